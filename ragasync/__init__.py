@@ -1,0 +1,1 @@
+"""Run big, slow, flaky async jobs from a notebook."""

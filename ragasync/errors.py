@@ -1,0 +1,51 @@
+"""
+The errors that ragasync raises of its own accord.
+
+    RagasyncError
+    ├── RunAsyncError (RuntimeError)     an object is bound to another event loop
+    ├── AttemptTimeout (TimeoutError)    one attempt took longer than `timeout`
+    ├── WrongNumberOfValues (ValueError) a batched function did not return a value an item
+    ├── CostTooHigh (ValueError)         one item weighs more than a whole batch may
+    ├── WorkerDied (RuntimeError)        the process that ran an item ended
+    ├── StageError                       a stage of the document pipeline failed
+    └── MissingExtra (ImportError)       an optional package is not installed
+
+Wrong arguments are plain ValueError and TypeError, raised at once.
+"""
+
+from __future__ import annotations
+
+
+class RagasyncError(Exception):
+    """The root of every error that ragasync raises of its own accord."""
+
+
+class RunAsyncError(RagasyncError, RuntimeError):
+    """An awaitable or one of its objects is bound to another event loop."""
+
+
+class AttemptTimeout(RagasyncError, TimeoutError):
+    """One attempt took longer than `timeout`; a TimeoutError of the function's own is not this."""
+
+
+class WrongNumberOfValues(RagasyncError, ValueError):
+    """A batched function returned more or fewer values than it was given items."""
+
+
+class CostTooHigh(RagasyncError, ValueError):
+    """One item alone costs more than `max_batch_cost` allows for a batch."""
+
+
+class WorkerDied(RagasyncError, RuntimeError):
+    """The worker process that ran an item ended before it answered."""
+
+
+class MissingExtra(RagasyncError, ImportError):
+    """An optional package is missing; the message names the pip command that installs it."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f'{what} needs the package {package!r}, which is not installed: '
+            f'pip install "ragasync[{extra}]"',
+            name=package,
+        )

@@ -1,0 +1,1 @@
+"""What a notebook shows: progress bars and, later, panels and plots."""

@@ -1,0 +1,24 @@
+"""Async tests run on the virtual clock; those marked `real_time` on the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+
+from ragasync.simulation import run_virtual
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function, on the clock that its markers ask for."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments: dict[str, Any] = {
+        name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames
+    }
+    run = asyncio.run if pyfuncitem.get_closest_marker("real_time") else run_virtual
+    run(pyfuncitem.obj(**arguments))
+    return True

@@ -1,0 +1,31 @@
+"""The virtual clock that the other tests stand on."""
+
+import asyncio
+import time
+
+import pytest
+
+
+async def test_a_sleep_moves_the_clock_and_takes_no_time():
+    """An hour passes on the loop's clock, and next to nothing on ours."""
+    loop, began = asyncio.get_running_loop(), time.monotonic()
+    await asyncio.sleep(3600)
+    assert loop.time() == pytest.approx(3600)
+    assert time.monotonic() - began < 60
+
+
+async def test_timers_fire_in_the_order_of_their_times():
+    """What is due first runs first, whatever the order in which it was scheduled."""
+    seen: list[float] = []
+
+    async def note(delay: float) -> None:
+        await asyncio.sleep(delay)
+        seen.append(delay)
+
+    await asyncio.gather(note(3), note(1), note(2))
+    assert seen == [1, 2, 3]
+
+
+async def test_a_thread_can_wake_the_loop():
+    """Work in another thread ends although no timer is scheduled."""
+    assert await asyncio.to_thread(lambda: 42) == 42
