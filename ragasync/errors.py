@@ -45,7 +45,7 @@ class MissingExtra(RagasyncError, ImportError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f'{what} needs the package {package!r}, which is not installed: '
+            f"{what} needs the package {package!r}, which is not installed: "
             f'pip install "ragasync[{extra}]"',
             name=package,
         )
