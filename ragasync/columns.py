@@ -1,0 +1,281 @@
+"""What became of every item, kept in a column for each fact instead of an object for each item."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Generic, Literal, TypeAlias, TypeVar, overload
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
+STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
+PENDING, DONE, FAILED, CANCELLED = range(4)
+
+MAX_ATTEMPTS = 0xFFFF
+"""The attempts column has two bytes an item; a count beyond is shown as this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed try of an item: all times in seconds, `started` since the job began."""
+
+    started: float
+    seconds: float
+    error: str
+    backed_off: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T, R]):
+    """
+    What became of one item.
+
+    `started` counts from the job's beginning; `seconds` is the time in the call, over all
+    attempts; `waited` the time for the rate limit; `backed_off` the time between attempts. Times
+    are in seconds, and 0.0 for an item that was not started. `attempts` counts with the first.
+    `history` holds the earlier, failed attempts of an item that was tried more than once.
+    """
+
+    index: int
+    item: T | None
+    status: Status
+    value: R | None = None
+    error: BaseException | None = None
+    attempts: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    backed_off: float = 0.0
+    batch: int | None = None
+    stage: str | None = None
+    lane: int | None = None
+    history: tuple[Attempt, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item succeeded."""
+        return self.status == "done"
+
+
+class SparseSequence(Sequence[T | None]):
+    """A read-only sequence that is None except at a few places."""
+
+    __slots__ = ("_filled", "_length")
+
+    def __init__(self, filled: Mapping[int, T], length: int) -> None:
+        self._filled = filled
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T | None]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T | None] | None:
+        places = range(self._length)[index]
+        if isinstance(places, range):
+            return [self._filled.get(place) for place in places]
+        return self._filled.get(places)
+
+    def __iter__(self) -> Iterator[T | None]:
+        return map(self._filled.get, range(self._length))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # it compares by content, like a list
+
+    def __repr__(self) -> str:
+        return (
+            repr(list(self))
+            if self._length <= 20
+            else (f"<{self._length} entries, {len(self._filled)} of them not None>")
+        )
+
+
+@dataclass(slots=True)
+class Columns(Generic[T, R]):
+    """
+    The outcomes of a job, a column a fact, all of the same length.
+
+    37 bytes an item for what every item has, the pointers to item and value included; what few
+    items have (errors, histories, stages) is kept sparse, and what only some jobs have (waits,
+    back-off, batch numbers) gets its column when the first item needs it. The columns only ever
+    grow in place, so that the engine's hot loop may hold on to them.
+    """
+
+    items: Sequence[T]
+    origin: Sequence[int] | None = None
+    """The index of each row in the job that this one repeats a part of; None: rows are indices."""
+    results: list[R | None] = field(default_factory=list)
+    status: bytearray = field(default_factory=bytearray)
+    attempts: array[int] = field(default_factory=lambda: array("H"))
+    started: array[float] = field(default_factory=lambda: array("d"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    lane: array[int] = field(default_factory=lambda: array("H"))
+    waited: array[float] | None = None
+    backed_off: array[float] | None = None
+    batch: array[int] | None = None
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    tracebacks: dict[int, str] = field(default_factory=dict)
+    stages: dict[int, str] = field(default_factory=dict)
+    history: dict[int, list[Attempt]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.grow_to(len(self.items))
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def grow_to(self, length: int) -> None:
+        """Lengthen every column, in place, with entries that say `pending`."""
+        more = length - len(self.status)
+        if more <= 0:
+            return
+        self.results.extend(repeat(None, more))
+        self.status.extend(bytes(more))
+        self.attempts.extend(array("H", [1]) * more)
+        self.started.frombytes(bytes(8 * more))
+        self.seconds.frombytes(bytes(8 * more))
+        self.lane.frombytes(bytes(2 * more))
+        for optional in (self.waited, self.backed_off):
+            if optional is not None:
+                optional.frombytes(bytes(8 * more))
+        if self.batch is not None:
+            self.batch.extend(array("i", [-1]) * more)
+
+    def recorder(self) -> Callable[[int, R, float, float, int], None]:
+        """Return the function that records a success: index, value, started, seconds, lane."""
+        results, status, started = self.results, self.status, self.started
+        seconds, lanes = self.seconds, self.lane
+
+        def record(index: int, value: R, began: float, took: float, lane: int) -> None:
+            results[index] = value
+            started[index] = began
+            seconds[index] = took
+            lanes[index] = lane
+            status[index] = DONE  # last: another thread that reads "done" finds all the rest
+
+        return record
+
+    def add_waited(self, index: int, seconds: float) -> None:
+        """Add to the time that this item waited for the rate limit."""
+        if self.waited is None:
+            self.waited = array("d", bytes(8 * len(self)))
+        self.waited[index] += seconds
+
+    def add_backed_off(self, index: int, seconds: float) -> None:
+        """Add to the time that this item spent between attempts."""
+        if self.backed_off is None:
+            self.backed_off = array("d", bytes(8 * len(self)))
+        self.backed_off[index] += seconds
+
+    def set_batch(self, index: int, number: int) -> None:
+        """Say which batch or hop this item went in."""
+        if self.batch is None:
+            self.batch = array("i", [-1]) * len(self)
+        self.batch[index] = number
+
+    def set_attempts(self, index: int, attempts: int) -> None:
+        """Set the number of attempts, with the first."""
+        self.attempts[index] = min(attempts, MAX_ATTEMPTS)
+
+    def index_of(self, row: int) -> int:
+        """Return the item's index in the original job."""
+        return row if self.origin is None else self.origin[row]
+
+    def item_at(self, row: int) -> T | None:
+        """Return the item, or None where it was never pulled from its source."""
+        return self.items[row] if row < len(self.items) else None
+
+    def outcome(self, row: int) -> Outcome[T, R]:
+        """Return one row as a value."""
+        status = self.status[row]
+        index, item = self.index_of(row), self.item_at(row)
+        if status == PENDING:
+            return Outcome(index, item, "pending")
+        return Outcome(
+            index=index,
+            item=item,
+            status=STATUSES[status],
+            value=self.results[row],
+            error=self.errors.get(row),
+            attempts=self.attempts[row],
+            started=self.started[row],
+            seconds=self.seconds[row],
+            waited=self.waited[row] if self.waited is not None else 0.0,
+            backed_off=self.backed_off[row] if self.backed_off is not None else 0.0,
+            batch=self._batch_of(row),
+            stage=self.stages.get(row),
+            lane=self.lane[row],
+            history=tuple(self.history.get(row, ())),
+        )
+
+    def _batch_of(self, row: int) -> int | None:
+        """Return the number of the batch that this row went in, if it went in one."""
+        number = -1 if self.batch is None else self.batch[row]
+        return None if number < 0 else number
+
+    def rows_with(self, status: int) -> Iterator[int]:
+        """Yield the rows of one status, in order."""
+        row = self.status.find(status)
+        while row >= 0:
+            yield row
+            row = self.status.find(status, row + 1)
+
+    def snapshot(self) -> Columns[T, R]:
+        """
+        Return a copy that no longer changes; safe from any thread while the job runs.
+
+        The status is copied first and written last, so that every row that the copy calls done
+        has its value; columns that grew meanwhile are cut to its length.
+        """
+        status = bytearray(self.status)
+        n = len(status)
+        return Columns(
+            items=self.items if isinstance(self.items, (range, tuple)) else list(self.items[:n]),
+            origin=self.origin,
+            results=self.results[:n],
+            status=status,
+            attempts=self.attempts[:n],
+            started=self.started[:n],
+            seconds=self.seconds[:n],
+            lane=self.lane[:n],
+            waited=None if self.waited is None else self.waited[:n],
+            backed_off=None if self.backed_off is None else self.backed_off[:n],
+            batch=None if self.batch is None else self.batch[:n],
+            errors=_up_to(n, self.errors),
+            tracebacks=_up_to(n, self.tracebacks),
+            stages=_up_to(n, self.stages),
+            history=_up_to(n, self.history),
+        )
+
+
+def _up_to(length: int, sparse: dict[int, T]) -> dict[int, T]:
+    """Copy a sparse column, without the rows that came after its snapshot began."""
+    return {row: value for row, value in sparse.copy().items() if row < length}
+
+
+def columns_of(
+    results: Sequence[R | None], errors: Iterable[BaseException | None], done: int
+) -> Columns[None, R]:
+    """Return the columns of results and errors that came without any, `done` of them succeeded."""
+    columns: Columns[None, R] = Columns(items=())
+    columns.grow_to(len(results))
+    columns.results[:] = results
+    columns.errors = {row: error for row, error in enumerate(errors) if error is not None}
+    all_done = done == len(results) - len(columns.errors)
+    for row, value in enumerate(results):
+        if row in columns.errors:
+            columns.status[row] = FAILED
+        elif all_done or value is not None:
+            columns.status[row] = DONE
+    return columns
