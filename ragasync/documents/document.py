@@ -1,0 +1,92 @@
+"""The nouns of the pipeline: a document, and a chunk of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def _read_only(metadata: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a copy that nobody can write to; the empty one is shared by all."""
+    return MappingProxyType(dict(metadata)) if metadata else _NOTHING
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Document:
+    """
+    Hold one text under the id that it is stored by.
+
+    Args:
+        id: What the store knows it by: a second document of the same id replaces the first.
+        text: The whole text, with `\\n` as its line ends where it was loaded from a file.
+        metadata: Whatever else is known of it; copied, and read-only from then on.
+        source: Where it came from, a full path for instance; None for a text given as it is.
+
+    Raises:
+        TypeError: If `id` or `text` is not a str.
+    """
+
+    id: str
+    text: str
+    # Left out of the hash because its values may be lists.
+    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what would fail late and far from here, and make the metadata read-only."""
+        for name, value in (("id", self.id), ("text", self.text)):
+            if not isinstance(value, str):
+                raise TypeError(f"Document.{name} must be a str, got {value!r:.200}")
+        object.__setattr__(self, "metadata", _read_only(self.metadata))
+
+    def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
+        """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
+        return type(self), (self.id, self.text, dict(self.metadata), self.source)
+
+    def __repr__(self) -> str:
+        return f"<Document {self.id!r}: {len(self.text):,} characters>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Chunk:
+    """
+    Hold a piece of a document's text that is embedded on its own.
+
+    The splitters of this package cut and never rewrite:
+    `document.text[chunk.start:chunk.end] == chunk.text` holds for each of their chunks.
+
+    Args:
+        text: The piece itself.
+        start: The offset of its first character in the document's text.
+        end: The offset after its last character.
+        metadata: Whatever else is known of it; copied, and read-only from then on.
+
+    Raises:
+        TypeError: If `text` is not a str.
+        ValueError: If not `0 <= start <= end`.
+    """
+
+    text: str
+    start: int
+    end: int
+    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Check what would fail late and far from here, and make the metadata read-only."""
+        if not isinstance(self.text, str):
+            raise TypeError(f"Chunk.text must be a str, got {self.text!r:.200}")
+        if not 0 <= self.start <= self.end:
+            raise ValueError(
+                f"a chunk needs 0 <= start <= end, got start={self.start!r}, end={self.end!r}"
+            )
+        object.__setattr__(self, "metadata", _read_only(self.metadata))
+
+    def __reduce__(self) -> tuple[type[Chunk], tuple[object, ...]]:
+        """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
+        return type(self), (self.text, self.start, self.end, dict(self.metadata))
+
+    def __repr__(self) -> str:
+        return f"<Chunk {self.start}:{self.end} {self.text[:40]!r}>"
