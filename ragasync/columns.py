@@ -2,103 +2,24 @@
 
 from __future__ import annotations
 
+import traceback
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Generic, TypeVar
+
+from ragasync.outcome import DONE, FAILED, PENDING, STATUSES, Attempt, Outcome
 
 T = TypeVar("T")
 R = TypeVar("R")
+N = TypeVar("N", int, float)
 
-Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
-STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
-PENDING, DONE, FAILED, CANCELLED = range(4)
+EMPTY = {"d": (0.0,), "i": (-1,)}
+"""What an optional column says of an item that does not use it, by the column's type code."""
 
 MAX_ATTEMPTS = 0xFFFF
 """The attempts column has two bytes an item; a count beyond is shown as this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One failed try of an item: all times in seconds, `started` since the job began."""
-
-    started: float
-    seconds: float
-    error: str
-    backed_off: float
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T, R]):
-    """
-    What became of one item.
-
-    `started` counts from the job's beginning; `seconds` is the time in the call, over all
-    attempts; `waited` the time for the rate limit; `backed_off` the time between attempts. Times
-    are in seconds, and 0.0 for an item that was not started. `attempts` counts with the first.
-    `history` holds the earlier, failed attempts of an item that was tried more than once.
-    """
-
-    index: int
-    item: T | None
-    status: Status
-    value: R | None = None
-    error: BaseException | None = None
-    attempts: int = 0
-    started: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-    backed_off: float = 0.0
-    batch: int | None = None
-    stage: str | None = None
-    lane: int | None = None
-    history: tuple[Attempt, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether the item succeeded."""
-        return self.status == "done"
-
-
-class SparseSequence(Sequence[T | None]):
-    """A read-only sequence that is None except at a few places."""
-
-    __slots__ = ("_filled", "_length")
-
-    def __init__(self, filled: Mapping[int, T], length: int) -> None:
-        self._filled = filled
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> T | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T | None]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T | None] | None:
-        places = range(self._length)[index]
-        if isinstance(places, range):
-            return [self._filled.get(place) for place in places]
-        return self._filled.get(places)
-
-    def __iter__(self) -> Iterator[T | None]:
-        return map(self._filled.get, range(self._length))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # it compares by content, like a list
-
-    def __repr__(self) -> str:
-        return (
-            repr(list(self))
-            if self._length <= 20
-            else (f"<{self._length} entries, {len(self._filled)} of them not None>")
-        )
 
 
 @dataclass(slots=True)
@@ -127,7 +48,7 @@ class Columns(Generic[T, R]):
     errors: dict[int, BaseException] = field(default_factory=dict)
     tracebacks: dict[int, str] = field(default_factory=dict)
     stages: dict[int, str] = field(default_factory=dict)
-    history: dict[int, list[Attempt]] = field(default_factory=dict)
+    history: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.grow_to(len(self.items))
@@ -166,28 +87,6 @@ class Columns(Generic[T, R]):
 
         return record
 
-    def add_waited(self, index: int, seconds: float) -> None:
-        """Add to the time that this item waited for the rate limit."""
-        if self.waited is None:
-            self.waited = array("d", bytes(8 * len(self)))
-        self.waited[index] += seconds
-
-    def add_backed_off(self, index: int, seconds: float) -> None:
-        """Add to the time that this item spent between attempts."""
-        if self.backed_off is None:
-            self.backed_off = array("d", bytes(8 * len(self)))
-        self.backed_off[index] += seconds
-
-    def set_batch(self, index: int, number: int) -> None:
-        """Say which batch or hop this item went in."""
-        if self.batch is None:
-            self.batch = array("i", [-1]) * len(self)
-        self.batch[index] = number
-
-    def set_attempts(self, index: int, attempts: int) -> None:
-        """Set the number of attempts, with the first."""
-        self.attempts[index] = min(attempts, MAX_ATTEMPTS)
-
     def index_of(self, row: int) -> int:
         """Return the item's index in the original job."""
         return row if self.origin is None else self.origin[row]
@@ -216,8 +115,39 @@ class Columns(Generic[T, R]):
             batch=self._batch_of(row),
             stage=self.stages.get(row),
             lane=self.lane[row],
-            history=tuple(self.history.get(row, ())),
+            traceback=self.traceback_of(row),
+            history=self.history.get(row, ()),
         )
+
+    def traceback_of(self, row: int) -> str | None:
+        """Return an item's traceback as text: the stack it shares, the message of its own."""
+        stack, error = self.tracebacks.get(row), self.errors.get(row)
+        if stack is None or error is None:
+            return None
+        return stack + "".join(traceback.format_exception_only(error))
+
+    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Write an outcome of any kind; a plain success goes through `recorder` instead."""
+        row = outcome.index
+        self.results[row] = outcome.value
+        self.attempts[row] = min(outcome.attempts, MAX_ATTEMPTS)
+        self.started[row], self.seconds[row] = outcome.started, outcome.seconds
+        self.lane[row] = outcome.lane or 0
+        if outcome.waited:
+            self.waited = _written(self.waited, "d", len(self), row, outcome.waited)
+        if outcome.backed_off:
+            self.backed_off = _written(self.backed_off, "d", len(self), row, outcome.backed_off)
+        if outcome.batch is not None:
+            self.batch = _written(self.batch, "i", len(self), row, outcome.batch)
+        if outcome.error is not None:
+            self.errors[row] = outcome.error
+        if stack is not None:
+            self.tracebacks[row] = stack
+        if outcome.stage is not None:
+            self.stages[row] = outcome.stage
+        if outcome.history:
+            self.history[row] = outcome.history
+        self.status[row] = STATUSES.index(outcome.status)
 
     def _batch_of(self, row: int) -> int | None:
         """Return the number of the batch that this row went in, if it went in one."""
@@ -257,6 +187,14 @@ class Columns(Generic[T, R]):
             stages=_up_to(n, self.stages),
             history=_up_to(n, self.history),
         )
+
+
+def _written(column: array[N] | None, code: str, length: int, row: int, value: N) -> array[N]:
+    """Write into a column that is made when the first item needs it."""
+    if column is None:
+        column = array(code, EMPTY[code] * length)  # type: ignore[call-overload]  # any code
+    column[row] = value
+    return column
 
 
 def _up_to(length: int, sparse: dict[int, T]) -> dict[int, T]:

@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from ragasync.columns import CANCELLED, PENDING, Columns
+from ragasync.columns import Columns
+from ragasync.outcome import CANCELLED, PENDING
 
 
 def merged_columns(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> Columns[Any, Any]:

@@ -6,16 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ragasync.columns import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    PENDING,
-    Columns,
-    Outcome,
-    SparseSequence,
-    columns_of,
-)
+from ragasync.columns import Columns, columns_of
+from ragasync.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,97 @@
+"""What became of one item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeAlias, TypeVar, overload
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
+STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
+PENDING, DONE, FAILED, CANCELLED = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed try of an item: all times in seconds, `started` since the job began."""
+
+    started: float
+    seconds: float
+    error: str
+    backed_off: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T, R]):
+    """
+    What became of one item.
+
+    `started` counts from the job's beginning; `seconds` is the time in the call, over all
+    attempts; `waited` the time for the rate limit; `backed_off` the time between attempts. Times
+    are in seconds, and 0.0 for an item that was not started. `attempts` counts with the first.
+    `history` holds the earlier, failed attempts of an item that was tried more than once.
+    """
+
+    index: int
+    item: T | None
+    status: Status
+    value: R | None = None
+    error: BaseException | None = None
+    attempts: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    backed_off: float = 0.0
+    batch: int | None = None
+    stage: str | None = None
+    lane: int | None = None
+    traceback: str | None = None
+    history: tuple[Attempt, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item succeeded."""
+        return self.status == "done"
+
+
+class SparseSequence(Sequence[T | None]):
+    """A read-only sequence that is None except at a few places."""
+
+    __slots__ = ("_filled", "_length")
+
+    def __init__(self, filled: Mapping[int, T], length: int) -> None:
+        self._filled = filled
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T | None]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T | None] | None:
+        places = range(self._length)[index]
+        if isinstance(places, range):
+            return [self._filled.get(place) for place in places]
+        return self._filled.get(places)
+
+    def __iter__(self) -> Iterator[T | None]:
+        return map(self._filled.get, range(self._length))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # it compares by content, like a list
+
+    def __repr__(self) -> str:
+        return (
+            repr(list(self))
+            if self._length <= 20
+            else (f"<{self._length} entries, {len(self._filled)} of them not None>")
+        )
