@@ -1,0 +1,124 @@
+"""Cut a text where its structure allows, into chunks that an embedder can take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .document import Chunk, Document
+
+# Where to cut, best first: a separator, and how many of its characters end the chunk.
+_BOUNDARIES = (
+    (("\n\n#", 0), ("\n\n\n", 0)),  # headings, top-level code
+    (("\n\n", 0),),
+    ((".\n", 1), ("!\n", 1), ("?\n", 1)),
+    (("\n", 0),),
+    ((". ", 1), ("! ", 1), ("? ", 1), ("。", 1), ("！", 1), ("？", 1)),
+    ((" ", 0), ("\t", 0)),
+)
+_VISIBLE = re.compile(r"\S")
+_SENTENCE_START = re.compile(r"(?<=[.!?]\s)\S|(?<=\n)\S")
+_WORD_START = re.compile(r"(?<=\s)\S")
+
+
+@dataclass(frozen=True, slots=True)
+class RecursiveSplitter:
+    """
+    Cut a text into chunks of at most `max_chars` characters, as full as good places allow.
+
+    Each chunk is filled to the limit and then taken back to the last good place in its second
+    half: before a heading, at a blank line, after a sentence that ends its line, at a line end,
+    after a sentence, between words; within a word only where nothing else is left. So chunks
+    are at least half full, and small paragraphs are joined. Every character but white space is
+    in some chunk; the time taken is linear, whatever the text.
+
+    Example:
+        RecursiveSplitter(max_chars=800, overlap=100)(document)
+
+    Args:
+        max_chars: The most characters in a chunk, overlap included.
+        overlap: About how many characters of a chunk's end are repeated at the start of the
+            next: from the first sentence, else the first word, that starts within so many.
+
+    Raises:
+        ValueError: If `max_chars` is not positive, or `overlap` not within 0 and half of it.
+    """
+
+    max_chars: int = 1000
+    overlap: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_sizes(self.max_chars, self.overlap)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and parameters: what a store has to know to see that chunks changed."""
+        return f"RecursiveSplitter/1(max_chars={self.max_chars}, overlap={self.overlap})"
+
+    def __call__(self, document: Document | str) -> list[Chunk]:
+        """Return the chunks of a document or a text, in order; none for a blank one."""
+        text = document.text if isinstance(document, Document) else document
+        return [Chunk(text[start:end], start, end) for start, end in self._spans(text)]
+
+    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where each chunk starts and ends."""
+        stop = len(text.rstrip())
+        start = cut = 0
+        while cut < stop:
+            visible = _VISIBLE.search(text, cut)
+            assert visible is not None  # `stop` is after the last one
+            fresh = visible.start()
+            start = self._start(text, start, cut, fresh)
+            cut = stop if stop - start <= self.max_chars else self._cut(text, start, fresh)
+            yield start, start + len(text[start:cut].rstrip())
+
+    def _start(self, text: str, previous: int, cut: int, fresh: int) -> int:
+        """Return where a chunk starts whose first new character is at `fresh`."""
+        start = text.rfind("\n", cut, fresh) + 1 or fresh  # the indentation stays
+        earliest = max(cut - self.overlap, previous + 1)
+        if self.overlap and earliest < cut:
+            for boundary in (_SENTENCE_START, _WORD_START):
+                if found := boundary.search(text, earliest, cut):
+                    start = found.start()
+                    break
+            else:
+                start = earliest
+        # A long gap must not leave the chunk without room.
+        return start if fresh - start <= self.max_chars // 2 else fresh
+
+    def _cut(self, text: str, start: int, fresh: int) -> int:
+        """Return where to cut the chunk that starts at `start`, always after `fresh`."""
+        limit = start + self.max_chars
+        half = max(fresh, start + self.max_chars // 2)
+        for separators in _BOUNDARIES:
+            if (cut := _last(text, separators, half, limit)) > fresh:
+                return cut
+        space = _last(text, _BOUNDARIES[-1], fresh, half)
+        return space if space > fresh else limit
+
+
+def check_sizes(max_chars: int, overlap: int) -> None:
+    """
+    Check the sizes that a splitter is asked for.
+
+    Raises:
+        ValueError: If `max_chars` is not positive, or `overlap` not within 0 and half of it.
+    """
+    if max_chars < 1:
+        raise ValueError(f"max_chars must be at least 1, got {max_chars!r}")
+    if not 0 <= overlap <= max_chars // 2:
+        raise ValueError(
+            f"overlap must be within 0 and half of max_chars={max_chars!r}, got {overlap!r}"
+        )
+
+
+def _last(text: str, separators: tuple[tuple[str, int], ...], low: int, limit: int) -> int:
+    """Return the last cut within `low` and `limit` that one of the separators allows, else -1."""
+    best = -1
+    for separator, kept in separators:
+        found = text.rfind(separator, low, limit - kept + len(separator))
+        if found >= 0:
+            best = max(best, found + kept)
+    return best

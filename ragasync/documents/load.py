@@ -1,0 +1,101 @@
+"""Load one source: its bytes up to a bound, its format by its suffix, its text by a loader."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from .decode import load_python, load_text
+from .document import Document
+from .errors import LoadError
+from .loaders import Loader
+from .loaders.docx import load_docx
+from .loaders.html import load_html
+from .loaders.notebook import load_notebook
+from .loaders.pdf import load_pdf
+from .sources import Origin, Source, source_of
+
+LOADER_VERSION = 1
+"""Part of the fingerprint of what was loaded; it rises when the same bytes give another text."""
+
+MAX_BYTES = 50_000_000
+"""The largest file that is read unless another bound is given."""
+
+LOADERS: Mapping[str, Loader] = MappingProxyType(
+    {
+        **dict.fromkeys((".py", ".pyi", ".pyw"), load_python),
+        **dict.fromkeys((".html", ".htm", ".xhtml"), load_html),
+        ".ipynb": load_notebook,
+        ".pdf": load_pdf,
+        ".docx": load_docx,
+    }
+)
+"""Loaders by suffix in lower case; every other file is tried as text."""
+
+
+def load_source(
+    source: Origin, *, max_bytes: int = MAX_BYTES, loaders: Mapping[str, Loader] = LOADERS
+) -> Document:
+    """
+    Load one source as a document.
+
+    It blocks, and belongs on a thread. An empty file gives a document with an empty text, which
+    has no chunks: a folder of code holds many, and they are no failures.
+
+    Example:
+        load_source("notes.md")
+        load_source(path, loaders={**LOADERS, ".html": load_html_fast})
+
+    Args:
+        source: What `find_sources` yields, a path, or an `(id, text)` pair; a Document is
+            returned as it is.
+        max_bytes: The largest file that is read, in bytes.
+        loaders: What turns bytes into text, by suffix in lower case.
+
+    Returns:
+        The document, with the full path as its `source`.
+
+    Raises:
+        LoadError: If the file is too large, or holds no text that its loader can read.
+        MissingExtra: If its format needs a package that is not installed.
+        OSError: If the file is missing or may not be read.
+    """
+    found = source_of(source)
+    if isinstance(found, Document):
+        return found
+    load = loaders.get(found.path.suffix.lower(), load_text)
+    try:
+        text, metadata = load(_read(found.path, max_bytes))
+    except LoadError as error:
+        error.add_note(f"while loading {found.path}")
+        raise
+    return Document(found.id, text, metadata, source=_full_path(found))
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a file that is within the bound."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        # Opening a pipe would wait for a writer; opening a folder raises what is wrong with it.
+        raise LoadError("not a file", "a pipe, socket or device cannot be loaded")
+    _refuse_large(status.st_size, max_bytes)
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    # It may have grown, and some files under /proc claim to be empty.
+    _refuse_large(len(data), max_bytes)
+    return data
+
+
+def _refuse_large(size: int, max_bytes: int) -> None:
+    """Raise if a file is over the bound."""
+    if size > max_bytes:
+        raise LoadError(
+            "too large", f"{size:,} bytes or more, over the bound of max_bytes={max_bytes:,}"
+        )
+
+
+def _full_path(source: Source) -> str:
+    """Return the path from the root on, without following links."""
+    return str(source.path.absolute()).encode("utf-8", "backslashreplace").decode()

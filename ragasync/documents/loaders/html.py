@@ -1,0 +1,129 @@
+"""HTML to the text that a reader sees, by Python's own parser."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from ..decode import decode
+from ..errors import LoadError
+from . import Loaded
+
+_HIDDEN = frozenset({"script", "style", "template"})
+_TAGS = {
+    "\n\n": "address article aside blockquote body dl fieldset figure footer form "
+    "h1 h2 h3 h4 h5 h6 header hr main nav ol p pre section table ul",
+    "\n": "br caption dd div dt figcaption legend li option summary tr",
+    " ": "td th",
+}
+_GAPS = {tag: gap for gap, tags in _TAGS.items() for tag in tags.split()}
+_WIDTHS = ("", " ", "\n", "\n\n")
+_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
+
+
+def load_html(data: bytes) -> Loaded:
+    """
+    Return the visible text of a page: blocks and headings as paragraphs, `<pre>` as it stands.
+
+    Scripts and styles are dropped, entities decoded, and the title goes to
+    `metadata["title"]`. Tags are followed one by one and never as a tree, so that nothing is
+    too deeply nested.
+
+    Raises:
+        LoadError: "binary", "encoding", or "html" where the parser gives up.
+    """
+    text, metadata = decode(data, fallback=_declared_encoding(data))
+    page = _VisibleText()
+    try:
+        page.feed(text)
+        page.close()
+    except AssertionError as error:
+        # The parser's way of refusing a declaration such as `<![x[`.
+        raise LoadError("html", f"a malformed declaration: {error}") from None
+    if page.title:
+        metadata["title"] = page.title
+    return page.text(), metadata
+
+
+def _declared_encoding(data: bytes) -> str:
+    """Return the encoding that a page names and Python knows, else cp1252, as browsers do."""
+    declared = _CHARSET.search(data, 0, 1024)
+    name = declared[1].decode().lower() if declared else "cp1252"
+    try:
+        b"".decode(name)
+    except (LookupError, UnicodeError):
+        return "cp1252"
+    # By the HTML standard, Latin-1 and ASCII mean cp1252; and bytes that fail as UTF-8 are not it.
+    return "cp1252" if name in {"iso-8859-1", "latin1", "us-ascii", "ascii", "utf-8"} else name
+
+
+class _VisibleText(HTMLParser):
+    """Collect text between tags; a break is owed until the next visible character pays it."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self._parts: list[str] = []
+        self._owed = ""
+        self._hidden = 0
+        self._preformatted = 0
+        self._in_title = False
+        self._title: list[str] = []
+
+    @property
+    def title(self) -> str:
+        """The first title, on one line."""
+        return " ".join("".join(self._title).split())
+
+    def text(self) -> str:
+        """Return what was collected so far."""
+        return "".join(self._parts).strip()
+
+    def handle_starttag(
+        self,
+        tag: str,
+        attrs: list[tuple[str, str | None]],  # noqa: ARG002 - the parser passes it
+    ) -> None:
+        """Enter an element."""
+        if tag in _HIDDEN:
+            self._hidden += 1
+        elif tag == "title" and not self._title:
+            self._in_title = True
+        elif tag == "pre":
+            self._preformatted += 1
+        self._owe(_GAPS.get(tag, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave an element; one that was never opened changes nothing."""
+        if tag in _HIDDEN:
+            self._hidden = max(0, self._hidden - 1)
+        elif tag == "title":
+            self._in_title = False
+        elif tag == "pre":
+            self._preformatted = max(0, self._preformatted - 1)
+        self._owe(_GAPS.get(tag, ""))
+
+    def handle_data(self, data: str) -> None:
+        """Take text, with its white space folded to single spaces outside of `<pre>`."""
+        if self._hidden:
+            return
+        if self._in_title:
+            self._title.append(data)
+        elif self._preformatted and data:
+            self._say(data)
+        elif words := data.split():
+            if data[0].isspace():
+                self._owe(" ")
+            self._say(" ".join(words))
+            if data[-1].isspace():
+                self._owe(" ")
+        elif data:
+            self._owe(" ")
+
+    def _owe(self, gap: str) -> None:
+        """Owe a gap, of which the widest counts: a space, a line, a blank line."""
+        self._owed = max(self._owed, gap, key=_WIDTHS.index)
+
+    def _say(self, words: str) -> None:
+        """Add visible text after the gap that is owed."""
+        self._parts += (self._owed, words)
+        self._owed = ""
