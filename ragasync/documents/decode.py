@@ -51,7 +51,7 @@ def decode(data: bytes, *, fallback: str) -> Loaded:
     except UnicodeDecodeError as utf8_error:
         try:
             return _loaded(data.decode(fallback), fallback)
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise LoadError("encoding", f"{utf8_error}, and {fallback} fails too") from None
 
 

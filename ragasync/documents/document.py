@@ -21,7 +21,7 @@ class Document:
 
     Args:
         id: What the store knows it by: a second document of the same id replaces the first.
-        text: The whole text, with `\\n` as its line ends where it was loaded from a file.
+        text: The whole text, its lines ended by newlines alone where it was loaded from a file.
         metadata: Whatever else is known of it; copied, and read-only from then on.
         source: Where it came from, a full path for instance; None for a text given as it is.
 

@@ -16,8 +16,11 @@ _TAGS = {
     "\n": "br caption dd div dt figcaption legend li option summary tr",
     " ": "td th",
 }
-_GAPS = {tag: gap for gap, tags in _TAGS.items() for tag in tags.split()}
+GAPS = {tag: gap for gap, tags in _TAGS.items() for tag in tags.split()}
+"""The break that a tag makes before and after itself."""
+
 _WIDTHS = ("", " ", "\n", "\n\n")
+_TAG_START = re.compile(r"<[a-zA-Z/!?]")
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 
 
@@ -32,10 +35,10 @@ def load_html(data: bytes) -> Loaded:
     Raises:
         LoadError: "binary", "encoding", or "html" where the parser gives up.
     """
-    text, metadata = decode(data, fallback=_declared_encoding(data))
+    text, metadata = decode_html(data)
     page = _VisibleText()
     try:
-        page.feed(text)
+        page.feed(_without_cut_off_tag(text))
         page.close()
     except AssertionError as error:
         # The parser's way of refusing a declaration such as `<![x[`.
@@ -45,12 +48,28 @@ def load_html(data: bytes) -> Loaded:
     return page.text(), metadata
 
 
+def decode_html(data: bytes) -> Loaded:
+    """
+    Decode a page by its byte order mark, as UTF-8, or by what it declares, else as cp1252.
+
+    Raises:
+        LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
+    """
+    return decode(data, fallback=_declared_encoding(data))
+
+
+def _without_cut_off_tag(text: str) -> str:
+    """Drop what follows a tag that never ends: on many of them the parser is quadratic."""
+    cut_off = _TAG_START.search(text, text.rfind(">") + 1)
+    return text[: cut_off.start()] if cut_off else text
+
+
 def _declared_encoding(data: bytes) -> str:
     """Return the encoding that a page names and Python knows, else cp1252, as browsers do."""
     declared = _CHARSET.search(data, 0, 1024)
     name = declared[1].decode().lower() if declared else "cp1252"
     try:
-        b"".decode(name)
+        b"a".decode(name)
     except (LookupError, UnicodeError):
         return "cp1252"
     # By the HTML standard, Latin-1 and ASCII mean cp1252; and bytes that fail as UTF-8 are not it.
@@ -86,11 +105,11 @@ class _VisibleText(HTMLParser):
         """Enter an element."""
         if tag in _HIDDEN:
             self._hidden += 1
-        elif tag == "title" and not self._title:
-            self._in_title = True
         elif tag == "pre":
             self._preformatted += 1
-        self._owe(_GAPS.get(tag, ""))
+        # Any other tag ends a title that was left open.
+        self._in_title = tag == "title" and not self._title
+        self._owe(GAPS.get(tag, ""))
 
     def handle_endtag(self, tag: str) -> None:
         """Leave an element; one that was never opened changes nothing."""
@@ -100,7 +119,7 @@ class _VisibleText(HTMLParser):
             self._in_title = False
         elif tag == "pre":
             self._preformatted = max(0, self._preformatted - 1)
-        self._owe(_GAPS.get(tag, ""))
+        self._owe(GAPS.get(tag, ""))
 
     def handle_data(self, data: str) -> None:
         """Take text, with its white space folded to single spaces outside of `<pre>`."""
