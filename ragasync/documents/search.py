@@ -1,0 +1,83 @@
+"""Rank by exact nearness of vectors, and join rankings into one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.embed import COMMON_WORDS
+
+Key = TypeVar("Key", bound=Hashable)
+
+_WORD = re.compile(r"[^\W_]+")
+
+# A text of any length may be searched for; beyond this many words it costs time and finds nothing.
+_MOST_WORDS = 64
+
+
+def nearest(
+    rows: NDArray[np.float32], query: NDArray[np.float32], k: int
+) -> list[tuple[int, float]]:
+    """
+    Return the rows with the largest dot product with the query: exact, by one matrix product.
+
+    Args:
+        rows: The vectors, `(n, dimension)`; of length 1, so that the product is the cosine.
+        query: One vector of the same dimension; a vector of zeros is near nothing.
+        k: The most rows to return.
+
+    Returns:
+        Pairs of a row's position and its product, the best first; of equals, the earlier first.
+    """
+    if not len(rows) or not query.any():
+        return []
+    products = rows @ query
+    k = min(k, len(products))
+    bar = np.partition(products, -k)[-k]
+    candidates = np.flatnonzero(products >= bar)
+    best = candidates[np.argsort(-products[candidates], kind="stable")[:k]]
+    return [(int(position), float(products[position])) for position in best]
+
+
+def fuse(*rankings: Sequence[Key], k: float = 60) -> list[tuple[Key, float]]:
+    """
+    Join rankings by reciprocal rank: what several place high comes first.
+
+    A key scores the sum of 1 / (k + rank) over the rankings that hold it, ranks counted from 1;
+    the scores that the rankings came from, which have no common scale, play no part. Cormack,
+    Clarke and Büttcher, Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning
+    Methods (SIGIR 2009), who set k to 60.
+
+    Args:
+        rankings: Each a sequence of keys, the best first, no key twice.
+        k: How little the first places count beyond the later ones.
+
+    Returns:
+        Pairs of a key and its score, the best first; of equals, the one that was met first.
+    """
+    scores: dict[Key, float] = {}
+    for ranking in rankings:
+        for rank, key in enumerate(ranking, start=1):
+            scores[key] = scores.get(key, 0.0) + 1 / (k + rank)
+    return sorted(scores.items(), key=lambda pair: -pair[1])
+
+
+def any_word_of(text: str) -> str | None:
+    """
+    Return the FTS5 expression that matches any word of a text, or None where it has no words.
+
+    Each word is quoted, so that nothing in the text is syntax. Common English words are left out
+    unless there are no others: nearly every chunk has them, and ranking them all takes long.
+
+    Args:
+        text: Whatever was searched for; its first 64 different words count.
+    """
+    # Composed, because FTS5 takes a letter and its accent for one character.
+    words = dict.fromkeys(_WORD.findall(unicodedata.normalize("NFC", text).lower()))
+    telling = [word for word in words if word not in COMMON_WORDS] or list(words)
+    return " OR ".join(f'"{word}"' for word in telling[:_MOST_WORDS]) or None

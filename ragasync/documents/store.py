@@ -1,0 +1,133 @@
+"""What a store of embedded chunks is, and what a search in it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.errors import RagasyncError
+
+SearchBy: TypeAlias = Literal["both", "vectors", "bm25"]
+"""What a search ranks by: nearness of vectors, words in common, or both joined."""
+
+
+class StoreError(RagasyncError):
+    """A store cannot be read or written: broken, foreign, locked, closed."""
+
+
+class WrongEmbedder(StoreError, ValueError):
+    """A store holds the vectors of another embedder than the one at hand."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Hit:
+    """
+    Hold one chunk that a search found.
+
+    Args:
+        document_id: The id of its document.
+        source: Where the document came from, or None.
+        text: The chunk's text.
+        start: The offset of its first character in the document's text.
+        end: The offset after its last character.
+        score: The higher the better; comparable within one search only.
+        metadata: The document's metadata, with the chunk's own over it.
+    """
+
+    document_id: str
+    source: str | None
+    text: str
+    start: int
+    end: int
+    score: float
+    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        place = f"{self.document_id!r} {self.start}:{self.end}"
+        return f"<Hit {self.score:.3f} {place} {self.text[:40]!r}>"
+
+
+class Store(Protocol):
+    """
+    Keep documents as embedded chunks and find the chunks that answer a text.
+
+    The methods are synchronous and may be called from any thread. A document is there whole or
+    not at all: `upsert` has acknowledged it when it returns.
+    """
+
+    def upsert(
+        self,
+        document: Document,
+        chunks: Sequence[Chunk],
+        embeddings: NDArray[np.float32],
+        *,
+        fingerprint: str,
+        embedder: str,
+    ) -> None:
+        """Store a document in place of what was stored under its id, in one transaction."""
+
+    def fingerprint_of(self, document_id: str) -> str | None:
+        """Return the fingerprint that a document was stored with, or None without one."""
+
+    def delete(self, document_id: str) -> bool:
+        """Remove a document and its chunks; return whether it was there."""
+
+    def search(self, text: str, k: int = 10, *, by: SearchBy = "both") -> list[Hit]:
+        """Return the `k` best chunks for a text, the best first."""
+
+    def close(self) -> None:
+        """Let go of files and connections; once more does no harm."""
+
+
+def chunk_id(document_id: str, ordinal: int, text: str) -> str:
+    """
+    Return the id of a chunk: the same for the same text at the same place of the same document.
+
+    Args:
+        document_id: The id of its document, which is by default its source.
+        ordinal: Its place among the document's chunks, from 0.
+        text: Its text.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    # The length comes first so that no id can run over into the ordinal.
+    content = f"{len(document_id)}:{document_id}:{ordinal}:{text}"
+    return blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def checked_vectors(embeddings: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """
+    Return embeddings as finite float32 rows, one a chunk.
+
+    Args:
+        embeddings: What an embedder returned, `(count, dimension)`; anything where `count` is 0.
+        count: The number of chunks.
+
+    Returns:
+        A float32 array `(count, dimension)`, little-endian and contiguous.
+
+    Raises:
+        ValueError: When the shape is another or an entry is not finite.
+    """
+    if count == 0:
+        return np.zeros((0, 0), dtype="<f4")
+    rows = np.ascontiguousarray(embeddings, dtype="<f4")
+    if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0:
+        raise ValueError(
+            f"expected a row of numbers for each of {count} chunks, got an array of shape "
+            f"{rows.shape}: the embedder must return (number of texts, dimension)"
+        )
+    if not np.isfinite(rows).all():
+        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+        raise ValueError(
+            f"the embedding of chunk {bad} has entries that are not finite: mend the embedder, "
+            "which may divide by the length of an empty text's vector"
+        )
+    return rows
