@@ -1,0 +1,67 @@
+"""Errors of objects that belong to another event loop, and the ways out of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from ragasync.errors import RunAsyncError
+
+WAYS_OUT = (
+    "Three ways out: `await` the coroutine in the cell; make the object (client, session, lock) "
+    "inside the coroutine; or run_async(..., nested=True), which runs on the loop of this thread"
+)
+
+# How asyncio words it: tasks and futures, locks and queues, ensure_future, and a loop that is gone.
+_WORDINGS = ("different loop", "different event loop", "Event loop is closed")
+
+
+def explain_wrong_loop(error: BaseException) -> RunAsyncError | None:
+    """
+    Return the RunAsyncError that says what to do, if this error is about another event loop.
+
+    It is for the caller to raise it from the error: `raise explained from error`.
+    """
+    if isinstance(error, RunAsyncError) or not isinstance(error, RuntimeError | ValueError):
+        return None
+    if not any(wording in str(error) for wording in _WORDINGS):
+        return None
+    return RunAsyncError(f"an object belongs to another event loop: {error}. {WAYS_OUT}")
+
+
+def refuse_blocked_future(
+    awaitable: object, blocked: Collection[asyncio.AbstractEventLoop]
+) -> None:
+    """
+    Refuse a future of a loop that is blocked until that very future is done.
+
+    Raises:
+        RunAsyncError: If it is one.
+    """
+    if asyncio.isfuture(awaitable) and not awaitable.done() and awaitable.get_loop() in blocked:
+        raise RunAsyncError(
+            f"{awaitable!r} can never finish here: it belongs to the loop that this call blocks. "
+            f"{WAYS_OUT}"
+        )
+
+
+def waits_for_blocked(
+    task: asyncio.Task[object], blocked: Collection[asyncio.AbstractEventLoop]
+) -> bool:
+    """
+    Tell whether this task waits without end for futures of blocked loops, and for nothing else.
+
+    asyncio itself refuses to await a future of another loop, except in `asyncio.wait`, which
+    hangs; so that is what the chain of awaits is searched for. False means that nobody knows.
+    """
+    coro: object = task.get_coro()
+    while (inner := getattr(coro, "cr_await", None)) is not None:
+        frame = getattr(coro, "cr_frame", None)
+        if frame is not None and frame.f_code is _WAIT and frame.f_locals.get("timeout") is None:
+            pending = [future for future in frame.f_locals.get("fs", ()) if not future.done()]
+            return bool(pending) and all(future.get_loop() in blocked for future in pending)
+        coro = inner
+    return False
+
+
+_WAIT = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
