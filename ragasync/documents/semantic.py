@@ -57,4 +57,6 @@ class SemanticSplitter:
         """Return the chunks of a document or a text, in order; none for a blank one."""
         text = document.text if isinstance(document, Document) else document
         pieces = self._splitter.chunk_indices(text)
-        return [Chunk(piece, start, start + len(piece)) for start, piece in pieces]
+        # What Python counts as white space is wider than what the package trims.
+        kept = ((start, piece) for start, piece in pieces if not piece.isspace())
+        return [Chunk(piece, start, start + len(piece)) for start, piece in kept]

@@ -1,0 +1,206 @@
+"""Where a text is cut, and what may never be lost."""
+
+import copy
+import pickle
+import sys
+import sysconfig
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragasync.documents.chunk import RecursiveSplitter
+from ragasync.documents.document import Document
+from ragasync.documents.semantic import SemanticSplitter
+from ragasync.errors import MissingExtra
+
+# Pieces that splitters stumble over: every separator, long words, gaps, wide characters.
+PIECES = [
+    "word",
+    "x" * 30,
+    " ",
+    "\n",
+    "\n\n",
+    "\n\n\n",
+    ". ",
+    ".\n",
+    "\n\n# ",
+    "\t",
+    "。",
+    "é",
+    "🙂",
+]
+TEXTS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join))
+SIZES = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n // 2)))
+
+
+def texts(chunks) -> list[str]:
+    """Return what the chunks say."""
+    return [chunk.text for chunk in chunks]
+
+
+def check_invariants(text: str, chunks, max_chars: int) -> None:
+    """Assert what holds for every splitter, text and size."""
+    covered = 0
+    for chunk in chunks:
+        assert text[chunk.start : chunk.end] == chunk.text
+        assert chunk.text.strip()
+        assert len(chunk.text) <= max_chars
+        assert not text[covered : chunk.start].strip()
+        assert chunk.end > covered
+        covered = chunk.end
+    assert not text[covered:].strip()
+
+
+@given(TEXTS, SIZES)
+def test_chunks_cover_the_text_within_their_size(text, sizes):
+    """Offsets are exact, no chunk is too long or blank, and only white space is lost."""
+    splitter = RecursiveSplitter(*sizes)
+    chunks = splitter(text)
+    check_invariants(text, chunks, splitter.max_chars)
+    starts = [chunk.start for chunk in chunks]
+    assert starts == sorted(set(starts))
+
+
+@given(TEXTS, st.integers(1, 40))
+def test_chunks_without_overlap_share_nothing(text, max_chars):
+    """Each character is embedded once."""
+    chunks = RecursiveSplitter(max_chars)(text)
+    assert all(a.end <= b.start for a, b in pairwise(chunks))
+
+
+@given(TEXTS, SIZES)
+def test_overlap_repeats_at_most_what_was_asked(text, sizes):
+    """The repeated characters are the end of the chunk before."""
+    splitter = RecursiveSplitter(*sizes)
+    chunks = splitter(text)
+    for before, after in pairwise(chunks):
+        assert before.end - after.start <= splitter.overlap
+
+
+@pytest.mark.parametrize("splitter", [RecursiveSplitter(), SemanticSplitter()])
+def test_real_code_is_split_without_loss(splitter):
+    """The invariants hold on a module of the standard library."""
+    text = Path(sysconfig.get_path("stdlib"), "argparse.py").read_text("utf-8")[:20_000]
+    chunks = splitter(Document("argparse", text))
+    check_invariants(text, chunks, 1000)
+    assert len(chunks) < 40
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("aaaa bbbb\n\n# Head\n\ncccc", ["aaaa bbbb", "# Head\n\ncccc"]),
+        ("aaaa bbb\n\ncccc dd\nee ff", ["aaaa bbb", "cccc dd\nee ff"]),
+        ("aaaa bbbb.\nccc\ndddd eeee", ["aaaa bbbb.", "ccc\ndddd eeee"]),
+        ("aaaa bbbb\ncc. dd eeee", ["aaaa bbbb", "cc. dd eeee"]),
+        ("aaaa bbbb. cc ddddddd", ["aaaa bbbb.", "cc ddddddd"]),
+        ("aaaa bbbb cc ddddddd", ["aaaa bbbb cc", "ddddddd"]),
+        ("aaaa " + "b" * 20, ["aaaa", "b" * 16, "bbbb"]),
+        ("b" * 20, ["b" * 16, "bbbb"]),
+        ("漢字漢字漢字漢字漢。字漢字漢字漢字", ["漢字漢字漢字漢字漢。", "字漢字漢字漢字"]),
+    ],
+)
+def test_the_best_boundary_in_the_second_half_wins(text, expected):
+    """A heading before a blank line, a line before a sentence, a word before a hard cut."""
+    assert texts(RecursiveSplitter(16)(text)) == expected
+
+
+def test_a_boundary_at_the_very_limit_counts():
+    """A chunk may be exactly as long as allowed."""
+    assert texts(RecursiveSplitter(4)("aaa.\nbbbb cccc")) == ["aaa.", "bbbb", "cccc"]
+
+
+def test_small_paragraphs_are_joined_up_to_the_limit():
+    """A call of the embedder is not spent on three words."""
+    assert texts(RecursiveSplitter(20)("one\n\ntwo\n\nthree\n\nfour\n\nfive")) == [
+        "one\n\ntwo\n\nthree",
+        "four\n\nfive",
+    ]
+
+
+def test_the_indentation_of_code_stays():
+    """A chunk that starts within a function still looks like it."""
+    chunks = texts(RecursiveSplitter(24)("def f():\n    first = 1\n    return first"))
+    assert chunks == ["def f():\n    first = 1", "    return first"]
+
+
+def test_overlap_starts_at_a_sentence_else_a_word_else_where_it_must():
+    """The repeated part reads from a beginning wherever there is one."""
+    sentence = RecursiveSplitter(40, 16)("aaaa bbbb cccc dddd eee fff. Gg hh. Ii jj kk ll mm")
+    assert texts(sentence) == ["aaaa bbbb cccc dddd eee fff. Gg hh.", "Gg hh. Ii jj kk ll mm"]
+    word = RecursiveSplitter(20, 8)("aaaa bbbb cccc dddd eeee")
+    assert texts(word) == ["aaaa bbbb cccc dddd", "dddd eeee"]
+    assert texts(RecursiveSplitter(4, 2)("abcdefgh")) == ["abcd", "cdef", "efgh"]
+
+
+def test_a_wide_gap_is_not_bridged_by_overlap():
+    """White space between chunks must not eat the room of the second."""
+    chunks = RecursiveSplitter(10, 5)("aaa bbb" + " " * 100 + "ccc ddd eee")
+    assert texts(chunks) == ["aaa bbb", "ccc ddd", "ddd eee"]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\n\t ", "\u3000"])
+def test_a_blank_text_has_no_chunks(blank):
+    """There is nothing to embed."""
+    assert RecursiveSplitter()(blank) == []
+
+
+@pytest.mark.parametrize("unit", ["x", " ", "\n", "a ", ". ", "\n\n#", "x\n" + " " * 999])
+@pytest.mark.parametrize("overlap", [0, 500])
+def test_the_work_is_linear_whatever_the_text(unit, overlap):
+    """Twice the text makes at most a little over twice as many calls into Python."""
+
+    def calls(text: str) -> int:
+        seen = 0
+
+        def count(*_):
+            nonlocal seen
+            seen += 1
+
+        sys.setprofile(count)
+        try:
+            RecursiveSplitter(1000, overlap)(text)
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    small, large = (calls(unit * (size // len(unit)) + "x") for size in (50_000, 100_000))
+    assert large <= 2.2 * small + 100
+
+
+@pytest.mark.parametrize("splitter", [RecursiveSplitter, SemanticSplitter])
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [((0, 0), "max_chars must be at least 1, got 0"), ((10, 6), "half of max_chars=10, got 6")],
+)
+def test_sizes_that_cannot_work_are_errors_at_once(splitter, sizes, message):
+    """An overlap of more than half would repeat more than it brings."""
+    with pytest.raises(ValueError, match=message):
+        splitter(*sizes)
+
+
+@pytest.mark.parametrize("splitter", [RecursiveSplitter(800, 80), SemanticSplitter(800, 80)])
+def test_a_splitter_travels_and_its_fingerprint_tells_its_parameters(splitter):
+    """Another chunk size is another fingerprint; a copy has the same."""
+    name = type(splitter).__name__
+    assert splitter.fingerprint == f"{name}/1(max_chars=800, overlap=80)"
+    twin = pickle.loads(pickle.dumps(splitter))
+    assert twin == splitter == copy.deepcopy(splitter)
+    assert texts(twin("one two")) == ["one two"]
+
+
+@given(TEXTS, SIZES)
+def test_the_semantic_splitter_keeps_the_same_promises(text, sizes):
+    """Its offsets are characters, not bytes, and it loses nothing either."""
+    splitter = SemanticSplitter(*sizes)
+    check_invariants(text, splitter(text), splitter.max_chars)
+
+
+def test_a_missing_package_is_named_before_the_run(monkeypatch):
+    """The message holds the pip command."""
+    monkeypatch.setitem(sys.modules, "semantic_text_splitter", None)
+    with pytest.raises(MissingExtra, match=r'pip install "ragasync\[ingest\]"'):
+        SemanticSplitter()
