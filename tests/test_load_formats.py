@@ -33,10 +33,10 @@ def pdf_of(*pages: str) -> bytes:
         "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
     for number, words in enumerate(pages):
+        box, fonts = "/MediaBox [0 0 300 200]", "/Resources << /Font << /F1 3 0 R >> >>"
         stream = f"BT /F1 12 Tf 20 100 Td ({words}) Tj ET"
         objects += [
-            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Resources"
-            + f" << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * number} 0 R >>",
+            f"<< /Type /Page /Parent 2 0 R {box} {fonts} /Contents {5 + 2 * number} 0 R >>",
             f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream",
         ]
     body, offsets = b"%PDF-1.4\n", []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import TYPE_CHECKING
 
 from ragasync.errors import MissingExtra
@@ -45,6 +44,8 @@ def load_docx(data: bytes) -> Loaded:
 
 def _refuse_bomb(data: bytes) -> None:
     """Raise if a small archive says that it holds a huge one."""
+    import zipfile  # costs import time that few runs need
+
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > _MAX_UNPACKED:
