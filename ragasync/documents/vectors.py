@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ragasync.documents.embed import scaled_to_one
 
 _ROWS_AT_ONCE = 1000
+_NONE = np.zeros((0, 0), dtype=np.float32)
 
 
 class VectorMatrix:
@@ -24,7 +25,7 @@ class VectorMatrix:
     def __init__(self) -> None:
         self._as_of: tuple[int, int] | None = None
         self._numbers = np.zeros(0, dtype=np.int64)
-        self._rows = np.zeros((0, 0), dtype=np.float32)
+        self._rows = _NONE
 
     def current(
         self, connection: sqlite3.Connection
@@ -50,8 +51,7 @@ class VectorMatrix:
         kept = np.isin(self._numbers, numbers, assume_unique=True)
         last = int(self._numbers[-1]) if len(self._numbers) else 0
         added = _load(connection, last, int((numbers > last).sum()))
-        # Without anything to keep, no second copy of the whole matrix is made.
-        self._rows = np.concatenate([self._rows[kept], added]) if kept.any() else added
+        self._rows = _joined(self._rows if kept.all() else self._rows[kept], added)
         self._numbers = numbers
 
 
@@ -60,7 +60,7 @@ def _load(connection: sqlite3.Connection, after: int, count: int) -> NDArray[np.
     cursor = connection.execute(
         "SELECT embedding FROM vectors WHERE chunk > ? ORDER BY chunk", (after,)
     )
-    rows = np.zeros((0, 0), dtype=np.float32)
+    rows = _NONE
     filled = 0
     while blobs := cursor.fetchmany(_ROWS_AT_ONCE):
         part = np.frombuffer(b"".join(blob for (blob,) in blobs), dtype="<f4")
@@ -70,3 +70,10 @@ def _load(connection: sqlite3.Connection, after: int, count: int) -> NDArray[np.
         rows[filled : filled + len(part)] = part
         filled += len(part)
     return rows
+
+
+def _joined(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the rows of both; one alone as it is, because a second copy may be gigabytes."""
+    if not len(first) or not len(second):
+        return first if len(first) else second
+    return np.concatenate([first, second])

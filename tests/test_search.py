@@ -1,0 +1,103 @@
+"""Ranking by exact nearness, and joining rankings."""
+
+import sqlite3
+from contextlib import closing
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragasync.documents.search import any_word_of, fuse, nearest
+
+
+def rows(*vectors):
+    """Return vectors as a float32 matrix."""
+    return np.array(vectors, dtype=np.float32)
+
+
+def test_the_nearest_rows_come_best_first():
+    """The largest products, in order."""
+    found = nearest(rows([1, 0], [0, 1], [0.6, 0.8]), rows([0, 1])[0], 2)
+    assert found == [(1, 1.0), (2, pytest.approx(0.8))]
+
+
+def test_of_equally_near_rows_the_earlier_comes_first():
+    """Ties at the bar go to the lower positions."""
+    found = nearest(rows([1], [2], [1], [1]), rows([1])[0], 3)
+    assert [position for position, _ in found] == [1, 0, 2]
+
+
+def test_fewer_rows_than_asked_for_are_all_returned():
+    """A large k is no error."""
+    assert len(nearest(rows([1], [2]), rows([1])[0], 10)) == 2
+
+
+@pytest.mark.parametrize(
+    ("matrix", "query"), [(np.zeros((0, 0)), rows([1])[0]), (rows([1, 2]), rows([0, 0])[0])]
+)
+def test_nothing_is_near_without_rows_or_direction(matrix, query):
+    """An empty matrix and a query of zeros find nothing."""
+    assert nearest(matrix, query, 3) == []
+
+
+@given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1))
+def test_the_nearest_are_those_of_a_full_sort(n, k, seed):
+    """Selecting agrees with sorting everything."""
+    generator = np.random.default_rng(seed)
+    matrix = generator.integers(-2, 3, (n, 3)).astype(np.float32)
+    query = rows([1, 2, 3])[0]
+    products = matrix @ query
+    expected = sorted(range(n), key=lambda position: (-products[position], position))[:k]
+    assert [position for position, _ in nearest(matrix, query, k)] == expected
+
+
+def test_fusing_adds_reciprocal_ranks():
+    """The sum of 1 / (60 + rank), ranks from 1, over the rankings that hold a key."""
+    assert fuse(["a", "b"], ["b", "c"]) == [
+        ("b", 1 / 62 + 1 / 61),
+        ("a", 1 / 61),
+        ("c", 1 / 62),
+    ]
+
+
+def test_fusing_puts_the_first_met_first_among_equals():
+    """Ties are stable: the earlier ranking wins."""
+    assert [key for key, _ in fuse(["a"], ["b"])] == ["a", "b"]
+
+
+def test_fusing_nothing_gives_nothing():
+    """No rankings, or empty ones."""
+    assert fuse() == fuse([], []) == []
+
+
+def test_words_are_quoted_and_joined_by_or():
+    """Each word counts once; operators are words like others."""
+    assert any_word_of('Retry NEAR("back*off") -retry') == '"retry" OR "near" OR "back" OR "off"'
+
+
+def test_common_words_are_left_out_unless_there_are_no_others():
+    """A query of common words alone is still a query."""
+    assert any_word_of("what is a bucket") == '"bucket"'
+    assert any_word_of("to be or not") == '"to" OR "be" OR "or" OR "not"'
+
+
+@pytest.mark.parametrize("text", ["", "  ", '"*()^:-+{}', "___"])
+def test_a_text_without_words_has_no_expression(text):
+    """Punctuation alone matches nothing."""
+    assert any_word_of(text) is None
+
+
+@given(st.text(st.characters()))
+def test_no_text_is_fts5_syntax(text):
+    """SQLite understands the expression of any text, NULs, quotes and surrogates included."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE VIRTUAL TABLE words USING fts5 (text)")
+        expression = any_word_of(text)
+        if expression is not None:
+            db.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,)).fetchall()
+
+
+def test_a_very_long_text_is_a_short_expression():
+    """A megabyte that is searched for costs no more than 64 words."""
+    assert any_word_of(" ".join(f"word{n}" for n in range(100_000))).count(" OR ") == 63
