@@ -38,14 +38,13 @@ def awaiting(policy: Policy, fn: Callable[P, Awaitable[T]]) -> Callable[P, Corou
     """Return the async function that calls `fn` until it succeeds or the policy gives up."""
 
     async def attempt(*args: P.args, **kwargs: P.kwargs) -> T:
-        # A call that succeeds should cost next to nothing: what a failure needs is made then.
-        started = None if policy.deadline is None else running_clock()()
-        failures = None
+        # A call that succeeds should cost next to nothing: only a deadline has to see its start.
+        failures = None if policy.deadline is None else Failures(policy, running_clock())
         while True:
             try:
                 return await fn(*args, **kwargs)
             except Exception as error:
-                failures = failures or _Failures(policy, running_clock(), started)
+                failures = failures or Failures(policy, running_clock())
                 delay = failures.delay_after(error)
                 if delay is None:
                     raise
@@ -58,24 +57,63 @@ def blocking(policy: Policy, fn: Callable[P, T]) -> Callable[P, T]:
     """Return the function that calls `fn` until it succeeds or the policy gives up."""
 
     def attempt(*args: P.args, **kwargs: P.kwargs) -> T:
-        started = None if policy.deadline is None else time.monotonic()
-        failures = None
+        failures = None if policy.deadline is None else Failures(policy, time.monotonic)
         while True:
             try:
                 value = fn(*args, **kwargs)
+                break
             except Exception as error:
-                failures = failures or _Failures(policy, time.monotonic, started)
+                failures = failures or Failures(policy, time.monotonic)
                 delay = failures.delay_after(error)
                 if delay is None:
                     raise
-            else:
-                break
             time.sleep(min(delay, _LONGEST_SLEEP))
         if inspect.iscoroutine(value):
             return cast("T", _going_on(policy, fn, value)(*args, **kwargs))
         return value
 
     return attempt
+
+
+class Failures:
+    """What went wrong in one call so far."""
+
+    __slots__ = ("_clock", "_first", "_kinds", "_policy", "_started")
+
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._started = self._first = clock()
+        self._kinds: list[str] = []
+
+    def delay_after(self, error: Exception) -> float | None:
+        """Return the seconds to wait before the next attempt, or None to raise the error."""
+        retries = len(self._kinds)
+        now = self._clock()
+        if not retries:
+            self._first = now
+        delay = self._policy.decide(error, retries=retries, elapsed=now - self._started)
+        if delay is None or isinstance(delay, Fatal):
+            self._explain(error, now - self._first)
+            return None
+        self._kinds.append(type(error).__name__)
+        self._policy.announce(retries + 1, error, delay)
+        return delay
+
+    def _explain(self, error: Exception, seconds: float) -> None:
+        """Note on the error what was tried, in place of what a policy within this one noted."""
+        if self._kinds:
+            earlier = ", ".join(f"{n} × {kind}" for kind, n in Counter(self._kinds).items())
+            note = (
+                f"{_GAVE_UP}{len(self._kinds) + 1} attempts, the last {seconds:.2f} s after the "
+                f"first had failed; before this error: {earlier}"
+            )
+        else:
+            note = f"{_GAVE_UP}1 attempt"
+        # An error that cannot be changed, such as a frozen dataclass, goes up without a note.
+        with suppress(Exception):
+            others = [said for said in getattr(error, "__notes__", ()) if _GAVE_UP not in said]
+            error.__notes__ = [*others, note]
 
 
 def _going_on(
@@ -88,40 +126,3 @@ def _going_on(
         return at_hand.pop() if at_hand else cast("Awaitable[object]", fn(*args, **kwargs))
 
     return awaiting(policy, attempt)
-
-
-class _Failures:
-    """What went wrong in one call so far."""
-
-    __slots__ = ("_clock", "_first", "_kinds", "_policy", "_started")
-
-    def __init__(self, policy: Policy, clock: Clock, started: float | None) -> None:
-        self._policy = policy
-        self._clock = clock
-        self._first = clock()
-        self._started = self._first if started is None else started
-        self._kinds: Counter[str] = Counter()
-
-    def delay_after(self, error: Exception) -> float | None:
-        """Return the seconds to wait before the next attempt, or None to raise the error."""
-        retries = self._kinds.total()
-        elapsed = self._clock() - self._started
-        delay = self._policy.decide(error, retries=retries, elapsed=elapsed)
-        if delay is None or isinstance(delay, Fatal):
-            self._explain(error, retries + 1)
-            return None
-        self._kinds[type(error).__name__] += 1
-        self._policy.announce(retries + 1, error, delay)
-        return delay
-
-    def _explain(self, error: Exception, attempts: int) -> None:
-        """Note on the error what was tried, in place of what a policy within this one noted."""
-        note = f"{_GAVE_UP}{attempts} attempt{'s' * (attempts > 1)}"
-        if attempts > 1:
-            seconds = self._clock() - self._first
-            earlier = ", ".join(f"{count} × {kind}" for kind, count in self._kinds.items())
-            note += f", the last {seconds:.2f} s after the first had failed; before it: {earlier}"
-        # An error that cannot be changed, such as a frozen dataclass, goes up without a note.
-        with suppress(Exception):
-            others = [said for said in getattr(error, "__notes__", ()) if _GAVE_UP not in said]
-            error.__notes__ = [*others, note]

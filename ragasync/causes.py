@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from typing import Final
 
 from ragasync.errors import RunAsyncError
-from ragasync.replies import attribute_of, header_of, retry_after_of, status_of
+from ragasync.replies import attribute_of, carries_reply, headers_of, retry_after_of, status_of
 
 __all__ = [
     "FATAL",
@@ -41,6 +40,7 @@ _LOOP_MISMATCH = (
     "bound to a different event loop",
     "Event loop is closed",
 )
+_DEEPEST_CAUSE = 10  # ends a circle
 
 _PROGRAMMING = (
     TypeError,
@@ -73,15 +73,10 @@ def default_verdict(error: Exception) -> bool | Fatal:
     overrules what its status usually means; then the status; then the type. Unknown errors are
     tried again.
     """
-    if _is_fatal(error):
+    if is_loop_mismatch(error):
         return FATAL
-    asked = header_of(error, "x-should-retry")
-    if asked in ("true", "false"):
-        return asked == "true"
-    status = status_of(error)
-    if status is not None:
-        return status in _RETRYABLE_4XX or not 400 <= status < 500
-    return not isinstance(error, _FAILS_THE_SAME_WAY)
+    verdict = _verdict_of_reply(error) if carries_reply(error) else None
+    return not isinstance(error, _FAILS_THE_SAME_WAY) if verdict is None else verdict
 
 
 def is_loop_mismatch(error: BaseException) -> bool:
@@ -91,11 +86,13 @@ def is_loop_mismatch(error: BaseException) -> bool:
     Looks along `__cause__` too: clients wrap asyncio's RuntimeError in connection errors of
     their own.
     """
-    return any(
-        isinstance(cause, RunAsyncError)
-        or (isinstance(cause, RuntimeError) and any(text in str(cause) for text in _LOOP_MISMATCH))
-        for cause in _causes(error)
-    )
+    for _ in range(_DEEPEST_CAUSE):
+        if isinstance(error, RuntimeError) and _tells_of_loops(error):
+            return True
+        if error.__cause__ is None:
+            break
+        error = error.__cause__
+    return False
 
 
 def is_programming_error(error: BaseException) -> bool:
@@ -124,33 +121,37 @@ def splits_at_once(error: Exception) -> bool:
 
 def may_split(error: Exception) -> bool:
     """Return whether halving a failed batch, at once or after its retries, can save any item."""
-    if is_programming_error(error) or status_of(error) in (403, 429):
+    if is_programming_error(error) or is_loop_mismatch(error) or _account_is_refused(error):
         return False
-    return not _is_fatal(error)
+    return status_of(error) not in (403, 429)
 
 
-def _is_fatal(error: Exception) -> bool:
-    """Return whether every later call must fail too."""
+def _verdict_of_reply(error: Exception) -> bool | Fatal | None:
+    """Return what the service's reply says of trying again, or None where it says nothing."""
+    if _account_is_refused(error):
+        return FATAL
+    asked = headers_of(error).get("x-should-retry")
+    if asked in ("true", "false"):
+        return asked == "true"
     status = status_of(error)
-    if status in (401, 402) or is_loop_mismatch(error):
-        return True
-    return status in (403, 429) and _names_used_up_quota(error)
+    return None if status is None else status in _RETRYABLE_4XX or not 400 <= status < 500
+
+
+def _account_is_refused(error: Exception) -> bool:
+    """Return whether the service refuses whatever this key asks: a bad key, or no quota left."""
+    status = status_of(error)
+    return status in (401, 402) or (status in (403, 429) and _names_used_up_quota(error))
+
+
+def _tells_of_loops(error: RuntimeError) -> bool:
+    """Return whether this very error is about the wrong event loop or a closed one."""
+    return isinstance(error, RunAsyncError) or any(text in _text(error) for text in _LOOP_MISMATCH)
 
 
 def _names_used_up_quota(error: Exception) -> bool:
     """Return whether a refusal is about money: a rate limit looks the same but for this word."""
     said = (attribute_of(error, name) for name in ("code", "type", "body", "args"))
     return any("insufficient_quota" in _text(value) for value in (error, *said))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what it was explicitly raised from, to a depth that ends any circle."""
-    cause: BaseException | None = error
-    for _ in range(10):
-        if cause is None:
-            return
-        yield cause
-        cause = cause.__cause__
 
 
 def _text(value: object) -> str:

@@ -8,9 +8,14 @@ requests, aiohttp, urllib and the SDKs built upon them are understood alike.
 from __future__ import annotations
 
 import email.utils
+import functools
 import math
 import time
+from contextlib import suppress
 from datetime import UTC
+from typing import Any
+
+_PARTS = ("response", "headers", "status_code", "status", "code", "__getattr__")
 
 
 def status_of(error: BaseException) -> int | None:
@@ -28,19 +33,18 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def header_of(error: BaseException, name: str) -> str | None:
-    """Return a header of the reply by its lower-case name, or None."""
+def headers_of(error: BaseException) -> dict[str, str]:
+    """Return the reply's headers by lower-case name: the error's own, then its response's."""
+    found: dict[str, str] = {}
     for speaker in _speakers(error):
-        items = attribute_of(attribute_of(speaker, "headers"), "items")
+        headers = attribute_of(speaker, "headers")
+        items = None if headers is None else attribute_of(headers, "items")
         if not callable(items):
             continue
-        try:
-            for key, value in items():
-                if str(key).lower() == name:
-                    return str(value).strip()
-        except (TypeError, ValueError):
-            continue
-    return None
+        with suppress(TypeError, ValueError):
+            for name, value in items():
+                found.setdefault(str(name).lower(), str(value).strip())
+    return found
 
 
 def retry_after_of(error: BaseException, *, now: float | None = None) -> float | None:
@@ -55,14 +59,23 @@ def retry_after_of(error: BaseException, *, now: float | None = None) -> float |
         now: The wall clock in seconds since 1970, which a date is measured against; by default
             `time.time()`.
     """
-    milliseconds = _number(header_of(error, "retry-after-ms"))
+    if not carries_reply(error):
+        return None
+    headers = headers_of(error)
+    milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
-    value = header_of(error, "retry-after")
+    value = headers.get("retry-after")
     if value is None:
         return None
     seconds = _number(value)
     return _seconds_until(value, now) if seconds is None else seconds
+
+
+def carries_reply(error: BaseException) -> bool:
+    """Return whether there may be a reply to read; False is quick, as most errors have none."""
+    kind: Any = type(error)
+    return bool(error.__dict__) or _kind_carries_reply(kind)
 
 
 def attribute_of(owner: object, name: str) -> object:
@@ -79,6 +92,12 @@ def _speakers(error: BaseException) -> tuple[object, ...]:
     response = attribute_of(error, "response")
     # Asked for None and not for its truth: a failed response of requests is false.
     return (error,) if response is None else (error, response)
+
+
+@functools.lru_cache(maxsize=512)
+def _kind_carries_reply(kind: type[BaseException]) -> bool:
+    """Return whether the type itself has a place for any part of a reply."""
+    return any(hasattr(kind, name) for name in _PARTS)
 
 
 def _number(value: str | None) -> float | None:

@@ -222,6 +222,6 @@ async def retry_async(
 def _bound(retry: int, base: float, factor: float, cap: float) -> float:
     """Return the longest back-off before a retry, counted from 1; never an overflow."""
     try:
-        return float(min(cap, base * float(factor) ** (retry - 1)))
+        return min(cap, base * float(factor) ** (retry - 1))
     except OverflowError:
-        return float(cap) if base else 0.0
+        return cap if base else 0.0
