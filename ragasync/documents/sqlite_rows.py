@@ -28,7 +28,8 @@ def write_document(
         (document.id, document.source, fingerprint, _as_json(document.metadata, document.id)),
     ).lastrowid
     (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
-    numbered = list(enumerate(chunks, start=(last or 0) + 1))
+    first = (last or 0) + 1
+    numbered = list(enumerate(chunks, start=first))
     db.executemany(
         "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
@@ -48,6 +49,10 @@ def write_document(
     db.executemany(
         "INSERT INTO vectors VALUES (?, ?)",
         [(row, vector.tobytes()) for (row, _), vector in zip(numbered, vectors, strict=True)],
+    )
+    db.execute(
+        "INSERT INTO words (rowid, text) SELECT number, text FROM chunks WHERE number >= ?",
+        (first,),
     )
 
 
