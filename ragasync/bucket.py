@@ -1,0 +1,167 @@
+"""
+The arithmetic of a rate limit: how long until the next grant, and what a grant costs.
+
+A bucket is the generic cell rate algorithm (GCRA, ITU-T I.371): its whole state is the
+theoretical arrival time `tat`, the instant at which the bucket is full again. A grant of `cost`
+moves it by `cost / rate` seconds; a grant is due once `tat` is at most `(burst - cost) / rate`
+seconds ahead. No clock and no waiting in here: every method is told what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+_RESOLUTION = 1e-9
+"""Seconds by which a grant may come early: asyncio's timers do, and floats round."""
+
+
+def smoothest_burst(rate: float) -> float:
+    """
+    Return the smallest burst with which timers that are late still keep the rate.
+
+    asyncio's timers are late by a millisecond, on a loaded machine by tens of them, and what has
+    become due meanwhile must go at once or is lost. So the bucket holds 40 ms of the rate, and
+    never less than the one request it is there for and a little; the admitted stay within
+    `max(1.05 * rate, rate + 1)` in any half-open second.
+    """
+    return max(1.0 + 0.02 * rate, 0.04 * rate)
+
+
+class Bucket:
+    """A bucket that refills at `rate` a second up to `burst`; it starts full."""
+
+    __slots__ = ("burst", "interval", "latest", "opens", "rate", "tat")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.interval = 1.0 / rate
+        self.restart()
+
+    def restart(self) -> None:
+        """Be full and open, as nothing had ever been taken."""
+        self.tat = -math.inf
+        self.opens = -math.inf
+        self.latest = -math.inf
+
+    def synchronise(self, now: float) -> None:
+        """Start afresh if this clock runs behind the one before: it is another loop's own."""
+        if now < self.latest:
+            self.restart()
+
+    def delay(self, cost: float, now: float) -> float:
+        """
+        Return the seconds until a grant of `cost` is due, 0 when it is.
+
+        A cost above the burst is due when the bucket is full. Differences are taken before
+        anything is added, so that a clock far from 0 costs no precision.
+        """
+        wait = self.tat - now if self.tat > now else 0.0
+        if cost < self.burst:
+            wait -= (self.burst - cost) * self.interval
+        if self.opens - now > wait:
+            wait = self.opens - now
+        return wait if wait > _RESOLUTION else 0.0
+
+    def take(self, cost: float, now: float) -> None:
+        """Grant `cost`, due or not; what is not there becomes a debt."""
+        self.tat = max(self.tat, now) + cost * self.interval
+        self.latest = now
+
+    def leeway(self, now: float) -> float:
+        """
+        Return by how much `tat` may be ahead after a grant, however long until the next one.
+
+        -inf where there is more to look at.
+        """
+        return self.burst * self.interval if self.opens <= now else -math.inf
+
+    def try_take(self, cost: float, now: float) -> bool:
+        """Grant `cost` if it is due, and say whether it was."""
+        self.synchronise(now)
+        if self.delay(cost, now) > 0.0:
+            return False
+        self.take(cost, now)
+        return True
+
+    def give_back(self, cost: float, taken: float, now: float) -> None:
+        """
+        Undo a grant made at `taken`, as far as it still counts.
+
+        Had it not been made, the bucket might have been full for some of the time since, and a
+        full bucket takes nothing in. Only the part that has certainly not refilled is undone.
+        """
+        self.tat -= max(0.0, cost * self.interval - (now - taken))
+
+    def close(self, until: float) -> None:
+        """Grant nothing before `until`; the later of two closings holds."""
+        self.opens = max(self.opens, until)
+
+    def change(self, rate: float, burst: float, now: float) -> None:
+        """Go on at another rate; what was taken and has not refilled stays taken."""
+        interval = 1.0 / rate
+        if self.tat > now:
+            owed = (self.tat - now) / self.interval if self.interval else 0.0
+            self.tat = now + owed * interval
+        self.rate, self.burst, self.interval = rate, burst, interval
+
+
+class StrictBucket(Bucket):
+    """A bucket that also grants at most `limit` in any half-open window of `per` seconds."""
+
+    __slots__ = ("granted", "limit", "per", "sum")
+
+    def __init__(self, limit: float, per: float) -> None:
+        self.limit = limit
+        self.per = per
+        super().__init__(limit / per, smoothest_burst(limit / per))
+
+    def restart(self) -> None:
+        """Be full and open, with an empty log."""
+        super().restart()
+        self.granted: deque[tuple[float, float]] = deque()
+        self.sum = 0.0
+
+    def delay(self, cost: float, now: float) -> float:
+        """Return the seconds until a grant of `cost` is due by the rate and by the window."""
+        self._forget(now)
+        wait = super().delay(cost, now)
+        slack = self.limit * _RESOLUTION
+        # Who stood in line when the limit was lowered below its cost passes an empty window.
+        excess = self.sum + min(cost, self.limit) - self.limit
+        for when, weight in self.granted:
+            if excess <= slack:
+                break
+            wait = max(wait, self.per - (now - when))
+            excess -= weight
+        return wait
+
+    def leeway(self, now: float) -> float:  # noqa: ARG002
+        """Return -inf: there is always the log to look at."""
+        return -math.inf
+
+    def take(self, cost: float, now: float) -> None:
+        """Grant `cost` and log it."""
+        super().take(cost, now)
+        self.granted.append((now, cost))
+        self.sum += cost
+
+    def give_back(self, cost: float, taken: float, now: float) -> None:
+        """Undo a grant made at `taken`."""
+        super().give_back(cost, taken, now)
+        if (taken, cost) in self.granted:
+            self.granted.remove((taken, cost))
+            self.sum = sum(weight for _, weight in self.granted)
+
+    def change(self, rate: float, burst: float, now: float) -> None:
+        """Go on at another rate, which means another limit for the same window."""
+        super().change(rate, burst, now)
+        self.limit = rate * self.per
+
+    def _forget(self, now: float) -> None:
+        """Drop what has left the window; the sum is exact again whenever the log is empty."""
+        while self.granted and now - self.granted[0][0] >= self.per:
+            self.sum -= self.granted.popleft()[1]
+        if not self.granted:
+            self.sum = 0.0
