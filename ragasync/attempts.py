@@ -6,15 +6,17 @@ import asyncio
 import inspect
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Protocol, TypeAlias, TypeVar, cast
 
-from ragasync.causes import Fatal
+from ragasync.causes import FATAL, Fatal
 from ragasync.clock import Clock, running_clock
 
-P = ParamSpec("P")
 T = TypeVar("T")
+
+Args: TypeAlias = tuple[object, ...]
+Kwargs: TypeAlias = Mapping[str, object]
 
 _GAVE_UP = "AsyncRetry gave up after "
 _LONGEST_SLEEP = 1e9  # 30 years; `time.sleep` overflows at 292
@@ -34,48 +36,54 @@ class Policy(Protocol):
         """Hear of a back-off that is about to begin."""
 
 
-def awaiting(policy: Policy, fn: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Return the async function that calls `fn` until it succeeds or the policy gives up."""
-
-    async def attempt(*args: P.args, **kwargs: P.kwargs) -> T:
-        # A call that succeeds should cost next to nothing: only a deadline has to see its start.
-        failures = None if policy.deadline is None else Failures(policy, running_clock())
-        while True:
-            try:
-                return await fn(*args, **kwargs)
-            except Exception as error:
-                failures = failures or Failures(policy, running_clock())
-                delay = failures.delay_after(error)
-                if delay is None:
-                    raise
-            await asyncio.sleep(delay)
-
-    return attempt
+async def awaiting(
+    policy: Policy, fn: Callable[..., Awaitable[T]], args: Args, kwargs: Kwargs
+) -> T:
+    """Await `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
+    # A call that succeeds should cost next to nothing: only a deadline has to see its start.
+    failures = None if policy.deadline is None else _Failures(policy, running_clock())
+    while True:
+        try:
+            return await fn(*args, **kwargs)
+        except Exception as error:
+            failures = failures or _Failures(policy, running_clock())
+            delay = failures.delay_after(error)
+            if delay is None:
+                raise
+        await asyncio.sleep(delay)
 
 
-def blocking(policy: Policy, fn: Callable[P, T]) -> Callable[P, T]:
-    """Return the function that calls `fn` until it succeeds or the policy gives up."""
-
-    def attempt(*args: P.args, **kwargs: P.kwargs) -> T:
-        failures = None if policy.deadline is None else Failures(policy, time.monotonic)
-        while True:
-            try:
-                value = fn(*args, **kwargs)
-                break
-            except Exception as error:
-                failures = failures or Failures(policy, time.monotonic)
-                delay = failures.delay_after(error)
-                if delay is None:
-                    raise
-            time.sleep(min(delay, _LONGEST_SLEEP))
-        if inspect.iscoroutine(value):
-            return cast("T", _going_on(policy, fn, value)(*args, **kwargs))
-        return value
-
-    return attempt
+def blocking(policy: Policy, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
+    """Call `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
+    failures = None if policy.deadline is None else _Failures(policy, time.monotonic)
+    while True:
+        try:
+            value = fn(*args, **kwargs)
+            break
+        except Exception as error:
+            failures = failures or _Failures(policy, time.monotonic)
+            delay = failures.delay_after(error)
+            if delay is None:
+                raise
+        time.sleep(min(delay, _LONGEST_SLEEP))
+    if inspect.iscoroutine(value):
+        return cast("T", awaiting(policy, _beginning_with(value, fn), args, kwargs))
+    return value
 
 
-class Failures:
+def _beginning_with(
+    first: Awaitable[object], fn: Callable[..., object]
+) -> Callable[..., Awaitable[object]]:
+    """Return a function that was async in disguise, whose first call was made already."""
+    at_hand = [first]
+
+    def call(*args: object, **kwargs: object) -> Awaitable[object]:
+        return at_hand.pop() if at_hand else cast("Awaitable[object]", fn(*args, **kwargs))
+
+    return call
+
+
+class _Failures:
     """What went wrong in one call so far."""
 
     __slots__ = ("_clock", "_first", "_kinds", "_policy", "_started")
@@ -93,7 +101,7 @@ class Failures:
         if not retries:
             self._first = now
         delay = self._policy.decide(error, retries=retries, elapsed=now - self._started)
-        if delay is None or isinstance(delay, Fatal):
+        if delay is None or delay is FATAL:
             self._explain(error, now - self._first)
             return None
         self._kinds.append(type(error).__name__)
@@ -114,15 +122,3 @@ class Failures:
         with suppress(Exception):
             others = [said for said in getattr(error, "__notes__", ()) if _GAVE_UP not in said]
             error.__notes__ = [*others, note]
-
-
-def _going_on(
-    policy: Policy, fn: Callable[P, object], first: Awaitable[object]
-) -> Callable[P, Coroutine[Any, Any, object]]:
-    """Return the attempts of an async function in disguise, whose first call was made already."""
-    at_hand = [first]
-
-    def attempt(*args: P.args, **kwargs: P.kwargs) -> Awaitable[object]:
-        return at_hand.pop() if at_hand else cast("Awaitable[object]", fn(*args, **kwargs))
-
-    return awaiting(policy, attempt)

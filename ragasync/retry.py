@@ -122,9 +122,20 @@ class AsyncRetry:
                 "its errors come when it is iterated. Retry the calls inside it instead"
             )
         if not is_async(fn):
-            return functools.wraps(fn)(blocking(self, fn))
-        attempts = awaiting(self, cast("Callable[P, Awaitable[object]]", fn))
-        return functools.wraps(fn)(cast("Callable[P, T]", attempts))
+
+            @functools.wraps(fn)
+            def attempts(*args: P.args, **kwargs: P.kwargs) -> T:
+                return blocking(self, fn, args, kwargs)
+
+            return attempts
+
+        async_fn = cast("Callable[P, Awaitable[object]]", fn)
+
+        @functools.wraps(async_fn)
+        async def async_attempts(*args: P.args, **kwargs: P.kwargs) -> object:
+            return await awaiting(self, async_fn, args, kwargs)
+
+        return cast("Callable[P, T]", async_attempts)
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """
@@ -135,7 +146,7 @@ class AsyncRetry:
             Exception: The last attempt's error, with a note of what was tried.
         """
         check_callable(fn)
-        return await awaiting(self, fn)(*args, **kwargs)
+        return await awaiting(self, fn, args, kwargs)
 
     def decide(self, error: Exception, *, retries: int, elapsed: float) -> float | Fatal | None:
         """
@@ -151,7 +162,7 @@ class AsyncRetry:
                 is none; from `error`.
         """
         verdict = verdict_of(error, self.retry_on)
-        if isinstance(verdict, Fatal):
+        if verdict is FATAL:
             return FATAL
         if verdict is False or retries >= self.max_retries:
             return None
