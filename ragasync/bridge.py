@@ -179,8 +179,14 @@ class _Call(Generic[T]):
     def _start(self) -> asyncio.Task[T]:
         """Make the task, in the loop's thread."""
         self.task = self._loop.create_task(self._body, context=self._context)
-        self.task.add_done_callback(lambda _: self._done())
+        self.task.add_done_callback(self._end)
         return self.task
+
+    def _end(self, _: asyncio.Task[T]) -> None:
+        """Wake the waiting thread, and let go of it: it refers to this call."""
+        done = self._done
+        del self._done
+        done()
 
     def _cancel(self) -> None:
         """Cancel the task, in the loop's thread; make it first if the interrupt was that early."""

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeAlias
@@ -123,7 +124,7 @@ class InterruptibleWait:
         self._gave_up = False
         # SimpleQueue, because its put may interrupt its own get: a signal handler calls it.
         self._calls: SimpleQueue[bool] = SimpleQueue()
-        self._sigint = DeferredInterrupt(self._interrupt)
+        self._sigint = DeferredInterrupt(partial(self._calls.put, False))
 
     def done(self) -> None:
         """End the wait; safe from any thread."""
@@ -163,10 +164,6 @@ class InterruptibleWait:
                 self._give_up()
         finally:
             self._sigint.__exit__()
-
-    def _interrupt(self) -> None:
-        """End the present wait, in the signal handler."""
-        self._calls.put(False)
 
     def _give_up(self) -> None:
         """Cancel, once, and wait for the end, a second interrupt or the end of the grace."""
