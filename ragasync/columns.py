@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Generic, TypeVar
 
 from ragasync.outcome import DONE, FAILED, PENDING, STATUSES, Attempt, Outcome
+from ragasync.tracebacks import closing_lines
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,6 +34,8 @@ class Columns(Generic[T, R]):
     """
 
     items: Sequence[T]
+    open_ended: bool = False
+    """Whether items are still being added; the other columns are then a block ahead of them."""
     origin: Sequence[int] | None = None
     """The index of each row in the job that this one repeats a part of; None: rows are indices."""
     results: list[R | None] = field(default_factory=list)
@@ -53,8 +55,39 @@ class Columns(Generic[T, R]):
     def __post_init__(self) -> None:
         self.grow_to(len(self.items))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it has no room; it always has."""
+        return False
+
     def __len__(self) -> int:
-        return len(self.status)
+        return len(self.items) if self.open_ended else len(self.status)
+
+    def keep(self, index: int, item: T) -> None:
+        """Add the next item of an open-ended input, before anything is known of it."""
+        assert isinstance(self.items, list)
+        if index >= len(self.status):
+            self.grow_to(index + 1024 + index // 8)
+        self.items.append(item)
+
+    def close(self) -> None:
+        """Cut an open-ended input's columns to the items that came."""
+        if not self.open_ended:
+            return
+        n, self.open_ended = len(self.items), False
+        for column in (
+            self.results,
+            self.status,
+            self.attempts,
+            self.started,
+            self.seconds,
+            self.lane,
+            self.waited,
+            self.backed_off,
+            self.batch,
+        ):
+            if column is not None:
+                del column[n:]
 
     def grow_to(self, length: int) -> None:
         """Lengthen every column, in place, with entries that say `pending`."""
@@ -62,7 +95,6 @@ class Columns(Generic[T, R]):
         if more <= 0:
             return
         self.results.extend(repeat(None, more))
-        self.status.extend(bytes(more))
         self.attempts.extend(array("H", [1]) * more)
         self.started.frombytes(bytes(8 * more))
         self.seconds.frombytes(bytes(8 * more))
@@ -72,6 +104,7 @@ class Columns(Generic[T, R]):
                 optional.frombytes(bytes(8 * more))
         if self.batch is not None:
             self.batch.extend(array("i", [-1]) * more)
+        self.status.extend(bytes(more))  # last: a snapshot takes its length from this one
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return the function that records a success: index, value, started, seconds, lane."""
@@ -124,7 +157,7 @@ class Columns(Generic[T, R]):
         stack, error = self.tracebacks.get(row), self.errors.get(row)
         if stack is None or error is None:
             return None
-        return stack + "".join(traceback.format_exception_only(error))
+        return stack + closing_lines(error)
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Write an outcome of any kind; a plain success goes through `recorder` instead."""
@@ -134,11 +167,13 @@ class Columns(Generic[T, R]):
         self.started[row], self.seconds[row] = outcome.started, outcome.seconds
         self.lane[row] = outcome.lane or 0
         if outcome.waited:
-            self.waited = _written(self.waited, "d", len(self), row, outcome.waited)
+            self.waited = _written(self.waited, "d", len(self.status), row, outcome.waited)
         if outcome.backed_off:
-            self.backed_off = _written(self.backed_off, "d", len(self), row, outcome.backed_off)
+            self.backed_off = _written(
+                self.backed_off, "d", len(self.status), row, outcome.backed_off
+            )
         if outcome.batch is not None:
-            self.batch = _written(self.batch, "i", len(self), row, outcome.batch)
+            self.batch = _written(self.batch, "i", len(self.status), row, outcome.batch)
         if outcome.error is not None:
             self.errors[row] = outcome.error
         if stack is not None:
@@ -154,12 +189,14 @@ class Columns(Generic[T, R]):
         number = -1 if self.batch is None else self.batch[row]
         return None if number < 0 else number
 
-    def rows_with(self, status: int) -> Iterator[int]:
-        """Yield the rows of one status, in order."""
-        row = self.status.find(status)
-        while row >= 0:
-            yield row
-            row = self.status.find(status, row + 1)
+    def rows_with(self, *statuses: int) -> Iterator[int]:
+        """Yield the rows that have one of these statuses now, in order."""
+        return compress(range(len(self)), self.mask(*statuses))
+
+    def mask(self, *statuses: int) -> bytes:
+        """Return a byte for each row: 1 where it has one of these statuses, else 0."""
+        table = bytes(code in statuses for code in range(256))
+        return bytes(self.status.translate(table)[: len(self)])
 
     def snapshot(self) -> Columns[T, R]:
         """
@@ -168,8 +205,8 @@ class Columns(Generic[T, R]):
         The status is copied first and written last, so that every row that the copy calls done
         has its value; columns that grew meanwhile are cut to its length.
         """
-        status = bytearray(self.status)
-        n = len(status)
+        n = len(self)
+        status = self.status[:n]
         return Columns(
             items=self.items if isinstance(self.items, (range, tuple)) else list(self.items[:n]),
             origin=self.origin,
@@ -192,7 +229,7 @@ class Columns(Generic[T, R]):
 def _written(column: array[N] | None, code: str, length: int, row: int, value: N) -> array[N]:
     """Write into a column that is made when the first item needs it."""
     if column is None:
-        column = array(code, EMPTY[code] * length)  # type: ignore[call-overload]  # any code
+        column = array(code, EMPTY[code] * length)  # type: ignore[arg-type]  # ints or floats, by code
     column[row] = value
     return column
 

@@ -7,7 +7,7 @@ The errors that ragasync raises of its own accord.
     ├── WrongNumberOfValues (ValueError) a batched function did not return a value an item
     ├── CostTooHigh (ValueError)         one item weighs more than a whole batch may
     ├── WorkerDied (RuntimeError)        the process that ran an item ended
-    ├── StageError                       a stage of the document pipeline failed
+    ├── JobStopped                       a stream ended before its source did
     └── MissingExtra (ImportError)       an optional package is not installed
 
 Wrong arguments are plain ValueError and TypeError, raised at once.
@@ -38,6 +38,19 @@ class CostTooHigh(RagasyncError, ValueError):
 
 class WorkerDied(RagasyncError, RuntimeError):
     """The worker process that ran an item ended before it answered."""
+
+
+class JobStopped(RagasyncError):
+    """A stream ended before its source did, because of `max_errors` or a fatal error."""
+
+
+class StageFailure(Exception):
+    """An envelope: one stage's error, on its way to the outcome that it belongs to."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        super().__init__(f"{stage}: {error}")
+        self.stage = stage
+        self.error = error
 
 
 class MissingExtra(RagasyncError, ImportError):

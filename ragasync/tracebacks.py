@@ -76,6 +76,9 @@ def _stack_text(error: BaseException) -> str:
     lines = traceback.TracebackException(
         type(error), error, _beyond_ours(error.__traceback__)
     ).format(chain=True)
-    closing = traceback.format_exception_only(error)
-    text = "".join(lines)
-    return text.removesuffix("".join(closing))
+    return "".join(lines).removesuffix(closing_lines(error))
+
+
+def closing_lines(error: BaseException) -> str:
+    """Return how a traceback ends: the type, the message and the notes."""
+    return "".join(traceback.format_exception_only(error))

@@ -1,0 +1,275 @@
+"""AsyncBatchProcessor: many calls of one function, bounded, limited, retried and accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Generic, TypeVar
+
+from ragasync.batch_run import BatchRun, Items, checked_items
+from ragasync.bridge import run_async
+from ragasync.calls import is_async
+from ragasync.engine import Run
+from ragasync.errors import JobStopped
+from ragasync.heartbeat import Heartbeat
+from ragasync.job import Job
+from ragasync.limiter import Limiter
+from ragasync.outcome import Outcome
+from ragasync.outlet import Outlet
+from ragasync.plan import Plan
+from ragasync.progress import ProgressCallback
+from ragasync.result import BatchResult
+from ragasync.retry import AsyncRetry
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class AsyncBatchProcessor(Generic[T, R]):
+    """
+    Call a function for every item, so many calls at once, and account for each.
+
+    A sliding window: whenever a call ends, the next begins; nobody waits for the slowest of a
+    group. A failure is an outcome, not the end: it is retried with exponential back-off, and then
+    kept beside the item. The processor holds the settings only, so that it can be used again, at
+    the same time, from other loops and threads.
+
+        processor = AsyncBatchProcessor(embed, max_concurrency=8, rate_limiter=RateLimiter(10))
+        result = await processor.process(texts)
+        result.errors_dataframe()
+
+    Args:
+        process_fn: a sync or async function, method, partial or callable object of one item, or,
+            with `batched`, of a list of at most `batch_size` items for which it returns as many
+            values in the same order. Sync functions run on threads, or on `executor`.
+        batch_size: the most items in one call of a batched function, and in one hop to an
+            executor.
+        max_concurrency: the most calls in flight at once.
+        retry_count: retries after the first attempt.
+        retry_delay: the base of the exponential back-off, in seconds.
+        batched: whether `process_fn` takes lists. A batch that fails is halved until the items at
+            fault stand alone.
+        rate_limiter: one limiter or several; every attempt takes its own place at each.
+        retry: an AsyncRetry, instead of `retry_count` and `retry_delay`.
+        timeout: seconds for one attempt; one that takes longer fails with AttemptTimeout.
+        executor: a concurrent.futures.Executor for sync functions, such as a process pool. An
+            item's function must then be picklable, and its timeout counts for each item of a hop.
+        max_errors: stop after more than so many failures, or above this share (a float in (0, 1))
+            of the last 100 items; what is done is kept, the rest stays pending.
+        cost: what an item weighs (its tokens, say), for `max_batch_cost`.
+        max_batch_cost: the most that the items of one batch may weigh together.
+        resources: a function that makes an async context manager, opened once a run on the run's
+            own loop and passed to `process_fn` as its second argument: the place for clients.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: an argument out of range.
+
+    Attributes:
+        last_result: the result of the latest run that ended, whole or not; None before.
+    """
+
+    def __init__(
+        self,
+        process_fn: Callable[..., Any],
+        batch_size: int = 32,
+        max_concurrency: int = 4,
+        retry_count: int = 3,
+        retry_delay: float = 1.0,
+        *,
+        batched: bool = False,
+        rate_limiter: Limiter | Sequence[Limiter] | None = None,
+        retry: AsyncRetry | None = None,
+        timeout: float | None = None,
+        executor: Executor | None = None,
+        max_errors: float | None = None,
+        cost: Callable[[T], float] | None = None,
+        max_batch_cost: float | None = None,
+        resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+    ) -> None:
+        self._plan: Plan[T, R] = Plan(
+            process_fn,
+            is_async(process_fn),
+            batch_size=batch_size,
+            max_concurrency=max_concurrency,
+            batched=batched,
+            limiters=_limiters(rate_limiter),
+            retry=AsyncRetry(retry_count, retry_delay) if retry is None else retry,
+            timeout=timeout,
+            executor=executor,
+            max_errors=max_errors,
+            cost=cost,
+            max_batch_cost=max_batch_cost,
+            resources=resources,
+        )
+        self.last_result: BatchResult[R] | None = None
+
+    async def process(
+        self,
+        items: Items[T],
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+    ) -> BatchResult[R]:
+        """
+        Call the function for every item and return all outcomes, in input order.
+
+        Args:
+            items: any iterable or async iterable; drawn from as slots become free.
+            progress_callback: called with (done, total) at most ten times a second, and at the
+                end. One that raises is dropped with a warning.
+            total: the number of items, for progress, where `items` does not tell.
+            limit: run only so many, as a pilot; the rest of a sequence stays pending.
+
+        Raises:
+            RunAsyncError: the function uses an object of another event loop.
+            Exception: what `items` itself raised; a note says how many were done, and
+                `last_result` keeps them.
+            CancelledError: it was cancelled or interrupted; likewise.
+        """
+        return await self._batch(items, progress_callback, total, limit).complete()
+
+    def process_sync(
+        self,
+        items: Items[T],
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+    ) -> BatchResult[R]:
+        """Do as `process` does, from sync code; see `run_async`."""
+        return run_async(self.process(items, progress_callback, total=total, limit=limit))
+
+    def start(
+        self,
+        items: Items[T],
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+        here: bool = False,
+    ) -> Job[T, R]:
+        """
+        Begin to process in the background and return the Job at once.
+
+        Args:
+            items: as for `process`.
+            progress_callback: as for `process`; called in the thread that the job runs in.
+            total: as for `process`.
+            limit: as for `process`.
+            here: run on the loop that runs in this thread, for objects that belong to it.
+
+        Raises:
+            RuntimeError: `here` is set and no loop runs in this thread.
+        """
+        batch = self._batch(items, progress_callback, total, limit)
+        return Job(batch, _loop_here() if here else _loop_in_background())
+
+    async def stream(
+        self, items: Items[T], *, ordered: bool = False, total: int | None = None
+    ) -> AsyncGenerator[Outcome[T, R], None]:
+        """
+        Yield each outcome as it comes, in constant memory, also for endless input.
+
+        Args:
+            items: as for `process`.
+            ordered: yield in the order of the items instead. Outcomes that came early wait in a
+                buffer of max(1024, 16 windows) items; when it is full, nothing new is begun.
+            total: the number of items, where `items` does not tell.
+
+        Raises:
+            JobStopped: `max_errors` or a fatal error ended it early; what was done came before.
+            Exception: what `items` itself raised, after the outcomes of those begun.
+        """
+        source, known = checked_items(items, total, None)
+        window = self._plan.max_concurrency * self._plan.items_a_call
+        bound = max(1024, 16 * window) if ordered else max(64, 2 * window)
+        outlet: Outlet[T, R] = Outlet(ordered=ordered, bound=bound)
+        run: Run[T, R] = Run(self._plan, source, outlet, total=known, keep=outlet.keep)
+        outlet.on_change = run.look_up
+        running = asyncio.ensure_future(run.run())
+        running.add_done_callback(lambda _: outlet.end())
+        try:
+            with Heartbeat():
+                while (outcome := await outlet.next()) is not None:
+                    yield outcome
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+        running.result()
+        if run.stopped_because:
+            raise JobStopped(run.stopped_because)
+
+    def __repr__(self) -> str:
+        plan = self._plan
+        name = getattr(plan.process_fn, "__qualname__", repr(plan.process_fn))
+        size = f", batch_size={plan.batch_size}" if plan.items_a_call > 1 else ""
+        return f"<AsyncBatchProcessor {name}{size}, max_concurrency={plan.max_concurrency}>"
+
+    def _batch(
+        self,
+        items: Items[T],
+        progress_callback: ProgressCallback | None,
+        total: int | None,
+        limit: int | None,
+    ) -> BatchRun[T, R]:
+        """Make a run of this processor's plan."""
+        return BatchRun(
+            self._plan, items, progress_callback, total=total, limit=limit, on_result=self._keep
+        )
+
+    def _keep(self, result: BatchResult[R]) -> None:
+        """Remember the latest result."""
+        self.last_result = result
+
+
+async def process_with_workers(
+    items: Items[T], process_item: Callable[[T], Awaitable[R] | R], num_workers: int = 5
+) -> BatchResult[R]:
+    """
+    Process items by a fixed number of workers: the queue-and-workers pattern, made safe.
+
+    A failing item is an outcome instead of the silent end of its worker; nothing is retried.
+
+    Args:
+        items: any iterable or async iterable.
+        process_item: a sync or async function of one item.
+        num_workers: how many items are worked on at once.
+    """
+    processor: AsyncBatchProcessor[T, R] = AsyncBatchProcessor(
+        process_item, max_concurrency=num_workers, retry_count=0
+    )
+    return await processor.process(items)
+
+
+def _limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
+    """Return the limiters as a sequence, checked."""
+    limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
+    for limiter in limiters:
+        if not hasattr(limiter, "acquire"):
+            raise TypeError(
+                f"rate_limiter must be a RateLimiter or a sequence of them, got {limiter!r}: "
+                f"for 10 calls a second pass RateLimiter(10)"
+            )
+    return tuple(limiters)
+
+
+def _loop_here() -> asyncio.AbstractEventLoop:
+    """Return the loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "here=True runs the job on the loop of this thread, but none is running: leave it "
+            "out, and the job runs in the background"
+        ) from None
+
+
+def _loop_in_background() -> asyncio.AbstractEventLoop:
+    """Return the loop that background jobs share."""
+    from ragasync.loops import background_loop
+
+    return background_loop()

@@ -1,0 +1,68 @@
+"""What travels to an executor: a hop of items, and what comes back of each."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class HopItem:
+    """What became of one item of a hop: a value or an error, and the seconds that it took."""
+
+    value: Any
+    error: Exception | None
+    seconds: float
+
+
+def run_hop(function: Callable[[Any], Any], items: Sequence[Any]) -> list[HopItem]:
+    """Call the function for each item, on the worker; an item's failure is its own."""
+    outcomes = []
+    for item in items:
+        value, error, began = None, None, time.perf_counter()
+        try:
+            value = function(item)
+        except Exception as raised:
+            error = _that_travels(raised)
+        outcomes.append(HopItem(value, error, time.perf_counter() - began))
+    return outcomes
+
+
+def _that_travels(error: Exception) -> Exception:
+    """
+    Return the error with its traceback as a note, or a stand-in if it does not survive pickling.
+
+    An error whose constructor wants more than its message is pickled without complaint and then
+    breaks the pool when it is unpickled, with everything that is in flight.
+    """
+    stack = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__qualname__}: {error}")
+    error.add_note(f"On the worker:\n{stack}")
+    return error
+
+
+def replacement_of(broken: Executor) -> Executor:
+    """
+    Return an executor to go on with after a worker's death.
+
+    A ProcessPoolExecutor refuses everything once one of its processes died. Its settings are kept
+    only in private attributes; an executor that has none of them is returned as it is, and may
+    know how to mend itself.
+    """
+    from concurrent.futures import ProcessPoolExecutor  # brings multiprocessing: not at import
+
+    if not isinstance(broken, ProcessPoolExecutor):
+        return broken
+    workers = getattr(broken, "_max_workers", None)
+    context = getattr(broken, "_mp_context", None)
+    initializer = getattr(broken, "_initializer", None)
+    arguments = getattr(broken, "_initargs", ())
+    return ProcessPoolExecutor(workers, context, initializer, arguments)

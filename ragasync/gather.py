@@ -1,0 +1,84 @@
+"""gather_with_concurrency: asyncio.gather with a bound, and with nothing left running."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from ragasync.batch_run import BatchRun
+from ragasync.causes import FATAL, Fatal
+from ragasync.plan import Plan
+from ragasync.retry import AsyncRetry
+
+R = TypeVar("R")
+
+
+async def gather_with_concurrency(
+    coros: Iterable[Awaitable[R] | Callable[[], Awaitable[R]]]
+    | AsyncIterable[Awaitable[R] | Callable[[], Awaitable[R]]],
+    max_concurrency: int = 10,
+    *,
+    return_exceptions: bool = False,
+) -> list[Any]:
+    """
+    Await many things, so many at once, and return their results in order.
+
+    On the first error the others are cancelled and awaited, and coroutines that were not started
+    are closed: nothing runs on, and nothing warns that it was never awaited.
+
+        pages = await gather_with_concurrency(fetch(url) for url in urls)
+
+    Args:
+        coros: any iterable of awaitables, or of async functions without arguments; drawn from as
+            slots become free, so that a generator makes its coroutines only then.
+        max_concurrency: how many are awaited at once.
+        return_exceptions: return errors in their places instead of raising the first.
+
+    Raises:
+        Exception: the first error, as it was raised, unless `return_exceptions`.
+        TypeError: something in `coros` is neither an awaitable nor such a function.
+    """
+    plan: Plan[Any, R] = Plan(
+        _settle,
+        is_async=True,
+        max_concurrency=max_concurrency,
+        retry=AsyncRetry(0, retry_on=_always(False if return_exceptions else FATAL)),
+    )
+    batch: BatchRun[Any, R] = BatchRun(
+        plan, coros, None, total=None, limit=None, on_result=lambda _: None
+    )
+    try:
+        result = await batch.complete()
+    finally:
+        _close_unstarted(batch.columns.items)
+    if return_exceptions:
+        return [outcome.value if outcome.ok else outcome.error for outcome in result]
+    for error in result.columns.errors.values():
+        raise error
+    return list(result.results)
+
+
+async def _settle(awaitable: Any) -> Any:
+    """Await one thing, made now if it is a function."""
+    if not inspect.isawaitable(awaitable):
+        if not callable(awaitable):
+            raise TypeError(
+                f"expected a coroutine, another awaitable, or an async function without "
+                f"arguments, got {awaitable!r}"
+            )
+        awaitable = awaitable()
+    return await awaitable
+
+
+def _always(verdict: bool | Fatal) -> Callable[[Exception], bool | Fatal]:
+    """Return a predicate that judges every error so."""
+    return lambda _: verdict
+
+
+def _close_unstarted(items: Iterable[Any]) -> None:
+    """Close coroutines that nobody will await any more; those that ended do not mind."""
+    for item in items:
+        if asyncio.iscoroutine(item):
+            item.close()

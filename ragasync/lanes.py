@@ -1,0 +1,157 @@
+"""The tasks that work side by side: how many there are, who idles, and when they look up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from ragasync.clock import Clock
+
+BREATH = 0.02
+"""Seconds after which lanes let the loop turn, however fast their calls return."""
+
+AT_ONCE = float("-inf")
+
+
+class Lanes:
+    """
+    A window of tasks, each of which runs `work(lane)` to its end.
+
+    A lane in its hot loop compares one number, `attend_at`, with the clock after every call. That
+    is all it knows of pauses, retries, resizing and of the loop's need to breathe: whoever wants
+    the lanes' attention sets it to AT_ONCE. An async function that never suspends so still lets
+    the loop turn every BREATH seconds.
+
+    Args:
+        work: a lane's life.
+        limit: how many lanes there may be.
+        clock: the clock of the loop.
+    """
+
+    __slots__ = (
+        "_breath_at",
+        "_clock",
+        "_idle",
+        "_loop",
+        "_nobody_left",
+        "_turning",
+        "_work",
+        "attend_at",
+        "error",
+        "idle_seconds",
+        "limit",
+        "tasks",
+    )
+
+    def __init__(
+        self, work: Callable[[int], Coroutine[Any, Any, None]], limit: int, clock: Clock
+    ) -> None:
+        self._work = work
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._nobody_left = self._loop.create_future()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._turning = False
+        self._breath_at = clock() + BREATH
+        self.attend_at = self._breath_at
+        self.limit = limit
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.error: BaseException | None = None
+        self.idle_seconds = 0.0
+
+    @property
+    def idle(self) -> int:
+        """How many lanes wait for something to do."""
+        return len(self._idle)
+
+    @property
+    def surplus(self) -> bool:
+        """Whether lanes are open that should close."""
+        return len(self.tasks) > self.limit
+
+    def open(self, at_most: int | None = None) -> None:
+        """Open lanes up to the limit, or fewer where there are not so many items."""
+        wanted = self.limit if at_most is None else min(self.limit, at_most)
+        for lane in range(wanted):
+            if lane not in self.tasks:
+                task = self._loop.create_task(self._work(lane), name=f"ragasync lane {lane}")
+                self.tasks[lane] = task
+                task.add_done_callback(partial(self._closed, lane))
+
+    async def all_closed(self) -> None:
+        """Wait until no lane is left."""
+        if self.tasks:
+            await asyncio.shield(self._nobody_left)
+
+    async def cancel(self) -> None:
+        """Cancel every lane and wait for its clean-up; a second cancellation ends the wait."""
+        self.cancel_soon()
+        if self.tasks:
+            await asyncio.wait(self.tasks.values())
+
+    def cancel_soon(self) -> None:
+        """Cancel every lane, without waiting."""
+        me = asyncio.current_task()
+        for task in self.tasks.values():
+            if task is not me:
+                task.cancel()
+
+    def heed(self, wanted: bool) -> None:
+        """Have the lanes look up after the call they are in, or only when a breath is due."""
+        self.attend_at = AT_ONCE if wanted else self._breath_at
+
+    async def breathe(self) -> None:
+        """Let the loop turn if it has not for a while; one call at most runs between two turns."""
+        while self._breath_at <= self._clock():
+            if not self._turning:
+                self._turning = True
+                self._loop.call_soon(self._turned)
+            await asyncio.sleep(0)
+
+    async def rest(self) -> None:
+        """Wait until woken."""
+        bed = self._loop.create_future()
+        self._idle.append(bed)
+        began = self._clock()
+        try:
+            await bed
+        except asyncio.CancelledError:
+            if bed in self._idle:
+                self._idle.remove(bed)
+            raise
+        finally:
+            self.idle_seconds += self._clock() - began
+
+    def wake(self) -> None:
+        """Wake the lane that has rested longest, if one does."""
+        while self._idle:
+            bed = self._idle.popleft()
+            if not bed.done():
+                bed.set_result(None)
+                return
+
+    def wake_all(self) -> None:
+        """Wake every lane that rests."""
+        while self._idle:
+            self.wake()
+
+    def _turned(self) -> None:
+        """Note that the loop has turned."""
+        self._turning = False
+        self._breath_at = self._clock() + BREATH
+        if self.attend_at != AT_ONCE:
+            self.attend_at = self._breath_at
+
+    def _closed(self, lane: int, task: asyncio.Task[None]) -> None:
+        """Strike a lane off; keep the first error that ended one."""
+        del self.tasks[lane]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = self.error or error
+            self.cancel_soon()
+        if self.tasks:
+            self.wake()  # somebody has to see whether this was the last that had work
+        elif not self._nobody_left.done():
+            self._nobody_left.set_result(None)

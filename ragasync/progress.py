@@ -1,0 +1,102 @@
+"""How far a job is: a frozen snapshot, and the callback that hears of it."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ragasync.clock import Clock
+
+ProgressCallback: TypeAlias = Callable[[int, int | None], object]
+"""Called with the number of items that ended and the total, None while that is unknown."""
+
+LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input"]
+
+WINDOW = 5.0
+"""Seconds over which the present speed is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """
+    How far a job is.
+
+    `done` and `failed` count items; `retried` those that were tried more than once; `in_flight`
+    the calls being made now; `rate` is items a second of late; `eta` the seconds that are left at
+    that speed, None while nobody can tell. `limited_by` says what holds the job back most: the
+    rate limit, the number of calls allowed at once, items in back-off, or the source.
+    """
+
+    done: int
+    failed: int
+    total: int | None
+    retried: int
+    in_flight: int
+    rate: float
+    eta: float | None
+    limited_by: LimitedBy
+    max_concurrency: int
+    seconds: float
+
+    @property
+    def finished(self) -> int:
+        """The items that ended, well or not."""
+        return self.done + self.failed
+
+
+class Speed:
+    """Measures items a second over the last WINDOW seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._marks: deque[tuple[float, int]] = deque([(clock(), 0)])
+
+    def mark(self, finished: int) -> None:
+        """Note how many items have ended by now."""
+        now = self._clock()
+        self._marks.append((now, finished))
+        while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
+            self._marks.popleft()
+
+    def at(self, finished: int) -> float:
+        """Return the items a second, given how many have ended by now."""
+        since, before = self._marks[0]
+        elapsed = self._clock() - since
+        return (finished - before) / elapsed if elapsed > 0 else 0.0
+
+
+class CallbackGuard:
+    """
+    Calls a progress callback, and drops it after its first error: the job goes on without.
+
+    Raises:
+        TypeError: the callback is not a plain function.
+    """
+
+    def __init__(self, callback: ProgressCallback | None) -> None:
+        if callback is not None and (
+            not callable(callback) or inspect.iscoroutinefunction(callback)
+        ):
+            raise TypeError(
+                f"progress_callback must be a plain function of (done, total), got {callback!r}"
+            )
+        self._callback = callback
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Report, if there is still somebody to report to."""
+        if self._callback is None:
+            return
+        callback = self._callback
+        try:
+            callback(done, total)
+        except Exception as error:
+            self._callback = None
+            warnings.warn(
+                f"progress_callback={callback!r} raised {error!r}: the job goes on without it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
