@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import inspect
 from typing import Final
 
 from ragasync.errors import RunAsyncError
-from ragasync.replies import attribute_of, carries_reply, headers_of, retry_after_of, status_of
+from ragasync.replies import carries_reply, headers_of, retry_after_of, status_of
 
 __all__ = [
     "FATAL",
@@ -150,7 +151,8 @@ def _tells_of_loops(error: RuntimeError) -> bool:
 
 def _names_used_up_quota(error: Exception) -> bool:
     """Return whether a refusal is about money: a rate limit looks the same but for this word."""
-    said = (attribute_of(error, name) for name in ("code", "type", "body", "args"))
+    # Read statically: a property may warn that it is deprecated, as `code` of aiohttp's does.
+    said = (inspect.getattr_static(error, name, None) for name in ("code", "type", "body"))
     return any("insufficient_quota" in _text(value) for value in (error, *said))
 
 

@@ -7,12 +7,10 @@ requests, aiohttp, urllib and the SDKs built upon them are understood alike.
 
 from __future__ import annotations
 
-import email.utils
 import functools
 import math
 import time
 from contextlib import suppress
-from datetime import UTC
 from typing import Any
 
 _PARTS = ("response", "headers", "status_code", "status", "code", "__getattr__")
@@ -27,7 +25,7 @@ def status_of(error: BaseException) -> int | None:
     """
     for speaker in _speakers(error):
         for name in ("status_code", "status", "code"):
-            value = attribute_of(speaker, name)
+            value = _attribute(speaker, name)
             if isinstance(value, int) and not isinstance(value, bool):
                 return int(value) if 100 <= value <= 599 else None
     return None
@@ -37,8 +35,8 @@ def headers_of(error: BaseException) -> dict[str, str]:
     """Return the reply's headers by lower-case name: the error's own, then its response's."""
     found: dict[str, str] = {}
     for speaker in _speakers(error):
-        headers = attribute_of(speaker, "headers")
-        items = None if headers is None else attribute_of(headers, "items")
+        headers = _attribute(speaker, "headers")
+        items = None if headers is None else _attribute(headers, "items")
         if not callable(items):
             continue
         with suppress(TypeError, ValueError):
@@ -78,20 +76,20 @@ def carries_reply(error: BaseException) -> bool:
     return bool(error.__dict__) or _kind_carries_reply(kind)
 
 
-def attribute_of(owner: object, name: str) -> object:
+def _speakers(error: BaseException) -> tuple[object, ...]:
+    """Return the objects that may carry a status and headers."""
+    response = _attribute(error, "response")
+    # Asked for None and not for its truth: a failed response of requests is false.
+    return (error,) if response is None else (error, response)
+
+
+def _attribute(owner: object, name: str) -> object:
     """Return an attribute, or None where there is none or reading it raises."""
     try:
         value: object = getattr(owner, name, None)
     except Exception:
         return None
     return value
-
-
-def _speakers(error: BaseException) -> tuple[object, ...]:
-    """Return the objects that may carry a status and headers."""
-    response = attribute_of(error, "response")
-    # Asked for None and not for its truth: a failed response of requests is false.
-    return (error,) if response is None else (error, response)
 
 
 @functools.lru_cache(maxsize=512)
@@ -113,6 +111,10 @@ def _number(value: str | None) -> float | None:
 
 def _seconds_until(date: str, now: float | None) -> float | None:
     """Return the seconds until an HTTP date, which is in UTC even where it does not say so."""
+    # Costly imports for a rare header.
+    import email.utils
+    from datetime import UTC
+
     try:
         when = email.utils.parsedate_to_datetime(date)
     except (ValueError, OverflowError):

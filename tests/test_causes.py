@@ -6,6 +6,7 @@ import io
 import json
 import ssl
 import urllib.error
+import warnings
 from collections.abc import Mapping
 from email.message import Message
 
@@ -122,9 +123,13 @@ def test_attributes_that_raise_are_no_status() -> None:
     assert status_of(Grumpy()) is None
 
 
-def test_an_aiohttp_error_without_a_status_is_not_asked_for_its_deprecated_code() -> None:
-    """A status of 0 is how aiohttp says none; it warns when `code` is read."""
-    assert status_of(aiohttp_error(0)) is None
+@pytest.mark.parametrize(("status", "verdict"), [(0, True), (403, False), (429, True)])
+def test_deprecated_attributes_are_left_alone(status: int, verdict: bool) -> None:
+    """The `code` of an aiohttp error warns when it is read, even where its status is 0."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert default_verdict(aiohttp_error(status)) is verdict
+    assert caught == []
 
 
 @pytest.mark.parametrize("make", [aiohttp_error, urllib_error, lambda s, h: ReplyError(s, h)])
