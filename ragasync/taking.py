@@ -39,6 +39,9 @@ async def take_in_turn(places: Places) -> float:
 
 def join(waiter: Waiter) -> None:
     """Stand at the end of every line; from now on the future may be set."""
+    if not waiter.places:
+        waiter.granted = time_here()
+        waiter.tell()
     with LOCK:
         for line, _ in waiter.places:
             line.waiters.append(waiter)

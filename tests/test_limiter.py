@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from ragasync.bucket import Bucket
 from ragasync.limiter import RateLimiter
 from ragasync.simulation import run_virtual
 
@@ -18,7 +19,7 @@ def now() -> float:
 
 
 async def grant_times(limiter: RateLimiter, costs: Sequence[float]) -> list[float]:
-    """Acquire these costs one after the other, all in line at once; return when each was granted."""
+    """Send these costs to the limiter at once; return when each was granted."""
 
     async def acquire(cost: float) -> float:
         await limiter.acquire(cost)
@@ -218,8 +219,6 @@ async def test_a_waiter_cancelled_after_its_grant_gives_the_cost_back():
 
 async def test_a_late_return_never_makes_the_bucket_fuller_than_it_was():
     """What a cancelled grant took has refilled since, so there is nothing to give back."""
-    from ragasync.bucket import Bucket
-
     bucket = Bucket(rate=1.0, burst=5.0)
     bucket.take(1.0, 0.0)
     bucket.take(5.0, 10.0)
@@ -481,7 +480,7 @@ async def test_cancelling_at_random_loses_no_wake_up():
         for call in chance.sample(calls, 75):
             await asyncio.sleep(chance.uniform(0, 0.001))
             call.cancel()
-        done, pending = await asyncio.wait(calls, timeout=20)
+        _, pending = await asyncio.wait(calls, timeout=20)
         return len(pending)
 
     left = await asyncio.gather(some_give_up(), asyncio.to_thread(asyncio.run, some_give_up()))
