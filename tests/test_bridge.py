@@ -10,11 +10,9 @@ import traceback
 import types
 import warnings
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from needs import needs
 
 from ragasync import bridge, loops
 from ragasync.bridge import run_async
@@ -237,8 +235,7 @@ def test_a_coroutine_that_was_cancelled_by_itself_says_so():
         run_async(give_up())
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_timeout_cancels_and_waits_for_the_clean_up(nested):
+def test_a_timeout_cancels_and_waits_for_the_clean_up():
     """TimeoutError comes after the coroutine's finally has ended, and says the seconds."""
     cleaned = []
 
@@ -250,7 +247,7 @@ def test_a_timeout_cancels_and_waits_for_the_clean_up(nested):
             cleaned.append(True)
 
     with pytest.raises(TimeoutError, match=r"0\.05 seconds"):
-        run_async(slow(), timeout=0.05, nested=nested)
+        run_async(slow(), timeout=0.05)
     assert cleaned == [True]
 
 
@@ -412,43 +409,9 @@ async def test_a_deadlock_is_not_guessed_at(monkeypatch):
     await task
 
 
-async def test_nested_runs_on_the_loop_of_this_thread():
-    """A queue that a task of the outer loop fills can be read."""
-    inbox: asyncio.Queue[str] = asyncio.Queue()
-    filling = asyncio.create_task(inbox.put("a letter"))
-    assert run_async(inbox.get(), nested=True) == "a letter"
-    assert run_async(loop_in_use(), nested=True) is asyncio.get_running_loop()
-    await filling
-
-
-async def test_nested_awaits_a_future_of_the_loop_of_this_thread():
-    """What the plain way refuses is what nested=True is for."""
-    task = asyncio.ensure_future(asyncio.sleep(0.01, 42))
-    assert run_async(task, nested=True) == 42
-
-
 def test_nested_without_a_running_loop_is_the_plain_way():
     """There is nothing to nest in, so the background loop serves."""
     assert run_async(loop_in_use(), nested=True) is background_loop()
-
-
-async def test_nested_brings_context_variables_back():
-    """They go in and come back here too."""
-
-    async def repaint() -> str:
-        before = colour.get()
-        colour.set("green")
-        return before
-
-    colour.set("red")
-    assert run_async(repaint(), nested=True) == "red"
-    assert colour.get() == "green"
-
-
-async def test_the_plain_way_works_after_nested():
-    """The patched loops still hand off."""
-    run_async(asyncio.sleep(0), nested=True)
-    assert run_async(asyncio.sleep(0.01, 42), timeout=20) == 42
 
 
 class ForeignLoop:
@@ -464,27 +427,11 @@ async def test_nested_on_a_loop_that_cannot_be_patched_is_refused(monkeypatch):
     coro.close()
 
 
-def test_uvloop_runs_the_plain_way_and_refuses_nested():
-    """The real thing, where it is installed."""
-    needs("uvloop")
-    import uvloop
-
-    async def main() -> None:
-        assert run_async(asyncio.sleep(0, 42)) == 42
-        coro = asyncio.sleep(0)
-        with pytest.raises(RunAsyncError, match="cannot be patched"):
-            run_async(coro, nested=True)
-        coro.close()
-
-    uvloop.run(main())
-
-
 def _loop_after_fork(pipe) -> None:
     """Use run_async in a forked child, and tell the parent."""
     pipe.send(run_async(asyncio.sleep(0, "child"), timeout=20))
 
 
-@pytest.mark.skipif(not hasattr(multiprocessing, "get_context"), reason="no processes")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_gets_a_loop_of_its_own():
     """Threads do not survive a fork, so the child starts anew."""
@@ -504,30 +451,18 @@ def test_a_forked_child_gets_a_loop_of_its_own():
 
 
 @pytest.fixture
-def browser(monkeypatch) -> Iterator[types.ModuleType]:
-    """Python as it is in a browser; its stack switching is played by a nested loop."""
+def browser(monkeypatch) -> None:
+    """Python as it is in a browser that cannot put a stack aside."""
     ffi = types.ModuleType("pyodide.ffi")
     monkeypatch.setattr(sys, "platform", "emscripten")
     monkeypatch.setitem(sys.modules, "pyodide", types.ModuleType("pyodide"))
     monkeypatch.setitem(sys.modules, "pyodide.ffi", ffi)
     monkeypatch.setattr(loops, "_start_loop", lambda name: pytest.fail("threads in a browser"))
-    return ffi
-
-
-async def test_a_browser_that_can_wait_runs_the_coroutine_on_its_own_loop(browser):
-    """Where the stack can be put aside, run_async works without threads."""
-    loop = asyncio.get_running_loop()
-    browser.can_run_sync = lambda: True
-    browser.run_sync = loop.run_until_complete
-    assert run_async(loop_in_use()) is loop
-    with pytest.raises(TimeoutError, match=r"0\.01 seconds"):
-        run_async(asyncio.sleep(60), timeout=0.01)
+    ffi.can_run_sync, ffi.run_sync = (lambda: False), None
 
 
 async def test_a_browser_that_cannot_wait_says_to_await(browser):
-    """Else the error says what to do."""
-    browser.can_run_sync = lambda: False
-    browser.run_sync = None
+    """Without threads and without stack switching the error says what to do."""
     with pytest.raises(RunAsyncError, match="`await` the coroutine"):
         run_async(asyncio.sleep(0))
 

@@ -1,11 +1,10 @@
 """Ctrl-C in run_async: each test is a script of its own, because a signal is the process's."""
 
 import signal
-import subprocess
-import sys
-import textwrap
+import threading
 
 import pytest
+from scripts import printed_by
 
 from ragasync.interrupts import InterruptibleWait
 
@@ -47,53 +46,43 @@ async def tasks_left():
 """
 
 
-def printed_by(script: str) -> list[str]:
-    """Run a script, with warnings as errors, and return the lines that it printed."""
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert ran.stderr == ""
-    return ran.stdout.splitlines()
-
-
 def test_a_script_that_used_run_async_ends_without_a_sound():
     """Neither the loop nor its thread is complained about at exit."""
-    assert printed_by("print(run_async(asyncio.sleep(0, 42)))") == ["42"]
+    assert printed_by(PREAMBLE, "print(run_async(asyncio.sleep(0, 42)))") == ["42"]
 
 
 def test_an_interrupt_cancels_cleans_up_and_goes_on_up():
     """KeyboardInterrupt comes when the children have ended, and the loop serves the next call."""
     assert printed_by(
+        PREAMBLE,
         """
         try:
             run_async(interrupted())
         except KeyboardInterrupt:
             print("interrupted")
         print(run_async(tasks_left()))
-        """
+        """,
     ) == ["cleaned up", "interrupted", "0"]
 
 
 def test_a_second_interrupt_ends_the_wait_for_the_clean_up():
     """A coroutine that will not end is left behind."""
     assert printed_by(
+        PREAMBLE,
         """
         began = time.monotonic()
         try:
             run_async(stubborn())
         except KeyboardInterrupt:
             print("interrupted", time.monotonic() - began < 4)
-        """
+        """,
     ) == ["interrupted True"]
 
 
 def test_the_clean_up_has_only_so_long():
     """Without a second interrupt the grace ends the wait."""
     assert printed_by(
+        PREAMBLE,
         """
         from ragasync.interrupts import InterruptibleWait
 
@@ -103,13 +92,14 @@ def test_the_clean_up_has_only_so_long():
                 waiting.wait()
         except KeyboardInterrupt:
             print("interrupted")
-        """
+        """,
     ) == ["cancelled", "interrupted"]
 
 
 def test_notes_of_the_cancelled_coroutine_go_up_with_the_interrupt():
     """What the coroutine says about what was done is on the KeyboardInterrupt."""
     assert printed_by(
+        PREAMBLE,
         """
         async def noting():
             try:
@@ -122,7 +112,7 @@ def test_notes_of_the_cancelled_coroutine_go_up_with_the_interrupt():
             run_async(noting())
         except KeyboardInterrupt as interrupt:
             print(interrupt.__notes__)
-        """
+        """,
     ) == ["cleaned up", "['3 of 5 done']"]
 
 
@@ -130,6 +120,7 @@ def test_notes_of_the_cancelled_coroutine_go_up_with_the_interrupt():
 def test_under_asyncio_run_the_interrupt_cancels_the_running_task(nested):
     """The blocked loop's own handler is deaf; ours cancels, hands on, and puts it back."""
     assert printed_by(
+        PREAMBLE,
         f"""
         async def main():
             before = signal.getsignal(signal.SIGINT)
@@ -143,13 +134,14 @@ def test_under_asyncio_run_the_interrupt_cancels_the_running_task(nested):
             asyncio.run(main())
         except KeyboardInterrupt:
             print("interrupted")
-        """
+        """,
     ) == ["cleaned up", "cancelled True", "interrupted"]
 
 
 def test_a_nested_interrupt_under_the_default_handler_leaves_no_child():
     """KeyboardInterrupt is raised after the children have ended, not inside the loop."""
     assert printed_by(
+        PREAMBLE,
         """
         loop = asyncio.new_event_loop()
 
@@ -163,13 +155,14 @@ def test_a_nested_interrupt_under_the_default_handler_leaves_no_child():
         print(loop.run_until_complete(main()))
         print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
         loop.close()
-        """
+        """,
     ) == ["cleaned up", "interrupted", "0", "True"]
 
 
 def test_a_second_interrupt_ends_a_nested_call_too():
     """Code that never gives way to the loop can be stopped."""
     assert printed_by(
+        PREAMBLE,
         """
         async def blocking():
             press()
@@ -187,13 +180,14 @@ def test_a_second_interrupt_ends_a_nested_call_too():
 
         loop.run_until_complete(main())
         loop.close()
-        """
+        """,
     ) == ["interrupted True"]
 
 
 def test_an_interrupt_that_comes_too_late_is_not_lost():
     """One that arrives when the work is done still reaches the handler that it was meant for."""
     assert printed_by(
+        PREAMBLE,
         """
         from ragasync.interrupts import DeferredInterrupt
 
@@ -203,13 +197,14 @@ def test_an_interrupt_that_comes_too_late_is_not_lost():
                 print("still here")
         except KeyboardInterrupt:
             print("interrupted")
-        """
+        """,
     ) == ["noticed", "still here", "interrupted"]
 
 
 def test_a_programs_own_handler_is_obeyed():
     """Without a running loop, a handler that only notes the signal does not cancel anything."""
     assert printed_by(
+        PREAMBLE,
         """
         signal.signal(signal.SIGINT, lambda *_: print("noted"))
 
@@ -219,13 +214,14 @@ def test_a_programs_own_handler_is_obeyed():
             return "done"
 
         print(run_async(work()))
-        """
+        """,
     ) == ["noted", "done"]
 
 
 def test_an_error_of_another_signal_cancels_too():
     """Whatever ends the wait, the coroutine does not run on."""
     assert printed_by(
+        PREAMBLE,
         """
         def alarm(*_):
             raise TimeoutError("alarm")
@@ -242,18 +238,19 @@ def test_an_error_of_another_signal_cancels_too():
             run_async(alarmed())
         except TimeoutError as error:
             print(error)
-        """
+        """,
     ) == ["cleaned up", "alarm"]
 
 
 def test_neither_a_loop_nor_a_patch_is_made_at_import():
     """Importing costs no thread, and asyncio stays as it is until nested=True is used."""
     assert printed_by(
+        PREAMBLE,
         """
         print(threading.active_count(), "nest_asyncio2" in sys.modules, "IPython" in sys.modules)
         run_async(asyncio.sleep(0))
         print(threading.active_count(), "nest_asyncio2" in sys.modules, "IPython" in sys.modules)
-        """
+        """,
     ) == ["1 False False", "2 False False"]
 
 
@@ -270,8 +267,6 @@ def test_a_wait_that_times_out_cancels_nothing():
 
 def test_other_threads_leave_the_handlers_alone():
     """Only the main thread may touch them."""
-    import threading
-
     handlers = []
 
     def wait() -> None:
