@@ -27,7 +27,11 @@ def run_nested(
         KeyboardInterrupt: After an interrupt.
         asyncio.CancelledError: After an interrupt inside a cell that awaits.
     """
-    _make_reentrant(loop)
+    try:
+        _make_reentrant(loop)
+    except RunAsyncError:
+        coro.close()  # or Python would complain that it was never awaited
+        raise
     task = loop.create_task(coro, context=context)
     supervision = _Supervision(task, loop)
     ending = loop.create_task(supervision.ended())

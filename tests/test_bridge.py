@@ -421,10 +421,8 @@ class ForeignLoop:
 async def test_nested_on_a_loop_that_cannot_be_patched_is_refused(monkeypatch):
     """The error says which loops can be."""
     monkeypatch.setattr(asyncio, "_get_running_loop", ForeignLoop)
-    coro = asyncio.sleep(0)
     with pytest.raises(RunAsyncError, match="asyncio's own event loops, got"):
-        run_async(coro, nested=True)
-    coro.close()
+        run_async(asyncio.sleep(0), nested=True)
 
 
 def _loop_after_fork(pipe) -> None:

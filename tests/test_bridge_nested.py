@@ -142,12 +142,10 @@ def test_uvloop_runs_the_plain_way_and_refuses_nested():
 
     async def main():
         print(run_async(asyncio.sleep(0, 42)))
-        coro = asyncio.sleep(0)
         try:
-            run_async(coro, nested=True)
+            run_async(asyncio.sleep(0), nested=True)
         except RuntimeError as error:
             print("cannot be patched" in str(error), hasattr(asyncio, "_nest_patched"))
-        coro.close()
 
     uvloop.run(main())
     """
