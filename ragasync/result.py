@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync.columns import Columns, columns_of
+from ragasync.facts import NO_FACTS, RunFacts
+from ragasync.merging import merged_columns
 from ragasync.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
+from ragasync.rerun import rows_to_rerun
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["BatchResult", "Reprocessor", "RunFacts"]
+
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """
-    What a run knows about itself beside its items' outcomes.
-
-    Args:
-        max_concurrency: the largest number of calls that were allowed at once.
-        input_waited: seconds that lanes spent waiting for the source, added up.
-        limited: whether a rate limiter was in force.
-    """
-
-    max_concurrency: int = 0
-    input_waited: float = 0.0
-    limited: bool = False
 
 
 class Reprocessor(Protocol):
@@ -74,24 +64,23 @@ class BatchResult(Generic[R]):
     seconds: float = field(default=0.0, kw_only=True)
     stopped_because: str | None = field(default=None, kw_only=True)
     columns: Columns[Any, R] = field(default_factory=lambda: Columns(()), kw_only=True)
-    facts: RunFacts = field(default=RunFacts(), kw_only=True)
+    facts: RunFacts = field(default=NO_FACTS, kw_only=True)
 
     def __post_init__(self) -> None:
-        if len(self.columns) == len(self.results) == len(self.errors):
-            return
         if len(self.results) != len(self.errors):
             raise ValueError(
                 f"results and errors must have an entry for every item each, got "
                 f"{len(self.results)} results and {len(self.errors)} errors"
             )
-        columns = columns_of(self.results, self.errors, self.success_count)
-        found = (columns.status.count(DONE), columns.status.count(FAILED))
+        if len(self.columns) != len(self.results):
+            self.columns = columns_of(self.results, self.errors, self.success_count)
+        status = self.columns.status
+        found = (status.count(DONE), status.count(FAILED))
         if found != (self.success_count, self.error_count):
             raise ValueError(
                 f"the counts must fit the entries: got success_count={self.success_count!r} and "
                 f"error_count={self.error_count!r} for {found[0]} values and {found[1]} errors"
             )
-        self.columns = columns
 
     @classmethod
     def of(
@@ -100,7 +89,7 @@ class BatchResult(Generic[R]):
         *,
         seconds: float = 0.0,
         stopped_because: str | None = None,
-        facts: RunFacts = RunFacts(),
+        facts: RunFacts = NO_FACTS,
     ) -> BatchResult[R]:
         """Return the result that these columns hold, without copying them."""
         return cls(
@@ -137,13 +126,13 @@ class BatchResult(Generic[R]):
     @property
     def unfinished(self) -> list[int]:
         """The original indices of all items that are not done: failed, cancelled or pending."""
-        status = self.columns.status
-        return [self.columns.index_of(row) for row, code in enumerate(status) if code != DONE]
+        rows = self.columns.rows_with(PENDING, FAILED, CANCELLED)
+        return list(map(self.columns.index_of, rows))
 
     def get_successful(self) -> list[R]:
         """Return the values of the items that succeeded, in order; None where a call gave None."""
         results: list[Any] = self.columns.results
-        return [results[row] for row in self.columns.rows_with(DONE)]
+        return list(compress(results, self.columns.mask(DONE)))
 
     def get_failed(self) -> list[Outcome[Any, R]]:
         """Return the outcomes of the items that failed, in order."""
@@ -152,12 +141,18 @@ class BatchResult(Generic[R]):
     def __len__(self) -> int:
         return self.total
 
-    def __getitem__(self, index: int) -> Outcome[Any, R]:
+    @overload
+    def __getitem__(self, index: int) -> Outcome[Any, R]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Outcome[Any, R]]: ...
+    def __getitem__(self, index: int | slice) -> Outcome[Any, R] | list[Outcome[Any, R]]:
         try:
-            row = range(self.total)[index]
+            rows = range(self.total)[index]
         except IndexError:
             raise IndexError(f"item {index!r} of a result of {self.total} items") from None
-        return self.columns.outcome(row)
+        if isinstance(rows, range):
+            return list(map(self.columns.outcome, rows))
+        return self.columns.outcome(rows)
 
     def __iter__(self) -> Iterator[Outcome[Any, R]]:
         return map(self.columns.outcome, range(self.total))
@@ -175,10 +170,7 @@ class BatchResult(Generic[R]):
             raise group
 
     async def retry_failed(
-        self,
-        processor: Reprocessor | Callable[[Any], Any],
-        *,
-        only: Iterable[int] | None = None,
+        self, processor: Reprocessor, *, only: Iterable[int] | None = None
     ) -> BatchResult[R]:
         """
         Run the items that failed once more and return the whole, merged.
@@ -193,38 +185,22 @@ class BatchResult(Generic[R]):
 
         Raises:
             IndexError: an index in `only` that this result does not have.
+            TypeError: `only` is a mask or something else that is not indices, or the processor
+                has no `process`.
             ValueError: the items are not known, because this result was made without them.
         """
-        rows = self._rows_to_retry(only)
         if not hasattr(processor, "process"):
             raise TypeError(
                 f"retry_failed needs a processor with a `process` method, such as "
                 f"AsyncBatchProcessor(fn), got {processor!r}"
             )
-        again = await processor.process([self.columns.items[row] for row in rows])
-        again.columns.origin = [self.columns.index_of(row) for row in rows]
-        return self.merge(again)
-
-    def _rows_to_retry(self, only: Iterable[int] | None) -> list[int]:
-        """Return the rows to run again, checked."""
-        if only is None:
-            rows = list(self.columns.rows_with(FAILED))
-        else:
-            row_of = {self.columns.index_of(row): row for row in range(self.total)}
-            wanted = dict.fromkeys(int(index) for index in only)
-            unknown = [index for index in wanted if index not in row_of]
-            if unknown:
-                raise IndexError(
-                    f"only= names items that this result of {self.total} items does not have: "
-                    f"{unknown[:5]!r}"
-                )
-            rows = [row_of[index] for index in wanted]
-        if rows and max(rows) >= len(self.columns.items):
-            raise ValueError(
-                "the items are not known to this result (it was made without them, or its source "
-                "was not read that far): process them anew and merge(other)"
-            )
-        return rows
+        rows = rows_to_rerun(self.columns, only)
+        items = [self.columns.items[row] for row in rows]
+        later = await processor.process(items)
+        indices = [self.columns.index_of(row) for row in rows]
+        # The run's own result keeps its own indices: only this view of it is placed anew.
+        placed = replace(later, columns=replace(later.columns, items=items, origin=indices))
+        return self.merge(placed)
 
     def merge(self, other: BatchResult[R]) -> BatchResult[R]:
         """
@@ -236,15 +212,13 @@ class BatchResult(Generic[R]):
         Args:
             other: the later run, of all of the items or of some.
         """
-        from ragasync.merging import merged_columns
-
         columns = merged_columns(self.columns, other.columns)
-        stopped = other.stopped_because or self.stopped_because
+        whole = not any(columns.mask(PENDING, CANCELLED))
         return BatchResult.of(
             columns,
             seconds=self.seconds + other.seconds,
-            stopped_because=stopped if columns.status.count(PENDING) else other.stopped_because,
-            facts=self.facts if other.facts == RunFacts() else other.facts,
+            stopped_because=None if whole else other.stopped_because or self.stopped_because,
+            facts=self.facts.merged_with(other.facts),
         )
 
     def to_dataframe(self) -> pd.DataFrame:

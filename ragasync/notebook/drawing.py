@@ -1,0 +1,167 @@
+"""When a progress bar is drawn: seldom, and always at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ragasync.clock import Clock
+from ragasync.throttle import Throttle
+
+INTERVAL = 0.1
+"""Seconds between two drawings: the front end drops messages that come much faster."""
+
+ECHO = 1.0
+"""Seconds within which the end, reported once more, is not the end of another run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far a run is: items that ended, the total if known, seconds and items since the start."""
+
+    done: int
+    total: int | None
+    seconds: float
+    counted: int
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second, None while nobody can tell."""
+        return self.counted / self.seconds if self.seconds > 0 and self.counted > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left, None while nobody can tell."""
+        rate = self.rate
+        return None if self.total is None or rate is None else (self.total - self.done) / rate
+
+
+class ProgressDrawing(ABC):
+    """
+    A progress callback that draws at most ten times a second and flushes at the end.
+
+    The end is `done == total`, `close()`, or leaving the `with` block. A later call begins
+    another run with a new bar, and so does one whose count goes back. A report that comes too
+    early to be drawn is drawn by the running loop a moment later, so that the bar of a job that
+    stops early shows its last count.
+
+    Args:
+        clock: what tells the seconds.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._throttle = Throttle(INTERVAL, clock)
+        self._running = False
+        self._done = 0
+        self._total: int | None = None
+        self._began, self._began_at, self._ended = 0.0, 0, float("-inf")
+        self._later: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "idle"
+        return f"<{type(self).__name__} {self._done:,} of {_number(self._total)}, {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """
+        Report how far the job is.
+
+        Args:
+            done: the items that have ended.
+            total: all items, None while that is unknown.
+        """
+        if self._is_echo(done, total):
+            return
+        if self._running and done < self._done:
+            self.close()
+        if not self._running:
+            self._begin(done, total)
+        self._done, self._total = done, total
+        if done == total:
+            self.close()
+        elif self._throttle.due():
+            self._draw(self._reading())
+        else:
+            self._draw_later()
+
+    def close(self) -> None:
+        """Draw the last state and end this run's bar; does nothing between two runs."""
+        if not self._running:
+            return
+        self._running = False
+        self._forget_later()
+        self._ended = self._clock()
+        self._end(self._reading())
+
+    @abstractmethod
+    def _start(self, reading: Reading) -> None:
+        """Show a new bar."""
+
+    @abstractmethod
+    def _draw(self, reading: Reading) -> None:
+        """Bring the bar up to date."""
+
+    @abstractmethod
+    def _end(self, reading: Reading) -> None:
+        """Leave the bar in its last state."""
+
+    def _begin(self, done: int, total: int | None) -> None:
+        """Begin a run."""
+        self._running = True
+        self._done, self._total = done, total
+        self._began, self._began_at = self._clock(), done
+        self._start(self._reading())
+        self._throttle = Throttle(INTERVAL, self._clock)
+        self._throttle.due()
+
+    def _is_echo(self, done: int, total: int | None) -> bool:
+        """Return whether this is the end of the last run, told once more."""
+        known = (done, total) == (self._done, self._total)
+        return not self._running and known and self._clock() - self._ended < ECHO
+
+    def _reading(self) -> Reading:
+        """Return how far the run is now."""
+        seconds = self._clock() - self._began
+        return Reading(self._done, self._total, seconds, self._done - self._began_at)
+
+    def _draw_later(self) -> None:
+        """Have the running loop draw what came too early, if there is a loop."""
+        if self._later is not None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._later = loop.call_later(INTERVAL, self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Draw what no later report has drawn."""
+        self._later = None
+        if self._running and self._throttle.due():
+            self._draw(self._reading())
+
+    def _forget_later(self) -> None:
+        """Let the loop draw nothing any more."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+
+
+def _number(count: int | None) -> str:
+    """Return a count to be read."""
+    return "?" if count is None else f"{count:,}"

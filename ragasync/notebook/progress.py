@@ -1,0 +1,171 @@
+"""Progress bars: of ipywidgets where a notebook shows them, else of tqdm."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from ragasync.clock import Clock
+from ragasync.html import COLOURS, TEXT, element
+from ragasync.kinds import one_line
+from ragasync.notebook.drawing import ProgressDrawing, Reading
+from ragasync.outcome import DONE
+from ragasync.words import per_second
+
+
+class TqdmProgress(ProgressDrawing):
+    """
+    Show a job's progress as tqdm does, in a terminal or a notebook.
+
+    Args:
+        clock: what tells the seconds between two drawings.
+        tqdm_kwargs: handed on to `tqdm.auto.tqdm`, such as `desc`, `unit`, `file`, `leave`.
+
+    Example:
+        >>> result = await processor.process(items, TqdmProgress(desc="all"))  # doctest: +SKIP
+    """
+
+    def __init__(self, *, clock: Clock = time.monotonic, **tqdm_kwargs: object) -> None:
+        super().__init__(clock)
+        self._kwargs = tqdm_kwargs
+        self._bar: Any = None
+
+    def _start(self, reading: Reading) -> None:
+        """Show a new bar."""
+        from tqdm.auto import tqdm
+
+        make: Callable[..., Any] = tqdm
+        self._bar = make(**{"total": reading.total, "initial": reading.done, **self._kwargs})
+
+    def _draw(self, reading: Reading) -> None:
+        """Bring the bar up to date."""
+        self._bar.total, self._bar.n = reading.total, reading.done
+        self._bar.refresh()
+
+    def _end(self, reading: Reading) -> None:
+        """Leave the bar in its last state."""
+        self._draw(reading)
+        self._bar.close()
+        self._bar = None
+
+
+class WidgetProgress(ProgressDrawing):
+    """
+    Show a job's progress as a bar in the notebook, and as plain HTML once it is over.
+
+    What stays in the saved notebook needs no kernel. Outside of a kernel it is a `TqdmProgress`.
+
+    Args:
+        description: words in front of the bar.
+        clock: what tells the seconds.
+
+    Example:
+        >>> result = await processor.process(items, WidgetProgress("embedding"))  # doctest: +SKIP
+    """
+
+    def __init__(self, description: str = "", *, clock: Clock = time.monotonic) -> None:
+        super().__init__(clock)
+        self.description = description
+        self._text: TqdmProgress | None = None
+        self._box: Any = None
+        self._bar: Any = None
+        self._label: Any = None
+        self._display_id = ""
+
+    def _start(self, reading: Reading) -> None:
+        """Show a new bar."""
+        if not _in_kernel():
+            self._text = TqdmProgress(clock=self._clock, desc=self.description or None)
+            self._text._start(reading)
+            return
+        import ipywidgets
+
+        self._text = None
+        self._bar = ipywidgets.IntProgress(
+            layout={"width": "240px"}, style={"bar_color": COLOURS[DONE]}
+        )
+        self._label = ipywidgets.HTML()
+        name = ipywidgets.HTML(escape(one_line(self.description)))
+        children = [name, self._bar, self._label] if self.description else [self._bar, self._label]
+        self._box = ipywidgets.HBox(children)
+        self._draw(reading)
+        self._display_id = uuid.uuid4().hex
+        still = still_bundle(self.description, reading)
+        self._show({**self._box._repr_mimebundle_(), **still})
+
+    def _draw(self, reading: Reading) -> None:
+        """Bring the bar up to date, in one message a widget."""
+        if self._text is not None:
+            self._text._draw(reading)
+            return
+        with self._bar.hold_sync():
+            self._bar.max = max(reading.total or 0, reading.done, 1)
+            self._bar.value = reading.done if reading.total is not None else 0
+        self._label.value = escape(progress_line(reading))
+
+    def _end(self, reading: Reading) -> None:
+        """Put still HTML in the place of the widgets, and free them."""
+        if self._text is not None:
+            self._text._end(reading)
+            return
+        self._show(still_bundle(self.description, reading, ended=True), update=True)
+        for widget in (*self._box.children, self._box):
+            widget.close()
+
+    def _show(self, bundle: dict[str, object], *, update: bool = False) -> None:
+        """Show a mime bundle in this bar's place."""
+        from IPython.display import display
+
+        display(bundle, raw=True, display_id=self._display_id, update=update)
+
+
+def still_bundle(description: str, reading: Reading, *, ended: bool = False) -> dict[str, object]:
+    """Return a bar and its counts as text and as HTML that needs no kernel."""
+    line = progress_line(reading, ended=ended)
+    name = one_line(description)
+    share = reading.done / reading.total if reading.total else float(reading.done == reading.total)
+    filled = element("div", f"width:{min(share, 1):.1%};height:8px;background:{COLOURS[DONE]}")
+    bar = element("div", "flex:0 0 240px;height:8px;background:rgba(128,128,128,0.25)", filled)
+    named = [element("span", "", escape(name))] if name else []
+    html = element(
+        "div",
+        f"display:flex;align-items:center;gap:12px;{TEXT}",
+        *named,
+        bar,
+        element("span", "", escape(line)),
+    )
+    return {"text/plain": f"{name}: {line}" if name else line, "text/html": html}
+
+
+def progress_line(reading: Reading, *, ended: bool = False) -> str:
+    """Return the counts as one line, such as `1,234 / 5,000 · 312/s · 0:12 left`."""
+    count = f"{reading.done:,}"
+    parts = [count if reading.total is None else f"{count} / {reading.total:,}"]
+    if reading.rate is not None:
+        parts.append(f"{per_second(reading.rate)}/s")
+    if ended:
+        early = "" if reading.done == reading.total else "stopped after "
+        parts.append(f"{early}{_clock_time(reading.seconds)}")
+    elif reading.left is not None:
+        parts.append(f"{_clock_time(reading.left)} left")
+    elif reading.rate is not None:
+        parts.append(_clock_time(reading.seconds))
+    return " · ".join(parts)
+
+
+def _clock_time(seconds: float) -> str:
+    """Return a length of time as a clock shows it: `0:12`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _in_kernel() -> bool:
+    """Return whether this runs in a Jupyter kernel, without importing anything for it."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None

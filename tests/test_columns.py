@@ -1,0 +1,165 @@
+"""The storage under a result: columns, what is sparse in them, and copies of them."""
+
+from array import array
+
+import pytest
+
+from ragasync.columns import Columns, columns_of
+from ragasync.outcome import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    PENDING,
+    Attempt,
+    Outcome,
+    SparseSequence,
+)
+
+
+def test_a_new_row_is_pending_with_no_attempt():
+    """Before an item is started nothing is said of it but its index and itself."""
+    columns: Columns[str, int] = Columns(items=["a"])
+    assert columns.outcome(0) == Outcome(0, "a", "pending")
+
+
+def test_a_recorded_success_has_its_times_and_one_attempt():
+    """The recorder writes the facts of a plain success."""
+    columns: Columns[str, int] = Columns(items=["a", "b"])
+    columns.recorder()(1, 7, 0.5, 0.25, 3)
+    assert columns.outcome(1) == Outcome(
+        1, "b", "done", 7, attempts=1, started=0.5, seconds=0.25, lane=3
+    )
+
+
+def test_a_settled_outcome_comes_back_whole():
+    """Every fact of an outcome survives its time in the columns."""
+    outcome: Outcome[str, int] = Outcome(
+        index=1,
+        item="b",
+        status="failed",
+        error=ValueError("no"),
+        attempts=3,
+        started=1.0,
+        seconds=2.0,
+        waited=0.5,
+        backed_off=0.25,
+        batch=4,
+        stage="embed",
+        lane=2,
+        history=(Attempt(1.0, 0.5, "ValueError: no", 0.25),),
+    )
+    columns: Columns[str, int] = Columns(items=["a", "b"])
+    columns.settle(outcome)
+    assert columns.outcome(1) == outcome
+    assert columns.outcome(0) == Outcome(0, "a", "pending")
+
+
+def test_columns_that_few_jobs_need_are_made_when_the_first_item_does():
+    """A job without waits, back-off or batches pays for none of them."""
+    columns: Columns[str, int] = Columns(items=["a", "b"])
+    columns.recorder()(0, 1, 0.0, 0.1, 0)
+    assert (columns.waited, columns.backed_off, columns.batch) == (None, None, None)
+    columns.settle(Outcome(1, "b", "done", 2, attempts=1, waited=0.5))
+    assert columns.waited == array("d", [0.0, 0.5])
+    assert columns.backed_off is None
+
+
+def test_more_attempts_than_the_column_holds_are_shown_as_its_most():
+    """A count beyond two bytes does not overflow."""
+    columns: Columns[str, int] = Columns(items=["a"])
+    columns.settle(Outcome(0, "a", "failed", error=OSError(), attempts=1_000_000))
+    assert columns.outcome(0).attempts == 0xFFFF
+
+
+def test_growing_keeps_what_is_there_and_adds_pending_rows():
+    """Columns grow in place, the optional ones too."""
+    columns: Columns[int, int] = Columns(items=range(1))
+    columns.settle(Outcome(0, 0, "done", 5, attempts=1, waited=1.0, backed_off=2.0, batch=3))
+    recorded = columns.recorder()
+    columns.grow_to(3)
+    recorded(2, 9, 0.0, 0.0, 0)
+    assert columns.outcome(0).waited == 1.0
+    assert columns.outcome(1) == Outcome(1, None, "pending")
+    assert (columns.outcome(2).value, columns.outcome(2).batch) == (9, None)
+
+
+def test_rows_are_found_by_one_status_or_several():
+    """The rows of a status come in order."""
+    columns: Columns[int, int] = Columns(items=range(5))
+    columns.status[:] = bytes([DONE, FAILED, PENDING, FAILED, CANCELLED])
+    assert list(columns.rows_with(FAILED)) == [1, 3]
+    assert list(columns.rows_with(PENDING, CANCELLED)) == [2, 4]
+    assert columns.mask(DONE, CANCELLED) == bytes([1, 0, 0, 0, 1])
+
+
+def test_a_snapshot_no_longer_changes():
+    """What happens after the snapshot does not reach it."""
+    columns: Columns[str, int] = Columns(items=["a", "b"])
+    columns.recorder()(0, 1, 0.0, 0.1, 0)
+    copy = columns.snapshot()
+    columns.recorder()(1, 2, 0.2, 0.1, 0)
+    columns.settle(Outcome(0, "a", "failed", error=ValueError(), attempts=2, waited=3.0))
+    assert copy.outcome(0) == Outcome(0, "a", "done", 1, attempts=1, seconds=0.1, lane=0)
+    assert copy.outcome(1).status == "pending"
+    assert copy.errors == {}
+
+
+def test_a_snapshot_leaves_out_errors_of_rows_that_came_after_it():
+    """A sparse column may run ahead of the others while a job runs."""
+    columns: Columns[str, int] = Columns(items=["a"])
+    columns.errors[5] = ValueError()
+    assert columns.snapshot().errors == {}
+
+
+def test_rows_of_a_part_know_their_original_index():
+    """A re-run of some items speaks of them by the indices of the whole job."""
+    columns: Columns[str, int] = Columns(items=["c", "a"], origin=[2, 0])
+    assert [columns.outcome(row).index for row in range(2)] == [2, 0]
+
+
+def test_columns_are_made_of_results_and_errors():
+    """An error makes an item failed; an entry with neither is pending where the count says so."""
+    error = KeyError("x")
+    columns = columns_of([1, None, None], [None, error, None], 1)
+    assert [columns.outcome(row).status for row in range(3)] == ["done", "failed", "pending"]
+    assert columns.outcome(1).error is error
+
+
+def test_a_none_among_results_is_a_success_where_the_count_says_so():
+    """A function may return None."""
+    columns = columns_of([1, None], [None, None], 2)
+    assert [columns.outcome(row).status for row in range(2)] == ["done", "done"]
+
+
+ENTRIES: SparseSequence[str] = SparseSequence({1: "b", 3: "d"}, 5)
+
+
+def test_a_sparse_sequence_equals_the_list_it_stands_for():
+    """It reads like a list with None almost everywhere, from either side."""
+    assert ENTRIES == [None, "b", None, "d", None]
+    assert ENTRIES == [None, "b", None, "d", None]
+    assert ENTRIES != [None, "b", None, "d"]
+    assert ENTRIES != "abcde"
+    assert list(ENTRIES) == [None, "b", None, "d", None]
+
+
+def test_a_sparse_sequence_takes_negative_indices_and_slices():
+    """Indexing is that of a list."""
+    assert (ENTRIES[1], ENTRIES[-2], ENTRIES[-1]) == ("b", "d", None)
+    assert ENTRIES[1:4] == ["b", None, "d"]
+    assert ENTRIES[::-2] == [None, None, None]
+    assert ENTRIES.index("d") == 3
+    assert ENTRIES.count(None) == 3
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_a_sparse_sequence_ends_where_its_list_would(index):
+    """An index beyond either end is an error, not None."""
+    with pytest.raises(IndexError):
+        ENTRIES[index]
+
+
+def test_a_sparse_sequence_shows_itself_like_a_list_while_it_is_short():
+    """A long one says how much of it is filled."""
+    assert repr(SparseSequence({0: 1}, 2)) == "[1, None]"
+    assert repr(SparseSequence({0: 1}, 1000)) == "<1000 entries, 1 of them not None>"
