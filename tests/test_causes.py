@@ -5,9 +5,10 @@ import http
 import io
 import json
 import ssl
+import time
 import urllib.error
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.message import Message
 
 import pytest
@@ -113,9 +114,10 @@ def test_what_is_no_http_status_is_none(value: object) -> None:
     assert status_of(WithAttributes(code=value)) is None
 
 
-def test_a_word_in_one_attribute_leaves_the_status_to_the_next() -> None:
-    """Some SDKs have a status in words beside a code in numbers."""
-    assert status_of(WithAttributes(status="RESOURCE_EXHAUSTED", code=429)) == 429
+@pytest.mark.parametrize("status", ["RESOURCE_EXHAUSTED", True])
+def test_what_is_no_number_leaves_the_status_to_the_next_attribute(status: object) -> None:
+    """Some SDKs have a status in words, or a flag, beside a code in numbers."""
+    assert status_of(WithAttributes(status=status, code=429)) == 429
 
 
 def test_attributes_that_raise_are_no_status() -> None:
@@ -174,6 +176,14 @@ def test_seconds_count_where_the_milliseconds_are_garbage() -> None:
     assert retry_after_of(ReplyError(429, headers)) == 2.0
 
 
+@pytest.fixture
+def restored_zone() -> Iterator[None]:
+    """Forget the time zone that a test has set, once its environment is restored."""
+    yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("restored_zone")
 @pytest.mark.parametrize(
     "date",
     [
@@ -184,8 +194,12 @@ def test_seconds_count_where_the_milliseconds_are_garbage() -> None:
         "Sun, 06 Nov 1994 13:00:30 +0100",
     ],
 )
-def test_an_http_date_is_measured_against_the_wall_clock(date: str) -> None:
-    """All three forms of RFC 9110 are in UTC, whether or not they say so."""
+def test_an_http_date_is_measured_against_the_wall_clock(
+    date: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three forms of RFC 9110 are in UTC, wherever this machine stands."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     assert retry_after_of(ReplyError(503, {"Retry-After": date}), now=NOON) == 30.0
 
 
@@ -226,6 +240,13 @@ def test_a_response_answers_where_the_errors_own_headers_do_not() -> None:
     assert retry_after_of(error) == 7.0
 
 
+def test_the_errors_own_headers_go_before_its_responses() -> None:
+    """An SDK that sets them on the error means them."""
+    error = ReplyError(429, {"Retry-After": "7"})
+    error.__dict__["headers"] = {"Retry-After": "3"}
+    assert retry_after_of(error) == 3.0
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -259,6 +280,20 @@ def test_other_errors_are_tried_again(error: Exception) -> None:
 def test_an_error_that_cannot_be_read_is_tried_again() -> None:
     """Attributes and text that raise say nothing against it."""
     assert default_verdict(Grumpy()) is True
+
+
+def test_a_status_that_is_made_up_when_asked_for_is_found() -> None:
+    """An error may pass on the attributes of something else."""
+
+    class Proxy(Exception):
+        """An error whose attributes are not its own."""
+
+        def __getattr__(self, name: str) -> int:
+            if name == "status_code":
+                return 400
+            raise AttributeError(name)
+
+    assert default_verdict(Proxy()) is False
 
 
 def test_a_runtime_error_without_words_is_tried_again() -> None:

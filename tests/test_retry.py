@@ -454,7 +454,8 @@ async def test_an_error_that_takes_no_note_is_raised_without_one() -> None:
     class Frozen(Exception):
         """An error that refuses attributes."""
 
-    assert await notes_after(AsyncRetry(0), Flaky(Frozen())) == []
+    with pytest.raises(Frozen):
+        await AsyncRetry(0).call(Flaky(Frozen()))
 
 
 # on_retry
@@ -542,7 +543,7 @@ def test_a_sync_function_is_held_to_the_deadline_too(clock: Clock) -> None:
     """The clock starts with the first attempt, and the note says what was tried."""
     starts: list[float] = []
 
-    @AsyncRetry(9, jitter=None, deadline=10.0)
+    @AsyncRetry(9, jitter=None, deadline=6.5)
     def fetch() -> None:
         starts.append(clock.now)
         clock.now += 2.0
@@ -550,9 +551,9 @@ def test_a_sync_function_is_held_to_the_deadline_too(clock: Clock) -> None:
 
     with pytest.raises(ConnectionError) as caught:
         fetch()
-    assert starts == [0.0, 3.0, 7.0]
-    assert clock.now == 9.0
-    assert "3 attempts, the last 7.00 s" in caught.value.__notes__[0]
+    assert starts == [0.0, 3.0]
+    assert clock.now == 5.0
+    assert "2 attempts, the last 3.00 s" in caught.value.__notes__[0]
 
 
 def test_a_sync_function_can_be_asked_to_wait_longer_than_sleep_can(clock: Clock) -> None:
