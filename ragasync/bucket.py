@@ -128,8 +128,8 @@ class StrictBucket(Bucket):
         self._forget(now)
         wait = super().delay(cost, now)
         slack = self.limit * _RESOLUTION
-        # Who stood in line when the limit was lowered below its cost passes an empty window.
-        excess = self.sum + min(cost, self.limit) - self.limit
+        # A cost above a limit that was lowered since waits for an empty window.
+        excess = self.sum + cost - self.limit
         for when, weight in self.granted:
             if excess <= slack:
                 break

@@ -209,6 +209,18 @@ async def test_portions_that_were_taken_are_given_back_when_the_caller_is_cancel
     assert gate.try_admit([], calls=4)
 
 
+async def test_items_that_weigh_nothing_do_not_wait_behind_others():
+    """There is nothing that they would have to wait for."""
+    gate = Gate([RateLimiter(1, 1, cost=float)])
+    assert gate.try_admit([1])
+    heavy = asyncio.create_task(gate.admit([1]))
+    await settle()
+    await gate.admit([0])
+    assert now() == 0
+    await heavy
+    assert now() == pytest.approx(1)
+
+
 # ---- the job's own rate
 
 
@@ -338,6 +350,47 @@ async def test_a_job_with_two_busy_limiters_does_not_starve():
     assert len(others) + 2 * len(passed) >= 0.85 * 2 * 10 * 21
 
 
+async def test_a_caller_at_several_limiters_passes_nobody_in_any_line():
+    """What the big one at the head of the second line waits for is not taken from the first."""
+    first, second = RateLimiter(10, 1), RateLimiter(1, 10)
+    second.try_acquire(10)
+    big = asyncio.create_task(second.acquire(10))
+    await settle()
+    both = asyncio.create_task(Gate([first, second]).admit([1]))
+    for _ in range(9):
+        await asyncio.sleep(1)
+        await first.acquire()  # has the first line looked at
+    assert not both.done()
+    await big
+    assert now() == pytest.approx(10)
+    await both
+    assert now() == pytest.approx(11)
+
+
+async def test_a_caller_whom_another_limiter_holds_up_by_now_is_not_forgotten():
+    """Passed over at the first for the second, it meets a debt of another's at the first."""
+    first, second = RateLimiter(2), RateLimiter(10, 1)
+    second.pause(1)
+    caller = asyncio.create_task(Gate([first, second]).admit([1]))
+    await asyncio.sleep(0.4)
+    await first.acquire(3)
+    await caller
+    assert now() == pytest.approx(0.4 + 1.5 - 0.02)
+
+
+async def test_try_admit_does_not_pass_those_who_have_yet_to_step_up():
+    """The head has been granted and has not run, so the second does not stand anywhere yet."""
+    gate = Gate([RateLimiter(10, 10), RateLimiter(10, 10)])
+    gate.pause(1)
+    waiting = asyncio.create_task(admissions(gate, 2))
+    await settle()
+    admitted: list[bool] = []
+    # In the same turn of the loop as the alarm at 1 s, and after it.
+    asyncio.get_running_loop().call_at(1 + 5e-10, lambda: admitted.append(gate.try_admit([1])))
+    await waiting
+    assert admitted == [False]
+
+
 async def test_callers_at_several_limiters_pass_in_order():
     """The gate's own line is first come, first served, whatever the costs."""
     gate = Gate([RateLimiter(10, 10), RateLimiter(50, 50, cost=float)])
@@ -358,6 +411,7 @@ async def test_a_cancelled_caller_leaves_every_line():
     assert gate.try_admit([0])
     calls = [asyncio.create_task(gate.admit([n])) for n in range(4)]
     await settle()
+    assert "waiting=1" in repr(first), "only the gate's head stands at several limiters"
     calls[0].cancel()
     calls[2].cancel()
     await asyncio.wait(calls)
