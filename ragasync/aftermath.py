@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.backoff import BackoffLine
 from ragasync.clock import Clock
-from ragasync.errors import StageFailure
+from ragasync.errors import RunAsyncError, StageFailure
 from ragasync.executors import HopItem
 from ragasync.gate import Gate
 from ragasync.judging import GiveUp, Halve, judge
@@ -132,10 +132,9 @@ class Aftermath(Generic[T, R]):
         self._count(ticket, began, ended)
         if status_of(error) == 429 and (seconds := retry_after_of(error)):
             self._gate.pause(seconds)
-        if (explained := explain_wrong_loop(error)) is not None:
+        if (wrong_loop := _wrong_loop(error)) is not None:
             self.give_up(ticket, error, lane)
-            explained.__cause__ = error
-            self._run.abort(explained)
+            self._run.abort(wrong_loop)
             return
         try:
             verdict = judge(
@@ -235,3 +234,13 @@ class Aftermath(Generic[T, R]):
             history=ticket.history,
         )
         self._sink.settle(outcome, stack)
+
+
+def _wrong_loop(error: Exception) -> RunAsyncError | None:
+    """Return the error that says so, if the function uses an object of another event loop."""
+    if isinstance(error, RunAsyncError):
+        return error
+    explained = explain_wrong_loop(error)
+    if explained is not None:
+        explained.__cause__ = error
+    return explained

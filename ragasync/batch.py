@@ -18,7 +18,7 @@ from ragasync.job import Job
 from ragasync.limiter import Limiter
 from ragasync.outcome import Outcome
 from ragasync.outlet import Outlet
-from ragasync.plan import Plan
+from ragasync.plan import Plan, as_limiters
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.retry import AsyncRetry
@@ -95,7 +95,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             batch_size=batch_size,
             max_concurrency=max_concurrency,
             batched=batched,
-            limiters=_limiters(rate_limiter),
+            limiters=as_limiters(rate_limiter),
             retry=AsyncRetry(retry_count, retry_delay) if retry is None else retry,
             timeout=timeout,
             executor=executor,
@@ -243,18 +243,6 @@ async def process_with_workers(
         process_item, max_concurrency=num_workers, retry_count=0
     )
     return await processor.process(items)
-
-
-def _limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
-    """Return the limiters as a sequence, checked."""
-    limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
-    for limiter in limiters:
-        if not hasattr(limiter, "acquire"):
-            raise TypeError(
-                f"rate_limiter must be a RateLimiter or a sequence of them, got {limiter!r}: "
-                f"for 10 calls a second pass RateLimiter(10)"
-            )
-    return tuple(limiters)
 
 
 def _loop_here() -> asyncio.AbstractEventLoop:

@@ -13,7 +13,7 @@ from ragasync.batches import Batches
 from ragasync.calls import Calls
 from ragasync.clock import clock_of
 from ragasync.errors import AttemptTimeout
-from ragasync.feed import open_feed
+from ragasync.feed import FeedMaker, open_feed
 from ragasync.gate import Gate
 from ragasync.held import HeldSlots
 from ragasync.lanes import Lanes
@@ -41,7 +41,7 @@ class Run(Generic[T, R]):
 
     Args:
         plan: what to call and how.
-        source: any iterable or async iterable.
+        source: any iterable or async iterable, or what makes a feed.
         sink: where outcomes go.
         total: how many items there are, where that is known: for opening lanes and sizing hops.
         limit: how many items to draw at most.
@@ -51,7 +51,7 @@ class Run(Generic[T, R]):
     def __init__(
         self,
         plan: Plan[T, R],
-        source: Iterable[T] | AsyncIterable[T],
+        source: Iterable[T] | AsyncIterable[T] | FeedMaker[T],
         sink: Sink[T, R],
         *,
         total: int | None = None,

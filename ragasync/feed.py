@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -75,7 +75,89 @@ def _kept(
         yield index, item
 
 
-class AsyncFeed(Generic[T]):
+class PushFeed(Generic[T]):
+    """
+    Draws from a buffer that somebody else fills, by `push` until `end`.
+
+    Args:
+        keep: called with each index and item.
+        on_change: called when an item has come, and at the end.
+    """
+
+    def __init__(
+        self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
+    ) -> None:
+        self._keep = keep
+        self._on_change = on_change
+        self._buffer: deque[tuple[int, T]] = deque()
+        self.pushed = 0
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.fresh: Iterator[tuple[int, T]] = self
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more will come and everything was drawn."""
+        return self._ended and not self.at_hand
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether an item waits to be drawn."""
+        return bool(self._buffer)
+
+    def ran_dry(self) -> None:
+        """Do nothing: the buffer itself knows."""
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        return self
+
+    def __next__(self) -> tuple[int, T]:
+        if not self._buffer:
+            raise StopIteration
+        return self._buffer.popleft()
+
+    def push(self, item: T) -> None:
+        """Add an item."""
+        if self._keep is not None:
+            self._keep(self.pushed, item)
+        self._buffer.append((self.pushed, item))
+        self.pushed += 1
+        self._changed()
+
+    def end(self) -> None:
+        """Say that nothing more will come."""
+        self._ended = True
+        self._changed()
+
+    async def more(self, within: float) -> bool:
+        """Wait for a further item or the end; only one may wait at a time."""
+        if not self.at_hand and not self._ended:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(within, self._wake_waiter)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        return self.at_hand
+
+    async def close(self) -> None:
+        """Take no more."""
+        self._ended = True
+
+    def _wake_waiter(self) -> None:
+        """Let the one who waits for more look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _changed(self) -> None:
+        """Tell whoever waits."""
+        self._wake_waiter()
+        self._on_change()
+
+
+class AsyncFeed(PushFeed[T]):
     """
     Draws from an async iterable by a task of its own, a bounded number of items ahead.
 
@@ -99,92 +181,45 @@ class AsyncFeed(Generic[T]):
         ahead: int,
         on_change: Callable[[], None],
     ) -> None:
+        super().__init__(keep, on_change)
         self._source = source
         self._limit = limit
-        self._keep = keep
         self._ahead = ahead
-        self._on_change = on_change
-        self._buffer: deque[tuple[int, T]] = deque()
-        self._ended = False
         self._error: Exception | None = None
         self._room = asyncio.Event()
-        self._waiter: asyncio.Future[None] | None = None
         self._pump = asyncio.create_task(self._draw(), name="ragasync source")
-        self.fresh: Iterator[tuple[int, T]] = self
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the source has ended and everything was drawn."""
-        return self._ended and not self._buffer and self._error is None
 
     @property
     def at_hand(self) -> bool:
         """Whether an item, or the source's error, waits to be drawn."""
         return bool(self._buffer) or self._error is not None
 
-    def ran_dry(self) -> None:
-        """Do nothing: the buffer itself knows."""
-
-    def __iter__(self) -> Iterator[tuple[int, T]]:
-        return self
-
     def __next__(self) -> tuple[int, T]:
-        if self._buffer:
-            self._room.set()
-            return self._buffer.popleft()
-        if self._error is not None:
+        if not self._buffer and self._error is not None:
             error, self._error = self._error, None
             raise error
-        raise StopIteration
-
-    async def more(self, within: float) -> bool:
-        """Wait for a further item or the end; only one may wait at a time."""
-        if not self.at_hand and not self._ended:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(within, self._wake_waiter)
-            try:
-                await self._waiter
-            finally:
-                timer.cancel()
-                self._waiter = None
-        return self.at_hand
+        self._room.set()
+        return super().__next__()
 
     async def close(self) -> None:
         """Cancel the task that draws, and wait for it."""
         self._pump.cancel()
         await asyncio.wait([self._pump])
 
-    def _wake_waiter(self) -> None:
-        """Let the one who waits for more look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _changed(self) -> None:
-        """Tell whoever waits."""
-        self._wake_waiter()
-        self._on_change()
-
     async def _draw(self) -> None:
         """Draw items into the buffer for as long as there is room; this is the task's life."""
         try:
-            index = 0
             if self._limit == 0:
                 return
             async for item in self._source:
-                if self._keep is not None:
-                    self._keep(index, item)
-                self._buffer.append((index, item))
-                index += 1
-                self._changed()
-                if index == self._limit:
+                self.push(item)
+                if self.pushed == self._limit:
                     return
                 await self._wait_for_room()
         except Exception as error:
             self._error = error
         finally:
-            self._ended = True
-            self._changed()
+            self.end()
 
     async def _wait_for_room(self) -> None:
         """Wait until the buffer may take a further item."""
@@ -193,8 +228,12 @@ class AsyncFeed(Generic[T]):
             await self._room.wait()
 
 
+FeedMaker: TypeAlias = Callable[[Callable[[int, T], None] | None, Callable[[], None]], PushFeed[T]]
+"""A source that is no iterable: makes the feed, given what to call for each item and change."""
+
+
 def open_feed(
-    source: Iterable[T] | AsyncIterable[T],
+    source: Iterable[T] | AsyncIterable[T] | FeedMaker[T],
     limit: int | None,
     keep: Callable[[int, T], None] | None,
     *,
@@ -202,6 +241,8 @@ def open_feed(
     on_change: Callable[[], None],
 ) -> Feed[T]:
     """Return the feed that fits the source; see AsyncFeed for the arguments."""
+    if callable(source):
+        return source(keep, on_change)
     if isinstance(source, AsyncIterable):
         return AsyncFeed(source, limit, keep, ahead=ahead, on_change=on_change)
     return SyncFeed(source, limit, keep)

@@ -100,3 +100,15 @@ def check_positive(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number above 0 or None, got {value!r}")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be finite and above 0, or None, got {value!r}")
+
+
+def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
+    """Return the limiters as a sequence, checked."""
+    limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
+    for limiter in limiters:
+        if not hasattr(limiter, "acquire"):
+            raise TypeError(
+                f"rate_limiter must be a RateLimiter or a sequence of them, got {limiter!r}: "
+                f"for 10 calls a second pass RateLimiter(10)"
+            )
+    return tuple(limiters)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .document import Chunk, Document
+from ragasync.documents.document import Chunk, Document
 
 # Where to cut, best first: a separator, and how many of its characters end the chunk.
 _BOUNDARIES = (

@@ -6,8 +6,8 @@ import codecs
 import io
 import tokenize
 
-from .errors import LoadError
-from .loaders import Loaded
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import Loaded
 
 _MARKS = (
     # Those of UTF-32 first: they begin like those of UTF-16.

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from .decode import load_python, load_text
-from .document import Document
-from .errors import LoadError
-from .loaders import Loader
-from .loaders.docx import load_docx
-from .loaders.html import load_html
-from .loaders.notebook import load_notebook
-from .loaders.pdf import load_pdf
-from .sources import Origin, Source, source_of
+from ragasync.documents.decode import load_python, load_text
+from ragasync.documents.document import Document
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import Loader
+from ragasync.documents.loaders.docx import load_docx
+from ragasync.documents.loaders.html import load_html
+from ragasync.documents.loaders.notebook import load_notebook
+from ragasync.documents.loaders.pdf import load_pdf
+from ragasync.documents.sources import Origin, Source, source_of
 
 LOADER_VERSION = 1
 """Part of the fingerprint of what was loaded; it rises when the same bytes give another text."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ragasync.documents.chunk import check_sizes
+from ragasync.documents.document import Chunk, Document
 from ragasync.errors import MissingExtra
-
-from .chunk import check_sizes
-from .document import Chunk, Document
 
 if TYPE_CHECKING:
     from semantic_text_splitter import TextSplitter

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
-from .document import Document
+from ragasync.documents.document import Document
 
 ALWAYS_SKIPPED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
 """Names that a walk passes over: hidden ones, Python's caches, folders of version control."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import Loaded
 from ragasync.errors import MissingExtra
-
-from ..errors import LoadError
-from . import Loaded
 
 if TYPE_CHECKING:
     from docx.table import Table

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
+from ragasync.documents.loaders import Loaded
+from ragasync.documents.loaders.html import GAPS, decode_html
 from ragasync.errors import MissingExtra
-
-from . import Loaded
-from .html import GAPS, decode_html
 
 _HIDDEN = ["script", "style", "template", "title"]
 _BLANK_LINES = re.compile(r"\n{3,}")

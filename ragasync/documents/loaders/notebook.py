@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ..errors import LoadError
-from . import Loaded, join_parts
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import Loaded, join_parts
 
 
 def load_notebook(data: bytes) -> Loaded:

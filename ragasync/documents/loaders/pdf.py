@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import Loaded, join_parts
 from ragasync.errors import MissingExtra
-
-from ..errors import LoadError
-from . import Loaded, join_parts
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
