@@ -10,7 +10,7 @@ from ragasync.columns import Columns
 from ragasync.facts import Finished
 from ragasync.kinds import kinds_of, message_of, type_name
 from ragasync.outcome import FAILED
-from ragasync.reading import Reading, object_array, string_array
+from ragasync.reading import Reading, object_column, string_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def error_summary(result: Finished) -> pd.DataFrame:
             "first_index": pd.array(
                 [columns.index_of(kind.first_row) for kind in kinds], dtype="int64"
             ),
-            "first_item": object_array(first_items),
+            "first_item": object_column(first_items),
             "seconds": pd.array([kind.seconds for kind in kinds], dtype="float64"),
             "share_of_time": pd.array(
                 [kind.seconds / spent if spent else 0.0 for kind in kinds], dtype="float64"
@@ -110,7 +110,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
     tracebacks = {place: text for place in errors if (text := _traceback(columns, rows[place]))}
     return pd.DataFrame(
         {
-            "index": taken.index,
+            "index": taken.index.to_numpy(),
             "item": taken.items(),
             "status": taken.status(),
             "value": taken.objects(columns.results),
@@ -126,7 +126,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
             "lane": taken.lane(),
             "traceback": taken.strings(tracebacks),
         },
-        index=pd.Index(taken.index, name="item_index"),
+        index=taken.index,
     )
 
 

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def object_array(values: Sequence[object]) -> Array:
-    """Return an array of the objects as they are: a list among them stays a list."""
-    import numpy as np
+def object_column(values: Sequence[object], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
+    """
+    Return the objects as they are, lists and arrays among them one object each.
 
-    return np.fromiter(values, dtype=object, count=len(values))
+    A bare array would not do: pandas 3 makes strings of one that holds nothing else.
+    """
+    import numpy as np
+    import pandas as pd
+
+    objects = np.fromiter(values, dtype=object, count=len(values))
+    return pd.Series(objects, index=index, dtype=object)
 
 
 def string_array(values: Sequence[object]) -> pd.api.extensions.ExtensionArray:
@@ -34,7 +40,7 @@ def string_array(values: Sequence[object]) -> pd.api.extensions.ExtensionArray:
     """
     import pandas as pd
 
-    return pd.array(object_array(values), dtype=pd.StringDtype("python"))
+    return pd.array(list(values), dtype=pd.StringDtype("python"))
 
 
 class Reading:
@@ -48,6 +54,7 @@ class Reading:
 
     def __init__(self, columns: Columns[Any, Any], rows: Sequence[int]) -> None:
         import numpy as np
+        import pandas as pd
 
         self._columns = columns
         self._rows = rows
@@ -55,7 +62,8 @@ class Reading:
         self._taken = slice(len(columns)) if self._all else np.array(rows, dtype="int64")
         self._status = self._copy(columns.status, "uint8")
         pending = self._status == PENDING
-        self.index = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))
+        indices = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))
+        self.index = pd.Index(indices, name="item_index")
         self.attempts = np.where(pending, 0, self._copy(columns.attempts, "uint16"))
 
     def status(self) -> pd.Categorical:
@@ -64,15 +72,16 @@ class Reading:
 
         return pd.Categorical.from_codes(self._status, categories=list(STATUSES))
 
-    def items(self) -> Array:
+    def items(self) -> pd.Series[Any]:
         """Return the items, None where one is not known."""
         items = self._columns.items
         missing = len(self._columns) - len(items)
         return self.objects([*items, *[None] * missing] if missing else items)
 
-    def objects(self, values: Sequence[object]) -> Array:
+    def objects(self, values: Sequence[object]) -> pd.Series[Any]:
         """Return a column of objects."""
-        return object_array(values if self._all else [values[row] for row in self._rows])
+        chosen = values if self._all else [values[row] for row in self._rows]
+        return object_column(chosen, self.index)
 
     def seconds(self, column: array[float] | None) -> Array:
         """Return a column of times, NaN for an item that was not started."""
