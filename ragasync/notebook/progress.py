@@ -114,7 +114,9 @@ class WidgetProgress(ProgressDrawing):
             return
         self._show(still_bundle(self.description, reading, ended=True), update=True)
         for widget in (*self._box.children, self._box):
-            widget.close()
+            for model in (getattr(widget, "style", None), widget.layout, widget):
+                if model is not None:
+                    model.close()
 
     def _show(self, bundle: dict[str, object], *, update: bool = False) -> None:
         """Show a mime bundle in this bar's place."""

@@ -1,0 +1,314 @@
+"""Progress bars: drawn seldom, flushed at the end, still HTML when it is over."""
+
+import asyncio
+import io
+import subprocess
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from ragasync.notebook.drawing import ProgressDrawing, Reading
+from ragasync.notebook.progress import (
+    TqdmProgress,
+    WidgetProgress,
+    progress_line,
+    still_bundle,
+)
+from ragasync.throttle import Throttle
+
+
+class HandClock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+class Noting(ProgressDrawing):
+    """A drawing that notes what would be drawn."""
+
+    def __init__(self, clock: Any) -> None:
+        super().__init__(clock)
+        self.seen: list[tuple[str, int, int | None]] = []
+
+    def _start(self, reading: Reading) -> None:
+        self.seen.append(("start", reading.done, reading.total))
+
+    def _draw(self, reading: Reading) -> None:
+        self.seen.append(("draw", reading.done, reading.total))
+
+    def _end(self, reading: Reading) -> None:
+        self.seen.append(("end", reading.done, reading.total))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """Return a clock to be moved by hand."""
+    return HandClock()
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Make IPython look like a kernel's, and note what is displayed."""
+    import IPython
+    from IPython import display as module
+
+    seen: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    monkeypatch.setattr(module, "display", lambda bundle, **how: seen.append((bundle, how)))
+    return seen
+
+
+def test_a_throttle_says_yes_once_an_interval(clock):
+    """The first time, and when the interval is over."""
+    throttle = Throttle(0.1, clock)
+    said = []
+    for now in (0.0, 0.05, 0.1, 0.15, 1.0, 1.05):
+        clock.now = now
+        said.append(throttle.due())
+    assert said == [True, False, True, False, True, False]
+    assert repr(throttle) == "<Throttle every 0.1 s>"
+
+
+def test_it_draws_ten_times_a_second_at_most_and_the_end_at_once(clock):
+    """A thousand reports in a second are eleven drawings."""
+    noting = Noting(clock)
+    for done in range(1, 1000):
+        noting(done, 1000)
+        clock.now += 0.001
+    noting(1000, 1000)
+    draws = [entry for entry in noting.seen if entry[0] == "draw"]
+    assert 8 <= len(draws) <= 10
+    assert noting.seen[0] == ("start", 1, 1000)
+    assert noting.seen[-1] == ("end", 1000, 1000)
+    assert [entry[0] for entry in noting.seen].count("end") == 1
+
+
+def test_the_end_told_once_more_is_not_another_run(clock):
+    """A job may report its last item and then its end."""
+    noting = Noting(clock)
+    noting(5, 5)
+    clock.now += 0.01
+    noting(5, 5)
+    assert noting.seen == [("start", 5, 5), ("end", 5, 5)]
+
+
+def test_a_callback_that_is_used_again_begins_a_new_bar(clock):
+    """After an end, also at once."""
+    noting = Noting(clock)
+    noting(5, 5)
+    noting(1, 5)
+    noting.close()
+    clock.now += 60
+    noting(5, 5)
+    assert [entry for entry in noting.seen if entry[0] != "draw"] == [
+        ("start", 5, 5),
+        ("end", 5, 5),
+        ("start", 1, 5),
+        ("end", 1, 5),
+        ("start", 5, 5),
+        ("end", 5, 5),
+    ]
+
+
+def test_a_count_that_goes_back_ends_the_run_that_stopped_early(clock):
+    """The next job's first report tells that the former one is over."""
+    noting = Noting(clock)
+    noting(1, 10)
+    noting(4, 10)
+    noting(1, 3)
+    assert noting.seen == [("start", 1, 10), ("end", 4, 10), ("start", 1, 3)]
+
+
+def test_leaving_the_with_block_flushes_what_was_not_drawn(clock):
+    """Also when an error leaves it."""
+    noting = Noting(clock)
+
+    def stopped() -> None:
+        with noting:
+            noting(1, 10)
+            noting(2, 10)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stopped()
+    assert noting.seen == [("start", 1, 10), ("end", 2, 10)]
+    noting.close()
+    assert len(noting.seen) == 2
+
+
+def test_a_total_that_becomes_known_at_the_end_ends_the_run(clock):
+    """Until then it is None."""
+    noting = Noting(clock)
+    noting(1, None)
+    clock.now += 1
+    noting(2, None)
+    noting(2, 2)
+    assert noting.seen == [("start", 1, None), ("draw", 2, None), ("end", 2, 2)]
+
+
+async def test_what_came_too_early_is_drawn_a_moment_later():
+    """A job that stops early, without a close, still shows its last count."""
+    noting = Noting(asyncio.get_running_loop().time)
+    noting(1, 10)
+    await asyncio.sleep(0.05)
+    noting(3, 10)
+    noting(4, 10)
+    assert noting.seen == [("start", 1, 10)]
+    await asyncio.sleep(0.2)
+    assert noting.seen == [("start", 1, 10), ("draw", 4, 10)]
+
+
+async def test_nothing_is_drawn_after_the_end():
+    """The drawing that was put off is forgotten."""
+    noting = Noting(asyncio.get_running_loop().time)
+    noting(1, 10)
+    noting(2, 10)
+    noting.close()
+    await asyncio.sleep(1)
+    assert noting.seen == [("start", 1, 10), ("end", 2, 10)]
+
+
+@pytest.mark.parametrize(
+    ("reading", "ended", "line"),
+    [
+        (Reading(1234, 5000, 4.0, 1234), False, "1,234 / 5,000 · 308/s · 0:12 left"),
+        (Reading(1234, None, 4.0, 1234), False, "1,234 · 308/s · 0:04"),
+        (Reading(5000, 5000, 16.0, 5000), True, "5,000 / 5,000 · 312/s · 0:16"),
+        (Reading(1234, 5000, 4.0, 1234), True, "1,234 / 5,000 · 308/s · stopped after 0:04"),
+        (Reading(1, 5000, 0.0, 0), False, "1 / 5,000"),
+        (Reading(1, 10_001, 1.0, 1), False, "1 / 10,001 · 1/s · 2:46:40 left"),
+        (Reading(0, 0, 0.0, 0), True, "0 / 0 · 0:00"),
+    ],
+)
+def test_the_line_says_what_is_known(reading, ended, line):
+    """Count, total, speed, and the time that is left or was taken."""
+    assert progress_line(reading, ended=ended) == line
+
+
+def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text():
+    """HTML and text for a saved notebook."""
+    bundle = still_bundle("<b>x</b>", Reading(5, 10, 1.0, 5))
+    assert bundle["text/plain"] == "<b>x</b>: 5 / 10 · 5/s · 0:01 left"
+    html = str(bundle["text/html"])
+    assert "&lt;b&gt;x&lt;/b&gt;" in html
+    assert "<b>" not in html
+    assert "5 / 10 · 5/s · 0:01 left" in html
+    assert "width:50.0%" in html
+
+
+@pytest.mark.parametrize(("done", "total", "width"), [(0, 0, "100.0%"), (3, None, "0.0%")])
+def test_the_still_bar_of_nothing_is_full_and_of_an_unknown_total_is_empty(done, total, width):
+    """Neither divides by zero."""
+    assert f"width:{width}" in str(still_bundle("", Reading(done, total, 0.0, 0))["text/html"])
+
+
+def test_a_widget_bar_lives_while_the_job_does_and_is_still_html_afterwards(displayed, clock):
+    """Displayed once, with text and HTML beside it, then replaced in its place."""
+    progress = WidgetProgress("embedding", clock=clock)
+    progress(0, 100)
+    ((bundle, how),) = displayed
+    assert set(bundle) == {
+        "text/plain",
+        "text/html",
+        "application/vnd.jupyter.widget-view+json",
+    }
+    assert (how["raw"], how["update"]) == (True, False)
+    clock.now += 2
+    progress(50, 100)
+    assert (progress._bar.value, progress._bar.max) == (50, 100)
+    assert progress._label.value == "50 / 100 · 25/s · 0:02 left"
+    assert len(displayed) == 1
+    clock.now += 2
+    progress(100, 100)
+    last, how_last = displayed[-1]
+    assert len(displayed) == 2
+    assert set(last) == {"text/plain", "text/html"}
+    assert last["text/plain"] == "embedding: 100 / 100 · 25/s · 0:04"
+    assert (how_last["update"], how_last["display_id"]) == (True, how["display_id"])
+
+
+def test_a_widget_bar_frees_its_widgets_at_the_end(displayed, clock):
+    """No model is left in the kernel, layouts and styles included."""
+    progress = WidgetProgress("name", clock=clock)
+    progress(1, 2)
+    widgets = [*progress._box.children, progress._box]
+    models = [*widgets, *(widget.layout for widget in widgets), progress._bar.style]
+    assert all(model.comm is not None for model in models)
+    progress.close()
+    assert all(model.comm is None for model in models)
+
+
+def test_a_second_run_gets_a_bar_of_its_own(displayed, clock):
+    """In its own place."""
+    progress = WidgetProgress(clock=clock)
+    progress(2, 2)
+    progress(1, 2)
+    progress.close()
+    ids = [how["display_id"] for _, how in displayed]
+    assert len(displayed) == 4
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+
+
+def test_a_widget_bar_escapes_its_description(displayed, clock):
+    """HTML in a description is words."""
+    progress = WidgetProgress("<img src=x>", clock=clock)
+    progress(1, 2)
+    assert progress._box.children[0].value == "&lt;img src=x&gt;"
+
+
+def test_without_a_kernel_a_widget_bar_is_text(capsys, clock):
+    """A script or a terminal gets lines, of tqdm."""
+    progress = WidgetProgress("embedding", clock=clock)
+    progress(1, 2)
+    progress(2, 2)
+    assert "embedding: 100%" in capsys.readouterr().err
+
+
+def test_a_tqdm_bar_ends_at_the_last_count(clock):
+    """Its keywords are tqdm's."""
+    out = io.StringIO()
+    progress = TqdmProgress(clock=clock, desc="all", file=out, ascii=True)
+    progress(0, 40)
+    progress(17, 40)
+    progress(40, 40)
+    assert "all: 100%" in out.getvalue()
+    assert "40/40" in out.getvalue()
+
+
+def test_a_tqdm_bar_that_is_closed_early_shows_its_last_count(clock):
+    """What was throttled is flushed."""
+    out = io.StringIO()
+    with TqdmProgress(clock=clock, file=out, ascii=True) as progress:
+        progress(0, 40)
+        progress(17, 40)
+    assert "17/40" in out.getvalue()
+
+
+def test_the_reprs_say_how_far_it_is(clock):
+    """One line, with the live state."""
+    progress = TqdmProgress(clock=clock, file=io.StringIO())
+    assert repr(progress) == "<TqdmProgress 0 of ?, idle>"
+    progress(1, 4000)
+    assert repr(progress) == "<TqdmProgress 1 of 4,000, running>"
+    progress.close()
+    assert repr(WidgetProgress("x")) == "<WidgetProgress 0 of ?, idle>"
+
+
+@pytest.mark.real_time
+def test_it_makes_no_front_end_load_before_the_first_report():
+    """Neither ipywidgets nor tqdm is imported for a callback that is never called."""
+    code = (
+        "import sys; from ragasync.notebook.progress import TqdmProgress, WidgetProgress;"
+        "TqdmProgress(); WidgetProgress();"
+        "print({'ipywidgets', 'tqdm', 'IPython', 'pandas', 'numpy'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
