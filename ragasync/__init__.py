@@ -13,8 +13,7 @@ The house, from the roof down; imports only ever point down (import-linter check
 """
 
 from ragasync.batch import AsyncBatchProcessor, process_with_workers
-from ragasync.bridge import run_async
-from ragasync.causes import FATAL
+from ragasync.bridge.run_async import run_async
 from ragasync.errors import (
     AttemptTimeout,
     CostTooHigh,
@@ -25,14 +24,15 @@ from ragasync.errors import (
     WorkerDied,
     WrongNumberOfValues,
 )
-from ragasync.frames import error_summary, errors_dataframe, to_dataframe
 from ragasync.gather import gather_with_concurrency
 from ragasync.job import Job
-from ragasync.limiter import RateLimiter
-from ragasync.outcome import Attempt, Outcome
+from ragasync.limits.limiter import RateLimiter
+from ragasync.outcomes.outcome import Attempt, Outcome
+from ragasync.outcomes.result import BatchResult
 from ragasync.progress import Progress
-from ragasync.result import BatchResult
-from ragasync.retry import AsyncRetry, retry_async
+from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
+from ragasync.retries.causes import FATAL
+from ragasync.retries.retry import AsyncRetry, retry_async
 
 __all__ = [
     "FATAL",

@@ -8,20 +8,20 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
-from ragasync.batch_run import BatchRun, Items, checked_items
-from ragasync.bridge import run_async
-from ragasync.calls import is_async
-from ragasync.engine import Run
+from ragasync.bridge.run_async import run_async
+from ragasync.calling.calls import is_async
+from ragasync.engine.batch_run import BatchRun, Items, checked_items
+from ragasync.engine.engine import Run
+from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.outlet import Outlet
+from ragasync.engine.plan import Plan, as_limiters
 from ragasync.errors import JobStopped
-from ragasync.heartbeat import Heartbeat
 from ragasync.job import Job
-from ragasync.limiter import Limiter
-from ragasync.outcome import Outcome
-from ragasync.outlet import Outlet
-from ragasync.plan import Plan, as_limiters
+from ragasync.limits.limiter import Limiter
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.result import BatchResult
 from ragasync.progress import ProgressCallback
-from ragasync.result import BatchResult
-from ragasync.retry import AsyncRetry
+from ragasync.retries.retry import AsyncRetry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -258,6 +258,6 @@ def _loop_here() -> asyncio.AbstractEventLoop:
 
 def _loop_in_background() -> asyncio.AbstractEventLoop:
     """Return the loop that background jobs share."""
-    from ragasync.loops import background_loop
+    from ragasync.bridge.loops import background_loop
 
     return background_loop()

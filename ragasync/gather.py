@@ -7,10 +7,10 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from ragasync.batch_run import BatchRun
-from ragasync.causes import FATAL, Fatal
-from ragasync.plan import Plan
-from ragasync.retry import AsyncRetry
+from ragasync.engine.batch_run import BatchRun
+from ragasync.engine.plan import Plan
+from ragasync.retries.causes import FATAL, Fatal
+from ragasync.retries.retry import AsyncRetry
 
 R = TypeVar("R")
 

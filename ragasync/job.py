@@ -10,10 +10,10 @@ from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from ragasync.arguments import check_count
-from ragasync.batch_run import BatchRun
-from ragasync.heartbeat import Heartbeat
+from ragasync.engine.batch_run import BatchRun
+from ragasync.engine.heartbeat import Heartbeat
+from ragasync.outcomes.result import BatchResult
 from ragasync.progress import Progress
-from ragasync.result import BatchResult
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,7 +71,7 @@ class Job(Generic[T, R]):
             KeyboardInterrupt: the wait was interrupted; the job was cancelled, and `result` has
                 what was done.
         """
-        from ragasync.interrupts import InterruptibleWait
+        from ragasync.bridge.interrupts import InterruptibleWait
 
         if not self._ended.done() and self._runs_on_this_thread():
             raise RuntimeError(
@@ -137,7 +137,7 @@ class Job(Generic[T, R]):
     @rate.setter
     def rate(self, value: float | None) -> None:
         if value is not None:
-            from ragasync.limiter import check_positive
+            from ragasync.limits.limiter import check_positive
 
             check_positive("rate", value)
         self._rate = value

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ragasync.columns import Columns
-from ragasync.outcome import Outcome
-from ragasync.result import BatchResult
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.result import BatchResult
 
 COLUMNS = [
     "index",

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ragasync import bridge, loops
-from ragasync.bridge import run_async
+from ragasync.bridge import loops
+from ragasync.bridge import run_async as bridge
+from ragasync.bridge.loops import background_loop
+from ragasync.bridge.run_async import run_async
 from ragasync.errors import RunAsyncError
-from ragasync.loops import background_loop
 
 pytestmark = pytest.mark.real_time
 

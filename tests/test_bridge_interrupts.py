@@ -6,14 +6,14 @@ import threading
 import pytest
 from scripts import printed_by
 
-from ragasync.interrupts import InterruptibleWait
+from ragasync.bridge.interrupts import InterruptibleWait
 
 pytestmark = pytest.mark.real_time
 
 # `press` in a coroutine presses Ctrl-C from a thread, so that it is the main thread that is hit.
 PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
-from ragasync.bridge import run_async
+from ragasync.bridge.run_async import run_async
 
 def press():
     thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
@@ -84,7 +84,7 @@ def test_the_clean_up_has_only_so_long():
     assert printed_by(
         PREAMBLE,
         """
-        from ragasync.interrupts import InterruptibleWait
+        from ragasync.bridge.interrupts import InterruptibleWait
 
         try:
             with InterruptibleWait(lambda: print("cancelled"), grace=0.05) as waiting:
@@ -189,7 +189,7 @@ def test_an_interrupt_that_comes_too_late_is_not_lost():
     assert printed_by(
         PREAMBLE,
         """
-        from ragasync.interrupts import DeferredInterrupt
+        from ragasync.bridge.interrupts import DeferredInterrupt
 
         try:
             with DeferredInterrupt(lambda: print("noticed"), always=True):

@@ -7,7 +7,7 @@ from kernel import Kernel, running_kernel
 
 pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 
-IMPORTS = "import asyncio; from ragasync.bridge import run_async\n"
+IMPORTS = "import asyncio; from ragasync.bridge.run_async import run_async\n"
 
 SLOW = (
     IMPORTS

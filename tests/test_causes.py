@@ -16,7 +16,8 @@ from aiohttp import ClientConnectionError, ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from ragasync.causes import (
+from ragasync.errors import AttemptTimeout, MissingExtra, RunAsyncError, WrongNumberOfValues
+from ragasync.retries.causes import (
     FATAL,
     default_verdict,
     is_loop_mismatch,
@@ -26,7 +27,6 @@ from ragasync.causes import (
     splits_at_once,
     status_of,
 )
-from ragasync.errors import AttemptTimeout, MissingExtra, RunAsyncError, WrongNumberOfValues
 
 NOON = 784_123_200.0  # Sun, 06 Nov 1994 12:00:00 GMT
 

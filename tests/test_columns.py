@@ -4,8 +4,8 @@ from array import array
 
 import pytest
 
-from ragasync.columns import Columns, columns_of
-from ragasync.outcome import (
+from ragasync.outcomes.columns import Columns, columns_of
+from ragasync.outcomes.outcome import (
     CANCELLED,
     DONE,
     FAILED,
@@ -136,8 +136,8 @@ ENTRIES: SparseSequence[str] = SparseSequence({1: "b", 3: "d"}, 5)
 
 def test_a_sparse_sequence_equals_the_list_it_stands_for():
     """It reads like a list with None almost everywhere, from either side."""
-    assert ENTRIES == [None, "b", None, "d", None]
-    assert ENTRIES == [None, "b", None, "d", None]
+    listed = [None, "b", None, "d", None]
+    assert (ENTRIES == listed, listed == ENTRIES) == (True, True)
     assert ENTRIES != [None, "b", None, "d"]
     assert ENTRIES != "abcde"
     assert list(ENTRIES) == [None, "b", None, "d", None]

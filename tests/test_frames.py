@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from outcomes import COLUMNS, done, failed, pending, result_of
 
-from ragasync.columns import Columns
-from ragasync.frames import error_summary, errors_dataframe, to_dataframe
-from ragasync.kinds import message_of, one_line, pattern_of, type_name
-from ragasync.outcome import Outcome
-from ragasync.result import BatchResult
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.result import BatchResult
+from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
+from ragasync.reports.kinds import message_of, one_line, pattern_of, type_name
 
 DTYPES = {
     "index": "int64",

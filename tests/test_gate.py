@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ragasync.gate import Gate
-from ragasync.limiter import RateLimiter
+from ragasync.limits.gate import Gate
+from ragasync.limits.limiter import RateLimiter
 
 
 def now() -> float:

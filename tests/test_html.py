@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import pytest
 from outcomes import done, failed, pending, result_of
 
-from ragasync.columns import Columns
-from ragasync.html import result_html
-from ragasync.outcome import DONE, FAILED, Outcome
-from ragasync.result import BatchResult
-from ragasync.timeline import timeline_of
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import DONE, FAILED, Outcome
+from ragasync.outcomes.result import BatchResult
+from ragasync.reports.html import result_html
+from ragasync.reports.timeline import timeline_of
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\">&amp;"
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from ragasync.bucket import Bucket
-from ragasync.limiter import RateLimiter
+from ragasync.limits.bucket import Bucket
+from ragasync.limits.limiter import RateLimiter
 from ragasync.simulation import run_virtual
 
 
@@ -412,6 +412,7 @@ async def test_a_waiter_whose_loop_has_closed_is_dropped_and_the_others_go_on():
     assert "waiting=1" in repr(limiter)
     await asyncio.wait_for(limiter.acquire(), 20)
     assert "waiting=0" in repr(limiter)
+    assert not limiter._line.alarms, "nothing keeps the closed loop alive"
 
 
 @pytest.mark.real_time

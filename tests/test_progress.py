@@ -16,7 +16,7 @@ from ragasync.notebook.progress import (
     progress_line,
     still_bundle,
 )
-from ragasync.throttle import Throttle
+from ragasync.notebook.throttle import Throttle
 
 
 class HandClock:

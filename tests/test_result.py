@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync.columns import Columns
-from ragasync.outcome import STATUSES, Outcome, Status
-from ragasync.result import BatchResult, RunFacts
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import STATUSES, Outcome, Status
+from ragasync.outcomes.result import BatchResult, RunFacts
 
 
 def result_of(statuses: list[Status], **facts: Any) -> BatchResult[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ragasync.errors import RunAsyncError
-from ragasync.retry import FATAL, AsyncRetry, Retry, retry_async
+from ragasync.retries.retry import FATAL, AsyncRetry, Retry, retry_async
 
 
 class Flaky:
@@ -55,7 +55,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let sync functions back off on a clock that never waits."""
     clock = Clock()
-    monkeypatch.setattr("ragasync.attempts.time", clock)
+    monkeypatch.setattr("ragasync.retries.attempts.time", clock)
     return clock
 
 

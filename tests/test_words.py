@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from outcomes import done, failed, pending, result_of
 
-from ragasync.facts import RunFacts
-from ragasync.outcome import Outcome
-from ragasync.result import BatchResult
-from ragasync.words import duration, headline, per_second
+from ragasync.outcomes.facts import RunFacts
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.result import BatchResult
+from ragasync.reports.words import duration, headline, per_second
 
 
 def test_a_headline_names_only_the_counts_there_are():
@@ -42,7 +42,7 @@ def test_a_summary_has_the_totals_and_the_commonest_errors():
         "1 of 4 done, 3 failed in 2.00 s",
         "  speed: 2 items a second",
         "  mean time in calls: 0.50 s",
-        "  retried: 1 items",
+        "  retried: 1 item",
         "  waited for the rate limit: 0.50 s, all items together",
         "  backed off: 0.25 s, all items together",
         "errors:",

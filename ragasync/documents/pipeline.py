@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.bridge import run_async
-from ragasync.causes import FATAL, Fatal
+from ragasync.bridge.run_async import run_async
 from ragasync.documents.chunk import RecursiveSplitter
 from ragasync.documents.document import Document
 from ragasync.documents.embed import HashingEmbedder
@@ -23,15 +22,16 @@ from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.store import Store, WrongEmbedder
+from ragasync.engine.plan import Plan
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.job import Job
-from ragasync.limiter import Limiter
-from ragasync.outcome import Outcome
-from ragasync.plan import Plan
+from ragasync.limits.limiter import Limiter
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.result import BatchResult
 from ragasync.progress import ProgressCallback
-from ragasync.result import BatchResult
-from ragasync.retry import AsyncRetry
-from ragasync.retry_on import verdict_of
+from ragasync.retries.causes import FATAL, Fatal
+from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.retry_on import verdict_of
 
 Given: TypeAlias = Callable[..., Any] | Stage | None
 """What may be given for a stage: a function, a Stage, or None for the embedded default."""

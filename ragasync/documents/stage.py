@@ -7,10 +7,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from ragasync.calls import is_async
-from ragasync.limiter import Limiter
-from ragasync.plan import Plan, as_limiters
-from ragasync.retry import AsyncRetry
+from ragasync.calling.calls import is_async
+from ragasync.engine.plan import Plan, as_limiters
+from ragasync.limits.limiter import Limiter
+from ragasync.retries.retry import AsyncRetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ragasync.clock import Clock
-from ragasync.throttle import Throttle
+from ragasync.notebook.throttle import Throttle
 
 INTERVAL = 0.1
 """Seconds between two drawings: the front end drops messages that come much faster."""

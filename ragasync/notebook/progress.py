@@ -10,11 +10,11 @@ from html import escape
 from typing import Any
 
 from ragasync.clock import Clock
-from ragasync.html import COLOURS, TEXT, element
-from ragasync.kinds import one_line
 from ragasync.notebook.drawing import ProgressDrawing, Reading
-from ragasync.outcome import DONE
-from ragasync.words import per_second
+from ragasync.outcomes.outcome import DONE
+from ragasync.reports.html import COLOURS, TEXT, element
+from ragasync.reports.kinds import one_line
+from ragasync.reports.words import per_second
 
 
 class TqdmProgress(ProgressDrawing):

@@ -1,0 +1,208 @@
+"""How a function is called: on the loop, on a thread, or in hops to an executor."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor
+from typing import Any, Protocol
+
+from ragasync.calling.deadlines import DeadlineWatch
+from ragasync.calling.executors import HopItem, replacement_of, run_hop
+from ragasync.calling.threads import CallThreads
+from ragasync.clock import clock_of
+from ragasync.engine.plan import Plan
+from ragasync.errors import WorkerDied, WrongNumberOfValues
+
+
+class Returning(Protocol):
+    """A call that was given up but goes on, because a thread or process cannot be interrupted."""
+
+    async def wait_until_returned(self) -> None:
+        """Wait until the call has returned, whatever it returned."""
+
+
+class Calls:
+    """
+    The calls of one run: `one(item)` or `many(items)`, by what the function is.
+
+    Args:
+        plan: says what to call, how, and for how long.
+        loop: the run's loop.
+        resource: what the plan's `resources` gave, to be passed as second argument.
+
+    Attributes:
+        one: the call of one item; raises what the function raises.
+        many: the call of a batch; gives a value for each item.
+        hop: the call of several items in one hop to an executor; gives a HopItem for each.
+    """
+
+    def __init__(
+        self, plan: Plan[Any, Any], loop: asyncio.AbstractEventLoop, resource: object
+    ) -> None:
+        self._abandoned: dict[asyncio.Task[Any], Returning] = {}
+        self._loop = loop
+        self._function = _with_resource(plan, resource)
+        self._executor = plan.executor
+        self._own_executor: Executor | None = None
+        self._threads: CallThreads | None = None
+        self._watch: DeadlineWatch | None = None
+        call = self._call_for(plan)
+        if plan.timeout is not None:
+            self._watch = DeadlineWatch(loop, clock_of(loop), plan.timeout)
+            call = self._watch.guarded(call, len if plan.in_hops else None)
+        self.one: Callable[[Any], Awaitable[Any]] = call
+        self.hop: Callable[[Sequence[Any]], Awaitable[list[HopItem]]] = call
+        self._batch: Callable[[Sequence[Any]], Awaitable[Any]] = call
+
+    async def many(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Call a batched function, and check that it gave a value for each item."""
+        return checked_values(await self._batch(items), len(items))
+
+    @property
+    def running_threads(self) -> int:
+        """How many threads are inside a call."""
+        return 0 if self._threads is None else self._threads.running
+
+    def close(self) -> None:
+        """Let go of threads, timers and the executor that replaced a broken one."""
+        if self._watch is not None:
+            self._watch.close()
+        if self._threads is not None:
+            self._threads.close()
+        if self._own_executor is not None:
+            self._own_executor.shutdown(wait=False, cancel_futures=True)
+
+    def _call_for(self, plan: Plan[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
+        """Choose the way to call."""
+        if plan.is_async:
+            return self._function
+        if plan.executor is None:
+            self._threads = CallThreads(self._loop)
+            return self._on_thread
+        return self._in_a_hop if plan.in_hops else self._batch_on_executor
+
+    async def _on_thread(self, argument: object) -> object:
+        """Call on a thread; a function that only made an awaitable has it awaited here."""
+        assert self._threads is not None
+        call = self._threads.submit(self._function, argument)
+        try:
+            value = await call.value
+        except asyncio.CancelledError:
+            self._abandon(call)
+            raise
+        return await value if hasattr(value, "__await__") else value
+
+    async def _in_a_hop(self, items: Sequence[Any]) -> list[HopItem]:
+        """Call for several items on the executor."""
+        outcomes: list[HopItem] = await self._on_executor(run_hop, self._function, list(items))
+        return outcomes
+
+    async def _batch_on_executor(self, items: Sequence[Any]) -> object:
+        """Call a batched function on the executor."""
+        return await self._on_executor(self._function, items)
+
+    async def _on_executor(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Submit and await; a broken pool is replaced for those who come after."""
+        executor = self._executor
+        assert executor is not None
+        try:
+            remote = executor.submit(function, *arguments)
+            local = asyncio.wrap_future(remote)
+            try:
+                return await asyncio.shield(local)
+            except asyncio.CancelledError:
+                if not remote.cancel():
+                    self._abandon(_Remote(local))
+                raise
+        except BrokenExecutor as broken:
+            if self._executor is executor:
+                self._executor = replacement_of(executor)
+                self._own_executor = self._executor
+            raise WorkerDied(f"the worker process ended before it answered: {broken}") from broken
+
+    def abandoned_by_me(self) -> Returning | None:
+        """Take the call that the current task has given up and that still goes on, if any."""
+        task = asyncio.current_task()
+        return self._abandoned.pop(task, None) if task else None
+
+    def _abandon(self, call: Returning) -> None:
+        """Remember that this task's call goes on without it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._abandoned[task] = call
+
+
+class _Remote:
+    """A call on an executor that was given up."""
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+        future.add_done_callback(_look_at)
+
+    async def wait_until_returned(self) -> None:
+        """Wait for the executor's answer."""
+        await asyncio.wait([self._future])
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Fetch a late error, so that asyncio does not log it as never retrieved."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _with_resource(plan: Plan[Any, Any], resource: object) -> Callable[[Any], Any]:
+    """Bind the second argument where there is one."""
+    function = plan.process_fn
+    if plan.resources is None:
+        return function
+
+    def call(argument: object) -> object:
+        return function(argument, resource)
+
+    return call
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """
+    Return whether calling this gives a coroutine: a function, method, partial or object.
+
+    Raises:
+        TypeError: it is no callable, or one that yields instead of returning.
+    """
+    if not callable(function):
+        raise TypeError(f"process_fn must be callable, got {function!r}")
+    target = function
+    while hasattr(target, "func"):  # partials
+        target = target.func
+    for candidate in (target, type(target).__call__):
+        if inspect.isasyncgenfunction(candidate) or inspect.isgeneratorfunction(candidate):
+            raise TypeError(
+                f"process_fn must return one value, but {function!r} yields: return a list instead"
+            )
+        if inspect.iscoroutinefunction(candidate):
+            return True
+    return False
+
+
+def checked_values(values: object, expected: int) -> Sequence[Any]:
+    """
+    Return what a batched function gave, if it is one value an item.
+
+    Raises:
+        TypeError: no sequence of values at all.
+        WrongNumberOfValues: too many or too few.
+    """
+    if isinstance(values, str | bytes | dict | set) or not hasattr(values, "__len__"):
+        raise TypeError(
+            f"a batched process_fn must return a list of as many values as it was given items "
+            f"({expected}), got {type(values).__name__}"
+        )
+    got = len(values)
+    if got != expected:
+        raise WrongNumberOfValues(
+            f"a batched process_fn must return a value for each item: "
+            f"got {got} values for {expected} items"
+        )
+    return values  # type: ignore[return-value]  # a list, tuple or array: it has a length

@@ -1,0 +1,185 @@
+"""One run over a finite input, whose outcomes are kept: what `process` awaits and a Job steers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from ragasync.clock import Clock, clock_of
+from ragasync.engine.engine import Run
+from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.plan import Plan
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.outcomes.result import BatchResult, RunFacts
+from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Items: TypeAlias = Iterable[T] | AsyncIterable[T]
+
+
+class BatchRun(Generic[T, R]):
+    """
+    A run, its outcomes in columns, and what can be said of it at any time.
+
+    Args:
+        plan: what to call and how.
+        items: any iterable or async iterable.
+        progress_callback: hears ten times a second how far it is, and at the end.
+        total: the number of items, for progress, where `items` does not tell.
+        limit: how many items to draw at most; the rest stays pending.
+        on_result: called with the result, however the run ended.
+
+    Raises:
+        TypeError: `items` cannot be iterated, or is one text.
+        ValueError: `total` or `limit` is negative.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[T, R],
+        items: Items[T],
+        progress_callback: ProgressCallback | None,
+        *,
+        total: int | None,
+        limit: int | None,
+        on_result: Callable[[BatchResult[R]], None],
+    ) -> None:
+        source, known = checked_items(items, total, limit)
+        self._report = CallbackGuard(progress_callback)
+        self._on_result = on_result
+        known_items = isinstance(source, list | range)
+        self.columns: Columns[T, R] = Columns(
+            source if known_items else [], open_ended=not known_items
+        )
+        self.total = known if limit is None else min(limit, known or limit)
+        if known is None and limit is not None:
+            self.total = None
+        keep = self.columns.keep if self.columns.open_ended else None
+        self.run: Run[T, R] = Run(
+            plan, source, self.columns, total=self.total, limit=limit, keep=keep
+        )
+        self._clock: Clock = time.monotonic
+        self._began: float | None = None
+        self._seconds: float | None = None
+        self._speed: Speed | None = None
+
+    async def complete(self) -> BatchResult[R]:
+        """
+        Run to the end and return the result.
+
+        Raises:
+            Exception: what the source or the resources raised, or a RunAsyncError.
+            CancelledError: it was cancelled; like every error from here it has a note of what
+                was done, and the result went to `on_result` before.
+        """
+        self._clock = clock_of(asyncio.get_running_loop())
+        self._began = self._clock()
+        self._speed = Speed(self._clock)
+        try:
+            with Heartbeat(self._beat):
+                await self.run.run()
+        except BaseException as error:
+            self._end()
+            error.add_note(self._what_was_done())
+            raise
+        return self._end()
+
+    def result(self) -> BatchResult[R]:
+        """Return the outcomes so far, as a result that no longer changes."""
+        return self._result_of(self.columns.snapshot())
+
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        done, failed = self._counts()
+        total = self.total if self._seconds is None else len(self.columns)
+        rate = self._speed.at(done + failed) if self._speed else 0.0
+        left = None if total is None else total - done - failed
+        return Progress(
+            done=done,
+            failed=failed,
+            total=total,
+            retried=len(self.columns.history),
+            in_flight=self.run.in_flight,
+            rate=rate,
+            eta=left / rate if left is not None and rate > 0 else None,
+            limited_by=self._limited_by(),
+            max_concurrency=self.run.max_concurrency,
+            seconds=self._elapsed(),
+        )
+
+    def _counts(self) -> tuple[int, int]:
+        """Return how many items are done and failed."""
+        return self.columns.status.count(DONE), self.columns.status.count(FAILED)
+
+    def _limited_by(self) -> LimitedBy:
+        """Name what holds the run back most."""
+        return self.run.limited_by
+
+    def _beat(self) -> None:
+        """Report progress."""
+        finished = sum(self._counts())
+        if self._speed is not None:
+            self._speed.mark(finished)
+        self._report(finished, self.total)
+
+    def _end(self) -> BatchResult[R]:
+        """Close the columns, keep the result, and report for the last time."""
+        self._seconds = self._elapsed()
+        self.columns.close()
+        result = self._result_of(self.columns)
+        self._on_result(result)
+        self._report(sum(self._counts()), self.total if self.total is not None else result.total)
+        return result
+
+    def _elapsed(self) -> float:
+        """Return the seconds since the start, until the end."""
+        if self._seconds is not None:
+            return self._seconds
+        return 0.0 if self._began is None else self._clock() - self._began
+
+    def _result_of(self, columns: Columns[T, R]) -> BatchResult[R]:
+        """Return the result that these columns are."""
+        facts = RunFacts(
+            max_concurrency=self.run.max_concurrency,
+            input_waited=self.run.input_waited,
+            limited=bool(self.run.plan.limiters),
+        )
+        return BatchResult.of(
+            columns,
+            seconds=self._elapsed(),
+            stopped_because=self.run.stopped_because,
+            facts=facts,
+        )
+
+    def _what_was_done(self) -> str:
+        """Say what is kept, and what could not be stopped."""
+        done, failed = self._counts()
+        note = (
+            f"ragasync: {done:,} of {len(self.columns):,} items were done and {failed:,} had "
+            f"failed; `last_result` of the processor keeps them"
+        )
+        if threads := self.run.running_threads:
+            note += f"; {threads} threads are still in a call and cannot be interrupted"
+        return note
+
+
+def checked_items(items: object, total: int | None, limit: int | None) -> tuple[Any, int | None]:
+    """Return the source (a list or tuple copied, so that it cannot change) and its length."""
+    if isinstance(items, str | bytes | bytearray):
+        raise TypeError(
+            f"items must be an iterable of items, got one {type(items).__name__}, which would be "
+            f"taken letter by letter: pass [text] for a single item"
+        )
+    if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
+        raise TypeError(f"items must be an iterable or async iterable, got {items!r}")
+    for name, value in (("total", total), ("limit", limit)):
+        if value is not None and (type(value) is not int or value < 0):
+            raise ValueError(f"{name} must be a whole number of 0 or more, or None, got {value!r}")
+    if isinstance(items, list | tuple):
+        return list(items), len(items)
+    return items, len(items) if isinstance(items, Sized) else total

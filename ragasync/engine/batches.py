@@ -1,0 +1,123 @@
+"""How single items become the items of one call: by count, by cost, or by the time they take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ragasync.clock import Clock
+from ragasync.engine.feed import Feed
+from ragasync.engine.plan import Plan
+from ragasync.engine.ticket import Ticket
+from ragasync.errors import CostTooHigh
+
+T = TypeVar("T")
+
+LINGER = 0.02
+"""Seconds that an unfilled batch waits for a further item while there is a free slot."""
+
+
+class Batches(Generic[T]):
+    """
+    Draws the items of one call.
+
+    A batch leaves when it is full by count or cost, when the source ends, or when no further item
+    has come for LINGER seconds. One lane forms a batch at a time, so that a slow source fills one
+    batch and not as many as there are lanes.
+
+    Args:
+        feed: where the items come from.
+        size: says how many items the next batch may have, given how many were drawn.
+        plan: says whether there are batches, and what bounds them by cost.
+        clock: the run's clock.
+        refuse: called with index, item and error for an item that can go in no batch.
+    """
+
+    def __init__(
+        self,
+        feed: Feed[T],
+        size: Callable[[int], int],
+        plan: Plan[T, Any],
+        clock: Clock,
+        refuse: Callable[[int, T, Exception], None],
+    ) -> None:
+        self._feed = feed
+        self._size = size
+        self._clock = clock
+        self._numbered = plan.batched or plan.in_hops
+        self._cost = plan.cost if plan.max_batch_cost is not None else None
+        self._max_cost = plan.max_batch_cost or 0.0
+        self._refuse = refuse
+        self._carried: tuple[int, T, float] | None = None
+        self._forming = asyncio.Lock()
+        self._drawn = 0
+        self._batches = 0
+
+    @property
+    def left_over(self) -> bool:
+        """Whether an item that did not fit waits for the next batch."""
+        return self._carried is not None
+
+    async def next(self) -> Ticket[T] | None:
+        """Return the next ticket, or None when nothing is at hand."""
+        async with self._forming:
+            rows = await self._form()
+        if not rows:
+            return None
+        number = -1
+        if self._numbered:
+            number, self._batches = self._batches, self._batches + 1
+        indices, items = zip(*rows, strict=True)
+        return Ticket(indices, items, batch=number)
+
+    async def _form(self) -> list[tuple[int, T]]:
+        """Draw items until the batch has to leave."""
+        rows: list[tuple[int, T]] = []
+        size, weight = self._size(self._drawn), 0.0
+        while len(rows) < size:
+            asked = self._clock()
+            entry = self._draw()
+            if entry is None:
+                if rows and await self._feed.more(LINGER):
+                    continue
+                break
+            index, item, cost = entry
+            if weight + cost > self._max_cost and rows and self._cost is not None:
+                self._carried = entry
+                break
+            weight += cost
+            rows.append((index, item))
+            if len(rows) > 1 and self._clock() - asked > LINGER:
+                break  # a sync source that takes this long has held the batch back enough
+        return rows
+
+    def _draw(self) -> tuple[int, T, float] | None:
+        """Draw the next item that may go in a batch, with its cost."""
+        if self._carried is not None:
+            entry, self._carried = self._carried, None
+            return entry
+        for index, item in self._feed.fresh:
+            self._drawn += 1
+            if self._cost is None:
+                return index, item, 0.0
+            try:
+                cost = _checked_cost(self._cost(item), self._max_cost)
+            except Exception as error:
+                self._refuse(index, item, error)
+                continue
+            return index, item, cost
+        self._feed.ran_dry()
+        return None
+
+
+def _checked_cost(cost: Any, most: float) -> float:
+    """Return what an item weighs, or raise if no batch can take it."""
+    if not cost >= 0:
+        raise ValueError(f"cost= must give a number of 0 or more for each item, got {cost!r}")
+    if cost > most:
+        raise CostTooHigh(
+            f"this item alone costs {cost:g}, more than max_batch_cost={most:g} allows for a whole "
+            f"batch: shorten it, or raise max_batch_cost"
+        )
+    return float(cost)

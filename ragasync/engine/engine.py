@@ -1,0 +1,385 @@
+"""The window of workers that everything runs on: batches, streams, gathers, documents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import AsyncExitStack
+from typing import Any, Generic, TypeVar
+
+from ragasync.calling.calls import Calls
+from ragasync.calling.held import HeldSlots
+from ragasync.clock import clock_of
+from ragasync.engine.aftermath import Aftermath, Sink
+from ragasync.engine.backoff import BackoffLine
+from ragasync.engine.batches import Batches
+from ragasync.engine.feed import FeedMaker, open_feed
+from ragasync.engine.lanes import Lanes
+from ragasync.engine.plan import Plan
+from ragasync.engine.ticket import Ticket
+from ragasync.errors import AttemptTimeout
+from ragasync.limits.gate import Gate
+from ragasync.progress import LimitedBy
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FRESH: Any = object()
+"""What a lane is to do next when nothing is special: run through new items in the hot loop."""
+
+
+class Run(Generic[T, R]):
+    """
+    One run of a plan over a source.
+
+    A fixed number of lanes draw from one lazy iterator. Each calls, records, and draws again;
+    nobody waits for the slowest of a group. What is not plain (a retry that is due, a batch, a
+    pause, a limit) takes a lane out of its hot loop for as long as it needs.
+
+    It is made anywhere, and belongs to the loop that awaits `run()`. On that loop its knobs may
+    be turned while it runs: `pause`, `resume`, `resize`, `stop`, and the rate of its `gate`.
+
+    Args:
+        plan: what to call and how.
+        source: any iterable or async iterable, or what makes a feed.
+        sink: where outcomes go.
+        total: how many items there are, where that is known: for opening lanes and sizing hops.
+        limit: how many items to draw at most.
+        keep: called with index and item when an item is drawn.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[T, R],
+        source: Iterable[T] | AsyncIterable[T] | FeedMaker[T],
+        sink: Sink[T, R],
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+        keep: Callable[[int, T], None] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.max_concurrency = plan.max_concurrency
+        self.gate = Gate(plan.limiters)
+        self.paused = False
+        self.stopping = False
+        self.stopped_because: str | None = None
+        self.error: BaseException | None = None
+        self.at_gate = 0
+        self.input_waited = 0.0
+        self._is_open = False
+        self._sink, self._source = sink, source
+        self._total, self._limit, self._keep = total, limit, keep
+        self._is_plain = not plan.batched and not plan.in_hops
+        if not plan.is_async and plan.timeout is not None:
+            self._is_plain = False  # a thread that outlives its time holds its slot
+
+    async def run(self) -> None:
+        """
+        Run until every item has its outcome, or until stopped.
+
+        Raises:
+            RunAsyncError: the function uses an object of another event loop.
+            Exception: what the source raised, or what opening and closing `resources` did.
+        """
+        loop = asyncio.get_running_loop()
+        self._loop, self._clock = loop, clock_of(loop)
+        async with AsyncExitStack() as stack:
+            resource = None
+            if self.plan.resources is not None:
+                resource = await stack.enter_async_context(self.plan.resources())
+            self._calls = Calls(self.plan, loop, resource)
+            stack.callback(self._calls.close)
+            self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
+            stack.callback(self._parked.close)
+            self._after = Aftermath(
+                self.plan, self._sink, self.gate, self._parked, self, self._clock
+            )
+            self._lanes = Lanes(self._work, self.max_concurrency, self._clock)
+            self._held = HeldSlots(self.plan.timeout, self._lanes.tasks, self.stop)
+            self._feed = open_feed(
+                self._source,
+                self._limit,
+                self._keep,
+                ahead=self.max_concurrency * self.plan.items_a_call,
+                on_change=self.look_up,
+            )
+            stack.push_async_callback(self._feed.close)
+            self._batches = Batches(
+                self._feed, self._size_of_next_call, self.plan, self._clock, self._refuse
+            )
+            await self._until_closed()
+        if self.error is not None:
+            raise self.error
+
+    async def _until_closed(self) -> None:
+        """Open the lanes and wait for the last to close; leave none behind."""
+        self._is_open = True
+        self._lanes.open(self._total)
+        self.reconsider()
+        try:
+            await self._lanes.all_closed()
+        finally:
+            self.stopping = True
+            await self._lanes.cancel()
+        self.error = self.error or self._lanes.error
+
+    # ── a lane's life ───────────────────────────────────────────────────────────────────────
+
+    async def _work(self, lane: int) -> None:
+        """Do what is next until this lane is to close."""
+        try:
+            while (ticket := await self._next(lane)) is not None:
+                if ticket is FRESH:
+                    await self._run_through(lane)
+                else:
+                    await self._attempt(ticket, lane)
+        except Exception as error:  # no item's: those end in the aftermath
+            self.error = self.error or error
+            self.stop(f"the source raised {type(error).__name__}: {error}")
+
+    async def _run_through(self, lane: int) -> None:
+        """
+        Call and record one new item after the other: the hot loop.
+
+        Everything in it is a local name, and the end of one call is the start of the next, because
+        at a microsecond an item each look-up and each look at the clock shows. What it must not
+        miss (a breath, a pause, a retry) is folded into one comparison with `attend_at`.
+        """
+        call, clock, after, lanes = self._calls.one, self._clock, self._after, self._lanes
+        record, zero = after.record, after.zero
+        began = clock()
+        for index, item in self._feed.fresh:
+            try:
+                value = await call(item)
+            except Exception as error:
+                after.failed(Ticket((index,), (item,), started=began), error, began, lane)
+                self.reconsider()
+                ended = clock()
+            except BaseException as error:
+                if after.broken_off(Ticket((index,), (item,), started=began), error, began, lane):
+                    raise
+                ended = clock()
+            else:
+                ended = clock()
+                record(index, value, began - zero, ended - began, lane)
+            if ended >= lanes.attend_at:
+                return
+            began = ended
+        self._feed.ran_dry()
+
+    async def _next(self, lane: int) -> Any:
+        """Return a ticket, or FRESH for the hot loop, or None when this lane is to close."""
+        lanes = self._lanes
+        while True:
+            await lanes.breathe()
+            self.reconsider()
+            if self.stopping or lane >= lanes.limit:
+                lanes.wake()  # this lane may have been woken for what another has to see
+                return None
+            if not self.paused:
+                if (ticket := self._parked.pop_due()) is not None:
+                    self.look_up()
+                    return ticket
+                if self._has_room and self._has_more and not self._sink.is_full:
+                    if self._is_plain and self.gate.is_open:
+                        return FRESH
+                    if (ticket := await self._batches.next()) is not None:
+                        return ticket
+                    continue
+            if self._is_over:
+                self.stopping = True
+                lanes.wake_all()
+                return None
+            await self._rest()
+
+    async def _attempt(self, ticket: Ticket[T], lane: int) -> None:
+        """Pass the gate and make the call of a ticket."""
+        after = self._after
+        if not await self._admitted(ticket, lane):
+            return
+        began = self._clock()
+        if ticket.started < 0:
+            ticket.started = began
+        try:
+            answer = await self._call(ticket)
+        except AttemptTimeout as late:
+            ended = self._clock()
+            try:
+                await self._held.until_returned(self._calls.abandoned_by_me())
+            except asyncio.CancelledError:
+                after.give_up(ticket, late, lane)
+                raise
+            after.failed(ticket, late, began, lane, ended=ended)
+        except Exception as error:
+            after.failed(ticket, error, began, lane)
+        except BaseException as error:
+            if after.broken_off(ticket, error, began, lane):
+                raise
+        else:
+            if self.plan.in_hops:
+                after.hop_returned(ticket, answer, began, lane)
+            else:
+                after.succeeded(ticket, answer, began, lane)
+
+    async def _call(self, ticket: Ticket[T]) -> Any:
+        """Make the call of a ticket, in the way that the plan says."""
+        if self.plan.in_hops:
+            return await self._calls.hop(ticket.items)
+        if self.plan.batched:
+            return await self._calls.many(list(ticket.items))
+        return [await self._calls.one(ticket.items[0])]
+
+    async def _admitted(self, ticket: Ticket[T], lane: int) -> bool:
+        """Wait for the gate; return whether the call may be made by this lane now."""
+        if self.gate.is_open:
+            return True
+        asked = self._clock()
+        self.at_gate += 1
+        try:
+            calls = len(ticket) if self.plan.in_hops else 1
+            await self.gate.admit(ticket.items, calls)
+        except ValueError as error:  # the call costs more than a limiter can ever grant
+            if len(ticket) == 1:
+                self._after.give_up(ticket, error, lane)
+            else:
+                for half in ticket.halves():
+                    self._parked.park(half, 0.0)
+            return False
+        finally:
+            self.at_gate -= 1
+            ticket.waited += self._clock() - asked
+        if self.stopping:
+            return False
+        if self.paused or lane >= self._lanes.limit:
+            self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
+            return False
+        return True
+
+    async def _rest(self) -> None:
+        """Wait until woken; what the source keeps us waiting for is counted."""
+        for_input = not self.paused and self._has_room and not self._feed.exhausted
+        began = self._clock()
+        try:
+            await self._lanes.rest()
+        finally:
+            if for_input:
+                self.input_waited += self._clock() - began
+
+    def _size_of_next_call(self, drawn: int) -> int:
+        """Return how many items to draw for a call: in hops fewer towards the end."""
+        most = self.plan.items_a_call
+        if not self.plan.in_hops or self._total is None:
+            return most
+        share = -(-(self._total - drawn) // (4 * self.max_concurrency))
+        return max(1, min(most, share))
+
+    def _refuse(self, index: int, item: T, error: Exception) -> None:
+        """Let an item fail that can go in no call."""
+        self._after.give_up(Ticket((index,), (item,)), error, lane=0)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether so few items are in back-off that new ones may be begun."""
+        return len(self._parked) < max(64, 8 * self.max_concurrency)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether a new item may be at hand."""
+        return self._feed.at_hand or self._batches.left_over
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is left to do for any lane; asked by one that has nothing to do."""
+        return (
+            self._feed.exhausted
+            and not self._batches.left_over
+            and not self._parked
+            and self._lanes.idle == len(self._lanes.tasks) - 1
+        )
+
+    # ── knobs: on the run's own loop ────────────────────────────────────────────────────────
+
+    def pause(self) -> None:
+        """Start no further call until `resume`."""
+        self.paused = True
+        self.reconsider()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.paused = False
+        self.look_up(everyone=True)
+
+    def resize(self, max_concurrency: int) -> None:
+        """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
+        self.max_concurrency = max_concurrency
+        if self._is_open and not self.stopping:
+            self._lanes.limit = max_concurrency
+            self._lanes.open(self._total)
+            self.look_up(everyone=True)
+
+    def stop(self, because: str | None, *, cancel: bool = False) -> None:
+        """Start nothing more; let what is in flight finish, or cancel it."""
+        if not self.stopping:
+            self.stopped_because = because
+        self.stopping = True
+        if self._is_open:
+            self.look_up(everyone=True)
+            if cancel:
+                self._lanes.cancel_soon()
+
+    def abort(self, error: BaseException) -> None:
+        """Stop at once, and raise this error from `run`."""
+        self.error = self.error or error
+        self.stop(f"{type(error).__name__}: {error}", cancel=True)
+
+    def look_up(self, *, everyone: bool = False) -> None:
+        """Have a lane, or every one, see what has changed."""
+        if not self._is_open:
+            return
+        self.reconsider()
+        if everyone:
+            self._lanes.wake_all()
+        else:
+            self._lanes.wake()
+
+    def reconsider(self) -> None:
+        """Decide whether lanes must leave their hot loop after the call that they are in."""
+        if not self._is_open:
+            return
+        self._lanes.heed(
+            self.stopping
+            or self.paused
+            or self._lanes.surplus
+            or self._parked.has_due
+            or not self._has_room
+            or not self.gate.is_open
+            or self._sink.is_full
+        )
+
+    def set_rate(self, rate: float | None) -> None:
+        """Bound the calls a second of this run alone; None removes the bound."""
+        self.gate.rate = rate
+        self.look_up(everyone=True)
+
+    @property
+    def limited_by(self) -> LimitedBy:
+        """What holds the run back most, by what its lanes are doing now."""
+        lanes = len(self._lanes.tasks) if self._is_open else 0
+        if 2 * self.at_gate >= max(1, lanes):
+            return "rate"
+        if lanes and 2 * self._lanes.idle >= lanes and not self.paused:
+            return "retries" if len(self._parked) else "input"
+        return "concurrency"
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are being made now."""
+        if not self._is_open:
+            return 0
+        return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate)
+
+    @property
+    def running_threads(self) -> int:
+        """How many threads are inside a call."""
+        return self._calls.running_threads if self._is_open else 0

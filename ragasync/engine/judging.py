@@ -1,0 +1,60 @@
+"""What follows from a failed attempt: try again, try in halves, give up, or stop the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ragasync.retries.causes import FATAL, may_split, splits_at_once
+from ragasync.retries.retry import AsyncRetry
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Make the same call once more after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Halve:
+    """Call each half of the batch by itself, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The error is the outcome of every item of the call."""
+
+    stops_the_job: bool = False
+
+
+HALVE: Final = Halve()
+GIVE_UP: Final = GiveUp()
+STOP: Final = GiveUp(stops_the_job=True)
+
+
+def judge(
+    error: Exception, policy: AsyncRetry, *, items: int, retries: int, elapsed: float
+) -> TryAgain | Halve | GiveUp:
+    """
+    Return what is to be done about a call that raised.
+
+    A batch is halved at once when the service refused its content (400, 413, 422), when a value
+    was wrong or their number was; when other errors outlast the retries; never when smaller
+    batches cannot help (a bug in the function, a bad key, a rate limit).
+
+    Args:
+        error: what the call raised.
+        policy: the processor's retry policy.
+        items: how many items the call had.
+        retries: how many retries this call and the calls it was split from have spent.
+        elapsed: seconds since the first attempt began.
+    """
+    decision = policy.decide(error, retries=retries, elapsed=elapsed)
+    if decision is FATAL:
+        return STOP
+    if items > 1 and splits_at_once(error):
+        return HALVE
+    if isinstance(decision, float):
+        return TryAgain(decision)
+    return HALVE if items > 1 and may_split(error) else GIVE_UP

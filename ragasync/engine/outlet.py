@@ -1,0 +1,104 @@
+"""Where a stream's outcomes wait for their reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.tracebacks import closing_lines
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Outlet(Generic[T, R]):
+    """
+    A bounded buffer of outcomes, in the order of their ends or in that of their items.
+
+    It counts as full when as many items as `bound` were drawn and not yet read, and again has
+    room when half of them are gone: so lanes are not woken for every outcome that is read.
+
+    Args:
+        ordered: whether outcomes come in the order of their items.
+        bound: how many items may be drawn and unread.
+
+    Attributes:
+        on_change: called with `everyone=True` when it has become full, or has room again.
+    """
+
+    def __init__(self, *, ordered: bool, bound: int) -> None:
+        self._ordered = ordered
+        self._bound = bound
+        self.on_change: Callable[..., None] = _ignore
+        self._items: dict[int, T] = {}
+        self._ready: deque[Outcome[T, R]] = deque()
+        self._early: dict[int, Outcome[T, R]] = {}
+        self._next = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._ended = False
+        self.is_full = False
+
+    def keep(self, index: int, item: T) -> None:
+        """Remember an item that was drawn."""
+        self._items[index] = item
+
+    def recorder(self) -> Callable[[int, R, float, float, int], None]:
+        """Return what records a plain success: index, value, started, seconds, lane."""
+
+        def record(index: int, value: R, began: float, took: float, lane: int) -> None:
+            outcome: Outcome[T, R] = Outcome(
+                index, self._items.get(index), "done", value, None, 1, began, took, lane=lane
+            )
+            self.settle(outcome)
+
+        return record
+
+    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Take an outcome in."""
+        if stack is not None and outcome.error is not None:
+            outcome = replace(outcome, traceback=stack + closing_lines(outcome.error))
+        del self._items[outcome.index]
+        if not self._ordered:
+            self._ready.append(outcome)
+        else:
+            self._early[outcome.index] = outcome
+            while self._next in self._early:
+                self._ready.append(self._early.pop(self._next))
+                self._next += 1
+        if len(self._items) + len(self._early) + len(self._ready) >= self._bound:
+            self.is_full = True
+            self.on_change(everyone=False)
+        self._wake_reader()
+
+    def end(self) -> None:
+        """Say that nothing more will come; what an ordered stream still held back is given out."""
+        self._ended = True
+        self._ready.extend(self._early.pop(index) for index in sorted(self._early))
+        self._wake_reader()
+
+    async def next(self) -> Outcome[T, R] | None:
+        """Return the next outcome, or None at the end."""
+        while not self._ready:
+            if self._ended:
+                return None
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        outcome = self._ready.popleft()
+        unread = len(self._items) + len(self._early) + len(self._ready)
+        if self.is_full and unread <= self._bound // 2:
+            self.is_full = False
+            self.on_change(everyone=True)
+        return outcome
+
+    def _wake_reader(self) -> None:
+        """Let the reader look, if it waits and there is something to see."""
+        if self._reader is not None and not self._reader.done() and (self._ready or self._ended):
+            self._reader.set_result(None)
+
+
+def _ignore(*, everyone: bool) -> None:
+    """Do nothing: nobody draws yet."""

@@ -1,0 +1,114 @@
+"""What a processor was told: checked once, and shared by all of its runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from ragasync.arguments import check_count
+from ragasync.limits.limiter import Limiter
+from ragasync.retries.retry import AsyncRetry
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[T, R]):
+    """The settings of an AsyncBatchProcessor; see there for their meaning."""
+
+    process_fn: Callable[..., Any]
+    is_async: bool
+    batch_size: int = 32
+    max_concurrency: int = 4
+    batched: bool = False
+    limiters: Sequence[Limiter] = ()
+    retry: AsyncRetry = field(default_factory=lambda: AsyncRetry(0))
+    timeout: float | None = None
+    executor: Executor | None = None
+    max_errors: float | None = None
+    cost: Callable[[T], float] | None = None
+    max_batch_cost: float | None = None
+    resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size, at_least=1)
+        check_count("max_concurrency", self.max_concurrency, at_least=1)
+        check_positive("timeout", self.timeout)
+        check_positive("max_batch_cost", self.max_batch_cost)
+        self._check_max_errors()
+        if self.max_batch_cost is not None and self.cost is None:
+            raise ValueError(
+                "max_batch_cost needs cost=, a function that says what one item weighs"
+            )
+        if self.cost is not None and not self.batched:
+            raise ValueError("cost= bounds batches: it needs batched=True")
+        if self.executor is not None:
+            self._check_executor()
+        if self.resources is not None and not callable(self.resources):
+            raise TypeError(
+                f"resources must be a function that makes an async context manager, "
+                f"got {self.resources!r}: pass the function, not what it returns"
+            )
+
+    @property
+    def in_hops(self) -> bool:
+        """Whether items travel to an executor, several in one hop."""
+        return self.executor is not None and not self.batched
+
+    @property
+    def items_a_call(self) -> int:
+        """The most items in one call, or in one hop to an executor."""
+        return self.batch_size if self.batched or self.in_hops else 1
+
+    def _check_executor(self) -> None:
+        """Refuse what cannot run on an executor."""
+        if not isinstance(self.executor, Executor):
+            raise TypeError(
+                f"executor must be a concurrent.futures.Executor, got {self.executor!r}"
+            )
+        if self.is_async:
+            raise TypeError(
+                f"an executor runs sync functions, but {self.process_fn!r} is async: leave out "
+                f"executor=, or pass a sync function"
+            )
+        if self.resources is not None:
+            raise ValueError("resources live on this loop and cannot travel to an executor")
+
+    def _check_max_errors(self) -> None:
+        """Accept None, a count, or a fraction between 0 and 1."""
+        limit = self.max_errors
+        if limit is None or (type(limit) is int and limit >= 0):
+            return
+        if type(limit) is float and 0.0 < limit < 1.0:
+            return
+        raise ValueError(
+            f"max_errors must be a count of 0 or more, or a fraction between 0 and 1 "
+            f"(0.05 for 5%), got {limit!r}"
+        )
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise unless this is None or a finite number above 0."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number above 0 or None, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, or None, got {value!r}")
+
+
+def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
+    """Return the limiters as a sequence, checked."""
+    limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
+    for limiter in limiters:
+        if not hasattr(limiter, "acquire"):
+            raise TypeError(
+                f"rate_limiter must be a RateLimiter or a sequence of them, got {limiter!r}: "
+                f"for 10 calls a second pass RateLimiter(10)"
+            )
+    return tuple(limiters)

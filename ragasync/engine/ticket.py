@@ -1,0 +1,51 @@
+"""What goes into one call, and what has become of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from ragasync.outcomes.outcome import Attempt
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Retries:
+    """How many retries were spent; one for a ticket and all the parts it is split into."""
+
+    spent: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Ticket(Generic[T]):
+    """
+    The items of one call (one, or a batch) on their way through attempts, waits and back-off.
+
+    All times are in seconds; `started` and `parked_at` are instants on the run's clock.
+    """
+
+    indices: Sequence[int]
+    items: Sequence[T]
+    batch: int = -1
+    attempts: int = 0
+    started: float = -1.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    backed_off: float = 0.0
+    parked_at: float = -1.0
+    retries: Retries = field(default_factory=Retries)
+    history: tuple[Attempt, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def halves(self) -> tuple[Ticket[T], Ticket[T]]:
+        """Return the two parts that this ticket splits into; they share its retries."""
+        middle = len(self.indices) // 2
+        return self.part(0, middle), self.part(middle, len(self.indices))
+
+    def part(self, start: int, stop: int) -> Ticket[T]:
+        """Return some of its items as a ticket with the same past and the same retries."""
+        return replace(self, indices=self.indices[start:stop], items=self.items[start:stop])

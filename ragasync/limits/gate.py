@@ -1,0 +1,233 @@
+"""The gate of a job: all the limits that one call has to pass, taken in one step."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from ragasync.limits.bucket import Bucket, smoothest_burst
+from ragasync.limits.here import time_here
+from ragasync.limits.limiter import Limiter, RateLimiter, check_pause, check_positive
+from ragasync.limits.line import Line, Places, Waiter
+from ragasync.limits.taking import give_back, join, leave, take_now, withdraw
+
+
+class _Caller:
+    """One who wants to pass: what it takes from the near limiters, and the future that tells it."""
+
+    __slots__ = ("calls", "places", "turn", "waiter")
+
+    def __init__(self, places: Places, calls: int) -> None:
+        self.places = places
+        self.calls = calls
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiter: Waiter | None = None  # once it stands in the lines of the limiters
+
+    @property
+    def grant(self) -> tuple[Places, float]:
+        """What was taken, and when."""
+        assert self.waiter is not None
+        assert self.waiter.granted is not None
+        return self.waiter.places, self.waiter.granted
+
+
+class Gate:
+    """
+    Let a job's calls through, in order, as its limits allow.
+
+    At the gate stand the limiters that the user gave (none, one or several; shared with other
+    jobs or not) and one of the job's own, which can be set while it runs. With one of them, the
+    callers stand in its own line, first come, first served among all jobs. With several they
+    stand in the gate's, and its head takes from all in one step when all would admit, else from
+    none. A limiter kept elsewhere is asked last, when the others have granted.
+
+    Use it on one loop; the limiters may be used on any.
+
+    Args:
+        limiters: The job's limiters. The same one twice counts once.
+    """
+
+    def __init__(self, limiters: Sequence[Limiter] = ()) -> None:
+        limiters = tuple(dict.fromkeys(limiters))
+        self._near = tuple(each for each in limiters if isinstance(each, RateLimiter))
+        self._far = tuple(each for each in limiters if not isinstance(each, RateLimiter))
+        self._own = Line(Bucket(math.inf, 1.0))  # at this rate it holds nobody, unless closed
+        self._limited = bool(limiters)
+        self._closed = False
+        self._queue: deque[_Caller] = deque()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing limits at all: there is no limiter, and the gate is not closed."""
+        if self._closed and self._own.bucket.opens <= time_here():
+            self._closed = False
+        return not (self._limited or self._closed)
+
+    @property
+    def rate(self) -> float | None:
+        """The rate a second of the job's own limiter; None removes it. Callers see it at once."""
+        rate = self._own.bucket.rate
+        return None if rate == math.inf else rate
+
+    @rate.setter
+    def rate(self, rate: float | None) -> None:
+        if rate is None:
+            self._own.change_rate(math.inf, 1.0)
+        else:
+            check_positive("rate", rate)
+            self._own.change_rate(rate, smoothest_burst(rate))
+        self._limited = bool(self._near or self._far or rate)
+        self._stand_anew()
+
+    def pause(self, seconds: float) -> None:
+        """
+        Pause every limiter of the job; without any, close the gate itself.
+
+        Args:
+            seconds: How long from now; the later of two pauses wins.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+        """
+        check_pause(seconds)
+        for limiter in (*self._near, *self._far):
+            limiter.pause(seconds)
+        if self._own_counts:
+            self._own.close(seconds)
+            self._closed = True
+
+    def try_admit(self, items: Sequence[object], calls: int = 1) -> bool:
+        """
+        Let a call through if every limiter admits it now and nobody stands in line.
+
+        Args:
+            items: The items of the call, for limiters that count their cost.
+            calls: What the call costs at the others.
+
+        Returns:
+            Whether it may go. A False has taken nothing; `admit` waits.
+
+        Raises:
+            ValueError: The items cost more than a limiter can ever grant.
+        """
+        if self._far or self._queue:
+            return False
+        (places, part), *more = self._portions(items, calls)
+        return not more and take_now(self._with_own(places, part)) is not None
+
+    async def admit(self, items: Sequence[object], calls: int = 1) -> None:
+        """
+        Wait until every limiter has let a call through, behind those who came before.
+
+        More calls than a limiter's burst are taken in portions. Cancelled, it gives back what it
+        has taken, as far as that still counts.
+
+        Args:
+            items: The items of the call, for limiters that count their cost.
+            calls: What the call costs at the others.
+
+        Raises:
+            ValueError: The items cost more than a limiter can ever grant.
+        """
+        taken: list[tuple[Places, float]] = []
+        try:
+            for places, part in self._portions(items, calls):
+                taken.append(await self._turn(places, part))
+            for limiter in self._far:
+                for cost in _costs(limiter, items, calls):
+                    await limiter.acquire(cost)
+        except (Exception, asyncio.CancelledError):
+            for grant in taken:
+                give_back(*grant)
+            raise
+
+    @property
+    def _own_counts(self) -> bool:
+        """Whether the job's own limiter is one of those to pass."""
+        return self.rate is not None or not (self._near or self._far)
+
+    @property
+    def _stands_as_one(self) -> bool:
+        """Whether there are several limits, so that only the gate's head stands in their lines."""
+        return len(self._near) + self._own_counts > 1
+
+    def _with_own(self, places: Places, calls: int) -> Places:
+        """Return what to take now, at the job's own limiter too."""
+        return [*places, (self._own, calls)] if self._own_counts else places
+
+    def _portions(self, items: Sequence[object], calls: int) -> list[tuple[Places, int]]:
+        """
+        Return what to take from the near limiters, and for how many calls, step by step.
+
+        The steps are as large as the smallest burst; what counts items is taken with the first.
+        """
+        plain = [limiter for limiter in self._near if limiter.cost is None]
+        places = [
+            limiter.place(cost)
+            for limiter in self._near
+            if limiter.cost is not None
+            for cost in _costs(limiter, items, calls)
+        ]
+        step = min([calls, *(_step(limiter) for limiter in plain)])
+        portions: list[tuple[Places, int]] = []
+        for start in range(0, calls, step):
+            part = min(step, calls - start)
+            portions.append(([*places, *(limiter.place(part) for limiter in plain)], part))
+            places = []
+        return portions
+
+    async def _turn(self, places: Places, calls: int) -> tuple[Places, float]:
+        """Wait until one portion is granted; return what was taken, and when."""
+        if not self._queue:
+            everywhere = self._with_own(places, calls)
+            granted = take_now(everywhere)
+            if granted is not None:
+                return everywhere, granted
+        caller = _Caller(places, calls)
+        self._queue.append(caller)
+        self._let_stand(caller)
+        try:
+            await caller.turn
+        except asyncio.CancelledError:
+            if caller.waiter is not None:
+                leave(caller.waiter)
+            self._leave_queue(caller)
+            raise
+        self._leave_queue(caller)
+        return caller.grant
+
+    def _let_stand(self, caller: _Caller) -> None:
+        """Have a caller stand in the lines of the limiters, if it is its turn to."""
+        if caller.waiter is None and (caller is self._queue[0] or not self._stands_as_one):
+            caller.waiter = Waiter(caller.turn, self._with_own(caller.places, caller.calls))
+            join(caller.waiter)
+
+    def _leave_queue(self, caller: _Caller) -> None:
+        """Make way for the next."""
+        self._queue.remove(caller)
+        if self._queue:
+            self._let_stand(self._queue[0])
+
+    def _stand_anew(self) -> None:
+        """Have everybody who waits stand in the lines that now count, in the old order."""
+        for caller in self._queue:
+            if caller.waiter is not None and withdraw(caller.waiter):
+                caller.waiter = None
+        for caller in self._queue:
+            self._let_stand(caller)
+
+
+def _costs(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]:
+    """Return what to take from a limiter, in portions; items without weight take nothing."""
+    if limiter.cost is not None:
+        weight = math.fsum(map(limiter.cost, items))
+        return [weight] if weight else []
+    step = min(calls, _step(limiter))
+    return [min(step, calls - start) for start in range(0, calls, step)]
+
+
+def _step(limiter: Limiter) -> int:
+    """Return how many calls a limiter can admit at once; one that admits none says so itself."""
+    return max(1, math.floor(limiter.highest_cost))

@@ -1,0 +1,249 @@
+"""Rate limiter: so many calls, or tokens, a second, from any loop and any thread."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Protocol
+
+from ragasync.limits.bucket import Bucket, StrictBucket, smoothest_burst
+from ragasync.limits.here import time_here
+from ragasync.limits.line import LOCK, Line
+from ragasync.limits.taking import take_in_turn
+
+_DEFAULT_RATE: Final = float("10.0")
+"""Told apart from a 10.0 of the caller's by identity, and still reads 10.0 in the signature."""
+
+
+class Limiter(Protocol):
+    """What a job asks of a rate limiter; `RateLimiter` offers more, one kept elsewhere need not."""
+
+    @property
+    def cost(self) -> Callable[..., float] | None:
+        """What one item costs; None where a call costs 1."""
+
+    @property
+    def highest_cost(self) -> float:
+        """The most that one `acquire` may ask for."""
+
+    async def acquire(self, cost: float = 1.0) -> None:
+        """Wait until `cost` is granted."""
+
+    def pause(self, seconds: float) -> None:
+        """Grant nothing for so long."""
+
+
+class RateLimiter:
+    """
+    Admit at most `burst + rate * T` calls in every window of T seconds.
+
+    A bucket that starts full and refills steadily. Callers stand in one line, strictly first
+    come, first served: a big request is not overtaken by small ones, and one that is cancelled
+    gives its place back. The limiter belongs to no loop: use the same one from several loops and
+    threads, at once or one after the other.
+
+        limiter = RateLimiter(10)                  # 10 a second
+        limiter = RateLimiter(rate=600, per=60.0)  # 600 a minute, which is 10 a second
+        async with limiter:
+            await call()
+
+    Args:
+        requests_per_second: The rate.
+        burst_size: How much may go at once after a rest. None is as smooth as the rate can be
+            kept (see `burst`); a larger cost then waits for a full bucket and leaves a debt.
+        rate: The rate in another unit of time, instead of `requests_per_second`.
+        per: That unit, in seconds.
+        cost: What an item costs (its tokens, say). A processor takes the sum over the items of a
+            call, again for each attempt; without it a call costs 1.
+
+    Raises:
+        ValueError: A rate, unit or burst is not positive and finite, or two rates are given.
+    """
+
+    def __init__(
+        self,
+        requests_per_second: float = _DEFAULT_RATE,
+        burst_size: float | None = None,
+        *,
+        rate: float | None = None,
+        per: float = 1.0,
+        cost: Callable[..., float] | None = None,
+    ) -> None:
+        check_positive("per", per)
+        if rate is None:
+            if per != 1.0:
+                raise ValueError(_two_forms(f"per={per!r} without rate"))
+            rate = check_positive("requests_per_second", requests_per_second)
+        elif requests_per_second is not _DEFAULT_RATE:
+            raise ValueError(_two_forms(f"both {requests_per_second!r} and rate={rate!r}"))
+        else:
+            rate = check_positive("rate", rate) / per
+        if burst_size is not None:
+            check_positive("burst_size", burst_size)
+        self._explicit_burst = burst_size
+        self._line = Line(Bucket(rate, self._burst_at(rate)))
+        self._highest_cost = sys.float_info.max if burst_size is None else burst_size
+        self._cost = cost
+
+    @classmethod
+    def at_most(
+        cls, limit: float, per: float, *, cost: Callable[..., float] | None = None
+    ) -> RateLimiter:
+        """
+        Return a limiter that never lets more than `limit` through in any window of `per` seconds.
+
+        For services that count so, and ban who is over by one. It admits smoothly at
+        `limit / per` and keeps a log of the last `per` seconds. Setting `rate` keeps `per` and
+        makes the limit `rate * per`; who then stands in line with more than that passes alone.
+
+        Args:
+            limit: The most, in calls or in what `cost` counts.
+            per: The length of the window in seconds, its end not included.
+            cost: What an item costs, as in `RateLimiter`.
+
+        Raises:
+            ValueError: `limit` or `per` is not positive and finite.
+        """
+        limiter = cls(rate=check_positive("limit", limit), per=per, cost=cost)
+        limiter._line = Line(StrictBucket(limit, per))
+        limiter._highest_cost = limit
+        return limiter
+
+    @property
+    def rate(self) -> float:
+        """The rate a second; set it while others wait, and they see it at once."""
+        return self._line.bucket.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        check_positive("rate", rate)
+        self._line.change_rate(rate, self._burst_at(rate))
+        if isinstance(self._line.bucket, StrictBucket):
+            self._highest_cost = self._line.bucket.limit
+
+    @property
+    def burst(self) -> float:
+        """
+        How much may go at once: `burst_size`, or as much as keeps the rate when timers are late.
+
+        The latter is `max(1 + 0.02 * rate, 0.04 * rate)`: 40 ms of the rate.
+        """
+        return self._line.bucket.burst
+
+    @property
+    def cost(self) -> Callable[..., float] | None:
+        """What an item costs; None where a call costs 1."""
+        return self._cost
+
+    @property
+    def highest_cost(self) -> float:
+        """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
+        return self._highest_cost
+
+    async def acquire(self, cost: float = 1.0) -> None:
+        """
+        Wait until `cost` is granted, behind everybody who came before.
+
+        Args:
+            cost: How much to take from the bucket.
+
+        Raises:
+            ValueError: `cost` is not positive and finite, or can never be granted.
+        """
+        line = self._line
+        if 0.0 < cost <= self._highest_cost:
+            # The short way: a free grant, on the usual clock, without a single call into the
+            # arithmetic. Whatever is out of the ordinary has set the leeway to -inf.
+            with LOCK:
+                if not line.waiters:
+                    bucket, now = line.bucket, monotonic()
+                    tat = (bucket.tat if bucket.tat > now else now) + cost * bucket.interval  # noqa: FURB136
+                    if tat - line.leeway <= now:
+                        bucket.tat = tat
+                        return
+        if not self.try_acquire(cost):
+            await take_in_turn(((self._line, cost),))
+
+    def try_acquire(self, cost: float = 1.0) -> bool:
+        """
+        Take `cost` if it is due and nobody stands in line; return whether it was.
+
+        Args:
+            cost: How much to take from the bucket.
+
+        Raises:
+            ValueError: `cost` is not positive and finite, or can never be granted.
+        """
+        line, cost = self.place(cost)
+        return line.try_take(cost)
+
+    def pause(self, seconds: float) -> None:
+        """
+        Hold everybody, newcomers too, for so long; the later of two pauses wins.
+
+        The bucket refills meanwhile, as in any other rest.
+
+        Args:
+            seconds: How long from now.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+        """
+        self._line.close(check_pause(seconds))
+
+    def place(self, cost: float) -> tuple[Line, float]:
+        """Return what to stand for here, for those who take from several limiters in one step."""
+        if not 0.0 < cost <= self._highest_cost:
+            raise self._refusal(cost)
+        return self._line, cost
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        bucket = self._line.bucket
+        state = f"rate={bucket.rate:g}, burst={bucket.burst:g}, waiting={len(self._line.waiters)}"
+        if isinstance(bucket, StrictBucket):
+            state = f"at most {bucket.limit:g} in {bucket.per:g} s, {state}"
+        pause = bucket.opens - time_here()
+        return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause > 0 else ''}>"
+
+    def _burst_at(self, rate: float) -> float:
+        """Return the bound in force at a rate."""
+        return smoothest_burst(rate) if self._explicit_burst is None else self._explicit_burst
+
+    def _refusal(self, cost: float) -> ValueError:
+        """Say why a cost can never be granted."""
+        if not (math.isfinite(cost) and cost > 0):
+            return ValueError(f"cost must be positive and finite, got {cost!r}")
+        return ValueError(
+            f"a cost of {cost!r} can never be granted: at most {self._highest_cost!r} may go at "
+            "once. Split the call, or give the limiter a larger burst_size (or limit)."
+        )
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return a number that is positive and finite, else raise a ValueError that names it."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return value
+
+
+def check_pause(seconds: float) -> float:
+    """Return a length of time that is finite and not negative, else raise a ValueError."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"seconds must be finite and not negative, got {seconds!r}")
+    return seconds
+
+
+def _two_forms(got: str) -> str:
+    """Say that a rate is given in one of two forms."""
+    return (
+        f"expected one rate, got {got}. Write RateLimiter(10) for 10 a second, or "
+        "RateLimiter(rate=600, per=60) for 600 a minute."
+    )

@@ -1,0 +1,224 @@
+"""
+Where callers stand until their limits let them pass: first come, first served.
+
+A line belongs to one bucket. A waiter stands in the line of every bucket that it has to pass, and
+takes from all of them in one step, when it is due at all. Nobody reserves and nobody polls: each
+loop with waiters in a line keeps one alarm there, set for the moment when the first of them is
+due, and whichever rings first serves everybody who is due, on every loop. So a loop that stalls
+or closes holds up nobody but its own.
+
+A waiter that is due here and not elsewhere is passed over and keeps its place, so that a slow
+bucket does not slow down the line of a fast one. But where the other is due within the time that
+its grant takes here, this line waits for it: two busy lines would never be due for it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from ragasync.limits.bucket import Bucket
+from ragasync.limits.here import clock_here, loop_here, time_here
+
+LOCK = threading.Lock()
+"""
+Guards every line, and is held for arithmetic only, never across an await.
+
+It is one for all because whoever takes from several buckets in one step, or serves one line, has
+to look at the others; locks of their own would have to be taken in an order of their own.
+"""
+
+_SHORTEST_ALARM = 1e-9  # a shorter one might not move the clock, and would ring for ever
+
+
+class Waiter:
+    """One who stands in line: what it takes from which, and the future that tells it."""
+
+    __slots__ = ("future", "granted", "loop", "passed", "places")
+
+    def __init__(self, future: asyncio.Future[None], places: Places) -> None:
+        self.future = future
+        self.loop = future.get_loop()
+        self.places = places
+        self.passed: set[Line] = set()  # the lines in which it is passed over
+        self.granted: float | None = None  # when
+
+    def unlink(self) -> None:
+        """Be in no line any more."""
+        for line, _ in self.places:
+            if self in line.waiters:
+                line.waiters.remove(self)
+
+    def is_gone(self) -> bool:
+        """Say whether nobody waits here any more: cancelled, or its loop has closed."""
+        return self.future.done() or self.loop.is_closed()
+
+    def tell(self) -> bool:
+        """Wake whoever waits, on its own loop; False if that has closed."""
+        if self.loop is loop_here():
+            self.future.set_result(None)
+            return True
+        try:
+            self.loop.call_soon_threadsafe(_wake, self.future)
+        except RuntimeError:
+            return False
+        return True
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    """Set the future of a waiter that another thread granted, unless it was cancelled since."""
+    if not future.done():
+        future.set_result(None)
+
+
+class Line:
+    """The waiters at one bucket, in order of arrival."""
+
+    __slots__ = ("alarms", "bucket", "leeway", "waiters")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.leeway = -math.inf  # what the short way of RateLimiter.acquire goes by
+        self.waiters: deque[Waiter] = deque()
+        self.alarms: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+
+    def try_take(self, cost: float) -> bool:
+        """Take if it is due and nobody stands in line; say whether it was."""
+        with LOCK:
+            if self.waiters:
+                return False
+            clock = clock_here()
+            now = clock()
+            if not self.bucket.try_take(cost, now):
+                return False
+            self.leeway = self.bucket.leeway(now) if clock is time.monotonic else -math.inf
+            return True
+
+    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve whoever is due and set the alarm of this loop, the running one. LOCK is held."""
+        wait, shifted = self._serve(time_here())
+        if wait is not None and any(waiter.loop is loop for waiter in self.waiters):
+            self._set_alarm(loop, wait)
+        elif loop in self.alarms:
+            self.alarms.pop(loop).cancel()
+        for waiter, blocker in shifted:
+            blocker.rouse(waiter.loop)
+
+    def rouse(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a loop attend to this line at once: somebody may be due sooner. LOCK is held."""
+        if loop is loop_here():
+            self.attend(loop)
+        else:
+            with contextlib.suppress(RuntimeError):  # closed: the others go on without it
+                loop.call_soon_threadsafe(self._called, loop)
+
+    def change_rate(self, rate: float, burst: float) -> None:
+        """Go on at another rate; those in line see it at once."""
+        with LOCK:
+            self.leeway = -math.inf
+            self.bucket.change(rate, burst, time_here())
+            self.rouse_all()
+
+    def close(self, seconds: float) -> None:
+        """Grant nothing for so long; alarms that ring meanwhile are only early."""
+        with LOCK:
+            self.leeway = -math.inf
+            self.bucket.close(time_here() + seconds)
+
+    def rouse_all(self) -> None:
+        """Have every loop with waiters attend to this line. LOCK is held."""
+        for loop in list(self.alarms):
+            self.rouse(loop)
+
+    def _serve(self, now: float) -> tuple[float | None, list[tuple[Waiter, Line]]]:
+        """
+        Grant whoever is due, in order.
+
+        Returns the seconds until the first of those left is due (None when this line holds up
+        nobody), and the waiters newly passed over, with the line that holds them up most.
+        """
+        self.bucket.synchronise(now)
+        passed = 0
+        shifted: list[tuple[Waiter, Line]] = []
+        while passed < len(self.waiters):
+            waiter = self.waiters[passed]
+            if waiter.is_gone():
+                waiter.unlink()
+                continue
+            wait, blocker = self._wait(waiter, now)
+            if blocker is not None:
+                if self not in waiter.passed:
+                    waiter.passed.add(self)
+                    shifted.append((waiter, blocker))
+                passed += 1
+                continue
+            waiter.passed.discard(self)
+            if wait > 0.0:
+                return wait, shifted
+            waiter.unlink()
+            waiter.granted = now
+            if waiter.tell():
+                take(waiter.places, now)
+        return None, shifted
+
+    def _wait(self, waiter: Waiter, now: float) -> tuple[float, Line | None]:
+        """Return the seconds until a waiter is due, and which line to pass it over for, if any."""
+        here = patience = outside = 0.0
+        blocker: Line | None = None
+        for line, cost in waiter.places:
+            if line is self:
+                here = self.bucket.delay(cost, now)
+                patience = cost * self.bucket.interval
+                continue
+            wait = math.inf if line._is_ahead_of(waiter) else line.bucket.delay(cost, now)
+            if wait > outside:
+                outside, blocker = wait, line
+        return max(here, outside), blocker if outside > here + patience else None
+
+    def _is_ahead_of(self, waiter: Waiter) -> bool:
+        """Say whether somebody before this waiter is held up by this very line."""
+        for other in self.waiters:
+            if other is waiter:
+                break
+            if self not in other.passed:
+                return True
+        return False
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop, wait: float) -> None:
+        """See to it that the loop attends in `wait` seconds; sooner does no harm."""
+        when = loop.time() + max(wait, _SHORTEST_ALARM)
+        alarm = self.alarms.get(loop)
+        if alarm is not None:
+            if alarm.when() <= when:
+                return
+            alarm.cancel()
+        for stale in [other for other in self.alarms if other.is_closed()]:
+            del self.alarms[stale]
+        self.alarms[loop] = loop.call_at(when, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Attend because the alarm went off; timers may be early, so nobody need be due."""
+        with LOCK:
+            del self.alarms[loop]
+            self.attend(loop)
+
+    def _called(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Attend because another thread asked for it."""
+        with LOCK:
+            self.attend(loop)
+
+
+def take(places: Places, now: float) -> None:
+    """Take from every bucket, due or not. LOCK is held."""
+    for line, cost in places:
+        line.bucket.take(cost, now)
+
+
+Places: TypeAlias = Sequence[tuple[Line, float]]
+"""What to take from which line; no line twice."""

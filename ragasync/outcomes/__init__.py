@@ -1,0 +1,1 @@
+"""What became of each item, and of them all."""

@@ -1,0 +1,256 @@
+"""What a job gives back: every item's outcome, the failures among them, and the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+from ragasync.outcomes.columns import Columns, columns_of
+from ragasync.outcomes.facts import NO_FACTS, RunFacts
+from ragasync.outcomes.merging import merged_columns
+from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
+from ragasync.outcomes.rerun import rows_to_rerun
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["BatchResult", "Reprocessor", "RunFacts"]
+
+R = TypeVar("R")
+
+
+class Reprocessor(Protocol):
+    """What `retry_failed` needs of a processor."""
+
+    async def process(self, items: Any, /) -> BatchResult[Any]:
+        """Run the items and return their outcomes."""
+
+
+@dataclass(repr=False, eq=False)
+class BatchResult(Generic[R]):
+    """
+    The outcome of every item of a job, in input order.
+
+    A result is whole even when the job is not: an item is done, failed, cancelled (it was in
+    flight when the job was cancelled) or pending (it was not reached), and the four counts always
+    add up to `total`. `result[i]` and iteration give an `Outcome` an item; `results` and `errors`
+    have an entry for every item, None where there is none.
+
+    Args:
+        results: one value for each item, None where there is none.
+        errors: one exception for each item, None where there is none.
+        success_count: the number of items that succeeded.
+        error_count: the number of items that failed.
+        seconds: how long the job took from its start to its end.
+        stopped_because: why the job ended before its items did, or None.
+
+    Raises:
+        ValueError: the counts do not fit the entries.
+
+    Example:
+        >>> result = BatchResult([1, None], [None, KeyError("a")], 1, 1)
+        >>> result
+        <BatchResult 1 of 2 done, 1 failed in 0.00 s>
+        >>> result[1].error
+        KeyError('a')
+    """
+
+    results: Sequence[R | None]
+    errors: Sequence[BaseException | None]
+    success_count: int
+    error_count: int
+    seconds: float = field(default=0.0, kw_only=True)
+    stopped_because: str | None = field(default=None, kw_only=True)
+    columns: Columns[Any, R] = field(default_factory=lambda: Columns(()), kw_only=True)
+    facts: RunFacts = field(default=NO_FACTS, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if len(self.results) != len(self.errors):
+            raise ValueError(
+                f"results and errors must have an entry for every item each, got "
+                f"{len(self.results)} results and {len(self.errors)} errors"
+            )
+        if len(self.columns) != len(self.results):
+            self.columns = columns_of(self.results, self.errors, self.success_count)
+        status = self.columns.status
+        found = (status.count(DONE), status.count(FAILED))
+        if found != (self.success_count, self.error_count):
+            raise ValueError(
+                f"the counts must fit the entries: got success_count={self.success_count!r} and "
+                f"error_count={self.error_count!r} for {found[0]} values and {found[1]} errors"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        columns: Columns[Any, R],
+        *,
+        seconds: float = 0.0,
+        stopped_because: str | None = None,
+        facts: RunFacts = NO_FACTS,
+    ) -> BatchResult[R]:
+        """Return the result that these columns hold, without copying them."""
+        return cls(
+            columns.results,
+            SparseSequence(columns.errors, len(columns)),
+            columns.status.count(DONE),
+            columns.status.count(FAILED),
+            seconds=seconds,
+            stopped_because=stopped_because,
+            columns=columns,
+            facts=facts,
+        )
+
+    @property
+    def total(self) -> int:
+        """The number of items."""
+        return len(self.columns)
+
+    @property
+    def cancelled_count(self) -> int:
+        """The number of items that were in flight when the job was cancelled."""
+        return self.columns.status.count(CANCELLED)
+
+    @property
+    def pending_count(self) -> int:
+        """The number of items that were not reached, or had no final outcome yet."""
+        return self.columns.status.count(PENDING)
+
+    @property
+    def all_succeeded(self) -> bool:
+        """Whether every item is done."""
+        return self.success_count == self.total
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The original indices of all items that are not done: failed, cancelled or pending."""
+        rows = self.columns.rows_with(PENDING, FAILED, CANCELLED)
+        return list(map(self.columns.index_of, rows))
+
+    def get_successful(self) -> list[R]:
+        """Return the values of the items that succeeded, in order; None where a call gave None."""
+        results: list[Any] = self.columns.results
+        return list(compress(results, self.columns.mask(DONE)))
+
+    def get_failed(self) -> list[Outcome[Any, R]]:
+        """Return the outcomes of the items that failed, in order."""
+        return [self.columns.outcome(row) for row in self.columns.rows_with(FAILED)]
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome[Any, R]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Outcome[Any, R]]: ...
+    def __getitem__(self, index: int | slice) -> Outcome[Any, R] | list[Outcome[Any, R]]:
+        try:
+            rows = range(self.total)[index]
+        except IndexError:
+            raise IndexError(f"item {index!r} of a result of {self.total} items") from None
+        if isinstance(rows, range):
+            return list(map(self.columns.outcome, rows))
+        return self.columns.outcome(rows)
+
+    def __iter__(self) -> Iterator[Outcome[Any, R]]:
+        return map(self.columns.outcome, range(self.total))
+
+    def raise_for_errors(self) -> None:
+        """
+        Raise what failed, if anything did.
+
+        Raises:
+            ExceptionGroup: the errors of all failed items, in order.
+        """
+        errors = [self.columns.errors[row] for row in self.columns.rows_with(FAILED)]
+        if errors:
+            group = BaseExceptionGroup(f"{len(errors)} of {self.total} items failed", errors)
+            raise group
+
+    async def retry_failed(
+        self, processor: Reprocessor, *, only: Iterable[int] | None = None
+    ) -> BatchResult[R]:
+        """
+        Run the items that failed once more and return the whole, merged.
+
+        Args:
+            processor: an AsyncBatchProcessor, the same one or a mended one.
+            only: run just these indices instead, whatever became of them: `frame.index` of a
+                filtered frame, or `result.unfinished` for all that a stopped job left undone.
+
+        Returns:
+            A new result of the same length; items that ran have their outcome from the later run.
+
+        Raises:
+            IndexError: an index in `only` that this result does not have.
+            TypeError: `only` is a mask or something else that is not indices, or the processor
+                has no `process`.
+            ValueError: the items are not known, because this result was made without them.
+        """
+        if not hasattr(processor, "process"):
+            raise TypeError(
+                f"retry_failed needs a processor with a `process` method, such as "
+                f"AsyncBatchProcessor(fn), got {processor!r}"
+            )
+        rows = rows_to_rerun(self.columns, only)
+        items = [self.columns.items[row] for row in rows]
+        later = await processor.process(items)
+        indices = [self.columns.index_of(row) for row in rows]
+        # The run's own result keeps its own indices: only this view of it is placed anew.
+        placed = replace(later, columns=replace(later.columns, items=items, origin=indices))
+        return self.merge(placed)
+
+    def merge(self, other: BatchResult[R]) -> BatchResult[R]:
+        """
+        Return both results as one, by the items' original indices.
+
+        Where both know an item, the later run's outcome counts, unless it says less: pending
+        gives way to everything, cancelled to done and failed. Neither result is changed.
+
+        Args:
+            other: the later run, of all of the items or of some.
+        """
+        columns = merged_columns(self.columns, other.columns)
+        whole = not any(columns.mask(PENDING, CANCELLED))
+        return BatchResult.of(
+            columns,
+            seconds=self.seconds + other.seconds,
+            stopped_because=None if whole else other.stopped_because or self.stopped_because,
+            facts=self.facts.merged_with(other.facts),
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return one row an item; see `ragasync.to_dataframe`."""
+        from ragasync.reports.frames import to_dataframe
+
+        return to_dataframe(self)
+
+    def errors_dataframe(self) -> pd.DataFrame:
+        """Return one row for each item that failed; see `ragasync.errors_dataframe`."""
+        from ragasync.reports.frames import errors_dataframe
+
+        return errors_dataframe(self)
+
+    def summary(self) -> str:
+        """Return the counts, the time and the commonest errors as a few lines of text."""
+        from ragasync.reports.words import summary
+
+        return summary(self)
+
+    def explain(self) -> str:
+        """Return in plain words where the time went, and which knob would help."""
+        from ragasync.reports.words import explain
+
+        return explain(self)
+
+    def __repr__(self) -> str:
+        from ragasync.reports.words import headline
+
+        return f"<BatchResult {headline(self)}>"
+
+    def _repr_html_(self) -> str:
+        from ragasync.reports.html import result_html
+
+        return result_html(self)

@@ -1,0 +1,84 @@
+"""Tracebacks kept as text: one text for each kind of error and place, however often it happens."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+KEPT_OF_EACH_KIND = 20
+"""How many errors of each type keep their live `__traceback__`, for a debugger."""
+
+_OURS = str(Path(__file__).parents[1])
+
+
+class TracebackArchive:
+    """
+    Turns tracebacks into shared texts, so that 100,000 errors hold no frames.
+
+    A live traceback keeps every local variable of every frame alive. The first
+    KEPT_OF_EACH_KIND errors of each type keep theirs; the others lose it, along their causes and
+    contexts too, and all keep the text.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[object, str] = {}
+        self._seen: Counter[type[BaseException]] = Counter()
+
+    def keep(self, error: BaseException) -> str:
+        """Return the stack of an error as text, and drop the live one if there are enough."""
+        places = tuple(_places(error))
+        text = self._texts.get(places)
+        if text is None:
+            text = self._texts[places] = _stack_text(error)
+        self._seen[type(error)] += 1
+        if self._seen[type(error)] > KEPT_OF_EACH_KIND:
+            for link in _chain(error):
+                link.__traceback__ = None
+        return text
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error with its causes, contexts and group members, each once."""
+    waiting, seen = [error], {id(error)}
+    while waiting:
+        link = waiting.pop()
+        yield link
+        members = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
+        for other in (link.__cause__, link.__context__, *members):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def _places(error: BaseException) -> Iterator[object]:
+    """Yield the types and code lines that tell one kind of failure from another."""
+    for link in _chain(error):
+        yield type(link)
+        frame = link.__traceback__
+        while frame is not None:
+            yield frame.tb_frame.f_code, frame.tb_lineno
+            frame = frame.tb_next
+
+
+def _beyond_ours(frames: TracebackType | None) -> TracebackType | None:
+    """Skip the leading frames that are this package's own: the user's code begins below."""
+    entry = frames
+    while entry is not None and entry.tb_frame.f_code.co_filename.startswith(_OURS):
+        entry = entry.tb_next
+    return entry or frames
+
+
+def _stack_text(error: BaseException) -> str:
+    """Return the stack without the closing line, which has the message of each error itself."""
+    lines = traceback.TracebackException(
+        type(error), error, _beyond_ours(error.__traceback__)
+    ).format(chain=True)
+    return "".join(lines).removesuffix(closing_lines(error))
+
+
+def closing_lines(error: BaseException) -> str:
+    """Return how a traceback ends: the type, the message and the notes."""
+    return "".join(traceback.format_exception_only(error))

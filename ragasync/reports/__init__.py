@@ -1,0 +1,1 @@
+"""Results as tables, as words and as HTML."""

@@ -1,0 +1,87 @@
+"""Where the time of a run's lanes went: arithmetic only."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from itertools import compress
+from typing import Any
+
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """
+    What the lanes of a run did with their time, in seconds added up over all lanes.
+
+    A run of n lanes has n seconds of lane time in each second. The parts `work` (in calls),
+    `limiter` (waiting for the rate limit), `source` (waiting for the next item) and `idle` (the
+    rest) add up to `lane_seconds`. `tail` is the part of `idle` after the last item had begun,
+    when lanes run dry. `backed_off` is no part of it, because an item between two attempts holds
+    no lane.
+    """
+
+    lane_seconds: float
+    work: float
+    limiter: float
+    source: float
+    idle: float
+    tail: float
+    backed_off: float
+
+
+def account_of(result: Finished) -> Account:
+    """Return where the lane time of a run went, as far as its columns and facts tell."""
+    columns, facts = result.columns, result.facts
+    work = _lane_time(columns, columns.seconds) if facts.worked is None else facts.worked
+    limiter = facts.limiter_waited
+    if limiter is None:
+        limiter = _lane_time(columns, columns.waited)
+    spent = work + limiter + facts.input_waited
+    lane_seconds = max(facts.max_concurrency * result.seconds, spent)
+    idle = lane_seconds - spent
+    return Account(
+        lane_seconds=lane_seconds,
+        work=work,
+        limiter=limiter,
+        source=facts.input_waited,
+        idle=idle,
+        tail=min(idle, _tail(result)),
+        backed_off=0.0 if columns.backed_off is None else sum(columns.backed_off),
+    )
+
+
+def ends_of(columns: Columns[Any, Any]) -> list[float]:
+    """Return when each item that was started came to its end, in seconds since the job began."""
+    rows = list(columns.rows_with(DONE, FAILED, CANCELLED))
+    if columns.backed_off is None:
+        return [columns.started[row] + columns.seconds[row] for row in rows]
+    return [columns.started[row] + columns.seconds[row] + columns.backed_off[row] for row in rows]
+
+
+def _lane_time(columns: Columns[Any, Any], times: array[float] | None) -> float:
+    """Add up times of items; those that went in one batch took the lane's time together."""
+    if times is None:
+        return 0.0
+    if columns.batch is None:
+        return float(sum(times))
+    sizes = Counter(columns.batch)
+    return sum(
+        seconds if batch < 0 else seconds / sizes[batch]
+        for seconds, batch in zip(times, columns.batch, strict=True)
+    )
+
+
+def _tail(result: Finished) -> float:
+    """Return the lane time that was idle after the last item had begun."""
+    columns = result.columns
+    ends = ends_of(columns)
+    if not ends:
+        return 0.0
+    last_start = max(compress(columns.started, columns.mask(DONE, FAILED, CANCELLED)))
+    busy = sum(end - last_start for end in ends if end > last_start)
+    return max(0.0, result.facts.max_concurrency * (result.seconds - last_start) - busy)

@@ -1,0 +1,138 @@
+"""Results as pandas tables: a row an item, a row a failure, a row a kind of failure."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.outcome import FAILED
+from ragasync.reports.kinds import kinds_of, message_of, type_name
+from ragasync.reports.reading import Reading, object_column, string_array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_dataframe(result: Finished) -> pd.DataFrame:
+    """
+    Return one row for each item, with everything that is known of it.
+
+    The frame's index (`item_index`) holds the items' original indices, as the column `index`
+    does: a part of the frame leads back to its items with
+    `result.retry_failed(processor, only=frame.index)`. The frame is a copy.
+
+    Args:
+        result: a BatchResult.
+
+    Returns:
+        | column | dtype | |
+        |---|---|---|
+        | index | int64 | place in the input |
+        | item, value | object | None where there is none |
+        | status | category | pending, done, failed, cancelled: always all four |
+        | error_type | category | class name without module; missing where nothing failed |
+        | error_message, traceback | string | whole; missing where nothing failed |
+        | attempts | Int32 | with the first; 0 for an item that was not started |
+        | started, seconds, waited, backed_off | float64 | seconds; NaN if not started |
+        | batch, lane | Int32 | missing where there is none |
+        | stage | category | missing where there is none |
+    """
+    return _frame(result.columns, range(len(result.columns)))
+
+
+def errors_dataframe(result: Finished) -> pd.DataFrame:
+    """
+    Return one row for each item that failed, with the columns of `to_dataframe`.
+
+    Args:
+        result: a BatchResult.
+
+    Returns:
+        The rows in input order; dtypes as in `to_dataframe`.
+    """
+    return _frame(result.columns, list(result.columns.rows_with(FAILED)))
+
+
+def error_summary(result: Finished) -> pd.DataFrame:
+    """
+    Return one row for each kind of failure, the commonest first.
+
+    Errors are of one kind if their types are the same and their messages differ in numbers and
+    quoted values only.
+
+    Args:
+        result: a BatchResult.
+
+    Returns:
+        | column | dtype | |
+        |---|---|---|
+        | error_type | string | class name without module |
+        | message | string | whole; where they differ with # for numbers and … for quoted values |
+        | count | int64 | items that failed so |
+        | share | float64 | of all items that failed |
+        | first_index, first_item | int64, object | the first such item |
+        | seconds | float64 | in the calls of these items, all attempts |
+        | share_of_time | float64 | of the seconds in the calls of all items |
+    """
+    import pandas as pd
+
+    columns = result.columns
+    kinds = kinds_of(columns)
+    failed, spent = sum(kind.count for kind in kinds), sum(columns.seconds)
+    first_items = [columns.item_at(kind.first_row) for kind in kinds]
+    return pd.DataFrame(
+        {
+            "error_type": string_array([kind.error_type for kind in kinds]),
+            "message": string_array([kind.message for kind in kinds]),
+            "count": pd.array([kind.count for kind in kinds], dtype="int64"),
+            "share": pd.array([kind.count / failed for kind in kinds], dtype="float64"),
+            "first_index": pd.array(
+                [columns.index_of(kind.first_row) for kind in kinds], dtype="int64"
+            ),
+            "first_item": object_column(first_items),
+            "seconds": pd.array([kind.seconds for kind in kinds], dtype="float64"),
+            "share_of_time": pd.array(
+                [kind.seconds / spent if spent else 0.0 for kind in kinds], dtype="float64"
+            ),
+        }
+    )
+
+
+def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
+    """Return these rows as a frame."""
+    import pandas as pd
+
+    taken = Reading(columns, rows)
+    errors = taken.sparse(columns.errors)
+    tracebacks = {place: text for place in errors if (text := _traceback(columns, rows[place]))}
+    return pd.DataFrame(
+        {
+            "index": taken.index.to_numpy(),
+            "item": taken.items(),
+            "status": taken.status(),
+            "value": taken.objects(columns.results),
+            "error_type": taken.categories({at: type_name(e) for at, e in errors.items()}),
+            "error_message": taken.strings({at: message_of(e) for at, e in errors.items()}),
+            "attempts": taken.integers(taken.attempts),
+            "started": taken.seconds(columns.started),
+            "seconds": taken.seconds(columns.seconds),
+            "waited": taken.seconds(columns.waited),
+            "backed_off": taken.seconds(columns.backed_off),
+            "batch": taken.batch(),
+            "stage": taken.categories(taken.sparse(columns.stages)),
+            "lane": taken.lane(),
+            "traceback": taken.strings(tracebacks),
+        },
+        index=taken.index,
+    )
+
+
+def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
+    """Return an error's traceback as text: the one that was kept, or what it still carries."""
+    text, error = columns.traceback_of(row), columns.errors[row]
+    if text is None and error.__traceback__ is not None:
+        return "".join(traceback.format_exception(error))
+    return text

@@ -1,0 +1,1 @@
+"""Again or not: retry policies, and what an error says about another attempt."""
