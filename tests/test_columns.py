@@ -136,8 +136,9 @@ ENTRIES: SparseSequence[str] = SparseSequence({1: "b", 3: "d"}, 5)
 
 def test_a_sparse_sequence_equals_the_list_it_stands_for():
     """It reads like a list with None almost everywhere, from either side."""
-    listed = [None, "b", None, "d", None]
-    assert (ENTRIES == listed, listed == ENTRIES) == (True, True)
+    entries, listed = ENTRIES, [None, "b", None, "d", None]
+    assert entries == listed
+    assert listed == entries
     assert ENTRIES != [None, "b", None, "d"]
     assert ENTRIES != "abcde"
     assert list(ENTRIES) == [None, "b", None, "d", None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ragasync.outcomes.columns import Columns
@@ -31,16 +31,17 @@ def object_column(values: Sequence[object], index: pd.Index[Any] | None = None) 
     return pd.Series(objects, index=index, dtype=object)
 
 
-def string_array(values: Sequence[object]) -> pd.api.extensions.ExtensionArray:
+def string_array(values: Sequence[object] | Array) -> pd.api.extensions.ExtensionArray:
     """
     Return an array of strings, or of pandas.NA where there is none.
 
     Stored by Python, not by Arrow, which refuses the lone surrogates that stand in messages about
     files with names that are not valid text.
     """
+    import numpy as np
     import pandas as pd
 
-    return pd.array(list(values), dtype=pd.StringDtype("python"))
+    return pd.array(np.asarray(values, dtype=object), dtype="string[python]")
 
 
 class Reading:
@@ -70,7 +71,8 @@ class Reading:
         """Return the status, all four categories in their order."""
         import pandas as pd
 
-        return pd.Categorical.from_codes(self._status, categories=list(STATUSES))
+        names = pd.Index(STATUSES, dtype=object)
+        return pd.Categorical.from_codes(self._status, categories=names)
 
     def items(self) -> pd.Series[Any]:
         """Return the items, None where one is not known."""
@@ -130,7 +132,7 @@ class Reading:
         column = np.full(len(self._rows), pd.NA, dtype=object)
         for place, text in texts.items():
             column[place] = text
-        return pd.array(column, dtype=pd.StringDtype("python"))
+        return string_array(column)
 
     def categories(self, names: Mapping[int, str]) -> pd.Categorical:
         """Return a column of a few names, missing at all other places."""
@@ -145,8 +147,9 @@ class Reading:
         # Of object dtype even without any: an empty list alone would be a category of nothing.
         return pd.Categorical.from_codes(codes, categories=pd.Index(kinds, dtype=object))
 
-    def _copy(self, column: Iterable[object], dtype: str) -> Array:
+    def _copy(self, column: bytearray | array[Any], dtype: str) -> Array:
         """Copy a column: the frame must hold no buffer that a running job would still grow."""
         import numpy as np
 
-        return np.frombuffer(column, dtype=dtype)[self._taken].copy()  # type: ignore[call-overload]
+        whole: Array = np.frombuffer(column, dtype=dtype)
+        return whole[self._taken].copy()
