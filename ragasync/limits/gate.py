@@ -55,6 +55,9 @@ class Gate:
         self._far = tuple(each for each in limiters if not isinstance(each, RateLimiter))
         self._own = Line(Bucket(math.inf, 1.0))  # at this rate it holds nobody, unless closed
         self._limited = bool(limiters)
+        self._own_counts = not limiters  # without others, it is the one that closes the gate
+        plain = [limiter for limiter in self._near if limiter.cost is None]
+        self._lone = plain[0] if len(plain) == len(limiters) == 1 else None
         self._closed = False
         self._queue: deque[_Caller] = deque()
 
@@ -78,7 +81,9 @@ class Gate:
         else:
             check_positive("rate", rate)
             self._own.change_rate(rate, smoothest_burst(rate))
-        self._limited = bool(self._near or self._far or rate)
+        limiters = bool(self._near or self._far)
+        self._limited = limiters or rate is not None
+        self._own_counts = not limiters or rate is not None
         self._stand_anew()
 
     def pause(self, seconds: float) -> None:
@@ -114,6 +119,8 @@ class Gate:
         """
         if self._far or self._queue:
             return False
+        if self._lone is not None and not self._own_counts:
+            return calls <= self._lone.highest_cost and self._lone.try_acquire(calls)
         (places, part), *more = self._portions(items, calls)
         return not more and take_now(self._with_own(places, part)) is not None
 
@@ -131,6 +138,8 @@ class Gate:
         Raises:
             ValueError: The items cost more than a limiter can ever grant.
         """
+        if self._lone is not None and self.try_admit(items, calls):
+            return
         taken: list[tuple[Places, float]] = []
         try:
             for places, part in self._portions(items, calls):
@@ -142,11 +151,6 @@ class Gate:
             for grant in taken:
                 give_back(*grant)
             raise
-
-    @property
-    def _own_counts(self) -> bool:
-        """Whether the job's own limiter is one of those to pass."""
-        return self.rate is not None or not (self._near or self._far)
 
     @property
     def _stands_as_one(self) -> bool:
