@@ -20,6 +20,9 @@ class BackoffLine(Generic[T]):
     Args:
         clock: the run's clock.
         on_due: called, on the loop, when a ticket has become due.
+
+    Attributes:
+        items: how many items the waiting tickets have in all.
     """
 
     def __init__(self, clock: Clock, on_due: Callable[[], None]) -> None:
@@ -28,6 +31,7 @@ class BackoffLine(Generic[T]):
         self._on_due = on_due
         self._heap: list[tuple[float, int, Ticket[T]]] = []
         self._arrivals = 0
+        self.items = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = float("inf")
 
@@ -42,6 +46,7 @@ class BackoffLine(Generic[T]):
     def park(self, ticket: Ticket[T], delay: float) -> None:
         """Let a ticket wait so many seconds."""
         ticket.parked_at = self._clock()
+        self.items += len(ticket)
         self._arrivals += 1
         heapq.heappush(self._heap, (ticket.parked_at + delay, self._arrivals, ticket))
         self._set_timer()
@@ -51,6 +56,7 @@ class BackoffLine(Generic[T]):
         if not self.has_due:
             return None
         ticket = heapq.heappop(self._heap)[2]
+        self.items -= len(ticket)
         ticket.backed_off += self._clock() - ticket.parked_at
         if self._heap:
             self._set_timer()

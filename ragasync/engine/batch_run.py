@@ -144,10 +144,14 @@ class BatchRun(Generic[T, R]):
 
     def _result_of(self, columns: Columns[T, R]) -> BatchResult[R]:
         """Return the result that these columns are."""
+        run = self.run
+        shared = run.plan.items_a_call > 1  # items of one call would count its time many times
         facts = RunFacts(
-            max_concurrency=self.run.max_concurrency,
-            input_waited=self.run.input_waited,
-            limited=bool(self.run.plan.limiters),
+            max_concurrency=run.max_concurrency,
+            input_waited=run.input_waited,
+            limited=bool(run.plan.limiters),
+            worked=run.worked if shared else None,
+            limiter_waited=run.limiter_waited if shared else None,
         )
         return BatchResult.of(
             columns,

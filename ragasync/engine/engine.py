@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ragasync.calling.calls import Calls
 from ragasync.calling.held import HeldSlots
@@ -16,10 +16,9 @@ from ragasync.engine.batches import Batches
 from ragasync.engine.feed import FeedMaker, open_feed
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.plan import Plan
+from ragasync.engine.steering import Steering
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import AttemptTimeout
-from ragasync.limits.gate import Gate
-from ragasync.progress import LimitedBy
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +27,7 @@ FRESH: Any = object()
 """What a lane is to do next when nothing is special: run through new items in the hot loop."""
 
 
-class Run(Generic[T, R]):
+class Run(Steering[T, R]):
     """
     One run of a plan over a source.
 
@@ -58,17 +57,8 @@ class Run(Generic[T, R]):
         limit: int | None = None,
         keep: Callable[[int, T], None] | None = None,
     ) -> None:
-        self.plan = plan
-        self.max_concurrency = plan.max_concurrency
-        self.gate = Gate(plan.limiters)
-        self.paused = False
-        self.stopping = False
-        self.stopped_because: str | None = None
-        self.error: BaseException | None = None
-        self.at_gate = 0
-        self.input_waited = 0.0
-        self._is_open = False
-        self._sink, self._source = sink, source
+        super().__init__(plan, sink)
+        self._source = source
         self._total, self._limit, self._keep = total, limit, keep
         self._is_plain = not plan.batched and not plan.in_hops
         if not plan.is_async and plan.timeout is not None:
@@ -106,7 +96,7 @@ class Run(Generic[T, R]):
             )
             stack.push_async_callback(self._feed.close)
             self._batches = Batches(
-                self._feed, self._size_of_next_call, self.plan, self._clock, self._refuse
+                self._feed, self._next_size, self.plan, self._clock, self._refuse
             )
             await self._until_closed()
         if self.error is not None:
@@ -221,6 +211,8 @@ class Run(Generic[T, R]):
                 after.hop_returned(ticket, answer, began, lane)
             else:
                 after.succeeded(ticket, answer, began, lane)
+        finally:
+            self.worked += self._clock() - began
 
     async def _call(self, ticket: Ticket[T]) -> Any:
         """Make the call of a ticket, in the way that the plan says."""
@@ -248,7 +240,9 @@ class Run(Generic[T, R]):
             return False
         finally:
             self.at_gate -= 1
-            ticket.waited += self._clock() - asked
+            waited = self._clock() - asked
+            ticket.waited += waited
+            self.limiter_waited += waited
         if self.stopping:
             return False
         if self.paused or lane >= self._lanes.limit:
@@ -266,22 +260,13 @@ class Run(Generic[T, R]):
             if for_input:
                 self.input_waited += self._clock() - began
 
-    def _size_of_next_call(self, drawn: int) -> int:
-        """Return how many items to draw for a call: in hops fewer towards the end."""
-        most = self.plan.items_a_call
-        if not self.plan.in_hops or self._total is None:
-            return most
-        share = -(-(self._total - drawn) // (4 * self.max_concurrency))
-        return max(1, min(most, share))
+    def _next_size(self, drawn: int) -> int:
+        """Return the most items to draw for the next call."""
+        return self.plan.next_size(drawn, self._total, self.max_concurrency)
 
     def _refuse(self, index: int, item: T, error: Exception) -> None:
         """Let an item fail that can go in no call."""
         self._after.give_up(Ticket((index,), (item,)), error, lane=0)
-
-    @property
-    def _has_room(self) -> bool:
-        """Whether so few items are in back-off that new ones may be begun."""
-        return len(self._parked) < max(64, 8 * self.max_concurrency)
 
     @property
     def _has_more(self) -> bool:
@@ -297,89 +282,3 @@ class Run(Generic[T, R]):
             and not self._parked
             and self._lanes.idle == len(self._lanes.tasks) - 1
         )
-
-    # ── knobs: on the run's own loop ────────────────────────────────────────────────────────
-
-    def pause(self) -> None:
-        """Start no further call until `resume`."""
-        self.paused = True
-        self.reconsider()
-
-    def resume(self) -> None:
-        """Go on after `pause`."""
-        self.paused = False
-        self.look_up(everyone=True)
-
-    def resize(self, max_concurrency: int) -> None:
-        """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
-        self.max_concurrency = max_concurrency
-        if self._is_open and not self.stopping:
-            self._lanes.limit = max_concurrency
-            self._lanes.open(self._total)
-            self.look_up(everyone=True)
-
-    def stop(self, because: str | None, *, cancel: bool = False) -> None:
-        """Start nothing more; let what is in flight finish, or cancel it."""
-        if not self.stopping:
-            self.stopped_because = because
-        self.stopping = True
-        if self._is_open:
-            self.look_up(everyone=True)
-            if cancel:
-                self._lanes.cancel_soon()
-
-    def abort(self, error: BaseException) -> None:
-        """Stop at once, and raise this error from `run`."""
-        self.error = self.error or error
-        self.stop(f"{type(error).__name__}: {error}", cancel=True)
-
-    def look_up(self, *, everyone: bool = False) -> None:
-        """Have a lane, or every one, see what has changed."""
-        if not self._is_open:
-            return
-        self.reconsider()
-        if everyone:
-            self._lanes.wake_all()
-        else:
-            self._lanes.wake()
-
-    def reconsider(self) -> None:
-        """Decide whether lanes must leave their hot loop after the call that they are in."""
-        if not self._is_open:
-            return
-        self._lanes.heed(
-            self.stopping
-            or self.paused
-            or self._lanes.surplus
-            or self._parked.has_due
-            or not self._has_room
-            or not self.gate.is_open
-            or self._sink.is_full
-        )
-
-    def set_rate(self, rate: float | None) -> None:
-        """Bound the calls a second of this run alone; None removes the bound."""
-        self.gate.rate = rate
-        self.look_up(everyone=True)
-
-    @property
-    def limited_by(self) -> LimitedBy:
-        """What holds the run back most, by what its lanes are doing now."""
-        lanes = len(self._lanes.tasks) if self._is_open else 0
-        if 2 * self.at_gate >= max(1, lanes):
-            return "rate"
-        if lanes and 2 * self._lanes.idle >= lanes and not self.paused:
-            return "retries" if len(self._parked) else "input"
-        return "concurrency"
-
-    @property
-    def in_flight(self) -> int:
-        """How many calls are being made now."""
-        if not self._is_open:
-            return 0
-        return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate)
-
-    @property
-    def running_threads(self) -> int:
-        """How many threads are inside a call."""
-        return self._calls.running_threads if self._is_open else 0

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import count
 from typing import Any
 
 from ragasync.clock import Clock
@@ -75,11 +76,17 @@ class Lanes:
     def open(self, at_most: int | None = None) -> None:
         """Open lanes up to the limit, or fewer where there are not so many items."""
         wanted = self.limit if at_most is None else min(self.limit, at_most)
-        for lane in range(wanted):
-            if lane not in self.tasks:
-                task = self._loop.create_task(self._work(lane), name=f"ragasync lane {lane}")
-                self.tasks[lane] = task
-                task.add_done_callback(partial(self._closed, lane))
+        free = (lane for lane in count() if lane not in self.tasks)
+        while len(self.tasks) < wanted:
+            lane = next(free)
+            task = self._loop.create_task(self._work(lane), name=f"ragasync lane {lane}")
+            self.tasks[lane] = task
+            task.add_done_callback(partial(self._closed, lane))
+
+    def leave(self, lane: int) -> None:
+        """Strike off a lane that is about to close: it is no surplus any more."""
+        del self.tasks[lane]
+        self.wake()  # this lane may have been woken for what another has to see
 
     async def all_closed(self) -> None:
         """Wait until no lane is left."""
@@ -146,8 +153,9 @@ class Lanes:
             self.attend_at = self._breath_at
 
     def _closed(self, lane: int, task: asyncio.Task[None]) -> None:
-        """Strike a lane off; keep the first error that ended one."""
-        del self.tasks[lane]
+        """Strike a lane off if it is there yet; keep the first error that ended one."""
+        if self.tasks.get(lane) is task:
+            del self.tasks[lane]
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = self.error or error
             self.cancel_soon()

@@ -65,6 +65,18 @@ class Plan(Generic[T, R]):
         """The most items in one call, or in one hop to an executor."""
         return self.batch_size if self.batched or self.in_hops else 1
 
+    def next_size(self, drawn: int, total: int | None, max_concurrency: int) -> int:
+        """
+        Return the most items to draw for the next call.
+
+        Hops get smaller towards the end, a quarter of what is left for each lane, so that all
+        lanes end at about the same time.
+        """
+        if not self.in_hops or total is None:
+            return self.items_a_call
+        share = math.ceil((total - drawn) / (4 * max_concurrency))
+        return max(1, min(self.batch_size, share))
+
     def _check_executor(self) -> None:
         """Refuse what cannot run on an executor."""
         if not isinstance(self.executor, Executor):

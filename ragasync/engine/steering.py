@@ -1,0 +1,140 @@
+"""What may be asked of a run, and what it can say of itself, while it runs."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from ragasync.calling.calls import Calls
+from ragasync.engine.aftermath import Sink
+from ragasync.engine.backoff import BackoffLine
+from ragasync.engine.lanes import Lanes
+from ragasync.engine.plan import Plan
+from ragasync.limits.gate import Gate
+from ragasync.progress import LimitedBy
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Steering(Generic[T, R]):
+    """
+    The knobs of a run, and the state that they turn.
+
+    They are used on the run's own loop, also before it begins. Everything that may concern a lane
+    in its hot loop ends in `reconsider`, which folds it into the one number that lanes look at.
+
+    Attributes:
+        at_gate: how many lanes wait for the rate limit.
+        input_waited: seconds that lanes waited for the source, added up.
+        limiter_waited: seconds that lanes waited for the rate limit, each call once.
+        worked: seconds that lanes spent in calls outside of the hot loop, each call once.
+    """
+
+    _lanes: Lanes
+    _calls: Calls
+    _parked: BackoffLine[T]
+    _total: int | None
+
+    def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
+        self.plan = plan
+        self.gate = Gate(plan.limiters)
+        self.max_concurrency = plan.max_concurrency
+        self.paused = False
+        self.stopping = False
+        self.stopped_because: str | None = None
+        self.error: BaseException | None = None
+        self.at_gate = 0
+        self.input_waited = 0.0
+        self.limiter_waited = 0.0
+        self.worked = 0.0
+        self._sink = sink
+        self._is_open = False
+
+    def pause(self) -> None:
+        """Start no further call until `resume`."""
+        self.paused = True
+        self.reconsider()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self.paused = False
+        self.look_up(everyone=True)
+
+    def resize(self, max_concurrency: int) -> None:
+        """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
+        self.max_concurrency = max_concurrency
+        if self._is_open and not self.stopping:
+            self._lanes.limit = max_concurrency
+            self._lanes.open(self._total)
+            self.look_up(everyone=True)
+
+    def stop(self, because: str | None, *, cancel: bool = False) -> None:
+        """Start nothing more; let what is in flight finish, or cancel it."""
+        if not self.stopping:
+            self.stopped_because = because
+        self.stopping = True
+        if self._is_open:
+            self.look_up(everyone=True)
+            if cancel:
+                self._lanes.cancel_soon()
+
+    def abort(self, error: BaseException) -> None:
+        """Stop at once, and raise this error from `run`."""
+        self.error = self.error or error
+        self.stop(f"{type(error).__name__}: {error}", cancel=True)
+
+    def look_up(self, *, everyone: bool = False) -> None:
+        """Have a lane, or every one, see what has changed."""
+        if not self._is_open:
+            return
+        self.reconsider()
+        if everyone:
+            self._lanes.wake_all()
+        else:
+            self._lanes.wake()
+
+    def reconsider(self) -> None:
+        """Decide whether lanes must leave their hot loop after the call that they are in."""
+        if not self._is_open:
+            return
+        self._lanes.heed(
+            self.stopping
+            or self.paused
+            or self._lanes.surplus
+            or self._parked.has_due
+            or not self._has_room
+            or not self.gate.is_open
+            or self._sink.is_full
+        )
+
+    def set_rate(self, rate: float | None) -> None:
+        """Bound the calls a second of this run alone; None removes the bound."""
+        self.gate.rate = rate
+        self.look_up(everyone=True)
+
+    @property
+    def limited_by(self) -> LimitedBy:
+        """What holds the run back most, by what its lanes are doing now."""
+        lanes = len(self._lanes.tasks) if self._is_open else 0
+        if 2 * self.at_gate >= max(1, lanes):
+            return "rate"
+        if lanes and 2 * self._lanes.idle >= lanes and not self.paused:
+            return "retries" if len(self._parked) else "input"
+        return "concurrency"
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are being made now."""
+        if not self._is_open:
+            return 0
+        return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate)
+
+    @property
+    def running_threads(self) -> int:
+        """How many threads are inside a call."""
+        return self._calls.running_threads if self._is_open else 0
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether so few items are in back-off that new ones may be begun."""
+        return self._parked.items < max(64, 8 * self.max_concurrency)
