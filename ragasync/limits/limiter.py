@@ -158,8 +158,12 @@ class RateLimiter:
             # arithmetic. Whatever is out of the ordinary has set the leeway to -inf.
             with LOCK:
                 if not line.waiters:
-                    bucket, now = line.bucket, monotonic()
-                    tat = (bucket.tat if bucket.tat > now else now) + cost * bucket.interval  # noqa: FURB136
+                    bucket = line.bucket
+                    now = monotonic()
+                    tat = bucket.tat
+                    if tat < now:
+                        tat = now
+                    tat += cost * bucket.interval
                     if tat - line.leeway <= now:
                         bucket.tat = tat
                         return
