@@ -14,13 +14,13 @@ from ragasync.engine.batch_run import BatchRun, Items, checked_items
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.outlet import Outlet
-from ragasync.engine.plan import Plan, as_limiters
 from ragasync.errors import JobStopped
 from ragasync.job import Job
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.result import BatchResult
+from ragasync.plan import Plan, as_limiters
 from ragasync.progress import ProgressCallback
+from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from ragasync.engine.batch_run import BatchRun
-from ragasync.engine.plan import Plan
+from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL, Fatal
 from ragasync.retries.retry import AsyncRetry
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.result import BatchResult
+from ragasync.result import BatchResult
 
 COLUMNS = [
     "index",

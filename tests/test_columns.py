@@ -4,7 +4,8 @@ from array import array
 
 import pytest
 
-from ragasync.outcomes.columns import Columns, columns_of
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.given import columns_of
 from ragasync.outcomes.outcome import (
     CANCELLED,
     DONE,

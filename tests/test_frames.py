@@ -9,9 +9,9 @@ from outcomes import COLUMNS, done, failed, pending, result_of
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.result import BatchResult
 from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
 from ragasync.reports.kinds import message_of, one_line, pattern_of, type_name
+from ragasync.result import BatchResult
 
 DTYPES = {
     "index": "int64",

@@ -9,9 +9,9 @@ from outcomes import done, failed, pending, result_of
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED, Outcome
-from ragasync.outcomes.result import BatchResult
 from ragasync.reports.html import result_html
 from ragasync.reports.timeline import timeline_of
+from ragasync.result import BatchResult
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\">&amp;"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import STATUSES, Outcome, Status
-from ragasync.outcomes.result import BatchResult, RunFacts
+from ragasync.result import BatchResult, RunFacts
 
 
 def result_of(statuses: list[Status], **facts: Any) -> BatchResult[str]:

@@ -7,8 +7,8 @@ from outcomes import done, failed, pending, result_of
 
 from ragasync.outcomes.facts import RunFacts
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.result import BatchResult
 from ragasync.reports.words import duration, headline, per_second
+from ragasync.result import BatchResult
 
 
 def test_a_headline_names_only_the_counts_there_are():

@@ -12,8 +12,8 @@ from ragasync.calling.deadlines import DeadlineWatch
 from ragasync.calling.executors import HopItem, replacement_of, run_hop
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
-from ragasync.engine.plan import Plan
 from ragasync.errors import WorkerDied, WrongNumberOfValues
+from ragasync.plan import Plan
 
 
 class Returning(Protocol):

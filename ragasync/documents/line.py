@@ -15,9 +15,9 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.prepare import Prepared
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.store import checked_vectors
-from ragasync.engine.plan import Plan
 from ragasync.engine.service import ItemError, Service
 from ragasync.errors import RunAsyncError, StageFailure
+from ragasync.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.store import Store, WrongEmbedder
-from ragasync.engine.plan import Plan
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.job import Job
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.result import BatchResult
+from ragasync.plan import Plan
 from ragasync.progress import ProgressCallback
+from ragasync.result import BatchResult
 from ragasync.retries.causes import FATAL, Fatal
 from ragasync.retries.retry import AsyncRetry
 from ragasync.retries.retry_on import verdict_of

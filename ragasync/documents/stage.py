@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragasync.calling.calls import is_async
-from ragasync.engine.plan import Plan, as_limiters
 from ragasync.limits.limiter import Limiter
+from ragasync.plan import Plan, as_limiters
 from ragasync.retries.retry import AsyncRetry
 
 

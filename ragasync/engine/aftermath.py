@@ -11,13 +11,13 @@ from ragasync.calling.executors import HopItem
 from ragasync.clock import Clock
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.judging import GiveUp, Halve, judge
-from ragasync.engine.plan import Plan
 from ragasync.engine.stopping import ErrorLimit
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import RunAsyncError, StageFailure
 from ragasync.limits.gate import Gate
 from ragasync.outcomes.outcome import Attempt, Outcome, Status
 from ragasync.outcomes.tracebacks import TracebackArchive
+from ragasync.plan import Plan
 from ragasync.retries.replies import retry_after_of, status_of
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ragasync.clock import Clock, clock_of
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
-from ragasync.engine.plan import Plan
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.result import BatchResult, RunFacts
+from ragasync.plan import Plan
 from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
+from ragasync.result import BatchResult, RunFacts
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.feed import Feed
-from ragasync.engine.plan import Plan
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import CostTooHigh
+from ragasync.plan import Plan
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.feed import FeedMaker, open_feed
 from ragasync.engine.lanes import Lanes
-from ragasync.engine.plan import Plan
 from ragasync.engine.steering import Steering
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import AttemptTimeout
+from ragasync.plan import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -164,8 +164,8 @@ class Run(Steering[T, R]):
         while True:
             await lanes.breathe()
             self.reconsider()
-            if self.stopping or lane >= lanes.limit:
-                lanes.wake()  # this lane may have been woken for what another has to see
+            if self.stopping or lanes.surplus:
+                lanes.leave(lane)
                 return None
             if not self.paused:
                 if (ticket := self._parked.pop_due()) is not None:
@@ -174,7 +174,7 @@ class Run(Steering[T, R]):
                 if self._has_room and self._has_more and not self._sink.is_full:
                     if self._is_plain and self.gate.is_open:
                         return FRESH
-                    if (ticket := await self._batches.next()) is not None:
+                    if (ticket := await self._formed()) is not None:
                         return ticket
                     continue
             if self._is_over:
@@ -183,10 +183,21 @@ class Run(Steering[T, R]):
                 return None
             await self._rest()
 
+    async def _formed(self) -> Ticket[T] | None:
+        """Wait for a batch to form; return it, or None when nothing is at hand."""
+        self.forming += 1
+        try:
+            return await self._batches.next()
+        finally:
+            self.forming -= 1
+
     async def _attempt(self, ticket: Ticket[T], lane: int) -> None:
-        """Pass the gate and make the call of a ticket."""
+        """Pass the gate and make the call of a ticket, if it still may be made then."""
         after = self._after
-        if not await self._admitted(ticket, lane):
+        if not (self.gate.is_open or await self._admitted(ticket, lane)) or self.stopping:
+            return
+        if self.paused or self._lanes.surplus:
+            self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
             return
         began = self._clock()
         if ticket.started < 0:
@@ -223,9 +234,7 @@ class Run(Steering[T, R]):
         return [await self._calls.one(ticket.items[0])]
 
     async def _admitted(self, ticket: Ticket[T], lane: int) -> bool:
-        """Wait for the gate; return whether the call may be made by this lane now."""
-        if self.gate.is_open:
-            return True
+        """Wait for the gate; return whether it has let the call through."""
         asked = self._clock()
         self.at_gate += 1
         try:
@@ -243,11 +252,6 @@ class Run(Steering[T, R]):
             waited = self._clock() - asked
             ticket.waited += waited
             self.limiter_waited += waited
-        if self.stopping:
-            return False
-        if self.paused or lane >= self._lanes.limit:
-            self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
-            return False
         return True
 
     async def _rest(self) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from ragasync.engine.engine import Run
 from ragasync.engine.feed import PushFeed
-from ragasync.engine.plan import Plan
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
+from ragasync.plan import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,8 +8,8 @@ from ragasync.calling.calls import Calls
 from ragasync.engine.aftermath import Sink
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.lanes import Lanes
-from ragasync.engine.plan import Plan
 from ragasync.limits.gate import Gate
+from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
 
 T = TypeVar("T")
@@ -25,6 +25,7 @@ class Steering(Generic[T, R]):
 
     Attributes:
         at_gate: how many lanes wait for the rate limit.
+        forming: how many lanes wait for a batch to form.
         input_waited: seconds that lanes waited for the source, added up.
         limiter_waited: seconds that lanes waited for the rate limit, each call once.
         worked: seconds that lanes spent in calls outside of the hot loop, each call once.
@@ -44,6 +45,7 @@ class Steering(Generic[T, R]):
         self.stopped_because: str | None = None
         self.error: BaseException | None = None
         self.at_gate = 0
+        self.forming = 0
         self.input_waited = 0.0
         self.limiter_waited = 0.0
         self.worked = 0.0
@@ -114,12 +116,15 @@ class Steering(Generic[T, R]):
 
     @property
     def limited_by(self) -> LimitedBy:
-        """What holds the run back most, by what its lanes are doing now."""
-        lanes = len(self._lanes.tasks) if self._is_open else 0
-        if 2 * self.at_gate >= max(1, lanes):
+        """
+        What holds the run back now, by what its lanes are doing.
+
+        Where one lane waits, more of them would only wait with it: so one is enough to tell.
+        """
+        if self.at_gate:
             return "rate"
-        if lanes and 2 * self._lanes.idle >= lanes and not self.paused:
-            return "retries" if len(self._parked) else "input"
+        if self._is_open and not self.paused and (self._lanes.idle or self.forming):
+            return "retries" if self._parked.items else "input"
         return "concurrency"
 
     @property
@@ -127,7 +132,7 @@ class Steering(Generic[T, R]):
         """How many calls are being made now."""
         if not self._is_open:
             return 0
-        return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate)
+        return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate - self.forming)
 
     @property
     def running_threads(self) -> int:

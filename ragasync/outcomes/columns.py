@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, repeat
 from typing import Generic, TypeVar
 
-from ragasync.outcomes.outcome import DONE, FAILED, PENDING, STATUSES, Attempt, Outcome
+from ragasync.outcomes.outcome import DONE, PENDING, STATUSES, Attempt, Outcome
 from ragasync.outcomes.tracebacks import closing_lines
 
 T = TypeVar("T")
@@ -237,20 +237,3 @@ def _written(column: array[N] | None, code: str, length: int, row: int, value: N
 def _up_to(length: int, sparse: dict[int, T]) -> dict[int, T]:
     """Copy a sparse column, without the rows that came after its snapshot began."""
     return {row: value for row, value in sparse.copy().items() if row < length}
-
-
-def columns_of(
-    results: Sequence[R | None], errors: Iterable[BaseException | None], done: int
-) -> Columns[None, R]:
-    """Return the columns of results and errors that came without any, `done` of them succeeded."""
-    columns: Columns[None, R] = Columns(items=())
-    columns.grow_to(len(results))
-    columns.results[:] = results
-    columns.errors = {row: error for row, error in enumerate(errors) if error is not None}
-    all_done = done == len(results) - len(columns.errors)
-    for row, value in enumerate(results):
-        if row in columns.errors:
-            columns.status[row] = FAILED
-        elif all_done or value is not None:
-            columns.status[row] = DONE
-    return columns

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from ragasync.outcomes.columns import Columns, columns_of
+from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import NO_FACTS, RunFacts
+from ragasync.outcomes.given import check_counts, columns_of
 from ragasync.outcomes.merging import merged_columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync.outcomes.rerun import rows_to_rerun
@@ -74,13 +75,7 @@ class BatchResult(Generic[R]):
             )
         if len(self.columns) != len(self.results):
             self.columns = columns_of(self.results, self.errors, self.success_count)
-        status = self.columns.status
-        found = (status.count(DONE), status.count(FAILED))
-        if found != (self.success_count, self.error_count):
-            raise ValueError(
-                f"the counts must fit the entries: got success_count={self.success_count!r} and "
-                f"error_count={self.error_count!r} for {found[0]} values and {found[1]} errors"
-            )
+        check_counts(self.columns, self.success_count, self.error_count)
 
     @classmethod
     def of(
@@ -185,8 +180,7 @@ class BatchResult(Generic[R]):
 
         Raises:
             IndexError: an index in `only` that this result does not have.
-            TypeError: `only` is a mask or something else that is not indices, or the processor
-                has no `process`.
+            TypeError: `only` is a mask, or the processor has no `process`.
             ValueError: the items are not known, because this result was made without them.
         """
         if not hasattr(processor, "process"):
