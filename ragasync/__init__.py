@@ -1,16 +1,26 @@
 """
 Run big, slow, flaky async jobs from a notebook.
 
-The house, from the roof down; imports only ever point down (import-linter checks it):
+The house, from the roof down; imports only ever point down, and import-linter checks it:
 
-    documents    load, chunk, embed, store: the pipeline
-    simulation   a virtual clock
-    batch        AsyncBatchProcessor, process_with_workers      gather: gather_with_concurrency
-    job          Job, the handle on a running batch
-    engine       the window of workers that everything runs on  notebook: progress bars
-    limiter, retry, bridge (run_async), result                  one idea each
-    errors, clock, outcome, columns, frames, html               nouns, and how they are shown
+    documents/    AsyncDocumentProcessor: load, chunk, embed, store
+    batch         AsyncBatchProcessor, process_with_workers
+    gather        gather_with_concurrency
+    job           Job: the handle on a running batch
+    engine/       the window of workers that everything runs on
+    calling/      how a function is called: on the loop, on threads, on an executor
+    plan          what a processor was told        result     BatchResult
+    notebook/     progress bars                    reports/   tables, words, HTML
+    limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
+    bridge/       run_async                        outcomes/  what became of each item
+    simulation/   a virtual clock
+    errors, clock, arguments
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ragasync.batch import AsyncBatchProcessor, process_with_workers
 from ragasync.bridge.run_async import run_async
@@ -28,15 +38,20 @@ from ragasync.gather import gather_with_concurrency
 from ragasync.job import Job
 from ragasync.limits.limiter import RateLimiter
 from ragasync.outcomes.outcome import Attempt, Outcome
-from ragasync.outcomes.result import BatchResult
 from ragasync.progress import Progress
 from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
+from ragasync.result import BatchResult
 from ragasync.retries.causes import FATAL
 from ragasync.retries.retry import AsyncRetry, retry_async
+
+if TYPE_CHECKING:
+    from ragasync.documents import AsyncDocumentProcessor
+    from ragasync.notebook import TqdmProgress, WidgetProgress
 
 __all__ = [
     "FATAL",
     "AsyncBatchProcessor",
+    "AsyncDocumentProcessor",
     "AsyncRetry",
     "Attempt",
     "AttemptTimeout",
@@ -50,6 +65,8 @@ __all__ = [
     "RagasyncError",
     "RateLimiter",
     "RunAsyncError",
+    "TqdmProgress",
+    "WidgetProgress",
     "WorkerDied",
     "WrongNumberOfValues",
     "error_summary",
@@ -60,3 +77,17 @@ __all__ = [
     "run_async",
     "to_dataframe",
 ]
+
+# These bring numpy or Jupyter's widgets, and are loaded when they are asked for.
+_ON_DEMAND = {
+    "AsyncDocumentProcessor": "ragasync.documents",
+    "TqdmProgress": "ragasync.notebook",
+    "WidgetProgress": "ragasync.notebook",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is too heavy to load with everything else."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

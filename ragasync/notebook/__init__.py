@@ -1,1 +1,5 @@
-"""What a notebook shows: progress bars and, later, panels and plots."""
+"""What a notebook shows while a job runs: progress bars and, later, panels and plots."""
+
+from ragasync.notebook.progress import TqdmProgress, WidgetProgress
+
+__all__ = ["TqdmProgress", "WidgetProgress"]
