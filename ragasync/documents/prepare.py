@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.load import load_source
 from ragasync.documents.sources import Source
 from ragasync.documents.store import Store
 from ragasync.errors import StageFailure
@@ -32,7 +33,7 @@ class Load:
         """Return the document of a source."""
         if isinstance(source, Document):
             return source
-        return as_document(self.fn(_argument(source)), source)
+        return as_document(self.fn(_argument(self.fn, source)), source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class AsyncLoad:
         """Return the document of a source."""
         if isinstance(source, Document):
             return source
-        return as_document(await self.fn(_argument(source)), source)
+        return as_document(await self.fn(_argument(self.fn, source)), source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,8 @@ def as_chunks(text: str, pieces: Iterable[Chunk | str]) -> list[Chunk]:
     return chunks
 
 
-def _argument(source: object) -> object:
-    """Return what a loader gets of a source: the path of a file, anything else as it is."""
-    return source.path if isinstance(source, Source) else source
+def _argument(loader: Callable[..., Any], source: object) -> object:
+    """Return what a loader gets: ours the Source with its id, any other the path of a file."""
+    if isinstance(source, Source) and loader is not load_source:
+        return source.path
+    return source

@@ -15,7 +15,7 @@ ALWAYS_SKIPPED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
 """Names that a walk passes over: hidden ones, Python's caches, folders of version control."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Source:
     """
     Name a file that is yet to be loaded.
@@ -27,6 +27,9 @@ class Source:
 
     id: str
     path: Path
+
+    def __repr__(self) -> str:
+        return f"<Source {self.id!r}>"
 
 
 Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
