@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import logging
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
-from ragasync.arguments import check_count
+from ragasync.arguments import check_count, check_number
+from ragasync.ending import Ending
 from ragasync.engine.batch_run import BatchRun
 from ragasync.engine.heartbeat import Heartbeat
-from ragasync.outcomes.result import BatchResult
+from ragasync.errors import RunAsyncError
 from ragasync.progress import Progress
+from ragasync.result import BatchResult
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-log = logging.getLogger("ragasync")
+CANCELLED = "it was cancelled"
 
 
 class Job(Generic[T, R]):
@@ -45,9 +45,7 @@ class Job(Generic[T, R]):
         self._rate: float | None = None
         self._paused = False
         self._task: asyncio.Task[BatchResult[R]] | None = None
-        self._cancelled = False
-        self._fetched = False
-        self._ended: concurrent.futures.Future[BatchResult[R]] = concurrent.futures.Future()
+        self._ending: Ending[R] = Ending()
         context = copy_context()
         self._tell(lambda: context.run(self._begin))
 
@@ -66,25 +64,29 @@ class Job(Generic[T, R]):
 
         Raises:
             TimeoutError: it has not ended within `timeout`.
-            RuntimeError: this thread's loop is the one that the job runs on, so that neither
+            RunAsyncError: this thread's loop is the one that the job runs on, so that neither
                 would ever go on.
-            KeyboardInterrupt: the wait was interrupted; the job was cancelled, and `result` has
-                what was done.
+            KeyboardInterrupt: the wait was interrupted; the job was cancelled, a note says how
+                much was done, and `result` has it.
+            Exception: what the source or the resources raised.
         """
         from ragasync.bridge.interrupts import InterruptibleWait
 
-        if not self._ended.done() and self._runs_on_this_thread():
-            raise RuntimeError(
+        if not self.done and self._runs_on_this_thread():
+            raise RunAsyncError(
                 "job.wait() would block the loop that the job runs on: `await job` instead, or "
                 "start it without here=True"
             )
-        with InterruptibleWait(self.cancel) as waiting:
-            self._ended.add_done_callback(lambda _: waiting.done())
-            if not waiting.wait(timeout):
-                raise TimeoutError(
-                    f"the job has not ended within {timeout:g} s; it goes on: {self!r}"
-                )
-        return self._fetch()
+        try:
+            with InterruptibleWait(self.cancel) as waiting:
+                self._ending.tell(waiting.done)
+                in_time = waiting.wait(timeout)
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            interrupt.add_note(self._batch.what_was_done())
+            raise
+        if not in_time:
+            raise TimeoutError(f"the job has not ended within {timeout:g} s; it goes on: {self!r}")
+        return self._ending.fetch()
 
     @property
     def result(self) -> BatchResult[R]:
@@ -99,7 +101,7 @@ class Job(Generic[T, R]):
     @property
     def done(self) -> bool:
         """Whether it has ended, in whatever way."""
-        return self._ended.done()
+        return self._ending.reached
 
     # ── steer ───────────────────────────────────────────────────────────────────────────────
 
@@ -115,8 +117,7 @@ class Job(Generic[T, R]):
 
     def cancel(self) -> None:
         """Cancel what is in flight and end the job; its result has what was done."""
-        self._cancelled = True
-        self._tell(lambda: self._batch.run.stop("it was cancelled", cancel=True))
+        self._tell(lambda: self._batch.run.stop(CANCELLED, cancel=True))
 
     @property
     def max_concurrency(self) -> int:
@@ -139,6 +140,7 @@ class Job(Generic[T, R]):
         if value is not None:
             from ragasync.limits.limiter import check_positive
 
+            check_number("rate", value)
             check_positive("rate", value)
         self._rate = value
         self._tell(lambda: self._batch.run.set_rate(value))
@@ -151,25 +153,18 @@ class Job(Generic[T, R]):
             f"{now.in_flight:,} in flight, {now.rate:,.1f} items/s, limited by {now.limited_by}>"
         )
 
-    def __del__(self) -> None:
-        """Log, once, an exception that nobody fetched."""
-        ended = getattr(self, "_ended", None)
-        if ended is None or self._fetched or not ended.done() or ended.cancelled():
-            return
-        if (error := ended.exception()) is not None:
-            log.error("a job's exception was never fetched", exc_info=error)
-
     # ── behind the handle ───────────────────────────────────────────────────────────────────
 
     def _state(self) -> str:
         """Return one word for what it does."""
-        if self._ended.done():
-            return "cancelled" if self._cancelled else "ended"
-        return "paused" if self._paused else "running"
+        if not self.done:
+            return "paused" if self._paused else "running"
+        because = self._batch.run.stopped_because
+        return "cancelled" if because == CANCELLED else "stopped" if because else "ended"
 
     def _tell(self, order: Callable[[], object]) -> None:
         """Have something done on the job's loop, after everything that was asked before."""
-        if self._ended.done():
+        if self.done:
             return
         if self._runs_on_this_thread():
             order()
@@ -186,40 +181,16 @@ class Job(Generic[T, R]):
     def _begin(self) -> None:
         """Make the job's task, on its loop."""
         self._task = self._loop.create_task(self._batch.complete(), name="ragasync job")
-        self._task.add_done_callback(_Ending(self._ended))
+        self._task.add_done_callback(self._ending)
 
     async def _wait_here(self) -> BatchResult[R]:
         """Wait on this loop; a cancellation cancels the job and waits for its clean-up."""
         with Heartbeat():
-            ended = asyncio.wrap_future(self._ended)
             try:
-                await asyncio.shield(ended)
-            except asyncio.CancelledError:
+                await self._ending.wait()
+            except asyncio.CancelledError as cancelled:
                 self.cancel()
-                await asyncio.wait([ended])
+                await self._ending.wait()
+                cancelled.add_note(self._batch.what_was_done())
                 raise
-            except Exception:  # fetched below, where it is marked so
-                pass
-        return self._fetch()
-
-    def _fetch(self) -> BatchResult[R]:
-        """Return or raise what the job ended with."""
-        self._fetched = True
-        return self._ended.result()
-
-
-class _Ending:
-    """Hands the end of the job's task to those who wait in other threads and loops."""
-
-    def __init__(self, ended: concurrent.futures.Future[Any]) -> None:
-        self._ended = ended
-
-    def __call__(self, task: asyncio.Task[Any]) -> None:
-        if task.cancelled():
-            self._ended.set_exception(
-                asyncio.CancelledError("the loop that the job ran on cancelled it")
-            )
-        elif (error := task.exception()) is not None:
-            self._ended.set_exception(error)
-        else:
-            self._ended.set_result(task.result())
+        return self._ending.fetch()

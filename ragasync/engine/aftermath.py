@@ -79,6 +79,7 @@ class Aftermath(Generic[T, R]):
         self._errors = ErrorLimit(plan.max_errors)
         self._batched = plan.batched or plan.in_hops
         self.zero = self._zero
+        self.retried = 0
         self.record = self._recorder()
 
     def _recorder(self) -> Callable[[int, R, float, float, int], None]:
@@ -182,9 +183,12 @@ class Aftermath(Generic[T, R]):
             self.give_up(ticket, error, lane)
             if verdict.stops_the_job:
                 self._run.stop(f"a fatal error: {type(error).__name__}: {error}", cancel=True)
-        elif self._run.stopping:
             return
-        elif isinstance(verdict, Halve):
+        if self._run.stopping:
+            return
+        if ticket.attempts == 1:
+            self.retried += len(ticket)
+        if isinstance(verdict, Halve):
             for half in ticket.halves():
                 self._parked.park(half, 0.0)
         else:

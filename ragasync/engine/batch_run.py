@@ -21,6 +21,9 @@ R = TypeVar("R")
 
 Items: TypeAlias = Iterable[T] | AsyncIterable[T]
 
+LOOKS = 9
+"""How many of the latest beats say what limits a run: one alone may be a moment's chance."""
+
 
 class BatchRun(Generic[T, R]):
     """
@@ -56,9 +59,8 @@ class BatchRun(Generic[T, R]):
         self.columns: Columns[T, R] = Columns(
             source if known_items else [], open_ended=not known_items
         )
-        self.total = known if limit is None else min(limit, known or limit)
-        if known is None and limit is not None:
-            self.total = None
+        self.total = known if known is None or limit is None else min(limit, known)
+        self._limit = limit
         keep = self.columns.keep if self.columns.open_ended else None
         self.run: Run[T, R] = Run(
             plan, source, self.columns, total=self.total, limit=limit, keep=keep
@@ -67,6 +69,7 @@ class BatchRun(Generic[T, R]):
         self._began: float | None = None
         self._seconds: float | None = None
         self._speed: Speed | None = None
+        self._limits: tuple[LimitedBy, ...] = ()
 
     async def complete(self) -> BatchResult[R]:
         """
@@ -85,7 +88,7 @@ class BatchRun(Generic[T, R]):
                 await self.run.run()
         except BaseException as error:
             self._end()
-            error.add_note(self._what_was_done())
+            error.add_note(self.what_was_done())
             raise
         return self._end()
 
@@ -96,14 +99,17 @@ class BatchRun(Generic[T, R]):
     def progress(self) -> Progress:
         """Return how far it is."""
         done, failed = self._counts()
-        total = self.total if self._seconds is None else len(self.columns)
-        rate = self._speed.at(done + failed) if self._speed else 0.0
+        total = self._total_now()
         left = None if total is None else total - done - failed
+        if self._seconds is not None:
+            left, rate = 0, (done + failed) / self._seconds if self._seconds > 0 else 0.0
+        else:
+            rate = self._speed.at(done + failed) if self._speed else 0.0
         return Progress(
             done=done,
             failed=failed,
             total=total,
-            retried=len(self.columns.history),
+            retried=self.run.retried,
             in_flight=self.run.in_flight,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
@@ -116,15 +122,24 @@ class BatchRun(Generic[T, R]):
         """Return how many items are done and failed."""
         return self.columns.status.count(DONE), self.columns.status.count(FAILED)
 
+    def _total_now(self) -> int | None:
+        """Return how many items are to be drawn, as far as that is known by now."""
+        if self._seconds is None:
+            return self.total
+        came = len(self.columns)
+        return came if self._limit is None else min(self._limit, came)
+
     def _limited_by(self) -> LimitedBy:
-        """Name what holds the run back most."""
-        return self.run.limited_by
+        """Name what has held the run back most of the time of late."""
+        seen = self._limits or (self.run.limited_by,)
+        return max(seen, key=seen.count)
 
     def _beat(self) -> None:
         """Report progress."""
         finished = sum(self._counts())
         if self._speed is not None:
             self._speed.mark(finished)
+        self._limits = (*self._limits[1 - LOOKS :], self.run.limited_by)
         self._report(finished, self.total)
 
     def _end(self) -> BatchResult[R]:
@@ -133,7 +148,7 @@ class BatchRun(Generic[T, R]):
         self.columns.close()
         result = self._result_of(self.columns)
         self._on_result(result)
-        self._report(sum(self._counts()), self.total if self.total is not None else result.total)
+        self._report(sum(self._counts()), self._total_now())
         return result
 
     def _elapsed(self) -> float:
@@ -160,8 +175,8 @@ class BatchRun(Generic[T, R]):
             facts=facts,
         )
 
-    def _what_was_done(self) -> str:
-        """Say what is kept, and what could not be stopped."""
+    def what_was_done(self) -> str:
+        """Say how far it came, what is kept, and what could not be stopped."""
         done, failed = self._counts()
         note = (
             f"ragasync: {done:,} of {len(self.columns):,} items were done and {failed:,} had "

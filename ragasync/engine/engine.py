@@ -77,7 +77,10 @@ class Run(Steering[T, R]):
         async with AsyncExitStack() as stack:
             resource = None
             if self.plan.resources is not None:
-                resource = await stack.enter_async_context(self.plan.resources())
+                opened = stack.enter_async_context(self.plan.resources())
+                resource = await self._opening.wait_for(opened)
+                if self.stopping:
+                    return
             self._calls = Calls(self.plan, loop, resource)
             stack.callback(self._calls.close)
             self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)

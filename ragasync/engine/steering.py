@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from ragasync.calling.calls import Calls
-from ragasync.engine.aftermath import Sink
+from ragasync.engine.aftermath import Aftermath, Sink
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.lanes import Lanes
+from ragasync.engine.opening import Opening
 from ragasync.limits.gate import Gate
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
@@ -31,6 +32,7 @@ class Steering(Generic[T, R]):
         worked: seconds that lanes spent in calls outside of the hot loop, each call once.
     """
 
+    _after: Aftermath[T, R]
     _lanes: Lanes
     _calls: Calls
     _parked: BackoffLine[T]
@@ -51,6 +53,7 @@ class Steering(Generic[T, R]):
         self.worked = 0.0
         self._sink = sink
         self._is_open = False
+        self._opening = Opening()
 
     def pause(self) -> None:
         """Start no further call until `resume`."""
@@ -79,6 +82,8 @@ class Steering(Generic[T, R]):
             self.look_up(everyone=True)
             if cancel:
                 self._lanes.cancel_soon()
+        elif cancel:
+            self._opening.break_off()
 
     def abort(self, error: BaseException) -> None:
         """Stop at once, and raise this error from `run`."""
@@ -133,6 +138,11 @@ class Steering(Generic[T, R]):
         if not self._is_open:
             return 0
         return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate - self.forming)
+
+    @property
+    def retried(self) -> int:
+        """How many items were or will be tried more than once."""
+        return self._after.retried if self._is_open else 0
 
     @property
     def running_threads(self) -> int:

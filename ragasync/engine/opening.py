@@ -1,0 +1,43 @@
+"""The opening of what a run needs, which a stop meanwhile breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+V = TypeVar("V")
+
+
+class Opening:
+    """
+    Waits in the run's own task, because what is opened there may have to be closed there.
+
+    `break_off` cancels that task; the cancellation ends here and is no concern of those outside,
+    unless one of their own came as well.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[object] | None = None
+        self._broken_off = False
+
+    async def wait_for(self, opened: Awaitable[V]) -> V | None:
+        """Return what is opened, or None when broken off."""
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        try:
+            return await opened
+        except asyncio.CancelledError:
+            if not self._broken_off or task.cancelling() > 1:
+                raise
+            return None
+        finally:
+            self._task = None
+            if self._broken_off:
+                task.uncancel()
+
+    def break_off(self) -> None:
+        """End the wait, if somebody waits."""
+        if self._task is not None and not self._broken_off:
+            self._broken_off = True
+            self._task.cancel()
