@@ -55,6 +55,6 @@ def judge(
         return STOP
     if items > 1 and splits_at_once(error):
         return HALVE
-    if isinstance(decision, float):
+    if decision is not None:
         return TryAgain(decision)
     return HALVE if items > 1 and may_split(error) else GIVE_UP
