@@ -1,0 +1,281 @@
+"""Sync functions on an executor: hops, limits and time limits of hops, and workers that die."""
+
+import asyncio
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from services import about, now
+
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncRetry,
+    AttemptTimeout,
+    RateLimiter,
+)
+
+
+def double(item: int) -> int:
+    """Return twice the item."""
+    return 2 * item
+
+
+def odd_only(item: int) -> int:
+    """Refuse even numbers."""
+    if item % 2 == 0:
+        raise ValueError(f"{item} is even")
+    return item
+
+
+def die_at_13(item: int) -> int:
+    """End the worker process at 13, every time."""
+    if item == 13:
+        os._exit(1)
+    return item
+
+
+def die_once(paths: tuple[str, int]) -> int:
+    """End the worker process at 5, the first time."""
+    folder, item = paths
+    if item == 5:
+        mark = Path(folder) / "died"
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+    return item
+
+
+def process_of(item: int) -> int:
+    """Return the process that this runs in."""
+    return os.getpid()
+
+
+def doubles(items: list[int]) -> list[int]:
+    """Return twice each item; 3 is poison."""
+    if 3 in items:
+        raise ValueError("not 3")
+    return [2 * item for item in items]
+
+
+class Awkward(Exception):
+    """An error that cannot be unpickled."""
+
+    def __init__(self, left: int, right: int) -> None:
+        super().__init__(f"{left} and {right}")
+
+
+def awkward(item: int) -> int:
+    """Raise what does not survive the way back."""
+    if item == 2:
+        raise Awkward(item, item)
+    return item
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Two worker processes."""
+    with ProcessPoolExecutor(2) as executor:
+        yield executor
+
+
+class AtOnce(Executor):
+    """An executor that runs what it gets on the spot, and notes how many items came in each hop."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.hops: list[int] = []
+        self.starts: list[float] = []
+        self.seconds = seconds
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run now, answer after some virtual seconds an item."""
+        future: Future[Any] = Future()
+        self.hops.append(len(args[-1]))
+        self.starts.append(now())
+        answer = function(*args, **kwargs)
+
+        def deliver() -> None:
+            if future.set_running_or_notify_cancel():
+                future.set_result(answer)
+
+        asyncio.get_running_loop().call_later(self.seconds * len(args[-1]), deliver)
+        return future
+
+
+# ---- hops, on an executor that runs everything on the spot
+
+
+async def test_a_hop_has_a_share_of_what_remains():
+    """min(batch_size, ceil(remaining / (4 x max_concurrency))) items."""
+    expected, remaining = [], 100
+    while remaining:
+        expected.append(min(8, math.ceil(remaining / (4 * 2))))
+        remaining -= expected[-1]
+    executor = AtOnce()
+    processor = AsyncBatchProcessor(double, batch_size=8, max_concurrency=2, executor=executor)
+    result = await processor.process(range(100))
+    assert executor.hops == expected
+    assert result.results == [2 * item for item in range(100)]
+
+
+async def test_a_hop_is_full_where_nobody_knows_what_remains():
+    """Of an iterator, batch_size items."""
+    executor = AtOnce()
+    await AsyncBatchProcessor(double, 8, 2, executor=executor).process(iter(range(20)))
+    assert executor.hops == [8, 8, 4]
+
+
+async def test_a_hop_takes_a_place_at_the_limiter_for_each_item():
+    """Four items need four places, though they travel together."""
+    executor = AtOnce()
+    limiter = RateLimiter(1, burst_size=4)
+    processor = AsyncBatchProcessor(double, 4, 1, executor=executor, rate_limiter=limiter)
+    await processor.process(iter(range(12)))
+    assert executor.starts == about([0, 4, 8])
+
+
+async def test_the_time_limit_of_a_hop_is_that_of_all_its_items():
+    """Timeout x items: four items of 0.9 s are in time, and of 1.1 s are not."""
+    for seconds, in_time in ((0.9, True), (1.1, False)):
+        processor = AsyncBatchProcessor(
+            double, 4, 1, 0, executor=AtOnce(seconds), timeout=1, retry=AsyncRetry(0)
+        )
+        result = await processor.process(iter(range(4)))
+        assert result.all_succeeded is in_time
+
+
+async def test_each_item_of_a_hop_has_its_own_outcome():
+    """Those that failed are tried again alone, those that succeeded are not."""
+    executor = AtOnce()
+    processor = AsyncBatchProcessor(
+        odd_only, 4, 1, executor=executor, retry=AsyncRetry(2, 0.5, retry_on=ValueError)
+    )
+    result = await processor.process(iter(range(4)))
+    assert [outcome.status for outcome in result] == ["failed", "done", "failed", "done"]
+    assert [outcome.attempts for outcome in result] == [3, 1, 3, 1]
+    assert executor.hops == [4, 1, 1, 1, 1]
+    assert str(result.errors[2]) == "2 is even"
+
+
+async def test_an_async_function_is_no_work_for_an_executor():
+    """The constructor says so."""
+
+    async def soon(item: int) -> int:
+        return item
+
+    with pytest.raises(TypeError, match="an executor runs sync functions"):
+        AsyncBatchProcessor(soon, executor=AtOnce())
+
+
+def test_resources_cannot_travel():
+    """They belong to this loop."""
+    with pytest.raises(ValueError, match="cannot travel to an executor"):
+        AsyncBatchProcessor(double, executor=AtOnce(), resources=lambda: None)  # type: ignore[arg-type,return-value]
+
+
+# ---- threads of the user's own
+
+
+@pytest.mark.real_time
+async def test_a_thread_pool_is_an_executor_too():
+    """Any concurrent.futures.Executor will do."""
+    with ThreadPoolExecutor(3) as executor:
+        result = await AsyncBatchProcessor(double, 4, executor=executor).process(range(40))
+    assert result.results == [2 * item for item in range(40)]
+
+
+@pytest.mark.real_time
+async def test_a_hop_past_its_time_holds_its_slot():
+    """It cannot be interrupted: the job stops when all slots are so held."""
+    import threading
+
+    release = threading.Event()
+    with ThreadPoolExecutor(2) as executor:
+        processor = AsyncBatchProcessor(
+            lambda item: release.wait(30), 1, 2, 0, executor=executor, timeout=0.05
+        )
+        result = await processor.process(range(9))
+        release.set()
+    assert "all 2 slots are held" in str(result.stopped_because)
+    assert [type(error) for error in result.errors[:2]] == [AttemptTimeout] * 2
+
+
+# ---- processes
+
+
+@pytest.mark.real_time
+async def test_items_are_processed_in_other_processes(pool: ProcessPoolExecutor):
+    """And not in this one; the loop goes on meanwhile."""
+    result = await AsyncBatchProcessor(process_of, executor=pool).process(range(50))
+    assert result.all_succeeded
+    assert os.getpid() not in result.results
+
+
+@pytest.mark.real_time
+async def test_a_batched_function_on_processes_is_split_like_any_other(pool: ProcessPoolExecutor):
+    """The poison is found there too."""
+    processor = AsyncBatchProcessor(doubles, 8, 2, 0, batched=True, executor=pool)
+    result = await processor.process(range(20))
+    assert [outcome.index for outcome in result.get_failed()] == [3]
+    assert str(result.errors[3]) == "not 3"
+
+
+@pytest.mark.real_time
+async def test_an_error_comes_back_with_the_workers_traceback(pool: ProcessPoolExecutor):
+    """As a note."""
+    result = await AsyncBatchProcessor(odd_only, retry_count=0, executor=pool).process([2])
+    assert type(result.errors[0]) is ValueError
+    assert "in odd_only" in "".join(result.errors[0].__notes__)
+
+
+@pytest.mark.real_time
+async def test_an_error_that_cannot_be_unpickled_harms_nobody_else(pool: ProcessPoolExecutor):
+    """It would break the pool; a stand-in comes instead."""
+    processor = AsyncBatchProcessor(awkward, retry_count=0, executor=pool)
+    result = await processor.process(range(20))
+    assert [outcome.index for outcome in result.get_failed()] == [2]
+    assert "Awkward: 2 and 2" in str(result.errors[2])
+
+
+@pytest.mark.real_time
+async def test_an_item_that_cannot_be_pickled_fails():
+    """The pool lives, and later runs use it."""
+    with ProcessPoolExecutor(1) as executor:
+        processor: Any = AsyncBatchProcessor(process_of, 1, 2, 0, executor=executor)
+        result = await processor.process([1, lambda: None, 3])
+        assert [outcome.status for outcome in result] == ["done", "failed", "done"]
+
+
+@pytest.mark.real_time
+async def test_a_worker_that_dies_costs_a_retry_and_not_an_item(tmp_path: Path):
+    """Only what it had not finished is tried again, in a new pool."""
+    with ProcessPoolExecutor(2) as executor:
+        processor = AsyncBatchProcessor(
+            die_once, batch_size=2, max_concurrency=2, executor=executor, retry=AsyncRetry(2, 0.0)
+        )
+        result = await processor.process([(str(tmp_path), item) for item in range(40)])
+    assert result.results == list(range(40))
+    assert result[5].attempts >= 2
+    assert sum(outcome.attempts for outcome in result) <= 40 + 4
+
+
+@pytest.mark.real_time
+async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_path: Path):
+    """The pool that took its place ends with the run."""
+    before = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(1)
+    processor = AsyncBatchProcessor(
+        die_once, batch_size=1, max_concurrency=1, executor=executor, retry=AsyncRetry(2, 0.0)
+    )
+    result = await processor.process([(str(tmp_path), item) for item in range(10)])
+    assert result.all_succeeded
+    with pytest.raises(RuntimeError):
+        executor.submit(double, 1)
+    executor.shutdown()
+    for child in set(multiprocessing.active_children()) - before:
+        await asyncio.to_thread(child.join, 20)
+    assert set(multiprocessing.active_children()) <= before

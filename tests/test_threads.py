@@ -1,0 +1,266 @@
+"""Sync functions on threads: the loop goes on, and what cannot be killed is waited for."""
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from services import now, other_tasks
+
+from ragasync import AsyncBatchProcessor, AsyncRetry, AttemptTimeout, RateLimiter
+
+pytestmark = pytest.mark.real_time
+
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
+
+
+class Gated:
+    """A sync function whose calls wait at a gate; it counts who is inside."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.lock = threading.Lock()
+        self.entered = threading.Semaphore(0)
+        self.inside = 0
+        self.most_inside = 0
+        self.calls: list[int] = []
+
+    def __call__(self, item: int) -> int:
+        """Wait for the gate and return ten times the item."""
+        with self.lock:
+            self.calls.append(item)
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+        self.entered.release()
+        self.opened.wait(30)
+        with self.lock:
+            self.inside -= 1
+        return 10 * item
+
+
+@pytest.fixture
+def gated() -> Iterator[Gated]:
+    """A gated function that is opened at the end, so that no thread outlives its test."""
+    function = Gated()
+    yield function
+    function.opened.set()
+
+
+async def entered(function: Gated, count: int) -> None:
+    """Wait until so many calls are inside."""
+    for _ in range(count):
+        await asyncio.to_thread(function.entered.acquire, timeout=30)
+
+
+async def test_sync_functions_run_on_threads_and_the_loop_goes_on(gated: Gated):
+    """The loop opens the gate that the calls wait at."""
+    running = asyncio.create_task(AsyncBatchProcessor(gated, max_concurrency=3).process(range(7)))
+    await entered(gated, 3)
+    gated.opened.set()
+    result = await running
+    assert result.results == [10 * item for item in range(7)]
+    assert threading.main_thread().name not in {each.name for each in threading.enumerate()[1:]}
+
+
+async def test_never_more_calls_are_inside_than_allowed(gated: Gated):
+    """And as many as allowed."""
+    running = asyncio.create_task(AsyncBatchProcessor(gated, max_concurrency=5).process(range(50)))
+    await entered(gated, 5)
+    gated.opened.set()
+    await running
+    assert gated.most_inside == 5
+
+
+async def test_one_item_goes_a_hop_whatever_the_batch_size(gated: Gated):
+    """batch_size is for batched functions and executors."""
+    running = asyncio.create_task(
+        AsyncBatchProcessor(gated, batch_size=32, max_concurrency=4).process(range(4))
+    )
+    await entered(gated, 4)
+    assert sorted(gated.calls) == [0, 1, 2, 3]
+    gated.opened.set()
+    await running
+
+
+async def test_context_variables_come_along():
+    """Of the one who awaits the job."""
+    request_id.set("r-17")
+    result = await AsyncBatchProcessor(lambda item: request_id.get()).process([1, 2, 3])
+    assert result.results == ["r-17"] * 3
+
+
+async def test_context_variables_set_in_a_call_stay_there():
+    """They reach neither the next item nor the caller."""
+
+    def setting(item: int) -> str:
+        before = request_id.get()
+        request_id.set(f"item {item}")
+        return before
+
+    result = await AsyncBatchProcessor(setting, max_concurrency=1).process(range(3))
+    assert result.results == ["none"] * 3
+    assert request_id.get() == "none"
+
+
+async def test_errors_of_a_thread_are_the_items():
+    """With a traceback that leads into the function."""
+
+    def fail(item: int) -> None:
+        raise ValueError(f"bad {item}")
+
+    result = await AsyncBatchProcessor(fail, retry_count=0).process([5])
+    assert str(result.errors[0]) == "bad 5"
+    assert "in fail" in str(result[0].traceback)
+
+
+async def test_a_stop_iteration_is_an_error_like_any_other():
+    """It would silently end a coroutine."""
+
+    def stop(item: int) -> None:
+        next(iter([]))
+
+    result = await AsyncBatchProcessor(stop, retry_count=0).process([1])
+    assert isinstance(result.errors[0], RuntimeError)
+    assert isinstance(result.errors[0].__cause__, StopIteration)
+
+
+async def test_calls_on_threads_are_retried_and_limited():
+    """Like those of async functions."""
+    calls: list[int] = []
+
+    def flaky(item: int) -> int:
+        calls.append(item)
+        if len(calls) < 3:
+            raise OSError("away")
+        return item
+
+    processor = AsyncBatchProcessor(
+        flaky, retry_delay=0.0, rate_limiter=RateLimiter(1000), timeout=30
+    )
+    result = await processor.process([7])
+    assert (result.results, result[0].attempts) == ([7], 3)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_raised_on_a_thread_goes_on_up(kind: type[BaseException]):
+    """It is not kept as an item's error."""
+
+    def interrupting(item: int) -> None:
+        raise kind
+
+    processor = AsyncBatchProcessor(interrupting, max_concurrency=1)
+    with pytest.raises(kind):
+        asyncio.run(processor.process(range(3)))
+    assert processor.last_result is not None
+    assert processor.last_result.error_count == 0
+
+
+# ---- threads that outlive their timeout
+
+
+async def test_a_thread_past_its_timeout_holds_its_slot(gated: Gated):
+    """Nothing new begins in it, and it is not tried again meanwhile."""
+    processor = AsyncBatchProcessor(
+        gated, max_concurrency=1, timeout=0.02, retry=AsyncRetry(1, 0.0)
+    )
+    running = asyncio.create_task(processor.process(range(3)))
+    await entered(gated, 1)
+    await asyncio.sleep(0.03)
+    assert gated.calls == [0]
+    gated.opened.set()
+    result = await running
+    assert gated.most_inside == 1
+    assert gated.calls.count(0) == 2
+    assert result.all_succeeded
+
+
+async def test_a_late_result_is_dropped(gated: Gated):
+    """The attempt has failed, whatever the thread brings; the other slot goes on."""
+
+    def slow_first(item: int) -> int:
+        return gated(item) if item == 0 else item
+
+    processor = AsyncBatchProcessor(slow_first, max_concurrency=2, retry_count=0, timeout=0.05)
+    running = asyncio.create_task(processor.process(range(50)))
+    await entered(gated, 1)
+    await asyncio.sleep(0.07)
+    gated.opened.set()
+    result = await running
+    assert isinstance(result.errors[0], AttemptTimeout)
+    assert result.results == [None, *range(1, 50)]
+    assert result.error_count == 1
+
+
+async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(gated: Gated):
+    """It says so, and ends though the threads do not."""
+    processor = AsyncBatchProcessor(gated, max_concurrency=2, retry_count=0, timeout=0.05)
+    began = now()
+    result = await processor.process(range(9))
+    assert now() - began >= 0.1
+    assert result.stopped_because == (
+        "all 2 slots are held by calls that outlived timeout=0.05 s and cannot be interrupted"
+    )
+    assert (result.error_count, result.pending_count) == (2, 7)
+    assert all(isinstance(error, AttemptTimeout) for error in result.errors[:2])
+    assert sorted(gated.calls) == [0, 1]
+    assert other_tasks() == set()
+
+
+async def test_one_free_slot_is_enough_to_go_on(gated: Gated):
+    """One thread hangs until everything else is done."""
+
+    def hang_at_zero(item: int) -> int:
+        if item == 0:
+            return gated(item)
+        if item == 199:
+            gated.opened.set()
+        time.sleep(0.001)
+        return item
+
+    processor = AsyncBatchProcessor(hang_at_zero, max_concurrency=2, retry_count=0, timeout=0.05)
+    result = await processor.process(range(200))
+    assert (result.success_count, result.error_count, result.stopped_because) == (199, 1, None)
+
+
+async def test_a_cancelled_job_does_not_wait_for_its_threads(gated: Gated):
+    """They cannot be interrupted; what they bring is dropped."""
+    processor = AsyncBatchProcessor(gated, max_concurrency=2)
+    running = asyncio.create_task(processor.process(range(9)))
+    await entered(gated, 2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert processor.last_result is not None
+    assert processor.last_result.cancelled_count == 2
+    assert other_tasks() == set()
+
+
+async def test_the_threads_of_a_run_end_with_it():
+    """None is left when the job is over."""
+    before = threading.active_count()
+    await AsyncBatchProcessor(lambda item: item, max_concurrency=8).process(range(100))
+    for _ in range(1000):
+        if threading.active_count() <= before:
+            break
+        await asyncio.sleep(0.001)
+    assert threading.active_count() <= before
+
+
+def test_a_thread_that_never_returns_does_not_keep_the_interpreter():
+    """It is a daemon, abandoned with its job."""
+    from scripts import printed_by
+
+    assert printed_by(
+        """
+        import threading
+        from ragasync import AsyncBatchProcessor
+
+        def hang(item):
+            threading.Event().wait()
+
+        processor = AsyncBatchProcessor(hang, max_concurrency=1, retry_count=0, timeout=0.05)
+        print(processor.process_sync(range(3)).stopped_because is not None)
+        """
+    ) == ["True"]
