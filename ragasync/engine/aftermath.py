@@ -13,7 +13,7 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.judging import GiveUp, Halve, judge
 from ragasync.engine.stopping import ErrorLimit
 from ragasync.engine.ticket import Ticket
-from ragasync.errors import RunAsyncError, StageFailure
+from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.limits.gate import Gate
 from ragasync.outcomes.outcome import Attempt, Outcome, Status
 from ragasync.outcomes.tracebacks import TracebackArchive
@@ -60,6 +60,7 @@ class Aftermath(Generic[T, R]):
         gate: closed for a while when the service says 429 with Retry-After.
         parked: where tickets wait for their next attempt.
         run: what may have to be stopped.
+        archive: makes texts of tracebacks.
         clock: the run's clock.
     """
 
@@ -70,12 +71,13 @@ class Aftermath(Generic[T, R]):
         gate: Gate,
         parked: BackoffLine[T],
         run: Stops,
+        archive: TracebackArchive,
         clock: Clock,
     ) -> None:
         self._plan, self._sink, self._gate = plan, sink, gate
         self._parked, self._run, self._clock = parked, run, clock
         self._zero = clock()
-        self._archive = TracebackArchive()
+        self._archive = archive
         self._errors = ErrorLimit(plan.max_errors)
         self._batched = plan.batched or plan.in_hops
         self.zero = self._zero
@@ -182,7 +184,7 @@ class Aftermath(Generic[T, R]):
         if isinstance(verdict, GiveUp):
             self.give_up(ticket, error, lane)
             if verdict.stops_the_job:
-                self._run.stop(f"a fatal error: {type(error).__name__}: {error}", cancel=True)
+                self._run.stop(_fatal(error), cancel=True)
             return
         if self._run.stopping:
             return
@@ -238,6 +240,16 @@ class Aftermath(Generic[T, R]):
             history=ticket.history,
         )
         self._sink.settle(outcome, stack)
+
+
+def _fatal(error: Exception) -> str:
+    """Return why an error stops the whole run; a part that stopped has said it already."""
+    where = ""
+    if isinstance(error, StageFailure):
+        where, error = f" (in stage {error.stage})", error.error
+    if isinstance(error, JobStopped):
+        return str(error)
+    return f"a fatal error{where}: {type(error).__name__}: {error}"
 
 
 def _wrong_loop(error: Exception) -> RunAsyncError | None:

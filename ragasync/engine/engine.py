@@ -15,9 +15,10 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.feed import FeedMaker, open_feed
 from ragasync.engine.lanes import Lanes
-from ragasync.engine.steering import Steering
+from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import AttemptTimeout
+from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class Run(Steering[T, R]):
         total: how many items there are, where that is known: for opening lanes and sizing hops.
         limit: how many items to draw at most.
         keep: called with index and item when an item is drawn.
+        archive: makes texts of tracebacks; by default one of the run's own.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class Run(Steering[T, R]):
         total: int | None = None,
         limit: int | None = None,
         keep: Callable[[int, T], None] | None = None,
+        archive: TracebackArchive | None = None,
     ) -> None:
         super().__init__(plan, sink)
         self._source = source
+        self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, limit, keep
         self._is_plain = not plan.batched and not plan.in_hops
         if not plan.is_async and plan.timeout is not None:
@@ -86,7 +90,7 @@ class Run(Steering[T, R]):
             self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
             stack.callback(self._parked.close)
             self._after = Aftermath(
-                self.plan, self._sink, self.gate, self._parked, self, self._clock
+                self.plan, self._sink, self.gate, self._parked, self, self._archive, self._clock
             )
             self._lanes = Lanes(self._work, self.max_concurrency, self._clock)
             self._held = HeldSlots(self.plan.timeout, self._lanes.tasks, self.stop)
@@ -121,6 +125,7 @@ class Run(Steering[T, R]):
 
     async def _work(self, lane: int) -> None:
         """Do what is next until this lane is to close."""
+        current_run.set(self)
         try:
             while (ticket := await self._next(lane)) is not None:
                 if ticket is FRESH:
@@ -174,7 +179,7 @@ class Run(Steering[T, R]):
                 if (ticket := self._parked.pop_due()) is not None:
                     self.look_up()
                     return ticket
-                if self._has_room and self._has_more and not self._sink.is_full:
+                if self._may_draw and self._has_more:
                     if self._is_plain and self.gate.is_open:
                         return FRESH
                     if (ticket := await self._formed()) is not None:
@@ -259,7 +264,7 @@ class Run(Steering[T, R]):
 
     async def _rest(self) -> None:
         """Wait until woken; what the source keeps us waiting for is counted."""
-        for_input = not self.paused and self._has_room and not self._feed.exhausted
+        for_input = not self.paused and self._may_draw and not self._feed.exhausted
         began = self._clock()
         try:
             await self._lanes.rest()
@@ -274,6 +279,11 @@ class Run(Steering[T, R]):
     def _refuse(self, index: int, item: T, error: Exception) -> None:
         """Let an item fail that can go in no call."""
         self._after.give_up(Ticket((index,), (item,)), error, lane=0)
+
+    @property
+    def _may_draw(self) -> bool:
+        """Whether a new item may be begun."""
+        return self._has_room and not self.held_back and not self._sink.is_full
 
     @property
     def _has_more(self) -> bool:

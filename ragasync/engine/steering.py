@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
 
 from ragasync.calling.calls import Calls
 from ragasync.engine.aftermath import Aftermath, Sink
@@ -16,6 +17,9 @@ from ragasync.progress import LimitedBy
 T = TypeVar("T")
 R = TypeVar("R")
 
+current_run: ContextVar[Steering[Any, Any]] = ContextVar("current_run")
+"""The run whose call this is."""
+
 
 class Steering(Generic[T, R]):
     """
@@ -26,6 +30,7 @@ class Steering(Generic[T, R]):
 
     Attributes:
         at_gate: how many lanes wait for the rate limit.
+        held_back: whether no new item is to be drawn for now.
         forming: how many lanes wait for a batch to form.
         input_waited: seconds that lanes waited for the source, added up.
         limiter_waited: seconds that lanes waited for the rate limit, each call once.
@@ -43,6 +48,7 @@ class Steering(Generic[T, R]):
         self.gate = Gate(plan.limiters)
         self.max_concurrency = plan.max_concurrency
         self.paused = False
+        self.held_back = False
         self.stopping = False
         self.stopped_because: str | None = None
         self.error: BaseException | None = None
@@ -64,6 +70,14 @@ class Steering(Generic[T, R]):
         """Go on after `pause`."""
         self.paused = False
         self.look_up(everyone=True)
+
+    def hold_back(self, held_back: bool) -> None:
+        """Draw no new item for now, or again: for calls that know best when there is room."""
+        self.held_back = held_back
+        if held_back:
+            self.reconsider()
+        else:
+            self.look_up()
 
     def resize(self, max_concurrency: int) -> None:
         """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
@@ -107,6 +121,7 @@ class Steering(Generic[T, R]):
         self._lanes.heed(
             self.stopping
             or self.paused
+            or self.held_back
             or self._lanes.surplus
             or self._parked.has_due
             or not self._has_room
@@ -128,7 +143,8 @@ class Steering(Generic[T, R]):
         """
         if self.at_gate:
             return "rate"
-        if self._is_open and not self.paused and (self._lanes.idle or self.forming):
+        may_draw = self._is_open and not self.paused and not self.held_back
+        if may_draw and (self._lanes.idle or self.forming):
             return "retries" if self._parked.items else "input"
         return "concurrency"
 
