@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from ragasync.arguments import check_count, check_number
@@ -46,8 +45,7 @@ class Job(Generic[T, R]):
         self._paused = False
         self._task: asyncio.Task[BatchResult[R]] | None = None
         self._ending: Ending[R] = Ending()
-        context = copy_context()
-        self._tell(lambda: context.run(self._begin))
+        self._tell(self._begin)
 
     # ── fetch ───────────────────────────────────────────────────────────────────────────────
 
@@ -179,7 +177,7 @@ class Job(Generic[T, R]):
             return False
 
     def _begin(self) -> None:
-        """Make the job's task, on its loop."""
+        """Make the job's task, on its loop, in the context of whoever started it."""
         self._task = self._loop.create_task(self._batch.complete(), name="ragasync job")
         self._task.add_done_callback(self._ending)
 

@@ -25,10 +25,11 @@ class Progress:
     """
     How far a job is.
 
-    `done` and `failed` count items; `retried` those that were tried more than once; `in_flight`
-    the calls being made now; `rate` is items a second of late; `eta` the seconds that are left at
-    that speed, None while nobody can tell. `limited_by` says what holds the job back most: the
-    rate limit, the number of calls allowed at once, items in back-off, or the source.
+    `done` and `failed` count items; `retried` those whose first attempt was not their last;
+    `in_flight` the calls being made now; `rate` is items a second of late, after the end over the
+    whole time; `eta` the seconds that are left at that speed, None while nobody can tell.
+    `limited_by` says what has held the job back most in the last second: the rate limit, the
+    number of calls allowed at once, items in back-off, or the source.
     """
 
     done: int

@@ -453,6 +453,7 @@ async def test_a_cancelled_job_gives_what_was_done():
     assert "cancelled" in result.stopped_because
     assert service.in_flight == 0
     assert service.cleaned_up == 6
+    assert job.progress.eta == 0.0
 
 
 async def test_a_job_cancelled_before_its_first_call_leaves_all_pending():
@@ -550,6 +551,19 @@ async def test_a_paused_job_begins_nothing_until_it_is_resumed():
     job.resume()
     assert (await job).all_succeeded
     assert service.begun == pytest.approx([0, 9, 10, 11])
+
+
+async def test_a_pause_holds_for_fast_calls_at_once():
+    """Not only when the loop is next given time to breathe."""
+    service = Service(0.001)
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(100), here=True)
+    await at(0.0055)
+    job.pause()
+    begun = len(service.begun)
+    await at(1)
+    assert 0 < len(service.begun) == begun < 100
+    job.resume()
+    await job
 
 
 async def test_a_job_paused_before_its_first_call_begins_nothing():
@@ -657,6 +671,17 @@ async def test_no_call_begins_above_a_max_concurrency_that_was_lowered():
     assert max(in_flight_at_begin[4:]) == 2
     assert result[4].started == pytest.approx(9)
     assert result.seconds == pytest.approx(11)
+
+
+async def test_a_lowered_max_concurrency_holds_for_fast_calls_at_once():
+    """Not only when the loop is next given time to breathe."""
+    service = Service(0.001)
+    job = AsyncBatchProcessor(service, max_concurrency=8).start(range(500), here=True)
+    await at(0.0055)
+    job.max_concurrency = 3
+    await at(0.0075)
+    assert service.in_flight == 3
+    await job
 
 
 async def test_max_concurrency_lowered_and_raised_again_is_met_exactly():
@@ -784,7 +809,7 @@ def test_a_job_is_steered_and_watched_from_many_threads_at_once():
 
     def meddle(seed):
         try:
-            for turn in range(100):
+            for turn in range(25):
                 job.max_concurrency = 1 + (seed + turn) % 7
                 job.rate = None if turn % 2 else 1e6
                 job.pause()
