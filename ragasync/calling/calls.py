@@ -25,17 +25,12 @@ class Returning(Protocol):
 
 class Calls:
     """
-    The calls of one run: `one(item)` or `many(items)`, by what the function is.
+    The calls of one run: `one(item)`, `many(items)` or `hop(items)`, by what the function is.
 
     Args:
         plan: says what to call, how, and for how long.
         loop: the run's loop.
         resource: what the plan's `resources` gave, to be passed as second argument.
-
-    Attributes:
-        one: the call of one item; raises what the function raises.
-        many: the call of a batch; gives a value for each item.
-        hop: the call of several items in one hop to an executor; gives a HopItem for each.
     """
 
     def __init__(
@@ -47,18 +42,25 @@ class Calls:
         self._executor = plan.executor
         self._own_executor: Executor | None = None
         self._threads: CallThreads | None = None
+        self._timeout = plan.timeout
         self._watch: DeadlineWatch | None = None
-        call = self._call_for(plan)
         if plan.timeout is not None:
             self._watch = DeadlineWatch(loop, clock_of(loop), plan.timeout)
-            call = self._watch.guarded(call, len if plan.in_hops else None)
-        self.one: Callable[[Any], Awaitable[Any]] = call
-        self.hop: Callable[[Sequence[Any]], Awaitable[list[HopItem]]] = call
-        self._batch: Callable[[Sequence[Any]], Awaitable[Any]] = call
+        self._call = self._call_for(plan)
+
+    @property
+    def one(self) -> Callable[[Any], Awaitable[Any]]:
+        """The call of one item, for use in the current task alone."""
+        return self._in_time()
 
     async def many(self, items: Sequence[Any]) -> Sequence[Any]:
         """Call a batched function, and check that it gave a value for each item."""
-        return checked_values(await self._batch(items), len(items))
+        return checked_values(await self._in_time()(items), len(items))
+
+    async def hop(self, items: Sequence[Any]) -> list[HopItem]:
+        """Call for several items in one hop to an executor, which has time for each of them."""
+        outcomes: list[HopItem] = await self._in_time(len(items))(items)
+        return outcomes
 
     @property
     def running_threads(self) -> int:
@@ -82,6 +84,12 @@ class Calls:
             self._threads = CallThreads(self._loop)
             return self._on_thread
         return self._in_a_hop if plan.in_hops else self._batch_on_executor
+
+    def _in_time(self, items: int = 1) -> Callable[[Any], Awaitable[Any]]:
+        """Return the call with its time limit, if it has one, for use in the current task."""
+        if self._watch is None or self._timeout is None:
+            return self._call
+        return self._watch.guarded(self._call, self._timeout * items)
 
     async def _on_thread(self, argument: object) -> object:
         """Call on a thread; a function that only made an awaitable has it awaited here."""

@@ -13,13 +13,27 @@ A = TypeVar("A")
 V = TypeVar("V")
 
 
+NEVER = float("inf")
+
+
+class _Guard:
+    """What the watch knows of a task: when its attempt must end, and whether it was late."""
+
+    __slots__ = ("ends_at", "was_late")
+
+    def __init__(self) -> None:
+        self.ends_at = NEVER  # between two attempts
+        self.was_late = False
+
+
 class DeadlineWatch:
     """
     Cancels attempts that take longer than their time.
 
     A timer an attempt is the dear way (asyncio.timeout costs several microseconds). Here an
-    attempt writes its deadline into a dictionary and takes it out at its end; one timer looks at
-    the earliest. It never sleeps longer than `timeout`, so that a deadline set meanwhile is seen.
+    attempt notes its deadline in its task's guard and strikes it out at its end; one timer looks
+    at the earliest. It never sleeps longer than `timeout`, so that a deadline set meanwhile is
+    seen.
 
     Args:
         loop: the loop that the attempts run on.
@@ -31,41 +45,39 @@ class DeadlineWatch:
         self._loop = loop
         self._clock = clock
         self._timeout = timeout
-        self._deadlines: dict[asyncio.Task[object], float] = {}
-        self._expired: set[asyncio.Task[object]] = set()
+        self._guards: dict[asyncio.Task[object], _Guard] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def guarded(
-        self, call: Callable[[A], Awaitable[V]], weight: Callable[[A], int] | None = None
+        self, call: Callable[[A], Awaitable[V]], allowed: float
     ) -> Callable[[A], Awaitable[V]]:
-        """Return `call` with a deadline `timeout` (times its argument's weight) after its start."""
-        deadlines, expired, clock, timeout = (
-            self._deadlines,
-            self._expired,
-            self._clock,
-            self._timeout,
-        )
+        """
+        Return `call` with so many seconds for each attempt, for use in the current task alone.
+
+        Looking up the task and its guard costs as much as all the rest, so it is done here once.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        guard = self._guards.setdefault(task, _Guard())
+        clock = self._clock
 
         async def call_in_time(argument: A) -> V:
-            task = asyncio.current_task()
-            assert task is not None  # a coroutine runs in a task
-            allowed = timeout if weight is None else timeout * weight(argument)
-            deadlines[task] = clock() + allowed
+            guard.ends_at = clock() + allowed
             if self._timer is None:
-                self._sleep(timeout)
+                self._sleep(self._timeout)
             try:
                 return await call(argument)
             except asyncio.CancelledError as cancelled:
                 # Both may have happened: a cancellation from outside must still pass.
-                if task in expired and task.cancelling() == 1:
+                if guard.was_late and task.cancelling() == 1:
                     raise AttemptTimeout(
                         f"the attempt took longer than {allowed:g} s"
                     ) from cancelled
                 raise
             finally:
-                del deadlines[task]
-                if task in expired:
-                    expired.remove(task)
+                guard.ends_at = NEVER
+                if guard.was_late:
+                    guard.was_late = False
                     task.uncancel()
 
         return call_in_time
@@ -81,13 +93,15 @@ class DeadlineWatch:
 
     def _look(self) -> None:
         """Cancel what is late; sleep until the next deadline, or until an attempt begins."""
-        now = self._clock()
-        waiting = {task: end for task, end in self._deadlines.items() if task not in self._expired}
-        for task, end in waiting.items():
-            if end <= now:
-                self._expired.add(task)
+        now, earliest = self._clock(), NEVER
+        for task, guard in list(self._guards.items()):
+            if task.done():
+                del self._guards[task]
+            elif guard.ends_at <= now:
+                guard.ends_at, guard.was_late = NEVER, True
                 task.cancel()
+            else:
+                earliest = min(earliest, guard.ends_at)
         self._timer = None
-        if waiting:
-            earliest = min((end for end in waiting.values() if end > now), default=now)
-            self._sleep(min(self._timeout, max(earliest - now, 0.0)) or self._timeout)
+        if earliest < NEVER:
+            self._sleep(min(self._timeout, earliest - now))
