@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from ragasync.calling.calls import Returning
 
@@ -13,20 +13,24 @@ class HeldSlots:
     Counts the slots that threads hold after their timeout, and stops the run when all do.
 
     A thread cannot be killed. Its slot stays taken until it returns, or else the function would
-    run more often at once than was allowed. If every slot is so held for a further `timeout`,
-    nothing will ever go on, and the run says so instead of waiting.
+    run more often at once than was allowed. If nothing else can go on beside such calls, because
+    they hold every slot or are the last of all, the run waits a further `timeout` for them, and
+    then says so instead of waiting for ever.
 
     Args:
         timeout: seconds for one attempt.
-        slots: the slots that are open.
-        stop: called with the reason when all have been held for too long.
+        goes_on_beside: says whether anything can still happen while so many slots are held.
+        stop: called with the reason when they have been held for too long.
     """
 
     def __init__(
-        self, timeout: float | None, slots: Collection[object], stop: Callable[..., None]
+        self,
+        timeout: float | None,
+        goes_on_beside: Callable[[int], bool],
+        stop: Callable[..., None],
     ) -> None:
         self._timeout = timeout or 0.0
-        self._slots = slots
+        self._goes_on_beside = goes_on_beside
         self._stop = stop
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -36,20 +40,31 @@ class HeldSlots:
         if call is None:
             return
         self._held += 1
-        if self._held == len(self._slots):
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._timeout, self._give_up)
+        self._wait_on()
         try:
             await call.wait_until_returned()
         finally:
             self._held -= 1
-            if self._timer is not None:
-                self._timer.cancel()
 
-    def _give_up(self) -> None:
-        """Stop the run."""
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait_on(self) -> None:
+        """Look again after a further `timeout`."""
+        self.close()
+        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._look)
+
+    def _look(self) -> None:
+        """Stop the run if nothing can go on; look again later while any slot is held."""
+        if not self._held:
+            return
+        if self._goes_on_beside(self._held):
+            self._wait_on()
+            return
         self._stop(
-            f"all {self._held} slots are held by calls that outlived timeout={self._timeout:g} s "
-            f"and cannot be interrupted",
+            f"all {self._held} slots in use are held by calls that outlived "
+            f"timeout={self._timeout:g} s and cannot be interrupted",
             cancel=True,
         )

@@ -105,8 +105,6 @@ class Aftermath(Generic[T, R]):
             return
         for place, value in enumerate(values):
             self._settle(ticket, place, "done", lane, value=value)
-            if self._errors.counts_successes:
-                self._errors.note_success()
 
     def hop_returned(
         self, ticket: Ticket[T], items: Sequence[HopItem], began: float, lane: int
@@ -150,7 +148,7 @@ class Aftermath(Generic[T, R]):
         except Exception as problem:  # the caller's own predicate raised
             self.give_up(ticket, problem, lane)
         else:
-            self._follow(verdict, ticket, error, began, lane)
+            self._follow(verdict, ticket, error, began, ended, lane)
 
     def broken_off(self, ticket: Ticket[T], error: BaseException, began: float, lane: int) -> bool:
         """Record a call that was cancelled; return whether the lane was, so that it must end."""
@@ -160,6 +158,16 @@ class Aftermath(Generic[T, R]):
         for place in range(len(ticket)):
             self._settle(ticket, place, "cancelled", lane, error=error if own_doing else None)
         return not own_doing
+
+    def gave_up_late(self, ticket: Ticket[T], lane: int) -> bool:
+        """Give up a ticket whose retry would begin past the deadline; return whether it was so."""
+        deadline = self._plan.retry.deadline
+        if deadline is None or ticket.error is None:
+            return False
+        if self._clock() - ticket.started < deadline:
+            return False
+        self.give_up(ticket, ticket.error, lane)
+        return True
 
     def give_up(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
         """Make the error the outcome of every item of the call."""
@@ -178,6 +186,7 @@ class Aftermath(Generic[T, R]):
         ticket: Ticket[T],
         error: Exception,
         began: float,
+        ended: float,
         lane: int,
     ) -> None:
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
@@ -191,17 +200,20 @@ class Aftermath(Generic[T, R]):
         if ticket.attempts == 1:
             self.retried += len(ticket)
         if isinstance(verdict, Halve):
+            ticket.error = None
             for half in ticket.halves():
                 self._parked.park(half, 0.0)
         else:
             ticket.retries.spent += 1
             attempt = Attempt(
                 began - self._zero,
-                self._clock() - began,
+                ended - began,
                 f"{type(error).__name__}: {error}",
                 verdict.delay,
             )
             ticket.history = (*ticket.history, attempt)
+            if self._plan.retry.deadline is not None:
+                ticket.error = error
             self._plan.retry.announce(ticket.attempts, error, verdict.delay)
             self._parked.park(ticket, verdict.delay)
 
@@ -240,6 +252,8 @@ class Aftermath(Generic[T, R]):
             history=ticket.history,
         )
         self._sink.settle(outcome, stack)
+        if status == "done" and self._errors.counts_successes:
+            self._errors.note_success()
 
 
 def _fatal(error: Exception) -> str:
@@ -254,9 +268,12 @@ def _fatal(error: Exception) -> str:
 
 def _wrong_loop(error: Exception) -> RunAsyncError | None:
     """Return the error that says so, if the function uses an object of another event loop."""
-    if isinstance(error, RunAsyncError):
-        return error
-    explained = explain_wrong_loop(error)
-    if explained is not None:
-        explained.__cause__ = error
-    return explained
+    link: BaseException | None = error
+    for _ in range(10):  # clients wrap errors in their own; and a chain of causes may be a circle
+        if link is None or isinstance(link, RunAsyncError):
+            return link
+        if (explained := explain_wrong_loop(link)) is not None:
+            explained.__cause__ = error
+            return explained
+        link = link.__cause__
+    return None

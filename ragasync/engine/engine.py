@@ -93,7 +93,8 @@ class Run(Steering[T, R]):
                 self.plan, self._sink, self.gate, self._parked, self, self._archive, self._clock
             )
             self._lanes = Lanes(self._work, self.max_concurrency, self._clock)
-            self._held = HeldSlots(self.plan.timeout, self._lanes.tasks, self.stop)
+            self._held = HeldSlots(self.plan.timeout, self._goes_on_beside, self.stop)
+            stack.callback(self._held.close)
             self._feed = open_feed(
                 self._source,
                 self._limit,
@@ -118,6 +119,7 @@ class Run(Steering[T, R]):
             await self._lanes.all_closed()
         finally:
             self.stopping = True
+            self.reconsider()  # a call that answers its cancellation with a value is the last
             await self._lanes.cancel()
         self.error = self.error or self._lanes.error
 
@@ -207,6 +209,8 @@ class Run(Steering[T, R]):
         if self.paused or self._lanes.surplus:
             self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
             return
+        if after.gave_up_late(ticket, lane):
+            return
         began = self._clock()
         if ticket.started < 0:
             ticket.started = began
@@ -244,10 +248,8 @@ class Run(Steering[T, R]):
     async def _admitted(self, ticket: Ticket[T], lane: int) -> bool:
         """Wait for the gate; return whether it has let the call through."""
         asked = self._clock()
-        self.at_gate += 1
         try:
-            calls = len(ticket) if self.plan.in_hops else 1
-            await self.gate.admit(ticket.items, calls)
+            await self._pass_gate(ticket)
         except ValueError as error:  # the call costs more than a limiter can ever grant
             if len(ticket) == 1:
                 self._after.give_up(ticket, error, lane)
@@ -255,12 +257,25 @@ class Run(Steering[T, R]):
                 for half in ticket.halves():
                     self._parked.park(half, 0.0)
             return False
+        except Exception as error:  # a limiter's own trouble is the call's, not the source's
+            if ticket.started < 0:
+                ticket.started = asked
+            self._after.failed(ticket, error, self._clock(), lane)
+            return False
+        return True
+
+    async def _pass_gate(self, ticket: Ticket[T]) -> None:
+        """Wait for the gate, and count the time; a run that stops ends the wait."""
+        task, asked = asyncio.current_task(), self._clock()
+        assert task is not None
+        self._waiting_at_gate.add(task)
+        try:
+            await self.gate.admit(ticket.items, len(ticket) if self.plan.in_hops else 1)
         finally:
-            self.at_gate -= 1
+            self._waiting_at_gate.remove(task)
             waited = self._clock() - asked
             ticket.waited += waited
             self.limiter_waited += waited
-        return True
 
     async def _rest(self) -> None:
         """Wait until woken; what the source keeps us waiting for is counted."""
@@ -291,11 +306,16 @@ class Run(Steering[T, R]):
         return self._feed.at_hand or self._batches.left_over
 
     @property
+    def _none_to_begin(self) -> bool:
+        """Whether no call can begin unless one of those in flight leads to it."""
+        return self._feed.exhausted and not self._batches.left_over and not self._parked
+
+    @property
     def _is_over(self) -> bool:
         """Whether nothing is left to do for any lane; asked by one that has nothing to do."""
-        return (
-            self._feed.exhausted
-            and not self._batches.left_over
-            and not self._parked
-            and self._lanes.idle == len(self._lanes.tasks) - 1
-        )
+        return self._none_to_begin and self._lanes.idle == len(self._lanes.tasks) - 1
+
+    def _goes_on_beside(self, held: int) -> bool:
+        """Whether anything can still happen while calls past their time hold so many lanes."""
+        idle = self._lanes.idle
+        return len(self._lanes.tasks) - idle > held or (idle > 0 and not self._none_to_begin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
@@ -29,7 +30,6 @@ class Steering(Generic[T, R]):
     in its hot loop ends in `reconsider`, which folds it into the one number that lanes look at.
 
     Attributes:
-        at_gate: how many lanes wait for the rate limit.
         held_back: whether no new item is to be drawn for now.
         forming: how many lanes wait for a batch to form.
         input_waited: seconds that lanes waited for the source, added up.
@@ -52,11 +52,11 @@ class Steering(Generic[T, R]):
         self.stopping = False
         self.stopped_because: str | None = None
         self.error: BaseException | None = None
-        self.at_gate = 0
         self.forming = 0
         self.input_waited = 0.0
         self.limiter_waited = 0.0
         self.worked = 0.0
+        self._waiting_at_gate: set[asyncio.Task[Any]] = set()
         self._sink = sink
         self._is_open = False
         self._opening = Opening()
@@ -92,6 +92,8 @@ class Steering(Generic[T, R]):
         if not self.stopping:
             self.stopped_because = because
         self.stopping = True
+        for task in self._waiting_at_gate:
+            task.cancel()
         if self._is_open:
             self.look_up(everyone=True)
             if cancel:
@@ -133,6 +135,11 @@ class Steering(Generic[T, R]):
         """Bound the calls a second of this run alone; None removes the bound."""
         self.gate.rate = rate
         self.look_up(everyone=True)
+
+    @property
+    def at_gate(self) -> int:
+        """How many lanes wait for the rate limit."""
+        return len(self._waiting_at_gate)
 
     @property
     def limited_by(self) -> LimitedBy:
