@@ -41,3 +41,12 @@ def check_sync(name: str, fn: object) -> None:
 def is_async(fn: Callable[..., object]) -> bool:
     """Return whether this function, method, partial or callable object is declared async."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return a number that is finite and above 0; refuse everything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return value

@@ -25,9 +25,29 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
     return time.monotonic
 
 
-def running_clock() -> Clock:
-    """Return the clock of the loop that runs in this thread, or `time.monotonic` without one."""
+_monotonic_loops: set[type] = set()
+"""The classes of loops known to follow `time.monotonic`: to find out costs more than a grant."""
+
+
+def loop_here() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, or None."""
     try:
-        return clock_of(asyncio.get_running_loop())
+        return asyncio.get_running_loop()
     except RuntimeError:
+        return None
+
+
+def clock_here() -> Clock:
+    """Return the clock of the loop that runs in this thread, else `time.monotonic`."""
+    loop = loop_here()
+    if loop is None or type(loop) in _monotonic_loops:
         return time.monotonic
+    clock = clock_of(loop)
+    if clock is time.monotonic:
+        _monotonic_loops.add(type(loop))
+    return clock
+
+
+def time_here() -> float:
+    """Return the time on that clock."""
+    return clock_here()()

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
-from ragasync.arguments import check_count, check_number
+from ragasync.arguments import check_positive
+from ragasync.bridge.run_async import blocked_loops
 from ragasync.ending import Ending
 from ragasync.engine.batch_run import BatchRun
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.errors import RunAsyncError
+from ragasync.plan import check_concurrency
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 
@@ -70,11 +72,8 @@ class Job(Generic[T, R]):
         """
         from ragasync.bridge.interrupts import InterruptibleWait
 
-        if not self.done and self._runs_on_this_thread():
-            raise RunAsyncError(
-                "job.wait() would block the loop that the job runs on: `await job` instead, or "
-                "start it without here=True"
-            )
+        if not self.done and (self._runs_on_this_thread() or self._loop in blocked_loops()):
+            raise _never_ending("job.wait() would block")
         try:
             with InterruptibleWait(self.cancel) as waiting:
                 self._ending.tell(waiting.done)
@@ -124,7 +123,7 @@ class Job(Generic[T, R]):
 
     @max_concurrency.setter
     def max_concurrency(self, value: int) -> None:
-        check_count("max_concurrency", value, at_least=1)
+        check_concurrency(value)
         self._max_concurrency = value
         self._tell(lambda: self._batch.run.resize(value))
 
@@ -136,9 +135,6 @@ class Job(Generic[T, R]):
     @rate.setter
     def rate(self, value: float | None) -> None:
         if value is not None:
-            from ragasync.limits.limiter import check_positive
-
-            check_number("rate", value)
             check_positive("rate", value)
         self._rate = value
         self._tell(lambda: self._batch.run.set_rate(value))
@@ -183,6 +179,8 @@ class Job(Generic[T, R]):
 
     async def _wait_here(self) -> BatchResult[R]:
         """Wait on this loop; a cancellation cancels the job and waits for its clean-up."""
+        if not self.done and self._loop in blocked_loops():
+            raise _never_ending("run_async blocks")
         with Heartbeat():
             try:
                 await self._ending.wait()
@@ -192,3 +190,11 @@ class Job(Generic[T, R]):
                 cancelled.add_note(self._batch.what_was_done())
                 raise
         return self._ending.fetch()
+
+
+def _never_ending(blocked: str) -> RunAsyncError:
+    """Return the error of a wait that would keep the job itself from going on."""
+    return RunAsyncError(
+        f"{blocked} the loop that the job runs on, so that neither would ever go on: "
+        f"`await job` instead, or start it without here=True"
+    )

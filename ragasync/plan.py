@@ -9,12 +9,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ragasync.arguments import check_count
+from ragasync.arguments import check_count, check_positive
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.retry import AsyncRetry
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+MOST_LANES = 0xFFFF
+"""The most calls in flight at once that a run can number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,10 @@ class Plan(Generic[T, R]):
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, at_least=1)
-        check_count("max_concurrency", self.max_concurrency, at_least=1)
-        check_positive("timeout", self.timeout)
-        check_positive("max_batch_cost", self.max_batch_cost)
+        check_concurrency(self.max_concurrency)
+        for name in ("timeout", "max_batch_cost"):
+            if (value := getattr(self, name)) is not None:
+                check_positive(name, value)
         self._check_max_errors()
         if self.max_batch_cost is not None and self.cost is None:
             raise ValueError(
@@ -104,14 +108,11 @@ class Plan(Generic[T, R]):
         )
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise unless this is None or a finite number above 0."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number above 0 or None, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be finite and above 0, or None, got {value!r}")
+def check_concurrency(value: int) -> None:
+    """Raise unless so many calls may be in flight at once; lanes have numbers of two bytes."""
+    check_count("max_concurrency", value, at_least=1)
+    if value > MOST_LANES:
+        raise ValueError(f"max_concurrency must be at most {MOST_LANES:,}, got {value!r}")
 
 
 def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:

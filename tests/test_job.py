@@ -11,7 +11,14 @@ import threading
 import pytest
 from scripts import printed_by
 
-from ragasync import AsyncBatchProcessor, AsyncRetry, Job, RateLimiter, run_async
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncRetry,
+    Job,
+    RateLimiter,
+    RunAsyncError,
+    run_async,
+)
 
 
 class Service:
@@ -1012,3 +1019,15 @@ async def test_the_repr_of_an_input_of_unknown_length_says_so():
     assert repr(job).startswith("<Job running: 0 of ?, ")
     await job
     assert repr(job).startswith("<Job ended: 1 of 1, ")
+
+
+async def test_run_async_of_a_job_on_the_loop_that_it_blocks_is_refused():
+    """Neither would ever go on, so that it is an error at once, and the job runs on."""
+    job = AsyncBatchProcessor(_double).start([1, 2], here=True)
+    with pytest.raises(RunAsyncError, match="await job"):
+        run_async(job)
+    assert (await job).all_succeeded
+
+
+async def _double(item: int) -> int:
+    return 2 * item

@@ -95,6 +95,11 @@ def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool 
         _bring_back(context)
 
 
+def blocked_loops() -> _Loops:
+    """Return the loops that stand still until the present call of run_async returns."""
+    return _blocked.get()
+
+
 def _check(awaitable: object, blocked: _Loops) -> None:
     """Refuse what cannot be awaited here."""
     if inspect.iscoroutine(awaitable):

@@ -7,9 +7,10 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
+from ragasync.arguments import check_positive
+from ragasync.clock import time_here
 from ragasync.limits.bucket import Bucket, smoothest_burst
-from ragasync.limits.here import time_here
-from ragasync.limits.limiter import Limiter, RateLimiter, check_pause, check_positive
+from ragasync.limits.limiter import Limiter, RateLimiter, check_pause
 from ragasync.limits.line import Line, Places, Waiter
 from ragasync.limits.taking import give_back, join, leave, take_now, withdraw
 

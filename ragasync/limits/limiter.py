@@ -8,8 +8,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol
 
+from ragasync.arguments import check_positive
+from ragasync.clock import time_here
 from ragasync.limits.bucket import Bucket, StrictBucket, smoothest_burst
-from ragasync.limits.here import time_here
 from ragasync.limits.line import LOCK, Line
 from ragasync.limits.taking import take_in_turn
 
@@ -229,13 +230,6 @@ class RateLimiter:
             f"a cost of {cost!r} can never be granted: at most {self._highest_cost!r} may go at "
             "once. Split the call, or give the limiter a larger burst_size (or limit)."
         )
-
-
-def check_positive(name: str, value: float) -> float:
-    """Return a number that is positive and finite, else raise a ValueError that names it."""
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return value
 
 
 def check_pause(seconds: float) -> float:

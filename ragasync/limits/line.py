@@ -23,8 +23,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from ragasync.clock import clock_here, loop_here, time_here
 from ragasync.limits.bucket import Bucket
-from ragasync.limits.here import clock_here, loop_here, time_here
 
 LOCK = threading.Lock()
 """

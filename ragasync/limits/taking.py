@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ragasync.limits.here import time_here
+from ragasync.clock import time_here
 from ragasync.limits.line import LOCK, Places, Waiter, take
 
 
