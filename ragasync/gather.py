@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from ragasync.engine.batch_run import BatchRun
@@ -40,19 +40,21 @@ async def gather_with_concurrency(
         Exception: the first error, as it was raised, unless `return_exceptions`.
         TypeError: something in `coros` is neither an awaitable nor such a function.
     """
-    plan: Plan[Any, R] = Plan(
-        _settle,
-        is_async=True,
-        max_concurrency=max_concurrency,
-        retry=AsyncRetry(0, retry_on=_always(False if return_exceptions else FATAL)),
-    )
-    batch: BatchRun[Any, R] = BatchRun(
-        plan, coros, None, total=None, limit=None, on_result=lambda _: None
-    )
+    drawn: Sequence[Any] = coros if isinstance(coros, Sequence) else ()
     try:
+        plan: Plan[Any, R] = Plan(
+            _settle,
+            is_async=True,
+            max_concurrency=max_concurrency,
+            retry=AsyncRetry(0, retry_on=_always(False if return_exceptions else FATAL)),
+        )
+        batch: BatchRun[Any, R] = BatchRun(
+            plan, coros, None, total=None, limit=None, on_result=lambda _: None
+        )
+        drawn = batch.columns.items
         result = await batch.complete()
     finally:
-        _close_unstarted(batch.columns.items)
+        await _discard(drawn)
     if return_exceptions:
         return [outcome.value if outcome.ok else outcome.error for outcome in result]
     for error in result.columns.errors.values():
@@ -77,8 +79,14 @@ def _always(verdict: bool | Fatal) -> Callable[[Exception], bool | Fatal]:
     return lambda _: verdict
 
 
-def _close_unstarted(items: Iterable[Any]) -> None:
-    """Close coroutines that nobody will await any more; those that ended do not mind."""
+async def _discard(items: Iterable[Any]) -> None:
+    """Close coroutines and cancel tasks that are left over; those that ended do not mind."""
+    here, running = asyncio.get_running_loop(), set[asyncio.Future[Any]]()
     for item in items:
         if asyncio.iscoroutine(item):
             item.close()
+        elif asyncio.isfuture(item) and not item.done() and item.get_loop() is here:
+            item.cancel()
+            running.add(item)
+    if running:
+        await asyncio.wait(running)

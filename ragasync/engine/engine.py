@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -64,6 +64,8 @@ class Run(Steering[T, R]):
         self._source = source
         self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, limit, keep
+        # What somebody says of a source is for progress; only a source itself bounds the lanes.
+        self._most_lanes = total if isinstance(source, Sized) else None
         self._is_plain = not plan.batched and not plan.in_hops
         if not plan.is_async and plan.timeout is not None:
             self._is_plain = False  # a thread that outlives its time holds its slot
@@ -113,7 +115,7 @@ class Run(Steering[T, R]):
     async def _until_closed(self) -> None:
         """Open the lanes and wait for the last to close; leave none behind."""
         self._is_open = True
-        self._lanes.open(self._total)
+        self._lanes.open(self._most_lanes)
         self.reconsider()
         try:
             await self._lanes.all_closed()

@@ -19,12 +19,13 @@ class Outlet(Generic[T, R]):
     """
     A bounded buffer of outcomes, in the order of their ends or in that of their items.
 
-    It counts as full when as many items as `bound` were drawn and not yet read, and again has
-    room when half of them are gone: so lanes are not woken for every outcome that is read.
+    It counts as full when `bound` outcomes are unread, and again has room when half of them are
+    gone: so lanes are not woken for every outcome that is read. In order, items that were drawn
+    and have no outcome yet count as well, because all that came early waits for them.
 
     Args:
         ordered: whether outcomes come in the order of their items.
-        bound: how many items may be drawn and unread.
+        bound: how many outcomes may be unread.
 
     Attributes:
         on_change: called with `everyone=True` when it has become full, or has room again.
@@ -69,7 +70,7 @@ class Outlet(Generic[T, R]):
             while self._next in self._early:
                 self._ready.append(self._early.pop(self._next))
                 self._next += 1
-        if len(self._items) + len(self._early) + len(self._ready) >= self._bound:
+        if self._unread >= self._bound:
             self.is_full = True
             self.on_change(everyone=False)
         self._wake_reader()
@@ -88,11 +89,15 @@ class Outlet(Generic[T, R]):
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         outcome = self._ready.popleft()
-        unread = len(self._items) + len(self._early) + len(self._ready)
-        if self.is_full and unread <= self._bound // 2:
+        if self.is_full and self._unread <= self._bound // 2:
             self.is_full = False
             self.on_change(everyone=True)
         return outcome
+
+    @property
+    def _unread(self) -> int:
+        """How many outcomes wait to be read, and in order how many items are on their way."""
+        return len(self._ready) + (self._ordered and len(self._early) + len(self._items))
 
     def _wake_reader(self) -> None:
         """Let the reader look, if it waits and there is something to see."""

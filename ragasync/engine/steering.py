@@ -41,7 +41,7 @@ class Steering(Generic[T, R]):
     _lanes: Lanes
     _calls: Calls
     _parked: BackoffLine[T]
-    _total: int | None
+    _most_lanes: int | None
 
     def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
         self.plan = plan
@@ -84,7 +84,7 @@ class Steering(Generic[T, R]):
         self.max_concurrency = max_concurrency
         if self._is_open and not self.stopping:
             self._lanes.limit = max_concurrency
-            self._lanes.open(self._total)
+            self._lanes.open(self._most_lanes)
             self.look_up(everyone=True)
 
     def stop(self, because: str | None, *, cancel: bool = False) -> None:
