@@ -1,0 +1,113 @@
+"""Measure contenders side by side in one run, and print what came out as Markdown tables."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import operator
+import statistics
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Measurement: TypeAlias = Callable[[], float]
+"""Makes one run of a contender and returns its figure: a cost an item, a share of a rate."""
+
+
+@dataclass
+class Figures:
+    """The figures of one contender, one a round."""
+
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The median, which a round disturbed by something else on the machine does not move."""
+        return statistics.median(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({min(self.values):.2f}-{max(self.values):.2f})"
+
+
+def in_turns(contenders: Mapping[str, Measurement], rounds: int) -> dict[str, Figures]:
+    """
+    Measure each contender once a round, so that a slow minute of the machine is slow for all.
+
+    Every round begins with another contender: none always runs after the same neighbour.
+    """
+    figures = {name: Figures() for name in contenders}
+    names = list(contenders)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            figures[name].values.append(contenders[name]())
+    return figures
+
+
+def processor_time(
+    run: Callable[[], Awaitable[object]],
+    check: Callable[[object], None] | None = None,
+    repeats: int = 1,
+) -> float:
+    """
+    Return the processor seconds, of all threads, that awaiting `run()` takes.
+
+    Args:
+        run: what to measure; its loop is opened and closed off the clock.
+        check: raises, off the clock, unless what `run` gave is right.
+        repeats: how often to run; the result is the mean.
+    """
+
+    async def measured() -> float:
+        took = 0.0
+        for _ in range(repeats):
+            began = time.process_time()
+            given = await run()
+            took += time.process_time() - began
+            if check is not None:
+                check(given)
+        return took / repeats
+
+    gc.collect()
+    return asyncio.run(measured())
+
+
+def peak_bytes(run: Callable[[], Awaitable[object]]) -> int:
+    """Return the most bytes allocated at once while awaiting `run()`, above those before."""
+
+    async def measured() -> int:
+        tracemalloc.start()
+        try:
+            kept = await run()  # noqa: F841  # what it gives back is part of what it needs
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    gc.collect()
+    return asyncio.run(measured())
+
+
+def ratios(figures: Mapping[str, Figures], reference: str) -> dict[str, float]:
+    """
+    Return how many times the figure of the reference point each figure is.
+
+    The median of the ratios within each round: in a slow round both are slow.
+    """
+    ones = figures[reference].values
+    return {
+        name: statistics.median(map(operator.truediv, each.values, ones))
+        for name, each in figures.items()
+    }
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table: the first column is words, the others are figures."""
+    lines = [f"### {title}", "", _row(columns), _row(["---", *["---:"] * (len(columns) - 1)])]
+    return "\n".join([*lines, *map(_row, rows), ""])
+
+
+def _row(cells: Iterable[object]) -> str:
+    """Return one line of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
