@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, TypeVar
 
+from ragasync.arguments import check_count, check_number
 from ragasync.bridge.run_async import run_async
 from ragasync.calling.calls import is_async
 from ragasync.engine.batch_run import BatchRun, Items, checked_items
@@ -89,6 +90,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_batch_cost: float | None = None,
         resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
+        check_count("retry_count", retry_count, at_least=0)
+        check_number("retry_delay", retry_delay)
         self._plan: Plan[T, R] = Plan(
             process_fn,
             is_async(process_fn),
@@ -239,6 +242,7 @@ async def process_with_workers(
         process_item: a sync or async function of one item.
         num_workers: how many items are worked on at once.
     """
+    check_count("num_workers", num_workers, at_least=1)
     processor: AsyncBatchProcessor[T, R] = AsyncBatchProcessor(
         process_item, max_concurrency=num_workers, retry_count=0
     )

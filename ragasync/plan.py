@@ -53,11 +53,7 @@ class Plan(Generic[T, R]):
             raise ValueError("cost= bounds batches: it needs batched=True")
         if self.executor is not None:
             self._check_executor()
-        if self.resources is not None and not callable(self.resources):
-            raise TypeError(
-                f"resources must be a function that makes an async context manager, "
-                f"got {self.resources!r}: pass the function, not what it returns"
-            )
+        self._check_kinds()
 
     @property
     def in_hops(self) -> bool:
@@ -80,6 +76,21 @@ class Plan(Generic[T, R]):
             return self.items_a_call
         share = math.ceil((total - drawn) / (4 * max_concurrency))
         return max(1, min(self.batch_size, share))
+
+    def _check_kinds(self) -> None:
+        """Refuse what would be found out only in the middle of a run."""
+        if not isinstance(self.retry, AsyncRetry):
+            raise TypeError(
+                f"retry must be an AsyncRetry, got {self.retry!r}: "
+                f"for 3 retries pass retry_count=3 or AsyncRetry(3)"
+            )
+        if self.cost is not None and not callable(self.cost):
+            raise TypeError(f"cost must be a function of one item, got {self.cost!r}")
+        if self.resources is not None and not callable(self.resources):
+            raise TypeError(
+                f"resources must be a function that makes an async context manager, "
+                f"got {self.resources!r}: pass the function, not what it returns"
+            )
 
     def _check_executor(self) -> None:
         """Refuse what cannot run on an executor."""

@@ -49,7 +49,7 @@ class Batches(Generic[T]):
         self._cost = plan.cost if plan.max_batch_cost is not None else None
         self._max_cost = plan.max_batch_cost or 0.0
         self._refuse = refuse
-        self._carried: tuple[int, T, float] | None = None
+        self._carried: tuple[int, T, float | None] | None = None
         self._forming = asyncio.Lock()
         self._drawn = 0
         self._batches = 0
@@ -83,6 +83,9 @@ class Batches(Generic[T]):
                     continue
                 break
             index, item, cost = entry
+            if cost is None:
+                size -= 1  # a source of nothing else must let the loop turn, and the run stop
+                continue
             if weight + cost > self._max_cost and rows and self._cost is not None:
                 self._carried = entry
                 break
@@ -92,8 +95,8 @@ class Batches(Generic[T]):
                 break  # a sync source that takes this long has held the batch back enough
         return rows
 
-    def _draw(self) -> tuple[int, T, float] | None:
-        """Draw the next item that may go in a batch, with its cost."""
+    def _draw(self) -> tuple[int, T, float | None] | None:
+        """Draw the next item with its cost, which is None where it was refused."""
         if self._carried is not None:
             entry, self._carried = self._carried, None
             return entry
@@ -105,7 +108,7 @@ class Batches(Generic[T]):
                 cost = _checked_cost(self._cost(item), self._max_cost)
             except Exception as error:
                 self._refuse(index, item, error)
-                continue
+                return index, item, None
             return index, item, cost
         self._feed.ran_dry()
         return None
