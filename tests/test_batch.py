@@ -323,6 +323,16 @@ async def test_a_total_or_limit_that_is_no_count_is_refused(wrong: dict[str, Any
         await AsyncBatchProcessor(double).process([1], **wrong)
 
 
+@pytest.mark.parametrize("total", [0, 1, 1000])
+async def test_a_wrong_total_changes_only_the_progress(total: int):
+    """It is for progress: every item is called, as many at once as allowed."""
+    result = await AsyncBatchProcessor(double, max_concurrency=5).process(
+        iter(range(5)), total=total
+    )
+    assert result.results == [0, 2, 4, 6, 8]
+    assert result.seconds == about(1)
+
+
 # ---- a pilot
 
 
@@ -370,6 +380,42 @@ async def test_a_pilot_can_be_continued():
 
 
 # ---- arguments
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number, got 2.5"),
+        ({"max_concurrency": 0}, ValueError, "max_concurrency must be at least 1, got 0"),
+        ({"max_concurrency": True}, TypeError, "max_concurrency must be a whole number"),
+        ({"retry_count": -1}, ValueError, "retry_count must be at least 0, got -1"),
+        ({"retry_count": "3"}, TypeError, "retry_count must be a whole number, got '3'"),
+        ({"retry_delay": -0.5}, ValueError, "retry_delay must be .* got -0.5"),
+        ({"retry_delay": float("nan")}, ValueError, "retry_delay must be .* got nan"),
+        ({"rate_limiter": 10}, TypeError, r"got 10: .* pass RateLimiter\(10\)"),
+        ({"rate_limiter": [RateLimiter(1), 5]}, TypeError, "got 5"),
+        ({"retry": 3}, TypeError, "retry must be an AsyncRetry, got 3"),
+        ({"timeout": 0}, ValueError, "timeout must be positive and finite, got 0"),
+        ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
+        ({"max_errors": -1}, ValueError, "max_errors must be .* got -1"),
+        ({"max_errors": 1.0}, ValueError, "max_errors must be .* got 1.0"),
+        ({"max_errors": 0.0}, ValueError, "max_errors must be .* got 0.0"),
+        ({"max_errors": True}, ValueError, "max_errors must be .* got True"),
+        ({"executor": 4}, TypeError, "executor must be a concurrent.futures.Executor, got 4"),
+        ({"max_batch_cost": 10, "batched": True}, ValueError, "max_batch_cost needs cost="),
+        ({"cost": len}, ValueError, "needs batched=True"),
+        ({"cost": len, "batched": True, "max_batch_cost": -1}, ValueError, "max_batch_cost must"),
+        ({"cost": 3, "batched": True}, TypeError, "cost must be a function of one item, got 3"),
+        ({"resources": 3}, TypeError, "pass the function, not what it returns"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_the_constructor(
+    wrong: dict[str, Any], error: type[Exception], message: str
+):
+    """By its name, with what came."""
+    with pytest.raises(error, match=message):
+        AsyncBatchProcessor(double, **wrong)
 
 
 def test_the_arguments_stand_in_the_order_of_the_contract():
@@ -494,6 +540,20 @@ class Client:
         """Fail like a transport whose loop is gone."""
         self.calls += 1
         self.loop.call_soon(print)
+
+
+@pytest.mark.parametrize("way", ["call", "call_closed", "call_wrapped"])
+async def test_a_client_of_another_loop_gives_one_error_that_names_the_ways_out(way: str):
+    """And not four retries an item, of a thousand items."""
+    client = Client()
+    processor = AsyncBatchProcessor(getattr(client, way), max_concurrency=4)
+    with pytest.raises(RunAsyncError, match="Three ways out") as caught:
+        await processor.process(range(1000))
+    assert client.calls <= 4
+    assert any("`last_result`" in note for note in caught.value.__notes__)
+    assert processor.last_result is not None
+    assert processor.last_result.pending_count >= 996
+    assert now() == 0
 
 
 async def test_a_client_of_another_loop_ends_a_stream_too():
@@ -664,6 +724,12 @@ async def test_a_failing_item_ends_no_worker_and_is_not_retried():
     result = await process_with_workers(range(10), service, num_workers=2)
     assert (result.success_count, result.error_count) == (5, 5)
     assert len(service.calls) == 10
+
+
+async def test_a_wrong_number_of_workers_is_refused_by_its_name():
+    """Not by that of the argument it becomes."""
+    with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
+        await process_with_workers([1], double, 0)
 
 
 async def test_workers_take_async_sources():

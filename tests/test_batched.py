@@ -1,7 +1,7 @@
 """Batched functions: how batches form, how a poisoned one is split, and what they may weigh."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -445,6 +445,22 @@ async def test_items_over_the_bound_count_as_errors():
     result = await processor.process([9, 9, 1, 1])
     assert (result.error_count, result.success_count) == (2, 0)
     assert result.stopped_because == "2 items failed, more than max_errors=1"
+
+
+async def test_a_source_of_nothing_but_items_over_the_bound_can_be_stopped():
+    """It is not drawn to its end in one go."""
+    drawn: list[int] = []
+
+    def source() -> Iterator[int]:
+        for item in range(10_000):
+            drawn.append(item)
+            yield 9
+
+    processor = AsyncBatchProcessor(
+        BatchService(), 8, 1, batched=True, cost=lambda item: item, max_batch_cost=5, max_errors=1
+    )
+    await processor.process(source())
+    assert len(drawn) == 8
 
 
 async def test_a_cost_that_cannot_be_told_fails_its_item_alone():

@@ -90,6 +90,25 @@ async def test_places_at_the_limiter_are_given_back():
     assert processor.last_result.pending_count == 8
 
 
+async def test_a_call_that_will_not_be_cancelled_is_waited_for_and_followed_by_none():
+    """It answers its cancellation with a value, which counts; nothing new is begun."""
+    calls: list[int] = []
+
+    async def stubborn(item: int) -> str:
+        calls.append(item)
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            return "saved"
+        return "done"
+
+    processor = AsyncBatchProcessor(stubborn, max_concurrency=2)
+    await cancelled_after(0.01, asyncio.create_task(processor.process(range(9))))
+    assert calls == [0, 1]
+    assert processor.last_result is not None
+    assert processor.last_result.results[:3] == ["saved", "saved", None]
+
+
 async def test_a_call_that_answers_its_cancellation_with_an_error_is_not_tried_again():
     """The job is over for it too."""
     calls: list[int] = []

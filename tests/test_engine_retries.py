@@ -121,6 +121,17 @@ async def test_no_retry_is_slept_for_past_the_deadline():
     assert result.seconds == about(6)
 
 
+async def test_no_attempt_is_started_past_the_deadline_when_slots_were_busy():
+    """The retry is due after 2 s, but the only slot is free after 11 s."""
+    error = OSError("away")
+    service = Service([1.0, 10.0], {0: error})
+    result = await AsyncBatchProcessor(
+        service, max_concurrency=1, retry=patient(deadline=5)
+    ).process([0, 1])
+    assert service.starts_of(0) == [0]
+    assert result.errors == [error, None]
+
+
 # ---- what is held meanwhile
 
 
@@ -272,6 +283,17 @@ async def test_a_limiter_that_can_never_grant_an_item_fails_that_item_alone():
     result = await AsyncBatchProcessor(service, rate_limiter=limiter).process([5, 11, 5])
     assert [outcome.status for outcome in result] == ["done", "failed", "done"]
     assert "can never be granted" in str(result.errors[1])
+
+
+async def test_a_weight_that_cannot_be_told_is_not_blamed_on_the_source():
+    """The limiter's cost= raises: the error says where it came from."""
+
+    def weigh(item: int) -> float:
+        raise KeyError("no tokenizer")
+
+    processor = AsyncBatchProcessor(Service(), rate_limiter=RateLimiter(10, cost=weigh))
+    result = await processor.process([1])
+    assert isinstance(result.errors[0], KeyError)
 
 
 async def test_429_with_retry_after_pauses_every_limiter_of_the_job():

@@ -161,6 +161,13 @@ async def test_each_item_of_a_hop_has_its_own_outcome():
     assert str(result.errors[2]) == "2 is even"
 
 
+async def test_a_share_of_errors_counts_the_successes_of_hops():
+    """Every second item fails, which is less than 0.6."""
+    processor = AsyncBatchProcessor(odd_only, 10, 1, 0, executor=AtOnce(), max_errors=0.6)
+    result = await processor.process(range(200))
+    assert (result.error_count, result.stopped_because) == (100, None)
+
+
 async def test_an_async_function_is_no_work_for_an_executor():
     """The constructor says so."""
 
@@ -200,7 +207,7 @@ async def test_a_hop_past_its_time_holds_its_slot():
         )
         result = await processor.process(range(9))
         release.set()
-    assert "all 2 slots are held" in str(result.stopped_because)
+    assert "all 2 slots in use are held" in str(result.stopped_because)
     assert [type(error) for error in result.errors[:2]] == [AttemptTimeout] * 2
 
 

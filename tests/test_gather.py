@@ -144,6 +144,16 @@ async def test_coroutines_not_started_are_closed_without_a_warning(lazily: bool)
     gc.collect()
 
 
+async def test_tasks_not_reached_are_cancelled_and_awaited_too():
+    """They run already, whoever awaits them: nothing may run on."""
+    service = Service([1.0, 60.0, 60.0, 60.0], {0: OSError("away")})
+    tasks = [asyncio.create_task(service(item)) for item in range(4)]
+    with pytest.raises(OSError, match="away"):
+        await gather_with_concurrency(tasks, 2)
+    assert [task.cancelled() for task in tasks] == [False, True, True, True]
+    assert other_tasks() == set()
+
+
 async def test_errors_can_be_returned_in_their_places():
     """return_exceptions: nothing is cancelled, everything is awaited."""
     errors: dict[int, Any] = {1: OSError("away"), 3: TypeError("bug")}
@@ -215,6 +225,17 @@ async def test_a_future_of_another_loop_says_so():
     with pytest.raises(RunAsyncError, match="Three ways out"):
         await gather_with_concurrency([future])
     other.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), (None, TypeError)]
+)
+async def test_a_wrong_max_concurrency_is_refused(wrong: Any, error: type[Exception]):
+    """By its name, with what came; coroutines of a list are closed."""
+    service = Service()
+    with pytest.raises(error, match=f"max_concurrency must be .* got {wrong!r}"):
+        await gather_with_concurrency([service(0)], wrong)
+    gc.collect()
 
 
 async def test_it_can_be_nested():

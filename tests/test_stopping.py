@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from services import BatchService, Refused, Service, about, now, other_tasks
+from services import BatchService, Refused, Service, about, now, other_tasks, read_into
 
-from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry, RateLimiter
+from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry, Outcome, RateLimiter
 
 # ---- max_errors, a count
 
@@ -61,6 +61,18 @@ async def test_errors_that_a_retry_mends_do_not_count():
     service = Service(errors={item: [OSError("away")] for item in range(20)})
     result = await AsyncBatchProcessor(service, max_errors=0).process(range(20))
     assert result.all_succeeded
+
+
+async def test_nobody_waits_for_the_rate_limit_of_a_job_that_stopped():
+    """Its places are given back, and the result comes at once."""
+    service = Service(0.0, {0: ValueError("bad")})
+    limiter = RateLimiter(rate=1, per=60, burst_size=1)
+    processor = AsyncBatchProcessor(service, rate_limiter=limiter, retry_count=0, max_errors=0)
+    result = await processor.process(range(10))
+    assert result.seconds == 0
+    assert (result.error_count, result.pending_count) == (1, 9)
+    await asyncio.sleep(60)
+    assert limiter.try_acquire()
 
 
 async def test_a_source_that_keeps_the_job_waiting_does_not_once_it_stopped():
@@ -289,6 +301,17 @@ async def test_a_source_that_raises_at_once_gives_an_empty_result():
         await processor.process(failing(0))
     assert processor.last_result is not None
     assert processor.last_result.total == 0
+
+
+@pytest.mark.parametrize("source", [failing, async_failing])
+async def test_a_stream_gives_what_was_begun_before_it_raises_the_sources_error(source):
+    """In order, too."""
+    for ordered in (False, True):
+        processor = AsyncBatchProcessor(Service(), max_concurrency=4)
+        seen: list[Outcome] = []
+        with pytest.raises(OSError, match="disk gone"):
+            await read_into(seen, processor.stream(source(10), ordered=ordered))
+        assert sorted(outcome.index for outcome in seen) == list(range(10))
 
 
 async def test_an_iterable_that_cannot_be_opened_raises_its_error():

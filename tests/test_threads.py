@@ -193,6 +193,18 @@ async def test_a_late_result_is_dropped(gated: Gated):
     assert result.error_count == 1
 
 
+async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
+    """Times and the log say when it was given up, not when it returned."""
+    processor = AsyncBatchProcessor(
+        gated, max_concurrency=2, timeout=0.05, retry=AsyncRetry(1, 0.0)
+    )
+    release = asyncio.get_running_loop().call_later(0.09, gated.opened.set)
+    result = await processor.process([0])
+    release.cancel()
+    assert result[0].attempts == 2
+    assert 0.05 <= result[0].history[0].seconds < 0.08
+
+
 async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(gated: Gated):
     """It says so, and ends though the threads do not."""
     processor = AsyncBatchProcessor(gated, max_concurrency=2, retry_count=0, timeout=0.05)
@@ -200,7 +212,8 @@ async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(gated
     result = await processor.process(range(9))
     assert now() - began >= 0.1
     assert result.stopped_because == (
-        "all 2 slots are held by calls that outlived timeout=0.05 s and cannot be interrupted"
+        "all 2 slots in use are held by calls that outlived timeout=0.05 s and cannot be "
+        "interrupted"
     )
     assert (result.error_count, result.pending_count) == (2, 7)
     assert all(isinstance(error, AttemptTimeout) for error in result.errors[:2])
@@ -222,6 +235,18 @@ async def test_one_free_slot_is_enough_to_go_on(gated: Gated):
     processor = AsyncBatchProcessor(hang_at_zero, max_concurrency=2, retry_count=0, timeout=0.05)
     result = await processor.process(range(200))
     assert (result.success_count, result.error_count, result.stopped_because) == (199, 1, None)
+
+
+async def test_threads_that_hang_at_the_end_do_not_hold_the_job_for_ever(gated: Gated):
+    """Everything else is done and nothing can go on: that is said too."""
+
+    def hang_at_zero(item: int) -> int:
+        return gated(item) if item == 0 else item
+
+    processor = AsyncBatchProcessor(hang_at_zero, max_concurrency=2, retry_count=0, timeout=0.05)
+    async with asyncio.timeout(20):
+        result = await processor.process(range(20))
+    assert (result.success_count, result.error_count) == (19, 1)
 
 
 async def test_a_cancelled_job_does_not_wait_for_its_threads(gated: Gated):
