@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.failures import RunEnding, note_place, places_of
 from ragasync.documents.prepare import Prepared
 from ragasync.documents.processed import ProcessedDocument
+from ragasync.documents.recipe import Parcel, Recipe
+from ragasync.documents.room import Room
 from ragasync.documents.store import checked_vectors
 from ragasync.engine.service import ItemError, Service
-from ragasync.errors import RunAsyncError, StageFailure
-from ragasync.plan import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """
-    What every run of one processor does with a document.
-
-    Args:
-        load: loads a source; None where `prepare` does that too.
-        prepare: the plan that makes a Prepared of what was loaded, or of a source.
-        embed: the plan that makes vectors of texts.
-        store: the plan that stores a Parcel, or None to keep documents in the result.
-        embedder: the embedder's name.
-        keep_all: whether the result keeps texts and vectors that a store has.
-        backlog: how many chunks may wait before no further document is begun.
-    """
-
-    load: Plan[Any, Any] | None
-    prepare: Plan[Any, Any]
-    embed: Plan[Any, Any]
-    store: Plan[Any, Any] | None
-    embedder: str
-    keep_all: bool
-    backlog: int
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """What a store gets of one document."""
-
-    document: Document
-    chunks: Sequence[Chunk]
-    embeddings: NDArray[np.float32]
-    fingerprint: str
-    embedder: str
+from ragasync.engine.steering import current_run
+from ragasync.errors import StageFailure
 
 
 class Line:
@@ -60,13 +26,16 @@ class Line:
     The stages of one run, open at the same time, each with its own window.
 
     A document passes through them as one coroutine that awaits a stage after the other; the
-    chunks of many documents meet in the batches of the embedding stage.
+    chunks of many documents meet in the batches of the embedding stage. The run draws a further
+    document when one of the few that may be loaded at once has found room for its chunks.
     """
 
     def __init__(self, recipe: Recipe, services: dict[str, Service[Any, Any]]) -> None:
         self._recipe = recipe
         self._services = services
-        self._room = asyncio.Condition()
+        self._room = Room(recipe.room)
+        self._loading = 0
+        self._dimension: int | None = None
 
     async def one_document(self, source: object) -> ProcessedDocument:
         """
@@ -75,22 +44,22 @@ class Line:
         Raises:
             StageFailure: the error of the stage that failed.
         """
-        await self._wait_for_room()
-        loaded: Any = source
-        if "load" in self._services:
-            loaded = await self._pass("load", source, source)
-        prepared: Prepared = await self._pass("chunk", loaded, source)
-        document, chunks = prepared.document, prepared.chunks
-        if chunks is None:
-            return ProcessedDocument(document.id, document.source, None, unchanged=True)
-        embeddings = await self._embedded(document, chunks)
-        if "store" in self._services:
-            parcel = Parcel(
-                document, chunks, embeddings, prepared.fingerprint, self._recipe.embedder
-            )
-            await self._pass("store", parcel, source)
-            if not self._recipe.keep_all:
-                return ProcessedDocument(document.id, document.source, len(chunks))
+        self._count_loading(1)
+        try:
+            prepared = await self._prepared(source)
+            document, chunks = prepared.document, prepared.chunks
+            if chunks is None:
+                return ProcessedDocument(document.id, document.source, None, unchanged=True)
+            weight = await self._room.enter(len(chunks))
+        finally:
+            self._count_loading(-1)
+        try:
+            embeddings = await self._embedded(document, chunks)
+            await self._stored(prepared, embeddings)
+        finally:
+            self._room.leave(weight)
+        if not self._recipe.keep_all:
+            return ProcessedDocument(document.id, document.source, len(chunks))
         return ProcessedDocument(
             document.id,
             document.source,
@@ -100,50 +69,86 @@ class Line:
             embeddings=embeddings,
         )
 
+    def _count_loading(self, more: int) -> None:
+        """Count the documents before the room, and have no further one drawn when they are many."""
+        self._loading += more
+        current_run.get().hold_back(self._loading >= self._recipe.at_once)
+
+    async def _prepared(self, source: object) -> Prepared:
+        """Return the document of a source with its chunks."""
+        if "prepare" in self._services:
+            prepared: Prepared = await self._pass("prepare", source, source)
+            return prepared
+        document = source
+        if not isinstance(document, Document):
+            document = await self._pass("load", source, source)
+        fingerprint, is_known = "", False
+        if "recognise" in self._services:
+            fingerprint, is_known = await self._pass("recognise", document, source)
+        chunks = None if is_known else await self._pass("chunk", document.text, source)
+        return Prepared(document, fingerprint, chunks)
+
     async def _embedded(self, document: Document, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         """Return the vectors of a document's chunks."""
         try:
             vectors = await self._services["embed"]([chunk.text for chunk in chunks])
-            return checked_vectors(_stacked(vectors), len(chunks))
+            self._check_dimension(vectors)
+            return checked_vectors(np.asarray(vectors), len(chunks))
         except ItemError as failed:
-            chunk = chunks[failed.place]
-            where = (
-                f"chunk {failed.place + 1} of {len(chunks)} of {document.id!r} "
-                f"(characters {chunk.start} to {chunk.end})"
-            )
-            raise _staged("embed", failed.error, where) from failed.error
+            place = f"{places_of(failed.places, chunks)} of {document.id!r}"
+            raise self._failure("embed", failed, place) from failed.error
         except ValueError as error:
-            raise _staged("embed", error, repr(document.id)) from error
-        finally:
-            async with self._room:
-                self._room.notify_all()
+            note_place(error, "embed", repr(document.id))
+            raise StageFailure("embed", error) from error
+
+    def _check_dimension(self, vectors: Sequence[NDArray[np.float32]]) -> None:
+        """Refuse vectors of another dimension than the first of this run."""
+        for vector in vectors:
+            if self._dimension is None:
+                self._dimension = len(vector)
+            if len(vector) != self._dimension:
+                raise ValueError(
+                    f"expected vectors of {self._dimension} dimensions, as the first of this run, "
+                    f"got one of {len(vector)}: an embedder must give one dimension"
+                )
+
+    async def _stored(self, prepared: Prepared, embeddings: NDArray[np.float32]) -> None:
+        """Wait until the store has acknowledged a document."""
+        if "store" in self._services and prepared.chunks is not None:
+            parcel = Parcel(
+                prepared.document,
+                prepared.chunks,
+                embeddings,
+                prepared.fingerprint,
+                self._recipe.embedder,
+            )
+            await self._pass("store", parcel, prepared.document)
 
     async def _pass(self, stage: str, item: object, source: object) -> Any:
         """Take one item through a stage."""
         try:
             (value,) = await self._services[stage]([item])
         except ItemError as failed:
-            where = repr(getattr(source, "id", source))
-            raise _staged(failed.stage or stage, failed.error, where) from failed.error
+            place = repr(getattr(source, "id", source))
+            raise self._failure(stage, failed, place) from failed.error
         return value
 
-    async def _wait_for_room(self) -> None:
-        """Wait until the embedding stage has not too much before it."""
-        embed = self._services["embed"]
-        if embed.backlog >= self._recipe.backlog:
-            async with self._room:
-                await self._room.wait_for(lambda: embed.backlog < self._recipe.backlog)
+    def _failure(self, stage: str, failed: ItemError, place: str) -> BaseException:
+        """Return the envelope that names the stage; what is no failure goes as it is."""
+        if not isinstance(failed.error, Exception):
+            return failed.error
+        kind: type[StageFailure] = RunEnding if self._services[stage].has_stopped else StageFailure
+        stage = failed.stage or {"prepare": "load", "recognise": "store"}.get(stage, stage)
+        note_place(failed.error, stage, place)
+        return kind(stage, failed.error)
 
 
 @asynccontextmanager
 async def open_line(recipe: Recipe) -> AsyncIterator[Line]:
     """Open the stages of a run on its own loop; close them when it ends, however it ends."""
-    plans = {
-        "load": recipe.load,
-        "chunk": recipe.prepare,
-        "embed": recipe.embed,
-        "store": recipe.store,
-    }
+    apart = {"load": recipe.load, "recognise": recipe.recognise, "chunk": recipe.chunk}
+    plans = apart if recipe.prepare is None else {"prepare": recipe.prepare}
+    plans = {**plans, "embed": recipe.embed, "store": recipe.store}
     async with AsyncExitStack() as stack:
         services = {
             stage: await stack.enter_async_context(Service(plan))
@@ -151,21 +156,3 @@ async def open_line(recipe: Recipe) -> AsyncIterator[Line]:
             if plan is not None
         }
         yield Line(recipe, services)
-
-
-def _staged(stage: str, error: BaseException, where: str) -> BaseException:
-    """Return the envelope that names the stage; what ends the whole run goes as it is."""
-    if isinstance(error, RunAsyncError) or not isinstance(error, Exception):
-        return error
-    note = f"in stage {stage}: {where}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
-    return StageFailure(stage, error)
-
-
-def _stacked(vectors: Sequence[Any]) -> NDArray[np.float32]:
-    """Return rows as one array; rows of different lengths are a ValueError."""
-    lengths = {len(vector) for vector in vectors}
-    if len(lengths) > 1:
-        raise ValueError(f"the embedder gave vectors of different lengths: {sorted(lengths)}")
-    return np.asarray(vectors, dtype=np.float32)

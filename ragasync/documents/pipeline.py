@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager
+from contextlib import aclosing
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.chunk import RecursiveSplitter
 from ragasync.documents.document import Document
 from ragasync.documents.embed import HashingEmbedder
-from ragasync.documents.line import Line, Parcel, Recipe, open_line
-from ragasync.documents.load import LOADER_VERSION, load_source
-from ragasync.documents.prepare import AsyncCut, AsyncLoad, Cut, Load, LoadAndCut
+from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.line import Line, open_line
+from ragasync.documents.load import load_source
 from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.sources import Source, find_sources
+from ragasync.documents.recipe import Settings, Stages, ends_the_run, recipe_of
+from ragasync.documents.sources import Origin, Source, find_sources
 from ragasync.documents.stage import Stage, as_stage
-from ragasync.documents.store import Store, WrongEmbedder
-from ragasync.errors import JobStopped, StageFailure
+from ragasync.documents.store import Store
 from ragasync.job import Job
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
-from ragasync.plan import Plan
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.retries.causes import FATAL, Fatal
 from ragasync.retries.retry import AsyncRetry
-from ragasync.retries.retry_on import verdict_of
 
-Given: TypeAlias = Callable[..., Any] | Stage | None
+Given: TypeAlias = StageFunction | Stage | None
 """What may be given for a stage: a function, a Stage, or None for the embedded default."""
+
+Sources: TypeAlias = (
+    str | os.PathLike[str] | Source | Document | Iterable[object] | AsyncIterable[object]
+)
+"""What may be processed; see `AsyncDocumentProcessor.process`."""
 
 
 class AsyncDocumentProcessor:
@@ -95,49 +97,34 @@ class AsyncDocumentProcessor:
     ) -> None:
         if keep not in ("ids", "all"):
             raise ValueError(f"keep must be 'ids' or 'all', got {keep!r}")
+        stages = Stages(
+            as_stage(load, load_source),
+            as_stage(chunk, RecursiveSplitter()),
+            as_stage(embed, HashingEmbedder()),
+            None if store is None else store if isinstance(store, Stage) else Stage(store),
+        )
         self._loads_itself = load is None
-        self._retry = AsyncRetry(retry_count, retry_delay)
-        stages = {
-            "load": as_stage(load, load_source),
-            "chunk": as_stage(chunk, RecursiveSplitter()),
-            "embed": as_stage(embed, HashingEmbedder()),
-        }
-        prints = [f"{name}={stage.fingerprint}" for name, stage in stages.items()]
-        pipeline = "; ".join([*prints, f"loaders={LOADER_VERSION}", f"version={version}"])
-        known: Any = store if hasattr(store, "fingerprint_of") else None
-        every: dict[str, Any] = {"timeout": timeout, "executor": executor}
-        loading, preparing = _preparation(
-            stages["load"],
-            stages["chunk"],
-            partial(Cut, pipeline=pipeline, known=known),
-            partial(AsyncCut, pipeline=pipeline, known=known),
-            {"max_concurrency": max_concurrency, **every},
-        )
-        self._recipe = Recipe(
-            load=loading,
-            prepare=preparing,
-            embed=stages["embed"].plan(
-                stages["embed"].fn,
-                max_concurrency=embed_concurrency,
-                batched=True,
-                batch_size=batch_size,
-                rate_limiter=rate_limiter,
-                retry=self._retry,
-                timeout=timeout,
+        self._recipe = recipe_of(
+            stages,
+            Settings(
+                max_concurrency,
+                batch_size,
+                embed_concurrency,
+                rate_limiter,
+                AsyncRetry(retry_count, retry_delay),
+                timeout,
+                executor,
+                version,
+                keep_all=keep == "all",
             ),
-            store=_storing(store, embed_concurrency, self._retry, timeout),
-            embedder=stages["embed"].fingerprint,
-            keep_all=keep == "all",
-            backlog=2 * embed_concurrency * batch_size,
         )
-        if known is not None and getattr(known, "embedder", self) is None:
-            known.embedder = stages["embed"].fn  # so that it can embed what is searched for
+        _let_search(stages.known, stages.embed)
         self._batch: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
             _through_the_line,
-            max_concurrency=max_concurrency + self._recipe.backlog,
-            retry=AsyncRetry(0, retry_on=self._is_fatal),
+            max_concurrency=self._recipe.at_once + self._recipe.room,
+            retry=AsyncRetry(0, retry_on=ends_the_run),
             max_errors=max_errors,
-            resources=self._open_line,
+            resources=partial(open_line, self._recipe),
         )
 
     @property
@@ -147,7 +134,7 @@ class AsyncDocumentProcessor:
 
     async def process(
         self,
-        sources: Any,
+        sources: Sources,
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
@@ -168,12 +155,12 @@ class AsyncDocumentProcessor:
             FileNotFoundError: a str names no existing path.
             RunAsyncError: a stage uses an object of another event loop.
         """
-        found = await asyncio.to_thread(self._items, sources)
-        return await self._batch.process(found, progress_callback, total=total, limit=limit)
+        items = await asyncio.to_thread(self._items, sources)
+        return await self._batch.process(items, progress_callback, total=total, limit=limit)
 
     def process_sync(
         self,
-        sources: Any,
+        sources: Sources,
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
@@ -182,37 +169,40 @@ class AsyncDocumentProcessor:
         """Do as `process` does, from sync code; see `run_async`."""
         return run_async(self.process(sources, progress_callback, total=total, limit=limit))
 
-    def stream(
-        self, sources: Any, *, ordered: bool = False, total: int | None = None
-    ) -> AsyncIterator[Outcome[Any, ProcessedDocument]]:
+    async def stream(
+        self, sources: Sources, *, ordered: bool = False, total: int | None = None
+    ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
         """Yield each document's outcome as it comes; see `AsyncBatchProcessor.stream`."""
-        return self._batch.stream(self._items(sources), ordered=ordered, total=total)
+        items = await asyncio.to_thread(self._items, sources)
+        async with aclosing(self._batch.stream(items, ordered=ordered, total=total)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     def start(
         self,
-        sources: Any,
+        sources: Sources,
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
         limit: int | None = None,
         here: bool = False,
     ) -> Job[Any, ProcessedDocument]:
-        """Begin in the background and return the Job; see `AsyncBatchProcessor.start`."""
-        return self._batch.start(
-            self._items(sources), progress_callback, total=total, limit=limit, here=here
-        )
+        """
+        Begin in the background and return the Job; see `AsyncBatchProcessor.start`.
+
+        A folder is walked before this returns, so that the job knows its total.
+        """
+        items = self._items(sources)
+        return self._batch.start(items, progress_callback, total=total, limit=limit, here=here)
 
     def __repr__(self) -> str:
+        recipe = self._recipe
         return (
-            f"<AsyncDocumentProcessor embed={self._recipe.embedder}, "
-            f"batch_size={self._recipe.embed.batch_size}>"
+            f"<AsyncDocumentProcessor embed={recipe.embedder}, "
+            f"batch_size={recipe.embed.batch_size}, max_concurrency={recipe.at_once}>"
         )
 
-    def _open_line(self) -> AbstractAsyncContextManager[Line]:
-        """Open the stages of a run."""
-        return open_line(self._recipe)
-
-    def _items(self, sources: Any) -> Any:
+    def _items(self, sources: Sources) -> Iterable[Any] | AsyncIterable[Any]:
         """
         Return what there is to process: a list where it is finite anyway, for the progress.
 
@@ -224,64 +214,16 @@ class AsyncDocumentProcessor:
             return list(find_sources(sources))
         if not self._loads_itself:
             return sources
-        found = find_sources(sources)
+        found = find_sources(cast("Iterable[Origin]", sources))  # which checks each
         return list(found) if isinstance(sources, Sequence) else found
 
-    def _is_fatal(self, error: Exception) -> bool | Fatal:
-        """Judge whether a document's failure ends the whole run."""
-        inner = error.error if isinstance(error, StageFailure) else error
-        fatal = isinstance(inner, WrongEmbedder | JobStopped) or (
-            verdict_of(inner, self._retry.retry_on) is FATAL
-        )
-        return FATAL if fatal else False
+
+def _let_search(store: Any, embed: Stage) -> None:
+    """Give a store that has no embedder this one, so that it can embed what is searched for."""
+    if getattr(store, "embedder", embed) is None:
+        store.embedder = embed.function
 
 
 async def _through_the_line(source: object, line: Line) -> ProcessedDocument:
     """Take one source through the stages that its run has opened."""
     return await line.one_document(source)
-
-
-def _preparation(
-    load: Stage,
-    chunk: Stage,
-    cut: Callable[[Any], Cut],
-    async_cut: Callable[[Any], AsyncCut],
-    settings: dict[str, Any],
-) -> tuple[Plan[Any, Any] | None, Plan[Any, Any]]:
-    """Return the plans for loading and for cutting; one for both where one call can do both."""
-    plain = load == Stage(load.fn) and chunk == Stage(chunk.fn) and settings["executor"] is None
-    if plain and not load.is_async and not chunk.is_async:
-        return None, load.plan(LoadAndCut(Load(load.fn), cut(chunk.fn)), **settings)
-    loading = load.plan(AsyncLoad(load.fn) if load.is_async else Load(load.fn), **settings)
-    cutting = async_cut(chunk.fn) if chunk.is_async else cut(chunk.fn)
-    return loading, chunk.plan(cutting, **settings)
-
-
-def _storing(
-    store: Any, concurrency: int, retry: AsyncRetry, timeout: float | None
-) -> Plan[Any, Any] | None:
-    """Return the plan for storing; a Store takes one document at a time."""
-    if store is None:
-        return None
-    if hasattr(store, "upsert"):
-
-        def put(parcel: Parcel) -> None:
-            store.upsert(
-                parcel.document,
-                parcel.chunks,
-                parcel.embeddings,
-                fingerprint=parcel.fingerprint,
-                embedder=parcel.embedder,
-            )
-
-        return Stage(put).plan(put, max_concurrency=1, retry=retry, timeout=timeout)
-    stage = as_stage(store, store)
-
-    def hand_over(parcel: Parcel) -> Any:
-        return stage.fn(parcel.document, parcel.chunks, parcel.embeddings)
-
-    async def hand_over_async(parcel: Parcel) -> Any:
-        return await stage.fn(parcel.document, parcel.chunks, parcel.embeddings)
-
-    function = hand_over_async if stage.is_async else hand_over
-    return stage.plan(function, max_concurrency=concurrency, retry=retry, timeout=timeout)

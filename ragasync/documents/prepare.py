@@ -1,13 +1,20 @@
-"""Load and cut: from a source to the chunks of a document, on a thread or a worker process."""
+"""From a source to the chunks of its document: what threads and worker processes do."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.calling.calls import checked_values, is_async
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.load import load_source
 from ragasync.documents.sources import Source
 from ragasync.documents.store import Store
@@ -19,95 +26,85 @@ class Prepared:
     """A document that is loaded and cut; `chunks` is None where the store has it already."""
 
     document: Document
-    chunks: Sequence[Chunk] | None
     fingerprint: str
+    chunks: Sequence[Chunk] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Loads a source; a document that was given as one needs no loading."""
+class Finished:
+    """A function of the user's, and what is made of its value in the same place."""
 
-    fn: Callable[..., Any]
+    fn: StageFunction
+    finish: Callable[[Any, Any], object]
 
-    def __call__(self, source: object) -> Document:
-        """Return the document of a source."""
-        if isinstance(source, Document):
-            return source
-        return as_document(self.fn(_argument(self.fn, source)), source)
+    def __call__(self, item: object) -> object:
+        """Return the finished value for an item; an awaitable where the function made one."""
+        value = self.fn(_argument(self.fn, item))
+        return self._later(value, item) if hasattr(value, "__await__") else self.finish(value, item)
+
+    async def _later(self, value: Any, item: object) -> object:
+        """Finish what a function gives that is async without saying so."""
+        return self.finish(await value, item)
 
 
 @dataclass(frozen=True, slots=True)
-class AsyncLoad:
+class FinishedAsync:
     """The same for an async function."""
 
     fn: Callable[..., Any]
+    finish: Callable[[Any, Any], object]
 
-    async def __call__(self, source: object) -> Document:
-        """Return the document of a source."""
-        if isinstance(source, Document):
-            return source
-        return as_document(await self.fn(_argument(self.fn, source)), source)
+    async def __call__(self, item: object) -> object:
+        """Return the finished value for an item."""
+        return self.finish(await self.fn(_argument(self.fn, item)), item)
+
+
+def finished(fn: StageFunction, finish: Callable[[Any, Any], object]) -> StageFunction:
+    """Return a function of an item that does both, async where the first is."""
+    return FinishedAsync(fn, finish) if is_async(fn) else Finished(fn, finish)
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Recognise:
     """
-    Cuts a document, unless the store has just this text from just this pipeline.
+    Tells whether the store has just this document from just these stages.
 
     Args:
-        fn: the splitter: takes a text, and returns texts or Chunks.
         pipeline: the fingerprint of all stages.
-        known: the store to ask; None asks nobody.
+        store: the store to ask; it never travels to another process.
     """
 
-    fn: Callable[..., Any]
     pipeline: str
-    known: Store | None = None
+    store: Store
 
-    def __call__(self, document: Document) -> Prepared:
-        """Return the document with its chunks."""
+    def __call__(self, document: Document) -> tuple[str, bool]:
+        """Return a document's fingerprint, and whether the store has it."""
         fingerprint = fingerprint_of(document, self.pipeline)
-        if self.known is not None and self.known.fingerprint_of(document.id) == fingerprint:
-            return Prepared(document, None, fingerprint)
-        return Prepared(document, as_chunks(document.text, self.fn(document.text)), fingerprint)
-
-
-@dataclass(frozen=True, slots=True)
-class AsyncCut:
-    """The same for an async splitter."""
-
-    fn: Callable[..., Any]
-    pipeline: str
-    known: Store | None = None
-
-    async def __call__(self, document: Document) -> Prepared:
-        """Return the document with its chunks."""
-        fingerprint = fingerprint_of(document, self.pipeline)
-        if self.known is not None and self.known.fingerprint_of(document.id) == fingerprint:
-            return Prepared(document, None, fingerprint)
-        pieces = await self.fn(document.text)
-        return Prepared(document, as_chunks(document.text, pieces), fingerprint)
+        return fingerprint, self.store.fingerprint_of(document.id) == fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class LoadAndCut:
-    """Both in one call, so that a document changes threads once; its failures name the stage."""
+    """All of it in one call, so that a document changes threads once; failures name the stage."""
 
-    load: Load
-    cut: Cut
+    load: StageFunction
+    recognise: Recognise | None
+    cut: StageFunction
 
     def __call__(self, source: object) -> Prepared:
         """Return a source's document with its chunks."""
-        try:
-            document = self.load(source)
-        except Exception as error:
-            raise StageFailure("load", error) from error
-        return self.cut(document)
+        document = _staged("load", self.load, source)
+        fingerprint, is_known = "", False
+        if self.recognise is not None:
+            fingerprint, is_known = _staged("store", self.recognise, document)
+        chunks = None if is_known else _staged("chunk", self.cut, document.text)
+        return Prepared(document, fingerprint, chunks)
 
 
 def fingerprint_of(document: Document, pipeline: str) -> str:
-    """Return what changes when the text does, or the stages that it goes through."""
-    content = f"{len(pipeline)}:{pipeline}{document.text}".encode(errors="surrogatepass")
+    """Return what changes when a document does, or the stages that it goes through."""
+    metadata = sorted(document.metadata.items())
+    content = f"{pipeline!r}{metadata!r}{document.text}".encode(errors="surrogatepass")
     return blake2b(content, digest_size=16).hexdigest()
 
 
@@ -124,29 +121,64 @@ def as_document(loaded: object, source: object) -> Document:
     )
 
 
-def as_chunks(text: str, pieces: Iterable[Chunk | str]) -> list[Chunk]:
+def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
     """
     Return what a splitter gave as Chunks.
 
-    A piece that is only a text is looked for in the document, from the start of the one before;
-    one that the splitter rewrote, so that it is not found, gets that place.
+    A piece that is only a text is looked for in the document, after the start of the one before;
+    one that the splitter rewrote, so that it is not found, gets the place of that.
     """
+    if isinstance(pieces, str):
+        raise TypeError(
+            f"chunk must return a list of Chunks or texts, got one text {pieces!r:.200}"
+        )
     chunks: list[Chunk] = []
-    at = 0
+    start, after = 0, 0
     for piece in pieces:
         if isinstance(piece, Chunk):
             chunks.append(piece)
         elif isinstance(piece, str):
-            found = text.find(piece, at)
-            at = max(at, found)
-            chunks.append(Chunk(piece, at, min(len(text), at + len(piece))))
+            if (found := text.find(piece, after)) >= 0:
+                start, after = found, found + 1
+            chunks.append(Chunk(piece, start, min(len(text), start + len(piece))))
         else:
             raise TypeError(f"chunk must return Chunks or texts, got {piece!r:.200}")
     return chunks
 
 
-def _argument(loader: Callable[..., Any], source: object) -> object:
-    """Return what a loader gets: ours the Source with its id, any other the path of a file."""
-    if isinstance(source, Source) and loader is not load_source:
-        return source.path
-    return source
+def as_rows(vectors: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+    """
+    Return what an embedder gave for a batch of texts as rows of numbers.
+
+    Raises:
+        TypeError: it gave no array, nor a list of vectors.
+        ValueError: it gave too many or too few, or vectors of different lengths.
+    """
+    rows = np.asarray(checked_values(vectors, len(texts)), dtype=np.float32)
+    if rows.ndim != 2:
+        raise TypeError(
+            f"embed must return a vector for each of {len(texts)} texts, "
+            f"got {type(vectors).__name__} of shape {rows.shape}"
+        )
+    return rows
+
+
+def _staged(stage: str, function: Callable[[Any], Any], item: object) -> Any:
+    """Call one part of a longer call; its failure says which."""
+    try:
+        value = function(item)
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(f"{stage} is async and does not say so: pass it as an async function")
+    except Exception as error:
+        raise StageFailure(stage, error) from error
+    return value
+
+
+def _argument(function: StageFunction, item: object) -> object:
+    """Return what a stage gets: a file's path, but for our own loader, which needs its id too."""
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(item, Source) and function is not load_source:
+        return item.path
+    return item

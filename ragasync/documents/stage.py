@@ -8,9 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragasync.calling.calls import is_async
+from ragasync.documents.fingerprint import StageFunction, name_of
+from ragasync.documents.store import Store
 from ragasync.limits.limiter import Limiter
 from ragasync.plan import Plan, as_limiters
 from ragasync.retries.retry import AsyncRetry
+
+_SETTINGS = (
+    "max_concurrency",
+    "batch_size",
+    "rate_limiter",
+    "retry",
+    "timeout",
+    "executor",
+    "cost",
+    "max_batch_cost",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +31,26 @@ class Stage:
     """
     Say how one stage is called, where its plain function is not enough.
 
-    What is None is taken from the processor. Only the embedding stage has batches.
+    What is None is taken from the processor.
 
         AsyncDocumentProcessor(embed=Stage(client.embed, max_concurrency=8, timeout=30))
 
     Args:
-        fn: the stage's function, sync or async.
+        fn: the stage's function, sync or async; for the last stage also a Store.
         max_concurrency: calls in flight at once.
-        batch_size: the most chunks in one call.
+        batch_size: the most chunks in one call of `embed`; of the others, the most documents in
+            one hop to `executor`.
         rate_limiter: one limiter or several.
         retry: when a failed call is tried again.
         timeout: seconds for one attempt.
         executor: where sync functions run instead of on threads.
-        cost: what a text weighs, for `max_batch_cost`.
+        cost: what a text weighs, for `max_batch_cost`; for `embed` alone.
         max_batch_cost: the most that the texts of one call may weigh together.
         name: what tells this stage from another in the fingerprint of a document; by default
-            the function's own `fingerprint`, `name` or qualified name.
+            what the function says of itself, or its qualified name.
     """
 
-    fn: Callable[..., Any]
+    fn: StageFunction | Store
     max_concurrency: int | None = None
     batch_size: int | None = None
     rate_limiter: Limiter | Sequence[Limiter] | None = None
@@ -48,52 +62,54 @@ class Stage:
     name: str | None = None
 
     @property
-    def fingerprint(self) -> str:
-        """What tells this stage from another."""
-        if self.name is not None:
-            return self.name
-        for attribute in ("fingerprint", "name"):
-            value = getattr(self.fn, attribute, None)
-            if isinstance(value, str):
-                return value
-        module = getattr(self.fn, "__module__", type(self.fn).__module__)
-        return f"{module}.{getattr(self.fn, '__qualname__', type(self.fn).__qualname__)}"
+    def function(self) -> StageFunction:
+        """
+        The function of a stage that is no Store.
+
+        Raises:
+            TypeError: it is no function.
+        """
+        if not callable(self.fn):
+            raise TypeError(f"a stage is a function, a Stage or None, got {self.fn!r}")
+        return self.fn
 
     @property
-    def is_async(self) -> bool:
-        """Whether calling the function gives a coroutine."""
-        return is_async(self.fn)
+    def is_plain(self) -> bool:
+        """Whether it is called as the processor says, on threads."""
+        return not is_async(self.function) and not self._own
 
-    def plan(
-        self, function: Callable[..., Any], *, max_concurrency: int, **defaults: Any
-    ) -> Plan[Any, Any]:
-        """Return the plan for calling `function` in this stage's way, else in the default one."""
-        own = {
-            "batch_size": self.batch_size,
-            "retry": self.retry,
-            "timeout": self.timeout,
-            "executor": self.executor,
-            "cost": self.cost,
-            "max_batch_cost": self.max_batch_cost,
-        }
-        settings = {**defaults, **{name: value for name, value in own.items() if value is not None}}
+    def fingerprint(self, *, attributes: bool = False) -> str:
+        """Return what tells this stage from another; see `name_of`."""
+        return name_of(self.function, attributes=attributes) if self.name is None else self.name
+
+    def plan(self, function: StageFunction, **defaults: Any) -> Plan[Any, Any]:
+        """
+        Return the plan for calling `function` in this stage's way, else in the default one.
+
+        Raises:
+            TypeError: a setting of the wrong kind, or an executor for an async function.
+            ValueError: a setting out of range.
+        """
         if is_async(function):
-            settings.pop("executor", None)
-        return Plan(
-            function,
-            is_async(function),
-            max_concurrency=self.max_concurrency or max_concurrency,
-            limiters=as_limiters(self.rate_limiter or defaults.pop("rate_limiter", None)),
-            **{name: value for name, value in settings.items() if name != "rate_limiter"},
-        )
+            defaults.pop("executor", None)
+        settings = defaults | self._own
+        limiters = as_limiters(settings.pop("rate_limiter", None))
+        return Plan(function, is_async(function), limiters=limiters, **settings)
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        """The settings that are not left to the processor."""
+        own = {setting: getattr(self, setting) for setting in _SETTINGS}
+        return {setting: value for setting, value in own.items() if value is not None}
 
 
-def as_stage(given: Callable[..., Any] | Stage | None, default: Callable[..., Any]) -> Stage:
-    """Return what was given for a stage as a Stage."""
-    if given is None:
-        return Stage(default)
-    if isinstance(given, Stage):
-        return given
-    if not callable(given):
-        raise TypeError(f"a stage is a function, a Stage or None, got {given!r}")
-    return Stage(given)
+def as_stage(given: StageFunction | Stage | None, default: StageFunction) -> Stage:
+    """
+    Return what was given for a stage as a Stage.
+
+    Raises:
+        TypeError: it is neither a function nor a Stage.
+    """
+    stage = given if isinstance(given, Stage) else Stage(default if given is None else given)
+    is_async(stage.function)  # refuses a generator function
+    return stage

@@ -10,6 +10,7 @@ from ragasync.engine.engine import Run
 from ragasync.engine.feed import PushFeed
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -17,24 +18,32 @@ R = TypeVar("R")
 
 
 class ItemError(Exception):
-    """An envelope: the error of one item of an order, its place there, and the stage if it said."""
+    """
+    An envelope: an error that ended an order.
 
-    def __init__(self, place: int, error: BaseException, stage: str | None) -> None:
-        super().__init__(place, error, stage)
-        self.place = place
+    Attributes:
+        error: what was raised.
+        places: the places of the items in the order that it is the error of.
+        stage: the stage that it names, if it does.
+    """
+
+    def __init__(self, error: BaseException, place: int, stage: str | None) -> None:
+        super().__init__(error, place, stage)
         self.error = error
+        self.places = [place]
         self.stage = stage
 
 
 class _Order(Generic[R]):
     """Items that one caller awaits together."""
 
-    __slots__ = ("future", "missing", "values")
+    __slots__ = ("failure", "future", "missing", "values")
 
-    def __init__(self, size: int, future: asyncio.Future[list[R]]) -> None:
+    def __init__(self, size: int) -> None:
         self.missing = size
         self.values: list[Any] = [None] * size
-        self.future = future
+        self.failure: ItemError | None = None
+        self.future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
 
     def fill(self, place: int, value: R) -> None:
         """Put a value in its place."""
@@ -44,22 +53,33 @@ class _Order(Generic[R]):
             self.future.set_result(self.values)
 
     def fail(self, place: int, error: BaseException, stage: str | None) -> None:
-        """End the order with its first error."""
+        """End the order with its first error; items that share it are named too."""
         if not self.future.done():
-            self.future.set_exception(ItemError(place, error, stage))
+            self.failure = ItemError(error, place, stage)
+            self.future.set_exception(self.failure)
+        elif self.failure is not None and self.failure.error is error:
+            self.failure.places.append(place)
 
 
-class _Replies(Generic[T, R]):
-    """Where the outcomes of a service go: to the orders that their items came from."""
+class _Orders(Generic[T, R]):
+    """Where outcomes go: to the orders that their items came from."""
 
     is_full = False
 
     def __init__(self) -> None:
-        self.orders: dict[int, tuple[_Order[R], int]] = {}
+        self.of: dict[int, tuple[_Order[R], int]] = {}
+
+    def is_wanted(self, index: int) -> bool:
+        """Whether somebody still waits for an item; one that nobody wants is struck off."""
+        order, _place = self.of[index]
+        if order.future.done():
+            del self.of[index]
+            return False
+        return True
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
-        take = self.orders.pop
+        take = self.of.pop
 
         def record(index: int, value: R, _began: float, _took: float, _lane: int) -> None:
             order, place = take(index)
@@ -69,12 +89,41 @@ class _Replies(Generic[T, R]):
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
         """Hand an outcome to its order; the stack goes with the error itself."""
-        order, place = self.orders.pop(outcome.index)
+        order, place = self.of[outcome.index]
         if outcome.ok:
             order.fill(place, outcome.value)  # type: ignore[arg-type]  # done: it has a value
+        elif outcome.error is not None:
+            order.fail(place, outcome.error, outcome.stage)
         else:
-            error = outcome.error or JobStopped("the call was cancelled")
-            order.fail(place, error, outcome.stage)
+            return  # the run is ending, and tells all that are still open why
+        del self.of[outcome.index]
+
+
+class _OrderFeed(PushFeed[T]):
+    """Draws what was ordered, but for what nobody waits for any more."""
+
+    def __init__(
+        self,
+        is_wanted: Callable[[int], bool],
+        keep: Callable[[int, T], None] | None,
+        on_change: Callable[[], None],
+    ) -> None:
+        super().__init__(keep, on_change)
+        self._is_wanted = is_wanted
+
+    def __next__(self) -> tuple[int, T]:
+        while True:
+            index, item = super().__next__()
+            if self._is_wanted(index):
+                return index, item
+
+
+class _Untouched(TracebackArchive):
+    """Leaves errors as they are: they go on to a run that keeps their tracebacks."""
+
+    def keep(self, error: BaseException) -> str:  # noqa: ARG002
+        """Return nothing."""
+        return ""
 
 
 class Service(Generic[T, R]):
@@ -92,27 +141,29 @@ class Service(Generic[T, R]):
     """
 
     def __init__(self, plan: Plan[T, R]) -> None:
-        self._replies: _Replies[T, R] = _Replies()
-        self._run: Run[T, R] = Run(plan, self._open, self._replies)
+        self._orders: _Orders[T, R] = _Orders()
+        self._run: Run[T, R] = Run(plan, self._open, self._orders, archive=_Untouched())
         self._feed: PushFeed[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
 
     @property
-    def backlog(self) -> int:
-        """How many items wait or are in a call."""
-        return len(self._replies.orders)
+    def has_stopped(self) -> bool:
+        """Whether it takes nothing more: closed, or ended by an error."""
+        return self._feed is None or self._run.stopping
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run.run(), name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
-        await self._opened.wait()
+        try:
+            await self._opened.wait()
+        except asyncio.CancelledError:
+            await self._close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._close()
 
     async def __call__(self, items: Sequence[T]) -> list[R]:
         """
@@ -120,15 +171,16 @@ class Service(Generic[T, R]):
 
         Raises:
             ItemError: the first of them that failed.
-            JobStopped: the service stopped because of a fatal error.
+            JobStopped: the service stopped, because of a fatal error or at its end.
+            RunAsyncError: it stopped because of an object of another event loop.
         """
+        if self._feed is None or self.has_stopped:
+            raise self._reason()
         if not items:
             return []
-        if self._feed is None or self._task is None or self._task.done() or self._run.stopping:
-            raise self._reason()
-        order: _Order[R] = _Order(len(items), asyncio.get_running_loop().create_future())
+        order: _Order[R] = _Order(len(items))
         for place, item in enumerate(items):
-            self._replies.orders[self._feed.pushed] = order, place
+            self._orders.of[self._feed.pushed] = order, place
             self._feed.push(item)
         return await order.future
 
@@ -136,23 +188,26 @@ class Service(Generic[T, R]):
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> PushFeed[T]:
         """Make the feed of the run; from here on items can be taken."""
-        self._feed = PushFeed(keep, on_change)
+        self._feed = _OrderFeed(self._orders.is_wanted, keep, on_change)
         self._opened.set()
         return self._feed
 
+    async def _close(self) -> None:
+        """Cancel the run and wait for its clean-up."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
     def _reason(self) -> BaseException:
         """Return why nothing more is taken."""
-        if self._task is not None and self._task.done() and not self._task.cancelled():
-            error = self._task.exception()
-            if error is not None:
-                return error
-        return JobStopped(self._run.stopped_because or "the service is closed")
+        return self._run.error or JobStopped(self._run.stopped_because or "the service is closed")
 
-    def _refuse_the_rest(self, _: asyncio.Task[None]) -> None:
+    def _refuse_the_rest(self, task: asyncio.Task[None]) -> None:
         """Let every order fail that is still open when the run ends."""
+        if not task.cancelled():
+            task.exception()  # each caller gets it from here on
         self._opened.set()
-        reason = self._reason()
-        for order, _place in list(self._replies.orders.values()):
+        for order, _place in list(self._orders.of.values()):
             if not order.future.done():
-                order.future.set_exception(reason)
-        self._replies.orders.clear()
+                order.future.set_exception(self._reason())
+        self._orders.of.clear()

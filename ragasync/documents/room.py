@@ -1,0 +1,38 @@
+"""How many chunks may be on their way at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Room:
+    """
+    Lets documents in, first come, first served, while their chunks are few enough together.
+
+    A document of any size gets in: no one counts for more than half of the room, so that the
+    stages never stand idle between two big ones.
+
+    Args:
+        chunks: the most chunks inside.
+    """
+
+    def __init__(self, chunks: int) -> None:
+        self._size = chunks
+        self._taken = 0
+        self._entrance = asyncio.Lock()
+        self._left = asyncio.Event()
+
+    async def enter(self, chunks: int) -> int:
+        """Wait until there is room for a document; return what it has to give back."""
+        weight = max(1, min(chunks, self._size // 2))
+        async with self._entrance:
+            while self._taken + weight > self._size:
+                self._left.clear()
+                await self._left.wait()
+            self._taken += weight
+        return weight
+
+    def leave(self, weight: int) -> None:
+        """Give room back."""
+        self._taken -= weight
+        self._left.set()
