@@ -11,6 +11,8 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 RUNS = {
+    "limits": ["--rates", "1000", "--seconds", "0.05", "--acquires", "100", "--rounds", "1"],
+    "retries": ["--calls", "100", "--rounds", "1"],
     "scheduling": ["--items", "50", "100", "--rounds", "1", "--at-once", "4"],
 }
 
