@@ -13,7 +13,7 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.judging import GiveUp, Halve, judge
 from ragasync.engine.stopping import ErrorLimit
 from ragasync.engine.ticket import Ticket
-from ragasync.errors import JobStopped, RunAsyncError, StageFailure
+from ragasync.errors import JobStopped, RunAsyncError, StageFailure, WorkerDied
 from ragasync.limits.gate import Gate
 from ragasync.outcomes.outcome import Attempt, Outcome, Status
 from ragasync.outcomes.tracebacks import TracebackArchive
@@ -111,8 +111,7 @@ class Aftermath(Generic[T, R]):
     ) -> None:
         """Record each item of a hop by itself; each that failed goes on alone."""
         for place, item in enumerate(items):
-            alone = ticket.part(place, place + 1)
-            alone.retries = type(ticket.retries)(ticket.retries.spent)
+            alone = ticket.alone(place)
             if item.error is None:
                 self._count(alone, 0.0, item.seconds)
                 self._settle(alone, 0, "done", lane, value=item.value)
@@ -130,6 +129,10 @@ class Aftermath(Generic[T, R]):
     ) -> None:
         """Arrange what follows from a call that raised: a retry, halves, or a failure."""
         ended = self._clock() if ended is None else ended
+        if isinstance(error, WorkerDied) and self._plan.in_hops and len(ticket) > 1:
+            for place in range(len(ticket)):  # nobody knows which of them the worker died of
+                self.failed(ticket.alone(place), error, began, lane, ended=ended)
+            return
         self._count(ticket, began, ended)
         if status_of(error) == 429 and (seconds := retry_after_of(error)):
             self._gate.pause(seconds)

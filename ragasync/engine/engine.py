@@ -136,7 +136,10 @@ class Run(Steering[T, R]):
                     await self._run_through(lane)
                 else:
                     await self._attempt(ticket, lane)
-        except Exception as error:  # no item's: those end in the aftermath
+        except (Exception, asyncio.CancelledError) as error:  # no item's: see the aftermath
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise
             self.error = self.error or error
             self.stop(f"the source raised {type(error).__name__}: {error}")
 

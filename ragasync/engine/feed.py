@@ -185,7 +185,8 @@ class AsyncFeed(PushFeed[T]):
         self._source = source
         self._limit = limit
         self._ahead = ahead
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+        self._closing = False
         self._room = asyncio.Event()
         self._pump = asyncio.create_task(self._draw(), name="ragasync source")
 
@@ -203,6 +204,7 @@ class AsyncFeed(PushFeed[T]):
 
     async def close(self) -> None:
         """Cancel the task that draws, and wait for it."""
+        self._closing = True
         self._pump.cancel()
         await asyncio.wait([self._pump])
 
@@ -216,7 +218,9 @@ class AsyncFeed(PushFeed[T]):
                 if self.pushed == self._limit:
                     return
                 await self._wait_for_room()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if self._closing:
+                raise
             self._error = error
         finally:
             self.end()

@@ -48,6 +48,10 @@ class Ticket(Generic[T]):
         middle = len(self.indices) // 2
         return self.part(0, middle), self.part(middle, len(self.indices))
 
+    def alone(self, place: int) -> Ticket[T]:
+        """Return one of its items as a ticket with the same past, whose retries are its own."""
+        return replace(self.part(place, place + 1), retries=Retries(self.retries.spent))
+
     def part(self, start: int, stop: int) -> Ticket[T]:
         """Return some of its items as a ticket with the same past and the same retries."""
         return replace(self, indices=self.indices[start:stop], items=self.items[start:stop])
