@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ragasync import (
     AsyncRetry,
     AttemptTimeout,
     RateLimiter,
+    WorkerDied,
 )
 
 
@@ -268,6 +270,38 @@ async def test_a_worker_that_dies_costs_a_retry_and_not_an_item(tmp_path: Path):
     assert result.results == list(range(40))
     assert result[5].attempts >= 2
     assert sum(outcome.attempts for outcome in result) <= 40 + 4
+
+
+@pytest.mark.real_time
+async def test_an_item_that_always_kills_its_worker_fails_alone():
+    """Its neighbours, in its hop and in others, are done."""
+    with ProcessPoolExecutor(2) as executor:
+        processor = AsyncBatchProcessor(
+            die_at_13, batch_size=4, max_concurrency=2, executor=executor, retry=AsyncRetry(2, 0.05)
+        )
+        result = await processor.process(range(40))
+    assert [outcome.index for outcome in result.get_failed()] == [13]
+    assert isinstance(result.errors[13], WorkerDied)
+
+
+async def test_each_item_of_a_hop_whose_worker_died_goes_on_alone():
+    """Nobody knows which of them it died of: so the one at fault takes no neighbour with it."""
+
+    class Dying(AtOnce):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            if 2 not in args[-1]:
+                return super().submit(function, *args, **kwargs)
+            self.hops.append(len(args[-1]))
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("a process ended"))
+            return future
+
+    executor = Dying()
+    processor = AsyncBatchProcessor(double, 4, 1, executor=executor, retry=AsyncRetry(1, 0.5))
+    result = await processor.process(iter(range(8)))
+    assert [outcome.index for outcome in result.get_failed()] == [2]
+    assert isinstance(result.errors[2], WorkerDied)
+    assert sorted(executor.hops) == [1, 1, 1, 1, 4, 4]
 
 
 @pytest.mark.real_time

@@ -294,6 +294,29 @@ async def test_items_drawn_for_a_batch_before_the_source_raised_are_in_the_resul
     assert result.success_count >= 4
 
 
+def cancelled_source(count: int) -> Iterator[int]:
+    """Yield some items and then raise a CancelledError of its own."""
+    yield from range(count)
+    raise asyncio.CancelledError("somebody else's")
+
+
+async def async_cancelled_source(count: int) -> AsyncIterator[int]:
+    """Yield some items and then raise a CancelledError of its own."""
+    for item in range(count):
+        yield item
+    raise asyncio.CancelledError("somebody else's")
+
+
+@pytest.mark.parametrize("source", [cancelled_source, async_cancelled_source])
+async def test_a_source_cancelled_by_somebody_else_does_not_pass_for_its_end(source):
+    """The rest of it would be missing without a word."""
+    processor = AsyncBatchProcessor(Service())
+    with pytest.raises(asyncio.CancelledError, match="somebody else's"):
+        await processor.process(source(10))
+    assert processor.last_result is not None
+    assert processor.last_result.success_count == 10
+
+
 async def test_a_source_that_raises_at_once_gives_an_empty_result():
     """Nothing was drawn."""
     processor = AsyncBatchProcessor(Service())
