@@ -116,12 +116,13 @@ class PushFeed(Generic[T]):
             raise StopIteration
         return self._buffer.popleft()
 
-    def push(self, item: T) -> None:
-        """Add an item."""
-        if self._keep is not None:
-            self._keep(self.pushed, item)
-        self._buffer.append((self.pushed, item))
-        self.pushed += 1
+    def push(self, *items: T) -> None:
+        """Add items; several at once cost one waking."""
+        for item in items:
+            if self._keep is not None:
+                self._keep(self.pushed, item)
+            self._buffer.append((self.pushed, item))
+            self.pushed += 1
         self._changed()
 
     def end(self) -> None:

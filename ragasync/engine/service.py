@@ -179,9 +179,9 @@ class Service(Generic[T, R]):
         if not items:
             return []
         order: _Order[R] = _Order(len(items))
-        for place, item in enumerate(items):
-            self._orders.of[self._feed.pushed] = order, place
-            self._feed.push(item)
+        first = self._feed.pushed
+        self._orders.of.update((first + place, (order, place)) for place in range(len(items)))
+        self._feed.push(*items)
         return await order.future
 
     def _open(
