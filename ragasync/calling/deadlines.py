@@ -12,8 +12,8 @@ from ragasync.errors import AttemptTimeout
 A = TypeVar("A")
 V = TypeVar("V")
 
-
 NEVER = float("inf")
+"""The deadline of a task that is in no attempt."""
 
 
 class _Guard:
@@ -22,7 +22,7 @@ class _Guard:
     __slots__ = ("ends_at", "was_late")
 
     def __init__(self) -> None:
-        self.ends_at = NEVER  # between two attempts
+        self.ends_at = NEVER
         self.was_late = False
 
 
