@@ -11,11 +11,8 @@ from typing import Any, Generic, TypeVar
 from ragasync.arguments import check_count, check_number
 from ragasync.bridge.run_async import run_async
 from ragasync.calling.calls import is_async
-from ragasync.engine.batch_run import BatchRun, Items, checked_items
-from ragasync.engine.engine import Run
-from ragasync.engine.heartbeat import Heartbeat
-from ragasync.engine.outlet import Outlet
-from ragasync.errors import JobStopped
+from ragasync.engine.batch_run import BatchRun, Items
+from ragasync.engine.stream import streamed
 from ragasync.job import Job
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
@@ -171,7 +168,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch = self._batch(items, progress_callback, total, limit)
         return Job(batch, _loop_here() if here else _loop_in_background())
 
-    async def stream(
+    def stream(
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
     ) -> AsyncGenerator[Outcome[T, R], None]:
         """
@@ -187,24 +184,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             JobStopped: `max_errors` or a fatal error ended it early; what was done came before.
             Exception: what `items` itself raised, after the outcomes of those begun.
         """
-        source, known = checked_items(items, total, None)
-        window = self._plan.max_concurrency * self._plan.items_a_call
-        bound = max(1024, 16 * window) if ordered else max(64, 2 * window)
-        outlet: Outlet[T, R] = Outlet(ordered=ordered, bound=bound)
-        run: Run[T, R] = Run(self._plan, source, outlet, total=known, keep=outlet.keep)
-        outlet.on_change = run.look_up
-        running = asyncio.ensure_future(run.run())
-        running.add_done_callback(lambda _: outlet.end())
-        try:
-            with Heartbeat():
-                while (outcome := await outlet.next()) is not None:
-                    yield outcome
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
-        running.result()
-        if run.stopped_because:
-            raise JobStopped(run.stopped_because)
+        return streamed(self._plan, items, ordered=ordered, total=total)
 
     def __repr__(self) -> str:
         plan = self._plan

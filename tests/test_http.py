@@ -246,12 +246,6 @@ def made_on_a_loop_that_is_gone(server: Server) -> aiohttp.ClientSession:
     return asyncio.run(make())
 
 
-WRONG_LOOP = pytest.mark.xfail(
-    strict=True, reason="aiohttp words it 'Timeout context manager should be used inside a task'"
-)
-
-
-@WRONG_LOOP
 async def test_a_client_made_in_the_background_is_one_clear_error_here():
     """And no request."""
     async with Server() as server:
@@ -262,7 +256,6 @@ async def test_a_client_made_in_the_background_is_one_clear_error_here():
             await asyncio.to_thread(lambda: run_async(client.close()))
 
 
-@WRONG_LOOP
 async def test_a_client_made_here_is_one_clear_error_in_the_background():
     """As when it is made in a cell and used by a job that `start` runs elsewhere."""
     async with Server() as server, server.client() as client:

@@ -44,5 +44,6 @@ def _run(example: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 def _without_chance(printed: str) -> list[list[str]]:
     """Return the words of each line, with what chance decides taken out."""
-    lines = re.sub(r"\d+\.\d+( s)?|retried: \d+", "#", printed).splitlines()
+    chance = r"\d+\.\d+( s)?|retried: \d+|\d+$"
+    lines = re.sub(chance, "#", printed, flags=re.MULTILINE).splitlines()
     return [line.split() for line in lines]

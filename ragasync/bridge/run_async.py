@@ -22,6 +22,7 @@ from ragasync.bridge.wrong_loop import (
     refuse_blocked_future,
     waits_for_blocked,
 )
+from ragasync.errors import RunAsyncError
 
 T = TypeVar("T")
 
@@ -204,7 +205,7 @@ def _value(task: asyncio.Task[T]) -> T:
         return task.result()
     except (RuntimeError, ValueError) as error:
         explained = explain_wrong_loop(error)
-        if explained is None:
+        if explained is None or isinstance(error, RunAsyncError):
             raise
         raise explained from error
     finally:

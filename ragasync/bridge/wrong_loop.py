@@ -6,27 +6,26 @@ import asyncio
 from collections.abc import Collection
 
 from ragasync.errors import RunAsyncError
+from ragasync.loop_mismatch import mismatch_behind
 
 WAYS_OUT = (
     "Three ways out: `await` the coroutine in the cell; make the object (client, session, lock) "
     "inside the coroutine; or run_async(..., nested=True), which runs on the loop of this thread"
 )
 
-# How asyncio words it: tasks and futures, locks and queues, ensure_future, and a loop that is gone.
-_WORDINGS = ("different loop", "different event loop", "Event loop is closed")
-
 
 def explain_wrong_loop(error: BaseException) -> RunAsyncError | None:
     """
     Return the RunAsyncError that says what to do, if this error is about another event loop.
 
-    It is for the caller to raise it from the error: `raise explained from error`.
+    One that is a RunAsyncError already says it; one that only has such a cause is explained too.
     """
-    if isinstance(error, RunAsyncError) or not isinstance(error, RuntimeError | ValueError):
-        return None
-    if not any(wording in str(error) for wording in _WORDINGS):
-        return None
-    return RunAsyncError(f"an object belongs to another event loop: {error}. {WAYS_OUT}")
+    mismatch = mismatch_behind(error)
+    if mismatch is None or isinstance(mismatch, RunAsyncError):
+        return mismatch
+    explained = RunAsyncError(f"an object belongs to another event loop: {mismatch}. {WAYS_OUT}")
+    explained.__cause__ = error
+    return explained
 
 
 def refuse_blocked_future(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.wrong_loop import explain_wrong_loop
@@ -11,31 +11,16 @@ from ragasync.calling.executors import HopItem
 from ragasync.clock import Clock
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.judging import GiveUp, Halve, judge
-from ragasync.engine.stopping import ErrorLimit
+from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
-from ragasync.errors import JobStopped, RunAsyncError, StageFailure, WorkerDied
+from ragasync.errors import JobStopped, StageFailure, WorkerDied
 from ragasync.limits.gate import Gate
-from ragasync.outcomes.outcome import Attempt, Outcome, Status
-from ragasync.outcomes.tracebacks import TracebackArchive
+from ragasync.outcomes.outcome import Attempt
 from ragasync.plan import Plan
 from ragasync.retries.replies import retry_after_of, status_of
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Sink(Protocol[T, R]):
-    """Where outcomes go: the columns of a result, or the reader of a stream."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no new item should be begun for now."""
-
-    def recorder(self) -> Callable[[int, R, float, float, int], None]:
-        """Return what records a plain success: index, value, started, seconds, lane."""
-
-    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
-        """Record any other outcome, with its traceback as text."""
 
 
 class Stops(Protocol):
@@ -52,59 +37,34 @@ class Stops(Protocol):
 
 class Aftermath(Generic[T, R]):
     """
-    Records what calls came to, and decides what follows from those that failed.
+    Decides what follows from calls, the failed ones above all.
 
     Args:
-        plan: the retry policy and the error limit.
-        sink: where outcomes go.
+        plan: the retry policy.
+        recording: writes the outcomes.
         gate: closed for a while when the service says 429 with Retry-After.
         parked: where tickets wait for their next attempt.
         run: what may have to be stopped.
-        archive: makes texts of tracebacks.
         clock: the run's clock.
     """
 
     def __init__(
         self,
         plan: Plan[T, R],
-        sink: Sink[T, R],
+        recording: Recording[T, R],
         gate: Gate,
         parked: BackoffLine[T],
         run: Stops,
-        archive: TracebackArchive,
         clock: Clock,
     ) -> None:
-        self._plan, self._sink, self._gate = plan, sink, gate
+        self._plan, self._recording, self._gate = plan, recording, gate
         self._parked, self._run, self._clock = parked, run, clock
-        self._zero = clock()
-        self._archive = archive
-        self._errors = ErrorLimit(plan.max_errors)
-        self._batched = plan.batched or plan.in_hops
-        self.zero = self._zero
         self.retried = 0
-        self.record = self._recorder()
-
-    def _recorder(self) -> Callable[[int, R, float, float, int], None]:
-        """Return the sink's recorder; where a share of errors stops the job, one that counts."""
-        record = self._sink.recorder()
-        if not self._errors.counts_successes:
-            return record
-        note = self._errors.note_success
-
-        def record_and_note(index: int, value: R, began: float, took: float, lane: int) -> None:
-            record(index, value, began, took, lane)
-            note()
-
-        return record_and_note
 
     def succeeded(self, ticket: Ticket[T], values: Sequence[R], began: float, lane: int) -> None:
         """Record the values of a call."""
-        self._count(ticket, began, self._clock())
-        if ticket.attempts == 1 and not ticket.waited and not self._batched:
-            self.record(ticket.indices[0], values[0], began - self._zero, ticket.seconds, lane)
-            return
-        for place, value in enumerate(values):
-            self._settle(ticket, place, "done", lane, value=value)
+        ticket.add_attempt(self._clock() - began)
+        self._recording.succeeded(ticket, values, lane)
 
     def hop_returned(
         self, ticket: Ticket[T], items: Sequence[HopItem], began: float, lane: int
@@ -113,8 +73,8 @@ class Aftermath(Generic[T, R]):
         for place, item in enumerate(items):
             alone = ticket.alone(place)
             if item.error is None:
-                self._count(alone, 0.0, item.seconds)
-                self._settle(alone, 0, "done", lane, value=item.value)
+                alone.add_attempt(item.seconds)
+                self._recording.settle(alone, 0, "done", lane, value=item.value)
             else:
                 self.failed(alone, item.error, began, lane, ended=began + item.seconds)
 
@@ -133,11 +93,11 @@ class Aftermath(Generic[T, R]):
             for place in range(len(ticket)):  # nobody knows which of them the worker died of
                 self.failed(ticket.alone(place), error, began, lane, ended=ended)
             return
-        self._count(ticket, began, ended)
+        ticket.add_attempt(ended - began)
         if status_of(error) == 429 and (seconds := retry_after_of(error)):
             self._gate.pause(seconds)
-        if (wrong_loop := _wrong_loop(error)) is not None:
-            self.give_up(ticket, error, lane)
+        if (wrong_loop := explain_wrong_loop(error)) is not None:
+            self._recording.give_up(ticket, error, lane)
             self._run.abort(wrong_loop)
             return
         try:
@@ -149,17 +109,18 @@ class Aftermath(Generic[T, R]):
                 elapsed=ended - ticket.started,
             )
         except Exception as problem:  # the caller's own predicate raised
-            self.give_up(ticket, problem, lane)
+            self._recording.give_up(ticket, problem, lane)
         else:
             self._follow(verdict, ticket, error, began, ended, lane)
 
     def broken_off(self, ticket: Ticket[T], error: BaseException, began: float, lane: int) -> bool:
         """Record a call that was cancelled; return whether the lane was, so that it must end."""
-        self._count(ticket, began, self._clock())
+        ticket.add_attempt(self._clock() - began)
         task = asyncio.current_task()
         own_doing = isinstance(error, asyncio.CancelledError) and not (task and task.cancelling())
+        own = error if own_doing else None
         for place in range(len(ticket)):
-            self._settle(ticket, place, "cancelled", lane, error=error if own_doing else None)
+            self._recording.settle(ticket, place, "cancelled", lane, error=own)
         return not own_doing
 
     def gave_up_late(self, ticket: Ticket[T], lane: int) -> bool:
@@ -169,19 +130,8 @@ class Aftermath(Generic[T, R]):
             return False
         if self._clock() - ticket.started < deadline:
             return False
-        self.give_up(ticket, ticket.error, lane)
+        self._recording.give_up(ticket, ticket.error, lane)
         return True
-
-    def give_up(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
-        """Make the error the outcome of every item of the call."""
-        stage = None
-        if isinstance(error, StageFailure):
-            stage, error = error.stage, error.error
-        stack = self._archive.keep(error)
-        for place in range(len(ticket)):
-            self._settle(ticket, place, "failed", lane, error=error, stack=stack, stage=stage)
-            if because := self._errors.note_failure():
-                self._run.stop(because)
 
     def _follow(
         self,
@@ -194,7 +144,7 @@ class Aftermath(Generic[T, R]):
     ) -> None:
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
         if isinstance(verdict, GiveUp):
-            self.give_up(ticket, error, lane)
+            self._recording.give_up(ticket, error, lane)
             if verdict.stops_the_job:
                 self._run.stop(_fatal(error), cancel=True)
             return
@@ -209,7 +159,7 @@ class Aftermath(Generic[T, R]):
         else:
             ticket.retries.spent += 1
             attempt = Attempt(
-                began - self._zero,
+                began - self._recording.zero,
                 ended - began,
                 f"{type(error).__name__}: {error}",
                 verdict.delay,
@@ -220,44 +170,6 @@ class Aftermath(Generic[T, R]):
             self._plan.retry.announce(ticket.attempts, error, verdict.delay)
             self._parked.park(ticket, verdict.delay)
 
-    def _count(self, ticket: Ticket[T], began: float, ended: float) -> None:
-        """Add an attempt to a ticket."""
-        ticket.attempts += 1
-        ticket.seconds += ended - began
-
-    def _settle(
-        self,
-        ticket: Ticket[T],
-        place: int,
-        status: Status,
-        lane: int,
-        *,
-        value: R | None = None,
-        error: BaseException | None = None,
-        stack: str | None = None,
-        stage: str | None = None,
-    ) -> None:
-        """Hand the outcome of one item of a call to the sink."""
-        outcome = Outcome(
-            index=ticket.indices[place],
-            item=ticket.items[place],
-            status=status,
-            value=value,
-            error=error,
-            attempts=ticket.attempts,
-            started=max(0.0, ticket.started - self._zero),
-            seconds=ticket.seconds,
-            waited=ticket.waited,
-            backed_off=ticket.backed_off,
-            batch=ticket.batch if ticket.batch >= 0 else None,
-            stage=stage,
-            lane=lane,
-            history=ticket.history,
-        )
-        self._sink.settle(outcome, stack)
-        if status == "done" and self._errors.counts_successes:
-            self._errors.note_success()
-
 
 def _fatal(error: Exception) -> str:
     """Return why an error stops the whole run; a part that stopped has said it already."""
@@ -267,16 +179,3 @@ def _fatal(error: Exception) -> str:
     if isinstance(error, JobStopped):
         return str(error)
     return f"a fatal error{where}: {type(error).__name__}: {error}"
-
-
-def _wrong_loop(error: Exception) -> RunAsyncError | None:
-    """Return the error that says so, if the function uses an object of another event loop."""
-    link: BaseException | None = error
-    for _ in range(10):  # clients wrap errors in their own; and a chain of causes may be a circle
-        if link is None or isinstance(link, RunAsyncError):
-            return link
-        if (explained := explain_wrong_loop(link)) is not None:
-            explained.__cause__ = error
-            return explained
-        link = link.__cause__
-    return None

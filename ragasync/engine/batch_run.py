@@ -166,7 +166,7 @@ class BatchRun(Generic[T, R]):
             input_waited=run.input_waited,
             limited=bool(run.plan.limiters),
             worked=run.worked if shared else None,
-            limiter_waited=run.limiter_waited if shared else None,
+            limiter_waited=run.admission.waited if shared else None,
         )
         return BatchResult.of(
             columns,

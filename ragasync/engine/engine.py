@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 from ragasync.calling.calls import Calls
 from ragasync.calling.held import HeldSlots
 from ragasync.clock import clock_of
-from ragasync.engine.aftermath import Aftermath, Sink
+from ragasync.engine.aftermath import Aftermath
+from ragasync.engine.attempts import Attempts, Permission
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.feed import FeedMaker, open_feed
 from ragasync.engine.lanes import Lanes
+from ragasync.engine.recording import Recording, Sink
 from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import Ticket
-from ragasync.errors import AttemptTimeout
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 
@@ -87,30 +88,45 @@ class Run(Steering[T, R]):
                 resource = await self._opening.wait_for(opened)
                 if self.stopping:
                     return
-            self._calls = Calls(self.plan, loop, resource)
-            stack.callback(self._calls.close)
-            self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
-            stack.callback(self._parked.close)
-            self._after = Aftermath(
-                self.plan, self._sink, self.gate, self._parked, self, self._archive, self._clock
-            )
-            self._lanes = Lanes(self._work, self.max_concurrency, self._clock)
-            self._held = HeldSlots(self.plan.timeout, self._goes_on_beside, self.stop)
-            stack.callback(self._held.close)
-            self._feed = open_feed(
-                self._source,
-                self._limit,
-                self._keep,
-                ahead=self.max_concurrency * self.plan.items_a_call,
-                on_change=self.look_up,
-            )
-            stack.push_async_callback(self._feed.close)
-            self._batches = Batches(
-                self._feed, self._next_size, self.plan, self._clock, self._refuse
-            )
+            self._open_parts(stack, resource)
             await self._until_closed()
         if self.error is not None:
             raise self.error
+
+    def _open_parts(self, stack: AsyncExitStack, resource: object) -> None:
+        """Make what the run consists of, on its loop; the stack closes it."""
+        self._calls = Calls(self.plan, self._loop, resource)
+        stack.callback(self._calls.close)
+        self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
+        stack.callback(self._parked.close)
+        self._recording: Recording[T, R] = Recording(
+            self.plan, self._sink, self._archive, self.stop, self._clock
+        )
+        self._after = Aftermath(
+            self.plan, self._recording, self.gate, self._parked, self, self._clock
+        )
+        self._lanes = Lanes(self._work, self.max_concurrency, self._clock)
+        held = HeldSlots(self.plan.timeout, self._goes_on_beside, self.stop)
+        stack.callback(held.close)
+        self._attempts = Attempts(
+            self.plan,
+            self._calls,
+            self.admission,
+            self._recording,
+            self._after,
+            self._parked,
+            held,
+            self._clock,
+        )
+        self._feed = open_feed(
+            self._source,
+            self._limit,
+            self._keep,
+            ahead=self.max_concurrency * self.plan.items_a_call,
+            on_change=self.look_up,
+        )
+        stack.push_async_callback(self._feed.close)
+        self._batches = Batches(self._feed, self._next_size, self.plan, self._clock, self._refuse)
 
     async def _until_closed(self) -> None:
         """Open the lanes and wait for the last to close; leave none behind."""
@@ -135,7 +151,7 @@ class Run(Steering[T, R]):
                 if ticket is FRESH:
                     await self._run_through(lane)
                 else:
-                    await self._attempt(ticket, lane)
+                    await self._attempts.make(ticket, lane, self._permission)
         except (Exception, asyncio.CancelledError) as error:  # no item's: see the aftermath
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
@@ -152,7 +168,7 @@ class Run(Steering[T, R]):
         miss (a breath, a pause, a retry) is folded into one comparison with `attend_at`.
         """
         call, clock, after, lanes = self._calls.one, self._clock, self._after, self._lanes
-        record, zero = after.record, after.zero
+        record, zero = self._recording.record, self._recording.zero
         began = clock()
         for index, item in self._feed.fresh:
             try:
@@ -206,82 +222,6 @@ class Run(Steering[T, R]):
         finally:
             self.forming -= 1
 
-    async def _attempt(self, ticket: Ticket[T], lane: int) -> None:
-        """Pass the gate and make the call of a ticket, if it still may be made then."""
-        after = self._after
-        if not (self.gate.is_open or await self._admitted(ticket, lane)) or self.stopping:
-            return
-        if self.paused or self._lanes.surplus:
-            self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
-            return
-        if after.gave_up_late(ticket, lane):
-            return
-        began = self._clock()
-        if ticket.started < 0:
-            ticket.started = began
-        try:
-            answer = await self._call(ticket)
-        except AttemptTimeout as late:
-            ended = self._clock()
-            try:
-                await self._held.until_returned(self._calls.abandoned_by_me())
-            except asyncio.CancelledError:
-                after.give_up(ticket, late, lane)
-                raise
-            after.failed(ticket, late, began, lane, ended=ended)
-        except Exception as error:
-            after.failed(ticket, error, began, lane)
-        except BaseException as error:
-            if after.broken_off(ticket, error, began, lane):
-                raise
-        else:
-            if self.plan.in_hops:
-                after.hop_returned(ticket, answer, began, lane)
-            else:
-                after.succeeded(ticket, answer, began, lane)
-        finally:
-            self.worked += self._clock() - began
-
-    async def _call(self, ticket: Ticket[T]) -> Any:
-        """Make the call of a ticket, in the way that the plan says."""
-        if self.plan.in_hops:
-            return await self._calls.hop(ticket.items)
-        if self.plan.batched:
-            return await self._calls.many(list(ticket.items))
-        return [await self._calls.one(ticket.items[0])]
-
-    async def _admitted(self, ticket: Ticket[T], lane: int) -> bool:
-        """Wait for the gate; return whether it has let the call through."""
-        asked = self._clock()
-        try:
-            await self._pass_gate(ticket)
-        except ValueError as error:  # the call costs more than a limiter can ever grant
-            if len(ticket) == 1:
-                self._after.give_up(ticket, error, lane)
-            else:
-                for half in ticket.halves():
-                    self._parked.park(half, 0.0)
-            return False
-        except Exception as error:  # a limiter's own trouble is the call's, not the source's
-            if ticket.started < 0:
-                ticket.started = asked
-            self._after.failed(ticket, error, self._clock(), lane)
-            return False
-        return True
-
-    async def _pass_gate(self, ticket: Ticket[T]) -> None:
-        """Wait for the gate, and count the time; a run that stops ends the wait."""
-        task, asked = asyncio.current_task(), self._clock()
-        assert task is not None
-        self._waiting_at_gate.add(task)
-        try:
-            await self.gate.admit(ticket.items, len(ticket) if self.plan.in_hops else 1)
-        finally:
-            self._waiting_at_gate.remove(task)
-            waited = self._clock() - asked
-            ticket.waited += waited
-            self.limiter_waited += waited
-
     async def _rest(self) -> None:
         """Wait until woken; what the source keeps us waiting for is counted."""
         for_input = not self.paused and self._may_draw and not self._feed.exhausted
@@ -292,13 +232,19 @@ class Run(Steering[T, R]):
             if for_input:
                 self.input_waited += self._clock() - began
 
+    def _permission(self) -> Permission:
+        """Say whether a call that was drawn may begin now: things change while it waits."""
+        if self.stopping:
+            return "never"
+        return "later" if self.paused or self._lanes.surplus else "now"
+
     def _next_size(self, drawn: int) -> int:
         """Return the most items to draw for the next call."""
         return self.plan.next_size(drawn, self._total, self.max_concurrency)
 
     def _refuse(self, index: int, item: T, error: Exception) -> None:
         """Let an item fail that can go in no call."""
-        self._after.give_up(Ticket((index,), (item,)), error, lane=0)
+        self._recording.give_up(Ticket((index,), (item,)), error, lane=0)
 
     @property
     def _may_draw(self) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from ragasync.calling.calls import Calls
-from ragasync.engine.aftermath import Aftermath, Sink
+from ragasync.engine.admission import Admission
+from ragasync.engine.aftermath import Aftermath
+from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
+from ragasync.engine.recording import Sink
 from ragasync.limits.gate import Gate
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
@@ -33,11 +35,11 @@ class Steering(Generic[T, R]):
         held_back: whether no new item is to be drawn for now.
         forming: how many lanes wait for a batch to form.
         input_waited: seconds that lanes waited for the source, added up.
-        limiter_waited: seconds that lanes waited for the rate limit, each call once.
-        worked: seconds that lanes spent in calls outside of the hot loop, each call once.
+        admission: the calls that wait for the rate limit.
     """
 
     _after: Aftermath[T, R]
+    _attempts: Attempts[T, R]
     _lanes: Lanes
     _calls: Calls
     _parked: BackoffLine[T]
@@ -54,9 +56,7 @@ class Steering(Generic[T, R]):
         self.error: BaseException | None = None
         self.forming = 0
         self.input_waited = 0.0
-        self.limiter_waited = 0.0
-        self.worked = 0.0
-        self._waiting_at_gate: set[asyncio.Task[Any]] = set()
+        self.admission = Admission(self.gate, by_items=plan.in_hops)
         self._sink = sink
         self._is_open = False
         self._opening = Opening()
@@ -92,8 +92,7 @@ class Steering(Generic[T, R]):
         if not self.stopping:
             self.stopped_because = because
         self.stopping = True
-        for task in self._waiting_at_gate:
-            task.cancel()
+        self.admission.cancel()
         if self._is_open:
             self.look_up(everyone=True)
             if cancel:
@@ -137,18 +136,13 @@ class Steering(Generic[T, R]):
         self.look_up(everyone=True)
 
     @property
-    def at_gate(self) -> int:
-        """How many lanes wait for the rate limit."""
-        return len(self._waiting_at_gate)
-
-    @property
     def limited_by(self) -> LimitedBy:
         """
         What holds the run back now, by what its lanes are doing.
 
         Where one lane waits, more of them would only wait with it: so one is enough to tell.
         """
-        if self.at_gate:
+        if len(self.admission) > 0:
             return "rate"
         may_draw = self._is_open and not self.paused and not self.held_back
         if may_draw and (self._lanes.idle or self.forming):
@@ -160,7 +154,14 @@ class Steering(Generic[T, R]):
         """How many calls are being made now."""
         if not self._is_open:
             return 0
-        return max(0, len(self._lanes.tasks) - self._lanes.idle - self.at_gate - self.forming)
+        return max(
+            0, len(self._lanes.tasks) - self._lanes.idle - len(self.admission) - self.forming
+        )
+
+    @property
+    def worked(self) -> float:
+        """Seconds that lanes spent in calls outside of the hot loop, each call once."""
+        return self._attempts.seconds if self._is_open else 0.0
 
     @property
     def retried(self) -> int:

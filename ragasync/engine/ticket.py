@@ -43,6 +43,11 @@ class Ticket(Generic[T]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def add_attempt(self, seconds: float) -> None:
+        """Count an attempt, and the time that it took."""
+        self.attempts += 1
+        self.seconds += seconds
+
     def halves(self) -> tuple[Ticket[T], Ticket[T]]:
         """Return the two parts that this ticket splits into; they share its retries."""
         middle = len(self.indices) // 2

@@ -6,7 +6,7 @@ import enum
 import inspect
 from typing import Final
 
-from ragasync.errors import RunAsyncError
+from ragasync.loop_mismatch import mismatch_behind
 from ragasync.retries.replies import carries_reply, headers_of, retry_after_of, status_of
 
 __all__ = [
@@ -35,13 +35,6 @@ FATAL: Final = Fatal.FATAL
 """The verdict that no later call can succeed either, so that the whole job should stop."""
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
-
-_LOOP_MISMATCH = (
-    "attached to a different loop",
-    "bound to a different event loop",
-    "Event loop is closed",
-)
-_DEEPEST_CAUSE = 10  # ends a circle
 
 _PROGRAMMING = (
     TypeError,
@@ -81,19 +74,8 @@ def default_verdict(error: Exception) -> bool | Fatal:
 
 
 def is_loop_mismatch(error: BaseException) -> bool:
-    """
-    Return whether an object was used on another event loop than its own, or on a closed one.
-
-    Looks along `__cause__` too: clients wrap asyncio's RuntimeError in connection errors of
-    their own.
-    """
-    for _ in range(_DEEPEST_CAUSE):
-        if isinstance(error, RuntimeError) and _tells_of_loops(error):
-            return True
-        if error.__cause__ is None:
-            break
-        error = error.__cause__
-    return False
+    """Return whether an object was used on another event loop than its own, or on a closed one."""
+    return mismatch_behind(error) is not None
 
 
 def is_programming_error(error: BaseException) -> bool:
@@ -142,11 +124,6 @@ def _account_is_refused(error: Exception) -> bool:
     """Return whether the service refuses whatever this key asks: a bad key, or no quota left."""
     status = status_of(error)
     return status in (401, 402) or (status in (403, 429) and _names_used_up_quota(error))
-
-
-def _tells_of_loops(error: RuntimeError) -> bool:
-    """Return whether this very error is about the wrong event loop or a closed one."""
-    return isinstance(error, RunAsyncError) or any(text in _text(error) for text in _LOOP_MISMATCH)
 
 
 def _names_used_up_quota(error: Exception) -> bool:

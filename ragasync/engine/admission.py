@@ -1,0 +1,62 @@
+"""How a call of a run waits for its limits, and what becomes of it if it cannot pass."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ragasync.clock import Clock
+from ragasync.engine.ticket import Ticket
+from ragasync.limits.gate import Gate
+
+
+class Admission:
+    """
+    The gate of a run, and who waits before it.
+
+    Args:
+        gate: the limits.
+        by_items: whether every item of a call takes a place of its own.
+
+    Attributes:
+        waited: seconds that calls waited, added up.
+    """
+
+    def __init__(self, gate: Gate, *, by_items: bool) -> None:
+        self._gate = gate
+        self._by_items = by_items
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        """Return how many calls wait."""
+        return len(self._waiting)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing limits at all."""
+        return self._gate.is_open
+
+    async def wait(self, ticket: Ticket[Any], clock: Clock) -> None:
+        """
+        Wait until the gate lets a call through, and count the time.
+
+        Raises:
+            ValueError: the call costs more than a limiter can ever grant.
+            Exception: a limiter's own trouble.
+        """
+        task, asked = asyncio.current_task(), clock()
+        assert task is not None  # a coroutine runs in a task
+        self._waiting.add(task)
+        try:
+            await self._gate.admit(ticket.items, len(ticket) if self._by_items else 1)
+        finally:
+            self._waiting.remove(task)
+            waited = clock() - asked
+            ticket.waited += waited
+            self.waited += waited
+
+    def cancel(self) -> None:
+        """End every wait: the run begins no further call."""
+        for task in self._waiting:
+            task.cancel()

@@ -1,0 +1,132 @@
+"""One attempt at the call of a ticket: admitted, made, and its end handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from ragasync.calling.calls import Calls
+from ragasync.calling.held import HeldSlots
+from ragasync.clock import Clock
+from ragasync.engine.admission import Admission
+from ragasync.engine.aftermath import Aftermath
+from ragasync.engine.backoff import BackoffLine
+from ragasync.engine.recording import Recording
+from ragasync.engine.ticket import Ticket
+from ragasync.errors import AttemptTimeout
+from ragasync.plan import Plan
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Permission: TypeAlias = Literal["now", "later", "never"]
+"""Whether a call may begin: later, when the run is paused or its lane is one too many."""
+
+
+class Attempts(Generic[T, R]):
+    """
+    Makes the calls that are not plain: batches, hops, retries, and all calls that have limits.
+
+    Args:
+        plan: how to call.
+        calls: what to call.
+        admission: the limits to pass first.
+        recording: takes the outcomes of items that can never pass them.
+        after: decides what follows.
+        parked: where a ticket goes that may not begin now.
+        held: keeps the slot of a call that nobody can interrupt.
+        clock: the run's clock.
+
+    Attributes:
+        seconds: the time spent in calls, added up.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[T, R],
+        calls: Calls,
+        admission: Admission,
+        recording: Recording[T, R],
+        after: Aftermath[T, R],
+        parked: BackoffLine[T],
+        held: HeldSlots,
+        clock: Clock,
+    ) -> None:
+        self._plan, self._calls, self._admission = plan, calls, admission
+        self._recording, self._after, self._parked = recording, after, parked
+        self._held, self._clock = held, clock
+        self.seconds = 0.0
+
+    async def make(
+        self, ticket: Ticket[T], lane: int, permission: Callable[[], Permission]
+    ) -> None:
+        """Pass the gate and make the call of a ticket, if it still may be made then."""
+        if not (self._admission.is_open or await self._admitted(ticket, lane)):
+            return
+        match permission():
+            case "never":
+                return
+            case "later":
+                self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
+                return
+        if self._after.gave_up_late(ticket, lane):
+            return
+        began = self._clock()
+        if ticket.started < 0:
+            ticket.started = began
+        try:
+            await self._make_now(ticket, began, lane)
+        finally:
+            self.seconds += self._clock() - began
+
+    async def _make_now(self, ticket: Ticket[T], began: float, lane: int) -> None:
+        """Make the call, and hand its end on."""
+        after = self._after
+        try:
+            answer = await self._call(ticket)
+        except AttemptTimeout as late:
+            ended = self._clock()
+            try:
+                await self._held.until_returned(self._calls.abandoned_by_me())
+            except asyncio.CancelledError:
+                self._recording.give_up(ticket, late, lane)
+                raise
+            after.failed(ticket, late, began, lane, ended=ended)
+        except Exception as error:
+            after.failed(ticket, error, began, lane)
+        except BaseException as error:
+            if after.broken_off(ticket, error, began, lane):
+                raise
+        else:
+            if self._plan.in_hops:
+                after.hop_returned(ticket, answer, began, lane)
+            else:
+                after.succeeded(ticket, answer, began, lane)
+
+    async def _call(self, ticket: Ticket[T]) -> Any:
+        """Make the call of a ticket, in the way that the plan says."""
+        if self._plan.in_hops:
+            return await self._calls.hop(ticket.items)
+        if self._plan.batched:
+            return await self._calls.many(list(ticket.items))
+        return [await self._calls.one(ticket.items[0])]
+
+    async def _admitted(self, ticket: Ticket[T], lane: int) -> bool:
+        """Wait for the gate; return whether it has let the call through."""
+        asked = self._clock()
+        try:
+            await self._admission.wait(ticket, self._clock)
+        except ValueError as error:  # the call costs more than a limiter can ever grant
+            if len(ticket) == 1:
+                self._recording.give_up(ticket, error, lane)
+            else:
+                for half in ticket.halves():
+                    self._parked.park(half, 0.0)
+            return False
+        except Exception as error:  # a limiter's own trouble is the call's, not the source's
+            if ticket.started < 0:
+                ticket.started = asked
+            self._after.failed(ticket, error, self._clock(), lane)
+            return False
+        return True

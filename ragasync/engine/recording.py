@@ -1,0 +1,128 @@
+"""How the ends of calls become outcomes, and when there were enough failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from ragasync.clock import Clock
+from ragasync.engine.stopping import ErrorLimit
+from ragasync.engine.ticket import Ticket
+from ragasync.errors import StageFailure
+from ragasync.outcomes.outcome import Outcome, Status
+from ragasync.outcomes.tracebacks import TracebackArchive
+from ragasync.plan import Plan
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Sink(Protocol[T, R]):
+    """Where outcomes go: the columns of a result, or the reader of a stream."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new item should be begun for now."""
+
+    def recorder(self) -> Callable[[int, R, float, float, int], None]:
+        """Return what records a plain success: index, value, started, seconds, lane."""
+
+    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Record any other outcome, with its traceback as text."""
+
+
+class Recording(Generic[T, R]):
+    """
+    Writes what became of the items of a call.
+
+    Args:
+        plan: whether calls have many items, and how many errors are enough.
+        sink: where outcomes go.
+        archive: makes texts of tracebacks.
+        stop: called with the reason when there were enough errors.
+        clock: the run's clock.
+
+    Attributes:
+        zero: the instant that the run began.
+        record: records a plain success: index, value, started, seconds, lane.
+    """
+
+    def __init__(
+        self,
+        plan: Plan[T, R],
+        sink: Sink[T, R],
+        archive: TracebackArchive,
+        stop: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self._sink, self._archive, self._stop = sink, archive, stop
+        self._errors = ErrorLimit(plan.max_errors)
+        self._shared = plan.batched or plan.in_hops
+        self.zero = clock()
+        self.record = self._recorder()
+
+    def _recorder(self) -> Callable[[int, R, float, float, int], None]:
+        """Return the sink's recorder; where a share of errors stops the job, one that counts."""
+        record = self._sink.recorder()
+        if not self._errors.counts_successes:
+            return record
+        note = self._errors.note_success
+
+        def record_and_note(index: int, value: R, began: float, took: float, lane: int) -> None:
+            record(index, value, began, took, lane)
+            note()
+
+        return record_and_note
+
+    def succeeded(self, ticket: Ticket[T], values: Sequence[R], lane: int) -> None:
+        """Record the values of a call."""
+        if ticket.attempts == 1 and not ticket.waited and not self._shared:
+            began = ticket.started - self.zero
+            self.record(ticket.indices[0], values[0], began, ticket.seconds, lane)
+            return
+        for place, value in enumerate(values):
+            self.settle(ticket, place, "done", lane, value=value)
+
+    def give_up(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
+        """Make the error the outcome of every item of the call."""
+        stage = None
+        if isinstance(error, StageFailure):
+            stage, error = error.stage, error.error
+        stack = self._archive.keep(error)
+        for place in range(len(ticket)):
+            self.settle(ticket, place, "failed", lane, error=error, stack=stack, stage=stage)
+            if because := self._errors.note_failure():
+                self._stop(because)
+
+    def settle(
+        self,
+        ticket: Ticket[T],
+        place: int,
+        status: Status,
+        lane: int,
+        *,
+        value: R | None = None,
+        error: BaseException | None = None,
+        stack: str | None = None,
+        stage: str | None = None,
+    ) -> None:
+        """Hand the outcome of one item of a call to the sink."""
+        outcome = Outcome(
+            index=ticket.indices[place],
+            item=ticket.items[place],
+            status=status,
+            value=value,
+            error=error,
+            attempts=ticket.attempts,
+            started=max(0.0, ticket.started - self.zero),
+            seconds=ticket.seconds,
+            waited=ticket.waited,
+            backed_off=ticket.backed_off,
+            batch=ticket.batch if ticket.batch >= 0 else None,
+            stage=stage,
+            lane=lane,
+            history=ticket.history,
+        )
+        self._sink.settle(outcome, stack)
+        if status == "done" and self._errors.counts_successes:
+            self._errors.note_success()

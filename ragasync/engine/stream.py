@@ -1,0 +1,48 @@
+"""A run whose outcomes are read one by one, and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+from ragasync.engine.batch_run import Items, checked_items
+from ragasync.engine.engine import Run
+from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.outlet import Outlet
+from ragasync.errors import JobStopped
+from ragasync.outcomes.outcome import Outcome
+from ragasync.plan import Plan
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def streamed(
+    plan: Plan[T, R], items: Items[T], *, ordered: bool, total: int | None
+) -> AsyncGenerator[Outcome[T, R], None]:
+    """Yield the outcomes of a run of this plan; see AsyncBatchProcessor.stream."""
+    source, known = checked_items(items, total, None)
+    window = plan.max_concurrency * plan.items_a_call
+    bound = max(1024, 16 * window) if ordered else max(64, 2 * window)
+    outlet: Outlet[T, R] = Outlet(ordered=ordered, bound=bound)
+    run: Run[T, R] = Run(plan, source, outlet, total=known, keep=outlet.keep)
+    outlet.on_change = run.look_up
+    running = asyncio.create_task(run.run(), name="ragasync stream")
+    running.add_done_callback(lambda _: outlet.end())
+    given = 0
+    try:
+        with Heartbeat():
+            while (outcome := await outlet.next()) is not None:
+                given += 1
+                yield outcome
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+    try:
+        running.result()
+    except Exception as error:
+        error.add_note(f"ragasync: the stream gave {given:,} outcomes before this was raised")
+        raise
+    if run.stopped_because:
+        raise JobStopped(run.stopped_because)
