@@ -17,7 +17,7 @@ from typing import Any
 from ragasync.documents.errors import LoadError
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.sources import Source, find_sources
+from ragasync.documents.sources import find_sources
 from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.store import Hit, StoreError
 from ragasync.notebook.progress import TqdmProgress
@@ -77,8 +77,8 @@ def _report(result: BatchResult[ProcessedDocument], store: SqliteStore) -> Itera
     yield f"{unchanged:,} of them were unchanged; {store!r}"
     failures: dict[tuple[str, str], list[str]] = {}
     for outcome in result.get_failed():
-        source: Source = outcome.item  # a folder holds nothing else
-        failures.setdefault(_reason(outcome), []).append(source.id)
+        name = str(getattr(outcome.item, "id", outcome.item))
+        failures.setdefault(_reason(outcome), []).append(name)
     if failures:
         yield f"\n{'failed':>6}  {'stage':<6} {'reason':<20} first file"
     for (stage, reason), ids in sorted(failures.items(), key=lambda entry: -len(entry[1])):

@@ -34,7 +34,7 @@ def name_of(function: StageFunction, *, attributes: bool = False) -> str:
         if isinstance(value, str):
             return value
     named = function if hasattr(function, "__qualname__") else type(function)
-    name = f"{named.__module__}.{named.__qualname__}"
+    name = f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
     if not attributes or inspect.isroutine(owner) or inspect.isclass(owner):
         return name
     return f"{name}{_digest(sorted(getattr(owner, '__dict__', {}).items()))}"

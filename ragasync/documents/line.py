@@ -18,7 +18,7 @@ from ragasync.documents.room import Room
 from ragasync.documents.store import checked_vectors
 from ragasync.engine.service import ItemError, Service
 from ragasync.engine.steering import current_run
-from ragasync.errors import StageFailure
+from ragasync.errors import AttemptTimeout, StageFailure
 
 
 class Line:
@@ -137,7 +137,9 @@ class Line:
         """Return the envelope that names the stage; what is no failure goes as it is."""
         if not isinstance(failed.error, Exception):
             return failed.error
-        kind: type[StageFailure] = RunEnding if self._services[stage].has_stopped else StageFailure
+        # Of calls that hang no single one is the reason: who comes next hears it from the stage.
+        ends = self._services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
+        kind = RunEnding if ends else StageFailure
         stage = failed.stage or {"prepare": "load", "recognise": "store"}.get(stage, stage)
         note_place(failed.error, stage, place)
         return kind(stage, failed.error)

@@ -42,6 +42,14 @@ class Finished:
         value = self.fn(_argument(self.fn, item))
         return self._later(value, item) if hasattr(value, "__await__") else self.finish(value, item)
 
+    def at_once(self, item: object) -> Any:
+        """Return the finished value, in the middle of a longer call on a thread."""
+        value = self.fn(_argument(self.fn, item))
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(f"{self.fn!r} is async and does not say so: pass the async function")
+        return self.finish(value, item)
+
     async def _later(self, value: Any, item: object) -> object:
         """Finish what a function gives that is async without saying so."""
         return self.finish(await value, item)
@@ -87,17 +95,19 @@ class Recognise:
 class LoadAndCut:
     """All of it in one call, so that a document changes threads once; failures name the stage."""
 
-    load: StageFunction
+    load: Finished
     recognise: Recognise | None
-    cut: StageFunction
+    cut: Finished
 
     def __call__(self, source: object) -> Prepared:
         """Return a source's document with its chunks."""
-        document = _staged("load", self.load, source)
+        document = source
+        if not isinstance(document, Document):
+            document = _staged("load", self.load.at_once, source)
         fingerprint, is_known = "", False
         if self.recognise is not None:
             fingerprint, is_known = _staged("store", self.recognise, document)
-        chunks = None if is_known else _staged("chunk", self.cut, document.text)
+        chunks = None if is_known else _staged("chunk", self.cut.at_once, document.text)
         return Prepared(document, fingerprint, chunks)
 
 
@@ -163,16 +173,12 @@ def as_rows(vectors: Any, texts: Sequence[str]) -> NDArray[np.float32]:
     return rows
 
 
-def _staged(stage: str, function: Callable[[Any], Any], item: object) -> Any:
+def _staged(stage: str, part: Callable[[Any], Any], item: object) -> Any:
     """Call one part of a longer call; its failure says which."""
     try:
-        value = function(item)
-        if inspect.iscoroutine(value):
-            value.close()
-            raise TypeError(f"{stage} is async and does not say so: pass it as an async function")
+        return part(item)
     except Exception as error:
         raise StageFailure(stage, error) from error
-    return value
 
 
 def _argument(function: StageFunction, item: object) -> object:

@@ -15,6 +15,7 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.failures import RunEnding
 from ragasync.documents.load import LOADER_VERSION
 from ragasync.documents.prepare import (
+    Finished,
     LoadAndCut,
     Recognise,
     as_chunks,
@@ -100,7 +101,8 @@ class Recipe:
         store: stores a Parcel, or None to keep everything in the result.
         embedder: the embedder's name.
         at_once: how many documents may be loaded and cut at once.
-        room: how many chunks may be on their way.
+        room: how many chunks may be on their way: in calls, as many before these, and as many
+            embedded and not yet stored, with as much again for what is uneven.
         keep_all: whether the result keeps texts and vectors.
     """
 
@@ -124,27 +126,23 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     thread; the store is asked there too. To other processes they go one by one, because a store
     cannot travel.
     """
-    once = AsyncRetry(0, retry_on=ends_the_run)
-    common: dict[str, Any] = {"retry": once, "timeout": settings.timeout}
-    common["max_concurrency"] = settings.max_concurrency
+    load, chunk, known = stages.load, stages.chunk, stages.known
+    common: dict[str, Any] = {
+        "max_concurrency": settings.max_concurrency,
+        "retry": AsyncRetry(0, retry_on=ends_the_run),
+        "timeout": settings.timeout,
+    }
     hops: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
-    load = finished(stages.load.function, as_document)
-    cut = finished(stages.chunk.function, as_chunks)
-    known = stages.known
+    loading = load.plan(finished(load.function, as_document), **hops)
+    cutting = chunk.plan(finished(chunk.function, as_chunks), **hops)
+    embedding = _embedding(stages.embed, settings)
     recognise = None if known is None else Recognise(stages.pipeline(settings.version), known)
-    together = stages.load.is_plain and stages.chunk.is_plain and settings.executor is None
-    loading, cutting = stages.load.plan(load, **hops), stages.chunk.plan(cut, **hops)
-    embedding = stages.embed.plan(
-        finished(stages.embed.function, as_rows),
-        max_concurrency=settings.embed_concurrency,
-        batched=True,
-        batch_size=settings.batch_size,
-        rate_limiter=settings.rate_limiter,
-        retry=settings.retry,
-        timeout=settings.timeout,
-    )
+    prepare: StagePlan | None = None
+    if load.is_plain and chunk.is_plain and settings.executor is None:
+        parts = Finished(load.function, as_document), Finished(chunk.function, as_chunks)
+        prepare = Plan(LoadAndCut(parts[0], recognise, parts[1]), False, **common)
     return Recipe(
-        prepare=Plan(LoadAndCut(load, recognise, cut), False, **common) if together else None,
+        prepare=prepare,
         load=loading,
         recognise=None if recognise is None else Plan(recognise, False, **common),
         chunk=cutting,
@@ -154,6 +152,19 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         at_once=max(loading.max_concurrency, cutting.max_concurrency),
         room=4 * embedding.max_concurrency * embedding.batch_size,
         keep_all=settings.keep_all or stages.store is None,
+    )
+
+
+def _embedding(stage: Stage, settings: Settings) -> StagePlan:
+    """Return the plan for embedding batches of texts."""
+    return stage.plan(
+        finished(stage.function, as_rows),
+        max_concurrency=settings.embed_concurrency,
+        batched=True,
+        batch_size=settings.batch_size,
+        rate_limiter=settings.rate_limiter,
+        retry=settings.retry,
+        timeout=settings.timeout,
     )
 
 
@@ -167,10 +178,9 @@ def ends_the_run(error: Exception) -> Verdict:
 
 def _storing(stage: Stage, settings: Settings) -> StagePlan:
     """Return the plan for storing; a Store takes one document at a time."""
-    function = _upsert_to(stage.fn) if hasattr(stage.fn, "upsert") else _handed_to(stage.function)
     is_store = hasattr(stage.fn, "upsert")
     plan = stage.plan(
-        function,
+        _upsert_to(stage.fn) if is_store else _handed_to(stage.function),
         max_concurrency=1 if is_store else settings.embed_concurrency,
         retry=settings.retry,
         timeout=settings.timeout,

@@ -1,0 +1,149 @@
+"""A stage's settings, and the name by which a document's fingerprint knows it."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from services import turns
+
+from ragasync.documents.chunk import RecursiveSplitter
+from ragasync.documents.embed import HashingEmbedder
+from ragasync.documents.fingerprint import name_of
+from ragasync.documents.room import Room
+from ragasync.documents.stage import Stage, as_stage
+from ragasync.limits.limiter import RateLimiter
+from ragasync.retries.retry import AsyncRetry
+
+
+class Splitter:
+    """A splitter as other packages have it, with its sizes as attributes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.model = object()
+
+    def split(self, text: str) -> list[str]:
+        """Cut."""
+        return [text]
+
+
+def split(text: str, size: int = 1) -> list[str]:
+    """Cut."""
+    return [text]
+
+
+async def embed(texts: list[str]) -> list[list[float]]:
+    """Embed."""
+    return [[1.0] for _ in texts]
+
+
+def test_what_a_stage_leaves_open_is_the_processors():
+    """Its own settings go before the defaults."""
+    limiter, retry = RateLimiter(1), AsyncRetry(7)
+    stage = Stage(embed, max_concurrency=2, rate_limiter=limiter, retry=retry, timeout=3)
+    plan = stage.plan(embed, max_concurrency=9, batched=True, batch_size=5, timeout=60)
+    assert (plan.max_concurrency, plan.batch_size, plan.timeout) == (2, 5, 3)
+    assert (plan.limiters, plan.retry) == ((limiter,), retry)
+
+
+def test_an_executor_of_the_processor_is_not_for_async_functions_but_a_stages_own_is_an_error():
+    """A default that does not fit is passed over; what was asked for by name is not."""
+    with ThreadPoolExecutor(1) as pool:
+        assert Stage(embed).plan(embed, max_concurrency=1, executor=pool).executor is None
+        assert Stage(split).plan(split, max_concurrency=1, executor=pool).executor is pool
+        with pytest.raises(TypeError, match="an executor runs sync functions"):
+            Stage(embed, executor=pool).plan(embed, max_concurrency=1)
+
+
+@pytest.mark.parametrize("wrong", [7, "embed"])
+def test_what_is_no_function_is_refused(wrong):
+    """The message says what a stage is."""
+    with pytest.raises(TypeError, match=f"a stage is a function, a Stage or None, got {wrong!r}"):
+        as_stage(wrong, split)
+
+
+def test_a_generator_function_is_refused():
+    """It would return before it has done anything."""
+
+    def pieces(text: str):
+        yield text
+
+    with pytest.raises(TypeError, match="yields"):
+        as_stage(pieces, split)
+
+
+def test_a_function_is_known_by_its_qualified_name():
+    """The same in every process."""
+    assert name_of(split) == f"{__name__}.split"
+    assert name_of(Splitter(3).split) == f"{__name__}.Splitter.split"
+
+
+def test_what_says_its_own_name_is_believed():
+    """A fingerprint goes before a name, also through a bound method."""
+    assert name_of(RecursiveSplitter(500)) == RecursiveSplitter(500).fingerprint
+    assert name_of(HashingEmbedder(64)) == name_of(HashingEmbedder(64).__call__) == "hashing-64-v1"
+    assert Stage(split, name="mine").fingerprint() == "mine"
+
+
+def test_a_partial_of_other_arguments_has_another_name():
+    """The arguments are not spelled out, because one of them may be a key."""
+    small, large = partial(split, size=10), partial(split, size=20)
+    assert name_of(small) == name_of(partial(split, size=10)) != name_of(large)
+    key = partial(split, size="secret")
+    assert "secret" not in name_of(key) != name_of(split)
+
+
+def test_attributes_count_where_they_are_asked_for():
+    """A splitter of another size is another one; what is no plain value has no say."""
+    assert name_of(Splitter(3).split) == name_of(Splitter(4).split)
+    names = {name_of(Splitter(size).split, attributes=True) for size in (3, 3, 4)}
+    assert len(names) == 2
+    assert name_of(split, attributes=True) == name_of(split)
+    assert name_of(str.split, attributes=True) == "builtins.str.split"
+
+
+async def test_room_is_given_in_order_and_a_big_document_is_not_overtaken():
+    """Who came first goes first, though a smaller one would fit already."""
+    room, entered = Room(8), []
+
+    async def enter(name: str, chunks: int) -> int:
+        weight = await room.enter(chunks)
+        entered.append(name)
+        return weight
+
+    held = [await enter("a", 4), await enter("b", 2)]
+    big = asyncio.create_task(enter("big", 4))
+    small = asyncio.create_task(enter("small", 1))
+    await turns()
+    assert entered == ["a", "b"]
+    room.leave(held.pop())
+    await turns()
+    assert entered == ["a", "b", "big"]
+    room.leave(await big)
+    await small
+    assert entered == ["a", "b", "big", "small"]
+
+
+async def test_a_document_of_any_size_gets_in_and_none_takes_more_than_half():
+    """Two documents larger than the room are inside at once."""
+    room = Room(8)
+    assert [await room.enter(1000), await room.enter(1000)] == [4, 4]
+    third = asyncio.create_task(room.enter(0))
+    await turns()
+    assert not third.done()
+    room.leave(4)
+    assert await third == 1
+
+
+async def test_a_cancelled_waiter_gives_its_place_back():
+    """The next in the line gets in."""
+    room = Room(2)
+    await room.enter(1)
+    await room.enter(1)
+    gone, patient = (asyncio.create_task(room.enter(1)) for _ in range(2))
+    await turns()
+    gone.cancel()
+    await turns()
+    room.leave(1)
+    assert await patient == 1
