@@ -6,7 +6,7 @@ from ragasync.errors import RunAsyncError
 
 # Tasks and futures, locks and queues, a loop that is gone; and what a client finds whose time
 # limits look for the current task on the loop that it was made on.
-_WORDINGS = (
+_WORDINGS: tuple[str, ...] = (
     "different loop",
     "different event loop",
     "Event loop is closed",
