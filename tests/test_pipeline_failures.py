@@ -129,7 +129,8 @@ async def test_a_vector_that_is_not_finite_fails_its_document_alone(bad):
     result = await process("one", "two bad", embed=embed)
     assert statuses(result) == ["done", "failed"]
     assert result[1].stage == "embed"
-    assert "the embedding of chunk 1 has entries that are not finite" in str(result[1].error)
+    assert str(result[1].error).startswith("expected finite numbers")
+    assert notes(result[1]) == ["in stage embed: chunk 2 of 2 (characters 4 to 7) of 'b'"]
 
 
 async def test_a_wrong_number_of_vectors_is_an_error_with_both_numbers():
@@ -153,7 +154,7 @@ async def test_a_vector_of_another_dimension_fails_its_document_alone():
         result = await process("one", "bad", "two", embed=embed, batch_size=batch_size)
         assert statuses(result) == ["done", "failed", "done"]
         assert result[1].stage == "embed"
-        assert "expected vectors of 2 dimensions" in str(result[1].error)
+        assert "expected a vector of 2 dimensions" in str(result[1].error)
 
 
 async def test_a_store_that_fails_for_one_document_harms_no_other():

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync.calling.calls import Calls
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.failures import RunEnding, note_place, places_of
 from ragasync.documents.prepare import Prepared
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.recipe import Parcel, Recipe
 from ragasync.documents.room import Room
-from ragasync.documents.store import checked_vectors
 from ragasync.engine.service import ItemError, Service
 from ragasync.engine.steering import current_run
 from ragasync.errors import AttemptTimeout, StageFailure
@@ -30,8 +31,14 @@ class Line:
     document when one of the few that may be loaded at once has found room for its chunks.
     """
 
-    def __init__(self, recipe: Recipe, services: dict[str, Service[Any, Any]]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepare: Callable[[object], Awaitable[Prepared]] | None,
+        services: dict[str, Service[Any, Any]],
+    ) -> None:
         self._recipe = recipe
+        self._prepare = prepare
         self._services = services
         self._room = Room(recipe.room)
         self._loading = 0
@@ -76,9 +83,12 @@ class Line:
 
     async def _prepared(self, source: object) -> Prepared:
         """Return the document of a source with its chunks."""
-        if "prepare" in self._services:
-            prepared: Prepared = await self._pass("prepare", source, source)
-            return prepared
+        if self._prepare is not None:
+            try:
+                return await self._prepare(source)
+            except StageFailure as failed:
+                note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
+                raise
         document = source
         if not isinstance(document, Document):
             document = await self._pass("load", source, source)
@@ -92,25 +102,31 @@ class Line:
         """Return the vectors of a document's chunks."""
         try:
             vectors = await self._services["embed"]([chunk.text for chunk in chunks])
-            self._check_dimension(vectors)
-            return checked_vectors(np.asarray(vectors), len(chunks))
         except ItemError as failed:
             place = f"{places_of(failed.places, chunks)} of {document.id!r}"
             raise self._failure("embed", failed, place) from failed.error
-        except ValueError as error:
-            note_place(error, "embed", repr(document.id))
-            raise StageFailure("embed", error) from error
+        for number, vector in enumerate(vectors):
+            if error := self._fault(vector):
+                note_place(error, "embed", f"{places_of([number], chunks)} of {document.id!r}")
+                raise StageFailure("embed", error)
+        rows = np.array(vectors, dtype=np.float32)
+        return rows if len(rows) else rows.reshape(0, 0)
 
-    def _check_dimension(self, vectors: Sequence[NDArray[np.float32]]) -> None:
-        """Refuse vectors of another dimension than the first of this run."""
-        for vector in vectors:
-            if self._dimension is None:
-                self._dimension = len(vector)
-            if len(vector) != self._dimension:
-                raise ValueError(
-                    f"expected vectors of {self._dimension} dimensions, as the first of this run, "
-                    f"got one of {len(vector)}: an embedder must give one dimension"
-                )
+    def _fault(self, vector: NDArray[np.float32] | None) -> ValueError | None:
+        """Return what is wrong with a vector; its dimension must be that of the first."""
+        if vector is None:
+            return ValueError(
+                "expected finite numbers, got a vector with others: mend the embedder, which may "
+                "divide by the length of an empty text's vector"
+            )
+        if self._dimension is None:
+            self._dimension = len(vector)
+        if len(vector) == self._dimension:
+            return None
+        return ValueError(
+            f"expected a vector of {self._dimension} dimensions, as the first of this run, "
+            f"got one of {len(vector)}: an embedder must give one dimension"
+        )
 
     async def _stored(self, prepared: Prepared, embeddings: NDArray[np.float32]) -> None:
         """Wait until the store has acknowledged a document."""
@@ -140,7 +156,7 @@ class Line:
         # Of calls that hang no single one is the reason: who comes next hears it from the stage.
         ends = self._services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
         kind = RunEnding if ends else StageFailure
-        stage = failed.stage or {"prepare": "load", "recognise": "store"}.get(stage, stage)
+        stage = "store" if stage == "recognise" else stage
         note_place(failed.error, stage, place)
         return kind(stage, failed.error)
 
@@ -148,13 +164,18 @@ class Line:
 @asynccontextmanager
 async def open_line(recipe: Recipe) -> AsyncIterator[Line]:
     """Open the stages of a run on its own loop; close them when it ends, however it ends."""
-    apart = {"load": recipe.load, "recognise": recipe.recognise, "chunk": recipe.chunk}
-    plans = apart if recipe.prepare is None else {"prepare": recipe.prepare}
-    plans = {**plans, "embed": recipe.embed, "store": recipe.store}
+    plans = {"embed": recipe.embed, "store": recipe.store}
+    prepare = None
     async with AsyncExitStack() as stack:
+        if recipe.prepare is None:
+            plans |= {"load": recipe.load, "recognise": recipe.recognise, "chunk": recipe.chunk}
+        else:
+            calls = Calls(recipe.prepare, asyncio.get_running_loop(), None)
+            stack.callback(calls.close)
+            prepare = calls.one
         services = {
             stage: await stack.enter_async_context(Service(plan))
             for stage, plan in plans.items()
             if plan is not None
         }
-        yield Line(recipe, services)
+        yield Line(recipe, prepare, services)

@@ -156,21 +156,24 @@ def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
     return chunks
 
 
-def as_rows(vectors: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] | None]:
     """
-    Return what an embedder gave for a batch of texts as rows of numbers.
+    Return what an embedder gave for a batch of texts as rows, None where one is not finite.
+
+    So the document that it belongs to can fail without another call for the others.
 
     Raises:
         TypeError: it gave no array, nor a list of vectors.
         ValueError: it gave too many or too few, or vectors of different lengths.
     """
     rows = np.asarray(checked_values(vectors, len(texts)), dtype=np.float32)
-    if rows.ndim != 2:
+    if rows.ndim != 2 or rows.shape[1] == 0:
         raise TypeError(
             f"embed must return a vector for each of {len(texts)} texts, "
             f"got {type(vectors).__name__} of shape {rows.shape}"
         )
-    return rows
+    finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
+    return [row if is_finite else None for row, is_finite in zip(rows, finite, strict=True)]
 
 
 def _staged(stage: str, part: Callable[[Any], Any], item: object) -> Any:

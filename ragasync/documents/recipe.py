@@ -91,8 +91,8 @@ class Recipe:
     What every run of one processor does with a document.
 
     Args:
-        prepare: loads, asks the store and cuts in one call; None where these are plans of their
-            own.
+        prepare: loads, asks the store and cuts in one call on a thread; None where these are
+            stages of their own.
         load: makes a Document of a source.
         recognise: tells a document's fingerprint, and whether the store has it; None where no
             store can say.
@@ -101,8 +101,8 @@ class Recipe:
         store: stores a Parcel, or None to keep everything in the result.
         embedder: the embedder's name.
         at_once: how many documents may be loaded and cut at once.
-        room: how many chunks may be on their way: in calls, as many before these, and as many
-            embedded and not yet stored, with as much again for what is uneven.
+        room: how many chunks may be on their way: in calls, as many waiting for these, and as
+            many for documents that wait for their last chunk or the store.
         keep_all: whether the result keeps texts and vectors.
     """
 
@@ -122,9 +122,9 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     """
     Return the recipe for these stages.
 
-    Sync functions for load and chunk that are called as the processor says share one hop to a
-    thread; the store is asked there too. To other processes they go one by one, because a store
-    cannot travel.
+    Sync functions for load and chunk with nothing of their own share one hop to a thread; the
+    store is asked there too. To other processes they go one by one, because a store cannot
+    travel, and with a time limit too, because that is for a call of each.
     """
     load, chunk, known = stages.load, stages.chunk, stages.known
     common: dict[str, Any] = {
@@ -138,7 +138,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     embedding = _embedding(stages.embed, settings)
     recognise = None if known is None else Recognise(stages.pipeline(settings.version), known)
     prepare: StagePlan | None = None
-    if load.is_plain and chunk.is_plain and settings.executor is None:
+    if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
         parts = Finished(load.function, as_document), Finished(chunk.function, as_chunks)
         prepare = Plan(LoadAndCut(parts[0], recognise, parts[1]), False, **common)
     return Recipe(
@@ -150,7 +150,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         store=None if stages.store is None else _storing(stages.store, settings),
         embedder=stages.embed.fingerprint(),
         at_once=max(loading.max_concurrency, cutting.max_concurrency),
-        room=4 * embedding.max_concurrency * embedding.batch_size,
+        room=3 * embedding.max_concurrency * embedding.batch_size,
         keep_all=settings.keep_all or stages.store is None,
     )
 

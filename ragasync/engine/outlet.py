@@ -31,6 +31,8 @@ class Outlet(Generic[T, R]):
         on_change: called with `everyone=True` when it has become full, or has room again.
     """
 
+    wants_batches = True
+
     def __init__(self, *, ordered: bool, bound: int) -> None:
         self._ordered = ordered
         self._bound = bound

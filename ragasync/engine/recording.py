@@ -24,6 +24,10 @@ class Sink(Protocol[T, R]):
     def is_full(self) -> bool:
         """Whether no new item should be begun for now."""
 
+    @property
+    def wants_batches(self) -> bool:
+        """Whether it keeps which batch an item went in."""
+
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
 
@@ -57,7 +61,7 @@ class Recording(Generic[T, R]):
     ) -> None:
         self._sink, self._archive, self._stop = sink, archive, stop
         self._errors = ErrorLimit(plan.max_errors)
-        self._shared = plan.batched or plan.in_hops
+        self._numbered = (plan.batched or plan.in_hops) and sink.wants_batches
         self.zero = clock()
         self.record = self._recorder()
 
@@ -76,9 +80,10 @@ class Recording(Generic[T, R]):
 
     def succeeded(self, ticket: Ticket[T], values: Sequence[R], lane: int) -> None:
         """Record the values of a call."""
-        if ticket.attempts == 1 and not ticket.waited and not self._shared:
+        if ticket.attempts == 1 and not ticket.waited and not self._numbered:
             began = ticket.started - self.zero
-            self.record(ticket.indices[0], values[0], began, ticket.seconds, lane)
+            for index, value in zip(ticket.indices, values, strict=True):
+                self.record(index, value, began, ticket.seconds, lane)
             return
         for place, value in enumerate(values):
             self.settle(ticket, place, "done", lane, value=value)

@@ -65,6 +65,7 @@ class _Orders(Generic[T, R]):
     """Where outcomes go: to the orders that their items came from."""
 
     is_full = False
+    wants_batches = False
 
     def __init__(self) -> None:
         self.of: dict[int, tuple[_Order[R], int]] = {}

@@ -60,6 +60,11 @@ class Columns(Generic[T, R]):
         """Whether it has no room; it always has."""
         return False
 
+    @property
+    def wants_batches(self) -> bool:
+        """Whether it keeps which batch an item went in; it has a column for it."""
+        return True
+
     def __len__(self) -> int:
         return len(self.items) if self.open_ended else len(self.status)
 
