@@ -44,6 +44,6 @@ def _run(example: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 def _without_chance(printed: str) -> list[list[str]]:
     """Return the words of each line, with what chance decides taken out."""
-    chance = r"\d+\.\d+( s)?|retried: \d+|\d+$"
+    chance = r"[\d,]+(\.\d+)?( s)?( items)?( a second)?$|\d+\.\d+ s|retried: \d+"
     lines = re.sub(chance, "#", printed, flags=re.MULTILINE).splitlines()
     return [line.split() for line in lines]

@@ -1,6 +1,7 @@
 """The virtual clock that the other tests stand on."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -29,3 +30,21 @@ async def test_timers_fire_in_the_order_of_their_times():
 async def test_a_thread_can_wake_the_loop():
     """Work in another thread ends although no timer is scheduled."""
     assert await asyncio.to_thread(lambda: 42) == 42
+
+
+async def test_the_clock_stands_still_while_a_thread_works():
+    """A timer does not fire before a thread that was begun earlier has returned."""
+    gate, loop = threading.Event(), asyncio.get_running_loop()
+    loop.call_soon(gate.set)
+    timer = asyncio.create_task(asyncio.sleep(10))
+    assert await asyncio.to_thread(gate.wait, 30)
+    assert loop.time() == 0
+    await timer
+
+
+async def test_a_thread_that_waits_for_a_timer_gets_it():
+    """So the clock does go on when a thread takes long."""
+    gate, loop = threading.Event(), asyncio.get_running_loop()
+    loop.call_later(10, gate.set)
+    assert await asyncio.to_thread(gate.wait, 30)
+    assert loop.time() == 10

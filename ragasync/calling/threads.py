@@ -51,13 +51,14 @@ class CallThreads:
         self._finished: deque[tuple[ThreadCall, object, BaseException | None]] = deque()
         self._waking = False
         self._threads = 0
+        self._stops_the_clock = hasattr(loop, "threads_at_work")
         self.running = 0
 
     def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadCall:
         """Run `function(argument)` on a thread, a new one if all are busy."""
         context = copy_context()
         call = ThreadCall(lambda: context.run(function, argument), self._loop.create_future())
-        self.running += 1
+        self._count(+1)
         if self.running > self._threads:
             self._start_thread()
         self._work.put(call)
@@ -67,6 +68,12 @@ class CallThreads:
         """Let every thread end after its present call."""
         for _ in range(self._threads):
             self._work.put(None)
+
+    def _count(self, more: int) -> None:
+        """Count the calls that run, also for a loop whose clock stands still meanwhile."""
+        self.running += more
+        if self._stops_the_clock:
+            self._loop.threads_at_work += more  # type: ignore[attr-defined]  # a virtual loop
 
     def _start_thread(self) -> None:
         """Add a thread to the pool."""
@@ -98,7 +105,7 @@ class CallThreads:
         self._waking = False  # before looking: what comes later than this wakes the loop anew
         while self._finished:
             call, value, error = self._finished.popleft()
-            self.running -= 1
+            self._count(-1)
             call.returned = True
             if call.on_return is not None and not call.on_return.done():
                 call.on_return.set_result(None)

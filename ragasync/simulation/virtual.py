@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+PATIENCE = 0.05
+"""Real seconds that the clock stands still for threads; longer ones may wait for a timer here."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     """A selector that moves the clock on where an ordinary one would sleep."""
 
-    now = 0.0
-    next_timer: Callable[[], float | None] = staticmethod(lambda: None)
+    def __init__(self, next_timer: Callable[[], float | None], busy: Callable[[], bool]) -> None:
+        super().__init__()
+        self.now = 0.0
+        self._next_timer = next_timer
+        self._busy = busy
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready now; with nothing ready, move the clock by `timeout` seconds."""
+        """Return what is ready now; with nothing ready, move the clock to the next timer."""
         if timeout is None:
             # Nothing is scheduled: only another thread can wake the loop.
             return super().select(None)
-        ready = super().select(0)
+        ready = super().select(PATIENCE if timeout > 0 and self._busy() else 0)
         if not ready and timeout > 0:
-            due = self.next_timer()
+            due = self._next_timer()
             # The instant itself, because times that are added up drift.
             self.now = self.now + timeout if due is None else max(self.now, due)
         return ready
@@ -34,17 +42,38 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     Run coroutines on a clock of their own that starts at 0 and never waits.
 
     `asyncio.sleep(3600)` returns at once with `loop.time()` an hour further; the order of events
-    is the one that the real clock would give. Work in other threads takes no virtual time.
+    is the one that the real clock would give. Work on threads takes no virtual time: the clock
+    stands still until it is done.
+
+    Attributes:
+        threads_at_work: how many calls run on threads for this loop; pools of threads keep it.
     """
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
+        self.threads_at_work = 0
+        self._jumping = _JumpingSelector(self._next_timer, lambda: self.threads_at_work > 0)
         super().__init__(self._jumping)
-        self._jumping.next_timer = self._next_timer
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._jumping.now
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Run a function on an executor, while the clock stands still."""
+        future = super().run_in_executor(executor, func, *args)
+        self.threads_at_work += 1
+        future.add_done_callback(self._returned)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Wait for the threads without a time limit, which would be over at once."""
+        await super().shutdown_default_executor()
+
+    def _returned(self, _: asyncio.Future[Any]) -> None:
+        """Let the clock go on."""
+        self.threads_at_work -= 1
 
     def _next_timer(self) -> float | None:
         """Return when the first timer is due; asyncio keeps them in a private heap."""
