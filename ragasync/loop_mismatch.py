@@ -10,7 +10,7 @@ _WORDINGS: tuple[str, ...] = (
     "different loop",
     "different event loop",
     "Event loop is closed",
-    "should be used inside a task",
+    "Timeout context manager should be used inside a task",
 )
 _DEEPEST_CAUSE = 10  # ends a circle
 

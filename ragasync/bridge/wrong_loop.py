@@ -10,7 +10,8 @@ from ragasync.loop_mismatch import mismatch_behind
 
 WAYS_OUT = (
     "Three ways out: `await` the coroutine in the cell; make the object (client, session, lock) "
-    "inside the coroutine; or run_async(..., nested=True), which runs on the loop of this thread"
+    "inside the coroutine, for a processor in `resources=`; or run_async(..., nested=True), which "
+    "runs on the loop of this thread"
 )
 
 
