@@ -337,7 +337,7 @@ async def test_stages_overlap():
 
 
 async def test_a_slow_embedder_holds_loading_back():
-    """10,000 documents of 50 chunks never have more chunks alive than the room allows."""
+    """2,000 documents of 50 chunks never have more chunks alive than the room allows."""
     alive, most = 0, 0
 
     async def split(text: str) -> list[str]:
@@ -355,16 +355,16 @@ async def test_a_slow_embedder_holds_loading_back():
 
     def sources():
         nonlocal drawn
-        for number in range(10_000):
+        for number in range(2000):
             drawn += 1
             assert drawn <= number + 1
             yield Document(str(number), "text")
 
     processor = AsyncDocumentProcessor(given, split, embed, store)
     result = await processor.process(sources())
-    assert result.success_count == 10_000
+    assert result.success_count == 2000
     assert most <= 3 * 4 * 32 + 8 * 50
-    assert len(embed.calls) == 500_000 // 32
+    assert len(embed.calls) == 100_000 // 32
 
 
 async def test_documents_are_drawn_only_when_there_is_room_for_them():
