@@ -32,6 +32,9 @@ class Batches(Generic[T]):
         plan: says whether there are batches, and what bounds them by cost.
         clock: the run's clock.
         refuse: called with index, item and error for an item that can go in no batch.
+
+    Attributes:
+        waiting: how many lanes wait for a batch to form.
     """
 
     def __init__(
@@ -50,7 +53,8 @@ class Batches(Generic[T]):
         self._max_cost = plan.max_batch_cost or 0.0
         self._refuse = refuse
         self._carried: tuple[int, T, float | None] | None = None
-        self._forming = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
+        self.waiting = 0
         self._drawn = 0
         self._batches = 0
 
@@ -61,8 +65,12 @@ class Batches(Generic[T]):
 
     async def next(self) -> Ticket[T] | None:
         """Return the next ticket, or None when nothing is at hand."""
-        async with self._forming:
-            rows = await self._form()
+        self.waiting += 1
+        try:
+            async with self._one_at_a_time:
+                rows = await self._form()
+        finally:
+            self.waiting -= 1
         if not rows:
             return None
         number = -1

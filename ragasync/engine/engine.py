@@ -11,7 +11,7 @@ from ragasync.calling.calls import Calls
 from ragasync.calling.held import HeldSlots
 from ragasync.clock import clock_of
 from ragasync.engine.aftermath import Aftermath
-from ragasync.engine.attempts import Attempts, Permission
+from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.feed import FeedMaker, open_feed
@@ -205,7 +205,7 @@ class Run(Steering[T, R]):
                 if self._may_draw and self._has_more:
                     if self._is_plain and self.gate.is_open:
                         return FRESH
-                    if (ticket := await self._formed()) is not None:
+                    if (ticket := await self._batches.next()) is not None:
                         return ticket
                     continue
             if self._is_over:
@@ -213,14 +213,6 @@ class Run(Steering[T, R]):
                 lanes.wake_all()
                 return None
             await self._rest()
-
-    async def _formed(self) -> Ticket[T] | None:
-        """Wait for a batch to form; return it, or None when nothing is at hand."""
-        self.forming += 1
-        try:
-            return await self._batches.next()
-        finally:
-            self.forming -= 1
 
     async def _rest(self) -> None:
         """Wait until woken; what the source keeps us waiting for is counted."""
@@ -231,12 +223,6 @@ class Run(Steering[T, R]):
         finally:
             if for_input:
                 self.input_waited += self._clock() - began
-
-    def _permission(self) -> Permission:
-        """Say whether a call that was drawn may begin now: things change while it waits."""
-        if self.stopping:
-            return "never"
-        return "later" if self.paused or self._lanes.surplus else "now"
 
     def _next_size(self, drawn: int) -> int:
         """Return the most items to draw for the next call."""

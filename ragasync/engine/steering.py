@@ -10,6 +10,7 @@ from ragasync.engine.admission import Admission
 from ragasync.engine.aftermath import Aftermath
 from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
+from ragasync.engine.batches import Batches
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
 from ragasync.engine.recording import Sink
@@ -33,13 +34,13 @@ class Steering(Generic[T, R]):
 
     Attributes:
         held_back: whether no new item is to be drawn for now.
-        forming: how many lanes wait for a batch to form.
         input_waited: seconds that lanes waited for the source, added up.
         admission: the calls that wait for the rate limit.
     """
 
     _after: Aftermath[T, R]
     _attempts: Attempts[T, R]
+    _batches: Batches[T]
     _lanes: Lanes
     _calls: Calls
     _parked: BackoffLine[T]
@@ -54,7 +55,6 @@ class Steering(Generic[T, R]):
         self.stopping = False
         self.stopped_because: str | None = None
         self.error: BaseException | None = None
-        self.forming = 0
         self.input_waited = 0.0
         self.admission = Admission(self.gate, by_items=plan.in_hops)
         self._sink = sink
@@ -145,7 +145,7 @@ class Steering(Generic[T, R]):
         if len(self.admission) > 0:
             return "rate"
         may_draw = self._is_open and not self.paused and not self.held_back
-        if may_draw and (self._lanes.idle or self.forming):
+        if may_draw and (self._lanes.idle or self._batches.waiting):
             return "retries" if self._parked.items else "input"
         return "concurrency"
 
@@ -155,7 +155,8 @@ class Steering(Generic[T, R]):
         if not self._is_open:
             return 0
         return max(
-            0, len(self._lanes.tasks) - self._lanes.idle - len(self.admission) - self.forming
+            0,
+            len(self._lanes.tasks) - self._lanes.idle - len(self.admission) - self._batches.waiting,
         )
 
     @property
