@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from ragasync.calling.calls import Calls
 from ragasync.engine.admission import Admission
 from ragasync.engine.aftermath import Aftermath
-from ragasync.engine.attempts import Attempts
+from ragasync.engine.attempts import Attempts, Permission
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.lanes import Lanes
@@ -178,3 +178,9 @@ class Steering(Generic[T, R]):
     def _has_room(self) -> bool:
         """Whether so few items are in back-off that new ones may be begun."""
         return self._parked.items < max(64, 8 * self.max_concurrency)
+
+    def _permission(self) -> Permission:
+        """Say whether a call that was drawn may begin now: things change while it waits."""
+        if self.stopping:
+            return "never"
+        return "later" if self.paused or self._lanes.surplus else "now"
