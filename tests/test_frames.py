@@ -10,8 +10,9 @@ from outcomes import COLUMNS, done, failed, pending, result_of
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
-from ragasync.reports.kinds import message_of, one_line, pattern_of, type_name
+from ragasync.reports.kinds import one_line, pattern_of
 from ragasync.result import BatchResult
+from ragasync.saying import message_of, type_name
 
 DTYPES = {
     "index": "int64",

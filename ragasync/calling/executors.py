@@ -10,6 +10,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from ragasync.saying import named, note_on
+
 
 @dataclass(frozen=True, slots=True)
 class HopItem:
@@ -44,8 +46,8 @@ def _that_travels(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        error = RuntimeError(f"{type(error).__qualname__}: {error}")
-    error.add_note(f"On the worker:\n{stack}")
+        error = RuntimeError(named(error))
+    note_on(error, f"On the worker:\n{stack}")
     return error
 
 

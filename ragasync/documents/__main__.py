@@ -22,9 +22,10 @@ from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.store import Hit, StoreError
 from ragasync.notebook.progress import TqdmProgress
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.kinds import one_line, type_name
+from ragasync.reports.kinds import one_line
 from ragasync.reports.words import headline
 from ragasync.result import BatchResult
+from ragasync.saying import type_name
 
 QUESTION = "how do I parse command line arguments?"
 NOT_THE_LIBRARY = ("site-packages", "dist-packages")

@@ -18,6 +18,7 @@ from ragasync.limits.gate import Gate
 from ragasync.outcomes.outcome import Attempt
 from ragasync.plan import Plan
 from ragasync.retries.replies import retry_after_of, status_of
+from ragasync.saying import named
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -161,7 +162,7 @@ class Aftermath(Generic[T, R]):
             attempt = Attempt(
                 began - self._recording.zero,
                 ended - began,
-                f"{type(error).__name__}: {error}",
+                named(error),
                 verdict.delay,
             )
             ticket.history = (*ticket.history, attempt)
@@ -178,4 +179,4 @@ def _fatal(error: Exception) -> str:
         where, error = f" (in stage {error.stage})", error.error
     if isinstance(error, JobStopped):
         return str(error)
-    return f"a fatal error{where}: {type(error).__name__}: {error}"
+    return f"a fatal error{where}: {named(error)}"

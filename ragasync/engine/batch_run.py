@@ -15,6 +15,7 @@ from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
 from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
 from ragasync.result import BatchResult, RunFacts
+from ragasync.saying import note_on
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,7 +89,7 @@ class BatchRun(Generic[T, R]):
                 await self.run.run()
         except BaseException as error:
             self._end()
-            error.add_note(self.what_was_done())
+            note_on(error, self.what_was_done())
             raise
         return self._end()
 

@@ -13,6 +13,7 @@ from ragasync.engine.outlet import Outlet
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
 from ragasync.plan import Plan
+from ragasync.saying import note_on
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,7 +43,7 @@ async def streamed(
     try:
         running.result()
     except Exception as error:
-        error.add_note(f"ragasync: the stream gave {given:,} outcomes before this was raised")
+        note_on(error, f"ragasync: the stream gave {given:,} outcomes before this was raised")
         raise
     if run.stopped_because:
         raise JobStopped(run.stopped_because)

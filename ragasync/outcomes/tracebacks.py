@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +37,8 @@ class TracebackArchive:
         self._seen[type(error)] += 1
         if self._seen[type(error)] > KEPT_OF_EACH_KIND:
             for link in _chain(error):
-                link.__traceback__ = None
+                with suppress(Exception):  # a frozen dataclass keeps its own
+                    link.__traceback__ = None
         return text
 
 

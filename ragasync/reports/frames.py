@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import FAILED
-from ragasync.reports.kinds import kinds_of, message_of, type_name
+from ragasync.reports.kinds import kinds_of
 from ragasync.reports.reading import Reading, object_column, string_array
+from ragasync.saying import message_of, type_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
+from ragasync.saying import message_of, type_name
 
 _VARYING = re.compile(
     r"""
@@ -38,19 +39,6 @@ class Kind:
     first_row: int
     count: int = 0
     seconds: float = 0.0
-
-
-def type_name(error: BaseException) -> str:
-    """Return the qualified name of an error's class, without module and enclosing functions."""
-    return type(error).__qualname__.rpartition("<locals>.")[2]
-
-
-def message_of(error: BaseException) -> str:
-    """Return an error's message, whole; the one way by which an error becomes text."""
-    try:
-        return str(error)
-    except Exception:
-        return f"<message of {type_name(error)} cannot be shown>"
 
 
 def pattern_of(message: str) -> str:

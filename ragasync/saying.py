@@ -1,0 +1,29 @@
+"""What is said of errors, and on them: safe also with those that break when they are asked."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+
+def type_name(error: BaseException) -> str:
+    """Return the qualified name of an error's class, without module and enclosing functions."""
+    return type(error).__qualname__.rpartition("<locals>.")[2]
+
+
+def message_of(error: BaseException) -> str:
+    """Return an error's message, whole; the one way by which an error becomes text."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<message of {type_name(error)} cannot be shown>"
+
+
+def named(error: BaseException) -> str:
+    """Return the type and the message of an error."""
+    return f"{type_name(error)}: {message_of(error)}"
+
+
+def note_on(error: BaseException, note: str) -> None:
+    """Add a note to an error; one that cannot be changed goes on without."""
+    with suppress(Exception):  # a frozen dataclass, say
+        error.add_note(note)
