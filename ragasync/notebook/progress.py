@@ -55,7 +55,7 @@ class TqdmProgress(ProgressDrawing):
 
 class WidgetProgress(ProgressDrawing):
     """
-    Show a job's progress as a bar in the notebook, and as plain HTML once it is over.
+    Show a job's progress as a bar in the notebook, and as still HTML once it is over.
 
     What stays in the saved notebook needs no kernel. Outside of a kernel it is a `TqdmProgress`.
 
@@ -71,9 +71,7 @@ class WidgetProgress(ProgressDrawing):
         super().__init__(clock)
         self.description = description
         self._text: TqdmProgress | None = None
-        self._box: Any = None
         self._bar: Any = None
-        self._label: Any = None
         self._display_id = ""
 
     def _start(self, reading: Reading) -> None:
@@ -85,38 +83,25 @@ class WidgetProgress(ProgressDrawing):
         import ipywidgets
 
         self._text = None
-        self._bar = ipywidgets.IntProgress(
-            layout={"width": "240px"}, style={"bar_color": COLOURS[DONE]}
-        )
-        self._label = ipywidgets.HTML()
-        name = ipywidgets.HTML(escape(one_line(self.description)))
-        children = [name, self._bar, self._label] if self.description else [self._bar, self._label]
-        self._box = ipywidgets.HBox(children)
-        self._draw(reading)
+        self._bar = ipywidgets.HTML(bar_html(self.description, reading), layout={"margin": "0"})
         self._display_id = uuid.uuid4().hex
-        still = still_bundle(self.description, reading)
-        self._show({**self._box._repr_mimebundle_(), **still})
+        self._show({**self._bar._repr_mimebundle_(), **still_bundle(self.description, reading)})
 
     def _draw(self, reading: Reading) -> None:
-        """Bring the bar up to date, in one message a widget."""
+        """Bring the bar up to date, in one message."""
         if self._text is not None:
             self._text._draw(reading)
             return
-        with self._bar.hold_sync():
-            self._bar.max = max(reading.total or 0, reading.done, 1)
-            self._bar.value = reading.done if reading.total is not None else 0
-        self._label.value = escape(progress_line(reading))
+        self._bar.value = bar_html(self.description, reading)
 
     def _end(self, reading: Reading) -> None:
-        """Put still HTML in the place of the widgets, and free them."""
+        """Put still HTML in the place of the widget, and free it."""
         if self._text is not None:
             self._text._end(reading)
             return
         self._show(still_bundle(self.description, reading, ended=True), update=True)
-        for widget in (*self._box.children, self._box):
-            for model in (getattr(widget, "style", None), widget.layout, widget):
-                if model is not None:
-                    model.close()
+        for model in (self._bar.style, self._bar.layout, self._bar):
+            model.close()
 
     def _show(self, bundle: dict[str, object], *, update: bool = False) -> None:
         """Show a mime bundle in this bar's place."""
@@ -129,18 +114,24 @@ def still_bundle(description: str, reading: Reading, *, ended: bool = False) -> 
     """Return a bar and its counts as text and as HTML that needs no kernel."""
     line = progress_line(reading, ended=ended)
     name = one_line(description)
+    return {
+        "text/plain": f"{name}: {line}" if name else line,
+        "text/html": bar_html(description, reading, ended=ended),
+    }
+
+
+def bar_html(description: str, reading: Reading, *, ended: bool = False) -> str:
+    """Return a bar and its counts as HTML: the live bar looks the same, so that nothing jumps."""
+    name = one_line(description)
     share = reading.done / reading.total if reading.total else float(reading.done == reading.total)
     filled = element("div", f"width:{min(share, 1):.1%};height:8px;background:{COLOURS[DONE]}")
-    bar = element("div", "flex:0 0 240px;height:8px;background:rgba(128,128,128,0.25)", filled)
-    named = [element("span", "", escape(name))] if name else []
-    html = element(
+    return element(
         "div",
         f"display:flex;align-items:center;gap:12px;{TEXT}",
-        *named,
-        bar,
-        element("span", "", escape(line)),
+        *([element("span", "", escape(name))] if name else []),
+        element("div", "flex:0 0 240px;height:8px;background:rgba(128,128,128,0.25)", filled),
+        element("span", "", escape(progress_line(reading, ended=ended))),
     )
-    return {"text/plain": f"{name}: {line}" if name else line, "text/html": html}
 
 
 def progress_line(reading: Reading, *, ended: bool = False) -> str:

@@ -148,7 +148,7 @@ def _error(kind: Kind, index: int) -> str:
     )
     name = element("span", "font-weight:600", escape(one_line(kind.error_type)))
     message = f": {element('span', MONO, escape(one_line(kind.example)))}" if kind.example else ""
-    place = element("span", QUIET, f"(item {index:,})")
+    place = element("span", f"{QUIET};white-space:nowrap", f"(item {index:,})")
     wrapped = "flex:1;min-width:0;overflow-wrap:break-word"
     text = element("span", wrapped, f"{name}{message} {place}")
     return element("div", "display:flex;margin-top:4px", count, text)
