@@ -5,12 +5,17 @@ import functools
 import heapq
 import random
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from services import Service, about, now, other_tasks, turns
+from tqdm import tqdm
 
 from ragasync import (
     AsyncBatchProcessor,
@@ -89,6 +94,12 @@ def test_what_cannot_be_called_is_refused_at_once(function: Any):
     """The error shows what came."""
     with pytest.raises(TypeError, match=f"process_fn must be callable, got {function!r}"):
         AsyncBatchProcessor(function)
+
+
+def test_an_object_that_has_every_attribute_is_no_partial():
+    """A mock has a `func` of its `func` without end."""
+    processor = AsyncBatchProcessor(Mock(return_value=3), max_concurrency=2)
+    assert processor.process_sync([1, 2]).results == [3, 3]
 
 
 def test_functions_that_yield_are_refused_at_once():
@@ -281,6 +292,25 @@ async def test_any_iterable_will_do(items: Any):
     assert (await AsyncBatchProcessor(double).process(items)).results == [2, 4, 6]
 
 
+async def test_an_iterable_that_can_be_called_is_not_called():
+    """The class of an Enum is both."""
+
+    class Colour(Enum):
+        RED = 1
+        BLUE = 2
+
+    async def name(colour: Colour) -> str:
+        return colour.name
+
+    assert (await AsyncBatchProcessor(name).process(Colour)).results == ["RED", "BLUE"]
+
+
+async def test_a_progress_bar_around_a_generator_will_do():
+    """It has a length and cannot tell it."""
+    bar = tqdm((item for item in range(3)), disable=True)
+    assert (await AsyncBatchProcessor(double).process(bar)).results == [0, 2, 4]
+
+
 async def test_old_style_sequences_will_do():
     """What has only __getitem__ is iterable too."""
 
@@ -342,6 +372,25 @@ async def test_a_limit_runs_the_first_items_and_leaves_the_rest_pending():
     assert result.results[:4] == [0, 2, 4, None]
     assert (result.success_count, result.pending_count, result.total) == (3, 97, 100)
     assert result.stopped_because is None
+
+
+@pytest.mark.parametrize("items", [dict.fromkeys(range(5)), deque(range(5)), np.arange(5)])
+async def test_what_a_limit_leaves_of_anything_with_a_length_is_pending(items: Any):
+    """Also where the items themselves were not read."""
+    processor = AsyncBatchProcessor(double)
+    pilot = await processor.process(items, limit=2)
+    assert (pilot.success_count, pilot.pending_count) == (2, 3)
+    assert pilot.unfinished == [2, 3, 4]
+    assert pilot.results == [0, 2, None, None, None]
+    assert pilot[4].item is None
+    assert (await processor.process(items, limit=9)).total == 5
+
+
+async def test_what_a_stop_leaves_of_anything_with_a_length_is_pending():
+    """The counts add up to all the items."""
+    processor = AsyncBatchProcessor(Service(errors={0: OSError()}), 1, 1, 0, max_errors=0)
+    result = await processor.process(deque(range(5)))
+    assert (result.error_count, result.pending_count, result.total) == (1, 4, 5)
 
 
 async def test_a_limit_draws_no_further_item_from_an_iterator():

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor
+from functools import partial
 from typing import Any, Protocol
 
 from ragasync.calling.deadlines import DeadlineWatch
@@ -181,8 +182,8 @@ def is_async(function: Callable[..., object]) -> bool:
     """
     if not callable(function):
         raise TypeError(f"process_fn must be callable, got {function!r}")
-    target = function
-    while hasattr(target, "func"):  # partials
+    target: Any = function
+    while isinstance(target, partial):
         target = target.func
     for candidate in (target, type(target).__call__):
         if inspect.isasyncgenfunction(candidate) or inspect.isgeneratorfunction(candidate):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ragasync.clock import Clock, clock_of
@@ -57,6 +57,7 @@ class BatchRun(Generic[T, R]):
         self._report = CallbackGuard(progress_callback)
         self._on_result = on_result
         known_items = isinstance(source, list | range)
+        self._length = length_of(source)
         self.columns: Columns[T, R] = Columns(
             source if known_items else [], open_ended=not known_items
         )
@@ -88,7 +89,7 @@ class BatchRun(Generic[T, R]):
             with Heartbeat(self._beat):
                 await self.run.run()
         except BaseException as error:
-            self._end()
+            self._end(whole=False)
             note_on(error, self.what_was_done())
             raise
         return self._end()
@@ -143,10 +144,12 @@ class BatchRun(Generic[T, R]):
         self._limits = (*self._limits[1 - LOOKS :], self.run.limited_by)
         self._report(finished, self.total)
 
-    def _end(self) -> BatchResult[R]:
+    def _end(self, *, whole: bool = True) -> BatchResult[R]:
         """Close the columns, keep the result, and report for the last time."""
         self._seconds = self._elapsed()
-        self.columns.close()
+        if len(self.columns) == self._limit or self.run.stopped_because is not None:
+            whole = False
+        self.columns.close(None if whole else self._length)
         result = self._result_of(self.columns)
         self._on_result(result)
         self._report(sum(self._counts()), self._total_now())
@@ -202,4 +205,20 @@ def checked_items(items: object, total: int | None, limit: int | None) -> tuple[
             raise ValueError(f"{name} must be a whole number of 0 or more, or None, got {value!r}")
     if isinstance(items, list | tuple):
         return list(items), len(items)
-    return items, len(items) if isinstance(items, Sized) else total
+    length = length_of(items)
+    if length is None and isinstance(items, Sized):
+        return _without_length(items), total
+    return items, total if length is None else length
+
+
+def length_of(items: object) -> int | None:
+    """Return how many items there are, or None; a progress bar around a generator cannot tell."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except TypeError:
+        return None
+
+
+def _without_length(items: Any) -> Iterator[Any]:
+    """Yield the items of what has a length and cannot tell it."""
+    yield from items

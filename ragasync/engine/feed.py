@@ -246,8 +246,8 @@ def open_feed(
     on_change: Callable[[], None],
 ) -> Feed[T]:
     """Return the feed that fits the source; see AsyncFeed for the arguments."""
-    if callable(source):
-        return source(keep, on_change)
     if isinstance(source, AsyncIterable):
         return AsyncFeed(source, limit, keep, ahead=ahead, on_change=on_change)
+    if callable(source) and not isinstance(source, Iterable):  # an Enum is both
+        return source(keep, on_change)
     return SyncFeed(source, limit, keep)

@@ -75,11 +75,12 @@ class Columns(Generic[T, R]):
             self.grow_to(index + 1024 + index // 8)
         self.items.append(item)
 
-    def close(self) -> None:
-        """Cut an open-ended input's columns to the items that came."""
+    def close(self, length: int | None = None) -> None:
+        """Cut an open-ended input's columns to the items that came, or to all that there are."""
         if not self.open_ended:
             return
-        n, self.open_ended = len(self.items), False
+        n, self.open_ended = max(len(self.items), length or 0), False
+        self.grow_to(n)
         for column in (
             self.results,
             self.status,
