@@ -1,7 +1,7 @@
 """
 The main job as one command: ingest a folder, show what failed and why, and search it.
 
-    python -m ragasync.documents [FOLDER] [--store FILE] [--search TEXT] [--skip PATTERN ...]
+    python -m ragasync.documents [FOLDER] [--store FILE] [--search TEXT] [--skip PATTERN]
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.sources import find_sources
+from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.store import Hit, StoreError
 from ragasync.notebook.progress import TqdmProgress
-from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.kinds import one_line
 from ragasync.reports.words import headline
 from ragasync.result import BatchResult
@@ -32,24 +31,52 @@ NOT_THE_LIBRARY = ("site-packages", "dist-packages")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code, which is 0 also where some of the files failed."""
+    """
+    Run the command.
+
+    Returns:
+        The exit code: 0 also where some of the files failed, 1 where all did or the store is
+        unusable, 2 where there is nothing to ingest, 130 after Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     folder = options.folder or sysconfig.get_path("stdlib")
+    question = options.search or (None if options.folder else QUESTION)
     skip = [*options.skip, *(() if options.folder else NOT_THE_LIBRARY)]
     if not Path(folder).exists():
-        print(f"there is no file or folder at {folder!r}", file=sys.stderr)
-        return 2
+        return _refuse(f"there is no file or folder at {folder!r}", 2)
+    sources = list(find_sources(folder, skip=skip))
+    if not sources:
+        return _refuse(f"there is no file to ingest in {folder!r}", 2)
     try:
         with SqliteStore(options.store) as store:
-            sources = list(find_sources(folder, skip=skip))
-            processor = AsyncDocumentProcessor(store=store)
-            result = processor.process_sync(sources, TqdmProgress(unit=" files"))
-            print(*_report(result, store), sep="\n")
-            print(*_answers(store.search(options.search, 5), options.search), sep="\n")
+            return _ingest(sources, store, options.store, question)
     except StoreError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        return _refuse(str(error), 1)
+
+
+def _refuse(why: str, code: int) -> int:
+    """Say why there is nothing more to do, and return the exit code."""
+    print(why, file=sys.stderr)
+    return code
+
+
+def _ingest(
+    sources: Sequence[Source | Document], store: SqliteStore, path: str, question: str | None
+) -> int:
+    """Ingest, report, and search where there is something to look for."""
+    processor = AsyncDocumentProcessor(store=store)
+    try:
+        with TqdmProgress(unit=" files") as progress:
+            result = processor.process_sync(sources, progress)
+    except KeyboardInterrupt:
+        done = headline(processor.last_result) if processor.last_result else "nothing done"
+        return _refuse(
+            f"interrupted: {done}\nrun it again to go on: {path} keeps what is done", 130
+        )
+    print(*_report(result, store), sep="\n")
+    if question:
+        print(*_answers(store.search(question, 5), question), sep="\n")
+    return 0 if result.success_count else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,9 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--store", default="library.sqlite", metavar="FILE", help="where to store (%(default)s)"
     )
-    parser.add_argument("--search", default=QUESTION, metavar="TEXT", help="what to look for")
     parser.add_argument(
-        "--skip", nargs="+", default=[], metavar="PATTERN", help="names to pass over, like '*.png'"
+        "--search", metavar="TEXT", help=f"what to look for; in the standard library, {QUESTION!r}"
+    )
+    parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="a name to pass over, like '*.png'; may be given more than once",
     )
     return parser
 
@@ -75,27 +108,33 @@ def _report(result: BatchResult[ProcessedDocument], store: SqliteStore) -> Itera
     """Yield what came of the files, and the failures by reason."""
     unchanged = sum(document.unchanged for document in result.get_successful())
     yield headline(result)
-    yield f"{unchanged:,} of them were unchanged; {store!r}"
-    failures: dict[tuple[str, str], list[str]] = {}
+    yield f"{result.success_count - unchanged:,} new or changed, {unchanged:,} unchanged; {store!r}"
+    failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for outcome in result.get_failed():
+        reason, message = _cause(outcome.error)
         name = str(getattr(outcome.item, "id", outcome.item))
-        failures.setdefault(_reason(outcome), []).append(name)
+        failures.setdefault((outcome.stage or "", reason), []).append((name, message))
     if failures:
-        yield f"\n{'failed':>6}  {'stage':<6} {'reason':<20} first file"
-    for (stage, reason), ids in sorted(failures.items(), key=lambda entry: -len(entry[1])):
-        yield f"{len(ids):>6,}  {stage:<6} {reason:<20} {one_line(ids[0])}"
+        yield f"\n{'failed':>6}  {'stage':<6} {'reason':<20} first file, and what is wrong with it"
+    for (stage, reason), files in sorted(failures.items(), key=lambda entry: -len(entry[1])):
+        name, message = files[0]
+        yield f"{len(files):>6,}  {stage:<6} {reason:<20} {one_line(name)}"
+        yield f"{'':15}{one_line(message)}"
 
 
-def _reason(outcome: Outcome[Any, ProcessedDocument]) -> tuple[str, str]:
-    """Return the stage that a document failed in, and the reason in a few words."""
-    error = outcome.error
+def _cause(error: BaseException | None) -> tuple[str, str]:
+    """Return why a document failed: in a few words that failures group by, and in full."""
     assert error is not None  # it failed
-    return outcome.stage or "", error.reason if isinstance(error, LoadError) else type_name(error)
+    if isinstance(error, LoadError):
+        return error.reason, error.message
+    return type_name(error), str(error)
 
 
 def _answers(hits: Sequence[Hit], question: str) -> Iterator[str]:
     """Yield the hits of a search: where, and the line that has most of the question's words."""
     yield f"\n{question}"
+    if not hits:
+        yield "  nothing found"
     words = set(re.findall(r"[^\W_]{3,}", question.lower()))
     for number, hit in enumerate(hits, start=1):
         lines = [line for line in hit.text.splitlines() if line.strip()]
