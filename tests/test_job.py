@@ -543,6 +543,25 @@ async def test_a_job_cancelled_while_its_resources_open_ends_at_once():
     assert released == pytest.approx([5])
 
 
+@pytest.mark.parametrize("here", [True, False])
+async def test_a_job_cancelled_before_its_resources_open_does_not_open_them(here):
+    """It would wait for what nobody needs."""
+
+    class Client:
+        async def __aenter__(self):
+            await asyncio.sleep(3600)
+
+        async def __aexit__(self, *_):
+            raise AssertionError("was never open")
+
+    async def call(item, client):
+        raise AssertionError("has no client")
+
+    job = AsyncBatchProcessor(call, resources=Client).start(range(3), here=here)
+    job.cancel()
+    assert counts(await asyncio.wait_for(job, 20)) == (0, 0, 0, 3)
+
+
 # ── steer ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 V = TypeVar("V")
 
@@ -21,8 +21,15 @@ class Opening:
         self._task: asyncio.Task[object] | None = None
         self._broken_off = False
 
-    async def wait_for(self, opened: Awaitable[V]) -> V | None:
-        """Return what is opened, or None when broken off."""
+    async def wait_for(self, opened: Coroutine[Any, Any, V]) -> V | None:
+        """Return what is opened, or None when broken off, before it began or meanwhile."""
+        if self._broken_off:
+            opened.close()
+            return None
+        return await self._unless_broken_off(opened)
+
+    async def _unless_broken_off(self, opened: Coroutine[Any, Any, V]) -> V | None:
+        """Wait in the task that `break_off` cancels."""
         task = self._task = asyncio.current_task()
         assert task is not None
         try:
@@ -37,7 +44,7 @@ class Opening:
                 task.uncancel()
 
     def break_off(self) -> None:
-        """End the wait, if somebody waits."""
+        """End the wait, or let none begin."""
         if self._task is not None and not self._broken_off:
-            self._broken_off = True
             self._task.cancel()
+        self._broken_off = True
