@@ -86,6 +86,11 @@ class Plan(Generic[T, R]):
             )
         if self.cost is not None and not callable(self.cost):
             raise TypeError(f"cost must be a function of one item, got {self.cost!r}")
+        if self.cost is not None and self.max_batch_cost is None:
+            raise ValueError(
+                "cost= needs max_batch_cost=, the most that a batch may weigh: "
+                "to bound the rate by cost, pass RateLimiter(..., cost=) instead"
+            )
         if self.resources is not None and not callable(self.resources):
             raise TypeError(
                 f"resources must be a function that makes an async context manager, "
@@ -130,7 +135,7 @@ def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
     """Return the limiters as a sequence, checked."""
     limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
     for limiter in limiters:
-        if not hasattr(limiter, "acquire"):
+        if not all(hasattr(limiter, name) for name in ("acquire", "pause", "highest_cost")):
             raise TypeError(
                 f"rate_limiter must be a RateLimiter or a sequence of them, got {limiter!r}: "
                 f"for 10 calls a second pass RateLimiter(10)"
