@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import pandas as pd
 import pytest
 from services import BatchService, Refused, Service, about
 
@@ -369,7 +370,9 @@ async def test_a_wrong_number_of_values_names_both_numbers(returned: list[int]):
     assert "got 2 values for 1 items" in str(result.errors[0])
 
 
-@pytest.mark.parametrize("returned", [None, "ab", {1: 2, 3: 4}, {5, 6}, iter([1, 2]), 7], ids=repr)
+@pytest.mark.parametrize(
+    "returned", [None, "ab", {1: 2, 3: 4}, {5, 6}, frozenset({5, 6}), iter([1, 2]), 7], ids=repr
+)
 async def test_what_is_no_list_of_values_is_a_bug_and_not_split(returned: Any):
     """The error says what came."""
 
@@ -380,6 +383,27 @@ async def test_what_is_no_list_of_values_is_a_bug_and_not_split(returned: Any):
     assert result.error_count == 2
     assert result[0].attempts == 1
     assert f"got {type(returned).__name__}" in str(result.errors[0])
+
+
+async def test_a_table_is_no_list_of_values():
+    """It counts rows and gives columns: some items would be left without an end."""
+
+    async def table(items: list[int]) -> Any:
+        return pd.DataFrame({"left": items, "right": items})
+
+    result = await AsyncBatchProcessor(table, 3, 1, 0, batched=True).process(range(3))
+    assert result.error_count == 3
+    assert "got DataFrame" in str(result.errors[0])
+
+
+async def test_a_batch_that_was_split_is_in_the_log_of_attempts():
+    """Each of its items keeps what the whole and the half failed of."""
+    service = BatchService({0: Refused(400)})
+    result = await AsyncBatchProcessor(service, 4, 1, 0, batched=True).process(range(4))
+    assert [len(outcome.history) for outcome in result] == [2, 2, 1, 1]
+    whole, half = result[1].history
+    assert (whole.error, whole.started, half.started) == ("Refused: status 400", 0, about(1))
+    assert (whole.backed_off, half.backed_off) == (0, 0)
 
 
 async def test_tuples_and_arrays_of_values_will_do():

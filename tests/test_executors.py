@@ -5,7 +5,13 @@ import math
 import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -55,6 +61,11 @@ def die_once(paths: tuple[str, int]) -> int:
 def process_of(item: int) -> int:
     """Return the process that this runs in."""
     return os.getpid()
+
+
+def local_at_3(item: Any) -> Any:
+    """Return something that cannot be pickled at 3."""
+    return (lambda: item) if item == 3 else item
 
 
 def doubles(items: list[int]) -> list[int]:
@@ -257,6 +268,57 @@ async def test_an_item_that_cannot_be_pickled_fails():
         processor: Any = AsyncBatchProcessor(process_of, 1, 2, 0, executor=executor)
         result = await processor.process([1, lambda: None, 3])
         assert [outcome.status for outcome in result] == ["done", "failed", "done"]
+
+
+@pytest.mark.real_time
+async def test_an_item_or_value_that_cannot_travel_fails_alone(pool: ProcessPoolExecutor):
+    """Its neighbours in the hop are done, also without any retry."""
+    processor: Any = AsyncBatchProcessor(local_at_3, 8, 1, 0, executor=pool)
+    result = await processor.process(iter([0, 1, lambda: None, 3, 4]))
+    assert [outcome.status for outcome in result] == ["done", "done", "failed", "failed", "done"]
+
+
+@pytest.mark.real_time
+async def test_a_pool_that_was_broken_before_costs_nothing():
+    """Nothing was tried on it: so there is nothing to try again."""
+    with ProcessPoolExecutor(1) as executor:
+        with pytest.raises(BrokenProcessPool):
+            executor.submit(die_at_13, 13).result()
+        result = await AsyncBatchProcessor(double, 2, 2, 0, executor=executor).process(range(8))
+    assert result.results == [2 * item for item in range(8)]
+
+
+async def test_a_broken_executor_that_cannot_be_replaced_is_left_to_its_owner():
+    """Only what the run has made itself is shut down by it."""
+
+    class Broken(Executor):
+        was_shut_down = False
+
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            raise BrokenExecutor("for good")
+
+        def shutdown(self, *_: Any, **__: Any) -> None:
+            self.was_shut_down = True
+
+    executor = Broken()
+    result = await AsyncBatchProcessor(double, 2, 1, 0, executor=executor).process(range(4))
+    assert [type(error) for error in result.errors] == [WorkerDied] * 4
+    assert not executor.was_shut_down
+
+
+@pytest.mark.real_time
+async def test_what_only_a_loop_can_await_is_no_value_of_an_executor():
+    """A lambda around an async function does not look async."""
+
+    class Later:
+        def __await__(self) -> Iterator[None]:
+            yield None
+
+    with ThreadPoolExecutor(1) as executor:
+        processor = AsyncBatchProcessor(lambda _: Later(), executor=executor)
+        result = await processor.process(range(2))
+    assert result.error_count == 2
+    assert "leave out executor=" in str(result.errors[0])
 
 
 @pytest.mark.real_time

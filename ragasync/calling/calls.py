@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import BrokenExecutor, Executor
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard, cast
 
 from ragasync.calling.deadlines import DeadlineWatch
 from ragasync.calling.executors import HopItem, replacement_of, run_hop
@@ -117,7 +118,11 @@ class Calls:
         executor = self._executor
         assert executor is not None
         try:
-            remote = executor.submit(function, *arguments)
+            try:
+                remote = executor.submit(function, *arguments)
+            except BrokenExecutor:  # it broke before: nothing was tried on it
+                executor = self._replace(executor)
+                remote = executor.submit(function, *arguments)
             local = asyncio.wrap_future(remote)
             try:
                 return await asyncio.shield(local)
@@ -126,10 +131,17 @@ class Calls:
                     self._abandon(_Remote(local))
                 raise
         except BrokenExecutor as broken:
-            if self._executor is executor:
-                self._executor = replacement_of(executor)
-                self._own_executor = self._executor
+            self._replace(executor)
             raise WorkerDied(f"the worker process ended before it answered: {broken}") from broken
+
+    def _replace(self, broken: Executor) -> Executor:
+        """Return the executor to go on with; made once, and ours to shut down."""
+        if self._executor is broken:
+            self._executor = replacement_of(broken)
+            if self._executor is not broken:
+                self._own_executor = self._executor
+        assert self._executor is not None
+        return self._executor
 
     def abandoned_by_me(self) -> Returning | None:
         """Take the call that the current task has given up and that still goes on, if any."""
@@ -203,15 +215,21 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
         TypeError: no sequence of values at all.
         WrongNumberOfValues: too many or too few.
     """
-    if isinstance(values, str | bytes | dict | set) or not hasattr(values, "__len__"):
+    if not _is_sequence(values):
         raise TypeError(
             f"a batched process_fn must return a list of as many values as it was given items "
             f"({expected}), got {type(values).__name__}"
         )
-    got = len(values)
-    if got != expected:
+    if len(values) != expected:
         raise WrongNumberOfValues(
             f"a batched process_fn must return a value for each item: "
-            f"got {got} values for {expected} items"
+            f"got {len(values)} values for {expected} items"
         )
-    return values  # type: ignore[return-value]  # a list, tuple or array: it has a length
+    return values
+
+
+def _is_sequence(values: object) -> TypeGuard[Sequence[Any]]:
+    """Return whether this is a list, a tuple, an array: a table gives columns, and counts rows."""
+    if isinstance(values, str | bytes | Mapping | AbstractSet) or not hasattr(values, "__len__"):
+        return False
+    return len(list(cast("Iterable[Any]", values))) == len(values)

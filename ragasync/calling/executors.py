@@ -28,11 +28,22 @@ def run_hop(function: Callable[[Any], Any], items: Sequence[Any]) -> list[HopIte
     for item in items:
         value, error, began = None, None, time.perf_counter()
         try:
-            value = function(item)
+            value = _value(function, item)
         except Exception as raised:
             error = _that_travels(raised)
         outcomes.append(HopItem(value, error, time.perf_counter() - began))
     return outcomes
+
+
+def _value(function: Callable[[Any], Any], item: Any) -> Any:
+    """Return what the function gives, unless that is only a promise."""
+    value = function(item)
+    if hasattr(value, "__await__"):
+        raise TypeError(
+            f"an executor runs sync functions, but {function!r} returned {value!r}, which only a "
+            f"loop can await: leave out executor=, or return the value itself"
+        )
+    return value
 
 
 def _that_travels(error: Exception) -> Exception:

@@ -10,7 +10,7 @@ from ragasync.bridge.wrong_loop import explain_wrong_loop
 from ragasync.calling.executors import HopItem
 from ragasync.clock import Clock
 from ragasync.engine.backoff import BackoffLine
-from ragasync.engine.judging import GiveUp, Halve, judge
+from ragasync.engine.judging import GIVE_UP, HALVE, GiveUp, Halve, TryAgain, judge
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import JobStopped, StageFailure, WorkerDied
@@ -112,6 +112,8 @@ class Aftermath(Generic[T, R]):
         except Exception as problem:  # the caller's own predicate raised
             self._recording.give_up(ticket, problem, lane)
         else:
+            if verdict is GIVE_UP and self._plan.in_hops and len(ticket) > 1:
+                verdict = HALVE  # no item's own error: one of them cannot travel
             self._follow(verdict, ticket, error, began, ended, lane)
 
     def broken_off(self, ticket: Ticket[T], error: BaseException, began: float, lane: int) -> bool:
@@ -153,23 +155,19 @@ class Aftermath(Generic[T, R]):
             return
         if ticket.attempts == 1:
             self.retried += len(ticket)
+        delay = verdict.delay if isinstance(verdict, TryAgain) else 0.0
+        attempt = Attempt(began - self._recording.zero, ended - began, named(error), delay)
+        ticket.history = (*ticket.history, attempt)
         if isinstance(verdict, Halve):
             ticket.error = None
             for half in ticket.halves():
                 self._parked.park(half, 0.0)
         else:
             ticket.retries.spent += 1
-            attempt = Attempt(
-                began - self._recording.zero,
-                ended - began,
-                named(error),
-                verdict.delay,
-            )
-            ticket.history = (*ticket.history, attempt)
             if self._plan.retry.deadline is not None:
                 ticket.error = error
-            self._plan.retry.announce(ticket.attempts, error, verdict.delay)
-            self._parked.park(ticket, verdict.delay)
+            self._plan.retry.announce(ticket.attempts, error, delay)
+            self._parked.park(ticket, delay)
 
 
 def _fatal(error: Exception) -> str:
