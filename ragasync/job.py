@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
-from ragasync.arguments import check_positive
+from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.run_async import blocked_loops
 from ragasync.ending import Ending
 from ragasync.engine.batch_run import BatchRun
@@ -64,6 +64,8 @@ class Job(Generic[T, R]):
 
         Raises:
             TimeoutError: it has not ended within `timeout`.
+            TypeError: `timeout` is no number.
+            ValueError: `timeout` is negative or not finite.
             RunAsyncError: this thread's loop is the one that the job runs on, so that neither
                 would ever go on.
             KeyboardInterrupt: the wait was interrupted; the job was cancelled, a note says how
@@ -72,6 +74,8 @@ class Job(Generic[T, R]):
         """
         from ragasync.bridge.interrupts import InterruptibleWait
 
+        if timeout is not None:
+            check_number("timeout", timeout)
         if not self.done and (self._runs_on_this_thread() or self._loop in blocked_loops()):
             raise _never_ending("job.wait() would block")
         try:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import heapq
 import random
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 from services import Service, about, now, other_tasks, turns
 from tqdm import tqdm
@@ -338,6 +340,14 @@ async def test_one_text_is_no_list_of_items(text: Any):
         await processor.process(text)
     with pytest.raises(TypeError, match="letter by letter"):
         await anext(processor.stream(text))
+
+
+async def test_a_table_is_no_list_of_items():
+    """It would be taken by the names of its columns; a column of it will do."""
+    table = pd.DataFrame({"text": [1, 2]})
+    with pytest.raises(TypeError, match="column name by column name"):
+        await AsyncBatchProcessor(double).process(table)
+    assert (await AsyncBatchProcessor(double).process(table["text"])).results == [2, 4]
 
 
 async def test_what_cannot_be_iterated_is_refused():
@@ -794,6 +804,17 @@ async def test_workers_take_async_sources():
 
 
 # ---- nothing is left behind
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has eager tasks from 3.12 on")
+async def test_a_loop_that_starts_tasks_eagerly_will_do():
+    """A lane that ran before it was known would never be seen to end."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    processor = AsyncBatchProcessor(double, max_concurrency=2, timeout=3)
+    async with asyncio.timeout(60):
+        assert (await processor.process(range(4))).results == [0, 2, 4, 6]
+        assert len([outcome async for outcome in processor.stream(iter(range(4)))]) == 4
+        assert (await processor.start(range(4), here=True)).all_succeeded
 
 
 async def test_a_run_leaves_no_task_behind():

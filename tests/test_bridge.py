@@ -278,8 +278,14 @@ def test_a_timeout_of_the_coroutines_own_stays_as_it_is():
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
 def test_a_timeout_has_to_be_a_positive_number(timeout):
     """Anything else is refused with the value."""
-    with pytest.raises(ValueError, match=rf"positive number of seconds or None, got {timeout}"):
+    with pytest.raises(ValueError, match=rf"timeout must be positive and finite, got {timeout}"):
         run_async(Awaited(), timeout=timeout)
+
+
+def test_a_timeout_has_to_be_a_number():
+    """Text is refused with its value."""
+    with pytest.raises(TypeError, match="timeout must be a number, got '3'"):
+        run_async(Awaited(), timeout="3")
 
 
 def test_a_function_that_was_not_called_is_refused():

@@ -312,6 +312,21 @@ def test_a_wait_that_times_out_leaves_the_job_running():
     assert counts(job.wait(20)) == (2, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("timeout", "error", "message"),
+    [
+        ("3", TypeError, "timeout must be a number, got '3'"),
+        (-1, ValueError, "timeout must be finite and at least 0, got -1"),
+    ],
+)
+def test_a_wrong_time_to_wait_is_refused(timeout, error, message):
+    """With its value; the job goes on."""
+    job = AsyncBatchProcessor(Service(0)).start([1])
+    with pytest.raises(error, match=message):
+        job.wait(timeout)
+    assert job.wait(20).all_succeeded
+
+
 async def test_wait_on_the_jobs_own_loop_raises_at_once():
     """It would block what it waits for; when the job has ended, there is nothing to block."""
     job = AsyncBatchProcessor(Service()).start([1], here=True)
@@ -543,6 +558,7 @@ async def test_a_job_cancelled_while_its_resources_open_ends_at_once():
     assert released == pytest.approx([5])
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("here", [True, False])
 async def test_a_job_cancelled_before_its_resources_open_does_not_open_them(here):
     """It would wait for what nobody needs."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import math
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any, Generic, TypeVar
 
+from ragasync.arguments import check_positive
 from ragasync.bridge.browser import run_in_browser
 from ragasync.bridge.interrupts import InterruptibleWait, pass_notes
 from ragasync.bridge.loops import loop_threads
@@ -72,11 +72,12 @@ def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool 
         KeyboardInterrupt: After an interrupt.
         asyncio.CancelledError: After an interrupt inside a cell that awaits, or if the coroutine
             was cancelled by somebody else.
-        TypeError: If there is nothing to await, or a coroutine that was awaited before.
-        ValueError: If the timeout is not a positive number.
+        TypeError: If there is nothing to await, or a coroutine that was awaited before; if the
+            timeout is no number.
+        ValueError: If the timeout is not positive and finite.
     """
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a positive number of seconds or None, got {timeout!r}")
+    if timeout is not None:
+        check_positive("timeout", timeout)
     running = asyncio._get_running_loop()
     blocked = _blocked.get()
     if running is not None and not nested and sys.platform != "emscripten":

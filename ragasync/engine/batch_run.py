@@ -91,6 +91,9 @@ class BatchRun(Generic[T, R]):
         except BaseException as error:
             self._end(whole=False)
             note_on(error, self.what_was_done())
+            if isinstance(error, asyncio.CancelledError):
+                said = f"{type(error).__name__}: {self.what_was_done()}"
+                error._render_traceback_ = lambda *_: [said]
             raise
         return self._end()
 
@@ -153,6 +156,7 @@ class BatchRun(Generic[T, R]):
         result = self._result_of(self.columns)
         self._on_result(result)
         self._report(sum(self._counts()), self._total_now())
+        self._report.close()
         return result
 
     def _elapsed(self) -> float:
@@ -197,6 +201,11 @@ def checked_items(items: object, total: int | None, limit: int | None) -> tuple[
         raise TypeError(
             f"items must be an iterable of items, got one {type(items).__name__}, which would be "
             f"taken letter by letter: pass [text] for a single item"
+        )
+    if type(items).__name__ == "DataFrame":
+        raise TypeError(
+            "items must be an iterable of items, got a DataFrame, which would be taken column name "
+            "by column name: pass frame['column'] or frame.to_dict('records')"
         )
     if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
         raise TypeError(f"items must be an iterable or async iterable, got {items!r}")

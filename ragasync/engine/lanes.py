@@ -79,7 +79,8 @@ class Lanes:
         free = (lane for lane in count() if lane not in self.tasks)
         while len(self.tasks) < wanted:
             lane = next(free)
-            task = self._loop.create_task(self._work(lane), name=f"ragasync lane {lane}")
+            # Not create_task: a loop's eager factory would run it before it stands in `tasks`.
+            task = asyncio.Task(self._work(lane), loop=self._loop, name=f"ragasync lane {lane}")
             self.tasks[lane] = task
             task.add_done_callback(partial(self._closed, lane))
 
