@@ -89,11 +89,19 @@ class CallbackGuard:
 
     def __call__(self, done: int, total: int | None) -> None:
         """Report, if there is still somebody to report to."""
-        if self._callback is None:
+        self._guarded(self._callback, done, total)
+
+    def close(self) -> None:
+        """Tell a callback that has a `close`, as a bar has, that the run is over."""
+        self._guarded(getattr(self._callback, "close", None))
+
+    def _guarded(self, call: Callable[..., object] | None, *args: int | None) -> None:
+        """Make a call, if there is one to make; after an error there is none any more."""
+        if call is None:
             return
         callback = self._callback
         try:
-            callback(done, total)
+            call(*args)
         except Exception as error:
             self._callback = None
             warnings.warn(

@@ -27,3 +27,10 @@ def note_on(error: BaseException, note: str) -> None:
     """Add a note to an error; one that cannot be changed goes on without."""
     with suppress(Exception):  # a frozen dataclass, say
         error.add_note(note)
+
+
+def show_in_one_line(error: BaseException, said: str) -> None:
+    """Have IPython show this instead of a page of frames that nobody wrote; scripts show all."""
+    line = f"{type(error).__name__}: {said}"
+    with suppress(Exception):
+        error._render_traceback_ = lambda *_: [line]  # type: ignore[attr-defined]  # IPython's

@@ -278,3 +278,14 @@ def test_the_loop_wakes_ten_times_a_second_while_a_job_runs(streamed: bool):
     gaps = [after - before for before, after in zip(loop.wakes, loop.wakes[1:], strict=False)]
     assert max(gaps) < 0.1001
     assert loop.wakes[-1] == about(100)
+
+
+async def test_a_cancelled_cell_shows_one_line_of_what_was_done():
+    """IPython asks the error how to show itself; frames that nobody wrote say nothing."""
+    task = asyncio.create_task(AsyncBatchProcessor(Service()).process(range(10)))
+    await asyncio.sleep(1.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await task
+    (line,) = cancelled.value._render_traceback_()
+    assert line.startswith("CancelledError: ragasync: 4 of 10 items were done")

@@ -170,3 +170,25 @@ async def test_an_async_callback_is_refused():
 
     with pytest.raises(TypeError, match="must be a plain function"):
         await AsyncBatchProcessor(Service()).process([1], report)
+
+
+async def test_a_callback_that_can_be_closed_is_closed_at_the_end_of_a_stopped_job():
+    """A bar that stops short of its total is told that no more will come."""
+
+    class Bar:
+        closed = 0
+
+        def __call__(self, done: int, total: int | None) -> None:
+            """Take the report."""
+
+        def close(self) -> None:
+            """Note the end."""
+            self.closed += 1
+
+    bar = Bar()
+    task = asyncio.create_task(AsyncBatchProcessor(Service()).process(range(10), bar))
+    await asyncio.sleep(1.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bar.closed == 1

@@ -7,6 +7,7 @@ from outcomes import done, failed, pending, result_of
 
 from ragasync.outcomes.facts import RunFacts
 from ragasync.outcomes.outcome import Outcome
+from ragasync.reports.kinds import pattern_of
 from ragasync.reports.words import duration, headline, per_second
 from ragasync.result import BatchResult
 
@@ -158,3 +159,10 @@ def test_a_duration_is_written_in_the_unit_that_fits(seconds, text):
 def test_a_rate_has_three_digits_or_is_whole(rate, text):
     """Never an exponent in sight."""
     assert per_second(rate) == text
+
+
+def test_an_encoding_keeps_its_number():
+    """It tells kinds apart, where the numbers of items do not."""
+    assert (
+        pattern_of("doc17: cp1252 fails at 17, UTF-8 too") == "doc#: cp1252 fails at #, UTF-8 too"
+    )

@@ -15,7 +15,7 @@ from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
 from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
 from ragasync.result import BatchResult, RunFacts
-from ragasync.saying import note_on
+from ragasync.saying import note_on, show_in_one_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,8 +92,7 @@ class BatchRun(Generic[T, R]):
             self._end(whole=False)
             note_on(error, self.what_was_done())
             if isinstance(error, asyncio.CancelledError):
-                said = f"{type(error).__name__}: {self.what_was_done()}"
-                error._render_traceback_ = lambda *_: [said]
+                show_in_one_line(error, self.what_was_done())
             raise
         return self._end()
 

@@ -13,7 +13,8 @@ from ragasync.saying import message_of, type_name
 
 _VARYING = re.compile(
     r"""
-      (?P<kept> ^[45]\d\d(?=[\s,:]) | \b(?:http|status|code|error)\b\W{1,3}[45]\d\d\b )
+      (?P<kept> ^[45]\d\d(?=[\s,:]) | \b(?:http|status|code|error)\b\W{1,3}[45]\d\d\b
+              | \b(?:cp|utf-?|iso-?)\d[\d-]*\b )                             # an encoding
     | (?<!\w) (?: '[^'\n]*' | "[^"\n]*" ) (?!\w)                           # a quoted value
     | \b 0x[0-9a-f]+ \b
     | \b (?=[0-9a-f-]*\d) [0-9a-f]{8,} (?:-[0-9a-f]{4,})* \b               # a hash or a UUID
@@ -21,7 +22,7 @@ _VARYING = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What differs from one message to the next of the same kind; an HTTP status makes another one."""
+"""What differs between messages of one kind; HTTP statuses and encodings are kept apart."""
 
 
 @dataclass(slots=True)
