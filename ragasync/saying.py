@@ -19,8 +19,9 @@ def message_of(error: BaseException) -> str:
 
 
 def named(error: BaseException) -> str:
-    """Return the type and the message of an error."""
-    return f"{type_name(error)}: {message_of(error)}"
+    """Return the type and the message of an error, as far as it has one."""
+    message = message_of(error)
+    return f"{type_name(error)}: {message}" if message else type_name(error)
 
 
 def note_on(error: BaseException, note: str) -> None:

@@ -34,6 +34,11 @@ async def stay_mute(_: int) -> None:
     raise Mute
 
 
+async def refuse_wordlessly(_: int) -> None:
+    """Raise what says nothing."""
+    raise ValueError
+
+
 async def same(item: int) -> int:
     """Return the item."""
     return item
@@ -85,6 +90,13 @@ async def test_a_fatal_error_without_words_stops_the_job():
     result = await AsyncBatchProcessor(stay_mute, max_concurrency=1, retry=retry).process(range(3))
     assert (result.error_count, result.pending_count) == (1, 2)
     assert result.stopped_because == "a fatal error: Mute: <message of Mute cannot be shown>"
+
+
+async def test_a_fatal_error_without_a_message_is_named_by_its_type():
+    """No colon stands before nothing."""
+    retry = AsyncRetry(1, retry_on=lambda _: FATAL)
+    result = await AsyncBatchProcessor(refuse_wordlessly, retry=retry).process([1])
+    assert result.stopped_because == "a fatal error: ValueError"
 
 
 def refuse_here(item: int) -> None:
