@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from typing import Any
 
 import pytest
 
 from ragasync.simulation import run_virtual
+
+
+def pytest_configure() -> None:
+    """Take interrupts again where a shell that runs us in the background had them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
