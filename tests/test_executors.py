@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs
 from services import about, now
 
 from ragasync import (
@@ -332,6 +333,19 @@ async def test_a_worker_that_dies_costs_a_retry_and_not_an_item(tmp_path: Path):
     assert result.results == list(range(40))
     assert result[5].attempts >= 2
     assert sum(outcome.attempts for outcome in result) <= 40 + 4
+
+
+@pytest.mark.real_time
+async def test_a_worker_of_loky_that_dies_costs_a_retry_too(tmp_path: Path):
+    """Its pool is replaced like Python's own."""
+    needs("loky")
+    import loky
+
+    executor = loky.ProcessPoolExecutor(2)
+    processor = AsyncBatchProcessor(die_once, 2, 2, executor=executor, retry=AsyncRetry(2, 0.0))
+    result = await processor.process([(str(tmp_path), item) for item in range(20)])
+    assert result.results == list(range(20))
+    executor.shutdown()
 
 
 @pytest.mark.real_time

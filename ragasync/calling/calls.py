@@ -76,7 +76,7 @@ class Calls:
         if self._threads is not None:
             self._threads.close()
         if self._own_executor is not None:
-            self._own_executor.shutdown(wait=False, cancel_futures=True)
+            self._own_executor.shutdown(wait=False)
 
     def _call_for(self, plan: Plan[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
         """Choose the way to call."""

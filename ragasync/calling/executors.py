@@ -66,16 +66,26 @@ def replacement_of(broken: Executor) -> Executor:
     """
     Return an executor to go on with after a worker's death.
 
-    A ProcessPoolExecutor refuses everything once one of its processes died. Its settings are kept
-    only in private attributes; an executor that has none of them is returned as it is, and may
-    know how to mend itself.
+    A pool of processes refuses everything once one of them died, loky's too. Its settings are
+    kept only in private attributes; any other executor is returned as it is, and may know how to
+    mend itself.
     """
     from concurrent.futures import ProcessPoolExecutor  # brings multiprocessing: not at import
 
-    if not isinstance(broken, ProcessPoolExecutor):
-        return broken
     workers = getattr(broken, "_max_workers", None)
-    context = getattr(broken, "_mp_context", None)
     initializer = getattr(broken, "_initializer", None)
     arguments = getattr(broken, "_initargs", ())
-    return ProcessPoolExecutor(workers, context, initializer, arguments)
+    if isinstance(broken, ProcessPoolExecutor):
+        context = getattr(broken, "_mp_context", None)
+        return ProcessPoolExecutor(workers, context, initializer, arguments)
+    if type(broken).__module__.startswith("loky."):
+        import loky
+
+        pool: Executor = loky.ProcessPoolExecutor(
+            workers,
+            context=getattr(broken, "_context", None),
+            initializer=initializer,
+            initargs=arguments,
+        )
+        return pool
+    return broken
