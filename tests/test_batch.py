@@ -806,15 +806,16 @@ async def test_workers_take_async_sources():
 # ---- nothing is left behind
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has eager tasks from 3.12 on")
-async def test_a_loop_that_starts_tasks_eagerly_will_do():
-    """A lane that ran before it was known would never be seen to end."""
-    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
-    processor = AsyncBatchProcessor(double, max_concurrency=2, timeout=3)
-    async with asyncio.timeout(60):
-        assert (await processor.process(range(4))).results == [0, 2, 4, 6]
-        assert len([outcome async for outcome in processor.stream(iter(range(4)))]) == 4
-        assert (await processor.start(range(4), here=True)).all_succeeded
+if sys.version_info >= (3, 12):  # asyncio has eager tasks from there on
+
+    async def test_a_loop_that_starts_tasks_eagerly_will_do():
+        """A lane that ran before it was known would never be seen to end."""
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        processor = AsyncBatchProcessor(double, max_concurrency=2, timeout=3)
+        async with asyncio.timeout(60):
+            assert (await processor.process(range(4))).results == [0, 2, 4, 6]
+            assert len([outcome async for outcome in processor.stream(iter(range(4)))]) == 4
+            assert (await processor.start(range(4), here=True)).all_succeeded
 
 
 async def test_a_run_leaves_no_task_behind():

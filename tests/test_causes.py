@@ -14,6 +14,7 @@ from email.message import Message
 import pytest
 from aiohttp import ClientConnectionError, ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
+from needs import needs
 from yarl import URL
 
 from ragasync.errors import AttemptTimeout, MissingExtra, RunAsyncError, WrongNumberOfValues
@@ -142,7 +143,9 @@ def test_retry_after_is_found_in_real_clients_headers(make: type[ReplyError]) ->
 
 def test_retry_after_is_found_in_httpx_headers() -> None:
     """The Headers of httpx are read through the error's response."""
-    httpx = pytest.importorskip("httpx")
+    needs("httpx")
+    import httpx
+
     response = httpx.Response(429, headers={"Retry-After": "7"})
     error = httpx.HTTPStatusError("no", request=httpx.Request("GET", "http://x"), response=response)
     assert (status_of(error), retry_after_of(error)) == (429, 7.0)
@@ -150,7 +153,9 @@ def test_retry_after_is_found_in_httpx_headers() -> None:
 
 def test_retry_after_and_status_are_found_behind_a_response_that_is_false() -> None:
     """A failed response of requests is false, and has its headers all the same."""
-    requests = pytest.importorskip("requests")
+    needs("requests")
+    import requests
+
     response = requests.Response()
     response.status_code = 503
     response.headers["Retry-After"] = "7"
