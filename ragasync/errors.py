@@ -48,7 +48,7 @@ class StageFailure(Exception):
     """An envelope: one stage's error, on its way to the outcome that it belongs to."""
 
     def __init__(self, stage: str, error: Exception) -> None:
-        super().__init__(f"{stage}: {error}")
+        super().__init__(stage, error)
         self.stage = stage
         self.error = error
 

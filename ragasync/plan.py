@@ -65,6 +65,18 @@ class Plan(Generic[T, R]):
         """The most items in one call, or in one hop to an executor."""
         return self.batch_size if self.batched or self.in_hops else 1
 
+    def make_resources(self) -> AbstractAsyncContextManager[Any] | None:
+        """Return what opens the resources of a run, if there are any."""
+        if self.resources is None:
+            return None
+        manager = self.resources()
+        if not hasattr(manager, "__aenter__"):
+            raise TypeError(
+                f"resources must make an async context manager, got {manager!r}: decorate an async "
+                f"generator with contextlib.asynccontextmanager, or pass a client's class"
+            )
+        return manager
+
     def next_size(self, drawn: int, total: int | None, max_concurrency: int) -> int:
         """
         Return the most items to draw for the next call.

@@ -828,3 +828,23 @@ async def test_a_run_leaves_no_task_behind():
     processor = AsyncBatchProcessor(double, timeout=10, retry=AsyncRetry(1))
     await processor.process(source())
     assert other_tasks() == set()
+
+
+async def test_resources_that_are_no_async_context_manager_are_refused():
+    """With what to do instead."""
+    processor = AsyncBatchProcessor(double, resources=object)
+    with pytest.raises(TypeError, match="asynccontextmanager"):
+        await processor.process([1])
+
+
+async def test_a_source_that_says_it_is_empty_and_is_not_is_processed():
+    """A length is a promise that some break; lanes are opened all the same."""
+
+    class Lazy:
+        def __len__(self) -> int:
+            return 0
+
+        def __iter__(self) -> Iterator[int]:
+            return iter([1, 2])
+
+    assert (await AsyncBatchProcessor(double).process(Lazy())).results == [2, 4]

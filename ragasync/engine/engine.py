@@ -21,6 +21,7 @@ from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import Ticket
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
+from ragasync.saying import named
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,7 +67,7 @@ class Run(Steering[T, R]):
         self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, limit, keep
         # What somebody says of a source is for progress; only a source itself bounds the lanes.
-        self._most_lanes = total if isinstance(source, Sized) else None
+        self._most_lanes = max(1, total or 0) if isinstance(source, Sized) else None
         self._is_plain = not plan.batched and not plan.in_hops
         if not plan.is_async and plan.timeout is not None:
             self._is_plain = False  # a thread that outlives its time holds its slot
@@ -83,9 +84,8 @@ class Run(Steering[T, R]):
         self._loop, self._clock = loop, clock_of(loop)
         async with AsyncExitStack() as stack:
             resource = None
-            if self.plan.resources is not None:
-                opened = stack.enter_async_context(self.plan.resources())
-                resource = await self._opening.wait_for(opened)
+            if (manager := self.plan.make_resources()) is not None:
+                resource = await self._opening.wait_for(stack.enter_async_context(manager))
                 if self.stopping:
                     return
             self._open_parts(stack, resource)
@@ -157,7 +157,7 @@ class Run(Steering[T, R]):
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise
             self.error = self.error or error
-            self.stop(f"the source raised {type(error).__name__}: {error}")
+            self.stop(f"the source raised {named(error)}")
 
     async def _run_through(self, lane: int) -> None:
         """
