@@ -6,7 +6,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     documents/    AsyncDocumentProcessor: load, chunk, embed, store
     batch         AsyncBatchProcessor, process_with_workers
     gather        gather_with_concurrency
-    job           Job: the handle on a running batch
+    job           Job: the handle on a running batch        ending     how it ended
     engine/       the window of workers that everything runs on
     calling/      how a function is called: on the loop, on threads, on an executor
     plan          what a processor was told        result     BatchResult
@@ -14,7 +14,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
     bridge/       run_async                        outcomes/  what became of each item
     simulation/   a virtual clock
-    errors, clock, arguments
+    progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
 """
 
 from __future__ import annotations
