@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import operator
 import statistics
 import time
@@ -14,6 +15,11 @@ from typing import TypeAlias
 
 Measurement: TypeAlias = Callable[[], float]
 """Makes one run of a contender and returns its figure: a cost an item, a share of a rate."""
+
+
+def installed(*modules: str) -> bool:
+    """Return whether all of these top-level modules could be imported; it imports none."""
+    return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 @dataclass
