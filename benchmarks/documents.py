@@ -1,0 +1,218 @@
+"""
+The main job: documents cut into chunks and embedded, by a service and by embedders in process.
+
+    python benchmarks/documents.py --documents 2000 --at-once 8 32 --rounds 5
+    python benchmarks/documents.py --only pipelined floor --tables service
+
+The documents are texts in memory, made by a seeded generator (see corpus.py). The service is
+faked: a call takes 15 ms, and 1% of the calls then raise a ConnectionError, to be tried again.
+Every contender (see pipelines.py) is checked to have cut the whole text and to have given each
+chunk its own vector, with no more calls at once than allowed and no batch that is too big. The
+ideal is its calls, were all batches full and none failed, x 15 ms / calls at once. Rates are by
+the wall's clock: what matters is how little of the waiting is wasted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import gc
+import inspect
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+from corpus import LATENCY, FakeService, Pair, made, mark_of
+from measuring import Figures, in_turns, installed, peak_bytes, ratios, table
+from pipelines import BATCH, CONTENDERS, Contender, cut
+
+Embedder: TypeAlias = Callable[[Sequence[str]], Any]
+"""A real one, in this process."""
+
+OURS = "ragasync"
+TABLES = ("service", "needs")
+
+
+def checked(contender: Contender, given: object, documents: Sequence[Pair], marked: bool) -> int:
+    """Return how many chunks there are, or raise if a text or a vector is missing or wrong."""
+    embedded = dict(contender.read(given))
+    assert len(embedded) == len(documents), f"{contender.run} lost documents or made some"
+    for name, text in documents:
+        texts, vectors = embedded[name]
+        assert "".join("".join(texts).split()) == "".join(text.split()), f"{name} is cut wrongly"
+        assert not contender.embeds or len(vectors) == len(texts), f"{name} lost vectors"
+        if marked:
+            marks = [tuple(map(int, vector[:2])) for vector in vectors]
+            assert marks == [mark_of(each) for each in texts][: len(marks)], f"{name}: not its own"
+    return sum(len(texts) for texts, _ in embedded.values())
+
+
+@dataclass
+class Race:
+    """Runs contenders over the same documents, and notes what each did."""
+
+    documents: Sequence[Pair]
+    at_once: int
+    embedder: Embedder | None = None
+    """None is the fake service."""
+    chunks: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    processor: defaultdict[str, Figures] = field(default_factory=lambda: defaultdict(Figures))
+
+    def rates(self, contenders: Mapping[str, Contender], rounds: int) -> dict[str, Figures]:
+        """Return the documents a second of the contenders."""
+        for name, contender in contenders.items():  # imports and caches, off the clock
+            self._rate(name, contender, self.documents[:20])
+        self.processor.clear()
+        runs = {
+            name: partial(self._rate, name, contender, self.taken_by(contender))
+            for name, contender in contenders.items()
+        }
+        return in_turns(runs, rounds)
+
+    def taken_by(self, contender: Contender) -> Sequence[Pair]:
+        """Return the documents that a contender takes on."""
+        return self.documents[: contender.most_documents]
+
+    def ideal(self, name: str, contender: Contender) -> float:
+        """Return the documents a second if nothing but the calls took time."""
+        calls = math.ceil(self.chunks[name] / BATCH)
+        return len(self.taken_by(contender)) / (calls * LATENCY / self.at_once)
+
+    def peak_megabytes(self, contender: Contender) -> float:
+        """Return the most memory taken at once, above that of the documents."""
+        embed, documents = self._embed(contender), self.taken_by(contender)
+        return peak_bytes(lambda: contender.run(documents, embed, self.at_once)) / 1e6
+
+    def _embed(self, contender: Contender) -> Any:
+        """Return what a contender is to have texts embedded by."""
+        if self.embedder is None:
+            return FakeService(self.at_once, BATCH)
+        embedder = self.embedder
+
+        async def on_a_thread(texts: Sequence[str]) -> Any:
+            return await asyncio.to_thread(embedder, texts)
+
+        return embedder if contender.takes_sync else on_a_thread
+
+    def _rate(self, name: str, contender: Contender, documents: Sequence[Pair]) -> float:
+        """Run a contender, check what it gives, and return its documents a second."""
+        given = cut(documents) if contender.takes_cut else documents
+        embed = self._embed(contender)
+
+        async def measured() -> tuple[object, float, float]:
+            began, used = time.perf_counter(), time.process_time()
+            result = await contender.run(given, embed, self.at_once)
+            return result, time.perf_counter() - began, time.process_time() - used
+
+        gc.collect()
+        result, took, used = asyncio.run(measured())
+        self.chunks[name] = checked(contender, result, documents, self.embedder is None)
+        self.calls[name] = getattr(embed, "calls", 0)
+        self.processor[name].values.append(used / len(documents) * 1e3)
+        return len(documents) / took
+
+
+def table_of_rates(title: str, race: Race, contenders: Mapping[str, Contender], rounds: int) -> str:
+    """Return documents a second, and how near that comes to the ideal of the fake service."""
+    rates = race.rates(contenders, rounds)
+    over = ratios(rates, OURS)
+    is_fake = race.embedder is None
+
+    def row(name: str) -> list[str]:
+        contender, values = contenders[name], rates[name].values
+        share = rates[name].median / race.ideal(name, contender)
+        return [
+            name,
+            f"{rates[name].median:,.0f} ({min(values):,.0f}-{max(values):,.0f})",
+            *([f"{share:.2f}" if contender.embeds else ""] if is_fake else []),
+            f"x{1 / over[name]:.2f}",
+            f"{race.processor[name].median:.2f}",
+            f"{race.chunks[name]:,}",
+            *([f"{race.calls[name]:,}"] if is_fake else []),
+        ]
+
+    heads = [
+        "",
+        "documents a second, median (min-max)",
+        *(["of the ideal"] if is_fake else []),
+        "ragasync is",
+        "processor ms a document",
+        "chunks",
+        *(["calls"] if is_fake else []),
+    ]
+    return table(title, heads, map(row, contenders))
+
+
+def lines_of(contender: Contender) -> int:
+    """Count the lines a user would write: of bodies, without docstrings, imports and comments."""
+    lines = 0
+    for function in (contender.run, *contender.helpers):
+        source = inspect.getsource(function)
+        defined = ast.parse(source).body[0]
+        assert isinstance(defined, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        written = source.splitlines()
+        for statement in defined.body[1:]:  # the first is the docstring
+            if not isinstance(statement, ast.Import | ast.ImportFrom):
+                its_own = written[statement.lineno - 1 : statement.end_lineno]
+                lines += sum(bool(line.strip()) for line in its_own)
+    return lines
+
+
+def table_of_needs(race: Race, contenders: Mapping[str, Contender]) -> str:
+    """Return what each takes of memory and of a user."""
+    rows = [
+        [name, f"{len(race.taken_by(each)):,}", f"{race.peak_megabytes(each):.1f}", lines_of(each)]
+        for name, each in contenders.items()
+        if not name.startswith("floor")
+    ]
+    heads = ["", "documents", "peak MB above them", "lines of user code"]
+    return table(f"memory and code, {race.at_once} at once", heads, rows)
+
+
+def chosen(only: Sequence[str]) -> dict[str, Contender]:
+    """Return ours and those whose names begin so, as far as what they need is installed."""
+    wanted = {
+        name: contender
+        for name, contender in CONTENDERS.items()
+        if name == OURS or not only or name.lower().startswith(tuple(map(str.lower, only)))
+    }
+    missing = [name for name, each in wanted.items() if not installed(*each.needs)]
+    if missing:
+        print(f"left out, install ragasync[bench]: {', '.join(missing)}\n")
+    return {name: each for name, each in wanted.items() if name not in missing}
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Compare ways to cut and embed documents.")
+    parser.add_argument("--documents", type=int, default=2_000)
+    parser.add_argument("--at-once", type=int, nargs="+", default=[8, 32], metavar="CALLS")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="run ragasync and those whose names begin so, as in: --only pipelined floor "
+        f"({', '.join(CONTENDERS)})",
+    )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    given = parser.parse_args()
+    contenders, documents = chosen(given.only), made(given.documents)
+    if "service" in given.tables:
+        for at_once in given.at_once:
+            title = f"{len(documents):,} documents, calls of 15 ms, {at_once} at once"
+            race = Race(documents, at_once)
+            print(table_of_rates(title, race, contenders, given.rounds), flush=True)
+    if "needs" in given.tables:
+        print(table_of_needs(Race(documents, max(given.at_once)), contenders), flush=True)
+
+
+if __name__ == "__main__":
+    main()
