@@ -37,19 +37,39 @@ class Figures:
         return f"{self.median:.2f} ({min(self.values):.2f}-{max(self.values):.2f})"
 
 
-def in_turns(contenders: Mapping[str, Measurement], rounds: int) -> dict[str, Figures]:
+def in_turns(
+    contenders: Mapping[str, Measurement], rounds: int, fewer: Mapping[str, int] | None = None
+) -> dict[str, Figures]:
     """
     Measure each contender once a round, so that a slow minute of the machine is slow for all.
 
     Every round begins with another contender: none always runs after the same neighbour.
+
+    Args:
+        contenders: what to measure.
+        rounds: how often.
+        fewer: how many of the rounds, the first ones, a dear contender takes part in instead.
     """
+    shares = fewer or {}
+    spare_the_collector()
     figures = {name: Figures() for name in contenders}
     names = list(contenders)
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            figures[name].values.append(contenders[name]())
+            if turn < shares.get(name, rounds):
+                figures[name].values.append(contenders[name]())
     return figures
+
+
+def spare_the_collector() -> None:
+    """
+    Have the garbage collector leave alone what lives by now: the peers and what they import.
+
+    Else every full collection walks it, for contenders that have nothing to do with it too.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def processor_time(
@@ -99,7 +119,7 @@ def ratios(figures: Mapping[str, Figures], reference: str) -> dict[str, float]:
     """
     Return how many times the figure of the reference point each figure is.
 
-    The median of the ratios within each round: in a slow round both are slow.
+    The median of the ratios within each round that both took part in: in a slow one both are slow.
     """
     ones = figures[reference].values
     return {

@@ -1,10 +1,12 @@
 """
 What a window of calls costs above the calls themselves: processor time and memory an item.
 
-    python benchmarks/scheduling.py --items 10000 100000 1000000 --rounds 5
+    python benchmarks/scheduling.py --items 10000 100000 1000000 --at-once 4 32 256 --rounds 5
 
 Every contender (see windows.py) runs the same async function over the same items, and is checked
-to have given the right values.
+to have given the right values. One that is dear takes part in fewer rounds, and leaves out the
+sizes that would take it minutes. The last column is what an item costs at the largest size that a
+contender took on over the smallest.
 """
 
 from __future__ import annotations
@@ -15,11 +17,20 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from measuring import Figures, in_turns, peak_bytes, processor_time, ratios, table
-from windows import CONTENDERS, REFERENCE, WITH_A_TIME_LIMIT, Contender, Work
+from measuring import (
+    Figures,
+    in_turns,
+    peak_bytes,
+    processor_time,
+    ratios,
+    spare_the_collector,
+    table,
+)
+from windows import CONTENDERS, REFERENCE, WITH_A_TIME_LIMIT, Contender, note
+from windows_by_hand import Work
 
-AT_LEAST = 50_000
-"""Items a round: fewer take milliseconds, and then the machine's whims are all one sees."""
+MOST = 6.0
+"""Processor seconds a contender may take at one size: it takes part in no more rounds than that."""
 
 
 async def return_at_once(item: int) -> int:
@@ -52,7 +63,13 @@ def microseconds(contender: Contender, work: Work, size: int, at_once: int, repe
 
 
 def compared(
-    contenders: Mapping[str, Contender], work: Work, size: int, at_once: int, rounds: int
+    contenders: Mapping[str, Contender],
+    work: Work,
+    size: int,
+    at_once: int,
+    *,
+    rounds: int,
+    seconds: float,
 ) -> dict[str, Figures]:
     """Return the figures of all contenders that take on so many items."""
     taking_part = {
@@ -60,14 +77,15 @@ def compared(
     }
     for contender in taking_part.values():  # imports and caches, off the clock
         microseconds(contender, work, 100, at_once, 1)
-    repeats = min(100, math.ceil(AT_LEAST / size))
-    return in_turns(
-        {
-            name: partial(microseconds, contender, work, size, at_once, repeats)
-            for name, contender in taking_part.items()
-        },
-        rounds,
-    )
+    spare_the_collector()
+    few = min(size, 1_000)
+    measurements, fewer = {}, {}
+    for name, contender in taking_part.items():
+        one_run = microseconds(contender, work, few, at_once, 1) * size / 1e6
+        repeats = math.ceil(seconds / one_run)
+        fewer[name] = max(1, min(rounds, round(MOST / (repeats * one_run))))
+        measurements[name] = partial(microseconds, contender, work, size, at_once, repeats)
+    return in_turns(measurements, rounds, fewer)
 
 
 def table_of_times(title: str, sizes: Sequence[int], figures: list[dict[str, Figures]]) -> str:
@@ -79,27 +97,34 @@ def table_of_times(title: str, sizes: Sequence[int], figures: list[dict[str, Fig
             return ""
         return f"{figures[column][name]} x{over[column][name]:.2f}"
 
+    def growth(name: str) -> str:
+        taken_on = [each[name].median for each in figures if name in each]
+        return f"x{taken_on[-1] / taken_on[0]:.2f}"
+
     names = max(figures, key=len)
-    rows = [[name, *(cell(name, column) for column in range(len(sizes)))] for name in names]
-    heads = [f"{size:,} items" for size in sizes]
-    return table(f"{title}: processor µs an item, median (min-max) xratio", ["", *heads], rows)
+    rows = [
+        [name, *(cell(name, column) for column in range(len(sizes))), growth(name)]
+        for name in names
+    ]
+    heads = ["", *(f"{size:,} items" for size in sizes), "growth"]
+    return table(f"{title}: processor µs an item, median (min-max) xratio", heads, rows)
 
 
 def table_of_memory(sizes: Sequence[int], at_once: int) -> str:
     """Return the peak bytes an item above the items; the values here are the items themselves."""
-
-    def cell(contender: Contender, size: int) -> str:
-        if size > contender.most_items:
-            return ""
-        run = partial(contender.run, return_at_once, list(range(size)), at_once)
-        return f"{peak_bytes(run) / size:.1f}"
-
-    rows = [
-        [name, *(cell(contender, size) for size in sizes)] for name, contender in CONTENDERS.items()
-    ]
+    rows = []
+    for name, contender in CONTENDERS.items():
+        bytes_each = [
+            peak_bytes(partial(contender.run, return_at_once, list(range(size)), at_once)) / size
+            for size in sizes
+            if size <= contender.most_items
+        ]
+        left = [""] * (len(sizes) - len(bytes_each))
+        growth = f"x{bytes_each[-1] / bytes_each[0]:.2f}" if bytes_each else ""
+        rows.append([name, *(f"{each:.1f}" for each in bytes_each), *left, growth])
     return table(
-        "peak bytes an item above items and values",
-        ["", *(f"{size:,} items" for size in sizes)],
+        f"{at_once} at once: peak bytes an item above items and values",
+        ["", *(f"{size:,} items" for size in sizes), "growth"],
         rows,
     )
 
@@ -109,14 +134,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare what a window of calls costs an item.")
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--at-once", type=int, default=32, metavar="CALLS")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[32], metavar="CALLS")
+    parser.add_argument(
+        "--seconds", type=float, default=0.2, help="of processor time a contender and round"
+    )
     given = parser.parse_args()
-    for title, (work, contenders) in FAMILIES.items():
-        figures = [
-            compared(contenders, work, size, given.at_once, given.rounds) for size in given.items
-        ]
-        print(table_of_times(f"{title}, {given.at_once} at once", given.items, figures), flush=True)
-    print(table_of_memory(given.items, given.at_once))
+    sizes = sorted(given.items)
+    for at_once in given.at_once:
+        for title, (work, contenders) in FAMILIES.items():
+            figures = [
+                compared(
+                    contenders, work, size, at_once, rounds=given.rounds, seconds=given.seconds
+                )
+                for size in sizes
+            ]
+            print(table_of_times(f"{title}, {at_once} at once", sizes, figures), flush=True)
+    print(table_of_memory(sizes, given.at_once[0]))
+    print(note())
 
 
 if __name__ == "__main__":
