@@ -48,6 +48,20 @@ class Noting(ProgressDrawing):
         self.seen.append(("end", reading.done, reading.total))
 
 
+class Brief(Noting):
+    """One that shows the end of a run without a bar in its own way."""
+
+    def _leave(self, reading: Reading) -> None:
+        self.seen.append(("leave", reading.done, reading.total))
+
+
+class Broken(Noting):
+    """One that cannot show a bar."""
+
+    def _start(self, reading: Reading) -> None:
+        raise ImportError("no front end")
+
+
 @pytest.fixture
 def clock() -> HandClock:
     """Return a clock to be moved by hand."""
@@ -158,23 +172,77 @@ def test_a_total_that_becomes_known_at_the_end_ends_the_run(clock):
 async def test_what_came_too_early_is_drawn_a_moment_later():
     """A job that stops early, without a close, still shows its last count."""
     noting = Noting(asyncio.get_running_loop().time)
-    noting(1, 10)
+    noting(0, 10)
     await asyncio.sleep(0.05)
     noting(3, 10)
     noting(4, 10)
-    assert noting.seen == [("start", 1, 10)]
+    assert noting.seen == [("start", 0, 10)]
     await asyncio.sleep(0.2)
-    assert noting.seen == [("start", 1, 10), ("draw", 4, 10)]
+    assert noting.seen == [("start", 0, 10), ("draw", 4, 10)]
+
+
+async def test_what_comes_right_after_a_drawing_is_drawn_too():
+    """Also where something else was to be drawn later when that drawing came."""
+    noting = Noting(asyncio.get_running_loop().time)
+    noting(0, 10)
+    await asyncio.sleep(0.03)
+    noting(1, 10)  # to be drawn at 0.13
+    await asyncio.sleep(0.08)
+    noting(2, 10)
+    await asyncio.sleep(0.01)
+    noting(3, 10)
+    await asyncio.sleep(1)
+    assert noting.seen == [("start", 0, 10), ("draw", 2, 10), ("draw", 3, 10)]
+
+
+async def test_a_run_that_soon_ends_has_no_bar_to_begin():
+    """A bar costs more than many such a run; its end is shown all the same."""
+    noting = Brief(asyncio.get_running_loop().time)
+    noting(9, 10)
+    await asyncio.sleep(0.05)
+    noting(10, 10)
+    await asyncio.sleep(1)
+    assert noting.seen == [("leave", 10, 10)]
+
+
+async def test_a_run_that_goes_on_has_its_bar_a_moment_later():
+    """By the loop where no report comes, else by the next report."""
+    by_loop, by_report = (Brief(asyncio.get_running_loop().time) for _ in range(2))
+    by_loop(9, 20)
+    by_report(9, 20)
+    await asyncio.sleep(0.099)
+    assert by_loop.seen == by_report.seen == []
+    by_report(10, 20)
+    await asyncio.sleep(0.002)
+    by_report(11, 20)
+    assert by_loop.seen == [("start", 9, 20)]
+    assert by_report.seen == [("start", 10, 20)]
+    by_loop.close()
+    assert by_loop.seen[1:] == [("end", 9, 20)]
+
+
+async def test_a_bar_that_cannot_be_shown_later_says_so_at_the_next_report():
+    """To whoever reports, who is nearer to the reader than the loop's log."""
+    loop = asyncio.get_running_loop()
+    logged: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    broken = Broken(loop.time)
+    broken(9, 20)
+    await asyncio.sleep(0.15)
+    assert [str(context["exception"]) for context in logged] == ["no front end"]
+    await asyncio.sleep(0.1)
+    with pytest.raises(ImportError, match="no front end"):
+        broken(10, 20)
 
 
 async def test_nothing_is_drawn_after_the_end():
     """The drawing that was put off is forgotten."""
     noting = Noting(asyncio.get_running_loop().time)
-    noting(1, 10)
+    noting(0, 10)
     noting(2, 10)
     noting.close()
     await asyncio.sleep(1)
-    assert noting.seen == [("start", 1, 10), ("end", 2, 10)]
+    assert noting.seen == [("start", 0, 10), ("end", 2, 10)]
 
 
 @pytest.mark.parametrize(
@@ -248,12 +316,29 @@ def test_a_widget_bar_frees_its_widget_at_the_end(displayed, clock):
 def test_a_second_run_gets_a_bar_of_its_own(displayed, clock):
     """In its own place."""
     progress = WidgetProgress(clock=clock)
+    progress(1, 2)
     progress(2, 2)
     progress(1, 2)
     progress.close()
     ids = [how["display_id"] for _, how in displayed]
     assert len(displayed) == 4
     assert ids[0] == ids[1] != ids[2] == ids[3]
+
+
+def test_a_run_that_is_over_at_its_first_report_leaves_still_html_and_makes_no_widget(
+    displayed, clock
+):
+    """In one message; the next run has a place of its own."""
+    progress = WidgetProgress("quick", clock=clock)
+    progress(2, 2)
+    progress(3, 3)
+    (first, how_first), (second, how_second) = displayed
+    assert progress._bar is None
+    assert set(first) == {"text/plain", "text/html"}
+    assert first["text/plain"] == "quick: 2 / 2 · 0:00"
+    assert second["text/plain"] == "quick: 3 / 3 · 0:00"
+    assert (how_first["update"], how_second["update"]) == (False, False)
+    assert how_first["display_id"] != how_second["display_id"]
 
 
 def test_a_widget_bar_escapes_its_description(displayed, clock):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ragasync.clock import Clock
+from ragasync.clock import Clock, loop_here
 from ragasync.notebook.throttle import Throttle
 
 INTERVAL = 0.1
@@ -49,6 +49,10 @@ class ProgressDrawing(ABC):
     early to be drawn is drawn by the running loop a moment later, so that the bar of a job that
     stops early shows its last count.
 
+    A run whose first report is of items that ended already may be over at any moment, and to
+    begin a bar costs more than many such runs: it gets one a moment later, if it still runs then,
+    else only its last state.
+
     Args:
         clock: what tells the seconds.
     """
@@ -57,6 +61,7 @@ class ProgressDrawing(ABC):
         self._clock = clock
         self._throttle = Throttle(INTERVAL, clock)
         self._running = False
+        self._shown = False
         self._done = 0
         self._total: int | None = None
         self._began, self._began_at, self._ended = 0.0, 0, float("-inf")
@@ -89,15 +94,16 @@ class ProgressDrawing(ABC):
             return
         if self._running and done < self._done:
             self.close()
-        if not self._running:
-            self._begin(done, total)
+        begins = not self._running
+        if begins:
+            self._begin(done)
         self._done, self._total = done, total
         if done == total:
             self.close()
-        elif self._throttle.due():
-            self._draw(self._reading())
+        elif (begins and self._must_show_now()) or self._throttle.due():
+            self._show()
         else:
-            self._draw_later()
+            self._show_later()
 
     def close(self) -> None:
         """Draw the last state and end this run's bar; does nothing between two runs."""
@@ -106,7 +112,10 @@ class ProgressDrawing(ABC):
         self._running = False
         self._forget_later()
         self._ended = self._clock()
-        self._end(self._reading())
+        if self._shown:
+            self._end(self._reading())
+        else:
+            self._leave(self._reading())
 
     @abstractmethod
     def _start(self, reading: Reading) -> None:
@@ -120,14 +129,28 @@ class ProgressDrawing(ABC):
     def _end(self, reading: Reading) -> None:
         """Leave the bar in its last state."""
 
-    def _begin(self, done: int, total: int | None) -> None:
+    def _leave(self, reading: Reading) -> None:
+        """Show the last state of a run that was over before it had a bar."""
+        self._start(reading)
+        self._end(reading)
+
+    def _begin(self, done: int) -> None:
         """Begin a run."""
-        self._running = True
-        self._done, self._total = done, total
+        self._running, self._shown = True, False
         self._began, self._began_at = self._clock(), done
-        self._start(self._reading())
         self._throttle = Throttle(INTERVAL, self._clock)
         self._throttle.due()
+
+    def _must_show_now(self) -> bool:
+        """Return whether the first report is to be seen at once: none ended, or no loop waits."""
+        return self._done == 0 or loop_here() is None
+
+    def _show(self) -> None:
+        """Show how far the run is: on its bar, or on a new one."""
+        self._forget_later()
+        show = self._draw if self._shown else self._start
+        show(self._reading())
+        self._shown = True
 
     def _is_echo(self, done: int, total: int | None) -> bool:
         """Return whether this is the end of the last run, told once more."""
@@ -139,21 +162,16 @@ class ProgressDrawing(ABC):
         seconds = self._clock() - self._began
         return Reading(self._done, self._total, seconds, self._done - self._began_at)
 
-    def _draw_later(self) -> None:
-        """Have the running loop draw what came too early, if there is a loop."""
-        if self._later is not None:
-            return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        self._later = loop.call_later(INTERVAL, self._catch_up)
+    def _show_later(self) -> None:
+        """Have the running loop show what came too early, if there is a loop."""
+        if self._later is None and (loop := loop_here()) is not None:
+            self._later = loop.call_later(INTERVAL, self._catch_up)
 
     def _catch_up(self) -> None:
-        """Draw what no later report has drawn."""
+        """Show what no later report has shown."""
         self._later = None
         if self._running and self._throttle.due():
-            self._draw(self._reading())
+            self._show()
 
     def _forget_later(self) -> None:
         """Let the loop draw nothing any more."""

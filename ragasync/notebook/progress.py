@@ -85,7 +85,9 @@ class WidgetProgress(ProgressDrawing):
         self._text = None
         self._bar = ipywidgets.HTML(bar_html(self.description, reading), layout={"margin": "0"})
         self._display_id = uuid.uuid4().hex
-        self._show({**self._bar._repr_mimebundle_(), **still_bundle(self.description, reading)})
+        self._show_bundle(
+            {**self._bar._repr_mimebundle_(), **still_bundle(self.description, reading)}
+        )
 
     def _draw(self, reading: Reading) -> None:
         """Bring the bar up to date, in one message."""
@@ -99,11 +101,19 @@ class WidgetProgress(ProgressDrawing):
         if self._text is not None:
             self._text._end(reading)
             return
-        self._show(still_bundle(self.description, reading, ended=True), update=True)
+        self._show_bundle(still_bundle(self.description, reading, ended=True), update=True)
         for model in (self._bar.style, self._bar.layout, self._bar):
             model.close()
 
-    def _show(self, bundle: dict[str, object], *, update: bool = False) -> None:
+    def _leave(self, reading: Reading) -> None:
+        """Show still HTML alone, for the price of one message."""
+        if not _in_kernel():
+            super()._leave(reading)
+            return
+        self._display_id = uuid.uuid4().hex
+        self._show_bundle(still_bundle(self.description, reading, ended=True))
+
+    def _show_bundle(self, bundle: dict[str, object], *, update: bool = False) -> None:
         """Show a mime bundle in this bar's place."""
         from IPython.display import display
 

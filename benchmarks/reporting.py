@@ -1,0 +1,185 @@
+"""
+What it costs to show how far a run is, at 100,000 items that return at once.
+
+    python benchmarks/reporting.py --items 100000 --rounds 5
+
+Everything runs in a Jupyter kernel, where bars are widgets and each update is a message to a front
+end; here the front end is a client that throws them away. Processor time of all the kernel's
+threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from measuring import Figures, in_turns, installed, processor_time, ratios, table
+
+from ragasync import AsyncBatchProcessor, TqdmProgress, WidgetProgress
+from ragasync.progress import ProgressCallback
+
+
+async def return_at_once(item: int) -> int:
+    """Return the item."""
+    return item
+
+
+async def run(items: range, progress: ProgressCallback | None = None) -> int:
+    """Process all items and return how many succeeded."""
+    processor = AsyncBatchProcessor[int, int](return_at_once, max_concurrency=32)
+    result = await processor.process(items, progress)
+    return result.success_count
+
+
+async def with_callback(items: range) -> int:
+    """Report to a plain function."""
+    heard: list[tuple[int, int | None]] = []
+    done = await run(items, lambda *progress: heard.append(progress))
+    assert heard[-1] == (len(items), len(items))
+    return done
+
+
+async def with_widget(items: range) -> int:
+    """Draw a bar in the notebook."""
+    return await run(items, WidgetProgress("items"))
+
+
+async def with_tqdm(items: range) -> int:
+    """Draw tqdm's bar, which in a kernel is made of widgets too."""
+    return await run(items, TqdmProgress())
+
+
+async def tqdm_by_hand(items: range) -> int:
+    """Update tqdm's bar for each item, without a run around it."""
+    from tqdm.auto import tqdm
+
+    done = 0
+    with tqdm(total=len(items)) as bar:
+        for item in items:
+            await return_at_once(item)
+            bar.update()
+            done += 1
+    return done
+
+
+async def widget_by_hand(items: range) -> int:
+    """Set a widget's value for each item, without a run around it: a message an item."""
+    import ipywidgets
+    from IPython.display import display
+
+    bar = ipywidgets.IntProgress(max=len(items))
+    show: Callable[..., object] = display
+    show(bar)
+    for item in items:
+        await return_at_once(item)
+        bar.value += 1
+    done: int = bar.value
+    for model in (bar.style, bar.layout, bar):
+        model.close()
+    return done
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to show progress, and how many items of it do not take minutes."""
+
+    run: Callable[[range], Awaitable[int]]
+    most_items: int = 10_000_000
+
+
+REPEATS = 10
+"""Runs a round: one takes a tenth of a second, and what a bar adds to it is a few milliseconds."""
+
+REFERENCE = "ragasync, nothing shown"
+
+CONTENDERS = {
+    REFERENCE: Contender(run),
+    "ragasync, a callback": Contender(with_callback),
+    "ragasync, TqdmProgress": Contender(with_tqdm),
+    "ragasync, WidgetProgress": Contender(with_widget),
+    "tqdm by hand, an update an item": Contender(tqdm_by_hand),
+    "IntProgress by hand, a value an item": Contender(widget_by_hand, 500),
+}
+
+
+def microseconds(contender: Contender, most: int) -> float:
+    """Return the processor microseconds an item takes."""
+    items = range(min(most, contender.most_items))
+
+    def check(done: object) -> None:
+        assert done == len(items), f"{done} of {len(items)} items were done"
+
+    return processor_time(partial(contender.run, items), check, REPEATS) * 1e6 / len(items)
+
+
+async def measure_in_kernel(items: int, rounds: int) -> None:
+    """Measure all contenders and print their figures; called in a cell."""
+
+    def measure() -> dict[str, Figures]:
+        for contender in CONTENDERS.values():  # imports, off the clock
+            microseconds(contender, 100)
+        return in_turns(
+            {
+                name: partial(microseconds, contender, items)
+                for name, contender in CONTENDERS.items()
+            },
+            rounds,
+        )
+
+    # In a thread, because the cell's own loop runs already; the context is the cell's.
+    figures = await asyncio.to_thread(measure)
+    print(json.dumps({name: each.values for name, each in figures.items()}))
+
+
+def figures_of_a_kernel(items: int, rounds: int) -> dict[str, Figures]:
+    """Start a kernel, measure in it, and return the figures."""
+    from jupyter_client.manager import start_new_kernel
+
+    cell = (
+        f"import sys; sys.path.insert(0, {os.fspath(Path(__file__).parent)!r}); import reporting\n"
+        f"await reporting.measure_in_kernel({items}, {rounds})"
+    )
+    printed: list[str] = []
+
+    def take(message: dict[str, dict[str, str]]) -> None:
+        """Keep what is printed, and drop what a front end would draw."""
+        if message["header"]["msg_type"] == "stream" and message["content"]["name"] == "stdout":
+            printed.append(message["content"]["text"])
+
+    manager, client = start_new_kernel()
+    try:
+        reply = client.execute_interactive(cell, output_hook=take, timeout=600)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    if reply["content"]["status"] != "ok":
+        raise RuntimeError("\n".join(reply["content"]["traceback"]))
+    return {name: Figures(values) for name, values in json.loads("".join(printed)).items()}
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Compare ways to show how far a run is.")
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    if not installed("ipykernel", "jupyter_client"):
+        parser.error("this needs a kernel: pip install 'ragasync[lab]'")
+    figures = figures_of_a_kernel(given.items, given.rounds)
+    over = ratios(figures, REFERENCE)
+    rows = [
+        [name, f"{min(given.items, CONTENDERS[name].most_items):,}", each, f"{over[name]:.3f}"]
+        for name, each in figures.items()
+    ]
+    title = "showing progress in a kernel: processor µs an item, median (min-max)"
+    print(table(title, ["", "items", "µs", "ratio"], rows))
+
+
+if __name__ == "__main__":
+    main()
