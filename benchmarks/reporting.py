@@ -55,6 +55,15 @@ async def with_tqdm(items: range) -> int:
     return await run(items, TqdmProgress())
 
 
+async def our_widget_by_hand(items: range) -> int:
+    """Report each item to our widget, without a run around it."""
+    with WidgetProgress("items") as progress:
+        for done, item in enumerate(items, 1):
+            await return_at_once(item)
+            progress(done, len(items))
+    return done
+
+
 async def tqdm_by_hand(items: range) -> int:
     """Update tqdm's bar for each item, without a run around it."""
     from tqdm.auto import tqdm
@@ -103,9 +112,32 @@ CONTENDERS = {
     "ragasync, a callback": Contender(with_callback),
     "ragasync, TqdmProgress": Contender(with_tqdm),
     "ragasync, WidgetProgress": Contender(with_widget),
+    "WidgetProgress by hand, a report an item": Contender(our_widget_by_hand),
     "tqdm by hand, an update an item": Contender(tqdm_by_hand),
     "IntProgress by hand, a value an item": Contender(widget_by_hand, 500),
 }
+
+
+async def whole_bar(make: Callable[[], ProgressCallback], items: range) -> int:
+    """Begin a bar and end it, without a run."""
+    progress = make()
+    progress(0, len(items))
+    progress(len(items), len(items))
+    return len(items)
+
+
+async def end_alone(make: Callable[[], ProgressCallback], items: range) -> int:
+    """Report the end alone, as a run does that is over before its first report."""
+    make()(len(items), len(items))
+    return len(items)
+
+
+BARS = {
+    "ragasync WidgetProgress, begun and ended": Contender(partial(whole_bar, WidgetProgress)),
+    "ragasync WidgetProgress, of a run under 0.2 s": Contender(partial(end_alone, WidgetProgress)),
+    "ragasync TqdmProgress, begun and ended": Contender(partial(whole_bar, TqdmProgress)),
+}
+"""What bars cost by themselves, which the differences between whole runs are too coarse to tell."""
 
 
 def microseconds(contender: Contender, most: int) -> float:
@@ -122,14 +154,11 @@ async def measure_in_kernel(items: int, rounds: int) -> None:
     """Measure all contenders and print their figures; called in a cell."""
 
     def measure() -> dict[str, Figures]:
-        for contender in CONTENDERS.values():  # imports, off the clock
+        contenders = CONTENDERS | BARS
+        for contender in contenders.values():  # imports, off the clock
             microseconds(contender, 100)
         return in_turns(
-            {
-                name: partial(microseconds, contender, items)
-                for name, contender in CONTENDERS.items()
-            },
-            rounds,
+            {name: partial(microseconds, each, items) for name, each in contenders.items()}, rounds
         )
 
     # In a thread, because the cell's own loop runs already; the context is the cell's.
@@ -173,12 +202,18 @@ def main() -> None:
         parser.error("this needs a kernel: pip install 'ragasync[lab]'")
     figures = figures_of_a_kernel(given.items, given.rounds)
     over = ratios(figures, REFERENCE)
-    rows = [
-        [name, f"{min(given.items, CONTENDERS[name].most_items):,}", each, f"{over[name]:.3f}"]
-        for name, each in figures.items()
+    runs = [
+        [name, f"{min(given.items, each.most_items):,}", figures[name], f"{over[name]:.2f}"]
+        for name, each in CONTENDERS.items()
     ]
     title = "showing progress in a kernel: processor µs an item, median (min-max)"
-    print(table(title, ["", "items", "µs", "ratio"], rows))
+    print(table(title, ["", "items", "µs", "ratio"], runs))
+    bars = [
+        [name, f"{figures[name].median * given.items / 1000:.2f}", f"{over[name]:.1%}"]
+        for name in BARS
+    ]
+    title = f"a bar by itself: processor ms, and the share of a run of {given.items:,} items"
+    print(table(title, ["", "ms", "share"], bars))
 
 
 if __name__ == "__main__":
