@@ -125,6 +125,18 @@ def test_items_that_are_not_known_are_none():
     assert to_dataframe(BatchResult.of(columns))["item"].tolist() == ["a", None, None]
 
 
+@pytest.mark.parametrize("column", COLUMNS)
+def test_what_is_written_into_a_column_changes_nothing_else(column):
+    """No two columns share their memory, nor does one with the index or the result."""
+    result = mixed()
+    frame, before = to_dataframe(result), to_dataframe(result)
+    frame.iloc[0, frame.columns.get_loc(column)] = frame[column].iloc[-1]
+    frame[column].array[:1] = frame[column].array[-1:]
+    others = [name for name in COLUMNS if name != column]
+    pd.testing.assert_frame_equal(frame[others], before[others])
+    pd.testing.assert_frame_equal(to_dataframe(result), before)
+
+
 def test_a_frame_is_a_copy():
     """The job's columns stay free to grow, and a frame may be changed."""
     result = mixed()

@@ -111,7 +111,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
     tracebacks = {place: text for place in errors if (text := _traceback(columns, rows[place]))}
     return pd.DataFrame(
         {
-            "index": taken.index.to_numpy(),
+            "index": taken.index.to_numpy(copy=True),
             "item": taken.items(),
             "status": taken.status(),
             "value": taken.objects(columns.results),
@@ -128,6 +128,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
             "traceback": taken.strings(tracebacks),
         },
         index=taken.index,
+        copy=False,  # each column was made for this frame: pandas would hold all of them twice
     )
 
 
