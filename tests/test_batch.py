@@ -222,6 +222,29 @@ async def test_lanes_number_the_slots_from_zero():
     assert {outcome.lane for outcome in result} == {0, 1, 2}
 
 
+async def test_only_as_many_lanes_are_opened_as_there_is_work_for():
+    """A bound in the thousands costs nothing where the source has two items."""
+    lanes = 0
+
+    async def look(item: int) -> None:
+        nonlocal lanes
+        await asyncio.sleep(1)
+        lanes = max(lanes, sum("lane" in task.get_name() for task in asyncio.all_tasks()))
+
+    await AsyncBatchProcessor(look, max_concurrency=10_000).process(iter(range(2)))
+    assert lanes == 3  # the third has seen that there is no more
+
+
+async def test_a_slot_that_was_closed_gives_its_number_to_the_next():
+    """However often a job is resized, lanes are numbered below its largest size."""
+    processor = AsyncBatchProcessor(double, max_concurrency=4)
+    job = processor.start(range(40), here=True)
+    for size in (1, 3, 2, 4):
+        await asyncio.sleep(2.5)
+        job.max_concurrency = size
+    assert {outcome.lane for outcome in await job} == {0, 1, 2, 3}
+
+
 async def test_an_item_knows_its_attempts_and_times():
     """A plain success: one attempt, no waits, no batch, no stage."""
     result = await AsyncBatchProcessor(double, max_concurrency=1).process([7, 8])

@@ -1,6 +1,7 @@
 """The storage under a result: columns, what is sparse in them, and copies of them."""
 
 from array import array
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from ragasync.outcomes.outcome import (
     Outcome,
     SparseSequence,
 )
+from ragasync.outcomes.success import Success
 
 
 def test_a_new_row_is_pending_with_no_attempt():
@@ -53,6 +55,50 @@ def test_a_settled_outcome_comes_back_whole():
     columns.settle(outcome)
     assert columns.outcome(1) == outcome
     assert columns.outcome(0) == Outcome(0, "a", "pending")
+
+
+def success(indices: list[int], **facts: Any) -> Success[int, int]:
+    """A call that gave ten times each item."""
+    given: dict[str, Any] = {
+        "attempts": 1,
+        "started": 0.5,
+        "seconds": 0.25,
+        "waited": 0.0,
+        "backed_off": 0.0,
+        "batch": 4,
+        "lane": 3,
+        "history": (),
+    }
+    return Success(indices, indices, [10 * index for index in indices], **given | facts)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        success([2, 3, 4]),
+        success([5]),
+        success([1, 2, 5]),
+        success([1, 2], batch=None),
+        success([1, 2], seconds=[0.1, 0.2]),
+        success([1, 4], seconds=[0.1, 0.2]),
+        success([1, 2], attempts=100_000),
+        success([1, 2], attempts=2, waited=1.0, backed_off=2.0),
+        success([1, 2], attempts=2, history=(Attempt(1.0, 0.5, "ValueError: no", 0.25),)),
+    ],
+)
+def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: Success[int, int]):
+    """Slices are only a faster way to write the same."""
+    whole: Columns[int, int] = Columns(items=range(7))
+    single: Columns[int, int] = Columns(items=range(7))
+    whole.settle_call(call)
+    for outcome in call.outcomes():
+        single.settle(outcome)
+    assert whole == single
+    assert {type(column) for column in (whole.results, whole.status, whole.seconds)} == {
+        list,
+        bytearray,
+        array,
+    }
 
 
 def test_columns_that_few_jobs_need_are_made_when_the_first_item_does():

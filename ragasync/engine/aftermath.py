@@ -71,11 +71,16 @@ class Aftermath(Generic[T, R]):
         self, ticket: Ticket[T], items: Sequence[HopItem], began: float, lane: int
     ) -> None:
         """Record each item of a hop by itself; each that failed goes on alone."""
+        if all(item.error is None for item in items):
+            ticket.add_attempt(0.0)
+            values, seconds = [item.value for item in items], [item.seconds for item in items]
+            self._recording.succeeded(ticket, values, lane, seconds)
+            return
         for place, item in enumerate(items):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)
-                self._recording.settle(alone, 0, "done", lane, value=item.value)
+                self._recording.succeeded(alone, (item.value,), lane)
             else:
                 self.failed(alone, item.error, began, lane, ended=began + item.seconds)
 

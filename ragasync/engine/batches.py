@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +23,7 @@ class Batches(Generic[T]):
 
     A batch leaves when it is full by count or cost, when the source ends, or when no further item
     has come for LINGER seconds. One lane forms a batch at a time, so that a slow source fills one
-    batch and not as many as there are lanes.
+    batch and not as many as there are lanes; the others rest meanwhile.
 
     Args:
         feed: where the items come from.
@@ -34,7 +33,7 @@ class Batches(Generic[T]):
         refuse: called with index, item and error for an item that can go in no batch.
 
     Attributes:
-        waiting: how many lanes wait for a batch to form.
+        forming: whether a lane is putting a batch together.
     """
 
     def __init__(
@@ -53,8 +52,7 @@ class Batches(Generic[T]):
         self._max_cost = plan.max_batch_cost or 0.0
         self._refuse = refuse
         self._carried: tuple[int, T, float | None] | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self.waiting = 0
+        self.forming = False
         self._drawn = 0
         self._batches = 0
 
@@ -65,12 +63,11 @@ class Batches(Generic[T]):
 
     async def next(self) -> Ticket[T] | None:
         """Return the next ticket, or None when nothing is at hand."""
-        self.waiting += 1
+        self.forming = True
         try:
-            async with self._one_at_a_time:
-                rows = await self._form()
+            rows = await self._form()
         finally:
-            self.waiting -= 1
+            self.forming = False
         if not rows:
             return None
         number = -1
@@ -87,7 +84,8 @@ class Batches(Generic[T]):
             asked = self._clock()
             entry = self._draw()
             if entry is None:
-                if rows and await self._feed.more(LINGER):
+                wanted = size - len(rows) if self._cost is None else 1
+                if rows and await self._feed.more(wanted, LINGER):
                     continue
                 break
             index, item, cost = entry

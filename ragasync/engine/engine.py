@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -66,8 +66,6 @@ class Run(Steering[T, R]):
         self._source = source
         self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, limit, keep
-        # What somebody says of a source is for progress; only a source itself bounds the lanes.
-        self._most_lanes = max(1, total or 0) if isinstance(source, Sized) else None
         self._is_plain = not plan.batched and not plan.in_hops
         if not plan.is_async and plan.timeout is not None:
             self._is_plain = False  # a thread that outlives its time holds its slot
@@ -123,7 +121,7 @@ class Run(Steering[T, R]):
             self._limit,
             self._keep,
             ahead=self.max_concurrency * self.plan.items_a_call,
-            on_change=self.look_up,
+            on_change=self._input_came,
         )
         stack.push_async_callback(self._feed.close)
         self._batches = Batches(self._feed, self._next_size, self.plan, self._clock, self._refuse)
@@ -131,7 +129,7 @@ class Run(Steering[T, R]):
     async def _until_closed(self) -> None:
         """Open the lanes and wait for the last to close; leave none behind."""
         self._is_open = True
-        self._lanes.open(self._most_lanes)
+        self._lanes.open_one()  # which opens the next when it has begun
         self.reconsider()
         try:
             await self._lanes.all_closed()
@@ -193,19 +191,22 @@ class Run(Steering[T, R]):
         """Return a ticket, or FRESH for the hot loop, or None when this lane is to close."""
         lanes = self._lanes
         while True:
-            await lanes.breathe()
+            if lanes.out_of_breath:
+                await lanes.breathe()
             self.reconsider()
             if self.stopping or lanes.surplus:
                 lanes.leave(lane)
                 return None
             if not self.paused:
                 if (ticket := self._parked.pop_due()) is not None:
-                    self.look_up()
+                    self._call_the_next()
                     return ticket
-                if self._may_draw and self._has_more:
+                if self._has_more and self._may_draw:
                     if self._is_plain and self.gate.is_open:
+                        self._call_the_next()
                         return FRESH
                     if (ticket := await self._batches.next()) is not None:
+                        self._call_the_next()
                         return ticket
                     continue
             if self._is_over:
@@ -233,16 +234,6 @@ class Run(Steering[T, R]):
         self._recording.give_up(Ticket((index,), (item,)), error, lane=0)
 
     @property
-    def _may_draw(self) -> bool:
-        """Whether a new item may be begun."""
-        return self._has_room and not self.held_back and not self._sink.is_full
-
-    @property
-    def _has_more(self) -> bool:
-        """Whether a new item may be at hand."""
-        return self._feed.at_hand or self._batches.left_over
-
-    @property
     def _none_to_begin(self) -> bool:
         """Whether no call can begin unless one of those in flight leads to it."""
         return self._feed.exhausted and not self._batches.left_over and not self._parked
@@ -254,5 +245,7 @@ class Run(Steering[T, R]):
 
     def _goes_on_beside(self, held: int) -> bool:
         """Whether anything can still happen while calls past their time hold so many lanes."""
-        idle = self._lanes.idle
-        return len(self._lanes.tasks) - idle > held or (idle > 0 and not self._none_to_begin)
+        lanes = self._lanes
+        if len(lanes.tasks) - lanes.idle > held:
+            return True
+        return lanes.limit > held and not self._none_to_begin

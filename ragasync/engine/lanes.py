@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import count
 from typing import Any
 
 from ragasync.clock import Clock
@@ -19,7 +19,7 @@ AT_ONCE = float("-inf")
 
 class Lanes:
     """
-    A window of tasks, each of which runs `work(lane)` to its end.
+    A window of tasks, each of which runs `work(lane)` to its end, opened as they are needed.
 
     A lane in its hot loop compares one number, `attend_at`, with the clock after every call. That
     is all it knows of pauses, retries, resizing and of the loop's need to breathe: whoever wants
@@ -35,6 +35,7 @@ class Lanes:
     __slots__ = (
         "_breath_at",
         "_clock",
+        "_free",
         "_idle",
         "_loop",
         "_nobody_left",
@@ -60,6 +61,7 @@ class Lanes:
         self.attend_at = self._breath_at
         self.limit = limit
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self._free: list[int] = []
         self.error: BaseException | None = None
         self.idle_seconds = 0.0
 
@@ -73,20 +75,19 @@ class Lanes:
         """Whether lanes are open that should close."""
         return len(self.tasks) > self.limit
 
-    def open(self, at_most: int | None = None) -> None:
-        """Open lanes up to the limit, or fewer where there are not so many items."""
-        wanted = self.limit if at_most is None else min(self.limit, at_most)
-        free = (lane for lane in count() if lane not in self.tasks)
-        while len(self.tasks) < wanted:
-            lane = next(free)
-            # Not create_task: a loop's eager factory would run it before it stands in `tasks`.
-            task = asyncio.Task(self._work(lane), loop=self._loop, name=f"ragasync lane {lane}")
-            self.tasks[lane] = task
-            task.add_done_callback(partial(self._closed, lane))
+    def open_one(self) -> None:
+        """Open a further lane, if the limit allows, under the lowest number that is free."""
+        if len(self.tasks) >= self.limit:
+            return
+        lane = heapq.heappop(self._free) if self._free else len(self.tasks)
+        # Not create_task: a loop's eager factory would run it before it stands in `tasks`.
+        task = asyncio.Task(self._work(lane), loop=self._loop, name=f"ragasync lane {lane}")
+        self.tasks[lane] = task
+        task.add_done_callback(partial(self._closed, lane))
 
     def leave(self, lane: int) -> None:
         """Strike off a lane that is about to close: it is no surplus any more."""
-        del self.tasks[lane]
+        self._strike_off(lane)
         self.wake()  # this lane may have been woken for what another has to see
 
     async def all_closed(self) -> None:
@@ -111,9 +112,14 @@ class Lanes:
         """Have the lanes look up after the call they are in, or only when a breath is due."""
         self.attend_at = AT_ONCE if wanted else self._breath_at
 
+    @property
+    def out_of_breath(self) -> bool:
+        """Whether the loop has not turned for a while."""
+        return self._breath_at <= self._clock()
+
     async def breathe(self) -> None:
-        """Let the loop turn if it has not for a while; one call at most runs between two turns."""
-        while self._breath_at <= self._clock():
+        """Let the loop turn; one call at most runs between two turns."""
+        while self.out_of_breath:
             if not self._turning:
                 self._turning = True
                 self._loop.call_soon(self._turned)
@@ -133,13 +139,14 @@ class Lanes:
         finally:
             self.idle_seconds += self._clock() - began
 
-    def wake(self) -> None:
-        """Wake the lane that has rested longest, if one does."""
+    def wake(self) -> bool:
+        """Wake the lane that has rested longest; return whether there was one."""
         while self._idle:
             bed = self._idle.popleft()
             if not bed.done():
                 bed.set_result(None)
-                return
+                return True
+        return False
 
     def wake_all(self) -> None:
         """Wake every lane that rests."""
@@ -153,10 +160,15 @@ class Lanes:
         if self.attend_at != AT_ONCE:
             self.attend_at = self._breath_at
 
+    def _strike_off(self, lane: int) -> None:
+        """Forget a lane, and give its number to the next."""
+        del self.tasks[lane]
+        heapq.heappush(self._free, lane)
+
     def _closed(self, lane: int, task: asyncio.Task[None]) -> None:
         """Strike a lane off if it is there yet; keep the first error that ended one."""
         if self.tasks.get(lane) is task:
-            del self.tasks[lane]
+            self._strike_off(lane)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = self.error or error
             self.cancel_soon()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import closing_lines
 
 T = TypeVar("T")
@@ -30,8 +31,6 @@ class Outlet(Generic[T, R]):
     Attributes:
         on_change: called with `everyone=True` when it has become full, or has room again.
     """
-
-    wants_batches = True
 
     def __init__(self, *, ordered: bool, bound: int) -> None:
         self._ordered = ordered
@@ -76,6 +75,11 @@ class Outlet(Generic[T, R]):
             self.is_full = True
             self.on_change(everyone=False)
         self._wake_reader()
+
+    def settle_call(self, call: Success[T, R]) -> None:
+        """Take in the outcomes of all items of a call."""
+        for outcome in call.outcomes():
+            self.settle(outcome)
 
     def end(self) -> None:
         """Say that nothing more will come; what an ordered stream still held back is given out."""

@@ -10,6 +10,7 @@ from ragasync.engine.stopping import ErrorLimit
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import StageFailure
 from ragasync.outcomes.outcome import Outcome, Status
+from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 
@@ -24,12 +25,11 @@ class Sink(Protocol[T, R]):
     def is_full(self) -> bool:
         """Whether no new item should be begun for now."""
 
-    @property
-    def wants_batches(self) -> bool:
-        """Whether it keeps which batch an item went in."""
-
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
+
+    def settle_call(self, call: Success[T, R]) -> None:
+        """Record that all items of a call succeeded."""
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Record any other outcome, with its traceback as text."""
@@ -40,7 +40,7 @@ class Recording(Generic[T, R]):
     Writes what became of the items of a call.
 
     Args:
-        plan: whether calls have many items, and how many errors are enough.
+        plan: how many errors are enough.
         sink: where outcomes go.
         archive: makes texts of tracebacks.
         stop: called with the reason when there were enough errors.
@@ -61,7 +61,6 @@ class Recording(Generic[T, R]):
     ) -> None:
         self._sink, self._archive, self._stop = sink, archive, stop
         self._errors = ErrorLimit(plan.max_errors)
-        self._numbered = (plan.batched or plan.in_hops) and sink.wants_batches
         self.zero = clock()
         self.record = self._recorder()
 
@@ -70,7 +69,7 @@ class Recording(Generic[T, R]):
         record = self._sink.recorder()
         if not self._errors.counts_successes:
             return record
-        note = self._errors.note_success
+        note = self._errors.note_successes
 
         def record_and_note(index: int, value: R, began: float, took: float, lane: int) -> None:
             record(index, value, began, took, lane)
@@ -78,15 +77,30 @@ class Recording(Generic[T, R]):
 
         return record_and_note
 
-    def succeeded(self, ticket: Ticket[T], values: Sequence[R], lane: int) -> None:
-        """Record the values of a call."""
-        if ticket.attempts == 1 and not ticket.waited and not self._numbered:
-            began = ticket.started - self.zero
-            for index, value in zip(ticket.indices, values, strict=True):
-                self.record(index, value, began, ticket.seconds, lane)
-            return
-        for place, value in enumerate(values):
-            self.settle(ticket, place, "done", lane, value=value)
+    def succeeded(
+        self,
+        ticket: Ticket[T],
+        values: Sequence[R],
+        lane: int,
+        seconds: Sequence[float] | None = None,
+    ) -> None:
+        """Record the values of a call, and where items took times of their own, these."""
+        call = Success(
+            ticket.indices,
+            ticket.items,
+            values,
+            ticket.attempts,
+            max(0.0, ticket.started - self.zero),
+            ticket.seconds if seconds is None else seconds,
+            ticket.waited,
+            ticket.backed_off,
+            ticket.batch if ticket.batch >= 0 else None,
+            lane,
+            ticket.history,
+        )
+        self._sink.settle_call(call)
+        if self._errors.counts_successes:
+            self._errors.note_successes(len(ticket))
 
     def give_up(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
         """Make the error the outcome of every item of the call."""
@@ -106,17 +120,15 @@ class Recording(Generic[T, R]):
         status: Status,
         lane: int,
         *,
-        value: R | None = None,
         error: BaseException | None = None,
         stack: str | None = None,
         stage: str | None = None,
     ) -> None:
-        """Hand the outcome of one item of a call to the sink."""
-        outcome = Outcome(
+        """Hand the outcome of one item of a call that did not succeed to the sink."""
+        outcome: Outcome[T, R] = Outcome(
             index=ticket.indices[place],
             item=ticket.items[place],
             status=status,
-            value=value,
             error=error,
             attempts=ticket.attempts,
             started=max(0.0, ticket.started - self.zero),
@@ -129,5 +141,3 @@ class Recording(Generic[T, R]):
             history=ticket.history,
         )
         self._sink.settle(outcome, stack)
-        if status == "done" and self._errors.counts_successes:
-            self._errors.note_success()

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from ragasync.engine.engine import Run
-from ragasync.engine.feed import PushFeed
+from ragasync.engine.push import PushFeed
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 
@@ -65,7 +66,6 @@ class _Orders(Generic[T, R]):
     """Where outcomes go: to the orders that their items came from."""
 
     is_full = False
-    wants_batches = False
 
     def __init__(self) -> None:
         self.of: dict[int, tuple[_Order[R], int]] = {}
@@ -87,6 +87,13 @@ class _Orders(Generic[T, R]):
             order.fill(place, value)
 
         return record
+
+    def settle_call(self, call: Success[T, R]) -> None:
+        """Hand the values of a call to the orders that its items came from."""
+        take = self.of.pop
+        for index, value in zip(call.indices, call.values, strict=True):
+            order, place = take(index)
+            order.fill(place, value)
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
         """Hand an outcome to its order; the stack goes with the error itself."""

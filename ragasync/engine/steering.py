@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +12,7 @@ from ragasync.engine.aftermath import Aftermath
 from ragasync.engine.attempts import Attempts, Permission
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
+from ragasync.engine.feed import Feed
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
 from ragasync.engine.recording import Sink
@@ -42,9 +44,10 @@ class Steering(Generic[T, R]):
     _attempts: Attempts[T, R]
     _batches: Batches[T]
     _lanes: Lanes
+    _loop: AbstractEventLoop
     _calls: Calls
+    _feed: Feed[T]
     _parked: BackoffLine[T]
-    _most_lanes: int | None
 
     def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
         self.plan = plan
@@ -59,6 +62,7 @@ class Steering(Generic[T, R]):
         self.admission = Admission(self.gate, by_items=plan.in_hops)
         self._sink = sink
         self._is_open = False
+        self._calling = False
         self._opening = Opening()
 
     def pause(self) -> None:
@@ -69,23 +73,21 @@ class Steering(Generic[T, R]):
     def resume(self) -> None:
         """Go on after `pause`."""
         self.paused = False
-        self.look_up(everyone=True)
+        self.look_up()
 
     def hold_back(self, held_back: bool) -> None:
         """Draw no new item for now, or again: for calls that know best when there is room."""
+        if held_back == self.held_back:
+            return
         self.held_back = held_back
-        if held_back:
-            self.reconsider()
-        else:
-            self.look_up()
+        self.look_up()
 
     def resize(self, max_concurrency: int) -> None:
         """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
         self.max_concurrency = max_concurrency
         if self._is_open and not self.stopping:
             self._lanes.limit = max_concurrency
-            self._lanes.open(self._most_lanes)
-            self.look_up(everyone=True)
+            self.look_up()
 
     def stop(self, because: str | None, *, cancel: bool = False) -> None:
         """Start nothing more; let what is in flight finish, or cancel it."""
@@ -106,14 +108,18 @@ class Steering(Generic[T, R]):
         self.stop(f"{type(error).__name__}: {error}", cancel=True)
 
     def look_up(self, *, everyone: bool = False) -> None:
-        """Have a lane, or every one, see what has changed."""
+        """
+        Have a lane see what has changed, or every one.
+
+        One is enough where there is something to begin: each lane that begins calls the next.
+        """
         if not self._is_open:
             return
         self.reconsider()
         if everyone:
             self._lanes.wake_all()
-        else:
-            self._lanes.wake()
+        elif not self._lanes.wake() and self._may_begin:
+            self._lanes.open_one()
 
     def reconsider(self) -> None:
         """Decide whether lanes must leave their hot loop after the call that they are in."""
@@ -133,7 +139,7 @@ class Steering(Generic[T, R]):
     def set_rate(self, rate: float | None) -> None:
         """Bound the calls a second of this run alone; None removes the bound."""
         self.gate.rate = rate
-        self.look_up(everyone=True)
+        self.look_up()
 
     @property
     def limited_by(self) -> LimitedBy:
@@ -145,7 +151,7 @@ class Steering(Generic[T, R]):
         if len(self.admission) > 0:
             return "rate"
         may_draw = self._is_open and not self.paused and not self.held_back
-        if may_draw and (self._lanes.idle or self._batches.waiting):
+        if may_draw and (self._lanes.idle or self._batches.forming):
             return "retries" if self._parked.items else "input"
         return "concurrency"
 
@@ -154,10 +160,9 @@ class Steering(Generic[T, R]):
         """How many calls are being made now."""
         if not self._is_open:
             return 0
-        return max(
-            0,
-            len(self._lanes.tasks) - self._lanes.idle - len(self.admission) - self._batches.waiting,
-        )
+        lanes = self._lanes
+        at_work = len(lanes.tasks) - lanes.idle - len(self.admission) - self._batches.forming
+        return max(0, at_work)
 
     @property
     def worked(self) -> float:
@@ -178,6 +183,42 @@ class Steering(Generic[T, R]):
     def _has_room(self) -> bool:
         """Whether so few items are in back-off that new ones may be begun."""
         return self._parked.items < max(64, 8 * self.max_concurrency)
+
+    @property
+    def _may_draw(self) -> bool:
+        """Whether a new item may be begun."""
+        return self._has_room and not self.held_back and not self._sink.is_full
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether a new item may be at hand, that no lane is putting into a batch."""
+        if self._batches.forming:
+            return False
+        return self._feed.at_hand or self._batches.left_over
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether there is something for a further lane to do."""
+        if self.stopping or self.paused:
+            return False
+        return self._parked.has_due or (self._has_more and self._may_draw)
+
+    def _call_the_next(self) -> None:
+        """Have a further lane look for something to do, when this one's call has begun."""
+        if not self._calling:
+            self._calling = True
+            self._loop.call_soon(self._called)
+
+    def _called(self) -> None:
+        """Wake a lane, or open one, if there is something to do; it will call the next."""
+        self._calling = False
+        if self._may_begin and not self._lanes.wake():
+            self._lanes.open_one()
+
+    def _input_came(self) -> None:
+        """See to what the source has given, or to its end; a lane that fills a batch does."""
+        if not self._batches.forming:
+            self.look_up()
 
     def _permission(self) -> Permission:
         """Say whether a call that was drawn may begin now: things change while it waits."""

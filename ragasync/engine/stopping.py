@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import repeat
 
 WINDOW = 100
 """How many of the latest finished items a fraction looks at."""
@@ -25,9 +26,9 @@ class ErrorLimit:
         self._failed = 0
         self._latest: deque[bool] = deque(maxlen=WINDOW)
 
-    def note_success(self) -> None:
-        """Note that an item succeeded; only a fraction needs to know."""
-        self._latest.append(False)
+    def note_successes(self, items: int = 1) -> None:
+        """Note that items succeeded; only a fraction needs to know."""
+        self._latest.extend(repeat(False, items))
 
     def note_failure(self) -> str | None:
         """Note that an item failed for good; return why to stop, or None."""

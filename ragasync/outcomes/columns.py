@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import compress, repeat
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import compress
+from typing import TypeVar
 
-from ragasync.outcomes.outcome import DONE, PENDING, STATUSES, Attempt, Outcome
+from ragasync.outcomes.outcome import DONE, PENDING, STATUSES, Outcome
+from ragasync.outcomes.storage import Storage
+from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import closing_lines
 
 T = TypeVar("T")
@@ -23,94 +25,17 @@ MAX_ATTEMPTS = 0xFFFF
 
 
 @dataclass(slots=True)
-class Columns(Generic[T, R]):
+class Columns(Storage[T, R]):
     """
-    The outcomes of a job, a column a fact, all of the same length.
+    The outcomes of a job, as the engine writes them and as everybody reads them.
 
-    37 bytes an item for what every item has, the pointers to item and value included; what few
-    items have (errors, histories, stages) is kept sparse, and what only some jobs have (waits,
-    back-off, batch numbers) gets its column when the first item needs it. The columns only ever
-    grow in place, so that the engine's hot loop may hold on to them.
+    A row's status is written last: another thread that reads "done" finds all the rest.
     """
-
-    items: Sequence[T]
-    open_ended: bool = False
-    """Whether items are still being added; the other columns are then a block ahead of them."""
-    origin: Sequence[int] | None = None
-    """The index of each row in the job that this one repeats a part of; None: rows are indices."""
-    results: list[R | None] = field(default_factory=list)
-    status: bytearray = field(default_factory=bytearray)
-    attempts: array[int] = field(default_factory=lambda: array("H"))
-    started: array[float] = field(default_factory=lambda: array("d"))
-    seconds: array[float] = field(default_factory=lambda: array("d"))
-    lane: array[int] = field(default_factory=lambda: array("H"))
-    waited: array[float] | None = None
-    backed_off: array[float] | None = None
-    batch: array[int] | None = None
-    errors: dict[int, BaseException] = field(default_factory=dict)
-    tracebacks: dict[int, str] = field(default_factory=dict)
-    stages: dict[int, str] = field(default_factory=dict)
-    history: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.grow_to(len(self.items))
 
     @property
     def is_full(self) -> bool:
         """Whether it has no room; it always has."""
         return False
-
-    @property
-    def wants_batches(self) -> bool:
-        """Whether it keeps which batch an item went in; it has a column for it."""
-        return True
-
-    def __len__(self) -> int:
-        return len(self.items) if self.open_ended else len(self.status)
-
-    def keep(self, index: int, item: T) -> None:
-        """Add the next item of an open-ended input, before anything is known of it."""
-        assert isinstance(self.items, list)
-        if index >= len(self.status):
-            self.grow_to(index + 1024 + index // 8)
-        self.items.append(item)
-
-    def close(self, length: int | None = None) -> None:
-        """Cut an open-ended input's columns to the items that came, or to all that there are."""
-        if not self.open_ended:
-            return
-        n, self.open_ended = max(len(self.items), length or 0), False
-        self.grow_to(n)
-        for column in (
-            self.results,
-            self.status,
-            self.attempts,
-            self.started,
-            self.seconds,
-            self.lane,
-            self.waited,
-            self.backed_off,
-            self.batch,
-        ):
-            if column is not None:
-                del column[n:]
-
-    def grow_to(self, length: int) -> None:
-        """Lengthen every column, in place, with entries that say `pending`."""
-        more = length - len(self.status)
-        if more <= 0:
-            return
-        self.results.extend(repeat(None, more))
-        self.attempts.extend(array("H", [1]) * more)
-        self.started.frombytes(bytes(8 * more))
-        self.seconds.frombytes(bytes(8 * more))
-        self.lane.frombytes(bytes(2 * more))
-        for optional in (self.waited, self.backed_off):
-            if optional is not None:
-                optional.frombytes(bytes(8 * more))
-        if self.batch is not None:
-            self.batch.extend(array("i", [-1]) * more)
-        self.status.extend(bytes(more))  # last: a snapshot takes its length from this one
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return the function that records a success: index, value, started, seconds, lane."""
@@ -189,6 +114,27 @@ class Columns(Generic[T, R]):
         if outcome.history:
             self.history[row] = outcome.history
         self.status[row] = STATUSES.index(outcome.status)
+
+    def settle_call(self, call: Success[T, R]) -> None:
+        """Write what became of all items of a call: a slice of each column instead of rows."""
+        rows = call.rows
+        if rows is None or call.history or call.waited or call.backed_off:
+            for outcome in call.outcomes():
+                self.settle(outcome)
+            return
+        n, seconds = len(call.indices), call.seconds
+        self.results[rows] = call.values
+        self.attempts[rows] = array("H", (min(call.attempts, MAX_ATTEMPTS),)) * n
+        self.started[rows] = array("d", (call.started,)) * n
+        self.seconds[rows] = (
+            array("d", (seconds,)) * n if isinstance(seconds, float) else array("d", seconds)
+        )
+        self.lane[rows] = array("H", (call.lane,)) * n
+        if call.batch is not None:
+            if self.batch is None:
+                self.batch = array("i", EMPTY["i"] * len(self.status))
+            self.batch[rows] = array("i", (call.batch,)) * n
+        self.status[rows] = bytes((DONE,)) * n
 
     def _batch_of(self, row: int) -> int | None:
         """Return the number of the batch that this row went in, if it went in one."""
