@@ -5,8 +5,9 @@ How long a window of calls takes whose latencies differ much, over the best ther
 
 The latencies are lognormal with a heavy tail, of every hundred calls one fails and is tried again
 at once, and each round draws others, the same for every contender (see windows.py). The greedy
-window is what workers take that need no time of their own: each item begins when the first of the
-slots is free. The ideal is what no window can beat: all slots busy to the end, or the longest item.
+window is what workers take that need no time of their own: each item begins, in turn, when the
+first of the slots is free (who begins them in another order may be lucky). The ideal is what no
+window can beat: all slots busy to the end, or the longest item.
 
 The first table is made on a virtual clock, and shows nothing but who waits for whom; the second on
 the real one, where a contender's own work takes time too.
