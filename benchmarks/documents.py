@@ -15,10 +15,8 @@ the wall's clock: what matters is how little of the waiting is wasted.
 from __future__ import annotations
 
 import argparse
-import ast
 import asyncio
 import gc
-import inspect
 import math
 import time
 from collections import defaultdict
@@ -27,29 +25,42 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 from corpus import LATENCY, FakeService, Pair, made, mark_of
 from measuring import Figures, in_turns, installed, peak_bytes, ratios, table
 from pipelines import CONTENDERS, Contender
 from pipelines_by_hand import BATCH, cut
 
+from ragasync.documents import HashingEmbedder, WordLlamaEmbedder
+
 Embedder: TypeAlias = Callable[[Sequence[str]], Any]
 """A real one, in this process."""
 
 OURS = "ragasync"
-TABLES = ("service", "needs")
+TABLES = ("service", "needs", "embedders")
+
+IN_PROCESS_AT_ONCE = 2
+"""Calls at once of an embedder in this process, which is as many as there are processors."""
+
+TRIED_AGAIN = 50
+"""One document in so many has its vectors made again by a real embedder, to be compared."""
 
 
-def checked(contender: Contender, given: object, documents: Sequence[Pair], marked: bool) -> int:
+def checked(
+    contender: Contender, given: object, documents: Sequence[Pair], embedder: Embedder | None
+) -> int:
     """Return how many chunks there are, or raise if a text or a vector is missing or wrong."""
     embedded = dict(contender.read(given))
     assert len(embedded) == len(documents), f"{contender.run} lost documents or made some"
-    for name, text in documents:
+    for number, (name, text) in enumerate(documents):
         texts, vectors = embedded[name]
         assert "".join("".join(texts).split()) == "".join(text.split()), f"{name} is cut wrongly"
-        assert not contender.embeds or len(vectors) == len(texts), f"{name} lost vectors"
-        if marked:
-            marks = [tuple(map(int, vector[:2])) for vector in vectors]
-            assert marks == [mark_of(each) for each in texts][: len(marks)], f"{name}: not its own"
+        if contender.embeds:
+            assert len(vectors) == len(texts), f"{name} lost vectors"
+            if embedder is None:
+                assert [tuple(row[:2]) for row in vectors] == [mark_of(each) for each in texts]
+            elif number % TRIED_AGAIN == 0:
+                assert np.allclose(vectors, embedder(texts), atol=1e-5), f"{name}: not its own"
     return sum(len(texts) for texts, _ in embedded.values())
 
 
@@ -88,6 +99,7 @@ class Race:
 
     def peak_megabytes(self, contender: Contender) -> float:
         """Return the most memory taken at once, above that of the documents."""
+        self._rate("", contender, self.documents[:20])  # imports and caches are not its memory
         embed, documents = self._embed(contender), self.taken_by(contender)
         return peak_bytes(lambda: contender.run(documents, embed, self.at_once)) / 1e6
 
@@ -116,7 +128,7 @@ class Race:
 
         gc.collect()
         took, used = asyncio.run(measured())
-        self.chunks[name] = checked(contender, results[0], documents, self.embedder is None)
+        self.chunks[name] = checked(contender, results[0], documents, self.embedder)
         self.calls[name] = getattr(embed, "calls", 0)
         self.processor[name].values.append(used / len(documents) * 1e3)
         return len(documents) / took
@@ -153,25 +165,18 @@ def table_of_rates(title: str, race: Race, contenders: Mapping[str, Contender], 
     return table(title, heads, map(row, contenders))
 
 
-def lines_of(contender: Contender) -> int:
-    """Count the lines a user would write: of bodies, without docstrings, imports and comments."""
-    lines = 0
-    for function in (contender.run, *contender.helpers):
-        source = inspect.getsource(function)
-        defined = ast.parse(source).body[0]
-        assert isinstance(defined, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        written = source.splitlines()
-        for statement in defined.body[1:]:  # the first is the docstring
-            if not isinstance(statement, ast.Import | ast.ImportFrom):
-                its_own = written[statement.lineno - 1 : statement.end_lineno]
-                lines += sum(bool(line.strip()) for line in its_own)
-    return lines
+def in_process() -> dict[str, Embedder]:
+    """Return the embedders that work in this process, as far as they are installed."""
+    embedders: dict[str, Embedder] = {"HashingEmbedder": HashingEmbedder()}
+    if installed("wordllama"):
+        embedders["WordLlamaEmbedder"] = WordLlamaEmbedder()
+    return embedders
 
 
 def table_of_needs(race: Race, contenders: Mapping[str, Contender]) -> str:
     """Return what each takes of memory and of a user."""
     rows = [
-        [name, f"{len(race.taken_by(each)):,}", f"{race.peak_megabytes(each):.1f}", lines_of(each)]
+        [name, f"{len(race.taken_by(each)):,}", f"{race.peak_megabytes(each):.1f}", each.lines]
         for name, each in contenders.items()
         if not name.startswith("floor")
     ]
@@ -206,6 +211,9 @@ def main() -> None:
         help="run ragasync and those whose names begin so, as in: --only pipelined floor "
         f"({', '.join(CONTENDERS)})",
     )
+    parser.add_argument(
+        "--embedded", type=int, default=300, help="documents for the embedders in this process"
+    )
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     given = parser.parse_args()
     contenders, documents = chosen(given.only), made(given.documents)
@@ -216,6 +224,12 @@ def main() -> None:
             print(table_of_rates(title, race, contenders, given.rounds), flush=True)
     if "needs" in given.tables:
         print(table_of_needs(Race(documents, max(given.at_once)), contenders), flush=True)
+    if "embedders" in given.tables:
+        documents = documents[: given.embedded]
+        for name, embedder in in_process().items():
+            race = Race(documents, IN_PROCESS_AT_ONCE, embedder)
+            title = f"{len(documents):,} documents, {name}, {IN_PROCESS_AT_ONCE} at once"
+            print(table_of_rates(title, race, contenders, given.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ back is read off the clock.
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,13 +86,31 @@ class Contender:
     embeds: bool = True
     """Whether there are vectors."""
 
+    @property
+    def lines(self) -> int:
+        """The lines a user would write: of bodies, without docstrings, imports, blank lines."""
+        lines = 0
+        for function in (self.run, *self.helpers):
+            source = inspect.getsource(function)
+            defined = ast.parse(source).body[0]
+            assert isinstance(defined, ast.AsyncFunctionDef)
+            written = source.splitlines()
+            for statement in defined.body[1:]:  # the first is the docstring
+                if not isinstance(statement, ast.Import | ast.ImportFrom):
+                    its_own = written[statement.lineno - 1 : statement.end_lineno]
+                    lines += sum(bool(line.strip()) for line in its_own)
+        return lines
+
 
 CONTENDERS = {
     "ragasync": Contender(ragasync, from_result, takes_sync=True),
     "pipelined by hand": Contender(by_hand.pipelined_by_hand, helpers=(by_hand.again,)),
     "gather a document": Contender(by_hand.gather_a_document, helpers=(by_hand.again,)),
     "LangChain splitter and abatch": Contender(
-        peers.with_langchain, from_chunks, needs=("langchain_core", "langchain_text_splitters")
+        peers.with_langchain,
+        from_chunks,
+        helpers=(by_hand.again,),
+        needs=("langchain_core", "langchain_text_splitters"),
     ),
     "LlamaIndex IngestionPipeline": Contender(
         peers.with_llama_index,
