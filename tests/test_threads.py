@@ -157,6 +157,73 @@ def test_an_interrupt_raised_on_a_thread_goes_on_up(kind: type[BaseException]):
     assert processor.last_result.error_count == 0
 
 
+async def test_functions_that_return_at_once_let_the_loop_turn():
+    """Other tasks go on while results come in faster than they are handed over."""
+    turns = 0
+
+    async def ticking() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticker = asyncio.create_task(ticking())
+    await AsyncBatchProcessor(lambda item: item, max_concurrency=32).process(range(3200))
+    ticker.cancel()
+    assert turns >= 100  # at least one for each 32 results, the most that may wait at once
+
+
+async def test_a_cancellation_reaches_a_call_with_its_message(gated: Gated):
+    """Like that of an ordinary future."""
+    running = asyncio.create_task(AsyncBatchProcessor(gated, max_concurrency=1).process([1]))
+    await entered(gated, 1)
+    running.cancel("enough")
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await running
+
+
+def test_results_come_in_also_while_a_loop_is_nested():
+    """Of two calls that end together, the one that failed has its callback wait for the other."""
+    from scripts import printed_by
+
+    assert printed_by(
+        """
+        import asyncio, threading
+        import nest_asyncio2
+        from ragasync import AsyncBatchProcessor, AsyncRetry, run_async
+
+        nest_asyncio2.apply()  # as an earlier cell has done
+        together = threading.Barrier(2)
+        calls = []
+
+        def meet(item):
+            calls.append(item)
+            if len(calls) < 3:
+                together.wait(30)
+            if calls.count(0) == 1 and item == 0:
+                raise OSError("away")
+            return item
+
+        async def until_one_is_done():
+            while job.progress.done < 1:
+                await asyncio.sleep(0.001)
+
+        def on_retry(*_):
+            run_async(until_one_is_done(), nested=True)
+
+        async def main():
+            global job
+            retry = AsyncRetry(1, 0.0, on_retry=on_retry)
+            job = AsyncBatchProcessor(meet, retry=retry, max_concurrency=2).start(
+                range(2), here=True
+            )
+            return (await job).results
+
+        print(asyncio.run(main()))
+        """
+    ) == ["[0, 1]"]
+
+
 # ---- threads that outlive their timeout
 
 

@@ -98,7 +98,7 @@ class Calls:
         assert self._threads is not None
         call = self._threads.submit(self._function, argument)
         try:
-            value = await call.value
+            value = await call
         except asyncio.CancelledError:
             self._abandon(call)
             raise

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,21 +14,89 @@ if TYPE_CHECKING:
 
 
 class ThreadCall:
-    """One call on a thread: `value` is its future; `returned` says whether the thread is free."""
+    """
+    One call on a thread: awaiting it gives its value; `returned` says whether the thread is free.
 
-    __slots__ = ("on_return", "returned", "value", "work")
+    It is a future as far as a task needs one, but resumes its task in the same turn of the loop.
+    An ordinary future does so in the next one, and between two turns the loop lets go of the
+    interpreter's lock and gets in line for it again, behind all threads that have just returned.
+    """
 
-    def __init__(self, work: Callable[[], object], value: asyncio.Future[Any]) -> None:
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_error",
+        "_loop",
+        "_resume",
+        "_value",
+        "done",
+        "on_return",
+        "returned",
+        "work",
+    )
+
+    def __init__(self, work: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+        self._asyncio_future_blocking = False  # by this name a task knows what it can wait for
+        self._loop = loop
+        self._resume: tuple[Callable[[ThreadCall], object], Context | None] | None = None
+        self._value: object = None
+        self._error: BaseException | None = None
         self.work = work
-        self.value = value
+        self.done = False
         self.returned = False
         self.on_return: asyncio.Future[None] | None = None
 
     async def wait_until_returned(self) -> None:
         """Wait for the thread, whoever still wants the value."""
         if not self.returned:
-            self.on_return = self.value.get_loop().create_future()
+            self.on_return = self._loop.create_future()
             await self.on_return
+
+    def has_returned(self, value: object, error: BaseException | None) -> None:
+        """Resume the task with what came of the call, unless it has given the call up."""
+        self.returned = True
+        if self.on_return is not None and not self.on_return.done():
+            self.on_return.set_result(None)
+        if self.done:
+            return  # the late result is dropped
+        self.done, self._value, self._error = True, value, error
+        if self._resume is not None:
+            resume, context = self._resume
+            resume(self) if context is None else context.run(resume, self)
+
+    def __await__(self) -> Generator[ThreadCall, None, Any]:
+        if not self.done:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    # ── what a task asks of a future ────────────────────────────────────────────────────────
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that submitted the call."""
+        return self._loop
+
+    def add_done_callback(
+        self, resume: Callable[[ThreadCall], object], *, context: Context | None = None
+    ) -> None:
+        """Keep what resumes the one task that awaits this."""
+        self._resume = resume, context
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """Give the call up: the task goes on without it when the loop next turns."""
+        if self.done:
+            return False
+        self.done = True
+        self._error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        if self._resume is not None:
+            resume, context = self._resume
+            self._loop.call_soon(resume, self, context=context)
+        return True
+
+    def result(self) -> object:
+        """Return the value, or raise the error."""
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 class CallThreads:
@@ -56,8 +125,7 @@ class CallThreads:
 
     def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadCall:
         """Run `function(argument)` on a thread, a new one if all are busy."""
-        context = copy_context()
-        call = ThreadCall(lambda: context.run(function, argument), self._loop.create_future())
+        call = ThreadCall(partial(copy_context().run, function, argument), self._loop)
         self._count(+1)
         if self.running > self._threads:
             self._start_thread()
@@ -102,23 +170,22 @@ class CallThreads:
 
     def _deliver(self) -> None:
         """Hand over what has finished; runs on the loop."""
-        self._waking = False  # before looking: what comes later than this wakes the loop anew
-        while self._finished:
+        self._waking = False  # before counting: what comes later than this wakes the loop anew
+        count = len(self._finished)
+        if count > 1:
+            # For the rest, should a task that is resumed nest a loop in this one, or raise an
+            # interrupt; and what finishes meanwhile need not wake the loop.
+            self._waking = True
+            self._loop.call_soon(self._deliver)
+        while count and self._finished:  # no more than that, or the loop might never turn
+            count -= 1
             call, value, error = self._finished.popleft()
             self._count(-1)
-            call.returned = True
-            if call.on_return is not None and not call.on_return.done():
-                call.on_return.set_result(None)
-            if call.value.done():  # abandoned: the late result is dropped
-                continue
-            if error is None:
-                call.value.set_result(value)
-            else:
-                call.value.set_exception(_presentable(error))
+            call.has_returned(value, _presentable(error))
 
 
-def _presentable(error: BaseException) -> BaseException:
-    """Return the error as a future can carry it: a bare StopIteration would end its awaiter."""
+def _presentable(error: BaseException | None) -> BaseException | None:
+    """Return the error as a task can get it: a bare StopIteration would end its awaiter."""
     if not isinstance(error, StopIteration):
         return error
     replacement = RuntimeError("the function raised StopIteration")
