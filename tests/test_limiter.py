@@ -1,6 +1,7 @@
 """The rate limiter: exact times, bounds in every window, order, cancellation, loops and threads."""
 
 import asyncio
+import itertools
 import random
 import threading
 import time
@@ -169,6 +170,92 @@ async def test_the_context_manager_takes_one():
     for expected in (0, 0.1, 0.2):
         async with limiter:
             assert now() == pytest.approx(expected)
+
+
+# ---- several in one turn of the loop
+
+
+async def test_a_long_line_at_a_high_rate_goes_a_few_at_a_time():
+    """Nobody before it is due, nor 2.5 ms after, and the last exactly when it would anyway."""
+    limiter = RateLimiter(1000, burst_size=40)
+    limiter.try_acquire(40)
+    times = await grant_times(limiter, [1.0] * 64)
+    for number, when in enumerate(times, start=1):
+        assert -1e-9 <= when - number / 1000 <= 2.5e-3
+    assert len(set(times)) < 50
+    assert times[-1] == pytest.approx(0.064)
+
+
+async def test_costs_count_for_who_goes_together():
+    """Two of a cost of 2 are 2 ms apart, three would be 4: they go in pairs."""
+    limiter = RateLimiter(1000, burst_size=40)
+    limiter.try_acquire(40)
+    times = await grant_times(limiter, [2.0] * 65)
+    assert times[0] == pytest.approx(0.002)
+    assert times[1:5] == pytest.approx([0.006, 0.006, 0.010, 0.010])
+
+
+@pytest.mark.parametrize(
+    ("limiter", "waiters"),
+    [
+        pytest.param(RateLimiter(1000, burst_size=40), 15, id="short line"),
+        pytest.param(RateLimiter(390, burst_size=40), 64, id="low rate"),
+        pytest.param(RateLimiter(1000, burst_size=3), 64, id="little room in the bucket"),
+        pytest.param(RateLimiter.at_most(1000, 1.0), 64, id="a strict window"),
+    ],
+)
+async def test_where_it_would_cost_something_everybody_goes_when_due(
+    limiter: RateLimiter, waiters: int
+):
+    """One at a time, at the instant it is due."""
+    while limiter.try_acquire():
+        pass
+    times = await grant_times(limiter, [1.0] * waiters)
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    assert steps == pytest.approx([1 / limiter.rate] * (waiters - 1), abs=1e-8)
+
+
+async def test_a_second_in_line_that_gives_up_makes_the_first_go_when_due():
+    """The alarm for several is set back."""
+    limiter = RateLimiter(1000, burst_size=40)
+    limiter.try_acquire(40)
+    calls = [asyncio.create_task(limiter.acquire()) for _ in range(64)]
+    await calls[0]
+    for call in calls[2:]:
+        call.cancel()
+    await calls[1]
+    assert now() == pytest.approx(0.002)
+
+
+async def test_who_asks_again_goes_after_those_who_were_granted_before():
+    """All of the line is granted in one turn, and there is more in the bucket."""
+    limiter = RateLimiter(1, burst_size=10)
+    limiter.try_acquire(10)
+    head = asyncio.create_task(limiter.acquire(10))
+    await settle()
+    order: list[str] = []
+
+    async def twice(name: str) -> None:
+        for _ in range(2):
+            await limiter.acquire()
+            order.append(name)
+
+    calls = [asyncio.create_task(twice(name)) for name in "abc"]
+    await asyncio.sleep(9)
+    head.cancel()
+    await asyncio.wait(calls)
+    assert now() == pytest.approx(9)
+    assert order == ["a", "b", "c", "a", "b", "c"]
+
+
+async def test_a_lone_caller_that_had_to_wait_does_not_give_way_afterwards():
+    """The one who was granted before is itself: what is free is taken without a turn."""
+    limiter = RateLimiter(1, burst_size=10)
+    limiter.try_acquire(10)
+    await limiter.acquire()
+    limiter.rate = 1e9
+    with pytest.raises(StopIteration):
+        limiter.acquire().send(None)
 
 
 # ---- cancellation

@@ -11,9 +11,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 _RESOLUTION = 1e-9
 """Seconds by which a grant may come early: asyncio's timers do, and floats round."""
+
+_TOGETHER = 2.5e-3
+"""
+Seconds that one who is due may be kept, to be granted in the same turn of the loop as the next.
+
+At 1,000 a second three go at once, which halves the processor time; below 400 a second everybody
+goes when it is due.
+"""
 
 
 def smoothest_burst(rate: float) -> float:
@@ -31,12 +40,13 @@ def smoothest_burst(rate: float) -> float:
 class Bucket:
     """A bucket that refills at `rate` a second up to `burst`; it starts full."""
 
-    __slots__ = ("burst", "interval", "latest", "opens", "rate", "tat")
+    __slots__ = ("burst", "interval", "latest", "leeway", "opens", "rate", "tat")
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
         self.burst = burst
         self.interval = 1.0 / rate
+        self.leeway = -math.inf  # what the short way of RateLimiter.acquire goes by
         self.restart()
 
     def restart(self) -> None:
@@ -69,13 +79,34 @@ class Bucket:
         self.tat = max(self.tat, now) + cost * self.interval
         self.latest = now
 
-    def leeway(self, now: float) -> float:
+    def leeway_at(self, now: float) -> float:
         """
         Return by how much `tat` may be ahead after a grant, however long until the next one.
 
         -inf where there is more to look at.
         """
         return self.burst * self.interval if self.opens <= now else -math.inf
+
+    def delay_of_some(self, costs: Sequence[float], wait: float, now: float) -> float:
+        """
+        Return the seconds until as many of these as hardly have to wait for each other may go.
+
+        They fill at most half of the bucket, so that nothing of the rate is lost: the other half
+        takes in what comes when the timer is late.
+
+        Args:
+            costs: of the first in line, in their order.
+            wait: the seconds until the first of them is due, which is the least returned.
+            now: what time it is.
+        """
+        cost, latest = 0.0, wait + _TOGETHER
+        for each in costs:
+            cost += each
+            delay = self.delay(cost, now)
+            if 2.0 * cost > self.burst or delay > latest:
+                break
+            wait = max(wait, delay)
+        return wait
 
     def try_take(self, cost: float, now: float) -> bool:
         """Grant `cost` if it is due, and say whether it was."""
@@ -137,9 +168,13 @@ class StrictBucket(Bucket):
             excess -= weight
         return wait
 
-    def leeway(self, now: float) -> float:  # noqa: ARG002
+    def leeway_at(self, now: float) -> float:  # noqa: ARG002
         """Return -inf: there is always the log to look at."""
         return -math.inf
+
+    def delay_of_some(self, costs: Sequence[float], wait: float, now: float) -> float:  # noqa: ARG002
+        """Return `wait`: who goes late leaves the window late, and others have to wait for that."""
+        return wait
 
     def take(self, cost: float, now: float) -> None:
         """Grant `cost` and log it."""

@@ -26,11 +26,11 @@ class _Caller:
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiter: Waiter | None = None  # once it stands in the lines of the limiters
 
-    @property
-    def grant(self) -> tuple[Places, float]:
-        """What was taken, and when."""
+    def ran(self) -> tuple[Places, float]:
+        """Note that it runs again, having been granted; return what was taken, and when."""
         assert self.waiter is not None
         assert self.waiter.granted is not None
+        self.waiter.awake = True
         return self.waiter.places, self.waiter.granted
 
 
@@ -201,7 +201,7 @@ class Gate:
             self._leave_queue(caller)
             raise
         self._leave_queue(caller)
-        return caller.grant
+        return caller.ran()
 
     def _let_stand(self, caller: _Caller) -> None:
         """Have a caller stand in the lines of the limiters, if it is its turn to."""

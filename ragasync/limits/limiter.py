@@ -153,23 +153,23 @@ class RateLimiter:
         Raises:
             ValueError: `cost` is not positive and finite, or can never be granted.
         """
-        line = self._line
-        if 0.0 < cost <= self._highest_cost:
+        if cost > 0.0:
             # The short way: a free grant, on the usual clock, without a single call into the
-            # arithmetic. Whatever is out of the ordinary has set the leeway to -inf.
+            # arithmetic. Whatever is out of the ordinary (a line, a pause, a log, another clock)
+            # has set the leeway to -inf; it is below what a cost that is too high would need.
+            bucket = self._line.bucket
             with LOCK:
-                if not line.waiters:
-                    bucket = line.bucket
-                    now = monotonic()
-                    tat = bucket.tat
-                    if tat < now:
-                        tat = now
-                    tat += cost * bucket.interval
-                    if tat - line.leeway <= now:
-                        bucket.tat = tat
-                        return
-        if not self.try_acquire(cost):
-            await take_in_turn(((self._line, cost),))
+                now = monotonic()
+                tat = bucket.tat
+                if tat < now:
+                    tat = now
+                tat += cost * bucket.interval
+                if tat - bucket.leeway <= now:
+                    bucket.tat = tat
+                    return
+        place = self.place(cost)
+        if self._line.wakes_somebody or not self._line.try_take(cost):
+            await take_in_turn((place,))
 
     def try_acquire(self, cost: float = 1.0) -> bool:
         """

@@ -10,12 +10,17 @@ or closes holds up nobody but its own.
 A waiter that is due here and not elsewhere is passed over and keeps its place, so that a slow
 bucket does not slow down the line of a fast one. But where the other is due within the time that
 its grant takes here, this line waits for it: two busy lines would never be due for it at once.
+
+To wake a loop costs more than everything else about a grant. So where the next in line are due
+hardly later than the first, the alarm is set for all of them, up to a sixteenth of the line:
+nobody's wait gets longer by more. What may go in any window stays as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import threading
 import time
@@ -24,6 +29,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from ragasync.clock import clock_here, loop_here, time_here
+from ragasync.limits.alarms import Alarms
 from ragasync.limits.bucket import Bucket
 
 LOCK = threading.Lock()
@@ -34,20 +40,21 @@ It is one for all because whoever takes from several buckets in one step, or ser
 to look at the others; locks of their own would have to be taken in an order of their own.
 """
 
-_SHORTEST_ALARM = 1e-9  # a shorter one might not move the clock, and would ring for ever
+_SHARE = 16  # who may be kept for those behind: the first of so many in line
 
 
 class Waiter:
     """One who stands in line: what it takes from which, and the future that tells it."""
 
-    __slots__ = ("future", "granted", "loop", "passed", "places")
+    __slots__ = ("awake", "future", "granted", "loop", "passed", "places")
 
     def __init__(self, future: asyncio.Future[None], places: Places) -> None:
         self.future = future
         self.loop = future.get_loop()
         self.places = places
-        self.passed: set[Line] = set()  # the lines in which it is passed over
+        self.passed: frozenset[Line] = _NO_LINE  # the lines in which it is passed over
         self.granted: float | None = None  # when
+        self.awake = False  # whether it ran again, granted or not
 
     def unlink(self) -> None:
         """Be in no line any more."""
@@ -59,9 +66,9 @@ class Waiter:
         """Say whether nobody waits here any more: cancelled, or its loop has closed."""
         return self.future.done() or self.loop.is_closed()
 
-    def tell(self) -> bool:
-        """Wake whoever waits, on its own loop; False if that has closed."""
-        if self.loop is loop_here():
+    def tell(self, here: asyncio.AbstractEventLoop) -> bool:
+        """Wake whoever waits, on its own loop; False if that has closed. Here runs this loop."""
+        if self.loop is here:
             self.future.set_result(None)
             return True
         try:
@@ -80,13 +87,19 @@ def _wake(future: asyncio.Future[None]) -> None:
 class Line:
     """The waiters at one bucket, in order of arrival."""
 
-    __slots__ = ("alarms", "bucket", "leeway", "waiters")
+    __slots__ = ("alarms", "bucket", "last", "waiters")
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
-        self.leeway = -math.inf  # what the short way of RateLimiter.acquire goes by
         self.waiters: deque[Waiter] = deque()
-        self.alarms: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self.last: Waiter | None = None  # the last who was granted after a wait
+        self.alarms = Alarms()
+
+    @property
+    def wakes_somebody(self) -> bool:
+        """Whether one who was granted has yet to run; newcomers to the line go after that one."""
+        last = self.last
+        return last is not None and not (last.awake or last.loop.is_closed())
 
     def try_take(self, cost: float) -> bool:
         """Take if it is due and nobody stands in line; say whether it was."""
@@ -97,16 +110,36 @@ class Line:
             now = clock()
             if not self.bucket.try_take(cost, now):
                 return False
-            self.leeway = self.bucket.leeway(now) if clock is time.monotonic else -math.inf
+            usual = clock is time.monotonic and not self.wakes_somebody
+            self.bucket.leeway = self.bucket.leeway_at(now) if usual else -math.inf
             return True
+
+    def append(self, waiter: Waiter) -> bool:
+        """Let a waiter stand at the end; say whether it is the first, with nobody yet to run."""
+        first = not (self.waiters or self.wakes_somebody)
+        self.bucket.leeway = -math.inf
+        self.waiters.append(waiter)
+        return first
+
+    def attend_to(self, newcomer: Waiter, first: bool) -> None:
+        """Attend for a newcomer, but never so that it runs before those granted. LOCK is held."""
+        if first:
+            self.attend(newcomer.loop)
+        # One who stands only here, behind somebody for whom its loop's alarm is set, needs nothing.
+        elif len(newcomer.places) > 1 or newcomer.loop not in self.alarms:
+            newcomer.loop.call_soon(self._called, newcomer.loop)
 
     def attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve whoever is due and set the alarm of this loop, the running one. LOCK is held."""
-        wait, shifted = self._serve(time_here())
+        now = time_here()
+        wait, shifted = self._serve(now, loop)
         if wait is not None and any(waiter.loop is loop for waiter in self.waiters):
-            self._set_alarm(loop, wait)
-        elif loop in self.alarms:
-            self.alarms.pop(loop).cancel()
+            few = itertools.islice(self.waiters, len(self.waiters) // _SHARE)
+            alone = itertools.takewhile(lambda waiter: len(waiter.places) == 1, few)
+            costs = [waiter.places[0][1] for waiter in alone]
+            self.alarms.set(loop, self.bucket.delay_of_some(costs, wait, now), self._ring)
+        else:
+            self.alarms.cancel(loop)
         for waiter, blocker in shifted:
             blocker.rouse(waiter.loop)
 
@@ -121,14 +154,14 @@ class Line:
     def change_rate(self, rate: float, burst: float) -> None:
         """Go on at another rate; those in line see it at once."""
         with LOCK:
-            self.leeway = -math.inf
+            self.bucket.leeway = -math.inf
             self.bucket.change(rate, burst, time_here())
             self.rouse_all()
 
     def close(self, seconds: float) -> None:
         """Grant nothing for so long; alarms that ring meanwhile are only early."""
         with LOCK:
-            self.leeway = -math.inf
+            self.bucket.leeway = -math.inf
             self.bucket.close(time_here() + seconds)
 
     def rouse_all(self) -> None:
@@ -136,7 +169,9 @@ class Line:
         for loop in list(self.alarms):
             self.rouse(loop)
 
-    def _serve(self, now: float) -> tuple[float | None, list[tuple[Waiter, Line]]]:
+    def _serve(
+        self, now: float, here: asyncio.AbstractEventLoop
+    ) -> tuple[float | None, list[tuple[Waiter, Line]]]:
         """
         Grant whoever is due, in order.
 
@@ -154,21 +189,26 @@ class Line:
             wait, blocker = self._wait(waiter, now)
             if blocker is not None:
                 if self not in waiter.passed:
-                    waiter.passed.add(self)
+                    waiter.passed |= {self}
                     shifted.append((waiter, blocker))
                 passed += 1
                 continue
-            waiter.passed.discard(self)
+            if waiter.passed:
+                waiter.passed -= {self}
             if wait > 0.0:
                 return wait, shifted
             waiter.unlink()
             waiter.granted = now
-            if waiter.tell():
-                take(waiter.places, now)
+            if waiter.tell(here):
+                for line, cost in waiter.places:
+                    line.bucket.take(cost, now)
+                    line.last = waiter
         return None, shifted
 
     def _wait(self, waiter: Waiter, now: float) -> tuple[float, Line | None]:
         """Return the seconds until a waiter is due, and which line to pass it over for, if any."""
+        if len(waiter.places) == 1:
+            return self.bucket.delay(waiter.places[0][1], now), None
         here = patience = outside = 0.0
         blocker: Line | None = None
         for line, cost in waiter.places:
@@ -190,18 +230,6 @@ class Line:
                 return True
         return False
 
-    def _set_alarm(self, loop: asyncio.AbstractEventLoop, wait: float) -> None:
-        """See to it that the loop attends in `wait` seconds; sooner does no harm."""
-        when = loop.time() + max(wait, _SHORTEST_ALARM)
-        alarm = self.alarms.get(loop)
-        if alarm is not None:
-            if alarm.when() <= when:
-                return
-            alarm.cancel()
-        for stale in [other for other in self.alarms if other.is_closed()]:
-            del self.alarms[stale]
-        self.alarms[loop] = loop.call_at(when, self._ring, loop)
-
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attend because the alarm went off; timers may be early, so nobody need be due."""
         with LOCK:
@@ -209,16 +237,11 @@ class Line:
             self.attend(loop)
 
     def _called(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Attend because another thread asked for it."""
+        """Attend because another thread asked for it, or in an earlier turn."""
         with LOCK:
             self.attend(loop)
 
 
-def take(places: Places, now: float) -> None:
-    """Take from every bucket, due or not. LOCK is held."""
-    for line, cost in places:
-        line.bucket.take(cost, now)
-
-
+_NO_LINE: frozenset[Line] = frozenset()
 Places: TypeAlias = Sequence[tuple[Line, float]]
 """What to take from which line; no line twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ragasync.clock import time_here
-from ragasync.limits.line import LOCK, Places, Waiter, take
+from ragasync.limits.line import LOCK, Places, Waiter
 
 
 def take_now(places: Places) -> float | None:
@@ -16,7 +16,8 @@ def take_now(places: Places) -> float | None:
             line.bucket.synchronise(now)
             if line.waiters or line.bucket.delay(cost, now) > 0.0:
                 return None
-        take(places, now)
+        for line, cost in places:
+            line.bucket.take(cost, now)
         return now
 
 
@@ -33,6 +34,7 @@ async def take_in_turn(places: Places) -> float:
     except asyncio.CancelledError:
         leave(waiter)
         raise
+    waiter.awake = True
     assert waiter.granted is not None
     return waiter.granted
 
@@ -41,17 +43,17 @@ def join(waiter: Waiter) -> None:
     """Stand at the end of every line; from now on the future may be set."""
     if not waiter.places:
         waiter.granted = time_here()
-        waiter.tell()
+        waiter.tell(waiter.loop)
     with LOCK:
-        for line, _ in waiter.places:
-            line.waiters.append(waiter)
-        for line, _ in waiter.places:
-            line.attend(waiter.loop)
+        first_at = [line.append(waiter) for line, _ in waiter.places]
+        for (line, _), first in zip(waiter.places, first_at, strict=True):
+            line.attend_to(waiter, first)
 
 
 def leave(waiter: Waiter) -> None:
     """Step out of every line, or give back what was granted and will not be used."""
     with LOCK:
+        waiter.awake = True
         if waiter.granted is None:
             waiter.unlink()
         else:
