@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
@@ -65,40 +66,59 @@ class Batches(Generic[T]):
         """Return the next ticket, or None when nothing is at hand."""
         self.forming = True
         try:
-            rows = await self._form()
+            form = self._by_count if self._cost is None else self._by_cost
+            rows = await form(self._size(self._drawn))
         finally:
             self.forming = False
         if not rows:
             return None
+        self._drawn += len(rows)
         number = -1
         if self._numbered:
             number, self._batches = self._batches, self._batches + 1
         indices, items = zip(*rows, strict=True)
         return Ticket(indices, items, batch=number)
 
-    async def _form(self) -> list[tuple[int, T]]:
-        """Draw items until the batch has to leave."""
+    async def _by_count(self, size: int) -> list[tuple[int, T]]:
+        """Draw so many items, or what comes before the batch has to leave."""
         rows: list[tuple[int, T]] = []
-        size, weight = self._size(self._drawn), 0.0
+        clock = self._clock
+        while True:
+            asked = clock()
+            for row in islice(self._feed.fresh, size - len(rows)):
+                rows.append(row)
+                drawn = clock()
+                if drawn - asked > LINGER and len(rows) > 1:
+                    return rows  # a sync source that takes this long has held it back enough
+                asked = drawn
+            missing = size - len(rows)
+            if missing:
+                self._feed.ran_dry()
+            if not (missing and rows and await self._feed.more(missing, LINGER)):
+                return rows
+
+    async def _by_cost(self, size: int) -> list[tuple[int, T]]:
+        """Draw as many items, while they weigh little enough together."""
+        rows: list[tuple[int, T]] = []
+        weight = 0.0
         while len(rows) < size:
             asked = self._clock()
             entry = self._draw()
             if entry is None:
-                wanted = size - len(rows) if self._cost is None else 1
-                if rows and await self._feed.more(wanted, LINGER):
+                if rows and await self._feed.more(1, LINGER):
                     continue
                 break
             index, item, cost = entry
             if cost is None:
                 size -= 1  # a source of nothing else must let the loop turn, and the run stop
                 continue
-            if weight + cost > self._max_cost and rows and self._cost is not None:
+            if weight + cost > self._max_cost and rows:
                 self._carried = entry
                 break
             weight += cost
             rows.append((index, item))
             if len(rows) > 1 and self._clock() - asked > LINGER:
-                break  # a sync source that takes this long has held the batch back enough
+                break
         return rows
 
     def _draw(self) -> tuple[int, T, float | None] | None:
@@ -106,10 +126,8 @@ class Batches(Generic[T]):
         if self._carried is not None:
             entry, self._carried = self._carried, None
             return entry
+        assert self._cost is not None
         for index, item in self._feed.fresh:
-            self._drawn += 1
-            if self._cost is None:
-                return index, item, 0.0
             try:
                 cost = _checked_cost(self._cost(item), self._max_cost)
             except Exception as error:

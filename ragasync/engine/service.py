@@ -36,25 +36,27 @@ class ItemError(Exception):
 
 
 class _Order(Generic[R]):
-    """Items that one caller awaits together."""
+    """Items that one caller awaits together: `size` of them, of which `first` has the index."""
 
-    __slots__ = ("failure", "future", "missing", "values")
+    __slots__ = ("failure", "first", "future", "missing", "values")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, first: int, size: int) -> None:
+        self.first = first
         self.missing = size
         self.values: list[Any] = [None] * size
         self.failure: ItemError | None = None
         self.future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
 
-    def fill(self, place: int, value: R) -> None:
+    def fill(self, index: int, value: R) -> None:
         """Put a value in its place."""
-        self.values[place] = value
+        self.values[index - self.first] = value
         self.missing -= 1
         if self.missing == 0 and not self.future.done():
             self.future.set_result(self.values)
 
-    def fail(self, place: int, error: BaseException, stage: str | None) -> None:
+    def fail(self, index: int, error: BaseException, stage: str | None) -> None:
         """End the order with its first error; items that share it are named too."""
+        place = index - self.first
         if not self.future.done():
             self.failure = ItemError(error, place, stage)
             self.future.set_exception(self.failure)
@@ -68,23 +70,27 @@ class _Orders(Generic[T, R]):
     is_full = False
 
     def __init__(self) -> None:
-        self.of: dict[int, tuple[_Order[R], int]] = {}
+        self.of: dict[int, _Order[R]] = {}
+
+    def add(self, first: int, size: int) -> asyncio.Future[list[R]]:
+        """Open an order for so many items from this index on; return what gets their values."""
+        order: _Order[R] = _Order(first, size)
+        self.of.update(dict.fromkeys(range(first, first + size), order))
+        return order.future
 
     def is_wanted(self, index: int) -> bool:
         """Whether somebody still waits for an item; one that nobody wants is struck off."""
-        order, _place = self.of[index]
-        if order.future.done():
-            del self.of[index]
-            return False
-        return True
+        if not self.of[index].future.done():
+            return True
+        del self.of[index]
+        return False
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
         take = self.of.pop
 
         def record(index: int, value: R, _began: float, _took: float, _lane: int) -> None:
-            order, place = take(index)
-            order.fill(place, value)
+            take(index).fill(index, value)
 
         return record
 
@@ -92,19 +98,13 @@ class _Orders(Generic[T, R]):
         """Hand the values of a call to the orders that its items came from."""
         take = self.of.pop
         for index, value in zip(call.indices, call.values, strict=True):
-            order, place = take(index)
-            order.fill(place, value)
+            take(index).fill(index, value)
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
-        """Hand an outcome to its order; the stack goes with the error itself."""
-        order, place = self.of[outcome.index]
-        if outcome.ok:
-            order.fill(place, outcome.value)  # type: ignore[arg-type]  # done: it has a value
-        elif outcome.error is not None:
-            order.fail(place, outcome.error, outcome.stage)
-        else:
+        """Hand a failure to its order; the stack goes with the error itself."""
+        if outcome.error is None:
             return  # the run is ending, and tells all that are still open why
-        del self.of[outcome.index]
+        self.of.pop(outcome.index).fail(outcome.index, outcome.error, outcome.stage)
 
 
 class _OrderFeed(PushFeed[T]):
@@ -120,10 +120,11 @@ class _OrderFeed(PushFeed[T]):
         self._is_wanted = is_wanted
 
     def __next__(self) -> tuple[int, T]:
-        while True:
-            index, item = super().__next__()
-            if self._is_wanted(index):
-                return index, item
+        while self._buffer:
+            row = self._buffer.popleft()
+            if self._is_wanted(row[0]):
+                return row
+        raise StopIteration
 
 
 class _Untouched(TracebackArchive):
@@ -186,11 +187,9 @@ class Service(Generic[T, R]):
             raise self._reason()
         if not items:
             return []
-        order: _Order[R] = _Order(len(items))
-        first = self._feed.pushed
-        self._orders.of.update((first + place, (order, place)) for place in range(len(items)))
+        values = self._orders.add(self._feed.pushed, len(items))
         self._feed.push(*items)
-        return await order.future
+        return await values
 
     def _open(
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
@@ -215,7 +214,7 @@ class Service(Generic[T, R]):
         if not task.cancelled():
             task.exception()  # each caller gets it from here on
         self._opened.set()
-        for order, _place in list(self._orders.of.values()):
+        for order in list(self._orders.of.values()):
             if not order.future.done():
                 order.future.set_exception(self._reason())
         self._orders.of.clear()

@@ -80,7 +80,10 @@ class Steering(Generic[T, R]):
         if held_back == self.held_back:
             return
         self.held_back = held_back
-        self.look_up()
+        if held_back:
+            self.reconsider()
+        else:
+            self.look_up()
 
     def resize(self, max_concurrency: int) -> None:
         """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
