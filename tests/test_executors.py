@@ -27,6 +27,7 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
+from ragasync.calling.executors import run_hop
 
 
 def double(item: int) -> int:
@@ -396,3 +397,14 @@ async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_p
     for child in set(multiprocessing.active_children()) - before:
         await asyncio.to_thread(child.join, 20)
     assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_reply_tells_of_each_item():
+    """Though it travels in columns."""
+    reply = run_hop(odd_only, [1, 2, 3])
+    assert [(item.value, str(item.error)) for item in reply.one_by_one()] == [
+        (1, "None"),
+        (None, "2 is even"),
+        (3, "None"),
+    ]
+    assert all(item.seconds >= 0 for item in reply.one_by_one())

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
 
 from ragasync.calling.deadlines import DeadlineWatch
-from ragasync.calling.executors import HopItem, replacement_of, run_hop
+from ragasync.calling.executors import HopItem, HopReply, replacement_of, run_hop
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
 from ragasync.errors import WorkerDied, WrongNumberOfValues
@@ -106,8 +106,8 @@ class Calls:
 
     async def _in_a_hop(self, items: Sequence[Any]) -> list[HopItem]:
         """Call for several items on the executor."""
-        outcomes: list[HopItem] = await self._on_executor(run_hop, self._function, list(items))
-        return outcomes
+        reply: HopReply = await self._on_executor(run_hop, self._function, list(items))
+        return reply.one_by_one()
 
     async def _batch_on_executor(self, items: Sequence[Any]) -> object:
         """Call a batched function on the executor."""
