@@ -84,7 +84,8 @@ class Flow:
         assert len(set(order)) == len(order), "somebody was granted twice"
         waits = [when - log.asked[number] for number, when in log.granted]
         waits += [ended - log.asked[number] for number in set(range(len(log.asked))) - set(order)]
-        until = max([began, *times][-1], ended - 1 / rate)  # the next grant might just not have been due
+        # The next grant might just not have been due; in a short run there may be none at all.
+        until = max([began, *times][-1], ended - 1 / rate)
         self.share.values.append(100 * max(0.0, len(times) - burst) / (rate * (until - began)))
         self.most = max(self.most, most_in_a_second(times))
         self.overtakes.values.append(100 * overtakes(order) / max(1, len(order)))
@@ -111,7 +112,7 @@ def flow(runner: Runner, flow: Flow, rate: float, burst: float, seconds: float) 
         flow.note(log, rate, burst, *ends)
 
     took = processor_time(for_a_while, note)
-    flow.cost.values.append(took * 1e6 / max(1, len(log.granted))  # in a short run, maybe none)
+    flow.cost.values.append(took * 1e6 / max(1, len(log.granted)))
     return flow.share.values[-1]
 
 
