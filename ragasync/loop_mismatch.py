@@ -22,6 +22,8 @@ def mismatch_behind(error: BaseException) -> BaseException | None:
     Causes count because clients wrap asyncio's RuntimeError in connection errors of their own.
     """
     link: BaseException | None = error
+    if error.__cause__ is None and not isinstance(error, RuntimeError | ValueError):
+        return None  # by far the most: every failed attempt is looked at
     for _ in range(_DEEPEST_CAUSE):
         if link is None or isinstance(link, RunAsyncError) or _says_so(link):
             return link

@@ -97,14 +97,13 @@ class Columns(Storage[T, R]):
         self.attempts[row] = min(outcome.attempts, MAX_ATTEMPTS)
         self.started[row], self.seconds[row] = outcome.started, outcome.seconds
         self.lane[row] = outcome.lane or 0
+        here, all_rows = slice(row, row + 1), len(self.status)
         if outcome.waited:
-            self.waited = _written(self.waited, "d", len(self.status), row, outcome.waited)
+            self.waited = _filled(self.waited, "d", all_rows, here, 1, outcome.waited)
         if outcome.backed_off:
-            self.backed_off = _written(
-                self.backed_off, "d", len(self.status), row, outcome.backed_off
-            )
+            self.backed_off = _filled(self.backed_off, "d", all_rows, here, 1, outcome.backed_off)
         if outcome.batch is not None:
-            self.batch = _written(self.batch, "i", len(self.status), row, outcome.batch)
+            self.batch = _filled(self.batch, "i", all_rows, here, 1, outcome.batch)
         if outcome.error is not None:
             self.errors[row] = outcome.error
         if stack is not None:
@@ -118,22 +117,25 @@ class Columns(Storage[T, R]):
     def settle_call(self, call: Success[T, R]) -> None:
         """Write what became of all items of a call: a slice of each column instead of rows."""
         rows = call.rows
-        if rows is None or call.history or call.waited or call.backed_off:
+        if rows is None or call.history:
             for outcome in call.outcomes():
                 self.settle(outcome)
             return
-        n, seconds = len(call.indices), call.seconds
+        n, seconds, all_rows = len(call.indices), call.seconds, len(self.status)
         self.results[rows] = call.values
-        self.attempts[rows] = array("H", (min(call.attempts, MAX_ATTEMPTS),)) * n
+        if call.attempts > 1:
+            self.attempts[rows] = array("H", (min(call.attempts, MAX_ATTEMPTS),)) * n
         self.started[rows] = array("d", (call.started,)) * n
         self.seconds[rows] = (
             array("d", (seconds,)) * n if isinstance(seconds, float) else array("d", seconds)
         )
         self.lane[rows] = array("H", (call.lane,)) * n
+        if call.waited:
+            self.waited = _filled(self.waited, "d", all_rows, rows, n, call.waited)
+        if call.backed_off:
+            self.backed_off = _filled(self.backed_off, "d", all_rows, rows, n, call.backed_off)
         if call.batch is not None:
-            if self.batch is None:
-                self.batch = array("i", EMPTY["i"] * len(self.status))
-            self.batch[rows] = array("i", (call.batch,)) * n
+            self.batch = _filled(self.batch, "i", all_rows, rows, n, call.batch)
         self.status[rows] = bytes((DONE,)) * n
 
     def _batch_of(self, row: int) -> int | None:
@@ -178,11 +180,13 @@ class Columns(Storage[T, R]):
         )
 
 
-def _written(column: array[N] | None, code: str, length: int, row: int, value: N) -> array[N]:
-    """Write into a column that is made when the first item needs it."""
+def _filled(
+    column: array[N] | None, code: str, length: int, rows: slice, count: int, value: N
+) -> array[N]:
+    """Write a value for some rows into a column that is made when the first item needs it."""
     if column is None:
-        column = array(code, EMPTY[code] * length)  # type: ignore[arg-type]  # ints or floats, by code
-    column[row] = value
+        column = array(code, EMPTY[code]) * length  # type: ignore[arg-type]  # ints or floats, by code
+    column[rows] = array(code, (value,)) * count
     return column
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os.path
 import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
 
-_OURS = str(Path(__file__).parents[1])
+_OURS = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120  # pathlib would be half of the import
 
 
 class TracebackArchive:

@@ -11,17 +11,14 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
 from ragasync.saying import message_of, type_name
 
-_VARYING = re.compile(
-    r"""
+_VARYING = r"""
       (?P<kept> ^[45]\d\d(?=[\s,:]) | \b(?:http|status|code|error)\b\W{1,3}[45]\d\d\b
               | \b(?:cp|utf-?|iso-?)\d[\d-]*\b )                             # an encoding
     | (?<!\w) (?: '[^'\n]*' | "[^"\n]*" ) (?!\w)                           # a quoted value
     | \b 0x[0-9a-f]+ \b
     | \b (?=[0-9a-f-]*\d) [0-9a-f]{8,} (?:-[0-9a-f]{4,})* \b               # a hash or a UUID
     | \d+ (?:\.\d+)*
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+    """
 """What differs between messages of one kind; HTTP statuses and encodings are kept apart."""
 
 
@@ -50,7 +47,8 @@ def pattern_of(message: str) -> str:
         >>> pattern_of("item 17 is no 'path'")
         'item # is no …'
     """
-    return _VARYING.sub(_blank, message)
+    # Compiled at the first error: that takes longer than to import this package.
+    return re.sub(_VARYING, _blank, message, flags=re.VERBOSE | re.IGNORECASE)
 
 
 def _blank(found: re.Match[str]) -> str:

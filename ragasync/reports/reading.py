@@ -63,8 +63,11 @@ class Reading:
         self._taken = slice(len(columns)) if self._all else np.array(rows, dtype="int64")
         self._status = self._copy(columns.status, "uint8")
         pending = self._status == PENDING
-        indices = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))
-        self.index = pd.Index(indices, name="item_index")
+        if self._all and columns.origin is None:
+            numbers = np.arange(len(rows))
+        else:
+            numbers = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))
+        self.index = pd.Index(numbers, name="item_index")
         self.attempts = np.where(pending, 0, self._copy(columns.attempts, "uint16"))
 
     def status(self) -> pd.Categorical:
