@@ -20,8 +20,8 @@ _TOGETHER = 2.5e-3
 """
 Seconds that one who is due may be kept, to be granted in the same turn of the loop as the next.
 
-At 1,000 a second three go at once, which halves the processor time; below 400 a second everybody
-goes when it is due.
+At 1,000 a second three go at once, for two thirds of the processor time; below 400 a second
+everybody goes when it is due.
 """
 
 
