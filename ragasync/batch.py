@@ -177,7 +177,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         Args:
             items: as for `process`.
             ordered: yield in the order of the items instead. Outcomes that came early wait in a
-                buffer of max(1024, 16 windows) items; when it is full, nothing new is begun.
+                buffer of max(2048, 32 windows) items; when it is full, nothing new is begun.
             total: the number of items, where `items` does not tell.
 
         Raises:

@@ -262,14 +262,20 @@ async def test_a_late_result_is_dropped(gated: Gated):
 
 async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
     """Times and the log say when it was given up, not when it returned."""
-    processor = AsyncBatchProcessor(
-        gated, max_concurrency=2, timeout=0.05, retry=AsyncRetry(1, 0.0)
-    )
-    release = asyncio.get_running_loop().call_later(0.09, gated.opened.set)
+    processor = AsyncBatchProcessor(gated, max_concurrency=2, timeout=0.5, retry=AsyncRetry(1, 0.0))
+    released: list[float] = []
+
+    def release() -> None:
+        released.append(now())
+        gated.opened.set()
+
+    began = now()
+    timer = asyncio.get_running_loop().call_later(0.9, release)
     result = await processor.process([0])
-    release.cancel()
+    timer.cancel()
+    first = result[0].history[0]
     assert result[0].attempts == 2
-    assert 0.05 <= result[0].history[0].seconds < 0.08
+    assert 0.5 <= first.seconds < released[0] - began - first.started
 
 
 async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(gated: Gated):

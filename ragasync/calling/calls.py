@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
 
 from ragasync.calling.deadlines import DeadlineWatch
-from ragasync.calling.executors import HopItem, HopReply, replacement_of, run_hop
+from ragasync.calling.executors import HopReply, replacement_of, run_hop
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
 from ragasync.errors import WorkerDied, WrongNumberOfValues
@@ -59,10 +59,10 @@ class Calls:
         """Call a batched function, and check that it gave a value for each item."""
         return checked_values(await self._in_time()(items), len(items))
 
-    async def hop(self, items: Sequence[Any]) -> list[HopItem]:
+    async def hop(self, items: Sequence[Any]) -> HopReply:
         """Call for several items in one hop to an executor, which has time for each of them."""
-        outcomes: list[HopItem] = await self._in_time(len(items))(items)
-        return outcomes
+        reply: HopReply = await self._in_time(len(items))(items)
+        return reply
 
     @property
     def running_threads(self) -> int:
@@ -104,10 +104,10 @@ class Calls:
             raise
         return await value if hasattr(value, "__await__") else value
 
-    async def _in_a_hop(self, items: Sequence[Any]) -> list[HopItem]:
+    async def _in_a_hop(self, items: Sequence[Any]) -> HopReply:
         """Call for several items on the executor."""
         reply: HopReply = await self._on_executor(run_hop, self._function, list(items))
-        return reply.one_by_one()
+        return reply
 
     async def _batch_on_executor(self, items: Sequence[Any]) -> object:
         """Call a batched function on the executor."""

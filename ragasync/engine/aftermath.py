@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.wrong_loop import explain_wrong_loop
-from ragasync.calling.executors import HopItem
+from ragasync.calling.executors import HopReply
 from ragasync.clock import Clock
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.judging import GIVE_UP, HALVE, GiveUp, Halve, TryAgain, judge
@@ -67,16 +67,13 @@ class Aftermath(Generic[T, R]):
         ticket.add_attempt(self._clock() - began)
         self._recording.succeeded(ticket, values, lane)
 
-    def hop_returned(
-        self, ticket: Ticket[T], items: Sequence[HopItem], began: float, lane: int
-    ) -> None:
+    def hop_returned(self, ticket: Ticket[T], reply: HopReply, began: float, lane: int) -> None:
         """Record each item of a hop by itself; each that failed goes on alone."""
-        if all(item.error is None for item in items):
-            ticket.add_attempt(0.0)
-            values, seconds = [item.value for item in items], [item.seconds for item in items]
-            self._recording.succeeded(ticket, values, lane, seconds)
+        if not reply.errors:
+            ticket.add_attempt(0.0)  # the items have times of their own
+            self._recording.succeeded(ticket, reply.values, lane, reply.seconds)
             return
-        for place, item in enumerate(items):
+        for place, item in enumerate(reply.one_by_one()):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)
