@@ -29,13 +29,13 @@ class Outlet(Generic[T, R]):
         bound: how many outcomes may be unread.
 
     Attributes:
-        on_change: called with `everyone=True` when it has become full, or has room again.
+        on_change: called when it has become full, or has room again.
     """
 
     def __init__(self, *, ordered: bool, bound: int) -> None:
         self._ordered = ordered
         self._bound = bound
-        self.on_change: Callable[..., None] = _ignore
+        self.on_change: Callable[[], None] = _ignore
         self._items: dict[int, T] = {}
         self._ready: deque[Outcome[T, R]] = deque()
         self._early: dict[int, Outcome[T, R]] = {}
@@ -45,8 +45,10 @@ class Outlet(Generic[T, R]):
         self.is_full = False
 
     def keep(self, index: int, item: T) -> None:
-        """Remember an item that was drawn."""
+        """Remember an item that was drawn; in order it takes a place from now on."""
         self._items[index] = item
+        if self._ordered:
+            self._look_whether_full()
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
@@ -71,9 +73,7 @@ class Outlet(Generic[T, R]):
             while self._next in self._early:
                 self._ready.append(self._early.pop(self._next))
                 self._next += 1
-        if self._unread >= self._bound:
-            self.is_full = True
-            self.on_change(everyone=False)
+        self._look_whether_full()
         self._wake_reader()
 
     def settle_call(self, call: Success[T, R]) -> None:
@@ -97,7 +97,7 @@ class Outlet(Generic[T, R]):
         outcome = self._ready.popleft()
         if self.is_full and self._unread <= self._bound // 2:
             self.is_full = False
-            self.on_change(everyone=True)
+            self.on_change()
         return outcome
 
     @property
@@ -105,11 +105,17 @@ class Outlet(Generic[T, R]):
         """How many outcomes wait to be read, and in order how many items are on their way."""
         return len(self._ready) + (self._ordered and len(self._early) + len(self._items))
 
+    def _look_whether_full(self) -> None:
+        """Have nothing new begun when there is no room."""
+        if not self.is_full and self._unread >= self._bound:
+            self.is_full = True
+            self.on_change()
+
     def _wake_reader(self) -> None:
         """Let the reader look, if it waits and there is something to see."""
         if self._reader is not None and not self._reader.done() and (self._ready or self._ended):
             self._reader.set_result(None)
 
 
-def _ignore(*, everyone: bool) -> None:
+def _ignore() -> None:
     """Do nothing: nobody draws yet."""
