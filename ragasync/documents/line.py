@@ -18,7 +18,7 @@ from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.recipe import Parcel, Recipe
 from ragasync.documents.room import Room
 from ragasync.engine.service import ItemError, Service
-from ragasync.engine.steering import current_run
+from ragasync.engine.steering import Steering, current_run
 from ragasync.errors import AttemptTimeout, StageFailure
 
 
@@ -32,14 +32,12 @@ class Line:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        prepare: Callable[[object], Awaitable[Prepared]] | None,
-        services: dict[str, Service[Any, Any]],
+        self, recipe: Recipe, prepare: Callable[[object], Awaitable[Prepared]] | None
     ) -> None:
         self._recipe = recipe
         self._prepare = prepare
-        self._services = services
+        self.services: dict[str, Service[Any, Any]] = {}
+        self._run: Steering[Any, Any] | None = None
         self._room = Room(recipe.room)
         self._loading = 0
         self._dimension: int | None = None
@@ -79,7 +77,13 @@ class Line:
     def _count_loading(self, more: int) -> None:
         """Count the documents before the room, and have no further one drawn when they are many."""
         self._loading += more
-        current_run.get().hold_back(self._loading >= self._recipe.at_once)
+        if self._run is None:
+            self._run = current_run.get()
+        self._run.hold_back(self._loading >= self._recipe.at_once)
+
+    def no_more_to_embed(self) -> bool:
+        """Return whether every document of the run has handed its chunks on."""
+        return self._loading == 0 and self._run is not None and self._run.source_ended
 
     async def _prepared(self, source: object) -> Prepared:
         """Return the document of a source with its chunks."""
@@ -93,7 +97,7 @@ class Line:
         if not isinstance(document, Document):
             document = await self._pass("load", source, source)
         fingerprint, is_known = "", False
-        if "recognise" in self._services:
+        if "recognise" in self.services:
             fingerprint, is_known = await self._pass("recognise", document, source)
         chunks = None if is_known else await self._pass("chunk", document.text, source)
         return Prepared(document, fingerprint, chunks)
@@ -101,7 +105,7 @@ class Line:
     async def _embedded(self, document: Document, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         """Return the vectors of a document's chunks."""
         try:
-            vectors = await self._services["embed"]([chunk.text for chunk in chunks])
+            vectors = await self.services["embed"]([chunk.text for chunk in chunks])
         except ItemError as failed:
             place = f"{places_of(failed.places, chunks)} of {document.id!r}"
             raise self._failure("embed", failed, place) from failed.error
@@ -130,7 +134,7 @@ class Line:
 
     async def _stored(self, prepared: Prepared, embeddings: NDArray[np.float32]) -> None:
         """Wait until the store has acknowledged a document."""
-        if "store" in self._services and prepared.chunks is not None:
+        if "store" in self.services and prepared.chunks is not None:
             parcel = Parcel(
                 prepared.document,
                 prepared.chunks,
@@ -143,7 +147,7 @@ class Line:
     async def _pass(self, stage: str, item: object, source: object) -> Any:
         """Take one item through a stage."""
         try:
-            (value,) = await self._services[stage]([item])
+            (value,) = await self.services[stage]([item])
         except ItemError as failed:
             place = repr(getattr(source, "id", source))
             raise self._failure(stage, failed, place) from failed.error
@@ -154,7 +158,7 @@ class Line:
         if not isinstance(failed.error, Exception):
             return failed.error
         # Of calls that hang no single one is the reason: who comes next hears it from the stage.
-        ends = self._services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
+        ends = self.services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
         kind = RunEnding if ends else StageFailure
         stage = "store" if stage == "recognise" else stage
         note_place(failed.error, stage, place)
@@ -173,9 +177,10 @@ async def open_line(recipe: Recipe) -> AsyncIterator[Line]:
             calls = Calls(recipe.prepare, asyncio.get_running_loop(), None)
             stack.callback(calls.close)
             prepare = calls.one
-        services = {
-            stage: await stack.enter_async_context(Service(plan))
-            for stage, plan in plans.items()
-            if plan is not None
-        }
-        yield Line(recipe, prepare, services)
+        line = Line(recipe, prepare)
+        for stage, plan in plans.items():
+            if plan is not None:
+                waits_in_vain = {"nothing_soon": line.no_more_to_embed} if stage == "embed" else {}
+                service: Service[Any, Any] = Service(plan, **waits_in_vain)
+                line.services[stage] = await stack.enter_async_context(service)
+        yield line

@@ -82,7 +82,7 @@ class Batches(Generic[T]):
     async def _by_count(self, size: int) -> list[tuple[int, T]]:
         """Draw so many items, or what comes before the batch has to leave."""
         rows: list[tuple[int, T]] = []
-        clock = self._clock
+        clock, in_time = self._clock, True
         while True:
             asked = clock()
             for row in islice(self._feed.fresh, size - len(rows)):
@@ -94,8 +94,9 @@ class Batches(Generic[T]):
             missing = size - len(rows)
             if missing:
                 self._feed.ran_dry()
-            if not (missing and rows and await self._feed.more(missing, LINGER)):
+            if not (missing and rows and in_time):
                 return rows
+            in_time = await self._feed.more(missing, LINGER)
 
     async def _by_cost(self, size: int) -> list[tuple[int, T]]:
         """Draw as many items, while they weigh little enough together."""

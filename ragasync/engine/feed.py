@@ -34,9 +34,10 @@ class Feed(Protocol[T]):
 
     async def more(self, wanted: int, linger: float) -> bool:
         """
-        Wait for so many further items; return whether any may be at hand.
+        Wait for so many further items; return whether they came.
 
-        It waits no longer when the source ends, or when for `linger` seconds nothing has come.
+        It waits no longer when the source ends, when it is known to give nothing soon, or when
+        for `linger` seconds nothing has come; fewer may be at hand then.
         """
 
     async def close(self) -> None:

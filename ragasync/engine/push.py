@@ -17,13 +17,18 @@ class PushFeed(Generic[T]):
     Args:
         keep: called with each index and item.
         on_change: called when an item has come, and at the end.
+        nothing_soon: says whether waiting for a further item is in vain; asked when one came.
     """
 
     def __init__(
-        self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
+        self,
+        keep: Callable[[int, T], None] | None,
+        on_change: Callable[[], None],
+        nothing_soon: Callable[[], bool] = lambda: False,
     ) -> None:
         self._keep = keep
         self._on_change = on_change
+        self._nothing_soon = nothing_soon
         self._buffer: deque[tuple[int, T]] = deque()
         self.pushed = 0
         self._ended = False
@@ -64,7 +69,7 @@ class PushFeed(Generic[T]):
             self.pushed += 1
         if self._waiter is not None:
             self._came_at = self._loop.time()
-            if len(self._buffer) >= self._wanted:
+            if len(self._buffer) >= self._wanted or self._nothing_soon():
                 self._wake_waiter()
         self._on_change()
 
@@ -76,17 +81,18 @@ class PushFeed(Generic[T]):
 
     async def more(self, wanted: int, linger: float) -> bool:
         """Wait for so many items, the end, or a pause; only one may wait at a time."""
-        if not self.at_hand and not self._ended:
-            self._waiter, self._wanted = self._loop.create_future(), wanted
-            self._came_at = self._loop.time()
-            self._watch_for_a_pause(linger)
-            try:
-                await self._waiter
-            finally:
-                if self._timer is not None:
-                    self._timer.cancel()
-                self._waiter = None
-        return self.at_hand
+        if self._ended or self._nothing_soon():
+            return False
+        self._waiter, self._wanted = self._loop.create_future(), wanted
+        self._came_at = self._loop.time()
+        self._watch_for_a_pause(linger)
+        try:
+            await self._waiter
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._waiter = None
+        return len(self._buffer) >= wanted
 
     async def close(self) -> None:
         """Take no more."""

@@ -115,8 +115,9 @@ class _OrderFeed(PushFeed[T]):
         is_wanted: Callable[[int], bool],
         keep: Callable[[int, T], None] | None,
         on_change: Callable[[], None],
+        nothing_soon: Callable[[], bool],
     ) -> None:
-        super().__init__(keep, on_change)
+        super().__init__(keep, on_change, nothing_soon)
         self._is_wanted = is_wanted
 
     def __next__(self) -> tuple[int, T]:
@@ -147,9 +148,12 @@ class Service(Generic[T, R]):
 
     Args:
         plan: what to call and how.
+        nothing_soon: says, when items come, whether no caller has more, so that a batch that is
+            not full need not wait.
     """
 
-    def __init__(self, plan: Plan[T, R]) -> None:
+    def __init__(self, plan: Plan[T, R], nothing_soon: Callable[[], bool] = lambda: False) -> None:
+        self._nothing_soon = nothing_soon
         self._orders: _Orders[T, R] = _Orders()
         self._run: Run[T, R] = Run(plan, self._open, self._orders, archive=_Untouched())
         self._feed: PushFeed[T] | None = None
@@ -195,7 +199,7 @@ class Service(Generic[T, R]):
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> PushFeed[T]:
         """Make the feed of the run; from here on items can be taken."""
-        self._feed = _OrderFeed(self._orders.is_wanted, keep, on_change)
+        self._feed = _OrderFeed(self._orders.is_wanted, keep, on_change, self._nothing_soon)
         self._opened.set()
         return self._feed
 

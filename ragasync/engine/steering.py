@@ -145,6 +145,11 @@ class Steering(Generic[T, R]):
         self.look_up()
 
     @property
+    def source_ended(self) -> bool:
+        """Whether the last item has been drawn, as far as that is known."""
+        return self._is_open and self._feed.exhausted
+
+    @property
     def limited_by(self) -> LimitedBy:
         """
         What holds the run back now, by what its lanes are doing.
