@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ragasync.calling.calls import Calls
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.failures import RunEnding, note_place, places_of
+from ragasync.documents.hops import Hops
 from ragasync.documents.prepare import Prepared
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.recipe import Parcel, Recipe
@@ -31,9 +32,7 @@ class Line:
     document when one of the few that may be loaded at once has found room for its chunks.
     """
 
-    def __init__(
-        self, recipe: Recipe, prepare: Callable[[object], Awaitable[Prepared]] | None
-    ) -> None:
+    def __init__(self, recipe: Recipe, prepare: Hops[object, Prepared] | None) -> None:
         self._recipe = recipe
         self._prepare = prepare
         self.services: dict[str, Service[Any, Any]] = {}
@@ -79,7 +78,8 @@ class Line:
         self._loading += more
         if self._run is None:
             self._run = current_run.get()
-        self._run.hold_back(self._loading >= self._recipe.at_once)
+        ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
+        self._run.hold_back(self._loading >= ahead)
 
     def no_more_to_embed(self) -> bool:
         """Return whether every document of the run has handed its chunks on."""
@@ -110,27 +110,25 @@ class Line:
             place = f"{places_of(failed.places, chunks)} of {document.id!r}"
             raise self._failure("embed", failed, place) from failed.error
         for number, vector in enumerate(vectors):
-            if error := self._fault(vector):
-                note_place(error, "embed", f"{places_of([number], chunks)} of {document.id!r}")
-                raise StageFailure("embed", error)
+            if vector is None or len(vector) != self._dimension:
+                self._check(vector, f"{places_of([number], chunks)} of {document.id!r}")
         rows = np.array(vectors, dtype=np.float32)
         return rows if len(rows) else rows.reshape(0, 0)
 
-    def _fault(self, vector: NDArray[np.float32] | None) -> ValueError | None:
-        """Return what is wrong with a vector; its dimension must be that of the first."""
-        if vector is None:
-            return ValueError(
-                "expected finite numbers, got a vector with others: mend the embedder, which may "
-                "divide by the length of an empty text's vector"
-            )
-        if self._dimension is None:
+    def _check(self, vector: NDArray[np.float32] | None, place: str) -> None:
+        """Raise what is wrong with a vector; its dimension must be that of the first."""
+        if vector is not None and self._dimension is None:
             self._dimension = len(vector)
-        if len(vector) == self._dimension:
-            return None
-        return ValueError(
-            f"expected a vector of {self._dimension} dimensions, as the first of this run, "
+            return
+        error = ValueError(
+            "expected finite numbers, got a vector with others: mend the embedder, which may "
+            "divide by the length of an empty text's vector"
+            if vector is None
+            else f"expected a vector of {self._dimension} dimensions, as the first of this run, "
             f"got one of {len(vector)}: an embedder must give one dimension"
         )
+        note_place(error, "embed", place)
+        raise StageFailure("embed", error)
 
     async def _stored(self, prepared: Prepared, embeddings: NDArray[np.float32]) -> None:
         """Wait until the store has acknowledged a document."""
@@ -176,7 +174,8 @@ async def open_line(recipe: Recipe) -> AsyncIterator[Line]:
         else:
             calls = Calls(recipe.prepare, asyncio.get_running_loop(), None)
             stack.callback(calls.close)
-            prepare = calls.one
+            prepare = Hops(calls.one, recipe.at_once)
+            stack.push_async_callback(prepare.close)
         line = Line(recipe, prepare)
         for stage, plan in plans.items():
             if plan is not None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ragasync.calling.calls import is_async
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.failures import RunEnding
+from ragasync.documents.hops import InOneHop
 from ragasync.documents.load import LOADER_VERSION
 from ragasync.documents.prepare import (
     Finished,
@@ -91,8 +92,8 @@ class Recipe:
     What every run of one processor does with a document.
 
     Args:
-        prepare: loads, asks the store and cuts in one call on a thread; None where these are
-            stages of their own.
+        prepare: loads, asks the store and cuts several sources in one call on a thread; None
+            where these are stages of their own.
         load: makes a Document of a source.
         recognise: tells a document's fingerprint, and whether the store has it; None where no
             store can say.
@@ -140,7 +141,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     prepare: StagePlan | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
         parts = Finished(load.function, as_document), Finished(chunk.function, as_chunks)
-        prepare = Plan(LoadAndCut(parts[0], recognise, parts[1]), False, **common)
+        prepare = Plan(InOneHop(LoadAndCut(parts[0], recognise, parts[1])), False, **common)
     return Recipe(
         prepare=prepare,
         load=loading,

@@ -72,7 +72,11 @@ def find_sources(
         yield sources
     elif isinstance(sources, Iterable):
         for origin in sources:
-            yield from _found(origin, skip)
+            if isinstance(origin, str | os.PathLike):
+                path = _existing(origin)
+                yield from _walk(path, skip, prefix=f"{_readable(path).rstrip('/')}/")
+            else:
+                yield source_of(origin)
     else:
         raise TypeError(_expected(sources))
 
@@ -94,15 +98,6 @@ def source_of(origin: Origin) -> Source | Document:
             return Source(_readable(path), path)
         case _:
             raise TypeError(_expected(origin))
-
-
-def _found(origin: Origin, skip: Collection[str]) -> Iterator[Source | Document]:
-    """Yield what one member of an iterable stands for."""
-    if isinstance(origin, str | os.PathLike):
-        path = _existing(origin)
-        yield from _walk(path, skip, prefix=f"{_readable(path).rstrip('/')}/")
-    else:
-        yield source_of(origin)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

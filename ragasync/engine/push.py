@@ -62,11 +62,12 @@ class PushFeed(Generic[T]):
 
     def push(self, *items: T) -> None:
         """Add items; several at once cost one waking."""
-        for item in items:
-            if self._keep is not None:
-                self._keep(self.pushed, item)
-            self._buffer.append((self.pushed, item))
-            self.pushed += 1
+        rows = tuple(enumerate(items, self.pushed))
+        if self._keep is not None:
+            for index, item in rows:
+                self._keep(index, item)
+        self._buffer.extend(rows)
+        self.pushed += len(rows)
         if self._waiter is not None:
             self._came_at = self._loop.time()
             if len(self._buffer) >= self._wanted or self._nothing_soon():

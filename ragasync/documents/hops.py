@@ -1,0 +1,145 @@
+"""Sync calls of many callers, made on threads, of the quick ones several in one hop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+HOP = 0.005
+"""Seconds that the items of one hop should take together."""
+
+MOST_ITEMS = 32
+"""The most items in one hop."""
+
+WORTH_A_THREAD = 0.001
+"""Seconds of work for which a further thread is busied."""
+
+
+@dataclass(frozen=True, slots=True)
+class HopOutcome(Generic[V]):
+    """What became of the first items of a hop, a value or an error each, and what they took."""
+
+    values: list[V | None]
+    errors: dict[int, BaseException]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class InOneHop(Generic[T, V]):
+    """Calls a function for several items on a thread, for as many as there is time for."""
+
+    function: Callable[[T], V]
+
+    def __call__(self, items: Sequence[T]) -> HopOutcome[V]:
+        """Return what became of the items, or of as many as there was time for."""
+        values: list[V | None] = []
+        errors: dict[int, BaseException] = {}
+        began = time.perf_counter()
+        seconds = 0.0
+        for place, item in enumerate(items):
+            value = None
+            try:
+                value = self.function(item)
+            except BaseException as error:  # the caller's, not this thread's
+                errors[place] = error
+            values.append(value)
+            seconds = time.perf_counter() - began
+            if seconds > 2 * HOP:
+                break
+        return HopOutcome(values, errors, seconds)
+
+
+class Hops(Generic[T, V]):
+    """
+    Sends items to threads, together where they are quick.
+
+    To change threads costs more than to cut a short document. So a hop takes as many items as
+    need HOP seconds by the latest ones: dozens of the short, and one of those that take their
+    time. Where one takes longer than it should, the rest of its hop comes back and goes first in
+    the next.
+
+    Args:
+        call: makes an InOneHop's call on a thread.
+        at_once: how many threads may be busy.
+    """
+
+    def __init__(
+        self, call: Callable[[Sequence[T]], Awaitable[HopOutcome[V]]], at_once: int
+    ) -> None:
+        self._call = call
+        self._at_once = at_once
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._typical = HOP
+
+    @property
+    def ahead(self) -> int:
+        """How many items it pays to have here: as many as go into all hops at once."""
+        return self._at_once * self._size
+
+    async def __call__(self, item: T) -> V:
+        """Return what the function gives for an item, or raise what it raises."""
+        future: asyncio.Future[V] = self._loop.create_future()
+        self._waiting.append((item, future))
+        self._send()
+        return await future
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    @property
+    def _size(self) -> int:
+        """How many items need HOP seconds."""
+        return max(1, min(MOST_ITEMS, int(HOP / self._typical)))
+
+    def _send(self) -> None:
+        """Let hops begin, while there are threads for them and enough to do."""
+        while self._waiting and len(self._under_way) < self._at_once:
+            work = len(self._waiting) * self._typical
+            if self._under_way and work < WORTH_A_THREAD:
+                return
+            hop = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+            if hop := [entry for entry in hop if not entry[1].done()]:
+                task = self._loop.create_task(self._make(hop), name="ragasync hop")
+                self._under_way.add(task)
+
+    async def _make(self, hop: list[tuple[T, asyncio.Future[V]]]) -> None:
+        """Make a hop, and hand each caller what became of its item."""
+        try:
+            outcome = await self._call([item for item, _ in hop])
+        except Exception as error:  # no item's: a thread could not be had
+            for _, future in hop:
+                _settle(future, None, error)
+        else:
+            done = len(outcome.values)
+            self._typical += (outcome.seconds / done - self._typical) / 4
+            for place, value in enumerate(outcome.values):
+                _settle(hop[place][1], value, outcome.errors.get(place))
+            self._waiting.extendleft(reversed(hop[done:]))
+        finally:
+            task = asyncio.current_task()
+            assert task is not None  # a coroutine runs in a task
+            self._under_way.discard(task)
+        self._send()
+
+
+def _settle(future: asyncio.Future[V], value: V | None, error: BaseException | None) -> None:
+    """Give a caller its value or its error, if it still wants it."""
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)  # type: ignore[arg-type]  # without an error there is a value
