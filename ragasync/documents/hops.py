@@ -79,6 +79,7 @@ class Hops(Generic[T, V]):
         self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._typical = HOP
+        self._size = 1
 
     @property
     def ahead(self) -> int:
@@ -98,11 +99,6 @@ class Hops(Generic[T, V]):
             task.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way)
-
-    @property
-    def _size(self) -> int:
-        """How many items need HOP seconds."""
-        return max(1, min(MOST_ITEMS, int(HOP / self._typical)))
 
     def _send(self) -> None:
         """Let hops begin, while there are threads for them and enough to do."""
@@ -125,6 +121,7 @@ class Hops(Generic[T, V]):
         else:
             done = len(outcome.values)
             self._typical += (outcome.seconds / done - self._typical) / 4
+            self._size = max(1, min(MOST_ITEMS, int(HOP / self._typical)))
             for place, value in enumerate(outcome.values):
                 _settle(hop[place][1], value, outcome.errors.get(place))
             self._waiting.extendleft(reversed(hop[done:]))
