@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
@@ -81,22 +80,11 @@ class Batches(Generic[T]):
 
     async def _by_count(self, size: int) -> list[tuple[int, T]]:
         """Draw so many items, or what comes before the batch has to leave."""
-        rows: list[tuple[int, T]] = []
-        clock, in_time = self._clock, True
-        while True:
-            asked = clock()
-            for row in islice(self._feed.fresh, size - len(rows)):
-                rows.append(row)
-                drawn = clock()
-                if drawn - asked > LINGER and len(rows) > 1:
-                    return rows  # a sync source that takes this long has held it back enough
-                asked = drawn
-            missing = size - len(rows)
-            if missing:
-                self._feed.ran_dry()
-            if not (missing and rows and in_time):
-                return rows
-            in_time = await self._feed.more(missing, LINGER)
+        feed, clock = self._feed, self._clock
+        rows = feed.take(size, LINGER, clock)
+        if 0 < len(rows) < size and await feed.more(size - len(rows), LINGER):
+            rows += feed.take(size - len(rows), LINGER, clock)
+        return rows
 
     async def _by_cost(self, size: int) -> list[tuple[int, T]]:
         """Draw as many items, while they weigh little enough together."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from ragasync.clock import Clock
 from ragasync.engine.push import AsyncFeed, PushFeed
 
 T = TypeVar("T")
@@ -16,7 +17,7 @@ class Feed(Protocol[T]):
     What lanes draw from.
 
     `fresh` yields (index, item) and stops when nothing is at hand; it can be asked again unless
-    `exhausted`. Errors of the source come out of it.
+    `exhausted`. Errors of the source come out of it, and of `take`.
     """
 
     fresh: Iterator[tuple[int, T]]
@@ -29,15 +30,18 @@ class Feed(Protocol[T]):
     def at_hand(self) -> bool:
         """Whether drawing may give an item at once."""
 
+    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
+        """Draw up to so many items, none after one that took longer than `patience` seconds."""
+
     def ran_dry(self) -> None:
         """Note that `fresh` stopped."""
 
     async def more(self, wanted: int, linger: float) -> bool:
         """
-        Wait for so many further items; return whether they came.
+        Wait for so many further items; return whether any may be at hand.
 
         It waits no longer when the source ends, when it is known to give nothing soon, or when
-        for `linger` seconds nothing has come; fewer may be at hand then.
+        for `linger` seconds nothing has come.
         """
 
     async def close(self) -> None:
@@ -59,13 +63,26 @@ class SyncFeed(Generic[T]):
         """Whether the source has not ended."""
         return not self.exhausted
 
+    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
+        """Draw one by one, since an item may take its time; the first never is the last."""
+        rows: list[tuple[int, T]] = []
+        asked = clock()
+        for row in islice(self.fresh, wanted):
+            rows.append(row)
+            drawn = clock()
+            if drawn - asked > patience and len(rows) > 1:
+                return rows
+            asked = drawn
+        self.exhausted = len(rows) < wanted
+        return rows
+
     def ran_dry(self) -> None:
         """Note that the source has ended."""
         self.exhausted = True
 
     async def more(self, wanted: int, linger: float) -> bool:  # noqa: ARG002
-        """Return at once: the next item comes when it is asked for."""
-        return not self.exhausted
+        """Return at once: what could be had was drawn."""
+        return False
 
     async def close(self) -> None:
         """Leave the iterator to whoever made it."""

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Generic, TypeVar
 
+from ragasync.clock import Clock
+
 T = TypeVar("T")
 
 
@@ -60,6 +62,11 @@ class PushFeed(Generic[T]):
             raise StopIteration
         return self._buffer.popleft()
 
+    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:  # noqa: ARG002
+        """Draw up to so many items; it takes no time."""
+        buffer = self._buffer
+        return [buffer.popleft() for _ in range(min(wanted, len(buffer)))]
+
     def push(self, *items: T) -> None:
         """Add items; several at once cost one waking."""
         rows = tuple(enumerate(items, self.pushed))
@@ -83,7 +90,7 @@ class PushFeed(Generic[T]):
     async def more(self, wanted: int, linger: float) -> bool:
         """Wait for so many items, the end, or a pause; only one may wait at a time."""
         if self._ended or self._nothing_soon():
-            return False
+            return self.at_hand
         self._waiter, self._wanted = self._loop.create_future(), wanted
         self._came_at = self._loop.time()
         self._watch_for_a_pause(linger)
@@ -93,7 +100,7 @@ class PushFeed(Generic[T]):
             if self._timer is not None:
                 self._timer.cancel()
             self._waiter = None
-        return len(self._buffer) >= wanted
+        return self.at_hand
 
     async def close(self) -> None:
         """Take no more."""
@@ -152,11 +159,17 @@ class AsyncFeed(PushFeed[T]):
         return bool(self._buffer) or self._error is not None
 
     def __next__(self) -> tuple[int, T]:
+        for row in self.take(1, 0.0, self._loop.time):
+            return row
+        raise StopIteration
+
+    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
+        """Draw up to so many items; the error of the source comes when all before it are drawn."""
         if not self._buffer and self._error is not None:
             error, self._error = self._error, None
             raise error
         self._room.set()
-        return super().__next__()
+        return super().take(wanted, patience, clock)
 
     async def close(self) -> None:
         """Cancel the task that draws, and wait for it."""

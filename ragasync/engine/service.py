@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
+from ragasync.clock import Clock
 from ragasync.engine.engine import Run
 from ragasync.engine.push import PushFeed
 from ragasync.errors import JobStopped
@@ -51,7 +52,12 @@ class _Order(Generic[R]):
         """Put a value in its place."""
         self.values[index - self.first] = value
         self.missing -= 1
-        if self.missing == 0 and not self.future.done():
+        if not self.missing:
+            self.complete()
+
+    def complete(self) -> None:
+        """Give the caller the values, if it still waits."""
+        if not self.future.done():
             self.future.set_result(self.values)
 
     def fail(self, index: int, error: BaseException, stage: str | None) -> None:
@@ -78,12 +84,13 @@ class _Orders(Generic[T, R]):
         self.of.update(dict.fromkeys(range(first, first + size), order))
         return order.future
 
-    def is_wanted(self, index: int) -> bool:
-        """Whether somebody still waits for an item; one that nobody wants is struck off."""
-        if not self.of[index].future.done():
-            return True
-        del self.of[index]
-        return False
+    def wanted_of(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
+        """Return the items that somebody still waits for; the others are struck off."""
+        wanted = [row for row in rows if not self.of[row[0]].future.done()]
+        if len(wanted) < len(rows):
+            for index in {index for index, _ in rows} - {index for index, _ in wanted}:
+                del self.of[index]
+        return wanted
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
@@ -98,7 +105,11 @@ class _Orders(Generic[T, R]):
         """Hand the values of a call to the orders that its items came from."""
         take = self.of.pop
         for index, value in zip(call.indices, call.values, strict=True):
-            take(index).fill(index, value)
+            order = take(index)
+            order.values[index - order.first] = value  # as `fill` does, for there are many
+            order.missing -= 1
+            if not order.missing:
+                order.complete()
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
         """Hand a failure to its order; the stack goes with the error itself."""
@@ -112,19 +123,24 @@ class _OrderFeed(PushFeed[T]):
 
     def __init__(
         self,
-        is_wanted: Callable[[int], bool],
+        wanted_of: Callable[[list[tuple[int, T]]], list[tuple[int, T]]],
         keep: Callable[[int, T], None] | None,
         on_change: Callable[[], None],
         nothing_soon: Callable[[], bool],
     ) -> None:
         super().__init__(keep, on_change, nothing_soon)
-        self._is_wanted = is_wanted
+        self._wanted_of = wanted_of
+
+    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
+        """Draw up to so many items that somebody waits for."""
+        rows: list[tuple[int, T]] = []
+        while (missing := wanted - len(rows)) and self.at_hand:
+            rows += self._wanted_of(super().take(missing, patience, clock))
+        return rows
 
     def __next__(self) -> tuple[int, T]:
-        while self._buffer:
-            row = self._buffer.popleft()
-            if self._is_wanted(row[0]):
-                return row
+        for row in self.take(1, 0.0, self._loop.time):
+            return row
         raise StopIteration
 
 
@@ -188,6 +204,8 @@ class Service(Generic[T, R]):
             RunAsyncError: it stopped because of an object of another event loop.
         """
         if self._feed is None or self.has_stopped:
+            if self._task is not None:
+                await asyncio.wait([self._task])  # whose item ended it is to hear of it first
             raise self._reason()
         if not items:
             return []
@@ -199,7 +217,7 @@ class Service(Generic[T, R]):
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> PushFeed[T]:
         """Make the feed of the run; from here on items can be taken."""
-        self._feed = _OrderFeed(self._orders.is_wanted, keep, on_change, self._nothing_soon)
+        self._feed = _OrderFeed(self._orders.wanted_of, keep, on_change, self._nothing_soon)
         self._opened.set()
         return self._feed
 

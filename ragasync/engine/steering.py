@@ -225,7 +225,11 @@ class Steering(Generic[T, R]):
 
     def _input_came(self) -> None:
         """See to what the source has given, or to its end; a lane that fills a batch does."""
-        if not self._batches.forming:
+        if self._batches.forming:
+            return
+        if self._feed.at_hand:
+            self._call_the_next()  # once, however many come in this turn of the loop
+        else:
             self.look_up()
 
     def _permission(self) -> Permission:
