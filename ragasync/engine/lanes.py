@@ -122,7 +122,7 @@ class Lanes:
         while self.out_of_breath:
             if not self._turning:
                 self._turning = True
-                self._loop.call_soon(self._turned)
+                self._loop.call_soon(self.turned)
             await asyncio.sleep(0)
 
     async def rest(self) -> None:
@@ -153,8 +153,8 @@ class Lanes:
         while self._idle:
             self.wake()
 
-    def _turned(self) -> None:
-        """Note that the loop has turned."""
+    def turned(self) -> None:
+        """Note that the loop has turned: it calls this itself."""
         self._turning = False
         self._breath_at = self._clock() + BREATH
         if self.attend_at != AT_ONCE:

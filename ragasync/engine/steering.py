@@ -220,6 +220,7 @@ class Steering(Generic[T, R]):
     def _called(self) -> None:
         """Wake a lane, or open one, if there is something to do; it will call the next."""
         self._calling = False
+        self._lanes.turned()
         if self._may_begin and not self._lanes.wake():
             self._lanes.open_one()
 
