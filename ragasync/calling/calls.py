@@ -230,6 +230,8 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
 
 def _is_sequence(values: object) -> TypeGuard[Sequence[Any]]:
     """Return whether this is a list, a tuple, an array: a table gives columns, and counts rows."""
+    if type(values) in (list, tuple):
+        return True
     if isinstance(values, str | bytes | Mapping | AbstractSet) or not hasattr(values, "__len__"):
         return False
     return len(list(cast("Iterable[Any]", values))) == len(values)

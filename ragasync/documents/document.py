@@ -9,6 +9,11 @@ from types import MappingProxyType
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[str, object]:
+    """Return the metadata of what has none."""
+    return _NOTHING
+
+
 def _read_only(metadata: Mapping[str, object]) -> Mapping[str, object]:
     """Return a copy that nobody can write to; the empty one is shared by all."""
     return MappingProxyType(dict(metadata)) if metadata else _NOTHING
@@ -32,7 +37,7 @@ class Document:
     id: str
     text: str
     # Left out of the hash because its values may be lists.
-    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, object] = field(default_factory=_nothing, hash=False)
     source: str | None = None
 
     def __post_init__(self) -> None:
@@ -40,7 +45,8 @@ class Document:
         for name, value in (("id", self.id), ("text", self.text)):
             if not isinstance(value, str):
                 raise TypeError(f"Document.{name} must be a str, got {value!r:.200}")
-        object.__setattr__(self, "metadata", _read_only(self.metadata))
+        if self.metadata is not _NOTHING:
+            object.__setattr__(self, "metadata", _read_only(self.metadata))
 
     def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
         """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
@@ -72,7 +78,7 @@ class Chunk:
     text: str
     start: int
     end: int
-    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, object] = field(default_factory=_nothing, hash=False)
 
     def __post_init__(self) -> None:
         """Check what would fail late and far from here, and make the metadata read-only."""
@@ -82,7 +88,8 @@ class Chunk:
             raise ValueError(
                 f"a chunk needs 0 <= start <= end, got start={self.start!r}, end={self.end!r}"
             )
-        object.__setattr__(self, "metadata", _read_only(self.metadata))
+        if self.metadata is not _NOTHING:
+            object.__setattr__(self, "metadata", _read_only(self.metadata))
 
     def __reduce__(self) -> tuple[type[Chunk], tuple[object, ...]]:
         """Travel to another process: a read-only mapping cannot be pickled, a dict can."""

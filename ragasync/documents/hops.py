@@ -78,7 +78,7 @@ class Hops(Generic[T, V]):
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._typical = HOP
+        self._typical: float | None = None
         self._size = 1
 
     @property
@@ -103,13 +103,18 @@ class Hops(Generic[T, V]):
     def _send(self) -> None:
         """Let hops begin, while there are threads for them and enough to do."""
         while self._waiting and len(self._under_way) < self._at_once:
-            work = len(self._waiting) * self._typical
-            if self._under_way and work < WORTH_A_THREAD:
+            if self._under_way and len(self._waiting) * (self._typical or HOP) < WORTH_A_THREAD:
                 return
             hop = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
             if hop := [entry for entry in hop if not entry[1].done()]:
                 task = self._loop.create_task(self._make(hop), name="ragasync hop")
                 self._under_way.add(task)
+
+    def _learn(self, seconds: float) -> None:
+        """Note what an item took of late."""
+        typical = seconds if self._typical is None else self._typical
+        self._typical = typical + (seconds - typical) / 4
+        self._size = max(1, min(MOST_ITEMS, int(HOP / max(self._typical, 1e-9))))
 
     async def _make(self, hop: list[tuple[T, asyncio.Future[V]]]) -> None:
         """Make a hop, and hand each caller what became of its item."""
@@ -120,8 +125,7 @@ class Hops(Generic[T, V]):
                 _settle(future, None, error)
         else:
             done = len(outcome.values)
-            self._typical += (outcome.seconds / done - self._typical) / 4
-            self._size = max(1, min(MOST_ITEMS, int(HOP / self._typical)))
+            self._learn(outcome.seconds / done)
             for place, value in enumerate(outcome.values):
                 _settle(hop[place][1], value, outcome.errors.get(place))
             self._waiting.extendleft(reversed(hop[done:]))

@@ -175,7 +175,7 @@ def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] 
     # The sum has what is not finite in it, and costs a tenth of looking at each entry.
     if np.isfinite(rows.sum()):
         return list(rows)
-    finite = np.isfinite(rows).all(axis=1)
+    finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
     return [row if is_finite else None for row, is_finite in zip(rows, finite, strict=True)]
 
 

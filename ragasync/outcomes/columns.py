@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import compress
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from ragasync.outcomes.outcome import DONE, PENDING, STATUSES, Outcome
 from ragasync.outcomes.storage import Storage
@@ -185,8 +185,9 @@ def _filled(
 ) -> array[N]:
     """Write a value for some rows into a column that is made when the first item needs it."""
     if column is None:
-        column = array(code, EMPTY[code]) * length  # type: ignore[arg-type]  # ints or floats, by code
-    column[rows] = array(code, (value,)) * count
+        made: Any = array(code, EMPTY[code]) * length
+        column = cast("array[N]", made)
+    column[rows] = cast("array[N]", array(code, (value,)) * count)  # ints or floats, by code
     return column
 
 
