@@ -187,7 +187,7 @@ def _filled(
     if column is None:
         made: Any = array(code, EMPTY[code]) * length
         column = cast("array[N]", made)
-    column[rows] = cast("array[N]", array(code, (value,)) * count)  # ints or floats, by code
+    column[rows] = array(code, (value,)) * count
     return column
 
 
