@@ -47,17 +47,18 @@ QUICK: dict[str, list[list[str]]] = {
 }
 """Sizes that measure nothing, to see that all of this works."""
 
-PACKAGES = (
-    "ragasync aiolimiter aiometer aiostream anyio asynciolimiter backoff ipywidgets "
-    "langchain-core langchain-text-splitters llama-index-core loky nest-asyncio2 numpy pandas "
-    "pyrate-limiter stamina tenacity throttled-py tqdm"
-).split()
+PACKAGES = """
+    ragasync aiolimiter aiometer aiostream anyio asynciolimiter backoff ipywidgets langchain-core
+    langchain-text-splitters llama-index-core loky nest-asyncio2 numpy pandas pyrate-limiter
+    stamina tenacity throttled-py tqdm
+"""
+"""Whose versions are told."""
 
 
 def machine() -> str:
     """Return what all of this was measured on and with."""
     present = []
-    for name in PACKAGES:
+    for name in PACKAGES.split():
         try:
             present.append(f"{name} {version(name)}")
         except PackageNotFoundError:
