@@ -336,7 +336,7 @@ async def test_every_item_is_accounted_for_in_a_storm(here: bool):
         **dict.fromkeys((11, 101), "hang"),
     }
     async with Server(
-        trouble=trouble, rate=300, burst=30, wait=0.05, wording="ms", latency=0.002
+        trouble=trouble, rate=150, burst=10, wait=0.05, wording="ms", latency=0.002
     ) as server:
         job = processor(
             server, timeout=1, retry=AsyncRetry(30, 0.01, max_delay=0.05), max_errors=0
