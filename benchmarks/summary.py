@@ -22,7 +22,7 @@ class Line:
 
     Args:
         work: what is done, and the unit.
-        title: how the title of the table begins where the figures stand.
+        title: what the title of the table has in it where the figures stand.
         column: how the heading of their column begins.
         by_hand: the row of what one would write by hand, or of the floor.
         others: the rows of the nearest peers, by the names to show.
@@ -38,7 +38,7 @@ class Line:
 
     def cells(self, tables: dict[str, Table]) -> list[str] | None:
         """Return the row, or None where nothing of it was measured."""
-        found = next((rows for title, rows in tables.items() if title.startswith(self.title)), None)
+        found = next((rows for title, rows in tables.items() if self.title in title), None)
         if found is None or self.ours not in found:
             return None
         by_hand = ""
@@ -86,4 +86,99 @@ def _tables(lines: Iterable[str]) -> Iterator[tuple[str, Table]]:
         yield title, rows
 
 
-LINES: tuple[Line, ...] = ()
+BY_RECORD = ("with a record", "hand-made workers with a record")
+BY_WORKERS = ("workers", "hand-made workers, bare")
+GATHERS = {
+    "gather": "gather and semaphore",
+    "LlamaIndex": "LlamaIndex run_jobs",
+    "aiometer": "aiometer run_all",
+    "LangChain": "LangChain abatch",
+}
+MAKESPANS = {
+    "gather": "gather and semaphore",
+    "tqdm": "tqdm.asyncio gather and semaphore",
+    "LangChain": "LangChain abatch",
+    "lock step": "chunked gather",
+}
+LIMITERS = {
+    "aiolimiter": "aiolimiter (1, 1/rate)",
+    "asynciolimiter": "asynciolimiter, Limiter",
+    "throttled-py": "throttled-py, GCRA",
+    "LangChain": "LangChain",
+}
+RETRIES = {"backoff": "backoff", "stamina": "stamina", "tenacity": "tenacity"}
+BRIDGES = {
+    "`run_coroutine_threadsafe`": "run_coroutine_threadsafe",
+    "LlamaIndex": "LlamaIndex asyncio_run",
+    "`asyncio.run`": "asyncio.run",
+}
+PIPELINES = {
+    "LangChain": "LangChain splitter and abatch",
+    "gather": "gather a document",
+    "LlamaIndex": "LlamaIndex IngestionPipeline",
+}
+KEPT_THREAD = ("a kept thread", "a kept thread, by hand")
+HAND_LIMITER = ("GCRA", "hand-made")
+HAND_PIPELINE = ("queues and workers", "pipelined by hand")
+
+LINES = (
+    Line("a call that returns at once, µs", "returns at once, 32", "10,000", BY_RECORD, GATHERS),
+    Line("one of a million, µs", "returns at once, 32", "1,000,000", BY_RECORD, {}),
+    Line("a call that gives way once, µs", "one sleep(0), 32", "10,000", BY_RECORD, GATHERS),
+    Line(
+        "with a time limit for each, µs",
+        "returns at once, with a time limit, 32",
+        "10,000",
+        ("`asyncio.timeout`", "the same, asyncio.timeout"),
+        {"`wait_for`": "the same, asyncio.wait_for"},
+        ours="ragasync, timeout=",
+    ),
+    Line("memory, bytes an item", "peak bytes an item", "100,000", BY_RECORD, GATHERS),
+    Line("makespan over the greedy one", "real clock", "over greedy", BY_WORKERS, MAKESPANS),
+    Line(
+        "the same, results in order",
+        "real clock",
+        "over greedy",
+        None,
+        {"aiostream": "aiostream map, ordered"},
+        ours="ragasync, stream in order",
+    ),
+    Line(
+        "the loop stands still, ms",
+        "never suspends",
+        "ms",
+        BY_WORKERS,
+        {"gather": "gather and semaphore"},
+    ),
+    Line(
+        "32 threads, wall over the ideal",
+        "32 threads",
+        "wall",
+        ("raw threads", "raw threads that draw"),
+        {"`ThreadPoolExecutor.map`": "ThreadPoolExecutor.map", "LangChain": "LangChain batch"},
+    ),
+    Line(
+        "2 processes, wall µs a call",
+        "2 processes",
+        "wall",
+        ("`map` in 16s", "ProcessPoolExecutor.map, chunks of 16"),
+        {"`map`": "ProcessPoolExecutor.map"},
+    ),
+    Line("1,000 a second: % of the rate", "at 1,000 a second", "%", HAND_LIMITER, LIMITERS),
+    Line("a grant then, processor µs", "at 1,000 a second", "processor", HAND_LIMITER, LIMITERS),
+    Line("a free acquire, µs", "a free acquire", "µs", HAND_LIMITER, LIMITERS),
+    Line("a retry policy, success, µs", "succeeds", "µs", ("loop", "hand-made loop"), RETRIES),
+    Line("one retry without delay, µs", "retried once", "µs", ("loop", "hand-made loop"), RETRIES),
+    Line("`run_async` in a running loop, µs", "run_async a call", "inside", KEPT_THREAD, BRIDGES),
+    Line(
+        "a table of a million outcomes, s",
+        "to_dataframe",
+        "processor s",
+        None,
+        {"pandas of dicts": "pandas, of a list of dicts"},
+    ),
+    Line("documents a second, 8 at once", "15 ms, 8 at", "documents a", HAND_PIPELINE, PIPELINES),
+    Line("32 at once", "15 ms, 32 at", "documents a", HAND_PIPELINE, PIPELINES),
+    Line("lines of code for that", "memory and code", "lines", HAND_PIPELINE, PIPELINES),
+    Line("import over Python with asyncio, ms", "import over", "ms", None, {"pandas": "pandas"}),
+)
