@@ -136,7 +136,7 @@ def test_the_timeline_counts_ends_in_equal_stretches():
     result = result_of(
         [
             done(0, started=0.0, seconds=0.5),
-            done(1, started=0.0, seconds=1.0, backed_off=1.5),
+            done(1, started=0.0, seconds=1.0, attempts=2, backed_off=1.5),
             failed(2, ValueError(), started=3.0, seconds=1.0),
             pending(3),
         ],

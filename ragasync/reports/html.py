@@ -6,20 +6,13 @@ from collections.abc import Iterable
 from html import escape
 
 from ragasync.outcomes.facts import Finished
-from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
+from ragasync.reports.chart import chart
+from ragasync.reports.elements import COLOURS, MONO, NAMES, QUIET, TEXT, element
 from ragasync.reports.kinds import Kind, kinds_of, one_line
-from ragasync.reports.timeline import Timeline, timeline_of
-from ragasync.reports.words import KINDS_SHOWN, duration, figures, headline, per_second, remaining
+from ragasync.reports.timeline import timeline_of
+from ragasync.reports.words import KINDS_SHOWN, figures, headline, remaining
 
-# JupyterLab drops `var(...)` from HTML that it does not trust. So what must be seen has a plain
-# colour that reads on dark and on light, and variables are for what may fall back to inherited.
-COLOURS = {DONE: "#4c8dd6", FAILED: "#e0563f", CANCELLED: "#b8892b", PENDING: "#9a9a9a"}
-NAMES = {DONE: "done", FAILED: "failed", CANCELLED: "cancelled", PENDING: "pending"}
-
-TEXT = "color:var(--jp-content-font-color1,inherit);font-size:13px;line-height:1.5;max-width:640px"
-QUIET = "opacity:0.7"
-MONO = "font-family:var(--jp-code-font-family,monospace);font-size:12px"
-CHART_HEIGHT = 44
+__all__ = ["COLOURS", "MONO", "NAMES", "QUIET", "TEXT", "element", "result_html"]
 
 
 def result_html(result: Finished) -> str:
@@ -35,16 +28,10 @@ def result_html(result: Finished) -> str:
         element("div", "margin-bottom:6px", _title(result)),
         _shares(result),
         _legend(result),
-        _chart(timeline_of(result)),
+        chart(timeline_of(result)),
         _figures(result),
         _errors(result),
     )
-
-
-def element(tag: str, style: str, *children: str) -> str:
-    """Return an element around children that are HTML already."""
-    opening = f'<{tag} style="{style}">' if style else f"<{tag}>"
-    return f"{opening}{''.join(children)}</{tag}>"
 
 
 def _title(result: Finished) -> str:
@@ -81,37 +68,6 @@ def _legend(result: Finished) -> str:
         for code, count in _counts(result)
     )
     return element("div", "margin-top:4px", *parts)
-
-
-def _chart(timeline: Timeline | None) -> str:
-    """Return when items ended as bars, failures on top, with a line of text below."""
-    if timeline is None or not timeline.peak:
-        return ""
-    scale = CHART_HEIGHT / timeline.peak
-    bars = (
-        _bar(done * scale, failed * scale)
-        for done, failed in zip(timeline.done, timeline.failed, strict=True)
-    )
-    frame = (
-        f"display:flex;align-items:flex-end;gap:1px;height:{CHART_HEIGHT + 2}px;margin-top:10px;"
-        "border-bottom:1px solid #9a9a9a"
-    )
-    peak = f"items ended over time, at most {per_second(timeline.peak_rate)} a second"
-    labels = ("0 s", peak, duration(timeline.seconds))
-    axis = f"display:flex;justify-content:space-between;font-size:11px;{QUIET}"
-    return element("div", frame, *bars) + element(
-        "div", axis, *(element("span", "", label) for label in labels)
-    )
-
-
-def _bar(done: float, failed: float) -> str:
-    """Return one stretch's bar; a single failure among many successes stays visible."""
-    style = "flex:1"
-    if done:
-        style += f";height:{max(1, round(done))}px;background:{COLOURS[DONE]}"
-    if failed:
-        style += f";border-top:{max(2, round(failed))}px solid {COLOURS[FAILED]}"
-    return element("div", style)
 
 
 def _figures(result: Finished) -> str:

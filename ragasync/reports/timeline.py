@@ -1,25 +1,28 @@
-"""How many items came to their end in each stretch of a run."""
+"""What happened in each stretch of a run: how many items ended, and what their calls did."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.reading import Reading
+from ragasync.reports.spans import STATES, occupancy, spans_of
+from ragasync.reports.timed import length_of, timed
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """
-    Counts of the items that were done and that failed in equal stretches of a run.
+    Counts of items and of calls in equal stretches of a run, `seconds` long together.
 
-    `seconds` is the length of all stretches together.
+    `done` and `failed` say how many items ended in each stretch. `calls` says how many calls
+    there were at once on average, by what they did: WORK, LIMITER (both hold a lane) or BACKOFF.
     """
 
     seconds: float
     done: list[int]
     failed: list[int]
+    calls: dict[int, list[float]] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
@@ -31,12 +34,15 @@ class Timeline:
         """The most items a second, over one stretch."""
         return self.peak * len(self.done) / self.seconds
 
+    @property
+    def most_at_once(self) -> float:
+        """The most calls at once, whatever they did, on average over one stretch."""
+        return max(map(sum, zip(*self.calls.values(), strict=True)), default=0.0)
+
 
 def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
     """
-    Count when items ended, or return None where no time is known.
-
-    An item ends when it began, plus its time in calls and between attempts.
+    Count when items ended and what calls did, or return None where no time is known.
 
     Args:
         result: a BatchResult.
@@ -44,20 +50,21 @@ def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
     """
     import numpy as np
 
-    columns = result.columns
-    taken = Reading(columns, range(len(columns)))
-    ends = taken.seconds(columns.started) + taken.seconds(columns.seconds)
-    ends += taken.seconds(columns.backed_off)
-    begun = ends[~np.isnan(ends)]
-    length = max(result.seconds, float(begun.max(initial=0.0)))
+    items = timed(result.columns)
+    length = length_of(result, items)
     if not length:
         return None
-    status = np.frombuffer(bytes(columns.status), dtype="uint8")[: len(columns)]
+    edges = np.linspace(0.0, length, stretches + 1)
 
     def counts(code: int) -> list[int]:
         """Count the items of one status."""
-        chosen = ends[(status == code) & ~np.isnan(ends)]
-        found: list[int] = np.histogram(chosen, bins=stretches, range=(0.0, length))[0].tolist()
+        found: list[int] = np.histogram(items.end[items.status == code], edges)[0].tolist()
         return found
 
-    return Timeline(length, counts(DONE), counts(FAILED))
+    spans = spans_of(result.columns, items)
+    calls = {
+        state: occupancy(spans.start[chosen], spans.end[chosen], edges).tolist()
+        for state in STATES
+        for chosen in [spans.state == state]
+    }
+    return Timeline(length, counts(DONE), counts(FAILED), calls)

@@ -1,0 +1,104 @@
+"""
+What happened when, as bars of HTML.
+
+Not as SVG, though that would be drawn more freely: a notebook that is not trusted loses every
+picture, and a result that somebody sends along is looked at in just such a one. A bar is a single
+element, its parts are the padding and the borders, so that sixty of them stay a few kilobytes and
+are as high on pages where a height would count the borders in.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.reports.elements import COLOURS, QUIET, element
+from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS, STATE_NAMES, WORK
+from ragasync.reports.timeline import Timeline
+from ragasync.reports.words import duration, per_second
+
+ENDS_HEIGHT, CALLS_HEIGHT = 44, 32
+
+SMALL = "font-size:11px"
+FRAME = (
+    "display:flex;align-items:flex-end;height:{}px;margin-top:10px;border-bottom:1px solid #9a9a9a"
+)
+
+
+def chart(timeline: Timeline | None) -> str:
+    """
+    Return when items ended and what calls did meanwhile, one above the other; or nothing.
+
+    Args:
+        timeline: what is known of it, or None where no time is.
+    """
+    if timeline is None or not timeline.peak:
+        return ""
+    return _ends(timeline) + _calls(timeline)
+
+
+def _ends(timeline: Timeline) -> str:
+    """Return when items ended, failures on top, with a line of text below."""
+    scale = ENDS_HEIGHT / timeline.peak
+    bars = (
+        _end_bar(done * scale, failed * scale)
+        for done, failed in zip(timeline.done, timeline.failed, strict=True)
+    )
+    peak = f"items ended over time, at most {per_second(timeline.peak_rate)} a second"
+    labels = ("0 s", peak, duration(timeline.seconds))
+    return element("div", f"{FRAME.format(ENDS_HEIGHT + 2)};gap:1px", *bars) + element(
+        "div",
+        f"display:flex;justify-content:space-between;{SMALL};{QUIET}",
+        *(element("span", "", label) for label in labels),
+    )
+
+
+def _end_bar(done: float, failed: float) -> str:
+    """Return one stretch's bar; a single failure among many successes stays visible."""
+    style = "flex:1"
+    if done:
+        style += f";padding-top:{max(1, round(done))}px;background:{COLOURS[DONE]}"
+    if failed:
+        style += f";border-top:{max(2, round(failed))}px solid {COLOURS[FAILED]}"
+    return element("div", style)
+
+
+def _calls(timeline: Timeline) -> str:
+    """Return what calls did: in calls below, then at the rate limit, then in back-off."""
+    if not timeline.most_at_once:
+        return ""
+    scale = CALLS_HEIGHT / timeline.most_at_once
+    heights = (
+        tuple(round(part * scale) for part in parts)
+        for parts in zip(*(timeline.calls[s] for s in (WORK, LIMITER, BACKOFF)), strict=True)
+    )
+    bars = (_call_bar(parts, len(list(alike))) for parts, alike in groupby(heights))
+    means = {state: sum(calls) / len(calls) for state, calls in timeline.calls.items()}
+    legend = (
+        f"{element('span', f'color:{STATE_COLOURS[state]}', '■')} "
+        f"{element('span', QUIET, f'{_number(mean)} {STATE_NAMES[state]}')}"
+        for state, mean in means.items()
+        if mean
+    )
+    words = (element("span", QUIET, "calls at once, on average:"), *legend)
+    return element("div", FRAME.format(CALLS_HEIGHT), *bars) + element(
+        "div", SMALL, *(element("span", "margin-right:10px", word) for word in words)
+    )
+
+
+def _call_bar(parts: tuple[int, ...], stretches: int) -> str:
+    """Return the bar of neighbouring stretches that look alike."""
+    work, limiter, backoff = parts
+    style = f"flex:{stretches}"
+    if limiter:
+        style += f";padding-top:{limiter}px;background:{STATE_COLOURS[LIMITER]}"
+    if work:
+        style += f";border-bottom:{work}px solid {STATE_COLOURS[WORK]}"
+    if backoff:
+        style += f";border-top:{backoff}px solid {STATE_COLOURS[BACKOFF]}"
+    return element("div", style)
+
+
+def _number(mean: float) -> str:
+    """Return an average to be read."""
+    return f"{mean:,.0f}" if mean >= 99.5 else "under 0.01" if mean < 0.01 else f"{mean:.2g}"
