@@ -51,6 +51,11 @@ class Ending(Generic[R]):
         """Whether the job has ended."""
         return self._future.done()
 
+    @property
+    def error(self) -> BaseException | None:
+        """What the job raised, if it has ended so; to look at it is not to fetch it."""
+        return self._future.exception() if self._future.done() else None
+
     def fetch(self) -> BatchResult[R]:
         """Return or raise what the job ended with; it must have ended."""
         self._fetched = True

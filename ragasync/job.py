@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.run_async import blocked_loops
@@ -15,6 +15,11 @@ from ragasync.errors import RunAsyncError
 from ragasync.plan import check_concurrency
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
+from ragasync.saying import named
+
+if TYPE_CHECKING:
+    from ragasync.notebook.panel import Panel
+    from ragasync.notebook.showing import Showing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +41,8 @@ class Job(Generic[T, R]):
         result = await job          # or job.wait() in sync code
 
     `await job` gives the result; cancelling that await cancels the job. `job.cancel()` does not
-    raise: awaiting the job then gives what was done.
+    raise: awaiting the job then gives what was done. As the last line of a cell it shows a live
+    panel, with buttons for all that.
     """
 
     def __init__(self, batch: BatchRun[T, R], loop: asyncio.AbstractEventLoop) -> None:
@@ -44,7 +50,8 @@ class Job(Generic[T, R]):
         self._loop = loop
         self._max_concurrency = batch.run.max_concurrency
         self._rate: float | None = None
-        self._paused = False
+        self._paused = self._cancelled = False
+        self._panel: Panel | None = None
         self._task: asyncio.Task[BatchResult[R]] | None = None
         self._ending: Ending[R] = Ending()
         self._tell(self._begin)
@@ -85,6 +92,8 @@ class Job(Generic[T, R]):
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
             interrupt.add_note(self._batch.what_was_done())
             raise
+        finally:
+            self._flush_panel()
         if not in_time:
             raise TimeoutError(f"the job has not ended within {timeout:g} s; it goes on: {self!r}")
         return self._ending.fetch()
@@ -104,6 +113,11 @@ class Job(Generic[T, R]):
         """Whether it has ended, in whatever way."""
         return self._ending.reached
 
+    @property
+    def paused(self) -> bool:
+        """Whether it begins no further call until `resume`."""
+        return self._paused
+
     # ── steer ───────────────────────────────────────────────────────────────────────────────
 
     def pause(self) -> None:
@@ -118,6 +132,7 @@ class Job(Generic[T, R]):
 
     def cancel(self) -> None:
         """Cancel what is in flight and end the job; its result has what was done."""
+        self._cancelled = True
         self._tell(lambda: self._batch.run.stop(CANCELLED, cancel=True))
 
     @property
@@ -143,22 +158,47 @@ class Job(Generic[T, R]):
         self._rate = value
         self._tell(lambda: self._batch.run.set_rate(value))
 
+    # ── show ────────────────────────────────────────────────────────────────────────────────
+
     def __repr__(self) -> str:
-        now = self.progress
-        total = "?" if now.total is None else f"{now.total:,}"
-        return (
-            f"<Job {self._state()}: {now.finished:,} of {total}, {now.failed:,} failed, "
-            f"{now.in_flight:,} in flight, {now.rate:,.1f} items/s, limited by {now.limited_by}>"
+        from ragasync.notebook.showing import in_one_line
+
+        return in_one_line(self._showing())
+
+    def _ipython_display_(self) -> None:
+        """Show a live panel in a notebook, the same facts as text elsewhere."""
+        if self._panel is None:
+            from ragasync.notebook.panel import Panel
+
+            self._panel = Panel(self, self._showing, self._batch.columns)
+        self._panel.show()
+
+    def _flush_panel(self) -> None:
+        """Have the panel show the end, from the thread that waited for it."""
+        if self._panel is not None:
+            self._panel.flush()
+
+    def _showing(self) -> Showing:
+        """Return what there is to show."""
+        from ragasync.notebook.showing import Showing
+
+        run, ended, progress = self._batch.run, self.done, self.progress
+        because = run.stopped_because
+        if ended and because is None and (error := self._ending.error) is not None:
+            because = named(error)
+        return Showing(
+            ended=ended,
+            because=because,
+            cancelled=because == CANCELLED or (self._cancelled and not ended),
+            paused=self._paused,
+            progress=progress,
+            max_concurrency=self._max_concurrency,
+            rate=self._rate,
+            speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
+            left=self._batch.columns.status if ended else b"",
         )
 
     # ── behind the handle ───────────────────────────────────────────────────────────────────
-
-    def _state(self) -> str:
-        """Return one word for what it does."""
-        if not self.done:
-            return "paused" if self._paused else "running"
-        because = self._batch.run.stopped_because
-        return "cancelled" if because == CANCELLED else "stopped" if because else "ended"
 
     def _tell(self, order: Callable[[], object]) -> None:
         """Have something done on the job's loop, after everything that was asked before."""
@@ -193,6 +233,8 @@ class Job(Generic[T, R]):
                 await self._ending.wait()
                 cancelled.add_note(self._batch.what_was_done())
                 raise
+            finally:
+                self._flush_panel()
         return self._ending.fetch()
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import uuid
 from collections.abc import Callable
 from html import escape
 from typing import Any
 
 from ragasync.clock import Clock
 from ragasync.notebook.drawing import ProgressDrawing, Reading
+from ragasync.notebook.front_end import in_kernel, show_bundle
+from ragasync.notebook.showing import clock_time
 from ragasync.outcomes.outcome import DONE
 from ragasync.reports.html import COLOURS, TEXT, element
 from ragasync.reports.kinds import one_line
@@ -72,11 +72,11 @@ class WidgetProgress(ProgressDrawing):
         self.description = description
         self._text: TqdmProgress | None = None
         self._bar: Any = None
-        self._display_id = ""
+        self._place = ""
 
     def _start(self, reading: Reading) -> None:
         """Show a new bar."""
-        if not _in_kernel():
+        if not in_kernel():
             self._text = TqdmProgress(clock=self._clock, desc=self.description or None)
             self._text._start(reading)
             return
@@ -84,8 +84,7 @@ class WidgetProgress(ProgressDrawing):
 
         self._text = None
         self._bar = ipywidgets.HTML(bar_html(self.description, reading), layout={"margin": "0"})
-        self._display_id = uuid.uuid4().hex
-        self._show_bundle(
+        self._place = show_bundle(
             {**self._bar._repr_mimebundle_(), **still_bundle(self.description, reading)}
         )
 
@@ -101,23 +100,16 @@ class WidgetProgress(ProgressDrawing):
         if self._text is not None:
             self._text._end(reading)
             return
-        self._show_bundle(still_bundle(self.description, reading, ended=True), update=True)
+        show_bundle(still_bundle(self.description, reading, ended=True), self._place)
         for model in (self._bar.style, self._bar.layout, self._bar):
             model.close()
 
     def _leave(self, reading: Reading) -> None:
         """Show still HTML alone, for the price of one message."""
-        if not _in_kernel():
+        if not in_kernel():
             super()._leave(reading)
             return
-        self._display_id = uuid.uuid4().hex
-        self._show_bundle(still_bundle(self.description, reading, ended=True))
-
-    def _show_bundle(self, bundle: dict[str, object], *, update: bool = False) -> None:
-        """Show a mime bundle in this bar's place."""
-        from IPython.display import display
-
-        display(bundle, raw=True, display_id=self._display_id, update=update)
+        show_bundle(still_bundle(self.description, reading, ended=True))
 
 
 def still_bundle(description: str, reading: Reading, *, ended: bool = False) -> dict[str, object]:
@@ -152,23 +144,9 @@ def progress_line(reading: Reading, *, ended: bool = False) -> str:
         parts.append(f"{per_second(reading.rate)}/s")
     if ended:
         early = "" if reading.done == reading.total else "stopped after "
-        parts.append(f"{early}{_clock_time(reading.seconds)}")
+        parts.append(f"{early}{clock_time(reading.seconds)}")
     elif reading.left is not None:
-        parts.append(f"{_clock_time(reading.left)} left")
+        parts.append(f"{clock_time(reading.left)} left")
     elif reading.rate is not None:
-        parts.append(_clock_time(reading.seconds))
+        parts.append(clock_time(reading.seconds))
     return " · ".join(parts)
-
-
-def _clock_time(seconds: float) -> str:
-    """Return a length of time as a clock shows it: `0:12`, `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _in_kernel() -> bool:
-    """Return whether this runs in a Jupyter kernel, without importing anything for it."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None

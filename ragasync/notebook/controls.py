@@ -1,0 +1,181 @@
+"""The widgets of a live panel: facts, buttons, and the latest errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ragasync.notebook import knobs
+from ragasync.notebook.failures import Failures
+from ragasync.notebook.panel_html import facts_html, failures_html
+from ragasync.notebook.showing import Showing
+from ragasync.reports.words import per_second
+
+
+class Steered(Protocol):
+    """What a panel needs of a job."""
+
+    max_concurrency: int
+    rate: float | None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether it begins no further call for now."""
+
+    def pause(self) -> None:
+        """Begin no further call."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def cancel(self) -> None:
+        """End it."""
+
+
+class Controls:
+    """
+    The widgets with which a running job is watched and steered.
+
+    Buttons alone: they send a message of their own, which arrives on every kernel also while a
+    cell awaits, where a slider's second change does not.
+
+    Args:
+        job: what the buttons act on.
+        look: returns what the job is doing.
+        clicked: called after every click, in whatever thread the click came.
+    """
+
+    def __init__(
+        self, job: Steered, look: Callable[[], Showing], clicked: Callable[[], None]
+    ) -> None:
+        import ipywidgets
+
+        self._widgets: Any = ipywidgets
+        self._job, self._look, self._clicked = job, look, clicked
+        self._owned: list[Any] = []
+        self._narrow, self._wide = self._owns(
+            ipywidgets.Layout(width="32px"), ipywidgets.Layout(width="88px")
+        )
+        self._facts = self._html("ragasync-facts")
+        self._errors = self._html("ragasync-errors")
+        self._pause = self._button("Pause", "ragasync-pause", self._pause_or_resume)
+        self._cancel = self._button("Cancel", "ragasync-cancel", job.cancel)
+        self._cancel.tooltip = "Cancel what is in flight and end the job; what is done is kept"
+        self._at_once = self._label("72px")
+        self._rate = self._label("72px")
+        self.box: Any = self._arranged()
+
+    def draw(self, showing: Showing, failures: Failures) -> None:
+        """Bring the widgets up to date: a message for each that has changed."""
+        self._facts.value = facts_html(showing)
+        self._errors.value = failures_html(failures)
+        self._at_once.value = f"{showing.max_concurrency:,}"
+        self._rate.value = "no bound" if showing.rate is None else per_second(showing.rate)
+        paused = self._job.paused
+        self._pause.description = "Resume" if paused else "Pause"
+        self._pause.tooltip = "Go on" if paused else "Begin no further call; those in flight go on"
+        self._pause.disabled = self._cancel.disabled = showing.state == "cancelling"
+
+    def close(self) -> None:
+        """Free the widgets, in the kernel and in the front end."""
+        for model in self._owned:
+            model.close()
+
+    def _arranged(self) -> Any:
+        """Return all widgets in their places: errors last, so that no button moves for them."""
+        layout = self._widgets.Layout
+        row = layout(flex_flow="row wrap", align_items="center", margin="4px 0", max_width="640px")
+        knobs_of = (
+            self._knob(
+                "calls at once",
+                self._at_once,
+                self._button("−", "ragasync-fewer", self._fewer, "Fewer calls at once"),
+                self._button("+", "ragasync-more", self._more, "More calls at once"),
+            ),
+            self._knob(
+                "calls a second",
+                self._rate,
+                self._button("−", "ragasync-slower", self._slower, "Fewer calls a second"),
+                self._button("+", "ragasync-faster", self._faster, "More calls a second"),
+            ),
+        )
+        buttons = self._widgets.HBox([self._pause, self._cancel, *knobs_of], layout=row)
+        around = layout(max_width="640px", overflow="hidden")
+        box = self._widgets.VBox([self._facts, buttons, self._errors], layout=around)
+        box.add_class("ragasync-panel")
+        self._owns(row, buttons, around, box)
+        return box
+
+    def _knob(self, name: str, value: Any, lower: Any, higher: Any) -> Any:
+        """Return a value between the buttons that turn it."""
+        layout = self._widgets.Layout(align_items="center", margin="0 0 0 16px")
+        label = self._widgets.Label(name)
+        knob = self._widgets.HBox([lower, value, higher, label], layout=layout)
+        self._owns(layout, label.layout, label.style, label, knob)
+        return knob
+
+    def _html(self, name: str) -> Any:
+        """Return a place for HTML."""
+        made = self._widgets.HTML(layout={"margin": "0"})
+        made.add_class(name)
+        self._owns(made.layout, made.style, made)
+        return made
+
+    def _label(self, width: str) -> Any:
+        """Return a place for a value."""
+        made = self._widgets.Label(layout={"width": width, "justify_content": "center"})
+        self._owns(made.layout, made.style, made)
+        return made
+
+    def _button(self, text: str, name: str, act: Callable[[], None], tooltip: str = "") -> Any:
+        """Return a button that does something and has the panel drawn anew."""
+        layout = self._narrow if len(text) == 1 else self._wide
+        made = self._widgets.Button(description=text, tooltip=tooltip, layout=layout)
+        made.add_class(name)
+
+        def on_click(_: object) -> None:
+            if not self._job.done:
+                act()
+            self._clicked()
+
+        made.on_click(on_click)
+        self._owns(made.style, made)
+        return made
+
+    def _owns(self, *models: Any) -> tuple[Any, ...]:
+        """Keep models to be closed at the end."""
+        self._owned.extend(models)
+        return models
+
+    # ── clicks ──────────────────────────────────────────────────────────────────────────────
+
+    def _pause_or_resume(self) -> None:
+        """Do what the button says."""
+        if self._job.paused:
+            self._job.resume()
+        else:
+            self._job.pause()
+
+    def _fewer(self) -> None:
+        """Allow fewer calls at once."""
+        self._job.max_concurrency = knobs.fewer(self._job.max_concurrency)
+
+    def _more(self) -> None:
+        """Allow more calls at once."""
+        self._job.max_concurrency = knobs.more(self._job.max_concurrency)
+
+    def _slower(self) -> None:
+        """Allow fewer calls a second, beginning with what the job does now."""
+        job = self._job
+        job.rate = knobs.slower(job.rate, self._look().speed, job.max_concurrency)
+
+    def _faster(self) -> None:
+        """Allow more calls a second, up to no bound at all."""
+        now = self._look()
+        speed = now.speed if now.state == "running" else 0.0
+        holds_back = now.progress.limited_by == "rate"
+        self._job.rate = knobs.faster(self._job.rate, speed, holds_back=holds_back)

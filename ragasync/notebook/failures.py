@@ -1,0 +1,76 @@
+"""The failures of a running job, grouped as they come."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import FAILED
+from ragasync.reports.kinds import Kind, kinds_of, pattern_of
+
+A_LOOK = 200
+"""How many failures one drawing looks at: at 10 µs each, ten times a second, that is 2%."""
+
+AT_THE_END = 20_000
+"""How many the last drawing looks at: at most a fifth of a second."""
+
+
+class Failures:
+    """
+    The kinds of errors of a job so far, brought up to date a few errors at a time.
+
+    Args:
+        columns: the outcomes of the job, which another thread may be writing.
+    """
+
+    def __init__(self, columns: Columns[Any, Any]) -> None:
+        self._columns = columns
+        self._seen = 0
+        self._unsettled: list[int] = []
+        self._kinds: dict[tuple[str, str], Kind] = {}
+
+    def __repr__(self) -> str:
+        return f"<Failures of {len(self._kinds):,} kinds, {self.unseen:,} not looked at>"
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds, the commonest first."""
+        return sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.first_row))
+
+    @property
+    def unseen(self) -> int:
+        """How many errors no look has reached yet."""
+        return len(self._columns.errors) - self._seen
+
+    def look(self, at_most: int = A_LOOK) -> bool:
+        """Take in errors that came since the last look; True if this has changed anything."""
+        rows = self._unsettled + self._next_rows(at_most)
+        status = self._columns.status
+        failed = [row for row in rows if status[row] == FAILED]
+        # An error is written before its status is, and those of cancelled items do not count.
+        self._unsettled = [row for row in rows if not status[row]]
+        for kind in kinds_of(self._columns, failed):
+            self._add(kind)
+        return bool(failed)
+
+    def _next_rows(self, at_most: int) -> list[int]:
+        """Return the rows of the next errors; safe while another thread adds some."""
+        errors, unseen = self._columns.errors, self.unseen
+        if not unseen:
+            return []
+        # Backwards from the end, in one step of C each: nothing that was seen is walked over.
+        rows = list(islice(reversed(errors), unseen))[::-1][:at_most]
+        self._seen += len(rows)
+        return rows
+
+    def _add(self, new: Kind) -> None:
+        """Add some errors of one kind to those that were seen of it."""
+        key = new.error_type, pattern_of(new.example)
+        kind = self._kinds.setdefault(key, new)
+        if kind is new:
+            return
+        if new.message != kind.message:
+            kind.message = key[1]
+        kind.count += new.count
+        kind.seconds += new.seconds

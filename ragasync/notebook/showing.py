@@ -1,0 +1,136 @@
+"""What a job shows of itself, in words: the same ones for its repr, as text, and in HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
+from ragasync.progress import LimitedBy, Progress
+from ragasync.reports.kinds import one_line
+from ragasync.reports.words import duration, per_second
+
+BECAUSE: dict[LimitedBy, str] = {
+    "rate": "calls wait for the rate limit",
+    "concurrency": "no further call may be made at once",
+    "retries": "what is left waits to be tried again",
+    "input": "the source gives nothing faster",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """
+    What a job is doing at one moment.
+
+    Args:
+        ended: whether it has ended.
+        because: why it stops or has stopped before its items did, if it does.
+        cancelled: whether somebody has cancelled it.
+        paused: whether it begins no further call for now.
+        progress: how far it is.
+        max_concurrency: the most calls at once.
+        rate: the most calls a second, None for no bound.
+        speed: calls a second at present.
+        left: the statuses of its items, once it has ended.
+    """
+
+    ended: bool
+    because: str | None
+    cancelled: bool
+    paused: bool
+    progress: Progress
+    max_concurrency: int
+    rate: float | None
+    speed: float
+    left: bytes | bytearray = b""
+
+    @property
+    def state(self) -> str:
+        """One word for what it does."""
+        if self.cancelled:
+            return "cancelled" if self.ended else "cancelling"
+        if self.because is not None:
+            return "stopped" if self.ended else "stopping"
+        return "ended" if self.ended else "paused" if self.paused else "running"
+
+    @property
+    def share(self) -> float:
+        """The share of the items that have ended; 0 while nobody can tell."""
+        total = self.progress.total
+        if not total:
+            return float(self.ended and not self.left)
+        return min(self.progress.finished / total, 1.0)
+
+
+def how_far(showing: Showing) -> list[str]:
+    """Return how far a job is, how fast, and how long it takes."""
+    now = showing.progress
+    total = "?" if now.total is None else f"{now.total:,}"
+    facts = [f"{now.finished:,} of {total}", f"{per_second(now.rate)} items/s"]
+    if showing.ended:
+        return [*facts, f"{duration(now.seconds)} in all"]
+    facts.append(f"{clock_time(now.seconds)} so far")
+    if now.eta is not None and showing.state == "running":
+        facts.append(f"{clock_time(now.eta)} left")
+    return facts
+
+
+def counts(showing: Showing) -> list[tuple[int | None, str]]:
+    """Return the counts of a job, each with the status that it is of, or None."""
+    now = showing.progress
+    facts: list[tuple[int | None, str]] = [
+        (DONE, f"{now.done:,} done"),
+        (FAILED, f"{now.failed:,} failed"),
+        (None, f"{now.retried:,} retried"),
+    ]
+    if not showing.ended:
+        return [*facts, (None, f"{now.in_flight:,} in flight")]
+    for status, name in ((CANCELLED, "cancelled"), (PENDING, "pending")):
+        if count := showing.left.count(status):
+            facts.append((status, f"{count:,} {name}"))
+    return facts
+
+
+def held_back(showing: Showing) -> str:
+    """Return what holds a job back, or why it stopped, or nothing."""
+    if showing.cancelled:
+        return "" if showing.ended else "cancelling: what is in flight cleans up"
+    if showing.because is not None:
+        return f"because {one_line(showing.because)}"
+    if showing.ended:
+        return ""
+    if showing.paused:
+        return "paused: no further call begins"
+    limited_by = showing.progress.limited_by
+    return f"limited by {limited_by}: {BECAUSE[limited_by]}"
+
+
+def bounds(showing: Showing) -> str:
+    """Return what a job is allowed."""
+    at_once = calls(showing.max_concurrency, "at once")
+    if showing.rate is None:
+        return f"at most {at_once}"
+    return f"at most {at_once} and {per_second(showing.rate)} a second"
+
+
+def calls(count: int, how: str) -> str:
+    """Return a number of calls to be read."""
+    return f"1 call {how}" if count == 1 else f"{count:,} calls {how}"
+
+
+def in_one_line(showing: Showing) -> str:
+    """Return the repr of a job."""
+    first, *rest = how_far(showing)
+    facts = [first, *(text for _, text in counts(showing)), *rest]
+    if showing.because is not None and not showing.cancelled:
+        facts.append(held_back(showing))
+    elif showing.state == "running":
+        facts.append(f"limited by {showing.progress.limited_by}")
+    return f"<Job {showing.state}: {', '.join([*facts, bounds(showing)])}>"
+
+
+def clock_time(seconds: float) -> str:
+    """Return a length of time as a clock shows it: `0:12`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
