@@ -170,7 +170,7 @@ class Job(Generic[T, R]):
         if self._panel is None:
             from ragasync.notebook.panel import Panel
 
-            self._panel = Panel(self, self._showing, self._batch.columns)
+            self._panel = Panel(self, self._batch.columns)
         self._panel.show()
 
     def _flush_panel(self) -> None:

@@ -35,6 +35,9 @@ class Steered(Protocol):
     def cancel(self) -> None:
         """End it."""
 
+    def _showing(self) -> Showing:
+        """Return what there is to show of it."""
+
 
 class Controls:
     """
@@ -45,17 +48,14 @@ class Controls:
 
     Args:
         job: what the buttons act on.
-        look: returns what the job is doing.
         clicked: called after every click, in whatever thread the click came.
     """
 
-    def __init__(
-        self, job: Steered, look: Callable[[], Showing], clicked: Callable[[], None]
-    ) -> None:
+    def __init__(self, job: Steered, clicked: Callable[[], object]) -> None:
         import ipywidgets
 
         self._widgets: Any = ipywidgets
-        self._job, self._look, self._clicked = job, look, clicked
+        self._job, self._clicked = job, clicked
         self._owned: list[Any] = []
         self._narrow, self._wide = self._owns(
             ipywidgets.Layout(width="32px"), ipywidgets.Layout(width="88px")
@@ -65,8 +65,11 @@ class Controls:
         self._pause = self._button("Pause", "ragasync-pause", self._pause_or_resume)
         self._cancel = self._button("Cancel", "ragasync-cancel", job.cancel)
         self._cancel.tooltip = "Cancel what is in flight and end the job; what is done is kept"
-        self._at_once = self._label("72px")
-        self._rate = self._label("72px")
+        self._at_once, self._rate = self._label("40px"), self._label("72px")
+        self._fewer = self._button("−", "ragasync-fewer", self._allow_fewer, "Fewer calls at once")
+        self._more = self._button("+", "ragasync-more", self._allow_more, "More calls at once")
+        self._slower = self._button("−", "ragasync-slower", self._slow_down, "Fewer calls a second")
+        self._faster = self._button("+", "ragasync-faster", self._speed_up, "More calls a second")
         self.box: Any = self._arranged()
 
     def draw(self, showing: Showing, failures: Failures) -> None:
@@ -78,7 +81,9 @@ class Controls:
         paused = self._job.paused
         self._pause.description = "Resume" if paused else "Pause"
         self._pause.tooltip = "Go on" if paused else "Begin no further call; those in flight go on"
-        self._pause.disabled = self._cancel.disabled = showing.state == "cancelling"
+        self._pause.disabled = self._cancel.disabled = showing.cancelled
+        self._fewer.disabled = showing.max_concurrency == 1
+        self._faster.disabled = showing.rate is None
 
     def close(self) -> None:
         """Free the widgets, in the kernel and in the front end."""
@@ -90,18 +95,8 @@ class Controls:
         layout = self._widgets.Layout
         row = layout(flex_flow="row wrap", align_items="center", margin="4px 0", max_width="640px")
         knobs_of = (
-            self._knob(
-                "calls at once",
-                self._at_once,
-                self._button("−", "ragasync-fewer", self._fewer, "Fewer calls at once"),
-                self._button("+", "ragasync-more", self._more, "More calls at once"),
-            ),
-            self._knob(
-                "calls a second",
-                self._rate,
-                self._button("−", "ragasync-slower", self._slower, "Fewer calls a second"),
-                self._button("+", "ragasync-faster", self._faster, "More calls a second"),
-            ),
+            self._knob("calls at once", self._fewer, self._at_once, self._more),
+            self._knob("calls a second", self._slower, self._rate, self._faster),
         )
         buttons = self._widgets.HBox([self._pause, self._cancel, *knobs_of], layout=row)
         around = layout(max_width="640px", overflow="hidden")
@@ -110,7 +105,7 @@ class Controls:
         self._owns(row, buttons, around, box)
         return box
 
-    def _knob(self, name: str, value: Any, lower: Any, higher: Any) -> Any:
+    def _knob(self, name: str, lower: Any, value: Any, higher: Any) -> Any:
         """Return a value between the buttons that turn it."""
         layout = self._widgets.Layout(align_items="center", margin="0 0 0 16px")
         label = self._widgets.Label(name)
@@ -160,22 +155,22 @@ class Controls:
         else:
             self._job.pause()
 
-    def _fewer(self) -> None:
+    def _allow_fewer(self) -> None:
         """Allow fewer calls at once."""
         self._job.max_concurrency = knobs.fewer(self._job.max_concurrency)
 
-    def _more(self) -> None:
+    def _allow_more(self) -> None:
         """Allow more calls at once."""
         self._job.max_concurrency = knobs.more(self._job.max_concurrency)
 
-    def _slower(self) -> None:
+    def _slow_down(self) -> None:
         """Allow fewer calls a second, beginning with what the job does now."""
         job = self._job
-        job.rate = knobs.slower(job.rate, self._look().speed, job.max_concurrency)
+        job.rate = knobs.slower(job.rate, job._showing().speed, job.max_concurrency)
 
-    def _faster(self) -> None:
+    def _speed_up(self) -> None:
         """Allow more calls a second, up to no bound at all."""
-        now = self._look()
+        now = self._job._showing()
         speed = now.speed if now.state == "running" else 0.0
         holds_back = now.progress.limited_by == "rate"
         self._job.rate = knobs.faster(self._job.rate, speed, holds_back=holds_back)

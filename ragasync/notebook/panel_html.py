@@ -48,15 +48,19 @@ def panel_text(showing: Showing, failures: Failures) -> str:
 
 def facts_html(showing: Showing) -> str:
     """Return the bar, the counts, and what holds the job back."""
-    first, *rest = how_far(showing)
-    title = element("span", "font-weight:600", escape(f"Job {showing.state}:"))
+    title, told = f"Job {showing.state}:", held_back(showing)
     return element(
         "div",
         f"{TEXT};{STEADY}",
-        element("div", "", f"{title} {escape(' · '.join([first, *rest]))}"),
+        element(
+            "div",
+            "",
+            element("span", "font-weight:600", title),
+            escape(f" {' · '.join(how_far(showing))}"),
+        ),
         _bar(showing),
         element("div", "", *(_count(code, text) for code, text in counts(showing))),
-        element("div", f"{QUIET};overflow-wrap:anywhere", escape(held_back(showing)) or "&nbsp;"),
+        element("div", f"{QUIET};overflow-wrap:anywhere", escape(told)) if told else "",
     )
 
 

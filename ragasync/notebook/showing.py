@@ -11,7 +11,7 @@ from ragasync.reports.words import duration, per_second
 
 BECAUSE: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",
-    "concurrency": "no further call may be made at once",
+    "concurrency": "as many calls are in flight as may be",
     "retries": "what is left waits to be tried again",
     "input": "the source gives nothing faster",
 }
