@@ -68,6 +68,9 @@ class Hops(Generic[T, V]):
     Args:
         call: makes an InOneHop's call on a thread.
         at_once: how many threads may be busy.
+
+    Attributes:
+        seconds: how long threads were busy, added up.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Hops(Generic[T, V]):
         self._under_way: set[asyncio.Task[None]] = set()
         self._typical: float | None = None
         self._size = 1
+        self.seconds = 0.0
 
     @property
     def ahead(self) -> int:
@@ -125,6 +129,7 @@ class Hops(Generic[T, V]):
                 _settle(future, None, error)
         else:
             done = len(outcome.values)
+            self.seconds += outcome.seconds
             self._learn(outcome.seconds / done)
             for place, value in enumerate(outcome.values):
                 _settle(hop[place][1], value, outcome.errors.get(place))

@@ -21,6 +21,10 @@ from ragasync.documents.room import Room
 from ragasync.engine.service import ItemError, Service
 from ragasync.engine.steering import Steering, current_run
 from ragasync.errors import AttemptTimeout, StageFailure
+from ragasync.outcomes.facts import StageFacts
+
+STAGES = ("load", "recognise", "chunk", "embed", "store")
+"""The stages in the order of a document's way."""
 
 
 class Line:
@@ -73,11 +77,19 @@ class Line:
             embeddings=embeddings,
         )
 
+    def facts(self) -> tuple[StageFacts, ...]:
+        """Return how busy each stage was so far, in the order of a document's way."""
+        found = {name: service.facts(name) for name, service in self.services.items()}
+        if (hops := self._prepare) is not None:
+            found["load"] = StageFacts("load and chunk", self._recipe.at_once, hops.seconds)
+        return tuple(found[stage] for stage in STAGES if stage in found)
+
     def _count_loading(self, more: int) -> None:
         """Count the documents before the room, and have no further one drawn when they are many."""
         self._loading += more
         if self._run is None:
             self._run = current_run.get()
+            self._run.stages = self.facts
         ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
         self._run.hold_back(self._loading >= ahead)
 

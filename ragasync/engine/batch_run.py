@@ -10,11 +10,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ragasync.clock import Clock, clock_of
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.telling import kind_of, run_facts
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
 from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
-from ragasync.result import BatchResult, RunFacts
+from ragasync.result import BatchResult
 from ragasync.saying import note_on, show_in_one_line
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class BatchRun(Generic[T, R]):
         source, known = checked_items(items, total, limit)
         self._report = CallbackGuard(progress_callback)
         self._on_result = on_result
+        self._source = kind_of(source)
         known_items = isinstance(source, list | range)
         self._length = length_of(source)
         self.columns: Columns[T, R] = Columns(
@@ -69,6 +71,8 @@ class BatchRun(Generic[T, R]):
         )
         self._clock: Clock = time.monotonic
         self._began: float | None = None
+        self._computed_before: float | None = None
+        self._computed_in_all: float | None = None
         self._seconds: float | None = None
         self._speed: Speed | None = None
         self._limits: tuple[LimitedBy, ...] = ()
@@ -85,6 +89,8 @@ class BatchRun(Generic[T, R]):
         self._clock = clock_of(asyncio.get_running_loop())
         self._began = self._clock()
         self._speed = Speed(self._clock)
+        if self._clock is time.monotonic:  # no processor time compares with virtual seconds
+            self._computed_before = time.process_time()
         try:
             with Heartbeat(self._beat):
                 await self.run.run()
@@ -148,7 +154,7 @@ class BatchRun(Generic[T, R]):
 
     def _end(self, *, whole: bool = True) -> BatchResult[R]:
         """Close the columns, keep the result, and report for the last time."""
-        self._seconds = self._elapsed()
+        self._seconds, self._computed_in_all = self._elapsed(), self._computed()
         if len(self.columns) == self._limit or self.run.stopped_because is not None:
             whole = False
         self.columns.close(None if whole else self._length)
@@ -164,17 +170,15 @@ class BatchRun(Generic[T, R]):
             return self._seconds
         return 0.0 if self._began is None else self._clock() - self._began
 
+    def _computed(self) -> float | None:
+        """Return the processor seconds that this process has used since the start, if known."""
+        if self._computed_in_all is not None or self._computed_before is None:
+            return self._computed_in_all
+        return time.process_time() - self._computed_before
+
     def _result_of(self, columns: Columns[T, R]) -> BatchResult[R]:
         """Return the result that these columns are."""
-        run = self.run
-        shared = run.plan.items_a_call > 1  # items of one call would count its time many times
-        facts = RunFacts(
-            max_concurrency=run.max_concurrency,
-            input_waited=run.input_waited,
-            limited=bool(run.plan.limiters),
-            worked=run.worked if shared else None,
-            limiter_waited=run.admission.waited if shared else None,
-        )
+        facts = run_facts(self.run, self._source, self._computed())
         return BatchResult.of(
             columns,
             seconds=self._elapsed(),

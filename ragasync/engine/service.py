@@ -9,7 +9,9 @@ from typing import Any, Generic, Self, TypeVar
 from ragasync.clock import Clock
 from ragasync.engine.engine import Run
 from ragasync.engine.push import PushFeed
+from ragasync.engine.telling import stage_facts
 from ragasync.errors import JobStopped
+from ragasync.outcomes.facts import StageFacts
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import TracebackArchive
@@ -77,6 +79,7 @@ class _Orders(Generic[T, R]):
 
     def __init__(self) -> None:
         self.of: dict[int, _Order[R]] = {}
+        self.seconds = 0.0
 
     def add(self, first: int, size: int) -> asyncio.Future[list[R]]:
         """Open an order for so many items from this index on; return what gets their values."""
@@ -96,7 +99,8 @@ class _Orders(Generic[T, R]):
         """Return what records a plain success: index, value, started, seconds, lane."""
         take = self.of.pop
 
-        def record(index: int, value: R, _began: float, _took: float, _lane: int) -> None:
+        def record(index: int, value: R, _began: float, took: float, _lane: int) -> None:
+            self.seconds += took
             take(index).fill(index, value)
 
         return record
@@ -180,6 +184,10 @@ class Service(Generic[T, R]):
     def has_stopped(self) -> bool:
         """Whether it takes nothing more: closed, or ended by an error."""
         return self._feed is None or self._run.stopping
+
+    def facts(self, name: str) -> StageFacts:
+        """Return how busy it was so far, under the name of the stage that it is."""
+        return stage_facts(name, self._run, self._orders.seconds)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run.run(), name="ragasync service")

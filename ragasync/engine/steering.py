@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
 from ragasync.engine.recording import Sink
 from ragasync.limits.gate import Gate
+from ragasync.outcomes.facts import StageFacts
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
 
@@ -38,6 +40,7 @@ class Steering(Generic[T, R]):
         held_back: whether no new item is to be drawn for now.
         input_waited: seconds that lanes waited for the source, added up.
         admission: the calls that wait for the rate limit.
+        stages: where the calls of this run are those of a pipeline, tells of its stages.
     """
 
     _after: Aftermath[T, R]
@@ -59,6 +62,7 @@ class Steering(Generic[T, R]):
         self.stopped_because: str | None = None
         self.error: BaseException | None = None
         self.input_waited = 0.0
+        self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
         self.admission = Admission(self.gate, by_items=plan.in_hops)
         self._sink = sink
         self._is_open = False

@@ -2,10 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ragasync.outcomes.columns import Columns
+
+Where: TypeAlias = Literal["", "loop", "threads", "executor"]
+"""Where the calls of a run are made; empty where nobody knows."""
+
+SourceKind: TypeAlias = Literal["", "list", "iterator", "async"]
+"""What the items of a run come from; empty where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """
+    What a run was told, as far as that says why it took its time.
+
+    Args:
+        where: where its calls are made.
+        source: what its items come from.
+        batch_size: the most items in one call; 0 where each goes alone.
+        bounded_by_cost: whether batches are bounded by weight too.
+        timeout: seconds for an attempt, or None.
+        retry_delay: the base of the back-off, in seconds.
+        rate: the calls a second of its strictest limiter, or None.
+    """
+
+    where: Where = ""
+    source: SourceKind = ""
+    batch_size: int = 0
+    bounded_by_cost: bool = False
+    timeout: float | None = None
+    retry_delay: float = 0.0
+    rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """
+    How busy one stage of a pipeline was.
+
+    Args:
+        name: the stage.
+        max_concurrency: the most calls of it at once.
+        worked: seconds in its calls, added up.
+        limiter_waited: seconds that its calls waited for the rate limit, added up.
+        batch_size: the most items in one call; 0 where each goes alone.
+        rate: the calls a second of its strictest limiter, or None.
+    """
+
+    name: str
+    max_concurrency: int
+    worked: float
+    limiter_waited: float = 0.0
+    batch_size: int = 0
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +75,9 @@ class RunFacts:
         worked: seconds that lanes spent in calls, added up; None: to be told from the items.
         limiter_waited: seconds that lanes waited for the rate limit; None: told from the items.
         runs: how many runs were merged into this one.
+        computed: processor seconds of this process during the run; None on a virtual clock.
+        knobs: what the run was told.
+        stages: where it is a pipeline, how busy each of its stages was.
     """
 
     max_concurrency: int = 0
@@ -31,6 +86,9 @@ class RunFacts:
     worked: float | None = None
     limiter_waited: float | None = None
     runs: int = 1
+    computed: float | None = None
+    knobs: Knobs = Knobs()
+    stages: tuple[StageFacts, ...] = ()
 
     def merged_with(self, later: RunFacts) -> RunFacts:
         """Return the facts of both runs together; what only one of them knows is told anew."""
@@ -41,6 +99,9 @@ class RunFacts:
             worked=_sum(self.worked, later.worked),
             limiter_waited=_sum(self.limiter_waited, later.limiter_waited),
             runs=self.runs + later.runs,
+            computed=_sum(self.computed, later.computed),
+            knobs=later.knobs,
+            stages=_merged(self.stages, later.stages),
         )
 
 
@@ -51,6 +112,23 @@ NO_FACTS = RunFacts()
 def _sum(earlier: float | None, later: float | None) -> float | None:
     """Add two times, where both are known."""
     return None if earlier is None or later is None else earlier + later
+
+
+def _merged(
+    earlier: tuple[StageFacts, ...], later: tuple[StageFacts, ...]
+) -> tuple[StageFacts, ...]:
+    """Add up how busy the stages of two runs were; how they were set is told of the later."""
+    before = {stage.name: stage for stage in earlier}
+    return tuple(
+        replace(
+            stage,
+            worked=stage.worked + before[stage.name].worked,
+            limiter_waited=stage.limiter_waited + before[stage.name].limiter_waited,
+        )
+        if stage.name in before
+        else stage
+        for stage in later
+    )
 
 
 class Finished(Protocol):

@@ -1,0 +1,85 @@
+"""What a run can tell of itself beside its outcomes, for whoever asks why it took its time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any
+
+from ragasync.limits.limiter import Limiter, RateLimiter
+from ragasync.outcomes.facts import Knobs, RunFacts, SourceKind, StageFacts, Where
+from ragasync.plan import Plan
+
+if TYPE_CHECKING:
+    from ragasync.engine.steering import Steering
+
+
+def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunFacts:
+    """
+    Return the facts of a run, so far or at its end.
+
+    Args:
+        run: the run.
+        source: what its items come from, as `kind_of` says.
+        computed: processor seconds since it began, or None.
+    """
+    plan = run.plan
+    shared = plan.items_a_call > 1  # items of one call would count its time many times
+    rates = [_rate_of(limiter) for limiter in plan.limiters]
+    return RunFacts(
+        max_concurrency=run.max_concurrency,
+        input_waited=run.input_waited,
+        limited=bool(plan.limiters),
+        worked=run.worked if shared else None,
+        limiter_waited=run.admission.waited if shared else None,
+        computed=computed,
+        knobs=Knobs(
+            where=_where(plan),
+            source=source,
+            batch_size=plan.batch_size if plan.batched else 0,
+            bounded_by_cost=plan.max_batch_cost is not None,
+            timeout=plan.timeout,
+            retry_delay=plan.retry.base_delay,
+            rate=min((rate for rate in [*rates, run.gate.rate] if rate is not None), default=None),
+        ),
+        stages=run.stages(),
+    )
+
+
+def stage_facts(name: str, run: Steering[Any, Any], worked: float) -> StageFacts:
+    """
+    Return how busy a stage was whose run this is.
+
+    Args:
+        name: the stage.
+        run: its run.
+        worked: seconds in plain calls, which the run itself does not count.
+    """
+    plan = run.plan
+    rates = (_rate_of(limiter) for limiter in plan.limiters)
+    return StageFacts(
+        name,
+        plan.max_concurrency,
+        run.worked + worked,
+        run.admission.waited,
+        plan.batch_size if plan.batched else 0,
+        min((rate for rate in rates if rate is not None), default=None),
+    )
+
+
+def kind_of(source: object) -> SourceKind:
+    """Return what sort of source this is."""
+    if isinstance(source, AsyncIterable):
+        return "async"
+    return "list" if isinstance(source, list | tuple | range) else "iterator"
+
+
+def _rate_of(limiter: Limiter) -> float | None:
+    """Return how many calls a second a limiter allows, if it counts calls."""
+    return limiter.rate if isinstance(limiter, RateLimiter) and limiter.cost is None else None
+
+
+def _where(plan: Plan[Any, Any]) -> Where:
+    """Return where the calls are made."""
+    if plan.is_async:
+        return "loop"
+    return "threads" if plan.executor is None else "executor"
