@@ -235,7 +235,7 @@ class BatchResult(Generic[R]):
 
     def explain(self) -> str:
         """Return in plain words where the time went, and which knob would help."""
-        from ragasync.reports.words import explain
+        from ragasync.reports.explaining import explain
 
         return explain(self)
 

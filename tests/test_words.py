@@ -1,11 +1,8 @@
-"""A result in words: the headline, the summary, and where the time went."""
-
-from typing import Any
+"""A result in words: the headline and the summary."""
 
 import pytest
 from outcomes import done, failed, pending, result_of
 
-from ragasync.outcomes.facts import RunFacts
 from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.kinds import pattern_of
 from ragasync.reports.words import duration, headline, per_second
@@ -65,82 +62,31 @@ def test_an_empty_result_can_be_summed_up():
     assert BatchResult([], [], 0, 0).summary() == "0 of 0 done in 0.00 s"
 
 
-def explained(facts: RunFacts, *outcomes: Outcome[Any, Any]) -> str:
-    """Explain a run of ten seconds: these outcomes, or forty items that took no time."""
-    chosen = outcomes or tuple(done(index) for index in range(40))
-    return result_of(chosen, seconds=10.0, facts=facts).explain()
+class Printer:
+    """What IPython hands to what prints itself."""
+
+    def __init__(self) -> None:
+        self.printed = ""
+
+    def text(self, obj: str, /) -> None:
+        self.printed += obj
 
 
-def forty(**facts: float) -> list[Outcome[Any, Any]]:
-    """Return forty items alike."""
-    return [done(index, **facts) for index in range(40)]
-
-
-def test_the_parts_of_the_lane_time_stand_in_a_table():
-    """Work, limiter, input and the rest add up; back-off holds no lane and stands apart."""
-    text = explained(RunFacts(4, input_waited=4.0), *forty(seconds=0.1, waited=0.2, backed_off=0.5))
-    assert text.splitlines()[1:7] == [
-        "Lane time, 4 calls at once for 10.00 s:",
-        "  in calls                         4.00 s    10%",
-        "  waiting for the rate limit       8.00 s    20%",
-        "  waiting for input                4.00 s    10%",
-        "  idle                            24.00 s    60%",
-        "Beside it, items waited 20.00 s between attempts; that holds no lane.",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("facts", "each", "advice"),
-    [
-        (RunFacts(4), {"seconds": 0.9}, "a larger max_concurrency would help"),
-        (RunFacts(4), {"waited": 0.9}, "a higher rate would help"),
-        (RunFacts(4, input_waited=36.0), {}, "its source gives items too slowly"),
-        (RunFacts(4), {"backed_off": 5.0}, "Look at the errors"),
-        (RunFacts(4), {"started": 9.9, "seconds": 0.1}, "fewer calls at once would do as well"),
-    ],
-)
-def test_the_advice_names_the_knob_for_what_dominates(facts, each, advice):
-    """Rate, concurrency, source, retries or nothing of these."""
-    assert advice in explained(facts, *forty(**each)).splitlines()[-1]
-
-
-def test_a_few_slow_items_at_the_end_are_told_from_other_idling():
-    """Lanes that ran dry while one call went on."""
-    outcomes = [done(index, started=0.0, seconds=0.1) for index in range(39)]
-    text = explained(RunFacts(4), *outcomes, done(39, started=0.5, seconds=9.5))
-    assert "A few slow items at the end" in text
-
-
-def test_items_of_one_batch_share_their_call_s_time():
-    """A call of 20 items that took a second took its lane one second."""
-    outcomes = [done(index, seconds=1.0, batch=index // 20) for index in range(40)]
-    assert "  in calls                         2.00 s" in explained(RunFacts(4), *outcomes)
-
-
-def test_what_the_engine_says_of_its_lanes_counts_more_than_the_items():
-    """Only the engine knows how calls and items went together."""
-    text = explained(RunFacts(4, worked=3.0, limiter_waited=1.0), *forty(seconds=0.5, waited=0.5))
-    assert "  in calls                         3.00 s" in text
-    assert "  waiting for the rate limit       1.00 s" in text
-
-
-def test_a_merged_run_says_that_its_times_are_not_whole():
-    """The times of outcomes that were replaced are gone."""
-    assert "2 runs are merged here" in explained(RunFacts(4, runs=2))
-
-
-def test_too_little_is_said_to_be_too_little():
-    """No advice from three items, and none where nobody knows how they ran."""
-    few = result_of([done(0, seconds=1.0)], seconds=1.0, facts=RunFacts(4)).explain()
-    assert "Too little to say where the time goes" in few
-    unknown = BatchResult([1], [None], 1, 0).explain()
-    assert "How it ran is not known" in unknown
+@pytest.mark.parametrize("text", [result_of([done(0)]).summary(), result_of([done(0)]).explain()])
+def test_ipython_shows_the_lines_of_a_text(text):
+    """As the last line of a cell it is no quoted string with signs for its line breaks."""
+    printer = Printer()
+    text._repr_pretty_(printer, False)
+    assert printer.printed == text
+    assert "\n" in text or text.startswith("1 of 1 done")
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (0.0, "0.00 s"),
+        (1e-12, "0.00 s"),
+        (0.00123, "1.2 ms"),
         (59.99, "59.99 s"),
         (59.996, "1 min 00 s"),
         (125, "2 min 05 s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -18,19 +19,25 @@ class Account:
     """
     What the lanes of a run did with their time, in seconds added up over all lanes.
 
-    A run of n lanes has n seconds of lane time in each second. The parts `work` (in calls),
-    `limiter` (waiting for the rate limit), `source` (waiting for the next item) and `idle` (the
-    rest) add up to `lane_seconds`. `tail` is the part of `idle` after the last item had begun,
-    when lanes run dry. `backed_off` is no part of it, because an item between two attempts holds
-    no lane.
+    A run of n lanes has n seconds of lane time in each second. All parts add up to
+    `lane_seconds`, but for `backed_off`: an item between two attempts holds no lane.
+
+    Attributes:
+        work: in calls.
+        limiter: waiting for the rate limit.
+        source: without an item, while the source had not ended.
+        retrying: idle while items were in back-off, which would have been something to do.
+        tail: idle after the last item had begun.
+        idle: the rest.
     """
 
     lane_seconds: float
     work: float
     limiter: float
     source: float
-    idle: float
+    retrying: float
     tail: float
+    idle: float
     backed_off: float
 
 
@@ -43,14 +50,21 @@ def account_of(result: Finished) -> Account:
         limiter = _lane_time(columns, columns.waited)
     spent = work + limiter + facts.input_waited
     lane_seconds = max(facts.max_concurrency * result.seconds, spent)
+    backed_off = _lane_time(columns, columns.backed_off)
     idle = lane_seconds - spent
+    retrying = min(idle, backed_off)
+    tail = min(idle - retrying, _tail(result))
+    idle -= retrying + tail
+    # Lanes are opened as items come: where one had to wait for them, the others were not needed.
+    unopened = idle if facts.input_waited else 0.0
     return Account(
         lane_seconds=lane_seconds,
         work=work,
         limiter=limiter,
-        source=facts.input_waited,
-        idle=idle,
-        tail=min(idle, _tail(result)),
+        source=facts.input_waited + unopened,
+        retrying=retrying,
+        tail=tail,
+        idle=idle - unopened,
         backed_off=0.0 if columns.backed_off is None else sum(columns.backed_off),
     )
 
@@ -83,5 +97,12 @@ def _tail(result: Finished) -> float:
     if not ends:
         return 0.0
     last_start = max(compress(columns.started, columns.mask(DONE, FAILED, CANCELLED)))
-    busy = sum(end - last_start for end in ends if end > last_start)
+    busy = _lane_time(columns, array("d", _parts_after(last_start, columns, ends)))
     return max(0.0, result.facts.max_concurrency * (result.seconds - last_start) - busy)
+
+
+def _parts_after(instant: float, columns: Columns[Any, Any], ends: list[float]) -> Iterator[float]:
+    """Yield for each row how long it went on after this instant."""
+    end_of = iter(ends)
+    for begun in columns.mask(DONE, FAILED, CANCELLED):
+        yield max(0.0, next(end_of) - instant) if begun else 0.0

@@ -1,19 +1,23 @@
-"""A result in words: one line, a few lines, and where the time went."""
+"""A result in words: one line, and a few lines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.reports.accounting import Account, account_of
 from ragasync.reports.kinds import Kind, kinds_of, one_line
 
 KINDS_SHOWN = 5
 """How many kinds of errors a display tells apart; a table has all."""
 
-LEAST_ITEMS, LEAST_SECONDS = 20, 0.1
-"""What a run must have done before one can say where its time goes."""
+
+class Printer(Protocol):
+    """What IPython hands to an object that wants to print itself."""
+
+    def text(self, obj: str, /) -> None:
+        """Print this."""
 
 
 def headline(result: Finished) -> str:
@@ -27,6 +31,16 @@ def headline(result: Finished) -> str:
     if result.stopped_because is None:
         return line
     return f"{line}: stopped because {one_line(result.stopped_because)}"
+
+
+class Text(str):
+    """A text of several lines, which IPython shows as they are instead of as a quoted string."""
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Printer, _cycle: bool) -> None:
+        """Have IPython print it."""
+        printer.text(self)
 
 
 def summary(result: Finished) -> str:
@@ -43,7 +57,7 @@ def summary(result: Finished) -> str:
         lines.append(f"  {kind.count:,} × {name}{message} (item {index:,})")
     if len(kinds) > KINDS_SHOWN:
         lines.append(f"  {remaining(kinds)}")
-    return "\n".join(lines)
+    return Text("\n".join(lines))
 
 
 def remaining(kinds: Sequence[Kind]) -> str:
@@ -72,89 +86,10 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     return found
 
 
-def explain(result: Finished) -> str:
-    """Return in plain words where the time of a run's lanes went, and which knob would help."""
-    finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
-    lanes = result.facts.max_concurrency
-    if not lanes:
-        return f"{headline(result)}\nHow it ran is not known: this result was not made by a job."
-    if finished < LEAST_ITEMS or result.seconds < LEAST_SECONDS:
-        return (
-            f"{headline(result)}\nToo little to say where the time goes: "
-            f"{LEAST_ITEMS} items and {LEAST_SECONDS:g} s are the least."
-        )
-    account = account_of(result)
-    lines = [
-        headline(result),
-        f"Lane time, {lanes:,} calls at once for {duration(result.seconds)}:",
-        *_table(account),
-    ]
-    if account.backed_off:
-        lines.append(
-            f"Beside it, items waited {duration(account.backed_off)} between attempts; "
-            f"that holds no lane."
-        )
-    if result.facts.runs > 1:
-        lines.append(
-            f"{result.facts.runs} runs are merged here; the time of outcomes that a later run "
-            f"replaced may stand under idle."
-        )
-    return "\n".join([*lines, _advice(account)])
-
-
-def _table(account: Account) -> list[str]:
-    """Return the parts of the lane time, aligned."""
-    parts = {
-        "in calls": account.work,
-        "waiting for the rate limit": account.limiter,
-        "waiting for input": account.source,
-        "idle": account.idle,
-    }
-    return [
-        f"  {name:<27}{duration(part):>12}{part / account.lane_seconds:>7.0%}"
-        for name, part in parts.items()
-    ]
-
-
-def _advice(account: Account) -> str:
-    """Return what dominates, and which knob would help."""
-    shares = (account.work, account.limiter, account.source, account.idle)
-    largest = max(shares)
-    if largest == account.limiter:
-        return (
-            "The rate limit is what holds this job back: a higher rate would help, if the "
-            "service allows one; more concurrency would not."
-        )
-    if largest == account.source:
-        return "The input is what holds this job back: its source gives items too slowly."
-    if largest == account.work:
-        return (
-            "The calls themselves take the time: a larger max_concurrency would help, if the "
-            "service bears it."
-        )
-    return _advice_on_idle(account)
-
-
-def _advice_on_idle(account: Account) -> str:
-    """Return why lanes stood idle."""
-    if account.backed_off > account.idle / 2:
-        return (
-            "Retries are what hold this job back: lanes stood idle while items waited between "
-            "attempts. Look at the errors, errors_dataframe() has them."
-        )
-    if account.tail > account.idle / 2:
-        return (
-            "A few slow items at the end are what hold this job back, while the other lanes had "
-            "nothing left to do: a timeout cuts such calls short, and slow items first would help."
-        )
-    return (
-        "The lanes were idle most of the time: fewer calls at once would do as well, "
-        "or the event loop was busy with something else."
-    )
-
-
 def duration(seconds: float) -> str:
-    """Return a length of time to be read: `0.42 s`, `2 min 05 s`, `1 h 02 min`."""
+    """Return a length of time to be read: `1.2 ms`, `0.42 s`, `2 min 05 s`, `1 h 02 min`."""
+    if 1e-6 <= seconds < 0.01:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 59.995:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)

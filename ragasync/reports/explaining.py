@@ -1,0 +1,77 @@
+"""Why a run took its time, in plain words and a small table, and which knob would help."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.reports.accounting import Account, account_of
+from ragasync.reports.advice import advice
+from ragasync.reports.advice_on_stages import advice_on_stages, stage_table
+from ragasync.reports.case import case_of
+from ragasync.reports.shape import shape_of
+from ragasync.reports.words import Text, duration, headline
+
+LEAST_ITEMS, LEAST_SECONDS = 10, 0.1
+"""What a run must have done before one can say where its time goes."""
+
+WIDTH = 96
+"""The letters of a line."""
+
+
+def explain(result: Finished) -> str:
+    """Return in plain words where the time of a run went, and which knob would help."""
+    finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
+    lanes = result.facts.max_concurrency
+    if not lanes:
+        return Text(
+            f"{headline(result)}\nHow it ran is not known: this result was not made by a job."
+        )
+    if finished < LEAST_ITEMS or result.seconds < LEAST_SECONDS:
+        return Text(
+            f"{headline(result)}\nToo little to say where the time goes: "
+            f"{LEAST_ITEMS} items and {LEAST_SECONDS:g} s are the least."
+        )
+    account = account_of(result)
+    case = case_of(result, account, shape_of(result, account))
+    if stages := result.facts.stages:
+        table = [
+            f"What the calls of each stage did for {duration(result.seconds)}:",
+            *stage_table(stages, result.seconds),
+        ]
+        told = advice_on_stages(case, stages)
+    else:
+        table = [
+            f"What the lanes (max_concurrency={lanes}) did, {duration(result.seconds)} each:",
+            *_table(account),
+        ]
+        told = advice(case)
+    sentences = wrap(told, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return Text("\n".join([headline(result), *table, *_of_merged_runs(result), *sentences]))
+
+
+def _table(account: Account) -> list[str]:
+    """Return the parts of the lane time, aligned; back-off stands below, for it holds no lane."""
+    parts = {
+        "in calls": account.work,
+        "waiting for the rate limit": account.limiter,
+        "waiting for input": account.source,
+        "idle until retries were due": account.retrying,
+        "idle, nothing left to begin": account.tail,
+        "idle otherwise": account.idle,
+    }
+    lines = [
+        f"  {name:<28}{duration(part):>12}{part / account.lane_seconds:>7.0%}"
+        for name, part in parts.items()
+    ]
+    backed_off = f"  {'items in back-off':<28}{duration(account.backed_off):>12}"
+    return [*lines, f"{backed_off}      – (holds no lane)"]
+
+
+def _of_merged_runs(result: Finished) -> list[str]:
+    """Return what is to be said where several runs were merged."""
+    if result.facts.runs == 1:
+        return []
+    runs = f"{result.facts.runs} runs are merged here; "
+    return [f"{runs}the time of outcomes that a later run replaced may stand under idle."]

@@ -1,0 +1,157 @@
+"""The calls of a run in a few numbers: how many, how long, how full, how often in vain."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
+from ragasync.reports.accounting import Account
+from ragasync.reports.kinds import pattern_of
+from ragasync.retries.replies import status_of
+from ragasync.saying import named
+
+_REFUSED = r"\b429\b|rate.?limit|too.?many.?requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """
+    The calls of a run in a few numbers; times are in seconds.
+
+    Attributes:
+        items: the items that ended, well or not.
+        done: those that ended well.
+        calls: the calls made, retries among them.
+        mean: how long a call took.
+        typical, late: the median, and what 95 of 100 calls that succeeded do not exceed.
+        slowest, slowest_index: the longest, and the item whose it was.
+        overlapped: whether two calls were ever under way at the same time.
+        wasted: the time of calls that failed, added up.
+        retried: the items that were tried again.
+        cause: what most failed calls failed of, or an empty text.
+        refused: whether that was too many requests.
+    """
+
+    items: int
+    done: int
+    calls: float
+    mean: float
+    typical: float
+    late: float
+    slowest: float
+    slowest_index: int
+    overlapped: bool
+    wasted: float
+    retried: int
+    cause: str
+    refused: bool
+
+
+def shape_of(result: Finished, account: Account) -> Shape:
+    """Return what the calls of a run were like; it must have ended an item."""
+    columns = result.columns
+    sizes = _sizes(result)
+    attempts = columns.attempts
+    rows = list(columns.rows_with(DONE, FAILED))
+    calls = sum(attempts[row] / _size(columns, sizes, row) for row in rows)
+    took = sorted(_seconds_of_successes(columns)) or [0.0]
+    slowest = max(rows, key=columns.seconds.__getitem__, default=0)
+    cause = _commonest(_causes(columns))
+    return Shape(
+        items=len(rows),
+        done=columns.status.count(DONE),
+        calls=calls,
+        mean=account.work / calls if calls else 0.0,
+        typical=took[len(took) // 2],
+        late=took[int(0.95 * (len(took) - 1))],
+        slowest=columns.seconds[slowest] if rows else 0.0,
+        slowest_index=columns.index_of(slowest),
+        overlapped=_overlapped(columns),
+        wasted=sum(
+            seconds / _size(columns, sizes, row) for row, seconds in _seconds_in_vain(columns)
+        ),
+        retried=len(columns.history),
+        cause=cause,
+        refused=_is_refusal(columns, cause),
+    )
+
+
+def _sizes(result: Finished) -> Counter[int]:
+    """Return how many items went in each call, where several could; by the call's number."""
+    batch = result.columns.batch
+    in_hops = result.facts.knobs.where == "executor" and not result.facts.knobs.batch_size
+    return Counter() if batch is None or in_hops else Counter(batch)
+
+
+def _size(columns: Columns[Any, Any], sizes: Counter[int], row: int) -> int:
+    """Return how many items shared the call of this one."""
+    number = -1 if columns.batch is None else columns.batch[row]
+    return max(1, sizes[number]) if number >= 0 else 1
+
+
+def _commonest(causes: Iterable[str]) -> str:
+    """Return the first of the commonest kind, or an empty text where there is none."""
+    first_of: dict[str, str] = {}
+    patterns: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for cause in causes:
+        pattern = patterns.get(cause)
+        if pattern is None:
+            pattern = patterns[cause] = pattern_of(cause)
+            first_of.setdefault(pattern, cause)
+        counts[pattern] += 1
+    return first_of[counts.most_common(1)[0][0]] if counts else ""
+
+
+def _causes(columns: Columns[Any, Any]) -> Iterator[str]:
+    """Yield what each failed attempt failed of."""
+    for history in columns.history.values():
+        yield from (attempt.error for attempt in history)
+    yield from (named(columns.errors[row]) for row in columns.rows_with(FAILED))
+
+
+def _seconds_of_successes(columns: Columns[Any, Any]) -> Iterator[float]:
+    """Yield how long the calls took that succeeded, without those before them that failed."""
+    for row in columns.rows_with(DONE):
+        in_vain = sum(attempt.seconds for attempt in columns.history.get(row, ()))
+        yield max(0.0, columns.seconds[row] - in_vain)
+
+
+def _seconds_in_vain(columns: Columns[Any, Any]) -> Iterator[tuple[int, float]]:
+    """Yield the rows that had failed attempts, and how long these took."""
+    failed = columns.mask(FAILED)
+    for row, history in columns.history.items():
+        if not failed[row]:
+            yield row, sum(attempt.seconds for attempt in history)
+    yield from ((row, columns.seconds[row]) for row in columns.rows_with(FAILED))
+
+
+def _is_refusal(columns: Columns[Any, Any], cause: str) -> bool:
+    """Return whether the commonest error says that there were too many requests."""
+    if re.search(_REFUSED, cause, re.IGNORECASE):
+        return True
+    alike: Iterable[BaseException] = columns.errors.values()
+    return bool(cause) and any(status_of(e) == 429 for e in alike if named(e) == cause)
+
+
+def _overlapped(columns: Columns[Any, Any]) -> bool:
+    """Return whether two calls were ever under way at the same time."""
+    rows = columns.rows_with(DONE, FAILED, CANCELLED)
+    batch = columns.batch
+    # A call of many items stands here once.
+    spans = {
+        (columns.started[row], columns.seconds[row], row if batch is None else batch[row])
+        for row in rows
+    }
+    end = 0.0
+    for start, seconds, _ in sorted(spans):
+        if start < end - 1e-6:
+            return True
+        end = max(end, start + seconds)
+    return False
