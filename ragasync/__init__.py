@@ -10,7 +10,8 @@ The house, from the roof down; imports only ever point down, and import-linter c
     engine/       the window of workers that everything runs on
     calling/      how a function is called: on the loop, on threads, on an executor
     plan          what a processor was told        result     BatchResult
-    notebook/     progress bars                    reports/   tables, words, HTML
+    notebook/     progress bars                    plots/     pictures, in matplotlib
+    reports/      tables, words, HTML
     limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
     bridge/       run_async                        outcomes/  what became of each item
     simulation/   a virtual clock
@@ -47,6 +48,7 @@ from ragasync.retries.retry import AsyncRetry, retry_async
 if TYPE_CHECKING:
     from ragasync.documents import AsyncDocumentProcessor
     from ragasync.notebook import TqdmProgress, WidgetProgress
+    from ragasync.plots import plot_latency, plot_throughput, plot_timeline
 
 __all__ = [
     "FATAL",
@@ -72,6 +74,9 @@ __all__ = [
     "error_summary",
     "errors_dataframe",
     "gather_with_concurrency",
+    "plot_latency",
+    "plot_throughput",
+    "plot_timeline",
     "process_with_workers",
     "retry_async",
     "run_async",
@@ -83,6 +88,9 @@ _ON_DEMAND = {
     "AsyncDocumentProcessor": "ragasync.documents",
     "TqdmProgress": "ragasync.notebook",
     "WidgetProgress": "ragasync.notebook",
+    "plot_latency": "ragasync.plots",
+    "plot_throughput": "ragasync.plots",
+    "plot_timeline": "ragasync.plots",
 }
 
 

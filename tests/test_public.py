@@ -31,6 +31,9 @@ PUBLIC = {
     "error_summary",
     "errors_dataframe",
     "gather_with_concurrency",
+    "plot_latency",
+    "plot_throughput",
+    "plot_timeline",
     "process_with_workers",
     "retry_async",
     "run_async",
@@ -57,7 +60,16 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_loads_neither_pandas_nor_jupyter_nor_an_extra():
     """What is heavy waits until somebody asks for it."""
-    heavy = ["IPython", "ipywidgets", "multiprocessing", "nest_asyncio2", "numpy", "pandas", "tqdm"]
+    heavy = [
+        "IPython",
+        "ipywidgets",
+        "matplotlib",
+        "multiprocessing",
+        "nest_asyncio2",
+        "numpy",
+        "pandas",
+        "tqdm",
+    ]
     script = f"import ragasync, sys; print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -3,15 +3,16 @@ What happened when, as bars of HTML.
 
 Not as SVG, though that would be drawn more freely: a notebook that is not trusted loses every
 picture, and a result that somebody sends along is looked at in just such a one. A bar is a single
-element, its parts are the padding and the borders, so that sixty of them stay a few kilobytes and
+element whose parts are the padding and the borders, so that all of them stay a few kilobytes, and
 are as high on pages where a height would count the borders in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 
-from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.outcomes.outcome import FAILED
 from ragasync.reports.elements import COLOURS, QUIET, element
 from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS, STATE_NAMES, WORK
 from ragasync.reports.timeline import Timeline
@@ -21,8 +22,11 @@ ENDS_HEIGHT, CALLS_HEIGHT = 44, 32
 
 SMALL = "font-size:11px"
 FRAME = (
-    "display:flex;align-items:flex-end;height:{}px;margin-top:10px;border-bottom:1px solid #9a9a9a"
+    "display:flex;align-items:flex-end;height:{}px;margin-top:10px;border-bottom:1px solid #9a9a9a;"
+    f"color:{STATE_COLOURS[WORK]}"  # what a border without a colour of its own takes
 )
+JOINED = 2
+"""How many stretches share a bar of calls, which vary less than ends do."""
 
 
 def chart(timeline: Timeline | None) -> str:
@@ -57,7 +61,7 @@ def _end_bar(done: float, failed: float) -> str:
     """Return one stretch's bar; a single failure among many successes stays visible."""
     style = "flex:1"
     if done:
-        style += f";padding-top:{max(1, round(done))}px;background:{COLOURS[DONE]}"
+        style += f";border-bottom:{max(1, round(done))}px solid"
     if failed:
         style += f";border-top:{max(2, round(failed))}px solid {COLOURS[FAILED]}"
     return element("div", style)
@@ -67,12 +71,7 @@ def _calls(timeline: Timeline) -> str:
     """Return what calls did: in calls below, then at the rate limit, then in back-off."""
     if not timeline.most_at_once:
         return ""
-    scale = CALLS_HEIGHT / timeline.most_at_once
-    heights = (
-        tuple(round(part * scale) for part in parts)
-        for parts in zip(*(timeline.calls[s] for s in (WORK, LIMITER, BACKOFF)), strict=True)
-    )
-    bars = (_call_bar(parts, len(list(alike))) for parts, alike in groupby(heights))
+    bars = (_call_bar(*parts, len(list(alike))) for parts, alike in groupby(_heights(timeline)))
     means = {state: sum(calls) / len(calls) for state, calls in timeline.calls.items()}
     legend = (
         f"{element('span', f'color:{STATE_COLOURS[state]}', '■')} "
@@ -86,14 +85,22 @@ def _calls(timeline: Timeline) -> str:
     )
 
 
-def _call_bar(parts: tuple[int, ...], stretches: int) -> str:
+def _heights(timeline: Timeline) -> Iterator[tuple[int, int, int]]:
+    """Yield the heights of the parts of each bar of calls."""
+    scale = CALLS_HEIGHT / timeline.most_at_once / JOINED
+    parts = list(zip(*(timeline.calls[s] for s in (WORK, LIMITER, BACKOFF)), strict=True))
+    for first in range(0, len(parts), JOINED):
+        work, limiter, backoff = map(sum, zip(*parts[first : first + JOINED], strict=True))
+        yield round(work * scale), round(limiter * scale), round(backoff * scale)
+
+
+def _call_bar(work: int, limiter: int, backoff: int, stretches: int) -> str:
     """Return the bar of neighbouring stretches that look alike."""
-    work, limiter, backoff = parts
     style = f"flex:{stretches}"
     if limiter:
         style += f";padding-top:{limiter}px;background:{STATE_COLOURS[LIMITER]}"
     if work:
-        style += f";border-bottom:{work}px solid {STATE_COLOURS[WORK]}"
+        style += f";border-bottom:{work}px solid"
     if backoff:
         style += f";border-top:{backoff}px solid {STATE_COLOURS[BACKOFF]}"
     return element("div", style)

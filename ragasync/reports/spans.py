@@ -26,7 +26,13 @@ STATE_NAMES = {
 ANY_LANE = -1
 """The lane of an earlier attempt: only that of an item's last one is recorded."""
 
-_Span = tuple[int, float, float, int, bool]
+NOT_FAILED, TRIED_AGAIN, FOR_GOOD = range(3)
+"""Whether a call raised, and whether its items were then tried again."""
+
+TICK = 1e-6
+"""Seconds that a wait must have taken: sums of times are exact to less than that only."""
+
+_Span = tuple[int, float, float, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ class Spans:
     """
     Stretches of time, an array a fact: what a call did from `start` to `end`, in seconds.
 
-    Items of one batch share a call, and so its stretches. `failed` says that the call raised.
+    Items of one batch share a call, and so its stretches. `failed` is one of
+    NOT_FAILED, TRIED_AGAIN and FOR_GOOD.
     """
 
     state: Array
@@ -68,7 +75,7 @@ def spans_of(columns: Columns[Any, Any], items: Timed) -> Spans:
             np.concatenate(both)
             for both in zip((state, start, end, lane, failed), more, strict=True)
         )
-    real = (end > start) | (state == WORK)  # a call that returned at once is seen, a wait is not
+    real = (state == WORK) | (end - start > TICK)
     return Spans(state[real], start[real], end[real], lane[real], failed[real])
 
 
@@ -107,13 +114,14 @@ def _plain(items: Timed, chosen: Array) -> tuple[Array, Array, Array, Array, Arr
     passed = np.cumsum(seconds) - seconds
     offset = passed - passed[np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))]
     asked = np.maximum(started - items.waited[chosen], 0.0)
-    lane, failed = items.lane[chosen], items.status[chosen] == FAILED
+    lane = items.lane[chosen]
+    failed = np.where(items.status[chosen] == FAILED, FOR_GOOD, NOT_FAILED)
     return (
         np.repeat((WORK, LIMITER), (len(started), first.sum())),
         np.concatenate((started + offset, asked[first])),
         np.concatenate((started + offset + seconds, started[first])),
         np.concatenate((lane, lane[first])),
-        np.concatenate((failed, np.zeros(first.sum(), dtype=bool))),
+        np.concatenate((failed, np.full(first.sum(), NOT_FAILED))),
     )
 
 
@@ -131,17 +139,19 @@ def _of_retried(columns: Columns[Any, Any], items: Timed, places: Array) -> list
         history = columns.history[row]
         last = max(0.0, seconds - sum(attempt.seconds for attempt in history))
         tries = [*history, Attempt(max(end - last, _end(history[-1])), last, "", 0.0)]
-        for span in _of_one(tries, waited / len(tries), lane, status == FAILED):
+        for span in _of_one(
+            tries, waited / len(tries), lane, FOR_GOOD if status == FAILED else NOT_FAILED
+        ):
             # What parts of a batch went through together is there once.
             spans.setdefault((batch if batch >= 0 else ~row, span[0], span[2]), span)
     return list(spans.values())
 
 
-def _of_one(tries: list[Attempt], wait: float, lane: int, failed: bool) -> list[_Span]:
+def _of_one(tries: list[Attempt], wait: float, lane: int, failed: int) -> list[_Span]:
     """Return the stretches of one item: each attempt, and what lay between."""
     first, *_, last = tries
     spans: list[_Span] = [
-        (LIMITER, max(0.0, first.started - wait), first.started, ANY_LANE, False),
+        (LIMITER, max(0.0, first.started - wait), first.started, ANY_LANE, NOT_FAILED),
         (WORK, last.started, _end(last), lane, failed),
     ]
     for attempt, following in pairwise(tries):
@@ -149,9 +159,9 @@ def _of_one(tries: list[Attempt], wait: float, lane: int, failed: bool) -> list[
         asked = max(begins - wait, min(begins, ended + attempt.backed_off))
         place = lane if following is last else ANY_LANE
         spans += (
-            (WORK, attempt.started, ended, ANY_LANE, True),
-            (BACKOFF, ended, asked, lane, False),
-            (LIMITER, asked, begins, place, False),
+            (WORK, attempt.started, ended, ANY_LANE, TRIED_AGAIN),
+            (BACKOFF, ended, asked, lane, NOT_FAILED),
+            (LIMITER, asked, begins, place, NOT_FAILED),
         )
     return spans
 

@@ -1,0 +1,184 @@
+"""When calls worked, waited and backed off, told from what a result records."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from outcomes import done, failed, pending, result_of
+
+from ragasync import AsyncBatchProcessor, Attempt, BatchResult, Outcome, RateLimiter
+from ragasync.outcomes.facts import RunFacts
+from ragasync.reports.spans import (
+    ANY_LANE,
+    BACKOFF,
+    FOR_GOOD,
+    LIMITER,
+    NOT_FAILED,
+    TRIED_AGAIN,
+    WORK,
+    Spans,
+    occupancy,
+    spans_of,
+)
+from ragasync.reports.timed import length_of, timed
+from ragasync.reports.timeline import timeline_of
+
+
+def spans(*outcomes: Outcome) -> Spans:
+    """Return the stretches of these outcomes."""
+    return of(result_of(outcomes))
+
+
+def of(result: BatchResult) -> Spans:
+    """Return the stretches of a result."""
+    return spans_of(result.columns, timed(result.columns))
+
+
+def told(found: Spans) -> set[tuple[int, float, float]]:
+    """Return what happened from when to when."""
+    return set(zip(found.state.tolist(), found.start.tolist(), found.end.tolist(), strict=True))
+
+
+def test_a_wait_for_the_limit_lies_before_the_call():
+    """An item began when it was admitted."""
+    found = spans(done(0, started=2.0, seconds=1.0, waited=0.5, lane=3))
+    assert told(found) == {(WORK, 2.0, 3.0), (LIMITER, 1.5, 2.0)}
+    assert found.lane.tolist() == [3, 3]
+
+
+def test_what_did_not_run_has_no_stretch():
+    """Pending items, those that could go in no call, and those of results that no job made."""
+    assert len(spans(pending(0), failed(1, ValueError(), attempts=0))) == 0
+    assert len(of(BatchResult([1, 2], [None, None], 2, 0))) == 0
+
+
+def test_items_of_one_batch_share_their_call():
+    """Three items, one stretch; the next batch with the same times is another."""
+    times = {"started": 1.0, "seconds": 2.0, "waited": 0.5}
+    found = spans(
+        *(done(index, batch=0, **times) for index in range(3)),
+        *(done(index, batch=1, **times) for index in (3, 4)),
+    )
+    assert sorted(found.state.tolist()) == [WORK, WORK, LIMITER, LIMITER]
+
+
+def test_items_of_one_hop_were_done_one_after_the_other():
+    """They began together, and have times of their own."""
+    found = spans(
+        done(0, batch=0, started=1.0, seconds=0.5),
+        done(1, batch=0, started=1.0, seconds=1.0),
+        done(2, batch=0, started=1.0, seconds=0.25),
+        done(3, batch=1, started=1.0, seconds=0.25),
+    )
+    assert told(found) == {(WORK, 1.0, 1.5), (WORK, 1.5, 2.5), (WORK, 2.5, 2.75), (WORK, 1.0, 1.25)}
+
+
+def test_the_attempts_of_a_retried_item_are_told_apart():
+    """Two that failed, back-off between, and the last one that ends when the item does."""
+    history = (Attempt(0.0, 1.0, "E", 2.0), Attempt(3.0, 1.0, "E", 4.0))
+    found = spans(
+        done(0, lane=5, attempts=3, seconds=2.5, backed_off=6.5, history=history),
+    )
+    assert told(found) == {
+        (WORK, 0.0, 1.0),
+        (BACKOFF, 1.0, 3.0),
+        (WORK, 3.0, 4.0),
+        (BACKOFF, 4.0, 8.5),
+        (WORK, 8.5, 9.0),
+    }
+    lane_and_failure = dict(zip(found.start.tolist(), zip(found.lane, found.failed), strict=True))  # noqa: B905
+    assert lane_and_failure[0.0] == (ANY_LANE, TRIED_AGAIN)
+    assert lane_and_failure[8.5] == (5, NOT_FAILED)
+
+
+def test_a_retry_s_wait_for_the_limit_follows_its_back_off():
+    """Each attempt counts an equal part of the waits; none begins before the back-off is over."""
+    history = (Attempt(1.0, 1.0, "E", 2.0),)
+    facts = {"attempts": 2, "started": 1.0, "seconds": 2.0, "backed_off": 2.0, "waited": 1.0}
+    found = spans(failed(0, OSError(), history=history, **facts))
+    assert told(found) == {
+        (LIMITER, 0.5, 1.0),
+        (WORK, 1.0, 2.0),
+        (BACKOFF, 2.0, 4.0),
+        (LIMITER, 4.0, 4.5),
+        (WORK, 4.5, 5.5),
+    }
+    assert found.failed[found.start == 4.5].tolist() == [FOR_GOOD]
+
+
+async def test_the_parts_of_a_split_batch_share_what_they_went_through_together():
+    """Four items, of which one is bad: 1 + 2 + 2 calls are drawn, however many items each has."""
+
+    async def embed(batch):
+        await asyncio.sleep(1)
+        if 3 in batch:
+            raise ValueError("3 is bad")
+        return batch
+
+    processor = AsyncBatchProcessor(embed, 4, 1, retry_count=0, batched=True)
+    found = of(await processor.process(range(4)))
+    assert (found.state == WORK).sum() == 5
+    assert found.failed.tolist().count(TRIED_AGAIN) == 2
+    assert found.failed.tolist().count(FOR_GOOD) == 1
+
+
+@pytest.mark.parametrize("rate", [None, 4.0])
+async def test_the_stretches_of_a_run_fit_its_lanes(rate):
+    """All time in calls is there, and never more calls at once than there were lanes."""
+    tried: set[int] = set()
+
+    async def flaky(item):
+        await asyncio.sleep(0.25 + item % 7 / 10)
+        if item % 3 == 0 and item not in tried:
+            tried.add(item)
+            raise ConnectionError
+        return item
+
+    limiter = None if rate is None else RateLimiter(rate, 1)
+    processor = AsyncBatchProcessor(flaky, max_concurrency=4, rate_limiter=limiter)
+    result = await processor.process(range(60))
+    found = of(result)
+    work = found.state == WORK
+    assert (found.end - found.start)[work].sum() == pytest.approx(sum(result.columns.seconds))
+    edges = np.linspace(0.0, result.seconds, 500)
+    assert occupancy(found.start[work], found.end[work], edges).max() <= 4 + 1e-6
+    waits = (found.end - found.start)[found.state == LIMITER].sum()
+    assert waits == pytest.approx(sum(result.columns.waited or [0.0]), rel=0.1)
+
+
+def test_occupancy_is_the_mean_number_of_open_stretches():
+    """In each bin, to the fraction."""
+    start, end = np.array([0.0, 0.5, 3.0]), np.array([1.0, 2.5, 3.0])
+    assert occupancy(start, end, np.arange(5.0)).tolist() == [1.5, 1.0, 0.5, 0.0]
+
+
+def test_the_timeline_says_what_calls_did_in_each_stretch():
+    """Calls, waits and back-off, as the number of each at once."""
+    history = (Attempt(1.0, 1.0, "E", 2.0),)
+    result = result_of(
+        [
+            done(0, started=1.0, seconds=2.0, attempts=2, backed_off=1.0, history=history),
+            done(1, started=2.0, seconds=2.0, waited=1.0),
+        ],
+        seconds=4.0,
+    )
+    timeline = timeline_of(result, 4)
+    assert timeline is not None
+    assert timeline.calls == {
+        WORK: [0.0, 1.0, 1.0, 2.0],
+        LIMITER: [0.0, 1.0, 0.0, 0.0],
+        BACKOFF: [0.0, 0.0, 1.0, 0.0],
+    }
+    assert timeline.most_at_once == 2.0
+
+
+def test_what_a_pause_held_back_before_it_began_does_not_delay_the_end():
+    """It was parked, but had made no attempt."""
+    items = timed(result_of([done(0, started=5.0, seconds=1.0, backed_off=4.0)]).columns)
+    assert items.end.tolist() == [6.0]
+
+
+def test_a_picture_of_merged_runs_is_as_long_as_the_longest():
+    """Their times count from the beginning of each, their makespans add up."""
+    result = result_of([done(0, seconds=3.0)], seconds=5.0, facts=RunFacts(runs=2))
+    assert length_of(result, timed(result.columns)) == 3.0
