@@ -63,7 +63,7 @@ class Controls:
         self._facts = self._html("ragasync-facts")
         self._errors = self._html("ragasync-errors")
         self._pause = self._button("Pause", "ragasync-pause", self._pause_or_resume)
-        self._cancel = self._button("Cancel", "ragasync-cancel", job.cancel)
+        self._cancel = self._button("Cancel", "ragasync-cancel", self._cancel_once)
         self._cancel.tooltip = "Cancel what is in flight and end the job; what is done is kept"
         self._at_once, self._rate = self._label("40px"), self._label("72px")
         self._fewer = self._button("−", "ragasync-fewer", self._allow_fewer, "Fewer calls at once")
@@ -154,6 +154,11 @@ class Controls:
             self._job.resume()
         else:
             self._job.pause()
+
+    def _cancel_once(self) -> None:
+        """Cancel the job; a second time would cut its clean-up short."""
+        if not self._job._showing().cancelled:
+            self._job.cancel()
 
     def _allow_fewer(self) -> None:
         """Allow fewer calls at once."""

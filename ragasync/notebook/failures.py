@@ -70,5 +70,7 @@ class Failures:
             return
         if new.message != kind.message:
             kind.message = key[1]
+        if new.first_row < kind.first_row:
+            kind.first_row, kind.example = new.first_row, new.example
         kind.count += new.count
         kind.seconds += new.seconds

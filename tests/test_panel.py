@@ -1,0 +1,694 @@
+"""The live panel of a job: what it shows, what its buttons do, and how it ends."""
+
+import asyncio
+import gc
+import html
+import logging
+import re
+import sys
+import threading
+import types
+import weakref
+from typing import Any
+
+import pytest
+
+from ragasync import AsyncBatchProcessor, AsyncRetry
+from ragasync.notebook import knobs
+from ragasync.notebook.failures import Failures
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import Outcome
+from ragasync.reports.kinds import kinds_of
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Displayed:
+    """What IPython was told to show."""
+
+    def __init__(self) -> None:
+        self.bundles: list[dict[str, Any]] = []
+        self.places: list[str] = []
+        self.updates: list[bool] = []
+
+    def __call__(self, bundle: dict[str, Any], **how: Any) -> None:
+        assert how["raw"] is True
+        self.bundles.append(bundle)
+        self.places.append(how["display_id"])
+        self.updates.append(how["update"])
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
+    """Make IPython look like a kernel's, and note what is displayed."""
+    import IPython
+    from IPython import display as module
+
+    seen = Displayed()
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    monkeypatch.setattr(module, "display", seen)
+    return seen
+
+
+class Shown:
+    """The widgets of a panel that is live, found by their CSS classes."""
+
+    def __init__(self, job: Any) -> None:
+        job._ipython_display_()
+        self.box = job._panel._controls.box
+
+    def __getitem__(self, name: str) -> Any:
+        (found,) = [w for w in _all(self.box) if f"ragasync-{name}" in w._dom_classes]
+        return found
+
+    def click(self, name: str) -> None:
+        """Click a button."""
+        self[name].click()
+
+    def values(self) -> list[str]:
+        """Return the texts of the labels: each knob's value and name."""
+        return [w.value for w in _all(self.box) if type(w).__name__ == "Label"]
+
+    @property
+    def facts(self) -> str:
+        """The facts, as words."""
+        return words_of(self["facts"].value)
+
+
+def _all(widget: Any) -> list[Any]:
+    """Return a widget and all that are in it."""
+    return [widget, *(deep for child in getattr(widget, "children", ()) for deep in _all(child))]
+
+
+def words_of(fragment: str) -> str:
+    """Return what is left of HTML without its elements and its coloured squares."""
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", fragment)).replace("■", " ").split())
+
+
+async def slowly(item: int) -> int:
+    """Answer after a second; every fifth item is refused."""
+    await asyncio.sleep(1)
+    if item % 5 == 4:
+        raise ValueError(f"no <b>{item}</b>")
+    return item
+
+
+def started(count: int = 100, **options: Any) -> Any:
+    """Start a job on this loop: four calls at once, without retries."""
+    options = {"max_concurrency": 4, "retry_count": 0} | options
+    return AsyncBatchProcessor(slowly, **options).start(range(count), here=True)
+
+
+async def at(seconds: float) -> None:
+    """Wait until this time on the virtual clock."""
+    await asyncio.sleep(seconds - asyncio.get_running_loop().time())
+
+
+# ── what is shown ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_running_job_is_shown_as_text_as_html_and_as_widgets(displayed):
+    """The front end takes what it can show."""
+    job = started()
+    await at(2.5)
+    Shown(job)
+    (bundle,) = displayed.bundles
+    assert set(bundle) == {"text/plain", "text/html", WIDGET}
+    assert bundle["text/plain"] == (
+        "Job running: 8 of 100 · 3.2 items/s · 0:02 so far · 0:29 left\n"
+        "7 done · 1 failed · 0 retried · 4 in flight\n"
+        "limited by concurrency: as many calls are in flight as may be\n"
+        "at most 4 calls at once\n"
+        "errors:\n"
+        "  1 × ValueError: no <b>4</b> (item 4)"
+    )
+    job.cancel()
+    await job
+
+
+@pytest.mark.parametrize("moment", ["running", "paused", "cancelling", "cancelled", "stopped"])
+async def test_html_text_widgets_and_repr_state_the_same_facts(displayed, moment):
+    """Whatever the job is doing."""
+    job = started(max_errors=0 if moment == "stopped" else None)
+    job.rate = 50
+    await at(3.5)
+    if moment == "paused":
+        job.pause()
+    elif moment.startswith("cancel"):
+        job.cancel()
+    if moment in ("cancelled", "stopped"):
+        await at(6)
+    job._ipython_display_()
+    bundle = displayed.bundles[-1]
+    lines = bundle["text/plain"].splitlines()
+    facts = [fact for line in lines[:2] for fact in line.partition(": ")[2].split(" · ") if fact]
+    facts += lines[1].split(" · ")
+    assert lines[0].startswith(f"Job {moment}: ")
+    assert all(fact in repr(job) for fact in facts)
+    assert repr(job).startswith(f"<Job {moment}: ")
+    assert "at most 4 calls at once and 50 a second" in repr(job)
+    in_text = bundle["text/plain"].replace("errors:", "")
+    assert re.sub(r"[·\s]", "", words_of(bundle["text/html"])) == re.sub(r"[·\s]", "", in_text)
+    if moment in ("running", "paused"):
+        shown = Shown(job)
+        first_lines = " ".join(lines[:3]).replace(" · ", " ")
+        assert shown.facts.replace(" · ", " ") == first_lines
+    job.cancel()
+    await job
+
+
+async def test_what_is_live_is_drawn_ten_times_a_second(displayed):
+    """Not for every item: four a millisecond end here."""
+
+    async def call(item):
+        await asyncio.sleep(0.001)
+
+    job = AsyncBatchProcessor(call).start(range(100_000), here=True)
+    shown = Shown(job)
+    drawn = []
+    shown["facts"].observe(drawn.append, "value")
+    await at(2.05)
+    assert 15 <= len(drawn) <= 21
+    assert "of 100,000" in shown.facts
+    job.cancel()
+    await job
+
+
+async def test_the_latest_failures_are_grouped_and_escaped(displayed):
+    """As they come: each kind with its count and its first example."""
+    job = started()
+    shown = Shown(job)
+    assert shown["errors"].value == ""
+    await at(5.55)
+    assert words_of(shown["errors"].value) == "4 × ValueError : no <b>4</b> (item 4)"
+    assert "<b>" not in shown["errors"].value
+    job.cancel()
+    await job
+
+
+async def test_an_input_of_unknown_length_has_an_empty_bar(displayed):
+    """And no time left; at the end the length is known."""
+
+    async def source():
+        for item in range(3):
+            yield item
+
+    job = AsyncBatchProcessor(slowly).start(source(), here=True)
+    await at(0.5)
+    shown = Shown(job)
+    assert "0 of ?" in shown.facts
+    assert "left" not in shown.facts
+    assert "width:0" not in shown["facts"].value
+    await job
+    assert "width:100.00%" in displayed.bundles[-1]["text/html"]
+    assert "3 of 3" in displayed.bundles[-1]["text/plain"]
+
+
+async def test_a_job_without_items_ends_with_a_full_bar(displayed):
+    """All that was to be done is done."""
+    job = started(0)
+    await job
+    job._ipython_display_()
+    assert "flex:1;background:#4c8dd6" in displayed.bundles[-1]["text/html"]
+    assert displayed.bundles[-1]["text/plain"].startswith("Job ended: 0 of 0 · 0 items/s")
+
+
+# ── how it ends ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
+    """They are closed, and the last numbers stand."""
+    job = started(10)
+    shown = Shown(job)
+    widgets = _all(shown.box)
+    assert all(w.comm is not None for w in widgets)
+    await at(9)
+    assert job._panel._ticker is None
+    assert displayed.updates == [False, True]
+    assert displayed.places[0] == displayed.places[1]
+    assert set(displayed.bundles[-1]) == {"text/plain", "text/html"}
+    assert displayed.bundles[-1]["text/plain"] == (
+        "Job ended: 10 of 10 · 3.33 items/s · 3.00 s in all\n"
+        "8 done · 2 failed · 0 retried\n"
+        "at most 4 calls at once\n"
+        "errors:\n"
+        "  2 × ValueError: no <b>4</b> (item 4)"
+    )
+    models = [m for w in widgets for m in (w, w.layout, getattr(w, "style", None)) if m]
+    assert all(m.comm is None for m in models)
+
+
+async def test_whoever_awaits_the_job_shows_the_end_at_once_and_again(displayed):
+    """A front end may drop what a cell shows that has ended; the awaiting one has not."""
+    at_once = started(4)
+    Shown(at_once)
+    await at_once
+    assert displayed.updates == [False, True]
+    later = started(4)
+    Shown(later)
+    await asyncio.sleep(5)
+    assert displayed.updates == [False, True, False, True]
+    await later
+    await later
+    assert displayed.updates == [False, True, False, True, True]
+    assert displayed.bundles[-1] == displayed.bundles[-2]
+
+
+@pytest.mark.real_time
+def test_whoever_waits_for_the_job_shows_the_end(displayed):
+    """In the thread that waits."""
+    release = threading.Event()
+    job = AsyncBatchProcessor(lambda item: release.wait(20)).start([1])
+    job._ipython_display_()
+    with pytest.raises(TimeoutError):
+        job.wait(0)
+    assert True not in displayed.updates
+    release.set()
+    job.wait(20)
+    assert displayed.updates[-1] is True
+    assert displayed.bundles[-1]["text/plain"].startswith("Job ended: 1 of 1")
+
+
+async def test_a_cancelled_await_shows_the_end_too(displayed):
+    """The stop button of the cell that awaits."""
+    job = started()
+    Shown(job)
+
+    async def cell():
+        await job
+
+    task = asyncio.create_task(cell())
+    await at(1.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert displayed.bundles[-1]["text/plain"].splitlines()[:2] == [
+        "Job cancelled: 4 of 100 · 2.67 items/s · 1.50 s in all",
+        "4 done · 0 failed · 0 retried · 4 cancelled · 92 pending",
+    ]
+
+
+async def test_a_job_that_broke_says_why(displayed):
+    """The error of its source is in its panel, and is still to be raised."""
+
+    def source():
+        yield 1
+        raise OSError("<disk>")
+
+    job = AsyncBatchProcessor(slowly).start(source(), here=True)
+    await at(3)
+    job._ipython_display_()
+    assert "because the source raised OSError: <disk>" in displayed.bundles[-1]["text/plain"]
+    assert "&lt;disk&gt;" in displayed.bundles[-1]["text/html"]
+    with pytest.raises(OSError, match="disk"):
+        await job
+
+
+async def test_a_job_shown_in_two_places_has_one_set_of_widgets_and_ends_in_both(displayed):
+    """Each place keeps its own id; one that is shown after the end is still at once."""
+    job = started(8)
+    Shown(job)
+    job._ipython_display_()
+    first, second = displayed.bundles
+    assert first[WIDGET] == second[WIDGET]
+    await job
+    assert displayed.updates == [False, False, True, True]
+    assert displayed.places[2:] == displayed.places[:2]
+    assert len(set(displayed.places)) == 2
+    job._ipython_display_()
+    assert displayed.bundles[-1] == displayed.bundles[-2]
+    assert WIDGET not in displayed.bundles[-1]
+    assert displayed.updates[-1] is False
+
+
+async def test_a_job_that_ended_unseen_is_shown_still_also_where_it_was_live(displayed):
+    """Between its end and the next drawing nobody sees a live panel."""
+    job = started(4, retry_count=0)
+    Shown(job)
+    job._ending.tell(job._ipython_display_)
+    await at(0.99)
+    assert displayed.updates == [False]
+    await at(1.01)
+    assert displayed.updates == [False, True, False]
+    assert displayed.bundles[1] == displayed.bundles[2]
+
+
+async def test_a_panel_lets_go_of_a_job_that_nobody_has_and_its_error_is_logged_once(
+    displayed, caplog
+):
+    """A job that was shown and dropped is freed when it has ended."""
+
+    def source():
+        yield 1
+        raise OSError("disk")
+
+    job = AsyncBatchProcessor(slowly).start(source(), here=True)
+    job._ipython_display_()
+    dropped = weakref.ref(job)
+    del job
+    with caplog.at_level(logging.ERROR, "ragasync"):
+        await at(3)
+        gc.collect()
+    assert dropped() is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "a job's exception was never fetched"
+    ]
+    assert displayed.bundles[-1]["text/plain"].startswith("Job stopped")
+
+
+# ── buttons ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_pause_and_resume(displayed):
+    """One button, which says what it will do; what it did is shown at once."""
+    job = started()
+    shown = Shown(job)
+    assert shown["pause"].description == "Pause"
+    shown.click("pause")
+    assert job.paused
+    assert shown["pause"].description == "Resume"
+    assert "paused: no further call begins" in shown.facts
+    shown.click("pause")
+    assert not job.paused
+    assert shown["pause"].description == "Pause"
+    job.pause()
+    await asyncio.sleep(0.15)
+    assert shown["pause"].description == "Resume"
+    job.cancel()
+    await job
+
+
+async def test_cancel_twice(displayed):
+    """The second click does no more than the first, and the button says so."""
+    cleaned_up = []
+
+    async def call(item):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(2)
+            cleaned_up.append(item)
+
+    job = AsyncBatchProcessor(call, max_concurrency=1).start(range(3), here=True)
+    shown = Shown(job)
+    await at(1)
+    shown.click("cancel")
+    assert "Job cancelling" in shown.facts
+    assert shown["cancel"].disabled
+    assert shown["pause"].disabled
+    await at(2)
+    shown.click("cancel")
+    result = await job
+    assert cleaned_up == [0]
+    assert (result.cancelled_count, result.pending_count) == (1, 2)
+    assert displayed.bundles[-1]["text/plain"].startswith("Job cancelled")
+
+
+async def test_fewer_and_more_calls_at_once(displayed):
+    """The value beside the buttons changes with the click, and not below one."""
+    job = started()
+    shown = Shown(job)
+    shown.click("more")
+    shown.click("more")
+    assert job.max_concurrency == 6
+    assert shown.values()[:2] == ["6", "calls at once"]
+    await at(0.5)
+    assert job.progress.in_flight == 6
+    for _ in range(7):
+        shown.click("fewer")
+    assert job.max_concurrency == 1
+    assert shown["fewer"].disabled
+    job.max_concurrency = 32
+    await at(0.75)
+    assert shown.values()[0] == "32"
+    job.cancel()
+    await job
+
+
+async def test_slower_and_faster(displayed):
+    """From no bound to the present speed, by round numbers, and back to no bound."""
+    job = started(10_000, max_concurrency=40)
+    shown = Shown(job)
+    assert shown.values()[2:] == ["no bound", "calls a second"]
+    assert shown["faster"].disabled
+    await at(5.95)
+    shown.click("slower")
+    assert job.rate == 30
+    assert shown.values()[2] == "30"
+    shown.click("slower")
+    assert job.rate == 25
+    job.rate = 60
+    shown.click("faster")
+    assert job.rate is None
+    assert shown.values()[2] == "no bound"
+    job.cancel()
+    await job
+
+
+async def test_a_batched_job_is_slowed_down_from_its_calls_not_from_its_items(displayed):
+    """Which is what its rate bounds."""
+
+    async def call(batch):
+        await asyncio.sleep(1)
+        return batch
+
+    job = AsyncBatchProcessor(call, 10, 20, batched=True).start(range(10_000), here=True)
+    shown = Shown(job)
+    await at(10.95)
+    assert job.progress.rate > 100
+    shown.click("slower")
+    assert 15 <= job.rate <= 20
+    job.cancel()
+    await job
+
+
+async def test_a_click_after_the_end_changes_nothing(displayed):
+    """A front end may be late."""
+    job = started(4)
+    shown = Shown(job)
+    buttons = [shown[name] for name in ("pause", "cancel", "more", "slower")]
+    await job
+    shows = len(displayed.bundles)
+    for button in buttons:
+        button.click()
+    assert (job.paused, job.max_concurrency, job.rate) == (False, 4, None)
+    assert repr(job).startswith("<Job ended")
+    assert len(displayed.bundles) == shows
+
+
+@pytest.mark.real_time
+def test_clicks_come_in_other_threads_while_the_panel_is_drawn(displayed):
+    """Subshells run them in threads of their own."""
+    release = threading.Event()
+    job = AsyncBatchProcessor(lambda item: release.wait(20), max_concurrency=2).start(range(8))
+    shown = Shown(job)
+    pause = shown["pause"]
+    threads = [
+        threading.Thread(target=lambda: [pause.click() for _ in range(25)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    expected = "Resume" if job.paused else "Pause"
+    job._panel._tick()
+    assert pause.description == expected
+    job.resume()
+    release.set()
+    assert job.wait(20).all_succeeded
+    assert displayed.updates[-1] is True
+
+
+# ── where there are no widgets, and no free loop ────────────────────────────────────────────────
+
+
+async def test_without_a_kernel_a_job_is_shown_as_text(capsys):
+    """In a plain IPython, and before and after its end."""
+    job = started(10)
+    job._ipython_display_()
+    assert capsys.readouterr().out.startswith("Job running: 0 of 10 · 0 items/s")
+    await job
+    job._ipython_display_()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Job ended: 10 of 10 · 3.33 items/s · 3.00 s in all"
+    assert printed[-1] == "  2 × ValueError: no <b>4</b> (item 4)"
+
+
+async def test_without_ipywidgets_a_job_is_shown_as_html_and_at_its_end_once_more(
+    displayed, monkeypatch
+):
+    """In the same place."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    job = started(10)
+    job._ipython_display_()
+    await at(9)
+    assert [set(bundle) for bundle in displayed.bundles] == [{"text/plain", "text/html"}] * 2
+    assert displayed.updates == [False, True]
+    assert displayed.bundles[-1]["text/plain"].startswith("Job ended: 10 of 10")
+
+
+async def test_a_panel_that_cannot_be_drawn_says_so_once_and_the_job_goes_on(displayed):
+    """A front end that has gone away does no harm."""
+    job = started(10)
+    shown = Shown(job)
+    job._panel._controls.draw = None
+    with pytest.warns(RuntimeWarning, match="cannot be drawn") as warned:
+        await at(0.5)
+    assert len(warned) == 1
+    assert shown.box.comm is None
+    assert (await job).success_count == 8
+    assert displayed.updates == [False]
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("loop_here", [True, False])
+def test_a_panel_is_drawn_beside_a_cell_that_blocks(displayed, loop_here):
+    """Also where the cell that shows it has no loop at all; and its end is shown too."""
+    release, drawn, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def call(item):
+        if item == 2:
+            release.wait(20)
+
+    async def cell():
+        job = AsyncBatchProcessor(call).start(range(3))
+        shown = Shown(job)
+
+        def notice(change):
+            if "2 done" in change["new"]:
+                drawn.set()
+
+        shown["facts"].observe(notice, "value")
+        if "2 done" not in shown.facts:
+            assert drawn.wait(20)
+        shown.box.observe(lambda _: ended.set(), "comm")
+        release.set()
+        assert ended.wait(20)
+
+    if loop_here:
+        asyncio.run(cell())
+    else:
+        coroutine = cell()
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+    assert displayed.updates == [False, True]
+
+
+# ── the parts ───────────────────────────────────────────────────────────────────────────────────
+
+
+def failing(count: int) -> Columns[int, None]:
+    """Return the columns of items that failed in two ways, by turns."""
+    columns: Columns[int, None] = Columns(range(count))
+    for row in range(count):
+        fail(columns, row)
+    return columns
+
+
+def fail(columns: Columns[int, None], row: int) -> None:
+    """Have one item fail."""
+    error = OSError(f"no item {row}") if row % 3 else KeyError("name")
+    columns.settle(Outcome(row, row, "failed", error=error, attempts=1, seconds=0.5))
+
+
+@pytest.mark.parametrize("at_most", [1, 2, 7, 100])
+def test_failures_grouped_as_they_come_are_those_grouped_at_once(at_most):
+    """However many are looked at in one go."""
+    columns = failing(20)
+    failures = Failures(columns)
+    while failures.unseen:
+        assert failures.look(at_most)
+    assert failures.kinds == kinds_of(columns)
+    assert not failures.look(at_most)
+    fail(columns := failing(20), 0)
+    assert repr(failures) == "<Failures of 2 kinds, 0 not looked at>"
+
+
+def test_an_error_that_is_not_settled_yet_is_looked_at_again():
+    """It is written before the status of its item, which another thread may be about to write."""
+    columns = failing(3)
+    columns.status[1] = 0
+    failures = Failures(columns)
+    failures.look()
+    assert [kind.count for kind in failures.kinds] == [1, 1]
+    columns.status[1] = columns.status[0]
+    failures.look()
+    assert failures.kinds == kinds_of(columns)
+
+
+def test_errors_of_cancelled_items_are_no_failures():
+    """Nobody has made a mistake."""
+    columns: Columns[int, None] = Columns(range(1))
+    error = asyncio.CancelledError()
+    columns.settle(Outcome(0, 0, "cancelled", error=error, attempts=1))
+    failures = Failures(columns)
+    failures.look()
+    assert (failures.kinds, failures.unseen) == ([], 0)
+
+
+async def test_errors_that_were_not_looked_at_are_counted(displayed, monkeypatch):
+    """What is grouped is some of them, and the panel says of how many not."""
+    from ragasync.notebook import panel
+
+    monkeypatch.setattr(panel, "AT_THE_END", 1)
+    job = started(20)
+    await job
+    job._ipython_display_()
+    assert "3 more, not looked at yet" in displayed.bundles[-1]["text/plain"]
+    assert "3 more, not looked at yet" in words_of(displayed.bundles[-1]["text/html"])
+
+
+async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
+    """Five kinds, and what is left."""
+
+    async def call(item):
+        raise type(f"Error{item % 7}", (Exception,), {})(item)
+
+    job = AsyncBatchProcessor(call, retry=AsyncRetry(0)).start(range(14), here=True)
+    await job
+    job._ipython_display_()
+    assert displayed.bundles[-1]["text/plain"].splitlines()[-1] == "  4 more of 2 other kinds"
+
+
+@pytest.mark.parametrize(
+    ("at_once", "fewer", "more"),
+    [(1, 1, 2), (4, 3, 5), (7, 6, 8), (10, 8, 12), (200, 150, 250), (65_535, 60_000, 65_535)],
+)
+def test_calls_at_once_go_by_about_a_quarter_to_round_numbers(at_once, fewer, more):
+    """At least by one, as far as there are lanes."""
+    assert (knobs.fewer(at_once), knobs.more(at_once)) == (fewer, more)
+
+
+@pytest.mark.parametrize(
+    ("rate", "speed", "slower"),
+    [
+        (None, 312.0, 300),
+        (None, 300.0, 300),
+        (None, 0.0, 4),
+        (None, 0.07, 0.06),
+        (10, 99.0, 8),
+        (1, 99.0, 0.8),
+        (0.01, 99.0, 0.01),
+    ],
+)
+def test_slower_begins_with_the_present_speed_and_goes_by_round_numbers(rate, speed, slower):
+    """Where no speed is known, with as many calls a second as may be made at once."""
+    assert knobs.slower(rate, speed, at_once=4) == slower
+
+
+@pytest.mark.parametrize(
+    ("rate", "speed", "holds_back", "faster"),
+    [
+        (None, 10.0, False, None),
+        (10, 10.0, True, 12),
+        (80, 10.0, True, 100),
+        (100, 10.0, True, None),
+        (16, 10.0, False, 20),
+        (20, 10.0, False, None),
+        (20, 0.0, False, 25),
+    ],
+)
+def test_faster_ends_in_no_bound_where_that_bounds_nothing(rate, speed, holds_back, faster):
+    """But not at once where the limit holds the job back and clicks come quickly."""
+    assert knobs.faster(rate, speed, holds_back=holds_back) == faster
