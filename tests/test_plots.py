@@ -185,8 +185,8 @@ def test_latency_marks_median_and_95th_percentile_with_their_values():
     outcomes = [done(n, seconds=n + 1.0) for n in range(101)]
     ax = plot_latency(result_of([*outcomes, failed(101, ValueError(), seconds=7.0)], seconds=101.0))
     assert ax.get_legend_handles_labels()[1] == [
-        "101 done: median 51 s (line), 95% within 96 s (dots)",
-        "1 failed: median 7 s (line), 95% within 7 s (dots)",
+        "101 done: median 51 s (line), p95 96 s (dots)",
+        "1 failed: median 7 s (line), p95 7 s (dots)",
     ]
     assert [line.get_xdata()[0] for line in ax.lines] == [51.0, 96.0, 7.0, 7.0]
 

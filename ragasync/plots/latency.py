@@ -51,7 +51,8 @@ def plot_latency(result: Finished, *, ax: Axes | None = None) -> Axes:
         for code, seconds in times.items():
             if len(seconds):
                 _draw(ax, seconds, edges, code, unit)
-        ax.set_xlabel(f"time in calls, all attempts of an item ({unit.name})")
+        what = "of a document" if result.facts.stages else "in calls, all attempts of an item"
+        ax.set_xlabel(f"time {what} ({unit.name})")
         ax.set_ylabel("share of items (%)")
         ax.set_ylim(bottom=0.0)
         frame(ax)
@@ -93,7 +94,7 @@ def _draw(ax: Axes, seconds: Array, edges: Array, code: int, unit: TimeUnit) -> 
     colour = COLOURS[code]
     label = (
         f"{len(times):,} {NAMES[code]}: median {_short(median)} {unit.name} (line), "
-        f"95% within {_short(high)} {unit.name} (dots)"
+        f"p95 {_short(high)} {unit.name} (dots)"
     )
     ax.stairs(shares, edges, fill=True, color=colour, alpha=0.45, linewidth=0)
     ax.stairs(shares, edges, color=colour, linewidth=1.3, label=label)

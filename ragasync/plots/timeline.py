@@ -18,11 +18,12 @@ from ragasync.reports.spans import (
     LIMITER,
     NOT_FAILED,
     STATE_COLOURS,
-    STATE_NAMES,
     STATES,
     TRIED_AGAIN,
     WORK,
     Spans,
+    names_of,
+    noun_of,
     occupancy,
     spans_of,
 )
@@ -86,13 +87,13 @@ def _draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished) -> None
     from matplotlib.ticker import MaxNLocator
 
     lane = lanes_of(spans, result.facts.max_concurrency)
-    work = spans.state == WORK
+    work, names = spans.state == WORK, names_of(result.facts)
     for chosen, colour, name in (
-        (work & (spans.failed == NOT_FAILED), STATE_COLOURS[WORK], STATE_NAMES[WORK]),
+        (work & (spans.failed == NOT_FAILED), STATE_COLOURS[WORK], names[WORK]),
         (work & (spans.failed == TRIED_AGAIN), COLOURS[FAILED] + "80", "failed, then tried again"),
         (work & (spans.failed == FOR_GOOD), COLOURS[FAILED], ""),
-        (spans.state == LIMITER, STATE_COLOURS[LIMITER], STATE_NAMES[LIMITER]),
-        (spans.state == BACKOFF, STATE_COLOURS[BACKOFF], STATE_NAMES[BACKOFF]),
+        (spans.state == LIMITER, STATE_COLOURS[LIMITER], names[LIMITER]),
+        (spans.state == BACKOFF, STATE_COLOURS[BACKOFF], names[BACKOFF]),
     ):
         if chosen.any():
             _add_bars(ax, spans, chosen, lane, unit, colour, name)
@@ -108,9 +109,11 @@ def _add_bars(
     from matplotlib.collections import PolyCollection
 
     left, right = spans.start[chosen] * unit.per_second, spans.end[chosen] * unit.per_second
-    low, high = (lane[chosen] + side for side in (LINE if name == STATE_NAMES[BACKOFF] else BAR))
+    low, high = (
+        lane[chosen] + side for side in (LINE if spans.state[chosen][0] == BACKOFF else BAR)
+    )
     corners = ((left, low), (left, high), (right, high), (right, low))
-    narrow = len(spans) > 300  # a gap between the bars would eat them
+    narrow = len(spans) > 300 or lane.max() > 20  # a gap between the bars would eat them
     ax.add_collection(
         PolyCollection(
             list(np.stack([np.column_stack(corner) for corner in corners], axis=1)),
@@ -155,7 +158,7 @@ def _draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished, lengt
                 fill=True,
                 color=STATE_COLOURS[state],
                 linewidth=0,
-                label=STATE_NAMES[state],
+                label=names_of(result.facts)[state],
             )
         below = below + at_once
     top, lanes = float(below.max()), result.facts.max_concurrency
@@ -163,7 +166,7 @@ def _draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished, lengt
         ax.axhline(lanes, color=ink(ax), linewidth=1, linestyle=":", label=f"{lanes:,} lanes")
         top = max(top, lanes)
     ax.set_ylim(0.0, 1.06 * top)
-    ax.set_ylabel("calls at once")
+    ax.set_ylabel(f"{noun_of(result.facts)} at once")
 
 
 def _draw_failures(ax: Axes, items: Timed, unit: TimeUnit, result: Finished, length: float) -> None:

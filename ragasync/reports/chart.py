@@ -14,7 +14,7 @@ from itertools import groupby
 
 from ragasync.outcomes.outcome import FAILED
 from ragasync.reports.elements import COLOURS, QUIET, element
-from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS, STATE_NAMES, WORK
+from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS, WORK
 from ragasync.reports.timeline import Timeline
 from ragasync.reports.words import duration, per_second
 
@@ -75,11 +75,11 @@ def _calls(timeline: Timeline) -> str:
     means = {state: sum(calls) / len(calls) for state, calls in timeline.calls.items()}
     legend = (
         f"{element('span', f'color:{STATE_COLOURS[state]}', '■')} "
-        f"{element('span', QUIET, f'{_number(mean)} {STATE_NAMES[state]}')}"
+        f"{element('span', QUIET, f'{_number(mean)} {timeline.names[state]}')}"
         for state, mean in means.items()
         if mean
     )
-    words = (element("span", QUIET, "calls at once, on average:"), *legend)
+    words = (element("span", QUIET, f"{timeline.noun} at once, on average:"), *legend)
     return element("div", FRAME.format(CALLS_HEIGHT), *bars) + element(
         "div", SMALL, *(element("span", "margin-right:10px", word) for word in words)
     )

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.facts import RunFacts
 from ragasync.outcomes.outcome import FAILED, Attempt
 from ragasync.reports.timed import Timed
 
@@ -17,11 +18,7 @@ if TYPE_CHECKING:
 
 WORK, LIMITER, BACKOFF = STATES = range(3)
 STATE_COLOURS = {WORK: "#4c8dd6", LIMITER: "#9a9a9a", BACKOFF: "#a876d4"}
-STATE_NAMES = {
-    WORK: "in calls",
-    LIMITER: "waiting for the rate limit",
-    BACKOFF: "backing off",
-}
+_NAMES = {LIMITER: "waiting for the rate limit", BACKOFF: "backing off"}
 
 ANY_LANE = -1
 """The lane of an earlier attempt: only that of an item's last one is recorded."""
@@ -77,6 +74,16 @@ def spans_of(columns: Columns[Any, Any], items: Timed) -> Spans:
         )
     real = (state == WORK) | (end - start > TICK)
     return Spans(state[real], start[real], end[real], lane[real], failed[real])
+
+
+def names_of(facts: RunFacts) -> dict[int, str]:
+    """Return what the states are called: an item of a pipeline is not in one call, but in many."""
+    return {WORK: "under way" if facts.stages else "in calls", **_NAMES}
+
+
+def noun_of(facts: RunFacts) -> str:
+    """Return what the stretches of a run are the stretches of."""
+    return "documents" if facts.stages else "calls"
 
 
 def occupancy(start: Array, end: Array, edges: Array) -> Array:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.spans import STATES, occupancy, spans_of
+from ragasync.reports.spans import STATES, names_of, noun_of, occupancy, spans_of
 from ragasync.reports.timed import length_of, timed
 
 
@@ -16,13 +16,16 @@ class Timeline:
     Counts of items and of calls in equal stretches of a run, `seconds` long together.
 
     `done` and `failed` say how many items ended in each stretch. `calls` says how many calls
-    there were at once on average, by what they did: WORK, LIMITER (both hold a lane) or BACKOFF.
+    there were at once on average, by what they did: WORK, LIMITER (both hold a lane) or BACKOFF;
+    `names` what these are called, and `noun` what a call is.
     """
 
     seconds: float
     done: list[int]
     failed: list[int]
-    calls: dict[int, list[float]] = field(default_factory=dict)
+    calls: dict[int, list[float]]
+    names: dict[int, str]
+    noun: str
 
     @property
     def peak(self) -> int:
@@ -67,4 +70,11 @@ def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
         for state in STATES
         for chosen in [spans.state == state]
     }
-    return Timeline(length, counts(DONE), counts(FAILED), calls)
+    return Timeline(
+        seconds=length,
+        done=counts(DONE),
+        failed=counts(FAILED),
+        calls=calls,
+        names=names_of(result.facts),
+        noun=noun_of(result.facts),
+    )
