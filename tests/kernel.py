@@ -7,10 +7,12 @@ import os
 import queue
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from front_end import FrontEnd
 from needs import needs
 
 needs("ipykernel", "jupyter_client")
@@ -34,16 +36,36 @@ class Ran:
 
 
 class Kernel:
-    """A running ipykernel and a client of it, one cell at a time."""
+    """
+    A running ipykernel and a client of it, one cell at a time.
 
-    def __init__(self) -> None:
+    Args:
+        path: a folder whose packages the kernel finds first.
+
+    Attributes:
+        front_end: what the messages of all cells, and of those that have ended, have made of
+            widgets and displays.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
         self._start()
 
     def _start(self) -> None:
         """Start a kernel that leaves nothing in the home directory."""
         self._folder = tempfile.TemporaryDirectory()
         environment = os.environ | {"IPYTHONDIR": self._folder.name, "PYTHONWARNINGS": "default"}
+        if self._path is not None:
+            environment["PYTHONPATH"] = str(self._path)
         self._manager, self._client = start_new_kernel(startup_timeout=60, env=environment)
+        self.front_end = FrontEnd()
+        self._subshell: str | None = None
+
+    def restart(self) -> None:
+        """Restart it, as the button does; the front end keeps what it shows."""
+        self._manager.restart_kernel(now=True)
+        self._client.wait_for_ready(timeout=60)
+        self._subshell = None
 
     def close(self) -> None:
         """Shut the kernel down."""
@@ -113,9 +135,45 @@ class Kernel:
                 self._start()
         raise AssertionError("unreachable")
 
+    def click(self, css_class: str, *, in_subshell: bool = False) -> None:
+        """
+        Click the button of this class, as the front end does.
+
+        Args:
+            css_class: a class that was added to the button.
+            in_subshell: send it as JupyterLab does where a kernel has subshells, so that it is
+                heard while a cell runs.
+        """
+        content = {
+            "comm_id": self.front_end.widget(css_class),
+            "data": {"method": "custom", "content": {"event": "click"}},
+        }
+        message = self._client.session.msg("comm_msg", content)
+        if in_subshell:
+            message["header"]["subshell_id"] = self._subshell or self._create_subshell()
+        self._client.shell_channel.send(message)
+
+    def until(self, shown: Callable[[FrontEnd], bool], timeout: float = 20.0) -> None:
+        """Take in messages until the front end shows this."""
+        deadline = time.monotonic() + timeout
+        while not shown(self.front_end):
+            try:
+                self._take(deadline)
+            except TimeoutError:
+                raise AssertionError(f"never shown; there is {self.front_end}") from None
+
+    def _create_subshell(self) -> str:
+        """Ask for a subshell, and keep it for the next click."""
+        request = self._client.session.msg("create_subshell_request")
+        self._client.control_channel.send(request)
+        reply = self._get(self._client.get_control_msg, time.monotonic() + 20)
+        self._subshell = reply["content"]["subshell_id"]
+        return self._subshell
+
     def _take(self, deadline: float) -> bool:
         """Take in one message of the cell; True when it says that the cell has ended."""
         message = self._get(self._client.get_iopub_msg, deadline)
+        self.front_end.take(message["msg_type"], message["content"])
         if message["parent_header"].get("msg_id") != self._cell:
             return False
         kind, content, ran = message["msg_type"], message["content"], self._ran
@@ -141,16 +199,16 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def running_kernel() -> Iterator[Kernel]:
+def running_kernel(path: Path | None = None) -> Iterator[Kernel]:
     """
-    Start a kernel, and shut it down at the end.
+    Start a kernel, and shut it down at the end; `path` is where it finds packages first.
 
         @pytest.fixture(scope="module")
         def kernel():
             with running_kernel() as kernel:
                 yield kernel
     """
-    kernel = Kernel()
+    kernel = Kernel(path)
     try:
         yield kernel
     finally:

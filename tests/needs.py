@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -15,9 +16,12 @@ def needs(*names: str) -> None:
     set a missing one is a failure, so that nothing is skipped there unnoticed.
     """
     missing = [name for name in names if not _is_there(name)]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(missing)}"
+    if missing:
+        go_without(f"not installed: {', '.join(missing)}")
+
+
+def go_without(reason: str) -> NoReturn:
+    """Skip the calling test, or the whole file, with this reason; in CI fail instead."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)
