@@ -26,12 +26,12 @@ from ragasync.reports.timeline import timeline_of
 
 def spans(*outcomes: Outcome) -> Spans:
     """Return the stretches of these outcomes."""
-    return of(result_of(outcomes))
+    return of(result_of(outcomes, seconds=10.0))
 
 
 def of(result: BatchResult) -> Spans:
     """Return the stretches of a result."""
-    return spans_of(result.columns, timed(result.columns))
+    return spans_of(result.columns, timed(result))
 
 
 def told(found: Spans) -> set[tuple[int, float, float]]:
@@ -174,11 +174,19 @@ def test_the_timeline_says_what_calls_did_in_each_stretch():
 
 def test_what_a_pause_held_back_before_it_began_does_not_delay_the_end():
     """It was parked, but had made no attempt."""
-    items = timed(result_of([done(0, started=5.0, seconds=1.0, backed_off=4.0)]).columns)
+    items = timed(result_of([done(0, started=5.0, seconds=1.0, backed_off=4.0)]))
     assert items.end.tolist() == [6.0]
+
+
+def test_no_estimate_outlasts_the_run():
+    """What part of the waits lay before the first attempt is not recorded."""
+    history = (Attempt(3.0, 1.0, "E", 1.0),)
+    facts = {"started": 3.0, "seconds": 2.0, "attempts": 2, "backed_off": 1.0, "waited": 3.0}
+    result = result_of([done(0, history=history, **facts)], seconds=6.5)
+    assert timed(result).end.tolist() == [6.5]
 
 
 def test_a_picture_of_merged_runs_is_as_long_as_the_longest():
     """Their times count from the beginning of each, their makespans add up."""
     result = result_of([done(0, seconds=3.0)], seconds=5.0, facts=RunFacts(runs=2))
-    assert length_of(result, timed(result.columns)) == 3.0
+    assert length_of(result, timed(result)) == 3.0

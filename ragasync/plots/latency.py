@@ -40,7 +40,7 @@ def plot_latency(result: Finished, *, ax: Axes | None = None) -> Axes:
         MissingExtra: matplotlib is not installed.
     """
     ax = axes_for("plot_latency", result, ax, 3.2)
-    items = timed(result.columns)
+    items = timed(result)
     times = {code: items.seconds[items.status == code] for code in (DONE, FAILED)}
     every = np.concatenate(list(times.values()))
     if not len(every):

@@ -34,7 +34,7 @@ def plot_throughput(result: Finished, *, ax: Axes | None = None) -> Axes:
         MissingExtra: matplotlib is not installed.
     """
     ax = axes_for("plot_throughput", result, ax, 3.2)
-    items = timed(result.columns)
+    items = timed(result)
     length, ended = length_of(result, items), np.isin(items.status, (DONE, FAILED))
     if not (length and ended.any()):
         say(ax, "no times are known")

@@ -64,7 +64,7 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
         MissingExtra: matplotlib is not installed.
     """
     ax = axes_for("plot_timeline", result, ax, HEIGHT)
-    items = timed(result.columns)
+    items = timed(result)
     length = length_of(result, items)
     if not (len(items) and length):
         say(ax, "no times are known")
@@ -121,6 +121,7 @@ def _add_bars(
             edgecolors=colour if narrow else ax.get_facecolor(),
             linewidths=0.3 if narrow else 0.6,
             label=name,
+            zorder=1 if spans.state[chosen][0] == WORK else 0.9,  # waits of retries are estimates
         )
     )
 

@@ -40,16 +40,20 @@ class Timed:
         return len(self.row)
 
 
-def timed(columns: Columns[Any, Any]) -> Timed:
+def timed(result: Finished) -> Timed:
     """
     Return the items that were started.
 
     An item ends when it began, plus its time in calls and, from one attempt to the next, in
     back-off and at the rate limit. Of its waits for the limit each attempt counts an equal part,
-    because only their sum is recorded.
+    because only their sum is recorded, but none that would outlast the run.
+
+    Args:
+        result: a BatchResult.
     """
     import numpy as np
 
+    columns = result.columns
     status = np.frombuffer(bytes(columns.status), dtype="uint8")[: len(columns)]
     attempts = _copy(columns, columns.attempts, "H")
     started, seconds = _copy(columns, columns.started, "d"), _copy(columns, columns.seconds, "d")
@@ -58,9 +62,10 @@ def timed(columns: Columns[Any, Any]) -> Timed:
         known[:] = False
     row = np.flatnonzero(known)
     attempts = attempts[row].astype("int64")
+    again = attempts > 1  # what is parked before its first attempt waits for a pause to end
     waited = _copy(columns, columns.waited, "d")[row]
-    between = _copy(columns, columns.backed_off, "d")[row] + waited * (attempts - 1) / attempts
-    between[attempts == 1] = 0.0  # what a pause held back was parked before it began
+    least = started[row] + seconds[row] + again * _copy(columns, columns.backed_off, "d")[row]
+    latest = np.maximum(least, result.seconds)
     return Timed(
         row=row,
         status=status[row],
@@ -69,7 +74,7 @@ def timed(columns: Columns[Any, Any]) -> Timed:
         waited=waited,
         lane=_copy(columns, columns.lane, "H")[row].astype("int64"),
         batch=_copy(columns, columns.batch, "i")[row],
-        end=started[row] + seconds[row] + between,
+        end=np.minimum(least + waited * (attempts - 1) / attempts, latest),
     )
 
 

@@ -53,7 +53,7 @@ def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
     """
     import numpy as np
 
-    items = timed(result.columns)
+    items = timed(result)
     length = length_of(result, items)
     if not length:
         return None
