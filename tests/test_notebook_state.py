@@ -24,7 +24,7 @@ async def call(item):
         raise ValueError("item <3> is bad")
     return item
 
-processor = AsyncBatchProcessor(call, max_concurrency=4)
+processor = AsyncBatchProcessor(call, max_concurrency=4, retry_count=0)
 """
 
 
