@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry
-from ragasync.notebook import knobs
+from ragasync.notebook import controls, knobs
 from ragasync.notebook.failures import Failures
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
@@ -218,7 +218,7 @@ async def test_a_job_without_items_ends_with_a_full_bar(displayed):
 
 
 async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
-    """They are closed, and the last numbers stand."""
+    """All but a view of the end are closed, and the last numbers stand."""
     job = started(10)
     shown = Shown(job)
     widgets = _all(shown.box)
@@ -235,8 +235,24 @@ async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
         "errors:\n"
         "  2 × ValueError: no <b>4</b> (item 4)"
     )
-    models = [m for w in widgets for m in (w, w.layout, getattr(w, "style", None)) if m]
+    assert shown.box.children == (shown["facts"],)
+    assert shown["facts"].value == displayed.bundles[-1]["text/html"]
+    freed = [w for w in widgets if w not in (shown.box, shown["facts"])]
+    models = [m for w in freed for m in (w, w.layout, getattr(w, "style", None)) if m]
+    assert len(models) > 20
     assert all(m.comm is None for m in models)
+
+
+async def test_the_views_of_ended_panels_are_freed_but_for_the_latest(displayed, monkeypatch):
+    """A page that was loaded anew has nothing else; a kernel that runs for weeks keeps few."""
+    monkeypatch.setattr(controls, "KEPT", 2)
+    boxes = []
+    for _ in range(4):
+        job = started(1)
+        boxes.append(Shown(job).box)
+        await job
+    assert [box.comm is not None for box in boxes] == [False, False, True, True]
+    assert all(box.layout.comm is None for box in boxes[:2])
 
 
 async def test_whoever_awaits_the_job_shows_the_end_at_once_and_again(displayed):
@@ -562,7 +578,7 @@ def test_a_panel_is_drawn_beside_a_cell_that_blocks(displayed, loop_here):
         shown["facts"].observe(notice, "value")
         if "2 done" not in shown.facts:
             assert drawn.wait(20)
-        shown.box.observe(lambda _: ended.set(), "comm")
+        shown.box.observe(lambda _: ended.set(), "children")
         release.set()
         assert ended.wait(20)
 

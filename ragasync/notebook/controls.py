@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -10,6 +11,12 @@ from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import facts_html, failures_html
 from ragasync.notebook.showing import Showing
 from ragasync.reports.words import per_second
+
+
+KEPT = 16
+"""How many ended panels keep their view, for pages that no replacement reaches."""
+
+_kept: deque[list[Any]] = deque()
 
 
 class Steered(Protocol):
@@ -58,14 +65,14 @@ class Controls:
         self._job, self._clicked = job, clicked
         self._owned: list[Any] = []
         self._narrow, self._wide = self._owns(
-            ipywidgets.Layout(width="32px"), ipywidgets.Layout(width="88px")
+            ipywidgets.Layout(width="32px"), ipywidgets.Layout(width="76px")
         )
         self._facts = self._html("ragasync-facts")
         self._errors = self._html("ragasync-errors")
         self._pause = self._button("Pause", "ragasync-pause", self._pause_or_resume)
         self._cancel = self._button("Cancel", "ragasync-cancel", self._cancel_once)
         self._cancel.tooltip = "Cancel what is in flight and end the job; what is done is kept"
-        self._at_once, self._rate = self._label("40px"), self._label("72px")
+        self._at_once, self._rate = self._label("44px"), self._label("64px")
         self._fewer = self._button("−", "ragasync-fewer", self._allow_fewer, "Fewer calls at once")
         self._more = self._button("+", "ragasync-more", self._allow_more, "More calls at once")
         self._slower = self._button("−", "ragasync-slower", self._slow_down, "Fewer calls a second")
@@ -85,21 +92,35 @@ class Controls:
         self._fewer.disabled = showing.max_concurrency == 1
         self._faster.disabled = showing.rate is None
 
+    def end(self, still: str) -> None:
+        """
+        Leave nothing but still HTML, and free the rest in the kernel and in the front end.
+
+        A page that was loaded anew while the job ran does not learn that the output of its cell
+        was replaced: it has the widgets, and finds the end in them. So the latest few stay.
+        """
+        self._facts.value = still
+        self.box.children = [self._facts]
+        view = [self.box, self.box.layout, self._facts, self._facts.layout, self._facts.style]
+        _close([model for model in self._owned if not any(model is kept for kept in view)])
+        _kept.append(view)
+        while len(_kept) > KEPT:
+            _close(_kept.popleft())
+
     def close(self) -> None:
-        """Free the widgets, in the kernel and in the front end."""
-        for model in self._owned:
-            model.close()
+        """Free all widgets."""
+        _close(self._owned)
 
     def _arranged(self) -> Any:
         """Return all widgets in their places: errors last, so that no button moves for them."""
         layout = self._widgets.Layout
-        row = layout(flex_flow="row wrap", align_items="center", margin="4px 0", max_width="640px")
+        row = layout(flex_flow="row wrap", align_items="center", margin="4px 0 4px -2px")
         knobs_of = (
             self._knob("calls at once", self._fewer, self._at_once, self._more),
             self._knob("calls a second", self._slower, self._rate, self._faster),
         )
         buttons = self._widgets.HBox([self._pause, self._cancel, *knobs_of], layout=row)
-        around = layout(max_width="640px", overflow="hidden")
+        around = layout(overflow="hidden")
         box = self._widgets.VBox([self._facts, buttons, self._errors], layout=around)
         box.add_class("ragasync-panel")
         self._owns(row, buttons, around, box)
@@ -107,7 +128,7 @@ class Controls:
 
     def _knob(self, name: str, lower: Any, value: Any, higher: Any) -> Any:
         """Return a value between the buttons that turn it."""
-        layout = self._widgets.Layout(align_items="center", margin="0 0 0 16px")
+        layout = self._widgets.Layout(align_items="center", margin="0 16px 0 0")
         label = self._widgets.Label(name)
         knob = self._widgets.HBox([lower, value, higher, label], layout=layout)
         self._owns(layout, label.layout, label.style, label, knob)
@@ -179,3 +200,9 @@ class Controls:
         speed = now.speed if now.state == "running" else 0.0
         holds_back = now.progress.limited_by == "rate"
         self._job.rate = knobs.faster(self._job.rate, speed, holds_back=holds_back)
+
+
+def _close(models: list[Any]) -> None:
+    """Free models in the kernel and in the front end."""
+    for model in models:
+        model.close()

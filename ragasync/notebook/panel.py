@@ -117,6 +117,9 @@ class Panel:
         self._still = self._bundle_of(job)
         self._job = None
         self._replace()
+        if self._controls is not None:
+            self._controls.end(str(self._still["text/html"]))
+            self._controls = None
         self._stop()
 
     def _replace(self) -> None:
