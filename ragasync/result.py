@@ -161,8 +161,7 @@ class BatchResult(Generic[R]):
         """
         errors = [self.columns.errors[row] for row in self.columns.rows_with(FAILED)]
         if errors:
-            group = BaseExceptionGroup(f"{len(errors)} of {self.total} items failed", errors)
-            raise group
+            raise BaseExceptionGroup(f"{len(errors)} of {self.total} items failed", errors)
 
     async def retry_failed(
         self, processor: Reprocessor, *, only: Iterable[int] | None = None
@@ -173,14 +172,15 @@ class BatchResult(Generic[R]):
         Args:
             processor: an AsyncBatchProcessor, the same one or a mended one.
             only: run just these indices instead, whatever became of them: `frame.index` of a
-                filtered frame, or `result.unfinished` for all that a stopped job left undone.
+                filtered frame (after `reset_index` or `merge`, `frame["index"]`), or
+                `result.unfinished` for all that a stopped job left undone.
 
         Returns:
             A new result of the same length; items that ran have their outcome from the later run.
 
         Raises:
             IndexError: an index in `only` that this result does not have.
-            TypeError: `only` is a mask, or the processor has no `process`.
+            TypeError: `only` is a frame, a mask, or another column; or no processor was given.
             ValueError: the items are not known, because this result was made without them.
         """
         if not hasattr(processor, "process"):

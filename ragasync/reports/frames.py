@@ -23,7 +23,9 @@ def to_dataframe(result: Finished) -> pd.DataFrame:
 
     The frame's index (`item_index`) holds the items' original indices, as the column `index`
     does: a part of the frame leads back to its items with
-    `result.retry_failed(processor, only=frame.index)`. The frame is a copy.
+    `result.retry_failed(processor, only=frame.index)`, and after `reset_index` or `merge` with
+    `only=frame["index"]`. `print(frame.traceback[7])` shows a traceback in full, as
+    `result[7].traceback` does. The frame is a copy.
 
     Args:
         result: a BatchResult.
