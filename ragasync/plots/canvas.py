@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ragasync.errors import MissingExtra
 from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.outcome import FAILED
 from ragasync.reports.words import headline
 
 if TYPE_CHECKING:
@@ -88,6 +90,16 @@ def entitle(ax: Axes, result: Finished) -> None:
             handletextpad=0.5,
             columnspacing=1.4,
         )
+
+
+def failures_of(result: Finished) -> str:
+    """Return how many items failed, and in which stages where these are known."""
+    columns = result.columns
+    stages = Counter(
+        columns.stages[row] for row in columns.rows_with(FAILED) if row in columns.stages
+    )
+    where = ", ".join(f"{count:,} in {stage}" for stage, count in stages.most_common())
+    return f"{columns.status.count(FAILED):,} failed" + (f" ({where})" if where else "")
 
 
 def unit_of(seconds: float) -> TimeUnit:
