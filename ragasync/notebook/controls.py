@@ -12,7 +12,6 @@ from ragasync.notebook.panel_html import facts_html, failures_html
 from ragasync.notebook.showing import Showing
 from ragasync.reports.words import per_second
 
-
 KEPT = 16
 """How many ended panels keep their view, for pages that no replacement reaches."""
 
