@@ -176,6 +176,24 @@ async def test_each_item_of_a_hop_has_its_own_outcome():
     assert str(result.errors[2]) == "2 is even"
 
 
+async def test_an_item_that_a_later_hop_saves_keeps_the_time_of_its_earlier_attempts():
+    """The time in the call is that of all attempts."""
+    tried: list[int] = []
+
+    def second_time(item: int) -> int:
+        tried.append(item)
+        if len(tried) == 1:
+            raise ValueError("not yet")
+        return item
+
+    processor = AsyncBatchProcessor(
+        second_time, 4, 1, executor=AtOnce(), retry=AsyncRetry(2, 0.5, retry_on=ValueError)
+    )
+    (outcome,) = await processor.process(iter([7]))
+    assert (outcome.status, outcome.attempts) == ("done", 2)
+    assert outcome.seconds > outcome.history[0].seconds > 0
+
+
 async def test_a_share_of_errors_counts_the_successes_of_hops():
     """Every second item fails, which is less than 0.6."""
     processor = AsyncBatchProcessor(odd_only, 10, 1, 0, executor=AtOnce(), max_errors=0.6)

@@ -71,7 +71,8 @@ class Aftermath(Generic[T, R]):
         """Record each item of a hop by itself; each that failed goes on alone."""
         if not reply.errors:
             ticket.add_attempt(0.0)  # the items have times of their own
-            self._recording.succeeded(ticket, reply.values, lane, reply.seconds)
+            seconds = [ticket.seconds + seconds for seconds in reply.seconds]
+            self._recording.succeeded(ticket, reply.values, lane, seconds)
             return
         for place, item in enumerate(reply.one_by_one()):
             alone = ticket.alone(place)
