@@ -123,7 +123,7 @@ HAND_PIPELINE = ("queues and workers", "pipelined by hand")
 
 LINES = (
     Line("a call that returns at once, µs", "returns at once, 32", "10,000", BY_RECORD, GATHERS),
-    Line("one of a million, µs", "returns at once, 32", "1,000,000", BY_RECORD, {}),
+    Line("the same, of a million, µs", "returns at once, 32", "1,000,000", BY_RECORD, {}),
     Line("a call that gives way once, µs", "one sleep(0), 32", "10,000", BY_RECORD, GATHERS),
     Line(
         "with a time limit for each, µs",
@@ -168,7 +168,13 @@ LINES = (
     Line("a grant then, processor µs", "at 1,000 a second", "processor", HAND_LIMITER, LIMITERS),
     Line("a free acquire, µs", "a free acquire", "µs", HAND_LIMITER, LIMITERS),
     Line("a retry policy, success, µs", "succeeds", "µs", ("loop", "hand-made loop"), RETRIES),
-    Line("one retry without delay, µs", "retried once", "µs", ("loop", "hand-made loop"), RETRIES),
+    Line(
+        "the same, one retry without delay, µs",
+        "retried once",
+        "µs",
+        ("loop", "hand-made loop"),
+        RETRIES,
+    ),
     Line("`run_async` in a running loop, µs", "run_async a call", "inside", KEPT_THREAD, BRIDGES),
     Line(
         "a table of a million outcomes, s",
@@ -178,7 +184,7 @@ LINES = (
         {"pandas of dicts": "pandas, of a list of dicts"},
     ),
     Line("documents a second, 8 at once", "15 ms, 8 at", "documents a", HAND_PIPELINE, PIPELINES),
-    Line("32 at once", "15 ms, 32 at", "documents a", HAND_PIPELINE, PIPELINES),
+    Line("the same, 32 at once", "15 ms, 32 at", "documents a", HAND_PIPELINE, PIPELINES),
     Line("lines of code for that", "memory and code", "lines", HAND_PIPELINE, PIPELINES),
     Line("import over Python with asyncio, ms", "import over", "ms", None, {"pandas": "pandas"}),
 )

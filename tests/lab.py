@@ -89,7 +89,7 @@ class Notebook:
 
     def start(self, index: int) -> None:
         """Run a cell, and do not wait for its end."""
-        prompt = self._prompt(index)
+        prompt = self.prompt(index)
         before = prompt.inner_text()
         self.cell(index).locator(".cm-line").first.click()
         self.page.keyboard.press("Control+Enter")
@@ -97,7 +97,7 @@ class Notebook:
 
     def finish(self, index: int, seconds: float = PATIENCE) -> str:
         """Wait until a cell that was started has ended, and return what its output says."""
-        expect(self._prompt(index)).to_have_text(re.compile(r"\[\d+\]:"), timeout=seconds * 1000)
+        expect(self.prompt(index)).to_have_text(re.compile(r"\[\d+\]:"), timeout=seconds * 1000)
         return self.text(index)
 
     def run(self, index: int) -> str:
@@ -123,7 +123,7 @@ class Notebook:
         _load(self.page, self.page.url)
         self.page.evaluate(OPEN, self.path.name)
 
-    def _prompt(self, index: int) -> Locator:
+    def prompt(self, index: int) -> Locator:
         """Return what says whether a cell runs: `[ ]:`, then `[*]:`, then `[1]:`."""
         return self.cell(index).locator(".jp-InputArea-prompt")
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from lab import Lab, Notebook, expect, running_lab
+from lab import Lab, Locator, Notebook, expect, running_lab
 
 pytestmark = [pytest.mark.kernel, pytest.mark.real_time, pytest.mark.timeout(120)]
 
@@ -36,8 +36,6 @@ async def slow():
         await asyncio.sleep(0.02)
 """
 
-START = "job = processor.start(range(100_000))\njob"
-
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
@@ -47,27 +45,35 @@ def lab() -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def interrupted(lab: Lab, *cells: str) -> Iterator[Notebook]:
+def interrupted(lab: Lab, *cells: str, click: str = "") -> Iterator[Notebook]:
     """
-    Open a notebook, press the stop button in its second cell, and see that this has ended soon.
+    Open a notebook, press the stop button in its second cell, and see that the kernel is well.
 
-    ipykernel 7.3 and 7.4 go deaf after one interrupt in 50 to 200, so a notebook whose cell goes
-    on is given up for a new one, once.
+    ipykernel 7.3 and 7.4 go deaf after one interrupt in 50 to 200, so a notebook that does not
+    answer is given up for a new one, once.
+
+    Args:
+        lab: where to open it.
+        cells: its cells, after the one that sets up; the first prints "ready".
+        click: the button in the output of the first that is clicked before.
     """
     for may_be_deaf in (True, False):
         with lab.notebook(SETUP, *cells, "1 + 1") as notebook:
             notebook.run(0)
             notebook.start(1)
+            if click:
+                notebook.output(1).get_by_role("button", name=click).click()
             expect(notebook.cell(1)).to_contain_text("ready")
             try:
                 seconds = notebook.stop(1)
+                healthy = notebook.run(len(cells) + 1) == "2"
             except AssertionError:
                 if may_be_deaf:
                     continue
                 raise
             assert seconds < PROMPT
+            assert healthy
             yield notebook
-            assert notebook.run(len(cells) + 1) == "2"
             return
 
 
@@ -130,7 +136,12 @@ IN_A_CALLBACK = """
 button, said = ipywidgets.Button(description="Go"), ipywidgets.Label("nothing yet")
 
 def clicked(_):
-    said.value = f"got {run_async(asyncio.sleep(0.1, 42))}"
+    said.value = "ready"
+    try:
+        said.value = f"got {run_async(CORO)}"
+    except BaseException as error:
+        said.value = f"ended by {type(error).__name__}"
+        raise
 
 button.on_click(clicked)
 ipywidgets.VBox([button, said])
@@ -139,7 +150,8 @@ ipywidgets.VBox([button, said])
 
 def test_run_async_gives_values_in_a_cell_nested_and_in_a_callback(lab: Lab):
     """Wherever a notebook has sync code, it gets the value, and the kernel goes on."""
-    cells = ("run_async(asyncio.sleep(0.01, 42))", NESTED, IN_A_CALLBACK, "1 + 1")
+    callback = IN_A_CALLBACK.replace("CORO", "asyncio.sleep(0.1, 42)")
+    cells = ("run_async(asyncio.sleep(0.01, 42))", NESTED, callback, "1 + 1")
     with lab.notebook(SETUP, *cells) as notebook:
         notebook.run(0)
         assert notebook.run(1) == "42"
@@ -164,3 +176,159 @@ def test_the_stop_button_ends_run_async_and_the_kernel_is_well(lab: Lab, cell: s
     """The prompt is back within a moment, and what is run next works."""
     with interrupted(lab, cell, "run_async(asyncio.sleep(0.01, 'fine'))") as notebook:
         assert notebook.run(2) == "'fine'"
+
+
+def test_the_stop_button_ends_run_async_in_a_callback(lab: Lab):
+    """No cell runs, and what a click has begun is stopped all the same."""
+    callback = IN_A_CALLBACK.replace("CORO", "slow()")
+    with interrupted(lab, callback, click="Go") as notebook:
+        expect(notebook.output(1)).to_contain_text("ended by")
+
+
+# ── the panel of a job ──────────────────────────────────────────────────────────────────────────
+
+START = "job = processor.start(range(100_000))\njob"
+BEGUN = "len(begun)"
+
+
+def press(notebook: Notebook, button: str) -> None:
+    """Click a button of the panel."""
+    notebook.page.locator(f".ragasync-{button}").click()
+
+
+def facts(notebook: Notebook) -> Locator:
+    """Return the bar and the counts of the panel."""
+    return notebook.page.locator(".ragasync-facts")
+
+
+@contextlib.contextmanager
+def started(lab: Lab, *cells: str) -> Iterator[Notebook]:
+    """Open a notebook whose second cell starts a job, and wait until its counts have moved."""
+    with lab.notebook(SETUP, START, *cells) as notebook:
+        notebook.run(0)
+        notebook.run(1)
+        shown = facts(notebook)
+        expect(shown).to_contain_text(re.compile(r"[1-9]\d* done"))
+        early = number(shown.inner_text(), "of 100,000")
+        expect(shown).not_to_contain_text(f" {early:,} of")
+        assert number(shown.inner_text(), "of 100,000") > early
+        yield notebook
+
+
+def test_nothing_begins_while_a_job_is_paused(lab: Lab):
+    """A click on Pause lets what is in flight end and nothing begin; Resume goes on."""
+    with started(lab, BEGUN) as notebook:
+        press(notebook, "pause")
+        expect(facts(notebook)).to_contain_text("0 in flight")
+        expect(notebook.page.locator(".ragasync-pause")).to_have_text("Resume")
+        begun = int(notebook.run(2))
+        notebook.page.wait_for_timeout(500)  # five times what a call takes
+        assert int(notebook.run(2)) == begun
+        press(notebook, "pause")
+        expect(facts(notebook)).to_contain_text("4 in flight")
+        expect(notebook.page.locator(".ragasync-pause")).to_have_text("Pause")
+        assert int(notebook.run(2)) > begun
+
+
+def test_plus_and_minus_change_how_many_calls_are_in_flight(lab: Lab):
+    """A click on plus has more calls in flight at once, a click on minus fewer."""
+    with started(lab, "job.max_concurrency") as notebook:
+        for button, in_flight in (("more", 5), ("more", 6), ("fewer", 5), ("fewer", 4)):
+            press(notebook, button)
+            expect(facts(notebook)).to_contain_text(f"{in_flight} in flight")
+            assert notebook.run(2) == str(in_flight)
+
+
+def test_plus_and_minus_change_how_many_calls_begin_in_a_second(lab: Lab):
+    """Minus makes a bound of the speed and lowers it; the job keeps it."""
+    cell = "before = len(begun); await asyncio.sleep(1); job.rate, len(begun) - before"
+    with started(lab, "job.rate", cell) as notebook:
+        rates = []
+        for button in ("slower", "slower", "slower", "slower", "faster"):
+            press(notebook, button)
+            rates.append(float(notebook.run(2)))
+        assert rates[:4] == sorted(rates[:4], reverse=True)
+        assert rates[4] == rates[2]
+        rate, in_a_second = eval(notebook.run(3))
+        assert in_a_second <= rate + 3
+        expect(facts(notebook)).to_contain_text("limited by rate")
+
+
+def test_a_job_is_watched_and_steered_while_a_cell_computes(lab: Lab):
+    """A cell that gives no loop a turn stalls neither the job nor what the panel shows."""
+    with started(
+        lab, "import time; until = time.time() + 4\nwhile time.time() < until: pass"
+    ) as notebook:
+        notebook.start(2)
+        early = number(facts(notebook).inner_text(), "of 100,000")
+        expect(facts(notebook)).not_to_contain_text(f" {early:,} of")
+        expect(notebook.prompt(2)).to_have_text("[*]:")
+        notebook.finish(2)
+
+
+def test_a_job_is_steered_while_a_cell_awaits_it(lab: Lab):
+    """The buttons act, one click after the other, and Cancel gives the cell the partial result."""
+    cell = "result = await job; (result.success_count > 0, result.pending_count > 0, result.total)"
+    with started(lab, cell) as notebook:
+        notebook.start(2)
+        for in_flight in (5, 6):
+            press(notebook, "more")
+            expect(facts(notebook)).to_contain_text(f"{in_flight} in flight")
+        press(notebook, "cancel")
+        assert notebook.finish(2) == "(True, True, 100000)"
+
+
+def test_a_cancelled_job_shows_its_end_in_the_saved_notebook_too(lab: Lab):
+    """Still HTML with the counts of the partial result: reloaded, without kernel, not trusted."""
+    cell = "result = await job; print(result.success_count, result.error_count)"
+    with started(lab, cell) as notebook:
+        press(notebook, "cancel")
+        expect(notebook.output(1)).to_contain_text("Job cancelled")
+        done, failed = map(int, notebook.run(2).split())
+        ended = notebook.text(1)
+        assert (number(ended, "done"), number(ended, "failed")) == (done, failed)
+        assert "ValueError: no vector for <b>" in ended
+        expect(notebook.cell(1).locator("button")).to_have_count(0)
+        saved = notebook.save()
+        assert set(saved.cells[1].outputs[0].data) == {"text/plain", "text/html"}
+        notebook.reload()
+        assert notebook.text(1) == ended
+        lab.end_kernels()
+        notebook.reload()
+        assert notebook.text(1) == ended
+    saved.cells[2].source = "# changed by somebody else, whom nobody trusts"
+    with lab.opened(saved) as notebook:
+        assert notebook.text(1) == ended
+
+
+def test_a_panel_goes_on_when_the_page_is_loaded_again(lab: Lab):
+    """The job does not care, the new page shows it live, and shows its end."""
+    with started(lab) as notebook:
+        notebook.save()
+        notebook.reload()
+        press(notebook, "more")
+        expect(facts(notebook)).to_contain_text("5 in flight")
+        press(notebook, "cancel")
+        expect(notebook.output(1).first).to_contain_text("Job cancelled")
+        expect(notebook.cell(1).locator("button")).to_have_count(0)
+
+
+def test_a_job_that_is_shown_twice_ends_in_both_places(lab: Lab):
+    """Both panels are live, a click in one shows in both, and both end as still HTML."""
+    with started(lab, "job") as notebook:
+        notebook.run(2)
+        notebook.cell(2).locator(".ragasync-pause").click()
+        for index in (1, 2):
+            expect(notebook.cell(index).locator(".ragasync-facts")).to_contain_text("Job paused")
+        notebook.cell(1).locator(".ragasync-cancel").click()
+        for index in (1, 2):
+            expect(notebook.cell(index)).to_contain_text("Job cancelled")
+            expect(notebook.cell(index).locator("button")).to_have_count(0)
+
+
+def test_the_stop_button_cancels_the_job_that_a_cell_awaits(lab: Lab):
+    """The prompt is back, the panel has ended, and the job has what was done."""
+    cell = "job = processor.start(range(100_000))\ndisplay(job)\nawait job"
+    with interrupted(lab, cell, "job.done, job.result.success_count > 10") as notebook:
+        assert notebook.run(2) == "(True, True)"
+        expect(notebook.cell(1)).to_contain_text("Job cancelled")

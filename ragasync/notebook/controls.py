@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from ragasync.notebook import knobs
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import facts_html, failures_html
-from ragasync.notebook.showing import Showing
-from ragasync.reports.words import per_second
+from ragasync.notebook.showing import Showing, calls, rate_bound
 
 KEPT = 16
 """How many ended panels keep their view, for pages that no replacement reaches."""
@@ -64,14 +63,14 @@ class Controls:
         self._job, self._clicked = job, clicked
         self._owned: list[Any] = []
         self._narrow, self._wide = self._owns(
-            ipywidgets.Layout(width="32px"), ipywidgets.Layout(width="76px")
+            ipywidgets.Layout(width="28px"), ipywidgets.Layout(width="72px")
         )
         self._facts = self._html("ragasync-facts")
         self._errors = self._html("ragasync-errors")
         self._pause = self._button("Pause", "ragasync-pause", self._pause_or_resume)
         self._cancel = self._button("Cancel", "ragasync-cancel", self._cancel_once)
         self._cancel.tooltip = "Cancel what is in flight and end the job; what is done is kept"
-        self._at_once, self._rate = self._label("44px"), self._label("64px")
+        self._at_once, self._rate = self._label("ragasync-at-once"), self._label("ragasync-rate")
         self._fewer = self._button("−", "ragasync-fewer", self._allow_fewer, "Fewer calls at once")
         self._more = self._button("+", "ragasync-more", self._allow_more, "More calls at once")
         self._slower = self._button("−", "ragasync-slower", self._slow_down, "Fewer calls a second")
@@ -82,8 +81,8 @@ class Controls:
         """Bring the widgets up to date: a message for each that has changed."""
         self._facts.value = facts_html(showing)
         self._errors.value = failures_html(failures)
-        self._at_once.value = f"{showing.max_concurrency:,}"
-        self._rate.value = "no bound" if showing.rate is None else per_second(showing.rate)
+        self._at_once.value = calls(showing.max_concurrency, "at once")
+        self._rate.value = rate_bound(showing)
         paused = self._job.paused
         self._pause.description = "Resume" if paused else "Pause"
         self._pause.tooltip = "Go on" if paused else "Begin no further call; those in flight go on"
@@ -115,8 +114,8 @@ class Controls:
         layout = self._widgets.Layout
         row = layout(flex_flow="row wrap", align_items="center", margin="4px 0 4px -2px")
         knobs_of = (
-            self._knob("calls at once", self._fewer, self._at_once, self._more),
-            self._knob("calls a second", self._slower, self._rate, self._faster),
+            self._knob(self._fewer, self._at_once, self._more),
+            self._knob(self._slower, self._rate, self._faster),
         )
         buttons = self._widgets.HBox([self._pause, self._cancel, *knobs_of], layout=row)
         around = layout(overflow="hidden")
@@ -125,12 +124,11 @@ class Controls:
         self._owns(row, buttons, around, box)
         return box
 
-    def _knob(self, name: str, lower: Any, value: Any, higher: Any) -> Any:
+    def _knob(self, lower: Any, value: Any, higher: Any) -> Any:
         """Return a value between the buttons that turn it."""
-        layout = self._widgets.Layout(align_items="center", margin="0 16px 0 0")
-        label = self._widgets.Label(name)
-        knob = self._widgets.HBox([lower, value, higher, label], layout=layout)
-        self._owns(layout, label.layout, label.style, label, knob)
+        layout = self._widgets.Layout(align_items="center", margin="0 0 0 12px")
+        knob = self._widgets.HBox([lower, value, higher], layout=layout)
+        self._owns(layout, knob)
         return knob
 
     def _html(self, name: str) -> Any:
@@ -140,9 +138,10 @@ class Controls:
         self._owns(made.layout, made.style, made)
         return made
 
-    def _label(self, width: str) -> Any:
-        """Return a place for a value."""
-        made = self._widgets.Label(layout={"width": width, "justify_content": "center"})
+    def _label(self, name: str) -> Any:
+        """Return a place for a value, wide enough for most of them, so that no button moves."""
+        made = self._widgets.Label(layout={"min_width": "124px", "justify_content": "center"})
+        made.add_class(name)
         self._owns(made.layout, made.style, made)
         return made
 

@@ -107,10 +107,14 @@ def held_back(showing: Showing) -> str:
 
 def bounds(showing: Showing) -> str:
     """Return what a job is allowed."""
-    at_once = calls(showing.max_concurrency, "at once")
+    return f"at most {calls(showing.max_concurrency, 'at once')}, {rate_bound(showing)}"
+
+
+def rate_bound(showing: Showing) -> str:
+    """Return the bound on the rate, or that there is none."""
     if showing.rate is None:
-        return f"at most {at_once}"
-    return f"at most {at_once} and {per_second(showing.rate)} a second"
+        return "no rate bound"
+    return f"{per_second(showing.rate)} call{'' if showing.rate == 1 else 's'} a second"
 
 
 def calls(count: int, how: str) -> str:
