@@ -288,7 +288,7 @@ def test_a_cancelled_job_shows_its_end_in_the_saved_notebook_too(lab: Lab):
         ended = notebook.text(1)
         assert (number(ended, "done"), number(ended, "failed")) == (done, failed)
         assert "ValueError: no vector for <b>" in ended
-        expect(notebook.cell(1).locator("button")).to_have_count(0)
+        expect(notebook.output(1).locator("button")).to_have_count(0)
         saved = notebook.save()
         assert set(saved.cells[1].outputs[0].data) == {"text/plain", "text/html"}
         notebook.reload()
@@ -310,7 +310,7 @@ def test_a_panel_goes_on_when_the_page_is_loaded_again(lab: Lab):
         expect(facts(notebook)).to_contain_text("5 in flight")
         press(notebook, "cancel")
         expect(notebook.output(1).first).to_contain_text("Job cancelled")
-        expect(notebook.cell(1).locator("button")).to_have_count(0)
+        expect(notebook.output(1).locator("button")).to_have_count(0)
 
 
 def test_a_job_that_is_shown_twice_ends_in_both_places(lab: Lab):
@@ -323,7 +323,7 @@ def test_a_job_that_is_shown_twice_ends_in_both_places(lab: Lab):
         notebook.cell(1).locator(".ragasync-cancel").click()
         for index in (1, 2):
             expect(notebook.cell(index)).to_contain_text("Job cancelled")
-            expect(notebook.cell(index).locator("button")).to_have_count(0)
+            expect(notebook.output(index).locator("button")).to_have_count(0)
 
 
 def test_the_stop_button_cancels_the_job_that_a_cell_awaits(lab: Lab):
