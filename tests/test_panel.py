@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry
-from ragasync.notebook import controls, knobs
+from ragasync.notebook import controls, failures, knobs
 from ragasync.notebook.failures import Failures
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
@@ -48,6 +48,7 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     monkeypatch.setattr(module, "display", seen)
+    monkeypatch.setattr(controls, "MOMENT", 0)
     return seen
 
 
@@ -237,10 +238,32 @@ async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
     )
     assert shown.box.children == (shown["facts"],)
     assert shown["facts"].value == displayed.bundles[-1]["text/html"]
-    freed = [w for w in widgets if w not in (shown.box, shown["facts"])]
-    models = [m for w in freed for m in (w, w.layout, getattr(w, "style", None)) if m]
-    assert len(models) > 20
-    assert all(m.comm is None for m in models)
+    models = {m for w in widgets for m in (w, w.layout, getattr(w, "style", None)) if m}
+    facts = shown["facts"]
+    kept = {shown.box, shown.box.layout, facts, facts.layout, facts.style}
+    assert kept < models
+    assert {m for m in models if m.comm is not None} == kept
+
+
+async def test_a_job_has_its_facts_at_once_and_its_buttons_when_it_runs_for_a_moment(
+    displayed, monkeypatch
+):
+    """A run that is over before has none: to make them costs more than such a run."""
+    monkeypatch.setattr(controls, "MOMENT", 0.5)
+    job = started(4)
+    shown = Shown(job)
+    assert shown.box.children == (shown["facts"],)
+    await at(0.35)
+    assert "0:00 so far" in shown.facts
+    assert shown.box.children == (shown["facts"],)
+    await at(0.65)
+    shown.click("pause")
+    assert job.paused
+    assert len(shown.box.children) == 3
+    job.resume()
+    await job
+    short = AsyncBatchProcessor(lambda item: item).start(range(3))
+    assert (await short).all_succeeded
 
 
 async def test_the_views_of_ended_panels_are_freed_but_for_the_latest(displayed, monkeypatch):
@@ -613,25 +636,24 @@ def fail(columns: Columns[int, None], row: int) -> None:
 def test_failures_grouped_as_they_come_are_those_grouped_at_once(at_most):
     """However many are looked at in one go."""
     columns = failing(20)
-    failures = Failures(columns)
-    while failures.unseen:
-        assert failures.look(at_most)
-    assert failures.kinds == kinds_of(columns)
-    assert not failures.look(at_most)
-    fail(columns := failing(20), 0)
-    assert repr(failures) == "<Failures of 2 kinds, 0 not looked at>"
+    grouped = Failures(columns)
+    while grouped.unseen:
+        assert grouped.look(at_most)
+    assert grouped.kinds == kinds_of(columns)
+    assert not grouped.look(at_most)
+    assert repr(grouped) == "<Failures of 2 kinds, 0 not grouped>"
 
 
 def test_an_error_that_is_not_settled_yet_is_looked_at_again():
     """It is written before the status of its item, which another thread may be about to write."""
     columns = failing(3)
     columns.status[1] = 0
-    failures = Failures(columns)
-    failures.look()
-    assert [kind.count for kind in failures.kinds] == [1, 1]
+    grouped = Failures(columns)
+    grouped.look()
+    assert [kind.count for kind in grouped.kinds] == [1, 1]
     columns.status[1] = columns.status[0]
-    failures.look()
-    assert failures.kinds == kinds_of(columns)
+    grouped.look()
+    assert grouped.kinds == kinds_of(columns)
 
 
 def test_errors_of_cancelled_items_are_no_failures():
@@ -639,21 +661,20 @@ def test_errors_of_cancelled_items_are_no_failures():
     columns: Columns[int, None] = Columns(range(1))
     error = asyncio.CancelledError()
     columns.settle(Outcome(0, 0, "cancelled", error=error, attempts=1))
-    failures = Failures(columns)
-    failures.look()
-    assert (failures.kinds, failures.unseen) == ([], 0)
+    grouped = Failures(columns)
+    grouped.look()
+    assert (grouped.kinds, grouped.unseen) == ([], 0)
 
 
-async def test_errors_that_were_not_looked_at_are_counted(displayed, monkeypatch):
+async def test_errors_that_were_not_grouped_are_counted(displayed, monkeypatch):
     """What is grouped is some of them, and the panel says of how many not."""
-    from ragasync.notebook import panel
-
-    monkeypatch.setattr(panel, "AT_THE_END", 1)
+    monkeypatch.setattr(failures, "LEAST", 1)
+    monkeypatch.setattr(failures, "A_SECOND", 0.2)
     job = started(20)
     await job
     job._ipython_display_()
-    assert "3 more, not looked at yet" in displayed.bundles[-1]["text/plain"]
-    assert "3 more, not looked at yet" in words_of(displayed.bundles[-1]["text/html"])
+    assert "3 more, not grouped" in displayed.bundles[-1]["text/plain"]
+    assert "3 more, not grouped" in words_of(displayed.bundles[-1]["text/html"])
 
 
 async def test_kinds_beyond_the_first_few_are_counted_together(displayed):

@@ -11,10 +11,17 @@ from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import facts_html, failures_html
 from ragasync.notebook.showing import Showing, calls, rate_bound
 
+MOMENT = 0.5
+"""Seconds that a job must have run to get buttons, which cost more than many a short run."""
+
 KEPT = 16
 """How many ended panels keep their view, for pages that no replacement reaches."""
 
 _kept: deque[list[Any]] = deque()
+
+
+PAUSE = "Begin no further call; those in flight go on to their end"
+CANCEL = "Cancel what is in flight and end the job; what is done is kept"
 
 
 class Steered(Protocol):
@@ -62,30 +69,25 @@ class Controls:
         self._widgets: Any = ipywidgets
         self._job, self._clicked = job, clicked
         self._owned: list[Any] = []
-        self._narrow, self._wide = self._owns(
-            ipywidgets.Layout(width="28px"), ipywidgets.Layout(width="72px")
-        )
-        self._facts = self._html("ragasync-facts")
-        self._errors = self._html("ragasync-errors")
-        self._pause = self._button("Pause", "ragasync-pause", self._pause_or_resume)
-        self._cancel = self._button("Cancel", "ragasync-cancel", self._cancel_once)
-        self._cancel.tooltip = "Cancel what is in flight and end the job; what is done is kept"
-        self._at_once, self._rate = self._label("ragasync-at-once"), self._label("ragasync-rate")
-        self._fewer = self._button("−", "ragasync-fewer", self._allow_fewer, "Fewer calls at once")
-        self._more = self._button("+", "ragasync-more", self._allow_more, "More calls at once")
-        self._slower = self._button("−", "ragasync-slower", self._slow_down, "Fewer calls a second")
-        self._faster = self._button("+", "ragasync-faster", self._speed_up, "More calls a second")
-        self.box: Any = self._arranged()
+        self._layouts: dict[str, Any] = {}
+        self._styles: dict[str, Any] = {}
+        self._facts = self._html("facts", "")
+        self.box = self._box("VBox", [self._facts], "panel")
+        self._has_buttons = False
 
     def draw(self, showing: Showing, failures: Failures) -> None:
         """Bring the widgets up to date: a message for each that has changed."""
         self._facts.value = facts_html(showing)
+        if not self._has_buttons:
+            if showing.progress.seconds < MOMENT:
+                return
+            self._add_buttons(showing)
         self._errors.value = failures_html(failures)
         self._at_once.value = calls(showing.max_concurrency, "at once")
         self._rate.value = rate_bound(showing)
         paused = self._job.paused
         self._pause.description = "Resume" if paused else "Pause"
-        self._pause.tooltip = "Go on" if paused else "Begin no further call; those in flight go on"
+        self._pause.tooltip = "Go on" if paused else PAUSE
         self._pause.disabled = self._cancel.disabled = showing.cancelled
         self._fewer.disabled = showing.max_concurrency == 1
         self._faster.disabled = showing.rate is None
@@ -109,47 +111,49 @@ class Controls:
         """Free all widgets."""
         _close(self._owned)
 
-    def _arranged(self) -> Any:
-        """Return all widgets in their places: errors last, so that no button moves for them."""
-        layout = self._widgets.Layout
-        row = layout(flex_flow="row wrap", align_items="center", margin="4px 0 4px -2px")
+    def _add_buttons(self, showing: Showing) -> None:
+        """Make all beside the facts, with its first values: a message each."""
+        self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE)
+        self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL)
+        self._fewer = self._button("−", "fewer", self._allow_fewer, "Fewer calls at once")
+        self._at_once = self._label("at-once", calls(showing.max_concurrency, "at once"))
+        self._more = self._button("+", "more", self._allow_more, "More calls at once")
+        self._slower = self._button("−", "slower", self._slow_down, "Fewer calls a second")
+        self._rate = self._label("rate", rate_bound(showing))
+        self._faster = self._button("+", "faster", self._speed_up, "More calls a second")
+        self._errors = self._html("errors", "")
+        # Errors last, so that no button moves when some come.
+        self.box.children = [self._facts, self._row(), self._errors]
+        self._has_buttons = True
+
+    def _row(self) -> Any:
+        """Return all buttons in a row, which breaks between the knobs where it is too long."""
+        margin = {"align_items": "center", "margin": "0 0 0 12px"}
         knobs_of = (
-            self._knob(self._fewer, self._at_once, self._more),
-            self._knob(self._slower, self._rate, self._faster),
+            self._box("HBox", [self._fewer, self._at_once, self._more], "knob", **margin),
+            self._box("HBox", [self._slower, self._rate, self._faster], "knob", **margin),
         )
-        buttons = self._widgets.HBox([self._pause, self._cancel, *knobs_of], layout=row)
-        around = layout(overflow="hidden")
-        box = self._widgets.VBox([self._facts, buttons, self._errors], layout=around)
-        box.add_class("ragasync-panel")
-        self._owns(row, buttons, around, box)
-        return box
+        row = {"flex_flow": "row wrap", "align_items": "center", "margin": "4px 0 4px -2px"}
+        return self._box("HBox", [self._pause, self._cancel, *knobs_of], "row", **row)
 
-    def _knob(self, lower: Any, value: Any, higher: Any) -> Any:
-        """Return a value between the buttons that turn it."""
-        layout = self._widgets.Layout(align_items="center", margin="0 0 0 12px")
-        knob = self._widgets.HBox([lower, value, higher], layout=layout)
-        self._owns(layout, knob)
-        return knob
+    def _box(self, kind: str, children: list[Any], name: str, **layout: str) -> Any:
+        """Return widgets side by side or below each other."""
+        arranged = self._layout(overflow="hidden", **layout)
+        return self._made(kind, name, children=children, layout=arranged)
 
-    def _html(self, name: str) -> Any:
+    def _html(self, name: str, value: str) -> Any:
         """Return a place for HTML."""
-        made = self._widgets.HTML(layout={"margin": "0"})
-        made.add_class(name)
-        self._owns(made.layout, made.style, made)
-        return made
+        return self._made("HTML", name, value=value, layout=self._layout(margin="0"))
 
-    def _label(self, name: str) -> Any:
+    def _label(self, name: str, value: str) -> Any:
         """Return a place for a value, wide enough for most of them, so that no button moves."""
-        made = self._widgets.Label(layout={"min_width": "124px", "justify_content": "center"})
-        made.add_class(name)
-        self._owns(made.layout, made.style, made)
-        return made
+        layout = self._layout(min_width="124px", justify_content="center")
+        return self._made("Label", name, value=value, layout=layout)
 
-    def _button(self, text: str, name: str, act: Callable[[], None], tooltip: str = "") -> Any:
+    def _button(self, text: str, name: str, act: Callable[[], None], tooltip: str) -> Any:
         """Return a button that does something and has the panel drawn anew."""
-        layout = self._narrow if len(text) == 1 else self._wide
-        made = self._widgets.Button(description=text, tooltip=tooltip, layout=layout)
-        made.add_class(name)
+        layout = self._layout(width="28px" if len(text) == 1 else "72px")
+        made = self._made("Button", name, description=text, tooltip=tooltip, layout=layout)
 
         def on_click(_: object) -> None:
             if not self._job.done:
@@ -157,13 +161,26 @@ class Controls:
             self._clicked()
 
         made.on_click(on_click)
-        self._owns(made.style, made)
         return made
 
-    def _owns(self, *models: Any) -> tuple[Any, ...]:
-        """Keep models to be closed at the end."""
-        self._owned.extend(models)
-        return models
+    def _layout(self, **traits: str) -> Any:
+        """Return a layout, the same for all that want the same."""
+        key = str(traits)
+        if key not in self._layouts:
+            self._layouts[key] = self._widgets.Layout(**traits)
+            self._owned.append(self._layouts[key])
+        return self._layouts[key]
+
+    def _made(self, kind: str, name: str, **traits: object) -> Any:
+        """Return a widget that has its class for tests and style sheets, and a style if any."""
+        if kind in self._styles:
+            traits["style"] = self._styles[kind]
+        made = getattr(self._widgets, kind)(_dom_classes=(f"ragasync-{name}",), **traits)
+        self._owned.append(made)
+        if kind not in self._styles and hasattr(made, "style"):
+            self._styles[kind] = made.style
+            self._owned.append(made.style)
+        return made
 
     # ── clicks ──────────────────────────────────────────────────────────────────────────────
 

@@ -9,11 +9,14 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
 from ragasync.reports.kinds import Kind, kinds_of, pattern_of
 
-A_LOOK = 200
-"""How many failures one drawing looks at: at 10 µs each, ten times a second, that is 2%."""
+A_LOOK = 100
+"""How many failures one drawing looks at: at 12 µs each, ten times a second, that is 1%."""
 
-AT_THE_END = 20_000
-"""How many the last drawing looks at: at most a fifth of a second."""
+A_SECOND = 1_500
+"""How many the last drawing looks at for each second of the run: 2% of it."""
+
+LEAST, MOST = 1_000, 20_000
+"""And how many whatever the run took: 12 ms for the shortest, a quarter of a second at most."""
 
 
 class Failures:
@@ -31,7 +34,7 @@ class Failures:
         self._kinds: dict[tuple[str, str], Kind] = {}
 
     def __repr__(self) -> str:
-        return f"<Failures of {len(self._kinds):,} kinds, {self.unseen:,} not looked at>"
+        return f"<Failures of {len(self._kinds):,} kinds, {self.unseen:,} not grouped>"
 
     @property
     def kinds(self) -> list[Kind]:
@@ -42,6 +45,10 @@ class Failures:
     def unseen(self) -> int:
         """How many errors no look has reached yet."""
         return len(self._columns.errors) - self._seen
+
+    def look_at_all(self, seconds: float) -> None:
+        """Take in what is left, as much as is decent for a run of so many seconds."""
+        self.look(max(LEAST, min(MOST, round(seconds * A_SECOND))))
 
     def look(self, at_most: int = A_LOOK) -> bool:
         """Take in errors that came since the last look; True if this has changed anything."""

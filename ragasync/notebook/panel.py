@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from ragasync.notebook.controls import Controls, Steered
-from ragasync.notebook.failures import AT_THE_END, Failures
+from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import in_kernel, show_bundle
 from ragasync.notebook.panel_html import still_bundle
 from ragasync.notebook.ticker import Ticker
@@ -75,8 +75,9 @@ class Panel:
 
     def _bundle_of(self, job: Steered) -> dict[str, object]:
         """Return what to show where there are no widgets."""
-        self._failures.look(AT_THE_END)
-        return still_bundle(job._showing(), self._failures)
+        showing = job._showing()
+        self._failures.look_at_all(showing.progress.seconds)
+        return still_bundle(showing, self._failures)
 
     def _show_live(self, job: Steered, bundle: dict[str, object]) -> None:
         """Show the widgets, with text and HTML for front ends that have none."""

@@ -107,7 +107,7 @@ def _left_out(failures: Failures) -> list[str]:
     kinds = failures.kinds
     lines = [remaining(kinds)] if len(kinds) > KINDS_SHOWN else []
     if failures.unseen:
-        lines.append(f"{failures.unseen:,} more, not looked at yet")
+        lines.append(f"{failures.unseen:,} more, not grouped")
     return lines
 
 
