@@ -45,12 +45,13 @@ class FrontEnd:
                 return comm_id
         raise LookupError(f"no widget has the class {css_class!r}")
 
+    def has(self, css_class: str) -> bool:
+        """Return whether there is a widget of this class."""
+        return any(css_class in each.get("_dom_classes", ()) for each in self.widgets.values())
+
     def state(self, css_class: str, name: str) -> Any:
         """Return something of the state of the widget that has this class; None without one."""
-        try:
-            return self.widgets[self.widget(css_class)].get(name)
-        except LookupError:
-            return None
+        return self.widgets[self.widget(css_class)].get(name) if self.has(css_class) else None
 
     @property
     def last(self) -> dict[str, Any]:
@@ -59,6 +60,7 @@ class FrontEnd:
 
     @property
     def is_still(self) -> bool:
-        """Whether nothing lives: no widget is open, and no display is a view of one."""
+        """Whether nothing lives: no display is a view of a widget, and there is no button."""
         views = [bundle for bundle in self.displays.values() if VIEW in bundle]
-        return not views and not self.widgets
+        buttons = [w for w in self.widgets.values() if w.get("_model_name") == "ButtonModel"]
+        return not views and not buttons

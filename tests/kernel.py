@@ -137,13 +137,14 @@ class Kernel:
 
     def click(self, css_class: str, *, in_subshell: bool = False) -> None:
         """
-        Click the button of this class, as the front end does.
+        Click the button of this class as the front end does, once it is there.
 
         Args:
             css_class: a class that was added to the button.
             in_subshell: send it as JupyterLab does where a kernel has subshells, so that it is
                 heard while a cell runs.
         """
+        self.until(lambda front_end: front_end.has(css_class))
         content = {
             "comm_id": self.front_end.widget(css_class),
             "data": {"method": "custom", "content": {"event": "click"}},
@@ -153,7 +154,7 @@ class Kernel:
             message["header"]["subshell_id"] = self._subshell or self._create_subshell()
         self._client.shell_channel.send(message)
 
-    def until(self, shown: Callable[[FrontEnd], bool], timeout: float = 20.0) -> None:
+    def until(self, shown: Callable[[FrontEnd], bool], timeout: float = 10.0) -> None:
         """Take in messages until the front end shows this."""
         deadline = time.monotonic() + timeout
         while not shown(self.front_end):

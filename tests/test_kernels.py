@@ -84,6 +84,8 @@ def test_a_job_is_shown_live_and_ends_as_still_html(kernel: Kernel, end: str):
     kernel.until(lambda front_end: front_end.is_still)
     assert set(kernel.front_end.last) == {"text/plain", "text/html"}
     assert says(kernel, "8 of 8")
+    # A page that was loaded anew meanwhile has nothing else to show.
+    kernel.until(lambda front_end: "8 of 8" in front_end.state("ragasync-facts", "value"))
 
 
 def test_a_job_that_is_shown_twice_ends_in_both_places(kernel: Kernel):
@@ -99,7 +101,7 @@ def test_a_job_that_has_ended_is_shown_still_at_once(kernel: Kernel):
     """No widget is made for it."""
     kernel.run(START + "free.set(); await job; None")
     kernel.run("job")
-    assert kernel.front_end.is_still
+    assert kernel.front_end.widgets == {}
     assert says(kernel, "8 of 8")
 
 
@@ -114,7 +116,7 @@ def test_clicks_between_cells_pause_resume_and_widen_a_job(kernel: Kernel):
     assert kernel.run("free.set(); await asyncio.sleep(0.3); len(begun)").value == "2"
     kernel.click("ragasync-more")
     assert kernel.run("job.max_concurrency").value == "3"
-    kernel.until(lambda front_end: any(w.get("value") == "3" for w in front_end.widgets.values()))
+    kernel.until(lambda front_end: "3" in front_end.state("ragasync-at-once", "value"))
     kernel.click("ragasync-pause")
     kernel.until(lambda front_end: front_end.is_still)
     assert says(kernel, "8 of 8")
@@ -174,6 +176,7 @@ def test_a_job_that_a_cell_awaits_is_cancelled_by_a_click(kernel: Kernel):
 def test_clicks_that_come_after_the_end_do_no_harm(kernel: Kernel):
     """They were on their way when the panel became still."""
     kernel.run(START + "job")
+    kernel.until(lambda front_end: front_end.has("ragasync-pause"))
     pause = kernel.front_end.widget("ragasync-pause")
     kernel.run("free.set(); await job; None")
     kernel.until(lambda front_end: front_end.is_still)
@@ -205,6 +208,7 @@ print("the cell has ended")
     ran = kernel.finish()
     assert "the cell has ended" in ran.stdout
     assert kernel.front_end.is_still
+    assert kernel.front_end.widgets == {}
     assert says(kernel, "20 / 20")
 
 
