@@ -15,6 +15,9 @@ COMPUTING = 0.6
 AT_ONCE = 0.001
 """Seconds below which a call is over before another could begin beside it."""
 
+AN_ITEM = 50e-6
+"""Seconds an item below which it is this process, and no service, that takes the time."""
+
 
 def advice(case: Case) -> str:
     """Return what held a run back most, and which knob would help."""
@@ -44,11 +47,11 @@ def _on_blocked_loop(case: Case) -> str:
         )
     if knobs.where != "loop":
         return ""
-    if shape.mean < AT_ONCE and (busy >= COMPUTING or not shape.overlapped):
+    each = case.seconds / shape.items
+    if each < AN_ITEM or (shape.mean < AT_ONCE and (busy >= COMPUTING or not shape.overlapped)):
         return (
-            f"The calls return at once: the run took "
-            f"{1e6 * case.seconds / shape.items:,.0f} µs an item, and waited for nothing. "
-            f"No knob would help."
+            f"The calls take next to no time: the run took {1e6 * each:,.0f} µs an item and waited "
+            f"for nothing. No knob would help."
         )
     if busy >= COMPUTING:
         return (

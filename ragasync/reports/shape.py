@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
@@ -57,21 +58,21 @@ def shape_of(result: Finished, account: Account) -> Shape:
     """Return what the calls of a run were like; it must have ended an item."""
     columns = result.columns
     sizes = _sizes(result)
-    attempts = columns.attempts
-    rows = list(columns.rows_with(DONE, FAILED))
-    calls = sum(attempts[row] / _size(columns, sizes, row) for row in rows)
+    ended = columns.mask(DONE, FAILED)
+    calls = _calls(columns, sizes)
     took = sorted(_seconds_of_successes(columns)) or [0.0]
-    slowest = max(rows, key=columns.seconds.__getitem__, default=0)
+    slowest = max(compress(columns.seconds, ended), default=0.0)
+    slowest_row = columns.seconds.index(slowest) if slowest else 0
     cause = _commonest(_causes(columns))
     return Shape(
-        items=len(rows),
+        items=ended.count(1),
         done=columns.status.count(DONE),
         calls=calls,
         mean=account.work / calls if calls else 0.0,
         typical=took[len(took) // 2],
         late=took[int(0.95 * (len(took) - 1))],
-        slowest=columns.seconds[slowest] if rows else 0.0,
-        slowest_index=columns.index_of(slowest),
+        slowest=slowest,
+        slowest_index=columns.index_of(slowest_row),
         overlapped=_overlapped(columns),
         wasted=sum(
             seconds / _size(columns, sizes, row) for row, seconds in _seconds_in_vain(columns)
@@ -80,6 +81,15 @@ def shape_of(result: Finished, account: Account) -> Shape:
         cause=cause,
         refused=_is_refusal(columns, cause),
     )
+
+
+def _calls(columns: Columns[Any, Any], sizes: Counter[int]) -> float:
+    """Return how many calls were made for the items that ended."""
+    ended = columns.mask(DONE, FAILED)
+    if not sizes:
+        return float(sum(compress(columns.attempts, ended)))
+    rows = compress(range(len(columns)), ended)
+    return sum(columns.attempts[row] / _size(columns, sizes, row) for row in rows)
 
 
 def _sizes(result: Finished) -> Counter[int]:
@@ -118,6 +128,9 @@ def _causes(columns: Columns[Any, Any]) -> Iterator[str]:
 
 def _seconds_of_successes(columns: Columns[Any, Any]) -> Iterator[float]:
     """Yield how long the calls took that succeeded, without those before them that failed."""
+    if not columns.history:
+        yield from compress(columns.seconds, columns.mask(DONE))
+        return
     for row in columns.rows_with(DONE):
         in_vain = sum(attempt.seconds for attempt in columns.history.get(row, ()))
         yield max(0.0, columns.seconds[row] - in_vain)
@@ -142,15 +155,16 @@ def _is_refusal(columns: Columns[Any, Any], cause: str) -> bool:
 
 def _overlapped(columns: Columns[Any, Any]) -> bool:
     """Return whether two calls were ever under way at the same time."""
-    rows = columns.rows_with(DONE, FAILED, CANCELLED)
-    batch = columns.batch
-    # A call of many items stands here once.
-    spans = {
-        (columns.started[row], columns.seconds[row], row if batch is None else batch[row])
-        for row in rows
-    }
+    begun, batch = columns.mask(DONE, FAILED, CANCELLED), columns.batch
+    spans: Iterable[tuple[float, ...]]
+    if batch is None:
+        spans = compress(zip(columns.started, columns.seconds, strict=False), begun)
+    else:  # a call of many items is to stand here once
+        numbers = (at if number < 0 else number for at, number in enumerate(batch))
+        columns_of = zip(columns.started, columns.seconds, numbers, strict=False)
+        spans = set(compress(columns_of, begun))
     end = 0.0
-    for start, seconds, _ in sorted(spans):
+    for start, seconds, *_ in sorted(spans):
         if start < end - 1e-6:
             return True
         end = max(end, start + seconds)
