@@ -60,9 +60,10 @@ OPEN = """async path => {
     await notebook.sessionContext.session.kernel.info;
 }"""
 
+# A kernel takes a second to end, which nobody has to wait for.
 CLOSE = """async () => {
     for (const each of [...window.jupyterapp.shell.widgets('main')]) {
-        if (each.sessionContext) await each.sessionContext.shutdown();
+        each.sessionContext?.shutdown().catch(() => null);
         each.dispose();
     }
 }"""
@@ -81,11 +82,12 @@ class Notebook:
 
     def output(self, index: int) -> Locator:
         """Return the output of a cell."""
-        return self.cell(index).locator(".jp-OutputArea-output")
+        return self.cell(index).locator(".jp-Cell-outputArea")
 
     def text(self, index: int) -> str:
         """Return what the output of a cell says now."""
-        return "\n".join(self.output(index).all_inner_texts()).strip()
+        parts = self.output(index).locator(".jp-OutputArea-output")
+        return "\n".join(parts.all_inner_texts()).strip()
 
     def start(self, index: int) -> None:
         """Run a cell, and do not wait for its end."""
@@ -213,38 +215,36 @@ def _is_saving(response: Response) -> bool:
 @contextlib.contextmanager
 def _running_server(folder: Path) -> Iterator[str]:
     """Start a server that leaves nothing outside of this folder, and yield its address."""
-    settings = folder / ".settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
+    settings = folder / ".user_settings/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     places = {
         name: str(folder / f".{name.lower()}")
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     }
-    command = [sys.executable, "-m", "jupyterlab", *QUIET_SERVER]
-    command += [f"--ServerApp.root_dir={folder}", f"--LabApp.user_settings_dir={folder}/.settings"]
-    command += [f"--LabApp.workspaces_dir={folder}/.workspaces"]
-    log = folder / "server.log"
-    with log.open("wb") as out:
-        server = subprocess.Popen(command, env=os.environ | places, stdout=out, stderr=out)
+    command = [sys.executable, "-m", "jupyterlab", *QUIET_SERVER, f"--ServerApp.root_dir={folder}"]
+    command += [f"--LabApp.{kind}_dir={folder}/.{kind}" for kind in ("user_settings", "workspaces")]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | places, stdout=log, stderr=log)
     try:
-        yield _address(server, Path(places["JUPYTER_RUNTIME_DIR"]), log)
+        yield _address(server, folder)
     finally:
         server.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.kill()
+        server.wait()
 
 
-def _address(server: subprocess.Popen[bytes], runtime: Path, log: Path) -> str:
+def _address(server: subprocess.Popen[bytes], folder: Path) -> str:
     """Wait until the server answers, and return its address."""
     deadline = time.monotonic() + 60
-    facts = runtime / f"jpserver-{server.pid}.json"
+    facts = folder / f".jupyter_runtime_dir/jpserver-{server.pid}.json"
     while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError, ValueError):
-            url = str(json.loads(facts.read_text(encoding="utf-8"))["url"])
+            url = json.loads(facts.read_text(encoding="utf-8"))["url"]
             urllib.request.urlopen(f"{url}api", timeout=5).close()
-            return url
+            return str(url)
         time.sleep(0.1)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(errors='replace')}")
+    log = (folder / "server.log").read_text(encoding="utf-8", errors="replace")
+    raise RuntimeError(f"JupyterLab did not start:\n{log}")

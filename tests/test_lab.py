@@ -87,7 +87,7 @@ def number(text: str, what: str) -> int:
 # ── a bar while a cell awaits ───────────────────────────────────────────────────────────────────
 
 
-def test_a_bar_moves_while_a_cell_awaits_and_stays_when_the_page_is_loaded_again(lab: Lab):
+def test_a_bar_moves_while_a_cell_awaits(lab: Lab):
     """It counts up, ends as still HTML, and that is what the file has."""
     cell = "result = await processor.process(range(100), WidgetProgress('embedding'))"
     with lab.notebook(SETUP, cell) as notebook:
@@ -99,11 +99,9 @@ def test_a_bar_moves_while_a_cell_awaits_and_stays_when_the_page_is_loaded_again
         expect(bar).not_to_contain_text(f"{early} / 100")
         assert early < number(bar.inner_text(), "/ 100") < 100
         assert "100 / 100" in notebook.finish(1)
-        ended = notebook.text(1)
         output = notebook.save().cells[1].outputs[0]
         assert set(output.data) == {"text/plain", "text/html"}
-        notebook.reload()
-        assert notebook.text(1) == ended
+        assert "100 / 100" in output.data["text/html"]
 
 
 def test_the_stop_button_ends_an_awaiting_cell_and_keeps_what_was_done(lab: Lab):
@@ -254,11 +252,10 @@ def test_plus_and_minus_change_how_many_calls_begin_in_a_second(lab: Lab):
         expect(facts(notebook)).to_contain_text("limited by rate")
 
 
-def test_a_job_is_watched_and_steered_while_a_cell_computes(lab: Lab):
-    """A cell that gives no loop a turn stalls neither the job nor what the panel shows."""
-    with started(
-        lab, "import time; until = time.time() + 4\nwhile time.time() < until: pass"
-    ) as notebook:
+def test_a_panel_goes_on_while_a_cell_computes(lab: Lab):
+    """A cell that gives no loop a turn stalls neither the job nor what is shown of it."""
+    cell = "import time; until = time.time() + 3\nwhile time.time() < until: pass"
+    with started(lab, cell) as notebook:
         notebook.start(2)
         early = number(facts(notebook).inner_text(), "of 100,000")
         expect(facts(notebook)).not_to_contain_text(f" {early:,} of")
@@ -309,7 +306,7 @@ def test_a_panel_goes_on_when_the_page_is_loaded_again(lab: Lab):
         press(notebook, "more")
         expect(facts(notebook)).to_contain_text("5 in flight")
         press(notebook, "cancel")
-        expect(notebook.output(1).first).to_contain_text("Job cancelled")
+        expect(notebook.output(1)).to_contain_text("Job cancelled")
         expect(notebook.output(1).locator("button")).to_have_count(0)
 
 
