@@ -152,7 +152,7 @@ class Controls:
 
     def _button(self, text: str, name: str, act: Callable[[], None], tooltip: str) -> Any:
         """Return a button that does something and has the panel drawn anew."""
-        layout = self._layout(width="28px" if len(text) == 1 else "72px")
+        layout = self._layout(width="28px" if len(text) == 1 else "72px", padding="0")
         made = self._made("Button", name, description=text, tooltip=tooltip, layout=layout)
 
         def on_click(_: object) -> None:
