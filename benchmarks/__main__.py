@@ -20,7 +20,7 @@ from pathlib import Path
 
 from summary import summary
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "RESULTS.md"
 README = FOLDER.parent / "README.md"
 BEGIN, END = "<!-- made by `python benchmarks` -->", "<!-- end of what it made -->"
@@ -113,7 +113,7 @@ def put_into(readme: Path, families: dict[str, str]) -> None:
     """Replace what an earlier run put into README."""
     before, _, rest = readme.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    table = summary("\n".join(families.values()))
+    table = summary("\n\n".join(families.values()))
     readme.write_text(f"{before}{BEGIN}\n{table}\n\nMeasured with {machine()}\n{END}{after}")
 
 
