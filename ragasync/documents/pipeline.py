@@ -59,7 +59,7 @@ class AsyncDocumentProcessor:
         embed: takes a list of texts and returns as many vectors; by default HashingEmbedder().
         store: a Store, or a function of (document, chunks, embeddings); None keeps documents,
             chunks and embeddings in the result.
-        max_concurrency: documents being loaded and cut at once.
+        max_concurrency: calls that load and cut at once; short documents share one, on a thread.
         batch_size: the most chunks in one call of `embed`.
         embed_concurrency: calls of `embed`, and of a `store` function, at once.
         rate_limiter: limits the calls of `embed`: one limiter or several.
