@@ -55,6 +55,7 @@ QUIET_SERVER = (
 # Opened through the application, for a page of its own for each notebook takes seven seconds.
 OPEN = """async path => {
     const notebook = await window.jupyterapp.commands.execute('docmanager:open', {path});
+    window.jupyterapp.shell.activateById(notebook.id);
     await notebook.context.ready;
     await notebook.sessionContext.ready;
     await notebook.sessionContext.session.kernel.info;
@@ -74,7 +75,7 @@ class Notebook:
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page, self.path = page, path
-        self.page.evaluate(OPEN, path.name)
+        self._open()
 
     def cell(self, index: int) -> Locator:
         """Return a cell with its output."""
@@ -123,11 +124,16 @@ class Notebook:
     def reload(self) -> None:
         """Load the page again, as it is saved."""
         _load(self.page, self.page.url)
-        self.page.evaluate(OPEN, self.path.name)
+        self._open()
 
     def prompt(self, index: int) -> Locator:
         """Return what says whether a cell runs: `[ ]:`, then `[*]:`, then `[1]:`."""
         return self.cell(index).locator(".jp-InputArea-prompt")
+
+    def _open(self) -> None:
+        """Open it, and wait until it can be seen."""
+        self.page.evaluate(OPEN, self.path.name)
+        expect(self.cell(0)).to_be_visible()
 
     def _tool(self, command: str) -> Locator:
         """Return a button of the notebook's toolbar."""
@@ -215,9 +221,15 @@ def _is_saving(response: Response) -> bool:
 @contextlib.contextmanager
 def _running_server(folder: Path) -> Iterator[str]:
     """Start a server that leaves nothing outside of this folder, and yield its address."""
-    settings = folder / ".user_settings/@jupyterlab/apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    settings = {
+        "apputils-extension/notification": '{"fetchNews": "false"}',
+        # A cell that is not drawn yet cannot be clicked.
+        "notebook-extension/tracker": '{"windowingMode": "none"}',
+    }
+    for name, setting in settings.items():
+        file = folder / f".user_settings/@jupyterlab/{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(setting)
     places = {
         name: str(folder / f".{name.lower()}")
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
