@@ -70,16 +70,21 @@ CLOSE = """async () => {
 }"""
 
 
+IN_FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+"""The notebook that is seen: a page that was loaded anew may open earlier ones behind it."""
+
+
 class Notebook:
     """The notebook that is open; its cells are counted from 0."""
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page, self.path = page, path
+        self.reloaded = False
         self._open()
 
     def cell(self, index: int) -> Locator:
         """Return a cell with its output."""
-        return self.page.locator(".jp-CodeCell").nth(index)
+        return self.page.locator(f"{IN_FRONT} .jp-CodeCell").nth(index)
 
     def output(self, index: int) -> Locator:
         """Return the output of a cell."""
@@ -123,6 +128,7 @@ class Notebook:
 
     def reload(self) -> None:
         """Load the page again, as it is saved."""
+        self.reloaded = True
         _load(self.page, self.page.url)
         self._open()
 
@@ -137,7 +143,7 @@ class Notebook:
 
     def _tool(self, command: str) -> Locator:
         """Return a button of the notebook's toolbar."""
-        return self.page.locator(f'.jp-NotebookPanel-toolbar [data-command="{command}"]')
+        return self.page.locator(f'{IN_FRONT} [data-command="{command}"]')
 
 
 class Lab:
@@ -161,10 +167,13 @@ class Lab:
         self._count += 1
         path = self.folder / f"notebook-{self._count}.ipynb"
         nbformat.write(content, path)
+        notebook = Notebook(self.page, path)
         try:
-            yield Notebook(self.page, path)
+            yield notebook
         finally:
             self.page.evaluate(CLOSE)
+            if notebook.reloaded:  # or the page opens again what was open before
+                _load(self.page, f"{self.url}lab?reset")
 
     def end_kernels(self) -> None:
         """End all kernels, with all that they know."""
