@@ -228,7 +228,8 @@ def test_an_interrupt_raised_by_the_function_goes_on_up(kind: type[BaseException
 
 
 @pytest.mark.real_time
-async def test_the_note_tells_of_threads_that_still_run():
+@pytest.mark.parametrize(("threads", "noted"), [(1, "1 thread is"), (2, "2 threads are")])
+async def test_the_note_tells_of_threads_that_still_run(threads: int, noted: str):
     """They cannot be interrupted."""
     release, inside = threading.Event(), threading.Semaphore(0)
 
@@ -236,15 +237,15 @@ async def test_the_note_tells_of_threads_that_still_run():
         inside.release()
         release.wait(30)
 
-    processor = AsyncBatchProcessor(hang, max_concurrency=2)
+    processor = AsyncBatchProcessor(hang, max_concurrency=threads)
     running = asyncio.create_task(processor.process(range(9)))
-    for _ in range(2):
+    for _ in range(threads):
         await asyncio.to_thread(inside.acquire)
     error = await cancelled_after(0, running)
     release.set()
-    assert any("2 threads are still in a call" in note for note in error.__notes__)
+    assert any(f"{noted} still in a call" in note for note in error.__notes__)
     assert processor.last_result is not None
-    assert processor.last_result.cancelled_count == 2
+    assert processor.last_result.cancelled_count == threads
 
 
 class WakeLoop(VirtualClockLoop):

@@ -19,7 +19,8 @@ async def test_the_job_stops_at_one_error_more_than_max_errors(allowed: int):
     result = await processor.process(range(100))
     assert (result.success_count, result.error_count) == (10, allowed + 1)
     assert result.pending_count == 100 - 10 - allowed - 1
-    assert result.stopped_because == (f"{allowed + 1} items failed, more than max_errors={allowed}")
+    items = "1 item" if allowed == 0 else f"{allowed + 1} items"
+    assert result.stopped_because == f"{items} failed, more than max_errors={allowed}"
     assert len(service.calls) == 10 + allowed + 1
 
 
@@ -335,6 +336,14 @@ async def test_a_stream_gives_what_was_begun_before_it_raises_the_sources_error(
         with pytest.raises(OSError, match="disk gone"):
             await read_into(seen, processor.stream(source(10), ordered=ordered))
         assert sorted(outcome.index for outcome in seen) == list(range(10))
+
+
+@pytest.mark.parametrize(("count", "noted"), [(1, "1 outcome"), (2, "2 outcomes")])
+async def test_the_error_of_a_streams_source_has_a_note_of_what_was_given(count: int, noted: str):
+    """So one knows what there is to keep."""
+    with pytest.raises(OSError, match="disk gone") as raised:
+        await read_into([], AsyncBatchProcessor(Service()).stream(failing(count)))
+    assert raised.value.__notes__ == [f"ragasync: the stream gave {noted} before this was raised"]
 
 
 async def test_an_iterable_that_cannot_be_opened_raises_its_error():

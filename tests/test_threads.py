@@ -278,19 +278,24 @@ async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
     assert 0.5 <= first.seconds < released[0] - began - first.started
 
 
-async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(gated: Gated):
+@pytest.mark.parametrize(
+    ("slots", "held"),
+    [(1, "the one slot in use is held by a call"), (2, "all 2 slots in use are held by calls")],
+)
+async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(
+    gated: Gated, slots: int, held: str
+):
     """It says so, and ends though the threads do not."""
-    processor = AsyncBatchProcessor(gated, max_concurrency=2, retry_count=0, timeout=0.05)
+    processor = AsyncBatchProcessor(gated, max_concurrency=slots, retry_count=0, timeout=0.05)
     began = now()
     result = await processor.process(range(9))
     assert now() - began >= 0.1
     assert result.stopped_because == (
-        "all 2 slots in use are held by calls that outlived timeout=0.05 s and cannot be "
-        "interrupted"
+        f"{held} that outlived timeout=0.05 s and cannot be interrupted"
     )
-    assert (result.error_count, result.pending_count) == (2, 7)
-    assert all(isinstance(error, AttemptTimeout) for error in result.errors[:2])
-    assert sorted(gated.calls) == [0, 1]
+    assert (result.error_count, result.pending_count) == (slots, 9 - slots)
+    assert all(isinstance(error, AttemptTimeout) for error in result.errors[:slots])
+    assert sorted(gated.calls) == list(range(slots))
     assert other_tasks() == set()
 
 

@@ -5,7 +5,7 @@ from outcomes import done, failed, pending, result_of
 
 from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.kinds import pattern_of
-from ragasync.reports.words import duration, headline, per_second
+from ragasync.reports.words import counted, duration, headline, per_second
 from ragasync.result import BatchResult
 
 
@@ -23,6 +23,14 @@ def test_large_counts_are_grouped():
     """A million can be told from ten million."""
     result = BatchResult([1] * 12_345, [None] * 12_345, 12_345, 0)
     assert headline(result) == "12,345 of 12,345 done in 0.00 s"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (12_345, "12,345 items")]
+)
+def test_one_thing_is_no_number_of_things(count: int, shown: str):
+    """As one says it."""
+    assert counted(count, "item") == shown
 
 
 def test_a_summary_has_the_totals_and_the_commonest_errors():

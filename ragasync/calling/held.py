@@ -63,8 +63,10 @@ class HeldSlots:
         if self._goes_on_beside(self._held):
             self._wait_on()
             return
+        held = "the one slot in use is held by a call"
+        if self._held > 1:
+            held = f"all {self._held} slots in use are held by calls"
         self._stop(
-            f"all {self._held} slots in use are held by calls that outlived "
-            f"timeout={self._timeout:g} s and cannot be interrupted",
+            f"{held} that outlived timeout={self._timeout:g} s and cannot be interrupted",
             cancel=True,
         )

@@ -15,6 +15,7 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
 from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
+from ragasync.reports.words import counted
 from ragasync.result import BatchResult
 from ragasync.saying import note_on, show_in_one_line
 
@@ -194,7 +195,8 @@ class BatchRun(Generic[T, R]):
             f"failed; `last_result` of the processor keeps them"
         )
         if threads := self.run.running_threads:
-            note += f"; {threads} threads are still in a call and cannot be interrupted"
+            still = f"{counted(threads, 'thread')} {'is' if threads == 1 else 'are'} still"
+            note += f"; {still} in a call and cannot be interrupted"
         return note
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from itertools import repeat
 
+from ragasync.reports.words import counted
+
 WINDOW = 100
 """How many of the latest finished items a fraction looks at."""
 AT_LEAST = 20
@@ -37,7 +39,7 @@ class ErrorLimit:
             return None
         if not self.counts_successes:
             return (
-                f"{self._failed} items failed, more than max_errors={self._limit}"
+                f"{counted(self._failed, 'item')} failed, more than max_errors={self._limit}"
                 if self._failed > self._limit
                 else None
             )

@@ -13,6 +13,7 @@ from ragasync.engine.outlet import Outlet
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
 from ragasync.plan import Plan
+from ragasync.reports.words import counted
 from ragasync.saying import note_on
 
 T = TypeVar("T")
@@ -45,7 +46,8 @@ async def streamed(
     try:
         running.result()
     except Exception as error:
-        note_on(error, f"ragasync: the stream gave {given:,} outcomes before this was raised")
+        gave = counted(given, "outcome")
+        note_on(error, f"ragasync: the stream gave {gave} before this was raised")
         raise
     if run.stopped_because:
         raise JobStopped(run.stopped_because)

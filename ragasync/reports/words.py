@@ -78,12 +78,17 @@ def figures(result: Finished) -> list[tuple[str, str]]:
         found.append(("mean time in calls", duration(spent / finished)))
     retried = len(columns) - columns.attempts.count(0) - columns.attempts.count(1)
     if retried:
-        found.append(("retried", "1 item" if retried == 1 else f"{retried:,} items"))
+        found.append(("retried", counted(retried, "item")))
     if columns.waited is not None and (waited := sum(columns.waited)):
         found.append(("waited for the rate limit", f"{duration(waited)}, all items together"))
     if columns.backed_off is not None and (backed_off := sum(columns.backed_off)):
         found.append(("backed off", f"{duration(backed_off)}, all items together"))
     return found
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things to be read: `1 item`, `1,000 items`."""
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def duration(seconds: float) -> str:
