@@ -487,6 +487,62 @@ async def test_a_job_cancelled_before_its_first_call_leaves_all_pending():
     assert not service.begun
 
 
+class SlowToLeave:
+    """A call that needs 2 s to clean up when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.cleaned_up_at: list[float] = []
+
+    async def __call__(self, item: int) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(2)
+            self.cleaned_up_at.append(asyncio.get_running_loop().time())
+
+
+async def test_a_second_cancel_leaves_the_clean_up_of_the_first_alone():
+    """The click of somebody in a hurry does not cut short what closes files and connections."""
+    service = SlowToLeave()
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(6), here=True)
+    for seconds in (1, 1, 2, 2.5):
+        await at(seconds)
+        job.cancel()
+    result = await job
+    assert service.cleaned_up_at == [3, 3]
+    assert counts(result) == (0, 0, 2, 4)
+    assert (result.seconds, result.stopped_because) == (3, "it was cancelled")
+
+
+async def test_a_cancelled_await_leaves_the_clean_up_of_a_cancel_before_it_alone():
+    """It waits for it."""
+    service = SlowToLeave()
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(6), here=True)
+    await at(1)
+    job.cancel()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(job, 1)
+    assert service.cleaned_up_at == [3, 3]
+    assert asyncio.get_running_loop().time() == 3
+
+
+async def test_a_job_that_is_stopping_by_itself_can_be_cancelled():
+    """Too many errors let what is in flight finish; who cancels does not wait for that."""
+
+    async def call(item):
+        await asyncio.sleep(3600 if item else 1)
+        raise ValueError(item)
+
+    processor = AsyncBatchProcessor(call, max_concurrency=2, retry_count=0, max_errors=0)
+    job = processor.start(range(6), here=True)
+    await at(5)
+    job.cancel()
+    result = await job
+    assert counts(result) == (0, 1, 1, 4)
+    assert result.seconds == pytest.approx(5)
+    assert result.stopped_because == "1 item failed, more than max_errors=0"
+
+
 async def test_a_paused_job_can_be_cancelled():
     """What waits for `resume` ends too."""
     job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(6), here=True)
@@ -506,6 +562,32 @@ async def test_a_job_cancelled_at_its_limiter_leaves_those_who_wait_pending():
     assert counts(await job) == (1, 0, 0, 5)
     await at(10)
     assert limiter.try_acquire()
+
+
+async def test_a_second_cancel_leaves_the_clean_up_at_a_limiter_elsewhere_alone():
+    """It gives a connection back, say."""
+    cleaned_up_at = []
+
+    class FarLimiter:
+        cost, highest_cost = None, 1.0
+
+        async def acquire(self, cost=1.0):
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(2)
+                cleaned_up_at.append(asyncio.get_running_loop().time())
+
+        def pause(self, seconds):
+            raise AssertionError("nobody asked for it")
+
+    processor = AsyncBatchProcessor(Service(), max_concurrency=1, rate_limiter=FarLimiter())
+    job = processor.start(range(3), here=True)
+    for seconds in (1, 2):
+        await at(seconds)
+        job.cancel()
+    assert counts(await job) == (0, 0, 0, 3)
+    assert cleaned_up_at == [3]
 
 
 async def test_cancelling_a_job_that_has_ended_changes_nothing():

@@ -219,6 +219,30 @@ async def test_a_fatal_error_waits_for_the_clean_up_of_those_in_flight():
     assert result.seconds == about(3)
 
 
+async def test_a_second_fatal_error_leaves_the_clean_up_after_the_first_alone():
+    """Nor does a cancellation of the job from outside cut it short."""
+    cleaned: list[float] = []
+
+    async def tidy(item: int) -> None:
+        if item == 0:
+            await asyncio.sleep(1)
+            raise Refused(401)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            if item == 1:
+                await asyncio.sleep(1)
+                raise Refused(403)
+            await asyncio.sleep(3)
+            cleaned.append(now())
+
+    processor = AsyncBatchProcessor(tidy, max_concurrency=3)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(processor.process(range(3)), 3)
+    assert cleaned == about([4])
+    assert now() == about(4)
+
+
 async def test_a_fatal_error_wakes_those_who_wait_for_the_rate_limit():
     """They are pending, not cancelled: they were not in flight."""
     service = Service(1.0, {0: Refused(401)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from ragasync.clock import Clock
@@ -33,6 +34,11 @@ class Admission:
         return len(self._waiting)
 
     @property
+    def waiting(self) -> Collection[asyncio.Task[Any]]:
+        """The tasks of the calls that wait."""
+        return self._waiting
+
+    @property
     def is_open(self) -> bool:
         """Whether nothing limits at all."""
         return self._gate.is_open
@@ -55,8 +61,3 @@ class Admission:
             waited = clock() - asked
             ticket.waited += waited
             self.waited += waited
-
-    def cancel(self) -> None:
-        """End every wait: the run begins no further call."""
-        for task in self._waiting:
-            task.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ class Lanes:
 
     __slots__ = (
         "_breath_at",
+        "_cancelled",
         "_clock",
         "_free",
         "_idle",
@@ -61,6 +62,7 @@ class Lanes:
         self.attend_at = self._breath_at
         self.limit = limit
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[asyncio.Task[None]] = set()
         self._free: list[int] = []
         self.error: BaseException | None = None
         self.idle_seconds = 0.0
@@ -101,11 +103,16 @@ class Lanes:
         if self.tasks:
             await asyncio.wait(self.tasks.values())
 
-    def cancel_soon(self) -> None:
-        """Cancel every lane, without waiting."""
+    def cancel_soon(self, lanes: Collection[asyncio.Task[None]] | None = None) -> None:
+        """
+        Cancel these lanes, or all, without waiting; but none twice.
+
+        A second cancellation would end the clean-up that the first has begun.
+        """
         me = asyncio.current_task()
-        for task in self.tasks.values():
-            if task is not me:
+        for task in self.tasks.values() if lanes is None else lanes:
+            if task is not me and task not in self._cancelled:
+                self._cancelled.add(task)
                 task.cancel()
 
     def heed(self, wanted: bool) -> None:
@@ -167,6 +174,7 @@ class Lanes:
 
     def _closed(self, lane: int, task: asyncio.Task[None]) -> None:
         """Strike a lane off if it is there yet; keep the first error that ended one."""
+        self._cancelled.discard(task)
         if self.tasks.get(lane) is task:
             self._strike_off(lane)
         if not task.cancelled() and (error := task.exception()) is not None:

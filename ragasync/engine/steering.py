@@ -101,11 +101,9 @@ class Steering(Generic[T, R]):
         if not self.stopping:
             self.stopped_because = because
         self.stopping = True
-        self.admission.cancel()
         if self._is_open:
+            self._lanes.cancel_soon(None if cancel else self.admission.waiting)
             self.look_up(everyone=True)
-            if cancel:
-                self._lanes.cancel_soon()
         elif cancel:
             self._opening.break_off()
 
