@@ -131,7 +131,7 @@ class Job(Generic[T, R]):
         self._tell(self._batch.run.resume)
 
     def cancel(self) -> None:
-        """Cancel what is in flight and end the job; its result has what was done."""
+        """Cancel what is in flight, once, and end the job; its result has what was done."""
         self._cancelled = True
         self._tell(lambda: self._batch.run.stop(CANCELLED, cancel=True))
 
