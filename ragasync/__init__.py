@@ -4,8 +4,8 @@ Run big, slow, flaky async jobs from a notebook.
 The house, from the roof down; imports only ever point down, and import-linter checks it:
 
     documents/    AsyncDocumentProcessor: load, chunk, embed, store
-    batch         AsyncBatchProcessor, process_with_workers
-    gather        gather_with_concurrency
+    workers       process_with_workers             gather     gather_with_concurrency
+    batch         AsyncBatchProcessor
     job           Job: the handle on a running batch        ending     how it ended
     engine/       the window of workers that everything runs on
     calling/      how a function is called: on the loop, on threads, on an executor
@@ -14,8 +14,10 @@ The house, from the roof down; imports only ever point down, and import-linter c
     reports/      tables, words, HTML
     limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
     bridge/       run_async                        outcomes/  what became of each item
-    simulation/   a virtual clock
+    journal/      Journal: outcomes in a file      simulation/  a virtual clock
+    own_database: a SQLite file of ours, opened or refused
     progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
+    masking/      secrets are taken out of what is said of errors
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ragasync.batch import AsyncBatchProcessor, process_with_workers
+from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.errors import (
     AttemptTimeout,
     CostTooHigh,
     JobStopped,
+    JournalError,
     MissingExtra,
     RagasyncError,
+    RecalledError,
     RunAsyncError,
     WorkerDied,
     WrongNumberOfValues,
 )
 from ragasync.gather import gather_with_concurrency
 from ragasync.job import Job
+from ragasync.journal import Journal
 from ragasync.limits.limiter import RateLimiter
 from ragasync.outcomes.outcome import Attempt, Outcome
 from ragasync.progress import Progress
@@ -44,6 +49,7 @@ from ragasync.reports.frames import error_summary, errors_dataframe, to_datafram
 from ragasync.result import BatchResult
 from ragasync.retries.causes import FATAL
 from ragasync.retries.retry import AsyncRetry, retry_async
+from ragasync.workers import process_with_workers
 
 if TYPE_CHECKING:
     from ragasync.documents import AsyncDocumentProcessor
@@ -61,11 +67,14 @@ __all__ = [
     "CostTooHigh",
     "Job",
     "JobStopped",
+    "Journal",
+    "JournalError",
     "MissingExtra",
     "Outcome",
     "Progress",
     "RagasyncError",
     "RateLimiter",
+    "RecalledError",
     "RunAsyncError",
     "TqdmProgress",
     "WidgetProgress",

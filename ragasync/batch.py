@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from ragasync.arguments import check_count, check_number
@@ -14,6 +16,8 @@ from ragasync.calling.calls import is_async
 from ragasync.engine.batch_run import BatchRun, Items
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
+from ragasync.journal import Journal
+from ragasync.journal.use import used_by
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
 from ragasync.plan import Plan, as_limiters
@@ -58,6 +62,10 @@ class AsyncBatchProcessor(Generic[T, R]):
             of the last 100 items; what is done is kept, the rest stays pending.
         cost: what an item weighs (its tokens, say), for `max_batch_cost`.
         max_batch_cost: the most that the items of one batch may weigh together.
+        key: makes of an item the text (or other plain data) that the journal knows it by; without
+            it the journal knows items by their content.
+        journal: a Journal, or the path of one: outcomes are written to it, and what it has is not
+            done again.
         resources: a function that makes an async context manager, opened once a run on the run's
             own loop and passed to `process_fn` as its second argument: the place for clients.
 
@@ -85,6 +93,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_errors: float | None = None,
         cost: Callable[[T], float] | None = None,
         max_batch_cost: float | None = None,
+        key: Callable[[T], object] | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
         resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
         check_count("retry_count", retry_count, at_least=0)
@@ -103,6 +113,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             cost=cost,
             max_batch_cost=max_batch_cost,
             resources=resources,
+            journal=used_by(process_fn, journal, key),
         )
         self.last_result: BatchResult[R] | None = None
 
@@ -192,41 +203,34 @@ class AsyncBatchProcessor(Generic[T, R]):
         size = f", batch_size={plan.batch_size}" if plan.items_a_call > 1 else ""
         return f"<AsyncBatchProcessor {name}{size}, max_concurrency={plan.max_concurrency}>"
 
+    async def _process_again(self, items: Items[T]) -> BatchResult[R]:
+        """Process items whatever a journal has of them: they are wanted anew."""
+        plan = self._plan
+        if plan.journal is not None:
+            plan = replace(plan, journal=replace(plan.journal, again=True))
+        return await self._batch(items, None, None, None, plan).complete()
+
     def _batch(
         self,
         items: Items[T],
         progress_callback: ProgressCallback | None,
         total: int | None,
         limit: int | None,
+        plan: Plan[T, R] | None = None,
     ) -> BatchRun[T, R]:
-        """Make a run of this processor's plan."""
+        """Make a run of this processor's plan, or of a variant of it."""
         return BatchRun(
-            self._plan, items, progress_callback, total=total, limit=limit, on_result=self._keep
+            plan or self._plan,
+            items,
+            progress_callback,
+            total=total,
+            limit=limit,
+            on_result=self._keep,
         )
 
     def _keep(self, result: BatchResult[R]) -> None:
         """Remember the latest result."""
         self.last_result = result
-
-
-async def process_with_workers(
-    items: Items[T], process_item: Callable[[T], Awaitable[R] | R], num_workers: int = 5
-) -> BatchResult[R]:
-    """
-    Process items by a fixed number of workers: the queue-and-workers pattern, made safe.
-
-    A failing item is an outcome instead of the silent end of its worker; nothing is retried.
-
-    Args:
-        items: any iterable or async iterable.
-        process_item: a sync or async function of one item.
-        num_workers: how many items are worked on at once.
-    """
-    check_count("num_workers", num_workers, at_least=1)
-    processor: AsyncBatchProcessor[T, R] = AsyncBatchProcessor(
-        process_item, max_concurrency=num_workers, retry_count=0
-    )
-    return await processor.process(items)
 
 
 def _loop_here() -> asyncio.AbstractEventLoop:

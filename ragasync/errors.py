@@ -8,6 +8,8 @@ The errors that ragasync raises of its own accord.
     ├── CostTooHigh (ValueError)         one item weighs more than a whole batch may
     ├── WorkerDied (RuntimeError)        the process that ran an item ended
     ├── JobStopped                       a stream ended before its source did
+    ├── JournalError                     a journal cannot be used: foreign, locked, broken, full
+    ├── RecalledError                    stands for an error that a journal has kept
     └── MissingExtra (ImportError)       an optional package is not installed
 
 Wrong arguments are plain ValueError and TypeError, raised at once.
@@ -42,6 +44,18 @@ class WorkerDied(RagasyncError, RuntimeError):
 
 class JobStopped(RagasyncError):
     """A stream ended before its source did, because of `max_errors` or a fatal error."""
+
+
+class JournalError(RagasyncError):
+    """A journal cannot be used: another job's, locked, broken, on a full disk."""
+
+
+class RecalledError(RagasyncError):
+    """
+    Stands for an error of an earlier run that a journal has kept.
+
+    It has the name, the message and the notes of the error that it stands for.
+    """
 
 
 class StageFailure(Exception):

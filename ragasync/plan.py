@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ragasync.arguments import check_count, check_positive
+from ragasync.journal.use import JournalUse
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.retry import AsyncRetry
 
@@ -37,6 +38,7 @@ class Plan(Generic[T, R]):
     cost: Callable[[T], float] | None = None
     max_batch_cost: float | None = None
     resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
+    journal: JournalUse | None = None
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, at_least=1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.query import Embed, query_vector
 from ragasync.documents.search import fuse, nearest
-from ragasync.documents.sqlite_file import clear_errors, open_store_file, transaction
+from ragasync.documents.sqlite_file import STORE, open_store_file
 from ragasync.documents.sqlite_rows import (
     chunk_count,
     chunk_rows,
@@ -31,6 +31,7 @@ from ragasync.documents.sqlite_rows import (
 )
 from ragasync.documents.store import Hit, SearchBy, StoreError, checked_vectors
 from ragasync.documents.vectors import VectorMatrix
+from ragasync.own_database import clear_errors, transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,5 +239,9 @@ class SqliteStore:
     def _transaction(self, begin: str) -> Iterator[Connection]:
         """Give the connection for one transaction, to one thread at a time."""
         connection = self._connection
-        with self._lock, clear_errors(self._path, self._timeout), transaction(connection, begin):
+        with (
+            self._lock,
+            clear_errors(self._path, STORE, self._timeout),
+            transaction(connection, begin),
+        ):
             yield connection

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.feed import Feed
+from ragasync.engine.journalling import NewOf
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import CostTooHigh
 from ragasync.plan import Plan
@@ -15,6 +16,9 @@ T = TypeVar("T")
 
 LINGER = 0.02
 """Seconds that an unfilled batch waits for a further item while there is a free slot."""
+
+PASSED_OVER = 1024
+"""How many items that need no call are passed over for one batch before the loop turns."""
 
 
 class Batches(Generic[T]):
@@ -31,6 +35,7 @@ class Batches(Generic[T]):
         plan: says whether there are batches, and what bounds them by cost.
         clock: the run's clock.
         refuse: called with index, item and error for an item that can go in no batch.
+        new_of: returns those of some items that are to be called; None: all of them.
 
     Attributes:
         forming: whether a lane is putting a batch together.
@@ -43,6 +48,7 @@ class Batches(Generic[T]):
         plan: Plan[T, Any],
         clock: Clock,
         refuse: Callable[[int, T, Exception], None],
+        new_of: NewOf[T] | None = None,
     ) -> None:
         self._feed = feed
         self._size = size
@@ -51,6 +57,7 @@ class Batches(Generic[T]):
         self._cost = plan.cost if plan.max_batch_cost is not None else None
         self._max_cost = plan.max_batch_cost or 0.0
         self._refuse = refuse
+        self._new_of = new_of
         self._carried: tuple[int, T, float | None] | None = None
         self.forming = False
         self._drawn = 0
@@ -65,18 +72,39 @@ class Batches(Generic[T]):
         """Return the next ticket, or None when nothing is at hand."""
         self.forming = True
         try:
-            form = self._by_count if self._cost is None else self._by_cost
+            form = self._form()
             rows = await form(self._size(self._drawn))
         finally:
             self.forming = False
         if not rows:
             return None
-        self._drawn += len(rows)
+        self._drawn = rows[-1][0] + 1
         number = -1
         if self._numbered:
             number, self._batches = self._batches, self._batches + 1
         indices, items = zip(*rows, strict=True)
         return Ticket(indices, items, batch=number)
+
+    def _form(self) -> Callable[[int], Awaitable[list[tuple[int, T]]]]:
+        """Return the way in which batches are formed."""
+        if self._cost is not None:
+            return self._by_cost
+        return self._by_count if self._new_of is None else self._of_new
+
+    async def _of_new(self, size: int) -> list[tuple[int, T]]:
+        """Draw so many items that are to be called, or what comes before the batch has to leave."""
+        assert self._new_of is not None
+        rows: list[tuple[int, T]] = []
+        drawn, most = 0, size + PASSED_OVER
+        while len(rows) < size and drawn < most:
+            missing = size - len(rows)
+            came = self._feed.take(missing, LINGER, self._clock)
+            drawn += len(came)
+            rows += await self._new_of(came)
+            late = len(came) < missing
+            if late and not (rows and await self._feed.more(missing - len(came), LINGER)):
+                break
+        return rows
 
     async def _by_count(self, size: int) -> list[tuple[int, T]]:
         """Draw so many items, or what comes before the batch has to leave."""
@@ -92,15 +120,19 @@ class Batches(Generic[T]):
         weight = 0.0
         while len(rows) < size:
             asked = self._clock()
-            entry = self._draw()
+            entry = await self._draw()
             if entry is None:
                 if rows and await self._feed.more(1, LINGER):
                     continue
                 break
             index, item, cost = entry
             if cost is None:
-                size -= 1  # a source of nothing else must let the loop turn, and the run stop
-                continue
+                passed_over += (
+                    1  # a source of nothing else must let the loop turn, and the run stop
+                )
+                if passed_over < PASSED_OVER:
+                    continue
+                break
             if weight + cost > self._max_cost and rows:
                 self._carried = entry
                 break
@@ -110,13 +142,19 @@ class Batches(Generic[T]):
                 break
         return rows
 
-    def _draw(self) -> tuple[int, T, float | None] | None:
-        """Draw the next item with its cost, which is None where it was refused."""
+    async def _draw(self) -> tuple[int, T, float | None] | None:
+        """Draw the next item with its cost, which is None where it needs no call."""
         if self._carried is not None:
             entry, self._carried = self._carried, None
             return entry
         assert self._cost is not None
+        passed_over = 0
         for index, item in self._feed.fresh:
+            if self._new_of is not None and not await self._new_of([(index, item)]):
+                passed_over += 1
+                if passed_over < PASSED_OVER:
+                    continue
+                return index, item, None
             try:
                 cost = _checked_cost(self._cost(item), self._max_cost)
             except Exception as error:

@@ -15,6 +15,7 @@ from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.feed import FeedMaker, open_feed
+from ragasync.engine.journalling import NewOf, journalled
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.recording import Recording, Sink
 from ragasync.engine.steering import Steering, current_run
@@ -66,7 +67,8 @@ class Run(Steering[T, R]):
         self._source = source
         self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, limit, keep
-        self._is_plain = not plan.batched and not plan.in_hops
+        self._new_of: NewOf[T] | None = None
+        self._is_plain = not plan.batched and not plan.in_hops and plan.journal is None
         if not plan.is_async and plan.timeout is not None:
             self._is_plain = False  # a thread that outlives its time holds its slot
 
@@ -81,11 +83,16 @@ class Run(Steering[T, R]):
         loop = asyncio.get_running_loop()
         self._loop, self._clock = loop, clock_of(loop)
         async with AsyncExitStack() as stack:
+            if self.plan.journal is not None:
+                opened = journalled(self.plan.journal, self._sink, self._refuse, self)
+                sink = await self._opening.wait_for(stack.enter_async_context(opened))
+                if sink is not None:
+                    self._sink, self._new_of = sink, sink.new_of
             resource = None
             if (manager := self.plan.make_resources()) is not None:
                 resource = await self._opening.wait_for(stack.enter_async_context(manager))
-                if self.stopping:
-                    return
+            if self.stopping:
+                return
             self._open_parts(stack, resource)
             await self._until_closed()
         if self.error is not None:
@@ -124,7 +131,9 @@ class Run(Steering[T, R]):
             on_change=self._input_came,
         )
         stack.push_async_callback(self._feed.close)
-        self._batches = Batches(self._feed, self._next_size, self.plan, self._clock, self._refuse)
+        self._batches = Batches(
+            self._feed, self._next_size, self.plan, self._clock, self._refuse, self._new_of
+        )
 
     async def _until_closed(self) -> None:
         """Open the lanes and wait for the last to close; leave none behind."""
@@ -154,8 +163,7 @@ class Run(Steering[T, R]):
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise
-            self.error = self.error or error
-            self.stop(f"the source raised {named(error)}")
+            self.fail(error, f"the source raised {named(error)}")
 
     async def _run_through(self, lane: int) -> None:
         """

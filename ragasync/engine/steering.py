@@ -21,6 +21,7 @@ from ragasync.limits.gate import Gate
 from ragasync.outcomes.facts import StageFacts
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
+from ragasync.saying import named
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -107,10 +108,15 @@ class Steering(Generic[T, R]):
         elif cancel:
             self._opening.break_off()
 
+    def fail(self, error: BaseException, because: str) -> None:
+        """Start nothing more, let what is in flight finish, and raise this error from `run`."""
+        self.error = self.error or error
+        self.stop(because)
+
     def abort(self, error: BaseException) -> None:
         """Stop at once, and raise this error from `run`."""
         self.error = self.error or error
-        self.stop(f"{type(error).__name__}: {error}", cancel=True)
+        self.stop(named(error), cancel=True)
 
     def look_up(self, *, everyone: bool = False) -> None:
         """

@@ -1,0 +1,144 @@
+"""The journal's place in a run: it answers for items that are done, and hears of all others."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+
+from ragasync.engine.recording import Sink
+from ragasync.journal.use import JournalUse
+from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.success import Success
+from ragasync.saying import named
+
+if TYPE_CHECKING:
+    from ragasync.journal.run import JournalRun
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+NewOf: TypeAlias = Callable[[list[tuple[int, T]]], Awaitable[list[tuple[int, T]]]]
+"""Returns those of some items, with their indices, that have to be called."""
+
+
+class HoldsOn(Protocol):
+    """What a journal may have to say to its run."""
+
+    def fail(self, error: BaseException, because: str) -> None:
+        """Start nothing more, and raise this error at the end."""
+
+    def look_up(self) -> None:
+        """See whether a new item may be begun."""
+
+
+class Journalled(Generic[T, R]):
+    """
+    A sink that hands outcomes on, and has them written too.
+
+    Args:
+        sink: where outcomes go.
+        journal: what writes them.
+        refuse: called with index, item and error for an item that has no key.
+    """
+
+    def __init__(
+        self,
+        sink: Sink[T, R],
+        journal: JournalRun,
+        refuse: Callable[[int, T, Exception], None],
+    ) -> None:
+        self._sink, self._journal, self._refuse = sink, journal, refuse
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new item should be begun: the reader, or the disk, has to catch up."""
+        return self._sink.is_full or self._journal.is_full
+
+    def recorder(self) -> Callable[[int, R, float, float, int], None]:
+        """Return what records a plain success; with a journal every call is a ticket instead."""
+        return self._sink.recorder()
+
+    def settle_call(self, call: Success[T, R]) -> None:
+        """Record that all items of a call succeeded."""
+        self._sink.settle_call(call)
+        for outcome in call.outcomes():
+            self._journal.note(outcome, None)
+
+    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Record any other outcome."""
+        self._sink.settle(outcome, stack)
+        self._journal.note(outcome, stack)
+
+    async def new_of(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
+        """Return the items that have to run; the others get the outcome that they have."""
+        journal = self._journal
+        if journal.takes_long(rows):
+            found = await asyncio.to_thread(journal.look_up, rows)
+        else:
+            found = journal.look_up(rows)
+        for outcome, stack in found.known:
+            self._sink.settle(outcome, stack)
+        for index, item, error in found.refused:
+            self._refuse(index, item, error)
+        return found.new
+
+
+@asynccontextmanager
+async def journalled(
+    journal: JournalUse,
+    sink: Sink[T, R],
+    refuse: Callable[[int, T, Exception], None],
+    run: HoldsOn,
+) -> AsyncIterator[Journalled[T, R]]:
+    """
+    Open a journal for a run, on a thread; write what is left at the run's end, however it ends.
+
+    Args:
+        journal: the settings, and what the processor brings.
+        sink: where outcomes go beside.
+        refuse: called with index, item and error for an item that has no key.
+        run: stopped when nothing more can be written, because what is done from then on would be
+            lost with this process.
+    """
+    loop = asyncio.get_running_loop()
+
+    def tell(order: Callable[..., None], *args: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(order, *args)
+
+    opened = await _opened(journal)
+    if opened.warning is not None:
+        warnings.warn(opened.warning, UserWarning, stacklevel=2)
+    opened.begin(lambda error: tell(run.fail, error, named(error)), lambda: tell(run.look_up))
+    try:
+        yield Journalled(sink, opened, refuse)
+    finally:
+        await _to_its_end(opened.close)
+    if opened.error is not None:
+        raise opened.error
+
+
+async def _opened(journal: JournalUse) -> JournalRun:
+    """Open a journal on a thread; one that is cancelled meanwhile is closed again."""
+    opening = asyncio.get_running_loop().run_in_executor(None, journal.open)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await _to_its_end(opening.result().close)
+        raise
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Do something on a thread, and wait for it also when cancelled: it has to reach the file."""
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise

@@ -1,0 +1,99 @@
+"""What a journal writes of an outcome, and the outcome that it reads again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from ragasync.errors import RecalledError
+from ragasync.outcomes.outcome import Outcome, Status
+from ragasync.saying import message_of, type_name
+
+Row: TypeAlias = tuple[Any, ...]
+"""An outcome as columns of the file's table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """
+    Where a journal keeps the outcome of an item.
+
+    Args:
+        key: the digest of its key.
+        occurrence: how many items of the same key came before it in its run.
+        shown: what people see of its key.
+    """
+
+    key: bytes
+    occurrence: int
+    shown: str
+
+
+def row_of(
+    place: Place, outcome: Outcome[Any, Any], stack: str | None, value: bytes | None, now: float
+) -> Row:
+    """Return all columns of an outcome that is done or failed, in the table's order."""
+    error = outcome.error
+    failed = (None,) * 4 if error is None else _error_columns(error)
+    return (
+        place.key,
+        place.occurrence,
+        _storable(place.shown),
+        outcome.status,
+        value,
+        *failed,
+        None if stack is None else _storable(stack),
+        outcome.stage,
+        outcome.attempts,
+        outcome.seconds,
+        outcome.waited,
+        outcome.backed_off,
+        now,
+    )
+
+
+def recalled(
+    index: int, item: Any, row: Row, loads: Callable[[bytes], Any]
+) -> tuple[Outcome[Any, Any], str | None]:
+    """Return the outcome that was written for an item, from the columns selected, and its stack."""
+    status: Status
+    status, value, module, kind, message, notes, stack, stage = row
+    error = None if kind is None else recalled_error(module, kind, message, notes)
+    outcome: Outcome[Any, Any] = Outcome(
+        index=index,
+        item=item,
+        status=status,
+        value=loads(value) if status == "done" else None,
+        error=error,
+        stage=stage,
+    )
+    return outcome, stack
+
+
+def recalled_error(module: str, kind: str, message: str, notes: str | None) -> RecalledError:
+    """Return what stands for an error of an earlier process: its name, its message, its notes."""
+    error = _class_named(module, kind)(message)
+    for note in (notes or "").splitlines():
+        error.add_note(note)
+    return error
+
+
+@lru_cache(maxsize=1024)
+def _class_named(module: str, kind: str) -> type[RecalledError]:
+    """Return a class that reads as the one that an error had."""
+    return type(kind, (RecalledError,), {"__module__": module, "__qualname__": kind})
+
+
+def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:
+    """Return module, type, message and notes of an error."""
+    notes = "\n".join(map(str, getattr(error, "__notes__", ())))
+    texts = type(error).__module__, type_name(error), message_of(error)
+    module, kind, message = map(_storable, texts)
+    return module, kind, message, _storable(notes) or None
+
+
+def _storable(text: str) -> str:
+    """Return a text as any file can hold it: lone surrogates become question marks."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,100 @@
+"""A journal as one processor uses it: the job's name, its keys, and the values it knows."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ragasync.journal.journal import Journal
+
+if TYPE_CHECKING:
+    from ragasync.journal.keys import Key, KeyFunction
+    from ragasync.journal.run import JournalRun
+    from ragasync.journal.serializers import Serializer
+
+
+@dataclass(frozen=True, slots=True)
+class JournalUse:
+    """
+    A journal, and what a processor brings to it.
+
+    Args:
+        journal: the settings.
+        name: the job's name, where the journal has none of its own.
+        source: a digest of the function's source, to notice that it was changed.
+        key: the caller's `key=`, or None for the content of items.
+        keying: makes the Key of an item; None: `key_of`.
+        on_thread: whether making a key may take long, and belongs on a thread.
+        serializer: how values are kept, where the journal does not say; None: as JSON.
+        still_holds: says of an earlier value whether it is still true; None: always.
+        again: whether items that failed are to run again whatever the journal says.
+    """
+
+    journal: Journal
+    name: str
+    source: str = ""
+    key: KeyFunction | None = None
+    keying: Callable[[Any, KeyFunction | None], Key] | None = None
+    on_thread: bool = False
+    serializer: Serializer | None = None
+    still_holds: Callable[[Any], bool] | None = None
+    again: bool = False
+
+    def open(self) -> JournalRun:
+        """
+        Begin a run; it blocks, and belongs on a thread.
+
+        Raises:
+            JournalError: the journal is another job's, in use by another run, locked, or damaged.
+        """
+        from ragasync.journal.run import JournalRun  # which loads SQLite
+
+        return JournalRun(self.journal, self)
+
+
+def used_by(
+    function: Callable[..., Any], journal: object, key: KeyFunction | None
+) -> JournalUse | None:
+    """
+    Return a journal as a processor of this function uses it, or None without one.
+
+    Args:
+        function: what the processor calls.
+        journal: a Journal, a path for one, or None.
+        key: makes an item's key; None: the item itself.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: there is a key, but no journal.
+    """
+    if key is not None and not callable(key):
+        raise TypeError(f"key must be a function of one item, got {key!r}")
+    if journal is None:
+        if key is not None:
+            raise ValueError("key= tells items apart in a journal: it needs journal=")
+        return None
+    if isinstance(journal, str | os.PathLike):
+        journal = Journal(journal)
+    if not isinstance(journal, Journal):
+        raise TypeError(f"journal must be a Journal, or the path of one, got {journal!r}")
+    inner = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    name = named.__qualname__.rpartition("<locals>.")[2]
+    return JournalUse(journal, name, _digest_of_source(named), key)
+
+
+def _digest_of_source(named: Any) -> str:
+    """Return a digest of a function's or class's source, empty where it cannot be had."""
+    try:
+        source = inspect.getsource(named)
+    except (OSError, TypeError):
+        return ""
+    from hashlib import blake2b
+
+    return blake2b(source.encode(errors="replace"), digest_size=8).hexdigest()

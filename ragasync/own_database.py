@@ -1,0 +1,175 @@
+"""A SQLite file of our own: created, recognised, or refused with a reason."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ragasync.errors import RagasyncError
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    What sort of file it is.
+
+    Args:
+        what: what messages call it: "store", "journal".
+        application_id: the number in the file's header that it is recognised by.
+        version: the version of its schema.
+        schema: the statements that make its tables.
+        synchronous: how commits reach the disk, SQLite's NORMAL or FULL.
+        error: what is raised when the file cannot be used.
+    """
+
+    what: str
+    application_id: int
+    version: int
+    schema: str
+    synchronous: str
+    error: type[RagasyncError]
+
+
+# A pragma takes no parameters.
+_SYNCHRONOUS = {name: f"PRAGMA synchronous = {name}" for name in ("NORMAL", "FULL")}
+
+
+def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
+    """
+    Connect to a file of this kind, creating it where it is missing or empty.
+
+    Args:
+        path: the file, or ":memory:".
+        kind: what it is to be.
+        timeout: seconds to wait for another process that is writing.
+
+    Returns:
+        A connection for any thread, in autocommit mode: transactions are begun by hand.
+
+    Raises:
+        RagasyncError: of the kind's own class: the file is no database, another program's, of
+            another version of the schema, locked for longer than `timeout`, damaged, or cannot
+            be opened.
+    """
+    with clear_errors(path, kind, timeout):
+        connection = sqlite3.connect(
+            path, timeout=timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _create_or_recognise(connection, path, kind)
+            connection.execute("PRAGMA journal_mode = WAL")
+            full = kind.synchronous == "FULL"
+            connection.execute(
+                "PRAGMA synchronous = FULL" if full else "PRAGMA synchronous = NORMAL"
+            )
+            connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def check_pages(connection: sqlite3.Connection) -> None:
+    """Read the whole file once; raise sqlite3.DatabaseError where pages of it are damaged."""
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        error = sqlite3.DatabaseError(verdict)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+@contextmanager
+def clear_errors(path: str, kind: Kind, timeout: float) -> Iterator[None]:
+    """Turn SQLite's errors into the kind's own, and say of any what to do."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        error.reason = (
+            "a lone surrogate, which no file in UTF-8 can hold: mend the text or id, for instance "
+            "by text.encode(errors='replace').decode()"
+        )
+        raise
+    except sqlite3.Error as error:
+        raise kind.error(f"the {kind.what} {path!r} {_explained(error, timeout)}") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """Begin by this statement; commit at the end of the block, roll back if it raises."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) -> None:
+    """Create the tables in an empty file; refuse any other file but one of this kind."""
+    # Nothing is written before the file is known to be ours or empty.
+    if _is_empty(connection):
+        with transaction(connection, "BEGIN IMMEDIATE"):
+            # Once more: another process may have come first.
+            if _is_empty(connection):
+                for statement in _statements(kind):
+                    connection.execute(statement)
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != kind.application_id:
+        raise kind.error(
+            f"{path!r} is a database, but not a {kind.what} of ragasync's: choose another path"
+        )
+    if version != kind.version:
+        raise kind.error(
+            f"the {kind.what} {path!r} has version {version} of the schema, and this ragasync "
+            f"reads version {kind.version}: use the ragasync that wrote it, or begin anew in "
+            "another file"
+        )
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    """Tell whether nobody has put anything into the file."""
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    return not tables and not application
+
+
+def _statements(kind: Kind) -> Iterator[str]:
+    """Give the statements of the schema one by one: `executescript` would commit before them."""
+    statement = ""
+    for line in kind.schema.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    # A pragma takes no parameters; both are numbers of our own.
+    yield f"PRAGMA application_id = {kind.application_id:d}"
+    yield f"PRAGMA user_version = {kind.version:d}"
+
+
+def _explained(error: sqlite3.Error, timeout: float) -> str:
+    """Say what an error of SQLite's means for the user of the file."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return (
+                f"is locked by another process for more than {timeout:g} s: wait for it, "
+                "or pass a longer timeout="
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return "is no SQLite database: choose another path"
+        case sqlite3.SQLITE_CORRUPT:
+            return f"is damaged ({error}): restore it from a copy, or begin anew in another file"
+        case sqlite3.SQLITE_CANTOPEN:
+            return f"cannot be opened ({error}): the folder must exist and be writable"
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return (
+                f"cannot be written ({error}): make room on the disk and run again; "
+                "what was written before is safe"
+            )
+        case _:
+            return f"cannot be used: {error}"
