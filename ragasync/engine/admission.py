@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ragasync.clock import Clock
@@ -43,9 +43,9 @@ class Admission:
         """Whether nothing limits at all."""
         return self._gate.is_open
 
-    async def wait(self, ticket: Ticket[Any], clock: Clock) -> None:
+    async def wait(self, ticket: Ticket[Any], clock: Clock, wanted: Callable[[], bool]) -> None:
         """
-        Wait until the gate lets a call through, and count the time.
+        Wait until the gate lets a call through, if it is wanted then, and count the time.
 
         Raises:
             ValueError: the call costs more than a limiter can ever grant.
@@ -55,7 +55,8 @@ class Admission:
         assert task is not None  # a coroutine runs in a task
         self._waiting.add(task)
         try:
-            await self._gate.admit(ticket.items, len(ticket) if self._by_items else 1)
+            calls = len(ticket) if self._by_items else 1
+            await self._gate.admit(ticket.items, calls, wanted=wanted)
         finally:
             self._waiting.remove(task)
             waited = clock() - asked

@@ -62,7 +62,9 @@ class Attempts(Generic[T, R]):
         self, ticket: Ticket[T], lane: int, permission: Callable[[], Permission]
     ) -> None:
         """Pass the gate and make the call of a ticket, if it still may be made then."""
-        if not (self._admission.is_open or await self._admitted(ticket, lane)):
+        # Who may not begin takes nothing from the limiters, before the wait and after it.
+        passes = self._admission.is_open or permission() != "now"
+        if not (passes or await self._admitted(ticket, lane, lambda: permission() == "now")):
             return
         match permission():
             case "never":
@@ -112,11 +114,11 @@ class Attempts(Generic[T, R]):
             return await self._calls.many(list(ticket.items))
         return [await self._calls.one(ticket.items[0])]
 
-    async def _admitted(self, ticket: Ticket[T], lane: int) -> bool:
+    async def _admitted(self, ticket: Ticket[T], lane: int, wanted: Callable[[], bool]) -> bool:
         """Wait for the gate; return whether it has let the call through."""
         asked = self._clock()
         try:
-            await self._admission.wait(ticket, self._clock)
+            await self._admission.wait(ticket, self._clock, wanted)
         except ValueError as error:  # the call costs more than a limiter can ever grant
             if len(ticket) == 1:
                 self._recording.give_up(ticket, error, lane)

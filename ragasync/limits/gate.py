@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ragasync.arguments import check_positive
 from ragasync.clock import time_here
@@ -125,16 +125,19 @@ class Gate:
         (places, part), *more = self._portions(items, calls)
         return not more and take_now(self._with_own(places, part)) is not None
 
-    async def admit(self, items: Sequence[object], calls: int = 1) -> None:
+    async def admit(
+        self, items: Sequence[object], calls: int = 1, *, wanted: Callable[[], bool] | None = None
+    ) -> None:
         """
         Wait until every limiter has let a call through, behind those who came before.
 
-        More calls than a limiter's burst are taken in portions. Cancelled, it gives back what it
-        has taken, as far as that still counts.
+        More calls than a limiter's burst are taken in portions. Cancelled, or not wanted any more
+        after a wait, it gives back what it has taken, as far as that still counts.
 
         Args:
             items: The items of the call, for limiters that count their cost.
             calls: What the call costs at the others.
+            wanted: Says, after a wait, whether the call is to begin.
 
         Raises:
             ValueError: The items cost more than a limiter can ever grant.
@@ -152,6 +155,9 @@ class Gate:
             for grant in taken:
                 give_back(*grant)
             raise
+        if wanted is not None and not wanted():
+            for grant in taken:
+                give_back(*grant)
 
     @property
     def _stands_as_one(self) -> bool:
