@@ -79,6 +79,81 @@ async def test_an_item_that_recovers_is_done_and_keeps_a_log_of_its_attempts():
     ]
 
 
+async def test_the_log_says_how_long_each_attempt_waited_for_the_limiter():
+    """Grants come each second: the retry of 0.75 s waits until 1 s, that of 2 s does not."""
+    service = Service(0.5, {0: [OSError("first"), OSError("second")]})
+    limiter = RateLimiter(1, burst_size=1)
+    result = await AsyncBatchProcessor(
+        service, rate_limiter=limiter, retry=patient(delay=0.25)
+    ).process([0])
+    log = [(each.started, each.waited) for each in result[0].history]
+    assert log == [about((0, 0)), about((1, 0.25))]
+    assert service.starts_of(0) == about([0, 1, 2])
+    assert (result[0].waited, result[0].backed_off) == about((0.25, 0.75))
+
+
+async def test_the_log_says_on_which_lane_each_attempt_was_made():
+    """The first lane has gone on to another item when the retries are due."""
+    service = Service([1.0, 2.0, 9.0], {0: [OSError("first"), OSError("second")]})
+    result = await AsyncBatchProcessor(service, max_concurrency=2, retry=patient()).process(
+        range(3)
+    )
+    assert [each.lane for each in result[0].history] == [0, 1]
+    assert result[0].lane == 1
+
+
+async def test_the_parts_of_a_batch_log_waits_of_their_own():
+    """What they waited together is not counted again when a half fails."""
+
+    async def embed(batch: list[int]) -> list[int]:
+        if 0 in batch:
+            raise ValueError("0 is bad")
+        return batch
+
+    limiter = RateLimiter(1, burst_size=1)
+    limiter.try_acquire()
+    processor = AsyncBatchProcessor(embed, 4, 1, 0, batched=True, rate_limiter=limiter)
+    result = await processor.process(range(4))
+    assert [each.waited for each in result[0].history] == about([1, 1])
+    assert [outcome.waited for outcome in result] == about([3, 3, 2, 2])
+
+
+async def test_an_attempt_that_its_limiter_failed_began_when_that_was_known():
+    """The wait lies before it, as before every other attempt."""
+
+    class Away:
+        cost, highest_cost = None, 1.0
+        asked = 0
+
+        async def acquire(self, cost: float = 1.0) -> None:
+            self.asked += 1
+            await asyncio.sleep(1)
+            if self.asked == 1:
+                raise ConnectionError("away")
+
+        def pause(self, seconds: float) -> None: ...
+
+    processor = AsyncBatchProcessor(Service(1.0), rate_limiter=Away(), retry=patient())
+    (outcome,) = await processor.process([0])
+    (attempt,) = outcome.history
+    assert (attempt.started, attempt.seconds, attempt.waited) == about((1, 0, 1))
+    assert (outcome.started, outcome.seconds, outcome.waited) == about((1, 1, 2))
+
+
+async def test_a_pause_before_the_first_attempt_is_no_back_off():
+    """The item had passed the limiter, and was held back."""
+    limiter = RateLimiter(1, burst_size=1)
+    limiter.try_acquire()
+    job = AsyncBatchProcessor(Service(1.0), rate_limiter=limiter).start([0], here=True)
+    await asyncio.sleep(0.5)
+    job.pause()
+    await asyncio.sleep(5)
+    job.resume()
+    (outcome,) = await job
+    assert outcome.started > 5
+    assert outcome.backed_off == 0
+
+
 @pytest.mark.parametrize(
     "error", [TypeError("bug"), KeyError("x"), FileNotFoundError("x"), Refused(404)], ids=repr
 )

@@ -194,6 +194,25 @@ async def test_an_item_that_a_later_hop_saves_keeps_the_time_of_its_earlier_atte
     assert outcome.seconds > outcome.history[0].seconds > 0
 
 
+async def test_the_log_says_when_an_item_of_a_hop_had_its_turn():
+    """After those before it, and not when all of them set out."""
+    tried: list[int] = []
+
+    def fails_once(item: int) -> int:
+        tried.append(item)
+        if item == 1 and tried.count(1) == 1:
+            raise ValueError("not yet")
+        return item
+
+    processor = AsyncBatchProcessor(
+        fails_once, 4, 1, executor=AtOnce(), retry=AsyncRetry(1, 0.5, retry_on=ValueError)
+    )
+    first, second, _ = await processor.process(iter(range(3)))
+    (attempt,) = second.history
+    assert attempt.started == second.started + first.seconds
+    assert first.seconds > 0
+
+
 async def test_a_share_of_errors_counts_the_successes_of_hops():
     """Every second item fails, which is less than 0.6."""
     processor = AsyncBatchProcessor(odd_only, 10, 1, 0, executor=AtOnce(), max_errors=0.6)

@@ -1,6 +1,7 @@
 """The plots: drawn from any result, small, labelled, readable in every style."""
 
 import sys
+from array import array
 from io import BytesIO
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from needs import needs
 from outcomes import done, failed, pending, result_of
+from services import Service, about
 
 needs("matplotlib")
 
@@ -19,6 +21,8 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.colors import to_hex  # noqa: E402
 
 from ragasync import (  # noqa: E402
+    AsyncBatchProcessor,
+    AsyncRetry,
     Attempt,
     BatchResult,
     MissingExtra,
@@ -30,8 +34,6 @@ from ragasync import (  # noqa: E402
 from ragasync.outcomes.columns import Columns  # noqa: E402
 from ragasync.outcomes.facts import RunFacts  # noqa: E402
 from ragasync.outcomes.outcome import DONE, FAILED  # noqa: E402
-from ragasync.plots.lanes import lanes_of  # noqa: E402
-from ragasync.reports.spans import ANY_LANE, LIMITER, NOT_FAILED, WORK, Spans  # noqa: E402
 
 PLOTS = [plot_timeline, plot_latency, plot_throughput]
 
@@ -51,11 +53,13 @@ def many(n: int) -> BatchResult[None]:
     for row, seconds in enumerate(rng.lognormal(0.0, 0.6, n).tolist()):
         columns.started[row], columns.seconds[row] = row / 50, seconds
         columns.lane[row] = row % 64
+    backed_off = array("d", [0.0]) * n
     for row in range(0, n, 100):
         columns.status[row] = FAILED
         columns.errors[row], columns.attempts[row] = ValueError("bad"), 2
-        columns.history[row] = (Attempt(row / 50, 0.1, "E", 1.0),)
-    columns.waited, columns.backed_off = columns.seconds[:], columns.seconds[:]
+        columns.history[row] = (Attempt(row / 50, 0.1, "E", 1.0, columns.seconds[row]),)
+        backed_off[row] = 1.0
+    columns.waited, columns.backed_off = columns.seconds[:], backed_off
     return BatchResult.of(columns, seconds=n / 50 + 5, facts=RunFacts(max_concurrency=64))
 
 
@@ -201,25 +205,36 @@ def test_throughput_adds_up_to_the_items():
     assert ax.lines[0].get_ydata()[0] == pytest.approx(500 / result.seconds)
 
 
-def found(*rows: tuple[int, float, float, int]) -> Spans:
-    """Return stretches: state, start, end, lane."""
-    state, start, end, lane = (np.array(column) for column in zip(*rows, strict=True))
-    return Spans(state, start, end, lane, np.full(len(rows), NOT_FAILED))
+async def test_every_attempt_is_drawn_where_it_was_made():
+    """A call lies from 0.42 above the number of its lane, a back-off from 0.28 below it."""
+    service = Service([1.0, 2.0, 9.0], {0: [OSError("away")]})
+    retry = AsyncRetry(1, 0.5, jitter=None)
+    result = await AsyncBatchProcessor(service, max_concurrency=2, retry=retry).process(range(3))
+    corners = {
+        bars.get_label(): sorted(
+            path.get_extents().min.round(2).tolist() for path in bars.get_paths()
+        )
+        for bars in plot_timeline(result).collections
+    }
+    assert corners == {
+        "failed, then tried again": [[0, -0.42]],
+        "in calls": [[0, 0.58], [1, -0.42], [2, 0.58]],
+        "backing off": [[1, 1.28]],
+    }
 
 
-def test_an_earlier_attempt_is_drawn_on_a_lane_that_was_free():
-    """With its wait before it; never over another call."""
-    spans = found(
-        (WORK, 0.0, 2.0, 0),
-        (WORK, 0.0, 0.5, 1),
-        (LIMITER, 0.5, 1.0, ANY_LANE),
-        (WORK, 1.0, 2.0, ANY_LANE),
-    )
-    assert lanes_of(spans, 2).tolist() == [0, 1, 1, 1]
-
-
-def test_an_earlier_attempt_may_need_a_lane_that_nothing_ended_on():
-    """As long as the run had that many."""
-    spans = found((WORK, 0.0, 2.0, 0), (WORK, 1.0, 3.0, ANY_LANE))
-    assert lanes_of(spans, 2).tolist() == [0, 1]
-    assert lanes_of(spans, 1).tolist() == [0, 0]
+async def test_merged_runs_are_drawn_one_after_the_other():
+    """With a line where they meet, in bars and in rates."""
+    first = await AsyncBatchProcessor(Service(1.0, {1: ValueError()}), 1, 1, 0).process([0, 1])
+    whole = await first.retry_failed(AsyncBatchProcessor(Service(3.0), 1, 1))
+    timeline, throughput = plot_timeline(whole), plot_throughput(whole)
+    (bars,) = timeline.collections
+    assert [path.get_extents().intervalx for path in bars.get_paths()] == [
+        about([0, 1]),
+        about([2, 5]),
+    ]
+    for ax in (timeline, throughput):
+        assert ax.lines[0].get_xdata() == about([2, 2])
+        assert ax.get_xlim() == about((0, 5))
+        assert ax.get_xlabel() == "time since the start, runs end to end (s)"
+        assert ax.get_title(loc="left").endswith("(2 runs)")

@@ -276,6 +276,7 @@ async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
     first = result[0].history[0]
     assert result[0].attempts == 2
     assert 0.5 <= first.seconds < released[0] - began - first.started
+    assert result[0].backed_off > 0.3  # what lies between attempts, the wait for the thread too
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,18 @@ import asyncio
 import numpy as np
 import pytest
 from outcomes import done, failed, pending, result_of
+from services import Service, about
 
-from ragasync import AsyncBatchProcessor, Attempt, BatchResult, Outcome, RateLimiter
-from ragasync.outcomes.facts import RunFacts
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncRetry,
+    Attempt,
+    BatchResult,
+    Outcome,
+    RateLimiter,
+)
+from ragasync.outcomes.outcome import PENDING
 from ragasync.reports.spans import (
-    ANY_LANE,
     BACKOFF,
     FOR_GOOD,
     LIMITER,
@@ -75,7 +82,7 @@ def test_items_of_one_hop_were_done_one_after_the_other():
 
 def test_the_attempts_of_a_retried_item_are_told_apart():
     """Two that failed, back-off between, and the last one that ends when the item does."""
-    history = (Attempt(0.0, 1.0, "E", 2.0), Attempt(3.0, 1.0, "E", 4.0))
+    history = (Attempt(0.0, 1.0, "E", 2.0, lane=7), Attempt(3.0, 1.0, "E", 4.0, lane=1))
     found = spans(
         done(0, lane=5, attempts=3, seconds=2.5, backed_off=6.5, history=history),
     )
@@ -86,24 +93,67 @@ def test_the_attempts_of_a_retried_item_are_told_apart():
         (BACKOFF, 4.0, 8.5),
         (WORK, 8.5, 9.0),
     }
-    lane_and_failure = dict(zip(found.start.tolist(), zip(found.lane, found.failed), strict=True))  # noqa: B905
-    assert lane_and_failure[0.0] == (ANY_LANE, TRIED_AGAIN)
-    assert lane_and_failure[8.5] == (5, NOT_FAILED)
+    at = found.start.tolist()
+    assert dict(zip(at, found.lane.tolist(), strict=True)) == {
+        0.0: 7,
+        1.0: 1,
+        3.0: 1,
+        4.0: 5,
+        8.5: 5,
+    }
+    assert [found.failed[at.index(start)] for start in (0.0, 3.0, 8.5)] == [
+        TRIED_AGAIN,
+        TRIED_AGAIN,
+        NOT_FAILED,
+    ]
 
 
 def test_a_retry_s_wait_for_the_limit_follows_its_back_off():
-    """Each attempt counts an equal part of the waits; none begins before the back-off is over."""
-    history = (Attempt(1.0, 1.0, "E", 2.0),)
+    """Each attempt has the wait that was its own."""
+    history = (Attempt(1.0, 1.0, "E", 2.0, waited=0.75),)
     facts = {"attempts": 2, "started": 1.0, "seconds": 2.0, "backed_off": 2.0, "waited": 1.0}
     found = spans(failed(0, OSError(), history=history, **facts))
     assert told(found) == {
-        (LIMITER, 0.5, 1.0),
+        (LIMITER, 0.25, 1.0),
         (WORK, 1.0, 2.0),
         (BACKOFF, 2.0, 4.0),
-        (LIMITER, 4.0, 4.5),
-        (WORK, 4.5, 5.5),
+        (LIMITER, 4.0, 4.25),
+        (WORK, 4.25, 5.25),
     }
-    assert found.failed[found.start == 4.5].tolist() == [FOR_GOOD]
+    assert found.failed[found.start == 4.25].tolist() == [FOR_GOOD]
+
+
+def test_an_item_of_a_hop_that_was_tried_again_leaves_the_others_in_their_places():
+    """Three, one after the other, of which the second went on alone."""
+    history = (Attempt(1.5, 1.0, "E", 2.0, waited=0.5),)
+    times = {"batch": 0, "started": 1.0, "waited": 0.5}
+    found = spans(
+        done(0, seconds=0.5, **times),
+        done(1, seconds=1.25, attempts=2, backed_off=2.0, history=history, **times),
+        done(2, seconds=0.25, **times),
+    )
+    assert sorted(zip(found.state.tolist(), found.start.tolist(), strict=True)) == [
+        (WORK, 1.0),
+        (WORK, 1.5),
+        (WORK, 2.5),
+        (WORK, 4.5),
+        (LIMITER, 0.5),
+        (BACKOFF, 2.5),
+    ]
+    assert found.end.max() == 4.75
+
+
+def test_halves_of_a_batch_that_went_at_the_same_time_are_two_calls():
+    """On two lanes, after the one that both were in."""
+    history = (Attempt(0.0, 1.0, "E", 0.0),)
+    found = spans(
+        *(
+            done(index, batch=0, attempts=2, seconds=2.0, lane=lane, history=history)
+            for index, lane in enumerate((0, 0, 1, 1))
+        )
+    )
+    lanes_and_starts = sorted(zip(found.lane.tolist(), found.start.tolist(), strict=True))
+    assert lanes_and_starts == [(0, 0.0), (0, 1.0), (1, 1.0)]
 
 
 async def test_the_parts_of_a_split_batch_share_what_they_went_through_together():
@@ -124,7 +174,7 @@ async def test_the_parts_of_a_split_batch_share_what_they_went_through_together(
 
 @pytest.mark.parametrize("rate", [None, 4.0])
 async def test_the_stretches_of_a_run_fit_its_lanes(rate):
-    """All time in calls is there, and never more calls at once than there were lanes."""
+    """All times are there, and on no lane two calls at once."""
     tried: set[int] = set()
 
     async def flaky(item):
@@ -143,7 +193,14 @@ async def test_the_stretches_of_a_run_fit_its_lanes(rate):
     edges = np.linspace(0.0, result.seconds, 500)
     assert occupancy(found.start[work], found.end[work], edges).max() <= 4 + 1e-6
     waits = (found.end - found.start)[found.state == LIMITER].sum()
-    assert waits == pytest.approx(sum(result.columns.waited or [0.0]), rel=0.1)
+    assert waits == pytest.approx(sum(result.columns.waited or [0.0]))
+    holds = found.state != BACKOFF
+    for lane in range(4):
+        here = holds & (found.lane == lane)
+        order = np.argsort(found.start[here], kind="stable")
+        begins, ends = found.start[here][order], found.end[here][order]
+        assert (begins[1:] >= ends[:-1] - 1e-6).all()
+    assert timed(result).end.max() == pytest.approx(result.seconds)
 
 
 def test_occupancy_is_the_mean_number_of_open_stretches():
@@ -172,21 +229,33 @@ def test_the_timeline_says_what_calls_did_in_each_stretch():
     assert timeline.most_at_once == 2.0
 
 
-def test_what_a_pause_held_back_before_it_began_does_not_delay_the_end():
-    """It was parked, but had made no attempt."""
-    items = timed(result_of([done(0, started=5.0, seconds=1.0, backed_off=4.0)]))
-    assert items.end.tolist() == [6.0]
+async def test_runs_that_were_merged_stand_end_to_end():
+    """However often, and however they are paired; the log of attempts moves along."""
+    retry = AsyncRetry(1, 1.0, jitter=None)
+    runs = [
+        await AsyncBatchProcessor(Service(1.0, errors), 1, 1, retry=retry).process([0, 1])
+        for errors in ({1: OSError()}, {0: OSError(), 1: ValueError()}, {1: [OSError()]})
+    ]
+    first, second, third = runs
+    assert [run.seconds for run in runs] == about([4, 4, 4])
+    for part in (second, third):
+        part.columns.status[0] = PENDING
+    for whole in (first.merge(second).merge(third), first.merge(second.merge(third))):
+        assert [outcome.started for outcome in whole] == about([0, 1])
+        found = of(whole)
+        assert sorted(zip(found.start.tolist(), found.end.tolist(), strict=True)) == [
+            about((0, 1)),
+            about((9, 10)),
+            about((10, 11)),
+            about((11, 12)),
+        ]
+        assert length_of(whole, timed(whole)) == about(12)
 
 
-def test_no_estimate_outlasts_the_run():
-    """What part of the waits lay before the first attempt is not recorded."""
-    history = (Attempt(3.0, 1.0, "E", 1.0),)
-    facts = {"started": 3.0, "seconds": 2.0, "attempts": 2, "backed_off": 1.0, "waited": 3.0}
-    result = result_of([done(0, history=history, **facts)], seconds=6.5)
-    assert timed(result).end.tolist() == [6.5]
-
-
-def test_a_picture_of_merged_runs_is_as_long_as_the_longest():
-    """Their times count from the beginning of each, their makespans add up."""
-    result = result_of([done(0, seconds=3.0)], seconds=5.0, facts=RunFacts(runs=2))
-    assert length_of(result, timed(result)) == 3.0
+def test_a_batch_stays_one_call_when_it_is_merged():
+    """Also where outcomes of the earlier run stand between its items."""
+    first = result_of([done(n, batch=0, seconds=1.0) for n in range(5)], seconds=1.0)
+    second = result_of([done(n, batch=n % 2, seconds=2.0) for n in range(4)], seconds=2.0)
+    second.columns.origin = [0, 1, 2, 4]
+    found = of(first.merge(second))
+    assert sorted(found.start.tolist()) == [0.0, 1.0, 1.0]

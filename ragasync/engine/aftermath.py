@@ -15,10 +15,9 @@ from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import JobStopped, StageFailure, WorkerDied
 from ragasync.limits.gate import Gate
-from ragasync.outcomes.outcome import Attempt
 from ragasync.plan import Plan
 from ragasync.retries.replies import retry_after_of, status_of
-from ragasync.saying import named
+from ragasync.saying import message_of, named
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,13 +73,15 @@ class Aftermath(Generic[T, R]):
             seconds = [ticket.seconds + seconds for seconds in reply.seconds]
             self._recording.succeeded(ticket, reply.values, lane, seconds)
             return
+        at = began
         for place, item in enumerate(reply.one_by_one()):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)
                 self._recording.succeeded(alone, (item.value,), lane)
             else:
-                self.failed(alone, item.error, began, lane, ended=began + item.seconds)
+                self.failed(alone, item.error, at, lane, ended=at + item.seconds)
+            at += item.seconds
 
     def failed(
         self,
@@ -159,8 +160,9 @@ class Aftermath(Generic[T, R]):
         if ticket.attempts == 1:
             self.retried += len(ticket)
         delay = verdict.delay if isinstance(verdict, TryAgain) else 0.0
-        attempt = Attempt(began - self._recording.zero, ended - began, named(error), delay)
-        ticket.history = (*ticket.history, attempt)
+        ticket.log(began - self._recording.zero, ended - began, named(error), delay, lane)
+        # What lies between: the rest of its hop, or a thread past its time that had to return.
+        ticket.backed_off += max(0.0, self._clock() - ended)
         if isinstance(verdict, Halve):
             ticket.error = None
             for half in ticket.halves():
@@ -179,5 +181,5 @@ def _fatal(error: Exception) -> str:
     if isinstance(error, StageFailure):
         where, error = f" (in stage {error.stage})", error.error
     if isinstance(error, JobStopped):
-        return str(error)
+        return message_of(error)
     return f"a fatal error{where}: {named(error)}"

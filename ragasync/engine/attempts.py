@@ -116,7 +116,6 @@ class Attempts(Generic[T, R]):
 
     async def _admitted(self, ticket: Ticket[T], lane: int, wanted: Callable[[], bool]) -> bool:
         """Wait for the gate; return whether it has let the call through."""
-        asked = self._clock()
         try:
             await self._admission.wait(ticket, self._clock, wanted)
         except ValueError as error:  # the call costs more than a limiter can ever grant
@@ -127,8 +126,9 @@ class Attempts(Generic[T, R]):
                     self._parked.park(half, 0.0)
             return False
         except Exception as error:  # a limiter's own trouble is the call's, not the source's
+            failed_at = self._clock()
             if ticket.started < 0:
-                ticket.started = asked
-            self._after.failed(ticket, error, self._clock(), lane)
+                ticket.started = failed_at  # as of a call: the wait lies before
+            self._after.failed(ticket, error, failed_at, lane)
             return False
         return True

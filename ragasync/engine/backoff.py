@@ -52,12 +52,13 @@ class BackoffLine(Generic[T]):
         self._set_timer()
 
     def pop_due(self) -> Ticket[T] | None:
-        """Take the first ticket that is due, if any, and note how long it waited."""
+        """Take the first ticket that is due, if any; note how long it waited between attempts."""
         if not self.has_due:
             return None
         ticket = heapq.heappop(self._heap)[2]
         self.items -= len(ticket)
-        ticket.backed_off += self._clock() - ticket.parked_at
+        if ticket.attempts:  # else it was a pause that held it back
+            ticket.backed_off += self._clock() - ticket.parked_at
         if self._heap:
             self._set_timer()
         return ticket

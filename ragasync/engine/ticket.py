@@ -48,6 +48,11 @@ class Ticket(Generic[T]):
         self.attempts += 1
         self.seconds += seconds
 
+    def log(self, started: float, seconds: float, error: str, delay: float, lane: int) -> None:
+        """Keep what became of the attempt just made, which is not the last."""
+        waited = max(0.0, self.waited - sum(earlier.waited for earlier in self.history))
+        self.history += (Attempt(started, seconds, error, delay, waited, lane),)
+
     def halves(self) -> tuple[Ticket[T], Ticket[T]]:
         """Return the two parts that this ticket splits into; they share its retries."""
         middle = len(self.indices) // 2

@@ -164,6 +164,7 @@ class Columns(Storage[T, R]):
         return Columns(
             items=self.items if isinstance(self.items, (range, tuple)) else list(self.items[:n]),
             origin=self.origin,
+            run_began=self.run_began,
             results=self.results[:n],
             status=status,
             attempts=self.attempts[:n],

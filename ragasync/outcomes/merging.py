@@ -20,15 +20,22 @@ _SAYS = bytes({PENDING: 0, CANCELLED: 1}.get(code, 2) for code in range(256))
 """How much each status says."""
 
 
-def merged_columns(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> Columns[Any, Any]:
+def merged_columns(
+    earlier: Columns[Any, Any], later: Columns[Any, Any], seconds: float
+) -> Columns[Any, Any]:
     """
     Return the columns of both runs, ordered by original index.
 
     An item's outcome comes from the later run, unless that says less: pending says less than
     cancelled, cancelled less than done or failed. So it does not matter how three runs are
     paired when they are merged.
+
+    Args:
+        earlier: the outcomes of the earlier run.
+        later: those of the later run.
+        seconds: the makespan of the earlier run, after which the later one is to have begun.
     """
-    return _Union(earlier, later).columns()
+    return _Union(earlier, later).columns(seconds)
 
 
 class _Union:
@@ -44,12 +51,14 @@ class _Union:
         self._indices = sorted(self._chosen)
         self._places = [self._chosen[index] for index in self._indices]
 
-    def columns(self) -> Columns[Any, Any]:
+    def columns(self, seconds: float) -> Columns[Any, Any]:
         """Return the rows that are kept, column by column."""
         earlier, later = self._runs
+        later_began = array("d", (seconds + began for began in _began(later)))
         return Columns(
             items=self._items(),
             origin=self._origin(),
+            run_began=array("d", self._kept(_began(earlier) + later_began)),
             results=list(self._kept(earlier.results + later.results)),
             status=bytearray(self._kept(earlier.status + later.status)),
             attempts=array("H", self._kept(earlier.attempts + later.attempts)),
@@ -128,6 +137,11 @@ def _chosen(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> dict[int, i
 def _indices_of(columns: Columns[Any, Any]) -> Iterable[int]:
     """Return the original index of each row."""
     return range(len(columns)) if columns.origin is None else columns.origin
+
+
+def _began(columns: Columns[Any, Any]) -> array[float]:
+    """Return when the run of each row began: the first of them at 0."""
+    return array("d", [0.0]) * len(columns) if columns.run_began is None else columns.run_began
 
 
 def _items_of(columns: Columns[Any, Any]) -> list[Any]:

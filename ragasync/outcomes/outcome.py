@@ -16,12 +16,19 @@ PENDING, DONE, FAILED, CANCELLED = range(4)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One failed try of an item: all times in seconds, `started` since the job began."""
+    """
+    One failed try of an item, as the log of a retried item keeps it.
+
+    All times are in seconds, `started` since the job began. `waited` is the time for the rate
+    limit before this attempt, `backed_off` the delay that was to follow it, `lane` where it ran.
+    """
 
     started: float
     seconds: float
     error: str
     backed_off: float
+    waited: float = 0.0
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)

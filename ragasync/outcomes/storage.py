@@ -30,6 +30,8 @@ class Storage(Generic[T, R]):
     """Whether items are still being added; the other columns are then a block ahead of them."""
     origin: Sequence[int] | None = None
     """The index of each row in the job that this one repeats a part of; None: rows are indices."""
+    run_began: array[float] | None = None
+    """Where runs were merged: the seconds of those before the one that each row is of."""
     results: list[R | None] = field(default_factory=list)
     status: bytearray = field(default_factory=bytearray)
     attempts: array[int] = field(default_factory=lambda: array("H"))

@@ -9,7 +9,6 @@ import numpy as np
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, FAILED
 from ragasync.plots.canvas import TimeUnit, failures_of, ink
-from ragasync.plots.lanes import lanes_of
 from ragasync.reports.elements import COLOURS
 from ragasync.reports.spans import (
     BACKOFF,
@@ -37,7 +36,6 @@ def draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished) -> None:
     """Draw every stretch of time on its lane."""
     from matplotlib.ticker import MaxNLocator
 
-    lane = lanes_of(spans, result.facts.max_concurrency)
     work, names = spans.state == WORK, names_of(result.facts)
     for chosen, colour, name in (
         (work & (spans.failed == NOT_FAILED), STATE_COLOURS[WORK], names[WORK]),
@@ -47,24 +45,24 @@ def draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished) -> None:
         (spans.state == BACKOFF, STATE_COLOURS[BACKOFF], names[BACKOFF]),
     ):
         if chosen.any():
-            _add_bars(ax, spans, chosen, lane, unit, colour, name)
-    ax.set_ylim(lane.max() + 0.6, -0.6)
+            _add_bars(ax, spans, chosen, unit, colour, name)
+    ax.set_ylim(spans.lane.max() + 0.6, -0.6)
     ax.yaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
     ax.set_ylabel("lane")
 
 
 def _add_bars(
-    ax: Axes, spans: Spans, chosen: Array, lane: Array, unit: TimeUnit, colour: str, name: str
+    ax: Axes, spans: Spans, chosen: Array, unit: TimeUnit, colour: str, name: str
 ) -> None:
     """Draw the stretches of one kind as one artist."""
     from matplotlib.collections import PolyCollection
 
     left, right = spans.start[chosen] * unit.per_second, spans.end[chosen] * unit.per_second
     low, high = (
-        lane[chosen] + side for side in (LINE if spans.state[chosen][0] == BACKOFF else BAR)
+        spans.lane[chosen] + side for side in (LINE if spans.state[chosen][0] == BACKOFF else BAR)
     )
     corners = ((left, low), (left, high), (right, high), (right, low))
-    narrow = len(spans) > 300 or lane.max() > 20  # a gap between the bars would eat them
+    narrow = len(spans) > 300 or spans.lane.max() > 20  # a gap between the bars would eat them
     ax.add_collection(
         PolyCollection(
             list(np.stack([np.column_stack(corner) for corner in corners], axis=1)),
@@ -72,7 +70,6 @@ def _add_bars(
             edgecolors=colour if narrow else ax.get_facecolor(),
             linewidths=0.3 if narrow else 0.6,
             label=name,
-            zorder=1 if spans.state[chosen][0] == WORK else 0.9,  # waits of retries are estimates
         )
     )
 

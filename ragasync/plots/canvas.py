@@ -1,21 +1,27 @@
-"""What all plots share: their Axes, its title, its axis of time, its legend."""
+"""What all plots share: how one is opened and closed, its title, its axis of time, its legend."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 from ragasync.errors import MissingExtra
 from ragasync.outcomes.facts import Finished
-from ragasync.outcomes.outcome import FAILED
+from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.reports.timed import Timed, timed
 from ragasync.reports.words import headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 8.0
-"""Inches of a figure of our own."""
+    Draws: TypeAlias = Callable[[Axes, Finished, Timed], None]
+
+SIZE = (8.0, 3.4)
+"""Inches of a figure of our own, across and down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +32,40 @@ class TimeUnit:
     per_second: float
 
 
-def axes_for(what: str, result: Finished, ax: Axes | None, height: float) -> Axes:
+def picture(
+    what: str,
+    result: Finished,
+    ax: Axes | None,
+    draw: Draws,
+    shown: Sequence[int] = (DONE, FAILED),
+) -> Axes:
     """
-    Return the Axes to draw in: the one that was given, or that of a new figure.
+    Draw a result, or say that it has no times, under a title.
 
     Args:
         what: the name of the function that draws.
         result: what it was given to draw.
-        ax: where the caller wants it.
-        height: inches of a new figure.
+        ax: where the caller wants it; None: in a new figure.
+        draw: draws the items that were started.
+        shown: the statuses of items that it has something to show for.
 
     Raises:
         MissingExtra: matplotlib is not installed.
         TypeError: `result` is no BatchResult, or `ax` no Axes.
     """
+    ax = _axes_for(what, result, ax)
+    items = timed(result)
+    if np.isin(items.status, shown).any():
+        draw(ax, result, items)
+        ax.spines[["top", "right"]].set_visible(False)
+    else:
+        _say(ax, "no times are known")
+    _entitle(ax, result)
+    return ax
+
+
+def _axes_for(what: str, result: Finished, ax: Axes | None) -> Axes:
+    """Return the Axes to draw in, after a look at what was given."""
     if not hasattr(result, "columns"):
         raise TypeError(f"{what} needs a BatchResult (of a Job: job.result), got {result!r}")
     try:
@@ -48,7 +74,7 @@ def axes_for(what: str, result: Finished, ax: Axes | None, height: float) -> Axe
     except ImportError:
         raise MissingExtra(what, "matplotlib", "plot") from None
     if ax is None:
-        return pyplot.subplots(figsize=(WIDTH, height), layout="constrained")[1]
+        return pyplot.subplots(figsize=SIZE, layout="constrained")[1]
     if not isinstance(ax, Axes):
         raise TypeError(f"{what} draws in one matplotlib Axes, got ax={ax!r}")
     return ax
@@ -61,12 +87,12 @@ def ink(ax: Axes) -> str:
     return to_hex(ax.xaxis.label.get_color())
 
 
-def entitle(ax: Axes, result: Finished) -> None:
+def _entitle(ax: Axes, result: Finished) -> None:
     """Put the counts and the time above the plot, and below them what its colours mean."""
     counts, _, early = headline(result).partition(": stopped because ")
     title = f"{counts}, stopped early" if early else counts
     if result.facts.runs > 1:
-        title += f" ({result.facts.runs} runs, each from its own start)"
+        title += f" ({result.facts.runs} runs)"
     has_legend = bool(ax.get_legend_handles_labels()[0])
     ax.set_title(
         title,
@@ -113,21 +139,19 @@ def unit_of(seconds: float) -> TimeUnit:
     return TimeUnit("h", 1 / 3600)
 
 
-def time_axis(ax: Axes, length: float) -> TimeUnit:
-    """Have the x axis show a run of so many seconds; return the unit of its numbers."""
+def time_axis(ax: Axes, result: Finished, length: float) -> TimeUnit:
+    """Have the x axis show so many seconds, and where runs meet; return the unit of its numbers."""
     unit = unit_of(length)
     ax.set_xlim(0.0, length * unit.per_second)
-    ax.set_xlabel(f"time since the start ({unit.name})")
+    for began in set(result.columns.run_began or ()) - {0.0}:
+        ax.axvline(began * unit.per_second, color=ink(ax), linewidth=0.8, alpha=0.6, zorder=0)
+    end_to_end = ", runs end to end" if result.facts.runs > 1 else ""
+    ax.set_xlabel(f"time since the start{end_to_end} ({unit.name})")
     return unit
 
 
-def say(ax: Axes, words: str) -> None:
+def _say(ax: Axes, words: str) -> None:
     """Say in the middle of empty Axes why they are empty."""
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=ink(ax))
     ax.set_xticks([])
     ax.set_yticks([])
-
-
-def frame(ax: Axes) -> None:
-    """Leave of the frame what carries numbers."""
-    ax.spines[["top", "right"]].set_visible(False)

@@ -8,9 +8,9 @@ import numpy as np
 
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.plots.canvas import TimeUnit, axes_for, entitle, frame, say, unit_of
+from ragasync.plots.canvas import TimeUnit, picture, unit_of
 from ragasync.reports.elements import COLOURS, NAMES
-from ragasync.reports.timed import timed
+from ragasync.reports.timed import Timed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,25 +39,22 @@ def plot_latency(result: Finished, *, ax: Axes | None = None) -> Axes:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    ax = axes_for("plot_latency", result, ax, 3.2)
-    items = timed(result)
+    return picture("plot_latency", result, ax, _draw)
+
+
+def _draw(ax: Axes, result: Finished, items: Timed) -> None:
+    """Draw the times of done items and of failed ones."""
     times = {code: items.seconds[items.status == code] for code in (DONE, FAILED)}
     every = np.concatenate(list(times.values()))
-    if not len(every):
-        say(ax, "no times are known")
-    else:
-        unit = unit_of(float(np.quantile(every, 0.99)))
-        edges = _edges(every * unit.per_second, ax)
-        for code, seconds in times.items():
-            if len(seconds):
-                _draw(ax, seconds, edges, code, unit)
-        what = "of a document" if result.facts.stages else "in calls, all attempts of an item"
-        ax.set_xlabel(f"time {what} ({unit.name})")
-        ax.set_ylabel("share of items (%)")
-        ax.set_ylim(bottom=0.0)
-        frame(ax)
-    entitle(ax, result)
-    return ax
+    unit = unit_of(float(np.quantile(every, 0.99)))
+    edges = _edges(every * unit.per_second, ax)
+    for code, seconds in times.items():
+        if len(seconds):
+            _draw_one(ax, seconds, edges, code, unit)
+    what = "of a document" if result.facts.stages else "in calls, all attempts of an item"
+    ax.set_xlabel(f"time {what} ({unit.name})")
+    ax.set_ylabel("share of items (%)")
+    ax.set_ylim(bottom=0.0)
 
 
 def _edges(times: Array, ax: Axes) -> Array:
@@ -86,7 +83,7 @@ def _set_log_axis(ax: Axes, low: float, high: float) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _draw(ax: Axes, seconds: Array, edges: Array, code: int, unit: TimeUnit) -> None:
+def _draw_one(ax: Axes, seconds: Array, edges: Array, code: int, unit: TimeUnit) -> None:
     """Draw the times of the items of one status, with their median and their 95th percentile."""
     times = np.clip(seconds * unit.per_second, edges[0], edges[-1])
     shares = np.histogram(times, edges)[0] * 100 / len(times)

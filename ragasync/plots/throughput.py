@@ -8,9 +8,9 @@ import numpy as np
 
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.plots.canvas import axes_for, entitle, frame, ink, say, time_axis
+from ragasync.plots.canvas import ink, picture, time_axis
 from ragasync.reports.elements import COLOURS, NAMES
-from ragasync.reports.timed import length_of, timed
+from ragasync.reports.timed import Timed, length_of
 from ragasync.reports.words import per_second
 
 if TYPE_CHECKING:
@@ -33,40 +33,37 @@ def plot_throughput(result: Finished, *, ax: Axes | None = None) -> Axes:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    ax = axes_for("plot_throughput", result, ax, 3.2)
-    items = timed(result)
-    length, ended = length_of(result, items), np.isin(items.status, (DONE, FAILED))
-    if not (length and ended.any()):
-        say(ax, "no times are known")
-    else:
-        unit = time_axis(ax, length)
-        bins = int(np.clip(ended.sum() // 4, 10, BINS))
-        below = np.zeros(bins)
-        for code in (DONE, FAILED):
-            chosen = items.end[items.status == code]
-            counts, edges = np.histogram(chosen, bins=bins, range=(0.0, length))
-            if len(chosen):
-                rates = counts / np.diff(edges)
-                ax.stairs(
-                    below + rates,
-                    edges * unit.per_second,
-                    baseline=below,
-                    fill=True,
-                    color=COLOURS[code],
-                    linewidth=0,
-                    label=f"{len(chosen):,} {NAMES[code]}",
-                )
-                below = below + rates
-        mean = float(ended.sum() / length)
-        ax.axhline(
-            mean,
-            color=ink(ax),
-            linewidth=1.2,
-            linestyle="--",
-            label=f"mean {per_second(mean)} items/s",
-        )
-        ax.set_ylabel("items a second")
-        ax.set_ylim(0.0, 1.06 * float(below.max()))
-        frame(ax)
-    entitle(ax, result)
-    return ax
+    return picture("plot_throughput", result, ax, _draw)
+
+
+def _draw(ax: Axes, result: Finished, items: Timed) -> None:
+    """Draw how many items ended in each stretch, failed ones upon the done."""
+    length, ended = length_of(result, items), int(np.isin(items.status, (DONE, FAILED)).sum())
+    unit = time_axis(ax, result, length)
+    bins = int(np.clip(ended // 4, 10, BINS))
+    below = np.zeros(bins)
+    for code in (DONE, FAILED):
+        chosen = items.end[items.status == code]
+        counts, edges = np.histogram(chosen, bins=bins, range=(0.0, length))
+        if len(chosen):
+            rates = counts / np.diff(edges)
+            ax.stairs(
+                below + rates,
+                edges * unit.per_second,
+                baseline=below,
+                fill=True,
+                color=COLOURS[code],
+                linewidth=0,
+                label=f"{len(chosen):,} {NAMES[code]}",
+            )
+            below = below + rates
+    mean = ended / length
+    ax.axhline(
+        mean,
+        color=ink(ax),
+        linewidth=1.2,
+        linestyle="--",
+        label=f"mean {per_second(mean)} items/s",
+    )
+    ax.set_ylabel("items a second")
+    ax.set_ylim(0.0, 1.06 * float(below.max()))

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
 from ragasync.plots.bars import draw_bars, mark_ends
-from ragasync.plots.canvas import axes_for, entitle, frame, say, time_axis
+from ragasync.plots.canvas import picture, time_axis
 from ragasync.plots.shares import draw_failures, draw_shares
 from ragasync.reports.spans import spans_of
-from ragasync.reports.timed import length_of, timed
+from ragasync.reports.timed import Timed, length_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BARS_UP_TO = 3_000
 """The most stretches that are drawn one by one; of more than these nobody sees the single one."""
-
-HEIGHT = 3.6
 
 
 def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
@@ -26,7 +25,8 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
 
     Up to a few thousand calls are bars, a lane a worker. Above that it shows how many calls at
     once did what, so that the picture stays small. An item between two attempts holds no lane: its
-    back-off is a thin line on the lane that takes it up again.
+    back-off is a thin line on the lane that takes it up again. Of merged runs each begins where
+    the one before it ended; what a later run did anew is only there.
 
         plot_timeline(result).figure.savefig("timeline.png")
 
@@ -40,20 +40,16 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    ax = axes_for("plot_timeline", result, ax, HEIGHT)
-    items = timed(result)
-    length = length_of(result, items)
-    if not (len(items) and length):
-        say(ax, "no times are known")
+    return picture("plot_timeline", result, ax, _draw, shown=(DONE, FAILED, CANCELLED))
+
+
+def _draw(ax: Axes, result: Finished, items: Timed) -> None:
+    """Draw every stretch by itself, or how many there were at once."""
+    length, spans = length_of(result, items), spans_of(result.columns, items)
+    unit = time_axis(ax, result, length)
+    if len(spans) <= BARS_UP_TO:
+        draw_bars(ax, spans, unit, result)
+        mark_ends(ax, items, unit, result)
     else:
-        spans = spans_of(result.columns, items)
-        unit = time_axis(ax, length)
-        if len(spans) <= BARS_UP_TO:
-            draw_bars(ax, spans, unit, result)
-            mark_ends(ax, items, unit, result)
-        else:
-            draw_shares(ax, spans, unit, result, length)
-            draw_failures(ax, items, unit, result, length)
-        frame(ax)
-    entitle(ax, result)
-    return ax
+        draw_shares(ax, spans, unit, result, length)
+        draw_failures(ax, items, unit, result, length)

@@ -48,7 +48,8 @@ def _ends(timeline: Timeline) -> str:
         _end_bar(done * scale, failed * scale)
         for done, failed in zip(timeline.done, timeline.failed, strict=True)
     )
-    peak = f"items ended over time, at most {per_second(timeline.peak_rate)} a second"
+    runs = f", {timeline.runs} runs end to end" if timeline.runs > 1 else ""
+    peak = f"items ended over time{runs}, at most {per_second(timeline.peak_rate)} a second"
     labels = ("0 s", peak, duration(timeline.seconds))
     return element("div", f"{FRAME.format(ENDS_HEIGHT + 2)};gap:1px", *bars) + element(
         "div",

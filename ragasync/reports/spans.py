@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 WORK, LIMITER, BACKOFF = STATES = range(3)
 STATE_COLOURS = {WORK: "#4c8dd6", LIMITER: "#9a9a9a", BACKOFF: "#a876d4"}
 _NAMES = {LIMITER: "waiting for the rate limit", BACKOFF: "backing off"}
-
-ANY_LANE = -1
-"""The lane of an earlier attempt: only that of an item's last one is recorded."""
 
 NOT_FAILED, TRIED_AGAIN, FOR_GOOD = range(3)
 """Whether a call raised, and whether its items were then tried again."""
@@ -53,25 +51,22 @@ class Spans:
 
 def spans_of(columns: Columns[Any, Any], items: Timed) -> Spans:
     """
-    Return what every call of a run did when, of a plain run and of its retries.
+    Return what every call of a run did when: first attempts, and then those of its retries.
 
     Args:
-        columns: what holds the earlier attempts.
+        columns: what holds the log of the attempts.
         items: the items that were started, of the same columns.
     """
     import numpy as np
 
     retried = np.zeros(len(columns), dtype=bool)
     retried[list(columns.history)] = True
-    retried = retried[items.row]
-    state, start, end, lane, failed = _plain(items, ~retried)
-    spans = _of_retried(columns, items, np.flatnonzero(retried))
-    if spans:
-        more = [np.array(fact) for fact in zip(*spans, strict=True)]
-        state, start, end, lane, failed = (
-            np.concatenate(both)
-            for both in zip((state, start, end, lane, failed), more, strict=True)
-        )
+    places = np.flatnonzero(retried[items.row])
+    facts = _first_calls(columns, items, places)
+    if spans := _later_calls(columns, items, places):
+        later = (np.array(fact) for fact in zip(*spans, strict=True))
+        facts = tuple(np.concatenate(both) for both in zip(facts, later, strict=True))
+    state, start, end, lane, failed = facts
     real = (state == WORK) | (end - start > TICK)
     return Spans(state[real], start[real], end[real], lane[real], failed[real])
 
@@ -102,77 +97,69 @@ def occupancy(start: Array, end: Array, edges: Array) -> Array:
     return np.maximum(at_once, 0.0)
 
 
-def _plain(items: Timed, chosen: Array) -> tuple[Array, Array, Array, Array, Array]:
+def _first_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> tuple[Array, ...]:
     """
-    Return the stretches of the calls that were made once.
+    Return the stretches of first attempts, and of the waits for the rate limit before them.
 
     Neighbours in one batch with the same time were one call. With other times they were done one
     after the other, on an executor.
     """
     import numpy as np
 
-    started, seconds, batch = items.started[chosen], items.seconds[chosen], items.batch[chosen]
-    together = np.zeros(len(started), dtype=bool)
-    together[1:] = (np.diff(batch) == 0) & (batch[1:] >= 0) & (np.diff(started) == 0)
-    same = together.copy()
-    same[1:] &= np.diff(seconds) == 0
-    chosen = np.flatnonzero(chosen)[~same]
-    started, seconds, first = started[~same], seconds[~same], ~together[~same]
+    seconds, lane = items.seconds.copy(), items.lane.copy()
+    failed = np.where(items.status == FAILED, FOR_GOOD, NOT_FAILED)
+    failed[retried] = TRIED_AGAIN
+    for place, row in zip(retried.tolist(), items.row[retried].tolist(), strict=True):
+        first = columns.history[row][0]
+        seconds[place], lane[place] = first.seconds, first.lane
+    together = np.zeros(len(items), dtype=bool)
+    together[1:] = (
+        (np.diff(items.batch) == 0) & (items.batch[1:] >= 0) & (np.diff(items.started) == 0)
+    )
+    own = ~together
+    own[1:] |= np.diff(seconds) != 0
+    opens, calls = ~together[own], np.flatnonzero(own)
+    seconds, lane = seconds[calls], lane[calls]
     passed = np.cumsum(seconds) - seconds
-    offset = passed - passed[np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))]
-    asked = np.maximum(started - items.waited[chosen], 0.0)
-    lane = items.lane[chosen]
-    failed = np.where(items.status[chosen] == FAILED, FOR_GOOD, NOT_FAILED)
+    opened = np.maximum.accumulate(np.where(opens, np.arange(len(calls)), 0))
+    start = items.started[calls] + passed - passed[opened]
     return (
-        np.repeat((WORK, LIMITER), (len(started), first.sum())),
-        np.concatenate((started + offset, asked[first])),
-        np.concatenate((started + offset + seconds, started[first])),
-        np.concatenate((lane, lane[first])),
-        np.concatenate((failed, np.full(first.sum(), NOT_FAILED))),
+        np.repeat((WORK, LIMITER), (len(calls), opens.sum())),
+        np.concatenate((start, items.asked[calls][opens])),
+        np.concatenate((start + seconds, items.started[calls][opens])),
+        np.concatenate((lane, lane[opens])),
+        np.concatenate((failed[calls], np.full(opens.sum(), NOT_FAILED))),
     )
 
 
-def _of_retried(columns: Columns[Any, Any], items: Timed, places: Array) -> list[_Span]:
-    """Return the stretches of the items that were tried more than once."""
-    spans: dict[tuple[int, int, float], _Span] = {}
+def _later_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> list[_Span]:
+    """Return the stretches of attempts after the first, and of what lay before each."""
+    spans: dict[tuple[int, int, float, int], _Span] = {}
     chosen = (
-        column[places].tolist()
-        for column in (items.row, items.batch, items.waited, items.lane, items.status, items.end)
+        column[retried].tolist()
+        for column in (items.row, items.batch, items.lane, items.status, items.started, items.end)
     )
-    total = items.seconds[places].tolist()
-    for (row, batch, waited, lane, status, end), seconds in zip(
-        zip(*chosen, strict=True), total, strict=True
-    ):
-        history = columns.history[row]
-        last = max(0.0, seconds - sum(attempt.seconds for attempt in history))
-        tries = [*history, Attempt(max(end - last, _end(history[-1])), last, "", 0.0)]
-        for span in _of_one(
-            tries, waited / len(tries), lane, FOR_GOOD if status == FAILED else NOT_FAILED
-        ):
-            # What parts of a batch went through together is there once.
-            spans.setdefault((batch if batch >= 0 else ~row, span[0], span[2]), span)
+    for row, batch, lane, status, started, end in zip(*chosen, strict=True):
+        run_began, history = started - columns.started[row], columns.history[row]
+        seconds = columns.seconds[row] - sum(attempt.seconds for attempt in history)
+        waited = columns.waited[row] if columns.waited is not None else 0.0
+        waited -= sum(attempt.waited for attempt in history)
+        last = Attempt(end - run_began - seconds, seconds, "", 0.0, waited, lane)
+        for before, attempt in pairwise((*history, last)):
+            failed = TRIED_AGAIN
+            if attempt is last:
+                failed = FOR_GOOD if status == FAILED else NOT_FAILED
+            for span in _of_one(before, attempt, run_began, failed):
+                # What parts of a batch went through together is there once.
+                state, _, ended, on, _ = span
+                spans.setdefault((batch if batch >= 0 else ~row, state, ended, on), span)
     return list(spans.values())
 
 
-def _of_one(tries: list[Attempt], wait: float, lane: int, failed: int) -> list[_Span]:
-    """Return the stretches of one item: each attempt, and what lay between."""
-    first, *_, last = tries
-    spans: list[_Span] = [
-        (LIMITER, max(0.0, first.started - wait), first.started, ANY_LANE, NOT_FAILED),
-        (WORK, last.started, _end(last), lane, failed),
-    ]
-    for attempt, following in pairwise(tries):
-        ended, begins = _end(attempt), following.started
-        asked = max(begins - wait, min(begins, ended + attempt.backed_off))
-        place = lane if following is last else ANY_LANE
-        spans += (
-            (WORK, attempt.started, ended, ANY_LANE, TRIED_AGAIN),
-            (BACKOFF, ended, asked, lane, NOT_FAILED),
-            (LIMITER, asked, begins, place, NOT_FAILED),
-        )
-    return spans
-
-
-def _end(attempt: Attempt) -> float:
-    """Return when an attempt ended."""
-    return attempt.started + attempt.seconds
+def _of_one(before: Attempt, attempt: Attempt, run_began: float, failed: int) -> Iterator[_Span]:
+    """Yield what lay between an attempt and the one before it, and the attempt."""
+    lane, begins = attempt.lane, run_began + attempt.started
+    asked = begins - attempt.waited
+    yield BACKOFF, run_began + before.started + before.seconds, asked, lane, NOT_FAILED
+    yield LIMITER, asked, begins, lane, NOT_FAILED
+    yield WORK, begins, begins + attempt.seconds, lane, failed

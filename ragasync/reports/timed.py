@@ -21,17 +21,20 @@ _TYPES = {"d": "float64", "H": "uint16", "i": "int32"}
 @dataclass(frozen=True, slots=True)
 class Timed:
     """
-    The items that were started, an array a fact; `end` in seconds since the job began.
+    The items that were started, an array a fact; all times in seconds.
 
-    Items that have no times are not among them: pending ones, those that could go in no call,
-    and all items of a result that no job made.
+    `asked` is when an item first asked for the rate limit, `started` when its first call began,
+    `end` when its last one ended. They count from the beginning of the job, and of merged runs as
+    if each had begun when the one before it ended; the items of one run, and in it of one batch,
+    stand together then. Items that have no times are not there: pending ones, those that could go
+    in no call, and all items of a result that no job made.
     """
 
     row: Array
     status: Array
+    asked: Array
     started: Array
     seconds: Array
-    waited: Array
     lane: Array
     batch: Array
     end: Array
@@ -45,8 +48,7 @@ def timed(result: Finished) -> Timed:
     Return the items that were started.
 
     An item ends when it began, plus its time in calls and, from one attempt to the next, in
-    back-off and at the rate limit. Of its waits for the limit each attempt counts an equal part,
-    because only their sum is recorded, but none that would outlast the run.
+    back-off and at the rate limit.
 
     Args:
         result: a BatchResult.
@@ -60,33 +62,31 @@ def timed(result: Finished) -> Timed:
     known = (status != PENDING) & (attempts > 0)
     if not (started.any() or seconds.any()):
         known[:] = False
+    started += _copy(columns, columns.run_began, "d")
+    waited, batch = _copy(columns, columns.waited, "d"), _copy(columns, columns.batch, "i")
+    asked, end = started - waited, started + seconds + _copy(columns, columns.backed_off, "d")
+    for retried, (first, *_) in columns.history.items():
+        asked[retried] += (later := waited[retried] - first.waited)
+        # In a hop others may have had their turn before, though all of it began together.
+        end[retried] += later + (first.started - columns.started[retried])
     row = np.flatnonzero(known)
-    attempts = attempts[row].astype("int64")
-    again = attempts > 1  # what is parked before its first attempt waits for a pause to end
-    waited = _copy(columns, columns.waited, "d")[row]
-    least = started[row] + seconds[row] + again * _copy(columns, columns.backed_off, "d")[row]
-    latest = np.maximum(least, result.seconds)
+    if columns.run_began is not None:
+        row = row[np.lexsort((batch[row], _copy(columns, columns.run_began, "d")[row]))]
     return Timed(
         row=row,
         status=status[row],
+        asked=asked[row],
         started=started[row],
         seconds=seconds[row],
-        waited=waited,
         lane=_copy(columns, columns.lane, "H")[row].astype("int64"),
-        batch=_copy(columns, columns.batch, "i")[row],
-        end=np.minimum(least + waited * (attempts - 1) / attempts, latest),
+        batch=batch[row],
+        end=end[row],
     )
 
 
 def length_of(result: Finished, items: Timed) -> float:
-    """
-    Return the seconds that a picture of a run has to span.
-
-    The times of merged runs count from the beginning of each, so their sum would leave it empty
-    to the right.
-    """
-    last = float(items.end.max(initial=0.0))
-    return last if result.facts.runs > 1 and last else max(result.seconds, last)
+    """Return the seconds that a picture of a run has to span."""
+    return max(result.seconds, float(items.end.max(initial=0.0)))
 
 
 def _copy(columns: Columns[Any, Any], column: array[Any] | None, code: str) -> Array:

@@ -17,7 +17,8 @@ class Timeline:
 
     `done` and `failed` say how many items ended in each stretch. `calls` says how many calls
     there were at once on average, by what they did: WORK, LIMITER (both hold a lane) or BACKOFF;
-    `names` what these are called, and `noun` what a call is.
+    `names` what these are called, and `noun` what a call is. The stretches go through all `runs`
+    that were merged, end to end.
     """
 
     seconds: float
@@ -26,6 +27,7 @@ class Timeline:
     calls: dict[int, list[float]]
     names: dict[int, str]
     noun: str
+    runs: int
 
     @property
     def peak(self) -> int:
@@ -77,4 +79,5 @@ def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
         calls=calls,
         names=names_of(result.facts),
         noun=noun_of(result.facts),
+        runs=result.facts.runs,
     )
