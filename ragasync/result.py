@@ -156,6 +156,9 @@ class BatchResult(Generic[R]):
         """
         Raise what failed, if anything did.
 
+        The errors are those that were raised. Secrets that they quote are masked in tables,
+        summaries and logs, but not in the objects themselves.
+
         Raises:
             ExceptionGroup: the errors of all failed items, in order.
         """
@@ -190,7 +193,8 @@ class BatchResult(Generic[R]):
             )
         rows = rows_to_rerun(self.columns, only)
         items = [self.columns.items[row] for row in rows]
-        later = await processor.process(items)
+        process = getattr(processor, "_process_again", processor.process)  # past its journal
+        later = await process(items)
         indices = [self.columns.index_of(row) for row in rows]
         # The run's own result keeps its own indices: only this view of it is placed anew.
         placed = replace(later, columns=replace(later.columns, items=items, origin=indices))
