@@ -306,14 +306,14 @@ async def test_one_free_slot_is_enough_to_go_on(gated: Gated):
     def hang_at_zero(item: int) -> int:
         if item == 0:
             return gated(item)
-        if item == 199:
+        if item == 29:
             gated.opened.set()
-        time.sleep(0.001)
+        time.sleep(0.03)  # all together longer than two timeouts, each of them far shorter than one
         return item
 
-    processor = AsyncBatchProcessor(hang_at_zero, max_concurrency=2, retry_count=0, timeout=0.05)
-    result = await processor.process(range(200))
-    assert (result.success_count, result.error_count, result.stopped_because) == (199, 1, None)
+    processor = AsyncBatchProcessor(hang_at_zero, max_concurrency=2, retry_count=0, timeout=0.3)
+    result = await processor.process(range(30))
+    assert (result.success_count, result.error_count, result.stopped_because) == (29, 1, None)
 
 
 async def test_threads_that_hang_at_the_end_do_not_hold_the_job_for_ever(gated: Gated):
