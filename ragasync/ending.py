@@ -9,11 +9,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from ragasync.outcomes.tracebacks import whole_text
 from ragasync.result import BatchResult
 
 R = TypeVar("R")
 
 log = logging.getLogger("ragasync")
+
+
+def _mask_secrets(record: logging.LogRecord) -> bool:
+    """Have a traceback of ours printed with its secrets masked; the exception stays as it is."""
+    if record.exc_info and record.exc_info[1] is not None:
+        record.exc_text = whole_text(record.exc_info[1])  # formatters take it instead of their own
+    return True
+
+
+log.addFilter(_mask_secrets)
 
 
 class Ending(Generic[R]):

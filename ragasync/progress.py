@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ragasync.clock import Clock
+from ragasync.masking.masked import masked
+from ragasync.saying import named
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 """Called with the number of items that ended and the total, None while that is unknown."""
@@ -105,7 +107,8 @@ class CallbackGuard:
         except Exception as error:
             self._callback = None
             warnings.warn(
-                f"progress_callback={callback!r} raised {error!r}: the job goes on without it",
+                masked(f"progress_callback={callback!r} raised ")
+                + f"{named(error)}: the job goes on without it",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -1,8 +1,15 @@
-"""What is said of errors, and on them: safe also with those that break when they are asked."""
+"""
+What is said of errors, and on them: safe also with those that break when they are asked.
+
+Secrets that an error quotes are masked in everything that is said of it: in frames, panels, logs
+and journals. The exception objects themselves, as in `result.errors`, stay as they were raised.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
+
+from ragasync.masking.masked import masked
 
 
 def type_name(error: BaseException) -> str:
@@ -11,9 +18,9 @@ def type_name(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's message, whole; the one way by which an error becomes text."""
+    """Return an error's message, whole but for secrets; the one way by which it becomes text."""
     try:
-        return str(error)
+        return masked(str(error))
     except Exception:
         return f"<message of {type_name(error)} cannot be shown>"
 

@@ -140,7 +140,7 @@ async def test_a_callback_that_raises_warns_once_and_is_dropped():
     assert result.all_succeeded
     assert calls == 1
     assert [warning.category for warning in caught] == [RuntimeWarning]
-    assert "raised RuntimeError('no display'): the job goes on without it" in str(caught[0].message)
+    assert "raised RuntimeError: no display: the job goes on without it" in str(caught[0].message)
 
 
 async def test_a_callback_that_raises_at_the_very_end_costs_no_result():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
+from ragasync.masking.masked import masked
 from ragasync.saying import named, note_on
 
 
@@ -72,7 +73,7 @@ def _that_travels(error: Exception) -> Exception:
     An error whose constructor wants more than its message is pickled without complaint and then
     breaks the pool when it is unpickled, with everything that is in flight.
     """
-    stack = "".join(traceback.format_exception(error))
+    stack = masked("".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -20,11 +20,12 @@ from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.store import Hit, StoreError
+from ragasync.masking.masked import masked
 from ragasync.notebook.progress import TqdmProgress
 from ragasync.reports.kinds import one_line
 from ragasync.reports.words import headline
 from ragasync.result import BatchResult
-from ragasync.saying import type_name
+from ragasync.saying import message_of, type_name
 
 QUESTION = "how do I parse command line arguments?"
 NOT_THE_LIBRARY = ("site-packages", "dist-packages")
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with SqliteStore(options.store) as store:
             return _ingest(sources, store, options.store, question)
     except StoreError as error:
-        return _refuse(str(error), 1)
+        return _refuse(message_of(error), 1)
 
 
 def _refuse(why: str, code: int) -> int:
@@ -126,8 +127,8 @@ def _cause(error: BaseException | None) -> tuple[str, str]:
     """Return why a document failed: in a few words that failures group by, and in full."""
     assert error is not None  # it failed
     if isinstance(error, LoadError):
-        return error.reason, error.message
-    return type_name(error), str(error)
+        return error.reason, masked(error.message)
+    return type_name(error), message_of(error)
 
 
 def _answers(hits: Sequence[Hit], question: str) -> Iterator[str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
+from ragasync.masking.masked import masked
+
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
 
@@ -78,9 +80,19 @@ def _stack_text(error: BaseException) -> str:
     lines = traceback.TracebackException(
         type(error), error, _beyond_ours(error.__traceback__)
     ).format(chain=True)
-    return "".join(lines).removesuffix(closing_lines(error))
+    return masked("".join(lines).removesuffix(_closing_lines(error)))
 
 
 def closing_lines(error: BaseException) -> str:
-    """Return how a traceback ends: the type, the message and the notes."""
+    """Return how a traceback ends: the type, the message and the notes, with secrets masked."""
+    return masked(_closing_lines(error))
+
+
+def whole_text(error: BaseException) -> str:
+    """Return the traceback that an error still carries as text, with secrets masked."""
+    return masked("".join(traceback.format_exception(error)))
+
+
+def _closing_lines(error: BaseException) -> str:
+    """Return how a traceback ends, as it is."""
     return "".join(traceback.format_exception_only(error))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import FAILED
+from ragasync.outcomes.tracebacks import whole_text
 from ragasync.reports.kinds import kinds_of
 from ragasync.reports.reading import Reading, object_column, string_array
 from ragasync.saying import message_of, type_name
@@ -138,5 +138,5 @@ def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
     """Return an error's traceback as text: the one that was kept, or what it still carries."""
     text, error = columns.traceback_of(row), columns.errors[row]
     if text is None and error.__traceback__ is not None:
-        return "".join(traceback.format_exception(error))
+        return whole_text(error)
     return text

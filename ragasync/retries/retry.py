@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar, cast
 
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
+from ragasync.masking.masked import masked
 from ragasync.retries.attempts import awaiting, blocking
 from ragasync.retries.causes import FATAL, Fatal, default_verdict
 from ragasync.retries.replies import retry_after_of
 from ragasync.retries.retry_on import RetryOn, Verdict, check_retry_on, verdict_of
+from ragasync.saying import named
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "Retry", "retry_async"]
 
@@ -182,7 +184,8 @@ class AsyncRetry:
             if not self._has_warned:
                 object.__setattr__(self, "_has_warned", True)
                 warnings.warn(
-                    f"on_retry={self.on_retry!r} raised {problem!r}; the retries go on, "
+                    masked(f"on_retry={self.on_retry!r} raised ")
+                    + f"{named(problem)}; the retries go on, "
                     "and further errors of it are not reported",
                     RuntimeWarning,
                     stacklevel=2,

@@ -1,0 +1,1 @@
+"""What looks like a secret is taken out of what is said of errors."""
