@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.feed import Feed
@@ -58,7 +58,7 @@ class Batches(Generic[T]):
         self._max_cost = plan.max_batch_cost or 0.0
         self._refuse = refuse
         self._new_of = new_of
-        self._carried: tuple[int, T, float | None] | None = None
+        self._carried: tuple[int, T, float] | None = None
         self.forming = False
         self._drawn = 0
         self._batches = 0
@@ -117,22 +117,22 @@ class Batches(Generic[T]):
     async def _by_cost(self, size: int) -> list[tuple[int, T]]:
         """Draw as many items, while they weigh little enough together."""
         rows: list[tuple[int, T]] = []
-        weight = 0.0
-        while len(rows) < size:
+        weight, passed_over = 0.0, 0
+        # A source of nothing but such items must let the loop turn, and the run stop.
+        while len(rows) < size and passed_over < PASSED_OVER:
             asked = self._clock()
             entry = await self._draw()
             if entry is None:
                 if rows and await self._feed.more(1, LINGER):
                     continue
                 break
+            if entry == "known":
+                passed_over += 1
+                continue
+            if entry == "refused":
+                size -= 1
+                continue
             index, item, cost = entry
-            if cost is None:
-                passed_over += (
-                    1  # a source of nothing else must let the loop turn, and the run stop
-                )
-                if passed_over < PASSED_OVER:
-                    continue
-                break
             if weight + cost > self._max_cost and rows:
                 self._carried = entry
                 break
@@ -142,24 +142,20 @@ class Batches(Generic[T]):
                 break
         return rows
 
-    async def _draw(self) -> tuple[int, T, float | None] | None:
-        """Draw the next item with its cost, which is None where it needs no call."""
+    async def _draw(self) -> tuple[int, T, float] | Literal["known", "refused"] | None:
+        """Draw the next item with its cost, or say why it needs no call; None: none is at hand."""
         if self._carried is not None:
             entry, self._carried = self._carried, None
             return entry
         assert self._cost is not None
-        passed_over = 0
         for index, item in self._feed.fresh:
             if self._new_of is not None and not await self._new_of([(index, item)]):
-                passed_over += 1
-                if passed_over < PASSED_OVER:
-                    continue
-                return index, item, None
+                return "known"
             try:
                 cost = _checked_cost(self._cost(item), self._max_cost)
             except Exception as error:
                 self._refuse(index, item, error)
-                return index, item, None
+                return "refused"
             return index, item, cost
         self._feed.ran_dry()
         return None
