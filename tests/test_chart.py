@@ -72,6 +72,13 @@ def test_documents_are_called_documents():
     assert "documents at once, on average: ■ 1 under way" in words(html)
 
 
+def test_merged_runs_are_said_to_stand_end_to_end():
+    """The axis goes through both."""
+    html = chart(timeline_of(busy().merge(result_of([done(0, seconds=3.0)], seconds=3.0))))
+    assert "0 s items ended over time, 2 runs end to end, at most" in words(html)
+    assert "a second 7.00 s calls" in words(html)
+
+
 def test_no_time_no_chart():
     """Nothing at all is drawn where nothing is known."""
     assert chart(timeline_of(BatchResult([1], [None], 1, 0))) == ""
