@@ -66,15 +66,15 @@ def _mask(found: re.Match[str]) -> str:
         return rule("literals").sub(_mask, whole)
     start = found.start(group)
     before, value = found.string[found.start() : start], found[group]
-    if group in _NAMED and (beginning := rule("beginning").match(value)):
+    if group in _SHOW_THEIR_SORT and (beginning := rule("beginning").match(value)):
         before, value = before + beginning.group(), value[beginning.end() :]
     if rule("no secret").fullmatch(value) or _is_ordinary(found, group, value):
         return whole
     return before + MASK
 
 
-_NAMED = ("quoted", "escaped", "credentials", "bare")
-"""Groups of values that a name stands before."""
+_SHOW_THEIR_SORT = ("quoted", "escaped", "credentials", "bare", "bearer")
+"""Groups of values whose beginning may be a scheme, or tell what sort of a key they are."""
 
 
 def _is_ordinary(found: re.Match[str], group: str, value: str) -> bool:
