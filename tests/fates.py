@@ -1,0 +1,77 @@
+"""What a hostile service does to each text, drawn from a seed, so that each end is known."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+Trouble: TypeAlias = (
+    int | Literal["reset", "cut off", "cut json", "too few", "too many", "drip", "hang", "endless"]
+)
+"""
+What can happen to a request.
+
+A number: that status, without Retry-After. "reset": the connection, before any answer. "cut off":
+the connection ends in the middle of the body. "cut json": the body itself is half of one. "too
+few", "too many": values. "drip": the right answer, a few bytes at a time. "hang": no answer at
+all. "endless": a body that comes byte by byte and never ends.
+"""
+
+PASSING: Sequence[Trouble] = (
+    *(500, 502, 503, 429),
+    *("reset", "cut off", "cut json", "too few", "too many"),
+)
+"""What a text may meet once or twice."""
+
+NEVER_ANSWERED: Sequence[Trouble] = ("hang", "endless")
+"""What only a timeout ends."""
+
+FOR_EVER: Sequence[Trouble] = (
+    *(400, 404, 422, 500),
+    *("reset", "cut off", "cut json", "too few", "drip", "drip"),
+)
+"""What a text may meet each time: it fails, unless its answer only drips."""
+
+
+class Fate(NamedTuple):
+    """What the requests with a text meet: these troubles in turn, then the same each time."""
+
+    first: tuple[Trouble, ...] = ()
+    then: Trouble | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the text has its value in the end."""
+        return self.then in (None, "drip")
+
+
+def draw_fates(
+    texts: Sequence[str], seed: int, *, passing: float, lasting: float, unanswered: int = 0
+) -> dict[str, Fate]:
+    """
+    Return what each text will meet.
+
+    Args:
+        texts: all different.
+        seed: the same gives the same.
+        passing: the share of texts that meet one trouble or two before anything else.
+        lasting: the share of texts that meet the same each time.
+        unanswered: how many of the texts (of the first half, so that nobody waits for them at the
+            end) have a first request that is never answered.
+    """
+    chance = random.Random(seed)
+    fates = {}
+    for text in texts:
+        troubles = chance.choices(PASSING, k=chance.randint(1, 2))
+        first = tuple(troubles) if chance.random() < passing else ()
+        fates[text] = Fate(first, chance.choice(FOR_EVER) if chance.random() < lasting else None)
+    for text in chance.sample(texts[: len(texts) // 2], unanswered):
+        fates[text] = Fate((chance.choice(NEVER_ANSWERED), *fates[text].first), fates[text].then)
+    return fates
+
+
+def embedding_of(text: str) -> int:
+    """Return the value of a text, by which it can be told from all others."""
+    return zlib.crc32(text.encode())

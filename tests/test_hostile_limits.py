@@ -1,0 +1,72 @@
+"""Jobs on a service that refuses with 429 over real HTTP: what it says is kept to."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from asking import Asking, on_aiohttp
+from fates import Fate, embedding_of
+from hostile import HostileService
+
+from ragasync import AsyncBatchProcessor, AsyncRetry
+
+pytestmark = pytest.mark.real_time
+
+TEXTS = [f"text {number}" for number in range(1_000)]
+VALUES = [embedding_of(text) for text in TEXTS]
+
+AT_ONCE = 16
+
+
+async def test_nothing_is_sent_to_a_service_that_has_said_how_long_it_is_closed():
+    """Each time it closes, what is in flight is refused, and nothing begun after that comes."""
+    asking = Asking()
+    async with HostileService(closes_at=range(200, 1200, 200)) as service:
+        result = await AsyncBatchProcessor(
+            asking.one,
+            max_concurrency=AT_ONCE,
+            retry=AsyncRetry(8, 0.01),
+            resources=on_aiohttp(service),
+        ).process(TEXTS)
+    assert result.results == VALUES
+    assert len(service.closings) == 5
+    assert service.begun_in_vain(asking.told) == []
+    assert max(closing.refused for closing in service.closings) <= AT_ONCE
+
+
+async def test_a_date_is_waited_for():
+    """Retry-After may name an instant in whole seconds."""
+    asking = Asking()
+    async with HostileService(closes_at=(300,), wording="date") as service:
+        result = await AsyncBatchProcessor(
+            asking.one,
+            max_concurrency=AT_ONCE,
+            retry=AsyncRetry(1, 0.01),
+            resources=on_aiohttp(service),
+        ).process(TEXTS)
+    assert result.results == VALUES
+    assert len(service.closings) == 1
+    assert service.begun_in_vain(asking.told) == []
+    assert max(closing.refused for closing in service.closings) <= AT_ONCE
+
+
+async def test_429_that_does_not_say_how_long_backs_off_alone():
+    """The refused one waits longer each time; the others are served meanwhile."""
+    fates = {"text 0": Fate(first=(429, 429, 429))}
+    async with HostileService(fates) as service:
+        result = await AsyncBatchProcessor(
+            Asking().one,
+            max_concurrency=1,
+            retry=AsyncRetry(3, 0.05, jitter=None),
+            resources=on_aiohttp(service),
+        ).process(TEXTS)
+    assert result.results == VALUES
+    assert [outcome.attempts for outcome in result] == [4] + [1] * 999
+    tries = [place for place, each in enumerate(service.arrivals) if each.texts == ["text 0"]]
+    gaps = [
+        service.arrivals[after].at - service.arrivals[before].at
+        for before, after in itertools.pairwise(tries)
+    ]
+    assert all(gap >= least for gap, least in zip(gaps, (0.05, 0.1, 0.2), strict=True))
+    assert all(after - before > 1 for before, after in itertools.pairwise(tries))
