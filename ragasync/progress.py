@@ -31,7 +31,8 @@ class Progress:
     `in_flight` the calls being made now; `rate` is items a second of late, after the end over the
     whole time; `eta` the seconds that are left at that speed, None while nobody can tell.
     `limited_by` says what has held the job back most in the last second: the rate limit, the
-    number of calls allowed at once, items in back-off, or the source.
+    number of calls allowed at once, items in back-off, or the source. `recalled` counts the items
+    whose outcome a journal had from an earlier run; they are no part of the speed.
     """
 
     done: int
@@ -44,6 +45,7 @@ class Progress:
     limited_by: LimitedBy
     max_concurrency: int
     seconds: float
+    recalled: int = 0
 
     @property
     def finished(self) -> int:

@@ -112,10 +112,11 @@ class BatchRun(Generic[T, R]):
         done, failed = self._counts()
         total = self._total_now()
         left = None if total is None else total - done - failed
+        ran = done + failed - self.run.recalled
         if self._seconds is not None:
-            left, rate = 0, (done + failed) / self._seconds if self._seconds > 0 else 0.0
+            left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
         else:
-            rate = self._speed.at(done + failed) if self._speed else 0.0
+            rate = self._speed.at(ran) if self._speed else 0.0
         return Progress(
             done=done,
             failed=failed,
@@ -127,6 +128,7 @@ class BatchRun(Generic[T, R]):
             limited_by=self._limited_by(),
             max_concurrency=self.run.max_concurrency,
             seconds=self._elapsed(),
+            recalled=self.run.recalled,
         )
 
     def _counts(self) -> tuple[int, int]:
@@ -149,7 +151,7 @@ class BatchRun(Generic[T, R]):
         """Report progress."""
         finished = sum(self._counts())
         if self._speed is not None:
-            self._speed.mark(finished)
+            self._speed.mark(finished - self.run.recalled)
         self._limits = (*self._limits[1 - LOOKS :], self.run.limited_by)
         self._report(finished, self.total)
 

@@ -43,6 +43,9 @@ class Journalled(Generic[T, R]):
         sink: where outcomes go.
         journal: what writes them.
         refuse: called with index, item and error for an item that has no key.
+
+    Attributes:
+        recalled: how many outcomes came from the journal.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Journalled(Generic[T, R]):
         refuse: Callable[[int, T, Exception], None],
     ) -> None:
         self._sink, self._journal, self._refuse = sink, journal, refuse
+        self.recalled = 0
 
     @property
     def is_full(self) -> bool:
@@ -82,6 +86,7 @@ class Journalled(Generic[T, R]):
             found = journal.look_up(rows)
         for outcome, stack in found.known:
             self._sink.settle(outcome, stack)
+        self.recalled += len(found.known)
         for index, item, error in found.refused:
             self._refuse(index, item, error)
         return found.new
@@ -111,10 +116,10 @@ async def journalled(
             loop.call_soon_threadsafe(order, *args)
 
     opened = await _opened(journal)
-    if opened.warning is not None:
-        warnings.warn(opened.warning, UserWarning, stacklevel=2)
-    opened.begin(lambda error: tell(run.fail, error, named(error)), lambda: tell(run.look_up))
     try:
+        if opened.warning is not None:
+            warnings.warn(opened.warning, UserWarning, stacklevel=2)
+        opened.begin(lambda error: tell(run.fail, error, named(error)), lambda: tell(run.look_up))
         yield Journalled(sink, opened, refuse)
     finally:
         await _to_its_end(opened.close)

@@ -14,6 +14,7 @@ from ragasync.engine.attempts import Attempts, Permission
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.feed import Feed
+from ragasync.engine.journalling import Journalled
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
 from ragasync.engine.recording import Sink
@@ -189,6 +190,11 @@ class Steering(Generic[T, R]):
     def retried(self) -> int:
         """How many items were or will be tried more than once."""
         return self._after.retried if self._is_open else 0
+
+    @property
+    def recalled(self) -> int:
+        """How many outcomes came from a journal."""
+        return self._sink.recalled if isinstance(self._sink, Journalled) else 0
 
     @property
     def running_threads(self) -> int:

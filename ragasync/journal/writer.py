@@ -8,18 +8,19 @@ from typing import Generic, TypeVar
 
 E = TypeVar("E")
 
-MOST_GROUPS = 4
-"""How many groups may wait: a job that is faster than its disk is held back from there on."""
-
 
 class Writer(Generic[E]):
     """
-    Writes what is put, in groups: when there are so many, or after so many seconds.
+    Writes what is put, in groups: when there are enough, or after so many seconds.
+
+    So many entries are unwritten at most, waiting or on their way to the disk, but for those of
+    calls that were in flight already. Half of them make a group that waits no longer: the other
+    half gathers while it is written, and a job is held back only where it is faster than its disk.
 
     Args:
         write: writes one group, in the thread of this writer alone.
-        seconds: how long an entry waits at most.
-        items: how many entries make a group that waits no longer.
+        seconds: how long an entry waits for others at most.
+        items: how many entries may be unwritten.
         on_error: called once, in the writer's thread, with what `write` raised; nothing is
             written after that.
         on_room: called in the writer's thread when it was full and is no more.
@@ -34,8 +35,9 @@ class Writer(Generic[E]):
         on_room: Callable[[], None],
     ) -> None:
         self._write, self._on_error, self._on_room = write, on_error, on_room
-        self._seconds, self._items = seconds, items
+        self._seconds, self._items, self._enough = seconds, items, (items + 1) // 2
         self._entries: list[E] = []
+        self._being_written = 0
         self._changed = threading.Condition()
         self._closing = False
         self.error: Exception | None = None
@@ -45,8 +47,8 @@ class Writer(Generic[E]):
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be written that nothing new should be begun."""
-        return self.error is None and len(self._entries) >= MOST_GROUPS * self._items
+        """Whether so much is unwritten that nothing new should be begun."""
+        return self.error is None and len(self._entries) + self._being_written >= self._items
 
     def put(self, entry: E) -> None:
         """Have an entry written soon; after an error it is dropped."""
@@ -54,7 +56,7 @@ class Writer(Generic[E]):
             return
         with self._changed:
             self._entries.append(entry)
-            if len(self._entries) in (1, self._items):
+            if len(self._entries) in (1, self._enough):
                 self._changed.notify()
 
     def close(self) -> None:
@@ -69,6 +71,7 @@ class Writer(Generic[E]):
         try:
             while group := self._next_group():
                 self._write(group)
+                self._make_room()
         except Exception as error:
             self.error = error
             self._entries = []
@@ -79,10 +82,15 @@ class Writer(Generic[E]):
         with self._changed:
             self._changed.wait_for(lambda: self._entries or self._closing)
             self._changed.wait_for(
-                lambda: self._closing or len(self._entries) >= self._items, self._seconds
+                lambda: self._closing or len(self._entries) >= self._enough, self._seconds
             )
-            group, was_full = self._entries, self.is_full
-            self._entries = []
+            group, self._entries = self._entries, []
+            self._being_written = len(group)
+        return group
+
+    def _make_room(self) -> None:
+        """Count the group as written, and say so where the job was held back for it."""
+        with self._changed:
+            was_full, self._being_written = self.is_full, 0
         if was_full:
             self._on_room()
-        return group

@@ -83,6 +83,8 @@ def counts(showing: Showing) -> list[tuple[int | None, str]]:
         (FAILED, f"{now.failed:,} failed"),
         (None, f"{now.retried:,} retried"),
     ]
+    if now.recalled:
+        facts.append((None, f"{now.recalled:,} from the journal"))
     if not showing.ended:
         return [*facts, (None, f"{now.in_flight:,} in flight")]
     for status, name in ((CANCELLED, "cancelled"), (PENDING, "pending")):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from itertools import compress
+from typing import Any, Protocol
 
+from ragasync.errors import RecalledError
+from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.reports.kinds import Kind, kinds_of, one_line
@@ -69,9 +72,12 @@ def remaining(kinds: Sequence[Kind]) -> str:
 def figures(result: Finished) -> list[tuple[str, str]]:
     """Return what there is to say of the whole run beside its counts: names and values."""
     columns = result.columns
-    finished = columns.status.count(DONE) + columns.status.count(FAILED)
+    recalled = recalled_count(columns)
+    finished = columns.status.count(DONE) + columns.status.count(FAILED) - recalled
     spent: float = sum(columns.seconds)
     found: list[tuple[str, str]] = []
+    if recalled:
+        found.append(("from the journal", counted(recalled, "item")))
     if finished and result.seconds > 0:
         found.append(("speed", f"{per_second(finished / result.seconds)} items a second"))
     if finished and spent:
@@ -84,6 +90,14 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     if columns.backed_off is not None and (backed_off := sum(columns.backed_off)):
         found.append(("backed off", f"{duration(backed_off)}, all items together"))
     return found
+
+
+def recalled_count(columns: Columns[Any, Any]) -> int:
+    """Return how many outcomes a journal had from an earlier run: no attempt was made for them."""
+    if not columns.attempts.count(0):
+        return 0
+    done = sum(not tries for tries in compress(columns.attempts, columns.mask(DONE)))
+    return done + sum(isinstance(error, RecalledError) for error in columns.errors.values())
 
 
 def counted(count: int, what: str) -> str:
