@@ -49,17 +49,6 @@ def test_further_names_are_skipped_by_pattern(tmp_path):
     assert ids(tmp_path, skip=["site-packages", "*.png"]) == ["a.md", "sub/b.md"]
 
 
-def test_links_that_lead_out_or_to_folders_are_not_followed(tmp_path):
-    """A walk stays in the folder and ends, even where a link leads back to the top."""
-    make(tmp_path, "outside/secret.md", "in/a.md", "in/sub/b.md")
-    top = tmp_path / "in"
-    (top / "link.md").symlink_to(top / "a.md")
-    (top / "out.md").symlink_to(tmp_path / "outside" / "secret.md")
-    (top / "out").symlink_to(tmp_path / "outside")
-    (top / "loop").symlink_to(top)
-    assert ids(top) == ["a.md", "link.md", "sub/b.md"]
-
-
 def test_a_dangling_link_is_found_and_fails_when_it_is_loaded(tmp_path):
     """What cannot be read is a failure of its own, not a gap in the walk."""
     (tmp_path / "gone.md").symlink_to(tmp_path / "nowhere.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def load_source(
         return found
     load = loaders.get(found.path.suffix.lower(), load_text)
     try:
-        text, metadata = load(_read(found.path, max_bytes))
+        text, metadata = load(_read(found.path_to_open(), max_bytes))
     except LoadError as error:
         error.add_note(f"while loading {found.path}")
         raise
@@ -76,16 +77,25 @@ def load_source(
 
 def _read(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a file that is within the bound."""
-    status = path.stat()
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        # Opening a pipe would wait for a writer; opening a folder raises what is wrong with it.
-        raise LoadError("not a file", "a pipe, socket or device cannot be loaded")
-    _refuse_large(status.st_size, max_bytes)
-    with path.open("rb") as file:
+    _refuse_large(_size_of_file(path.stat()), max_bytes)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        _size_of_file(os.fstat(file.fileno()))  # it may have become a pipe meanwhile
         data = file.read(max_bytes + 1)
     # It may have grown, and some files under /proc claim to be empty.
     _refuse_large(len(data), max_bytes)
     return data
+
+
+def _size_of_file(status: os.stat_result) -> int:
+    """Return its size, or raise if it is no file; a folder's opening raises what is wrong."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise LoadError("not a file", "a pipe, socket or device cannot be loaded")
+    return status.st_size
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe too would be opened at once, and not when somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _refuse_large(size: int, max_bytes: int) -> None:

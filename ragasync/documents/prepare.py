@@ -192,5 +192,5 @@ def _argument(function: StageFunction, item: object) -> object:
     while isinstance(function, partial):
         function = function.func
     if isinstance(item, Source) and function is not load_source:
-        return item.path
+        return item.path_to_open()
     return item

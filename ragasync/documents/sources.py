@@ -9,7 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
+from ragasync.documents.border import WHY_BARRED, Barred, Border, real_path
 from ragasync.documents.document import Document
+from ragasync.documents.errors import LoadError
 
 ALWAYS_SKIPPED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
 """Names that a walk passes over: hidden ones, Python's caches, folders of version control."""
@@ -23,13 +25,26 @@ class Source:
     Args:
         id: The id of its document, with forward slashes on every system.
         path: Where the file is.
+        barred: Why it must not be opened; it is found all the same, so that it is seen to fail.
     """
 
     id: str
     path: Path
+    barred: Barred | None = None
 
     def __repr__(self) -> str:
         return f"<Source {self.id!r}>"
+
+    def path_to_open(self) -> Path:
+        """
+        Return where the file is.
+
+        Raises:
+            LoadError: If it must not be opened.
+        """
+        if self.barred is not None:
+            raise LoadError(self.barred, WHY_BARRED[self.barred])
+        return self.path
 
 
 Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
@@ -37,16 +52,19 @@ Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
 
 
 def find_sources(
-    sources: Origin | Iterable[Origin], *, skip: Collection[str] = ()
+    sources: Origin | Iterable[Origin], *, skip: Collection[str] = (), links: bool = False
 ) -> Iterator[Source | Document]:
     """
     Yield one source or document after the other, without opening any.
 
     A folder is walked in sorted order, its files before its subfolders. Nothing is judged by its
     suffix: a binary file is found here and fails in `load_source`, so that it is seen. Hidden
-    files and folders, caches and version control are passed over. A link to a file is followed
-    where it stays inside the folder; a link to a folder is not, since the folder is walked
-    anyway or was not named.
+    files and folders, caches and version control are passed over.
+
+    What was named is the border: a link that leads out of the folder is found as a source that
+    fails, unless `links` allows it. A link to a file inside is followed; one to a folder inside
+    is not, since that folder is walked anyway. Each folder beyond the border is walked once.
+    Pipes, sockets and devices fail likewise and are never opened.
 
     The id of a file is its path relative to the folder, so that it is the same on another
     machine. Inside an iterable, where two folders could hold the same names, the folder's path
@@ -61,20 +79,21 @@ def find_sources(
             of `(id, text)` pairs. A str has to name an existing path, because otherwise it is
             most often a text; a Path that does not exist is found missing by `load_source`.
         skip: Further names to pass over, as patterns of `fnmatch` for the name alone.
+        links: Whether links may lead out of the folder that was named.
 
     Raises:
         FileNotFoundError: If a str names no existing path.
         TypeError: If something is neither of these.
     """
     if isinstance(sources, str | os.PathLike):
-        yield from _walk(_existing(sources), skip, prefix="")
+        yield from _walk(_existing(sources), skip, links, prefix="")
     elif isinstance(sources, Source | Document):
         yield sources
     elif isinstance(sources, Iterable):
         for origin in sources:
             if isinstance(origin, str | os.PathLike):
                 path = _existing(origin)
-                yield from _walk(path, skip, prefix=f"{_readable(path).rstrip('/')}/")
+                yield from _walk(path, skip, links, prefix=f"{_readable(path).rstrip('/')}/")
             else:
                 yield source_of(origin)
     else:
@@ -111,16 +130,16 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _walk(top: Path, skip: Collection[str], prefix: str) -> Iterator[Source]:
+def _walk(top: Path, skip: Collection[str], links: bool, prefix: str) -> Iterator[Source]:
     """Yield the file itself, or every file below a folder, with ids that start with `prefix`."""
-    if not top.is_dir():
+    if not os.path.isdir(top):  # noqa: PTH112  # never raises
         yield Source(_readable(top), top)
         return
     patterns = (*ALWAYS_SKIPPED, *skip)
-    inside = top.resolve()
-    folders = [top]
+    border = Border(real_path(top), links)
+    folders = [(top, False)]
     while folders:
-        folder = folders.pop()
+        folder, is_linked = folders.pop()
         try:
             with os.scandir(folder) as entries:
                 kept = sorted(
@@ -131,13 +150,15 @@ def _walk(top: Path, skip: Collection[str], prefix: str) -> Iterator[Source]:
             # Opening it when it is loaded raises the same, as a row of its own.
             yield Source(prefix + _readable(folder.relative_to(top)), folder)
             continue
-        below = [entry for entry in kept if entry.is_dir()]
-        folders += [folder / entry.name for entry in reversed(below) if not entry.is_symlink()]
+        below: list[tuple[Path, bool]] = []
         for entry in kept:
-            path = folder / entry.name
-            leads_out = entry.is_symlink() and not path.resolve().is_relative_to(inside)
-            if not entry.is_dir() and not leads_out:
-                yield Source(prefix + _readable(path.relative_to(top)), path)
+            path, sort = folder / entry.name, border.sort_of(entry)
+            if sort != "folder":
+                barred = None if sort == "file" else sort
+                yield Source(prefix + _readable(path.relative_to(top)), path, barred)
+            elif border.lets_walk(path, is_linked or entry.is_symlink()):
+                below.append((path, is_linked or entry.is_symlink()))
+        folders += reversed(below)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
