@@ -1,0 +1,114 @@
+"""What the package's own code never does: SQL made of values, and code made of data."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ragasync
+
+FILES = sorted(Path(ragasync.__file__).parent.rglob("*.py"))
+
+SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|CREATE|DROP|ALTER|ATTACH|WITH)\b")
+RUNS_SQL = {"execute", "executemany", "executescript"}
+MAKES_OBJECTS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+MAY_MAKE_OBJECTS = {
+    "journal/serializers.py": {"pickle"},  # where the user has chosen it by name
+    "calling/executors.py": {"pickle"},  # of an error that it has pickled itself
+}
+RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+
+
+def problems(code: str, name: str = "some.py") -> list[str]:
+    """Return the lines of some code that do what they must not."""
+    allowed = MAY_MAKE_OBJECTS.get(name, set())
+    return [
+        f"{name}:{node.lineno}: {said}"
+        for node in ast.walk(ast.parse(code))
+        for said in _said_of(node, allowed)
+        if isinstance(node, ast.stmt | ast.expr)
+    ]
+
+
+def _said_of(node: ast.AST, allowed: set[str]) -> Iterator[str]:
+    """Yield what is wrong with one node."""
+    match node:
+        case ast.Import(names=names):
+            modules = {alias.name.partition(".")[0] for alias in names}
+            yield from _forbidden(modules, allowed)
+        case ast.ImportFrom(module=str(module)):
+            yield from _forbidden({module.partition(".")[0]}, allowed)
+        case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]) if SQL.match(start):
+            yield f"the SQL is made here: {ast.unparse(node)}"
+        case ast.Call(func=ast.Name(id=function)) if function in RUNS_CODE:
+            yield f"{function} runs code"
+        case ast.Call(func=ast.Attribute(attr="load"), keywords=keywords):
+            yield from _loads_objects(keywords)
+        case ast.Call(func=ast.Attribute(attr=method), args=[statement, *_]) if method in RUNS_SQL:
+            if not _is_fixed(statement):
+                yield f"the SQL is made here: {ast.unparse(statement)}"
+
+
+def _forbidden(modules: set[str], allowed: set[str]) -> Iterator[str]:
+    """Yield which of these modules make objects of bytes."""
+    for module in sorted(modules & MAKES_OBJECTS - allowed):
+        yield f"{module} makes objects of bytes"
+
+
+def _loads_objects(keywords: list[ast.keyword]) -> Iterator[str]:
+    """Yield whether numpy is allowed to unpickle."""
+    for keyword in keywords:
+        if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
+            yield "numpy may unpickle"
+
+
+def _is_fixed(statement: ast.expr) -> bool:
+    """Return whether SQL stands there as a literal or by name, and not as a piece of work."""
+    match statement:
+        case ast.Constant(value=str()) | ast.Name() | ast.Attribute():
+            return True
+        case ast.IfExp(body=one, orelse=other):
+            return _is_fixed(one) and _is_fixed(other)
+    return False
+
+
+def test_there_is_code_to_look_at():
+    """And SQL among it."""
+    assert len(FILES) > 100
+    assert any("execute(" in path.read_text() for path in FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_values_are_never_part_of_sql_and_data_never_becomes_code(path: Path):
+    """Values travel as parameters; pickles are read only where that was asked for by name."""
+    name = path.relative_to(Path(ragasync.__file__).parent).as_posix()
+    assert problems(path.read_text(), name) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'db.execute(f"SELECT {x}")',
+        'db.execute("SELECT %s" % x)',
+        'db.execute("SELECT " + x)',
+        'db.executemany("SELECT {}".format(x), rows)',
+        'statement = f"DELETE FROM documents WHERE id = {x}"',
+        "db.executescript(make(x))",
+        "import pickle",
+        "from pickle import loads",
+        "import numpy as np\nnp.load(file, allow_pickle=True)",
+        "eval(text)",
+        "exec(text)",
+    ],
+)
+def test_the_look_finds_what_it_is_for(code: str):
+    """Each form once."""
+    assert problems(code)
+
+
+def test_the_look_passes_what_is_safe():
+    """Literals, names, parameters, regular expressions."""
+    code = 'db.execute("SELECT ?", (x,)); db.execute(FIND, (x,)); re.compile(x); json.load(file)'
+    assert problems(code) == []
