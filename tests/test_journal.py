@@ -234,7 +234,7 @@ async def test_a_path_is_known_by_what_its_file_holds(path: Path, tmp_path: Path
 
     async def read(item: Path) -> str:
         CALLS.append(item.name)
-        return item.read_text()
+        return item.read_text()  # noqa: ASYNC240  # a tiny file
 
     await AsyncBatchProcessor(read, journal=path).process([file])
     moved = file.rename(tmp_path / "b.txt")
@@ -419,14 +419,14 @@ async def test_another_jobs_journal_is_refused_with_both_names(path: Path):
     async def triple(item: int) -> int:
         return 3 * item
 
-    with pytest.raises(JournalError, match="job 'double'.* job 'triple'"):
+    with pytest.raises(JournalError, match=r"job 'double'.* job 'triple'"):
         await AsyncBatchProcessor(triple, journal=path).process([1])
 
 
 async def test_another_version_is_refused_with_both(path: Path):
     """`version=` is changed where earlier outcomes are to count no more."""
     await doubling(Journal(path, version="1")).process([1])
-    with pytest.raises(JournalError, match="version '1'.*version '2'"):
+    with pytest.raises(JournalError, match=r"version '1'.*version '2'"):
         await doubling(Journal(path, version="2")).process([1])
     assert CALLS == [1]
 
@@ -514,7 +514,7 @@ async def test_pickles_are_read_only_where_they_are_asked_for(path: Path):
     with sqlite3.connect(path) as file:
         file.execute("UPDATE outcomes SET value = ?", (b"cos\nsystem\n(S'false'\ntR.",))
     file.close()
-    with pytest.raises(JournalError, match="'pickle'.*if you trust where the file is from"):
+    with pytest.raises(JournalError, match=r"'pickle'.*if you trust where the file is from"):
         await AsyncBatchProcessor(pair, journal=path).process([1])
     assert list(Journal(path).to_dataframe()["value"]) == ["<24 bytes>"]
 
@@ -550,11 +550,12 @@ async def test_the_table_can_be_read_while_the_job_runs(path: Path):
     await asyncio.sleep(3.5)
     while len(frame := await asyncio.to_thread(Journal(path).to_dataframe)) < 6:
         pass
-    assert list(frame["item"][:6]) == ["0", "1", "2", "3", "4", "5"]
+    assert sorted(frame["item"][:6]) == ["0", "1", "2", "3", "4", "5"]
     assert frame["status"].dtype == "category"
     assert str(frame["recorded_at"].dtype) == "datetime64[ns, UTC]"
-    assert frame["value"][2] == [2, 4]
-    assert frame["traceback"][3].endswith("ValueError: item 3 is bad\nlook at its source\n")
+    frame = frame.set_index("item")
+    assert frame["value"]["2"] == [2, 4]
+    assert frame["traceback"]["3"].endswith("ValueError: item 3 is bad\nlook at its source\n")
     job.cancel()
     await job
 
@@ -598,7 +599,7 @@ def test_wrong_arguments_are_refused_at_once(make: Any, error: type[Exception], 
 async def test_another_serializer_than_the_files_is_refused(path: Path):
     """Values that were kept in one way are not read in another."""
     await doubling(Journal(path)).process([1])
-    with pytest.raises(JournalError, match="by the serializer 'json'.*'numpy'"):
+    with pytest.raises(JournalError, match=r"by the serializer 'json'.*'numpy'"):
         await doubling(Journal(path, serializer="numpy")).process([1])
 
 
