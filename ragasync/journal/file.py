@@ -124,7 +124,7 @@ def settle_whose(
                 return None
             _check_header(journal, row[:3], (name, journal.version, serializer))
             connection.execute("UPDATE job SET source = ?", (source,))
-    if row[3] == source:
+    if not _has_changed(row[3], source):
         return None
     return (
         f"the source of {name!r} has changed since the journal {journal.path!r} was written: "
@@ -148,6 +148,15 @@ def _check_header(
             f"this run would by {ours[2]!r}: pass Journal(..., serializer={theirs[2]!r})"
             + (" if you trust where the file is from" if theirs[2] == "pickle" else "")
         )
+
+
+def _has_changed(before: str, now: str) -> bool:
+    """Return whether a function that was there before has another source now."""
+    earlier, later = (
+        {name: digest for name, _, digest in (line.rpartition("=") for line in text.split("\n"))}
+        for text in (before, now)
+    )
+    return any(digest != later.get(name, digest) for name, digest in earlier.items())
 
 
 def close_quietly(connection: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -83,15 +84,19 @@ def _is_plain(value: object) -> bool:
 
 
 def _key_of_file(path: Path) -> Key:
-    """Return the key of a file by its content."""
+    """Return the key of a file by its content; of what is none, or cannot be read, by its name."""
+    shown = str(path)[-PREVIEW:]
     digest = blake2b(b"file", digest_size=16)
+    by_name = Key(_digest(b"name", str(path).encode(errors="surrogatepass")), shown)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer
+            return by_name
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
-    except OSError:  # whoever is to process it will say what is wrong
-        return Key(_digest(b"name", os.fsencode(path)), str(path)[-PREVIEW:])
-    return Key(digest.digest(), str(path)[-PREVIEW:])
+    except (OSError, ValueError):  # whoever is to process it will say what is wrong
+        return by_name
+    return Key(digest.digest(), shown)
 
 
 def _digest(kind: bytes, content: bytes) -> bytes:

@@ -25,7 +25,8 @@ class JournalUse:
     Args:
         journal: the settings.
         name: the job's name, where the journal has none of its own.
-        source: a digest of the function's source, to notice that it was changed.
+        source: a digest of the function's source, to notice that it was changed; or a line each
+            of several functions, as "name=digest".
         key: the caller's `key=`, or None for the content of items.
         keying: makes the Key of an item; None: `key_of`.
         on_thread: whether making a key may take long, and belongs on a thread.
@@ -73,6 +74,8 @@ def used_by(
     """
     if key is not None and not callable(key):
         raise TypeError(f"key must be a function of one item, got {key!r}")
+    if isinstance(journal, JournalUse):
+        return journal  # of a processor that is built on this one, and brings more of its own
     if journal is None:
         if key is not None:
             raise ValueError("key= tells items apart in a journal: it needs journal=")
@@ -81,18 +84,22 @@ def used_by(
         journal = Journal(journal)
     if not isinstance(journal, Journal):
         raise TypeError(f"journal must be a Journal, or the path of one, got {journal!r}")
+    name = definition_of(function).__qualname__.rpartition("<locals>.")[2]
+    return JournalUse(journal, name, digest_of_source(function), key)
+
+
+def definition_of(function: Callable[..., Any]) -> Any:
+    """Return what was written for a function: itself, a partial's function, an object's class."""
     inner = function
     while isinstance(inner, partial):
         inner = inner.func
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
-    name = named.__qualname__.rpartition("<locals>.")[2]
-    return JournalUse(journal, name, _digest_of_source(named), key)
+    return inner if hasattr(inner, "__qualname__") else type(inner)
 
 
-def _digest_of_source(named: Any) -> str:
+def digest_of_source(function: Callable[..., Any]) -> str:
     """Return a digest of a function's or class's source, empty where it cannot be had."""
     try:
-        source = inspect.getsource(named)
+        source = inspect.getsource(definition_of(function))
     except (OSError, TypeError):
         return ""
     from hashlib import blake2b
