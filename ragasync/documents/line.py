@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Line:
             prepared = await self._prepared(source)
             document, chunks = prepared.document, prepared.chunks
             if chunks is None:
-                return ProcessedDocument(document.id, document.source, None, unchanged=True)
+                return _in_short(prepared)
             weight = await self._room.enter(len(chunks))
         finally:
             self._count_loading(-1)
@@ -67,14 +68,9 @@ class Line:
         finally:
             self._room.leave(weight)
         if not self._recipe.keep_all:
-            return ProcessedDocument(document.id, document.source, len(chunks))
-        return ProcessedDocument(
-            document.id,
-            document.source,
-            len(chunks),
-            document=document,
-            chunks=tuple(chunks),
-            embeddings=embeddings,
+            return _in_short(prepared)
+        return replace(
+            _in_short(prepared), document=document, chunks=tuple(chunks), embeddings=embeddings
         )
 
     def facts(self) -> tuple[StageFacts, ...]:
@@ -173,6 +169,18 @@ class Line:
         stage = "store" if stage == "recognise" else stage
         note_place(failed.error, stage, place)
         return kind(stage, failed.error)
+
+
+def _in_short(prepared: Prepared) -> ProcessedDocument:
+    """Return what a result keeps of a document that a store has: ids and counts."""
+    document, chunks = prepared.document, prepared.chunks
+    return ProcessedDocument(
+        document.id,
+        document.source,
+        None if chunks is None else len(chunks),
+        unchanged=chunks is None,
+        fingerprint=prepared.fingerprint,
+    )
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from functools import partial
@@ -13,17 +13,18 @@ from typing import Any, Literal, TypeAlias, cast
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.chunk import RecursiveSplitter
-from ragasync.documents.document import Document
 from ragasync.documents.embed import HashingEmbedder
 from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.intake import Sources, items_of
 from ragasync.documents.line import Line, open_line
 from ragasync.documents.load import load_source
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.recipe import Settings, Stages, ends_the_run, recipe_of
-from ragasync.documents.sources import Origin, Source, find_sources
+from ragasync.documents.resuming import journal_use
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.store import Store
 from ragasync.job import Job
+from ragasync.journal import Journal
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
@@ -32,11 +33,6 @@ from ragasync.retries.retry import AsyncRetry
 
 Given: TypeAlias = StageFunction | Stage | None
 """What may be given for a stage: a function, a Stage, or None for the embedded default."""
-
-Sources: TypeAlias = (
-    str | os.PathLike[str] | Source | Document | Iterable[object] | AsyncIterable[object]
-)
-"""What may be processed; see `AsyncDocumentProcessor.process`."""
 
 
 class AsyncDocumentProcessor:
@@ -70,6 +66,11 @@ class AsyncDocumentProcessor:
         max_errors: as for AsyncBatchProcessor.
         keep: "all" keeps documents, chunks and embeddings in the result beside a store.
         version: changes the fingerprint of every document, and so has all of them embedded anew.
+        key: makes of a source the text (or other plain data) that the journal knows it by; without
+            it that is its id and content, which for a file are read once more.
+        journal: a Journal, or the path of one: a source whose outcome it has is not loaded again,
+            as long as the stages are the same and the store has what it acknowledged then. A store
+            that cannot tell is trusted. What failed stays so, unless `retry_failed` is asked for.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -94,6 +95,8 @@ class AsyncDocumentProcessor:
         max_errors: float | None = None,
         keep: Literal["ids", "all"] = "ids",
         version: str = "",
+        key: Callable[[Any], object] | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
     ) -> None:
         if keep not in ("ids", "all"):
             raise ValueError(f"keep must be 'ids' or 'all', got {keep!r}")
@@ -104,6 +107,8 @@ class AsyncDocumentProcessor:
             None if store is None else store if isinstance(store, Stage) else Stage(store),
         )
         self._loads_itself = load is None
+        use = journal_use(journal, key, stages, version=version, keep_all=keep == "all")
+        self._own_paths = (getattr(stages.known, "path", None), use and use.journal.path)
         self._recipe = recipe_of(
             stages,
             Settings(
@@ -124,6 +129,7 @@ class AsyncDocumentProcessor:
             max_concurrency=self._recipe.at_once + self._recipe.room,
             retry=AsyncRetry(0, retry_on=ends_the_run),
             max_errors=max_errors,
+            journal=cast("Journal | None", use),  # it knows one that is made ready for it
             resources=partial(open_line, self._recipe),
         )
 
@@ -203,19 +209,12 @@ class AsyncDocumentProcessor:
         )
 
     def _items(self, sources: Sources) -> Iterable[Any] | AsyncIterable[Any]:
-        """
-        Return what there is to process: a list where it is finite anyway, for the progress.
+        """Return what there is to process."""
+        return items_of(sources, as_given=not self._loads_itself, own=self._own_paths)
 
-        Only a path is walked for a `load` of the caller's own; other sources are the caller's.
-        """
-        if isinstance(sources, AsyncIterable):
-            return sources
-        if isinstance(sources, str | os.PathLike | Source | Document):
-            return list(find_sources(sources))
-        if not self._loads_itself:
-            return sources
-        found = find_sources(cast("Iterable[Origin]", sources))  # which checks each
-        return list(found) if isinstance(sources, Sequence) else found
+    async def _process_again(self, items: Iterable[Any]) -> BatchResult[ProcessedDocument]:
+        """Process items that were found before, whatever a journal has of them."""
+        return await self._batch._process_again(items)
 
 
 def _let_search(store: Any, embed: Stage) -> None:

@@ -24,6 +24,7 @@ class ProcessedDocument:
         document: the document; None where a store keeps it, unless `keep="all"`.
         chunks: its chunks; likewise.
         embeddings: a float32 array of shape (chunks, dimension); likewise.
+        fingerprint: what a store that can tell has it under; empty with any other.
     """
 
     id: str
@@ -33,6 +34,7 @@ class ProcessedDocument:
     document: Document | None = None
     chunks: Sequence[Chunk] | None = None
     embeddings: NDArray[Any] | None = None
+    fingerprint: str = ""
 
     def __repr__(self) -> str:
         state = "unchanged" if self.chunk_count is None else f"{self.chunk_count:,} chunks"

@@ -75,11 +75,11 @@ class SqliteStore:
         timeout: float = 10.0,
     ) -> None:
         self.embedder = embedder
-        self._path = os.fspath(path)
+        self.path = os.fspath(path)
         self._timeout = timeout
         self._lock = threading.Lock()
         self._matrix = VectorMatrix()
-        self._connection = open_store_file(self._path, timeout)
+        self._connection = open_store_file(self.path, timeout)
 
     def upsert(
         self,
@@ -216,9 +216,9 @@ class SqliteStore:
                 documents, chunks = document_count(db), chunk_count(db)
                 stored = remembered_embedder(db)
         except StoreError as error:
-            return f"<SqliteStore {self._path!r}: {error.__cause__}>"
+            return f"<SqliteStore {self.path!r}: {error.__cause__}>"
         of = f" by {stored[0]!r}" if stored else ""
-        return f"<SqliteStore {self._path!r}: {documents:,} documents, {chunks:,} chunks{of}>"
+        return f"<SqliteStore {self.path!r}: {documents:,} documents, {chunks:,} chunks{of}>"
 
     def _query_vector(
         self, text: str, given: NDArray[np.float32] | None
@@ -241,7 +241,7 @@ class SqliteStore:
         connection = self._connection
         with (
             self._lock,
-            clear_errors(self._path, STORE, self._timeout),
+            clear_errors(self.path, STORE, self._timeout),
             transaction(connection, begin),
         ):
             yield connection
