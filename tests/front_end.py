@@ -55,8 +55,8 @@ class FrontEnd:
 
     @property
     def last(self) -> dict[str, Any]:
-        """The bundle of the display that came last."""
-        return self.displays[list(self.displays)[-1]]
+        """The bundle of the display that came last, of those that say something as text."""
+        return [bundle for bundle in self.displays.values() if bundle["text/plain"]][-1]
 
     @property
     def is_still(self) -> bool:

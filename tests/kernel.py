@@ -144,11 +144,17 @@ class Kernel:
             in_subshell: send it as JupyterLab does where a kernel has subshells, so that it is
                 heard while a cell runs.
         """
+        data = {"method": "custom", "content": {"event": "click"}}
+        self._tell(css_class, data, in_subshell=in_subshell)
+
+    def change(self, css_class: str, **state: object) -> None:
+        """Change the widget of this class as somebody does who drags it."""
+        self._tell(css_class, {"method": "update", "state": state, "buffer_paths": []})
+
+    def _tell(self, css_class: str, data: dict[str, object], *, in_subshell: bool = False) -> None:
+        """Send a message to the widget of this class, once it is there."""
         self.until(lambda front_end: front_end.has(css_class))
-        content = {
-            "comm_id": self.front_end.widget(css_class),
-            "data": {"method": "custom", "content": {"event": "click"}},
-        }
+        content = {"comm_id": self.front_end.widget(css_class), "data": data}
         message = self._client.session.msg("comm_msg", content)
         if in_subshell:
             message["header"]["subshell_id"] = self._subshell or self._create_subshell()

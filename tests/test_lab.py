@@ -1,7 +1,9 @@
 """The notebook as its user sees it: a real JupyterLab in a real browser, with real clicks."""
 
 import contextlib
+import os
 import re
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -194,6 +196,22 @@ def press(notebook: Notebook, button: str) -> None:
     notebook.page.locator(f".ragasync-{button}").click()
 
 
+def drag(notebook: Notebook, knob: str, share: float) -> str:
+    """Drag a slider of the panel to this share of its length, and return what it stands at."""
+    slider = notebook.page.locator(f".ragasync-{knob}-slider")
+    from_ = slider.locator(".noUi-handle").bounding_box()
+    bar = slider.locator(".noUi-base").bounding_box()
+    assert from_
+    assert bar
+    mouse, height = notebook.page.mouse, bar["y"] + bar["height"] / 2
+    mouse.move(from_["x"] + from_["width"] / 2, height)
+    mouse.down()
+    mouse.move(bar["x"] + bar["width"] / 2, height, steps=3)
+    mouse.move(bar["x"] + bar["width"] * share, height, steps=3)
+    mouse.up()
+    return slider.locator(".widget-readout").inner_text()
+
+
 def facts(notebook: Notebook) -> Locator:
     """Return the bar and the counts of the panel."""
     return notebook.page.locator(".ragasync-facts")
@@ -252,6 +270,23 @@ def test_plus_and_minus_change_how_many_calls_begin_in_a_second(lab: Lab):
         expect(facts(notebook)).to_contain_text("limited by rate")
 
 
+def test_sliders_turn_the_knobs_of_a_job(lab: Lab):
+    """One drag after the other counts, between cells; they follow what a cell sets."""
+    with started(lab, "job.rate", "job.max_concurrency, job.rate = 7, None") as notebook:
+        for share in (0.5, 0.3):
+            at_once = drag(notebook, "concurrency", share)
+            expect(facts(notebook)).to_contain_text(f"{at_once} in flight")
+        for share in (0.5, 0.3):
+            rate = float(drag(notebook, "rate", share))
+            expect(facts(notebook)).to_contain_text("limited by rate")
+            assert float(notebook.run(2)) == rate
+        notebook.run(3)
+        for knob, read in (("concurrency", "7"), ("rate", "no bound")):
+            readout = notebook.page.locator(f".ragasync-{knob}-slider .widget-readout")
+            expect(readout).to_have_text(read)
+        expect(facts(notebook)).to_contain_text("7 in flight")
+
+
 def test_a_panel_goes_on_while_a_cell_computes(lab: Lab):
     """A cell that gives no loop a turn stalls neither the job nor what is shown of it."""
     cell = "import time; until = time.time() + 3\nwhile time.time() < until: pass"
@@ -264,13 +299,16 @@ def test_a_panel_goes_on_while_a_cell_computes(lab: Lab):
 
 
 def test_a_job_is_steered_while_a_cell_awaits_it(lab: Lab):
-    """The buttons act, one click after the other, and Cancel gives the cell the partial result."""
+    """Clicks and drags act, one after the other, and Cancel gives the cell the partial result."""
     cell = "result = await job; (result.success_count > 0, result.pending_count > 0, result.total)"
     with started(lab, cell) as notebook:
         notebook.start(2)
         for in_flight in (5, 6):
             press(notebook, "more")
             expect(facts(notebook)).to_contain_text(f"{in_flight} in flight")
+        for share in (0.5, 0.3, 0.4):  # the second is the one that gets lost
+            at_once = drag(notebook, "concurrency", share)
+            expect(facts(notebook)).to_contain_text(f"{at_once} in flight")
         press(notebook, "cancel")
         assert notebook.finish(2) == "(True, True, 100000)"
 
@@ -288,6 +326,7 @@ def test_a_cancelled_job_shows_its_end_in_the_saved_notebook_too(lab: Lab):
         expect(notebook.output(1).locator("button")).to_have_count(0)
         saved = notebook.save()
         assert set(saved.cells[1].outputs[0].data) == {"text/plain", "text/html"}
+        assert not any(saved.cells[1].outputs[1].data.values())
         notebook.reload()
         assert notebook.text(1) == ended
         lab.end_kernels()
@@ -308,6 +347,23 @@ def test_a_panel_goes_on_when_the_page_is_loaded_again(lab: Lab):
         press(notebook, "cancel")
         expect(notebook.output(1)).to_contain_text("Job cancelled")
         expect(notebook.output(1).locator("button")).to_have_count(0)
+
+
+def test_a_page_that_finds_its_kernel_dead_shows_how_far_the_job_was(lab: Lab):
+    """In the place of the panel, of which nothing is left; while it lives, it is seen alone."""
+    with started(lab, "import os; os.getpid()") as notebook:
+        copy = notebook.page.locator(".ragasync-snapshot")
+        expect(copy).to_contain_text(re.compile(r"[1-9]\d* failed"))
+        expect(copy).to_be_hidden()
+        notebook.save()
+        saved = copy.text_content() or ""
+        os.kill(int(notebook.run(2)), signal.SIGKILL)
+        notebook.reload()
+        expect(copy).to_be_visible()
+        assert number(copy.inner_text(), "failed") == number(saved, "failed")
+        assert "ValueError: no vector for <b>" in copy.inner_text()
+        assert "the kernel that ran it has gone" in copy.inner_text()
+        assert notebook.page.get_by_text("model not found").is_hidden()
 
 
 def test_a_job_that_is_shown_twice_ends_in_both_places(lab: Lab):

@@ -50,8 +50,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any
 
 
 def data_of(cell: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the only output of a cell shows."""
-    (output,) = cell
+    """Return what the only output of a cell shows that has any words."""
+    (output,) = [output for output in cell if output["data"]["text/plain"]]
     data: dict[str, Any] = output["data"]
     return data
 
@@ -66,6 +66,11 @@ def test_a_job_that_was_awaited_is_saved_with_its_last_state(outputs, number):
         assert "1 failed" in text
     assert "item &lt;3&gt; is bad" in data["text/html"]
     assert "item <3> is bad" in data["text/plain"]
+
+
+def test_nothing_else_is_left_of_a_job_that_has_ended(outputs):
+    """The copy that stood behind its panel says nothing any more."""
+    assert [output["data"] for output in outputs[0][1:]] == [{"text/plain": "", "text/html": ""}]
 
 
 def test_a_bar_is_saved_with_its_last_count(outputs):

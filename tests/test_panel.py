@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import html
+import itertools
 import logging
 import re
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry
-from ragasync.notebook import controls, failures, knobs
+from ragasync.notebook import controls, failures, knobs, sliders
 from ragasync.notebook.failures import Failures
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
@@ -30,9 +31,14 @@ class Displayed:
         self.bundles: list[dict[str, Any]] = []
         self.places: list[str] = []
         self.updates: list[bool] = []
+        self.copies: dict[str, list[str]] = {}
 
     def __call__(self, bundle: dict[str, Any], **how: Any) -> None:
         assert how["raw"] is True
+        if not bundle["text/plain"]:  # a copy, which nobody sees while the panel lives
+            assert how["update"] is (how["display_id"] in self.copies)
+            self.copies.setdefault(how["display_id"], []).append(bundle["text/html"])
+            return
         self.bundles.append(bundle)
         self.places.append(how["display_id"])
         self.updates.append(how["update"])
@@ -69,7 +75,12 @@ class Shown:
 
     def values(self) -> list[str]:
         """Return what stands between the buttons that turn it."""
-        return [self["at-once"].value, self["rate"].value]
+        return [self["concurrency-slider"].label, self["rate-slider"].label]
+
+    def drag(self, name: str, label: str) -> None:
+        """Drag a slider, as the front end tells of it."""
+        slider = self[f"{name}-slider"]
+        slider.set_state({"index": slider.options.index(label)})
 
     @property
     def facts(self) -> str:
@@ -259,7 +270,7 @@ async def test_a_job_has_its_facts_at_once_and_its_buttons_when_it_runs_for_a_mo
     await at(0.65)
     shown.click("pause")
     assert job.paused
-    assert len(shown.box.children) == 3
+    assert len(shown.box.children) == 4
     job.resume()
     await job
     short = AsyncBatchProcessor(lambda item: item).start(range(3))
@@ -451,17 +462,17 @@ async def test_fewer_and_more_calls_at_once(displayed):
     shown.click("more")
     shown.click("more")
     assert job.max_concurrency == 6
-    assert shown.values()[0] == "6 calls at once"
+    assert shown.values()[0] == "6"
     await at(0.5)
     assert job.progress.in_flight == 6
     for _ in range(7):
         shown.click("fewer")
     assert job.max_concurrency == 1
     assert shown["fewer"].disabled
-    assert shown.values()[0] == "1 call at once"
+    assert shown.values()[0] == "1"
     job.max_concurrency = 32
     await at(0.75)
-    assert shown.values()[0] == "32 calls at once"
+    assert shown.values()[0] == "32"
     job.cancel()
     await job
 
@@ -470,18 +481,18 @@ async def test_slower_and_faster(displayed):
     """From no bound to the present speed, by round numbers, and back to no bound."""
     job = started(10_000, max_concurrency=40)
     shown = Shown(job)
-    assert shown.values() == ["40 calls at once", "no rate bound"]
+    assert shown.values() == ["40", "no bound"]
     assert shown["faster"].disabled
     await at(5.95)
     shown.click("slower")
     assert job.rate == 30
-    assert shown.values()[1] == "30 calls a second"
+    assert shown.values()[1] == "30"
     shown.click("slower")
     assert job.rate == 25
     job.rate = 60
     shown.click("faster")
     assert job.rate is None
-    assert shown.values()[1] == "no rate bound"
+    assert shown.values()[1] == "no bound"
     job.cancel()
     await job
 
@@ -538,6 +549,134 @@ def test_clicks_come_in_other_threads_while_the_panel_is_drawn(displayed):
     release.set()
     assert job.wait(20).all_succeeded
     assert displayed.updates[-1] is True
+
+
+# ── sliders ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_drags_turn_both_knobs_and_the_panel_shows_it_at_once(displayed):
+    """From few calls to many, and from slow over fast to no bound at all."""
+    job = started()
+    shown = Shown(job)
+    shown.drag("concurrency", "20")
+    assert job.max_concurrency == 20
+    await at(0.5)
+    assert job.progress.in_flight == 20
+    shown.drag("rate", "0.1")
+    assert (job.rate, shown["faster"].disabled) == (0.1, False)
+    shown.drag("rate", "no bound")
+    assert (job.rate, shown["faster"].disabled) == (None, True)
+    shown.drag("concurrency", "1")
+    assert shown["fewer"].disabled
+    job.cancel()
+    await job
+
+
+async def test_sliders_follow_and_turn_nothing_by_that(displayed, monkeypatch):
+    """To any value, also one that is none of their notches and one beyond them all."""
+    job = started()
+    shown = Shown(job)
+    turned = []
+    turn = type(job).max_concurrency.fset
+
+    def noted(job, value):
+        turned.append(value)
+        turn(job, value)
+
+    monkeypatch.setattr(type(job), "max_concurrency", type(job).max_concurrency.setter(noted))
+    for value, rate, read in ((7, 0.07, "0.07"), (5_000, 2_345.0, "2,345"), (1, 1.234, "1.23")):
+        job.max_concurrency, job.rate = value, rate
+        await asyncio.sleep(0.15)
+        assert shown.values() == [f"{value:,}", read]
+        assert job.rate == rate
+        assert len(shown["concurrency-slider"].options) <= len(knobs.at_once_notches(4)) + 1
+    assert turned == [7, 5_000, 1]
+    job.cancel()
+    await job
+
+
+async def test_a_slider_that_does_not_move_sends_nothing(displayed):
+    """While somebody drags it, the ticks leave it alone."""
+    job = started()
+    shown = Shown(job)
+    sent = []
+    shown["concurrency-slider"].comm.send = lambda *args, **kwargs: sent.append(args)
+    shown["rate-slider"].comm.send = lambda *args, **kwargs: sent.append(args)
+    await at(2)
+    assert sent == []
+    job.max_concurrency = 5
+    await at(3)
+    assert len(sent) == 1
+    job.cancel()
+    await job
+
+
+async def test_a_drag_after_the_end_changes_nothing(displayed):
+    """A front end may be late."""
+    job = started(4)
+    slider = Shown(job)["concurrency-slider"]
+    await job
+    slider.set_state({"index": 9})
+    assert job.max_concurrency == 4
+
+
+def test_sliders_answer_where_they_were_asked(displayed):
+    """Of a kernel that would answer elsewhere; any other is left alone."""
+    comm = types.SimpleNamespace(_reply_subshell_for=lambda data, default: "elsewhere")
+    sliders._answer_where_asked(types.SimpleNamespace(comm=comm))
+    assert comm._reply_subshell_for({}, "here") == "here"
+    plain = types.SimpleNamespace()
+    sliders._answer_where_asked(types.SimpleNamespace(comm=plain))
+    assert vars(plain) == {}
+
+
+# ── a copy for a page that finds no kernel ──────────────────────────────────────────────────────
+
+
+async def test_a_copy_stands_behind_each_live_panel_and_is_emptied_at_the_end(displayed):
+    """Hidden, for it says what the panel says; at the end the panel's place says it."""
+    job = started(8)
+    Shown(job)
+    job._ipython_display_()
+    first, second = displayed.copies.values()
+    assert 'class="ragasync-snapshot" style="display:none"' in first[0]
+    assert "0 of 8" in words_of(first[0])
+    assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d; the kernel", words_of(first[0]))
+    await job
+    assert first[-1] == second[-1] == ""
+    job._ipython_display_()
+    assert len(displayed.copies) == 2
+
+
+async def test_a_copy_is_brought_up_to_date_ever_more_seldom(displayed):
+    """At first each second, then each tenth of the run, at last each half minute."""
+    job = started(100_000)
+    Shown(job)
+    (copies,) = displayed.copies.values()
+    drawn = [len(copies)]
+    for seconds in (5, 10, 100, 400, 700):
+        await at(seconds)
+        drawn.append(len(copies))
+    assert "of 100,000" in words_of(copies[-1])
+    assert "no &lt;b&gt;4&lt;/b&gt;" in copies[-1]
+    ticks = [later - earlier for earlier, later in itertools.pairwise(drawn)]
+    assert [
+        low <= tick <= high
+        for tick, (low, high) in zip(
+            ticks, [(4, 6), (4, 6), (20, 25), (10, 15), (9, 11)], strict=True
+        )
+    ] == [True] * 5, ticks
+    job.cancel()
+    await job
+
+
+async def test_a_panel_without_widgets_needs_no_copy(displayed, monkeypatch):
+    """Its place has HTML already."""
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    job = started(4)
+    job._ipython_display_()
+    await job
+    assert displayed.copies == {}
 
 
 # ── where there are no widgets, and no free loop ────────────────────────────────────────────────
@@ -696,6 +835,20 @@ async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
 def test_calls_at_once_go_by_about_a_quarter_to_round_numbers(at_once, fewer, more):
     """At least by one, as far as there are lanes."""
     assert (knobs.fewer(at_once), knobs.more(at_once)) == (fewer, more)
+
+
+def test_a_slider_for_calls_at_once_goes_by_round_numbers_to_four_times_its_beginning():
+    """Or to 64 at least."""
+    assert knobs.at_once_notches(1) == [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80]
+    assert knobs.at_once_notches(200)[-3:] == [500, 600, 800]
+    assert knobs.at_once_notches(50_000)[-1] == knobs.MOST_AT_ONCE
+
+
+def test_a_slider_for_the_rate_ends_in_no_bound():
+    """It goes over four powers of ten, and further where the job is faster."""
+    notches = knobs.rate_notches(3.0)
+    assert (notches[0], notches[10], notches[-2:]) == (0.1, 1.0, [1000.0, None])
+    assert knobs.rate_notches(2_000.0)[-2:] == [8000.0, None]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The widgets of a live panel: facts, buttons, and the latest errors."""
+"""The widgets of a live panel: facts, buttons and sliders, and the latest errors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 from ragasync.notebook import knobs
 from ragasync.notebook.failures import Failures
+from ragasync.notebook.making import Making
 from ragasync.notebook.panel_html import facts_html, failures_html
-from ragasync.notebook.showing import Showing, calls, rate_bound
+from ragasync.notebook.showing import Showing
+from ragasync.notebook.sliders import Slider
+from ragasync.reports.words import per_second
 
 MOMENT = 0.5
 """Seconds that a job must have run to get buttons, which cost more than many a short run."""
@@ -18,7 +21,6 @@ KEPT = 16
 """How many ended panels keep their view, for pages that no replacement reaches."""
 
 _kept: deque[list[Any]] = deque()
-
 
 PAUSE = "Begin no further call; those in flight go on to their end"
 CANCEL = "Cancel what is in flight and end the job; what is done is kept"
@@ -55,25 +57,20 @@ class Controls:
     """
     The widgets with which a running job is watched and steered.
 
-    Buttons alone: they send a message of their own, which arrives on every kernel also while a
-    cell awaits, where a slider's second change does not.
-
     Args:
-        job: what the buttons act on.
-        clicked: called after every click, in whatever thread the click came.
+        job: what they act on.
+        clicked: called after every click or drag, in whatever thread it came.
     """
 
     def __init__(self, job: Steered, clicked: Callable[[], object]) -> None:
-        import ipywidgets
-
-        self._widgets: Any = ipywidgets
         self._job, self._clicked = job, clicked
-        self._owned: list[Any] = []
-        self._layouts: dict[str, Any] = {}
-        self._styles: dict[str, Any] = {}
-        self._facts = self._html("facts", "")
-        self.box = self._box("VBox", [self._facts], "panel")
+        self._making = Making()
+        self._facts = self._making.html("facts", "")
+        self.box = self._making.box("VBox", [self._facts], "panel")
         self._has_buttons = False
+
+    def __repr__(self) -> str:
+        return f"<Controls, {'all' if self._has_buttons else 'facts alone'}>"
 
     def draw(self, showing: Showing, failures: Failures) -> None:
         """Bring the widgets up to date: a message for each that has changed."""
@@ -83,8 +80,8 @@ class Controls:
                 return
             self._add_buttons(showing)
         self._errors.value = failures_html(failures)
-        self._at_once.value = calls(showing.max_concurrency, "at once")
-        self._rate.value = rate_bound(showing)
+        self._at_once.follow(showing.max_concurrency)
+        self._rate.follow(showing.rate)
         paused = self._job.paused
         self._pause.description = "Resume" if paused else "Pause"
         self._pause.tooltip = "Go on" if paused else PAUSE
@@ -102,87 +99,76 @@ class Controls:
         self._facts.value = still
         self.box.children = [self._facts]
         view = [self.box, self.box.layout, self._facts, self._facts.layout, self._facts.style]
-        _close([model for model in self._owned if not any(model is kept for kept in view)])
+        self._making.close(keep=view)
         _kept.append(view)
         while len(_kept) > KEPT:
-            _close(_kept.popleft())
+            for model in _kept.popleft():
+                model.close()
 
     def close(self) -> None:
         """Free all widgets."""
-        _close(self._owned)
+        self._making.close()
 
     def _add_buttons(self, showing: Showing) -> None:
         """Make all beside the facts, with its first values: a message each."""
         self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE)
         self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL)
-        self._fewer = self._button("−", "fewer", self._allow_fewer, "Fewer calls at once")
-        self._at_once = self._label("at-once", calls(showing.max_concurrency, "at once"))
-        self._more = self._button("+", "more", self._allow_more, "More calls at once")
-        self._slower = self._button("−", "slower", self._slow_down, "Fewer calls a second")
-        self._rate = self._label("rate", rate_bound(showing))
-        self._faster = self._button("+", "faster", self._speed_up, "More calls a second")
-        self._errors = self._html("errors", "")
+        rows = [
+            self._row(self._pause, "calls at once", self._knob_of_calls(showing)),
+            self._row(self._cancel, "calls a second", self._knob_of_rate(showing)),
+        ]
+        self._errors = self._making.html("errors", "")
         # Errors last, so that no button moves when some come.
-        self.box.children = [self._facts, self._row(), self._errors]
+        self.box.children = [self._facts, *rows, self._errors]
         self._has_buttons = True
 
-    def _row(self) -> Any:
-        """Return all buttons in a row, which breaks between the knobs where it is too long."""
-        margin = {"align_items": "center", "margin": "0 0 0 12px"}
-        knobs_of = (
-            self._box("HBox", [self._fewer, self._at_once, self._more], "knob", **margin),
-            self._box("HBox", [self._slower, self._rate, self._faster], "knob", **margin),
+    def _knob_of_calls(self, showing: Showing) -> list[Any]:
+        """Return what turns how many calls are made at once."""
+        self._fewer = self._button("−", "fewer", self._allow_fewer, "Fewer calls at once")
+        self._more = self._button("+", "more", self._allow_more, "More calls at once")
+        self._at_once = Slider[int](
+            self._making,
+            "concurrency-slider",
+            knobs.at_once_notches(showing.max_concurrency),
+            showing.max_concurrency,
+            read="{:,}".format,
+            turn=lambda value: self._act(lambda: self._allow_at_once(value)),
+            tooltip="The most calls at once",
         )
-        row = {"flex_flow": "row wrap", "align_items": "center", "margin": "4px 0 4px -2px"}
-        return self._box("HBox", [self._pause, self._cancel, *knobs_of], "row", **row)
+        return [self._fewer, self._at_once.widget, self._more]
 
-    def _box(self, kind: str, children: list[Any], name: str, **layout: str) -> Any:
-        """Return widgets side by side or below each other."""
-        arranged = self._layout(overflow="hidden", **layout)
-        return self._made(kind, name, children=children, layout=arranged)
+    def _knob_of_rate(self, showing: Showing) -> list[Any]:
+        """Return what turns how many calls are made in a second."""
+        self._slower = self._button("−", "slower", self._slow_down, "Fewer calls a second")
+        self._faster = self._button("+", "faster", self._speed_up, "More calls a second")
+        self._rate = Slider[float | None](
+            self._making,
+            "rate-slider",
+            knobs.rate_notches(max(showing.speed, showing.rate or 0)),
+            showing.rate,
+            read=lambda value: "no bound" if value is None else per_second(value),
+            turn=lambda value: self._act(lambda: self._allow_a_second(value)),
+            tooltip="The most calls a second",
+        )
+        return [self._slower, self._rate.widget, self._faster]
 
-    def _html(self, name: str, value: str) -> Any:
-        """Return a place for HTML."""
-        return self._made("HTML", name, value=value, layout=self._layout(margin="0"))
-
-    def _label(self, name: str, value: str) -> Any:
-        """Return a place for a value, wide enough for most of them, so that no button moves."""
-        layout = self._layout(min_width="124px", justify_content="center")
-        return self._made("Label", name, value=value, layout=layout)
+    def _row(self, button: Any, name: str, knob: list[Any]) -> Any:
+        """Return a button and a knob, side by side; rows are alike, so that they are a grid."""
+        label = self._making.label("knob", name)
+        children = [button, label, *knob]
+        return self._making.box("HBox", children, "row", align_items="center", margin="0 0 0 -2px")
 
     def _button(self, text: str, name: str, act: Callable[[], None], tooltip: str) -> Any:
         """Return a button that does something and has the panel drawn anew."""
-        layout = self._layout(width="28px" if len(text) == 1 else "72px", padding="0")
-        made = self._made("Button", name, description=text, tooltip=tooltip, layout=layout)
+        return self._making.button(text, name, lambda: self._act(act), tooltip)
 
-        def on_click(_: object) -> None:
-            if not self._job.done:
-                act()
-            self._clicked()
+    # ── clicks and drags ────────────────────────────────────────────────────────────────────
 
-        made.on_click(on_click)
-        return made
-
-    def _layout(self, **traits: str) -> Any:
-        """Return a layout, the same for all that want the same."""
-        key = str(traits)
-        if key not in self._layouts:
-            self._layouts[key] = self._widgets.Layout(**traits)
-            self._owned.append(self._layouts[key])
-        return self._layouts[key]
-
-    def _made(self, kind: str, name: str, **traits: object) -> Any:
-        """Return a widget that has its class for tests and style sheets, and a style if any."""
-        if kind in self._styles:
-            traits["style"] = self._styles[kind]
-        made = getattr(self._widgets, kind)(_dom_classes=(f"ragasync-{name}",), **traits)
-        self._owned.append(made)
-        if kind not in self._styles and hasattr(made, "style"):
-            self._styles[kind] = made.style
-            self._owned.append(made.style)
-        return made
-
-    # ── clicks ──────────────────────────────────────────────────────────────────────────────
+    def _act(self, act: Callable[[], None]) -> None:
+        """Do something with a job that has not ended, and have the panel drawn anew."""
+        if not self._job.done:
+            act()
+        self._clicked()
 
     def _pause_or_resume(self) -> None:
         """Do what the button says."""
@@ -204,6 +190,14 @@ class Controls:
         """Allow more calls at once."""
         self._job.max_concurrency = knobs.more(self._job.max_concurrency)
 
+    def _allow_at_once(self, value: int) -> None:
+        """Allow so many calls at once."""
+        self._job.max_concurrency = value
+
+    def _allow_a_second(self, value: float | None) -> None:
+        """Allow so many calls a second."""
+        self._job.rate = value
+
     def _slow_down(self) -> None:
         """Allow fewer calls a second, beginning with what the job does now."""
         job = self._job
@@ -215,9 +209,3 @@ class Controls:
         speed = now.speed if now.state == "running" else 0.0
         holds_back = now.progress.limited_by == "rate"
         self._job.rate = knobs.faster(self._job.rate, speed, holds_back=holds_back)
-
-
-def _close(models: list[Any]) -> None:
-    """Free models in the kernel and in the front end."""
-    for model in models:
-        model.close()

@@ -1,4 +1,4 @@
-"""By how much a click on plus or minus turns a knob: about a quarter, to a round number."""
+"""The round numbers that a knob of a panel is turned to: each about a quarter above the last."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ STEPS = ("1", "1.2", "1.5", "2", "2.5", "3", "4", "5", "6", "8")
 
 MOST_AT_ONCE = 60_000
 SLOWEST = 0.01
+
+WIDE = 64
+"""A slider for calls at once goes up to this, or to four times what it begins with."""
+
+RATES = (0.1, 1_000.0)
+"""A slider for the rate goes from the one to the other, or to four times what it begins with."""
 
 FREE = 2.0
 """A bound of more than so many times the speed is dropped, where it is not what holds back."""
@@ -58,6 +64,23 @@ def faster(rate: float | None, speed: float, *, holds_back: bool) -> float | Non
         return None
     higher = above(rate)
     return None if speed and higher > speed * (FAR if holds_back else FREE) else higher
+
+
+def at_once_notches(now: int) -> list[int]:
+    """Return the round numbers of calls at once that a slider offers."""
+    notches = [1]
+    while notches[-1] < min(max(WIDE, 4 * now), MOST_AT_ONCE):
+        notches.append(more(notches[-1]))
+    return notches
+
+
+def rate_notches(now: float) -> list[float | None]:
+    """Return the round rates that a slider offers, and no bound above them all."""
+    lowest, highest = RATES
+    notches = [lowest]
+    while notches[-1] < max(highest, 4 * now):
+        notches.append(above(notches[-1]))
+    return [*notches, None]
 
 
 def above(value: float) -> float:

@@ -13,6 +13,7 @@ from ragasync.notebook.controls import Controls, Steered
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import in_kernel, show_bundle
 from ragasync.notebook.panel_html import still_bundle
+from ragasync.notebook.snapshot import Snapshots
 from ragasync.notebook.ticker import Ticker
 from ragasync.outcomes.columns import Columns
 
@@ -35,6 +36,7 @@ class Panel:
         self._controls: Controls | None = None
         self._ticker: Ticker | None = None
         self._places: list[str] = []
+        self._snapshots = Snapshots()
         self._still: dict[str, object] = {}
         # One drawing at a time: clicks come in other threads, and so do ticks beside a busy cell.
         self._drawing = threading.RLock()
@@ -65,7 +67,7 @@ class Panel:
         with self._drawing:
             if self._job is None or self._job.done:
                 self._guarded(self._show_end)
-                self._places.clear()
+                self._forget_places()
 
     def _job_or_end(self) -> Steered | None:
         """Return the job while it runs; when it has ended, see to that, and return None."""
@@ -88,6 +90,8 @@ class Panel:
             self._controls.draw(job._showing(), self._failures)
             bundle = {**self._controls.box._repr_mimebundle_(), **bundle}
         self._places.append(show_bundle(bundle))
+        if self._controls is not None:
+            self._snapshots.show(job._showing(), self._failures)
         if self._ticker is None:
             self._ticker = Ticker(self._tick)
             self._ticker.begin()
@@ -104,7 +108,9 @@ class Panel:
         job = self._job_or_end()
         if job is not None and self._controls is not None:
             self._failures.look()
-            self._controls.draw(job._showing(), self._failures)
+            showing = job._showing()
+            self._controls.draw(showing, self._failures)
+            self._snapshots.refresh(showing, self._failures)
 
     def _show_end(self) -> None:
         """Show the end in every place, once more if it was shown there already."""
@@ -127,6 +133,12 @@ class Panel:
         """Show the end in every place."""
         for place in self._places:
             show_bundle(self._still, place)
+        self._snapshots.withdraw()
+
+    def _forget_places(self) -> None:
+        """Draw in no place any more."""
+        self._places.clear()
+        self._snapshots.forget()
 
     def _stop(self) -> None:
         """Tick no more, and free the widgets."""
@@ -142,7 +154,7 @@ class Panel:
         try:
             draw()
         except Exception as error:
-            self._places.clear()
+            self._forget_places()
             with suppress(Exception):  # what cannot be drawn may not be freed either
                 self._stop()
             warnings.warn(
