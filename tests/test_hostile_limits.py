@@ -9,7 +9,7 @@ from asking import Asking, on_aiohttp
 from fates import Fate, embedding_of
 from hostile import HostileService
 
-from ragasync import AsyncBatchProcessor, AsyncRetry
+from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
 
 pytestmark = pytest.mark.real_time
 
@@ -19,7 +19,17 @@ VALUES = [embedding_of(text) for text in TEXTS]
 AT_ONCE = 16
 
 
-async def test_nothing_is_sent_to_a_service_that_has_said_how_long_it_is_closed():
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param([], id="no limiter"),
+        pytest.param([lambda: RateLimiter(2000)], id="a limiter"),
+        pytest.param(
+            [lambda: RateLimiter(2000), lambda: RateLimiter.at_most(400, 0.2)], id="two limiters"
+        ),
+    ],
+)
+async def test_nothing_is_sent_to_a_service_that_has_said_how_long_it_is_closed(limits):
     """Each time it closes, what is in flight is refused, and nothing begun after that comes."""
     asking = Asking()
     async with HostileService(closes_at=range(200, 1200, 200)) as service:
@@ -27,6 +37,7 @@ async def test_nothing_is_sent_to_a_service_that_has_said_how_long_it_is_closed(
             asking.one,
             max_concurrency=AT_ONCE,
             retry=AsyncRetry(8, 0.01),
+            rate_limiter=[limiter() for limiter in limits],
             resources=on_aiohttp(service),
         ).process(TEXTS)
     assert result.results == VALUES

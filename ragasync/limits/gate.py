@@ -12,7 +12,7 @@ from ragasync.clock import time_here
 from ragasync.limits.bucket import Bucket, smoothest_burst
 from ragasync.limits.limiter import Limiter, RateLimiter, check_pause
 from ragasync.limits.line import Line, Places, Waiter
-from ragasync.limits.taking import give_back, join, leave, take_now, withdraw
+from ragasync.limits.taking import give_back, join, leave, stand_again, take_now, withdraw
 
 
 class _Caller:
@@ -26,11 +26,13 @@ class _Caller:
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiter: Waiter | None = None  # once it stands in the lines of the limiters
 
-    def ran(self) -> tuple[Places, float]:
-        """Note that it runs again, having been granted; return what was taken, and when."""
+    def ran(self) -> tuple[Places, float] | None:
+        """Return what was taken, and when; None where a pause came first, for a new turn."""
         assert self.waiter is not None
+        if (again := stand_again(self.waiter)) is not None:
+            self.waiter, self.turn = again, again.future
+            return None
         assert self.waiter.granted is not None
-        self.waiter.awake = True
         return self.waiter.places, self.waiter.granted
 
 
@@ -199,15 +201,18 @@ class Gate:
         caller = _Caller(places, calls)
         self._queue.append(caller)
         self._let_stand(caller)
+        taken = None
         try:
-            await caller.turn
+            while taken is None:
+                await caller.turn
+                taken = caller.ran()
         except asyncio.CancelledError:
             if caller.waiter is not None:
                 leave(caller.waiter)
             self._leave_queue(caller)
             raise
         self._leave_queue(caller)
-        return caller.ran()
+        return taken
 
     def _let_stand(self, caller: _Caller) -> None:
         """Have a caller stand in the lines of the limiters, if it is its turn to."""

@@ -46,12 +46,13 @@ _SHARE = 16  # who may be kept for those behind: the first of so many in line
 class Waiter:
     """One who stands in line: what it takes from which, and the future that tells it."""
 
-    __slots__ = ("awake", "future", "granted", "loop", "passed", "places")
+    __slots__ = ("awake", "future", "granted", "loop", "number", "passed", "places")
 
     def __init__(self, future: asyncio.Future[None], places: Places) -> None:
         self.future = future
         self.loop = future.get_loop()
         self.places = places
+        self.number = next(_NUMBERS)  # who has a lower one came before
         self.passed: frozenset[Line] = _NO_LINE  # the lines in which it is passed over
         self.granted: float | None = None  # when
         self.awake = False  # whether it ran again, granted or not
@@ -243,5 +244,6 @@ class Line:
 
 
 _NO_LINE: frozenset[Line] = frozenset()
+_NUMBERS = itertools.count()
 Places: TypeAlias = Sequence[tuple[Line, float]]
 """What to take from which line; no line twice."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from ragasync.clock import time_here
-from ragasync.limits.line import LOCK, Places, Waiter
+from ragasync.limits.line import LOCK, Line, Places, Waiter
 
 
 def take_now(places: Places) -> float | None:
@@ -29,14 +30,16 @@ async def take_in_turn(places: Places) -> float:
     """
     waiter = Waiter(asyncio.get_running_loop().create_future(), places)
     join(waiter)
-    try:
-        await waiter.future
-    except asyncio.CancelledError:
-        leave(waiter)
-        raise
-    waiter.awake = True
-    assert waiter.granted is not None
-    return waiter.granted
+    while True:
+        try:
+            await waiter.future
+        except asyncio.CancelledError:
+            leave(waiter)
+            raise
+        if (again := stand_again(waiter)) is None:
+            assert waiter.granted is not None
+            return waiter.granted
+        waiter = again
 
 
 def join(waiter: Waiter) -> None:
@@ -48,6 +51,33 @@ def join(waiter: Waiter) -> None:
         first_at = [line.append(waiter) for line, _ in waiter.places]
         for (line, _), first in zip(waiter.places, first_at, strict=True):
             line.attend_to(waiter, first)
+
+
+def stand_again(waiter: Waiter) -> Waiter | None:
+    """
+    Note that one who was granted runs; where a pause came first, have it stand where it stood.
+
+    A grant only wakes a task. Until that runs a limit may have been paused, by a reply that the
+    same turn of the loop brought, and whoever then went on would break the pause. So it gives back
+    its grant and keeps its place before all who came later.
+
+    Returns:
+        Who stands there now; None where nothing is paused, and it may go.
+    """
+    with LOCK:
+        waiter.awake = True
+        now = time_here()
+        if all(line.bucket.opens <= now for line, _ in waiter.places):
+            return None
+        assert waiter.granted is not None
+        _undo(waiter.places, waiter.granted)
+        again = Waiter(waiter.loop.create_future(), waiter.places)
+        again.number = waiter.number
+        for line, _ in waiter.places:
+            _insert(again, line)
+        for line, _ in waiter.places:
+            line.attend(waiter.loop)
+        return again
 
 
 def leave(waiter: Waiter) -> None:
@@ -89,3 +119,9 @@ def _rouse(places: Places) -> None:
     """Have every loop in these lines attend to them. LOCK is held."""
     for line, _ in places:
         line.rouse_all()
+
+
+def _insert(waiter: Waiter, line: Line) -> None:
+    """Let a waiter stand before everybody who came after it. LOCK is held."""
+    line.bucket.leeway = -math.inf
+    line.waiters.insert(sum(other.number < waiter.number for other in line.waiters), waiter)

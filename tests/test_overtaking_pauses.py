@@ -1,0 +1,70 @@
+"""A pause that comes between the grant to a waiter and the moment when its task runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ragasync.limits.gate import Gate
+from ragasync.limits.limiter import RateLimiter
+
+Passing = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]
+"""How to pass, and how to pause."""
+
+
+def through_a_limiter() -> Passing:
+    """Two at once, ten a second."""
+    limiter = RateLimiter(10, burst_size=2)
+    return limiter.acquire, limiter.pause
+
+
+def through_a_gate(*others: RateLimiter) -> Passing:
+    """The same with others beside it, all to be passed in one step."""
+    gate = Gate([RateLimiter(10, burst_size=2), *others])
+    return lambda: gate.admit([""]), gate.pause
+
+
+def through_two() -> Passing:
+    """The other is wider."""
+    return through_a_gate(RateLimiter(1000, burst_size=10))
+
+
+def pause_after_grants(pause: Callable[[float], None]) -> None:
+    """Pause for 1 s, and again in the turn of the loop in which that ends, after the grants."""
+    pause(1)
+    asyncio.get_running_loop().call_at(1 + 5e-10, pause, 10)
+
+
+@pytest.mark.parametrize("kind", [through_a_limiter, through_a_gate, through_two])
+async def test_who_was_granted_and_has_not_run_is_held_too(kind: Callable[[], Passing]):
+    """It gives back what it took and keeps its place: afterwards all is as it was."""
+    loop = asyncio.get_running_loop()
+    pass_through, pause = kind()
+    pause_after_grants(pause)
+    passed: list[tuple[int, float]] = []
+
+    async def call(number: int) -> None:
+        await pass_through()
+        passed.append((number, round(loop.time(), 6)))
+
+    await asyncio.gather(*map(call, range(4)))
+    assert passed == [(0, 11), (1, 11), (2, 11.1), (3, 11.2)]
+
+
+@pytest.mark.parametrize("kind", [through_a_limiter, through_a_gate, through_two])
+async def test_who_is_held_so_and_then_cancelled_leaves_no_trace(kind: Callable[[], Passing]):
+    """The others go as though it had never come."""
+    loop = asyncio.get_running_loop()
+    pass_through, pause = kind()
+    pause_after_grants(pause)
+    first = asyncio.ensure_future(pass_through())
+    others = [asyncio.ensure_future(pass_through()) for _ in range(2)]
+    await asyncio.sleep(5)
+    assert not first.done()
+    first.cancel()
+    await asyncio.gather(*others)
+    assert loop.time() == pytest.approx(11)
+    await pass_through()
+    assert loop.time() == pytest.approx(11.1)
