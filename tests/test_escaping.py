@@ -122,6 +122,49 @@ def panel(words: str, name: str) -> dict[str, object]:
     return still_bundle(showing(words), failures)
 
 
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, TEXTS)
+@example(LONG, LONG)
+def test_a_result_shows_words_as_words(words: str, name: str):
+    """Items, values, messages, names of classes and stages, and why it stopped."""
+    like = result("x", "x")._repr_html_()
+    shown = one_line(name.rpartition("<locals>.")[2]), one_line("x" + words)
+    check(result("x" + words, name)._repr_html_(), like, *shown)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, TEXTS)
+@example(LONG, LONG)
+def test_a_panel_shows_words_as_words(words: str, name: str):
+    """In HTML and in text alike."""
+    bundle = panel("x" + words, name)
+    shown = one_line("x" + words), one_line(name.rpartition("<locals>.")[2])
+    check(str(bundle["text/html"]), str(panel("x", "x")["text/html"]), *shown)
+    for line in shown:
+        assert line in str(bundle["text/plain"])
+    assert all(sign == "\n" or sign.isprintable() for sign in str(bundle["text/plain"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS)
+@example(LONG)
+def test_a_bar_shows_its_description_as_words(words: str):
+    """The live one and the still one are the same HTML."""
+    reading = Reading(1, 3, 1.0, 1)
+    check(bar_html("x" + words, reading), bar_html("x", reading), one_line("x" + words))
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, TEXTS)
+@example(LONG, LONG)
+def test_texts_for_terminals_have_no_signs_that_steer_them(words: str, name: str):
+    """Nor what cannot be written as UTF-8."""
+    it = result(words, name)
+    for text in (repr(it), str(it.summary()), str(it.explain())):
+        assert all(sign == "\n" or sign.isprintable() for sign in text)
+        text.encode()
+
+
 def test_the_check_finds_what_it_is_for():
     """Tags and attributes that are not ours."""
     with pytest.raises(AssertionError):
