@@ -795,6 +795,17 @@ def test_an_error_that_is_not_settled_yet_is_looked_at_again():
     assert grouped.kinds == kinds_of(columns)
 
 
+def test_errors_that_came_after_the_last_look_are_not_said_to_be_left_over():
+    """The next look takes them in, and a line that is seen for a moment would make all jump."""
+    columns = failing(3)
+    grouped = Failures(columns)
+    grouped.look(2)
+    assert grouped.left_over == 1
+    grouped.look()
+    columns.errors[99] = OSError("one more")
+    assert (grouped.unseen, grouped.left_over) == (1, 0)
+
+
 def test_errors_of_cancelled_items_are_no_failures():
     """Nobody has made a mistake."""
     columns: Columns[int, None] = Columns(range(1))

@@ -30,6 +30,8 @@ class Failures:
     def __init__(self, columns: Columns[Any, Any]) -> None:
         self._columns = columns
         self._seen = 0
+        self.left_over = 0
+        """How many errors the last look left to the next; none that have come since."""
         self._unsettled: list[int] = []
         self._kinds: dict[tuple[str, str], Kind] = {}
 
@@ -63,10 +65,12 @@ class Failures:
 
     def _next_rows(self, at_most: int) -> list[int]:
         """Return the rows of the next errors; in one step of C, so safe beside other threads."""
-        if not self.unseen:
-            return []
-        rows = list(islice(self._columns.errors, self._seen, self._seen + at_most))
-        self._seen += len(rows)
+        there = len(self._columns.errors)
+        rows = []
+        if there > self._seen:
+            rows = list(islice(self._columns.errors, self._seen, self._seen + at_most))
+            self._seen += len(rows)
+        self.left_over = max(0, there - self._seen)
         return rows
 
     def _add(self, new: Kind) -> None:

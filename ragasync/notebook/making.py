@@ -40,7 +40,8 @@ class Making:
 
     def button(self, text: str, name: str, act: Callable[[], object], tooltip: str) -> Any:
         """Return a button that does something."""
-        layout = self._layout(width="28px" if len(text) == 1 else "72px", padding="0")
+        width = "28px" if len(text) == 1 else "72px"
+        layout = self._layout(width=width, padding="0", flex="none")
         made = self._made("Button", name, description=text, tooltip=tooltip, layout=layout)
         made.on_click(lambda _: act())
         return made
@@ -54,7 +55,8 @@ class Making:
             index=index,
             continuous_update=False,
             tooltip=tooltip,
-            layout=self._layout(width="320px", min_width="160px", flex="0 1 auto"),
+            # Where there is little room, the bar gives way before words and buttons do.
+            layout=self._layout(width="320px", min_width="140px", flex="0 9 auto"),
         )
 
     def close(self, keep: list[Any] | None = None) -> None:

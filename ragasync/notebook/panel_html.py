@@ -106,8 +106,8 @@ def _left_out(failures: Failures) -> list[str]:
     """Return what is not shown kind by kind."""
     kinds = failures.kinds
     lines = [remaining(kinds)] if len(kinds) > KINDS_SHOWN else []
-    if failures.unseen:
-        lines.append(f"{failures.unseen:,} more, not grouped")
+    if failures.left_over:
+        lines.append(f"{failures.left_over:,} more, not grouped")
     return lines
 
 
