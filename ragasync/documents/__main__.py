@@ -1,7 +1,8 @@
 """
 The main job as one command: ingest a folder, show what failed and why, and search it.
 
-    python -m ragasync.documents [FOLDER] [--store FILE] [--search TEXT] [--skip PATTERN]
+    python -m ragasync.documents [FOLDER] [--store FILE] [--journal FILE] [--search TEXT]
+                                 [--skip PATTERN]
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.store import Hit, StoreError
+from ragasync.errors import JournalError
+from ragasync.journal import Journal
 from ragasync.masking.masked import masked
 from ragasync.notebook.progress import TqdmProgress
 from ragasync.reports.kinds import one_line
@@ -50,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"there is no file to ingest in {folder!r}", 2)
     try:
         with SqliteStore(options.store) as store:
-            return _ingest(sources, store, options.store, question)
-    except StoreError as error:
+            processor = AsyncDocumentProcessor(store=store, journal=_journal(options.journal))
+            return _ingest(sources, processor, store, question)
+    except (StoreError, JournalError) as error:
         return _refuse(message_of(error), 1)
 
 
@@ -61,18 +65,25 @@ def _refuse(why: str, code: int) -> int:
     return code
 
 
+def _journal(path: str | None) -> Journal | None:
+    """Return the journal that was asked for; what failed may have been mended since."""
+    return None if path is None else Journal(path, retry_failed=True)
+
+
 def _ingest(
-    sources: Sequence[Source | Document], store: SqliteStore, path: str, question: str | None
+    sources: Sequence[Source | Document],
+    processor: AsyncDocumentProcessor,
+    store: SqliteStore,
+    question: str | None,
 ) -> int:
     """Ingest, report, and search where there is something to look for."""
-    processor = AsyncDocumentProcessor(store=store)
     try:
         with TqdmProgress(unit=" files") as progress:
             result = processor.process_sync(sources, progress)
     except KeyboardInterrupt:
         done = headline(processor.last_result) if processor.last_result else "nothing done"
         return _refuse(
-            f"interrupted: {done}\nrun it again to go on: {path} keeps what is done", 130
+            f"interrupted: {done}\nrun it again to go on: {store.path} keeps what is done", 130
         )
     print(*_report(result, store), sep="\n")
     if question:
@@ -93,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         "--store", default="library.sqlite", metavar="FILE", help="where to store (%(default)s)"
     )
     parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="where to note what is done, so that it is not loaded again",
+    )
+    parser.add_argument(
         "--search", metavar="TEXT", help=f"what to look for; in the standard library, {QUESTION!r}"
     )
     parser.add_argument(
@@ -107,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(result: BatchResult[ProcessedDocument], store: SqliteStore) -> Iterator[str]:
     """Yield what came of the files, and the failures by reason."""
-    unchanged = sum(document.unchanged for document in result.get_successful())
+    recalled = sum(outcome.ok and not outcome.attempts for outcome in result)
+    unchanged = recalled + sum(
+        document.unchanged
+        for document, outcome in zip(result.results, result, strict=True)
+        if document is not None and outcome.attempts
+    )
     yield headline(result)
     yield f"{result.success_count - unchanged:,} new or changed, {unchanged:,} unchanged; {store!r}"
     failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
