@@ -18,6 +18,7 @@ from ragasync import (  # noqa: E402
     AsyncBatchProcessor,
     AsyncRetry,
     BatchResult,
+    Journal,
     error_summary,
     errors_dataframe,
     to_dataframe,
@@ -188,6 +189,18 @@ class Odd(Exception):
 def fail_on_a_worker(_: int) -> None:
     """Raise what has to be replaced on its way back."""
     raise Odd("cannot reach ", ADDRESS)
+
+
+@pytest.mark.real_time
+async def test_a_journal_holds_none(tmp_path):
+    """None of its files, nor what is read from them: the message, the notes, the stack."""
+    journal = Journal(tmp_path / "run.sqlite")
+    await AsyncBatchProcessor(embed, retry_count=0, journal=journal).process(["a"])
+    (row,) = journal.to_dataframe().itertuples()
+    check(row.error_message)
+    check(row.traceback)
+    data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    check(data.decode("latin-1"))
 
 
 @pytest.mark.real_time

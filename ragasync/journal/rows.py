@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ragasync.errors import RecalledError
 from ragasync.outcomes.outcome import Outcome, Status
+from ragasync.masking.masked import masked
 from ragasync.saying import message_of, type_name
 
 Row: TypeAlias = tuple[Any, ...]
@@ -88,7 +89,7 @@ def _class_named(module: str, kind: str) -> type[RecalledError]:
 
 def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:
     """Return module, type, message and notes of an error."""
-    notes = "\n".join(map(str, getattr(error, "__notes__", ())))
+    notes = masked("\n".join(map(str, getattr(error, "__notes__", ()))))
     texts = type(error).__module__, type_name(error), message_of(error)
     module, kind, message = map(_storable, texts)
     return module, kind, message, _storable(notes) or None
