@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from ragasync.errors import RecalledError
-from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.masking.masked import masked
+from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.saying import message_of, type_name
 
 Row: TypeAlias = tuple[Any, ...]
