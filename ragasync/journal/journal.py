@@ -40,7 +40,8 @@ class Journal:
             with `name`, `dumps` and `loads`. A value that would not come back as it is stops the
             job with an error. None is "json", or what suits the processor.
         flush_seconds: outcomes are written after so many seconds at the latest.
-        flush_items: and as soon as there are so many.
+        flush_items: the most that may be unwritten beside the calls in flight: half of them are
+            written at once, and when the disk is behind with all of them nothing new is begun.
         timeout: seconds to wait for a file that another process is writing.
 
     Raises:
