@@ -105,15 +105,19 @@ class Line:
     def try_take(self, cost: float) -> bool:
         """Take if it is due and nobody stands in line; say whether it was."""
         with LOCK:
-            if self.waiters:
-                return False
             clock = clock_here()
             now = clock()
-            if not self.bucket.try_take(cost, now):
+            if not (self.is_free() and self.bucket.try_take(cost, now)):
                 return False
             usual = clock is time.monotonic and not self.wakes_somebody
             self.bucket.leeway = self.bucket.leeway_at(now) if usual else -math.inf
             return True
+
+    def is_free(self) -> bool:
+        """Say whether nobody stands here, but for who is gone at the head. LOCK is held."""
+        while self.waiters and self.waiters[0].is_gone():
+            self.waiters[0].unlink()
+        return not self.waiters
 
     def append(self, waiter: Waiter) -> bool:
         """Let a waiter stand at the end; say whether it is the first, with nobody yet to run."""
@@ -224,12 +228,8 @@ class Line:
 
     def _is_ahead_of(self, waiter: Waiter) -> bool:
         """Say whether somebody before this waiter is held up by this very line."""
-        for other in self.waiters:
-            if other is waiter:
-                break
-            if self not in other.passed:
-                return True
-        return False
+        before = itertools.takewhile(lambda other: other is not waiter, self.waiters)
+        return any(self not in other.passed for other in before)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attend because the alarm went off; timers may be early, so nobody need be due."""

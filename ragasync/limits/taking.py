@@ -15,7 +15,7 @@ def take_now(places: Places) -> float | None:
         now = time_here()
         for line, cost in places:
             line.bucket.synchronise(now)
-            if line.waiters or line.bucket.delay(cost, now) > 0.0:
+            if not line.is_free() or line.bucket.delay(cost, now) > 0.0:
                 return None
         for line, cost in places:
             line.bucket.take(cost, now)

@@ -1,0 +1,213 @@
+"""The rate limiter beside one on paper: any order of events, on several loops, to the instant."""
+
+import asyncio
+from collections.abc import Callable
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from limit_model import A_MOMENT, Caller, Clock, PaperLimiter, SteppedLoop
+from schedules import examples, seconds
+
+from ragasync import RateLimiter
+
+RATES = [0.5, 1.0, 3.0, 20.0, 100.0]
+COSTS = [0.25, 1.0, 1.0, 1.0, 2.5]
+
+MOST_IN_LINE = 15
+"""From 16 on the limiter may keep the first for a moment, to wake it together with the next."""
+
+
+class LimiterOnSeveralLoops(RuleBasedStateMachine):
+    """
+    Callers come and give up, loops stall and close, rates change, and the clock goes on.
+
+    Whoever waits must be granted at the instant that the limiter on paper says, in order, and
+    never more than it has: a token that was lost would make all that come after too late.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock(100.0)
+        self.loops = [SteppedLoop(self.clock) for _ in range(2)]
+        self.told: list[Caller] = []
+        self.begin(1.0, None)
+
+    @initialize(rate=st.sampled_from(RATES), burst=st.sampled_from([None, 1.0, 2.5, 6.0]))
+    def begin(self, rate: float, burst: float | None) -> None:
+        """Begin with a limiter."""
+        self.limiter = RateLimiter(rate, burst)
+        self.paper = PaperLimiter(rate, self.limiter.burst, at=self.clock.now)
+
+    # ── what may happen ─────────────────────────────────────────────────────────────────────
+
+    @precondition(lambda self: len(self.paper.line) < MOST_IN_LINE)
+    @rule(where=st.integers(0, 9), cost=st.sampled_from(COSTS), many=st.integers(1, 3))
+    def come(self, where: int, cost: float, many: int) -> None:
+        """Some callers ask for the same."""
+        for _ in range(many):
+            caller = Caller(self.limiter, self._loop(where), min(cost, self.limiter.highest_cost))
+            self.told.append(caller)
+            self.paper.line.append(caller)
+            self._settle()
+
+    @rule(where=st.integers(0, 9), cost=st.sampled_from(COSTS))
+    def try_at_once(self, where: int, cost: float) -> None:
+        """Somebody takes only what is due, behind those who wait."""
+        cost = min(cost, self.limiter.highest_cost)
+        waiting = [caller for caller in self.paper.line if not caller.is_gone]
+        is_due = not waiting and self.paper.delay(cost) == 0.0
+        assert self._on(where, lambda: self.limiter.try_acquire(cost)) == is_due
+        if is_due:
+            self.paper.line.clear()
+            self.paper.take(cost)
+
+    @precondition(lambda self: self.told)
+    @rule(who=st.integers(0, 99))
+    def give_up(self, who: int) -> None:
+        """Somebody is cancelled, also who was granted and does not know it yet."""
+        caller = self.told[who % len(self.told)]
+        if caller.task.done() or caller.loop.is_closed():
+            return
+        self.told.remove(caller)
+        caller.gave_up = True
+        granted = caller.granted
+        caller.task.cancel()
+        caller.loop.settle()
+        assert caller.task.cancelled()
+        if granted is None:
+            self.paper.line.remove(caller)
+        else:
+            self.paper.give_back(caller.cost, granted)
+        self._settle()
+
+    @rule(where=st.integers(0, 9), rate=st.sampled_from(RATES))
+    def change_rate(self, where: int, rate: float) -> None:
+        """The rate is set, from any loop."""
+        self._on(where, lambda: setattr(self.limiter, "rate", rate))
+        self.paper.change(rate, self.limiter.burst)
+        self._settle()
+
+    @rule(where=st.integers(0, 9), length=seconds(3))
+    def pause(self, where: int, length: float) -> None:
+        """Nothing goes for a while."""
+        self._on(where, lambda: self.limiter.pause(length))
+        self.paper.opens = max(self.paper.opens, self.clock.now + length)
+
+    @rule(where=st.integers(0, 9), orderly=st.booleans())
+    def close_a_loop(self, where: int, orderly: bool) -> None:
+        """A loop ends, its tasks cancelled or just left behind; a new one opens."""
+        loop = self._loop(where)
+        self.loops.remove(loop)
+        for caller in [caller for caller in self.told if caller.loop is loop]:
+            if orderly:
+                self.give_up(self.told.index(caller))
+            elif not caller.task.done():
+                caller.task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self.told = [caller for caller in self.told if caller.loop is not loop]
+        loop.close()
+        self.loops.append(SteppedLoop(self.clock))
+
+    @rule(quarters=st.integers(1, 40), stalled=st.one_of(st.none(), st.integers(0, 9)))
+    def go_on(self, quarters: int, stalled: int | None) -> None:
+        """Time passes; one loop may be stuck in a long computation meanwhile."""
+        end = self.clock.now + quarters / 40
+        asleep = None if stalled is None else self._loop(stalled)
+        awake = [loop for loop in self.loops if loop is not asleep]
+        while self.clock.now < end:
+            self._step(awake, end)
+        self._settle()
+
+    # ── what must hold ──────────────────────────────────────────────────────────────────────
+
+    @invariant()
+    def nobody_waits_who_is_due(self) -> None:
+        """Whoever is first in line is not due yet."""
+        assert self.paper.first_due() > self.clock.now - A_MOMENT
+
+    def teardown(self) -> None:
+        """Serve whoever still waits; then everything is as it was at the start."""
+        try:
+            self._come_to_rest()
+        finally:
+            for loop in self.loops:
+                for task in asyncio.all_tasks(loop):
+                    task.cancel()
+                loop.settle()
+                loop.close()
+
+    # ── how it goes on ──────────────────────────────────────────────────────────────────────
+
+    def _come_to_rest(self) -> None:
+        """Serve everybody, let the bucket fill, and find it full."""
+        while any(not caller.task.done() for caller in self.told):
+            self._step(self.loops, self.clock.now + 1000.0)
+        assert self.limiter._line.alarms.keys().isdisjoint(self.loops), "an alarm was left"
+        self.clock.now = max(self.clock.now + self.paper.owed / self.paper.rate, self.paper.opens)
+        assert self._on(0, lambda: self.limiter.try_acquire(self.limiter.burst))
+        assert not self._on(0, lambda: self.limiter.try_acquire(A_MOMENT))
+        assert all(asyncio.all_tasks(loop) == set() for loop in self.loops)
+
+    def _loop(self, where: int) -> SteppedLoop:
+        return self.loops[where % len(self.loops)]
+
+    def _on(self, where: int, order: Callable[[], object]) -> object:
+        """Call a function while a loop runs."""
+
+        async def call() -> object:
+            return order()
+
+        return self._loop(where).run_until_complete(call())
+
+    def _step(self, awake: list[SteppedLoop], end: float) -> None:
+        """Go to the next timer, which is not later than the first in line is due."""
+        timer = min(loop.next_timer() for loop in awake)
+        if any(caller.loop in awake for caller in self.paper.line):
+            assert min(timer, end) <= self.paper.first_due() + A_MOMENT, "it wakes up too late"
+        self.clock.now = max(self.clock.now, min(timer, end))
+        self._settle(awake)
+
+    def _settle(self, awake: list[SteppedLoop] | None = None) -> None:
+        """Let loops hear of each other, and compare."""
+        self.paper.move_to(self.clock.now)
+        for _ in range(2):
+            for loop in self.loops if awake is None else awake:
+                granted = [(each, each.granted) for each in self.told if each.loop is loop]
+                loop.settle()
+                for caller, when in granted:
+                    if when is not None and caller.stands_again(self.limiter):
+                        self.paper.stand_again(caller, when)
+                self.paper.serve()
+        for caller in self.told:
+            if caller.granted is not None and (awake is None or caller.loop in awake):
+                assert caller.task.done()
+                assert not caller.task.exception()
+
+
+TestLimiterOnSeveralLoops = LimiterOnSeveralLoops.TestCase
+TestLimiterOnSeveralLoops.settings = settings(examples(50), stateful_step_count=40)
+
+
+def test_what_is_due_is_had_at_once_though_a_closed_loop_left_somebody_in_line():
+    """Nobody else comes who would strike off the dead one."""
+    clock, limiter = Clock(), RateLimiter(1, burst_size=1)
+    loop = SteppedLoop(clock)
+    first, left = Caller(limiter, loop, 1.0), Caller(limiter, loop, 1.0)
+    assert (first.task.done(), left.task.done()) == (True, False)
+    left.task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    clock.now = 1.0
+    other = SteppedLoop(clock)
+    assert other.run_until_complete(_at_once(limiter))
+    other.close()
+
+
+async def _at_once(limiter: RateLimiter) -> bool:
+    """Take what is due."""
+    return limiter.try_acquire()
