@@ -90,6 +90,7 @@ ODD = {
     "only cancelled": result_of([Outcome(0, None, "cancelled", attempts=1, seconds=1.0, lane=0)]),
     "merged": staged().merge(result_of([done(0, seconds=3.0)], seconds=3.0)),
     "stages": staged(),
+    "a stage like a formula": result_of([failed(0, OSError(), seconds=1.0, stage=r"$\frac{1}$")]),
     "many times of 0": result_of([done(n, started=1.0) for n in range(3_001)], seconds=1.0),
     "times of 0": result_of([done(0, seconds=0.0), done(1, seconds=9.0)], seconds=9.0),
 }

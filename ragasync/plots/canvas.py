@@ -103,7 +103,7 @@ def _entitle(ax: Axes, result: Finished) -> None:
         parse_math=False,
     )
     if has_legend:
-        ax.legend(
+        legend = ax.legend(
             loc="lower left",
             bbox_to_anchor=(0.0, 1.0),
             ncols=6,
@@ -116,6 +116,8 @@ def _entitle(ax: Axes, result: Finished) -> None:
             handletextpad=0.5,
             columnspacing=1.4,
         )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a stage's name may hold dollar signs
 
 
 def failures_of(result: Finished) -> str:
