@@ -208,6 +208,24 @@ def test_what_is_due_is_had_at_once_though_a_closed_loop_left_somebody_in_line()
     other.close()
 
 
+def test_who_is_granted_a_moment_before_a_pause_is_over_goes():
+    """A grant and its taking up agree on when that is; else they would send it round for ever."""
+    clock, limiter = Clock(), RateLimiter(1, burst_size=1)
+    loop = SteppedLoop(clock)
+    loop.run_until_complete(_paused(limiter, 0.5))
+    caller = Caller(limiter, loop, 1.0)
+    clock.now = 0.5 - 4e-10  # timers may be early
+    loop.settle()
+    assert caller.task.done()
+    assert caller.task.exception() is None
+    loop.close()
+
+
+async def _paused(limiter: RateLimiter, length: float) -> None:
+    """Pause."""
+    limiter.pause(length)
+
+
 async def _at_once(limiter: RateLimiter) -> bool:
     """Take what is due."""
     return limiter.try_acquire()

@@ -129,6 +129,10 @@ class Bucket:
         """Grant nothing before `until`; the later of two closings holds."""
         self.opens = max(self.opens, until)
 
+    def is_closed(self, now: float) -> bool:
+        """Say whether it grants nothing yet; no longer where `delay` takes it for open."""
+        return self.opens - now > _RESOLUTION
+
     def change(self, rate: float, burst: float, now: float) -> None:
         """Go on at another rate; what was taken and has not refilled stays taken."""
         interval = 1.0 / rate

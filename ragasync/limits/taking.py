@@ -67,7 +67,7 @@ def stand_again(waiter: Waiter) -> Waiter | None:
     with LOCK:
         waiter.awake = True
         now = time_here()
-        if all(line.bucket.opens <= now for line, _ in waiter.places):
+        if not any(line.bucket.is_closed(now) for line, _ in waiter.places):
             return None
         assert waiter.granted is not None
         _undo(waiter.places, waiter.granted)
