@@ -34,9 +34,8 @@ class Call:
         return self.ended - self.began
 
     def is_too_soon_after(self, other: "Call") -> bool:
-        """Whether the other's end asked for a rest; who was let through at that instant is not."""
-        rested = self.began - other.ended
-        return other.end == "busy" and A_MOMENT < rested < RETRY_AFTER - A_MOMENT
+        """Whether the other's end asked for a longer rest."""
+        return other.end == "busy" and self.began - other.ended < RETRY_AFTER - A_MOMENT
 
 
 class Watched:
