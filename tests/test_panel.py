@@ -637,15 +637,26 @@ async def test_a_copy_stands_behind_each_live_panel_and_is_emptied_at_the_end(di
     """Hidden, for it says what the panel says; at the end the panel's place says it."""
     job = started(8)
     Shown(job)
+    await at(0.55)
     job._ipython_display_()
+    await at(0.75)
     first, second = displayed.copies.values()
-    assert 'class="ragasync-snapshot" style="display:none"' in first[0]
-    assert "0 of 8" in words_of(first[0])
-    assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d; the kernel", words_of(first[0]))
+    assert (first[0], second[0], first[-1]) == ("", "", second[-1])
+    assert 'class="ragasync-snapshot" style="display:none"' in first[-1]
+    assert "0 of 8" in words_of(first[-1])
+    assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d; the kernel", words_of(first[-1]))
     await job
     assert first[-1] == second[-1] == ""
     job._ipython_display_()
     assert len(displayed.copies) == 2
+
+
+async def test_a_job_that_is_over_at_once_has_no_copy(displayed):
+    """What a copy costs is spared, but for its empty place."""
+    job = AsyncBatchProcessor(asyncio.sleep).start([0.1, 0.2, 0.3], here=True)
+    Shown(job)
+    await job
+    assert list(displayed.copies.values()) == [[""]]
 
 
 async def test_a_copy_is_brought_up_to_date_ever_more_seldom(displayed):

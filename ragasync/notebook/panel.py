@@ -91,7 +91,7 @@ class Panel:
             bundle = {**self._controls.box._repr_mimebundle_(), **bundle}
         self._places.append(show_bundle(bundle))
         if self._controls is not None:
-            self._snapshots.show(job._showing(), self._failures)
+            self._snapshots.show()
         if self._ticker is None:
             self._ticker = Ticker(self._tick)
             self._ticker.begin()

@@ -10,6 +10,9 @@ from ragasync.notebook.panel_html import still_bundle
 from ragasync.notebook.showing import Showing
 from ragasync.reports.html import QUIET, TEXT, element
 
+MOMENT = 0.5
+"""Seconds that a job must have run to get any: most that are shorter have ended before."""
+
 SOONEST, LATEST = 1.0, 30.0
 """Seconds between two copies: a tenth of the run so far, within these bounds."""
 
@@ -34,14 +37,16 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._places: list[str] = []
-        self._due = 0.0
+        self._due = MOMENT
+        self._filled = False
 
     def __repr__(self) -> str:
         return f"<Snapshots in {len(self._places)} places>"
 
-    def show(self, showing: Showing, failures: Failures) -> None:
-        """Put a copy behind what this cell has shown last."""
-        self._places.append(show_bundle(_bundle(showing, failures)))
+    def show(self) -> None:
+        """Make a place for a copy behind what this cell has shown last."""
+        self._places.append(show_bundle(NOTHING))
+        self._due = MOMENT
 
     def refresh(self, showing: Showing, failures: Failures) -> None:
         """Bring the copies up to date, if it is time."""
@@ -49,13 +54,14 @@ class Snapshots:
         if seconds < self._due:
             return
         self._due = seconds + min(max(seconds / 10, SOONEST), LATEST)
+        self._filled = True
         bundle = _bundle(showing, failures)
         for place in self._places:
             show_bundle(bundle, place)
 
     def withdraw(self) -> None:
         """Leave nothing in their places: the panel itself has become still."""
-        for place in self._places:
+        for place in self._places if self._filled else ():
             show_bundle(NOTHING, place)
 
     def forget(self) -> None:
