@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from embedders import CountingEmbedder, words
+from services import Refused
 
 from ragasync import Journal, JournalError
 from ragasync.documents import AsyncDocumentProcessor, Document, RecursiveSplitter, SqliteStore
+from ragasync.journal.run import JournalRun
 
 
 @pytest.fixture
@@ -197,3 +199,35 @@ async def test_metadata_that_would_come_back_changed_is_refused(bench):
     with pytest.raises(JournalError, match=r"metadata of document 'a' .*\['at'\] is of type tuple"):
         await processor.process([Document("a", "text", {"at": (1, 2)})])
     assert processor.last_result.success_count == 1
+
+
+async def test_many_are_looked_up_together_and_each_is_accounted_for(bench, monkeypatch):
+    """A thread is asked for dozens at once; those that wait for their turn are not lost."""
+    asked, look_up = [], JournalRun.look_up
+
+    def counted(run, rows):
+        asked.append(len(rows))
+        return look_up(run, rows)
+
+    monkeypatch.setattr(JournalRun, "look_up", counted)
+    sources = [(f"{number}", f"text {number}") for number in range(100)]
+    await bench.run(sources[::2], load=None)
+    asked.clear()
+    result, _, embedded = await bench.run(sources, load=None)
+    assert attempts(result) == [0, 1] * 50
+    assert [done.id for done in result.results] == [source[0] for source in sources]
+    assert sorted(embedded) == sorted(text for _, line in sources[1::2] for text in line.split())
+    assert (sum(asked), len(asked) <= 6) == (100, True)
+
+
+async def test_a_run_that_stops_leaves_what_was_only_looked_up_pending(bench):
+    """The next run does it."""
+    sources = [(f"{number}", "fatal" if number == 5 else "text") for number in range(60)]
+    refusing = CountingEmbedder(0.01, {"fatal": Refused(401)})
+    changes = {"load": None, "embed_concurrency": 1, "batch_size": 1, "max_concurrency": 1}
+    stopped = (await bench.run(sources, embed=refusing, **changes))[0]
+    assert stopped.pending_count > 30
+    assert stopped.total == 60
+    again = Journal(bench.journal, retry_failed=True)
+    result = (await bench.run(sources, journal=again, **changes))[0]
+    assert (result.success_count, attempts(result).count(0)) == (60, stopped.success_count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 LINGER = 0.02
 """Seconds that an unfilled batch waits for a further item while there is a free slot."""
+
+LOOK_AHEAD = 32
+"""How many items are looked up at once in a journal that does so on a thread."""
 
 PASSED_OVER = 1024
 """How many items that need no call are passed over for one batch before the loop turns."""
@@ -36,6 +40,7 @@ class Batches(Generic[T]):
         clock: the run's clock.
         refuse: called with index, item and error for an item that can go in no batch.
         new_of: returns those of some items that are to be called; None: all of them.
+        is_list: whether drawing an item takes no time, so that some may be looked up together.
 
     Attributes:
         forming: whether a lane is putting a batch together.
@@ -49,6 +54,8 @@ class Batches(Generic[T]):
         clock: Clock,
         refuse: Callable[[int, T, Exception], None],
         new_of: NewOf[T] | None = None,
+        *,
+        is_list: bool = False,
     ) -> None:
         self._feed = feed
         self._size = size
@@ -58,6 +65,9 @@ class Batches(Generic[T]):
         self._max_cost = plan.max_batch_cost or 0.0
         self._refuse = refuse
         self._new_of = new_of
+        on_thread = plan.journal is not None and plan.journal.on_thread
+        self._ahead = LOOK_AHEAD if is_list and on_thread else 0
+        self._looked_up: deque[tuple[int, T]] = deque()
         self._carried: tuple[int, T, float] | None = None
         self.forming = False
         self._drawn = 0
@@ -65,8 +75,8 @@ class Batches(Generic[T]):
 
     @property
     def left_over(self) -> bool:
-        """Whether an item that did not fit waits for the next batch."""
-        return self._carried is not None
+        """Whether an item that was drawn waits for the next batch."""
+        return self._carried is not None or bool(self._looked_up)
 
     async def next(self) -> Ticket[T] | None:
         """Return the next ticket, or None when nothing is at hand."""
@@ -95,14 +105,17 @@ class Batches(Generic[T]):
         """Draw so many items that are to be called, or what comes before the batch has to leave."""
         assert self._new_of is not None
         rows: list[tuple[int, T]] = []
-        drawn, most = 0, size + PASSED_OVER
+        drawn, most, late = 0, size + PASSED_OVER, 0
         while len(rows) < size and drawn < most:
             missing = size - len(rows)
-            came = self._feed.take(missing, LINGER, self._clock)
-            drawn += len(came)
-            rows += await self._new_of(came)
-            late = len(came) < missing
-            if late and not (rows and await self._feed.more(missing - len(came), LINGER)):
+            if not self._looked_up:
+                came = self._feed.take(max(missing, self._ahead), LINGER, self._clock)
+                drawn += len(came)
+                self._looked_up.extend(await self._new_of(came))
+                late = missing - len(came)
+            while self._looked_up and len(rows) < size:
+                rows.append(self._looked_up.popleft())
+            if late > 0 and not (rows and await self._feed.more(late, LINGER)):
                 break
         return rows
 

@@ -132,7 +132,13 @@ class Run(Steering[T, R]):
         )
         stack.push_async_callback(self._feed.close)
         self._batches = Batches(
-            self._feed, self._next_size, self.plan, self._clock, self._refuse, self._new_of
+            self._feed,
+            self._next_size,
+            self.plan,
+            self._clock,
+            self._refuse,
+            self._new_of,
+            is_list=isinstance(self._source, list),
         )
 
     async def _until_closed(self) -> None:

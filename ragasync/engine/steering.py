@@ -155,8 +155,8 @@ class Steering(Generic[T, R]):
 
     @property
     def source_ended(self) -> bool:
-        """Whether the last item has been drawn, as far as that is known."""
-        return self._is_open and self._feed.exhausted
+        """Whether the last item has been drawn and begun, as far as that is known."""
+        return self._is_open and self._feed.exhausted and not self._batches.left_over
 
     @property
     def limited_by(self) -> LimitedBy:
