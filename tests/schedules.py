@@ -7,7 +7,7 @@ the same instant; time limits lie beside the grid, so that what must time out is
 The same schedules are tried each time, so that no change fails for a schedule that it has nothing
 to do with. To look for new ones, as many times more as you like:
 
-    RAGASYNC_EXAMPLES=20 pytest tests/test_properties.py tests/test_limiter_stateful.py --timeout 0
+    RAGASYNC_EXAMPLES=20 pytest --timeout 0 tests/test_properties*.py tests/test_limiter_stateful.py
 """
 
 import os

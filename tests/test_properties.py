@@ -8,9 +8,9 @@ from itertools import zip_longest
 from hypothesis import given
 from schedules import Source, Told, Try, Turn, examples, services, sources, steering, told
 from services import about, now, other_tasks, turns
-from watched import A_MOMENT, SourceBroke, Watched, items_from, most_owed
+from watched import A_MOMENT, SourceBroke, Watched, check_outcome, items_from, most_owed
 
-from ragasync import AsyncBatchProcessor, BatchResult, Job, Outcome, RateLimiter
+from ragasync import AsyncBatchProcessor, BatchResult, Job, RateLimiter
 from ragasync.simulation import run_virtual
 
 
@@ -77,31 +77,6 @@ def check_counts(result: BatchResult[int]) -> None:
     ]
 
 
-def check_outcome(outcome: Outcome[int, int], service: Watched) -> None:
-    """Find in an outcome what the service saw of its item."""
-    calls = service.calls_with(outcome.index)
-    assert service.gaps_too_short(outcome.index) == []
-    if outcome.status == "pending":
-        assert not any(service.is_final(call.end, n) for n, call in enumerate(calls, 1))
-        return
-    assert outcome.attempts == len(calls)
-    if not calls:  # no limiter would ever admit it
-        assert (outcome.status, type(outcome.error)) == ("failed", ValueError)
-        return
-    status = {"value": "done", "cancelled": "cancelled"}.get(calls[-1].end, "failed")
-    assert outcome.status == status
-    assert outcome.value == (10 * outcome.index if status == "done" else None)
-    assert service.error_fits(calls[-1], outcome.error)
-    assert [service.is_final(call.end, n) for n, call in enumerate(calls, 1)] == [
-        *[False] * (len(calls) - 1),
-        status != "cancelled",
-    ]
-    assert outcome.seconds == about(sum(call.seconds for call in calls))
-    assert [entry.seconds for entry in outcome.history] == about(
-        [call.seconds for call in calls[:-1]]
-    )
-
-
 def is_refused(told: Told) -> bool:
     """Whether no call can ever pass the limiters."""
     return any(burst is not None and weight > burst for _, burst, weight in told.limiters)
@@ -130,7 +105,7 @@ async def check_tokens(service: Watched, limiters: Sequence[RateLimiter]) -> Non
         assert now() == about(full_at)
 
 
-@examples(250)
+@examples(200)
 @given(services(), told, sources, steering())
 def test_every_item_of_a_steered_job_is_accounted_for(script, told, source, knobs):
     """Pauses, sizes, rates, cancellation, errors, time limits and limiters, at any time."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from schedules import RETRY_AFTER, Source, Told, Try
-from services import Refused, now
+from services import Refused, about, now
 
-from ragasync import AttemptTimeout
+from ragasync import AttemptTimeout, Outcome
 
 A_MOMENT = 1e-6
 """Seconds that floats may lose."""
@@ -141,6 +141,31 @@ class Watched:
             if after.began - before.ended < asked - A_MOMENT:
                 short.append(after.began - before.ended)
         return short
+
+
+def check_outcome(outcome: Outcome[int, int], service: Watched) -> None:
+    """Find in an outcome what the service saw of its item."""
+    calls = service.calls_with(outcome.index)
+    assert service.gaps_too_short(outcome.index) == []
+    if outcome.status == "pending":
+        assert not any(service.is_final(call.end, n) for n, call in enumerate(calls, 1))
+        return
+    assert outcome.attempts == len(calls)
+    if not calls:  # no limiter would ever admit it
+        assert (outcome.status, type(outcome.error)) == ("failed", ValueError)
+        return
+    status = {"value": "done", "cancelled": "cancelled"}.get(calls[-1].end, "failed")
+    assert outcome.status == status
+    assert outcome.value == (10 * outcome.index if status == "done" else None)
+    assert service.error_fits(calls[-1], outcome.error)
+    assert [service.is_final(call.end, n) for n, call in enumerate(calls, 1)] == [
+        *[False] * (len(calls) - 1),
+        status != "cancelled",
+    ]
+    assert outcome.seconds == about(sum(call.seconds for call in calls))
+    assert [entry.seconds for entry in outcome.history] == about(
+        [call.seconds for call in calls[:-1]]
+    )
 
 
 def most_owed(grants: Iterable[tuple[float, float]], rate: float) -> tuple[float, float]:
