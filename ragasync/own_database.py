@@ -73,11 +73,17 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
 
 def check_pages(connection: sqlite3.Connection) -> None:
     """Read the whole file once; raise sqlite3.DatabaseError where pages of it are damaged."""
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    # Not quick_check: it believes the index, and what that has lost would be done again.
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
-        error = sqlite3.DatabaseError(verdict)
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
+        raise damage(verdict)
+
+
+def damage(what: str) -> sqlite3.DatabaseError:
+    """Return the error that SQLite raises of a damaged file, for damage that it does not see."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 @contextmanager
@@ -91,6 +97,8 @@ def clear_errors(path: str, kind: Kind, timeout: float) -> Iterator[None]:
             "by text.encode(errors='replace').decode()"
         )
         raise
+    except UnicodeDecodeError as error:  # a damaged schema, or what SQLite says of it
+        raise kind.error(f"the {kind.what} {path!r} {_damaged(error)}") from error
     except sqlite3.Error as error:
         raise kind.error(f"the {kind.what} {path!r} {_explained(error, timeout)}") from error
 
@@ -152,6 +160,11 @@ def _statements(kind: Kind) -> Iterator[str]:
     yield f"PRAGMA user_version = {kind.version:d}"
 
 
+def _damaged(error: Exception) -> str:
+    """Say what is to be done about a file that cannot be trusted."""
+    return f"is damaged ({error}): restore it from a copy, or begin anew in another file"
+
+
 def _explained(error: sqlite3.Error, timeout: float) -> str:
     """Say what an error of SQLite's means for the user of the file."""
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
@@ -163,7 +176,7 @@ def _explained(error: sqlite3.Error, timeout: float) -> str:
         case sqlite3.SQLITE_NOTADB:
             return "is no SQLite database: choose another path"
         case sqlite3.SQLITE_CORRUPT:
-            return f"is damaged ({error}): restore it from a copy, or begin anew in another file"
+            return _damaged(error)
         case sqlite3.SQLITE_CANTOPEN:
             return f"cannot be opened ({error}): the folder must exist and be writable"
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:

@@ -1,7 +1,7 @@
 """A journal: what is done stays done, over interruptions, kernels and machines."""
 
 import asyncio
-import sqlite3
+import pickle
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -511,12 +511,21 @@ async def test_pickles_are_read_only_where_they_are_asked_for(path: Path):
     await AsyncBatchProcessor(pair, journal=asked()).process([1])
     result = await AsyncBatchProcessor(pair, journal=asked()).process([1])
     assert (result.results, result[0].attempts) == ([(1, 1)], 0)
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE outcomes SET value = ?", (b"cos\nsystem\n(S'false'\ntR.",))
-    file.close()
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return exec, ("raise SystemExit",)
+
+    async def set_a_trap(item: int) -> Trap:
+        return Trap()
+
+    other = path.with_name("from_elsewhere.sqlite")
+    trusting = Journal(other, serializer="pickle")
+    await AsyncBatchProcessor(set_a_trap, journal=trusting).process([1])
     with pytest.raises(JournalError, match=r"'pickle'.*if you trust where the file is from"):
-        await AsyncBatchProcessor(pair, journal=path).process([1])
-    assert list(Journal(path).to_dataframe()["value"]) == ["<24 bytes>"]
+        await AsyncBatchProcessor(set_a_trap, journal=other).process([1])
+    size = len(pickle.dumps(Trap()))
+    assert list(Journal(other).to_dataframe()["value"]) == [f"<{size} bytes>"]
 
 
 async def test_a_serializer_of_ones_own(path: Path):

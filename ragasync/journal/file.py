@@ -40,6 +40,7 @@ CREATE TABLE outcomes (
     waited REAL NOT NULL,
     backed_off REAL NOT NULL,
     recorded_at REAL NOT NULL,
+    seal INTEGER NOT NULL,
     PRIMARY KEY (key, occurrence)
 );
 """
@@ -53,7 +54,7 @@ JOURNAL = Kind(
     error=JournalError,
 )
 
-INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 """Writes a row of `rows.row_of`."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
+from zlib import crc32
 
 from ragasync.errors import RecalledError
 from ragasync.masking.masked import masked
 from ragasync.outcomes.outcome import Outcome, Status
+from ragasync.own_database import damage
 from ragasync.saying import message_of, type_name
 
 Row: TypeAlias = tuple[Any, ...]
@@ -38,21 +40,41 @@ def row_of(
     """Return all columns of an outcome that is done or failed, in the table's order."""
     error = outcome.error
     failed = (None,) * 4 if error is None else _error_columns(error)
+    stack = None if stack is None else _storable(stack)
+    kept = (outcome.status, value, *failed, stack, outcome.stage)
     return (
         place.key,
         place.occurrence,
         _storable(place.shown),
-        outcome.status,
-        value,
-        *failed,
-        None if stack is None else _storable(stack),
-        outcome.stage,
+        *kept,
         outcome.attempts,
         outcome.seconds,
         outcome.waited,
         outcome.backed_off,
         now,
+        _seal_of(place.key, place.occurrence, kept),
     )
+
+
+def check_seal(key: bytes, occurrence: int, shown: str, row: Row) -> None:
+    """
+    See that an outcome, the last of whose columns is the seal, is the one that was written.
+
+    SQLite notices pages that make no sense, but not another digit in a value.
+
+    Raises:
+        sqlite3.DatabaseError: it is another.
+    """
+    *kept, seal = row
+    if _seal_of(key, occurrence, kept) != seal:
+        raise damage(f"the outcome of {shown!r:.100} is not what was written")
+
+
+def _seal_of(key: bytes, occurrence: int, kept: Sequence[Any]) -> int:
+    """Return a checksum of what will be recalled of an outcome: status, value, and texts."""
+    status, value, *texts = kept
+    seal = crc32(repr((key, occurrence, status, texts)).encode())
+    return crc32(value, seal) if isinstance(value, bytes) else seal ^ (value is not None)
 
 
 def recalled(

@@ -20,7 +20,7 @@ from ragasync.journal.file import (
     settle_whose,
 )
 from ragasync.journal.keys import key_of
-from ragasync.journal.rows import Place, Row, recalled, row_of
+from ragasync.journal.rows import Place, Row, check_seal, recalled, row_of
 from ragasync.journal.serializers import BY_NAME
 from ragasync.journal.writer import Writer
 from ragasync.outcomes.outcome import Outcome
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ragasync.journal.use import JournalUse
 
 _FIND = (
-    "SELECT status, value, error_module, error_type, error_message, error_notes, stack, stage"
-    " FROM outcomes WHERE key = ? AND occurrence = ?"
+    "SELECT status, value, error_module, error_type, error_message, error_notes, stack, stage,"
+    " seal FROM outcomes WHERE key = ? AND occurrence = ?"
 )
 
 Known = tuple[Outcome[Any, Any], str | None]
@@ -180,6 +180,8 @@ class JournalRun:
             row = connection.execute(_FIND, (key, occurrence)).fetchone()
         if row is None:
             occurrence = first
+        else:
+            check_seal(key, occurrence, shown, row)
         self._seen[key] = occurrence + 1
         return Place(key, occurrence, shown), row
 
@@ -187,7 +189,7 @@ class JournalRun:
         """Return the outcome of an earlier run, or None where the item has to run."""
         if self._use.again or (row[0] == "failed" and self._journal.retry_failed):
             return None
-        outcome, stack = recalled(index, item, row, self._loads)
+        outcome, stack = recalled(index, item, row[:-1], self._loads)
         holds = self._use.still_holds
         if holds is not None and outcome.ok and not holds(outcome.value):
             return None

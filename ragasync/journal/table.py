@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.errors import JournalError
 from ragasync.journal.file import JOURNAL, open_to_read
-from ragasync.journal.rows import recalled_error
+from ragasync.journal.rows import check_seal, recalled_error
 from ragasync.journal.serializers import BY_NAME, Serializer
 from ragasync.outcomes.tracebacks import closing_lines
 from ragasync.own_database import clear_errors
@@ -68,9 +68,9 @@ def _read(journal: Journal) -> list[tuple[Any, ...]]:
         found = connection.execute(
             "SELECT item, occurrence, status, value, error_type, error_message, stage,"
             " attempts, seconds, waited, backed_off, recorded_at,"
-            " error_module, error_notes, stack FROM outcomes ORDER BY rowid"
+            " error_module, error_notes, stack, key, seal FROM outcomes ORDER BY rowid"
         )
-        return [(*_shown(row[:12], loads), _traceback(row)) for row in found]
+        return [(*_shown(_checked(row)[:12], loads), _traceback(row)) for row in found]
 
 
 @contextmanager
@@ -92,9 +92,18 @@ def _shown(row: tuple[Any, ...], loads: Serializer | None) -> tuple[Any, ...]:
     return (*row[:3], value, *row[4:])
 
 
+def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a row that is what was written."""
+    item, occurrence, status, value, kind, message, stage, *_ = row
+    module, notes, stack, key, seal = row[12:]
+    kept = (status, value, module, kind, message, notes, stack, stage)
+    check_seal(key, occurrence, item, (*kept, seal))
+    return row
+
+
 def _traceback(row: tuple[Any, ...]) -> str | None:
     """Return an error's traceback as text."""
-    kind, message, module, notes, stack = row[4], row[5], *row[12:]
+    kind, message, module, notes, stack = row[4], row[5], *row[12:15]
     if kind is None or stack is None:
         return None
     return f"{stack}{closing_lines(recalled_error(module, kind, message, notes))}"
