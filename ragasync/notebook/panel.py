@@ -16,6 +16,7 @@ from ragasync.notebook.panel_html import still_bundle
 from ragasync.notebook.snapshot import Snapshots
 from ragasync.notebook.ticker import Ticker
 from ragasync.outcomes.columns import Columns
+from ragasync.saying import named
 
 
 class Panel:
@@ -158,7 +159,7 @@ class Panel:
             with suppress(Exception):  # what cannot be drawn may not be freed either
                 self._stop()
             warnings.warn(
-                f"the panel of a job cannot be drawn: {error!r}; the job goes on without it",
+                f"the panel of a job cannot be drawn: {named(error)}; the job goes on without it",
                 RuntimeWarning,
                 stacklevel=2,
             )

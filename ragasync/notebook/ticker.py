@@ -1,4 +1,4 @@
-"""Something done ten times a second beside what a notebook's thread does."""
+"""Something done up to ten times a second beside what a notebook's thread does."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from contextlib import suppress
 from contextvars import Context
 
 from ragasync.bridge.loops import background_loop
-from ragasync.clock import loop_here
+from ragasync.clock import Clock, loop_here
 from ragasync.errors import RunAsyncError
 from ragasync.notebook.drawing import INTERVAL
 
 PATIENCE = 0.5
 """Seconds after which a loop that did not come to it counts as blocked."""
 
+SHARE = 0.02
+"""The most of a thread's time that ticks may take: on a slow machine they come less often."""
+
 
 class Ticker:
     """
-    Call something ten times a second: on the loop of the thread that began it where that is free.
+    Call something up to ten times a second: on the loop of the thread that began it if it is free.
 
     A cell that computes blocks its loop; the background loop takes over until the cell has ended.
     Not always the background loop, because some front ends show nothing that another thread
@@ -30,12 +33,14 @@ class Ticker:
 
     Args:
         tick: what to call; returns whether to go on. It may be called from two threads at once.
+        spent: tells the processor seconds of the thread that asks.
     """
 
-    def __init__(self, tick: Callable[[], bool]) -> None:
+    def __init__(self, tick: Callable[[], bool], spent: Clock = time.thread_time) -> None:
         self._tick = tick
+        self._spent = spent
         self._going = True
-        self._last_at_home = time.monotonic()
+        self._due_at_home = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<Ticker {'going' if self._going else 'stopped'}>"
@@ -44,7 +49,7 @@ class Ticker:
         """Begin, on the loop of this thread if it runs one."""
         home = loop_here()
         if home is None:
-            self._last_at_home = float("-inf")
+            self._due_at_home = float("-inf")
         else:
             home.call_later(INTERVAL, self._at_home, home, context=Context())
         with suppress(RunAsyncError):  # no threads here: then nothing but this loop can draw
@@ -58,9 +63,11 @@ class Ticker:
 
     def _at_home(self, home: asyncio.AbstractEventLoop) -> None:
         """Tick on the loop that it began on."""
-        self._last_at_home = time.monotonic()
+        before = self._spent()
         if self._going and self._tick():
-            home.call_later(INTERVAL, self._at_home, home, context=Context())
+            pause = max(INTERVAL, (self._spent() - before) / SHARE)
+            self._due_at_home = time.monotonic() + pause
+            home.call_later(pause, self._at_home, home, context=Context())
         else:
             self._going = False
 
@@ -68,7 +75,7 @@ class Ticker:
         """Tick on the background loop, if the other does not come to it."""
         if not self._going:
             return
-        if time.monotonic() - self._last_at_home > PATIENCE and not self._tick():
+        if time.monotonic() - self._due_at_home > PATIENCE and not self._tick():
             self._going = False
             return
         watching.call_later(INTERVAL, self._beside, watching)
