@@ -555,7 +555,7 @@ async def test_a_serializer_of_ones_own(path: Path):
 
 async def test_the_table_can_be_read_while_the_job_runs(path: Path):
     """What was written so far is there, for whoever asks."""
-    job = doubling(Journal(path, flush_items=1), max_concurrency=2).start(range(100), here=True)
+    job = doubling(Journal(path, flush_seconds=0.0), max_concurrency=2).start(range(100), here=True)
     await asyncio.sleep(3.5)
     while len(frame := await asyncio.to_thread(Journal(path).to_dataframe)) < 6:
         pass
