@@ -14,6 +14,7 @@ from ragasync.engine.aftermath import Aftermath
 from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
+from ragasync.engine.drawing import LOOK_AHEAD, Drawing
 from ragasync.engine.feed import FeedMaker, open_feed
 from ragasync.engine.journalling import NewOf, journalled
 from ragasync.engine.lanes import Lanes
@@ -131,14 +132,9 @@ class Run(Steering[T, R]):
             on_change=self._input_came,
         )
         stack.push_async_callback(self._feed.close)
+        drawing = Drawing(self._feed, self._clock, self._new_of, self._looked_up_at_once)
         self._batches = Batches(
-            self._feed,
-            self._next_size,
-            self.plan,
-            self._clock,
-            self._refuse,
-            self._new_of,
-            is_list=isinstance(self._source, list),
+            self._feed, drawing, self._next_size, self.plan, self._clock, self._refuse
         )
 
     async def _until_closed(self) -> None:
@@ -239,6 +235,13 @@ class Run(Steering[T, R]):
             if for_input:
                 self.input_waited += self._clock() - began
 
+    @property
+    def _looked_up_at_once(self) -> int:
+        """How many items of a list are looked up together, where that takes a turn on a thread."""
+        journal = self.plan.journal
+        on_thread = journal is not None and journal.on_thread
+        return LOOK_AHEAD if on_thread and isinstance(self._source, list) else 1
+
     def _next_size(self, drawn: int) -> int:
         """Return the most items to draw for the next call."""
         return self.plan.next_size(drawn, self._total, self.max_concurrency)
@@ -246,20 +249,3 @@ class Run(Steering[T, R]):
     def _refuse(self, index: int, item: T, error: Exception) -> None:
         """Let an item fail that can go in no call."""
         self._recording.give_up(Ticket((index,), (item,)), error, lane=0)
-
-    @property
-    def _none_to_begin(self) -> bool:
-        """Whether no call can begin unless one of those in flight leads to it."""
-        return self._feed.exhausted and not self._batches.left_over and not self._parked
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether nothing is left to do for any lane; asked by one that has nothing to do."""
-        return self._none_to_begin and self._lanes.idle == len(self._lanes.tasks) - 1
-
-    def _goes_on_beside(self, held: int) -> bool:
-        """Whether anything can still happen while calls past their time hold so many lanes."""
-        lanes = self._lanes
-        if len(lanes.tasks) - lanes.idle > held:
-            return True
-        return lanes.limit > held and not self._none_to_begin

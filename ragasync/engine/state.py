@@ -1,0 +1,155 @@
+"""What a run consists of, and what it can say of itself while it runs."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ragasync.calling.calls import Calls
+from ragasync.engine.admission import Admission
+from ragasync.engine.aftermath import Aftermath
+from ragasync.engine.attempts import Attempts
+from ragasync.engine.backoff import BackoffLine
+from ragasync.engine.batches import Batches
+from ragasync.engine.feed import Feed
+from ragasync.engine.journalling import Journalled
+from ragasync.engine.lanes import Lanes
+from ragasync.engine.opening import Opening
+from ragasync.engine.recording import Sink
+from ragasync.limits.gate import Gate
+from ragasync.outcomes.facts import StageFacts
+from ragasync.plan import Plan
+from ragasync.progress import LimitedBy
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class State(Generic[T, R]):
+    """
+    The state of a run, and all that follows from it by looking.
+
+    Attributes:
+        paused: whether no call is to begin for now.
+        held_back: whether no new item is to be drawn for now.
+        stopping: whether nothing more is to begin at all.
+        input_waited: seconds that lanes waited for the source, added up.
+        admission: the calls that wait for the rate limit.
+        stages: where the calls of this run are those of a pipeline, tells of its stages.
+    """
+
+    _after: Aftermath[T, R]
+    _attempts: Attempts[T, R]
+    _batches: Batches[T]
+    _lanes: Lanes
+    _loop: AbstractEventLoop
+    _calls: Calls
+    _feed: Feed[T]
+    _parked: BackoffLine[T]
+
+    def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
+        self.plan = plan
+        self.gate = Gate(plan.limiters)
+        self.max_concurrency = plan.max_concurrency
+        self.paused = False
+        self.held_back = False
+        self.stopping = False
+        self.stopped_because: str | None = None
+        self.error: BaseException | None = None
+        self.input_waited = 0.0
+        self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
+        self.admission = Admission(self.gate, by_items=plan.in_hops)
+        self._sink = sink
+        self._is_open = False
+        self._calling = False
+        self._opening = Opening()
+
+    @property
+    def source_ended(self) -> bool:
+        """Whether the last item has been drawn and begun, as far as that is known."""
+        return self._is_open and self._feed.exhausted and not self._batches.left_over
+
+    @property
+    def limited_by(self) -> LimitedBy:
+        """
+        What holds the run back now, by what its lanes are doing.
+
+        Where one lane waits, more of them would only wait with it: so one is enough to tell.
+        """
+        if len(self.admission) > 0:
+            return "rate"
+        may_draw = self._is_open and not self.paused and not self.held_back
+        if may_draw and (self._lanes.idle or self._batches.forming):
+            return "retries" if self._parked.items else "input"
+        return "concurrency"
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are being made now."""
+        if not self._is_open:
+            return 0
+        lanes = self._lanes
+        at_work = len(lanes.tasks) - lanes.idle - len(self.admission) - self._batches.forming
+        return max(0, at_work)
+
+    @property
+    def worked(self) -> float:
+        """Seconds that lanes spent in calls outside of the hot loop, each call once."""
+        return self._attempts.seconds if self._is_open else 0.0
+
+    @property
+    def retried(self) -> int:
+        """How many items were or will be tried more than once."""
+        return self._after.retried if self._is_open else 0
+
+    @property
+    def recalled(self) -> int:
+        """How many outcomes came from a journal."""
+        return self._sink.recalled if isinstance(self._sink, Journalled) else 0
+
+    @property
+    def running_threads(self) -> int:
+        """How many threads are inside a call."""
+        return self._calls.running_threads if self._is_open else 0
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether so few items are in back-off that new ones may be begun."""
+        return self._parked.items < max(64, 8 * self.max_concurrency)
+
+    @property
+    def _may_draw(self) -> bool:
+        """Whether a new item may be begun."""
+        return self._has_room and not self.held_back and not self._sink.is_full
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether a new item may be at hand, that no lane is putting into a batch."""
+        if self._batches.forming:
+            return False
+        return self._feed.at_hand or self._batches.left_over
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether there is something for a further lane to do."""
+        if self.stopping or self.paused:
+            return False
+        return self._parked.has_due or (self._has_more and self._may_draw)
+
+    @property
+    def _none_to_begin(self) -> bool:
+        """Whether no call can begin unless one of those in flight leads to it."""
+        return self._feed.exhausted and not self._batches.left_over and not self._parked
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is left to do for any lane; asked by one that has nothing to do."""
+        return self._none_to_begin and self._lanes.idle == len(self._lanes.tasks) - 1
+
+    def _goes_on_beside(self, held: int) -> bool:
+        """Whether anything can still happen while calls past their time hold so many lanes."""
+        lanes = self._lanes
+        if len(lanes.tasks) - lanes.idle > held:
+            return True
+        return lanes.limit > held and not self._none_to_begin
