@@ -26,15 +26,25 @@ class Scale:
     retries: int
     seconds: float
 
+    @property
+    def has_outages(self) -> bool:
+        """Whether calls fail without poison; not where poison, too, is tried again."""
+        return self.effect == "refused" and bool(self.outages)
+
+    @property
+    def retries_in_all(self) -> int:
+        """Enough for all outages: the parts of a batch share their retries."""
+        return len(self.outages) if self.has_outages else self.retries
+
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of a processor; there are as many retries as outages, or none."""
+        """Return the arguments of a processor."""
         return {
             "batch_size": self.batch_size,
             "max_concurrency": self.max_concurrency,
             "batched": True,
             "cost": self.weights.__getitem__,
             "max_batch_cost": self.most,
-            "retry": AsyncRetry(len(self.outages) or self.retries, 0.5, jitter=None),
+            "retry": AsyncRetry(self.retries_in_all, 0.5, jitter=None),
         }
 
 
@@ -77,7 +87,7 @@ class Poisoned:
         self._look_at(items)
         await asyncio.sleep(self.scale.seconds)
         self.in_flight -= 1
-        if call in self.scale.outages:
+        if self.scale.has_outages and call in self.scale.outages:
             raise ConnectionError("away")
         if self.scale.poison.isdisjoint(items):
             return [10 * item for item in items]

@@ -62,7 +62,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         """Somebody takes only what is due, behind those who wait."""
         cost = min(cost, self.limiter.highest_cost)
         waiting = [caller for caller in self.paper.line if not caller.is_gone]
-        is_due = not waiting and self.paper.delay(cost) == 0.0
+        is_due = not waiting and self.paper.delay(cost) < A_MOMENT
         assert self._on(where, lambda: self.limiter.try_acquire(cost)) == is_due
         if is_due:
             self.paper.line.clear()

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from hypothesis import given
 from schedules import Source, Told, Try, Turn, examples, services, sources, steering, told
 from services import about, now, other_tasks, turns
-from watched import A_MOMENT, SourceBroke, Watched, check_outcome, items_from, most_owed
+from watched import A_MOMENT, SourceBroke, Watched, check_outcome, is_refused, items_from, most_owed
 
 from ragasync import AsyncBatchProcessor, BatchResult, Job, RateLimiter
 from ragasync.simulation import run_virtual
@@ -75,11 +75,6 @@ def check_counts(result: BatchResult[int]) -> None:
     assert [(outcome.index, outcome.item) for outcome in result] == [
         (index, index) for index in range(result.total)
     ]
-
-
-def is_refused(told: Told) -> bool:
-    """Whether no call can ever pass the limiters."""
-    return any(burst is not None and weight > burst for _, burst, weight in told.limiters)
 
 
 def check_limits(service: Watched, limiters: Sequence[RateLimiter]) -> None:

@@ -168,6 +168,11 @@ def check_outcome(outcome: Outcome[int, int], service: Watched) -> None:
     )
 
 
+def is_refused(told: Told) -> bool:
+    """Whether no call can ever pass the limiters."""
+    return any(burst is not None and weight > burst for _, burst, weight in told.limiters)
+
+
 def most_owed(grants: Iterable[tuple[float, float]], rate: float) -> tuple[float, float]:
     """Return the most that a bucket without a bound owed after a grant, and what it owed last."""
     owed = most = 0.0
