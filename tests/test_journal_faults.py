@@ -1,4 +1,4 @@
-"""A journal in trouble: a slow disk, a lock, a clock that is set back; nothing is lost in silence."""
+"""A journal in trouble: a slow disk, a lock, a clock set back; nothing is lost in silence."""
 
 import asyncio
 import itertools
