@@ -75,6 +75,14 @@ async def read_with_pauses(
     return statuses, sizes
 
 
+def _open_files() -> int:
+    """Return how many files, sockets and pipes this process has open."""
+    import psutil
+
+    process = psutil.Process()
+    return int(process.num_fds() if hasattr(process, "num_fds") else process.num_handles())
+
+
 def check(outcome: Outcome[int, int]) -> None:
     """Raise unless an item came to its right end."""
     bad = outcome.index % 100 == 7
@@ -88,7 +96,7 @@ async def soak(items: int, at_once: int, seed: int) -> list[list[object]]:
     await read_with_pauses(range(10_000), at_once, seed)  # imports and caches, off the books
     gc.collect()
     tasks, threads = len(asyncio.all_tasks()), threading.active_count()
-    objects = len(gc.get_objects())
+    objects, files = len(gc.get_objects()), _open_files()
     statuses, sizes = await read_with_pauses((item for item in range(items)), at_once, seed)
     gc.collect()
     quarter = max(1, len(sizes) // 4)
@@ -100,6 +108,7 @@ async def soak(items: int, at_once: int, seed: int) -> list[list[object]]:
         ["MB by which the last quarter was larger than the first", f"{grown / 1e6:.1f}"],
         ["tasks left", len(asyncio.all_tasks()) - tasks],
         ["threads left", threading.active_count() - threads],
+        ["open files and sockets left", _open_files() - files],
         ["objects left", len(gc.get_objects()) - objects],
     ]
 

@@ -35,6 +35,18 @@ def test_every_file_that_is_linked_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_test_that_is_named_is_there():
+    """What is promised is shown by tests that exist."""
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", README)
+    assert len(named) > 10
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not re.search(rf"^(async def|def)? ?{name}\b", (ROOT / "tests" / file).read_text(), re.M)
+    ]
+    assert missing == []
+
+
 def _run(example: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run some code as a script."""
     (folder / "example.py").write_text(example, encoding="utf-8")
