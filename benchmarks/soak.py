@@ -22,8 +22,8 @@ from measuring import installed, table
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome
 
-LOOKS = 200
-"""How often in a run the size of the process is looked at."""
+LOOK_EVERY = 250
+"""After so many items the size of the process is looked at."""
 
 
 class Service:
@@ -70,7 +70,7 @@ async def read_with_pauses(
             statuses[outcome.status] += 1
             if chance.random() < 0.0001:
                 await asyncio.sleep(chance.random() * 0.02)  # the reader pauses; the run waits
-            if statuses.total() % 5_000 == 0:
+            if statuses.total() % LOOK_EVERY == 0:
                 sizes.append(process.memory_info().rss)
     return statuses, sizes
 
