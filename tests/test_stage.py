@@ -2,11 +2,13 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 from services import turns
 
+from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.documents.chunk import RecursiveSplitter
 from ragasync.documents.embed import HashingEmbedder
 from ragasync.documents.fingerprint import name_of
@@ -101,6 +103,71 @@ def test_attributes_count_where_they_are_asked_for():
     assert len(names) == 2
     assert name_of(split, attributes=True) == name_of(split)
     assert name_of(str.split, attributes=True) == "builtins.str.split"
+
+
+class Client:
+    """A stage's client, which notes what becomes of it; `refuses` is what opening it raises."""
+
+    def __init__(self, refuses: Exception | None = None) -> None:
+        self.refuses = refuses
+        self.noted: list[str] = []
+
+    @asynccontextmanager
+    async def open(self):
+        """Open and close."""
+        if self.refuses is not None:
+            raise self.refuses
+        self.noted.append("opened")
+        yield self
+        self.noted.append("closed")
+
+
+async def test_a_stages_resources_are_opened_once_a_run_and_passed_to_its_function():
+    """Async or sync, for embedding or storing: the second argument, or the fourth."""
+    client, other = Client(), Client()
+
+    async def embed_by(texts, client):
+        client.noted.append("embedded")
+        return [[1.0] for _ in texts]
+
+    def store_by(document, chunks, embeddings, client):
+        client.noted.append(document.id)
+
+    processor = AsyncDocumentProcessor(
+        embed=Stage(embed_by, batch_size=1, resources=client.open),
+        store=Stage(store_by, resources=other.open, max_concurrency=1),
+    )
+    result = await processor.process([Document("a", "a"), Document("b", "b")])
+    assert result.success_count == 2
+    assert client.noted == ["opened", "embedded", "embedded", "closed"]
+    assert (other.noted[0], sorted(other.noted[1:3]), other.noted[3]) == (
+        "opened",
+        ["a", "b"],
+        "closed",
+    )
+
+
+async def test_what_opening_a_stages_resources_raises_ends_the_run():
+    """It is raised as it is, not as a stage that is closed."""
+    client = Client(refuses=OSError("no such host"))
+    processor = AsyncDocumentProcessor(embed=Stage(embed, resources=client.open))
+    with pytest.raises(OSError, match="no such host"):
+        await processor.process([Document("a", "a")])
+
+
+def test_an_object_may_say_itself_how_it_is_called():
+    """Its `as_stage` is used where it was given plainly; in a Stage, that has the word."""
+
+    class Embedder:
+        def __call__(self, texts):
+            raise NotImplementedError
+
+        def as_stage(self):
+            return Stage(self, max_concurrency=7)
+
+    embedder = Embedder()
+    assert as_stage(embedder, split).max_concurrency == 7
+    assert as_stage(Stage(embedder), split).max_concurrency is None
 
 
 async def test_room_is_given_in_order_and_a_big_document_is_not_overtaken():

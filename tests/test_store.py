@@ -345,17 +345,46 @@ def test_an_embedder_that_the_name_does_not_tell_must_be_passed(path):
         assert ids(store.search("bab", 1, by="vectors")) == ["bbb"]
 
 
-def test_an_async_embedder_is_refused_with_the_way_out(library):
-    """The vector can be made first and passed."""
+@pytest.mark.real_time
+def test_an_async_embedder_is_awaited_by_a_search(library):
+    """Also inside a running loop, whose thread waits meanwhile; its vector can be passed too."""
 
     async def remote(texts):
         return embed(texts)
 
+    async def search_here():
+        return library.search("token bucket", 1, by="vectors")
+
     library.embedder = remote
-    with pytest.raises(TypeError, match=r"await embed"):
-        library.search("token bucket")
+    assert ids(library.search("token bucket", 1, by="vectors")) == ["bucket"]
+    assert ids(asyncio.run(search_here())) == ["bucket"]
     vector = asyncio.run(remote(["token bucket"]))[0]
     assert ids(library.search("token bucket", 1, by="vectors", vector=vector)) == ["bucket"]
+
+
+def test_an_embedder_may_embed_questions_in_another_way(path):
+    """Its `query` is used where it has one: here it looks for the opposite."""
+
+    class Contrary:
+        name = "contrary"
+
+        def __call__(self, texts):
+            raise AssertionError("a question is no text to store")
+
+        def query(self, text):
+            return np.array([0.0, 1.0]) if text == "left" else np.array([1.0, 0.0])
+
+    with SqliteStore(path, embedder=Contrary()) as store:
+        for text, vector in (("left", [1.0, 0.0]), ("right", [0.0, 1.0])):
+            store.upsert(
+                Document(text, text),
+                [Chunk(text, 0, len(text))],
+                np.array([vector]),
+                fingerprint="",
+                embedder="contrary",
+            )
+        assert ids(store.search("left", 1, by="vectors")) == ["right"]
+        assert ids(store.search("right", 1, by="vectors")) == ["left"]
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (3, 4), (2,), (2, 0), (2, 2, 2)])

@@ -37,9 +37,9 @@ class Finished:
     fn: StageFunction
     finish: Callable[[Any, Any], object]
 
-    def __call__(self, item: object) -> object:
+    def __call__(self, item: object, *resource: object) -> object:
         """Return the finished value for an item; an awaitable where the function made one."""
-        value = self.fn(_argument(self.fn, item))
+        value = self.fn(_argument(self.fn, item), *resource)
         return self._later(value, item) if hasattr(value, "__await__") else self.finish(value, item)
 
     def at_once(self, item: object) -> Any:
@@ -62,9 +62,9 @@ class FinishedAsync:
     fn: Callable[..., Any]
     finish: Callable[[Any, Any], object]
 
-    async def __call__(self, item: object) -> object:
+    async def __call__(self, item: object, *resource: object) -> object:
         """Return the finished value for an item."""
-        return self.finish(await self.fn(_argument(self.fn, item)), item)
+        return self.finish(await self.fn(_argument(self.fn, item), *resource), item)
 
 
 def finished(fn: StageFunction, finish: Callable[[Any, Any], object]) -> StageFunction:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync.bridge.run_async import run_async
 from ragasync.documents.embed import HashingEmbedder, scaled_to_one
 from ragasync.documents.store import WrongEmbedder
 
-Embed: TypeAlias = Callable[[Sequence[str]], NDArray[np.float32]]
-"""What turns texts into vectors; where it has a `name`, that is checked."""
+Embed: TypeAlias = Callable[[Sequence[str]], Any]
+"""
+What turns texts into vectors, sync or async; where it has a `name`, that is checked.
+
+Where it has a method `query`, of one text, that embeds what is searched for: some models do not
+embed questions as they embed what answers them.
+"""
 
 
 def query_vector(
@@ -33,7 +38,7 @@ def query_vector(
 
     Raises:
         WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
-        TypeError: When the embedder is async.
+        RunAsyncError: When the embedder is async and bound to another event loop.
     """
     name, dimension = stored
     if given is None:
@@ -67,11 +72,8 @@ def _embedded(text: str, embedder: Embed, name: str) -> NDArray[np.float32]:
             f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: pass the "
             "one that made them, or store in another file"
         )
-    made: object = embedder([text])
-    if inspect.iscoroutine(made):
-        made.close()  # it would warn that it was never awaited
-        raise TypeError(
-            f"the embedder {own_name!r} is async and a search is not: pass vector= to it, for "
-            "instance store.search(text, vector=(await embed([text]))[0])"
-        )
+    query = getattr(embedder, "query", None)
+    made: object = query(text) if callable(query) else embedder([text])
+    if hasattr(made, "__await__"):
+        made = run_async(cast("Awaitable[object]", made))
     return np.asarray(made, dtype=np.float32)

@@ -180,6 +180,8 @@ def ends_the_run(error: Exception) -> Verdict:
 def _storing(stage: Stage, settings: Settings) -> StagePlan:
     """Return the plan for storing; a Store takes one document at a time."""
     is_store = hasattr(stage.fn, "upsert")
+    if is_store and stage.resources is not None:
+        raise ValueError("resources are passed to a function, and a Store has its own: leave out")
     plan = stage.plan(
         _upsert_to(stage.fn) if is_store else _handed_to(stage.function),
         max_concurrency=1 if is_store else settings.embed_concurrency,
@@ -213,13 +215,13 @@ def _upsert_to(store: Any) -> Callable[[Parcel], object]:
     return put
 
 
-def _handed_to(function: Callable[..., Any]) -> Callable[[Parcel], object]:
+def _handed_to(function: Callable[..., Any]) -> Callable[..., object]:
     """Return the call that hands a parcel to a function of document, chunks and embeddings."""
 
-    def hand_over(parcel: Parcel) -> object:
-        return function(parcel.document, parcel.chunks, parcel.embeddings)
+    def hand_over(parcel: Parcel, *resource: object) -> object:
+        return function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
 
-    async def hand_over_async(parcel: Parcel) -> object:
-        return await function(parcel.document, parcel.chunks, parcel.embeddings)
+    async def hand_over_async(parcel: Parcel, *resource: object) -> object:
+        return await function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
 
     return hand_over_async if is_async(function) else hand_over

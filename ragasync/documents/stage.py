@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ _SETTINGS = (
     "executor",
     "cost",
     "max_batch_cost",
+    "resources",
 )
 
 
@@ -46,6 +48,8 @@ class Stage:
         executor: where sync functions run instead of on threads.
         cost: what a text weighs, for `max_batch_cost`; for `embed` alone.
         max_batch_cost: the most that the texts of one call may weigh together.
+        resources: as for AsyncBatchProcessor: makes an async context manager, opened once a run on
+            the run's own loop, whose value the function gets as its second argument.
         name: what tells this stage from another in the fingerprint of a document; by default
             what the function says of itself, or its qualified name.
     """
@@ -59,6 +63,7 @@ class Stage:
     executor: Executor | None = None
     cost: Callable[[str], float] | None = None
     max_batch_cost: float | None = None
+    resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     name: str | None = None
 
     @property
@@ -107,9 +112,14 @@ def as_stage(given: StageFunction | Stage | None, default: StageFunction) -> Sta
     """
     Return what was given for a stage as a Stage.
 
+    An object that has an `as_stage` method, as `OpenAIEmbedder` has, knows best how it is called.
+
     Raises:
         TypeError: it is neither a function nor a Stage.
     """
+    if given is not None and not isinstance(given, Stage):
+        make = getattr(given, "as_stage", None)
+        given = make() if callable(make) else given
     stage = given if isinstance(given, Stage) else Stage(default if given is None else given)
     is_async(stage.function)  # refuses a generator function
     return stage

@@ -14,7 +14,7 @@ from ragasync.errors import JobStopped
 from ragasync.outcomes.facts import StageFacts
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import Success
-from ragasync.outcomes.tracebacks import TracebackArchive
+from ragasync.outcomes.tracebacks import NoArchive
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -148,14 +148,6 @@ class _OrderFeed(PushFeed[T]):
         raise StopIteration
 
 
-class _Untouched(TracebackArchive):
-    """Leaves errors as they are: they go on to a run that keeps their tracebacks."""
-
-    def keep(self, error: BaseException) -> str:  # noqa: ARG002
-        """Return nothing."""
-        return ""
-
-
 class Service(Generic[T, R]):
     """
     The engine, fed by callers instead of a source.
@@ -175,7 +167,7 @@ class Service(Generic[T, R]):
     def __init__(self, plan: Plan[T, R], nothing_soon: Callable[[], bool] = lambda: False) -> None:
         self._nothing_soon = nothing_soon
         self._orders: _Orders[T, R] = _Orders()
-        self._run: Run[T, R] = Run(plan, self._open, self._orders, archive=_Untouched())
+        self._run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())
         self._feed: PushFeed[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
@@ -197,10 +189,13 @@ class Service(Generic[T, R]):
         except asyncio.CancelledError:
             await self._close()
             raise
+        self._raise_of_resources()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await self._close()
+        if kind is None:
+            self._raise_of_resources()
 
     async def __call__(self, items: Sequence[T]) -> list[R]:
         """
@@ -230,10 +225,17 @@ class Service(Generic[T, R]):
         return self._feed
 
     async def _close(self) -> None:
-        """Cancel the run and wait for its clean-up."""
+        """End the run as one that has nothing left to do, so that its resources close likewise."""
         assert self._task is not None
-        self._task.cancel()
+        self._run.stop("the service is closed", cancel=True)
         await asyncio.wait([self._task])
+
+    def _raise_of_resources(self) -> None:
+        """Raise what opening or closing them did: no caller's, as the run's own error is."""
+        if self._task is None or not self._task.done() or self._task.cancelled():
+            return
+        if (error := self._task.exception()) is not None and error is not self._run.error:
+            raise error
 
     def _reason(self) -> BaseException:
         """Return why nothing more is taken."""

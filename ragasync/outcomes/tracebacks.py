@@ -44,6 +44,14 @@ class TracebackArchive:
         return text
 
 
+class NoArchive(TracebackArchive):
+    """Leaves errors as they are: they go on to a run that keeps their tracebacks."""
+
+    def keep(self, error: BaseException) -> str:  # noqa: ARG002
+        """Return nothing."""
+        return ""
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error with its causes, contexts and group members, each once."""
     waiting, seen = [error], {id(error)}
