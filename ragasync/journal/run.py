@@ -80,6 +80,7 @@ class JournalRun:
         self._keying = use.keying or key_of
         self._seen: dict[bytes, int] = {}
         self._places: dict[int, Place] = {}
+        self._stacks: dict[str, str] = {}  # one text for all errors of one kind and place
         self._lock = threading.Lock()
         self._writer: Writer[tuple[Place, Outcome[Any, Any], str | None]] | None = None
         self._claim = claim(journal.path)
@@ -193,7 +194,7 @@ class JournalRun:
         holds = self._use.still_holds
         if holds is not None and outcome.ok and not holds(outcome.value):
             return None
-        return outcome, stack
+        return outcome, stack and self._stacks.setdefault(stack, stack)
 
     def _loads(self, data: bytes) -> Any:
         """Return a value that was written."""
