@@ -131,7 +131,11 @@ class Job(Generic[T, R]):
         self._tell(self._batch.run.resume)
 
     def cancel(self) -> None:
-        """Cancel what is in flight, once, and end the job; its result has what was done."""
+        """
+        Cancel what is in flight, once, and end the job; its result has what was done.
+
+        Calls may clean up, and are waited for; one that swallows its cancellation until it returns.
+        """
         self._cancelled = True
         self._tell(lambda: self._batch.run.stop(CANCELLED, cancel=True))
 

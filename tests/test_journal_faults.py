@@ -108,8 +108,8 @@ def test_a_run_in_another_process_keeps_others_out_until_it_dies(path: Path):
             asyncio.run(doubling(Journal(path)).process(range(10)))
         assert CALLS == []
         other.kill()
-    with pytest.warns(UserWarning, match="has changed"):  # that one was not written here
-        assert asyncio.run(doubling(Journal(path)).process(range(10))).all_succeeded
+    # Without a warning: nobody knows the source of a function that was in no file.
+    assert asyncio.run(doubling(Journal(path)).process(range(10))).all_succeeded
 
 
 def test_a_file_that_another_program_is_writing_is_waited_for_and_given_up(path: Path):

@@ -124,7 +124,7 @@ def settle_whose(
                 connection.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?)", mine)
                 return None
             _check_header(journal, row[:3], (name, journal.version, serializer))
-            connection.execute("UPDATE job SET source = ?", (source,))
+            connection.execute("UPDATE job SET source = ?", (source or row[3],))
     if not _has_changed(row[3], source):
         return None
     return (
@@ -152,12 +152,14 @@ def _check_header(
 
 
 def _has_changed(before: str, now: str) -> bool:
-    """Return whether a function that was there before has another source now."""
+    """Return whether a function that was there before has another source now; unknown is none."""
     earlier, later = (
         {name: digest for name, _, digest in (line.rpartition("=") for line in text.split("\n"))}
         for text in (before, now)
     )
-    return any(digest != later.get(name, digest) for name, digest in earlier.items())
+    return any(
+        digest and later.get(name) and digest != later[name] for name, digest in earlier.items()
+    )
 
 
 def close_quietly(connection: sqlite3.Connection) -> None:
