@@ -1,0 +1,192 @@
+"""What the calls of a run used, in tokens and money, as its embedder reports it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+_ALMOST = 1 - 1e-9
+"""Sums of prices such as 0.1 fall short of their bound by their rounding."""
+
+
+class Meter:
+    """
+    Add up what the calls of one run used; told from any thread.
+
+    Args:
+        max_spend: the money after which the run is to stop, or None.
+        when_spent: called once, with the reason, in the thread that reported the last of it.
+
+    Attributes:
+        tokens: the tokens so far.
+        money: the money so far, in whatever unit it is reported.
+    """
+
+    def __init__(
+        self, max_spend: float | None = None, when_spent: Callable[[str], None] | None = None
+    ) -> None:
+        self.tokens = 0
+        self.money = 0.0
+        self._max_spend, self._when_spent = max_spend, when_spent
+        self._lock = threading.Lock()
+
+    def add(self, tokens: int, money: float) -> None:
+        """Add what one call used; say when the bound is reached."""
+        with self._lock:
+            self.tokens += tokens
+            self.money += money
+            bound, say = self._max_spend, self._when_spent
+            if say is None or bound is None or self.money < bound * _ALMOST:
+                return
+            self._when_spent = None
+            reason = f"{self.money:.6g} was spent, which reaches max_spend={bound:g}"
+        say(reason)
+
+
+class Bill:
+    """
+    What one call for several texts used.
+
+    Args:
+        meter: the run's.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.tokens = 0
+
+    def add(self, tokens: int, money: float) -> None:
+        """Add to what the call used, and to what the run did."""
+        self.tokens += tokens
+        self.meter.add(tokens, money)
+
+    def on(self, texts: Sequence[str], rows: Sequence[Any]) -> Sequence[Any]:
+        """Return the rows of a call, with its tokens shared among them if it reported any."""
+        if not self.tokens:
+            return rows
+        parts = shares(self.tokens, [len(text) for text in texts])
+        return [Metered(row, part) for row, part in zip(rows, parts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A text's vector, and its share of the tokens of the call that made it."""
+
+    row: Any
+    tokens: int
+
+
+_told: ContextVar[Meter | Bill | None] = ContextVar("told_of_usage", default=None)
+"""Whoever is to be told of usage: the call that is being made, or the run that it is made in."""
+
+
+def note_usage(*, tokens: int = 0, money: float = 0.0) -> None:
+    """
+    Report what a call used to the run in which it is made; outside of a run it does nothing.
+
+    Embedders call it after each response, from the call itself or from its thread; what happens
+    in another process is not heard of.
+
+        response = await client.embeddings.create(model=model, input=texts)
+        note_usage(tokens=response.usage.total_tokens, money=response.usage.total_tokens * 2e-8)
+
+    Args:
+        tokens: how many tokens it took.
+        money: what it cost, in any one currency: `max_spend` is in the same.
+
+    Raises:
+        ValueError: a number that is negative or not finite.
+    """
+    if not (tokens >= 0 and 0 <= money < math.inf):
+        raise ValueError(
+            f"usage must be finite and at least 0, got tokens={tokens!r}, money={money!r}"
+        )
+    if (told := _told.get()) is not None:
+        told.add(tokens, money)
+
+
+def metered_by(meter: Meter) -> Callable[[], None]:
+    """Have what is called from here on report to a meter; return what ends that."""
+    token = _told.set(meter)
+    return lambda: _told.reset(token)
+
+
+def shares(whole: int, weights: Sequence[int]) -> list[int]:
+    """
+    Divide a whole number by weights, so that the parts add up to it exactly.
+
+    Each part is that up to which the weights so far entitle, less what those before it got: no
+    part is off by as much as 1, and none is below 0.
+
+    Args:
+        whole: what there is to share.
+        weights: what each is entitled by; equal where all are 0.
+    """
+    if not any(weights):
+        weights = [1] * len(weights)
+    total, parts = sum(weights), []
+    so_far = given = 0
+    for weight in weights:
+        so_far += weight
+        due = whole * so_far // total
+        parts.append(due - given)
+        given = due
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Metering:
+    """An embedding function, each of whose calls has a bill of its own."""
+
+    fn: Callable[..., Any]
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """Return a row a text; an awaitable where the function made one."""
+        if (meter := _meter()) is None:
+            return self.fn(texts)
+        bill = Bill(meter)
+        token = _told.set(bill)
+        try:
+            rows = self.fn(texts)
+        finally:
+            _told.reset(token)
+        return (
+            self._later(rows, texts, bill) if hasattr(rows, "__await__") else bill.on(texts, rows)
+        )
+
+    async def _later(self, rows: Any, texts: Sequence[str], bill: Bill) -> Sequence[Any]:
+        """Await what a function gives that is async without saying so."""
+        token = _told.set(bill)
+        try:
+            return bill.on(texts, await rows)
+        finally:
+            _told.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class MeteringAsync:
+    """The same for an async function."""
+
+    fn: Callable[..., Any]
+
+    async def __call__(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Return a row a text."""
+        if (meter := _meter()) is None:
+            rows: Sequence[Any] = await self.fn(texts)
+            return rows
+        bill = Bill(meter)
+        token = _told.set(bill)
+        try:
+            return bill.on(texts, await self.fn(texts))
+        finally:
+            _told.reset(token)
+
+
+def _meter() -> Meter | None:
+    """Return the meter of the run that this is called in, if it is in one."""
+    told = _told.get()
+    return told.meter if isinstance(told, Bill) else told
