@@ -39,6 +39,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "frames": [[]],
     "reporting": [[]],
     "importing": [[]],
+    "retrieval": [[]],
 }
 """The runs of each family, a list of arguments each."""
 

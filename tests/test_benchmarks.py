@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ RUNS = {
     "limits": ["--rates", "1000", "--seconds", "0.05", "--acquires", "100", "--rounds", "1"],
     "makespan": ["--items", "100", "--at-once", "8", "--mean", "0.002", "--rounds", "1"],
     "reporting": ["--items", "500", "--rounds", "1"],
+    "retrieval": ["--pages", str(Path(os.__file__).parent), "--questions", "5"],
     "retries": ["--calls", "100", "--rounds", "1"],
     "scheduling": ["--items", "50", "100", "--rounds", "1", "--at-once", "4", "--seconds", "0.001"],
     "soak": ["--items", "500"],
