@@ -144,14 +144,14 @@ class Metering:
 
     fn: Callable[..., Any]
 
-    def __call__(self, texts: Sequence[str]) -> Any:
+    def __call__(self, texts: Sequence[str], *resource: object) -> Any:
         """Return a row a text; an awaitable where the function made one."""
         if (meter := _meter()) is None:
-            return self.fn(texts)
+            return self.fn(texts, *resource)
         bill = Bill(meter)
         token = _told.set(bill)
         try:
-            rows = self.fn(texts)
+            rows = self.fn(texts, *resource)
         finally:
             _told.reset(token)
         return (
@@ -173,15 +173,15 @@ class MeteringAsync:
 
     fn: Callable[..., Any]
 
-    async def __call__(self, texts: Sequence[str]) -> Sequence[Any]:
+    async def __call__(self, texts: Sequence[str], *resource: object) -> Sequence[Any]:
         """Return a row a text."""
         if (meter := _meter()) is None:
-            rows: Sequence[Any] = await self.fn(texts)
+            rows: Sequence[Any] = await self.fn(texts, *resource)
             return rows
         bill = Bill(meter)
         token = _told.set(bill)
         try:
-            return bill.on(texts, await self.fn(texts))
+            return bill.on(texts, await self.fn(texts, *resource))
         finally:
             _told.reset(token)
 
