@@ -118,7 +118,9 @@ class JournalRun:
 
     def takes_long(self, rows: Sequence[tuple[int, Any]]) -> bool:
         """Return whether looking these items up has to read files, and belongs on a thread."""
-        return self._use.on_thread or any(isinstance(item, os.PathLike) for _, item in rows)
+        return self._use.on_thread or any(
+            type(item) is not str and isinstance(item, os.PathLike) for _, item in rows
+        )
 
     @property
     def is_full(self) -> bool:
@@ -134,7 +136,7 @@ class JournalRun:
             JournalError: the file cannot be read.
         """
         found = LookedUp()
-        with self._lock, clear_errors(self._journal.path, JOURNAL, self._journal.timeout):
+        with self._lock:
             for index, item in rows:
                 try:
                     key = self._keying(item, self._use.key)
@@ -168,23 +170,28 @@ class JournalRun:
 
     def _find(self, key: bytes, shown: str) -> tuple[Place, Row | None]:
         """Return where the next item of this key has its place, and what is written there."""
-        connection = self._to_read
-        if connection is None:
-            raise JournalError(f"the journal {self._journal.path!r} was closed meanwhile")
-        first = occurrence = self._seen.get(key, 0)
+        first = self._seen.get(key, 0)
         if key not in self._written:
             self._seen[key] = first + 1
             return Place(key, first, shown), None
+        with clear_errors(self._journal.path, JOURNAL, self._journal.timeout):
+            occurrence, row = self._read(key, first)
+            if row is not None:
+                check_seal(key, occurrence, shown, row)
+        self._seen[key] = occurrence + 1
+        return Place(key, occurrence, shown), row
+
+    def _read(self, key: bytes, first: int) -> tuple[int, Row | None]:
+        """Return the outcome of an item of this key, the first or a later one, and which it is."""
+        connection = self._to_read
+        if connection is None:
+            raise JournalError(f"the journal {self._journal.path!r} was closed meanwhile")
+        occurrence = first
         row: Row | None = connection.execute(_FIND, (key, occurrence)).fetchone()
         while self._use.again and row is not None and row[0] == "done":
             occurrence += 1  # of several equal items it is the failed one that runs again
             row = connection.execute(_FIND, (key, occurrence)).fetchone()
-        if row is None:
-            occurrence = first
-        else:
-            check_seal(key, occurrence, shown, row)
-        self._seen[key] = occurrence + 1
-        return Place(key, occurrence, shown), row
+        return (first, None) if row is None else (occurrence, row)
 
     def _still_true(self, index: int, item: Any, row: Row) -> Known | None:
         """Return the outcome of an earlier run, or None where the item has to run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -36,7 +37,7 @@ class Writer(Generic[E]):
     ) -> None:
         self._write, self._on_error, self._on_room = write, on_error, on_room
         self._seconds, self._items, self._enough = seconds, items, (items + 1) // 2
-        self._entries: list[E] = []
+        self._entries: deque[E] = deque()
         self._being_written = 0
         self._changed = threading.Condition()
         self._closing = False
@@ -51,12 +52,17 @@ class Writer(Generic[E]):
         return self.error is None and len(self._entries) + self._being_written >= self._items
 
     def put(self, entry: E) -> None:
-        """Have an entry written soon; after an error it is dropped."""
+        """
+        Have an entry written soon; after an error it is dropped. One thread may put at a time.
+
+        The thread that writes is told of the first entry and of the last that makes a group:
+        a lock for each would cost more than all the rest.
+        """
         if self.error is not None:
             return
-        with self._changed:
-            self._entries.append(entry)
-            if len(self._entries) in (1, self._enough):
+        self._entries.append(entry)
+        if len(self._entries) in (1, self._enough):
+            with self._changed:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -74,7 +80,7 @@ class Writer(Generic[E]):
                 self._make_room()
         except Exception as error:
             self.error = error
-            self._entries = []
+            self._entries.clear()
             self._on_error(error)
 
     def _next_group(self) -> list[E]:
@@ -84,9 +90,8 @@ class Writer(Generic[E]):
             self._changed.wait_for(
                 lambda: self._closing or len(self._entries) >= self._enough, self._seconds
             )
-            group, self._entries = self._entries, []
-            self._being_written = len(group)
-        return group
+            self._being_written = len(self._entries)
+            return [self._entries.popleft() for _ in range(self._being_written)]
 
     def _make_room(self) -> None:
         """Count the group as written, and say so where the job was held back for it."""
