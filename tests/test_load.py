@@ -37,7 +37,7 @@ def reason_of(call, *args, **options) -> str:
 # Text and its encodings
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rst", "a.csv", "a.json", "Makefile", "a.TXT"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rst", "a.json", "Makefile", "a.TXT"])
 def test_a_text_is_loaded_as_it_stands(load, tmp_path, name):
     """The id is the source's, `source` the full path, and UTF-8 needs no mark."""
     document = load(name, "héllo\n".encode())
@@ -86,10 +86,23 @@ def test_a_broken_text_behind_a_byte_order_mark_is_an_error(load):
     assert reason_of(load, "a.txt", codecs.BOM_UTF16_LE + b"a") == "encoding"
 
 
-def test_an_empty_file_is_a_document_without_text(load):
+@pytest.mark.parametrize("data", [b"", codecs.BOM_UTF8, b" \n\t\n"])
+@pytest.mark.parametrize("name", ["a.txt", "a.html", "a.md", "LICENSE"])
+def test_an_empty_file_is_a_failure(load, name, data):
+    """Most often something went wrong where it was written."""
+    assert reason_of(load, name, data) == "empty"
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a.docx", "a.ipynb", "a.csv", "a.jsonl"])
+def test_an_empty_file_is_called_so_whatever_its_format(load, name):
+    """It is no broken PDF: there is nothing in it."""
+    assert reason_of(load, name, b"") == "empty"
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "a.pyi", "py.typed"])
+def test_an_empty_module_is_a_document_without_text(load, name):
     """Folders of code hold many of them, and they are no failures."""
-    assert load("__init__.py", b"").text == ""
-    assert load("a.txt", b"").text == ""
+    assert load(name, b"").text == ""
 
 
 # Python
@@ -192,7 +205,11 @@ def test_a_notebook_gives_the_sources_of_its_cells(load):
         ),
     )
     assert document.text == "# Title\ntext\n\nprint(1)"
-    assert document.metadata == {"cells": (0, 14), "language": "python"}
+    assert document.metadata == {
+        "cell_starts": (0, 14),
+        "headings": ((0, 1),),
+        "language": "python",
+    }
     assert document.text[14:] == "print(1)"
 
 

@@ -10,6 +10,7 @@ import pytest
 from ragasync.documents.errors import LoadError
 from ragasync.documents.load import load_source
 from ragasync.documents.loaders import docx as word
+from ragasync.documents.loaders import html_fast
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.html_fast import load_html_fast
@@ -69,8 +70,8 @@ y</pre>caf&eacute;</body></html>"""
 def test_a_page_reads_as_a_reader_sees_it():
     """Blocks are paragraphs, lists and rows lines, cells apart; scripts and tags are gone."""
     text, metadata = load_html(PAGE)
-    assert text == "Head\n\nOne bold, two.\nthree\n\na\nb\n\n1 2\n3\n\nx\ny\n\ncaf\xe9"
-    assert metadata == {"title": "A & B"}
+    assert text == "# Head\n\nOne bold, two.\nthree\n\na\nb\n\n1 2\n3\n\nx\ny\n\ncaf\xe9"
+    assert metadata == {"title": "A & B", "headings": ((0, 1),)}
 
 
 def test_the_fast_loader_sees_the_same_words():
@@ -78,6 +79,31 @@ def test_the_fast_loader_sees_the_same_words():
     (slow, metadata), (fast, fast_metadata) = load_html(PAGE), load_html_fast(PAGE)
     assert fast.split() == slow.split()
     assert fast_metadata == metadata
+
+
+HEADED = b"""<h1></h1> <p>before<h2><div>First <i>one</i></div></h2><pre>
+# no heading</pre><h3>Second<br>line</h3><h4><img></h4>after"""
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+def test_a_heading_is_marked_and_its_place_told(load):
+    """What only looks like one in code is not told, and one without words is none."""
+    text, metadata = load(HEADED)
+    first, second = metadata["headings"]
+    assert text[first[0] :].startswith("## First one\n\n")
+    assert text[second[0] :].startswith("### Second\n")
+    assert (first[1], second[1]) == (2, 3)
+    assert text.endswith("line\n\nafter")
+    assert "\n\n# no heading\n\n" in text
+
+
+@pytest.mark.timeout(20)  # ten seconds and more where it is quadratic
+def test_a_page_that_is_nested_too_deep_for_the_fast_loader_goes_to_the_other():
+    """Its time grows with the square of the depth; open `<p>` and `<br>` are not deep."""
+    deep = b"<div>" * 60_000 + b"deep" + b"</div>" * 60_000
+    assert load_html_fast(deep) == ("deep", {})
+    assert html_fast._may_be_deep(deep)
+    assert not html_fast._may_be_deep(b"<p>a<br>" * 10_000 + b"<div><b>c</b></div>" * 10_000)
 
 
 def test_preformatted_text_keeps_its_lines_and_spaces():
@@ -132,7 +158,7 @@ def test_the_pages_of_a_pdf_start_where_the_metadata_says():
     """A hit leads back to its page."""
     text, metadata = load_pdf(pdf_of("First page", "Second page"))
     assert text == "First page\n\nSecond page"
-    assert metadata == {"pages": (0, 12)}
+    assert metadata == {"page_starts": (0, 12)}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +199,7 @@ def test_a_word_document_gives_paragraphs_and_tables_in_order():
         document.add_paragraph("")
         document.add_paragraph("The end.")
 
-    assert load_docx(docx_of(build)) == ("Title\n\na\tb\n\nThe end.", {})
+    assert load_docx(docx_of(build)) == ("# Title\n\na\tb\n\nThe end.", {"headings": ((0, 1),)})
 
 
 def test_a_broken_word_document_is_an_error():
@@ -183,6 +209,22 @@ def test_a_broken_word_document_is_an_error():
         archive.writestr("a.txt", "text")
     for data in (good[:1000], b"", other.getvalue()):
         assert reason_of(load_docx, data) == "docx"
+
+
+def test_a_locked_word_document_is_told_from_a_broken_one():
+    """Word puts it into the container of its old format."""
+    assert reason_of(load_docx, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500) == "encrypted"
+
+
+def test_a_merged_cell_is_there_once():
+    """python-docx gives it for each column that it spans."""
+
+    def build(document):
+        table = document.add_table(1, 3)
+        table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
+        table.cell(0, 2).text = "c"
+
+    assert load_docx(docx_of(build))[0] == "wide\tc"
 
 
 def test_a_word_document_that_would_unpack_to_too_much_is_not_unpacked(monkeypatch):

@@ -2,7 +2,48 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
 from ragasync.errors import RagasyncError
+
+LoadReason: TypeAlias = Literal[
+    "binary",
+    "csv",
+    "docx",
+    "empty",
+    "encoding",
+    "encrypted",
+    "html",
+    "json lines",
+    "link",
+    "no text",
+    "not a file",
+    "notebook",
+    "pdf",
+    "too large",
+]
+"""The reasons for which the loaders of this package give a file up."""
+
+LOAD_REASONS = MappingProxyType(
+    {
+        "binary": "NUL bytes where a text was expected",
+        "csv": "a table whose rows do not fit its header, or whose ids are not unique",
+        "docx": "a broken or truncated Word document",
+        "empty": "nothing in it but white space, or a header without rows",
+        "encoding": "bytes that neither its byte order mark nor UTF-8 nor cp1252 explains",
+        "encrypted": "locked by a password",
+        "html": "a page that the parser gives up",
+        "json lines": "a line that is not JSON, or ids that are not unique",
+        "link": "a link that leads out of the folder",
+        "no text": "a PDF of pictures, which needs OCR first",
+        "not a file": "a pipe, socket or device",
+        "notebook": "not the JSON of a Jupyter notebook",
+        "pdf": "a broken or truncated PDF",
+        "too large": "over the bound of bytes, packed or unpacked",
+    }
+)
+"""Each reason, and what it means: failures group by it, and may be skipped by it."""
 
 
 class LoadError(RagasyncError, ValueError):
@@ -10,11 +51,11 @@ class LoadError(RagasyncError, ValueError):
     A source exists but holds no text that can be read.
 
     Args:
-        reason: A few words that failures group by: "binary", "encoding", "too large".
+        reason: A few words that failures group by: one of `LOAD_REASONS`, or a loader's own.
         message: What was expected, what came, what to do.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: LoadReason | str, message: str) -> None:
         # Both stay in `args`, so that the error can be pickled.
         super().__init__(reason, message)
         self.reason = reason

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Loaded: TypeAlias = tuple[str, dict[str, object]]
 """The text of a file and what else was learnt of it."""
 
-Loader: TypeAlias = Callable[[bytes], Loaded]
-"""What turns the bytes of one format into text; it raises LoadError where it cannot."""
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    One of the documents that a file holds: a row of a table, a line of JSON.
+
+    Args:
+        key: What tells it from the others in its file; its document's id is `file#key`.
+        text: Its text.
+        metadata: What else is known of it.
+    """
+
+    key: str
+    text: str
+    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+
+Loader: TypeAlias = Callable[[bytes], Loaded | Iterable[Record]]
+"""
+What turns the bytes of one format into a text, or into records where a file holds many.
+
+It raises LoadError where it cannot.
+"""
 
 
 def join_parts(parts: Sequence[str]) -> tuple[str, tuple[int, ...]]:

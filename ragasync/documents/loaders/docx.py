@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders import Loaded
+from ragasync.documents.loaders import Loaded, join_parts
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from docx.table import Table
+    from docx.table import Table, _Row
+    from docx.text.paragraph import Paragraph
 
 _MAX_UNPACKED = 200_000_000
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_HEADING = re.compile(r"Heading ([1-6])|Title")
 
 
 def load_docx(data: bytes) -> Loaded:
     """
     Return the paragraphs and tables of a document in their order, joined by blank lines.
 
+    A heading is written as in Markdown, `## Title` for the style "Heading 2", and
+    `metadata["headings"]` holds where each starts and its level.
+
     Raises:
         MissingExtra: If python-docx is not installed.
         LoadError: "too large" for a file that would unpack to over 200 MB, "docx" for a broken
-            one.
+            one, "encrypted" for one that is locked by a password.
     """
     try:
         import docx
@@ -30,15 +38,35 @@ def load_docx(data: bytes) -> Loaded:
     except ImportError:
         raise MissingExtra("loading a Word document", "python-docx", "ingest") from None
     try:
+        _refuse_locked(data)
         _refuse_bomb(data)
-        blocks = list(docx.Document(io.BytesIO(data)).iter_inner_content())
-        texts = [_rows(block) if isinstance(block, Table) else block.text for block in blocks]
+        blocks = [
+            (0, _rows(block)) if isinstance(block, Table) else (_level(block), block.text)
+            for block in docx.Document(io.BytesIO(data)).iter_inner_content()
+        ]
     except LoadError:
         raise
     except Exception as error:
         # A broken file raises whatever its zip, its XML or its parts come upon.
         raise LoadError("docx", f"not a readable Word document: {error!r:.200}") from error
-    return "\n\n".join(text for text in texts if text.strip()), {}
+    kept = [
+        (level, f"{'#' * level} {text}" if level else text)
+        for level, text in blocks
+        if text.strip()
+    ]
+    text, starts = join_parts([text for _, text in kept])
+    headings = tuple(
+        (start, level) for start, (level, _) in zip(starts, kept, strict=True) if level
+    )
+    return text, {"headings": headings} if headings else {}
+
+
+def _refuse_locked(data: bytes) -> None:
+    """Raise for the container that Word locks a document into, and that it used before 2007."""
+    if data.startswith(_OLE):
+        raise LoadError(
+            "encrypted", "locked by a password, or of Word before 2007: save it as an open .docx"
+        )
 
 
 def _refuse_bomb(data: bytes) -> None:
@@ -53,6 +81,22 @@ def _refuse_bomb(data: bytes) -> None:
         )
 
 
+def _level(paragraph: Paragraph) -> int:
+    """Return the level of a paragraph that is a heading, else 0."""
+    style = paragraph.style
+    named = _HEADING.fullmatch(style.name) if style is not None and style.name else None
+    return int(named[1] or 1) if named else 0
+
+
 def _rows(table: Table) -> str:
-    """Return a table as lines, its cells apart by tabs."""
-    return "\n".join("\t".join(cell.text for cell in row.cells) for row in table.rows)
+    """Return a table as lines, its cells apart by tabs; one that spans columns is there once."""
+    return "\n".join("\t".join(_cells(row)) for row in table.rows)
+
+
+def _cells(row: _Row) -> Iterator[str]:
+    """Yield the texts of a row's cells."""
+    latest = None
+    for cell in row.cells:
+        if cell._tc is not latest:
+            yield cell.text
+        latest = cell._tc

@@ -19,6 +19,9 @@ _TAGS = {
 GAPS = {tag: gap for gap, tags in _TAGS.items() for tag in tags.split()}
 """The break that a tag makes before and after itself."""
 
+LEVELS = {f"h{level}": level for level in range(1, 7)}
+"""The level of a heading's tag."""
+
 _WIDTHS = ("", " ", "\n", "\n\n")
 _TAG_START = re.compile(r"<[a-zA-Z/!?]")
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
@@ -26,9 +29,11 @@ _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]+)""", re
 
 def load_html(data: bytes) -> Loaded:
     """
-    Return the visible text of a page: blocks and headings as paragraphs, `<pre>` as it stands.
+    Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
-    Scripts and styles are dropped, entities decoded, and the title goes to
+    A heading is written as in Markdown, `## Title` for `<h2>`, so that a splitter sees it, and
+    `metadata["headings"]` holds where each starts and its level: `<pre>` may have lines that look
+    the same. Scripts and styles are dropped, entities decoded, and the title goes to
     `metadata["title"]`. Tags are followed one by one and never as a tree, so that nothing is
     too deeply nested.
 
@@ -45,7 +50,10 @@ def load_html(data: bytes) -> Loaded:
         raise LoadError("html", f"a malformed declaration: {error}") from None
     if page.title:
         metadata["title"] = page.title
-    return page.text(), metadata
+    text, headings = page.text()
+    if headings:
+        metadata["headings"] = headings
+    return text, metadata
 
 
 def decode_html(data: bytes) -> Loaded:
@@ -87,15 +95,20 @@ class _VisibleText(HTMLParser):
         self._preformatted = 0
         self._in_title = False
         self._title: list[str] = []
+        self._size = 0
+        self._level = 0
+        self._headings: list[tuple[int, int]] = []
 
     @property
     def title(self) -> str:
         """The first title, on one line."""
         return " ".join("".join(self._title).split())
 
-    def text(self) -> str:
-        """Return what was collected so far."""
-        return "".join(self._parts).strip()
+    def text(self) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """Return what was collected so far, and the offset and level of each heading in it."""
+        text = "".join(self._parts).rstrip()
+        blank = len(text) - len(text.lstrip())
+        return text[blank:], tuple((offset - blank, level) for offset, level in self._headings)
 
     def handle_starttag(
         self,
@@ -109,6 +122,7 @@ class _VisibleText(HTMLParser):
             self._preformatted += 1
         # Any other tag ends a title that was left open.
         self._in_title = tag == "title" and not self._title
+        self._level = LEVELS.get(tag, self._level)
         self._owe(GAPS.get(tag, ""))
 
     def handle_endtag(self, tag: str) -> None:
@@ -119,6 +133,8 @@ class _VisibleText(HTMLParser):
             self._in_title = False
         elif tag == "pre":
             self._preformatted = max(0, self._preformatted - 1)
+        elif tag in LEVELS:
+            self._level = 0  # also of one without words
         self._owe(GAPS.get(tag, ""))
 
     def handle_data(self, data: str) -> None:
@@ -128,6 +144,7 @@ class _VisibleText(HTMLParser):
         if self._in_title:
             self._title.append(data)
         elif self._preformatted and data:
+            self._level = 0
             self._say(data)
         elif words := data.split():
             if data[0].isspace():
@@ -143,6 +160,11 @@ class _VisibleText(HTMLParser):
         self._owed = max(self._owed, gap, key=_WIDTHS.index)
 
     def _say(self, words: str) -> None:
-        """Add visible text after the gap that is owed."""
-        self._parts += (self._owed, words)
+        """Add visible text after the gap that is owed; the first of a heading is marked."""
+        mark = ""
+        if self._level:
+            self._headings.append((self._size + len(self._owed), self._level))
+            mark, self._level = f"{'#' * self._level} ", 0
+        self._parts += (self._owed, mark, words)
+        self._size += len(self._owed) + len(mark) + len(words)
         self._owed = ""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from ragasync.documents.errors import LoadError
+from ragasync.documents.headings import markdown_headings
 from ragasync.documents.loaders import Loaded, join_parts
 
 
@@ -13,7 +14,8 @@ def load_notebook(data: bytes) -> Loaded:
     """
     Return the sources of a notebook's cells, joined by blank lines.
 
-    `metadata["cells"]` holds the offset at which each cell that is not empty starts,
+    `metadata["cell_starts"]` holds the offset at which each cell that is not empty starts,
+    `metadata["headings"]` the offset and level of each heading in its Markdown cells, and
     `metadata["language"]` the kernel's language where the notebook names it.
 
     Raises:
@@ -21,19 +23,27 @@ def load_notebook(data: bytes) -> Loaded:
     """
     try:
         notebook = json.loads(data)
-        sources = [source for source in _sources(notebook) if source.strip()]
+        cells = [(is_words, text) for is_words, text in _sources(notebook) if text.strip()]
         language = _language(notebook.get("metadata", {}))
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise LoadError("notebook", f"not a notebook's JSON: {error!r:.200}") from None
-    text, starts = join_parts(sources)
-    metadata: dict[str, object] = {"cells": starts}
+    text, starts = join_parts([text for _, text in cells])
+    metadata: dict[str, object] = {"cell_starts": starts}
+    headings = tuple(
+        (start + offset, level)
+        for start, (is_words, words) in zip(starts, cells, strict=True)
+        if is_words
+        for offset, level in markdown_headings(words)
+    )
+    if headings:
+        metadata["headings"] = headings
     if language:
         metadata["language"] = language
     return text, metadata
 
 
-def _sources(notebook: dict[str, object]) -> Iterator[str]:
-    """Yield the source of each cell but the raw ones, from either of the formats."""
+def _sources(notebook: dict[str, object]) -> Iterator[tuple[bool, str]]:
+    """Yield whether it is Markdown and the source of each cell but the raw ones."""
     match notebook:
         case {"cells": list(cells)}:
             pass
@@ -46,7 +56,7 @@ def _sources(notebook: dict[str, object]) -> Iterator[str]:
             source = cell["source"] if "source" in cell else cell["input"]
             # JSON can spell half a surrogate pair or a NUL, which no store takes.
             text = "".join(source).replace("\0", "")
-            yield text.encode("utf-8", "replace").decode()
+            yield cell["cell_type"] == "markdown", text.encode("utf-8", "replace").decode()
 
 
 def _language(metadata: dict[str, dict[str, object]]) -> str | None:

@@ -20,8 +20,8 @@ def load_pdf(data: bytes) -> Loaded:
     """
     Return the text of all pages, joined by blank lines.
 
-    `metadata["pages"]` holds the offset at which each page starts. Files are read one at a time,
-    however many threads ask.
+    `metadata["page_starts"]` holds the offset at which each page starts. Files are read one at a
+    time, however many threads ask.
 
     Raises:
         MissingExtra: If pypdfium2 is not installed.
@@ -40,7 +40,7 @@ def load_pdf(data: bytes) -> Loaded:
     text, starts = join_parts(pages)
     if not text.strip():
         raise LoadError("no text", f"{len(pages)} pages without text: scanned ones need OCR first")
-    return text, {"pages": starts}
+    return text, {"page_starts": starts}
 
 
 def _page_text(pdf: PdfDocument, number: int) -> str:

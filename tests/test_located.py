@@ -1,0 +1,190 @@
+"""From a chunk back to its place: line, page, headings."""
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragasync.documents.chunk import RecursiveSplitter
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.headings import markdown_headings, title_at
+from ragasync.documents.loaders.html import load_html
+from ragasync.documents.loaders.notebook import load_notebook
+from ragasync.documents.located import located
+from ragasync.documents.semantic import SemanticSplitter
+
+TEXT = """intro
+
+# Install
+
+how
+
+## On Linux ##
+
+apt
+
+## On Mac
+
+brew
+
+Use
+===
+
+run it
+"""
+
+
+def places(document: Document, *words: str) -> list[dict]:
+    """Return what is told of chunks that start at some words of the text."""
+    starts = [document.text.index(word) for word in words]
+    chunks = [
+        Chunk(word, start, start + len(word)) for word, start in zip(words, starts, strict=True)
+    ]
+    return [dict(chunk.metadata) for chunk in located(document, chunks)]
+
+
+def headings(text: str) -> list[tuple[int, str]]:
+    """Return level and title of each heading."""
+    return [(level, title_at(text, offset)) for offset, level in markdown_headings(text)]
+
+
+def test_a_chunk_knows_the_headings_above_it_and_its_line():
+    """A heading ends those of its level and below; a chunk that starts with one is below it."""
+    assert places(Document("a.md", TEXT), "intro", "how", "apt", "## On Mac", "brew", "run") == [
+        {"line": 1},
+        {"line": 5, "heading": "Install"},
+        {"line": 9, "heading": "Install > On Linux"},
+        {"line": 11, "heading": "Install > On Mac"},
+        {"line": 13, "heading": "Install > On Mac"},
+        {"line": 18, "heading": "Use"},
+    ]
+
+
+def test_chunks_may_come_in_any_order():
+    """They stay in the order in which the splitter gave them."""
+    document = Document("a.md", TEXT)
+    mixed = places(document, "brew", "intro", "apt")
+    assert mixed == [places(document, word)[0] for word in ("brew", "intro", "apt")]
+
+
+@pytest.mark.parametrize("splitter", [RecursiveSplitter(20, 8), SemanticSplitter(20, 8)])
+def test_the_line_is_the_one_that_an_editor_shows(splitter):
+    """Of every chunk of every splitter, overlapping ones too."""
+    document = Document("a.txt", TEXT * 3)
+    lines = document.text.split("\n")
+    chunks = located(document, splitter(document))
+    assert len(chunks) > 9
+    for chunk in chunks:
+        assert lines[chunk.metadata["line"] - 1].endswith(chunk.text.split("\n")[0])
+
+
+@given(st.lists(st.sampled_from(["a", "\n", "# ", "b\n", "===\n"])).map("".join), st.data())
+def test_lines_and_order_hold_for_any_chunks(text, data):
+    """A splitter of the user's own may overlap, skip and go back."""
+    starts = data.draw(st.lists(st.integers(0, len(text))))
+    chunks = located(Document("a", text), [Chunk("x", start, start) for start in starts])
+    assert [chunk.start for chunk in chunks] == starts
+    for chunk in chunks:
+        assert chunk.metadata["line"] == text.count("\n", 0, chunk.start) + 1
+
+
+@pytest.mark.parametrize("name", ["a.py", "a.sh", "a.yaml", "a.txt", "folder/a.toml"])
+def test_comments_in_code_are_no_headings(name):
+    """Only Markdown has headings that are not told, and a text without a suffix is taken for it."""
+    assert places(Document(name, "# a\nb"), "b") == [{"line": 2}]
+    assert places(Document("an id", "# a\nb"), "b") == [{"line": 2, "heading": "a"}]
+    assert places(Document("an id", "# a\nb", source=name), "b") == [{"line": 2}]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("# a\n### b ###\n  ## c", [(1, "a"), (3, "b"), (2, "c")]),
+        ("#tag\n####### seven\n    # code\n\t# code", []),
+        ("# C#\n## `x` \xb6\n#\n", [(1, "C#"), (2, "`x`"), (1, "")]),
+        ("a\n=\n\nb\n---\nc\n===", [(1, "a"), (2, "b"), (1, "c")]),
+        ("1. One\n======\n", [(1, "1. One")]),
+        ("two\nlines\n---\n", []),
+        ("- item\n---\n> quote\n---\n\n---\n\n***\n---\n\n    code\n---\n", []),
+        ("====\na  b\n====\n1  2\n====\n", []),
+        ("```sh\n# a\n```\n# b\n~~~\n```\n# c\n~~~~\n# d", [(1, "b"), (1, "d")]),
+        ("````\n```\n# a\n```` x\n````\n# b", [(1, "b")]),
+        ("``` `a`\n# b", [(1, "b")]),
+        ("```\n# never closed", []),
+        ("---\ntitle: x\n---\n# a", [(1, "a")]),
+        ("---\ntitle: x\n\n# a", [(1, "a")]),
+        ("", []),
+    ],
+)
+def test_headings_are_those_of_markdown(text, found):
+    """Not in code, front matter or tables, and no rule that only looks like an underline."""
+    assert headings(text) == found
+
+
+def test_a_title_of_any_length_is_shortened():
+    """Otherwise a line of a megabyte would be in every chunk below it."""
+    (facts,) = places(Document("a", f"# {'x' * 10_000}\n\nend"), "end")
+    assert facts["heading"] == "x" * 100
+
+
+def test_a_page_number_is_told_where_the_loader_knows_pages():
+    """From 1, and a page without text counts."""
+    document = Document("a.pdf", "one\n\n\n\nthree", {"page_starts": (0, 5, 7)})
+    assert [facts["page"] for facts in places(document, "one", "three")] == [1, 3]
+
+
+def test_headings_of_a_page_are_those_of_its_tags():
+    """A line of code that looks like one is none."""
+    text, metadata = load_html(b"<h1>A</h1><h2>B</h2><pre># no</pre><p>b<h2>C</h2>c")
+    document = Document("a.html", text, metadata)
+    assert [facts["heading"] for facts in places(document, "# no", "b", "c")] == [
+        "A > B",
+        "A > B",
+        "A > C",
+    ]
+
+
+def test_a_chunk_of_a_notebook_knows_its_cell():
+    """Headings are those of its Markdown cells, not the comments of its code."""
+    text, metadata = load_notebook(
+        b'{"cells": [{"cell_type": "markdown", "source": "# A\\n\\n## B"},'
+        b'{"cell_type": "code", "source": "# no\\nx = 1"}], "metadata": {}}'
+    )
+    (facts,) = places(Document("a.ipynb", text, metadata), "x = 1")
+    assert facts == {"line": 6, "heading": "A > B", "cell": 2}
+
+
+def test_a_row_of_a_table_keeps_its_line():
+    """Its text is not the file's, so its own lines lead nowhere."""
+    (chunk,) = located(Document("a.csv#2", "name: x", {"line": 2}), [Chunk("name: x", 0, 7)])
+    assert "line" not in chunk.metadata
+
+
+def test_what_the_splitter_says_itself_stays():
+    """And whatever else it noted."""
+    chunk = Chunk("b", 4, 5, {"heading": "own", "score": 1})
+    (told,) = located(Document("a", "# a\nb"), [chunk])
+    assert dict(told.metadata) == {"line": 2, "heading": "own", "score": 1}
+
+
+@pytest.mark.parametrize("unit", ["x", "\n", "# a\n", "a\n=\n", "-\n", "```\n", "---\na\n", "`"])
+def test_the_work_is_linear_whatever_the_text(unit):
+    """Twice the text and the chunks make at most a little over twice as many steps."""
+
+    def steps(size: int) -> int:
+        text, seen = unit * (size // len(unit)), 0
+
+        def count(*_):
+            nonlocal seen
+            seen += 1
+
+        chunks = [Chunk("x", start, start + 1) for start in range(0, len(text), 100)]
+        sys.setprofile(count)
+        try:
+            located(Document("a", text), chunks)
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    assert steps(40_000) <= 2.2 * steps(20_000) + 100
