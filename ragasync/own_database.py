@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from ragasync.errors import RagasyncError
 
@@ -22,6 +23,8 @@ class Kind:
         schema: the statements that make its tables.
         synchronous: how commits reach the disk, SQLite's NORMAL or FULL.
         error: what is raised when the file cannot be used.
+        upgrades: by an older version, what turns such a file into one of a newer version, and has
+            it say so; in a transaction.
     """
 
     what: str
@@ -30,6 +33,9 @@ class Kind:
     schema: str
     synchronous: str
     error: type[RagasyncError]
+    upgrades: Mapping[int, Callable[[sqlite3.Connection], None]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 # A pragma takes no parameters.
@@ -127,17 +133,33 @@ def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) 
                 for statement in _statements(kind):
                     connection.execute(statement)
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != kind.application_id:
         raise kind.error(
             f"{path!r} is a database, but not a {kind.what} of ragasync's: choose another path"
         )
+    if _version(connection) in kind.upgrades:
+        _upgrade(connection, kind)
+    version = _version(connection)
     if version != kind.version:
         raise kind.error(
             f"the {kind.what} {path!r} has version {version} of the schema, and this ragasync "
             f"reads version {kind.version}: use the ragasync that wrote it, or begin anew in "
             "another file"
         )
+
+
+def _upgrade(connection: sqlite3.Connection, kind: Kind) -> None:
+    """Bring a file of an older version to the present one, all the way or not at all."""
+    with transaction(connection, "BEGIN IMMEDIATE"):
+        # Once more: another process may have come first.
+        while (version := _version(connection)) in kind.upgrades:
+            kind.upgrades[version](connection)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema that a file says of itself."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

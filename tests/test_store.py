@@ -119,7 +119,7 @@ def test_storing_the_same_again_changes_nothing_that_can_be_seen(library):
     """The chunks have the same ids, each once."""
 
     def chunk_ids():
-        return {row[0] for row in library._connection.execute("SELECT id FROM chunks")}
+        return {row[0] for row in library._file._connection.execute("SELECT id FROM chunks")}
 
     before = chunk_ids()
     put(library, "bucket", TEXTS["bucket"])
@@ -438,6 +438,7 @@ def test_the_frame_has_a_row_a_chunk(store):
         "start": [0, 7, 0],
         "end": [7, 14, 6],
         "text": ["first. ", "second.", "third."],
+        "metadata": [{}, {}, {}],
     }
     assert frame.source[0] == "/docs/two.md"
     assert frame.source.isna().tolist() == [False, False, True]
@@ -500,7 +501,7 @@ def test_a_store_of_another_schema_is_refused(path):
     SqliteStore(path).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match=r"version 99 .*\n?.* version 1"):
+    with pytest.raises(StoreError, match=r"version 99 .*\n?.* version 2"):
         SqliteStore(path)
 
 
@@ -583,12 +584,12 @@ def test_killing_a_writer_leaves_whole_documents_only(path):
             acknowledged = max([acknowledged, *map(int, writer.stdout.read().splitlines())])
         with SqliteStore(path) as store:
             assert store.documents == 50
-            for document, fingerprint in store._connection.execute(
+            for document, fingerprint in store._file._connection.execute(
                 "SELECT number, fingerprint FROM documents"
             ):
                 rounds = [
                     text.rpartition(" ")[2]
-                    for (text,) in store._connection.execute(
+                    for (text,) in store._file._connection.execute(
                         "SELECT text FROM chunks WHERE document = ?", (document,)
                     )
                 ]

@@ -14,6 +14,9 @@ from ragasync.documents.embed import COMMON_WORDS
 
 Key = TypeVar("Key", bound=Hashable)
 
+JOINED = 50
+"""So many of each ranking are joined: what neither places higher is not a good answer."""
+
 _WORD = re.compile(r"[^\W_]+")
 
 # A text of any length may be searched for; beyond this many words it costs time and finds nothing.
@@ -21,7 +24,10 @@ _MOST_WORDS = 64
 
 
 def nearest(
-    rows: NDArray[np.float32], query: NDArray[np.float32], k: int
+    rows: NDArray[np.float32],
+    query: NDArray[np.float32],
+    k: int,
+    among: NDArray[np.int64] | None = None,
 ) -> list[tuple[int, float]]:
     """
     Return the rows with the largest dot product with the query: exact, by one matrix product.
@@ -30,18 +36,21 @@ def nearest(
         rows: The vectors, `(n, dimension)`; of length 1, so that the product is the cosine.
         query: One vector of the same dimension; a vector of zeros is near nothing.
         k: The most rows to return.
+        among: The positions that may be returned, ascending; None for all.
 
     Returns:
         Pairs of a row's position and its product, the best first; of equals, the earlier first.
     """
-    if not len(rows) or not query.any():
+    if not len(rows) or not query.any() or (among is not None and not len(among)):
         return []
-    products = rows @ query
+    # Multiplying all rows is quicker than copying those that may be returned.
+    products = rows @ query if among is None else (rows @ query)[among]
     k = min(k, len(products))
     bar = np.partition(products, -k)[-k]
     candidates = np.flatnonzero(products >= bar)
     best = candidates[np.argsort(-products[candidates], kind="stable")[:k]]
-    return [(int(position), float(products[position])) for position in best]
+    positions = best if among is None else among[best]
+    return list(zip(positions.tolist(), products[best].tolist(), strict=True))
 
 
 def fuse(*rankings: Sequence[Key], k: float = 60) -> list[tuple[Key, float]]:

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from sqlite3 import Connection
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.query import Embed, query_vector
-from ragasync.documents.search import fuse, nearest
-from ragasync.documents.sqlite_file import STORE, open_store_file
+from ragasync.documents.search import JOINED, fuse
+from ragasync.documents.sqlite_file import StoreFile
 from ragasync.documents.sqlite_rows import (
     chunk_count,
     chunk_rows,
     delete_document,
     document_count,
     fingerprint_of,
-    hits,
-    ranked_by_words,
     remember_embedder,
     remembered_embedder,
+    sources,
+    vectors_of,
     write_document,
 )
-from ragasync.documents.store import Hit, SearchBy, StoreError, checked_vectors
+from ragasync.documents.sqlite_search import hits, nearest_chunks, ranked_by_words
+from ragasync.documents.store import Hit, SearchBy, StoreError, check_search, checked_vectors
+from ragasync.documents.store_frame import chunk_frame
 from ragasync.documents.vectors import VectorMatrix
-from ragasync.own_database import clear_errors, transaction
+from ragasync.documents.where import Where, conditions_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# So many of each ranking are joined: what neither places higher is not a good answer.
-_JOINED = 50
 
 
 class SqliteStore:
@@ -54,8 +49,7 @@ class SqliteStore:
             for hit in store.search("how does a token bucket refill?", k=3):
                 print(hit.source, hit.text)
 
-    All threads share one connection and take turns at it: SQLite lets one writer in at a time
-    anyway, and ":memory:" is then the same store from every thread.
+    A file of an older version is brought to the present one when it is opened.
 
     Args:
         path: The file, created where it is missing; ":memory:" keeps nothing.
@@ -76,10 +70,8 @@ class SqliteStore:
     ) -> None:
         self.embedder = embedder
         self.path = os.fspath(path)
-        self._timeout = timeout
-        self._lock = threading.Lock()
         self._matrix = VectorMatrix()
-        self._connection = open_store_file(self.path, timeout)
+        self._file = StoreFile(self.path, timeout)
 
     def upsert(
         self,
@@ -108,19 +100,19 @@ class SqliteStore:
             StoreError: When the file cannot be written.
         """
         vectors = checked_vectors(embeddings, len(chunks))
-        with self._transaction("BEGIN IMMEDIATE") as db:
+        with self._file.writing() as db:
             if len(chunks):
                 remember_embedder(db, embedder, vectors.shape[1])
             write_document(db, document, chunks, vectors, fingerprint)
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Return the fingerprint that a document was stored with, or None without one."""
-        with self._transaction("BEGIN") as db:
+        with self._file.reading() as db:
             return fingerprint_of(db, document_id)
 
     def delete(self, document_id: str) -> bool:
         """Remove a document and its chunks; return whether it was there."""
-        with self._transaction("BEGIN IMMEDIATE") as db:
+        with self._file.writing() as db:
             return delete_document(db, document_id)
 
     def search(
@@ -129,6 +121,7 @@ class SqliteStore:
         k: int = 10,
         *,
         by: SearchBy = "both",
+        where: Where | None = None,
         vector: NDArray[np.float32] | None = None,
     ) -> list[Hit]:
         """
@@ -139,6 +132,8 @@ class SqliteStore:
             k: The most hits.
             by: "vectors" ranks by the cosine, "bm25" by the words in common (any of them), "both"
                 joins the first 50 of each, or k where that is more, by reciprocal rank.
+            where: Conditions on metadata, which leave out chunks before anything is ranked:
+                `{"lang": "en", "year": {"$gte": 2020}}`; see `Where`.
             vector: The text's own vector, where it is made elsewhere, by an async embedder for
                 instance; otherwise the store's embedder makes it.
 
@@ -146,102 +141,106 @@ class SqliteStore:
             At most `k` hits; `score` is the cosine, BM25 or the sum of reciprocal ranks.
 
         Raises:
-            ValueError: When `by` or `k` is none of these.
+            ValueError: When `by` or `k` is none of these, or `where` asks for an operator that
+                there is not.
+            TypeError: When `where` is no dict, or compares with what no metadata can equal.
             WrongEmbedder: When the vectors stored are another embedder's, or one is needed.
             StoreError: When the file cannot be read.
         """
-        if by not in get_args(SearchBy):
-            raise ValueError(f"by must be one of {get_args(SearchBy)}, not {by!r}")
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k!r}")
+        check_search(by, k)
+        conditions = conditions_of(where)
         # Outside the lock: an embedder may be a slow service.
         query = None if by == "bm25" else self._query_vector(text, vector)
-        depth = max(k, _JOINED) if by == "both" else k
-        with self._transaction("BEGIN") as db:
-            near = [] if query is None else self._nearest(db, query, depth)
-            worded = [] if by == "vectors" else ranked_by_words(db, text, depth)
+        depth = max(k, JOINED) if by == "both" else k
+        with self._file.reading() as db:
+            near = (
+                [] if query is None else nearest_chunks(db, self._matrix, query, depth, conditions)
+            )
+            worded = [] if by == "vectors" else ranked_by_words(db, text, depth, conditions)
             if by == "both":
                 joined = fuse([number for number, _ in near], [number for number, _ in worded])
                 return hits(db, joined[:k])
             return hits(db, near or worded)
 
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """
+        Return the vectors that are stored for texts, whatever document has them.
+
+        Args:
+            embedder: The name of the embedder that would be asked otherwise.
+            texts: The texts of chunks.
+
+        Returns:
+            For each text its vector as the embedder gave it, or None where no chunk of this text
+            by this embedder is stored.
+        """
+        with self._file.reading() as db:
+            return vectors_of(db, embedder, texts)
+
+    def sources_within(self, prefix: str) -> list[tuple[str, str]]:
+        """
+        Return the ids and sources of the documents whose source begins with a text.
+
+        Args:
+            prefix: The beginning, character by character: end a folder with its separator, or
+                "/docs" is the beginning of "/docs-old/a.md" too.
+        """
+        with self._file.reading() as db:
+            stored = sources(db)
+        return [
+            (document_id, source) for document_id, source in stored if source.startswith(prefix)
+        ]
+
     def to_dataframe(self) -> pd.DataFrame:
         """
-        Return a row a chunk: document_id, source, ordinal, start, end and text.
+        Return a row a chunk: document_id, source, ordinal, start, end, text and metadata.
 
-        Offsets and ordinals are int64, the rest is pandas' string type; rows are in the order in
+        Offsets and ordinals are int64, metadata is a dict as a Hit has it (a key of it as a column:
+        `frame.metadata.str["page"]`), the rest is pandas' string type; rows are in the order in
         which documents were stored.
         """
-        import pandas as pd
-
-        types = {"document_id": "string", "source": "string", "text": "string"}
-        types |= dict.fromkeys(["ordinal", "start", "end"], "int64")
-        columns = ["document_id", "source", "ordinal", "start", "end", "text"]
-        with self._transaction("BEGIN") as db:
+        with self._file.reading() as db:
             rows = chunk_rows(db)
-        return pd.DataFrame(rows, columns=columns).astype(types)
+        return chunk_frame(rows)
 
     @property
     def documents(self) -> int:
         """The number of documents, those without chunks included."""
-        with self._transaction("BEGIN") as db:
+        with self._file.reading() as db:
             return document_count(db)
 
     def __len__(self) -> int:
         """Return the number of chunks."""
-        with self._transaction("BEGIN") as db:
+        with self._file.reading() as db:
             return chunk_count(db)
 
     def close(self) -> None:
         """Close the file; once more does no harm, anything else afterwards is a StoreError."""
-        with self._lock:
-            self._connection.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         """Return the store itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
 
     def __repr__(self) -> str:
         try:
-            with self._transaction("BEGIN") as db:
+            with self._file.reading() as db:
                 documents, chunks = document_count(db), chunk_count(db)
                 stored = remembered_embedder(db)
         except StoreError as error:
-            return f"<SqliteStore {self.path!r}: {error.__cause__}>"
+            return f"<{type(self).__name__} {self.path!r}: {error.__cause__}>"
+        held = f"{documents:,} documents, {chunks:,} chunks"
         of = f" by {stored[0]!r}" if stored else ""
-        return f"<SqliteStore {self.path!r}: {documents:,} documents, {chunks:,} chunks{of}>"
+        return f"<{type(self).__name__} {self.path!r}: {held}{of}>"
 
     def _query_vector(
         self, text: str, given: NDArray[np.float32] | None
     ) -> NDArray[np.float32] | None:
         """Return the vector to search by, or None while none is stored to compare it with."""
-        with self._transaction("BEGIN") as db:
+        with self._file.reading() as db:
             stored = remembered_embedder(db)
         return query_vector(text, self.embedder, stored, given) if stored else None
-
-    def _nearest(
-        self, db: Connection, query: NDArray[np.float32], k: int
-    ) -> list[tuple[int, float]]:
-        """Return the numbers of the `k` nearest chunks and their cosines, the best first."""
-        numbers, rows = self._matrix.current(db)
-        return [(int(numbers[row]), cosine) for row, cosine in nearest(rows, query, k)]
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
-        """Give the connection for one transaction, to one thread at a time."""
-        connection = self._connection
-        with (
-            self._lock,
-            clear_errors(self.path, STORE, self._timeout),
-            transaction(connection, begin),
-        ):
-            yield connection

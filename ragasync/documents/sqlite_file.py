@@ -1,11 +1,15 @@
-"""The file of a SqliteStore: its tables, and how it is opened."""
+"""The file of a SqliteStore: its tables, how it is opened, and how threads take turns at it."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
 
 from ragasync.documents.store import StoreError
-from ragasync.own_database import Kind, open_own
+from ragasync.own_database import Kind, clear_errors, open_own, transaction
 
 _SCHEMA = """
 CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL);
@@ -26,8 +30,11 @@ CREATE TABLE chunks (
     "end" INTEGER NOT NULL,
     text TEXT NOT NULL,
     metadata TEXT NOT NULL,
+    text_hash BLOB,
     UNIQUE (document, ordinal)
 );
+-- A text that is stored anywhere need not be embedded again.
+CREATE INDEX chunks_by_text ON chunks (text_hash);
 -- Apart from the texts, so that reading a hit's text does not step over vectors.
 CREATE TABLE vectors (
     chunk INTEGER PRIMARY KEY REFERENCES chunks (number) ON DELETE CASCADE,
@@ -42,33 +49,79 @@ CREATE TRIGGER chunk_removed AFTER DELETE ON chunks BEGIN
 END;
 """
 
+
+def text_hash(text: str) -> bytes:
+    """Return 16 bytes by which a text is found again."""
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _index_texts(connection: sqlite3.Connection) -> None:
+    """Turn a file of version 1 into one of version 2, which finds chunks by their texts."""
+    connection.create_function("text_hash", 1, text_hash, deterministic=True)
+    connection.execute("ALTER TABLE chunks ADD COLUMN text_hash BLOB")
+    connection.execute("UPDATE chunks SET text_hash = text_hash(text)")
+    connection.execute("CREATE INDEX chunks_by_text ON chunks (text_hash)")
+    connection.execute("PRAGMA user_version = 2")
+
+
 STORE = Kind(
     what="store",
     application_id=0x72616773,  # "rags", in the file's header
-    version=1,
+    version=2,
     schema=_SCHEMA,
     synchronous="NORMAL",
     error=StoreError,
+    upgrades={1: _index_texts},
 )
 
 
-def open_store_file(path: str, timeout: float) -> sqlite3.Connection:
+class StoreFile:
     """
-    Connect to the file of a store, creating it where it is missing or empty.
+    One connection to a store's file, that all threads take turns at.
 
-    Commits are synchronised by SQLite's NORMAL: kill -9 loses nothing that was committed; a power
-    cut may lose the last commits, never half of one and never the file, and the next run stores
-    those documents again, because their fingerprints are gone with them. FULL would make each
-    document wait for the disk.
+    SQLite lets one writer in at a time anyway, and ":memory:" is then the same store from every
+    thread. Commits are synchronised by SQLite's NORMAL: kill -9 loses nothing that was committed;
+    a power cut may lose the last commits, never half of one and never the file, and the next run
+    stores those documents again, because their fingerprints are gone with them. FULL would make
+    each document wait for the disk.
 
     Args:
-        path: The file, or ":memory:".
+        path: The file, created where it is missing or empty, or ":memory:".
         timeout: Seconds to wait for another process that is writing.
-
-    Returns:
-        A connection for any thread, in autocommit mode: transactions are begun by hand.
 
     Raises:
         StoreError: When the file cannot be used; see `open_own`.
     """
-    return open_own(path, STORE, timeout)
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._connection = open_own(path, STORE, timeout)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for one transaction that sees one state of the file."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for one transaction that is committed whole or not at all."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the file; once more does no harm."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        """Give the connection for one transaction, to one thread at a time."""
+        with (
+            self._lock,
+            clear_errors(self.path, STORE, self._timeout),
+            transaction(self._connection, begin),
+        ):
+            yield self._connection

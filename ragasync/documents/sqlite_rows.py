@@ -1,17 +1,16 @@
-"""What a SqliteStore reads and writes, in SQL."""
+"""What a SqliteStore writes and tells, in SQL."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.search import any_word_of
-from ragasync.documents.store import Hit, WrongEmbedder, chunk_id
+from ragasync.documents.sqlite_file import text_hash
+from ragasync.documents.store import WrongEmbedder, as_json, chunk_id
 
 
 def write_document(
@@ -25,13 +24,13 @@ def write_document(
     delete_document(db, document.id)
     number = db.execute(
         "INSERT INTO documents (id, source, fingerprint, metadata) VALUES (?, ?, ?, ?)",
-        (document.id, document.source, fingerprint, _as_json(document.metadata, document.id)),
+        (document.id, document.source, fingerprint, as_json(document.metadata, document.id)),
     ).lastrowid
     (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
     first = (last or 0) + 1
     numbered = list(enumerate(chunks, start=first))
     db.executemany(
-        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 row,
@@ -41,7 +40,8 @@ def write_document(
                 chunk.start,
                 chunk.end,
                 chunk.text,
-                _as_json(chunk.metadata, document.id),
+                as_json(chunk.metadata, document.id),
+                text_hash(chunk.text),
             )
             for ordinal, (row, chunk) in enumerate(numbered)
         ],
@@ -96,47 +96,35 @@ def remember_embedder(db: Connection, name: str, dimension: int) -> None:
         )
 
 
-def ranked_by_words(db: Connection, text: str, k: int) -> list[tuple[int, float]]:
-    """Return the numbers of the `k` best chunks by BM25, and their scores, the best first."""
-    words = any_word_of(text)
-    if words is None:
-        return []
-    # FTS5's rank is BM25 times -1, so that the best comes first in ascending order.
+def vectors_of(
+    db: Connection, embedder: str, texts: Iterable[str]
+) -> list[NDArray[np.float32] | None]:
+    """Return the vectors that an embedder made of texts, None for each that is not stored."""
+    remembered = remembered_embedder(db)
+    if remembered is None or remembered[0] != embedder:
+        return [None for _ in texts]
+    return [_vector_of(db, text_hash(text)) for text in texts]
+
+
+def sources(db: Connection) -> list[tuple[str, str]]:
+    """Return the id and the source of every document that has one."""
+    return db.execute("SELECT id, source FROM documents WHERE source IS NOT NULL").fetchall()
+
+
+def chunk_rows(db: Connection) -> list[tuple[str, str | None, int, int, int, str, str, str]]:
+    """Return a row a chunk: its document's id and source, its place, text and both metadata."""
     return db.execute(
-        "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?", (words, k)
+        'SELECT documents.id, source, ordinal, "start", "end", text, documents.metadata, '
+        "chunks.metadata FROM chunks JOIN documents ON documents.number = document "
+        "ORDER BY chunks.number"
     ).fetchall()
 
 
-def hits(db: Connection, ranking: Sequence[tuple[int, float]]) -> list[Hit]:
-    """Return the chunks of these numbers with their scores."""
-    return [_hit(db, number, score) for number, score in ranking]
-
-
-def chunk_rows(db: Connection) -> list[tuple[str, str | None, int, int, int, str]]:
-    """Return document id, source, ordinal, start, end and text of every chunk."""
-    return db.execute(
-        'SELECT documents.id, source, ordinal, "start", "end", text FROM chunks '
-        "JOIN documents ON documents.number = document ORDER BY chunks.number"
-    ).fetchall()
-
-
-def _hit(db: Connection, number: int, score: float) -> Hit:
-    """Return one chunk as a hit."""
-    document_id, source, text, start, end, of_document, of_chunk = db.execute(
-        'SELECT documents.id, source, text, "start", "end", documents.metadata, chunks.metadata '
-        "FROM chunks JOIN documents ON documents.number = document WHERE chunks.number = ?",
-        (number,),
+def _vector_of(db: Connection, hashed: bytes) -> NDArray[np.float32] | None:
+    """Return the vector of any one chunk whose text has this hash."""
+    found: tuple[bytes] | None = db.execute(
+        "SELECT embedding FROM chunks JOIN vectors ON chunk = number WHERE text_hash = ? LIMIT 1",
+        (hashed,),
     ).fetchone()
-    metadata = json.loads(of_document) | json.loads(of_chunk)
-    return Hit(document_id, source, text, start, end, score, metadata)
-
-
-def _as_json(metadata: Mapping[str, object], document_id: str) -> str:
-    """Return metadata as it is stored."""
-    try:
-        return json.dumps(dict(metadata))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"the metadata of document {document_id!r} must be plain data that JSON can hold: "
-            f"{error}"
-        ) from error
+    # A copy, because nobody can write to what lies over bytes.
+    return np.frombuffer(found[0], dtype="<f4").astype(np.float32) if found else None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.where import Where
 from ragasync.errors import RagasyncError
 
 SearchBy: TypeAlias = Literal["both", "vectors", "bm25"]
@@ -78,11 +80,48 @@ class Store(Protocol):
     def delete(self, document_id: str) -> bool:
         """Remove a document and its chunks; return whether it was there."""
 
-    def search(self, text: str, k: int = 10, *, by: SearchBy = "both") -> list[Hit]:
-        """Return the `k` best chunks for a text, the best first."""
+    def search(
+        self, text: str, k: int = 10, *, by: SearchBy = "both", where: Where | None = None
+    ) -> list[Hit]:
+        """Return the `k` best chunks for a text among those that `where` allows, best first."""
 
     def close(self) -> None:
         """Let go of files and connections; once more does no harm."""
+
+
+class TellsSources(Protocol):
+    """What a store has besides that can tell which documents are there no longer."""
+
+    def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
+        """Return the ids and sources of the documents whose source begins so."""
+
+
+class TellsVectors(Protocol):
+    """What a store has besides that spares an embedder the texts that it has embedded before."""
+
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Return the vectors that an embedder of this name made of texts, None where unknown."""
+
+
+def check_search(by: str, k: int) -> None:
+    """Refuse what no store can search by or for."""
+    if by not in get_args(SearchBy):
+        raise ValueError(f"by must be one of {get_args(SearchBy)}, not {by!r}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k!r}")
+
+
+def as_json(metadata: Mapping[str, object], document_id: str) -> str:
+    """Return metadata as it is stored."""
+    if not metadata:
+        return "{}"
+    try:
+        return json.dumps(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"the metadata of document {document_id!r} must be plain data that JSON can hold: "
+            f"{error}"
+        ) from error
 
 
 def chunk_id(document_id: str, ordinal: int, text: str) -> str:

@@ -1,0 +1,179 @@
+"""Conditions on metadata: what they mean, and that no key or value of anybody's misleads them."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.memory import MemoryStore
+from ragasync.documents.where import conditions_of, matches
+
+METADATA = {"lang": "en", "year": 2024, "rate": 0.5, "draft": False, "note": None, "tags": ["a"]}
+
+
+def holds(where, of_chunk=None):
+    """Return whether conditions hold of METADATA, with a chunk's own over it."""
+    return matches(conditions_of(where), "guide", "/docs/guide.md", METADATA, of_chunk or {})
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        None,
+        {},
+        {"lang": "en"},
+        {"lang": ["de", "en"]},
+        {"lang": ("de", "en")},
+        {"lang": {"en"}},
+        {"lang": {"$ne": "de"}},
+        {"year": 2024.0},
+        {"year": np.int64(2024)},
+        {"year": {"$gt": 2023, "$lte": 2024}},
+        {"year": {"$lt": math.inf}},
+        {"rate": {"$gte": 0.5}},
+        {"lang": {"$gt": "de", "$lt": "fr"}},
+        {"draft": False},
+        {"note": None},
+        {"missing": None},
+        {"missing": ["x", None]},
+        {"missing": {"$ne": "x"}},
+        {"tags": {"$ne": "a"}},
+        {"id": "guide", "source": "/docs/guide.md"},
+        {"lang": "en", "year": 2024},
+    ],
+)
+def test_conditions_hold(where):
+    """Of a value, of any of several, of an order; each kind of value."""
+    assert holds(where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"lang": "EN"},
+        {"lang": []},
+        {"lang": None},
+        {"lang": {"$ne": "en"}},
+        {"lang": {"$gt": 1}},
+        {"year": "2024"},
+        {"year": {"$gt": 2024}},
+        {"year": {"$gt": 2000, "$lt": 2010}},
+        {"year": {"$lt": "3000"}},
+        {"draft": 0},
+        {"draft": {"$lt": 1}},
+        {"note": 0},
+        {"note": {"$ne": None}},
+        {"missing": {"$gt": 0}},
+        {"tags": "a"},
+        {"tags": "['a']"},
+        {"tags": None},
+        {"id": "Guide"},
+        {"source": None},
+        {"lang": "en", "year": 2023},
+    ],
+)
+def test_conditions_do_not_hold(where):
+    """One that fails is enough; numbers, texts and truth are told apart."""
+    assert not holds(where)
+
+
+def test_a_chunks_own_metadata_goes_over_its_documents():
+    """With None too; the document's id and source are nobody else's."""
+    own = {"lang": "de", "year": None, "id": "x", "source": "x"}
+    assert holds({"lang": "de", "year": None, "id": "guide", "source": "/docs/guide.md"}, own)
+    assert not holds({"lang": "en"}, own)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ([("lang", "en")], "must be a dict"),
+        ({1: "en"}, r"keys of where must be texts, got 1"),
+        ({"lang": object()}, r"key 'lang' with <object"),
+        ({"lang": [["en"]]}, r"key 'lang' with \['en'\]"),
+        ({"lang": {"$gt": None}}, r"only texts and numbers have an order.*'lang'.*\$gt None"),
+        ({"lang": {"$gt": True}}, "only texts and numbers"),
+        ({"lang": {"$ne": ["en"]}}, r"key 'lang' with \['en'\]"),
+    ],
+)
+def test_what_metadata_can_never_equal_is_a_mistake(where, said):
+    """The error names the key and what was given."""
+    with pytest.raises(TypeError, match=said):
+        conditions_of(where)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"year": {"$regex": "x"}}, r"\$gt, \$gte, \$lt, \$lte, \$ne.*'year'.*'\$regex'"),
+        ({"year": {"gt": 1}}, "'gt'"),
+        ({"year": math.nan}, "NaN"),
+        ({"year": [1, math.nan]}, "NaN"),
+    ],
+)
+def test_an_unknown_operator_is_refused(where, said):
+    """The error names those that there are; a NaN equals nothing."""
+    with pytest.raises(ValueError, match=said):
+        conditions_of(where)
+
+
+# Hard on files, SQL and JSON: quotes, dollars, NULs, escapes, halves of pairs, long numbers.
+TEXT = st.one_of(
+    st.sampled_from(
+        ["", '"', "'", "$", "$.a", '$."a"', "a.b", "[0]", "\\", "\\u0000", "\0", "a\0b", "é", "🎈"]
+    ),
+    st.text(max_size=5),
+    st.text(st.characters(codec=None), max_size=3),
+)
+VALUE = st.one_of(
+    TEXT,
+    st.integers(),
+    st.integers(-3, 3),
+    st.just(2**70),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+)
+STORED = st.dictionaries(TEXT, st.one_of(VALUE, st.just(math.nan), st.lists(VALUE, max_size=2)))
+WHERE = st.dictionaries(
+    TEXT,
+    st.one_of(
+        VALUE,
+        st.lists(VALUE, max_size=3),
+        st.fixed_dictionaries({"$ne": VALUE}),
+        st.fixed_dictionaries({"$gte": TEXT | st.integers() | st.floats(allow_nan=False)}),
+    ),
+    max_size=2,
+)
+
+
+def one_that_holds(metadata):
+    """Return a condition that some of this metadata meets: any other hardly ever holds."""
+    plain = [(key, value) for key, value in metadata.items() if not isinstance(value, list)]
+    return dict([pair for pair in plain if pair[1] == pair[1]][:1])  # a NaN is not
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(STORED, STORED), min_size=1, max_size=4), WHERE, st.integers(0, 1))
+def test_any_metadata_is_stored_and_found_by_any_conditions(stored, where, kind):
+    """Both rankings are of just the chunks of which the conditions hold; nothing breaks them."""
+    if kind == 0:
+        where = one_that_holds(stored[0][0] | stored[0][1])
+    expected = []
+    with MemoryStore() as store:
+        for n, (of_document, of_chunk) in enumerate(stored):
+            document = Document(str(n), "word", of_document, source=f"/{n}")
+            chunks = [Chunk("word", 0, 4, of_chunk), Chunk("word", 4, 8)]
+            store.upsert(document, chunks, np.ones((2, 2)), fingerprint="", embedder="x")
+            conditions = conditions_of(where)
+            expected += [
+                (str(n), chunk.start)
+                for chunk in chunks
+                if matches(conditions, str(n), f"/{n}", of_document, chunk.metadata)
+            ]
+        for by in ("vectors", "bm25"):
+            hits = store.search("word", 100, by=by, where=where, vector=np.ones(2))
+            assert sorted((hit.document_id, hit.start) for hit in hits) == expected
