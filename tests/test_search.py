@@ -53,17 +53,26 @@ def test_the_nearest_are_those_of_a_full_sort(n, k, seed):
 
 
 def test_fusing_adds_reciprocal_ranks():
-    """The sum of 1 / (60 + rank), ranks from 1, over the rankings that hold a key."""
+    """The sum of 1 / (5 + rank), ranks from 1, over the rankings that hold a key."""
     assert fuse(["a", "b"], ["b", "c"]) == [
-        ("b", 1 / 62 + 1 / 61),
-        ("a", 1 / 61),
-        ("c", 1 / 62),
+        ("b", 1 / 7 + 1 / 6),
+        ("a", 1 / 6),
+        ("c", 1 / 7),
     ]
 
 
 def test_fusing_puts_the_first_met_first_among_equals():
     """Ties are stable: the earlier ranking wins."""
     assert [key for key, _ in fuse(["a"], ["b"])] == ["a", "b"]
+
+
+def test_what_one_ranking_is_sure_of_comes_before_the_last_of_both():
+    """First in one of two rankings of fifty beats fiftieth in both."""
+    one = ["sure", *range(48), "last"]
+    other = [*range(100, 149), "last"]
+    joined = [key for key, _ in fuse(one, other)]
+    assert joined[0] == "sure"
+    assert joined.index("last") > 2
 
 
 def test_fusing_nothing_gives_nothing():

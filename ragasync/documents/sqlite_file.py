@@ -11,6 +11,14 @@ from hashlib import blake2b
 from ragasync.documents.store import StoreError
 from ragasync.own_database import Kind, clear_errors, open_own, transaction
 
+# Stems, so that "threads" finds "thread": of English words, and others are left as they are.
+_WORDS = """
+CREATE VIRTUAL TABLE words USING fts5 (
+    text, content = 'chunks', content_rowid = 'number',
+    tokenize = 'porter unicode61 remove_diacritics 2'
+);
+"""
+
 _SCHEMA = """
 CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL);
 CREATE TABLE documents (
@@ -40,9 +48,6 @@ CREATE TABLE vectors (
     chunk INTEGER PRIMARY KEY REFERENCES chunks (number) ON DELETE CASCADE,
     embedding BLOB NOT NULL
 );
-CREATE VIRTUAL TABLE words USING fts5 (
-    text, content = 'chunks', content_rowid = 'number', tokenize = 'unicode61 remove_diacritics 2'
-);
 -- Adding has no such trigger: it would flush FTS5's memory at each row, a third of the time.
 CREATE TRIGGER chunk_removed AFTER DELETE ON chunks BEGIN
     INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
@@ -55,12 +60,15 @@ def text_hash(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _index_texts(connection: sqlite3.Connection) -> None:
-    """Turn a file of version 1 into one of version 2, which finds chunks by their texts."""
+def _to_version_2(connection: sqlite3.Connection) -> None:
+    """Turn a file of version 1 into one that finds chunks by their texts, and words by stems."""
     connection.create_function("text_hash", 1, text_hash, deterministic=True)
     connection.execute("ALTER TABLE chunks ADD COLUMN text_hash BLOB")
     connection.execute("UPDATE chunks SET text_hash = text_hash(text)")
     connection.execute("CREATE INDEX chunks_by_text ON chunks (text_hash)")
+    connection.execute("DROP TABLE words")
+    connection.execute(_WORDS)
+    connection.execute("INSERT INTO words (words) VALUES ('rebuild')")
     connection.execute("PRAGMA user_version = 2")
 
 
@@ -68,10 +76,10 @@ STORE = Kind(
     what="store",
     application_id=0x72616773,  # "rags", in the file's header
     version=2,
-    schema=_SCHEMA,
+    schema=_SCHEMA + _WORDS,
     synchronous="NORMAL",
     error=StoreError,
-    upgrades={1: _index_texts},
+    upgrades={1: _to_version_2},
 )
 
 
