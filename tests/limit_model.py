@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hypothesis import note
@@ -34,6 +35,14 @@ class SteppedLoop(asyncio.SelectorEventLoop):
     def settle(self) -> None:
         """Run until nothing moves without the clock; a few turns are enough."""
         self.run_until_complete(_turns())
+
+    def do(self, order: Callable[[], object]) -> object:
+        """Call a function while this loop runs."""
+
+        async def call() -> object:
+            return order()
+
+        return self.run_until_complete(call())
 
     def next_timer(self) -> float:
         """Return when the first timer is due; asyncio keeps them in a private heap."""

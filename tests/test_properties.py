@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from hypothesis import given
-from schedules import Source, Told, Try, Turn, examples, services, sources, steering, told
+from hypothesis import example, given
+from schedules import A_TURN, Source, Told, Try, Turn, examples, services, sources, steering, told
 from services import about, now, other_tasks, turns
 from watched import A_MOMENT, SourceBroke, Watched, check_outcome, is_refused, items_from, most_owed
 
@@ -100,6 +100,17 @@ async def check_tokens(service: Watched, limiters: Sequence[RateLimiter]) -> Non
         assert now() == about(full_at)
 
 
+FAST, SLOW = [[Try(A_TURN, "value")]] * 20, [[Try(2.0, "value")]] * 8
+AS_IT_COMES, LIST = Told(2, 0, 0.0, None, None, ()), Source("list")
+NARROW = Told(5, 0, 0.0, None, None, ((3.0, 1.0, 1.0),))
+
+
+# What chance finds too seldom: knobs that are turned while calls begin in one moment, or in line.
+@example(FAST, AS_IT_COMES, LIST, [Turn(3 * A_TURN, "pause"), Turn(1.0, "resume")])
+@example(FAST, AS_IT_COMES, LIST, [Turn(3 * A_TURN, "resize", 1)])
+@example(FAST, AS_IT_COMES, LIST, [Turn(3 * A_TURN, "rate", 4.0)])
+@example(SLOW, NARROW, LIST, [Turn(0.5, "resize", 1)])
+@example(SLOW, NARROW, LIST, [Turn(0.5, "pause"), Turn(1.5, "cancel")])
 @examples(200)
 @given(services(), told, sources, steering())
 def test_every_item_of_a_steered_job_is_accounted_for(script, told, source, knobs):
