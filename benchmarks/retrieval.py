@@ -7,8 +7,9 @@ Is what is searched for found: questions whose right pages are known, asked of a
 The pages are the library part of Python's manual, loaded, cut and embedded by an
 AsyncDocumentProcessor with its defaults, into a SqliteStore for each embedder. The questions
 (questions.json) are in a user's words, not the manual's, written before any was asked. Settings
-of the search were chosen by 40 of them, "choosing", and are reported for the others. Recall at 5
-is the share of questions with a right page among the first 5 different pages of the hits.
+of the search (stems of words, the k of the join) were chosen by 40 of them, "choosing", along with
+the questions of Python's FAQ, and are reported for the others. Recall at 5 is the share of
+questions with a right page among the first 5 different pages of the hits.
 """
 
 from __future__ import annotations
