@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ragasync.documents.document import Chunk, Document
@@ -60,58 +60,74 @@ class RecursiveSplitter:
     def __call__(self, document: Document | str) -> list[Chunk]:
         """Return the chunks of a document or a text, in order; none for a blank one."""
         text = document.text if isinstance(document, Document) else document
-        return [Chunk(text[start:end], start, end) for start, end in self._spans(text)]
-
-    def _spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where each chunk starts and ends."""
-        stop = len(text.rstrip())
-        start = cut = 0
-        while cut < stop:
-            visible = _VISIBLE.search(text, cut)
-            assert visible is not None  # `stop` is after the last one
-            fresh = visible.start()
-            start = self._start(text, start, cut, fresh)
-            cut = stop if stop - start <= self.max_chars else self._cut(text, start, fresh)
-            yield start, start + len(text[start:cut].rstrip())
-
-    def _start(self, text: str, previous: int, cut: int, fresh: int) -> int:
-        """Return where a chunk starts whose first new character is at `fresh`."""
-        start = text.rfind("\n", cut, fresh) + 1 or fresh  # the indentation stays
-        earliest = max(cut - self.overlap, previous + 1)
-        if self.overlap and earliest < cut:
-            for boundary in (_SENTENCE_START, _WORD_START):
-                if found := boundary.search(text, earliest, cut):
-                    start = found.start()
-                    break
-            else:
-                start = earliest
-        # A long gap must not leave the chunk without room.
-        return start if fresh - start <= self.max_chars // 2 else fresh
-
-    def _cut(self, text: str, start: int, fresh: int) -> int:
-        """Return where to cut the chunk that starts at `start`, always after `fresh`."""
-        limit = start + self.max_chars
-        half = max(fresh, start + self.max_chars // 2)
-        for separators in _BOUNDARIES:
-            if (cut := _last(text, separators, half, limit)) > fresh:
-                return cut
-        space = _last(text, _BOUNDARIES[-1], fresh, half)
-        return space if space > fresh else limit
+        size, overlap = self.max_chars, self.overlap
+        found = spans(text, lambda start: start + size, lambda cut: cut - overlap)
+        return [Chunk(text[start:end], start, end) for start, end in found]
 
 
-def check_sizes(max_chars: int, overlap: int) -> None:
+def spans(
+    text: str,
+    reach: Callable[[int], int],
+    back: Callable[[int], int],
+    fits: Callable[[int, int], bool] | None = None,
+) -> Iterator[tuple[int, int]]:
+    """
+    Yield where each chunk of a text starts and ends.
+
+    Args:
+        text: what to cut.
+        reach: gives the furthest end of a chunk by its start, at least one character on.
+        back: gives how far back from a cut the next chunk may start; the cut for no overlap.
+        fits: tells whether a chunk from a start to an end is within its size, where one may be
+            too large although it ends before its reach.
+    """
+    stop = len(text.rstrip())
+    start = cut = 0
+    while cut < stop:
+        visible = _VISIBLE.search(text, cut)
+        assert visible is not None  # `stop` is after the last one
+        fresh = visible.start()
+        start = _start(text, cut, fresh, max(back(cut), start + 1))
+        limit = reach(start)
+        if fresh - start > (limit - start) // 2:  # a long gap must not leave it without room
+            start, limit = fresh, reach(fresh)
+        cut = stop if stop <= limit else _cut(text, start, fresh, limit)
+        while fits is not None and not fits(start, cut) and cut > fresh + 1:
+            cut = _cut(text, start, fresh, cut - 1)
+        yield start, start + len(text[start:cut].rstrip())
+
+
+def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
+    """Return where a chunk starts whose first new character is at `fresh`."""
+    if earliest >= cut:
+        return text.rfind("\n", cut, fresh) + 1 or fresh  # the indentation stays
+    for boundary in (_SENTENCE_START, _WORD_START):
+        if found := boundary.search(text, earliest, cut):
+            return found.start()
+    return earliest
+
+
+def _cut(text: str, start: int, fresh: int, limit: int) -> int:
+    """Return where to cut the chunk that starts at `start`, always after `fresh`."""
+    half = max(fresh, start + (limit - start) // 2)
+    for separators in _BOUNDARIES:
+        if (cut := _last(text, separators, half, limit)) > fresh:
+            return cut
+    space = _last(text, _BOUNDARIES[-1], fresh, half)
+    return space if space > fresh else limit
+
+
+def check_sizes(size: int, overlap: int, name: str = "max_chars") -> None:
     """
     Check the sizes that a splitter is asked for.
 
     Raises:
-        ValueError: If `max_chars` is not positive, or `overlap` not within 0 and half of it.
+        ValueError: If the size is not positive, or `overlap` not within 0 and half of it.
     """
-    if max_chars < 1:
-        raise ValueError(f"max_chars must be at least 1, got {max_chars!r}")
-    if not 0 <= overlap <= max_chars // 2:
-        raise ValueError(
-            f"overlap must be within 0 and half of max_chars={max_chars!r}, got {overlap!r}"
-        )
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size!r}")
+    if not 0 <= overlap <= size // 2:
+        raise ValueError(f"overlap must be within 0 and half of {name}={size!r}, got {overlap!r}")
 
 
 def _last(text: str, separators: tuple[tuple[str, int], ...], low: int, limit: int) -> int:
