@@ -5,6 +5,8 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embed import Embedder, HashingEmbedder
 from ragasync.documents.errors import LoadError
 from ragasync.documents.load import load_source
+from ragasync.documents.memory import MemoryStore
+from ragasync.documents.openai import OpenAIEmbedder
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.semantic import SemanticSplitter
@@ -12,6 +14,7 @@ from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import Hit, Store, StoreError, WrongEmbedder
+from ragasync.documents.where import Where
 from ragasync.documents.wordllama import WordLlamaEmbedder
 
 __all__ = [
@@ -22,6 +25,8 @@ __all__ = [
     "HashingEmbedder",
     "Hit",
     "LoadError",
+    "MemoryStore",
+    "OpenAIEmbedder",
     "ProcessedDocument",
     "RecursiveSplitter",
     "SemanticSplitter",
@@ -30,6 +35,7 @@ __all__ = [
     "Stage",
     "Store",
     "StoreError",
+    "Where",
     "WordLlamaEmbedder",
     "WrongEmbedder",
     "find_sources",

@@ -1,0 +1,111 @@
+"""Rate limits as a service states them in the headers of its answers, and a limiter that heeds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ragasync.limits.limiter import RateLimiter
+
+Kind = Literal["requests", "tokens"]
+"""What a limit counts."""
+
+MINUTE = 60.0
+"""Seconds that a stated limit is for, and the longest pause that a header alone can ask for."""
+
+UNLIMITED = 1e18
+"""A second: the rate of a limiter that has not heard of any limit; nothing is ever owed at it."""
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|d|h|m|s)")
+_LENGTH = re.compile(f"(?:{_PART.pattern})+")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """
+    What one answer says of one limit; None where it does not say.
+
+    Attributes:
+        limit: how much a minute.
+        remaining: how much of it is left.
+        reset: seconds until all of it is there again.
+    """
+
+    limit: float | None
+    remaining: float | None
+    reset: float | None
+
+
+def said_of(headers: Mapping[str, str], kind: Kind) -> Said:
+    """
+    Return what `x-ratelimit-limit-*`, `-remaining-*` and `-reset-*` say of requests or tokens.
+
+    Args:
+        headers: by lower-case name.
+        kind: which of the two.
+    """
+    limit, remaining, reset = (
+        headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset")
+    )
+    stated = _number(limit)
+    return Said(stated or None, _number(remaining), None if reset is None else seconds_of(reset))
+
+
+def seconds_of(length: str) -> float | None:
+    """
+    Return a length of time as services write it in seconds, or None where it is none.
+
+    Example:
+        >>> [seconds_of(text) for text in ("6m0s", "1s", "250ms", "1h2m3.5s", "7", "soon")]
+        [360.0, 1.0, 0.25, 3723.5, 7.0, None]
+    """
+    length = length.strip()
+    if _LENGTH.fullmatch(length):
+        return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(length))
+    return _number(length)
+
+
+class HeardLimiter:
+    """
+    A limiter that does what a service says of its limit.
+
+    Where no rate was given it takes the stated one, and each later one, unless somebody sets the
+    limiter's rate by hand meanwhile. Where nothing remains it pauses until the reset, but for a
+    minute at most: the limits are for a minute, and of longer ones a 429 tells.
+
+    Args:
+        kind: what it counts.
+        per_minute: the rate; None for the one that the service states.
+        cost: what an item costs, as in RateLimiter.
+    """
+
+    def __init__(
+        self, kind: Kind, per_minute: float | None, cost: Callable[[str], float] | None = None
+    ) -> None:
+        self._kind = kind
+        rate = UNLIMITED * MINUTE if per_minute is None else per_minute
+        self.limiter = RateLimiter(rate=rate, per=MINUTE, cost=cost)
+        self._own_rate = self.limiter.rate if per_minute is None else None
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Do what an answer's headers, by lower-case name, say of this limit."""
+        said, limiter = said_of(headers, self._kind), self.limiter
+        if said.limit is not None and limiter.rate == self._own_rate:
+            self._own_rate = said.limit / MINUTE
+            if limiter.rate != self._own_rate:
+                limiter.rate = self._own_rate
+        if said.remaining == 0 and said.reset is not None:
+            limiter.pause(min(said.reset, MINUTE))
+
+
+def _number(text: str | None) -> float | None:
+    """Return a number that can be a limit or a length, or None."""
+    try:
+        number = math.nan if text is None else float(text)
+    except ValueError:
+        return None
+    return number if 0 <= number < math.inf else None
