@@ -176,8 +176,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         Raises:
             RuntimeError: `here` is set and no loop runs in this thread.
         """
-        batch = self._batch(items, progress_callback, total, limit)
-        return Job(batch, _loop_here() if here else _loop_in_background())
+        return self._job(self._batch(items, progress_callback, total, limit), here)
 
     def stream(
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
@@ -227,6 +226,10 @@ class AsyncBatchProcessor(Generic[T, R]):
             limit=limit,
             on_result=self._keep,
         )
+
+    def _job(self, batch: BatchRun[T, R], here: bool) -> Job[T, R]:
+        """Begin a run in the background, or on the loop of this thread."""
+        return Job(batch, _loop_here() if here else _loop_in_background())
 
     def _keep(self, result: BatchResult[R]) -> None:
         """Remember the latest result."""

@@ -32,7 +32,8 @@ class Progress:
     whole time; `eta` the seconds that are left at that speed, None while nobody can tell.
     `limited_by` says what has held the job back most in the last second: the rate limit, the
     number of calls allowed at once, items in back-off, or the source. `recalled` counts the items
-    whose outcome a journal had from an earlier run; they are no part of the speed.
+    whose outcome a journal had from an earlier run; they are no part of the speed. `tokens` and
+    `money` are what the calls of a pipeline's embedder reported so far.
     """
 
     done: int
@@ -46,6 +47,8 @@ class Progress:
     max_concurrency: int
     seconds: float
     recalled: int = 0
+    tokens: int = 0
+    money: float = 0.0
 
     @property
     def finished(self) -> int:

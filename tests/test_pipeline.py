@@ -47,7 +47,7 @@ async def test_the_defaults_need_no_argument_at_all():
     result = await AsyncDocumentProcessor().process([("a", "one text\n"), ("b", "")])
     first, empty = result.get_successful()
     assert first.document == Document("a", "one text\n")
-    assert first.chunks == (Chunk("one text", 0, 8),)
+    assert first.chunks == (Chunk("one text", 0, 8, {"line": 1}),)
     assert (first.embeddings.dtype, first.embeddings.shape) == (np.float32, (1, 1024))
     assert (empty.chunk_count, empty.chunks) == (0, ())
     assert len(empty.embeddings) == 0

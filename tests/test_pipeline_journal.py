@@ -27,7 +27,11 @@ def store(tmp_path):
 
 
 class Bench:
-    """What a test makes processors of: they share a journal, and count loads and embeddings."""
+    """
+    What a test makes processors of: they share a journal, and count loads and embeddings.
+
+    They do without the embedding cache, so that whatever is done again is embedded again.
+    """
 
     def __init__(self, journal, store) -> None:
         self.journal, self.store = journal, store
@@ -45,7 +49,9 @@ class Bench:
             return Document(path.name, text)
 
         stages = {"load": load, "chunk": words, "embed": self.embed, "store": self.store}
-        return AsyncDocumentProcessor(**{**stages, "journal": self.journal, **changes})
+        return AsyncDocumentProcessor(
+            **{**stages, "journal": self.journal, "cache": False, **changes}
+        )
 
     async def run(self, sources, **changes):
         """Process; return the result, what was loaded for it, and what was embedded."""

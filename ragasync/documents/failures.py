@@ -3,13 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from ragasync.documents.document import Chunk
-from ragasync.errors import StageFailure
+from ragasync.errors import JobStopped, RagasyncError, StageFailure
+from ragasync.saying import named
+
+_TOLD = 5
+"""How many of a source's failed documents its error tells of one by one."""
 
 
 class RunEnding(StageFailure):
     """The error of a stage that stopped because of it, so that no other document could pass."""
+
+
+class Postponed(JobStopped):
+    """A document could not go on because the run stops: it is left for another run."""
+
+
+class SomeDocumentsFailed(RagasyncError):
+    """
+    Some of the documents of one source failed; the others are stored.
+
+    Args:
+        message: how many of how many, and of which the first is.
+        ids: the ids of those that failed.
+    """
+
+    def __init__(self, message: str, ids: tuple[str, ...]) -> None:
+        super().__init__(message, ids)  # so that it can be pickled
+        self.message, self.ids = message, ids
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def of(cls, failures: Sequence[tuple[str, StageFailure]], documents: int) -> Self:
+        """
+        Return the error of a source.
+
+        Args:
+            failures: the ids of those that failed, and why.
+            documents: how many there are.
+        """
+        told = [
+            f"{id_!r:.200} in stage {failure.stage}: {named(failure.error):.500}"
+            for id_, failure in failures[:_TOLD]
+        ]
+        error = cls(
+            f"{len(failures):,} of {documents:,} documents failed, the first {told[0]}",
+            tuple(id_ for id_, _ in failures),
+        )
+        for line in told:
+            error.add_note(line)
+        if more := len(failures) - len(told):
+            error.add_note(f"and {more:,} more; see the error's `ids`")
+        return error
 
 
 def note_place(error: Exception, stage: str, place: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,26 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.journal.serializers import BY_NAME
 
+_FACTS = (
+    "id",
+    "source",
+    "chunk_count",
+    "unchanged",
+    "fingerprint",
+    "tokens",
+    "document_count",
+    "skipped",
+)
+"""The fields of a ProcessedDocument that are kept whatever it has besides."""
+
 
 class Documents:
     r"""
     Makes bytes of a ProcessedDocument and reads them again; nothing in them is ever run.
 
     A line of JSON has ids and counts. Where the document has them, a second one has its text and
-    its chunks, followed by the vectors as float32, row by row.
+    its chunks, followed by the vectors as float32, row by row. Where there are several documents
+    of one source, the line has their lengths, and they follow one another.
 
     Args:
         everything: whether to read texts and vectors too, where they are there.
@@ -38,20 +52,21 @@ class Documents:
         """
         if not isinstance(value, ProcessedDocument):
             raise TypeError(f"it is no ProcessedDocument but of type {type(value).__name__}")
-        head = _line(
-            id=value.id,
-            source=value.source,
-            chunk_count=value.chunk_count,
-            unchanged=value.unchanged,
-            fingerprint=value.fingerprint,
-        )
+        facts = {name: getattr(value, name) for name in _FACTS}
+        if value.documents is not None:
+            parts = [self.dumps(each) for each in value.documents]
+            return b"\n".join([_line(**facts, documents=list(map(len, parts))), b"".join(parts)])
+        head = _line(**facts)
         return head if value.document is None else b"\n".join([head, *_whole(value)])
 
     def loads(self, data: bytes) -> ProcessedDocument:
         """Return the document that these bytes were made of."""
         head, _, rest = data.partition(b"\n")
         facts: dict[str, Any] = json.loads(head)
-        if rest and self._everything:
+        if (lengths := facts.get("documents")) is not None:
+            ends = list(accumulate(lengths, initial=0))
+            facts["documents"] = tuple(self.loads(rest[a:b]) for a, b in pairwise(ends))
+        elif rest and self._everything:
             facts |= _parts(rest, facts["id"], facts["source"])
         return ProcessedDocument(**facts)
 

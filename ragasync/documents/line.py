@@ -1,31 +1,51 @@
-"""One run of the pipeline: its stages, open, and the way of a document through them."""
+"""One run of the pipeline: its stages, open, and what it draws, spends and leaves undone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import warnings
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ragasync.calling.calls import Calls
-from ragasync.documents.document import Chunk, Document
-from ragasync.documents.failures import RunEnding, note_place, places_of
+from ragasync.documents.document import Document
+from ragasync.documents.failures import Postponed, note_place
 from ragasync.documents.hops import Hops
-from ragasync.documents.prepare import Prepared
-from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.recipe import Parcel, Recipe
-from ragasync.documents.room import Room
-from ragasync.engine.service import ItemError, Service
+from ragasync.documents.located import located
+from ragasync.documents.metering import Meter, metered_by
+from ragasync.documents.prepare import UNKNOWN, Lost, Prepared
+from ragasync.documents.processed import ProcessedDocument, together
+from ragasync.documents.pruning import Pruner
+from ragasync.documents.recipe import Recipe
+from ragasync.documents.several import Several
+from ragasync.documents.skipping import id_of, source_path
+from ragasync.documents.tally import Tally
+from ragasync.documents.way import Way, in_short
+from ragasync.engine.service import Service
 from ragasync.engine.steering import Steering, current_run
-from ragasync.errors import AttemptTimeout, StageFailure
-from ragasync.outcomes.facts import StageFacts
+from ragasync.errors import JobStopped, StageFailure
 
-STAGES = ("load", "recognise", "chunk", "embed", "store")
-"""The stages in the order of a document's way."""
+Entry = Document | Prepared | Lost
+"""One of the documents of a source: as it was loaded, or as far as it came in the same call."""
+
+INLINE = 50_000
+"""Characters of a document whose chunks are located on the loop: a millisecond or two."""
+
+
+@dataclass(slots=True)
+class Occasion:
+    """
+    What one run brings beside the recipe.
+
+    Args:
+        run: the run, where it is known before its first document.
+        pruner: what removes from the store what the run has not found.
+    """
+
+    run: Steering[Any, Any] | None = None
+    pruner: Pruner | None = None
 
 
 class Line:
@@ -37,14 +57,21 @@ class Line:
     document when one of the few that may be loaded at once has found room for its chunks.
     """
 
-    def __init__(self, recipe: Recipe, prepare: Hops[object, Prepared] | None) -> None:
+    def __init__(
+        self, recipe: Recipe, prepare: Hops[object, Any] | None, occasion: Occasion
+    ) -> None:
         self._recipe = recipe
         self._prepare = prepare
-        self.services: dict[str, Service[Any, Any]] = {}
+        self._loop = asyncio.get_running_loop()
+        self.meter = Meter(recipe.max_spend, self._when_spent)
+        self.way = Way(recipe, self.meter)
+        prunes = occasion.pruner is not None
+        self.tally = Tally(recipe, self.way.services, prepare, self.meter, keeps_ids=prunes)
         self._run: Steering[Any, Any] | None = None
-        self._room = Room(recipe.room)
         self._loading = 0
-        self._dimension: int | None = None
+        self._is_spent = False
+        if occasion.run is not None:
+            self._belong_to(occasion.run)
 
     async def one_document(self, source: object) -> ProcessedDocument:
         """
@@ -52,154 +79,171 @@ class Line:
 
         Raises:
             StageFailure: the error of the stage that failed.
+            Postponed: the run stops before it could be embedded.
         """
-        self._count_loading(1)
         try:
-            prepared = await self._prepared(source)
-            document, chunks = prepared.document, prepared.chunks
-            if chunks is None:
-                return _in_short(prepared)
-            weight = await self._room.enter(len(chunks))
-        finally:
-            self._count_loading(-1)
-        try:
-            embeddings = await self._embedded(document, chunks)
-            await self._stored(prepared, embeddings)
-        finally:
-            self._room.leave(weight)
-        if not self._recipe.keep_all:
-            return _in_short(prepared)
-        return replace(
-            _in_short(prepared), document=document, chunks=tuple(chunks), embeddings=embeddings
-        )
-
-    def facts(self) -> tuple[StageFacts, ...]:
-        """Return how busy each stage was so far, in the order of a document's way."""
-        found = {name: service.facts(name) for name, service in self.services.items()}
-        if (hops := self._prepare) is not None:
-            found["load"] = StageFacts("load and chunk", self._recipe.at_once, hops.seconds)
-        return tuple(found[stage] for stage in STAGES if stage in found)
-
-    def _count_loading(self, more: int) -> None:
-        """Count the documents before the room, and have no further one drawn when they are many."""
-        self._loading += more
-        if self._run is None:
-            self._run = current_run.get()
-            self._run.stages = self.facts
-        ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
-        self._run.hold_back(self._loading >= ahead)
+            self._count_loading(1)
+            try:
+                prepared = await self._prepared(source)
+                if not isinstance(prepared, Prepared):
+                    return await self._several(source, prepared)
+                if prepared.chunks is None:
+                    return in_short(prepared)
+                weight = await self.way.enter(prepared)
+            finally:
+                self._count_loading(-1)
+            return await self.way.go(prepared, weight)
+        except StageFailure as failure:
+            if (skipped := self._recipe.skips.skipped(source, failure)) is None:
+                raise
+            self.tally.skipped += 1
+            return skipped
+        except JobStopped as stopped:
+            if self._is_spent:
+                raise Postponed(*stopped.args) from stopped
+            raise
 
     def no_more_to_embed(self) -> bool:
         """Return whether every document of the run has handed its chunks on."""
         return self._loading == 0 and self._run is not None and self._run.source_ended
 
-    async def _prepared(self, source: object) -> Prepared:
-        """Return the document of a source with its chunks."""
+    def _count_loading(self, more: int) -> None:
+        """Count the documents before the room, and have no further one drawn when they are many."""
+        self._loading += more
+        run = self._run or self._belong_to(current_run.get())
+        ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
+        run.hold_back(self._loading >= ahead)
+
+    def _belong_to(self, run: Steering[Any, Any]) -> Steering[Any, Any]:
+        """Steer this run from now on, and tell it of the stages."""
+        self._run = run
+        run.stages, run.told = self.tally.stages, self.tally.told
+        return run
+
+    async def _prepared(self, source: object) -> Prepared | Sequence[Entry]:
+        """Return the document of a source with its chunks, or a list of its documents."""
         if self._prepare is not None:
             try:
-                return await self._prepare(source)
+                found: Prepared | list[Entry] = await self._prepare(source)
             except StageFailure as failed:
                 note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
                 raise
+            return found
         document = source
         if not isinstance(document, Document):
-            document = await self._pass("load", source, source)
-        fingerprint, is_known = "", False
-        if "recognise" in self.services:
-            fingerprint, is_known = await self._pass("recognise", document, source)
-        chunks = None if is_known else await self._pass("chunk", document.text, source)
-        return Prepared(document, fingerprint, chunks)
+            document = await self.way.take("load", source, source)
+        if isinstance(document, Document):
+            return await self._cut(document, source)
+        documents: list[Entry] = document
+        return documents
 
-    async def _embedded(self, document: Document, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-        """Return the vectors of a document's chunks."""
+    async def _cut(self, document: Document, source: object) -> Prepared:
+        """Return a document with its chunks, each stage on its own."""
+        way, known = self.way, UNKNOWN
+        if "recognise" in way.services:
+            known = await way.take("recognise", document, source)
+        if known.is_known:
+            return Prepared(document, known.fingerprint, None)
+        chunks = await way.take("chunk", document.text, source)
+        if len(document.text) > INLINE:
+            chunks = await asyncio.to_thread(located, document, chunks)
+        else:
+            chunks = located(document, chunks)
+        vectors = None
+        if known.may_recall and "recall" in way.services:
+            vectors = await way.take("recall", chunks, source)
+        return Prepared(document, known.fingerprint, chunks, vectors)
+
+    async def _several(self, source: object, entries: Sequence[Entry]) -> ProcessedDocument:
+        """Take the documents of one source through; it is done when all of them are."""
+        several = Several(entries, self._one_of_several, self._recipe.at_once)
+        done = await several.done()
+        self.tally.gave(source_path(source), done)
+        return together(id_of(source), source_path(source), done)
+
+    async def _one_of_several(
+        self, entry: Entry, has_left_room: Callable[[], None]
+    ) -> ProcessedDocument:
+        """Take one of the documents of a source through what is left of its way."""
+        self._count_loading(1)
         try:
-            vectors = await self.services["embed"]([chunk.text for chunk in chunks])
-        except ItemError as failed:
-            place = f"{places_of(failed.places, chunks)} of {document.id!r}"
-            raise self._failure("embed", failed, place) from failed.error
-        for number, vector in enumerate(vectors):
-            if vector is None or len(vector) != self._dimension:
-                self._check(vector, f"{places_of([number], chunks)} of {document.id!r}")
-        rows = np.array(vectors, dtype=np.float32)
-        return rows if len(rows) else rows.reshape(0, 0)
+            if isinstance(entry, Lost):
+                failure = entry.failure
+                note_place(failure.error, failure.stage, repr(entry.document.id))
+                raise failure
+            if isinstance(entry, Document):
+                entry = await self._cut(entry, entry)
+            if entry.chunks is None:
+                return in_short(entry)
+            weight = await self.way.enter(entry)
+        finally:
+            self._count_loading(-1)
+            has_left_room()
+        return await self.way.go(entry, weight)
 
-    def _check(self, vector: NDArray[np.float32] | None, place: str) -> None:
-        """Raise what is wrong with a vector; its dimension must be that of the first."""
-        if vector is not None and self._dimension is None:
-            self._dimension = len(vector)
-            return
-        error = ValueError(
-            "expected finite numbers, got a vector with others: mend the embedder, which may "
-            "divide by the length of an empty text's vector"
-            if vector is None
-            else f"expected a vector of {self._dimension} dimensions, as the first of this run, "
-            f"got one of {len(vector)}: an embedder must give one dimension"
-        )
-        note_place(error, "embed", place)
-        raise StageFailure("embed", error)
-
-    async def _stored(self, prepared: Prepared, embeddings: NDArray[np.float32]) -> None:
-        """Wait until the store has acknowledged a document."""
-        if "store" in self.services and prepared.chunks is not None:
-            parcel = Parcel(
-                prepared.document,
-                prepared.chunks,
-                embeddings,
-                prepared.fingerprint,
-                self._recipe.embedder,
+    async def end(self, occasion: Occasion) -> None:
+        """Do what is due when a run has come to its end and was not cut short."""
+        spend, used = self._recipe.max_spend, self.meter
+        if spend is not None and not used.money and self.way.services["embed"].run.calls:
+            warnings.warn(
+                f"max_spend={spend:g} held nothing back: nothing reported what it cost. An "
+                f"embedder does by note_usage(money=...) after each call",
+                RuntimeWarning,
+                stacklevel=2,
             )
-            await self._pass("store", parcel, prepared.document)
+        run, pruner = occasion.run, occasion.pruner
+        if pruner is not None and run is not None:
+            is_whole = run.stopped_because is None and run.error is None
+            self.tally.pruned = 0
+            if is_whole:
+                self.tally.pruned = await asyncio.to_thread(pruner.prune, self.tally.ids)
 
-    async def _pass(self, stage: str, item: object, source: object) -> Any:
-        """Take one item through a stage."""
+    def _when_spent(self, reason: str) -> None:
+        """Have the run stop, from whatever thread this is called in."""
         try:
-            (value,) = await self.services[stage]([item])
-        except ItemError as failed:
-            place = repr(getattr(source, "id", source))
-            raise self._failure(stage, failed, place) from failed.error
-        return value
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            self._stop(reason)
+        else:
+            self._loop.call_soon_threadsafe(self._stop, reason)
 
-    def _failure(self, stage: str, failed: ItemError, place: str) -> BaseException:
-        """Return the envelope that names the stage; what is no failure goes as it is."""
-        if not isinstance(failed.error, Exception):
-            return failed.error
-        # Of calls that hang no single one is the reason: who comes next hears it from the stage.
-        ends = self.services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
-        kind = RunEnding if ends else StageFailure
-        stage = "store" if stage == "recognise" else stage
-        note_place(failed.error, stage, place)
-        return kind(stage, failed.error)
-
-
-def _in_short(prepared: Prepared) -> ProcessedDocument:
-    """Return what a result keeps of a document that a store has: ids and counts."""
-    document, chunks = prepared.document, prepared.chunks
-    return ProcessedDocument(
-        document.id,
-        document.source,
-        None if chunks is None else len(chunks),
-        unchanged=chunks is None,
-        fingerprint=prepared.fingerprint,
-    )
+    def _stop(self, reason: str) -> None:
+        """Begin no further document and no further call of the embedder."""
+        self._is_spent = True
+        if self._run is not None:
+            self._run.stop(reason)
+        self.way.services["embed"].run.stop(reason)
 
 
 @asynccontextmanager
-async def open_line(recipe: Recipe) -> AsyncIterator[Line]:
-    """Open the stages of a run on its own loop; close them when it ends, however it ends."""
+async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIterator[Line]:
+    """
+    Open the stages of a run on its own loop; close them when it ends, however it ends.
+
+    Args:
+        recipe: what is done with a document.
+        occasion: what this run brings.
+    """
+    occasion = occasion or Occasion()
     plans = {"embed": recipe.embed, "store": recipe.store}
     prepare = None
     async with AsyncExitStack() as stack:
         if recipe.prepare is None:
             plans |= {"load": recipe.load, "recognise": recipe.recognise, "chunk": recipe.chunk}
+            plans["recall"] = recipe.recall
         else:
             calls = Calls(recipe.prepare, asyncio.get_running_loop(), None)
             stack.callback(calls.close)
             prepare = Hops(calls.one, recipe.at_once)
             stack.push_async_callback(prepare.close)
-        line = Line(recipe, prepare)
+        line = Line(recipe, prepare, occasion)
+        stack.callback(metered_by(line.meter))
         for stage, plan in plans.items():
             if plan is not None:
                 waits_in_vain = {"nothing_soon": line.no_more_to_embed} if stage == "embed" else {}
                 service: Service[Any, Any] = Service(plan, **waits_in_vain)
-                line.services[stage] = await stack.enter_async_context(service)
+                line.way.services[stage] = await stack.enter_async_context(service)
         yield line
+        await line.end(occasion)

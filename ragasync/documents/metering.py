@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from ragasync.calling.calls import is_async
+
 _ALMOST = 1 - 1e-9
 """Sums of prices such as 0.1 fall short of their bound by their rounding."""
 
@@ -184,6 +186,11 @@ class MeteringAsync:
             return bill.on(texts, await self.fn(texts, *resource))
         finally:
             _told.reset(token)
+
+
+def metering(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an embedding function whose calls have bills, async where it is."""
+    return MeteringAsync(fn) if is_async(fn) else Metering(fn)
 
 
 def _meter() -> Meter | None:

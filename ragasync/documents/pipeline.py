@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
-from contextlib import aclosing
-from functools import partial
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
-from ragasync.batch import AsyncBatchProcessor
-from ragasync.bridge.run_async import run_async
+from ragasync.arguments import check_positive
 from ragasync.documents.chunk import RecursiveSplitter
 from ragasync.documents.embed import HashingEmbedder
 from ragasync.documents.fingerprint import StageFunction
-from ragasync.documents.intake import Sources, items_of
-from ragasync.documents.line import Line, open_line
+from ragasync.documents.intake import Intake
 from ragasync.documents.load import load_source
-from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.recipe import Settings, Stages, ends_the_run, recipe_of
+from ragasync.documents.recipe import Settings, Stages, recipe_of
 from ragasync.documents.resuming import journal_use
+from ragasync.documents.runs import DocumentRuns
+from ragasync.documents.skipping import Skips
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.store import Store
-from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.limits.limiter import Limiter
-from ragasync.outcomes.outcome import Outcome
-from ragasync.progress import ProgressCallback
-from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
 
 Given: TypeAlias = StageFunction | Stage | None
 """What may be given for a stage: a function, a Stage, or None for the embedded default."""
 
 
-class AsyncDocumentProcessor:
+class AsyncDocumentProcessor(DocumentRuns):
     """
     Take documents through load, chunk, embed and store: a document an item.
 
@@ -64,8 +56,16 @@ class AsyncDocumentProcessor:
         timeout: seconds for one call of any stage.
         executor: where sync load and chunk functions run instead of on threads.
         max_errors: as for AsyncBatchProcessor.
+        max_spend: the money, in whatever unit the embedder reports it by `note_usage`, at which
+            the run stops: calls in flight finish, so that these may go beyond; documents whose
+            chunks are all embedded are stored; the rest is pending.
+        skip_unreadable: True, or the reasons of LoadErrors (such as {"binary", "empty"}) for which
+            a source is done with `skipped` set, instead of failed.
+        cache: whether a chunk whose text the store has from the same embedder takes its vector
+            from there instead of having it made again.
         keep: "all" keeps documents, chunks and embeddings in the result beside a store.
-        version: changes the fingerprint of every document, and so has all of them embedded anew.
+        version: changes the fingerprint of every document, and so has all of them embedded anew,
+            whatever the store has: for another model behind the same name.
         key: makes of a source the text (or other plain data) that the journal knows it by; without
             it that is its id and content, which for a file are read once more.
         journal: a Journal, or the path of one: a source whose outcome it has is not loaded again,
@@ -93,6 +93,9 @@ class AsyncDocumentProcessor:
         timeout: float | None = None,
         executor: Executor | None = None,
         max_errors: float | None = None,
+        max_spend: float | None = None,
+        skip_unreadable: bool | Collection[str] = False,
+        cache: bool = True,
         keep: Literal["ids", "all"] = "ids",
         version: str = "",
         key: Callable[[Any], object] | None = None,
@@ -101,15 +104,15 @@ class AsyncDocumentProcessor:
         if keep not in ("ids", "all"):
             raise ValueError(f"keep must be 'ids' or 'all', got {keep!r}")
         stages = Stages(
-            as_stage(load, load_source),
-            as_stage(chunk, RecursiveSplitter()),
+            as_stage(load, load_source, may_yield=True),
+            as_stage(chunk, RecursiveSplitter(), may_yield=True),
             as_stage(embed, HashingEmbedder()),
             None if store is None else store if isinstance(store, Stage) else Stage(store),
         )
-        self._loads_itself = load is None
-        use = journal_use(journal, key, stages, version=version, keep_all=keep == "all")
-        self._own_paths = (getattr(stages.known, "path", None), use and use.journal.path)
-        self._recipe = recipe_of(
+        if max_spend is not None:
+            check_positive("max_spend", max_spend)
+        keep_all, skips = keep == "all", Skips.of(skip_unreadable)
+        recipe = recipe_of(
             stages,
             Settings(
                 max_concurrency,
@@ -120,86 +123,21 @@ class AsyncDocumentProcessor:
                 timeout,
                 executor,
                 version,
-                keep_all=keep == "all",
+                keep_all=keep_all,
+                cache=cache,
+                max_spend=max_spend,
+                skips=skips,
             ),
         )
+        use = journal_use(journal, key, stages, version=version, keep_all=keep_all, skips=skips)
+        own = (getattr(stages.known, "path", None), use and use.journal.path)
         _let_search(stages.known, stages.embed)
-        self._batch: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
-            _through_the_line,
-            max_concurrency=self._recipe.at_once + self._recipe.room,
-            retry=AsyncRetry(0, retry_on=ends_the_run),
+        super().__init__(
+            recipe,
+            Intake(as_given=load is not None, own=own, store=stages.known),
             max_errors=max_errors,
-            journal=cast("Journal | None", use),  # it knows one that is made ready for it
-            resources=partial(open_line, self._recipe),
+            journal=use,
         )
-
-    @property
-    def last_result(self) -> BatchResult[ProcessedDocument] | None:
-        """The result of the latest run that ended, whole or not."""
-        return self._batch.last_result
-
-    async def process(
-        self,
-        sources: Sources,
-        progress_callback: ProgressCallback | None = None,
-        *,
-        total: int | None = None,
-        limit: int | None = None,
-    ) -> BatchResult[ProcessedDocument]:
-        """
-        Take every source through all stages and return all outcomes, in order.
-
-        Args:
-            sources: a folder, which is walked, a file, a Document, or an iterable or async
-                iterable of these and of (id, text) pairs; with a `load` of your own, of whatever
-                it takes.
-            progress_callback: as for `AsyncBatchProcessor.process`.
-            total: likewise.
-            limit: likewise.
-
-        Raises:
-            FileNotFoundError: a str names no existing path.
-            RunAsyncError: a stage uses an object of another event loop.
-        """
-        items = await asyncio.to_thread(self._items, sources)
-        return await self._batch.process(items, progress_callback, total=total, limit=limit)
-
-    def process_sync(
-        self,
-        sources: Sources,
-        progress_callback: ProgressCallback | None = None,
-        *,
-        total: int | None = None,
-        limit: int | None = None,
-    ) -> BatchResult[ProcessedDocument]:
-        """Do as `process` does, from sync code; see `run_async`."""
-        return run_async(self.process(sources, progress_callback, total=total, limit=limit))
-
-    async def stream(
-        self, sources: Sources, *, ordered: bool = False, total: int | None = None
-    ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
-        """Yield each document's outcome as it comes; see `AsyncBatchProcessor.stream`."""
-        items = await asyncio.to_thread(self._items, sources)
-        async with aclosing(self._batch.stream(items, ordered=ordered, total=total)) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
-
-    def start(
-        self,
-        sources: Sources,
-        progress_callback: ProgressCallback | None = None,
-        *,
-        total: int | None = None,
-        limit: int | None = None,
-        here: bool = False,
-    ) -> Job[Any, ProcessedDocument]:
-        """
-        Begin in the background and return the Job; see `AsyncBatchProcessor.start`.
-
-        A folder is walked before this returns, so that the job knows its total.
-        """
-        items = self._items(sources)
-        return self._batch.start(items, progress_callback, total=total, limit=limit, here=here)
 
     def __repr__(self) -> str:
         recipe = self._recipe
@@ -208,21 +146,8 @@ class AsyncDocumentProcessor:
             f"batch_size={recipe.embed.batch_size}, max_concurrency={recipe.at_once}>"
         )
 
-    def _items(self, sources: Sources) -> Iterable[Any] | AsyncIterable[Any]:
-        """Return what there is to process."""
-        return items_of(sources, as_given=not self._loads_itself, own=self._own_paths)
-
-    async def _process_again(self, items: Iterable[Any]) -> BatchResult[ProcessedDocument]:
-        """Process items that were found before, whatever a journal has of them."""
-        return await self._batch._process_again(items)
-
 
 def _let_search(store: Any, embed: Stage) -> None:
     """Give a store that has no embedder this one, so that it can embed what is searched for."""
     if getattr(store, "embedder", embed) is None:
         store.embedder = embed.function
-
-
-async def _through_the_line(source: object, line: Line) -> ProcessedDocument:
-    """Take one source through the stages that its run has opened."""
-    return await line.one_document(source)

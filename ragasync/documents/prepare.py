@@ -1,33 +1,49 @@
-"""From a source to the chunks of its document: what threads and worker processes do."""
+"""From a source to the chunks of its documents: what threads and worker processes do."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ragasync.calling.calls import checked_values, is_async
+from ragasync.documents.caching import Recall, Vector, VectorMark
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.load import load_source
+from ragasync.documents.located import located
 from ragasync.documents.sources import Source
+from ragasync.documents.stage import declared_async
 from ragasync.documents.store import Store
 from ragasync.errors import StageFailure
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A document that is loaded and cut; `chunks` is None where the store has it already."""
+    """
+    A document that is loaded and cut.
+
+    Args:
+        document: the document.
+        fingerprint: what the store is to know it by.
+        chunks: its chunks; None where the store has it already.
+        vectors: those that the store has of its chunks; None where it has none of them.
+    """
 
     document: Document
     fingerprint: str
     chunks: Sequence[Chunk] | None
+    vectors: Sequence[Vector | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """One of the documents of a source, which failed before it was cut."""
+
+    document: Document
+    failure: StageFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,26 @@ class FinishedAsync:
 
 def finished(fn: StageFunction, finish: Callable[[Any, Any], object]) -> StageFunction:
     """Return a function of an item that does both, async where the first is."""
-    return FinishedAsync(fn, finish) if is_async(fn) else Finished(fn, finish)
+    return FinishedAsync(fn, finish) if declared_async(fn) else Finished(fn, finish)
+
+
+class Recognised(NamedTuple):
+    """
+    What a store says of a document before it is cut.
+
+    Args:
+        fingerprint: what it would be stored with now.
+        is_known: whether it is stored with just that.
+        may_recall: whether vectors that are stored may serve for its chunks.
+    """
+
+    fingerprint: str
+    is_known: bool
+    may_recall: bool
+
+
+UNKNOWN = Recognised("", is_known=False, may_recall=False)
+"""What is known of a document where no store can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +114,19 @@ class Recognise:
 
     Args:
         pipeline: the fingerprint of all stages.
+        mark: what vectors depend on.
         store: the store to ask; it never travels to another process.
     """
 
     pipeline: str
+    mark: VectorMark
     store: Store
 
-    def __call__(self, document: Document) -> tuple[str, bool]:
-        """Return a document's fingerprint, and whether the store has it."""
-        fingerprint = fingerprint_of(document, self.pipeline)
-        return fingerprint, self.store.fingerprint_of(document.id) == fingerprint
+    def __call__(self, document: Document) -> Recognised:
+        """Return a document's fingerprint, and what the store has of it."""
+        fingerprint = self.mark.text + fingerprint_of(document, self.pipeline)
+        stored = self.store.fingerprint_of(document.id)
+        return Recognised(fingerprint, stored == fingerprint, self.mark.allows(stored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +136,40 @@ class LoadAndCut:
     load: Finished
     recognise: Recognise | None
     cut: Finished
+    recall: Recall | None
 
-    def __call__(self, source: object) -> Prepared:
-        """Return a source's document with its chunks."""
+    def __call__(self, source: object) -> Prepared | list[Prepared | Lost]:
+        """Return a source's document with its chunks, or each of its documents."""
         document = source
         if not isinstance(document, Document):
             document = _staged("load", self.load.at_once, source)
-        fingerprint, is_known = "", False
+        if isinstance(document, Document):
+            return self._cut(document)
+        return list(map(self._one_of_many, document))
+
+    def _one_of_many(self, document: Document) -> Prepared | Lost:
+        """Return a document with its chunks; its failure is its own."""
+        try:
+            return self._cut(document)
+        except StageFailure as failure:
+            return Lost(document, failure)
+
+    def _cut(self, document: Document) -> Prepared:
+        """Return a document with its chunks, and with what the store has of it."""
+        known = UNKNOWN
         if self.recognise is not None:
-            fingerprint, is_known = _staged("store", self.recognise, document)
-        chunks = None if is_known else _staged("chunk", self.cut.at_once, document.text)
-        return Prepared(document, fingerprint, chunks)
+            known = _staged("store", self.recognise, document)
+        if known.is_known:
+            return Prepared(document, known.fingerprint, None)
+        chunks = _staged("chunk", self._cut_and_locate, document)
+        vectors = None
+        if known.may_recall and self.recall is not None:
+            vectors = _staged("store", self.recall, chunks)
+        return Prepared(document, known.fingerprint, chunks, vectors)
+
+    def _cut_and_locate(self, document: Document) -> list[Chunk]:
+        """Return a document's chunks with their places."""
+        return located(document, self.cut.at_once(document.text))
 
 
 def fingerprint_of(document: Document, pipeline: str) -> str:
@@ -116,67 +177,6 @@ def fingerprint_of(document: Document, pipeline: str) -> str:
     metadata = sorted(document.metadata.items())
     content = f"{pipeline!r}{metadata!r}{document.text}".encode(errors="surrogatepass")
     return blake2b(content, digest_size=16).hexdigest()
-
-
-def as_document(loaded: object, source: object) -> Document:
-    """Return what a loader gave as a Document; a text gets the id of its source."""
-    if isinstance(loaded, Document):
-        return loaded
-    if isinstance(loaded, str) and isinstance(source, Source):
-        return Document(source.id, loaded, source=str(source.path))
-    if isinstance(loaded, str) and isinstance(source, str):
-        return Document(source, loaded, source=source)
-    raise TypeError(
-        f"load must return a Document (or a text, for a path or a str), got {loaded!r:.200}"
-    )
-
-
-def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
-    """
-    Return what a splitter gave as Chunks.
-
-    A piece that is only a text is looked for in the document, after the start of the one before;
-    one that the splitter rewrote, so that it is not found, gets the place of that.
-    """
-    if isinstance(pieces, str):
-        raise TypeError(
-            f"chunk must return a list of Chunks or texts, got one text {pieces!r:.200}"
-        )
-    chunks: list[Chunk] = []
-    start, after = 0, 0
-    for piece in pieces:
-        if isinstance(piece, Chunk):
-            chunks.append(piece)
-        elif isinstance(piece, str):
-            if (found := text.find(piece, after)) >= 0:
-                start, after = found, found + 1
-            chunks.append(Chunk(piece, start, min(len(text), start + len(piece))))
-        else:
-            raise TypeError(f"chunk must return Chunks or texts, got {piece!r:.200}")
-    return chunks
-
-
-def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] | None]:
-    """
-    Return what an embedder gave for a batch of texts as rows, None where one is not finite.
-
-    So the document that it belongs to can fail without another call for the others.
-
-    Raises:
-        TypeError: it gave no array, nor a list of vectors.
-        ValueError: it gave too many or too few, or vectors of different lengths.
-    """
-    rows = np.asarray(checked_values(vectors, len(texts)), dtype=np.float32)
-    if rows.ndim != 2 or rows.shape[1] == 0:
-        raise TypeError(
-            f"embed must return a vector for each of {len(texts)} texts, "
-            f"got {type(vectors).__name__} of shape {rows.shape}"
-        )
-    # The sum has what is not finite in it, and costs a tenth of looking at each entry.
-    if np.isfinite(rows.sum()):
-        return list(rows)
-    finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
-    return [row if is_finite else None for row, is_finite in zip(rows, finite, strict=True)]
 
 
 def _staged(stage: str, part: Callable[[Any], Any], item: object) -> Any:

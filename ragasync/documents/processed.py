@@ -1,4 +1,4 @@
-"""What the pipeline gives back for each document."""
+"""What the pipeline gives back for each source."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.reports.words import counted
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ProcessedDocument:
     """
-    One document that went through the pipeline.
+    One document that went through the pipeline, or the documents of one source together.
 
     Args:
-        id: the document's id.
+        id: the document's id; of several, that of their source.
         source: where it came from, or None.
-        chunk_count: how many chunks it has; None where it is unchanged and was not counted.
+        chunk_count: how many chunks it has; None where it is unchanged and was not counted. Of
+            several the sum, over those that were counted.
         unchanged: whether the store had it already, so that nothing was embedded.
-        document: the document; None where a store keeps it, unless `keep="all"`.
+        document: the document; None where a store keeps it, unless `keep="all"`, and for several.
         chunks: its chunks; likewise.
         embeddings: a float32 array of shape (chunks, dimension); likewise.
         fingerprint: what a store that can tell has it under; empty with any other.
+        tokens: its chunks' share of the tokens of the calls that embedded them, by the length of
+            their texts; None where no call reported any.
+        document_count: how many documents its source gave: 0 where it was skipped.
+        documents: where its source gave an iterable of documents, each of them; else None.
+        skipped: why it was passed over, one of the reasons in `skip_unreadable`; else None.
     """
 
     id: str
@@ -35,7 +42,39 @@ class ProcessedDocument:
     chunks: Sequence[Chunk] | None = None
     embeddings: NDArray[Any] | None = None
     fingerprint: str = ""
+    tokens: int | None = None
+    document_count: int = 1
+    documents: Sequence[ProcessedDocument] | None = None
+    skipped: str | None = None
 
     def __repr__(self) -> str:
+        if self.skipped is not None:
+            return f"<ProcessedDocument {self.id!r}: skipped, {self.skipped}>"
         state = "unchanged" if self.chunk_count is None else f"{self.chunk_count:,} chunks"
+        if self.documents is not None:
+            state = f"{counted(self.document_count, 'document')}, {state}"
         return f"<ProcessedDocument {self.id!r}: {state}>"
+
+
+def together(
+    id_: str, source: str | None, documents: Sequence[ProcessedDocument]
+) -> ProcessedDocument:
+    """
+    Return the documents of one source as one.
+
+    Args:
+        id_: the source's id.
+        source: where they came from.
+        documents: each of them; there may be none.
+    """
+    chunks = [each.chunk_count for each in documents if each.chunk_count is not None]
+    tokens = [each.tokens for each in documents if each.tokens is not None]
+    return ProcessedDocument(
+        id_,
+        source,
+        sum(chunks) if chunks or not documents else None,
+        unchanged=bool(documents) and all(each.unchanged for each in documents),
+        tokens=sum(tokens) if tokens else None,
+        document_count=len(documents),
+        documents=tuple(documents),
+    )

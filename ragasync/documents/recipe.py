@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ragasync.calling.calls import is_async
-from ragasync.documents.document import Chunk, Document
-from ragasync.documents.failures import RunEnding
+from ragasync.documents.caching import VectorMark, recall_of
+from ragasync.documents.failures import Postponed, RunEnding
 from ragasync.documents.hops import InOneHop
 from ragasync.documents.load import LOADER_VERSION
-from ragasync.documents.prepare import (
-    Finished,
-    LoadAndCut,
-    Recognise,
-    as_chunks,
-    as_document,
-    as_rows,
-    finished,
-)
+from ragasync.documents.metering import metering
+from ragasync.documents.prepare import Finished, LoadAndCut, Recognise, finished
+from ragasync.documents.skipping import Skips
 from ragasync.documents.stage import Stage
+from ragasync.documents.stage_values import as_chunks, as_documents, as_rows
 from ragasync.documents.store import Store, WrongEmbedder
+from ragasync.documents.storing import storing_plan
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.limits.limiter import Limiter
 from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL, default_verdict
 from ragasync.retries.retry import AsyncRetry
-from ragasync.retries.retry_on import Verdict, verdict_of
+from ragasync.retries.retry_on import Verdict
 
 StagePlan: TypeAlias = Plan[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """What a store gets of one document."""
-
-    document: Document
-    chunks: Sequence[Chunk]
-    embeddings: NDArray[np.float32]
-    fingerprint: str
-    embedder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +65,9 @@ class Settings:
     executor: Executor | None
     version: str
     keep_all: bool
+    cache: bool
+    max_spend: float | None
+    skips: Skips
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +82,7 @@ class Recipe:
         recognise: tells a document's fingerprint, and whether the store has it; None where no
             store can say.
         chunk: makes Chunks of a text.
+        recall: returns the vectors that the store has of chunks; None where it cannot tell.
         embed: makes vectors of texts.
         store: stores a Parcel, or None to keep everything in the result.
         embedder: the embedder's name.
@@ -105,18 +90,23 @@ class Recipe:
         room: how many chunks may be on their way: in calls, as many waiting for these, and as
             many for documents that wait for their last chunk or the store.
         keep_all: whether the result keeps texts and vectors.
+        max_spend: the money at which the run stops, or None.
+        skips: which sources that cannot be read are passed over.
     """
 
     prepare: StagePlan | None
     load: StagePlan
     recognise: StagePlan | None
     chunk: StagePlan
+    recall: StagePlan | None
     embed: StagePlan
     store: StagePlan | None
     embedder: str
     at_once: int
     room: int
     keep_all: bool
+    max_spend: float | None
+    skips: Skips
 
 
 def recipe_of(stages: Stages, settings: Settings) -> Recipe:
@@ -134,32 +124,38 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         "timeout": settings.timeout,
     }
     hops: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
-    loading = load.plan(finished(load.function, as_document), **hops)
+    loading = load.plan(finished(load.function, as_documents), **hops)
     cutting = chunk.plan(finished(chunk.function, as_chunks), **hops)
     embedding = _embedding(stages.embed, settings)
-    recognise = None if known is None else Recognise(stages.pipeline(settings.version), known)
+    embedder = stages.embed.fingerprint()
+    mark = VectorMark(embedder, settings.version)
+    recognise = None if known is None else Recognise(stages.pipeline(settings.version), mark, known)
+    recall = recall_of(known, embedder, settings.cache)
     prepare: StagePlan | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
-        parts = Finished(load.function, as_document), Finished(chunk.function, as_chunks)
-        prepare = Plan(InOneHop(LoadAndCut(parts[0], recognise, parts[1])), False, **common)
+        parts = Finished(load.function, as_documents), Finished(chunk.function, as_chunks)
+        prepare = Plan(InOneHop(LoadAndCut(parts[0], recognise, parts[1], recall)), False, **common)
     return Recipe(
         prepare=prepare,
         load=loading,
         recognise=None if recognise is None else Plan(recognise, False, **common),
         chunk=cutting,
+        recall=None if recall is None else Plan(recall, False, **common),
         embed=embedding,
         store=None if stages.store is None else _storing(stages.store, settings),
-        embedder=stages.embed.fingerprint(),
+        embedder=embedder,
         at_once=max(loading.max_concurrency, cutting.max_concurrency),
         room=3 * embedding.max_concurrency * embedding.batch_size,
         keep_all=settings.keep_all or stages.store is None,
+        max_spend=settings.max_spend,
+        skips=settings.skips,
     )
 
 
 def _embedding(stage: Stage, settings: Settings) -> StagePlan:
     """Return the plan for embedding batches of texts."""
     return stage.plan(
-        finished(stage.function, as_rows),
+        metering(finished(stage.function, as_rows)),
         max_concurrency=settings.embed_concurrency,
         batched=True,
         batch_size=settings.batch_size,
@@ -170,7 +166,13 @@ def _embedding(stage: Stage, settings: Settings) -> StagePlan:
 
 
 def ends_the_run(error: Exception) -> Verdict:
-    """Return FATAL for what every other document would meet too; nothing is tried again."""
+    """
+    Return FATAL for what every other document would meet too; nothing is tried again.
+
+    What was postponed would be, if the run did not stop: so it is left undone.
+    """
+    if isinstance(error, Postponed):
+        return True
     inner = error.error if isinstance(error, StageFailure) else error
     if isinstance(error, RunEnding) or isinstance(inner, WrongEmbedder | JobStopped):
         return FATAL
@@ -178,50 +180,10 @@ def ends_the_run(error: Exception) -> Verdict:
 
 
 def _storing(stage: Stage, settings: Settings) -> StagePlan:
-    """Return the plan for storing; a Store takes one document at a time."""
-    is_store = hasattr(stage.fn, "upsert")
-    if is_store and stage.resources is not None:
-        raise ValueError("resources are passed to a function, and a Store has its own: leave out")
-    plan = stage.plan(
-        _upsert_to(stage.fn) if is_store else _handed_to(stage.function),
-        max_concurrency=1 if is_store else settings.embed_concurrency,
+    """Return the plan for storing."""
+    return storing_plan(
+        stage,
+        max_concurrency=settings.embed_concurrency,
         retry=settings.retry,
         timeout=settings.timeout,
     )
-    return replace(plan, retry=replace(plan.retry, retry_on=_unless_refused(plan.retry)))
-
-
-def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
-    """Return the policy's own judgement, but for a store that refuses the embedder."""
-
-    def verdict(error: Exception) -> Verdict:
-        return FATAL if isinstance(error, WrongEmbedder) else verdict_of(error, retry.retry_on)
-
-    return verdict
-
-
-def _upsert_to(store: Any) -> Callable[[Parcel], object]:
-    """Return the call that stores a parcel in a Store."""
-
-    def put(parcel: Parcel) -> object:
-        return store.upsert(
-            parcel.document,
-            parcel.chunks,
-            parcel.embeddings,
-            fingerprint=parcel.fingerprint,
-            embedder=parcel.embedder,
-        )
-
-    return put
-
-
-def _handed_to(function: Callable[..., Any]) -> Callable[..., object]:
-    """Return the call that hands a parcel to a function of document, chunks and embeddings."""
-
-    def hand_over(parcel: Parcel, *resource: object) -> object:
-        return function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
-
-    async def hand_over_async(parcel: Parcel, *resource: object) -> object:
-        return await function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
-
-    return hand_over_async if is_async(function) else hand_over

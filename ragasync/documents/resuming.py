@@ -14,6 +14,7 @@ from ragasync.documents.journalled import Documents
 from ragasync.documents.prepare import fingerprint_of
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.recipe import Stages
+from ragasync.documents.skipping import Skips
 from ragasync.documents.sources import Source
 from ragasync.documents.store import Store
 from ragasync.journal import Journal
@@ -67,13 +68,19 @@ class StillHolds:
     Args:
         store: the store, if it can tell what it has.
         keeps_nothing: whether there is no store, so that texts and vectors are in the result.
+        skips: which sources that cannot be read are passed over.
     """
 
     store: Store | None
     keeps_nothing: bool
+    skips: Skips
 
     def __call__(self, value: ProcessedDocument) -> bool:
         """Return whether the store has just what it acknowledged, or the value is whole."""
+        if value.skipped is not None:
+            return self.skips.covers(value.skipped)
+        if value.documents is not None:
+            return all(map(self, value.documents))
         if self.store is not None:
             return self.store.fingerprint_of(value.id) == value.fingerprint
         return value.document is not None or not self.keeps_nothing
@@ -86,6 +93,7 @@ def journal_use(
     *,
     version: str,
     keep_all: bool,
+    skips: Skips,
 ) -> JournalUse | None:
     """
     Return a journal as a document processor uses it, or None without one.
@@ -112,7 +120,7 @@ def journal_use(
         keying=KeyOfSource(f"{stages.pipeline(version)}; store={_destination(stages)}"),
         on_thread=True,
         serializer=Documents(everything=keep_all or keeps_nothing),
-        still_holds=StillHolds(stages.known, keeps_nothing),
+        still_holds=StillHolds(stages.known, keeps_nothing, skips),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
@@ -81,7 +82,7 @@ class Stage:
     @property
     def is_plain(self) -> bool:
         """Whether it is called as the processor says, on threads."""
-        return not is_async(self.function) and not self._own
+        return not declared_async(self.function) and not self._own
 
     def fingerprint(self, *, attributes: bool = False) -> str:
         """Return what tells this stage from another; see `name_of`."""
@@ -108,11 +109,28 @@ class Stage:
         return {setting: value for setting, value in own.items() if value is not None}
 
 
-def as_stage(given: StageFunction | Stage | None, default: StageFunction) -> Stage:
+def declared_async(function: StageFunction) -> bool:
+    """
+    Return whether calling a stage's function gives a coroutine; one may yield, too.
+
+    Raises:
+        TypeError: it is an async generator function, or no callable.
+    """
+    return not inspect.isgeneratorfunction(function) and is_async(function)
+
+
+def as_stage(
+    given: StageFunction | Stage | None, default: StageFunction, *, may_yield: bool = False
+) -> Stage:
     """
     Return what was given for a stage as a Stage.
 
     An object that has an `as_stage` method, as `OpenAIEmbedder` has, knows best how it is called.
+
+    Args:
+        given: a function, a Stage, or None.
+        default: the embedded default.
+        may_yield: whether a generator function will do: what it yields is gone through.
 
     Raises:
         TypeError: it is neither a function nor a Stage.
@@ -121,5 +139,5 @@ def as_stage(given: StageFunction | Stage | None, default: StageFunction) -> Sta
         make = getattr(given, "as_stage", None)
         given = make() if callable(make) else given
     stage = given if isinstance(given, Stage) else Stage(default if given is None else given)
-    is_async(stage.function)  # refuses a generator function
+    (declared_async if may_yield else is_async)(stage.function)  # refuses what yields
     return stage

@@ -40,6 +40,7 @@ class Attempts(Generic[T, R]):
 
     Attributes:
         seconds: the time spent in calls, added up.
+        calls: how many calls were made.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Attempts(Generic[T, R]):
         self._recording, self._after, self._parked = recording, after, parked
         self._held, self._clock = held, clock
         self.seconds = 0.0
+        self.calls = 0
 
     async def make(
         self, ticket: Ticket[T], lane: int, permission: Callable[[], Permission]
@@ -77,6 +79,7 @@ class Attempts(Generic[T, R]):
         began = self._clock()
         if ticket.started < 0:
             ticket.started = began
+        self.calls += 1
         try:
             await self._make_now(ticket, began, lane)
         finally:

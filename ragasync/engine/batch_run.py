@@ -113,6 +113,7 @@ class BatchRun(Generic[T, R]):
         total = self._total_now()
         left = None if total is None else total - done - failed
         ran = done + failed - self.run.recalled
+        stages = self.run.stages()
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
         else:
@@ -129,6 +130,8 @@ class BatchRun(Generic[T, R]):
             max_concurrency=self.run.max_concurrency,
             seconds=self._elapsed(),
             recalled=self.run.recalled,
+            tokens=sum(stage.tokens for stage in stages),
+            money=sum(stage.money for stage in stages),
         )
 
     def _counts(self) -> tuple[int, int]:

@@ -120,6 +120,32 @@ class PushFeed(Generic[T]):
             self._timer = self._loop.call_at(over_at, self._watch_for_a_pause, linger)
 
 
+class WantedFeed(PushFeed[T]):
+    """Draws what was ordered, but for what nobody waits for any more."""
+
+    def __init__(
+        self,
+        wanted_of: Callable[[list[tuple[int, T]]], list[tuple[int, T]]],
+        keep: Callable[[int, T], None] | None,
+        on_change: Callable[[], None],
+        nothing_soon: Callable[[], bool],
+    ) -> None:
+        super().__init__(keep, on_change, nothing_soon)
+        self._wanted_of = wanted_of
+
+    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
+        """Draw up to so many items that somebody waits for."""
+        rows: list[tuple[int, T]] = []
+        while (missing := wanted - len(rows)) and self.at_hand:
+            rows += self._wanted_of(super().take(missing, patience, clock))
+        return rows
+
+    def __next__(self) -> tuple[int, T]:
+        for row in self.take(1, 0.0, self._loop.time):
+            return row
+        raise StopIteration
+
+
 class AsyncFeed(PushFeed[T]):
     """
     Draws from an async iterable by a task of its own, a bounded number of items ahead.

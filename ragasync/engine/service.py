@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
-from ragasync.clock import Clock
 from ragasync.engine.engine import Run
-from ragasync.engine.push import PushFeed
+from ragasync.engine.push import PushFeed, WantedFeed
 from ragasync.engine.telling import stage_facts
 from ragasync.errors import JobStopped
 from ragasync.outcomes.facts import StageFacts
@@ -122,32 +121,6 @@ class _Orders(Generic[T, R]):
         self.of.pop(outcome.index).fail(outcome.index, outcome.error, outcome.stage)
 
 
-class _OrderFeed(PushFeed[T]):
-    """Draws what was ordered, but for what nobody waits for any more."""
-
-    def __init__(
-        self,
-        wanted_of: Callable[[list[tuple[int, T]]], list[tuple[int, T]]],
-        keep: Callable[[int, T], None] | None,
-        on_change: Callable[[], None],
-        nothing_soon: Callable[[], bool],
-    ) -> None:
-        super().__init__(keep, on_change, nothing_soon)
-        self._wanted_of = wanted_of
-
-    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
-        """Draw up to so many items that somebody waits for."""
-        rows: list[tuple[int, T]] = []
-        while (missing := wanted - len(rows)) and self.at_hand:
-            rows += self._wanted_of(super().take(missing, patience, clock))
-        return rows
-
-    def __next__(self) -> tuple[int, T]:
-        for row in self.take(1, 0.0, self._loop.time):
-            return row
-        raise StopIteration
-
-
 class Service(Generic[T, R]):
     """
     The engine, fed by callers instead of a source.
@@ -162,12 +135,15 @@ class Service(Generic[T, R]):
         plan: what to call and how.
         nothing_soon: says, when items come, whether no caller has more, so that a batch that is
             not full need not wait.
+
+    Attributes:
+        run: the run, for whoever steers it or asks how it is.
     """
 
     def __init__(self, plan: Plan[T, R], nothing_soon: Callable[[], bool] = lambda: False) -> None:
         self._nothing_soon = nothing_soon
         self._orders: _Orders[T, R] = _Orders()
-        self._run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())
+        self.run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())
         self._feed: PushFeed[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
@@ -175,21 +151,21 @@ class Service(Generic[T, R]):
     @property
     def has_stopped(self) -> bool:
         """Whether it takes nothing more: closed, or ended by an error."""
-        return self._feed is None or self._run.stopping
+        return self._feed is None or self.run.stopping
 
     def facts(self, name: str) -> StageFacts:
         """Return how busy it was so far, under the name of the stage that it is."""
-        return stage_facts(name, self._run, self._orders.seconds)
+        return stage_facts(name, self.run, self._orders.seconds)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run.run(), name="ragasync service")
+        self._task = asyncio.create_task(self.run.run(), name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
         try:
             await self._opened.wait()
+            self._raise_of_resources()
         except asyncio.CancelledError:
             await self._close()
             raise
-        self._raise_of_resources()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -207,8 +183,8 @@ class Service(Generic[T, R]):
             RunAsyncError: it stopped because of an object of another event loop.
         """
         if self._feed is None or self.has_stopped:
-            if self._task is not None:
-                await asyncio.wait([self._task])  # whose item ended it is to hear of it first
+            if self._task is not None:  # whose item ended it is to hear of it first
+                await asyncio.wait([self._task])
             raise self._reason()
         if not items:
             return []
@@ -220,26 +196,26 @@ class Service(Generic[T, R]):
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> PushFeed[T]:
         """Make the feed of the run; from here on items can be taken."""
-        self._feed = _OrderFeed(self._orders.wanted_of, keep, on_change, self._nothing_soon)
+        self._feed = WantedFeed(self._orders.wanted_of, keep, on_change, self._nothing_soon)
         self._opened.set()
         return self._feed
 
     async def _close(self) -> None:
         """End the run as one that has nothing left to do, so that its resources close likewise."""
         assert self._task is not None
-        self._run.stop("the service is closed", cancel=True)
+        self.run.stop("the service is closed", cancel=True)
         await asyncio.wait([self._task])
 
     def _raise_of_resources(self) -> None:
         """Raise what opening or closing them did: no caller's, as the run's own error is."""
-        if self._task is None or not self._task.done() or self._task.cancelled():
-            return
-        if (error := self._task.exception()) is not None and error is not self._run.error:
+        task = self._task
+        error = task.exception() if task and task.done() and not task.cancelled() else None
+        if error is not None and error is not self.run.error:
             raise error
 
     def _reason(self) -> BaseException:
         """Return why nothing more is taken."""
-        return self._run.error or JobStopped(self._run.stopped_because or "the service is closed")
+        return self.run.error or JobStopped(self.run.stopped_because or "the service is closed")
 
     def _refuse_the_rest(self, task: asyncio.Task[None]) -> None:
         """Let every order fail that is still open when the run ends."""

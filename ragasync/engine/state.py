@@ -37,6 +37,7 @@ class State(Generic[T, R]):
         input_waited: seconds that lanes waited for the source, added up.
         admission: the calls that wait for the rate limit.
         stages: where the calls of this run are those of a pipeline, tells of its stages.
+        told: likewise, tells what else it has counted.
     """
 
     _after: Aftermath[T, R]
@@ -59,6 +60,7 @@ class State(Generic[T, R]):
         self.error: BaseException | None = None
         self.input_waited = 0.0
         self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
+        self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple
         self.admission = Admission(self.gate, by_items=plan.in_hops)
         self._sink = sink
         self._is_open = False
@@ -97,6 +99,11 @@ class State(Generic[T, R]):
     def worked(self) -> float:
         """Seconds that lanes spent in calls outside of the hot loop, each call once."""
         return self._attempts.seconds if self._is_open else 0.0
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made outside of the hot loop, each attempt."""
+        return self._attempts.calls if self._is_open else 0
 
     @property
     def retried(self) -> int:

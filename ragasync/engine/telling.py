@@ -42,6 +42,7 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
             rate=min((rate for rate in [*rates, run.gate.rate] if rate is not None), default=None),
         ),
         stages=run.stages(),
+        told=run.told(),
     )
 
 
@@ -63,6 +64,7 @@ def stage_facts(name: str, run: Steering[Any, Any], worked: float) -> StageFacts
         run.admission.waited,
         plan.batch_size if plan.batched else 0,
         min((rate for rate in rates if rate is not None), default=None),
+        run.calls,
     )
 
 

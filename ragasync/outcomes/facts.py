@@ -50,6 +50,10 @@ class StageFacts:
         limiter_waited: seconds that its calls waited for the rate limit, added up.
         batch_size: the most items in one call; 0 where each goes alone.
         rate: the calls a second of its strictest limiter, or None.
+        calls: the calls that were made in batches or under a limit, each attempt; others are not
+            counted.
+        tokens: what its calls reported to have used; see `note_usage`.
+        money: what they reported to have cost; likewise.
     """
 
     name: str
@@ -58,6 +62,9 @@ class StageFacts:
     limiter_waited: float = 0.0
     batch_size: int = 0
     rate: float | None = None
+    calls: int = 0
+    tokens: int = 0
+    money: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class RunFacts:
         computed: processor seconds of this process during the run; None on a virtual clock.
         knobs: what the run was told.
         stages: where it is a pipeline, how busy each of its stages was.
+        told: what else was counted, and how many: ("skipped", 12).
     """
 
     max_concurrency: int = 0
@@ -89,6 +97,17 @@ class RunFacts:
     computed: float | None = None
     knobs: Knobs = Knobs()
     stages: tuple[StageFacts, ...] = ()
+    told: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """What the calls of all stages reported to have used."""
+        return sum(stage.tokens for stage in self.stages)
+
+    @property
+    def money(self) -> float:
+        """What the calls of all stages reported to have cost."""
+        return sum(stage.money for stage in self.stages)
 
     def merged_with(self, later: RunFacts) -> RunFacts:
         """Return the facts of both runs together; what only one of them knows is told anew."""
@@ -102,6 +121,7 @@ class RunFacts:
             computed=_sum(self.computed, later.computed),
             knobs=later.knobs,
             stages=_merged(self.stages, later.stages),
+            told=_both(self.told, later.told),
         )
 
 
@@ -124,11 +144,24 @@ def _merged(
             stage,
             worked=stage.worked + before[stage.name].worked,
             limiter_waited=stage.limiter_waited + before[stage.name].limiter_waited,
+            calls=stage.calls + before[stage.name].calls,
+            tokens=stage.tokens + before[stage.name].tokens,
+            money=stage.money + before[stage.name].money,
         )
         if stage.name in before
         else stage
         for stage in later
     )
+
+
+def _both(
+    earlier: tuple[tuple[str, int], ...], later: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, int], ...]:
+    """Add up what was counted in two runs."""
+    counts = dict(earlier)
+    for what, count in later:
+        counts[what] = counts.get(what, 0) + count
+    return tuple(counts.items())
 
 
 class Finished(Protocol):

@@ -1,0 +1,93 @@
+"""How a document is handed to a store, or to a function that is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.calling.calls import is_async
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.stage import Stage
+from ragasync.documents.store import WrongEmbedder
+from ragasync.plan import Plan
+from ragasync.retries.causes import FATAL
+from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.retry_on import Verdict, verdict_of
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What a store gets of one document."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    embeddings: NDArray[np.float32]
+    fingerprint: str
+    embedder: str
+
+
+def storing_plan(
+    stage: Stage, *, max_concurrency: int, retry: AsyncRetry, timeout: float | None
+) -> Plan[Any, Any]:
+    """
+    Return the plan for storing; a Store takes one document at a time.
+
+    Args:
+        stage: the stage as it was given.
+        max_concurrency: the most calls of a function at once.
+        retry: when a failed call is tried again.
+        timeout: seconds for one attempt.
+
+    Raises:
+        ValueError: a Store is given resources.
+    """
+    is_store = hasattr(stage.fn, "upsert")
+    if is_store and stage.resources is not None:
+        raise ValueError("resources are passed to a function, and a Store has its own: leave out")
+    plan = stage.plan(
+        _upsert_to(stage.fn) if is_store else _handed_to(stage.function),
+        max_concurrency=1 if is_store else max_concurrency,
+        retry=retry,
+        timeout=timeout,
+    )
+    return replace(plan, retry=replace(plan.retry, retry_on=_unless_refused(plan.retry)))
+
+
+def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
+    """Return the policy's own judgement, but for a store that refuses the embedder."""
+
+    def verdict(error: Exception) -> Verdict:
+        return FATAL if isinstance(error, WrongEmbedder) else verdict_of(error, retry.retry_on)
+
+    return verdict
+
+
+def _upsert_to(store: Any) -> Callable[[Parcel], object]:
+    """Return the call that stores a parcel in a Store."""
+
+    def put(parcel: Parcel) -> object:
+        return store.upsert(
+            parcel.document,
+            parcel.chunks,
+            parcel.embeddings,
+            fingerprint=parcel.fingerprint,
+            embedder=parcel.embedder,
+        )
+
+    return put
+
+
+def _handed_to(function: Callable[..., Any]) -> Callable[..., object]:
+    """Return the call that hands a parcel to a function of document, chunks and embeddings."""
+
+    def hand_over(parcel: Parcel, *resource: object) -> object:
+        return function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
+
+    async def hand_over_async(parcel: Parcel, *resource: object) -> object:
+        return await function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
+
+    return hand_over_async if is_async(function) else hand_over

@@ -1,0 +1,73 @@
+"""What a run of the pipeline counts: how busy its stages were, and what came of its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ragasync.documents.hops import Hops
+from ragasync.documents.metering import Meter
+from ragasync.documents.processed import ProcessedDocument
+from ragasync.documents.recipe import Recipe
+from ragasync.engine.service import Service
+from ragasync.outcomes.facts import StageFacts
+
+STAGES = ("load", "recognise", "chunk", "embed", "store")
+"""The stages in the order of a document's way."""
+
+
+class Tally:
+    """
+    Counts for one run.
+
+    Args:
+        recipe: what is done with a document.
+        services: the open stages by their names.
+        prepare: loads and cuts, where that is one call.
+        meter: what the embedder's calls used.
+        keeps_ids: whether the ids of the documents of one source will be asked for.
+
+    Attributes:
+        skipped: the sources that could not be read and were passed over.
+        pruned: the documents that were removed from the store; None where that was not asked for.
+        ids: of each file that gave several documents, which these were.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        services: Mapping[str, Service[Any, Any]],
+        prepare: Hops[object, Any] | None,
+        meter: Meter,
+        *,
+        keeps_ids: bool,
+    ) -> None:
+        self._recipe, self._services = recipe, services
+        self._keeps_ids = keeps_ids
+        self._prepare, self._meter = prepare, meter
+        self.skipped = 0
+        self.pruned: int | None = None
+        self.ids: dict[str, frozenset[str]] = {}
+
+    def gave(self, source: str | None, documents: Sequence[ProcessedDocument]) -> None:
+        """Note which documents a source gave, all of which are stored."""
+        if source is not None and self._keeps_ids:
+            self.ids[source] = frozenset(document.id for document in documents)
+
+    def stages(self) -> tuple[StageFacts, ...]:
+        """Return how busy each stage was so far, in the order of a document's way."""
+        found = {name: service.facts(name) for name, service in self._services.items()}
+        if "embed" in found:
+            meter = self._meter
+            found["embed"] = replace(found["embed"], tokens=meter.tokens, money=meter.money)
+        if (hops := self._prepare) is not None:
+            found["load"] = StageFacts("load and chunk", self._recipe.at_once, hops.seconds)
+        return tuple(found[stage] for stage in STAGES if stage in found)
+
+    def told(self) -> tuple[tuple[str, int], ...]:
+        """Return what else there is to say of the run: what was counted, and how many."""
+        counts = [("skipped", self.skipped)] if self.skipped else []
+        if self.pruned is not None:
+            counts.append(("pruned", self.pruned))
+        return tuple(counts)
