@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ragasync.documents.errors import LoadError
@@ -12,6 +12,7 @@ from ragasync.documents.loaders import Loaded, join_parts
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
+    import docx.document
     from docx.table import Table, _Row
     from docx.text.paragraph import Paragraph
 
@@ -40,9 +41,11 @@ def load_docx(data: bytes) -> Loaded:
     try:
         _refuse_locked(data)
         _refuse_bomb(data)
+        document = docx.Document(io.BytesIO(data))
+        levels = _levels(document)
         blocks = [
-            (0, _rows(block)) if isinstance(block, Table) else (_level(block), block.text)
-            for block in docx.Document(io.BytesIO(data)).iter_inner_content()
+            (0, _rows(block)) if isinstance(block, Table) else (levels(block), block.text)
+            for block in document.iter_inner_content()
         ]
     except LoadError:
         raise
@@ -81,11 +84,15 @@ def _refuse_bomb(data: bytes) -> None:
         )
 
 
-def _level(paragraph: Paragraph) -> int:
-    """Return the level of a paragraph that is a heading, else 0."""
-    style = paragraph.style
-    named = _HEADING.fullmatch(style.name) if style is not None and style.name else None
-    return int(named[1] or 1) if named else 0
+def _levels(document: docx.document.Document) -> Callable[[Paragraph], int]:
+    """Return what gives the level of a paragraph that is a heading, else 0."""
+    by_style = {
+        style.style_id: int(heading[1] or 1)
+        for style in document.styles
+        if style.name and (heading := _HEADING.fullmatch(style.name))
+    }
+    # By the id that stands in its XML: `paragraph.style` searches the styles for each.
+    return lambda paragraph: by_style.get(paragraph._p.style, 0)
 
 
 def _rows(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""HTML, PDF and Word documents to text."""
+"""PDF and Word documents to text, and what of other packages is missing."""
 
 import io
 import sys
@@ -10,9 +10,7 @@ import pytest
 from ragasync.documents.errors import LoadError
 from ragasync.documents.load import load_source
 from ragasync.documents.loaders import docx as word
-from ragasync.documents.loaders import html_fast
 from ragasync.documents.loaders.docx import load_docx
-from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.html_fast import load_html_fast
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.errors import MissingExtra
@@ -60,100 +58,6 @@ def docx_of(build) -> bytes:
     return file.getvalue()
 
 
-PAGE = b"""<!doctype html><html><head><title> A &amp;
- B </title><style>p {color: red}</style></head><body><h1>Head</h1><p>One <b>bo</b>ld,
- two.<br>three<script>if (a<b) {}</script><template>no</template></p>
-<ul><li>a<li>b</ul><table><tr><td>1<td>2<tr><td>3</table><pre>x
-y</pre>caf&eacute;</body></html>"""
-
-
-def test_a_page_reads_as_a_reader_sees_it():
-    """Blocks are paragraphs, lists and rows lines, cells apart; scripts and tags are gone."""
-    text, metadata = load_html(PAGE)
-    assert text == "# Head\n\nOne bold, two.\nthree\n\na\nb\n\n1 2\n3\n\nx\ny\n\ncaf\xe9"
-    assert metadata == {"title": "A & B", "headings": ((0, 1),)}
-
-
-def test_the_fast_loader_sees_the_same_words():
-    """Only breaks may differ between the two parsers."""
-    (slow, metadata), (fast, fast_metadata) = load_html(PAGE), load_html_fast(PAGE)
-    assert fast.split() == slow.split()
-    assert fast_metadata == metadata
-
-
-HEADED = b"""<h1></h1> <p>before<h2><div>First <i>one</i></div></h2><pre>
-# no heading</pre><h3>Second<br>line</h3><h4><img></h4>after"""
-
-
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-def test_a_heading_is_marked_and_its_place_told(load):
-    """What only looks like one in code is not told, and one without words is none."""
-    text, metadata = load(HEADED)
-    first, second = metadata["headings"]
-    assert text[first[0] :].startswith("## First one\n\n")
-    assert text[second[0] :].startswith("### Second\n")
-    assert (first[1], second[1]) == (2, 3)
-    assert text.endswith("line\n\nafter")
-    assert "\n\n# no heading\n\n" in text
-
-
-@pytest.mark.timeout(20)  # ten seconds and more where it is quadratic
-def test_a_page_that_is_nested_too_deep_for_the_fast_loader_goes_to_the_other():
-    """Its time grows with the square of the depth; open `<p>` and `<br>` are not deep."""
-    deep = b"<div>" * 60_000 + b"deep" + b"</div>" * 60_000
-    assert load_html_fast(deep) == ("deep", {})
-    assert html_fast._may_be_deep(deep)
-    assert not html_fast._may_be_deep(b"<p>a<br>" * 10_000 + b"<div><b>c</b></div>" * 10_000)
-
-
-def test_preformatted_text_keeps_its_lines_and_spaces():
-    """Code in a page stays code."""
-    assert load_html(b"<p>a</p><pre>if x:\n    y</pre>")[0] == "a\n\nif x:\n    y"
-
-
-@pytest.mark.parametrize("load", [load_html, load_html_fast])
-@pytest.mark.parametrize(
-    ("page", "encoding"),
-    [
-        ("<meta charset='koi8-r'><p>\u041f\u0440\u0438".encode("koi8-r"), "koi8-r"),
-        (b"<meta charset=iso-8859-1><p>caf\xe9 \x80", "cp1252"),
-        (b"<meta charset=rot13><p>caf\xe9", "cp1252"),
-        (b"<meta charset=utf-8><p>caf\xe9", "cp1252"),
-    ],
-)
-def test_a_page_is_decoded_by_what_it_declares(load, page, encoding):
-    """Unless it is UTF-8, or declares what does not fit or does not exist."""
-    assert load(page)[1] == {"encoding": encoding}
-
-
-@pytest.mark.parametrize(
-    ("page", "text"),
-    [
-        (b"<title>T<p>text", "text"),
-        (b"a</div></p></script>b", "a\n\nb"),
-        (b"1 < 2 & 3", "1 < 2 & 3"),
-        (b"text <a href='x", "text"),
-        (b"", ""),
-        (b"<p>a<!-- no --><p>b", "a\n\nb"),
-    ],
-)
-def test_malformed_pages_are_read_as_far_as_they_go(page, text):
-    """Nothing is lost to a tag that was left open or never opened."""
-    assert load_html(page)[0] == text
-
-
-def test_a_malformed_declaration_is_an_error():
-    """Where Python's parser gives up, so does the loader, with a reason."""
-    assert reason_of(load_html, b"<p>x<![foo[ x ]]>") == "html"
-
-
-@pytest.mark.timeout(20)  # a minute where it is quadratic, half a second where it is not
-def test_deep_nesting_and_cut_off_tags_take_no_square_time():
-    """Half a megabyte of nested elements, and tags that Python 3.11's parser would choke on."""
-    assert load_html(b"<div>" * 50_000 + b"deep" + b"</div>" * 50_000)[0] == "deep"
-    assert load_html(b"x" + b"<a " * 20_000)[0] == "x"
-
-
 def test_the_pages_of_a_pdf_start_where_the_metadata_says():
     """A hit leads back to its page."""
     text, metadata = load_pdf(pdf_of("First page", "Second page"))
@@ -174,6 +78,13 @@ def test_the_pages_of_a_pdf_start_where_the_metadata_says():
 def test_a_pdf_without_text_fails_with_a_reason(data, reason):
     """A truncated file and one that needs OCR are told apart."""
     assert reason_of(load_pdf, data) == reason
+
+
+def test_a_locked_pdf_is_told_from_a_broken_one():
+    """Without its password nothing mends it."""
+    keys = f"/O <{'41' * 32}> /U <{'42' * 32}>"
+    lock = f"/Encrypt << /Filter /Standard /V 1 /R 2 {keys} /P -4 >> /ID [<41> <41>] /Root".encode()
+    assert reason_of(load_pdf, pdf_of("text").replace(b"/Root", lock)) == "encrypted"
 
 
 @pytest.mark.real_time
@@ -235,6 +146,9 @@ def test_a_word_document_that_would_unpack_to_too_much_is_not_unpacked(monkeypat
         archive.writestr("word/document.xml", "x" * 100_001)
     assert len(bomb.getvalue()) < 1000
     assert reason_of(load_docx, bomb.getvalue()) == "too large"
+    lying = bomb.getvalue().replace((100_001).to_bytes(4, "little"), (9).to_bytes(4, "little"))
+    assert lying != bomb.getvalue()
+    assert reason_of(load_docx, lying) == "docx"
 
 
 @pytest.mark.parametrize(

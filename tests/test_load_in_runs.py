@@ -1,0 +1,81 @@
+"""What a run makes of files that cannot be read: failures with a reason, and the run goes on."""
+
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from ragasync.documents import AsyncDocumentProcessor, LoadError, Stage
+from ragasync.documents.errors import LOAD_REASONS
+from ragasync.documents.load import load_source
+from ragasync.documents.sources import Source
+
+HOSTILE = {
+    "binary.txt": (b"\x89PNG\r\n\0\0", "binary"),
+    "broken.docx": (b"PK\x03\x04", "docx"),
+    "broken.ipynb": (b'{"cells": ', "notebook"),
+    "broken.jsonl": (b'{"a": 1}\n{', "json lines"),
+    "broken.pdf": (b"%PDF-1.7\n", "pdf"),
+    "cookie.py": (b"# coding: nonsense\n", "encoding"),
+    "declaration.html": (b"<![x[ ]]>", "html"),
+    "empty.md": (b"", "empty"),
+    "empty.pdf": (b"", "empty"),
+    "locked.docx": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "encrypted"),
+    "ragged.csv": (b"a,b\n1\n", "csv"),
+}
+
+
+def crash_on_some(source: Source) -> str:
+    """Load a text; one file takes the process down, as a native library may."""
+    path = Path(source)
+    if path.name == "crash.pdf":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.read_text("utf-8")
+
+
+@pytest.mark.real_time
+async def test_hostile_files_fail_with_their_reasons_and_harm_no_other(tmp_path):
+    """One kind of each, among files that are fine."""
+    for name, (data, _) in HOSTILE.items():
+        (tmp_path / name).write_bytes(data)
+    for number in range(5):
+        (tmp_path / f"fine-{number}.txt").write_text(f"number {number}")
+    result = await AsyncDocumentProcessor().process(tmp_path)
+    reasons = {}
+    for outcome in result.get_failed():
+        assert isinstance(outcome.error, LoadError)
+        assert outcome.stage == "load"
+        reasons[outcome.item.id] = outcome.error.reason
+    assert reasons == {name: reason for name, (_, reason) in HOSTILE.items()}
+    assert result.success_count == 5
+
+
+def test_every_reason_that_a_loader_gives_is_listed():
+    """So that failures can be skipped by reason, and a new one is not forgotten."""
+    folder = Path(load_source.__code__.co_filename).parent
+    texts = [path.read_text("utf-8") for path in folder.rglob("*.py")]
+    given = {
+        reason
+        for reason in (
+            part.split('"')[0] for text in texts for part in text.split('LoadError("')[1:]
+        )
+        if reason
+    }
+    assert given <= set(LOAD_REASONS)
+    assert {reason for _, reason in HOSTILE.values()} <= set(LOAD_REASONS)
+
+
+@pytest.mark.real_time
+async def test_a_crash_of_a_native_library_ends_no_run(tmp_path):
+    """In worker processes: the file that killed its worker fails, the others are loaded."""
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(f"number {number}")
+    (tmp_path / "crash.pdf").write_bytes(b"")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        load = Stage(crash_on_some, executor=pool, max_concurrency=1)
+        result = await AsyncDocumentProcessor(load).process(tmp_path)
+    assert [outcome.item.id for outcome in result.get_failed()] == ["crash.pdf"]
+    assert result.success_count == 6
