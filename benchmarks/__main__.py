@@ -35,6 +35,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "retries": [[]],
     "bridging": [[]],
     "documents": [[]],
+    "library": [[]],
     "journalling": [[]],
     "frames": [[]],
     "reporting": [[]],

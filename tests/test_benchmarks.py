@@ -18,6 +18,7 @@ RUNS = {
     "frames": ["--items", "2000", "--rounds", "1"],
     "importing": ["--rounds", "1"],
     "journalling": ["--items", "100", "--at-once", "8", "--seconds", "0.001", "--rounds", "1"],
+    "library": ["--folder", str(FOLDER)],
     "limits": ["--rates", "1000", "--seconds", "0.05", "--acquires", "100", "--rounds", "1"],
     "makespan": ["--items", "100", "--at-once", "8", "--mean", "0.002", "--rounds", "1"],
     "reporting": ["--items", "500", "--rounds", "1"],
