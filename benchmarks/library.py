@@ -1,5 +1,5 @@
 """
-The whole standard library, its tests included, into a store: first, once more, after an edit, twice.
+The whole standard library, tests included, into a store: first, once more, after an edit, twice.
 
     python benchmarks/library.py                     # or: --folder PATH
 
