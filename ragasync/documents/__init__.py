@@ -3,8 +3,11 @@
 from ragasync.documents.chunk import RecursiveSplitter
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embed import Embedder, HashingEmbedder
-from ragasync.documents.errors import LoadError
-from ragasync.documents.load import load_source
+from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
+from ragasync.documents.load import LOADERS, load_source
+from ragasync.documents.loaders.csv_rows import CsvRows
+from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.located import located
 from ragasync.documents.memory import MemoryStore
 from ragasync.documents.openai import OpenAIEmbedder
 from ragasync.documents.pipeline import AsyncDocumentProcessor
@@ -14,17 +17,23 @@ from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.sqlite import SqliteStore
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import Hit, Store, StoreError, WrongEmbedder
+from ragasync.documents.tokens import TokenSplitter
 from ragasync.documents.where import Where
 from ragasync.documents.wordllama import WordLlamaEmbedder
 
 __all__ = [
+    "LOADERS",
+    "LOAD_REASONS",
     "AsyncDocumentProcessor",
     "Chunk",
+    "CsvRows",
     "Document",
     "Embedder",
     "HashingEmbedder",
     "Hit",
+    "JsonLines",
     "LoadError",
+    "LoadReason",
     "MemoryStore",
     "OpenAIEmbedder",
     "ProcessedDocument",
@@ -35,9 +44,11 @@ __all__ = [
     "Stage",
     "Store",
     "StoreError",
+    "TokenSplitter",
     "Where",
     "WordLlamaEmbedder",
     "WrongEmbedder",
     "find_sources",
     "load_source",
+    "located",
 ]

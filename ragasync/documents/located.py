@@ -41,27 +41,29 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     starts = [chunk.start for chunk in given]
     order = sorted(range(len(given)), key=starts.__getitem__)
     starts.sort()
-    places = _places(document, starts)
-    for place, *facts in zip(order, *places.values(), strict=True):
+    for place, told in zip(order, _places(document, starts), strict=True):
         chunk = given[place]
-        told = {name: fact for name, fact in zip(places, facts, strict=True) if fact}
         if chunk.metadata:
             told |= chunk.metadata
         given[place] = Chunk(chunk.text, chunk.start, chunk.end, told)
     return given
 
 
-def _places(document: Document, starts: Sequence[int]) -> dict[str, Sequence[object]]:
-    """Return what is known of each offset, which must not decrease, by the name of the fact."""
+def _places(document: Document, starts: Sequence[int]) -> list[dict[str, object]]:
+    """Return what is known of each offset, which must not decrease."""
     metadata = document.metadata
-    places: dict[str, Sequence[object]] = {}
-    if "line" not in metadata:
-        places["line"] = _lines(document.text, starts)
+    if "line" in metadata:
+        places: list[dict[str, object]] = [{} for _ in starts]
+    else:
+        places = [{"line": line} for line in _lines(document.text, starts)]
     if marks := _marks(document):
-        places["heading"] = _headings(document.text, marks, starts)
+        for told, heading in zip(places, _headings(document.text, marks, starts), strict=True):
+            if heading:
+                told["heading"] = heading
     for name, key in (("page", "page_starts"), ("cell", "cell_starts")):
         if key in metadata and isinstance(offsets := metadata[key], list | tuple):
-            places[name] = [max(1, bisect_right(offsets, start)) for start in starts]
+            for told, start in zip(places, starts, strict=True):
+                told[name] = max(1, bisect_right(offsets, start))
     return places
 
 
