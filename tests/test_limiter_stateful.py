@@ -206,30 +206,3 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
 
 TestLimiterOnSeveralLoops = LimiterOnSeveralLoops.TestCase
 TestLimiterOnSeveralLoops.settings = settings(examples(150), stateful_step_count=30)
-
-
-def test_what_is_due_is_had_at_once_though_a_closed_loop_left_somebody_in_line():
-    """Nobody else comes who would strike off the dead one."""
-    clock, limiter = Clock(), RateLimiter(1, burst_size=1)
-    loop = SteppedLoop(clock)
-    first, left = Caller(limiter, loop, 1.0), Caller(limiter, loop, 1.0)
-    assert (first.task.done(), left.task.done()) == (True, False)
-    left.task._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
-    clock.now = 1.0
-    other = SteppedLoop(clock)
-    assert other.do(limiter.try_acquire)
-    other.close()
-
-
-def test_who_is_granted_a_moment_before_a_pause_is_over_goes():
-    """A grant and its taking up agree on when that is; else they would send it round for ever."""
-    clock, limiter = Clock(), RateLimiter(1, burst_size=1)
-    loop = SteppedLoop(clock)
-    loop.do(lambda: limiter.pause(0.5))
-    caller = Caller(limiter, loop, 1.0)
-    clock.now = 0.5 - 4e-10  # timers may be early
-    loop.settle()
-    assert caller.task.done()
-    assert caller.task.exception() is None
-    loop.close()

@@ -77,6 +77,7 @@ def stand_again(waiter: Waiter) -> Waiter | None:
             _insert(again, line)
         for line, _ in waiter.places:
             line.attend(waiter.loop)
+        _rouse(waiter.places)  # on other loops, too, somebody is due sooner now
         return again
 
 
