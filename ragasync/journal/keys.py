@@ -50,9 +50,9 @@ def key_of(item: object, key: KeyFunction | None = None) -> Key:
     """
     given = item if key is None else key(item)
     if type(given) in (str, int):  # most of them: what follows would say the same, at length
-        text = _canonical.encode(given)
-        shown = given if isinstance(given, str) else text
-        return Key(_digest(b"json", text.encode()), shown[:PREVIEW])
+        written = _canonical.encode(given)
+        shown = given if isinstance(given, str) else written
+        return Key(_digest(b"json", written.encode()), shown[:PREVIEW])
     if isinstance(given, bytes):
         return Key(_digest(b"bytes", given), repr(given[:PREVIEW]))
     if isinstance(given, os.PathLike):
