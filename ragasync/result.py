@@ -216,7 +216,7 @@ class BatchResult(Generic[R]):
             columns,
             seconds=self.seconds + other.seconds,
             stopped_because=None if whole else other.stopped_because or self.stopped_because,
-            facts=self.facts.merged_with(other.facts),
+            facts=self.facts.merged_with(other.facts, self.seconds),
         )
 
     def to_dataframe(self) -> pd.DataFrame:

@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ragasync.clock import clock_of
+from ragasync.outcomes.busy import Activity
+
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -70,7 +73,8 @@ class Hops(Generic[T, V]):
         at_once: how many threads may be busy.
 
     Attributes:
-        seconds: how long threads were busy, added up.
+        activity: when threads were busy.
+        ended: the items that a hop was made for.
     """
 
     def __init__(
@@ -83,7 +87,13 @@ class Hops(Generic[T, V]):
         self._under_way: set[asyncio.Task[None]] = set()
         self._typical: float | None = None
         self._size = 1
-        self.seconds = 0.0
+        self.activity = Activity(clock_of(self._loop))
+        self.ended = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many threads are busy."""
+        return len(self._under_way)
 
     @property
     def ahead(self) -> int:
@@ -129,7 +139,8 @@ class Hops(Generic[T, V]):
                 _settle(future, None, error)
         else:
             done = len(outcome.values)
-            self.seconds += outcome.seconds
+            self.activity.ended(outcome.seconds)
+            self.ended += done
             self._learn(outcome.seconds / done)
             for place, value in enumerate(outcome.values):
                 _settle(hop[place][1], value, outcome.errors.get(place))

@@ -96,7 +96,6 @@ class Line:
         except StageFailure as failure:
             if (skipped := self._recipe.skips.skipped(source, failure)) is None:
                 raise
-            self.tally.skipped += 1
             return skipped
         except JobStopped as stopped:
             if self._is_spent:
@@ -245,5 +244,6 @@ async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIt
                 waits_in_vain = {"nothing_soon": line.no_more_to_embed} if stage == "embed" else {}
                 service: Service[Any, Any] = Service(plan, **waits_in_vain)
                 line.way.services[stage] = await stack.enter_async_context(service)
+        line.tally.restart()
         yield line
         await line.end(occasion)

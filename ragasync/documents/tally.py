@@ -1,4 +1,4 @@
-"""What a run of the pipeline counts: how busy its stages were, and what came of its sources."""
+"""What a run of the pipeline counts: how busy its stages were, and what was removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ class Tally:
         keeps_ids: whether the ids of the documents of one source will be asked for.
 
     Attributes:
-        skipped: the sources that could not be read and were passed over.
         pruned: the documents that were removed from the store; None where that was not asked for.
         ids: of each file that gave several documents, which these were.
     """
@@ -46,9 +45,15 @@ class Tally:
         self._recipe, self._services = recipe, services
         self._keeps_ids = keeps_ids
         self._prepare, self._meter = prepare, meter
-        self.skipped = 0
         self.pruned: int | None = None
         self.ids: dict[str, frozenset[str]] = {}
+
+    def restart(self) -> None:
+        """Count time from now on, when all stages are open."""
+        for service in self._services.values():
+            service.activity.restart()
+        if self._prepare is not None:
+            self._prepare.activity.restart()
 
     def gave(self, source: str | None, documents: Sequence[ProcessedDocument]) -> None:
         """Note which documents a source gave, all of which are stored."""
@@ -62,12 +67,17 @@ class Tally:
             meter = self._meter
             found["embed"] = replace(found["embed"], tokens=meter.tokens, money=meter.money)
         if (hops := self._prepare) is not None:
-            found["load"] = StageFacts("load and chunk", self._recipe.at_once, hops.seconds)
+            found["load"] = StageFacts(
+                "load and chunk",
+                self._recipe.at_once,
+                hops.activity.seconds,
+                calls=hops.ended,
+                ended=hops.ended,
+                in_flight=hops.in_flight,
+                busy=(hops.activity.snapshot(),),
+            )
         return tuple(found[stage] for stage in STAGES if stage in found)
 
     def told(self) -> tuple[tuple[str, int], ...]:
         """Return what else there is to say of the run: what was counted, and how many."""
-        counts = [("skipped", self.skipped)] if self.skipped else []
-        if self.pruned is not None:
-            counts.append(("pruned", self.pruned))
-        return tuple(counts)
+        return () if self.pruned is None else (("pruned", self.pruned),)

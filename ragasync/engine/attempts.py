@@ -15,6 +15,7 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import AttemptTimeout
+from ragasync.outcomes.busy import Activity
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Attempts(Generic[T, R]):
     Attributes:
         seconds: the time spent in calls, added up.
         calls: how many calls were made.
+        activity: notes when they were under way, if somebody wants to know.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Attempts(Generic[T, R]):
         self._held, self._clock = held, clock
         self.seconds = 0.0
         self.calls = 0
+        self.activity: Activity | None = None
 
     async def make(
         self, ticket: Ticket[T], lane: int, permission: Callable[[], Permission]
@@ -80,10 +83,23 @@ class Attempts(Generic[T, R]):
         if ticket.started < 0:
             ticket.started = began
         self.calls += 1
+        if self.activity is not None:
+            self.activity.begins(began)
         try:
             await self._make_now(ticket, began, lane)
         finally:
-            self.seconds += self._clock() - began
+            ended = self._clock()
+            self.seconds += ended - began
+            if self.activity is not None:
+                self.activity.ends(began, ended)
+
+    def failed_at_once(
+        self, index: int, item: T, error: Exception, began: float, lane: int
+    ) -> None:
+        """Hand on the failure of a plain call, which was not made here."""
+        if self.activity is not None:
+            self.activity.note(began, self._clock())
+        self._after.failed(Ticket((index,), (item,), started=began), error, began, lane)
 
     async def _make_now(self, ticket: Ticket[T], began: float, lane: int) -> None:
         """Make the call, and hand its end on."""

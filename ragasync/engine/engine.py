@@ -182,7 +182,7 @@ class Run(Steering[T, R]):
             try:
                 value = await call(item)
             except Exception as error:
-                after.failed(Ticket((index,), (item,), started=began), error, began, lane)
+                self._attempts.failed_at_once(index, item, error, began, lane)
                 self.reconsider()
                 ended = clock()
             except BaseException as error:

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
+from ragasync.clock import clock_of
 from ragasync.engine.engine import Run
 from ragasync.engine.push import PushFeed, WantedFeed
 from ragasync.engine.telling import stage_facts
 from ragasync.errors import JobStopped
+from ragasync.outcomes.busy import Activity
 from ragasync.outcomes.facts import StageFacts
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import Success
@@ -75,10 +77,10 @@ class _Orders(Generic[T, R]):
     """Where outcomes go: to the orders that their items came from."""
 
     is_full = False
+    activity: Activity
 
     def __init__(self) -> None:
         self.of: dict[int, _Order[R]] = {}
-        self.seconds = 0.0
 
     def add(self, first: int, size: int) -> asyncio.Future[list[R]]:
         """Open an order for so many items from this index on; return what gets their values."""
@@ -96,10 +98,10 @@ class _Orders(Generic[T, R]):
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
-        take = self.of.pop
+        take, ended = self.of.pop, self.activity.ended
 
         def record(index: int, value: R, _began: float, took: float, _lane: int) -> None:
-            self.seconds += took
+            ended(took)
             take(index).fill(index, value)
 
         return record
@@ -138,6 +140,7 @@ class Service(Generic[T, R]):
 
     Attributes:
         run: the run, for whoever steers it or asks how it is.
+        activity: when its calls were under way; there when it is open.
     """
 
     def __init__(self, plan: Plan[T, R], nothing_soon: Callable[[], bool] = lambda: False) -> None:
@@ -155,9 +158,11 @@ class Service(Generic[T, R]):
 
     def facts(self, name: str) -> StageFacts:
         """Return how busy it was so far, under the name of the stage that it is."""
-        return stage_facts(name, self.run, self._orders.seconds)
+        came = 0 if self._feed is None else self._feed.pushed
+        return stage_facts(name, self.run, self.activity, came - len(self._orders.of))
 
     async def __aenter__(self) -> Self:
+        self.activity = self._orders.activity = Activity(clock_of(asyncio.get_running_loop()))
         self._task = asyncio.create_task(self.run.run(), name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
         try:
@@ -196,6 +201,7 @@ class Service(Generic[T, R]):
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> PushFeed[T]:
         """Make the feed of the run; from here on items can be taken."""
+        self.run.tell_calls_to(self.activity)
         self._feed = WantedFeed(self._orders.wanted_of, keep, on_change, self._nothing_soon)
         self._opened.set()
         return self._feed

@@ -18,6 +18,7 @@ from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
 from ragasync.engine.recording import Sink
 from ragasync.limits.gate import Gate
+from ragasync.outcomes.busy import Activity
 from ragasync.outcomes.facts import StageFacts
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
@@ -104,6 +105,10 @@ class State(Generic[T, R]):
     def calls(self) -> int:
         """How many calls were made outside of the hot loop, each attempt."""
         return self._attempts.calls if self._is_open else 0
+
+    def tell_calls_to(self, activity: Activity) -> None:
+        """Have it noted when calls outside of the hot loop are under way, and when others fail."""
+        self._attempts.activity = activity
 
     @property
     def retried(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 from ragasync.limits.limiter import Limiter, RateLimiter
+from ragasync.outcomes.busy import Activity
 from ragasync.outcomes.facts import Knobs, RunFacts, SourceKind, StageFacts, Where
 from ragasync.plan import Plan
 
@@ -46,25 +47,30 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     )
 
 
-def stage_facts(name: str, run: Steering[Any, Any], worked: float) -> StageFacts:
+def stage_facts(name: str, run: Steering[Any, Any], activity: Activity, ended: int) -> StageFacts:
     """
-    Return how busy a stage was whose run this is.
+    Return how busy a stage is whose run this is.
 
     Args:
         name: the stage.
         run: its run.
-        worked: seconds in plain calls, which the run itself does not count.
+        activity: has noted when its calls were under way.
+        ended: how many items have left it.
     """
     plan = run.plan
     rates = (_rate_of(limiter) for limiter in plan.limiters)
     return StageFacts(
         name,
         plan.max_concurrency,
-        run.worked + worked,
+        activity.seconds_so_far,
         run.admission.waited,
         plan.batch_size if plan.batched else 0,
         min((rate for rate in rates if rate is not None), default=None),
-        run.calls,
+        activity.calls,
+        ended=ended,
+        in_flight=run.in_flight,
+        waiting=len(run.admission),
+        busy=(activity.snapshot(),),
     )
 
 

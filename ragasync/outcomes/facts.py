@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ragasync.outcomes.busy import Busy
 from ragasync.outcomes.columns import Columns
 
 Where: TypeAlias = Literal["", "loop", "threads", "executor"]
@@ -50,10 +51,13 @@ class StageFacts:
         limiter_waited: seconds that its calls waited for the rate limit, added up.
         batch_size: the most items in one call; 0 where each goes alone.
         rate: the calls a second of its strictest limiter, or None.
-        calls: the calls that were made in batches or under a limit, each attempt; others are not
-            counted.
+        calls: the calls that have ended, each attempt.
         tokens: what its calls reported to have used; see `note_usage`.
         money: what they reported to have cost; likewise.
+        ended: the items that have left it, well or not: chunks of `embed`, documents of others.
+        in_flight: the calls that are being made now.
+        waiting: those that wait for the rate limit now.
+        busy: when its calls were under way, a record a run.
     """
 
     name: str
@@ -65,6 +69,10 @@ class StageFacts:
     calls: int = 0
     tokens: int = 0
     money: float = 0.0
+    ended: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    busy: tuple[Busy, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ class RunFacts:
         computed: processor seconds of this process during the run; None on a virtual clock.
         knobs: what the run was told.
         stages: where it is a pipeline, how busy each of its stages was.
-        told: what else was counted, and how many: ("skipped", 12).
+        told: what else was counted, and how many: ("pruned", 12).
     """
 
     max_concurrency: int = 0
@@ -109,8 +117,14 @@ class RunFacts:
         """What the calls of all stages reported to have cost."""
         return sum(stage.money for stage in self.stages)
 
-    def merged_with(self, later: RunFacts) -> RunFacts:
-        """Return the facts of both runs together; what only one of them knows is told anew."""
+    def merged_with(self, later: RunFacts, seconds: float = 0.0) -> RunFacts:
+        """
+        Return the facts of both runs together; what only one of them knows is told anew.
+
+        Args:
+            later: the facts of the later run.
+            seconds: how long this one took.
+        """
         return RunFacts(
             max_concurrency=max(self.max_concurrency, later.max_concurrency),
             input_waited=self.input_waited + later.input_waited,
@@ -120,7 +134,7 @@ class RunFacts:
             runs=self.runs + later.runs,
             computed=_sum(self.computed, later.computed),
             knobs=later.knobs,
-            stages=_merged(self.stages, later.stages),
+            stages=_merged(self.stages, later.stages, seconds),
             told=_both(self.told, later.told),
         )
 
@@ -135,22 +149,28 @@ def _sum(earlier: float | None, later: float | None) -> float | None:
 
 
 def _merged(
-    earlier: tuple[StageFacts, ...], later: tuple[StageFacts, ...]
+    earlier: tuple[StageFacts, ...], later: tuple[StageFacts, ...], seconds: float
 ) -> tuple[StageFacts, ...]:
     """Add up how busy the stages of two runs were; how they were set is told of the later."""
     before = {stage.name: stage for stage in earlier}
-    return tuple(
-        replace(
-            stage,
-            worked=stage.worked + before[stage.name].worked,
-            limiter_waited=stage.limiter_waited + before[stage.name].limiter_waited,
-            calls=stage.calls + before[stage.name].calls,
-            tokens=stage.tokens + before[stage.name].tokens,
-            money=stage.money + before[stage.name].money,
-        )
-        if stage.name in before
-        else stage
-        for stage in later
+    unknown = StageFacts("", 0, 0.0)
+    return tuple(_sum_of(before.get(stage.name, unknown), stage, seconds) for stage in later)
+
+
+def _sum_of(earlier: StageFacts, later: StageFacts, seconds: float) -> StageFacts:
+    """Return how busy a stage was in two runs, of which the earlier one took so long."""
+    return replace(
+        later,
+        worked=earlier.worked + later.worked,
+        limiter_waited=earlier.limiter_waited + later.limiter_waited,
+        calls=earlier.calls + later.calls,
+        tokens=earlier.tokens + later.tokens,
+        money=earlier.money + later.money,
+        ended=earlier.ended + later.ended,
+        busy=(
+            *earlier.busy,
+            *(replace(busy, began=busy.began + seconds) for busy in later.busy),
+        ),
     )
 
 
