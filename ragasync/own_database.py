@@ -98,15 +98,20 @@ def clear_errors(path: str, kind: Kind, timeout: float) -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
-        error.reason = (
-            "a lone surrogate, which no file in UTF-8 can hold: mend the text or id, for instance "
-            "by text.encode(errors='replace').decode()"
-        )
+        explain_surrogate(error)
         raise
     except UnicodeDecodeError as error:  # a damaged schema, or what SQLite says of it
         raise kind.error(f"the {kind.what} {path!r} {_damaged(error)}") from error
     except sqlite3.Error as error:
         raise kind.error(f"the {kind.what} {path!r} {_explained(error, timeout)}") from error
+
+
+def explain_surrogate(error: UnicodeEncodeError) -> None:
+    """Have the error about a text that UTF-8 cannot hold say what to do."""
+    error.reason = (
+        "a lone surrogate, which no file in UTF-8 can hold: mend the text or id, for instance "
+        "by text.encode(errors='replace').decode()"
+    )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ __all__ = [
     "HashingEmbedder",
     "Hit",
     "JsonLines",
+    "LanceStore",
     "LoadError",
     "LoadReason",
     "MemoryStore",

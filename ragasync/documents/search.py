@@ -82,8 +82,17 @@ def any_word_of(text: str) -> str | None:
     """
     Return the FTS5 expression that matches any word of a text, or None where it has no words.
 
-    Each word is quoted, so that nothing in the text is syntax. Common English words are left out
-    unless there are no others: nearly every chunk has them, and ranking them all takes long.
+    Each word is quoted, so that nothing in the text is syntax.
+    """
+    return " OR ".join(f'"{word}"' for word in telling_words(text)) or None
+
+
+def telling_words(text: str) -> list[str]:
+    """
+    Return the words of a text to search for.
+
+    Common English words are left out unless there are no others: nearly every chunk has them, and
+    ranking them all takes long.
 
     Args:
         text: Whatever was searched for; its first 64 different words count.
@@ -91,4 +100,4 @@ def any_word_of(text: str) -> str | None:
     # Composed, because FTS5 takes a letter and its accent for one character.
     words = dict.fromkeys(_WORD.findall(unicodedata.normalize("NFC", text).lower()))
     telling = [word for word in words if word not in COMMON_WORDS] or list(words)
-    return " OR ".join(f'"{word}"' for word in telling[:_MOST_WORDS]) or None
+    return telling[:_MOST_WORDS]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.sqlite_file import text_hash
-from ragasync.documents.store import WrongEmbedder, as_json, chunk_id
+from ragasync.documents.store import as_json, check_embedder, chunk_id
 
 
 def write_document(
@@ -87,13 +87,9 @@ def remembered_embedder(db: Connection) -> tuple[str, int] | None:
 def remember_embedder(db: Connection, name: str, dimension: int) -> None:
     """Note whose vectors these are at the first, and refuse another's from then on."""
     remembered = remembered_embedder(db)
+    check_embedder(remembered, (name, dimension))
     if remembered is None:
         db.execute("INSERT INTO embedder VALUES (?, ?)", (name, dimension))
-    elif remembered != (name, dimension):
-        raise WrongEmbedder(
-            f"the store holds vectors of {remembered[0]!r} with {remembered[1]} dimensions, and "
-            f"these are of {name!r} with {dimension}: use the former, or store in another file"
-        )
 
 
 def vectors_of(

@@ -111,6 +111,15 @@ def check_search(by: str, k: int) -> None:
         raise ValueError(f"k must be at least 1, not {k!r}")
 
 
+def check_embedder(stored: tuple[str, int] | None, given: tuple[str, int]) -> None:
+    """Refuse vectors of another name or dimension than those that are stored, if any are."""
+    if stored not in (None, given):
+        raise WrongEmbedder(
+            f"the store holds vectors of {stored[0]!r} with {stored[1]} dimensions, and "
+            f"these are of {given[0]!r} with {given[1]}: use the former, or store in another file"
+        )
+
+
 def as_json(metadata: Mapping[str, object], document_id: str) -> str:
     """Return metadata as it is stored."""
     if not metadata:

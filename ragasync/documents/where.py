@@ -23,7 +23,6 @@ nor True. A value that is itself a list or a dict equals nothing. "$ne" holds to
 missing, and no comparison does.
 """
 
-_MISSING = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
@@ -55,7 +54,7 @@ class Condition:
         [bound] = self.values
         if self.operator == "$ne":
             return not _equal(value, bound)
-        return _kind(value) == _kind(bound) and _ORDER[self.operator](value, bound)
+        return kind_of(value) == kind_of(bound) and _ORDER[self.operator](value, bound)
 
 
 def conditions_of(where: Where | None) -> tuple[Condition, ...]:
@@ -90,17 +89,36 @@ def matches(
         of_document: The document's metadata.
         of_chunk: The chunk's own, which goes over it.
     """
-    for condition in conditions:
-        key = condition.key
-        if key == "id":
-            value: object = document_id
-        elif key == "source":
-            value = source
-        elif (value := of_chunk.get(key, _MISSING)) is _MISSING:
-            value = of_document.get(key)
-        if not condition.holds(value):
-            return False
-    return True
+    return all(
+        condition.holds(value_of(condition.key, document_id, source, of_document, of_chunk))
+        for condition in conditions
+    )
+
+
+def value_of(
+    key: str,
+    document_id: str,
+    source: str | None,
+    of_document: Mapping[str, object],
+    of_chunk: Mapping[str, object],
+) -> object:
+    """Return what a chunk has under a key, None where it has nothing; see `matches`."""
+    if key == "id":
+        return document_id
+    if key == "source":
+        return source
+    return of_chunk[key] if key in of_chunk else of_document.get(key)
+
+
+def kind_of(value: object) -> str | None:
+    """Return what a value can be compared with; None for a list, a dict or anything else."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "truth"
+    if isinstance(value, int | float):
+        return "number"
+    return "text" if isinstance(value, str) else None
 
 
 def _of_key(key: object, wanted: object) -> list[Condition]:
@@ -121,7 +139,7 @@ def _by_operator(key: str, name: object, bound: object) -> Condition:
             f"where knows {', '.join(_OPERATORS)}, and of the key {key!r} was asked {name!r:.200}"
         )
     value = _checked(key, bound)
-    if name != "$ne" and _kind(value) not in ("text", "number"):
+    if name != "$ne" and kind_of(value) not in ("text", "number"):
         raise TypeError(
             f"only texts and numbers have an order, and the key {key!r} was to be {name} {value!r}"
         )
@@ -132,7 +150,7 @@ def _checked(key: str, value: object) -> object:
     """Return a value that metadata can equal; of a number of numpy's the plain number."""
     item = getattr(value, "item", None)
     plain = item() if callable(item) and getattr(value, "ndim", None) == 0 else value
-    kind = _kind(plain)
+    kind = kind_of(plain)
     if kind is None:
         raise TypeError(
             f"where compares with texts, numbers, booleans, None, or a list of them, and the key "
@@ -145,15 +163,4 @@ def _checked(key: str, value: object) -> object:
 
 def _equal(one: object, other: object) -> bool:
     """Return whether two values are of one kind and equal."""
-    return one == other and _kind(one) == _kind(other) is not None
-
-
-def _kind(value: object) -> str | None:
-    """Return what a value can be compared with; None for a list, a dict or anything else."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "truth"
-    if isinstance(value, int | float):
-        return "number"
-    return "text" if isinstance(value, str) else None
+    return one == other and kind_of(one) == kind_of(other) is not None

@@ -1,0 +1,158 @@
+"""What is Lance's own: its folder, its many small files, and other processes in it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ragasync.documents import lance_table
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.lance import LanceStore
+from ragasync.documents.store import StoreError
+from ragasync.errors import MissingExtra
+from tests.needs import needs
+from tests.store_kinds import embed, ids, put
+
+needs("lancedb")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Give a place for a store's folder."""
+    return tmp_path / "store.lance"
+
+
+def test_what_is_stored_is_there_after_opening_again(path):
+    """Words, vectors and whose they are."""
+    with LanceStore(path) as store:
+        put(store, Document("bucket", "A token bucket."))
+    with LanceStore(path) as store:
+        assert ids(store.search("bucket")) == ["bucket"]
+        assert store.fingerprint_of("bucket") == "first"
+        assert repr(store).endswith("1 documents, 1 chunks by 'hashing-64-v1'>")
+
+
+def test_a_missing_lancedb_is_named_with_what_to_install(path, monkeypatch):
+    """Before anything is made."""
+    monkeypatch.setattr(lance_table, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r'pip install "ragasync\[lance\]"'):
+        LanceStore(path)
+    assert not path.exists()
+
+
+def test_another_table_of_the_same_name_is_refused(path):
+    """And left as it is."""
+    import lancedb
+
+    theirs = lancedb.connect(path).create_table("ragasync_chunks", [{"x": 1}])
+    with pytest.raises(StoreError, match="another version"):
+        LanceStore(path)
+    assert theirs.schema.names == ["x"]
+
+
+def test_a_path_that_cannot_be_used_is_an_error(tmp_path):
+    """A file, and a folder within no folder."""
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path / "file", tmp_path / "nowhere" / "store"):
+        with pytest.raises(StoreError, match="cannot be used"):
+            LanceStore(path)
+
+
+@pytest.mark.parametrize("text", ["nul \0 in it", "🎈", "x" * 1_000_000, "'; DROP TABLE x", "é\n"])
+def test_texts_come_back_as_they_were(path, text):
+    """As text, id, source and metadata; no quote ends a predicate."""
+    with LanceStore(path) as store:
+        put(store, Document("another", "another"))
+        document = Document(text, text, {text[:9]: text}, source=text)
+        for _ in range(2):
+            chunk = Chunk(text, 0, len(text))
+            vectors = embed(["word"])  # of a text without words it would be near nothing
+            store.upsert(document, [chunk], vectors, fingerprint=text, embedder=embed.name)
+        [hit] = store.search("x", where={"id": text}, by="vectors")
+        assert (hit.text, hit.document_id, hit.source) == (text, text, text)
+        assert hit.metadata == {text[:9]: text}
+        assert store.fingerprint_of(text) == text
+        assert store.sources_within(text) == [(text, text)]
+        assert store.delete(text)
+        assert (store.documents, len(store)) == (1, 1)
+
+
+def test_many_small_files_are_joined(path, monkeypatch):
+    """After so many commits, and everything is found as before."""
+    monkeypatch.setattr(lance_table, "_COMMITS", 5)
+
+    def files():
+        return sum(1 for _ in (path / "ragasync_chunks.lance" / "data").iterdir())
+
+    with LanceStore(path) as store:
+        with store._rows.reading() as table:
+            for n in range(9):
+                put(store, Document(f"page {n}", f"token {n}"))
+            in_use = table.stats()["fragment_stats"]["num_fragments"]
+        assert in_use < 9 <= files()  # the former ones go after an hour
+        assert len(store.search("token", by="bm25")) == 9
+        assert len(store) == 9
+
+
+WRITER = """
+import sys
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.embed import HashingEmbedder
+from ragasync.documents.lance import LanceStore
+embed, store = HashingEmbedder(64), LanceStore(sys.argv[1])
+for line in sys.stdin:
+    n, me = line.split()
+    texts = [f"{me} {n} {i}" for i in range(int(me) + 1)]
+    chunks = [Chunk(text, 0, 1) for text in texts]
+    store.upsert(Document(n, ""), chunks, embed(texts), fingerprint=me, embedder=embed.name)
+    print(n, flush=True)
+"""
+
+
+def writer(path):
+    """Start a process that stores the documents that it is told."""
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tell(process, line):
+    """Have a process store a document, and do not wait for it."""
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def whole(store):
+    """Return who wrote each document, having looked that it is whole and there once."""
+    writers = {}
+    for name, rows in store.to_dataframe().groupby("document_id"):
+        [writers[name]] = {text.partition(" ")[0] for text in rows.text}
+        assert rows.ordinal.tolist() == list(range(int(writers[name]) + 1))
+        assert store.fingerprint_of(name) == writers[name]
+    assert store.documents == len(writers)
+    return writers
+
+
+@pytest.mark.real_time
+def test_of_two_processes_one_may_be_killed(path):
+    """What both store is there once and whole; the dead one holds up nobody, its word is kept."""
+    with writer(path) as mortal, writer(path) as other:
+        for n in range(8):
+            for me, process in enumerate((mortal, other), start=1):
+                tell(process, f"{n} {me}")
+            for process in (mortal, other):
+                assert process.stdout.readline() == f"{n}\n"
+        for n in range(8, 20):
+            tell(mortal, f"{n} 1")
+        for _ in range(3):
+            mortal.stdout.readline()
+        mortal.kill()
+        acknowledged = {f"{n}" for n in range(11)} | {line.strip() for line in mortal.stdout}
+        tell(other, "after 2")
+        assert other.stdout.readline() == "after\n"
+        other.stdin.close()
+    with LanceStore(path) as store:
+        assert whole(store).keys() >= acknowledged | {"after"}
