@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.processed import ProcessedDocument
@@ -64,12 +65,14 @@ class Skips:
 
 def id_of(source: object) -> str:
     """Return what a source is known by, be it a Source, a path, or whatever a loader takes."""
+    if isinstance(source, Path):
+        return source.as_posix()
     found = getattr(source, "id", source)
     return found if isinstance(found, str) else f"{found!s:.500}"
 
 
 def source_path(source: object) -> str | None:
     """Return where the documents of a source come from, as these say it."""
-    if isinstance(source, Source):
-        return full_path(source.path)
+    if isinstance(source, Source | Path):
+        return full_path(source.path if isinstance(source, Source) else source)
     return source if isinstance(source, str) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,9 @@ def _document_of(text: object, source: object, suffix: str) -> Document:
     """Return a text that was loaded as the Document of its source."""
     if isinstance(text, str) and isinstance(source, Source):
         return Document(source.id + suffix, text, source=full_path(source.path))
+    if isinstance(text, str) and isinstance(source, Path):
+        path = full_path(source)
+        return Document(f"{source.as_posix()}{suffix}", text, source=path)
     if isinstance(text, str) and isinstance(source, str):
         return Document(source + suffix, text, source=source)
     raise TypeError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.progress import LimitedBy, Progress
 from ragasync.reports.kinds import one_line
-from ragasync.reports.words import duration, per_second
+from ragasync.reports.words import duration, per_second, usages
 
 BECAUSE: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",
@@ -85,6 +85,7 @@ def counts(showing: Showing) -> list[tuple[int | None, str]]:
     ]
     if now.recalled:
         facts.append((None, f"{now.recalled:,} from the journal"))
+    facts += [(None, f"{name} {value}") for name, value in usages(now.tokens, now.money)]
     if not showing.ended:
         return [*facts, (None, f"{now.in_flight:,} in flight")]
     for status, name in ((CANCELLED, "cancelled"), (PENDING, "pending")):

@@ -78,6 +78,10 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if recalled:
         found.append(("from the journal", counted(recalled, "item")))
+    if result.facts.stages and (skipped := _skipped_count(columns)):
+        found.append(("skipped", counted(skipped, "item")))
+    found += [(what, f"{count:,}") for what, count in result.facts.told]
+    found += usages(result.facts.tokens, result.facts.money)
     if finished and result.seconds > 0:
         found.append(("speed", f"{per_second(finished / result.seconds)} items a second"))
     if finished and spent:
@@ -90,6 +94,20 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     if columns.backed_off is not None and (backed_off := sum(columns.backed_off)):
         found.append(("backed off", f"{duration(backed_off)}, all items together"))
     return found
+
+
+def usages(tokens: int, money: float) -> list[tuple[str, str]]:
+    """Return what was used, as far as it was reported: names and values."""
+    found = [("tokens", f"{tokens:,}")] if tokens else []
+    if money:
+        # Cents, and of less than these two digits that say something.
+        found.append(("money", f"{money:,.2f}" if money >= 0.1 else f"{money:.2g}"))
+    return found
+
+
+def _skipped_count(columns: Columns[Any, Any]) -> int:
+    """Return how many items of a pipeline could not be read and were passed over."""
+    return sum(getattr(value, "skipped", None) is not None for value in columns.results)
 
 
 def recalled_count(columns: Columns[Any, Any]) -> int:
