@@ -1,9 +1,12 @@
 """Load, chunk, embed and store documents on the engine."""
 
 from ragasync.documents.chunk import RecursiveSplitter
+from ragasync.documents.chunk_frames import chunks_dataframe
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embed import Embedder, HashingEmbedder
 from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
+from ragasync.documents.frames import documents_dataframe, stages_dataframe
+from ragasync.documents.lance import LanceStore
 from ragasync.documents.load import LOADERS, load_source
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.json_lines import JsonLines
@@ -49,7 +52,10 @@ __all__ = [
     "Where",
     "WordLlamaEmbedder",
     "WrongEmbedder",
+    "chunks_dataframe",
+    "documents_dataframe",
     "find_sources",
     "load_source",
     "located",
+    "stages_dataframe",
 ]
