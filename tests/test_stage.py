@@ -88,6 +88,40 @@ def test_what_says_its_own_name_is_believed():
     assert Stage(split, name="mine").fingerprint() == "mine"
 
 
+class Embeddings:
+    """What embedders of one package have in common, as packages have it."""
+
+    def __init__(self, **attributes: object) -> None:
+        vars(self).update(attributes)
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """Embed."""
+        return await embed(texts)
+
+    @classmethod
+    def make(cls, texts: list[str]) -> list[list[float]]:
+        """Embed without an object."""
+        return [[1.0] for _ in texts]
+
+
+class Other(Embeddings):
+    """Another embedder, with the method that it inherits."""
+
+
+def test_an_inherited_method_is_its_objects_and_not_its_base_classs():
+    """Or else the vectors of two embedders of one package would share a store."""
+    assert name_of(Other().embed) == f"{__name__}.Other.embed"
+    assert name_of(Other.make) == f"{__name__}.Other.make"
+    assert len({name_of(kind().embed) for kind in (Embeddings, Other)}) == 2
+
+
+@pytest.mark.parametrize("attribute", ["model", "model_name"])
+def test_the_model_of_an_embedder_is_part_of_its_name(attribute):
+    """A package has one class for many models; a model that is no name has no say."""
+    assert name_of(Other(**{attribute: "small"}).embed) == f"{__name__}.Other.embed(small)"
+    assert name_of(Other(**{attribute: object()}).embed) == f"{__name__}.Other.embed"
+
+
 def test_a_partial_of_other_arguments_has_another_name():
     """The arguments are not spelled out, because one of them may be a key."""
     small, large = partial(split, size=10), partial(split, size=20)

@@ -17,8 +17,9 @@ def name_of(function: StageFunction, *, attributes: bool = False) -> str:
     Return a name for a function that is the same in every process.
 
     It is the `fingerprint` or `name` that the function, or a method's object, says of itself;
-    else its qualified name. The plain arguments of a partial count too, as a digest, because one
-    of them may be a key.
+    else its qualified name, with the `model` or `model_name` of its object: packages have one
+    class for many models, whose vectors do not mix. The plain arguments of a partial count too,
+    as a digest, because one of them may be a key.
 
     Args:
         function: a function, method, partial or callable object.
@@ -29,15 +30,30 @@ def name_of(function: StageFunction, *, attributes: bool = False) -> str:
         bound = [*enumerate(function.args), *sorted(function.keywords.items())]
         return f"{name_of(function.func, attributes=attributes)}{_digest(bound)}"
     owner = getattr(function, "__self__", function)
-    for attribute in ("fingerprint", "name"):
-        value = getattr(owner, attribute, None)
-        if isinstance(value, str):
-            return value
-    named = function if hasattr(function, "__qualname__") else type(function)
-    name = f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
+    if (own := _said_by(owner, "fingerprint", "name")) is not None:
+        return own
+    name = _qualified(function)
+    if (model := _said_by(owner, "model", "model_name")) is not None:
+        name = f"{name}({model})"
     if not attributes or inspect.isroutine(owner) or inspect.isclass(owner):
         return name
     return f"{name}{_digest(sorted(getattr(owner, '__dict__', {}).items()))}"
+
+
+def _said_by(owner: object, *attributes: str) -> str | None:
+    """Return the first of these attributes that is a text, or None."""
+    values = (getattr(owner, attribute, None) for attribute in attributes)
+    return next((value for value in values if isinstance(value, str)), None)
+
+
+def _qualified(function: StageFunction) -> str:
+    """Return the qualified name of a function or class; that of a method is its own object's."""
+    if inspect.ismethod(function):
+        owner = function.__self__
+        kind = owner if inspect.isclass(owner) else type(owner)
+        return f"{kind.__module__}.{kind.__qualname__}.{function.__name__}"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
 
 
 def _digest(parameters: Iterable[tuple[object, object]]) -> str:
