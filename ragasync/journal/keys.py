@@ -49,7 +49,8 @@ def key_of(item: object, key: KeyFunction | None = None) -> Key:
         TypeError: it is something else.
     """
     given = item if key is None else key(item)
-    if type(given) in (str, int):  # most of them: what follows would say the same, at length
+    # Most of them: what follows would say the same, at length.
+    if type(given) is str or (type(given) is int and given.bit_length() <= 64):
         written = _canonical.encode(given)
         shown = given if isinstance(given, str) else written
         return Key(_digest(b"json", written.encode()), shown[:PREVIEW])
