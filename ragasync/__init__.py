@@ -52,7 +52,12 @@ from ragasync.retries.retry import AsyncRetry, retry_async
 from ragasync.workers import process_with_workers
 
 if TYPE_CHECKING:
-    from ragasync.documents import AsyncDocumentProcessor
+    from ragasync.documents import (
+        AsyncDocumentProcessor,
+        chunks_dataframe,
+        documents_dataframe,
+        stages_dataframe,
+    )
     from ragasync.notebook import TqdmProgress, WidgetProgress
     from ragasync.plots import plot_latency, plot_throughput, plot_timeline
 
@@ -80,6 +85,8 @@ __all__ = [
     "WidgetProgress",
     "WorkerDied",
     "WrongNumberOfValues",
+    "chunks_dataframe",
+    "documents_dataframe",
     "error_summary",
     "errors_dataframe",
     "gather_with_concurrency",
@@ -89,6 +96,7 @@ __all__ = [
     "process_with_workers",
     "retry_async",
     "run_async",
+    "stages_dataframe",
     "to_dataframe",
 ]
 
@@ -97,9 +105,12 @@ _ON_DEMAND = {
     "AsyncDocumentProcessor": "ragasync.documents",
     "TqdmProgress": "ragasync.notebook",
     "WidgetProgress": "ragasync.notebook",
+    "chunks_dataframe": "ragasync.documents",
+    "documents_dataframe": "ragasync.documents",
     "plot_latency": "ragasync.plots",
     "plot_throughput": "ragasync.plots",
     "plot_timeline": "ragasync.plots",
+    "stages_dataframe": "ragasync.documents",
 }
 
 

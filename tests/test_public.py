@@ -31,6 +31,8 @@ PUBLIC = {
     "WidgetProgress",
     "WorkerDied",
     "WrongNumberOfValues",
+    "chunks_dataframe",
+    "documents_dataframe",
     "error_summary",
     "errors_dataframe",
     "gather_with_concurrency",
@@ -40,6 +42,7 @@ PUBLIC = {
     "process_with_workers",
     "retry_async",
     "run_async",
+    "stages_dataframe",
     "to_dataframe",
 }
 

@@ -6,9 +6,7 @@ from ragasync.outcomes.facts import StageFacts
 from ragasync.reports.advice import COMPUTING
 from ragasync.reports.amounts import rounded
 from ragasync.reports.case import Case
-
-BUSY = 0.5
-"""The share of its time that a stage's calls were under way or held up, if it is what holds."""
+from ragasync.reports.stages import busiest, share_busy
 
 
 def stage_table(stages: tuple[StageFacts, ...], seconds: float) -> list[str]:
@@ -26,9 +24,8 @@ def stage_table(stages: tuple[StageFacts, ...], seconds: float) -> list[str]:
 
 def advice_on_stages(case: Case, stages: tuple[StageFacts, ...]) -> str:
     """Return which stage held the run back, and what would help."""
-    held = max(stages, key=lambda stage: _busy(stage, case.seconds))
-    busy = _busy(held, case.seconds)
-    if busy < BUSY:
+    held = busiest(stages, case.seconds)
+    if held is None:
         return (
             f"No stage was busy most of the time: documents waited for each other, or there were "
             f"too few of them. More at once would help: "
@@ -38,7 +35,7 @@ def advice_on_stages(case: Case, stages: tuple[StageFacts, ...]) -> str:
         return _on_limited(held)
     return (
         f"The stage {held.name} is what holds this job back: its calls were under way "
-        f"{busy:.0%} of the time. {_on_busy(held, case)}"
+        f"{share_busy(held, case.seconds):.0%} of the time. {_on_busy(held, case)}"
     )
 
 
@@ -71,8 +68,3 @@ def _on_busy(held: StageFacts, case: Case) -> str:
     if case.computed >= COMPUTING:
         return "They compute: executor=ProcessPoolExecutor() has them use all cores."
     return f"More of them at once would help: max_concurrency={twice}."
-
-
-def _busy(stage: StageFacts, seconds: float) -> float:
-    """Return the share of its time that a stage's calls were under way, or waited to be."""
-    return min(1.0, (stage.worked + stage.limiter_waited) / (stage.max_concurrency * seconds))

@@ -44,6 +44,15 @@ def string_array(values: Sequence[object] | Array) -> pd.api.extensions.Extensio
     return pd.array(np.asarray(values, dtype=object), dtype="string[python]")
 
 
+def number_array(values: Sequence[object], dtype: str) -> pd.api.extensions.ExtensionArray:
+    """Return an array of numbers or flags, of this type also without any."""
+    import pandas as pd
+
+    kind: Any = dtype
+    numbers: pd.api.extensions.ExtensionArray = pd.array(list(values), dtype=kind)
+    return numbers
+
+
 class Reading:
     """
     Copies some rows out of columns, an array a fact.

@@ -1,0 +1,212 @@
+"""What became of documents as pandas tables: a row a source, and a row a stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ragasync.documents.document import Document
+from ragasync.documents.processed import ProcessedDocument
+from ragasync.documents.skipping import id_of, source_path
+from ragasync.errors import RecalledError
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.facts import Finished, StageFacts
+from ragasync.outcomes.outcome import DONE, FAILED, PENDING
+from ragasync.reports.reading import Reading, number_array, string_array
+from ragasync.reports.stages import share_busy
+from ragasync.saying import message_of, type_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOGETHER = {"load": "load and chunk", "chunk": "load and chunk"}
+"""The stages that are one where a call does both, by the names that failures have for them."""
+
+
+def documents_dataframe(result: Finished) -> pd.DataFrame:
+    """
+    Return one row for each source of a run, with what came of its documents.
+
+    The frame's index (`item_index`) holds the sources' original indices, as the column `index`
+    does: a part of the frame leads back to its sources with
+    `result.retry_failed(processor, only=frame.index)`.
+
+        frame = documents_dataframe(result)
+        frame[frame.status == "failed"].groupby("stage", observed=True).size()
+
+    Args:
+        result: what a document processor gave back.
+
+    Returns:
+        | column | dtype | |
+        |---|---|---|
+        | index | int64 | place among the sources |
+        | id, source | string | of what is not done, what the source itself says; else missing |
+        | status | category | pending, done, failed, cancelled: always all four |
+        | stage | category | where it failed; missing where it did not |
+        | chunks | Int32 | missing where they were not counted, as of what is unchanged |
+        | documents | Int32 | how many the source gave; missing where it is not done |
+        | tokens | Int64 | its share of what the embedder reported; missing where nothing was |
+        | unchanged | bool | whether the store had it already |
+        | skipped | category | why it was passed over; missing where it was not |
+        | recalled | bool | whether its outcome is a journal's, from an earlier run |
+        | seconds | float64 | on its way through the stages; NaN if not started |
+        | error_type | category | class name without module; missing where nothing failed |
+        | error_message | string | whole; missing where nothing failed |
+
+    Raises:
+        TypeError: `result` is no result of a document processor.
+    """
+    import pandas as pd
+
+    columns = result_columns("documents_dataframe", result)
+    taken = Reading(columns, range(len(columns)))
+    errors, found = taken.sparse(columns.errors), processed(columns)
+    skipped = {row: each.skipped for row, each in found.items() if each.skipped is not None}
+    return pd.DataFrame(
+        {
+            "index": taken.index.to_numpy(copy=True),
+            "id": taken.strings(_ids(columns, found)),
+            "source": taken.strings(_sources(columns, found)),
+            "status": taken.status(),
+            "stage": taken.categories(taken.sparse(columns.stages)),
+            "chunks": _numbers(columns, found, "chunk_count", "Int32"),
+            "documents": _numbers(columns, found, "document_count", "Int32"),
+            "tokens": _numbers(columns, found, "tokens", "Int64"),
+            "unchanged": _flags(columns, {row: each.unchanged for row, each in found.items()}),
+            "skipped": taken.categories(skipped),
+            "recalled": _flags(columns, _recalled(columns)),
+            "seconds": taken.seconds(columns.seconds),
+            "error_type": taken.categories({at: type_name(e) for at, e in errors.items()}),
+            "error_message": taken.strings({at: message_of(e) for at, e in errors.items()}),
+        },
+        index=taken.index,
+        copy=False,  # each column was made for this frame
+    )
+
+
+def stages_dataframe(result: Finished) -> pd.DataFrame:
+    """
+    Return one row for each stage of a run, in the order of a document's way.
+
+    Args:
+        result: what a document processor gave back; also that of a running job.
+
+    Returns:
+        | column | dtype | |
+        |---|---|---|
+        | stage | string | its name; load and chunk are one where one call does both |
+        | max_concurrency | int64 | the most calls of it at once |
+        | calls | int64 | those that have ended, retries among them |
+        | items | int64 | what has left it, well or not: chunks of embed, documents of others |
+        | failed | int64 | the sources that failed in it |
+        | worked | float64 | seconds in its calls, added up |
+        | waited | float64 | seconds that its calls waited for the rate limit, added up |
+        | busy | float64 | how much of the time it did either, all calls at once being 1 |
+        | tokens | int64 | what its calls reported to have used |
+        | money | float64 | what they reported to have cost |
+
+    Raises:
+        TypeError: `result` is no result of a document processor.
+    """
+    import pandas as pd
+
+    columns, stages = result_columns("stages_dataframe", result), result.facts.stages
+    failed = _failures(columns, stages)
+
+    return pd.DataFrame(
+        {
+            "stage": string_array([stage.name for stage in stages]),
+            "max_concurrency": number_array([stage.max_concurrency for stage in stages], "int64"),
+            "calls": number_array([stage.calls for stage in stages], "int64"),
+            "items": number_array([stage.ended for stage in stages], "int64"),
+            "failed": number_array([failed[stage.name] for stage in stages], "int64"),
+            "worked": number_array([stage.worked for stage in stages], "float64"),
+            "waited": number_array([stage.limiter_waited for stage in stages], "float64"),
+            "busy": number_array(
+                [share_busy(stage, result.seconds) for stage in stages], "float64"
+            ),
+            "tokens": number_array([stage.tokens for stage in stages], "int64"),
+            "money": number_array([stage.money for stage in stages], "float64"),
+        }
+    )
+
+
+def result_columns(what: str, result: Finished) -> Columns[Any, Any]:
+    """
+    Return the columns of a result of documents.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    columns = getattr(result, "columns", None)
+    if not isinstance(columns, Columns):
+        raise TypeError(
+            f"{what} needs the result of a document processor (of a Job: job.result), got "
+            f"{result!r:.200}"
+        )
+    for row in columns.rows_with(DONE):
+        if not isinstance(columns.results[row], ProcessedDocument):
+            raise TypeError(
+                f"{what} needs the result of a document processor, got one with the value "
+                f"{columns.results[row]!r:.200}: see to_dataframe"
+            )
+    return columns
+
+
+def processed(columns: Columns[Any, Any]) -> dict[int, ProcessedDocument]:
+    """Return what came of each source that is done, by its row."""
+    results: Sequence[Any] = columns.results
+    return {row: results[row] for row in columns.rows_with(DONE)}
+
+
+def _ids(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument]) -> dict[int, str]:
+    """Return the id of each row's document, or what its source is known by."""
+    ids = {row: id_of(item) for row, item in enumerate(columns.items) if item is not None}
+    return ids | {row: each.id for row, each in found.items()}
+
+
+def _sources(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument]) -> dict[int, str]:
+    """Return where each row's document is from, where it is from somewhere."""
+    sources = {row: each.source for row, each in found.items()}
+    for row, item in enumerate(columns.items):
+        if row not in found:
+            sources[row] = item.source if isinstance(item, Document) else source_path(item)
+    return {row: source for row, source in sources.items() if source is not None}
+
+
+def _numbers(
+    columns: Columns[Any, Any],
+    found: Mapping[int, ProcessedDocument],
+    field: str,
+    dtype: str,
+) -> pd.api.extensions.ExtensionArray:
+    """Return a column of what is counted of each document, missing where it was not."""
+    values = [getattr(found.get(row), field, None) for row in range(len(columns))]
+    return number_array(values, dtype)
+
+
+def _flags(
+    columns: Columns[Any, Any], flags: Mapping[int, bool]
+) -> pd.api.extensions.ExtensionArray:
+    """Return a column of yes and no."""
+    return number_array([flags.get(row, False) for row in range(len(columns))], "bool")
+
+
+def _recalled(columns: Columns[Any, Any]) -> dict[int, bool]:
+    """Return the rows whose outcomes a journal had."""
+    done = {row: not columns.attempts[row] for row in columns.rows_with(DONE)}
+    errors = columns.errors.items()
+    return done | {
+        row: isinstance(error, RecalledError)
+        for row, error in errors
+        if columns.status[row] != PENDING
+    }
+
+
+def _failures(columns: Columns[Any, Any], stages: tuple[StageFacts, ...]) -> Counter[str]:
+    """Return how many sources failed in each stage, by the names of these."""
+    names = {stage.name for stage in stages}
+    told = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))
+    return Counter(name if name in names else TOGETHER.get(name, name) for name in told)
