@@ -95,5 +95,21 @@ class Chunk:
         """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
         return type(self), (self.text, self.start, self.end, dict(self.metadata))
 
+    def placed(self, place: dict[str, object]) -> Chunk:
+        """
+        Return the same chunk with its place in its metadata, where its own goes over that.
+
+        Nothing is copied or checked again, because every chunk of every document passes here: so
+        the dict is the chunk's from now on.
+        """
+        if self.metadata:
+            place |= self.metadata
+        placed, put = object.__new__(Chunk), object.__setattr__
+        put(placed, "text", self.text)
+        put(placed, "start", self.start)
+        put(placed, "end", self.end)
+        put(placed, "metadata", MappingProxyType(place) if place else _NOTHING)
+        return placed
+
     def __repr__(self) -> str:
         return f"<Chunk {self.start}:{self.end} {self.text[:40]!r}>"

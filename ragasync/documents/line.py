@@ -22,7 +22,7 @@ from ragasync.documents.recipe import Recipe
 from ragasync.documents.several import Several
 from ragasync.documents.skipping import id_of, source_path
 from ragasync.documents.tally import Tally
-from ragasync.documents.way import Way, in_short
+from ragasync.documents.way import Way, unchanged
 from ragasync.engine.service import Service
 from ragasync.engine.steering import Steering, current_run
 from ragasync.errors import JobStopped, StageFailure
@@ -88,7 +88,7 @@ class Line:
                 if not isinstance(prepared, Prepared):
                     return await self._several(source, prepared)
                 if prepared.chunks is None:
-                    return in_short(prepared)
+                    return unchanged(prepared)
                 weight = await self.way.enter(prepared)
             finally:
                 self._count_loading(-1)
@@ -173,7 +173,7 @@ class Line:
             if isinstance(entry, Document):
                 entry = await self._cut(entry, entry)
             if entry.chunks is None:
-                return in_short(entry)
+                return unchanged(entry)
             weight = await self.way.enter(entry)
         finally:
             self._count_loading(-1)

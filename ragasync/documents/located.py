@@ -42,10 +42,7 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     order = sorted(range(len(given)), key=starts.__getitem__)
     starts.sort()
     for place, told in zip(order, _places(document, starts), strict=True):
-        chunk = given[place]
-        if chunk.metadata:
-            told |= chunk.metadata
-        given[place] = Chunk(chunk.text, chunk.start, chunk.end, told)
+        given[place] = given[place].placed(told)
     return given
 
 

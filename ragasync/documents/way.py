@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,9 @@ from ragasync.documents.room import Room
 from ragasync.documents.storing import Parcel
 from ragasync.engine.service import ItemError, Service
 from ragasync.errors import AttemptTimeout, StageFailure
+
+_NOTHING = (None, None, None)
+"""What a result keeps of document, chunks and embeddings where a store has them."""
 
 
 class Way:
@@ -66,10 +68,10 @@ class Way:
                 await self.take("store", parcel, document)
         finally:
             self._room.leave(weight)
-        done = in_short(prepared, tokens)
-        if not self._recipe.keep_all:
-            return done
-        return replace(done, document=document, chunks=tuple(chunks), embeddings=embeddings)
+        whole = (document, tuple(chunks), embeddings) if self._recipe.keep_all else _NOTHING
+        return ProcessedDocument(
+            document.id, document.source, len(chunks), False, *whole, prepared.fingerprint, tokens
+        )
 
     async def take(self, stage: str, item: object, source: object) -> Any:
         """Take one item through a stage."""
@@ -141,16 +143,11 @@ class Way:
         return kind(stage, failed.error)
 
 
-def in_short(prepared: Prepared, tokens: int | None = None) -> ProcessedDocument:
-    """Return what a result keeps of a document that a store has: ids and counts."""
-    document, chunks = prepared.document, prepared.chunks
+def unchanged(prepared: Prepared) -> ProcessedDocument:
+    """Return what a result says of a document that the store has already."""
+    document = prepared.document
     return ProcessedDocument(
-        document.id,
-        document.source,
-        None if chunks is None else len(chunks),
-        unchanged=chunks is None,
-        fingerprint=prepared.fingerprint,
-        tokens=tokens,
+        document.id, document.source, None, unchanged=True, fingerprint=prepared.fingerprint
     )
 
 
