@@ -189,6 +189,18 @@ async def test_a_service_that_heeds_no_dimensions_stops_the_run():
     assert len(server.requests) == 2
 
 
+async def test_a_run_ends_when_its_money_is_spent():
+    """Each text is 4 tokens, each call 8 texts: three calls for 96 tokens at 1 each."""
+    async with OpenAIServer() as server:
+        embed = embedder(server, max_batch=8, max_concurrency=1, price_per_million_tokens=1e6)
+        documents = [Document(text, text) for text in TEXTS]
+        processor = AsyncDocumentProcessor(embed=embed, max_spend=90)
+        result = await processor.process(documents)
+    assert (embed.spent, result.facts.money, server.sizes) == (96, 96, [8] * 3)
+    assert (result.success_count, result.pending_count) == (24, 40)
+    assert "max_spend=90" in str(result.stopped_because)
+
+
 async def test_a_refused_key_stops_the_run_after_one_call():
     """Nobody learns a hundred times that a key is wrong."""
     async with OpenAIServer() as server:
