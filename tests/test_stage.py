@@ -189,6 +189,24 @@ async def test_what_opening_a_stages_resources_raises_ends_the_run():
         await processor.process([Document("a", "a")])
 
 
+async def test_what_closing_a_stages_resources_raises_is_raised_with_everything_done_kept():
+    """Nothing that a client says at its end goes unheard."""
+
+    @asynccontextmanager
+    async def client():
+        yield None
+        raise OSError("the connection broke")
+
+    async def embed_by(texts, client):
+        return [[1.0] for _ in texts]
+
+    processor = AsyncDocumentProcessor(embed=Stage(embed_by, resources=client))
+    with pytest.raises(OSError, match="the connection broke"):
+        await processor.process([Document("a", "a")])
+    assert processor.last_result is not None
+    assert processor.last_result.success_count == 1
+
+
 def test_an_object_may_say_itself_how_it_is_called():
     """Its `as_stage` is used where it was given plainly; in a Stage, that has the word."""
 
