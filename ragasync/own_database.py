@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic, sleep
 from types import MappingProxyType
 
 from ragasync.errors import RagasyncError
@@ -38,6 +39,8 @@ class Kind:
     )
 
 
+_BETWEEN_TRIES = 0.01
+
 # A pragma takes no parameters.
 _SYNCHRONOUS = {name: f"PRAGMA synchronous = {name}" for name in ("NORMAL", "FULL")}
 
@@ -65,7 +68,7 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
         )
         try:
             _create_or_recognise(connection, path, kind)
-            connection.execute("PRAGMA journal_mode = WAL")
+            _switch_to_wal(connection, timeout)
             full = kind.synchronous == "FULL"
             connection.execute(
                 "PRAGMA synchronous = FULL" if full else "PRAGMA synchronous = NORMAL"
@@ -151,6 +154,21 @@ def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) 
             f"reads version {kind.version}: use the ragasync that wrote it, or begin anew in "
             "another file"
         )
+
+
+def _switch_to_wal(connection: sqlite3.Connection, timeout: float) -> None:
+    """Have readers and a writer get along; wait for others that are opening the file as well."""
+    deadline = monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Of two that read and both want the file for themselves, SQLite sends one away at once.
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or monotonic() >= deadline:
+                raise
+        sleep(_BETWEEN_TRIES)
 
 
 def _upgrade(connection: sqlite3.Connection, kind: Kind) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ragasync import own_database
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embed import HashingEmbedder
 from ragasync.documents.sqlite import SqliteStore
@@ -104,7 +105,32 @@ def test_an_old_file_is_upgraded_once_by_many(old):
         assert list(threads.map(open_it, range(4))) == [4] * 4
 
 
-def test_a_new_file_of_a_newer_version_is_refused(old):
+class Contended:
+    """A connection that finds another one in the way of each change, a few times."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def execute(self, statement):
+        self.left -= 1
+        if self.left >= 0:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+
+
+def test_opening_tries_again_where_sqlite_gives_up_at_once(monkeypatch):
+    """Of two that both read and want the file for themselves it sends one away without waiting."""
+    waits = []
+    monkeypatch.setattr(own_database, "sleep", waits.append)
+    connection = Contended(times=3)
+    own_database._switch_to_wal(connection, timeout=10)
+    assert (len(waits), connection.left) == (3, -1)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        own_database._switch_to_wal(Contended(times=3), timeout=0)
+
+
+def test_a_file_of_a_newer_version_is_refused(old):
     """No upgrade leads back."""
     with closing(sqlite3.connect(old)) as db:
         db.execute("PRAGMA user_version = 3")
