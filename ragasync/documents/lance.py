@@ -83,7 +83,7 @@ class LanceStore:
         vectors = checked_vectors(embeddings, len(chunks))
         with clear_lance_errors(self.path):
             columns = columns_of(document, chunks, fingerprint)
-        with self._rows.writing() as table:
+        with self._rows.writing(len(chunks) + 1) as table:
             whose = whose_vectors(table)
             if len(chunks):
                 check_embedder(whose, (embedder, vectors.shape[1]))

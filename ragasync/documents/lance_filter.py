@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 
 from ragasync.documents.where import Condition, kind_of
@@ -73,11 +74,18 @@ def _among(facts: Iterable[str]) -> str:
 
 def _has(key: str) -> str:
     """Return the fact that a key has a value."""
-    return digest(f"has:{key}")
+    return _hashed(f"has:{key}")
 
 
 def _is(key: str, value: object) -> str:
     """Return the fact that a key has this value, the same for 1 and 1.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return digest(f"is:{len(key)}:{key}:{kind_of(value)}:{value}")
+    return _hashed(f"is:{len(key)}:{key}:{kind_of(value)}:{value}")
+
+
+# Most chunks of a document have most facts in common.
+@lru_cache(maxsize=20_000)
+def _hashed(fact: str) -> str:
+    """Return the digest of a fact."""
+    return digest(fact)

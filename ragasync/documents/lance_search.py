@@ -70,9 +70,9 @@ def hit_of(row: Row, score: float) -> Hit:
 def values_under(table: LanceTable, key: str) -> Iterator[object]:
     """Give the values that chunks have under a key, some of them often."""
     columns = ["document_id", "source", "of_document", "of_chunk"]
-    for row in table.search().where(has_key(key)).select(columns).to_list():
-        metadata = json.loads(row["of_document"]), json.loads(row["of_chunk"])
-        yield value_of(key, row["document_id"], row["source"], *metadata)
+    rows = table.search().where(has_key(key)).select(columns).to_arrow()
+    for name, source, *metadata in set(zip(*(rows[c].to_pylist() for c in columns), strict=True)):
+        yield value_of(key, name, source, *map(json.loads, metadata))
 
 
 def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:

@@ -23,9 +23,11 @@ _NAME = "ragasync_chunks"
 _VERSION = "1"
 _WHOSE = b"embedder"
 
-# Each document is a commit, which leaves a small file: after so many, and when the rows have grown
-# by a fifth, they are joined. Both, because joining copies what was joined before.
+# Each document is a commit, which leaves a small file, and its words wait for their index: after
+# so many of either, and when the rows have grown by a fifth, files are joined and words indexed.
+# Both, because joining copies what was joined before.
 _COMMITS = 100
+_ROWS = 5_000
 _GROWTH = 0.2
 
 # Another process may still be reading what was joined an hour ago; nobody searches for as long.
@@ -67,6 +69,7 @@ class LanceRows:
         self.path = path
         self._lock = threading.Lock()
         self._commits = 0
+        self._written = 0
         self._tidied_at = 0
         with clear_lance_errors(path):
             Path(path).mkdir(exist_ok=True)
@@ -81,19 +84,23 @@ class LanceRows:
             yield self._opened()
 
     @contextmanager
-    def writing(self) -> Iterator[LanceTable]:
-        """Give the table to one thread at a time, and count what it does as one commit."""
+    def writing(self, rows: int = 0) -> Iterator[LanceTable]:
+        """Give the table to one thread at a time for one commit of so many rows."""
         with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
             table = self._opened()
             yield table
             self._commits += 1
-            if self._commits >= _COMMITS:
+            self._written += rows
+            if self._commits >= _COMMITS or self._written >= _ROWS:
                 self._tidy(table)
 
     def close(self) -> None:
-        """Let go of the table; once more does no harm."""
-        with self._lock:
-            self._table = None
+        """Index what was written last, and let go of the table; once more does no harm."""
+        with self._lock, clear_lance_errors(self.path):
+            table, self._table = self._table, None
+            if table is not None and self._written:
+                with turn_at(self._lock_file):
+                    self._tidy(table)
 
     def _opened(self) -> LanceTable:
         """Return the table, or say that it is closed."""
@@ -103,10 +110,10 @@ class LanceRows:
 
     def _tidy(self, table: LanceTable) -> None:
         """Join small files and index new words, where enough has come since the last time."""
-        rows = table.count_rows()
-        if rows - self._tidied_at >= _GROWTH * self._tidied_at or self._commits >= 10 * _COMMITS:
+        grown = self._written >= _GROWTH * self._tidied_at
+        if grown or self._commits >= 10 * _COMMITS:
             table.optimize(cleanup_older_than=_KEPT_FOR)
-            self._commits, self._tidied_at = 0, rows
+            self._commits, self._written, self._tidied_at = 0, 0, table.count_rows()
 
 
 def whose_vectors(table: LanceTable) -> tuple[str, int] | None:

@@ -89,10 +89,11 @@ def matches(
         of_document: The document's metadata.
         of_chunk: The chunk's own, which goes over it.
     """
-    return all(
-        condition.holds(value_of(condition.key, document_id, source, of_document, of_chunk))
-        for condition in conditions
-    )
+    for condition in conditions:  # `all` would make a generator for each chunk
+        value = value_of(condition.key, document_id, source, of_document, of_chunk)
+        if not condition.holds(value):
+            return False
+    return True
 
 
 def value_of(
