@@ -70,6 +70,7 @@ class Caller:
         self.waiter: Waiter | None = came[0] if came else None
         self.at_once = loop.time() if self.task.done() else None
         self.gave_up = False
+        self.flowed = 0.0
         self.came = next(_ARRIVALS)
 
     @property
@@ -97,6 +98,7 @@ class PaperLimiter:
     What a limiter must do: a bucket that owes what it granted and pays back at its rate.
 
     Attributes:
+        flowed: what has flowed in, had there always been room.
         line: who waits, in order of arrival.
         grants: times and costs of what was granted at the present rate and not given back.
     """
@@ -104,6 +106,7 @@ class PaperLimiter:
     rate: float
     burst: float
     owed: float = 0.0
+    flowed: float = 0.0
     at: float = 0.0
     opens: float = 0.0
     line: list[Caller] = field(default_factory=list)
@@ -112,6 +115,7 @@ class PaperLimiter:
     def move_to(self, now: float) -> None:
         """Pay back."""
         self.owed = max(0.0, self.owed - self.rate * (now - self.at))
+        self.flowed += self.rate * (now - self.at)
         self.at = now
 
     def delay(self, cost: float) -> float:
@@ -126,14 +130,15 @@ class PaperLimiter:
         self.grants.append((self.at, cost))
         self._check_windows()
 
-    def give_back(self, cost: float, taken: float) -> None:
+    def give_back(self, caller: Caller, taken: float) -> None:
         """Undo a grant, but for what may have been paid back since."""
-        self.owed = max(0.0, self.owed - max(0.0, cost - self.rate * (self.at - taken)))
-        self.grants = [grant for grant in self.grants if grant != (taken, cost)]
+        left = caller.cost - (self.flowed - caller.flowed)
+        self.owed = max(0.0, self.owed - max(0.0, left))
+        self.grants = [grant for grant in self.grants if grant != (taken, caller.cost)]
 
     def stand_again(self, caller: Caller, granted: float) -> None:
         """Give back what was granted, and put a caller before all who came after it."""
-        self.give_back(caller.cost, granted)
+        self.give_back(caller, granted)
         self.line.append(caller)
         self.line.sort(key=lambda each: each.came)
 
@@ -159,6 +164,7 @@ class PaperLimiter:
             note(f"{self.at}: granted {caller.cost}")
             assert abs(caller.granted - self.at) < A_MOMENT
             del self.line[: self.line.index(caller) + 1]  # and who was gone before it
+            caller.flowed = self.flowed
             self.take(caller.cost)
 
     def _check_windows(self) -> None:

@@ -62,10 +62,10 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
     @rule(where=st.integers(0, 9), cost=st.sampled_from(COSTS))
     def try_at_once(self, where: int, cost: float) -> None:
         """Somebody takes only what is due, behind those who wait."""
-        cost = min(cost, self.limiter.highest_cost)
+        loop, cost = self._awake(where), min(cost, self.limiter.highest_cost)
         waiting = [caller for caller in self.paper.line if not caller.is_gone]
         is_due = not waiting and self.paper.delay(cost) < A_MOMENT
-        assert self._awake(where).do(lambda: self.limiter.try_acquire(cost)) == is_due
+        assert loop.do(lambda: self.limiter.try_acquire(cost)) == is_due
         if is_due:
             self.paper.line.clear()
             self.paper.take(cost)
@@ -162,7 +162,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         if granted is None:
             self.paper.line.remove(caller)
         else:
-            self.paper.give_back(caller.cost, granted)
+            self.paper.give_back(caller, granted)
         self._settle()
 
     @property

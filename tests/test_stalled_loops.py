@@ -54,3 +54,22 @@ def test_who_stands_again_after_a_pause_and_stalls_holds_up_nobody():
     stalling.settle()
     running.close()
     stalling.close()
+
+
+def test_a_late_return_counts_what_has_flowed_in_at_the_rates_of_that_time():
+    """A rate that was lowered since does not make a return of what was long paid back."""
+    clock, limiter = Clock(), RateLimiter(1, burst_size=1)
+    running, stalling = SteppedLoop(clock), SteppedLoop(clock)
+    Caller(limiter, running, 1.0)
+    late = Caller(limiter, stalling, 1.0)
+    others = [Caller(limiter, running, 1.0) for _ in range(2)]
+    for clock.now in (1.0, 2.0):
+        running.settle()
+    running.do(lambda: setattr(limiter, "rate", 0.1))
+    late.task.cancel()
+    stalling.settle()
+    for clock.now, done in ((3.0, False), (11.0, False), (12.0, True)):
+        running.settle()
+        assert [each.task.done() for each in others] == [True, done]
+    running.close()
+    stalling.close()

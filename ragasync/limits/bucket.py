@@ -40,7 +40,7 @@ def smoothest_burst(rate: float) -> float:
 class Bucket:
     """A bucket that refills at `rate` a second up to `burst`; it starts full."""
 
-    __slots__ = ("burst", "interval", "latest", "leeway", "opens", "rate", "tat")
+    __slots__ = ("burst", "interval", "latest", "leeway", "opens", "past", "rate", "tat")
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
@@ -54,6 +54,7 @@ class Bucket:
         self.tat = -math.inf
         self.opens = -math.inf
         self.latest = -math.inf
+        self.past: deque[tuple[float, float]] = deque(maxlen=16)  # former rates, and until when
 
     def synchronise(self, now: float) -> None:
         """Start afresh if this clock runs behind the one before: it is another loop's own."""
@@ -123,7 +124,7 @@ class Bucket:
         Had it not been made, the bucket might have been full for some of the time since, and a
         full bucket takes nothing in. Only the part that has certainly not refilled is undone.
         """
-        self.tat -= max(0.0, cost * self.interval - (now - taken))
+        self.tat -= max(0.0, cost - self._refilled(taken, now)) * self.interval
 
     def close(self, until: float) -> None:
         """Grant nothing before `until`; the later of two closings holds."""
@@ -139,7 +140,18 @@ class Bucket:
         if self.tat > now:
             owed = (self.tat - now) / self.interval if self.interval else 0.0
             self.tat = now + owed * interval
+        self.past.append((now, self.rate))
         self.rate, self.burst, self.interval = rate, burst, interval
+
+    def _refilled(self, since: float, now: float) -> float:
+        """Return how much may have flowed in since, at the rates of that time."""
+        amount, rate = 0.0, self.rate
+        for until, before in reversed(self.past):
+            if until <= since:
+                break
+            amount += rate * (now - until) if now > until else 0.0
+            now, rate = until, before
+        return amount + (rate * (now - since) if now > since else 0.0)
 
 
 class StrictBucket(Bucket):
