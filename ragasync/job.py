@@ -200,6 +200,7 @@ class Job(Generic[T, R]):
             rate=self._rate,
             speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
             left=self._batch.columns.status if ended else b"",
+            stages=run.stages(),
         )
 
     # ── behind the handle ───────────────────────────────────────────────────────────────────

@@ -14,14 +14,11 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished, StageFacts
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
 from ragasync.reports.reading import Reading, number_array, string_array
-from ragasync.reports.stages import share_busy
+from ragasync.reports.stages import place_of, share_busy
 from ragasync.saying import message_of, type_name
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TOGETHER = {"load": "load and chunk", "chunk": "load and chunk"}
-"""The stages that are one where a call does both, by the names that failures have for them."""
 
 
 def documents_dataframe(result: Finished) -> pd.DataFrame:
@@ -121,7 +118,7 @@ def stages_dataframe(result: Finished) -> pd.DataFrame:
             "max_concurrency": number_array([stage.max_concurrency for stage in stages], "int64"),
             "calls": number_array([stage.calls for stage in stages], "int64"),
             "items": number_array([stage.ended for stage in stages], "int64"),
-            "failed": number_array([failed[stage.name] for stage in stages], "int64"),
+            "failed": number_array(failed, "int64"),
             "worked": number_array([stage.worked for stage in stages], "float64"),
             "waited": number_array([stage.limiter_waited for stage in stages], "float64"),
             "busy": number_array(
@@ -205,8 +202,9 @@ def _recalled(columns: Columns[Any, Any]) -> dict[int, bool]:
     }
 
 
-def _failures(columns: Columns[Any, Any], stages: tuple[StageFacts, ...]) -> Counter[str]:
-    """Return how many sources failed in each stage, by the names of these."""
-    names = {stage.name for stage in stages}
+def _failures(columns: Columns[Any, Any], stages: Sequence[StageFacts]) -> list[int]:
+    """Return how many sources failed in each stage."""
+    names = [stage.name for stage in stages]
     told = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))
-    return Counter(name if name in names else TOGETHER.get(name, name) for name in told)
+    places = Counter(place_of(name, names) for name in told)
+    return [places[place] for place in range(len(stages))]

@@ -114,8 +114,8 @@ class Controls:
         self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE)
         self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL)
         rows = [
-            self._row(self._pause, "calls at once", self._knob_of_calls(showing)),
-            self._row(self._cancel, "calls a second", self._knob_of_rate(showing)),
+            self._row(self._pause, f"{showing.noun}s at once", self._knob_of_calls(showing)),
+            self._row(self._cancel, f"{showing.noun}s a second", self._knob_of_rate(showing)),
         ]
         self._errors = self._making.html("errors", "")
         # Errors last, so that no button moves when some come.

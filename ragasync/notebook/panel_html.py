@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from ragasync.notebook.failures import Failures
-from ragasync.notebook.showing import Showing, bounds, counts, held_back, how_far
+from ragasync.notebook.showing import Showing, bounds, counts, held_back, how_far, lines_of_stages
+from ragasync.notebook.stages_shown import stages_html, stages_text
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.html import COLOURS, MONO, QUIET, TEXT, element
 from ragasync.reports.kinds import Kind, one_line
@@ -34,6 +35,7 @@ def panel_text(showing: Showing, failures: Failures) -> str:
     lines = [
         f"Job {showing.state}: {' · '.join(how_far(showing))}",
         " · ".join(text for _, text in counts(showing)),
+        *stages_text(lines_of_stages(showing)),
         held_back(showing),
         bounds(showing),
     ]
@@ -60,6 +62,7 @@ def facts_html(showing: Showing) -> str:
         ),
         _bar(showing),
         element("div", "", *(_count(code, text) for code, text in counts(showing))),
+        stages_html(lines_of_stages(showing)),
         element("div", f"{QUIET};overflow-wrap:anywhere", escape(told)) if told else "",
     )
 

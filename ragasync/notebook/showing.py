@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ragasync.notebook.stages_shown import (
+    StageLine,
+    holding_back,
+    stage_lines,
+    stages_in_short,
+)
+from ragasync.outcomes.facts import StageFacts
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.progress import LimitedBy, Progress
 from ragasync.reports.kinds import one_line
-from ragasync.reports.words import duration, per_second, usages
+from ragasync.reports.words import counted, duration, per_second, usages
 
 BECAUSE: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",
@@ -32,6 +39,7 @@ class Showing:
         rate: the most calls a second, None for no bound.
         speed: calls a second at present.
         left: the statuses of its items, once it has ended.
+        stages: where it is a pipeline, how busy each stage of it is.
     """
 
     ended: bool
@@ -43,6 +51,12 @@ class Showing:
     rate: float | None
     speed: float
     left: bytes | bytearray = b""
+    stages: tuple[StageFacts, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        """What its knobs count."""
+        return "item" if self.stages else "call"
 
     @property
     def state(self) -> str:
@@ -104,25 +118,29 @@ def held_back(showing: Showing) -> str:
         return ""
     if showing.paused:
         return "paused: no further call begins"
+    if told := holding_back(showing.stages, showing.progress.seconds):
+        return told
     limited_by = showing.progress.limited_by
     return f"limited by {limited_by}: {BECAUSE[limited_by]}"
 
 
 def bounds(showing: Showing) -> str:
     """Return what a job is allowed."""
-    return f"at most {calls(showing.max_concurrency, 'at once')}, {rate_bound(showing)}"
+    at_once = counted(showing.max_concurrency, showing.noun)
+    return f"at most {at_once} at once, {rate_bound(showing)}"
+
+
+def lines_of_stages(showing: Showing) -> list[StageLine]:
+    """Return what there is to say of each stage of a pipeline."""
+    return stage_lines(showing.stages, showing.progress.seconds, ended=showing.ended)
 
 
 def rate_bound(showing: Showing) -> str:
     """Return the bound on the rate, or that there is none."""
     if showing.rate is None:
         return "no rate bound"
-    return f"{per_second(showing.rate)} call{'' if showing.rate == 1 else 's'} a second"
-
-
-def calls(count: int, how: str) -> str:
-    """Return a number of calls to be read."""
-    return f"1 call {how}" if count == 1 else f"{count:,} calls {how}"
+    noun = showing.noun if showing.rate == 1 else f"{showing.noun}s"
+    return f"{per_second(showing.rate)} {noun} a second"
 
 
 def in_one_line(showing: Showing) -> str:
@@ -131,8 +149,10 @@ def in_one_line(showing: Showing) -> str:
     facts = [first, *(text for _, text in counts(showing)), *rest]
     if showing.because is not None and not showing.cancelled:
         facts.append(held_back(showing))
-    elif showing.state == "running":
+    elif showing.state == "running" and not showing.stages:
         facts.append(f"limited by {showing.progress.limited_by}")
+    if lines := lines_of_stages(showing):
+        facts.append(stages_in_short(lines))
     return f"<Job {showing.state}: {', '.join([*facts, bounds(showing)])}>"
 
 

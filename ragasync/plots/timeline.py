@@ -9,6 +9,7 @@ from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
 from ragasync.plots.bars import draw_bars, mark_ends
 from ragasync.plots.canvas import picture, time_axis
 from ragasync.plots.shares import draw_failures, draw_shares
+from ragasync.plots.stages import draw_stages
 from ragasync.reports.spans import spans_of
 from ragasync.reports.timed import Timed, length_of
 
@@ -28,6 +29,9 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
     back-off is a thin line on the lane that takes it up again. Of merged runs each begins where
     the one before it ended; what a later run did anew is only there.
 
+    Of documents it shows the stages instead: a band each, as high as the calls that were under way
+    of those that may be at once, with a mark where a document failed in it.
+
         plot_timeline(result).figure.savefig("timeline.png")
 
     Args:
@@ -45,8 +49,12 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
 
 def _draw(ax: Axes, result: Finished, items: Timed) -> None:
     """Draw every stretch by itself, or how many there were at once."""
-    length, spans = length_of(result, items), spans_of(result.columns, items)
+    length = length_of(result, items)
     unit = time_axis(ax, result, length)
+    if any(stage.busy for stage in result.facts.stages):
+        draw_stages(ax, items, unit, result, length)
+        return
+    spans = spans_of(result.columns, items)
     if len(spans) <= BARS_UP_TO:
         draw_bars(ax, spans, unit, result)
         mark_ends(ax, items, unit, result)

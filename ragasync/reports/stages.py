@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from ragasync.outcomes.facts import StageFacts
 
+TOGETHER = "load and chunk"
+"""The stage that does both in one call; failures tell the two apart."""
+
 HOLDS = 0.5
 """The share of its time that a stage's calls are under way or held up, if it is what holds."""
 
@@ -23,3 +26,12 @@ def busiest(stages: Sequence[StageFacts], seconds: float) -> StageFacts | None:
     if held is None or share_busy(held, seconds) < HOLDS:
         return None
     return held
+
+
+def place_of(told: str, names: Sequence[str]) -> int | None:
+    """Return which of these stages a failure belongs to that names its stage so, if one does."""
+    if told in names:
+        return names.index(told)
+    if told in ("load", "chunk") and TOGETHER in names:
+        return names.index(TOGETHER)
+    return None

@@ -11,6 +11,7 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.reports.kinds import Kind, kinds_of, one_line
+from ragasync.reports.money import money_text
 
 KINDS_SHOWN = 5
 """How many kinds of errors a display tells apart; a table has all."""
@@ -100,8 +101,7 @@ def usages(tokens: int, money: float) -> list[tuple[str, str]]:
     """Return what was used, as far as it was reported: names and values."""
     found = [("tokens", f"{tokens:,}")] if tokens else []
     if money:
-        # Cents, and of less than these two digits that say something.
-        found.append(("money", f"{money:,.2f}" if money >= 0.1 else f"{money:.2g}"))
+        found.append(("money", money_text(money)))
     return found
 
 
