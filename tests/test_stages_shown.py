@@ -198,3 +198,16 @@ def test_a_band_is_as_high_as_the_share_of_calls_under_way():
     values = np.asarray(band.get_data().baseline - band.get_data().values)
     assert list(values) == pytest.approx([0.4, 0.8, 0.8])
     pyplot.close("all")
+
+
+# ── which stage to give more ────────────────────────────────────────────────────────────────
+
+
+async def test_where_tokens_are_limited_too_no_rate_of_calls_is_advised():
+    """Twice the calls would only wait for their tokens."""
+    limiters = [RateLimiter(1000.0), RateLimiter(5.0, burst_size=10, cost=len)]
+    processor = exact(embed=CountingEmbedder(0.1), rate_limiter=limiters, batch_size=1)
+    result = await processor.process(texts(*["four"] * 6) * 4)
+    text = " ".join(result.explain().split())
+    assert "The rate limit of embed is what holds this job back: a higher one would help" in text
+    assert "RateLimiter(" not in text

@@ -58,14 +58,15 @@ def stage_facts(name: str, run: Steering[Any, Any], activity: Activity, ended: i
         ended: how many items have left it.
     """
     plan = run.plan
-    rates = (_rate_of(limiter) for limiter in plan.limiters)
+    rates = [_rate_of(limiter) for limiter in plan.limiters]
+    known = None not in rates  # beside one that weighs tokens, nobody knows which of them holds
     return StageFacts(
         name,
         plan.max_concurrency,
         activity.seconds_so_far,
         run.admission.waited,
         plan.batch_size if plan.batched else 0,
-        min((rate for rate in rates if rate is not None), default=None),
+        min((rate for rate in rates if rate is not None), default=None) if known else None,
         activity.calls,
         ended=ended,
         in_flight=run.in_flight,
