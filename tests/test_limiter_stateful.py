@@ -36,6 +36,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         self.clock = Clock(100.0)
         self.loops = [SteppedLoop(self.clock) for _ in range(2)]
         self.asleep: SteppedLoop | None = None
+        self.left_behind = False
         self.told: list[Caller] = []
 
     @initialize(rate=st.sampled_from(RATES), burst=st.sampled_from([None, 1.0, 2.5, 6.0]))
@@ -102,6 +103,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
             elif not orderly:
                 caller.task._log_destroy_pending = False  # type: ignore[attr-defined]
                 self.told.remove(caller)
+                self.left_behind = True
         self.loops.remove(loop)
         loop.close()
         self.asleep = None if self.asleep is loop else self.asleep
@@ -110,7 +112,10 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
     @rule(where=st.integers(0, 2), length=st.sampled_from([0.05, 0.3, 1.0, 2.5]))
     def go_on(self, where: int, length: float) -> None:
         """Time passes; a loop may be stuck, until somebody comes there or gives up."""
-        self.asleep = self.loops[where] if where < len(self.loops) else None
+        self.left_behind = self.left_behind and bool(self.paper.line)
+        # Of those left behind only the loop that strikes them off hears: that one must not stall.
+        may_stall = where < len(self.loops) and not self.left_behind
+        self.asleep = self.loops[where] if may_stall else None
         self._settle()
         end = self.clock.now + length
         while self.clock.now < end:
