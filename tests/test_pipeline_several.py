@@ -216,27 +216,3 @@ async def test_the_rows_of_a_table_are_documents_by_default(tmp_path, store):
     (done,) = (await AsyncDocumentProcessor(store=store).process(tmp_path)).get_successful()
     assert (done.id, done.document_count) == ("t.csv", 2)
     assert store.documents == 2
-
-
-async def test_more_rows_than_there_is_room_for_go_through(store):
-    """They wait outside in turn, and other sources go on beside them."""
-    embed = CountingEmbedder(0.01)
-
-    def load(source: str) -> list[Document]:
-        return [Document(f"{source}{number}", f"{source} {number}") for number in range(300)]
-
-    settings = {"embed": embed, "store": store, "batch_size": 2, "embed_concurrency": 2}
-    result = await processor(load, **settings, max_concurrency=2).process(["a", "b", "c"])
-    assert [done.chunk_count for done in result.results] == [600, 600, 600]
-    assert store.documents == 900
-
-
-async def test_a_cancelled_run_leaves_none_of_them_behind(table):
-    """They are cancelled with the run, and what was under way with them."""
-    embed = CountingEmbedder(60)
-    job = processor(embed=embed).start([table], here=True)
-    await embed.called.wait()
-    job.cancel()
-    result = await job
-    assert result[0].status == "cancelled"
-    assert embed.in_flight == 0

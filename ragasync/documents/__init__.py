@@ -5,6 +5,7 @@ from ragasync.documents.chunk_frames import chunks_dataframe
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embed import Embedder, HashingEmbedder
 from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
+from ragasync.documents.failures import SomeDocumentsFailed
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.lance import LanceStore
 from ragasync.documents.load import LOADERS, load_source
@@ -12,6 +13,7 @@ from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.json_lines import JsonLines
 from ragasync.documents.located import located
 from ragasync.documents.memory import MemoryStore
+from ragasync.documents.metering import note_usage
 from ragasync.documents.openai import OpenAIEmbedder
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.processed import ProcessedDocument
@@ -43,6 +45,7 @@ __all__ = [
     "ProcessedDocument",
     "RecursiveSplitter",
     "SemanticSplitter",
+    "SomeDocumentsFailed",
     "Source",
     "SqliteStore",
     "Stage",
@@ -57,5 +60,6 @@ __all__ = [
     "find_sources",
     "load_source",
     "located",
+    "note_usage",
     "stages_dataframe",
 ]

@@ -121,7 +121,14 @@ def journal_use(
         on_thread=True,
         serializer=Documents(everything=keep_all or keeps_nothing),
         still_holds=StillHolds(stages.known, keeps_nothing, skips),
+        # A store that cannot tell has what it was given last, of each source.
+        subject=_id_of if stages.store is not None and stages.known is None else None,
     )
+
+
+def _id_of(value: ProcessedDocument) -> str:
+    """Return what a processed document is stored under."""
+    return value.id
 
 
 def _destination(stages: Stages) -> str:
