@@ -237,3 +237,21 @@ async def test_a_run_that_stops_leaves_what_was_only_looked_up_pending(bench):
     again = Journal(bench.journal, retry_failed=True)
     result = (await bench.run(sources, journal=again, **changes))[0]
     assert (result.success_count, attempts(result).count(0)) == (60, stopped.success_count)
+
+
+async def test_a_text_that_comes_back_reaches_a_store_that_cannot_tell(folder, tmp_path):
+    """A function has what it was given last: an older outcome of the same document says nothing."""
+    stored: dict[str, str] = {}
+
+    def store(document, chunks, embeddings) -> None:
+        stored[document.id] = document.text
+
+    bench = Bench(tmp_path / "run.sqlite", store)
+    file = folder / "a.txt"
+    for text in ("first", "second", "first"):
+        file.write_text(text)
+        result, _, _ = await bench.run(folder)
+        assert result.all_succeeded
+        assert stored["a.txt"] == text
+    _, loaded, embedded = await bench.run(folder)
+    assert (loaded, embedded) == ([], [])

@@ -3,6 +3,7 @@ A journal: every outcome of a job in one SQLite file, so that nothing that was d
 
     journal     Journal: which file, which job, how values are kept
     use         what a processor brings to it: name, keys, values
+    recalling   what it knows of items from earlier runs
     run         one run's use of it: what is known, what is new
     writer      the thread that commits outcomes in groups
     file        the file: created, recognised, or refused with a reason

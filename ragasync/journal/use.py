@@ -32,6 +32,8 @@ class JournalUse:
         on_thread: whether making a key may take long, and belongs on a thread.
         serializer: how values are kept, where the journal does not say; None: as JSON.
         still_holds: says of an earlier value whether it is still true; None: always.
+        subject: says what an earlier value is about: of several about one thing only the one that
+            was written last holds; None: each is about a thing of its own.
         again: whether items that failed are to run again whatever the journal says.
     """
 
@@ -43,6 +45,7 @@ class JournalUse:
     on_thread: bool = False
     serializer: Serializer | None = None
     still_holds: Callable[[Any], bool] | None = None
+    subject: Callable[[Any], object] | None = None
     again: bool = False
 
     def open(self) -> JournalRun:
