@@ -20,9 +20,6 @@ from ragasync.documents.storing import Parcel
 from ragasync.engine.service import ItemError, Service
 from ragasync.errors import AttemptTimeout, StageFailure
 
-_NOTHING = (None, None, None)
-"""What a result keeps of document, chunks and embeddings where a store has them."""
-
 
 class Way:
     """
@@ -68,9 +65,16 @@ class Way:
                 await self.take("store", parcel, document)
         finally:
             self._room.leave(weight)
-        whole = (document, tuple(chunks), embeddings) if self._recipe.keep_all else _NOTHING
+        keep = self._recipe.keep_all
         return ProcessedDocument(
-            document.id, document.source, len(chunks), False, *whole, prepared.fingerprint, tokens
+            document.id,
+            document.source,
+            len(chunks),
+            document=document if keep else None,
+            chunks=tuple(chunks) if keep else None,
+            embeddings=embeddings if keep else None,
+            fingerprint=prepared.fingerprint,
+            tokens=tokens,
         )
 
     async def take(self, stage: str, item: object, source: object) -> Any:
