@@ -15,7 +15,7 @@ import numpy as np
 from needs import needs
 
 from ragasync import AsyncRetry, BatchResult
-from ragasync.documents.openai import OpenAIEmbedder
+from ragasync.documents.embedding.openai import OpenAIEmbedder
 
 needs("aiohttp", "httpx")
 

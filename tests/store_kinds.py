@@ -1,10 +1,10 @@
 """The stores of this package, opened one like the other, and a few pages to put into them."""
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embed import HashingEmbedder
-from ragasync.documents.lance import LanceStore
-from ragasync.documents.memory import MemoryStore
-from ragasync.documents.sqlite import SqliteStore
+from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.stores.lance import LanceStore
+from ragasync.documents.stores.memory import MemoryStore
+from ragasync.documents.stores.sqlite import SqliteStore
 from tests.needs import needs
 
 KINDS = ["sqlite", "memory", "lance"]

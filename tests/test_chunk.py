@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.chunk import RecursiveSplitter
+from ragasync.documents.chunking.chunk import RecursiveSplitter
+from ragasync.documents.chunking.semantic import SemanticSplitter
 from ragasync.documents.document import Document
-from ragasync.documents.semantic import SemanticSplitter
 from ragasync.errors import MissingExtra
 
 # Pieces that splitters stumble over: every separator, long words, gaps, wide characters.

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from test_chunk import PIECES, TEXTS, check_invariants, texts
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ragasync.documents.counting import counter_of
+from ragasync.documents.chunking.counting import counter_of
+from ragasync.documents.chunking.semantic import SemanticSplitter
+from ragasync.documents.chunking.token_count import estimated_tokens
+from ragasync.documents.chunking.tokens import CHARS_A_TOKEN, TokenSplitter
 from ragasync.documents.document import Document
-from ragasync.documents.semantic import SemanticSplitter
-from ragasync.documents.token_count import estimated_tokens
-from ragasync.documents.tokens import CHARS_A_TOKEN, TokenSplitter
 
 VOCABULARY = Path(wordllama.__file__).parent / "tokenizers/l2_supercat_tokenizer_config.json"
 WORDS = "How long is a piece of string? It depends on who has cut it, and why.\n\n" * 40

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from services import other_tasks
 
-from ragasync.documents.hops import HOP, MOST_ITEMS, HopOutcome, Hops, InOneHop
+from ragasync.documents.stages.hops import HOP, MOST_ITEMS, HopOutcome, Hops, InOneHop
 
 Call = Callable[[Sequence[int]], HopOutcome[int]]
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from ragasync.documents import lance_table
+from ragasync.documents.stores import lance_table
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.lance import LanceStore
 from ragasync.documents.store import StoreError
+from ragasync.documents.stores.lance import LanceStore
 from ragasync.errors import MissingExtra
 from tests.needs import needs
 from tests.store_kinds import embed, ids, put
@@ -97,8 +97,8 @@ def test_many_small_files_are_joined(path, monkeypatch):
 WRITER = """
 import sys
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embed import HashingEmbedder
-from ragasync.documents.lance import LanceStore
+from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.stores.lance import LanceStore
 embed, store = HashingEmbedder(64), LanceStore(sys.argv[1])
 for line in sys.stdin:
     n, me = line.split()

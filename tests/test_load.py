@@ -10,8 +10,8 @@ import pytest
 
 from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
-from ragasync.documents.load import LOADERS, load_source
-from ragasync.documents.sources import Source
+from ragasync.documents.loaders.load import LOADERS, load_source
+from ragasync.documents.sources.finding import Source
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, LoadError, Stage
 from ragasync.documents.errors import LOAD_REASONS
-from ragasync.documents.load import load_source
-from ragasync.documents.sources import Source
+from ragasync.documents.loaders.load import load_source
+from ragasync.documents.sources.finding import Source
 
 HOSTILE = {
     "binary.txt": (b"\x89PNG\r\n\0\0", "binary"),

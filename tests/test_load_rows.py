@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.load import LOADERS, load_source
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.loaders.load import LOADERS, load_source
 
 
 def facts(records) -> list[tuple[str, str]]:

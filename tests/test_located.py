@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.chunk import RecursiveSplitter
+from ragasync.documents.chunking.chunk import RecursiveSplitter
+from ragasync.documents.chunking.located import located
+from ragasync.documents.chunking.semantic import SemanticSplitter
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.headings import markdown_headings, title_at
+from ragasync.documents.loaders.headings import markdown_headings, title_at
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.notebook import load_notebook
-from ragasync.documents.located import located
-from ragasync.documents.semantic import SemanticSplitter
 
 TEXT = """intro
 

@@ -10,7 +10,7 @@ from openai_server import OpenAIServer, embedder, is_whole, tokens_of
 
 from ragasync import CostTooHigh, WrongNumberOfValues
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
-from ragasync.documents.service_errors import ServiceRefusal, WrongDimension, WrongVector
+from ragasync.documents.embedding.service_errors import ServiceRefusal, WrongDimension, WrongVector
 
 pytestmark = pytest.mark.real_time
 

@@ -13,8 +13,8 @@ import pytest
 from services import about, now
 
 from ragasync import AttemptTimeout
-from ragasync.documents.openai import OpenAIEmbedder
-from ragasync.documents.service_errors import BrokenReply, refusal
+from ragasync.documents.embedding.openai import OpenAIEmbedder
+from ragasync.documents.embedding.service_errors import BrokenReply, refusal
 
 
 def answer(texts: Sequence[str]) -> SimpleNamespace:

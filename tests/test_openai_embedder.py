@@ -10,8 +10,8 @@ import pytest
 from openai_server import KEY, OpenAIServer, embedder, vector_of
 
 from ragasync import AttemptTimeout, CostTooHigh, WrongNumberOfValues, run_async
-from ragasync.documents.openai import OpenAIEmbedder
-from ragasync.documents.service_errors import (
+from ragasync.documents.embedding.openai import OpenAIEmbedder
+from ragasync.documents.embedding.service_errors import (
     BrokenReply,
     ServiceRefusal,
     WrongVector,

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from services import about, now
 
-from ragasync.documents.ratelimit_headers import UNLIMITED, HeardLimiter, Said, said_of, seconds_of
+from ragasync.documents.embedding.ratelimit_headers import (
+    UNLIMITED,
+    HeardLimiter,
+    Said,
+    said_of,
+    seconds_of,
+)
 
 
 def stated(kind: str, **parts: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.search import any_word_of, fuse, nearest
+from ragasync.documents.stores.search import any_word_of, fuse, nearest
 
 
 def rows(*vectors):

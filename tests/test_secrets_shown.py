@@ -25,7 +25,7 @@ from ragasync import (  # noqa: E402
 )
 from ragasync.documents.__main__ import _report  # noqa: E402
 from ragasync.documents.errors import LoadError  # noqa: E402
-from ragasync.documents.sqlite import SqliteStore  # noqa: E402
+from ragasync.documents.stores.sqlite import SqliteStore  # noqa: E402
 from ragasync.notebook.failures import Failures  # noqa: E402
 from ragasync.notebook.panel_html import still_bundle  # noqa: E402
 

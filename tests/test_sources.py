@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ragasync.documents.document import Document
-from ragasync.documents.load import load_source
-from ragasync.documents.sources import Source, find_sources
+from ragasync.documents.loaders.load import load_source
+from ragasync.documents.sources.finding import Source, find_sources
 
 
 def make(folder: Path, *names: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Source, SqliteStore, find_sources
 from ragasync.documents.errors import LoadError
-from ragasync.documents.load import load_source
+from ragasync.documents.loaders.load import load_source
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
 

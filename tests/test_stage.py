@@ -9,11 +9,11 @@ import pytest
 from services import turns
 
 from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.documents.chunk import RecursiveSplitter
-from ragasync.documents.embed import HashingEmbedder
+from ragasync.documents.chunking.chunk import RecursiveSplitter
+from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.fingerprint import name_of
-from ragasync.documents.room import Room
 from ragasync.documents.stage import Stage, as_stage
+from ragasync.documents.stages.room import Room
 from ragasync.limits.limiter import RateLimiter
 from ragasync.retries.retry import AsyncRetry
 

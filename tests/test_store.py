@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embed import HashingEmbedder
-from ragasync.documents.sqlite import SqliteStore
+from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.store import Store, StoreError, WrongEmbedder, checked_vectors, chunk_id
+from ragasync.documents.stores.sqlite import SqliteStore
 
 embed = HashingEmbedder(256)
 
@@ -564,8 +564,8 @@ def test_threads_share_one_store(path, where):
 WRITER = """
 import itertools, sys
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embed import HashingEmbedder
-from ragasync.documents.sqlite import SqliteStore
+from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.stores.sqlite import SqliteStore
 embed, store = HashingEmbedder(256), SqliteStore(sys.argv[1])
 for n in itertools.count():
     texts = [f"chunk {i} of round {n}" for i in range(7)]

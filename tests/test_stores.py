@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embed import HashingEmbedder
+from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.store import (
     Store,
     StoreError,

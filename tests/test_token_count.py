@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from needs import needs
 
 from ragasync import CostTooHigh
-from ragasync.documents.token_count import Weigher, estimated_tokens, weigher
+from ragasync.documents.chunking.token_count import Weigher, estimated_tokens, weigher
 
 TEXTS = {
     "English": "Results were checked by several teams, and nobody could explain the difference. ",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.memory import MemoryStore
+from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.where import conditions_of, matches
 
 METADATA = {"lang": "en", "year": 2024, "rate": 0.5, "draft": False, "note": None, "tags": ["a"]}

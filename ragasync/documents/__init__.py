@@ -1,30 +1,39 @@
-"""Load, chunk, embed and store documents on the engine."""
+"""
+Load, chunk, embed and store documents on the engine.
 
-from ragasync.documents.chunk import RecursiveSplitter
+    pipeline      AsyncDocumentProcessor            frames     its results as tables
+    stages/       its stages, open for a run, and how a document passes them
+    stores/       SqliteStore, LanceStore           embedding/ by hashing, a small model, a service
+    chunking/     where a text is cut, and where its pieces stand
+    loaders/      bytes to text, by file type       sources/   folders, paths, texts
+    stage, store, document, where, metering, spending, fingerprint, errors: nouns
+"""
+
 from ragasync.documents.chunk_frames import chunks_dataframe
+from ragasync.documents.chunking.chunk import RecursiveSplitter
+from ragasync.documents.chunking.located import located
+from ragasync.documents.chunking.semantic import SemanticSplitter
+from ragasync.documents.chunking.tokens import TokenSplitter
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embed import Embedder, HashingEmbedder
+from ragasync.documents.embedding.embed import Embedder, HashingEmbedder
+from ragasync.documents.embedding.openai import OpenAIEmbedder
+from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
-from ragasync.documents.failures import SomeDocumentsFailed
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
-from ragasync.documents.lance import LanceStore
-from ragasync.documents.load import LOADERS, load_source
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.json_lines import JsonLines
-from ragasync.documents.located import located
-from ragasync.documents.memory import MemoryStore
+from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.metering import note_usage
-from ragasync.documents.openai import OpenAIEmbedder
 from ragasync.documents.pipeline import AsyncDocumentProcessor
-from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.semantic import SemanticSplitter
-from ragasync.documents.sources import Source, find_sources
-from ragasync.documents.sqlite import SqliteStore
+from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stage import Stage
+from ragasync.documents.stages.failures import SomeDocumentsFailed
+from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import Hit, Store, StoreError, WrongEmbedder
-from ragasync.documents.tokens import TokenSplitter
+from ragasync.documents.stores.lance import LanceStore
+from ragasync.documents.stores.memory import MemoryStore
+from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.documents.where import Where
-from ragasync.documents.wordllama import WordLlamaEmbedder
 
 __all__ = [
     "LOADERS",

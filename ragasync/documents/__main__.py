@@ -17,10 +17,10 @@ from pathlib import Path
 from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.pipeline import AsyncDocumentProcessor
-from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.sources import Source, find_sources
-from ragasync.documents.sqlite import SqliteStore
+from ragasync.documents.sources.finding import Source, find_sources
+from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import Hit, StoreError
+from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
 from ragasync.masking.masked import masked

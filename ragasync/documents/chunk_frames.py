@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ragasync.documents.document import Chunk
 from ragasync.documents.frames import processed, result_columns
-from ragasync.documents.processed import ProcessedDocument
+from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.reports.reading import number_array, object_column, string_array

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ragasync.documents.document import Document
-from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.skipping import id_of, source_path
+from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.stages.skipping import id_of, source_path
 from ragasync.errors import RecalledError
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished, StageFacts

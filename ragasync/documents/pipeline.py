@@ -8,16 +8,16 @@ from concurrent.futures import Executor
 from typing import Any, Literal, TypeAlias
 
 from ragasync.arguments import check_positive
-from ragasync.documents.chunk import RecursiveSplitter
-from ragasync.documents.embed import HashingEmbedder
+from ragasync.documents.chunking.chunk import RecursiveSplitter
+from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.fingerprint import StageFunction
-from ragasync.documents.intake import Intake
-from ragasync.documents.load import load_source
-from ragasync.documents.recipe import Settings, Stages, recipe_of
-from ragasync.documents.resuming import journal_use
-from ragasync.documents.runs import DocumentRuns
-from ragasync.documents.skipping import Skips
+from ragasync.documents.loaders.load import load_source
 from ragasync.documents.stage import Stage, as_stage
+from ragasync.documents.stages.intake import Intake
+from ragasync.documents.stages.recipe import Settings, Stages, recipe_of
+from ragasync.documents.stages.resuming import journal_use
+from ragasync.documents.stages.runs import DocumentRuns
+from ragasync.documents.stages.skipping import Skips
 from ragasync.documents.store import Store
 from ragasync.journal import Journal
 from ragasync.limits.limiter import Limiter

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ragasync.documents.decode import load_text
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record
+from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.records import Layout, Row
 
 DELIMITERS = (",", ";", "\t", "|")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from ragasync.documents.decode import decode
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded
+from ragasync.documents.loaders.decode import decode
 
 _HIDDEN = frozenset({"script", "style", "template"})
 _TAGS = {

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ragasync.documents.decode import load_text
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record
+from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.records import Layout, Row
 
 

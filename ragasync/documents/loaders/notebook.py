@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.headings import markdown_headings
 from ragasync.documents.loaders import Loaded, join_parts
+from ragasync.documents.loaders.headings import markdown_headings
 
 
 def load_notebook(data: bytes) -> Loaded:

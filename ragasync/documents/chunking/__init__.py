@@ -1,0 +1,1 @@
+"""How a text is cut, and where in its document each piece stands."""

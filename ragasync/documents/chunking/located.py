@@ -1,0 +1,101 @@
+"""Where in its document a chunk stands: its line, its page, and the headings above it."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.loaders.headings import markdown_headings, title_at
+
+MARKDOWN = frozenset({"", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"})
+"""Suffixes of what is read as Markdown; a text without any is one too."""
+
+PLACES = ("page_starts", "cell_starts", "headings")
+"""
+The keys of a document's metadata by which a loader tells places in its text.
+
+`page_starts` and `cell_starts` are the offsets of the first characters of pages and cells;
+`headings` holds an (offset, level) pair for each heading, whose line is its title.
+"""
+
+
+def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
+    """
+    Return the chunks with the place of their first characters in their metadata.
+
+    `line` is the line, from 1: the one that an editor shows, where the text is that of the file.
+    `heading` holds the headings above, as "Install > On Linux"; a chunk that starts with a heading
+    is below it. `page`, and `cell` for notebooks, are known where the loader tells, see `PLACES`.
+    What a chunk's metadata has already stays; a document that names a line of its own, such as a
+    row of a table, keeps that.
+
+    The time it takes is linear, whatever the splitter.
+
+    Args:
+        document: what was cut.
+        chunks: its chunks, in any order.
+    """
+    given = list(chunks)
+    starts = [chunk.start for chunk in given]
+    order = sorted(range(len(given)), key=starts.__getitem__)
+    starts.sort()
+    for place, told in zip(order, _places(document, starts), strict=True):
+        given[place] = given[place].placed(told)
+    return given
+
+
+def _places(document: Document, starts: Sequence[int]) -> list[dict[str, object]]:
+    """Return what is known of each offset, which must not decrease."""
+    metadata = document.metadata
+    if "line" in metadata:
+        places: list[dict[str, object]] = [{} for _ in starts]
+    else:
+        places = [{"line": line} for line in _lines(document.text, starts)]
+    if marks := _marks(document):
+        for told, heading in zip(places, _headings(document.text, marks, starts), strict=True):
+            if heading:
+                told["heading"] = heading
+    for name, key in (("page", "page_starts"), ("cell", "cell_starts")):
+        if key in metadata and isinstance(offsets := metadata[key], list | tuple):
+            for told, start in zip(places, starts, strict=True):
+                told[name] = max(1, bisect_right(offsets, start))
+    return places
+
+
+def _lines(text: str, starts: Iterable[int]) -> list[int]:
+    """Return the line of each offset, which must not decrease."""
+    line, counted, lines = 1, 0, []
+    for start in starts:
+        line += text.count("\n", counted, start)
+        counted = start
+        lines.append(line)
+    return lines
+
+
+def _headings(
+    text: str, marks: Sequence[tuple[int, int]], starts: Iterable[int]
+) -> list[str | None]:
+    """Return the headings above each offset, which must not decrease; None where there are none."""
+    above: list[tuple[int, str]] = []
+    passed, joined, headings = 0, "", []
+    for start in starts:
+        if passed < len(marks) and marks[passed][0] <= start:
+            while passed < len(marks) and marks[passed][0] <= start:
+                offset, level = marks[passed]
+                while above and above[-1][0] >= level:
+                    above.pop()
+                above.append((level, title_at(text, offset)))
+                passed += 1
+            joined = " > ".join(title for _, title in above if title)
+        headings.append(joined or None)
+    return headings
+
+
+def _marks(document: Document) -> Sequence[tuple[int, int]]:
+    """Return offset and level of a document's headings: as its loader tells, or as Markdown."""
+    if isinstance(told := document.metadata.get("headings"), list | tuple):
+        return told
+    suffix = os.path.splitext(document.source or document.id)[1].lower()  # noqa: PTH122  # quicker
+    return list(markdown_headings(document.text)) if suffix in MARKDOWN else ()

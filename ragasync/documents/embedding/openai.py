@@ -1,0 +1,244 @@
+"""OpenAIEmbedder: vectors from any service that speaks as OpenAI's does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.arguments import check_count, check_positive
+from ragasync.batch import AsyncBatchProcessor
+from ragasync.bridge.run_async import run_async
+from ragasync.documents.chunking.token_count import weigher
+from ragasync.documents.embedding.embed import check_texts
+from ragasync.documents.embedding.embedding_dimension import Dimension
+from ragasync.documents.embedding.embedding_reply import Reply
+from ragasync.documents.embedding.embedding_service import (
+    OPENAI,
+    name_of_vectors,
+    service_of,
+)
+from ragasync.documents.embedding.ratelimit_headers import HeardLimiter
+from ragasync.documents.embedding.service_errors import WrongDimension
+from ragasync.documents.spending import Spending
+from ragasync.documents.stage import Stage
+from ragasync.errors import AttemptTimeout
+from ragasync.limits.limiter import RateLimiter
+from ragasync.retries.causes import FATAL, default_verdict
+from ragasync.retries.replies import headers_of
+from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.retry_on import Verdict
+
+_FOR_A_SEARCH = AsyncRetry(2, 0.5, deadline=30.0)
+
+
+def unless_nothing_helps(error: Exception) -> Verdict:
+    """Return FATAL for a service that does not heed `dimensions=`; else the default verdict."""
+    return FATAL if isinstance(error, WrongDimension) else default_verdict(error)
+
+
+class OpenAIEmbedder:
+    """
+    Embed texts by OpenAI, or by any service that speaks as it does (vLLM, Ollama, a gateway).
+
+        embed = OpenAIEmbedder("text-embedding-3-small", price_per_million_tokens=0.02)
+        AsyncDocumentProcessor(embed=embed, store=SqliteStore("library.sqlite"))
+
+    A processor calls it in its own way: batches bounded by count and by tokens, so many calls at
+    once, one limiter for requests and one for tokens, its own retries. Where no rates are given,
+    the limiters take those that the service states in its `x-ratelimit-*` headers. A batch that
+    the service refuses is halved until the text at fault stands alone.
+
+    Awaited by itself it makes one call, without limiter or retry, and opens a client for it;
+    `async with embed.open() as client: await embed(texts, client)` opens one for many.
+
+    Args:
+        model: the model's name.
+        client: an object with `embeddings.create(model=, input=)`, such as an AsyncOpenAI, which
+            belongs to the event loop that it was first used on. Without one, httpx asks (extra
+            `[openai]`), with a client opened once a run.
+        base_url: where the service is; not for a `client`.
+        api_key: what is shown to it; by default OPENAI_API_KEY, for OpenAI itself alone.
+        dimensions: the length to ask for, of models that can shorten their vectors.
+        requests_per_minute: the rate; None takes what the service states.
+        tokens_per_minute: likewise.
+        price_per_million_tokens: what `spent` and the run's costs are reckoned by.
+        max_batch: the most texts in one call.
+        max_batch_tokens: the most tokens in one call.
+        max_tokens: the most of one text; a longer one fails alone, before any call. None: no
+            bound.
+        count_tokens: counts the tokens of a text; by default `estimated_tokens`, which is rather
+            too high, and by which a text fails only beyond twice `max_tokens`.
+        timeout: seconds for one call.
+        max_concurrency: calls in flight at once.
+        retry: when a failed call is tried again; see AsyncRetry.
+        name: what a store remembers the vectors by, where the model at the host is not enough.
+
+    Raises:
+        ValueError: an argument out of range, or no key for OpenAI.
+        TypeError: an argument of the wrong kind.
+        MissingExtra: httpx is not installed, and there is no `client`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        client: Any = None,
+        base_url: str = OPENAI,
+        api_key: str | None = None,
+        dimensions: int | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        price_per_million_tokens: float = 0.0,
+        max_batch: int = 256,
+        max_batch_tokens: int = 300_000,
+        max_tokens: int | None = 8191,
+        count_tokens: Callable[[str], int] | None = None,
+        timeout: float = 60.0,
+        max_concurrency: int = 8,
+        retry: AsyncRetry | None = None,
+        name: str | None = None,
+    ) -> None:
+        check_count("max_batch", max_batch, at_least=1)
+        self._service = service_of(client, base_url, api_key)
+        self._dimension = Dimension(dimensions)
+        self._body = {"model": model} | ({} if dimensions is None else {"dimensions": dimensions})
+        self._name = name or name_of_vectors(model, dimensions, self._service.host)
+        self._weigh = weigher(count_tokens, max_tokens, max_batch_tokens)
+        self._max_batch, self._max_batch_tokens = max_batch, max_batch_tokens
+        self._requests = HeardLimiter("requests", requests_per_minute)
+        self._tokens = HeardLimiter("tokens", tokens_per_minute, self._weigh.count)
+        self._timeout = check_positive("timeout", timeout)
+        self._max_concurrency = max_concurrency
+        self._retry = retry or AsyncRetry(8, 0.5, retry_on=unless_nothing_helps)
+        self._spending = Spending(price_per_million_tokens)
+
+    @property
+    def name(self) -> str:
+        """The name under which a store remembers whose vectors it holds."""
+        return self._name
+
+    @property
+    def dimension(self) -> int | None:
+        """The length of each vector: the one asked for, or that of the first; None before it."""
+        return self._dimension.known
+
+    @property
+    def calls(self) -> int:
+        """How many requests were sent."""
+        return self._spending.calls
+
+    @property
+    def tokens(self) -> int:
+        """What they were counted as: by the service, or by us where it does not say."""
+        return self._spending.tokens
+
+    @property
+    def spent(self) -> float:
+        """The price of these tokens."""
+        return self._spending.money
+
+    @property
+    def limiters(self) -> tuple[RateLimiter, RateLimiter]:
+        """The limiters of requests and of tokens, which all runs share."""
+        return self._requests.limiter, self._tokens.limiter
+
+    def open(self) -> AbstractAsyncContextManager[Any]:
+        """Return what opens a client on the running loop; for `resources=`, or for many calls."""
+        manager: AbstractAsyncContextManager[Any] = self._service.opened()
+        return manager
+
+    async def __call__(self, texts: Sequence[str], client: Any = None, /) -> NDArray[np.float32]:
+        """
+        Return the vectors of the texts, by one call.
+
+        Args:
+            texts: the texts, none of them empty; lone surrogates count as question marks.
+            client: what `open` gave; None opens one for this call.
+
+        Returns:
+            A float32 array of shape `(len(texts), dimension)`.
+
+        Raises:
+            TypeError: `texts` is one text, or holds something else.
+            CostTooHigh: a text is too long.
+            ServiceRefusal: the service answered with an error.
+            WrongNumberOfValues: it gave more or fewer vectors than texts.
+            WrongVector: it gave one of another dimension, or one that is not finite.
+            AttemptTimeout: it took longer than `timeout`.
+            BrokenReply: its answer could not be read.
+        """
+        check_texts(texts)
+        for text in texts:
+            self._weigh(text)
+        if not texts:
+            return np.zeros((0, self._dimension.known or 0), dtype=np.float32)
+        if client is not None:
+            return await self._embedded(texts, client)
+        async with self.open() as own:
+            return await self._embedded(texts, own)
+
+    def query(self, text: str) -> NDArray[np.float32]:
+        """Return the vector of one text, from sync code; see `run_async`. A search calls it."""
+        rows: NDArray[np.float32] = run_async(_FOR_A_SEARCH.call(self, [text]))
+        row: NDArray[np.float32] = rows[0]
+        return row
+
+    def as_stage(self) -> Stage:
+        """Return how a document processor calls it."""
+        return Stage(self, **self._way())
+
+    def as_processor(self, **options: Any) -> AsyncBatchProcessor[str, NDArray[np.float32]]:
+        """Return a processor of texts that calls it likewise, but for these options."""
+        return AsyncBatchProcessor(self, batched=True, **self._way() | options)
+
+    def _way(self) -> dict[str, Any]:
+        """Return how many texts and calls may go at once, within which limits, and how often."""
+        return {
+            "batch_size": self._max_batch,
+            "max_concurrency": self._max_concurrency,
+            "rate_limiter": self.limiters,
+            "retry": self._retry,
+            "cost": self._weigh,
+            "max_batch_cost": self._max_batch_tokens,
+            "resources": self.open,
+        }
+
+    async def _embedded(self, texts: Sequence[str], client: Any) -> NDArray[np.float32]:
+        """Ask, heed what the answer says of limits and costs, and check its vectors."""
+        self._spending.call()
+        try:
+            reply = await self._reply(texts, client)
+        except Exception as error:
+            self._hear(headers_of(error))
+            raise
+        self._hear(reply.headers)
+        tokens = reply.tokens
+        self._spending.answered(sum(map(self._weigh.count, texts)) if tokens is None else tokens)
+        return self._dimension.rows_of(reply, len(texts))
+
+    async def _reply(self, texts: Sequence[str], client: Any) -> Reply:
+        """Ask once, with a limit of time."""
+        try:
+            async with asyncio.timeout(self._timeout) as deadline:
+                return await self._service.ask(client, {**self._body, "input": list(texts)})
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # the client's own
+            raise AttemptTimeout(f"the service took longer than {self._timeout:g} s") from None
+
+    def _hear(self, headers: Mapping[str, str]) -> None:
+        """Let the limiters know what an answer's headers say."""
+        self._requests.hear(headers)
+        self._tokens.hear(headers)
+
+    def __repr__(self) -> str:
+        spending = self._spending
+        price = f", {spending.money:.4f} spent" if spending.money else ""
+        counts = f"{spending.calls:,} calls, {spending.tokens:,} tokens"
+        return f"<OpenAIEmbedder {self._name!r}: {counts}{price}>"

@@ -1,0 +1,149 @@
+"""Load one source: its bytes up to a bound, its format by its suffix, its texts by a loader."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from ragasync.documents.document import Document
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import Loaded, Loader, Record
+from ragasync.documents.loaders.csv_rows import CsvRows
+from ragasync.documents.loaders.decode import load_python, load_text
+from ragasync.documents.loaders.docx import load_docx
+from ragasync.documents.loaders.html import load_html
+from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.loaders.notebook import load_notebook
+from ragasync.documents.loaders.pdf import load_pdf
+from ragasync.documents.sources.finding import Origin, Source, source_of
+
+LOADER_VERSION = 2
+"""Part of the fingerprint of what was loaded; it rises when the same bytes give another text."""
+
+MAX_BYTES = 50_000_000
+"""The largest file that is read unless another bound is given."""
+
+LOADERS: Mapping[str, Loader] = MappingProxyType(
+    {
+        **dict.fromkeys((".py", ".pyi", ".pyw"), load_python),
+        **dict.fromkeys((".html", ".htm", ".xhtml"), load_html),
+        **dict.fromkeys((".jsonl", ".ndjson"), JsonLines()),
+        ".csv": CsvRows(),
+        ".tsv": CsvRows(delimiter="\t"),
+        ".ipynb": load_notebook,
+        ".pdf": load_pdf,
+        ".docx": load_docx,
+    }
+)
+"""Loaders by suffix in lower case; every other file is tried as text."""
+
+MAY_BE_EMPTY = frozenset({".py", ".pyi", ".pyw", ".typed"})
+"""Suffixes of files that say something by being there, such as `__init__.py` and `py.typed`."""
+
+
+def load_source(
+    source: Origin, *, max_bytes: int = MAX_BYTES, loaders: Mapping[str, Loader] = LOADERS
+) -> Document | list[Document]:
+    """
+    Load one source: as a document, or as a list of them where its format holds many.
+
+    Each row of a CSV file and each line of JSON lines is a document of its own, so that a search
+    finds the row and not a stretch of a table without its header; such a document's id is
+    `data.csv#17`. `{**LOADERS, ".csv": load_text}` loads tables as one text, `CsvRows` and
+    `JsonLines` can be told which columns make the text, the id and the metadata.
+
+    It blocks, and belongs on a thread. An empty file is a failure, because most often something
+    went wrong where it was written; empty Python modules are none.
+
+    Example:
+        load_source("notes.md")
+        load_source(path, loaders={**LOADERS, ".html": load_html_fast})
+
+    Args:
+        source: What `find_sources` yields, a path, or an `(id, text)` pair; a Document is
+            returned as it is.
+        max_bytes: The largest file that is read, in bytes.
+        loaders: What turns bytes into text, by suffix in lower case.
+
+    Returns:
+        The document or documents, with the full path as their `source`.
+
+    Raises:
+        LoadError: If the file is too large, or holds no text that its loader can read; its
+            `reason` is one of `LOAD_REASONS`.
+        MissingExtra: If its format needs a package that is not installed.
+        OSError: If the file is missing or may not be read.
+    """
+    found = source_of(source)
+    if isinstance(found, Document):
+        return found
+    suffix = found.path.suffix.lower()
+    load = loaders.get(suffix, load_text)
+    try:
+        data = _read(found.path_to_open(), max_bytes)
+        if not data and suffix not in MAY_BE_EMPTY:
+            raise LoadError("empty", "a file of 0 bytes")
+        loaded = _documents(load(data), found)
+        if suffix not in MAY_BE_EMPTY:
+            _refuse_empty(loaded, len(data))
+    except LoadError as error:
+        error.add_note(f"while loading {found.path}")
+        raise
+    return loaded
+
+
+def _documents(loaded: Loaded | Iterable[Record], source: Source) -> Document | list[Document]:
+    """Return what a loader gave as a document, or as one a record."""
+    path = full_path(source)
+    if isinstance(loaded, tuple):
+        text, metadata = loaded
+        return Document(source.id, text, metadata, source=path)
+    return [
+        Document(f"{source.id}#{record.key}", record.text, record.metadata, source=path)
+        for record in loaded
+    ]
+
+
+def _refuse_empty(loaded: Document | list[Document], size: int) -> None:
+    """Raise if there is nothing to read in what was loaded."""
+    if not (loaded if isinstance(loaded, list) else loaded.text.strip()):
+        raise LoadError("empty", f"no text in its {size:,} bytes")
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a file that is within the bound."""
+    _refuse_large(_size_of_file(path.stat()), max_bytes)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        _size_of_file(os.fstat(file.fileno()))  # it may have become a pipe meanwhile
+        data = file.read(max_bytes + 1)
+    # It may have grown, and some files under /proc claim to be empty.
+    _refuse_large(len(data), max_bytes)
+    return data
+
+
+def _size_of_file(status: os.stat_result) -> int:
+    """Return its size, or raise if it is no file; a folder's opening raises what is wrong."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise LoadError("not a file", "a pipe, socket or device cannot be loaded")
+    return status.st_size
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe too would be opened at once, and not when somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _refuse_large(size: int, max_bytes: int) -> None:
+    """Raise if a file is over the bound."""
+    if size > max_bytes:
+        raise LoadError(
+            "too large", f"{size:,} bytes or more, over the bound of max_bytes={max_bytes:,}"
+        )
+
+
+def full_path(source: Source) -> str:
+    """Return the path from the root on, without following links."""
+    return str(source.path.absolute()).encode("utf-8", "backslashreplace").decode()

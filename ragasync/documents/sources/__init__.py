@@ -1,0 +1,1 @@
+"""What there is to load: paths, folders, documents, texts, inside the folder that was named."""

@@ -1,0 +1,1 @@
+"""The inside of the pipeline: its stages, open for a run, and how a document passes them."""

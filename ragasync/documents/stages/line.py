@@ -1,0 +1,249 @@
+"""One run of the pipeline: its stages, open, and what it draws, spends and leaves undone."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ragasync.calling.calls import Calls
+from ragasync.documents.chunking.located import located
+from ragasync.documents.document import Document
+from ragasync.documents.metering import Meter, metered_by
+from ragasync.documents.stages.failures import Postponed, note_place
+from ragasync.documents.stages.hops import Hops
+from ragasync.documents.stages.prepare import UNKNOWN, Lost, Prepared
+from ragasync.documents.stages.processed import ProcessedDocument, together
+from ragasync.documents.stages.pruning import Pruner
+from ragasync.documents.stages.recipe import Recipe
+from ragasync.documents.stages.several import Several
+from ragasync.documents.stages.skipping import id_of, source_path
+from ragasync.documents.stages.tally import Tally
+from ragasync.documents.stages.way import Way, unchanged
+from ragasync.engine.service import Service
+from ragasync.engine.steering import Steering, current_run
+from ragasync.errors import JobStopped, StageFailure
+
+Entry = Document | Prepared | Lost
+"""One of the documents of a source: as it was loaded, or as far as it came in the same call."""
+
+INLINE = 50_000
+"""Characters of a document whose chunks are located on the loop: a millisecond or two."""
+
+
+@dataclass(slots=True)
+class Occasion:
+    """
+    What one run brings beside the recipe.
+
+    Args:
+        run: the run, where it is known before its first document.
+        pruner: what removes from the store what the run has not found.
+    """
+
+    run: Steering[Any, Any] | None = None
+    pruner: Pruner | None = None
+
+
+class Line:
+    """
+    The stages of one run, open at the same time, each with its own window.
+
+    A document passes through them as one coroutine that awaits a stage after the other; the
+    chunks of many documents meet in the batches of the embedding stage. The run draws a further
+    document when one of the few that may be loaded at once has found room for its chunks.
+    """
+
+    def __init__(
+        self, recipe: Recipe, prepare: Hops[object, Any] | None, occasion: Occasion
+    ) -> None:
+        self._recipe = recipe
+        self._prepare = prepare
+        self._loop = asyncio.get_running_loop()
+        self.meter = Meter(recipe.max_spend, self._when_spent)
+        self.way = Way(recipe, self.meter)
+        prunes = occasion.pruner is not None
+        self.tally = Tally(recipe, self.way.services, prepare, self.meter, keeps_ids=prunes)
+        self._run: Steering[Any, Any] | None = None
+        self._loading = 0
+        self._is_spent = False
+        if occasion.run is not None:
+            self._belong_to(occasion.run)
+
+    async def one_document(self, source: object) -> ProcessedDocument:
+        """
+        Take one source through all stages.
+
+        Raises:
+            StageFailure: the error of the stage that failed.
+            Postponed: the run stops before it could be embedded.
+        """
+        try:
+            self._count_loading(1)
+            try:
+                prepared = await self._prepared(source)
+                if not isinstance(prepared, Prepared):
+                    return await self._several(source, prepared)
+                if prepared.chunks is None:
+                    return unchanged(prepared)
+                weight = await self.way.enter(prepared)
+            finally:
+                self._count_loading(-1)
+            return await self.way.go(prepared, weight)
+        except StageFailure as failure:
+            if (skipped := self._recipe.skips.skipped(source, failure)) is None:
+                raise
+            return skipped
+        except JobStopped as stopped:
+            if self._is_spent:
+                raise Postponed(*stopped.args) from stopped
+            raise
+
+    def no_more_to_embed(self) -> bool:
+        """Return whether every document of the run has handed its chunks on."""
+        return self._loading == 0 and self._run is not None and self._run.source_ended
+
+    def _count_loading(self, more: int) -> None:
+        """Count the documents before the room, and have no further one drawn when they are many."""
+        self._loading += more
+        run = self._run or self._belong_to(current_run.get())
+        ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
+        run.hold_back(self._loading >= ahead)
+
+    def _belong_to(self, run: Steering[Any, Any]) -> Steering[Any, Any]:
+        """Steer this run from now on, and tell it of the stages."""
+        self._run = run
+        run.stages, run.told = self.tally.stages, self.tally.told
+        return run
+
+    async def _prepared(self, source: object) -> Prepared | Sequence[Entry]:
+        """Return the document of a source with its chunks, or a list of its documents."""
+        if self._prepare is not None:
+            try:
+                found: Prepared | list[Entry] = await self._prepare(source)
+            except StageFailure as failed:
+                note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
+                raise
+            return found
+        document = source
+        if not isinstance(document, Document):
+            document = await self.way.take("load", source, source)
+        if isinstance(document, Document):
+            return await self._cut(document, source)
+        documents: list[Entry] = document
+        return documents
+
+    async def _cut(self, document: Document, source: object) -> Prepared:
+        """Return a document with its chunks, each stage on its own."""
+        way, known = self.way, UNKNOWN
+        if "recognise" in way.services:
+            known = await way.take("recognise", document, source)
+        if known.is_known:
+            return Prepared(document, known.fingerprint, None)
+        chunks = await way.take("chunk", document.text, source)
+        if len(document.text) > INLINE:
+            chunks = await asyncio.to_thread(located, document, chunks)
+        else:
+            chunks = located(document, chunks)
+        vectors = None
+        if known.may_recall and "recall" in way.services:
+            vectors = await way.take("recall", chunks, source)
+        return Prepared(document, known.fingerprint, chunks, vectors)
+
+    async def _several(self, source: object, entries: Sequence[Entry]) -> ProcessedDocument:
+        """Take the documents of one source through; it is done when all of them are."""
+        several = Several(entries, self._one_of_several, self._recipe.at_once)
+        done = await several.done()
+        self.tally.gave(source_path(source), done)
+        return together(id_of(source), source_path(source), done)
+
+    async def _one_of_several(
+        self, entry: Entry, has_left_room: Callable[[], None]
+    ) -> ProcessedDocument:
+        """Take one of the documents of a source through what is left of its way."""
+        self._count_loading(1)
+        try:
+            if isinstance(entry, Lost):
+                failure = entry.failure
+                note_place(failure.error, failure.stage, repr(entry.document.id))
+                raise failure
+            if isinstance(entry, Document):
+                entry = await self._cut(entry, entry)
+            if entry.chunks is None:
+                return unchanged(entry)
+            weight = await self.way.enter(entry)
+        finally:
+            self._count_loading(-1)
+            has_left_room()
+        return await self.way.go(entry, weight)
+
+    async def end(self, occasion: Occasion) -> None:
+        """Do what is due when a run has come to its end and was not cut short."""
+        spend, used = self._recipe.max_spend, self.meter
+        if spend is not None and not used.money and self.way.services["embed"].run.calls:
+            warnings.warn(
+                f"max_spend={spend:g} held nothing back: nothing reported what it cost. An "
+                f"embedder does by note_usage(money=...) after each call",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        run, pruner = occasion.run, occasion.pruner
+        if pruner is not None and run is not None:
+            is_whole = run.stopped_because is None and run.error is None
+            self.tally.pruned = 0
+            if is_whole:
+                self.tally.pruned = await asyncio.to_thread(pruner.prune, self.tally.ids)
+
+    def _when_spent(self, reason: str) -> None:
+        """Have the run stop, from whatever thread this is called in."""
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            self._stop(reason)
+        else:
+            self._loop.call_soon_threadsafe(self._stop, reason)
+
+    def _stop(self, reason: str) -> None:
+        """Begin no further document and no further call of the embedder."""
+        self._is_spent = True
+        if self._run is not None:
+            self._run.stop(reason)
+        self.way.services["embed"].run.stop(reason)
+
+
+@asynccontextmanager
+async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIterator[Line]:
+    """
+    Open the stages of a run on its own loop; close them when it ends, however it ends.
+
+    Args:
+        recipe: what is done with a document.
+        occasion: what this run brings.
+    """
+    occasion = occasion or Occasion()
+    plans = {"embed": recipe.embed, "store": recipe.store}
+    prepare = None
+    async with AsyncExitStack() as stack:
+        if recipe.prepare is None:
+            plans |= {"load": recipe.load, "recognise": recipe.recognise, "chunk": recipe.chunk}
+            plans["recall"] = recipe.recall
+        else:
+            calls = Calls(recipe.prepare, asyncio.get_running_loop(), None)
+            stack.callback(calls.close)
+            prepare = Hops(calls.one, recipe.at_once)
+            stack.push_async_callback(prepare.close)
+        line = Line(recipe, prepare, occasion)
+        stack.callback(metered_by(line.meter))
+        for stage, plan in plans.items():
+            if plan is not None:
+                waits_in_vain = {"nothing_soon": line.no_more_to_embed} if stage == "embed" else {}
+                service: Service[Any, Any] = Service(plan, **waits_in_vain)
+                line.way.services[stage] = await stack.enter_async_context(service)
+        line.tally.restart()
+        yield line
+        await line.end(occasion)

@@ -1,0 +1,150 @@
+"""What a document processor brings to its journal: keys, and whether what was done still holds."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeGuard
+
+from ragasync.documents.document import Document
+from ragasync.documents.fingerprint import name_of
+from ragasync.documents.sources.finding import Source
+from ragasync.documents.stages.journalled import Documents
+from ragasync.documents.stages.prepare import fingerprint_of
+from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.stages.recipe import Stages
+from ragasync.documents.stages.skipping import Skips
+from ragasync.documents.store import Store
+from ragasync.journal import Journal
+from ragasync.journal.keys import PREVIEW, Key, KeyFunction, key_of
+from ragasync.journal.use import JournalUse, definition_of, digest_of_source, used_by
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOfSource:
+    """
+    Tells one source from another, and from itself with other stages.
+
+    Args:
+        pipeline: the fingerprint of the stages, so that what other ones did is not taken for it.
+    """
+
+    pipeline: str
+
+    def __call__(self, item: object, key: KeyFunction | None) -> Key:
+        """
+        Return the key of a source: its id and content, or what `key` makes of it.
+
+        Raises:
+            TypeError: it is nothing that is known by its content, and there is no `key`.
+        """
+        if key is not None:
+            found = key_of(item, key)
+            return self._of("key", found.digest.hex(), found.shown)
+        if isinstance(item, Document):
+            return self._of(item.id, fingerprint_of(item, self.pipeline), item.id)
+        if isinstance(item, Source):
+            content = key_of(item.path).digest.hex() if item.barred is None else item.barred
+            return self._of(item.id, content, item.id)
+        if isinstance(item, os.PathLike) or _names_a_file(item):
+            found = key_of(Path(item))
+            return self._of(str(Path(item)), found.digest.hex(), found.shown)
+        found = key_of(item)
+        return self._of("item", found.digest.hex(), found.shown)
+
+    def _of(self, name: str, content: str, shown: str) -> Key:
+        """Return the key of a content under a name."""
+        whole = repr((self.pipeline, name, content)).encode(errors="surrogatepass")
+        return Key(blake2b(whole, digest_size=16).digest(), shown[-PREVIEW:])
+
+
+@dataclass(frozen=True, slots=True)
+class StillHolds:
+    """
+    Says whether what was done still is.
+
+    Args:
+        store: the store, if it can tell what it has.
+        keeps_nothing: whether there is no store, so that texts and vectors are in the result.
+        skips: which sources that cannot be read are passed over.
+    """
+
+    store: Store | None
+    keeps_nothing: bool
+    skips: Skips
+
+    def __call__(self, value: ProcessedDocument) -> bool:
+        """Return whether the store has just what it acknowledged, or the value is whole."""
+        if value.skipped is not None:
+            return self.skips.covers(value.skipped)
+        if value.documents is not None:
+            return all(map(self, value.documents))
+        if self.store is not None:
+            return self.store.fingerprint_of(value.id) == value.fingerprint
+        return value.document is not None or not self.keeps_nothing
+
+
+def journal_use(
+    journal: Journal | str | os.PathLike[str] | None,
+    key: KeyFunction | None,
+    stages: Stages,
+    *,
+    version: str,
+    keep_all: bool,
+    skips: Skips,
+) -> JournalUse | None:
+    """
+    Return a journal as a document processor uses it, or None without one.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: there is a key, but no journal; or the journal's serializer cannot keep
+            documents.
+    """
+    use = used_by(stages.load.function, journal, key)
+    if use is None:
+        return None
+    serializer = use.journal.serializer
+    if serializer is not None and serializer.name in ("json", "numpy"):
+        raise ValueError(
+            f"a journal cannot keep processed documents by the serializer {serializer.name!r}: "
+            f"leave serializer= out, and it keeps them in a way of its own"
+        )
+    keeps_nothing = stages.store is None
+    return replace(
+        use,
+        name="documents",
+        source=_source_of(stages),
+        keying=KeyOfSource(f"{stages.pipeline(version)}; store={_destination(stages)}"),
+        on_thread=True,
+        serializer=Documents(everything=keep_all or keeps_nothing),
+        still_holds=StillHolds(stages.known, keeps_nothing, skips),
+        # A store that cannot tell has what it was given last, of each source.
+        subject=_id_of if stages.store is not None and stages.known is None else None,
+    )
+
+
+def _id_of(value: ProcessedDocument) -> str:
+    """Return what a processed document is stored under."""
+    return value.id
+
+
+def _destination(stages: Stages) -> str:
+    """Return the name of a store that is trusted to have what it was given, else nothing."""
+    if stages.store is None or stages.known is not None:
+        return ""
+    return stages.store.name or name_of(stages.store.fn)  # type: ignore[arg-type]  # or a Store
+
+
+def _source_of(stages: Stages) -> str:
+    """Return digests of the source of the caller's own functions; ours have versions."""
+    given = [stage.function for stage in (stages.load, stages.chunk, stages.embed)]
+    own = [fn for fn in given if not (definition_of(fn).__module__ or "").startswith("ragasync.")]
+    return "\n".join(f"{name_of(fn)}={digest_of_source(fn)}" for fn in own)
+
+
+def _names_a_file(item: object) -> TypeGuard[str]:
+    """Return whether a text that is to be loaded is the path of a file."""
+    return isinstance(item, str) and os.path.isfile(item)  # noqa: PTH113  # it may be any text

@@ -1,0 +1,161 @@
+"""The runs of a document processor: awaited, streamed, or begun in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+from ragasync.batch import AsyncBatchProcessor
+from ragasync.bridge.run_async import run_async
+from ragasync.documents.stages.intake import Intake, Sources
+from ragasync.documents.stages.line import Line, Occasion, open_line
+from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.stages.recipe import Recipe, ends_the_run
+from ragasync.engine.batch_run import BatchRun
+from ragasync.job import Job
+from ragasync.journal import Journal
+from ragasync.journal.use import JournalUse
+from ragasync.outcomes.outcome import Outcome
+from ragasync.progress import ProgressCallback
+from ragasync.result import BatchResult
+from ragasync.retries.retry import AsyncRetry
+
+
+class DocumentRuns:
+    """
+    Runs a recipe over sources, a source an item; AsyncDocumentProcessor makes the recipe.
+
+    Args:
+        recipe: what is done with a document.
+        intake: what becomes of what is given as sources.
+        max_errors: as for AsyncBatchProcessor.
+        journal: a journal that is made ready for documents, or None.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        intake: Intake,
+        *,
+        max_errors: float | None,
+        journal: JournalUse | None,
+    ) -> None:
+        self._recipe, self._intake = recipe, intake
+        self._batch: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
+            _through_the_line,
+            max_concurrency=recipe.at_once + recipe.room,
+            retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # what is postponed is never tried
+            max_errors=max_errors,
+            journal=cast("Journal | None", journal),  # it knows one that is made ready for it
+            resources=partial(open_line, recipe),
+        )
+
+    @property
+    def last_result(self) -> BatchResult[ProcessedDocument] | None:
+        """The result of the latest run that ended, whole or not."""
+        return self._batch.last_result
+
+    async def process(
+        self,
+        sources: Sources,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+        prune: bool = False,
+    ) -> BatchResult[ProcessedDocument]:
+        """
+        Take every source through all stages and return all outcomes, in order.
+
+        Args:
+            sources: a folder, which is walked, a file, a Document, or an iterable or async
+                iterable of these and of (id, text) pairs; with a `load` of your own, of whatever
+                it takes.
+            progress_callback: as for `AsyncBatchProcessor.process`.
+            total: likewise.
+            limit: likewise.
+            prune: remove from the store, at the end, the documents of files that are no longer in
+                the folders that `sources` names, and of rows that are no longer in their file.
+                What lies elsewhere stays, and what failed keeps its old version. Nothing is
+                removed when the run did not come to its end, or had a `limit`.
+
+        Raises:
+            FileNotFoundError: a str names no existing path.
+            TypeError: to prune, the store would have to tell what it has of a folder.
+            ValueError: to prune, a folder would have to be among the sources.
+            RunAsyncError: a stage uses an object of another event loop.
+        """
+        items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=prune)
+        return await self._run(items, occasion, progress_callback, total, limit).complete()
+
+    def process_sync(
+        self,
+        sources: Sources,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+        prune: bool = False,
+    ) -> BatchResult[ProcessedDocument]:
+        """Do as `process` does, from sync code; see `run_async`."""
+        return run_async(
+            self.process(sources, progress_callback, total=total, limit=limit, prune=prune)
+        )
+
+    async def stream(
+        self, sources: Sources, *, ordered: bool = False, total: int | None = None
+    ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
+        """Yield each document's outcome as it comes; see `AsyncBatchProcessor.stream`."""
+        items, _ = await asyncio.to_thread(self._intake.of, sources, prune=False)
+        async with aclosing(self._batch.stream(items, ordered=ordered, total=total)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    def start(
+        self,
+        sources: Sources,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        limit: int | None = None,
+        here: bool = False,
+        prune: bool = False,
+    ) -> Job[Any, ProcessedDocument]:
+        """
+        Begin in the background and return the Job; see `AsyncBatchProcessor.start`.
+
+        A folder is walked before this returns, so that the job knows its total.
+        """
+        items, occasion = self._intake.of(sources, prune=prune)
+        batch = self._run(items, occasion, progress_callback, total, limit)
+        return self._batch._job(batch, here)
+
+    def _run(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        occasion: Occasion,
+        progress_callback: ProgressCallback | None,
+        total: int | None,
+        limit: int | None,
+    ) -> BatchRun[Any, ProcessedDocument]:
+        """Make a run, and have its line know it."""
+        opened = partial(open_line, self._recipe, occasion)
+        plan = replace(self._batch._plan, resources=opened)
+        batch = self._batch._batch(items, progress_callback, total, limit, plan)
+        occasion.run = batch.run
+        if limit is not None:
+            occasion.pruner = None  # a pilot has not seen what is there
+        return batch
+
+    async def _process_again(self, items: Iterable[Any]) -> BatchResult[ProcessedDocument]:
+        """Process items that were found before, whatever a journal has of them."""
+        return await self._batch._process_again(items)
+
+
+async def _through_the_line(source: object, line: Line) -> ProcessedDocument:
+    """Take one source through the stages that its run has opened."""
+    return await line.one_document(source)

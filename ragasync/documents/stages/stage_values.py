@@ -1,0 +1,123 @@
+"""What the functions of the stages give, in the pipeline's own terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.calling.calls import checked_values
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.sources.finding import Source
+from ragasync.documents.stages.pruning import full_path
+
+
+def as_documents(loaded: object, source: object) -> Document | list[Document]:
+    """
+    Return what a loader gave: a Document, or a list of them where it gave an iterable.
+
+    A text gets the id of its source, and the texts of an iterable that id with their numbers.
+
+    Raises:
+        TypeError: it gave something else.
+        ValueError: two of its documents have the same id, so that one would replace the other.
+    """
+    if isinstance(loaded, Document):
+        return loaded
+    if isinstance(loaded, str):
+        return _document_of(loaded, source, "")
+    is_pair = isinstance(loaded, tuple) and len(loaded) == 2 and all(map(_is_text, loaded))
+    if is_pair or isinstance(loaded, bytes | Mapping) or not isinstance(loaded, Iterable):
+        raise TypeError(
+            f"load must return a Document (or a text, for a path or a str), or an iterable of "
+            f"these, got {loaded!r:.200}"
+        )
+    documents = [
+        each if isinstance(each, Document) else _document_of(each, source, f"#{number}")
+        for number, each in enumerate(loaded, start=1)
+    ]
+    _refuse_twins(documents)
+    return documents
+
+
+def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
+    """
+    Return what a splitter gave as Chunks.
+
+    A piece that is only a text is looked for in the document, after the start of the one before;
+    one that the splitter rewrote, so that it is not found, gets the place of that.
+    """
+    if isinstance(pieces, str):
+        raise TypeError(
+            f"chunk must return a list of Chunks or texts, got one text {pieces!r:.200}"
+        )
+    chunks: list[Chunk] = []
+    start, after = 0, 0
+    for piece in pieces:
+        if isinstance(piece, Chunk):
+            chunks.append(piece)
+        elif isinstance(piece, str):
+            if (found := text.find(piece, after)) >= 0:
+                start, after = found, found + 1
+            chunks.append(Chunk(piece, start, min(len(text), start + len(piece))))
+        else:
+            raise TypeError(f"chunk must return Chunks or texts, got {piece!r:.200}")
+    return chunks
+
+
+def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] | None]:
+    """
+    Return what an embedder gave for a batch of texts as rows, None where one is not finite.
+
+    So the document that it belongs to can fail without another call for the others.
+
+    Raises:
+        TypeError: it gave no array, nor a list of vectors.
+        ValueError: it gave too many or too few, or vectors of different lengths.
+    """
+    rows = np.asarray(checked_values(vectors, len(texts)), dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise TypeError(
+            f"embed must return a vector for each of {len(texts)} texts, "
+            f"got {type(vectors).__name__} of shape {rows.shape}"
+        )
+    # The sum has what is not finite in it, and costs a tenth of looking at each entry.
+    if np.isfinite(rows.sum()):
+        return list(rows)
+    finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
+    return [row if is_finite else None for row, is_finite in zip(rows, finite, strict=True)]
+
+
+def _document_of(text: object, source: object, suffix: str) -> Document:
+    """Return a text that was loaded as the Document of its source."""
+    if isinstance(text, str) and isinstance(source, Source):
+        return Document(source.id + suffix, text, source=full_path(source.path))
+    if isinstance(text, str) and isinstance(source, Path):
+        path = full_path(source)
+        return Document(f"{source.as_posix()}{suffix}", text, source=path)
+    if isinstance(text, str) and isinstance(source, str):
+        return Document(source + suffix, text, source=source)
+    raise TypeError(
+        f"load must return Documents (or texts, for a path or a str), got {text!r:.200}"
+        f"{f' as number {suffix[1:]}' if suffix else ''}"
+    )
+
+
+def _refuse_twins(documents: Sequence[Document]) -> None:
+    """Raise if two documents of one source would replace each other."""
+    seen: set[str] = set()
+    for document in documents:
+        if document.id in seen:
+            raise ValueError(
+                f"load gave two documents with the id {document.id!r:.200}, of which one would "
+                f"replace the other: give each an id of its own"
+            )
+        seen.add(document.id)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether this is a text."""
+    return isinstance(value, str)

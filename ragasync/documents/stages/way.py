@@ -1,0 +1,162 @@
+"""The way of a document that is cut: room for its chunks, then the embedder, then the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.metering import Meter, Metered
+from ragasync.documents.stages.caching import Vector
+from ragasync.documents.stages.failures import RunEnding, note_place, places_of
+from ragasync.documents.stages.prepare import Prepared
+from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.stages.recipe import Recipe
+from ragasync.documents.stages.room import Room
+from ragasync.documents.stages.storing import Parcel
+from ragasync.engine.service import ItemError, Service
+from ragasync.errors import AttemptTimeout, StageFailure
+
+
+class Way:
+    """
+    The stages of one run as a document meets them, one after the other.
+
+    Args:
+        recipe: what is done with a document.
+        meter: adds up what the embedder's calls use.
+
+    Attributes:
+        services: the open stages by their names.
+    """
+
+    def __init__(self, recipe: Recipe, meter: Meter) -> None:
+        self.services: dict[str, Service[Any, Any]] = {}
+        self._recipe = recipe
+        self._meter = meter
+        self._room = Room(recipe.room)
+        self._dimension: int | None = None
+
+    async def enter(self, prepared: Prepared) -> int:
+        """Wait until there is room for a document's chunks; return what it has to give back."""
+        return await self._room.enter(len(prepared.chunks or ()))
+
+    async def go(self, prepared: Prepared, weight: int) -> ProcessedDocument:
+        """
+        Have a document embedded and stored, and give its room back.
+
+        Raises:
+            StageFailure: the error of the stage that failed.
+        """
+        document, chunks = prepared.document, prepared.chunks or ()
+        tokens = None
+        try:
+            vectors = await self._vectors(document, chunks, prepared.vectors)
+            if self._meter.tokens:
+                vectors, tokens = _unwrapped(vectors)
+            embeddings = self._checked(document, chunks, vectors)
+            if "store" in self.services:
+                parcel = Parcel(
+                    document, chunks, embeddings, prepared.fingerprint, self._recipe.embedder
+                )
+                await self.take("store", parcel, document)
+        finally:
+            self._room.leave(weight)
+        keep = self._recipe.keep_all
+        return ProcessedDocument(
+            document.id,
+            document.source,
+            len(chunks),
+            document=document if keep else None,
+            chunks=tuple(chunks) if keep else None,
+            embeddings=embeddings if keep else None,
+            fingerprint=prepared.fingerprint,
+            tokens=tokens,
+        )
+
+    async def take(self, stage: str, item: object, source: object) -> Any:
+        """Take one item through a stage."""
+        try:
+            (value,) = await self.services[stage]([item])
+        except ItemError as failed:
+            place = repr(getattr(source, "id", source))
+            raise self._failure(stage, failed, place) from failed.error
+        return value
+
+    async def _vectors(
+        self, document: Document, chunks: Sequence[Chunk], known: Sequence[Vector | None] | None
+    ) -> Sequence[Any]:
+        """Return the vectors of a document's chunks, of which the store may know some."""
+        if known is None:
+            return await self._embedded(document, chunks, range(len(chunks)))
+        missing = [place for place, vector in enumerate(known) if vector is None]
+        vectors = list(known)
+        if missing:
+            made = await self._embedded(document, chunks, missing)
+            for place, vector in zip(missing, made, strict=True):
+                vectors[place] = vector
+        return vectors
+
+    async def _embedded(
+        self, document: Document, chunks: Sequence[Chunk], places: Sequence[int]
+    ) -> Sequence[Any]:
+        """Have the chunks at these places embedded."""
+        try:
+            return await self.services["embed"]([chunks[place].text for place in places])
+        except ItemError as failed:
+            which = places_of([places[place] for place in failed.places], chunks)
+            raise self._failure("embed", failed, f"{which} of {document.id!r}") from failed.error
+
+    def _checked(
+        self, document: Document, chunks: Sequence[Chunk], vectors: Sequence[Vector | None]
+    ) -> NDArray[np.float32]:
+        """Return the vectors as an array, if all of them are finite and of one dimension."""
+        for number, vector in enumerate(vectors):
+            if vector is None or len(vector) != self._dimension:
+                self._check(vector, f"{places_of([number], chunks)} of {document.id!r}")
+        rows = np.array(vectors, dtype=np.float32)
+        return rows if len(rows) else rows.reshape(0, 0)
+
+    def _check(self, vector: Vector | None, place: str) -> None:
+        """Raise what is wrong with a vector; its dimension must be that of the first."""
+        if vector is not None and self._dimension is None:
+            self._dimension = len(vector)
+            return
+        error = ValueError(
+            "expected finite numbers, got a vector with others: mend the embedder, which may "
+            "divide by the length of an empty text's vector"
+            if vector is None
+            else f"expected a vector of {self._dimension} dimensions, as the first of this run, "
+            f"got one of {len(vector)}: an embedder must give one dimension"
+        )
+        note_place(error, "embed", place)
+        raise StageFailure("embed", error)
+
+    def _failure(self, stage: str, failed: ItemError, place: str) -> BaseException:
+        """Return the envelope that names the stage; what is no failure goes as it is."""
+        if not isinstance(failed.error, Exception):
+            return failed.error
+        # Of calls that hang no single one is the reason: who comes next hears it from the stage.
+        ends = self.services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
+        kind = RunEnding if ends else StageFailure
+        stage = "store" if stage in ("recognise", "recall") else stage
+        note_place(failed.error, stage, place)
+        return kind(stage, failed.error)
+
+
+def unchanged(prepared: Prepared) -> ProcessedDocument:
+    """Return what a result says of a document that the store has already."""
+    document = prepared.document
+    return ProcessedDocument(
+        document.id, document.source, None, unchanged=True, fingerprint=prepared.fingerprint
+    )
+
+
+def _unwrapped(vectors: Sequence[Any]) -> tuple[list[Vector | None], int | None]:
+    """Return vectors out of what a metered call gave, and the tokens that they took."""
+    took = [each.tokens for each in vectors if isinstance(each, Metered)]
+    rows = [each.row if isinstance(each, Metered) else each for each in vectors]
+    return rows, sum(took) if took else None

@@ -1,0 +1,1 @@
+"""Where embedded chunks are kept, and how they are found again."""

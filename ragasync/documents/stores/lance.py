@@ -1,0 +1,202 @@
+"""Documents, vectors and words in a LanceDB folder: for more than fits into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.store import (
+    Hit,
+    SearchBy,
+    StoreError,
+    check_embedder,
+    check_search,
+    checked_vectors,
+)
+from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest, predicate_of
+from ragasync.documents.stores.lance_rows import columns_of, vector_column
+from ragasync.documents.stores.lance_search import (
+    FRAME,
+    hit_of,
+    nearest_rows,
+    rows_by_words,
+    values_under,
+    vectors_of_texts,
+)
+from ragasync.documents.stores.lance_table import (
+    LanceRows,
+    clear_lance_errors,
+    make_room_for_vectors,
+    replace_rows,
+    whose_vectors,
+)
+from ragasync.documents.stores.query import Embed, query_vector
+from ragasync.documents.stores.search import JOINED, fuse
+from ragasync.documents.stores.store_frame import chunk_frame
+from ragasync.documents.where import Where, conditions_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class LanceStore:
+    """
+    Keep documents in a LanceDB folder and find their chunks by vectors, by words, or by both.
+
+    It does what SqliteStore does, without holding the vectors in memory: the choice beyond some
+    200,000 chunks. A document is one commit; each writes a file, and small ones are joined as
+    they pile up. Several processes may read and write it at once; on Windows one may write.
+
+        with LanceStore("library.lance") as store:
+            store.search("how does a token bucket refill?", k=3)
+
+    Args:
+        path: The folder, on a local disk; created where it is missing.
+        embedder: What embeds the texts that are searched for; may be set later. None uses the
+            HashingEmbedder where the folder holds its vectors.
+
+    Raises:
+        MissingExtra: When lancedb is not installed.
+        StoreError: When the folder is no store's or cannot be used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], embedder: Embed | None = None) -> None:
+        self.embedder = embedder
+        self.path = os.fspath(path)
+        self._rows = LanceRows(self.path)
+
+    def upsert(
+        self,
+        document: Document,
+        chunks: Sequence[Chunk],
+        embeddings: NDArray[np.float32],
+        *,
+        fingerprint: str,
+        embedder: str,
+    ) -> None:
+        """Store a document in place of what was stored under its id; as SqliteStore's does."""
+        vectors = checked_vectors(embeddings, len(chunks))
+        with clear_lance_errors(self.path):
+            columns = columns_of(document, chunks, fingerprint)
+        with self._rows.writing(len(chunks) + 1) as table:
+            whose = whose_vectors(table)
+            if len(chunks):
+                check_embedder(whose, (embedder, vectors.shape[1]))
+                if whose is None:
+                    make_room_for_vectors(table, embedder, vectors.shape[1])
+                    whose = embedder, vectors.shape[1]
+            if whose is not None:
+                columns["vector"] = vector_column(vectors, whose[1])
+            replace_rows(table, digest(document.id), columns)
+
+    def fingerprint_of(self, document_id: str) -> str | None:
+        """Return the fingerprint that a document was stored with, or None without one."""
+        with self._rows.reading() as table:
+            of_document = table.search().where(_itself(document_id))
+            found = of_document.select(["fingerprint"]).to_list()
+        return found[0]["fingerprint"] if found else None
+
+    def delete(self, document_id: str) -> bool:
+        """Remove a document and its chunks; return whether it was there."""
+        with self._rows.writing() as table:
+            deleted = table.delete(f"document = '{digest(document_id)}'")
+        return bool(deleted.num_deleted_rows)
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        by: SearchBy = "both",
+        where: Where | None = None,
+        vector: NDArray[np.float32] | None = None,
+    ) -> list[Hit]:
+        """
+        Return the best chunks for a text, the best first; arguments as for SqliteStore's.
+
+        The scores of BM25 are Lance's own, which differ in scale from SQLite's; a chunk whose
+        vector is all zeros is near nothing, and only words find it.
+        """
+        check_search(by, k)
+        conditions = conditions_of(where)
+        with self._rows.reading() as table:
+            stored = whose_vectors(table)
+        if stored is None:
+            return []
+        query = None if by == "bm25" else query_vector(text, self.embedder, stored, vector)
+        depth = max(k, JOINED) if by == "both" else k
+        with self._rows.reading() as table:
+            predicate = predicate_of(conditions, lambda key: values_under(table, key))
+            near = [] if query is None else nearest_rows(table, query, depth, predicate)
+            worded = [] if by == "vectors" else rows_by_words(table, text, depth, predicate)
+        if by != "both":
+            return [hit_of(row, score) for row, score in near or worded]
+        rows = {row["id"]: row for row, _ in [*near, *worded]}
+        joined = fuse([row["id"] for row, _ in near], [row["id"] for row, _ in worded])
+        return [hit_of(rows[name], score) for name, score in joined[:k]]
+
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Return the vectors that are stored for texts, None for others; as SqliteStore's does."""
+        with self._rows.reading() as table:
+            stored = whose_vectors(table)
+            if stored is None or stored[0] != embedder:
+                return [None for _ in texts]
+            return vectors_of_texts(table, texts)
+
+    def sources_within(self, prefix: str) -> list[tuple[str, str]]:
+        """Return the ids and sources of the documents whose source begins with a text."""
+        with self._rows.reading() as table:
+            documents = table.search().where("ordinal < 0 AND source IS NOT NULL")
+            rows = documents.select(["document_id", "source"]).to_list()
+        pairs = [(row["document_id"], row["source"]) for row in rows]
+        return [(name, source) for name, source in pairs if source.startswith(prefix)]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a row a chunk, by document id and ordinal; columns as SqliteStore's."""
+        with self._rows.reading() as table:
+            rows = table.search().where(EVERY_CHUNK).select([*FRAME]).to_list()
+        rows.sort(key=lambda row: (row["document_id"], row["ordinal"]))
+        return chunk_frame([tuple(row[name] for name in FRAME) for row in rows])
+
+    @property
+    def documents(self) -> int:
+        """The number of documents, those without chunks included."""
+        with self._rows.reading() as table:
+            return int(table.count_rows("ordinal < 0"))
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        with self._rows.reading() as table:
+            return int(table.count_rows(EVERY_CHUNK))
+
+    def close(self) -> None:
+        """Let go of the folder; once more does no harm, anything else is a StoreError then."""
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the folder."""
+        self.close()
+
+    def __repr__(self) -> str:
+        try:
+            with self._rows.reading() as table:
+                stored = whose_vectors(table)
+            held = f"{self.documents:,} documents, {len(self):,} chunks"
+        except StoreError as error:
+            return f"<LanceStore {self.path!r}: {error}>"
+        of = f" by {stored[0]!r}" if stored else ""
+        return f"<LanceStore {self.path!r}: {held}{of}>"
+
+
+def _itself(document_id: str) -> str:
+    """Return the predicate of the row that stands for a document."""
+    return f"document = '{digest(document_id)}' AND ordinal < 0"

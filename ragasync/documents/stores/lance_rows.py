@@ -1,0 +1,57 @@
+"""A document as the rows of a LanceStore's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.store import as_json, chunk_id
+from ragasync.documents.stores.lance_filter import digest, facts_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Columns = dict[str, "Sequence[object] | pa.Array"]
+"""The values of each column of a few rows."""
+
+
+def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) -> Columns:
+    """
+    Return the rows of a document without their vectors: one for itself, then one a chunk.
+
+    The first tells the fingerprint also where there are no chunks; it has ordinal -1.
+    """
+    count = len(chunks) + 1
+    key = digest(document.id)
+    place = {"id": document.id, "source": document.source}
+    metadata = dict(document.metadata)
+    ids = [chunk_id(document.id, n, chunk.text) for n, chunk in enumerate(chunks)]
+    return {
+        "id": [f"document-{key}", *ids],
+        "document": [key] * count,
+        "document_id": [document.id] * count,
+        "source": [document.source] * count,
+        "fingerprint": [fingerprint] * count,
+        "text": [None, *[chunk.text for chunk in chunks]],
+        "text_digest": [None, *[digest(chunk.text) for chunk in chunks]],
+        "of_document": [as_json(metadata, document.id)] * count,
+        "of_chunk": ["{}", *[as_json(chunk.metadata, document.id) for chunk in chunks]],
+        "ordinal": range(-1, len(chunks)),
+        "start": [0, *[chunk.start for chunk in chunks]],
+        "end": [0, *[chunk.end for chunk in chunks]],
+        "facts": [None, *[facts_of(metadata | dict(chunk.metadata) | place) for chunk in chunks]],
+    }
+
+
+def vector_column(vectors: NDArray[np.float32], dimension: int) -> pa.Array:
+    """Return the vectors of a document's rows: zeros for itself, which no search looks at."""
+    import pyarrow as pa
+
+    rows = np.zeros((len(vectors) + 1, dimension), dtype=np.float32)
+    if len(vectors):
+        rows[1:] = vectors
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dimension)

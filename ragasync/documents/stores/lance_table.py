@@ -1,0 +1,178 @@
+"""The table of a LanceStore: its columns, and how it is opened, written and tidied."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragasync.documents.store import StoreError
+from ragasync.documents.stores.turns import turn_at
+from ragasync.errors import MissingExtra
+from ragasync.own_database import explain_surrogate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lancedb.table import LanceTable
+
+_NAME = "ragasync_chunks"
+_VERSION = "1"
+_WHOSE = b"embedder"
+
+# Each document is a commit, which leaves a small file, and its words wait for their index: after
+# so many of either, and when the rows have grown by a fifth, files are joined and words indexed.
+# Both, because joining copies what was joined before.
+_COMMITS = 100
+_ROWS = 5_000
+_GROWTH = 0.2
+
+# Another process may still be reading what was joined an hour ago; nobody searches for as long.
+_KEPT_FOR = timedelta(hours=1)
+
+
+@contextmanager
+def clear_lance_errors(path: str) -> Iterator[None]:
+    """Turn Lance's errors into the store's own."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        explain_surrogate(error)
+        raise
+    except StoreError:
+        raise
+    except (RuntimeError, OSError, ValueError) as error:
+        raise StoreError(f"the store {path!r} cannot be used: {error}") from error
+
+
+class LanceRows:
+    """
+    One Lance table with a row a chunk, and a row a document.
+
+    A commit is whole or not at all. Threads and processes take turns at writing: two that insert
+    the same document at the same time would both succeed, and leave it there twice.
+
+    Args:
+        path: The folder, created where it is missing.
+
+    Raises:
+        MissingExtra: When lancedb is not installed.
+        StoreError: When the folder cannot be used, or its table is none of ours.
+    """
+
+    def __init__(self, path: str) -> None:
+        if find_spec("lancedb") is None:
+            raise MissingExtra("LanceStore", "lancedb", "lance")
+        self.path = path
+        self._lock = threading.Lock()
+        self._commits = 0
+        self._written = 0
+        self._tidied_at = 0
+        with clear_lance_errors(path):
+            Path(path).mkdir(exist_ok=True)
+            self._lock_file = str(Path(path) / "ragasync.lock")
+            with turn_at(self._lock_file):
+                self._table: LanceTable | None = _open(path)
+
+    @contextmanager
+    def reading(self) -> Iterator[LanceTable]:
+        """Give the table as it is now."""
+        with clear_lance_errors(self.path):
+            yield self._opened()
+
+    @contextmanager
+    def writing(self, rows: int = 0) -> Iterator[LanceTable]:
+        """Give the table to one thread at a time for one commit of so many rows."""
+        with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
+            table = self._opened()
+            yield table
+            self._commits += 1
+            self._written += rows
+            if self._commits >= _COMMITS or self._written >= _ROWS:
+                self._tidy(table)
+
+    def close(self) -> None:
+        """Index what was written last, and let go of the table; once more does no harm."""
+        with self._lock, clear_lance_errors(self.path):
+            table, self._table = self._table, None
+            if table is not None and self._written:
+                with turn_at(self._lock_file):
+                    self._tidy(table)
+
+    def _opened(self) -> LanceTable:
+        """Return the table, or say that it is closed."""
+        if self._table is None:
+            raise StoreError(f"the store {self.path!r} is closed: open it again")
+        return self._table
+
+    def _tidy(self, table: LanceTable) -> None:
+        """Join small files and index new words, where enough has come since the last time."""
+        grown = self._written >= _GROWTH * self._tidied_at
+        if grown or self._commits >= 10 * _COMMITS:
+            table.optimize(cleanup_older_than=_KEPT_FOR)
+            self._commits, self._written, self._tidied_at = 0, 0, table.count_rows()
+
+
+def whose_vectors(table: LanceTable) -> tuple[str, int] | None:
+    """Return the name and dimension of the embedder whose vectors are in it, if any are."""
+    schema = table.schema
+    if "vector" not in schema.names:
+        return None
+    field = schema.field("vector")
+    return field.metadata[_WHOSE].decode(), field.type.list_size
+
+
+def make_room_for_vectors(table: LanceTable, embedder: str, dimension: int) -> None:
+    """Add the column of vectors, which says whose they are."""
+    import pyarrow as pa
+
+    kind = pa.list_(pa.float32(), dimension)
+    table.add_columns(pa.field("vector", kind, metadata={_WHOSE: embedder.encode()}))
+
+
+def replace_rows(
+    table: LanceTable, document: str, columns: Mapping[str, Sequence[Any] | pa.Array]
+) -> None:
+    """Write the rows of a document, known by its digest, over those that are there; one commit."""
+    import pyarrow as pa
+
+    rows = pa.table(
+        {field.name: columns[field.name] for field in table.schema}, schema=table.schema
+    )
+    (
+        table.merge_insert("id")
+        .when_matched_update_all()
+        .when_not_matched_insert_all()
+        .when_not_matched_by_source_delete(f"document = '{document}'")
+        .execute(rows)
+    )
+
+
+def _open(path: str) -> LanceTable:
+    """Open the table in a folder, or make it."""
+    import lancedb
+    import pyarrow as pa
+    from lancedb.index import FTS
+
+    texts = ["id", "document", "document_id", "source", "fingerprint", "text", "text_digest"]
+    fields = [pa.field(name, pa.string()) for name in (*texts, "of_document", "of_chunk")]
+    fields += [pa.field(name, pa.int64()) for name in ("ordinal", "start", "end")]
+    fields.append(pa.field("facts", pa.list_(pa.string())))
+    schema = pa.schema(fields, metadata={"ragasync_store": _VERSION})
+    # Nothing is read from memory that another process may have changed.
+    folder = lancedb.connect(path, read_consistency_interval=timedelta(0))
+    if _NAME not in folder.list_tables().tables:
+        folder.create_table(_NAME, schema=schema, exist_ok=True)
+    table = folder.open_table(_NAME)
+    if (table.schema.metadata or {}).get(b"ragasync_store") != _VERSION.encode():
+        raise StoreError(
+            f"the table {_NAME!r} in {path!r} is of another version: use the ragasync that wrote "
+            "it, or begin anew in another folder"
+        )
+    if not table.list_indices():
+        words = FTS(stem=True, remove_stop_words=False, ascii_folding=True, with_position=False)
+        table.create_index("text", config=words)
+    return table

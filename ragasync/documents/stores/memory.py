@@ -1,0 +1,20 @@
+"""A store without a file, gone with the process."""
+
+from __future__ import annotations
+
+from ragasync.documents.stores.query import Embed
+from ragasync.documents.stores.sqlite import SqliteStore
+
+
+class MemoryStore(SqliteStore):
+    """
+    Keep documents in memory and find their chunks, until it is closed.
+
+    It is a SqliteStore on SQLite's own memory, so that it finds and refuses what a file would.
+
+    Args:
+        embedder: What embeds the texts that are searched for, as for SqliteStore.
+    """
+
+    def __init__(self, embedder: Embed | None = None) -> None:
+        super().__init__(":memory:", embedder)

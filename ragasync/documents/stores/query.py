@@ -1,0 +1,79 @@
+"""The vector of a text that is searched for, from the embedder whose vectors are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.bridge.run_async import run_async
+from ragasync.documents.embedding.embed import HashingEmbedder, scaled_to_one
+from ragasync.documents.store import WrongEmbedder
+
+Embed: TypeAlias = Callable[[Sequence[str]], Any]
+"""
+What turns texts into vectors, sync or async; where it has a `name`, that is checked.
+
+Where it has a method `query`, of one text, that embeds what is searched for: some models do not
+embed questions as they embed what answers them.
+"""
+
+
+def query_vector(
+    text: str,
+    embedder: Embed | None,
+    stored: tuple[str, int],
+    given: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """
+    Return the vector to compare the stored ones with, of length 1.
+
+    Args:
+        text: What is searched for.
+        embedder: What embeds it; None for the one that the stored name tells.
+        stored: The name and dimension of the embedder whose vectors are stored.
+        given: The vector itself, where it was made elsewhere.
+
+    Raises:
+        WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
+        RunAsyncError: When the embedder is async and bound to another event loop.
+    """
+    name, dimension = stored
+    if given is None:
+        given = _embedded(text, _of_name(name) if embedder is None else embedder, name)
+    row = np.array(given, dtype=np.float32).reshape(1, -1)
+    if row.shape[1] != dimension:
+        raise WrongEmbedder(
+            f"the store holds vectors of {name!r} with {dimension} dimensions, and that of the "
+            f"text has {row.shape[1]}: pass embedder= the one that made the former"
+        )
+    scaled: NDArray[np.float32] = scaled_to_one(row)[0]
+    return scaled
+
+
+def _of_name(name: str) -> Embed:
+    """Return the embedder of a name where the name alone says which it is."""
+    embedder = HashingEmbedder.from_name(name)
+    if embedder is None:
+        raise WrongEmbedder(
+            f"the store holds vectors of {name!r}, which has to embed the text too: pass "
+            'embedder= to the store or vector= to the search, or search by="bm25"'
+        )
+    return embedder
+
+
+def _embedded(text: str, embedder: Embed, name: str) -> NDArray[np.float32]:
+    """Return what the embedder makes of one text, refusing one of another name."""
+    own_name = getattr(embedder, "name", name)
+    if own_name != name:
+        raise WrongEmbedder(
+            f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: pass the "
+            "one that made them, or store in another file"
+        )
+    query = getattr(embedder, "query", None)
+    made: object = query(text) if callable(query) else embedder([text])
+    if hasattr(made, "__await__"):
+        made = run_async(cast("Awaitable[object]", made))
+    return np.asarray(made, dtype=np.float32)

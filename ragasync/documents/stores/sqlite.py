@@ -1,0 +1,246 @@
+"""Documents, vectors and words in one SQLite file: the embedded store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.store import Hit, SearchBy, StoreError, check_search, checked_vectors
+from ragasync.documents.stores.query import Embed, query_vector
+from ragasync.documents.stores.search import JOINED, fuse
+from ragasync.documents.stores.sqlite_file import StoreFile
+from ragasync.documents.stores.sqlite_rows import (
+    chunk_count,
+    chunk_rows,
+    delete_document,
+    document_count,
+    fingerprint_of,
+    remember_embedder,
+    remembered_embedder,
+    sources,
+    vectors_of,
+    write_document,
+)
+from ragasync.documents.stores.sqlite_search import hits, nearest_chunks, ranked_by_words
+from ragasync.documents.stores.store_frame import chunk_frame
+from ragasync.documents.stores.vectors import VectorMatrix
+from ragasync.documents.where import Where, conditions_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class SqliteStore:
+    """
+    Keep documents in one SQLite file and find their chunks by vectors, by words, or by both.
+
+    One transaction a document: it is there whole or not at all, whatever kills the process.
+    Vectors are compared exactly, in a matrix that stays in memory (4 bytes x dimension x chunks),
+    good to some 200,000 chunks; words are ranked by BM25 in SQLite's own FTS5. The file remembers
+    whose vectors it holds and refuses another embedder's. Several processes may read and write it
+    at once.
+
+        with SqliteStore("library.sqlite") as store:
+            for hit in store.search("how does a token bucket refill?", k=3):
+                print(hit.source, hit.text)
+
+    A file of an older version is brought to the present one when it is opened.
+
+    Args:
+        path: The file, created where it is missing; ":memory:" keeps nothing.
+        embedder: What embeds the texts that are searched for; may be set later. None uses the
+            HashingEmbedder where the file holds its vectors.
+        timeout: Seconds to wait for another process that is writing.
+
+    Raises:
+        StoreError: When the file is no store's, broken, or locked.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        embedder: Embed | None = None,
+        *,
+        timeout: float = 10.0,
+    ) -> None:
+        self.embedder = embedder
+        self.path = os.fspath(path)
+        self._matrix = VectorMatrix()
+        self._file = StoreFile(self.path, timeout)
+
+    def upsert(
+        self,
+        document: Document,
+        chunks: Sequence[Chunk],
+        embeddings: NDArray[np.float32],
+        *,
+        fingerprint: str,
+        embedder: str,
+    ) -> None:
+        """
+        Store a document in place of what was stored under its id, in one transaction.
+
+        Args:
+            document: The document; its text is kept as far as the chunks cover it.
+            chunks: Its chunks, in order; none for an empty document.
+            embeddings: Their vectors, `(len(chunks), dimension)`.
+            fingerprint: What `fingerprint_of` is to return from now on.
+            embedder: The name of the embedder that made the vectors.
+
+        Raises:
+            WrongEmbedder: When the store holds vectors of another name or dimension.
+            ValueError: When the embeddings are not one finite row a chunk, or a text or an id has
+                a lone surrogate, which UTF-8 cannot hold.
+            TypeError: When the metadata is not plain data.
+            StoreError: When the file cannot be written.
+        """
+        vectors = checked_vectors(embeddings, len(chunks))
+        with self._file.writing() as db:
+            if len(chunks):
+                remember_embedder(db, embedder, vectors.shape[1])
+            write_document(db, document, chunks, vectors, fingerprint)
+
+    def fingerprint_of(self, document_id: str) -> str | None:
+        """Return the fingerprint that a document was stored with, or None without one."""
+        with self._file.reading() as db:
+            return fingerprint_of(db, document_id)
+
+    def delete(self, document_id: str) -> bool:
+        """Remove a document and its chunks; return whether it was there."""
+        with self._file.writing() as db:
+            return delete_document(db, document_id)
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        by: SearchBy = "both",
+        where: Where | None = None,
+        vector: NDArray[np.float32] | None = None,
+    ) -> list[Hit]:
+        """
+        Return the best chunks for a text, the best first.
+
+        Args:
+            text: What to search for; it is data, never query syntax.
+            k: The most hits.
+            by: "vectors" ranks by the cosine, "bm25" by the words in common (any of them), "both"
+                joins the first 50 of each, or k where that is more, by reciprocal rank.
+            where: Conditions on metadata, which leave out chunks before anything is ranked:
+                `{"lang": "en", "year": {"$gte": 2020}}`; see `Where`.
+            vector: The text's own vector, where it is made elsewhere, by an async embedder for
+                instance; otherwise the store's embedder makes it.
+
+        Returns:
+            At most `k` hits; `score` is the cosine, BM25 or the sum of reciprocal ranks.
+
+        Raises:
+            ValueError: When `by` or `k` is none of these, or `where` asks for an operator that
+                there is not.
+            TypeError: When `where` is no dict, or compares with what no metadata can equal.
+            WrongEmbedder: When the vectors stored are another embedder's, or one is needed.
+            StoreError: When the file cannot be read.
+        """
+        check_search(by, k)
+        conditions = conditions_of(where)
+        # Outside the lock: an embedder may be a slow service.
+        query = None if by == "bm25" else self._query_vector(text, vector)
+        depth = max(k, JOINED) if by == "both" else k
+        with self._file.reading() as db:
+            near = (
+                [] if query is None else nearest_chunks(db, self._matrix, query, depth, conditions)
+            )
+            worded = [] if by == "vectors" else ranked_by_words(db, text, depth, conditions)
+            if by == "both":
+                joined = fuse([number for number, _ in near], [number for number, _ in worded])
+                return hits(db, joined[:k])
+            return hits(db, near or worded)
+
+    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """
+        Return the vectors that are stored for texts, whatever document has them.
+
+        Args:
+            embedder: The name of the embedder that would be asked otherwise.
+            texts: The texts of chunks.
+
+        Returns:
+            For each text its vector as the embedder gave it, or None where no chunk of this text
+            by this embedder is stored.
+        """
+        with self._file.reading() as db:
+            return vectors_of(db, embedder, texts)
+
+    def sources_within(self, prefix: str) -> list[tuple[str, str]]:
+        """
+        Return the ids and sources of the documents whose source begins with a text.
+
+        Args:
+            prefix: The beginning, character by character: end a folder with its separator, or
+                "/docs" is the beginning of "/docs-old/a.md" too.
+        """
+        with self._file.reading() as db:
+            stored = sources(db)
+        return [
+            (document_id, source) for document_id, source in stored if source.startswith(prefix)
+        ]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """
+        Return a row a chunk: document_id, source, ordinal, start, end, text and metadata.
+
+        Offsets and ordinals are int64, metadata is a dict as a Hit has it (a key of it as a column:
+        `frame.metadata.str["page"]`), the rest is pandas' string type; rows are in the order in
+        which documents were stored.
+        """
+        with self._file.reading() as db:
+            rows = chunk_rows(db)
+        return chunk_frame(rows)
+
+    @property
+    def documents(self) -> int:
+        """The number of documents, those without chunks included."""
+        with self._file.reading() as db:
+            return document_count(db)
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        with self._file.reading() as db:
+            return chunk_count(db)
+
+    def close(self) -> None:
+        """Close the file; once more does no harm, anything else afterwards is a StoreError."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return the store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def __repr__(self) -> str:
+        try:
+            with self._file.reading() as db:
+                documents, chunks = document_count(db), chunk_count(db)
+                stored = remembered_embedder(db)
+        except StoreError as error:
+            return f"<{type(self).__name__} {self.path!r}: {error.__cause__}>"
+        held = f"{documents:,} documents, {chunks:,} chunks"
+        of = f" by {stored[0]!r}" if stored else ""
+        return f"<{type(self).__name__} {self.path!r}: {held}{of}>"
+
+    def _query_vector(
+        self, text: str, given: NDArray[np.float32] | None
+    ) -> NDArray[np.float32] | None:
+        """Return the vector to search by, or None while none is stored to compare it with."""
+        with self._file.reading() as db:
+            stored = remembered_embedder(db)
+        return query_vector(text, self.embedder, stored, given) if stored else None

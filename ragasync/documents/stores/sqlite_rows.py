@@ -1,0 +1,126 @@
+"""What a SqliteStore writes and tells, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from sqlite3 import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.store import as_json, check_embedder, chunk_id
+from ragasync.documents.stores.sqlite_file import text_hash
+
+
+def write_document(
+    db: Connection,
+    document: Document,
+    chunks: Sequence[Chunk],
+    vectors: NDArray[np.float32],
+    fingerprint: str,
+) -> None:
+    """Write a document with its chunks and their vectors over what is there under its id."""
+    delete_document(db, document.id)
+    number = db.execute(
+        "INSERT INTO documents (id, source, fingerprint, metadata) VALUES (?, ?, ?, ?)",
+        (document.id, document.source, fingerprint, as_json(document.metadata, document.id)),
+    ).lastrowid
+    (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
+    first = (last or 0) + 1
+    numbered = list(enumerate(chunks, start=first))
+    db.executemany(
+        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                row,
+                chunk_id(document.id, ordinal, chunk.text),
+                number,
+                ordinal,
+                chunk.start,
+                chunk.end,
+                chunk.text,
+                as_json(chunk.metadata, document.id),
+                text_hash(chunk.text),
+            )
+            for ordinal, (row, chunk) in enumerate(numbered)
+        ],
+    )
+    db.executemany(
+        "INSERT INTO vectors VALUES (?, ?)",
+        [(row, vector.tobytes()) for (row, _), vector in zip(numbered, vectors, strict=True)],
+    )
+    db.execute(
+        "INSERT INTO words (rowid, text) SELECT number, text FROM chunks WHERE number >= ?",
+        (first,),
+    )
+
+
+def delete_document(db: Connection, document_id: str) -> bool:
+    """Delete a document and, by cascade and trigger, its chunks, vectors and words."""
+    return db.execute("DELETE FROM documents WHERE id = ?", (document_id,)).rowcount > 0
+
+
+def fingerprint_of(db: Connection, document_id: str) -> str | None:
+    """Return the fingerprint that a document was stored with, if it is there."""
+    statement = "SELECT fingerprint FROM documents WHERE id = ?"
+    found: tuple[str] | None = db.execute(statement, (document_id,)).fetchone()
+    return found[0] if found else None
+
+
+def document_count(db: Connection) -> int:
+    """Return the number of documents."""
+    return int(db.execute("SELECT count(*) FROM documents").fetchone()[0])
+
+
+def chunk_count(db: Connection) -> int:
+    """Return the number of chunks."""
+    return int(db.execute("SELECT count(*) FROM chunks").fetchone()[0])
+
+
+def remembered_embedder(db: Connection) -> tuple[str, int] | None:
+    """Return the name and dimension of the embedder whose vectors are stored, if any are."""
+    found: tuple[str, int] | None = db.execute("SELECT name, dimension FROM embedder").fetchone()
+    return found
+
+
+def remember_embedder(db: Connection, name: str, dimension: int) -> None:
+    """Note whose vectors these are at the first, and refuse another's from then on."""
+    remembered = remembered_embedder(db)
+    check_embedder(remembered, (name, dimension))
+    if remembered is None:
+        db.execute("INSERT INTO embedder VALUES (?, ?)", (name, dimension))
+
+
+def vectors_of(
+    db: Connection, embedder: str, texts: Iterable[str]
+) -> list[NDArray[np.float32] | None]:
+    """Return the vectors that an embedder made of texts, None for each that is not stored."""
+    remembered = remembered_embedder(db)
+    if remembered is None or remembered[0] != embedder:
+        return [None for _ in texts]
+    return [_vector_of(db, text_hash(text)) for text in texts]
+
+
+def sources(db: Connection) -> list[tuple[str, str]]:
+    """Return the id and the source of every document that has one."""
+    return db.execute("SELECT id, source FROM documents WHERE source IS NOT NULL").fetchall()
+
+
+def chunk_rows(db: Connection) -> list[tuple[str, str | None, int, int, int, str, str, str]]:
+    """Return a row a chunk: its document's id and source, its place, text and both metadata."""
+    return db.execute(
+        'SELECT documents.id, source, ordinal, "start", "end", text, documents.metadata, '
+        "chunks.metadata FROM chunks JOIN documents ON documents.number = document "
+        "ORDER BY chunks.number"
+    ).fetchall()
+
+
+def _vector_of(db: Connection, hashed: bytes) -> NDArray[np.float32] | None:
+    """Return the vector of any one chunk whose text has this hash."""
+    found: tuple[bytes] | None = db.execute(
+        "SELECT embedding FROM chunks JOIN vectors ON chunk = number WHERE text_hash = ? LIMIT 1",
+        (hashed,),
+    ).fetchone()
+    # A copy, because nobody can write to what lies over bytes.
+    return np.frombuffer(found[0], dtype="<f4").astype(np.float32) if found else None
