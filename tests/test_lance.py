@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from ragasync.documents.stores import lance_table
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.store import StoreError
+from ragasync.documents.stores import lance_table
 from ragasync.documents.stores.lance import LanceStore
 from ragasync.errors import MissingExtra
 from tests.needs import needs
