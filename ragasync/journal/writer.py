@@ -24,7 +24,7 @@ class Writer(Generic[E]):
         items: how many entries may be unwritten.
         on_error: called once, in the writer's thread, with what `write` raised; nothing is
             written after that.
-        on_room: called in the writer's thread when it was full and is no more.
+        on_room: called in the writer's thread when there is room that was asked for in vain.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Writer(Generic[E]):
         self._seconds, self._items, self._enough = seconds, items, (items + 1) // 2
         self._entries: deque[E] = deque()
         self._being_written = 0
+        self._awaited = False
         self._changed = threading.Condition()
         self._closing = False
         self.error: Exception | None = None
@@ -48,8 +49,12 @@ class Writer(Generic[E]):
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is unwritten that nothing new should be begun."""
-        return self.error is None and len(self._entries) + self._being_written >= self._items
+        """Whether so much is unwritten that nothing new should begin; who asks waits for room."""
+        if self.error is not None or self._unwritten < self._items:
+            return False
+        with self._changed:  # once more: room may be made at this moment, for nobody yet
+            self._awaited = self._unwritten >= self._items
+            return self._awaited
 
     def put(self, entry: E) -> None:
         """
@@ -96,6 +101,12 @@ class Writer(Generic[E]):
     def _make_room(self) -> None:
         """Count the group as written, and say so where the job was held back for it."""
         with self._changed:
-            was_full, self._being_written = self.is_full, 0
-        if was_full:
+            awaited, self._awaited = self._awaited, False
+            self._being_written = 0
+        if awaited:
             self._on_room()
+
+    @property
+    def _unwritten(self) -> int:
+        """How many entries wait, or are on their way to the disk."""
+        return len(self._entries) + self._being_written

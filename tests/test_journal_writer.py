@@ -1,0 +1,42 @@
+"""The thread that writes a journal: who was held back for it hears of room."""
+
+import threading
+
+from ragasync.journal.writer import Writer
+
+
+def test_who_found_it_full_at_any_moment_hears_of_room():
+    """The last entry may make it full while a group is just done: that room is told of too."""
+    room, writing, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def write(_group: object) -> None:
+        writing.set()
+        assert go_on.wait(10)
+
+    writer: Writer[int] = Writer(write, 0.0, 4, lambda _: None, room.set)
+    writer.put(0)
+    assert writing.wait(10)
+    for entry in (1, 2):
+        writer.put(entry)
+    assert not writer.is_full
+    writer.put(3)
+    assert writer.is_full
+    go_on.set()
+    assert room.wait(10)
+    writer.close()
+    assert not writer.is_full
+
+
+def test_a_writer_under_load_never_leaves_the_one_who_waits():
+    """Thousands of times full and empty again, and each time told."""
+    room = threading.Event()
+    written: list[int] = []
+    writer: Writer[int] = Writer(written.extend, 0.0, 2, lambda _: None, room.set)
+    for entry in range(5_000):
+        room.clear()
+        while writer.is_full:
+            assert room.wait(10)
+            room.clear()
+        writer.put(entry)
+    writer.close()
+    assert written == [*range(5_000)]
