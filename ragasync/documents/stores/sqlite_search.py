@@ -67,10 +67,11 @@ def _numbers_where(db: Connection, conditions: tuple[Condition, ...]) -> NDArray
     _teach(db, conditions)
     rows = db.execute(
         "SELECT chunks.number FROM chunks JOIN documents ON documents.number = document "
-        "WHERE (?1 IS NULL OR instr(chunks.metadata, ?1) OR instr(documents.metadata, ?1)) "
+        "WHERE (:written IS NULL OR instr(chunks.metadata, :written) "
+        "OR instr(documents.metadata, :written)) "
         "AND holds(documents.id, source, documents.metadata, chunks.metadata) "
         "ORDER BY chunks.number",
-        (_written(conditions),),
+        {"written": _written(conditions)},
     )
     return np.fromiter((number for (number,) in rows), dtype=np.int64)
 
