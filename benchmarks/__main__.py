@@ -37,6 +37,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "documents": [[]],
     "library": [[]],
     "journalling": [[]],
+    "drawing": [[]],
     "frames": [[]],
     "reporting": [[]],
     "importing": [[]],

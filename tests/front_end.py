@@ -59,8 +59,14 @@ class FrontEnd:
         return [bundle for bundle in self.displays.values() if bundle["text/plain"]][-1]
 
     @property
+    def is_live(self) -> bool:
+        """Whether some display is a view of a widget, which can be clicked."""
+        return any(VIEW in bundle for bundle in self.displays.values())
+
+    @property
     def is_still(self) -> bool:
-        """Whether nothing lives: no display is a view of a widget, and there is no button."""
-        views = [bundle for bundle in self.displays.values() if VIEW in bundle]
+        """Whether all is at its end: no view of a widget, no button, no job that runs."""
         buttons = [w for w in self.widgets.values() if w.get("_model_name") == "ButtonModel"]
-        return not views and not buttons
+        words = [str(bundle["text/plain"]) for bundle in self.displays.values()]
+        running = [each for each in words if each.startswith(("Job running", "Job paused"))]
+        return not self.is_live and not buttons and not running

@@ -152,8 +152,8 @@ class Kernel:
         self._tell(css_class, {"method": "update", "state": state, "buffer_paths": []})
 
     def _tell(self, css_class: str, data: dict[str, object], *, in_subshell: bool = False) -> None:
-        """Send a message to the widget of this class, once it is there."""
-        self.until(lambda front_end: front_end.has(css_class))
+        """Send a message to the widget of this class, once it can be seen."""
+        self.until(lambda front_end: front_end.is_live and front_end.has(css_class))
         content = {"comm_id": self.front_end.widget(css_class), "data": data}
         message = self._client.session.msg("comm_msg", content)
         if in_subshell:

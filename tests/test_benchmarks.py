@@ -20,6 +20,7 @@ RUNS = {
     "breathing": ["--items", "200", "--rounds", "1"],
     "bridging": ["--calls", "20", "--rounds", "1"],
     "documents": ["--documents", "20", "--embedded", "10", "--at-once", "4", "--rounds", "1"],
+    "drawing": ["--seconds", "0.1", "--rounds", "1"],
     "frames": ["--items", "2000", "--rounds", "1"],
     "importing": ["--rounds", "1"],
     "journalling": ["--items", "100", "--at-once", "8", "--seconds", "0.001", "--rounds", "1"],

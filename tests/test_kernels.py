@@ -83,7 +83,7 @@ def assert_healthy(kernel: Kernel) -> None:
 def test_a_job_is_shown_live_and_ends_as_still_html(kernel: Kernel, end: str):
     """The view of a widget stands beside text and HTML while it lives, and goes with it."""
     kernel.run(START + "job")
-    kernel.until(lambda front_end: bool(front_end.displays))
+    kernel.until(lambda front_end: front_end.is_live)
     assert set(kernel.front_end.last) == {"text/plain", "text/html", VIEW}
     assert says(kernel, "of 8")
     kernel.run(end)
@@ -173,6 +173,7 @@ def test_a_click_between_cells_cancels_a_job(kernel: Kernel):
 def test_a_click_while_a_cell_awaits_is_never_lost(kernel: Kernel, version: int):
     """At once where the kernel has subshells, after the cell where it has none."""
     kernel.run(START + "job")
+    kernel.until(lambda front_end: front_end.is_live)
     kernel.start(
         "print('ready', flush=True)\nfor _ in range(40):\n    await asyncio.sleep(0.02)\n"
         "    if job.paused: break\njob.paused"
@@ -205,6 +206,7 @@ def test_clicks_that_come_after_the_end_do_no_harm(kernel: Kernel):
     kernel.run("free.set(); await job; None")
     kernel.until(lambda front_end: front_end.is_still)
     kernel.front_end.widgets[pause] = {"_dom_classes": ["late"]}
+    kernel.front_end.displays["another page"] = {VIEW: {}, "text/plain": ""}
     kernel.click("late")
     assert_healthy(kernel)
 

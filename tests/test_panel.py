@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry
-from ragasync.notebook import controls, failures, knobs, sliders
+from ragasync.notebook import controls, failures, knobs, panel, sliders
 from ragasync.notebook.failures import Failures
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
@@ -54,7 +54,7 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     monkeypatch.setattr(module, "display", seen)
-    monkeypatch.setattr(controls, "MOMENT", 0)
+    monkeypatch.setattr(panel, "MOMENT", 0)
     return seen
 
 
@@ -256,25 +256,37 @@ async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
     assert {m for m in models if m.comm is not None} == kept
 
 
-async def test_a_job_has_its_facts_at_once_and_its_buttons_when_it_runs_for_a_moment(
+async def test_a_job_is_still_html_at_first_and_widgets_when_it_runs_for_a_moment(
     displayed, monkeypatch
 ):
     """A run that is over before has none: to make them costs more than such a run."""
-    monkeypatch.setattr(controls, "MOMENT", 0.5)
+    monkeypatch.setattr(panel, "MOMENT", 0.5)
     job = started(4)
-    shown = Shown(job)
-    assert shown.box.children == (shown["facts"],)
+    job._ipython_display_()
     await at(0.35)
-    assert "0:00 so far" in shown.facts
-    assert shown.box.children == (shown["facts"],)
+    assert [set(bundle) for bundle in displayed.bundles] == [{"text/plain", "text/html"}]
     await at(0.65)
+    assert set(displayed.bundles[-1]) == {"text/plain", "text/html", WIDGET}
+    assert (displayed.updates, len(set(displayed.places))) == ([False, True], 1)
+    shown = Shown(job)
+    assert displayed.updates == [False, True, False]
     shown.click("pause")
     assert job.paused
-    assert len(shown.box.children) == 4
     job.resume()
     await job
-    short = AsyncBatchProcessor(lambda item: item).start(range(3))
-    assert (await short).all_succeeded
+    assert displayed.bundles[-1] == displayed.bundles[-2]
+    assert set(displayed.bundles[-1]) == {"text/plain", "text/html"}
+
+
+async def test_a_job_that_is_over_in_a_moment_is_never_widgets(displayed, monkeypatch):
+    """It is drawn at its beginning and at its end."""
+    monkeypatch.setattr(panel, "MOMENT", 3)
+    job = started(4, max_concurrency=2)
+    job._ipython_display_()
+    await job
+    assert [set(bundle) for bundle in displayed.bundles] == [{"text/plain", "text/html"}] * 2
+    assert displayed.updates == [False, True]
+    assert list(displayed.copies.values()) == [[""]]
 
 
 async def test_the_views_of_ended_panels_are_freed_but_for_the_latest(displayed, monkeypatch):

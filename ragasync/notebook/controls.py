@@ -14,9 +14,6 @@ from ragasync.notebook.showing import Showing
 from ragasync.notebook.sliders import Slider
 from ragasync.reports.words import per_second
 
-MOMENT = 0.5
-"""Seconds that a job must have run to get buttons, which cost more than many a short run."""
-
 KEPT = 16
 """How many ended panels keep their view, for pages that no replacement reaches."""
 
@@ -59,26 +56,34 @@ class Controls:
 
     Args:
         job: what they act on.
+        showing: what there is to show of it.
+        failures: its errors.
         clicked: called after every click or drag, in whatever thread it came.
     """
 
-    def __init__(self, job: Steered, clicked: Callable[[], object]) -> None:
+    def __init__(
+        self, job: Steered, showing: Showing, failures: Failures, clicked: Callable[[], object]
+    ) -> None:
         self._job, self._clicked = job, clicked
         self._making = Making()
-        self._facts = self._making.html("facts", "")
-        self.box = self._making.box("VBox", [self._facts], "panel")
-        self._has_buttons = False
+        self._facts = self._making.html("facts", facts_html(showing))
+        self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE)
+        self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL)
+        rows = [
+            self._row(self._pause, f"{showing.noun}s at once", self._knob_of_calls(showing)),
+            self._row(self._cancel, f"{showing.noun}s a second", self._knob_of_rate(showing)),
+        ]
+        # Errors last, so that no button moves when some come.
+        self._errors = self._making.html("errors", failures_html(failures))
+        self.box = self._making.box("VBox", [self._facts, *rows, self._errors], "panel")
+        self.draw(showing, failures)
 
     def __repr__(self) -> str:
-        return f"<Controls, {'all' if self._has_buttons else 'facts alone'}>"
+        return f"<Controls: {self._at_once!r}, {self._rate!r}>"
 
     def draw(self, showing: Showing, failures: Failures) -> None:
         """Bring the widgets up to date: a message for each that has changed."""
         self._facts.value = facts_html(showing)
-        if not self._has_buttons:
-            if showing.progress.seconds < MOMENT:
-                return
-            self._add_buttons(showing)
         self._errors.value = failures_html(failures)
         self._at_once.follow(showing.max_concurrency)
         self._rate.follow(showing.rate)
@@ -108,19 +113,6 @@ class Controls:
     def close(self) -> None:
         """Free all widgets."""
         self._making.close()
-
-    def _add_buttons(self, showing: Showing) -> None:
-        """Make all beside the facts, with its first values: a message each."""
-        self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE)
-        self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL)
-        rows = [
-            self._row(self._pause, f"{showing.noun}s at once", self._knob_of_calls(showing)),
-            self._row(self._cancel, f"{showing.noun}s a second", self._knob_of_rate(showing)),
-        ]
-        self._errors = self._making.html("errors", "")
-        # Errors last, so that no button moves when some come.
-        self.box.children = [self._facts, *rows, self._errors]
-        self._has_buttons = True
 
     def _knob_of_calls(self, showing: Showing) -> list[Any]:
         """Return what turns how many calls are made at once."""

@@ -18,13 +18,17 @@ from ragasync.notebook.ticker import Ticker
 from ragasync.outcomes.columns import Columns
 from ragasync.saying import named
 
+MOMENT = 1.0
+"""Seconds that a job must have run to get widgets, which cost more than many a short run."""
+
 
 class Panel:
     """
     What a notebook shows of one job, in as many places as it is displayed in.
 
-    All places show the same widgets, so that a click in one is seen in all. When the job has
-    ended, each gets still HTML in their stead, and the panel lets go of the job.
+    A job that has just begun is shown as still HTML, and one that goes on as widgets: the same
+    in all places, so that a click in one is seen in all. When the job has ended, each gets still
+    HTML in their stead, and the panel lets go of the job.
 
     Args:
         job: what it shows, from whatever thread draws, and what its buttons act on.
@@ -35,6 +39,7 @@ class Panel:
         self._job: Steered | None = job
         self._failures = Failures(columns)
         self._controls: Controls | None = None
+        self._has_widgets = True  # until it turns out that there are none
         self._ticker: Ticker | None = None
         self._places: list[str] = []
         self._snapshots = Snapshots()
@@ -83,19 +88,35 @@ class Panel:
         return still_bundle(showing, self._failures)
 
     def _show_live(self, job: Steered, bundle: dict[str, object]) -> None:
-        """Show the widgets, with text and HTML for front ends that have none."""
-        if self._controls is None:
-            with suppress(ImportError):  # without: text and HTML it is, replaced at the end
-                self._controls = Controls(job, self._tick)
+        """Show the widgets, if it is time, with text and HTML for front ends that have none."""
+        if self._is_due(job):
+            self._make_widgets(job)
         if self._controls is not None:
             self._controls.draw(job._showing(), self._failures)
-            bundle = {**self._controls.box._repr_mimebundle_(), **bundle}
+            bundle = self._with_widgets(bundle)
         self._places.append(show_bundle(bundle))
-        if self._controls is not None:
+        if self._has_widgets:
             self._snapshots.show()
         if self._ticker is None:
             self._ticker = Ticker(self._tick)
             self._ticker.begin()
+
+    def _is_due(self, job: Steered) -> bool:
+        """Return whether it is time to make widgets."""
+        has_some = self._controls is not None or not self._has_widgets
+        return not has_some and job._showing().progress.seconds >= MOMENT
+
+    def _make_widgets(self, job: Steered) -> None:
+        """Make widgets; without ipywidgets it stays with HTML, replaced at the end."""
+        try:
+            self._controls = Controls(job, job._showing(), self._failures, self._tick)
+        except ImportError:
+            self._has_widgets = False
+
+    def _with_widgets(self, bundle: dict[str, object]) -> dict[str, object]:
+        """Return what to show where there are widgets, and where there are none."""
+        assert self._controls is not None
+        return {**self._controls.box._repr_mimebundle_(), **bundle}
 
     def _tick(self) -> bool:
         """Draw, at its time or after a click; say whether to go on."""
@@ -107,7 +128,15 @@ class Panel:
     def _refresh(self) -> None:
         """Bring the widgets up to date, or end them with the job."""
         job = self._job_or_end()
-        if job is not None and self._controls is not None:
+        if job is None:
+            return
+        if self._is_due(job):
+            self._make_widgets(job)
+            if self._controls is not None:
+                bundle = self._with_widgets(self._bundle_of(job))
+                for place in self._places:
+                    show_bundle(bundle, place)
+        if self._controls is not None:
             self._failures.look()
             showing = job._showing()
             self._controls.draw(showing, self._failures)
