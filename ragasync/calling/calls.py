@@ -232,6 +232,8 @@ def _is_sequence(values: object) -> TypeGuard[Sequence[Any]]:
     """Return whether this is a list, a tuple, an array: a table gives columns, and counts rows."""
     if type(values) in (list, tuple):
         return True
+    if type(values).__name__ == "ndarray":
+        return bool(cast("Any", values).ndim)
     if isinstance(values, str | bytes | Mapping | AbstractSet) or not hasattr(values, "__len__"):
         return False
     return len(list(cast("Iterable[Any]", values))) == len(values)

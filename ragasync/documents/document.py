@@ -96,20 +96,25 @@ class Chunk:
         return type(self), (self.text, self.start, self.end, dict(self.metadata))
 
     def placed(self, place: dict[str, object]) -> Chunk:
-        """
-        Return the same chunk with its place in its metadata, where its own goes over that.
-
-        Nothing is copied or checked again, because every chunk of every document passes here: so
-        the dict is the chunk's from now on.
-        """
+        """Return the same chunk with its place in its metadata, where its own goes over that."""
         if self.metadata:
             place |= self.metadata
-        placed, put = object.__new__(Chunk), object.__setattr__
-        put(placed, "text", self.text)
-        put(placed, "start", self.start)
-        put(placed, "end", self.end)
-        put(placed, "metadata", MappingProxyType(place) if place else _NOTHING)
-        return placed
+        return Chunk.at(self.text, self.start, self.end, MappingProxyType(place))
+
+    @staticmethod
+    def at(text: str, start: int, end: int, place: Mapping[str, object]) -> Chunk:
+        """
+        Return a chunk of our own making, with its place as its metadata.
+
+        Nothing is copied or checked, because every chunk of every document passes here: so the
+        mapping must be one that nobody can write to.
+        """
+        chunk, put = object.__new__(Chunk), object.__setattr__
+        put(chunk, "text", text)
+        put(chunk, "start", start)
+        put(chunk, "end", end)
+        put(chunk, "metadata", place)
+        return chunk
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start}:{self.end} {self.text[:40]!r}>"

@@ -66,6 +66,7 @@ class State(Generic[T, R]):
         self._sink = sink
         self._is_open = False
         self._calling = False
+        self._wave = 1
         self._opening = Opening()
 
     @property

@@ -12,6 +12,9 @@ from ragasync.saying import named
 T = TypeVar("T")
 R = TypeVar("R")
 
+WAVE = 4
+"""The most lanes that are called in one turn of the loop."""
+
 current_run: ContextVar[Steering[Any, Any]] = ContextVar("current_run")
 """The run whose call this is."""
 
@@ -113,11 +116,21 @@ class Steering(State[T, R]):
             self._loop.call_soon(self._called)
 
     def _called(self) -> None:
-        """Wake a lane, or open one, if there is something to do; it will call the next."""
+        """
+        Wake lanes, or open some, if there is something to do; they will call the next.
+
+        One in the first turn, as calls that return at once need no second; twice as many in each
+        turn that finds still more to do, because a turn is dear where threads want the interpreter.
+        """
         self._calling = False
         self._lanes.turned()
-        if self._may_begin and not self._lanes.wake():
-            self._lanes.open_one()
+        if not self._may_begin:
+            self._wave = 1
+            return
+        for _ in range(self._wave):
+            if not self._lanes.wake():
+                self._lanes.open_one()
+        self._wave = min(2 * self._wave, WAVE)
 
     def _input_came(self) -> None:
         """See to what the source has given, or to its end; a lane that fills a batch does."""

@@ -60,9 +60,12 @@ class RecursiveSplitter:
     def __call__(self, document: Document | str) -> list[Chunk]:
         """Return the chunks of a document or a text, in order; none for a blank one."""
         text = document.text if isinstance(document, Document) else document
+        return [Chunk(text[start:end], start, end) for start, end in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where each chunk of a text starts and ends, in order."""
         size, overlap = self.max_chars, self.overlap
-        found = spans(text, lambda start: start + size, lambda cut: cut - overlap)
-        return [Chunk(text[start:end], start, end) for start, end in found]
+        return list(spans(text, lambda start: start + size, lambda cut: cut - overlap))
 
 
 def spans(

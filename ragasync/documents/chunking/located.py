@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
@@ -44,6 +45,37 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     for place, told in zip(order, _places(document, starts), strict=True):
         given[place] = given[place].placed(told)
     return given
+
+
+def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chunk]:
+    """
+    Return the chunks of a document that start and end there, with their places.
+
+    Args:
+        document: what is cut.
+        spans: where each starts and ends; no start is before the one in front of it.
+    """
+    text = document.text
+    starts = [start for start, _ in spans]
+    if _has_lines_alone(document):
+        places = map(_on_line, _lines(text, starts))
+    else:
+        places = map(MappingProxyType, _places(document, starts))
+    return [
+        Chunk.at(text[start:end], start, end, place)
+        for (start, end), place in zip(spans, places, strict=True)
+    ]
+
+
+def _has_lines_alone(document: Document) -> bool:
+    """Return whether nothing is known of a document's chunks but their lines, as of most texts."""
+    return not document.metadata and not _marks(document)
+
+
+@lru_cache(maxsize=4096)
+def _on_line(line: int) -> Mapping[str, object]:
+    """Return the metadata of all chunks that stand on this line of their documents."""
+    return MappingProxyType({"line": line})
 
 
 def _places(document: Document, starts: Sequence[int]) -> list[dict[str, object]]:
@@ -97,5 +129,14 @@ def _marks(document: Document) -> Sequence[tuple[int, int]]:
     """Return offset and level of a document's headings: as its loader tells, or as Markdown."""
     if isinstance(told := document.metadata.get("headings"), list | tuple):
         return told
-    suffix = os.path.splitext(document.source or document.id)[1].lower()  # noqa: PTH122  # quicker
-    return list(markdown_headings(document.text)) if suffix in MARKDOWN else ()
+    return list(markdown_headings(document.text)) if _is_markdown(document) else ()
+
+
+def _is_markdown(document: Document) -> bool:
+    """Return whether a document is read as Markdown."""
+    name = document.source or document.id
+    dot = name.rfind(".")
+    if dot < 0:
+        return True
+    suffix = name[dot:].lower()
+    return suffix in MARKDOWN or "/" in suffix or "\\" in suffix

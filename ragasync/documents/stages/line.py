@@ -15,7 +15,7 @@ from ragasync.documents.document import Document
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.stages.failures import Postponed, note_place
 from ragasync.documents.stages.hops import Hops
-from ragasync.documents.stages.prepare import UNKNOWN, Lost, Prepared
+from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared
 from ragasync.documents.stages.processed import ProcessedDocument, together
 from ragasync.documents.stages.pruning import Pruner
 from ragasync.documents.stages.recipe import Recipe
@@ -29,9 +29,6 @@ from ragasync.errors import JobStopped, StageFailure
 
 Entry = Document | Prepared | Lost
 """One of the documents of a source: as it was loaded, or as far as it came in the same call."""
-
-INLINE = 50_000
-"""Characters of a document whose chunks are located on the loop: a millisecond or two."""
 
 
 @dataclass(slots=True)
@@ -62,6 +59,7 @@ class Line:
     ) -> None:
         self._recipe = recipe
         self._prepare = prepare
+        self._load_and_cut = recipe.load_and_cut
         self._loop = asyncio.get_running_loop()
         self.meter = Meter(recipe.max_spend, self._when_spent)
         self.way = Way(recipe, self.meter)
@@ -121,9 +119,13 @@ class Line:
 
     async def _prepared(self, source: object) -> Prepared | Sequence[Entry]:
         """Return the document of a source with its chunks, or a list of its documents."""
-        if self._prepare is not None:
+        if self._prepare is not None and self._load_and_cut is not None:
+            found: Prepared | list[Entry]
             try:
-                found: Prepared | list[Entry] = await self._prepare(source)
+                if self._load_and_cut.is_quick(source):
+                    found = self._prepare.here(self._load_and_cut, source)
+                else:
+                    found = await self._prepare(source)
             except StageFailure as failed:
                 note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
                 raise
@@ -144,7 +146,7 @@ class Line:
         if known.is_known:
             return Prepared(document, known.fingerprint, None)
         chunks = await way.take("chunk", document.text, source)
-        if len(document.text) > INLINE:
+        if len(document.text) > QUICK:
             chunks = await asyncio.to_thread(located, document, chunks)
         else:
             chunks = located(document, chunks)

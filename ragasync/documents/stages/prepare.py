@@ -9,7 +9,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from ragasync.documents.chunking.located import located
+from ragasync.documents.chunking.chunk import RecursiveSplitter
+from ragasync.documents.chunking.located import chunks_at, located
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.loaders.load import load_source
@@ -18,6 +19,9 @@ from ragasync.documents.stage import declared_async
 from ragasync.documents.stages.caching import Recall, Vector, VectorMark
 from ragasync.documents.store import Store
 from ragasync.errors import StageFailure
+
+QUICK = 50_000
+"""Characters of a document whose chunks are cut or located on the loop: a millisecond at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,19 @@ class LoadAndCut:
     cut: Finished
     recall: Recall | None
 
+    def is_quick(self, source: object) -> bool:
+        """
+        Return whether a source takes less than a change of threads, whatever is in it.
+
+        That is known of our own splitter alone, and of a text that nobody has to load or look up.
+        """
+        return (
+            isinstance(source, Document)
+            and self.recognise is None
+            and type(self.cut.fn) is RecursiveSplitter
+            and len(source.text) <= QUICK
+        )
+
     def __call__(self, source: object) -> Prepared | list[Prepared | Lost]:
         """Return a source's document with its chunks, or each of its documents."""
         document = source
@@ -169,6 +186,8 @@ class LoadAndCut:
 
     def _cut_and_locate(self, document: Document) -> list[Chunk]:
         """Return a document's chunks with their places."""
+        if type(self.cut.fn) is RecursiveSplitter:
+            return chunks_at(document, self.cut.fn.spans(document.text))
         return located(document, self.cut.at_once(document.text))
 
 

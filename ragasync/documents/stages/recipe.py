@@ -78,6 +78,7 @@ class Recipe:
     Args:
         prepare: loads, asks the store and cuts several sources in one call on a thread; None
             where these are stages of their own.
+        load_and_cut: what that call calls for each source; None likewise.
         load: makes a Document of a source.
         recognise: tells a document's fingerprint, and whether the store has it; None where no
             store can say.
@@ -95,6 +96,7 @@ class Recipe:
     """
 
     prepare: StagePlan | None
+    load_and_cut: LoadAndCut | None
     load: StagePlan
     recognise: StagePlan | None
     chunk: StagePlan
@@ -131,12 +133,13 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     mark = VectorMark(embedder, settings.version)
     recognise = None if known is None else Recognise(stages.pipeline(settings.version), mark, known)
     recall = recall_of(known, embedder, settings.cache)
-    prepare: StagePlan | None = None
+    load_and_cut: LoadAndCut | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
         parts = Finished(load.function, as_documents), Finished(chunk.function, as_chunks)
-        prepare = Plan(InOneHop(LoadAndCut(parts[0], recognise, parts[1], recall)), False, **common)
+        load_and_cut = LoadAndCut(parts[0], recognise, parts[1], recall)
     return Recipe(
-        prepare=prepare,
+        prepare=None if load_and_cut is None else Plan(InOneHop(load_and_cut), False, **common),
+        load_and_cut=load_and_cut,
         load=loading,
         recognise=None if recognise is None else Plan(recognise, False, **common),
         chunk=cutting,
