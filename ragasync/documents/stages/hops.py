@@ -109,7 +109,7 @@ class Hops(Generic[T, V]):
         return await future
 
     def here(self, function: Callable[[T], V], item: T) -> V:
-        """Return what a function gives for an item, called where it is: a thread would cost more."""
+        """Return what a function gives for an item, called here: a thread would cost more."""
         began = time.perf_counter()
         try:
             return function(item)

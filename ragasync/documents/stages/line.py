@@ -59,7 +59,6 @@ class Line:
     ) -> None:
         self._recipe = recipe
         self._prepare = prepare
-        self._load_and_cut = recipe.load_and_cut
         self._loop = asyncio.get_running_loop()
         self.meter = Meter(recipe.max_spend, self._when_spent)
         self.way = Way(recipe, self.meter)
@@ -80,9 +79,13 @@ class Line:
             Postponed: the run stops before it could be embedded.
         """
         try:
+            quick = self._cut_here(source)
+            if quick is not None and (taken := self.way.enter_now(quick)) is not None:
+                self._run = self._run or self._belong_to(current_run.get())
+                return await self.way.go(quick, taken)
             self._count_loading(1)
             try:
-                prepared = await self._prepared(source)
+                prepared = quick or await self._prepared(source)
                 if not isinstance(prepared, Prepared):
                     return await self._several(source, prepared)
                 if prepared.chunks is None:
@@ -105,7 +108,7 @@ class Line:
         return self._loading == 0 and self._run is not None and self._run.source_ended
 
     def _count_loading(self, more: int) -> None:
-        """Count the documents before the room, and have no further one drawn when they are many."""
+        """Count the documents before the room; when they are many, have no further one drawn."""
         self._loading += more
         run = self._run or self._belong_to(current_run.get())
         ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
@@ -117,15 +120,23 @@ class Line:
         run.stages, run.told = self.tally.stages, self.tally.told
         return run
 
+    def _cut_here(self, source: object) -> Prepared | None:
+        """Return a short text with its chunks; None for what else there may be."""
+        load_and_cut = self._recipe.load_and_cut
+        if load_and_cut is None or self._prepare is None or not load_and_cut.is_quick(source):
+            return None
+        try:
+            prepared: Prepared = self._prepare.here(load_and_cut, source)
+        except StageFailure as failed:
+            note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
+            raise
+        return prepared
+
     async def _prepared(self, source: object) -> Prepared | Sequence[Entry]:
         """Return the document of a source with its chunks, or a list of its documents."""
-        if self._prepare is not None and self._load_and_cut is not None:
-            found: Prepared | list[Entry]
+        if self._prepare is not None:
             try:
-                if self._load_and_cut.is_quick(source):
-                    found = self._prepare.here(self._load_and_cut, source)
-                else:
-                    found = await self._prepare(source)
+                found: Prepared | list[Entry] = await self._prepare(source)
             except StageFailure as failed:
                 note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
                 raise

@@ -22,18 +22,29 @@ class Room:
         self._entrance = asyncio.Lock()
         self._left = asyncio.Event()
 
+    def enter_now(self, chunks: int) -> int | None:
+        """Let a document in if there is room; return what it has to give back, else None."""
+        weight = self._weight(chunks)
+        if self._entrance.locked() or self._taken + weight > self._size:
+            return None
+        self._taken += weight
+        return weight
+
     async def enter(self, chunks: int) -> int:
         """Wait until there is room for a document; return what it has to give back."""
-        weight = max(1, min(chunks, self._size // 2))
-        if self._entrance.locked() or self._taken + weight > self._size:
-            async with self._entrance:
-                while self._taken + weight > self._size:
-                    self._left.clear()
-                    await self._left.wait()
-                self._taken += weight
-        else:
+        if (entered := self.enter_now(chunks)) is not None:
+            return entered
+        weight = self._weight(chunks)
+        async with self._entrance:
+            while self._taken + weight > self._size:
+                self._left.clear()
+                await self._left.wait()
             self._taken += weight
         return weight
+
+    def _weight(self, chunks: int) -> int:
+        """Return what a document counts."""
+        return max(1, min(chunks, self._size // 2))
 
     def leave(self, weight: int) -> None:
         """Give room back."""

@@ -40,6 +40,10 @@ class Way:
         self._room = Room(recipe.room)
         self._dimension: int | None = None
 
+    def enter_now(self, prepared: Prepared) -> int | None:
+        """Return what a document has to give back, if there is room for its chunks; else None."""
+        return self._room.enter_now(len(prepared.chunks or ()))
+
     async def enter(self, prepared: Prepared) -> int:
         """Wait until there is room for a document's chunks; return what it has to give back."""
         return await self._room.enter(len(prepared.chunks or ()))
@@ -54,7 +58,10 @@ class Way:
         document, chunks = prepared.document, prepared.chunks or ()
         tokens = None
         try:
-            vectors = await self._vectors(document, chunks, prepared.vectors)
+            if prepared.vectors is None:
+                vectors = await self._embedded(document, chunks, range(len(chunks)))
+            else:
+                vectors = await self._vectors(document, chunks, prepared.vectors)
             if self._meter.tokens:
                 vectors, tokens = _unwrapped(vectors)
             embeddings = self._checked(document, chunks, vectors)
@@ -87,11 +94,9 @@ class Way:
         return value
 
     async def _vectors(
-        self, document: Document, chunks: Sequence[Chunk], known: Sequence[Vector | None] | None
+        self, document: Document, chunks: Sequence[Chunk], known: Sequence[Vector | None]
     ) -> Sequence[Any]:
-        """Return the vectors of a document's chunks, of which the store may know some."""
-        if known is None:
-            return await self._embedded(document, chunks, range(len(chunks)))
+        """Return the vectors of a document's chunks, of which the store knows some."""
         missing = [place for place, vector in enumerate(known) if vector is None]
         vectors = list(known)
         if missing:
