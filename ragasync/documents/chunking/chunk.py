@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from ragasync.documents.document import Chunk, Document
 
-# Where to cut, best first: a separator, and how many of its characters end the chunk.
+# Where to cut if there is no blank line, best first: a separator, and how many of its characters
+# end the chunk.
 _BOUNDARIES = (
-    (("\n\n#", 0), ("\n\n\n", 0)),  # headings, top-level code
-    (("\n\n", 0),),
     ((".\n", 1), ("!\n", 1), ("?\n", 1)),
     (("\n", 0),),
     ((". ", 1), ("! ", 1), ("? ", 1), ("。", 1), ("！", 1), ("？", 1)),
@@ -113,11 +112,23 @@ def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
 def _cut(text: str, start: int, fresh: int, limit: int) -> int:
     """Return where to cut the chunk that starts at `start`, always after `fresh`."""
     half = max(fresh, start + (limit - start) // 2)
+    if (cut := _at_blank_line(text, fresh, half, limit)) > fresh:
+        return cut
     for separators in _BOUNDARIES:
         if (cut := _last(text, separators, half, limit)) > fresh:
             return cut
     space = _last(text, _BOUNDARIES[-1], fresh, half)
     return space if space > fresh else limit
+
+
+def _at_blank_line(text: str, fresh: int, low: int, limit: int) -> int:
+    """Return the last blank line, of those before a heading or top-level code if any, else -1."""
+    last = found = text.rfind("\n\n", low, limit + 2)
+    while found > fresh:
+        if text[found + 2 : found + 3] in ("#", "\n"):
+            return found
+        found = text.rfind("\n\n", low, found + 1)
+    return last
 
 
 def check_sizes(size: int, overlap: int, name: str = "max_chars") -> None:
