@@ -19,35 +19,123 @@ from __future__ import annotations
 
 
 class RagasyncError(Exception):
-    """The root of every error that ragasync raises of its own accord."""
+    """
+    The root of every error that ragasync raises of its own accord.
+
+    Example:
+        >>> from ragasync import Journal, RagasyncError
+        >>> try:
+        ...     Journal("no-such-file.sqlite").to_dataframe()
+        ... except RagasyncError as error:
+        ...     print(type(error).__name__)
+        JournalError
+    """
 
 
 class RunAsyncError(RagasyncError, RuntimeError):
-    """An awaitable or one of its objects is bound to another event loop."""
+    """
+    An awaitable or one of its objects is bound to another event loop.
+
+    Example:
+        >>> import asyncio
+        >>> from ragasync import RunAsyncError, run_async
+        >>> async def cell():
+        ...     answer = asyncio.get_running_loop().create_future()  # bound to this loop
+        ...     try:
+        ...         run_async(answer)  # which this call blocks
+        ...     except RunAsyncError as error:
+        ...         print(error)
+        >>> asyncio.run(cell())
+        <Future pending> can never finish here: it belongs to the loop that this call blocks. ...
+    """
 
 
 class AttemptTimeout(RagasyncError, TimeoutError):
-    """One attempt took longer than `timeout`; a TimeoutError of the function's own is not this."""
+    """
+    One attempt took longer than `timeout`; a TimeoutError of the function's own is not this.
+
+    Example:
+        >>> import asyncio
+        >>> from ragasync import AsyncBatchProcessor
+        >>> processor = AsyncBatchProcessor(asyncio.sleep, timeout=0.01, retry_count=0)
+        >>> processor.process_sync([60]).errors[0]
+        AttemptTimeout('the attempt took longer than 0.01 s')
+    """
 
 
 class WrongNumberOfValues(RagasyncError, ValueError):
-    """A batched function returned more or fewer values than it was given items."""
+    """
+    A batched function returned more or fewer values than it was given items.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> processor = AsyncBatchProcessor(lambda texts: [], batched=True, retry_count=0)
+        >>> print(processor.process_sync(["a text"]).errors[0])
+        a batched process_fn must return a value for each item: got 0 values for 1 items
+    """
 
 
 class CostTooHigh(RagasyncError, ValueError):
-    """One item alone costs more than `max_batch_cost` allows for a batch."""
+    """
+    One item alone costs more than `max_batch_cost` allows for a batch.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> processor = AsyncBatchProcessor(list, batched=True, cost=len, max_batch_cost=10)
+        >>> print(processor.process_sync(["short", "much too long"]).errors[1])
+        this item alone costs 13, more than max_batch_cost=10 allows for a whole batch: shorten ...
+    """
 
 
 class WorkerDied(RagasyncError, RuntimeError):
-    """The worker process that ran an item ended before it answered."""
+    """
+    The worker process that ran an item ended before it answered.
+
+    Example:
+        >>> from concurrent.futures import BrokenExecutor, Executor
+        >>> from ragasync import AsyncBatchProcessor
+        >>> class Pool(Executor):  # stands for a pool of processes
+        ...     def submit(self, function, /, *arguments):
+        ...         raise BrokenExecutor("out of memory")
+        >>> processor = AsyncBatchProcessor(abs, retry_count=0, executor=Pool())
+        >>> processor.process_sync([-1]).errors[0]
+        WorkerDied('the worker process ended before it answered: out of memory')
+    """
 
 
 class JobStopped(RagasyncError):
-    """A stream ended before its source did, because of `max_errors` or a fatal error."""
+    """
+    A stream ended before its source did, because of `max_errors` or a fatal error.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, JobStopped, run_async
+        >>> processor = AsyncBatchProcessor(int, max_concurrency=1, retry_count=0, max_errors=0)
+        >>> async def read():
+        ...     async for outcome in processor.stream(["7", "seven", "8"]):
+        ...         print(outcome.item, outcome.status)
+        >>> try:
+        ...     run_async(read())
+        ... except JobStopped as error:
+        ...     print(error)
+        7 done
+        seven failed
+        1 item failed, more than max_errors=0
+    """
 
 
 class JournalError(RagasyncError):
-    """A journal cannot be used: another job's, locked, broken, on a full disk."""
+    """
+    A journal cannot be used: another job's, locked, broken, on a full disk.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, JournalError
+        >>> _ = AsyncBatchProcessor(str.upper, journal="run.sqlite").process_sync(["a"])
+        >>> try:
+        ...     AsyncBatchProcessor(str.lower, journal="run.sqlite").process_sync(["a"])
+        ... except JournalError as error:
+        ...     print(error)
+        the journal 'run.sqlite' is of the job 'str.upper', version '', and this is the job ...
+    """
 
 
 class RecalledError(RagasyncError):
@@ -55,6 +143,16 @@ class RecalledError(RagasyncError):
     Stands for an error of an earlier run that a journal has kept.
 
     It has the name, the message and the notes of the error that it stands for.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, RecalledError
+        >>> processor = AsyncBatchProcessor(int, retry_count=0, journal="run.sqlite")
+        >>> _ = processor.process_sync(["seven"])
+        >>> error = processor.process_sync(["seven"]).errors[0]  # not called again
+        >>> error
+        ValueError("invalid literal for int() with base 10: 'seven'")
+        >>> isinstance(error, RecalledError)
+        True
     """
 
 
@@ -68,7 +166,14 @@ class StageFailure(Exception):
 
 
 class MissingExtra(RagasyncError, ImportError):
-    """An optional package is missing; the message names the pip command that installs it."""
+    """
+    An optional package is missing; the message names the pip command that installs it.
+
+    Example:
+        >>> from ragasync import MissingExtra
+        >>> print(MissingExtra("a plot", "matplotlib", "plot"))
+        a plot needs the package 'matplotlib', which is not installed: pip install "ragasync[plot]"
+    """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(

@@ -28,7 +28,14 @@ async def gather_with_concurrency(
     On the first error the others are cancelled and awaited, and coroutines that were not started
     are closed: nothing runs on, and nothing warns that it was never awaited.
 
-        pages = await gather_with_concurrency(fetch(url) for url in urls)
+    Example:
+        >>> import asyncio
+        >>> from ragasync import gather_with_concurrency, run_async
+        >>> async def fetch(url):
+        ...     await asyncio.sleep(0.01)
+        ...     return f"page {url}"
+        >>> run_async(gather_with_concurrency((fetch(url) for url in "abc"), 2))
+        ['page a', 'page b', 'page c']
 
     Args:
         coros: any iterable of awaitables, or of async functions without arguments; drawn from as

@@ -34,6 +34,14 @@ class Progress:
     number of calls allowed at once, items in back-off, or the source. `recalled` counts the items
     whose outcome a journal had from an earlier run; they are no part of the speed. `tokens` and
     `money` are what the calls of a pipeline's embedder reported so far.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> job = AsyncBatchProcessor(int, retry_count=0).start(["1", "two", "3"])
+        >>> _ = job.wait()
+        >>> progress = job.progress
+        >>> print(f"{progress.finished} of {progress.total}, {progress.failed} failed")
+        3 of 3, 1 failed
     """
 
     done: int

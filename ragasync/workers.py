@@ -22,6 +22,14 @@ async def process_with_workers(
 
     A failing item is an outcome instead of the silent end of its worker; nothing is retried.
 
+    Example:
+        >>> from ragasync import process_with_workers, run_async
+        >>> result = run_async(process_with_workers(["1", "two", "3"], int, num_workers=2))
+        >>> result.results
+        [1, None, 3]
+        >>> result.errors[1]
+        ValueError("invalid literal for int() with base 10: 'two'")
+
     Args:
         items: any iterable or async iterable.
         process_item: a sync or async function of one item.

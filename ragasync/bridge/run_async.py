@@ -51,11 +51,18 @@ def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool 
     that may run there, so objects that belong to that loop need `nested=True`. In a cell, a plain
     `await` is better still.
 
-        embedding = run_async(client.embed("a text"), timeout=30)
-
     Context variables go in and come back. An interrupt (Ctrl-C, the stop button) cancels the
     coroutine, gives it up to 5 seconds for its clean-up, or until the next interrupt, and goes on
     up.
+
+    Example:
+        >>> import asyncio
+        >>> from ragasync import run_async
+        >>> async def embed(text):
+        ...     await asyncio.sleep(0.01)
+        ...     return [text.index("a"), len(text)]
+        >>> run_async(embed("a text"), timeout=30)
+        [0, 6]
 
     Args:
         coro: A coroutine, or anything else that can be awaited.

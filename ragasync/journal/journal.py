@@ -21,13 +21,21 @@ class Journal:
     loses at most the calls in flight and one group, and a run with the same journal goes on from
     there: its result is whole, with the outcomes of earlier runs (`attempts` is 0) and its own.
 
-        processor = AsyncBatchProcessor(embed, journal=Journal("run.sqlite"))
-        result = await processor.process(texts)      # interrupted: run the cell again
-
     Items are told apart by their content, or by what the processor's `key=` makes of them; items
     of equal keys by their order. A journal is of one job, known by its name and version: another
     job is refused, while a function whose source has changed only warns, because people mend it
     and go on.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, Journal
+        >>> processor = AsyncBatchProcessor(str.upper, journal=Journal("run.sqlite"))
+        >>> processor.process_sync(["a", "b"]).results
+        ['A', 'B']
+        >>> result = processor.process_sync(["a", "b", "c"])  # run again: only the rest is called
+        >>> result.results
+        ['A', 'B', 'C']
+        >>> [outcome.attempts for outcome in result]
+        [0, 0, 1]
 
     Args:
         path: the file, created where it is missing.

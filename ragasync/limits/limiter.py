@@ -45,10 +45,18 @@ class RateLimiter:
     gives its place back. The limiter belongs to no loop: use the same one from several loops and
     threads, at once or one after the other.
 
-        limiter = RateLimiter(10)                  # 10 a second
-        limiter = RateLimiter(rate=600, per=60.0)  # 600 a minute, which is 10 a second
-        async with limiter:
-            await call()
+    Example:
+        >>> from ragasync import RateLimiter, run_async
+        >>> limiter = RateLimiter(rate=60, per=60.0, burst_size=2)  # 60 a minute
+        >>> limiter.rate  # a second
+        1.0
+        >>> async def call():
+        ...     async with limiter:  # waits until it is admitted
+        ...         return "an answer"
+        >>> run_async(call())
+        'an answer'
+        >>> [limiter.try_acquire() for _ in range(3)]  # one was left of the burst
+        [True, False, False]
 
     Args:
         requests_per_second: The rate.

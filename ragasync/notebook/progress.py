@@ -21,12 +21,16 @@ class TqdmProgress(ProgressDrawing):
     """
     Show a job's progress as tqdm does, in a terminal or a notebook.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, TqdmProgress
+        >>> processor = AsyncBatchProcessor(str)
+        >>> result = processor.process_sync(range(100), TqdmProgress(desc="to text", unit="item"))
+        >>> result.success_count
+        100
+
     Args:
         clock: what tells the seconds between two drawings.
         tqdm_kwargs: handed on to `tqdm.auto.tqdm`, such as `desc`, `unit`, `file`, `leave`.
-
-    Example:
-        >>> result = await processor.process(items, TqdmProgress(desc="all"))  # doctest: +SKIP
     """
 
     def __init__(self, *, clock: Clock = time.monotonic, **tqdm_kwargs: object) -> None:
@@ -59,12 +63,16 @@ class WidgetProgress(ProgressDrawing):
 
     What stays in the saved notebook needs no kernel. Outside of a kernel it is a `TqdmProgress`.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, WidgetProgress
+        >>> processor = AsyncBatchProcessor(str)
+        >>> result = processor.process_sync(range(100), WidgetProgress("to text"))
+        >>> result.success_count
+        100
+
     Args:
         description: words in front of the bar.
         clock: what tells the seconds.
-
-    Example:
-        >>> result = await processor.process(items, WidgetProgress("embedding"))  # doctest: +SKIP
     """
 
     def __init__(self, description: str = "", *, clock: Clock = time.monotonic) -> None:

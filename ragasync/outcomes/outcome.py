@@ -21,6 +21,16 @@ class Attempt:
 
     All times are in seconds, `started` since the job began. `waited` is the time for the rate
     limit before this attempt, `backed_off` the delay that was to follow it, `lane` where it ran.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> replies = iter([False, True])
+        >>> def fetch(url):
+        ...     if not next(replies):
+        ...         raise ConnectionError("the network is away")
+        >>> result = AsyncBatchProcessor(fetch, retry_delay=0.01).process_sync(["a.html"])
+        >>> [attempt.error for attempt in result[0].history]
+        ['ConnectionError: the network is away']
     """
 
     started: float
@@ -40,6 +50,14 @@ class Outcome(Generic[T, R]):
     attempts; `waited` the time for the rate limit; `backed_off` the time between attempts. Times
     are in seconds, and 0.0 for an item that was not started. `attempts` counts with the first.
     `history` holds the earlier, failed attempts of an item that was tried more than once.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven"])
+        >>> [(outcome.item, outcome.status, outcome.value) for outcome in result]
+        [('7', 'done', 7), ('seven', 'failed', None)]
+        >>> result[1].error
+        ValueError("invalid literal for int() with base 10: 'seven'")
     """
 
     index: int

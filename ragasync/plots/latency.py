@@ -29,6 +29,13 @@ def plot_latency(result: Finished, *, ax: Axes | None = None) -> Axes:
     successes. The axis is logarithmic where the times spread widely. The items of a batch have
     the time of their whole call.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, plot_latency
+        >>> result = AsyncBatchProcessor(str).process_sync(range(100))
+        >>> axes = plot_latency(result)
+        >>> axes.get_xlabel()
+        'time in calls, all attempts of an item (ms)'
+
     Args:
         result: a BatchResult.
         ax: the matplotlib Axes to draw in; by default those of a new figure.

@@ -23,6 +23,13 @@ def plot_throughput(result: Finished, *, ax: Axes | None = None) -> Axes:
     """
     Plot how many items a second ended over the run, done and failed, and their mean.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, plot_throughput
+        >>> result = AsyncBatchProcessor(str).process_sync(range(100))
+        >>> axes = plot_throughput(result)
+        >>> axes.get_ylabel()
+        'items a second'
+
     Args:
         result: a BatchResult.
         ax: the matplotlib Axes to draw in; by default those of a new figure.

@@ -32,7 +32,13 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
     Of documents it shows the stages instead: a band each, as high as the calls that were under way
     of those that may be at once, with a mark where a document failed in it.
 
-        plot_timeline(result).figure.savefig("timeline.png")
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, plot_timeline
+        >>> result = AsyncBatchProcessor(str).process_sync(range(100))
+        >>> axes = plot_timeline(result)
+        >>> axes.get_xlabel()
+        'time since the start (ms)'
+        >>> axes.figure.savefig("timeline.png")
 
     Args:
         result: a BatchResult.

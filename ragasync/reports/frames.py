@@ -27,6 +27,17 @@ def to_dataframe(result: Finished) -> pd.DataFrame:
     `only=frame["index"]`. `print(frame.traceback[7])` shows a traceback in full, as
     `result[7].traceback` does. The frame is a copy.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, to_dataframe
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven", "8"])
+        >>> frame = to_dataframe(result)
+        >>> frame[["item", "status", "value", "error_type"]]
+                     item  status value  error_type
+        item_index
+        0               7    done     7         NaN
+        1           seven  failed  None  ValueError
+        2               8    done     8         NaN
+
     Args:
         result: a BatchResult.
 
@@ -50,6 +61,14 @@ def errors_dataframe(result: Finished) -> pd.DataFrame:
     """
     Return one row for each item that failed, with the columns of `to_dataframe`.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, errors_dataframe
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven", "8"])
+        >>> errors_dataframe(result)[["item", "error_type", "attempts"]]
+                     item  error_type  attempts
+        item_index
+        1           seven  ValueError         1
+
     Args:
         result: a BatchResult.
 
@@ -65,6 +84,15 @@ def error_summary(result: Finished) -> pd.DataFrame:
 
     Errors are of one kind if their types are the same and their messages differ in numbers and
     quoted values only.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, error_summary
+        >>> processor = AsyncBatchProcessor(int, retry_count=0)
+        >>> result = processor.process_sync(["7", "seven", "eight", None])
+        >>> error_summary(result)[["error_type", "count", "share", "first_item"]].round(2)
+           error_type  count  share first_item
+        0  ValueError      2   0.67      seven
+        1   TypeError      1   0.33       None
 
     Args:
         result: a BatchResult.

@@ -32,7 +32,19 @@ class Fatal(enum.Enum):
 
 
 FATAL: Final = Fatal.FATAL
-"""The verdict that no later call can succeed either, so that the whole job should stop."""
+"""
+The verdict that no later call can succeed either, so that the whole job should stop.
+
+Example:
+    >>> from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
+    >>> def verdict(error):
+    ...     return FATAL if "used up" in str(error) else True
+    >>> def call(item):
+    ...     raise RuntimeError("the quota is used up")
+    >>> processor = AsyncBatchProcessor(call, retry=AsyncRetry(retry_on=verdict))
+    >>> processor.process_sync(range(100)).stopped_because
+    'a fatal error: RuntimeError: the quota is used up'
+"""
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
 

@@ -60,6 +60,17 @@ class AsyncRetry:
     Giving up raises the last error itself, with a note. CancelledError, KeyboardInterrupt and
     SystemExit always pass.
 
+    Example:
+        >>> from ragasync import AsyncRetry, run_async
+        >>> replies = iter([503, 503, 200])
+        >>> @AsyncRetry(max_retries=5, base_delay=0.01, deadline=60)
+        ... async def fetch(url):
+        ...     if (status := next(replies)) != 200:
+        ...         raise ConnectionError(f"status {status}")
+        ...     return f"page {url}"
+        >>> run_async(fetch("a"))
+        'page a'
+
     Args:
         max_retries: Retries after the first attempt.
         base_delay: Seconds, the bound of the first back-off.
@@ -208,7 +219,16 @@ async def retry_async(
     The short form of `AsyncRetry`, with the same judgement of errors and without jitter: the
     delays are `backoff_factor**attempt` seconds, attempt counted from 0, so 1, 2, 4 and so on.
 
-        await retry_async(lambda: fetch(url))
+    Example:
+        >>> from ragasync import retry_async
+        >>> from ragasync.simulation import run_virtual
+        >>> replies = iter([503, 200])
+        >>> async def fetch(url):
+        ...     if (status := next(replies)) != 200:
+        ...         raise ConnectionError(f"status {status}")
+        ...     return f"page {url}"
+        >>> run_virtual(retry_async(lambda: fetch("a")))  # on a clock that does not wait the second
+        'page a'
 
     Args:
         func: An async function without arguments.
