@@ -33,6 +33,13 @@ def chunks_dataframe(result_or_store: Finished | Tabled) -> pd.DataFrame:
 
     A result holds chunks where there was no store, or with `keep="all"`; else the store has them.
 
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor, chunks_dataframe
+        >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
+        >>> chunks_dataframe(result)[["document_id", "start", "end", "line", "text"]]
+          document_id  start  end  line               text
+        0       guide      0   17     1  A bucket refills.
+
     Args:
         result_or_store: what a document processor gave back, or a store with a `to_dataframe`.
 

@@ -24,6 +24,14 @@ class Document:
     """
     Hold one text under the id that it is stored by.
 
+    Example:
+        >>> from ragasync.documents import Document
+        >>> document = Document("guide", "A bucket refills.", {"lang": "en"})
+        >>> document
+        <Document 'guide': 17 characters>
+        >>> document.metadata["lang"]
+        'en'
+
     Args:
         id: What the store knows it by: a second document of the same id replaces the first.
         text: The whole text, its lines ended by newlines alone where it was loaded from a file.
@@ -63,6 +71,13 @@ class Chunk:
 
     The splitters of this package cut and never rewrite:
     `document.text[chunk.start:chunk.end] == chunk.text` holds for each of their chunks.
+
+    Example:
+        >>> from ragasync.documents import Chunk, Document
+        >>> document = Document("guide", "A bucket refills. It is never over full.")
+        >>> chunk = Chunk(document.text[18:], 18, 40, {"topic": "limits"})
+        >>> chunk
+        <Chunk 18:40 'It is never over full.'>
 
     Args:
         text: The piece itself.

@@ -23,7 +23,15 @@ LoadReason: TypeAlias = Literal[
     "pdf",
     "too large",
 ]
-"""The reasons for which the loaders of this package give a file up."""
+"""
+The reasons for which the loaders of this package give a file up.
+
+Example:
+    >>> from typing import get_args
+    >>> from ragasync.documents import LOAD_REASONS, LoadReason
+    >>> set(get_args(LoadReason)) == set(LOAD_REASONS)
+    True
+"""
 
 LOAD_REASONS = MappingProxyType(
     {
@@ -43,12 +51,29 @@ LOAD_REASONS = MappingProxyType(
         "too large": "over the bound of bytes, packed or unpacked",
     }
 )
-"""Each reason, and what it means: failures group by it, and may be skipped by it."""
+"""
+Each reason, and what it means: failures group by it, and may be skipped by it.
+
+Example:
+    >>> from ragasync.documents import LOAD_REASONS
+    >>> LOAD_REASONS["no text"]
+    'a PDF of pictures, which needs OCR first'
+"""
 
 
 class LoadError(RagasyncError, ValueError):
     """
     A source exists but holds no text that can be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ragasync.documents import LoadError, load_source
+        >>> _ = Path("notes.txt").write_text("")
+        >>> try:
+        ...     load_source("notes.txt")
+        ... except LoadError as error:
+        ...     print(error.reason, "-", error.message)
+        empty - a file of 0 bytes
 
     Args:
         reason: A few words that failures group by: one of `LOAD_REASONS`, or a loader's own.

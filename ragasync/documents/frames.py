@@ -29,8 +29,17 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
     does: a part of the frame leads back to its sources with
     `result.retry_failed(processor, only=frame.index)`.
 
-        frame = documents_dataframe(result)
-        frame[frame.status == "failed"].groupby("stage", observed=True).size()
+    Example:
+        >>> from pathlib import Path
+        >>> from ragasync import AsyncDocumentProcessor, documents_dataframe
+        >>> for name, text in [("good.md", "A bucket refills."), ("bad.md", "")]:
+        ...     _ = Path(name).write_text(text)
+        >>> result = AsyncDocumentProcessor().process_sync(".")
+        >>> documents_dataframe(result)[["id", "status", "stage", "chunks", "error_message"]]
+                         id  status stage  chunks             error_message
+        item_index
+        0            bad.md  failed  load    <NA>  empty: a file of 0 bytes
+        1           good.md    done   NaN       1                      <NA>
 
     Args:
         result: what a document processor gave back.
@@ -86,6 +95,14 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
 def stages_dataframe(result: Finished) -> pd.DataFrame:
     """
     Return one row for each stage of a run, in the order of a document's way.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor, stages_dataframe
+        >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
+        >>> stages_dataframe(result)[["stage", "max_concurrency", "calls", "items", "failed"]]
+                    stage  max_concurrency  calls  items  failed
+        0  load and chunk                8      1      1       0
+        1           embed                4      1      1       0
 
     Args:
         result: what a document processor gave back; also that of a running job.

@@ -93,8 +93,16 @@ def note_usage(*, tokens: int = 0, money: float = 0.0) -> None:
     Embedders call it after each response, from the call itself or from its thread; what happens
     in another process is not heard of.
 
-        response = await client.embeddings.create(model=model, input=texts)
-        note_usage(tokens=response.usage.total_tokens, money=response.usage.total_tokens * 2e-8)
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import HashingEmbedder, note_usage
+        >>> hashing = HashingEmbedder()
+        >>> def embed(texts):
+        ...     note_usage(tokens=12, money=12 * 2e-8)  # what the service's response says
+        ...     return hashing(texts)
+        >>> result = AsyncDocumentProcessor(embed=embed).process_sync([("guide", "It refills.")])
+        >>> result[0].value.tokens
+        12
 
     Args:
         tokens: how many tokens it took.

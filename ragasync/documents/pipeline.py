@@ -36,9 +36,15 @@ class AsyncDocumentProcessor(DocumentRuns):
     other, and its outcome names the stage. What the store already has from the same text and the
     same stages is not embedded again.
 
-        store = SqliteStore("library.sqlite")
-        result = await AsyncDocumentProcessor(store=store).process("docs")
-        store.search("how do I ...")
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import MemoryStore
+        >>> store = MemoryStore()
+        >>> texts = [("limits", "A bucket refills."), ("retries", "Wait, then try again.")]
+        >>> AsyncDocumentProcessor(store=store).process_sync(texts).success_count
+        2
+        >>> store.search("how is a bucket refilled?", k=1)[0].text
+        'A bucket refills.'
 
     Args:
         load: takes a path (or whatever `sources` holds) and returns a Document or a text; by

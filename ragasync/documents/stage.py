@@ -36,7 +36,13 @@ class Stage:
 
     What is None is taken from the processor.
 
-        AsyncDocumentProcessor(embed=Stage(client.embed, max_concurrency=8, timeout=30))
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import HashingEmbedder, Stage
+        >>> embed = Stage(HashingEmbedder(), max_concurrency=2, batch_size=100, timeout=30)
+        >>> result = AsyncDocumentProcessor(embed=embed).process_sync([("guide", "It refills.")])
+        >>> result[0].value.embeddings.shape
+        (1, 1024)
 
     Args:
         fn: the stage's function, sync or async; for the last stage also a Store.

@@ -20,17 +20,52 @@ SearchBy: TypeAlias = Literal["both", "vectors", "bm25"]
 
 
 class StoreError(RagasyncError):
-    """A store cannot be read or written: broken, foreign, locked, closed."""
+    """
+    A store cannot be read or written: broken, foreign, locked, closed.
+
+    Example:
+        >>> from ragasync.documents import SqliteStore, StoreError
+        >>> store = SqliteStore("library.sqlite")
+        >>> store.close()
+        >>> try:
+        ...     store.search("a bucket")
+        ... except StoreError as error:
+        ...     print(error)
+        the store 'library.sqlite' cannot be used: Cannot operate on a closed database.
+    """
 
 
 class WrongEmbedder(StoreError, ValueError):
-    """A store holds the vectors of another embedder than the one at hand."""
+    """
+    A store holds the vectors of another embedder than the one at hand.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import HashingEmbedder, MemoryStore, WrongEmbedder
+        >>> store = MemoryStore()
+        >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
+        >>> store.embedder = HashingEmbedder(64)
+        >>> try:
+        ...     store.search("a bucket")
+        ... except WrongEmbedder as error:
+        ...     print(error)
+        the store holds vectors of 'hashing-1024-v1', and its embedder= is 'hashing-64-v1': ...
+    """
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Hit:
     """
     Hold one chunk that a search found.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
+        >>> [hit] = store.search("bucket")
+        >>> hit.document_id, hit.text, hit.start, hit.end
+        ('guide', 'A bucket refills.', 0, 17)
 
     Args:
         document_id: The id of its document.
@@ -61,6 +96,16 @@ class Store(Protocol):
 
     The methods are synchronous and may be called from any thread. A document is there whole or
     not at all: `upsert` has acknowledged it when it returns.
+
+    Example:
+        >>> from ragasync.documents import Chunk, Document, HashingEmbedder, MemoryStore, Store
+        >>> embed = HashingEmbedder()
+        >>> store: Store = MemoryStore()
+        >>> guide = Document("guide", "A bucket refills.")
+        >>> chunks = [Chunk(guide.text, 0, len(guide.text))]
+        >>> store.upsert(guide, chunks, embed([guide.text]), fingerprint="1", embedder=embed.name)
+        >>> store.fingerprint_of("guide")
+        '1'
     """
 
     def upsert(

@@ -21,6 +21,15 @@ The keys of a chunk's metadata go over those of its document; "id" and "source" 
 document's own. Numbers are compared with numbers and texts with texts: 1 is 1.0 and is neither "1"
 nor True. A value that is itself a list or a dict equals nothing. "$ne" holds too where the key is
 missing, and no comparison does.
+
+Example:
+    >>> from ragasync import AsyncDocumentProcessor
+    >>> from ragasync.documents import Document, MemoryStore
+    >>> store = MemoryStore()
+    >>> guides = [Document(str(year), "A bucket refills.", {"year": year}) for year in (2019, 2024)]
+    >>> _ = AsyncDocumentProcessor(store=store).process_sync(guides)
+    >>> [hit.document_id for hit in store.search("bucket", where={"year": {"$gte": 2020}})]
+    ['2024']
 """
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {

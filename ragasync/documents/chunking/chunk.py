@@ -33,7 +33,13 @@ class RecursiveSplitter:
     in some chunk; the time taken is linear, whatever the text.
 
     Example:
-        RecursiveSplitter(max_chars=800, overlap=100)(document)
+        >>> from ragasync.documents import RecursiveSplitter
+        >>> split = RecursiveSplitter(max_chars=32)
+        >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
+        ...     print(chunk)
+        <Chunk 0:17 'A bucket refills.'>
+        <Chunk 18:37 'It never overflows.'>
+        <Chunk 38:63 'First come, first served.'>
 
     Args:
         max_chars: The most characters in a chunk, overlap included.

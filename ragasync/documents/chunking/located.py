@@ -23,7 +23,7 @@ The keys of a document's metadata by which a loader tells places in its text.
 
 
 def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
-    """
+    r"""
     Return the chunks with the place of their first characters in their metadata.
 
     `line` is the line, from 1: the one that an editor shows, where the text is that of the file.
@@ -33,6 +33,14 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     row of a table, keeps that.
 
     The time it takes is linear, whatever the splitter.
+
+    Example:
+        >>> from ragasync.documents import Document, RecursiveSplitter, located
+        >>> text = "# Limits\n\nA bucket refills.\n\n# Retries\n\nWait, then try again."
+        >>> guide = Document("guide.md", text)
+        >>> chunks = located(guide, RecursiveSplitter(max_chars=32)(guide))
+        >>> [(chunk.metadata["line"], chunk.metadata["heading"]) for chunk in chunks]
+        [(1, 'Limits'), (5, 'Retries')]
 
     Args:
         document: what was cut.

@@ -25,8 +25,13 @@ class SemanticSplitter:
     no spaces between words, and takes over ten times as long; by tokens hundreds of times.
 
     Example:
-        SemanticSplitter(800, 80)
-        SemanticSplitter(max_tokens=256, count_tokens="text-embedding-3-small")
+        >>> from ragasync.documents import SemanticSplitter
+        >>> split = SemanticSplitter(32)
+        >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
+        ...     print(chunk)
+        <Chunk 0:17 'A bucket refills.'>
+        <Chunk 18:37 'It never overflows.'>
+        <Chunk 38:63 'First come, first served.'>
 
     Args:
         max_chars: The most characters in a chunk, overlap included.

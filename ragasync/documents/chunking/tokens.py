@@ -34,7 +34,12 @@ class TokenSplitter:
     a chunk; by a real tokenizer this takes some fifty times as long as by characters.
 
     Example:
-        TokenSplitter(256, 32, count_tokens=tiktoken.get_encoding("cl100k_base"))
+        >>> from ragasync.documents import TokenSplitter
+        >>> split = TokenSplitter(8, count_tokens=lambda text: len(text.split()))
+        >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
+        ...     print(chunk)
+        <Chunk 0:37 'A bucket refills. It never overflows.'>
+        <Chunk 38:63 'First come, first served.'>
 
     Args:
         max_tokens: The most tokens in a chunk, overlap included.

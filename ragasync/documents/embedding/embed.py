@@ -39,6 +39,18 @@ class Embedder(Protocol):
 
     `name` says which vectors these are: two embedders of one name must give the same vectors,
     and whatever changes the vectors changes the name.
+
+    Example:
+        >>> import numpy as np
+        >>> from ragasync.documents import Embedder
+        >>> class Vowels:
+        ...     name, dimension = "vowels-v1", 5
+        ...     def __call__(self, texts):
+        ...         rows = [[text.count(vowel) for vowel in "aeiou"] for text in texts]
+        ...         return np.array(rows, dtype=np.float32)
+        >>> embed: Embedder = Vowels()
+        >>> embed(["a token bucket"]).tolist()
+        [[1.0, 2.0, 0.0, 1.0, 1.0]]
     """
 
     @property
@@ -64,12 +76,18 @@ class HashingEmbedder:
     in every process, whatever else is in its batch. It matches words and their forms, not
     meanings. A text without words is a row of zeros.
 
-        embed = HashingEmbedder()
-        embed(["How is a token bucket filled?"]).shape    # (1, 1024)
-
     The signed hashing is that of Weinberger et al., Feature Hashing for Large Scale Multitask
     Learning (2009); n-grams in words that of Bojanowski et al., Enriching Word Vectors with
     Subword Information (2017). Safe to call from several threads at once.
+
+    Example:
+        >>> from ragasync.documents import HashingEmbedder
+        >>> embed = HashingEmbedder()
+        >>> question, answer, other = embed(["refill a bucket", "refilling buckets", "a poem"])
+        >>> bool(question @ answer > question @ other)
+        True
+        >>> question.shape
+        (1024,)
 
     Args:
         dimension: The length of a vector; a longer one has fewer collisions.

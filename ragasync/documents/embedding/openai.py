@@ -45,9 +45,6 @@ class OpenAIEmbedder:
     """
     Embed texts by OpenAI, or by any service that speaks as it does (vLLM, Ollama, a gateway).
 
-        embed = OpenAIEmbedder("text-embedding-3-small", price_per_million_tokens=0.02)
-        AsyncDocumentProcessor(embed=embed, store=SqliteStore("library.sqlite"))
-
     A processor calls it in its own way: batches bounded by count and by tokens, so many calls at
     once, one limiter for requests and one for tokens, its own retries. Where no rates are given,
     the limiters take those that the service states in its `x-ratelimit-*` headers. A batch that
@@ -55,6 +52,18 @@ class OpenAIEmbedder:
 
     Awaited by itself it makes one call, without limiter or retry, and opens a client for it;
     `async with embed.open() as client: await embed(texts, client)` opens one for many.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from ragasync import run_async
+        >>> from ragasync.documents import OpenAIEmbedder
+        >>> class Client:  # stands for an AsyncOpenAI
+        ...     async def create(self, *, model, input):
+        ...         return {"data": [{"embedding": [len(text), 1.0]} for text in input]}
+        >>> client = SimpleNamespace(embeddings=Client())
+        >>> embed = OpenAIEmbedder("text-embedding-3-small", client=client)
+        >>> run_async(embed(["a text"])).shape
+        (1, 2)
 
     Args:
         model: the model's name.

@@ -33,6 +33,13 @@ class WordLlamaEmbedder:
     meaning are near, which `HashingEmbedder` does not, and nothing of word order. A text without
     tokens is a row of zeros. Safe to call from several threads at once.
 
+    Example:
+        >>> from ragasync.documents import WordLlamaEmbedder
+        >>> embed = WordLlamaEmbedder()
+        >>> car, vehicle, poem = embed(["a car", "some vehicle", "a poem"])
+        >>> bool(car @ vehicle > car @ poem)
+        True
+
     Args:
         dimension: The length of a vector: 64, 128 or 256; the shorter are the first entries.
 

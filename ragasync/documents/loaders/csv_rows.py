@@ -24,7 +24,7 @@ _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?(?:[eE][+-]?\d{1,2})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvRows:
-    """
+    r"""
     Load each row of a table as a document of its own, `data.csv#17` by the number of the row.
 
     Rows are counted as a spreadsheet does: the header is row 1. A row's text is its cells as
@@ -36,8 +36,14 @@ class CsvRows:
     as long as the header; of several, the one that makes most columns.
 
     Example:
-        rows = CsvRows(text_columns=["title", "body"], id_column="isbn")
-        load_source(path, loaders={**LOADERS, ".csv": rows})
+        >>> from pathlib import Path
+        >>> from ragasync.documents import LOADERS, CsvRows, load_source
+        >>> _ = Path("books.csv").write_text("isbn,title,year\n111,Limits,2020\n222,Retries,2024")
+        >>> rows = CsvRows(text_columns=["title"], id_column="isbn")
+        >>> for document in load_source("books.csv", loaders={**LOADERS, ".csv": rows}):
+        ...     print(document.id, document.text, document.metadata["year"])
+        books.csv#111 Limits 2020
+        books.csv#222 Retries 2024
 
     Args:
         text_columns: The columns that make the text; by default all.

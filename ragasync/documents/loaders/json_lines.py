@@ -21,8 +21,13 @@ class JsonLines:
     value is a text by itself. `metadata["line"]` is the line, as an editor shows it.
 
     Example:
-        fields = JsonLines(text_fields=["body"], id_field="url")
-        load_source(path, loaders={**LOADERS, ".jsonl": fields})
+        >>> from pathlib import Path
+        >>> from ragasync.documents import LOADERS, JsonLines, load_source
+        >>> _ = Path("pages.jsonl").write_text('{"url": "/limits", "body": "A bucket refills."}')
+        >>> fields = JsonLines(text_fields=["body"], id_field="url")
+        >>> for document in load_source("pages.jsonl", loaders={**LOADERS, ".jsonl": fields}):
+        ...     print(document.id, document.text)
+        pages.jsonl#/limits A bucket refills.
 
     Args:
         text_fields: The fields that make the text; by default all.

@@ -38,7 +38,18 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         ".docx": load_docx,
     }
 )
-"""Loaders by suffix in lower case; every other file is tried as text."""
+"""
+Loaders by suffix in lower case; every other file is tried as text.
+
+Example:
+    >>> from pathlib import Path
+    >>> from ragasync.documents import LOADERS, load_source
+    >>> def load_log(data):
+    ...     return data.decode().removeprefix("# log: "), {"kind": "log"}
+    >>> _ = Path("run.log").write_text("# log: a run began")
+    >>> load_source("run.log", loaders={**LOADERS, ".log": load_log}).text
+    'a run began'
+"""
 
 MAY_BE_EMPTY = frozenset({".py", ".pyi", ".pyw", ".typed"})
 """Suffixes of files that say something by being there, such as `__init__.py` and `py.typed`."""
@@ -59,8 +70,13 @@ def load_source(
     went wrong where it was written; empty Python modules are none.
 
     Example:
-        load_source("notes.md")
-        load_source(path, loaders={**LOADERS, ".html": load_html_fast})
+        >>> from pathlib import Path
+        >>> from ragasync.documents import load_source
+        >>> _ = Path("notes.md").write_text("A bucket refills.")
+        >>> load_source("notes.md")
+        <Document 'notes.md': 17 characters>
+        >>> load_source(("an-id", "a text that is there already"))
+        <Document 'an-id': 28 characters>
 
     Args:
         source: What `find_sources` yields, a path, or an `(id, text)` pair; a Document is

@@ -22,6 +22,14 @@ class Source:
     """
     Name a file that is yet to be loaded.
 
+    Example:
+        >>> from pathlib import Path
+        >>> from ragasync.documents import find_sources
+        >>> _ = Path("notes.md").write_text("A bucket refills.")
+        >>> [source] = find_sources(".")
+        >>> source.id
+        'notes.md'
+
     Args:
         id: The id of its document, with forward slashes on every system.
         path: Where the file is.
@@ -71,8 +79,14 @@ def find_sources(
     as given goes in front.
 
     Example:
-        find_sources("docs", skip=["drafts", "*.png"])
-        find_sources([Path("a.md"), Document("b", "text"), ("c", "another text")])
+        >>> from pathlib import Path
+        >>> from ragasync.documents import find_sources
+        >>> for name in ("notes.md", "picture.png", ".hidden"):
+        ...     Path(name).touch()
+        >>> [source.id for source in find_sources(".", skip=["*.png"])]
+        ['notes.md']
+        >>> [source.id for source in find_sources([Path("a.md"), ("b", "a text")])]
+        ['a.md', 'b']
 
     Args:
         sources: A path to a file or a folder, a Document, a Source, or an iterable of these and

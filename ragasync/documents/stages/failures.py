@@ -25,6 +25,19 @@ class SomeDocumentsFailed(RagasyncError):
     """
     Some of the documents of one source failed; the others are stored.
 
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import Document
+        >>> def load(source):
+        ...     return [Document("good", "A bucket refills."), Document("bad", "?")]
+        >>> def chunk(text):
+        ...     if text == "?":
+        ...         raise ValueError("nothing to cut")
+        ...     return [text]
+        >>> result = AsyncDocumentProcessor(load, chunk).process_sync([("both", "")])
+        >>> print(result.errors[0])
+        1 of 2 documents failed, the first 'bad' in stage chunk: ValueError: nothing to cut
+
     Args:
         message: how many of how many, and of which the first is.
         ids: the ids of those that failed.

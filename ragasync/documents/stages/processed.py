@@ -17,6 +17,15 @@ class ProcessedDocument:
     """
     One document that went through the pipeline, or the documents of one source together.
 
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
+        >>> guide = result[0].value
+        >>> guide.id, guide.chunk_count, guide.embeddings.shape
+        ('guide', 1, (1, 1024))
+        >>> guide.chunks
+        (<Chunk 0:17 'A bucket refills.'>,)
+
     Args:
         id: the document's id; of several, that of their source.
         source: where it came from, or None.

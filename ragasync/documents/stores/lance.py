@@ -52,8 +52,14 @@ class LanceStore:
     200,000 chunks. A document is one commit; each writes a file, and small ones are joined as
     they pile up. Several processes may read and write it at once; on Windows one may write.
 
-        with LanceStore("library.lance") as store:
-            store.search("how does a token bucket refill?", k=3)
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import LanceStore
+        >>> texts = [("guide", "A bucket refills.")]
+        >>> with LanceStore("library.lance") as store:
+        ...     _ = AsyncDocumentProcessor(store=store).process_sync(texts)
+        ...     print(store.search("how does a bucket refill?", k=3)[0].text)
+        A bucket refills.
 
     Args:
         path: The folder, on a local disk; created where it is missing.

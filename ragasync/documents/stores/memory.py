@@ -12,6 +12,14 @@ class MemoryStore(SqliteStore):
 
     It is a SqliteStore on SQLite's own memory, so that it finds and refuses what a file would.
 
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
+        >>> [hit.text for hit in store.search("how does a bucket refill?")]
+        ['A bucket refills.']
+
     Args:
         embedder: What embeds the texts that are searched for, as for SqliteStore.
     """

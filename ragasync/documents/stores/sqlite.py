@@ -45,11 +45,17 @@ class SqliteStore:
     whose vectors it holds and refuses another embedder's. Several processes may read and write it
     at once.
 
-        with SqliteStore("library.sqlite") as store:
-            for hit in store.search("how does a token bucket refill?", k=3):
-                print(hit.source, hit.text)
-
     A file of an older version is brought to the present one when it is opened.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import SqliteStore
+        >>> texts = [("guide", "A bucket refills.")]
+        >>> with SqliteStore("library.sqlite") as store:
+        ...     _ = AsyncDocumentProcessor(store=store).process_sync(texts)
+        >>> with SqliteStore("library.sqlite") as store:
+        ...     print(store.search("how does a bucket refill?", k=3)[0].text)
+        A bucket refills.
 
     Args:
         path: The file, created where it is missing; ":memory:" keeps nothing.
