@@ -859,7 +859,7 @@ async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
     job = AsyncBatchProcessor(call, retry=AsyncRetry(0)).start(range(14), here=True)
     await job
     job._ipython_display_()
-    assert displayed.bundles[-1]["text/plain"].splitlines()[-1] == "  4 more of 2 other kinds"
+    assert displayed.bundles[-1]["text/plain"].splitlines()[-1] == "  4 more, of 2 other kinds"
 
 
 @pytest.mark.parametrize(

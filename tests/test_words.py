@@ -62,7 +62,7 @@ def test_a_summary_counts_the_kinds_that_it_leaves_out():
     outcomes = [failed(index, ValueError("x" * (index + 1))) for index in range(8)]
     lines = result_of(outcomes).summary().splitlines()
     assert len(lines) == 8
-    assert lines[-1] == "  3 more of 3 other kinds"
+    assert lines[-1] == "  3 more, of 3 other kinds"
 
 
 def test_an_empty_result_can_be_summed_up():

@@ -67,7 +67,8 @@ def summary(result: Finished) -> str:
 def remaining(kinds: Sequence[Kind]) -> str:
     """Return how many errors there are beside the commonest kinds."""
     rest = kinds[KINDS_SHOWN:]
-    return f"{sum(kind.count for kind in rest):,} more of {len(rest):,} other kinds"
+    errors = sum(kind.count for kind in rest)
+    return f"{errors:,} more, of {counted(len(rest), 'other kind')}"
 
 
 def figures(result: Finished) -> list[tuple[str, str]]:
