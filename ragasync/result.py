@@ -39,6 +39,20 @@ class BatchResult(Generic[R]):
     add up to `total`. `result[i]` and iteration give an `Outcome` an item; `results` and `errors`
     have an entry for every item, None where there is none.
 
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven"])
+        >>> result
+        <BatchResult 1 of 2 done, 1 failed in ...>
+        >>> result.results
+        [7, None]
+        >>> result[1].error
+        ValueError("invalid literal for int() with base 10: 'seven'")
+        >>> result.errors_dataframe()[["item", "error_type", "attempts"]]
+                     item  error_type  attempts
+        item_index
+        1           seven  ValueError         1
+
     Args:
         results: one value for each item, None where there is none.
         errors: one exception for each item, None where there is none.
@@ -49,13 +63,6 @@ class BatchResult(Generic[R]):
 
     Raises:
         ValueError: the counts do not fit the entries.
-
-    Example:
-        >>> result = BatchResult([1, None], [None, KeyError("a")], 1, 1)
-        >>> result
-        <BatchResult 1 of 2 done, 1 failed in 0.00 s>
-        >>> result[1].error
-        KeyError('a')
     """
 
     results: Sequence[R | None]
