@@ -38,9 +38,18 @@ class AsyncBatchProcessor(Generic[T, R]):
     kept beside the item. The processor holds the settings only, so that it can be used again, at
     the same time, from other loops and threads.
 
-        processor = AsyncBatchProcessor(embed, max_concurrency=8, rate_limiter=RateLimiter(10))
-        result = await processor.process(texts)
-        result.errors_dataframe()
+    Example:
+        >>> import asyncio
+        >>> from ragasync import AsyncBatchProcessor, RateLimiter
+        >>> async def embed(text):
+        ...     await asyncio.sleep(0.01)  # stands for a call
+        ...     return [text.index("a"), len(text)]
+        >>> processor = AsyncBatchProcessor(embed, max_concurrency=8, rate_limiter=RateLimiter(100))
+        >>> result = processor.process_sync(["a text", "another", 7])  # or await processor.process
+        >>> result.results
+        [[0, 6], [0, 7], None]
+        >>> result.errors[2]
+        AttributeError("'int' object has no attribute 'index'")
 
     Args:
         process_fn: a sync or async function, method, partial or callable object of one item, or,

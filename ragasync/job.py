@@ -35,14 +35,22 @@ class Job(Generic[T, R]):
     cell that computes does not stall it; with `here=True` on the loop of the thread that started
     it. Everything on it may be used from any thread.
 
-        job = processor.start(items)
-        job.progress                # in the next cell
-        job.max_concurrency = 16
-        result = await job          # or job.wait() in sync code
-
     `await job` gives the result; cancelling that await cancels the job. `job.cancel()` does not
     raise: awaiting the job then gives what was done. As the last line of a cell it shows a live
     panel, with buttons for all that.
+
+    Example:
+        >>> import time
+        >>> from ragasync import AsyncBatchProcessor
+        >>> def slow(item):
+        ...     time.sleep(0.001)
+        ...     return item * item
+        >>> job = AsyncBatchProcessor(slow).start(range(100))  # returns at once
+        >>> job.max_concurrency = 16  # while it runs
+        >>> job.wait().results[:4]  # in a cell: await job
+        [0, 1, 4, 9]
+        >>> job.progress.finished
+        100
     """
 
     def __init__(self, batch: BatchRun[T, R], loop: asyncio.AbstractEventLoop) -> None:
