@@ -1,5 +1,16 @@
 """A virtual clock: the real engine, with the waiting taken out."""
 
+from ragasync.simulation.latency import Latency
+from ragasync.simulation.replies import ServiceError
+from ragasync.simulation.service import ScriptedService
+from ragasync.simulation.simulating import simulate
 from ragasync.simulation.virtual import VirtualClockLoop, run_virtual
 
-__all__ = ["VirtualClockLoop", "run_virtual"]
+__all__ = [
+    "Latency",
+    "ScriptedService",
+    "ServiceError",
+    "VirtualClockLoop",
+    "run_virtual",
+    "simulate",
+]

@@ -1,0 +1,130 @@
+"""How long the calls of a service take: distributions by name, samples, or a function."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TypeAlias
+
+from ragasync.arguments import check_number, check_positive
+
+LatencyLike: TypeAlias = "float | Latency | Iterable[float] | Callable[[random.Random], float]"
+"""Seconds, a distribution, samples to draw from, or a function that draws with a Random."""
+
+_STANDARD_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """
+    A distribution of seconds, made by one of its class methods.
+
+    It answers one question, `quantile(share)`: below how many seconds that share of the calls
+    stays. So it holds no chance of its own; whoever draws brings a share in (0, 1).
+
+        >>> from ragasync.simulation import Latency
+        >>> Latency.lognormal(median=0.8, sigma=0.5).quantile(0.5)
+        0.8
+        >>> Latency.uniform(1.0, 3.0).quantile(0.25)
+        1.5
+
+    Attributes:
+        name: what it is, in words.
+        quantile: the seconds that the given share of calls stays below.
+    """
+
+    name: str
+    quantile: Callable[[float], float] = field(repr=False, compare=False)
+
+    @classmethod
+    def constant(cls, seconds: float) -> Latency:
+        """Have every call take the same time."""
+        check_number("seconds", seconds)
+        return cls(f"{seconds:g} s", lambda _: seconds)
+
+    @classmethod
+    def uniform(cls, low: float, high: float) -> Latency:
+        """Have all times from `low` to `high` seconds be as likely."""
+        check_number("low", low)
+        check_number("high", high, at_least=low)
+        return cls(f"uniform({low:g}, {high:g})", lambda share: low + (high - low) * share)
+
+    @classmethod
+    def normal(cls, mean: float, sd: float) -> Latency:
+        """Have times lie around a mean, with a standard deviation; never below 0 s."""
+        check_number("mean", mean)
+        check_number("sd", sd)
+        at = _STANDARD_NORMAL.inv_cdf
+        return cls(f"normal({mean:g}, {sd:g})", lambda share: max(0.0, mean + sd * at(share)))
+
+    @classmethod
+    def lognormal(cls, median: float, sigma: float) -> Latency:
+        """
+        Have a long tail of slow calls, as services have.
+
+        Args:
+            median: seconds that half of the calls stay below.
+            sigma: standard deviation of the logarithm: at 0.5 one call in forty takes longer than
+                2.7 medians, at 1.0 longer than 7.
+        """
+        check_positive("median", median)
+        check_number("sigma", sigma)
+        at, exp = _STANDARD_NORMAL.inv_cdf, math.exp
+        return cls(
+            f"lognormal({median:g}, {sigma:g})", lambda share: median * exp(sigma * at(share))
+        )
+
+    @classmethod
+    def exponential(cls, mean: float) -> Latency:
+        """Have most calls be quick and a few slow, around a mean in seconds."""
+        check_positive("mean", mean)
+        return cls(f"exponential({mean:g})", lambda share: -mean * math.log1p(-share))
+
+    @classmethod
+    def samples(cls, seconds: Iterable[float]) -> Latency:
+        """Have calls take what was measured: each of these times is as likely as the others."""
+        measured = tuple(map(float, seconds))
+        if not measured:
+            raise ValueError("samples must be at least one time in seconds, got none")
+        for each in measured:
+            check_number("each of the samples", each)
+        count = len(measured)
+        return cls(f"one of {count:,} samples", lambda share: measured[int(share * count)])
+
+    @classmethod
+    def drawn_by(cls, function: Callable[[random.Random], float]) -> Latency:
+        """Have a function draw the seconds, with a Random that is seeded anew for each call."""
+
+        def quantile(share: float) -> float:
+            seconds = function(random.Random(share))
+            check_number("what the function of latency returns", seconds)
+            return seconds
+
+        quantile(0.5)
+        return cls(getattr(function, "__qualname__", repr(function)), quantile)
+
+
+def as_latency(given: LatencyLike) -> Latency:
+    """
+    Return what was given as a Latency.
+
+    Raises:
+        TypeError: it is nothing of the kind.
+        ValueError: a negative or infinite time, or no samples at all.
+    """
+    if isinstance(given, Latency):
+        return given
+    if isinstance(given, int | float):
+        check_number("latency", given)
+        return Latency.constant(float(given))
+    if callable(given):
+        return Latency.drawn_by(given)
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | dict):
+        return Latency.samples(given)
+    raise TypeError(
+        f"latency must be seconds, a Latency such as Latency.lognormal(1.0, 0.5), a sequence of "
+        f"measured seconds, or a function of a random.Random; got {given!r}"
+    )
