@@ -45,6 +45,7 @@ class AsyncDocumentProcessor(DocumentRuns):
         2
         >>> store.search("how is a bucket refilled?", k=1)[0].text
         'A bucket refills.'
+        >>> store.close()
 
     Args:
         load: takes a path (or whatever `sources` holds) and returns a Document or a text; by

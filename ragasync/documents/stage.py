@@ -52,7 +52,7 @@ class Stage:
         rate_limiter: one limiter or several.
         retry: when a failed call is tried again.
         timeout: seconds for one attempt.
-        executor: where sync functions run instead of on threads.
+        executor: where the function runs instead of on threads, or on the loop if it is async.
         cost: what a text weighs, for `max_batch_cost`; for `embed` alone.
         max_batch_cost: the most that the texts of one call may weigh together.
         resources: as for AsyncBatchProcessor: makes an async context manager, opened once a run on
@@ -99,7 +99,7 @@ class Stage:
         Return the plan for calling `function` in this stage's way, else in the default one.
 
         Raises:
-            TypeError: a setting of the wrong kind, or an executor for an async function.
+            TypeError: a setting of the wrong kind.
             ValueError: a setting out of range.
         """
         if is_async(function):

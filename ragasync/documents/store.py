@@ -50,6 +50,7 @@ class WrongEmbedder(StoreError, ValueError):
         ... except WrongEmbedder as error:
         ...     print(error)
         the store holds vectors of 'hashing-1024-v1', and its embedder= is 'hashing-64-v1': ...
+        >>> store.close()
     """
 
 
@@ -66,6 +67,7 @@ class Hit:
         >>> [hit] = store.search("bucket")
         >>> hit.document_id, hit.text, hit.start, hit.end
         ('guide', 'A bucket refills.', 0, 17)
+        >>> store.close()
 
     Args:
         document_id: The id of its document.
@@ -106,6 +108,7 @@ class Store(Protocol):
         >>> store.upsert(guide, chunks, embed([guide.text]), fingerprint="1", embedder=embed.name)
         >>> store.fingerprint_of("guide")
         '1'
+        >>> store.close()
     """
 
     def upsert(

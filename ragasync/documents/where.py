@@ -30,6 +30,7 @@ Example:
     >>> _ = AsyncDocumentProcessor(store=store).process_sync(guides)
     >>> [hit.document_id for hit in store.search("bucket", where={"year": {"$gte": 2020}})]
     ['2024']
+    >>> store.close()
 """
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {

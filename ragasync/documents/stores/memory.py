@@ -15,10 +15,11 @@ class MemoryStore(SqliteStore):
     Example:
         >>> from ragasync import AsyncDocumentProcessor
         >>> from ragasync.documents import MemoryStore
-        >>> store = MemoryStore()
-        >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
-        >>> [hit.text for hit in store.search("how does a bucket refill?")]
-        ['A bucket refills.']
+        >>> texts = [("guide", "A bucket refills.")]
+        >>> with MemoryStore() as store:
+        ...     _ = AsyncDocumentProcessor(store=store).process_sync(texts)
+        ...     print(store.search("how does a bucket refill?")[0].text)
+        A bucket refills.
 
     Args:
         embedder: What embeds the texts that are searched for, as for SqliteStore.
