@@ -52,6 +52,11 @@ class Script:
         )
 
     @property
+    def is_steady(self) -> bool:
+        """Whether a call takes as long whenever it comes."""
+        return self.capacity is None and not self.slow_start
+
+    @property
     def may_refuse(self) -> bool:
         """Whether a call may be refused without being looked at."""
         return bool(self.outages) or self.rate is not None or self.capacity is not None

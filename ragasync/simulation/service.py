@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar, cast
 
 from ragasync.limits.bucket import Bucket
@@ -111,13 +111,21 @@ class ScriptedService:
         Raises:
             ServiceError: as the script says.
         """
+        now = asyncio.get_running_loop().time()
+        self._zero = min(self._zero, now)  # a clock behind the last one is another loop's own
+        self.started.append(now - self._zero)
         self.calls += 1
         self.in_flight += 1
         if self.in_flight > self.most_in_flight:
             self.most_in_flight = self.in_flight
         key = key_of_all(item) if isinstance(item, list) else key_of(item)
         try:
-            await self._serve(item, key)
+            if self._may_refuse:
+                await self._pass(now)
+            bits = draw(self._call_seed, key, self._failures.get(key, 0) if self._failures else 0)
+            await self._serve(bits, now)
+            if self._may_fail:
+                self._raise_if_failed(item, bits)
         except BaseException:
             # One that was cancelled, at its timeout, counts too: the next attempt fares anew.
             self.failed += 1
@@ -154,6 +162,10 @@ class ScriptedService:
         self._poison_seed = scrambled(2 * seed + 1)
         rate = self._script.rate
         self._bucket = None if rate is None else Bucket(rate, max(1.0, rate))
+        # Looked at in every call of a million.
+        self._quantile = self._script.latency.quantile
+        self._may_refuse, self._may_fail = self._script.may_refuse, self._script.may_fail
+        self._is_steady = self._script.is_steady
         self._zero = math.inf
         self._serving = 0
         self._failures: dict[int, int] = {}  # by key; most items have none
@@ -161,26 +173,27 @@ class ScriptedService:
         self.in_flight = self.most_in_flight = 0
         self.started = array("d")
 
-    async def _serve(self, item: object, key: int) -> None:
-        """Take the time of a call and raise what it ends with, if it is to fail."""
-        script = self._script
-        now = asyncio.get_running_loop().time()
-        self._zero = min(self._zero, now)  # a clock behind the last one is another loop's own
-        since = now - self._zero
-        self.started.append(since)
-        if script.may_refuse and (refusal := self._refusal(now, since)) is not None:
+    async def _pass(self, now: float) -> None:
+        """Raise at once, but for what a refusal takes, if a call is refused unseen."""
+        if (refusal := self._refusal(now, now - self._zero)) is not None:
             self.refused += 1
             await asyncio.sleep(REFUSAL_SECONDS)
             raise refusal
-        bits = draw(self._call_seed, key, self._failures.get(key, 0) if self._failures else 0)
-        seconds = script.latency.quantile(share(bits))
+
+    def _serve(self, bits: int, now: float) -> Awaitable[None]:
+        """Return what takes the time of a call."""
+        seconds = self._quantile(share(bits))
+        if self._is_steady:
+            return asyncio.sleep(seconds)
+        return self._serve_counted(seconds, now - self._zero)
+
+    async def _serve_counted(self, seconds: float, since: float) -> None:
+        """Take the time of a call that slows others down, or is slowed down by them."""
         self._serving += 1
         try:
             await asyncio.sleep(seconds * self._slowness(since))
         finally:
             self._serving -= 1
-        if script.may_fail:
-            self._raise_if_failed(item, bits)
 
     def _refusal(self, now: float, since: float) -> ServiceError | None:
         """Return what a call is refused with before it is looked at, or None."""

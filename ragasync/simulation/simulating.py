@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ragasync.arguments import check_count, check_number
-from ragasync.engine.engine import Run
-from ragasync.engine.telling import run_facts
 from ragasync.limits.limiter import Limiter
-from ragasync.outcomes.columns import Columns
 from ragasync.plan import Plan
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
@@ -17,6 +13,7 @@ from ragasync.simulation.apart import run_apart
 from ragasync.simulation.chance import draw, scrambled, share
 from ragasync.simulation.copies import copied_limiters, copied_retry
 from ragasync.simulation.latency import LatencyLike
+from ragasync.simulation.rehearsal import rehearse
 from ragasync.simulation.service import ScriptedService
 
 
@@ -51,7 +48,7 @@ def simulate(
         >>> simulate(100, max_concurrency=10)
         <BatchResult 100 of 100 done in 10.00 s>
         >>> simulate(100, max_concurrency=10, rate_limiter=RateLimiter(5, burst_size=1))
-        <BatchResult 100 of 100 done in 20.8 s>
+        <BatchResult 100 of 100 done in 20.80 s>
 
     It may be called anywhere, also in a cell, whose loop stands still meanwhile; a million items
     take about half a minute.
@@ -106,23 +103,7 @@ def simulate(
         timeout=timeout,
         max_errors=max_errors,
     )
-    return run_apart(_complete(plan, n_items))
-
-
-async def _complete(plan: Plan[int, int], n_items: int) -> BatchResult[int]:
-    """Run a plan on the engine itself; no heartbeat, for nobody looks on."""
-    clock = asyncio.get_running_loop().time
-    columns: Columns[int, int] = Columns(range(n_items))
-    run = Run(plan, range(n_items), columns, total=n_items)
-    began = clock()
-    await run.run()
-    columns.close(None)
-    return BatchResult.of(
-        columns,
-        seconds=clock() - began,
-        stopped_because=run.stopped_because,
-        facts=run_facts(run, "list", None),
-    )
+    return run_apart(rehearse(plan, n_items))
 
 
 def _check_service(service: object, latency: object, error_rate: object, poison: object) -> None:
