@@ -7,6 +7,7 @@ The errors that ragasync raises of its own accord.
     ├── WrongNumberOfValues (ValueError) a batched function did not return a value an item
     ├── CostTooHigh (ValueError)         one item weighs more than a whole batch may
     ├── WorkerDied (RuntimeError)        the process that ran an item ended
+    ├── CannotTravel (ValueError)        a function, item or value cannot be pickled
     ├── JobStopped                       a stream ended before its source did
     ├── JournalError                     a journal cannot be used: foreign, locked, broken, full
     ├── RecalledError                    stands for an error that a journal has kept
@@ -101,6 +102,31 @@ class WorkerDied(RagasyncError, RuntimeError):
         >>> processor.process_sync([-1]).errors[0]
         WorkerDied('the worker process ended before it answered: out of memory')
     """
+
+    Attributes:
+        is_sure: whether no other call was under way in its pool, that may have been the cause.
+    """
+
+    def __init__(self, message: str, *, is_sure: bool = True) -> None:
+        super().__init__(message)
+        self.is_sure = is_sure
+
+
+class CannotTravel(RagasyncError, ValueError):
+    """
+    What has to go to another process, or to come back, cannot be pickled.
+
+    Example:
+        >>> from concurrent.futures import ProcessPoolExecutor
+        >>> from ragasync import AsyncBatchProcessor
+        >>> with ProcessPoolExecutor(1) as pool:
+        ...     processor = AsyncBatchProcessor(str.upper, executor=pool)
+        ...     result = processor.process_sync(["a", (letter for letter in "b")])
+        >>> result.errors[1]
+        CannotTravel("item 1 cannot be pickled: TypeError: cannot pickle 'generator' object")
+
+    Attributes:
+        function: whether it is the function itself, so that no item can be processed.
 
 
 class JobStopped(RagasyncError):

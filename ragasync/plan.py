@@ -117,11 +117,6 @@ class Plan(Generic[T, R]):
             raise TypeError(
                 f"executor must be a concurrent.futures.Executor, got {self.executor!r}"
             )
-        if self.is_async:
-            raise TypeError(
-                f"an executor runs sync functions, but {self.process_fn!r} is async: leave out "
-                f"executor=, or pass a sync function"
-            )
         if self.resources is not None:
             raise ValueError("resources live on this loop and cannot travel to an executor")
 

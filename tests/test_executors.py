@@ -27,7 +27,7 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
-from ragasync.calling.executors import run_hop
+from ragasync.calling.hops import Errand, Hop, run_hop
 
 
 def double(item: int) -> int:
@@ -67,7 +67,7 @@ def process_of(item: int) -> int:
 
 def local_at_3(item: Any) -> Any:
     """Return something that cannot be pickled at 3."""
-    return (lambda: item) if item == 3 else item
+    return (each for each in ()) if item == 3 else item
 
 
 def doubles(items: list[int]) -> list[int]:
@@ -109,7 +109,7 @@ class AtOnce(Executor):
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run now, answer after some virtual seconds an item."""
         future: Future[Any] = Future()
-        self.hops.append(len(args[-1]))
+        self.hops.append(len(args[0].arguments))
         self.starts.append(now())
         answer = function(*args, **kwargs)
 
@@ -117,7 +117,7 @@ class AtOnce(Executor):
             if future.set_running_or_notify_cancel():
                 future.set_result(answer)
 
-        asyncio.get_running_loop().call_later(self.seconds * len(args[-1]), deliver)
+        asyncio.get_running_loop().call_later(self.seconds * len(args[0].arguments), deliver)
         return future
 
 
@@ -220,16 +220,6 @@ async def test_a_share_of_errors_counts_the_successes_of_hops():
     assert (result.error_count, result.stopped_because) == (100, None)
 
 
-async def test_an_async_function_is_no_work_for_an_executor():
-    """The constructor says so."""
-
-    async def soon(item: int) -> int:
-        return item
-
-    with pytest.raises(TypeError, match="an executor runs sync functions"):
-        AsyncBatchProcessor(soon, executor=AtOnce())
-
-
 def test_resources_cannot_travel():
     """They belong to this loop."""
     with pytest.raises(ValueError, match="cannot travel to an executor"):
@@ -305,7 +295,7 @@ async def test_an_item_that_cannot_be_pickled_fails():
     """The pool lives, and later runs use it."""
     with ProcessPoolExecutor(1) as executor:
         processor: Any = AsyncBatchProcessor(process_of, 1, 2, 0, executor=executor)
-        result = await processor.process([1, lambda: None, 3])
+        result = await processor.process([1, (each for each in ()), 3])
         assert [outcome.status for outcome in result] == ["done", "failed", "done"]
 
 
@@ -313,8 +303,13 @@ async def test_an_item_that_cannot_be_pickled_fails():
 async def test_an_item_or_value_that_cannot_travel_fails_alone(pool: ProcessPoolExecutor):
     """Its neighbours in the hop are done, also without any retry."""
     processor: Any = AsyncBatchProcessor(local_at_3, 8, 1, 0, executor=pool)
-    result = await processor.process(iter([0, 1, lambda: None, 3, 4]))
+    result = await processor.process(iter([0, 1, (each for each in ()), 3, 4]))
     assert [outcome.status for outcome in result] == ["done", "done", "failed", "failed", "done"]
+    assert [outcome.attempts for outcome in result] == [1] * 5
+    assert [str(error).partition(":")[0] for error in result.errors[2:4]] == [
+        "item 2 cannot be pickled",
+        "the value of item 3 cannot be pickled",
+    ]
 
 
 @pytest.mark.real_time
@@ -343,21 +338,6 @@ async def test_a_broken_executor_that_cannot_be_replaced_is_left_to_its_owner():
     result = await AsyncBatchProcessor(double, 2, 1, 0, executor=executor).process(range(4))
     assert [type(error) for error in result.errors] == [WorkerDied] * 4
     assert not executor.was_shut_down
-
-
-@pytest.mark.real_time
-async def test_what_only_a_loop_can_await_is_no_value_of_an_executor():
-    """A lambda around an async function does not look async."""
-
-    class Later:
-        def __await__(self) -> Iterator[None]:
-            yield None
-
-    with ThreadPoolExecutor(1) as executor:
-        processor = AsyncBatchProcessor(lambda _: Later(), executor=executor)
-        result = await processor.process(range(2))
-    assert result.error_count == 2
-    assert "leave out executor=" in str(result.errors[0])
 
 
 @pytest.mark.real_time
@@ -403,9 +383,9 @@ async def test_each_item_of_a_hop_whose_worker_died_goes_on_alone():
 
     class Dying(AtOnce):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-            if 2 not in args[-1]:
+            if 2 not in args[0].arguments:
                 return super().submit(function, *args, **kwargs)
-            self.hops.append(len(args[-1]))
+            self.hops.append(len(args[0].arguments))
             future: Future[Any] = Future()
             future.set_exception(BrokenProcessPool("a process ended"))
             return future
@@ -415,7 +395,8 @@ async def test_each_item_of_a_hop_whose_worker_died_goes_on_alone():
     result = await processor.process(iter(range(8)))
     assert [outcome.index for outcome in result.get_failed()] == [2]
     assert isinstance(result.errors[2], WorkerDied)
-    assert sorted(executor.hops) == [1, 1, 1, 1, 4, 4]
+    assert sorted(executor.hops) == [1, 1, 1, 1, 1, 4, 4]
+    assert [outcome.attempts for outcome in result] == [2, 2, 3, 2, 1, 1, 1, 1]
 
 
 @pytest.mark.real_time
@@ -438,7 +419,7 @@ async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_p
 
 def test_a_reply_tells_of_each_item():
     """Though it travels in columns."""
-    reply = run_hop(odd_only, [1, 2, 3])
+    reply = run_hop(Hop(Errand(odd_only), [1, 2, 3], "abc"))
     assert [(item.value, str(item.error)) for item in reply.one_by_one()] == [
         (1, "None"),
         (None, "2 is even"),

@@ -49,13 +49,12 @@ def test_what_a_stage_leaves_open_is_the_processors():
     assert (plan.limiters, plan.retry) == ((limiter,), retry)
 
 
-def test_an_executor_of_the_processor_is_not_for_async_functions_but_a_stages_own_is_an_error():
-    """A default that does not fit is passed over; what was asked for by name is not."""
+def test_an_executor_of_the_processor_is_not_for_async_functions_but_a_stages_own_is():
+    """What waits needs no worker; where one is asked for by name, it gets it."""
     with ThreadPoolExecutor(1) as pool:
         assert Stage(embed).plan(embed, max_concurrency=1, executor=pool).executor is None
         assert Stage(split).plan(split, max_concurrency=1, executor=pool).executor is pool
-        with pytest.raises(TypeError, match="an executor runs sync functions"):
-            Stage(embed, executor=pool).plan(embed, max_concurrency=1)
+        assert Stage(embed, executor=pool).plan(embed, max_concurrency=1).executor is pool
 
 
 @pytest.mark.parametrize("wrong", [7, "embed"])

@@ -6,15 +6,16 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import BrokenExecutor, Executor
 from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
 
 from ragasync.calling.deadlines import DeadlineWatch
-from ragasync.calling.executors import HopReply, replacement_of, run_hop
+from ragasync.calling.executors import names_its_functions
+from ragasync.calling.hops import Errand, Hop, HopReply
+from ragasync.calling.pools import Pools
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
-from ragasync.errors import WorkerDied, WrongNumberOfValues
+from ragasync.errors import WrongNumberOfValues
 from ragasync.plan import Plan
 
 
@@ -41,8 +42,11 @@ class Calls:
         self._abandoned: dict[asyncio.Task[Any], Returning] = {}
         self._loop = loop
         self._function = _with_resource(plan, resource)
-        self._executor = plan.executor
-        self._own_executor: Executor | None = None
+        self._pools: Pools | None = None
+        if plan.executor is not None:
+            by_name = names_its_functions(plan.executor)
+            self._errand = Errand(self._function, by_name=by_name)
+            self._pools = Pools(plan.executor, lambda call: self._abandon(_Remote(call)))
         self._threads: CallThreads | None = None
         self._timeout = plan.timeout
         self._watch: DeadlineWatch | None = None
@@ -55,14 +59,31 @@ class Calls:
         """The call of one item, for use in the current task alone."""
         return self._in_time()
 
-    async def many(self, items: Sequence[Any]) -> Sequence[Any]:
+    async def many(
+        self, items: Sequence[Any], indices: Sequence[int], *, apart: bool = False
+    ) -> Sequence[Any]:
         """Call a batched function, and check that it gave a value for each item."""
-        return checked_values(await self._in_time()(items), len(items))
+        if self._pools is None:
+            values = await self._in_time()(items)
+        else:
+            reply = await self._sent([items], [_named_together(indices)], apart=apart)
+            if reply.errors:
+                raise reply.errors[0]
+            (values,) = reply.values
+        return checked_values(values, len(items))
 
-    async def hop(self, items: Sequence[Any]) -> HopReply:
-        """Call for several items in one hop to an executor, which has time for each of them."""
-        reply: HopReply = await self._in_time(len(items))(items)
-        return reply
+    async def hop(
+        self, items: Sequence[Any], indices: Sequence[int], *, apart: bool = False
+    ) -> HopReply:
+        """
+        Call for several items in one hop to an executor, which has time for each of them.
+
+        Args:
+            items: what to call with.
+            indices: what to call them in errors.
+            apart: whether a worker may have died of them: see `Pools.send`.
+        """
+        return await self._sent(items, [f"item {index}" for index in indices], apart=apart)
 
     @property
     def running_threads(self) -> int:
@@ -70,28 +91,39 @@ class Calls:
         return 0 if self._threads is None else self._threads.running
 
     def close(self) -> None:
-        """Let go of threads, timers and the executor that replaced a broken one."""
+        """Let go of threads, timers and the executors that replaced a broken one."""
         if self._watch is not None:
             self._watch.close()
         if self._threads is not None:
             self._threads.close()
-        if self._own_executor is not None:
-            self._own_executor.shutdown(wait=False)
+        if self._pools is not None:
+            self._pools.close()
 
     def _call_for(self, plan: Plan[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
         """Choose the way to call."""
-        if plan.is_async:
+        if plan.is_async or plan.executor is not None:
             return self._function
-        if plan.executor is None:
-            self._threads = CallThreads(self._loop)
-            return self._on_thread
-        return self._in_a_hop if plan.in_hops else self._batch_on_executor
+        self._threads = CallThreads(self._loop)
+        return self._on_thread
 
-    def _in_time(self, items: int = 1) -> Callable[[Any], Awaitable[Any]]:
+    async def _sent(
+        self, arguments: Sequence[Any], names: Sequence[str], *, apart: bool
+    ) -> HopReply:
+        """Send arguments to the executor, and return what became of them."""
+        assert self._pools is not None
+        send: Callable[[Hop], Awaitable[HopReply]] = partial(self._pools.send, apart=apart)
+        if self._watch is not None and self._timeout is not None:
+            send = self._watch.guarded(send, self._timeout * len(arguments))
+        reply = await send(Hop(self._errand, list(arguments), names))
+        if reply.trouble is not None:
+            raise reply.trouble
+        return reply
+
+    def _in_time(self) -> Callable[[Any], Awaitable[Any]]:
         """Return the call with its time limit, if it has one, for use in the current task."""
         if self._watch is None or self._timeout is None:
             return self._call
-        return self._watch.guarded(self._call, self._timeout * items)
+        return self._watch.guarded(self._call, self._timeout)
 
     async def _on_thread(self, argument: object) -> object:
         """Call on a thread; a function that only made an awaitable has it awaited here."""
@@ -103,45 +135,6 @@ class Calls:
             self._abandon(call)
             raise
         return await value if hasattr(value, "__await__") else value
-
-    async def _in_a_hop(self, items: Sequence[Any]) -> HopReply:
-        """Call for several items on the executor."""
-        reply: HopReply = await self._on_executor(run_hop, self._function, list(items))
-        return reply
-
-    async def _batch_on_executor(self, items: Sequence[Any]) -> object:
-        """Call a batched function on the executor."""
-        return await self._on_executor(self._function, items)
-
-    async def _on_executor(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """Submit and await; a broken pool is replaced for those who come after."""
-        executor = self._executor
-        assert executor is not None
-        try:
-            try:
-                remote = executor.submit(function, *arguments)
-            except BrokenExecutor:  # it broke before: nothing was tried on it
-                executor = self._replace(executor)
-                remote = executor.submit(function, *arguments)
-            local = asyncio.wrap_future(remote)
-            try:
-                return await asyncio.shield(local)
-            except asyncio.CancelledError:
-                if not remote.cancel():
-                    self._abandon(_Remote(local))
-                raise
-        except BrokenExecutor as broken:
-            self._replace(executor)
-            raise WorkerDied(f"the worker process ended before it answered: {broken}") from broken
-
-    def _replace(self, broken: Executor) -> Executor:
-        """Return the executor to go on with; made once, and ours to shut down."""
-        if self._executor is broken:
-            self._executor = replacement_of(broken)
-            if self._executor is not broken:
-                self._own_executor = self._executor
-        assert self._executor is not None
-        return self._executor
 
     def abandoned_by_me(self) -> Returning | None:
         """Take the call that the current task has given up and that still goes on, if any."""
@@ -171,6 +164,12 @@ def _look_at(future: asyncio.Future[Any]) -> None:
     """Fetch a late error, so that asyncio does not log it as never retrieved."""
     if not future.cancelled():
         future.exception()
+
+
+def _named_together(indices: Sequence[int]) -> str:
+    """Return what to call the items of a batch."""
+    first, last = indices[0], indices[-1]
+    return f"item {first}" if len(indices) == 1 else f"one of the items {first} to {last}"
 
 
 def _with_resource(plan: Plan[Any, Any], resource: object) -> Callable[[Any], Any]:

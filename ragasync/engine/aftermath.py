@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.wrong_loop import explain_wrong_loop
-from ragasync.calling.executors import HopReply
+from ragasync.calling.hops import HopReply
 from ragasync.clock import Clock
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.judging import GIVE_UP, HALVE, GiveUp, Halve, TryAgain, judge
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
-from ragasync.errors import JobStopped, StageFailure, WorkerDied
+from ragasync.errors import CannotTravel, JobStopped, StageFailure, WorkerDied
 from ragasync.limits.gate import Gate
 from ragasync.plan import Plan
 from ragasync.retries.replies import retry_after_of, status_of
@@ -94,16 +94,15 @@ class Aftermath(Generic[T, R]):
     ) -> None:
         """Arrange what follows from a call that raised: a retry, halves, or a failure."""
         ended = self._clock() if ended is None else ended
-        if isinstance(error, WorkerDied) and self._plan.in_hops and len(ticket) > 1:
-            for place in range(len(ticket)):  # nobody knows which of them the worker died of
-                self.failed(ticket.alone(place), error, began, lane, ended=ended)
+        if isinstance(error, WorkerDied) and (parts := self._suspects(ticket, error)):
+            self._go_apart(parts, error, began, ended, lane)
             return
         ticket.add_attempt(ended - began)
         if status_of(error) == 429 and (seconds := retry_after_of(error)):
             self._gate.pause(seconds)
-        if (wrong_loop := explain_wrong_loop(error)) is not None:
+        if (no_use := _why_no_call_can_succeed(error)) is not None:
             self._recording.give_up(ticket, error, lane)
-            self._run.abort(wrong_loop)
+            self._run.abort(no_use)
             return
         try:
             verdict = judge(
@@ -140,6 +139,45 @@ class Aftermath(Generic[T, R]):
         self._recording.give_up(ticket, ticket.error, lane)
         return True
 
+    def _suspects(self, ticket: Ticket[T], error: WorkerDied) -> list[Ticket[T]]:
+        """Return what a worker may have died of, if that is not this very call for sure."""
+        if self._plan.in_hops and len(ticket) > 1:
+            return [ticket.alone(place) for place in range(len(ticket))]
+        return [] if error.is_sure else [ticket]
+
+    def _go_apart(
+        self,
+        parts: Sequence[Ticket[T]],
+        error: Exception,
+        began: float,
+        ended: float,
+        lane: int,
+    ) -> None:
+        """Try each part again where it harms no other: free, as most of them are innocent."""
+        if self._run.stopping:
+            return
+        for part in parts:
+            part.add_attempt(ended - began)
+            part.suspect = True
+            self._log(part, error, began, ended, lane)
+            self._parked.park(part, 0.0)
+
+    def _log(
+        self,
+        ticket: Ticket[T],
+        error: Exception,
+        began: float,
+        ended: float,
+        lane: int,
+        delay: float = 0.0,
+    ) -> None:
+        """Keep what became of an attempt that is not the last."""
+        if ticket.attempts == 1:
+            self.retried += len(ticket)
+        ticket.log(began - self._recording.zero, ended - began, named(error), delay, lane)
+        # What lies between: the rest of its hop, or a thread past its time that had to return.
+        ticket.backed_off += max(0.0, self._clock() - ended)
+
     def _follow(
         self,
         verdict: Any,
@@ -157,12 +195,8 @@ class Aftermath(Generic[T, R]):
             return
         if self._run.stopping:
             return
-        if ticket.attempts == 1:
-            self.retried += len(ticket)
         delay = verdict.delay if isinstance(verdict, TryAgain) else 0.0
-        ticket.log(began - self._recording.zero, ended - began, named(error), delay, lane)
-        # What lies between: the rest of its hop, or a thread past its time that had to return.
-        ticket.backed_off += max(0.0, self._clock() - ended)
+        self._log(ticket, error, began, ended, lane, delay)
         if isinstance(verdict, Halve):
             ticket.error = None
             for half in ticket.halves():
@@ -173,6 +207,13 @@ class Aftermath(Generic[T, R]):
                 ticket.error = error
             self._plan.retry.announce(ticket.attempts, error, delay)
             self._parked.park(ticket, delay)
+
+
+def _why_no_call_can_succeed(error: Exception) -> Exception | None:
+    """Return what to raise where every other call must fail as this did."""
+    if isinstance(error, CannotTravel) and error.function:
+        return error
+    return explain_wrong_loop(error)
 
 
 def _fatal(error: Exception) -> str:

@@ -128,9 +128,10 @@ class Attempts(Generic[T, R]):
     async def _call(self, ticket: Ticket[T]) -> Any:
         """Make the call of a ticket, in the way that the plan says."""
         if self._plan.in_hops:
-            return await self._calls.hop(ticket.items)
+            return await self._calls.hop(ticket.items, ticket.indices, apart=ticket.suspect)
         if self._plan.batched:
-            return await self._calls.many(list(ticket.items))
+            items = list(ticket.items)
+            return await self._calls.many(items, ticket.indices, apart=ticket.suspect)
         return [await self._calls.one(ticket.items[0])]
 
     async def _admitted(self, ticket: Ticket[T], lane: int, wanted: Callable[[], bool]) -> bool:

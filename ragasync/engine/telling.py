@@ -89,6 +89,6 @@ def _rate_of(limiter: Limiter) -> float | None:
 
 def _where(plan: Plan[Any, Any]) -> Where:
     """Return where the calls are made."""
-    if plan.is_async:
-        return "loop"
-    return "threads" if plan.executor is None else "executor"
+    if plan.executor is not None:
+        return "executor"
+    return "loop" if plan.is_async else "threads"

@@ -37,6 +37,8 @@ class Ticket(Generic[T]):
     parked_at: float = -1.0
     retries: Retries = field(default_factory=Retries)
     history: tuple[Attempt, ...] = ()
+    suspect: bool = False
+    """Whether a worker may have died of one of its items."""
     error: Exception | None = None
     """What the last attempt raised, where this ticket waits for a retry that has a deadline."""
 

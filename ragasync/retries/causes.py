@@ -6,6 +6,7 @@ import enum
 import inspect
 from typing import Final
 
+from ragasync.errors import CannotTravel, RedisUnavailable
 from ragasync.loop_mismatch import mismatch_behind
 from ragasync.retries.replies import carries_reply, headers_of, retry_after_of, status_of
 
@@ -67,6 +68,7 @@ _FAILS_THE_SAME_WAY = (
     PermissionError,
     NotADirectoryError,
     IsADirectoryError,
+    CannotTravel,
 )
 
 
@@ -74,12 +76,12 @@ def default_verdict(error: Exception) -> bool | Fatal:
     """
     Return True if trying again may help, False if it must fail the same way, or `FATAL`.
 
-    `FATAL` are a refused key, a used-up quota and an object bound to another event loop: every
-    later call would fail too. Then an `x-should-retry` header decides, by which a service
+    `FATAL` are a refused key, a used-up quota, an object bound to another event loop and a rate
+    limit whose Redis is gone: every later call would fail too. Then an `x-should-retry` header decides, by which a service
     overrules what its status usually means; then the status; then the type. Unknown errors are
     tried again.
     """
-    if is_loop_mismatch(error):
+    if is_loop_mismatch(error) or isinstance(error, RedisUnavailable):
         return FATAL
     verdict = _verdict_of_reply(error) if carries_reply(error) else None
     return not isinstance(error, _FAILS_THE_SAME_WAY) if verdict is None else verdict

@@ -1,0 +1,228 @@
+"""A hop: items on their way to a worker with the function, and what comes back of each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ragasync.bridge.run_async import run_async
+from ragasync.calling.packing import (
+    PackedError,
+    PackedFunction,
+    each_hindrance,
+    pack,
+    packed_error,
+    packed_function,
+    unpack,
+    with_stack,
+)
+from ragasync.errors import CannotTravel
+from ragasync.saying import named
+
+KEPT = 4
+"""How many functions a worker keeps: each run has one."""
+
+
+class Errand:
+    """
+    A run's function as it goes to workers: packed once, and only if it leaves this process.
+
+    Args:
+        function: what to call.
+        by_name: see `packed_function`.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], *, by_name: bool = False) -> None:
+        self.function = function
+        self._by_name = by_name
+        self._token = os.urandom(16).hex()
+        self._packed: PackedFunction | None = None
+
+    @property
+    def packed(self) -> tuple[str, PackedFunction]:
+        """The function as bytes, and the token by which a worker knows that it has it."""
+        if self._packed is None:
+            self._packed = packed_function(self.function, by_name=self._by_name)
+        return self._token, self._packed
+
+
+class HopItem(NamedTuple):
+    """What became of one item of a hop: a value or an error, and the seconds that it took."""
+
+    value: Any
+    error: Exception | None
+    seconds: float
+
+
+class HopReply:
+    """
+    What comes back of a hop: columns, because an object an item costs 12 µs to pickle and unpickle.
+
+    On a thread it is handed over as it is. When it is pickled, a value that cannot be becomes the
+    error of its item alone.
+
+    Attributes:
+        values: one for each call; None for those that failed.
+        seconds: what each took.
+        errors: those of the calls that failed, by place.
+        names: says of each place what was called for, for errors.
+        trouble: why nothing was called, or nothing can be read, if so.
+    """
+
+    __slots__ = ("errors", "names", "seconds", "trouble", "values")
+
+    def __init__(self, names: Sequence[str], trouble: Exception | None = None) -> None:
+        self.values: list[Any] = []
+        self.seconds: list[float] = []
+        self.errors: dict[int, Exception] = {}
+        self.names = names
+        self.trouble = trouble
+
+    def failed(self, place: int, error: Exception) -> None:
+        """Note the error of a call."""
+        self.values.append(None)
+        self.errors[place] = error
+
+    def one_by_one(self) -> list[HopItem]:
+        """Return what became of each item."""
+        errors = map(self.errors.get, range(len(self.values)))
+        return list(map(HopItem, self.values, errors, self.seconds))
+
+    def __reduce__(self) -> tuple[Callable[..., HopReply], tuple[object, ...]]:
+        trouble = None if self.trouble is None else packed_error(self.trouble)
+        errors = dict(self.errors)
+        try:
+            values = pack(self.values)
+        except Exception:
+            kept = list(self.values)
+            for place, why in each_hindrance(self.values):
+                kept[place] = None
+                errors[place] = CannotTravel(
+                    f"the value of {self.names[place]} cannot be pickled: {why}. Return plain data"
+                )
+            values = pack(kept)
+        packed = {place: packed_error(error) for place, error in errors.items()}
+        return _arrived_reply, (self.names, values, self.seconds, packed, trouble)
+
+
+class Hop:
+    """
+    Items on their way to a worker.
+
+    An executor of threads hands it over as it is; one that pickles it sends the function by value
+    and leaves behind those items that cannot be pickled, whose error comes back in their place.
+
+    Args:
+        errand: the function.
+        arguments: what to call it with, one after the other.
+        names: says of each what it is, for errors.
+    """
+
+    __slots__ = ("arguments", "errand", "left_behind", "names")
+
+    def __init__(self, errand: Errand, arguments: Sequence[Any], names: Sequence[str]) -> None:
+        self.errand, self.arguments, self.names = errand, arguments, names
+
+    def opened(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
+        """Return function, arguments, and which of these cannot be used, and why."""
+        return self.errand.function, self.arguments, {}
+
+    def __dask_tokenize__(self) -> str:
+        """Tell Dask that no two hops are alike: it gives one answer to equal calls."""
+        return os.urandom(16).hex()
+
+    def __reduce__(self) -> tuple[Callable[..., PackedHop], tuple[object, ...]]:
+        left_behind: dict[int, str] = {}
+        try:
+            arguments = pack(self.arguments)
+        except Exception:
+            kept = list(self.arguments)
+            for place, why in each_hindrance(kept):
+                kept[place] = None
+                left_behind[place] = f"{self.names[place]} cannot be pickled: {why}"
+            arguments = pack(kept)
+        return PackedHop, (*self.errand.packed, arguments, self.names, left_behind)
+
+
+class PackedHop(NamedTuple):
+    """A hop that has left its process; a worker opens it, where an error harms nobody else."""
+
+    token: str
+    function: PackedFunction
+    packed: bytes
+    names: Sequence[str]
+    left_behind: dict[int, str]
+
+    def opened(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
+        """Return function, arguments, and which of these cannot be used, and why."""
+        function = _functions.get(self.token)
+        if function is None:
+            function = _functions[self.token] = self.function.unpacked()
+            for oldest in list(_functions)[:-KEPT]:
+                _functions.pop(oldest, None)
+        try:
+            return function, unpack(self.packed), self.left_behind
+        except Exception as error:
+            named_items = ", ".join(self.names)
+            raise CannotTravel(
+                f"{named_items} cannot be loaded on the worker: {named(error)}"
+            ) from error
+
+
+_functions: dict[str, Callable[[Any], Any]] = {}
+"""What this worker has unpacked: a function keeps its globals from hop to hop."""
+
+
+def _arrived_reply(
+    names: Sequence[str],
+    values: bytes,
+    seconds: list[float],
+    errors: dict[int, PackedError],
+    trouble: PackedError | None,
+) -> HopReply:
+    """Return a reply that was pickled; never raises, which would break the pool."""
+    reply = HopReply(names, None if trouble is None else trouble.unpacked())
+    reply.seconds = seconds
+    reply.errors = {place: error.unpacked() for place, error in errors.items()}
+    try:
+        reply.values = unpack(values)
+    except Exception as error:
+        of = ", ".join(names)
+        reply.trouble = CannotTravel(
+            f"the value of {of} came back and cannot be loaded: {named(error)}"
+        )
+    return reply
+
+
+def run_hop(hop: Hop | PackedHop) -> HopReply:
+    """
+    Call the function for each item, on the worker; an item's failure is its own.
+
+    One item after the other, async functions too: so no more calls are in flight than
+    `max_concurrency` hops. These run on one loop, which lives as long as the worker.
+    """
+    reply = HopReply(hop.names)
+    try:
+        function, arguments, left_behind = hop.opened()
+    except CannotTravel as trouble:
+        reply.trouble = trouble
+        return reply
+    for place, argument in enumerate(arguments):
+        began = time.perf_counter()
+        try:
+            if place in left_behind:
+                raise CannotTravel(left_behind[place])
+            value = function(argument)
+            reply.values.append(run_async(value) if hasattr(value, "__await__") else value)
+        except CannotTravel as raised:
+            reply.failed(place, raised)
+        except Exception as raised:
+            reply.failed(place, with_stack(raised))
+        except (asyncio.CancelledError, SystemExit) as raised:
+            # It ends what runs here, and is no reason for the caller to end.
+            reply.failed(place, with_stack(RuntimeError(f"the call raised {named(raised)}")))
+        reply.seconds.append(time.perf_counter() - began)
+    return reply
