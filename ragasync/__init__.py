@@ -30,6 +30,7 @@ from ragasync.bridge.run_async import run_async
 from ragasync.errors import (
     AttemptTimeout,
     CostTooHigh,
+    CannotTravel,
     JobStopped,
     JournalError,
     MissingExtra,
@@ -73,6 +74,7 @@ __all__ = [
     "Job",
     "JobStopped",
     "Journal",
+    "CannotTravel",
     "JournalError",
     "MissingExtra",
     "Outcome",

@@ -11,6 +11,7 @@ The errors that ragasync raises of its own accord.
     ├── JobStopped                       a stream ended before its source did
     ├── JournalError                     a journal cannot be used: foreign, locked, broken, full
     ├── RecalledError                    stands for an error that a journal has kept
+    ├── RedisUnavailable (ConnectionError) Redis is away for too long, or refuses
     └── MissingExtra (ImportError)       an optional package is not installed
 
 Wrong arguments are plain ValueError and TypeError, raised at once.
@@ -101,7 +102,6 @@ class WorkerDied(RagasyncError, RuntimeError):
         >>> processor = AsyncBatchProcessor(abs, retry_count=0, executor=Pool())
         >>> processor.process_sync([-1]).errors[0]
         WorkerDied('the worker process ended before it answered: out of memory')
-    """
 
     Attributes:
         is_sure: whether no other call was under way in its pool, that may have been the cause.
@@ -127,6 +127,11 @@ class CannotTravel(RagasyncError, ValueError):
 
     Attributes:
         function: whether it is the function itself, so that no item can be processed.
+    """
+
+    def __init__(self, message: str, *, function: bool = False) -> None:
+        super().__init__(message)
+        self.function = function
 
 
 class JobStopped(RagasyncError):
@@ -179,6 +184,23 @@ class RecalledError(RagasyncError):
         ValueError("invalid literal for int() with base 10: 'seven'")
         >>> isinstance(error, RecalledError)
         True
+    """
+
+
+class RedisUnavailable(RagasyncError, ConnectionError):
+    """
+    Redis was away for longer than one was to wait for it, or refuses what it is asked for.
+
+    Example:
+        >>> from ragasync import AsyncRedisConnection, RedisUnavailable, run_async
+        >>> async def ask():
+        ...     async with AsyncRedisConnection("redis://:pa55@127.0.0.1:1/0") as client:
+        ...         return await client.get("a")
+        >>> try:
+        ...     run_async(ask())
+        ... except RedisUnavailable as error:
+        ...     print(error)
+        expected Redis to answer at redis://127.0.0.1:1/0, got ConnectionError: ...
     """
 
 

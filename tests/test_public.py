@@ -16,6 +16,7 @@ PUBLIC = {
     "AttemptTimeout",
     "BatchResult",
     "CostTooHigh",
+    "CannotTravel",
     "Job",
     "JobStopped",
     "Journal",
