@@ -7,6 +7,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     workers       process_with_workers             gather     gather_with_concurrency
     batch         AsyncBatchProcessor
     job           Job: the handle on a running batch        ending     how it ended
+    redis/        RedisRateLimiter, AsyncRedisConnection
     engine/       the window of workers that everything runs on
     calling/      how a function is called: on the loop, on threads, on an executor
     plan          what a processor was told        result     BatchResult
@@ -29,13 +30,14 @@ from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.errors import (
     AttemptTimeout,
-    CostTooHigh,
     CannotTravel,
+    CostTooHigh,
     JobStopped,
     JournalError,
     MissingExtra,
     RagasyncError,
     RecalledError,
+    RedisUnavailable,
     RunAsyncError,
     WorkerDied,
     WrongNumberOfValues,
@@ -61,20 +63,22 @@ if TYPE_CHECKING:
     )
     from ragasync.notebook import TqdmProgress, WidgetProgress
     from ragasync.plots import plot_latency, plot_throughput, plot_timeline
+    from ragasync.redis import AsyncRedisConnection, RedisRateLimiter
 
 __all__ = [
     "FATAL",
     "AsyncBatchProcessor",
     "AsyncDocumentProcessor",
+    "AsyncRedisConnection",
     "AsyncRetry",
     "Attempt",
     "AttemptTimeout",
     "BatchResult",
+    "CannotTravel",
     "CostTooHigh",
     "Job",
     "JobStopped",
     "Journal",
-    "CannotTravel",
     "JournalError",
     "MissingExtra",
     "Outcome",
@@ -82,6 +86,8 @@ __all__ = [
     "RagasyncError",
     "RateLimiter",
     "RecalledError",
+    "RedisRateLimiter",
+    "RedisUnavailable",
     "RunAsyncError",
     "TqdmProgress",
     "WidgetProgress",
@@ -102,9 +108,11 @@ __all__ = [
     "to_dataframe",
 ]
 
-# These bring numpy or Jupyter's widgets, and are loaded when they are asked for.
+# These bring numpy, Jupyter's widgets or Redis, and are loaded when they are asked for.
 _ON_DEMAND = {
     "AsyncDocumentProcessor": "ragasync.documents",
+    "AsyncRedisConnection": "ragasync.redis",
+    "RedisRateLimiter": "ragasync.redis",
     "TqdmProgress": "ragasync.notebook",
     "WidgetProgress": "ragasync.notebook",
     "chunks_dataframe": "ragasync.documents",

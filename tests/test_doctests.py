@@ -16,7 +16,10 @@ pytestmark = pytest.mark.real_time
 
 PUBLIC = ("ragasync", "ragasync.documents")
 NEEDED = {
+    "AsyncRedisConnection": "redis",
     "LanceStore": "lancedb",
+    "RedisRateLimiter": "redis",
+    "RedisUnavailable": "redis",
     "SemanticSplitter": "semantic_text_splitter",
     "WordLlamaEmbedder": "wordllama",
     "plot_latency": "matplotlib",

@@ -1,5 +1,6 @@
-"""A limit that processes and machines share, kept in Redis."""
+"""What several processes and machines share through Redis: a rate, and a client that is safe."""
 
-from __future__ import annotations
+from ragasync.redis.connection import AsyncRedisConnection
+from ragasync.redis.limiter import RedisRateLimiter
 
-__all__: list[str] = []
+__all__ = ["AsyncRedisConnection", "RedisRateLimiter"]

@@ -77,9 +77,9 @@ def default_verdict(error: Exception) -> bool | Fatal:
     Return True if trying again may help, False if it must fail the same way, or `FATAL`.
 
     `FATAL` are a refused key, a used-up quota, an object bound to another event loop and a rate
-    limit whose Redis is gone: every later call would fail too. Then an `x-should-retry` header decides, by which a service
-    overrules what its status usually means; then the status; then the type. Unknown errors are
-    tried again.
+    limit whose Redis is gone: every later call would fail too. Then an `x-should-retry` header
+    decides, by which a service overrules what its status usually means; then the status; then the
+    type. Unknown errors are tried again.
     """
     if is_loop_mismatch(error) or isinstance(error, RedisUnavailable):
         return FATAL

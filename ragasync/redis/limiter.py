@@ -1,0 +1,260 @@
+"""Rate limiter whose state is kept in Redis: one rate for many processes and machines."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ragasync.arguments import check_positive
+from ragasync.clock import loop_here
+from ragasync.limits.bucket import smoothest_burst
+from ragasync.limits.limiter import check_pause
+from ragasync.redis.desk import Desk
+from ragasync.redis.link import Address, Link
+from ragasync.redis.memory import Memory
+from ragasync.redis.outage import Outage
+from ragasync.redis.script import Terms
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+
+class RedisRateLimiter:
+    """
+    Admit at most `burst + rate * T` calls in every window of T seconds, of all processes together.
+
+    The bucket of `RateLimiter`, kept in Redis under a name: everybody who uses that name shares
+    it. Redis gives each caller a place in time, by its own clock, so that those of the machines
+    need not agree.
+
+    Example:
+        >>> from redis.asyncio import Redis
+        >>> from ragasync import AsyncBatchProcessor, RedisRateLimiter
+        >>> client = Redis.from_url("redis://localhost:6379/0")
+        >>> limiter = RedisRateLimiter(client, "openai", requests_per_second=50)
+        >>> processor = AsyncBatchProcessor(str.upper, rate_limiter=limiter)
+        >>> limiter
+        <RedisRateLimiter 'openai' at redis://localhost:6379/0: rate=50, burst=2, waiting=0>
+
+    What differs from a `RateLimiter`:
+
+    - Places are given in order of arrival at Redis. In one process that is the order of the calls
+      on a loop; among processes, that of their requests.
+    - The place of a caller that is cancelled is lost, once Redis has given it.
+    - A new rate and a pause hold for places given from then on.
+    - The bound is that of the places. A call begins as late as its loop wakes, and without an
+      explicit burst up to 20 ms of that are allowed for.
+    - Under a name that Redis does not know the bucket begins empty: one call goes at once, the
+      rest at the rate. Nobody can tell a new name from one whose state was lost.
+
+    The terms (rate, burst, window) belong to the name. A limiter says its own when it first asks,
+    and again when `rate` is set; the last to say them counts, for all.
+
+    Where Redis is away, callers wait and it is tried again, after 10 ms to a second, for
+    `unavailable_timeout` seconds; then they get RedisUnavailable, which stops a job and keeps what
+    is done. When it is back without its state, each process brings along what it knows, so that
+    no burst goes over the bound. Redis replicas that lag behind the one that failed may still have
+    forgotten some places.
+
+    Args:
+        client: says where Redis is, and how one gets in. A `redis.asyncio` client of one server,
+            of any loop: the limiter opens a connection of its own on each loop that it is used
+            on, and closes it after a second without callers.
+        name: whoever gives the same shares the rate; the key is `ragasync:rate:{name}`.
+        requests_per_second: the rate.
+        burst_size: how much may go at once after a rest. None as in RateLimiter; a larger cost
+            then waits for a full bucket and leaves a debt.
+        cost: what an item costs (its tokens, say), as in RateLimiter; without it a call costs 1.
+        unavailable_timeout: seconds for which a caller waits for a Redis that is away.
+
+    Raises:
+        TypeError: `client` is not a client of `redis.asyncio`, or `name` no text.
+        ValueError: a rate, burst or timeout is not positive and finite, or the name is empty.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        name: str,
+        requests_per_second: float = 10.0,
+        burst_size: float | None = None,
+        *,
+        cost: Callable[..., float] | None = None,
+        unavailable_timeout: float = 30.0,
+    ) -> None:
+        rate = check_positive("requests_per_second", requests_per_second)
+        if burst_size is not None:
+            check_positive("burst_size", burst_size)
+        self._address = Address(client)
+        self._name = _checked(name)
+        self._timeout = check_positive("unavailable_timeout", unavailable_timeout)
+        self._explicit_burst = burst_size
+        self._memory = Memory(Terms(rate, self._burst_at(rate)))
+        self._highest_cost = sys.float_info.max if burst_size is None else burst_size
+        self._cost = cost
+        self._desks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Desk] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @classmethod
+    def at_most(
+        cls,
+        client: Redis,
+        name: str,
+        limit: float,
+        per: float,
+        *,
+        cost: Callable[..., float] | None = None,
+        unavailable_timeout: float = 30.0,
+    ) -> RedisRateLimiter:
+        """
+        Return a limiter that never gives more than `limit` places in any window of `per` seconds.
+
+        As `RateLimiter.at_most`; the windows are kept 20 ms longer, for calls that begin late.
+
+        Args:
+            client: as in RedisRateLimiter.
+            name: as there.
+            limit: the most, in calls or in what `cost` counts.
+            per: the length of the window in seconds.
+            cost: as in RedisRateLimiter.
+            unavailable_timeout: as there.
+
+        Raises:
+            TypeError: as in RedisRateLimiter.
+            ValueError: `limit` or `per` is not positive and finite.
+        """
+        rate = check_positive("limit", limit) / check_positive("per", per)
+        limiter = cls(client, name, rate, cost=cost, unavailable_timeout=unavailable_timeout)
+        limiter._memory = Memory(Terms(rate, limiter._burst_at(rate), per))
+        limiter._highest_cost = limit
+        return limiter
+
+    @property
+    def name(self) -> str:
+        """What those who share the rate give."""
+        return self._name
+
+    @property
+    def rate(self) -> float:
+        """The rate a second, as last known; set it, and it holds for all from then on."""
+        return self._memory.terms.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        check_positive("rate", rate)
+        per = self._memory.terms.per
+        self._memory.terms = Terms(rate, self._burst_at(rate), per)
+        if per:
+            self._highest_cost = rate * per
+        self._say()
+
+    @property
+    def burst(self) -> float:
+        """
+        How much may go at once, as last known: `burst_size`, or `max(1 + 0.02 rate, 0.04 rate)`.
+
+        Of the latter Redis gives at most half (or 1); the rest is for calls that begin late.
+        """
+        given = self._memory.terms.burst
+        return given if self._explicit_burst else max(given, smoothest_burst(self.rate))
+
+    @property
+    def cost(self) -> Callable[..., float] | None:
+        """What an item costs; None where a call costs 1."""
+        return self._cost
+
+    @property
+    def highest_cost(self) -> float:
+        """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
+        return self._highest_cost
+
+    async def acquire(self, cost: float = 1.0) -> None:
+        """
+        Wait until `cost` is granted.
+
+        Args:
+            cost: how much to take from the bucket.
+
+        Raises:
+            ValueError: `cost` is not positive and finite, or can never be granted.
+            RedisUnavailable: Redis was away for `unavailable_timeout` seconds, or refuses.
+        """
+        if not 0.0 < cost <= self._highest_cost:
+            raise self._refusal(cost)
+        await self._desk().wait(cost)
+
+    def pause(self, seconds: float) -> None:
+        """
+        Give nobody a place before so many seconds are over, in any process; the later pause wins.
+
+        Callers who have a place keep it.
+
+        Args:
+            seconds: how long from now.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+        """
+        self._memory.close(check_pause(seconds))
+        self._say()
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        waiting = sum(desk.waiting for desk in list(self._desks.values()))
+        pause = self._memory.pause
+        return (
+            f"<RedisRateLimiter {self._name!r} at {self._address}: rate={self.rate:g}, "
+            f"burst={self.burst:g}, waiting={waiting}"
+            f"{f', paused for {pause:.1f} s' if pause else ''}>"
+        )
+
+    def _desk(self) -> Desk:
+        """Return the desk of the running loop."""
+        loop = asyncio.get_running_loop()
+        desk = self._desks.get(loop)
+        if desk is None:
+            link = Link(self._address, f"ragasync:rate:{{{self._name}}}")
+            desk = Desk(link, self._memory, Outage(str(self._address), self._timeout))
+            self._desks[loop] = desk
+        return desk
+
+    def _say(self) -> None:
+        """Tell Redis what was set here: from this loop, or from the background where none runs."""
+        if loop_here() is not None:
+            self._desk().say()
+        else:
+            from ragasync.bridge.loops import background_loop
+
+            background_loop().call_soon_threadsafe(lambda: self._desk().say())
+
+    def _burst_at(self, rate: float) -> float:
+        """Return what Redis is to give at once at a rate."""
+        return max(1.0, 0.02 * rate) if self._explicit_burst is None else self._explicit_burst
+
+    def _refusal(self, cost: float) -> ValueError:
+        """Say why a cost can never be granted."""
+        if not (math.isfinite(cost) and cost > 0):
+            return ValueError(f"cost must be positive and finite, got {cost!r}")
+        return ValueError(
+            f"a cost of {cost!r} can never be granted: at most {self._highest_cost!r} may go at "
+            "once. Split the call, or give the limiter a larger burst_size (or limit)."
+        )
+
+
+def _checked(name: str) -> str:
+    """Return a name that can be part of a key."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text that all who share the rate give, got {name!r}")
+    if not name or "}" in name or "{" in name:
+        raise ValueError(f"name must be a text without braces, not empty, got {name!r}")
+    return name

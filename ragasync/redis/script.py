@@ -1,0 +1,167 @@
+"""
+The script that Redis runs: the arithmetic of a rate limit that many processes share.
+
+It is the generic cell rate algorithm of `limits/bucket.py`, but it reserves: whoever asks is given
+a place in time, and told how far off that is. Redis runs one script at a time, so that places are
+given in the order in which requests arrive, and all by its own clock: those of the machines do not
+matter. One request may ask for several places.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+SCRIPT: Final = """
+local key, log = KEYS[1], KEYS[2]
+local known, ahead, pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local says = ARGV[4] == '1'
+local rate, burst, per = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local time = redis.call('TIME')
+local fields = {'epoch', 'offset', 'at', 'tat', 'last', 'opens', 'rate', 'burst', 'per', 'sum'}
+local state = redis.call('HMGET', key, unpack(fields))
+local epoch = state[1]
+local offset, now, tat, last, opens, sum
+
+if epoch then
+  -- Seconds since the state began, so that a double holds them finely.
+  offset, tat, last = tonumber(state[2]), tonumber(state[4]), tonumber(state[5])
+  opens, sum = tonumber(state[6]), tonumber(state[10])
+  now = time[1] - string.match(epoch, '^%d+') + time[2] / 1000000 + offset
+  local at = tonumber(state[3])
+  if now < at then  -- somebody set the clock back: go on from where it was
+    offset = offset + at - now
+    now = at
+  end
+  if says then
+    local base = math.max(now, last)  -- places that were given stay given
+    if tat > base then tat = base + (tat - base) * tonumber(state[7]) / rate end
+  else
+    rate, burst, per = tonumber(state[7]), tonumber(state[8]), tonumber(state[9])
+  end
+else
+  -- A new name, or one whose state was lost: nobody can tell, so the bucket begins empty.
+  epoch = time[1] .. '.' .. time[2]
+  offset, now, sum = 0, time[2] / 1000000, 0
+  last, opens, tat = now, now, now + math.max(burst - 1, 0) / rate
+  redis.call('DEL', log)
+end
+if known ~= epoch then tat = math.max(tat, now + ahead) end
+opens = math.max(opens, now + pause)
+
+local waits = {}
+for i = 8, #ARGV do
+  local cost = tonumber(ARGV[i])
+  local due = math.max(now, opens, last, tat - math.max(burst - cost, 0) / rate)
+  if per > 0 then
+    local limit = rate * per * (1 + 1e-9)
+    while sum + cost > limit do
+      local first = redis.call('LPOP', log)
+      if not first then
+        sum = 0
+        break
+      end
+      local when, weight = string.match(first, '(%S+) (%S+)')
+      sum = sum - weight
+      due = math.max(due, when + per + 0.02)  -- longer, for a call that began late
+    end
+    sum = sum + cost
+    redis.call('RPUSH', log, string.format('%.17g %.17g', due, cost))
+  end
+  tat = math.max(tat, due) + cost / rate
+  last = due
+  waits[#waits + 1] = string.format('%.6f', due - now)
+end
+
+local values = {offset, now, tat, last, opens, rate, burst, per, sum}
+local written = {'epoch', epoch}
+for i, value in ipairs(values) do
+  written[#written + 1] = fields[i + 1]
+  written[#written + 1] = string.format('%.17g', value)
+end
+redis.call('HSET', key, unpack(written))
+-- Kept for an hour of rest: what is gone begins with an empty bucket.
+local expires = math.ceil(math.max(tat, last + per, opens) - now) + 3600
+redis.call('EXPIRE', key, expires)
+if per > 0 then redis.call('EXPIRE', log, expires) end
+local told = {epoch}
+for _, value in ipairs({tat - now, rate, burst, per}) do
+  told[#told + 1] = string.format('%.17g', value)
+end
+return {told, waits}
+"""
+
+SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+"""The name under which Redis keeps the script."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """
+    What a limiter allows.
+
+    Attributes:
+        rate: a second.
+        burst: how much Redis gives at once after a rest.
+        per: the length of a window that never takes more than `rate * per`; 0 for none.
+    """
+
+    rate: float
+    burst: float
+    per: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    What a process tells the script, and asks.
+
+    Attributes:
+        epoch: which state it knows, as the script named it; empty for none.
+        ahead: seconds until the bucket would be full by what it knows: holds if state was lost.
+        pause: seconds for which nothing is to be given.
+        terms: what it takes to be in force.
+        says: whether these terms hold from now on, even if others said otherwise.
+        costs: of the places that it asks for.
+    """
+
+    epoch: str
+    ahead: float
+    pause: float
+    terms: Terms
+    says: bool
+    costs: Sequence[float]
+
+    def arguments(self) -> list[str]:
+        """Return them as the script reads them."""
+        terms = self.terms
+        numbers = (terms.rate, terms.burst, terms.per, *self.costs)
+        head = [self.epoch, repr(self.ahead), repr(self.pause), "1" if self.says else "0"]
+        return [*head, *(repr(float(number)) for number in numbers)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """
+    What the script tells.
+
+    Attributes:
+        epoch: which state this is; another one after it was lost.
+        ahead: seconds until the bucket is full, in which all that was given is paid back.
+        terms: in force for all.
+        waits: seconds until each place comes, never less than for the one before.
+    """
+
+    epoch: str
+    ahead: float
+    terms: Terms
+    waits: tuple[float, ...]
+
+    @classmethod
+    def read(cls, told: Any) -> Reply:
+        """Read it, as bytes."""
+        (epoch, *numbers), waits = told
+        ahead, rate, burst, per = map(float, numbers)
+        return cls(epoch.decode(), ahead, Terms(rate, burst, per), tuple(map(float, waits)))
