@@ -1,0 +1,214 @@
+"""Real worker processes: what travels there, who dies there, and what stays with the caller."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from needs import needs
+
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncRetry,
+    Journal,
+    RateLimiter,
+    WorkerDied,
+)
+
+needs("cloudpickle", "loky")
+
+pytestmark = pytest.mark.real_time
+
+PREFIX = "not set"
+
+
+def set_prefix(prefix: str) -> None:
+    """Set a global where a worker starts."""
+    global PREFIX
+    PREFIX = prefix
+
+
+def with_prefix(item: int) -> str:
+    """Read the global."""
+    return f"{PREFIX} {item}"
+
+
+def die_of_13(item: int) -> int:
+    """End the worker at 13."""
+    if item == 13:
+        os._exit(1)
+    return item
+
+
+def dies_of_13(items: list[int]) -> list[int]:
+    """End the worker at a batch with 13."""
+    return [die_of_13(item) for item in items]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Two worker processes."""
+    with ProcessPoolExecutor(2) as executor:
+        yield executor
+
+
+async def test_closures_run_in_workers_that_began_before_they_were_written(
+    pool: ProcessPoolExecutor,
+):
+    """They go by value, and so do the items' own classes."""
+    pool.submit(os.getpid).result()
+
+    class Page:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    factor = 3
+    processor: Any = AsyncBatchProcessor(
+        lambda page: (os.getpid(), Page(factor * page.number)), executor=pool
+    )
+    result = await processor.process([Page(1), Page(2)])
+    assert [page.number for _, page in result.results] == [3, 6]
+    assert all(type(page) is Page for _, page in result.results)
+    assert os.getpid() not in [process for process, _ in result.results]
+
+
+async def test_closures_run_on_loky():
+    """Whose workers never were this process."""
+    import loky
+
+    factor = 3
+    with loky.ProcessPoolExecutor(1) as executor:
+        result = await AsyncBatchProcessor(lambda item: factor * item, executor=executor).process(
+            range(5)
+        )
+        executor.shutdown(wait=False)
+    assert result.results == [0, 3, 6, 9, 12]
+
+
+async def test_a_function_sees_the_globals_that_the_pools_initializer_has_set():
+    """So it goes by name there: by value it would bring its own."""
+    with ProcessPoolExecutor(1, initializer=set_prefix, initargs=("page",)) as executor:
+        result = await AsyncBatchProcessor(with_prefix, executor=executor).process([1, 2])
+    assert result.results == ["page 1", "page 2"]
+
+
+async def test_async_functions_run_on_one_loop_of_the_worker_from_hop_to_hop(
+    pool: ProcessPoolExecutor,
+):
+    """So that a client made in one call works in the next."""
+    state: dict[str, Any] = {}
+
+    async def call(item: int) -> tuple[int, bool, int]:
+        lock = state.setdefault("event", asyncio.Event())
+        asyncio.get_running_loop().call_soon(lock.set)
+        await lock.wait()
+        lock.clear()
+        loop = state.setdefault("loop", asyncio.get_running_loop())
+        return os.getpid(), loop is asyncio.get_running_loop(), item
+
+    result = await AsyncBatchProcessor(call, 3, 2, executor=pool).process(range(12))
+    assert [item for *_, item in result.results] == list(range(12))
+    assert all(is_same for _, is_same, _ in result.results)
+    assert os.getpid() not in [process for process, *_ in result.results]
+
+
+async def test_a_batched_async_function_runs_there_too(pool: ProcessPoolExecutor):
+    """It may have its items side by side."""
+
+    async def doubles(items: list[int]) -> list[int]:
+        meeting = asyncio.Barrier(len(items))
+
+        async def double(item: int) -> int:
+            await meeting.wait()
+            return 2 * item
+
+        return list(await asyncio.gather(*map(double, items)))
+
+    result = await AsyncBatchProcessor(doubles, 4, 2, batched=True, executor=pool).process(range(8))
+    assert result.results == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+async def test_what_ends_a_call_there_does_not_end_the_caller(pool: ProcessPoolExecutor):
+    """sys.exit() is a failure of its item."""
+
+    def leaves(item: int) -> int:
+        if item == 1:
+            raise SystemExit(3)
+        if item == 2:
+            raise asyncio.CancelledError
+        return item
+
+    result = await AsyncBatchProcessor(leaves, 4, 1, 0, executor=pool).process(iter(range(4)))
+    assert [outcome.status for outcome in result] == ["done", "failed", "failed", "done"]
+    assert "SystemExit: 3" in str(result.errors[1])
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_the_item_that_kills_its_worker_fails_alone_without_any_retry(batched: bool):
+    """No neighbour is charged for it: in its hop, in its batch, or elsewhere in the pool."""
+    function = dies_of_13 if batched else die_of_13
+    with ProcessPoolExecutor(2) as executor:
+        processor: Any = AsyncBatchProcessor(function, 4, 3, 0, executor=executor, batched=batched)
+        result = await processor.process(range(30))
+    assert [outcome.index for outcome in result.get_failed()] == [13]
+    assert isinstance(result.errors[13], WorkerDied)
+    assert result.error_count + result.success_count == 30
+
+
+async def test_the_frames_show_where_on_the_worker_an_error_arose(pool: ProcessPoolExecutor):
+    """In the outcome's traceback and in the table."""
+
+    def parse(item: str) -> int:
+        return int(item)
+
+    result = await AsyncBatchProcessor(parse, 4, 1, 0, executor=pool).process(["1", "x", "y"])
+    for outcome in result.get_failed():
+        assert "On the worker:" in str(outcome.traceback)
+        assert "in parse" in str(outcome.traceback)
+    table = result.errors_dataframe()
+    assert all("return int(item)" in text for text in table["traceback"])
+    assert "'y'" in table["traceback"].iloc[1]
+
+
+async def test_a_journal_resumes_what_processes_have_done(
+    pool: ProcessPoolExecutor, tmp_path: Path
+):
+    """Written by the caller: workers know nothing of it."""
+    calls = tmp_path / "calls"
+
+    def noting(item: int) -> int:
+        with calls.open("a") as file:
+            file.write("x")
+        return 2 * item
+
+    processor = AsyncBatchProcessor(
+        noting, 4, 2, executor=pool, journal=Journal(tmp_path / "run.sqlite")
+    )
+    await processor.process(range(20), limit=12)
+    assert len(calls.read_text()) == 12
+    result = await processor.process(range(20))
+    assert result.results == [2 * item for item in range(20)]
+    assert len(calls.read_text()) == 20
+
+
+async def test_progress_and_retries_are_the_callers(pool: ProcessPoolExecutor, tmp_path: Path):
+    """What failed once in a worker is tried again, and counted here."""
+    heard: list[tuple[int, int | None]] = []
+
+    def fails_once(item: int) -> int:
+        mark = tmp_path / str(item)
+        if item % 5 == 0 and not mark.exists():
+            mark.touch()
+            raise ConnectionError("once")
+        return item
+
+    processor = AsyncBatchProcessor(
+        fails_once, 4, 2, executor=pool, retry=AsyncRetry(1, 0.0), rate_limiter=RateLimiter(1e5)
+    )
+    result = await processor.process(range(20), lambda done, total: heard.append((done, total)))
+    assert result.all_succeeded
+    assert [outcome.attempts for outcome in result] == [2, 1, 1, 1, 1] * 4
+    assert heard[-1] == (20, 20)
