@@ -112,7 +112,9 @@ class ScriptedService:
             ServiceError: as the script says.
         """
         now = asyncio.get_running_loop().time()
-        self._zero = min(self._zero, now)  # a clock behind the last one is another loop's own
+        if now < self._latest:  # the first call, or the clock of another loop, behind the last
+            self._begin_time(now)
+        self._latest = now
         self.started.append(now - self._zero)
         self.calls += 1
         self.in_flight += 1
@@ -166,12 +168,18 @@ class ScriptedService:
         self._quantile = self._script.latency.quantile
         self._may_refuse, self._may_fail = self._script.may_refuse, self._script.may_fail
         self._is_steady = self._script.is_steady
-        self._zero = math.inf
+        self._zero = self._latest = math.inf
         self._serving = 0
         self._failures: dict[int, int] = {}  # by key; most items have none
         self.calls = self.failed = self.refused = 0
         self.in_flight = self.most_in_flight = 0
         self.started = array("d")
+
+    def _begin_time(self, now: float) -> None:
+        """Count seconds from now."""
+        self._zero = now
+        if self._bucket is not None:
+            self._bucket.restart()
 
     async def _pass(self, now: float) -> None:
         """Raise at once, but for what a refusal takes, if a call is refused unseen."""
