@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.engine.batch_run import BatchRun
 from ragasync.plan import Plan
@@ -14,10 +14,25 @@ from ragasync.retries.retry import AsyncRetry
 
 R = TypeVar("R")
 
+Given: TypeAlias = Awaitable[R] | Callable[[], Awaitable[R]]
 
+
+@overload
 async def gather_with_concurrency(
-    coros: Iterable[Awaitable[R] | Callable[[], Awaitable[R]]]
-    | AsyncIterable[Awaitable[R] | Callable[[], Awaitable[R]]],
+    coros: Iterable[Given[R]] | AsyncIterable[Given[R]],
+    max_concurrency: int = 10,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> list[R]: ...
+@overload
+async def gather_with_concurrency(
+    coros: Iterable[Given[R]] | AsyncIterable[Given[R]],
+    max_concurrency: int = 10,
+    *,
+    return_exceptions: bool,
+) -> list[R | BaseException]: ...
+async def gather_with_concurrency(
+    coros: Iterable[Given[R]] | AsyncIterable[Given[R]],
     max_concurrency: int = 10,
     *,
     return_exceptions: bool = False,

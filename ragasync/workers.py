@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from ragasync.arguments import check_count
 from ragasync.batch import AsyncBatchProcessor
@@ -14,6 +14,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@overload
+async def process_with_workers(
+    items: Items[T], process_item: Callable[[T], Awaitable[R]], num_workers: int = 5
+) -> BatchResult[R]: ...
+@overload
+async def process_with_workers(
+    items: Items[T], process_item: Callable[[T], R], num_workers: int = 5
+) -> BatchResult[R]: ...
 async def process_with_workers(
     items: Items[T], process_item: Callable[[T], Awaitable[R] | R], num_workers: int = 5
 ) -> BatchResult[R]:
