@@ -15,7 +15,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     reports/      tables, words, HTML
     limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
     bridge/       run_async                        outcomes/  what became of each item
-    journal/      Journal: outcomes in a file      simulation/  a virtual clock
+    journal/      Journal: outcomes in a file      simulation/  a virtual clock: simulate
     own_database: a SQLite file of ours, opened or refused
     progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
     masking/      secrets are taken out of what is said of errors
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from ragasync.notebook import TqdmProgress, WidgetProgress
     from ragasync.plots import plot_latency, plot_throughput, plot_timeline
     from ragasync.redis import AsyncRedisConnection, RedisRateLimiter
+    from ragasync.simulation import simulate
 
 __all__ = [
     "FATAL",
@@ -104,6 +105,7 @@ __all__ = [
     "process_with_workers",
     "retry_async",
     "run_async",
+    "simulate",
     "stages_dataframe",
     "to_dataframe",
 ]
@@ -120,6 +122,7 @@ _ON_DEMAND = {
     "plot_latency": "ragasync.plots",
     "plot_throughput": "ragasync.plots",
     "plot_timeline": "ragasync.plots",
+    "simulate": "ragasync.simulation",
     "stages_dataframe": "ragasync.documents",
 }
 

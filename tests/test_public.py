@@ -46,6 +46,7 @@ PUBLIC = {
     "process_with_workers",
     "retry_async",
     "run_async",
+    "simulate",
     "stages_dataframe",
     "to_dataframe",
 }

@@ -79,6 +79,9 @@ class ScriptedService:
     refused: int
     in_flight: int
     most_in_flight: int
+    started: array[float]
+    _zero: float
+    _latest: float
 
     def __init__(
         self,
