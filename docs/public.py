@@ -1,0 +1,43 @@
+"""What is public, and what its docstrings say: those of values too, which stand below them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "ragasync"
+
+MODULES = ("ragasync", "ragasync.documents")
+"""Where public names are imported from: what is in `__all__` there."""
+
+
+def public_names() -> list[tuple[str, str]]:
+    """Return every module with every public name in it."""
+    return [(module, name) for module in MODULES for name in import_module(module).__all__]
+
+
+def carries_its_docstring(thing: object) -> bool:
+    """Tell whether something is a class or a function; a value has the docstring of its type."""
+    return inspect.isclass(thing) or inspect.isfunction(thing)
+
+
+def docstring_of(module: str, name: str) -> str:
+    """Return the docstring of a public name; empty where there is none."""
+    thing = getattr(import_module(module), name)
+    if carries_its_docstring(thing):
+        return inspect.getdoc(thing) or ""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for statement, after in pairwise(ast.parse(path.read_text(encoding="utf-8")).body):
+            match statement, after:
+                case (
+                    (
+                        ast.AnnAssign(target=ast.Name(id=assigned))
+                        | ast.Assign(targets=[ast.Name(id=assigned)])
+                    ),
+                    ast.Expr(ast.Constant(str(text))),
+                ) if assigned == name:
+                    return inspect.cleandoc(text)
+    return ""
