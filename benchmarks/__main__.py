@@ -42,6 +42,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "reporting": [[]],
     "importing": [[]],
     "retrieval": [[]],
+    "simulating": [[]],
 }
 """The runs of each family, a list of arguments each."""
 
