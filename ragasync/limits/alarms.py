@@ -8,8 +8,12 @@ from collections.abc import Callable
 _SHORTEST = 1e-9  # seconds; a shorter one might not move the clock, and would ring for ever
 
 
-class Alarms(dict[asyncio.AbstractEventLoop, asyncio.TimerHandle]):
-    """By loop; one that goes off early does no harm. All methods are called on their loop."""
+class Alarms(dict[asyncio.AbstractEventLoop, tuple[float, asyncio.Handle]]):
+    """
+    By loop: when it goes off, and its handle, which need not know that: a browser's does not.
+
+    One that goes off early does no harm. All methods are called on their loop.
+    """
 
     __slots__ = ()
 
@@ -23,15 +27,15 @@ class Alarms(dict[asyncio.AbstractEventLoop, asyncio.TimerHandle]):
         when = loop.time() + max(wait, _SHORTEST)
         alarm = self.get(loop)
         if alarm is not None:
-            if alarm.when() <= when:
+            if alarm[0] <= when:
                 return
-            alarm.cancel()
+            alarm[1].cancel()
         elif self:
             for stale in [other for other in self if other.is_closed()]:
                 del self[stale]
-        self[loop] = loop.call_at(when, ring, loop)
+        self[loop] = when, loop.call_at(when, ring, loop)
 
     def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have none on this loop."""
         if loop in self:
-            self.pop(loop).cancel()
+            self.pop(loop)[1].cancel()
