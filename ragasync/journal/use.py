@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ragasync.errors import JournalError
 from ragasync.journal.journal import Journal
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ class JournalUse:
         subject: says what an earlier value is about: of several about one thing only the one that
             was written last holds; None: each is about a thing of its own.
         again: whether items that failed are to run again whatever the journal says.
+
+    Raises:
+        JournalError: there are no threads here, one of which would have to write it.
     """
 
     journal: Journal
@@ -47,6 +52,13 @@ class JournalUse:
     still_holds: Callable[[Any], bool] | None = None
     subject: Callable[[Any], object] | None = None
     again: bool = False
+
+    def __post_init__(self) -> None:
+        if sys.platform == "emscripten":
+            raise JournalError(
+                f"the journal {self.journal.path!r} cannot be kept in a browser: a thread writes "
+                "it, and Python has none there: leave out journal="
+            )
 
     def open(self) -> JournalRun:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
@@ -70,6 +71,18 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
         """Wait for the threads without a time limit, which would be over at once."""
         await super().shutdown_default_executor()
+
+    def _make_self_pipe(self) -> None:
+        """Open what threads wake the loop through; a browser has no threads, nor such sockets."""
+        if sys.platform == "emscripten":
+            self._ssock = self._csock = None
+        else:
+            super()._make_self_pipe()  # type: ignore[misc]  # private, and asyncio's only way
+
+    def _close_self_pipe(self) -> None:
+        """Close it, where it was opened."""
+        if sys.platform != "emscripten":
+            super()._close_self_pipe()  # type: ignore[misc]
 
     def _returned(self, _: asyncio.Future[Any]) -> None:
         """Let the clock go on."""
