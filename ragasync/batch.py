@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_count, check_number
 from ragasync.bridge.run_async import run_async
@@ -20,7 +20,7 @@ from ragasync.journal import Journal
 from ragasync.journal.use import used_by
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
-from ragasync.plan import Plan, as_limiters
+from ragasync.plan import Plan, as_limiters, concurrency_of
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
@@ -57,7 +57,9 @@ class AsyncBatchProcessor(Generic[T, R]):
             values in the same order. Sync functions run on threads, or on `executor`.
         batch_size: the most items in one call of a batched function, and in one hop to an
             executor.
-        max_concurrency: the most calls in flight at once.
+        max_concurrency: the most calls in flight at once; "auto" finds what the service bears and
+            follows it: up while latency holds, down by a quarter at a 429, a 503, a timeout or a
+            latency that rises, between 1 and 1,024. Not with an executor.
         retry_count: retries after the first attempt.
         retry_delay: the base of the exponential back-off, in seconds.
         batched: whether `process_fn` takes lists. A batch that fails is halved until the items at
@@ -90,7 +92,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         self,
         process_fn: Callable[..., Any],
         batch_size: int = 32,
-        max_concurrency: int = 4,
+        max_concurrency: int | Literal["auto"] = 4,
         retry_count: int = 3,
         retry_delay: float = 1.0,
         *,
@@ -108,11 +110,13 @@ class AsyncBatchProcessor(Generic[T, R]):
     ) -> None:
         check_count("retry_count", retry_count, at_least=0)
         check_number("retry_delay", retry_delay)
+        at_once, adapts = concurrency_of(max_concurrency)
         self._plan: Plan[T, R] = Plan(
             process_fn,
             is_async(process_fn),
             batch_size=batch_size,
-            max_concurrency=max_concurrency,
+            max_concurrency=at_once,
+            adapts=adapts,
             batched=batched,
             limiters=as_limiters(rate_limiter),
             retry=AsyncRetry(retry_count, retry_delay) if retry is None else retry,
@@ -209,7 +213,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         plan = self._plan
         name = getattr(plan.process_fn, "__qualname__", repr(plan.process_fn))
         size = f", batch_size={plan.batch_size}" if plan.items_a_call > 1 else ""
-        return f"<AsyncBatchProcessor {name}{size}, max_concurrency={plan.max_concurrency}>"
+        at_once = '"auto"' if plan.adapts else plan.max_concurrency
+        return f"<AsyncBatchProcessor {name}{size}, max_concurrency={at_once}>"
 
     async def _process_again(self, items: Items[T]) -> BatchResult[R]:
         """Process items whatever a journal has of them: they are wanted anew."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.run_async import blocked_loops
@@ -12,7 +12,7 @@ from ragasync.ending import Ending
 from ragasync.engine.batch_run import BatchRun
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.errors import RunAsyncError
-from ragasync.plan import check_concurrency
+from ragasync.plan import concurrency_of
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 from ragasync.saying import named
@@ -57,6 +57,7 @@ class Job(Generic[T, R]):
         self._batch = batch
         self._loop = loop
         self._max_concurrency = batch.run.max_concurrency
+        self._adapts = batch.run.adapts
         self._rate: float | None = None
         self._paused = self._cancelled = False
         self._panel: Panel | None = None
@@ -149,14 +150,24 @@ class Job(Generic[T, R]):
 
     @property
     def max_concurrency(self) -> int:
-        """The most calls in flight at once; may be set while it runs."""
-        return self._max_concurrency
+        """
+        The most calls in flight at once; may be set while it runs, also to "auto".
+
+        With "auto" it reads the bound that is in force now. A number ends that.
+        """
+        return self._batch.run.max_concurrency if self._adapts else self._max_concurrency
 
     @max_concurrency.setter
-    def max_concurrency(self, value: int) -> None:
-        check_concurrency(value)
-        self._max_concurrency = value
-        self._tell(lambda: self._batch.run.resize(value))
+    def max_concurrency(self, value: int | Literal["auto"]) -> None:
+        at_once, adapts = concurrency_of(value)
+        run = self._batch.run
+        if adapts:
+            run.plan.check_adaptable()
+            self._adapts = True
+            self._tell(run.adapt)
+        else:
+            self._max_concurrency, self._adapts = at_once, False
+            self._tell(lambda: run.resize(at_once))
 
     @property
     def rate(self) -> float | None:
@@ -204,7 +215,8 @@ class Job(Generic[T, R]):
             cancelled=because == CANCELLED or (self._cancelled and not ended),
             paused=self._paused,
             progress=progress,
-            max_concurrency=self._max_concurrency,
+            max_concurrency=self.max_concurrency,
+            adapts=self._adapts and not run.stages(),
             rate=self._rate,
             speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
             left=self._batch.columns.status if ended else b"",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_count, check_positive
 from ragasync.journal.use import JournalUse
+from ragasync.limits.adaptive import FIRST
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.retry import AsyncRetry
 
@@ -30,6 +30,7 @@ class Plan(Generic[T, R]):
     is_async: bool
     batch_size: int = 32
     max_concurrency: int = 4
+    adapts: bool = False
     batched: bool = False
     limiters: Sequence[Limiter] = ()
     retry: AsyncRetry = field(default_factory=lambda: AsyncRetry(0))
@@ -56,6 +57,8 @@ class Plan(Generic[T, R]):
             raise ValueError("cost= bounds batches: it needs batched=True")
         if self.executor is not None:
             self._check_executor()
+        if self.adapts:
+            self.check_adaptable()
         self._check_kinds()
 
     @property
@@ -80,6 +83,14 @@ class Plan(Generic[T, R]):
             )
         return manager
 
+    def check_adaptable(self) -> None:
+        """Refuse to look for the bound of what has a number of workers of its own."""
+        if self.executor is not None:
+            raise ValueError(
+                'max_concurrency="auto" finds what a service bears, but an executor has a fixed '
+                "number of workers: pass that number"
+            )
+
     def next_size(self, drawn: int, total: int | None, max_concurrency: int) -> int:
         """
         Return the most items to draw for the next call.
@@ -94,11 +105,6 @@ class Plan(Generic[T, R]):
 
     def _check_kinds(self) -> None:
         """Refuse what would be found out only in the middle of a run."""
-        if sys.platform == "emscripten" and not (self.is_async and self.executor is None):
-            raise TypeError(
-                f"in a browser a function must be async, and have no executor=, for Python has "
-                f"neither threads nor processes there: write {self.process_fn!r} as `async def`"
-            )
         if not isinstance(self.retry, AsyncRetry):
             raise TypeError(
                 f"retry must be an AsyncRetry, got {self.retry!r}: "
@@ -144,6 +150,22 @@ def check_concurrency(value: int) -> None:
     check_count("max_concurrency", value, at_least=1)
     if value > MOST_LANES:
         raise ValueError(f"max_concurrency must be at most {MOST_LANES:,}, got {value!r}")
+
+
+def concurrency_of(value: int | Literal["auto"]) -> tuple[int, bool]:
+    """
+    Return how many calls at once to begin with, and whether to adapt that to the service.
+
+    Raises:
+        TypeError: it is neither a whole number nor "auto".
+        ValueError: it is out of range.
+    """
+    if value == "auto":
+        return FIRST, True
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f'max_concurrency must be a whole number or "auto", got {value!r}')
+    check_concurrency(value)
+    return value, False
 
 
 def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:

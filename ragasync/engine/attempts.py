@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from ragasync.calling.calls import Calls
 from ragasync.calling.held import HeldSlots
 from ragasync.clock import Clock
+from ragasync.engine.adapting import Adapting
 from ragasync.engine.admission import Admission
 from ragasync.engine.aftermath import Aftermath
 from ragasync.engine.backoff import BackoffLine
@@ -43,6 +44,7 @@ class Attempts(Generic[T, R]):
         seconds: the time spent in calls, added up.
         calls: how many calls were made.
         activity: notes when they were under way, if somebody wants to know.
+        adapting: watches each, where the bound on calls at once follows what they meet.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Attempts(Generic[T, R]):
         self.seconds = 0.0
         self.calls = 0
         self.activity: Activity | None = None
+        self.adapting: Adapting | None = None
 
     async def make(
         self, ticket: Ticket[T], lane: int, permission: Callable[[], Permission]
@@ -126,6 +129,11 @@ class Attempts(Generic[T, R]):
                 after.succeeded(ticket, answer, began, lane)
 
     async def _call(self, ticket: Ticket[T]) -> Any:
+        """Make the call of a ticket, and have it watched if somebody learns from it."""
+        call = self._call_now(ticket)
+        return await (call if self.adapting is None else self.adapting.watch(call))
+
+    async def _call_now(self, ticket: Ticket[T]) -> Any:
         """Make the call of a ticket, in the way that the plan says."""
         if self._plan.in_hops:
             return await self._calls.hop(ticket.items, ticket.indices, apart=ticket.suspect)

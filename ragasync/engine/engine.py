@@ -105,9 +105,7 @@ class Run(Steering[T, R]):
         stack.callback(self._calls.close)
         self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
         stack.callback(self._parked.close)
-        self._recording: Recording[T, R] = Recording(
-            self.plan, self._sink, self._archive, self.stop, self._clock
-        )
+        self._recording = Recording(self.plan, self._sink, self._archive, self.stop, self._clock)
         self._after = Aftermath(
             self.plan, self._recording, self.gate, self._parked, self, self._clock
         )
@@ -140,6 +138,8 @@ class Run(Steering[T, R]):
     async def _until_closed(self) -> None:
         """Open the lanes and wait for the last to close; leave none behind."""
         self._is_open = True
+        if self.adapts:
+            self.adapt()
         self._lanes.open_one()  # which opens the next when it has begun
         self.reconsider()
         try:

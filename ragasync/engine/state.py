@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ragasync.calling.calls import Calls
+from ragasync.clock import Clock
 from ragasync.engine.admission import Admission
 from ragasync.engine.aftermath import Aftermath
 from ragasync.engine.attempts import Attempts
@@ -16,8 +17,9 @@ from ragasync.engine.feed import Feed
 from ragasync.engine.journalling import Journalled
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
-from ragasync.engine.recording import Sink
+from ragasync.engine.recording import Recording, Sink
 from ragasync.limits.gate import Gate
+from ragasync.outcomes.bounds import BoundHistory
 from ragasync.outcomes.busy import Activity
 from ragasync.outcomes.facts import StageFacts
 from ragasync.plan import Plan
@@ -39,6 +41,8 @@ class State(Generic[T, R]):
         admission: the calls that wait for the rate limit.
         stages: where the calls of this run are those of a pipeline, tells of its stages.
         told: likewise, tells what else it has counted.
+        adapts: whether it finds by itself how many calls at once the service bears.
+        bounds: how many calls at once it has allowed so far.
     """
 
     _after: Aftermath[T, R]
@@ -47,13 +51,18 @@ class State(Generic[T, R]):
     _lanes: Lanes
     _loop: AbstractEventLoop
     _calls: Calls
+    _clock: Clock
     _feed: Feed[T]
     _parked: BackoffLine[T]
+    _recording: Recording[T, R]
+    _is_plain: bool
 
     def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
         self.plan = plan
         self.gate = Gate(plan.limiters)
         self.max_concurrency = plan.max_concurrency
+        self.adapts = plan.adapts
+        self.bounds = BoundHistory(plan.max_concurrency)
         self.paused = False
         self.held_back = False
         self.stopping = False

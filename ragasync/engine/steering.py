@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from ragasync.engine.adapting import Adapting
 from ragasync.engine.attempts import Permission
 from ragasync.engine.state import State
 from ragasync.saying import named
@@ -48,9 +49,34 @@ class Steering(State[T, R]):
             self.look_up()
 
     def resize(self, max_concurrency: int) -> None:
-        """Allow more calls in flight at once, or fewer; those in flight are left to finish."""
+        """
+        Allow more calls in flight at once, or fewer; those in flight are left to finish.
+
+        Where the run found that number by itself it does so no longer.
+        """
+        self.adapts = False
+        if self._is_open:
+            self._watch_calls(None)
+        self._allow(max_concurrency)
+
+    def adapt(self) -> None:
+        """Find from now on by itself how many calls at once the service bears."""
+        self.adapts = True
+        if self._is_open:
+            self._is_plain = False  # the hot loop tells nobody of its calls
+            self._watch_calls(Adapting(self.max_concurrency, self._clock, self._allow))
+
+    def _watch_calls(self, adapting: Adapting | None) -> None:
+        """Have somebody learn from the calls that begin from now on, or nobody."""
+        if self._attempts.adapting is not None:
+            self._attempts.adapting.close()
+        self._attempts.adapting = adapting
+
+    def _allow(self, max_concurrency: int) -> None:
+        """Allow so many calls in flight at once."""
         self.max_concurrency = max_concurrency
         if self._is_open and not self.stopping:
+            self.bounds.note(self._clock() - self._recording.zero, max_concurrency)
             self._lanes.limit = max_concurrency
             self.look_up()
 

@@ -26,8 +26,11 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     plan = run.plan
     shared = plan.items_a_call > 1  # items of one call would count its time many times
     rates = [_rate_of(limiter) for limiter in plan.limiters]
+    bounds = run.bounds.told()
     return RunFacts(
-        max_concurrency=run.max_concurrency,
+        max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
+        bounds=bounds,
+        adapted=run.adapts,
         input_waited=run.input_waited,
         limited=bool(plan.limiters),
         worked=run.worked if shared else None,

@@ -36,6 +36,7 @@ class Showing:
         paused: whether it begins no further call for now.
         progress: how far it is.
         max_concurrency: the most calls at once.
+        adapts: whether the job finds that number by itself.
         rate: the most calls a second, None for no bound.
         speed: calls a second at present.
         left: the statuses of its items, once it has ended.
@@ -52,6 +53,7 @@ class Showing:
     speed: float
     left: bytes | bytearray = b""
     stages: tuple[StageFacts, ...] = ()
+    adapts: bool = False
 
     @property
     def noun(self) -> str:
@@ -127,7 +129,8 @@ def held_back(showing: Showing) -> str:
 def bounds(showing: Showing) -> str:
     """Return what a job is allowed."""
     at_once = counted(showing.max_concurrency, showing.noun)
-    return f"at most {at_once} at once, {rate_bound(showing)}"
+    auto = " (auto)" if showing.adapts else ""
+    return f"at most {at_once} at once{auto}, {rate_bound(showing)}"
 
 
 def lines_of_stages(showing: Showing) -> list[StageLine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ragasync.outcomes.bounds import Bounds, lane_seconds, shifted
 from ragasync.outcomes.busy import Busy
 from ragasync.outcomes.columns import Columns
 
@@ -94,6 +95,9 @@ class RunFacts:
         knobs: what the run was told.
         stages: where it is a pipeline, how busy each of its stages was.
         told: what else was counted, and how many: ("pruned", 12).
+        bounds: where the number of calls at once was moved: ((0.0, 4), (1.2, 8)), the seconds
+            since the run began from which on each was in force.
+        adapted: whether the run moved it by itself.
     """
 
     max_concurrency: int = 0
@@ -106,6 +110,12 @@ class RunFacts:
     knobs: Knobs = Knobs()
     stages: tuple[StageFacts, ...] = ()
     told: tuple[tuple[str, int], ...] = ()
+    bounds: Bounds = ()
+    adapted: bool = False
+
+    def lane_seconds(self, begin: float, end: float) -> float:
+        """Return the seconds that lanes were allowed between two instants, over all lanes."""
+        return lane_seconds(self.bounds or ((0.0, self.max_concurrency),), begin, end)
 
     @property
     def tokens(self) -> int:
@@ -136,7 +146,16 @@ class RunFacts:
             knobs=later.knobs,
             stages=_merged(self.stages, later.stages, seconds),
             told=_both(self.told, later.told),
+            bounds=self._bounds_with(later, seconds),
+            adapted=self.adapted or later.adapted,
         )
+
+    def _bounds_with(self, later: RunFacts, seconds: float) -> Bounds:
+        """Return the bounds of both runs, where one of them was moved."""
+        if not (self.bounds or later.bounds):
+            return ()
+        earlier = shifted(self.bounds, self.max_concurrency, 0.0)
+        return (*earlier, *shifted(later.bounds, later.max_concurrency, seconds))
 
 
 NO_FACTS = RunFacts()

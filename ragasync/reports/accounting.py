@@ -49,7 +49,7 @@ def account_of(result: Finished) -> Account:
     if limiter is None:
         limiter = _lane_time(columns, columns.waited)
     spent = work + limiter + facts.input_waited
-    lane_seconds = max(facts.max_concurrency * result.seconds, spent)
+    lane_seconds = max(facts.lane_seconds(0.0, result.seconds), spent)
     backed_off = _lane_time(columns, columns.backed_off)
     idle = lane_seconds - spent
     retrying = min(idle, backed_off)
@@ -98,7 +98,7 @@ def _tail(result: Finished) -> float:
         return 0.0
     last_start = max(compress(columns.started, columns.mask(DONE, FAILED, CANCELLED)))
     busy = _lane_time(columns, array("d", _parts_after(last_start, columns, ends)))
-    return max(0.0, result.facts.max_concurrency * (result.seconds - last_start) - busy)
+    return max(0.0, result.facts.lane_seconds(last_start, result.seconds) - busy)
 
 
 def _parts_after(instant: float, columns: Columns[Any, Any], ends: list[float]) -> Iterator[float]:

@@ -1,0 +1,241 @@
+"""How many calls at once a service bears: found and followed by arithmetic alone."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ragasync.limits.cohort import CallEnd, Cohort, Latency
+
+FIRST = 4
+"""The calls at once that it begins with."""
+
+MOST = 1_024
+"""The calls at once that it never goes beyond."""
+
+CUT = 0.75
+FULL, TELLS = 0.9, 0.75
+HOLDS = 1.12
+"""Latency holds while it is at most so many times what few calls at once take, but for chance."""
+
+RISEN = 1.25
+"""Above so many times, without having grown, it is looked at with a quarter fewer calls."""
+
+RELIEF = 0.9
+"""A cut was of use where latency fell below this share of what it was."""
+
+BACKGROUND = 0.2
+"""A share of errors up to this, that a cut does not lessen, is not for too many calls."""
+
+NEAR = 0.06
+"""How close to what was too much it settles, as a share."""
+
+REST, LONGEST_REST = 8, 64
+"""Cohorts between two attempts to go beyond what was too much; twice as many each time in vain."""
+
+LOOK_EVERY = 48
+"""Cohorts after which it measures anew what calls take when there are fewer at once."""
+
+
+class Began(NamedTuple):
+    """What is noted of a call when it begins."""
+
+    cohort: Cohort | None
+    cuts: int
+    fills: int
+
+
+class AdaptiveBound:
+    """
+    The bound on calls in flight that a service's answers call for.
+
+    Tell it of each call's beginning and end, and read `bound`. It knows no clock and waits for
+    nothing. The rules, each judged by a cohort of at least as many calls as the bound:
+
+    - up while latency holds: twice as many a cohort until the first sign of too many, then half
+      way to what was too much, and when that is near, a rest; then on, by a tenth at first.
+    - down by a quarter, once for each event: a 429, a 503, a timeout, or latency well above that
+      of fewer calls. What was begun before the last cut says nothing more.
+    - a step that only made calls slower is taken back.
+    - a cut that brings no relief is taken back too: the service is slower today, or fails now and
+      then whatever one does.
+    - never up while the bound is not reached: something else holds back then.
+
+    The cut and the rise are those of TCP (additive increase, multiplicative decrease), the way
+    back that of BIC (Xu, Harfoush, Rhee 2004: a binary search for the last bound that held).
+
+        bound = AdaptiveBound()
+        began = bound.begin(in_flight=3)
+        bound.end(began, 0.2, "success")
+
+    Args:
+        first: the bound to begin with.
+        most: the bound never to exceed.
+
+    Attributes:
+        bound: the calls in flight to allow now.
+    """
+
+    def __init__(self, first: int = FIRST, most: int = MOST) -> None:
+        self.bound = min(first, most)
+        self._most = most
+        self._base: Latency | None = None  # what calls take when there are few
+        self._good = 0  # the highest bound that held
+        self._ceiling: int | None = None  # the lowest that did not
+        self._step = 1.0
+        self._rest, self._patience = REST, REST
+        self._since_look = 0
+        self._background = 0.0
+        self._cuts = self._fills = 0
+        self._before: tuple[int, Cohort, Latency | None] | None = None  # while a cut is judged
+        self._cohort = Cohort(self.bound)
+
+    def __repr__(self) -> str:
+        return f"<AdaptiveBound {self.bound}, {self._good} held, {self._ceiling} did not>"
+
+    def begin(self, in_flight: int) -> Began:
+        """Note that a call begins, which makes so many in flight."""
+        # What begins while the calls in flight are still few tells nothing of the bound; but of a
+        # cut everything is judged, so that it is judged in any case.
+        tells = self._before is not None or in_flight >= TELLS * self.bound
+        cohort = self._cohort if tells and self._cohort.begin() else None
+        began = Began(cohort, self._cuts, self._fills)
+        self._fills += in_flight >= FULL * self.bound
+        return began
+
+    def end(self, began: Began, seconds: float, how: CallEnd) -> None:
+        """Note that a call has ended after so long, and judge the bound where it is time to."""
+        now = self._cohort
+        if began.cohort is not None:
+            began.cohort.end(seconds, how, full=self._fills > began.fills)
+        if began.cuts != self._cuts:
+            if self._before is not None and began.cohort is not None:
+                _count(self._before[1], how)  # it tells how bad it was before the cut
+            return
+        _count(now, how)
+        if self._before is None and how == "congestion" and self._congested(now):
+            self._cut(None)
+        elif now.is_complete:
+            self._judge(now)
+
+    def _congested(self, cohort: Cohort) -> bool:
+        """Return whether more calls met congestion than do so anyway."""
+        expected = self._background * cohort.seen
+        return cohort.congested > expected + 2 * math.sqrt(expected)
+
+    # ── judging a cohort ────────────────────────────────────────────────────────────────────
+
+    def _judge(self, cohort: Cohort) -> None:
+        """Decide what follows from a cohort."""
+        self._since_look += 1
+        if self._before is not None:
+            before, self._before = self._before, None
+            self._judge_cut(cohort, *before)
+        elif (latency := cohort.latency) is None:
+            self._move(self.bound)  # most calls failed: there is nothing to learn
+        elif self._base is None:
+            self._base = latency
+            self._held(cohort)
+        elif not latency.above(self._base, HOLDS):
+            if self._step >= 1.0 and self._ceiling is None:
+                self._base = self._base.joined(latency)
+            self._held(cohort)
+        elif 0 < self._good < self.bound:
+            self._found_ceiling(self.bound)
+            self._move(self._good)
+        elif latency.above(self._base, RISEN):
+            self._cut(latency)
+        else:
+            self._move(self.bound)
+
+    def _held(self, cohort: Cohort) -> None:
+        """Go up from a bound that held, if it was what held back."""
+        if not cohort.is_full:
+            self._move(self.bound)
+            return
+        self._good = max(1, self.bound)
+        if self._ceiling is None:
+            up = max(1, round(self.bound * self._step))
+            if self._step < 1.0:
+                self._step = min(1.0, 2 * self._step)
+            self._patience = REST
+            self._move(self.bound + up)
+        elif (gap := self._ceiling - self._good) > max(1, NEAR * self._good):
+            self._move(self._good + gap // 2)
+        else:
+            self._settled()
+
+    def _settled(self) -> None:
+        """Stay close below what was too much; look below now and then, and above."""
+        self._rest -= 1
+        if self._since_look >= LOOK_EVERY:
+            self._cut(self._cohort.latency, looking=True)
+        elif self._rest <= 0:
+            self._rest = self._patience = min(2 * self._patience, LONGEST_REST)
+            self._ceiling, self._step = None, 0.1
+            self._move(self.bound + max(1, self.bound // 10))
+        else:
+            self._move(self.bound)
+
+    def _found_ceiling(self, too_many: int) -> None:
+        """Remember what was too much."""
+        self._ceiling = too_many
+        self._step = 0.1
+        if self._good >= too_many:
+            self._good = 0
+
+    # ── cutting, and whether it helped ──────────────────────────────────────────────────────
+
+    def _cut(self, latency: Latency | None, *, looking: bool = False) -> None:
+        """Go down by a quarter, and see what becomes of it."""
+        self._before = (self.bound, self._cohort, latency)
+        if not looking:
+            self._found_ceiling(self.bound)
+        self._cuts += 1
+        self._since_look = 0
+        self._move(max(1, math.floor(CUT * self.bound)))
+
+    def _judge_cut(
+        self, cohort: Cohort, bound: int, earlier: Cohort, before: Latency | None
+    ) -> None:
+        """Keep a cut that brought relief, go on down where that was not enough, or take it back."""
+        latency = cohort.latency
+        if self._congested(cohort):
+            if cohort.share > min(BACKGROUND, 0.6 * earlier.share):
+                if cohort.share > BACKGROUND or earlier.share > BACKGROUND:
+                    self._cut(latency)
+                    return
+                self._background = max(self._background, cohort.share)
+                self._take_back(bound)
+            else:
+                self._cut(latency)
+        elif latency is None or self._base is None:
+            self._good = self.bound
+            self._move(self.bound)
+        elif before is not None and latency.seconds > RELIEF * before.seconds:
+            self._base = latency.joined(before)
+            self._take_back(bound)
+        elif latency.above(self._base, RISEN):
+            self._cut(latency)
+        else:
+            if not latency.above(self._base, HOLDS):
+                self._base = self._base.joined(latency)
+            self._good = max(self._good, self.bound)
+            self._move(self._good)
+
+    def _take_back(self, bound: int) -> None:
+        """Return to the bound before a cut, which was not too much."""
+        self._good, self._ceiling = bound, None if self._ceiling == bound else self._ceiling
+        self._move(bound)
+
+    def _move(self, bound: int) -> None:
+        """Set the bound, and begin to judge it."""
+        self.bound = max(1, min(bound, self._most))
+        slow_start = self._ceiling is None and self._step >= 1.0
+        self._cohort = Cohort(max(4, self.bound // 3) if slow_start else max(8, 2 * self.bound))
+
+
+def _count(cohort: Cohort, how: CallEnd) -> None:
+    """Count a call that ended in the time of a cohort."""
+    cohort.seen += 1
+    cohort.congested += how == "congestion"

@@ -1,0 +1,115 @@
+"""Services with a limit that they do not tell, on the clock of the running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+
+
+class Refused(Exception):
+    """What an HTTP client makes of a refusal."""
+
+    def __init__(self, status: int, retry_after: float | None = None) -> None:
+        super().__init__(f"status {status}")
+        headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+        self.response = SimpleNamespace(status_code=status, headers=headers)
+
+
+class Service:
+    """
+    Answers after a while, which depends on the item and on how many calls are in flight.
+
+    Args:
+        knee: how many calls at once it bears, as a function of the time.
+        seconds: what a call takes when there are few.
+        sigma: how far calls differ, as a lognormal's.
+    """
+
+    def __init__(
+        self, knee: Callable[[float], float], *, seconds: float = 0.2, sigma: float = 0.0
+    ) -> None:
+        self.knee, self.seconds, self.sigma = knee, seconds, sigma
+        self.in_flight = self.most = self.refused = 0
+        self.calls = 0
+
+    async def __call__(self, item: int) -> int:
+        """Take what the call takes, or refuse it."""
+        self.in_flight += 1
+        self.calls += 1
+        self.most = max(self.most, self.in_flight)
+        try:
+            now = asyncio.get_running_loop().time()
+            chance = random.Random(item).lognormvariate(0.0, self.sigma) if self.sigma else 1.0
+            await self.serve(self.in_flight / self.knee(now), self.seconds * chance)
+        finally:
+            self.in_flight -= 1
+        return item
+
+    async def serve(self, load: float, seconds: float) -> None:
+        """Take what a call takes under this load, in shares of the knee."""
+        raise NotImplementedError
+
+    def refuse(self, status: int, retry_after: float | None = None) -> None:
+        """Refuse a call."""
+        self.refused += 1
+        raise Refused(status, retry_after)
+
+
+class Refusing(Service):
+    """Refuses with 429 what comes beyond its knee, after a tenth of a call's time."""
+
+    async def serve(self, load: float, seconds: float) -> None:
+        """Refuse or answer."""
+        if load > 1:
+            await asyncio.sleep(self.seconds / 10)
+            self.refuse(429)
+        await asyncio.sleep(seconds)
+
+
+class Queueing(Service):
+    """Serves as many as its knee at once and lets the others wait: throughput stays flat."""
+
+    async def serve(self, load: float, seconds: float) -> None:
+        """Take longer in proportion."""
+        await asyncio.sleep(seconds * max(1.0, load))
+
+
+class Melting(Service):
+    """Takes the longer the more there are, so that it gives less, and 503 beyond twice the knee."""
+
+    async def serve(self, load: float, seconds: float) -> None:
+        """Take longer by the square of the load."""
+        await asyncio.sleep(seconds * max(1.0, load) ** 2)
+        if load > 2:
+            self.refuse(503)
+
+
+class Metered(Service):
+    """Allows so many calls a second, a second's worth at once; 429 with Retry-After beyond."""
+
+    def __init__(self, rate: float, *, seconds: float = 0.2, sigma: float = 0.0) -> None:
+        super().__init__(lambda _: 1.0, seconds=seconds, sigma=sigma)
+        self.rate = rate
+        self._full_at = 0.0
+
+    async def serve(self, load: float, seconds: float) -> None:
+        """Take a token, or refuse."""
+        now = asyncio.get_running_loop().time()
+        self._full_at = max(now, self._full_at)
+        if (over := self._full_at + 1 / self.rate - now - 1.0) > 0:
+            await asyncio.sleep(0.01)
+            self.refuse(429, over)
+        self._full_at += 1 / self.rate
+        await asyncio.sleep(seconds)
+
+
+def still(knee: float) -> Callable[[float], float]:
+    """Return a knee that stays where it is."""
+    return lambda _: knee
+
+
+def halved(knee: float, since: float, until: float) -> Callable[[float], float]:
+    """Return a knee that is half as high for a while."""
+    return lambda now: knee / 2 if since <= now < until else knee
