@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
@@ -105,6 +106,11 @@ class Plan(Generic[T, R]):
 
     def _check_kinds(self) -> None:
         """Refuse what would be found out only in the middle of a run."""
+        if sys.platform == "emscripten" and not (self.is_async and self.executor is None):
+            raise TypeError(
+                f"in a browser a function must be async, and have no executor=, for Python has "
+                f"neither threads nor processes there: write {self.process_fn!r} as `async def`"
+            )
         if not isinstance(self.retry, AsyncRetry):
             raise TypeError(
                 f"retry must be an AsyncRetry, got {self.retry!r}: "
