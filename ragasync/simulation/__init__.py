@@ -1,5 +1,6 @@
 """A virtual clock: the real engine, with the waiting taken out."""
 
+from ragasync.simulation.forecast import Forecast, forecast
 from ragasync.simulation.latency import Latency
 from ragasync.simulation.replies import ServiceError
 from ragasync.simulation.service import ScriptedService
@@ -7,10 +8,12 @@ from ragasync.simulation.simulating import simulate
 from ragasync.simulation.virtual import VirtualClockLoop, run_virtual
 
 __all__ = [
+    "Forecast",
     "Latency",
     "ScriptedService",
     "ServiceError",
     "VirtualClockLoop",
+    "forecast",
     "run_virtual",
     "simulate",
 ]

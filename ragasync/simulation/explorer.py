@@ -1,0 +1,158 @@
+"""A panel of sliders for a forecast: what other calls at once, or another rate, would take."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from html import escape
+from statistics import median
+from typing import Any
+
+from ragasync.limits.limiter import RateLimiter
+from ragasync.notebook import knobs
+from ragasync.notebook.making import Making
+from ragasync.notebook.sliders import Slider
+from ragasync.outcomes.outcome import DONE
+from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
+from ragasync.reports.words import duration, per_second
+from ragasync.simulation.forecast import Forecast
+from ragasync.simulation.forecast_shown import STEADY, forecast_html, forecast_text
+from ragasync.simulation.projection import (
+    Effort,
+    Interval,
+    commonest_limit,
+    interval_of,
+    projected,
+)
+
+CHEAP = Effort(runs=5, calls=100, waves=4)
+"""Some 1,000 calls: an answer takes a tenth of a second."""
+
+PAUSE = 0.1
+"""Seconds between two answers while somebody drags."""
+
+
+class Explorer:
+    """
+    Sliders for calls at once and calls a second, and beside them what would come of it.
+
+    Each drag is answered by a few short runs, so that the numbers are rougher than those of
+    `forecast`. Where there are no widgets, it is the forecast as text.
+
+    Args:
+        made: the forecast to begin with.
+    """
+
+    def __init__(self, made: Forecast) -> None:
+        self._made, self._made_of = made, made._made_of
+        self.under = self._made_of.under
+        self._longest = made.interval[1]
+        self._due: asyncio.TimerHandle | None = None
+        self.box: Any = None
+
+    def __repr__(self) -> str:
+        return forecast_text(self._made)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        """Return widgets with text and HTML for front ends that have none."""
+        still = {"text/plain": repr(self), "text/html": forecast_html(self._made)}
+        if self.box is None:
+            try:
+                self._make_widgets()
+            except ImportError:
+                return still
+        return {**self.box._repr_mimebundle_(), **still}
+
+    def _make_widgets(self) -> None:
+        """Make the sliders and the place for what comes of them."""
+        making, under = Making(), self.under
+        self._answer = making.html("forecast", self._html(self._made.makespan, self._made.interval))
+        at_once = Slider[int](
+            making,
+            "concurrency-slider",
+            knobs.at_once_notches(under.max_concurrency),
+            under.max_concurrency,
+            read="{:,}".format,
+            turn=lambda value: self.turn(max_concurrency=value),
+            tooltip="The most calls at once",
+        )
+        rate = Slider[float | None](
+            making,
+            "rate-slider",
+            knobs.rate_notches(under.rate or 1.0),
+            under.rate,
+            read=lambda value: "no bound" if value is None else per_second(value),
+            turn=lambda value: self.turn(rate=value),
+            tooltip="The most calls a second",
+        )
+        rows = []
+        for words, slider in (("calls at once", at_once), ("calls a second", rate)):
+            slider.widget.continuous_update = True
+            label = making.label("knob", words)
+            rows.append(making.box("HBox", [label, slider.widget], "row", align_items="center"))
+        self.box = making.box("VBox", [self._answer, *rows], "explorer")
+
+    def turn(self, *, max_concurrency: int = 0, rate: float | None = -1.0) -> None:
+        """
+        Set a knob, and show what comes of it: soon, for many drags come at once.
+
+        Args:
+            max_concurrency: the most calls at once; 0 leaves it.
+            rate: the most calls a second; None for no bound, a negative number leaves it.
+        """
+        if max_concurrency:
+            self.under = replace(self.under, max_concurrency=max_concurrency)
+        if rate is None or rate > 0:
+            limiters = () if rate is None else (RateLimiter(rate),)
+            self.under = replace(self.under, limiters=limiters)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.draw()
+            return
+        if self._due is None:
+            self._due = loop.call_later(PAUSE, self.draw)
+
+    def draw(self) -> None:
+        """Answer, and show it."""
+        self._due = None
+        made = self._made
+        runs = projected(self._made_of.pilot, self.under, made.n_items, CHEAP)
+        low, high = self._made_of.drag
+        makespans = [run.makespan for run in runs]
+        span = interval_of(makespans)
+        makespan = median(makespans) * (low * high) ** 0.5
+        self._answer.value = self._html(
+            makespan, (span[0] * low, span[1] * high), commonest_limit(runs)
+        )
+
+    def _html(self, makespan: float, interval: Interval, limited_by: str = "") -> str:
+        """Return what comes of it: words, and the interval as a bar on the longest so far."""
+        self._longest = max(self._longest, interval[1])
+        whole = self._longest or 1.0
+        low, high = (duration(each) for each in interval)
+        told = (
+            f"{self._made.n_items:,} items in {duration(makespan)} ({low} to {high}), "
+            f"limited by {limited_by or self._made.limited_by}"
+        )
+        start, end = interval[0] / whole, interval[1] / whole
+        parts = (
+            element("div", f"flex:none;width:{start:.2%};background:{COLOURS[DONE]}"),
+            element(
+                "div",
+                f"flex:none;width:{end - start:.2%};min-width:2px;"
+                f"background:{COLOURS[DONE]};opacity:0.4",
+            ),
+        )
+        frame = (
+            "display:flex;height:8px;margin:4px 0;border-radius:4px;overflow:hidden;"
+            "background:rgba(128,128,128,0.25)"
+        )
+        scale = element("div", QUIET, escape(f"the bar is {duration(whole)} long"))
+        return element(
+            "div",
+            f"{TEXT};{STEADY}",
+            element("div", "", escape(told)),
+            element("div", frame, *parts),
+            scale,
+        )

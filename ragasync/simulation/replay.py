@@ -1,0 +1,73 @@
+"""What a pilot took beyond its own calls, limits and retries: it is run once more without that."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ragasync.limits.limiter import RateLimiter
+from ragasync.plan import Plan
+from ragasync.simulation.apart import run_apart
+from ragasync.simulation.circumstances import Circumstances
+from ragasync.simulation.pilot import Pilot
+from ragasync.simulation.resampling import Lasting, Passing, complete, policy_of
+
+STARTING = 1.25
+"""What a pilot takes beyond this many times its replay is no start, but goes on all the time."""
+
+REAL = 0.02
+"""The share by which a real run may differ from a forecast at its best: timers are late."""
+
+
+def drag_of(pilot: Pilot) -> tuple[float, float, str]:
+    """
+    Return what to multiply forecasts by, at least and at most, and what is to be said of it.
+
+    A start (connections, first calls) is paid once and weighs little in a long run; what slows
+    every call weighs as much as in the pilot. One cannot tell them apart in one run, so that the
+    truth lies between. On a virtual clock there is neither, and both are 1.
+    """
+    replayed = _replayed(pilot)
+    ratio = 1.0 if replayed is None else round(pilot.result.seconds / replayed, 9)
+    note = ""
+    low, high = min(1.0, ratio), max(1.0, ratio)
+    if high > STARTING:
+        low = high
+        note = (
+            f"The pilot took {ratio:.2g} times as long as its calls, limits and retries account "
+            "for, and so does the forecast; result.explain() may know why."
+        )
+    if pilot.result.facts.computed is not None:  # it ran on a real clock
+        low, high = low * (1 - REAL), high * (1 + REAL)
+    return low, high, note
+
+
+def _replayed(pilot: Pilot) -> float | None:
+    """Return how long the pilot takes on a clock that is never late; None: nobody knows."""
+    facts = pilot.result.facts
+    unknown_limit = facts.limited and facts.knobs.rate is None
+    known = facts.max_concurrency and not unknown_limit and not pilot.was_split
+    if not known or pilot.source_pace is not None:
+        return None
+    tries = [0] * len(pilot.calls)
+
+    async def again(call: int) -> None:
+        """Take as long as this call did, and end as it did."""
+        tried = pilot.calls[call][min(tries[call], len(pilot.calls[call]) - 1)]
+        tries[call] += 1
+        if tried.seconds:
+            await asyncio.sleep(tried.seconds)
+        if tried.fate == "passing":
+            raise Passing(tried.delay)
+        if tried.fate == "lasting":
+            raise Lasting("as in the pilot")
+
+    limits = () if facts.knobs.rate is None else (RateLimiter(facts.knobs.rate),)
+    retries = Circumstances(1, max_retries=pilot.most_attempts - 1)
+    plan: Plan[int, None] = Plan(
+        again,
+        is_async=True,
+        max_concurrency=facts.max_concurrency,
+        limiters=limits,
+        retry=policy_of(retries, seed=0),
+    )
+    return run_apart(complete(plan, len(pilot.calls))).seconds or None
