@@ -11,9 +11,6 @@ from typing import TypeAlias
 
 from ragasync.arguments import check_number, check_positive
 
-LatencyLike: TypeAlias = "float | Latency | Iterable[float] | Callable[[random.Random], float]"
-"""Seconds, a distribution, samples to draw from, or a function that draws with a Random."""
-
 _STANDARD_NORMAL = NormalDist()
 
 
@@ -105,6 +102,10 @@ class Latency:
 
         quantile(0.5)
         return cls(getattr(function, "__qualname__", repr(function)), quantile)
+
+
+LatencyLike: TypeAlias = float | Latency | Iterable[float] | Callable[[random.Random], float]
+"""Seconds, a distribution, samples to draw from, or a function that draws with a Random."""
 
 
 def as_latency(given: LatencyLike) -> Latency:
