@@ -47,10 +47,7 @@ class AsyncRetry:
     Call a function again after an error that may pass.
 
     A frozen value that says when to try again. It holds nothing of a running call, so one policy
-    serves any number of functions, loops and threads. It decorates async and sync functions:
-
-        @AsyncRetry(max_retries=5, deadline=60)
-        async def fetch(url): ...
+    serves any number of functions, loops and threads. It decorates async and sync functions.
 
     Before retry n, counted from 1, it waits a uniformly random time in
     `[0, min(max_delay, base_delay * factor**(n - 1))]`: full jitter, which spreads clients that
