@@ -14,7 +14,7 @@ from ragasync.clock import loop_here
 from ragasync.limits.bucket import smoothest_burst
 from ragasync.limits.limiter import check_pause
 from ragasync.redis.desk import Desk
-from ragasync.redis.link import Address, Link
+from ragasync.redis.link import Address, Link, key_of
 from ragasync.redis.memory import Memory
 from ragasync.redis.outage import Outage
 from ragasync.redis.script import Terms
@@ -90,7 +90,7 @@ class RedisRateLimiter:
         if burst_size is not None:
             check_positive("burst_size", burst_size)
         self._address = Address(client)
-        self._name = _checked(name)
+        self._name, self._key = name, key_of(name)
         self._timeout = check_positive("unavailable_timeout", unavailable_timeout)
         self._explicit_burst = burst_size
         self._memory = Memory(Terms(rate, self._burst_at(rate)))
@@ -223,8 +223,8 @@ class RedisRateLimiter:
         loop = asyncio.get_running_loop()
         desk = self._desks.get(loop)
         if desk is None:
-            link = Link(self._address, f"ragasync:rate:{{{self._name}}}")
-            desk = Desk(link, self._memory, Outage(str(self._address), self._timeout))
+            outage = Outage(str(self._address), self._timeout)
+            desk = Desk(Link(self._address, self._key), self._memory, outage)
             self._desks[loop] = desk
         return desk
 
@@ -249,12 +249,3 @@ class RedisRateLimiter:
             f"a cost of {cost!r} can never be granted: at most {self._highest_cost!r} may go at "
             "once. Split the call, or give the limiter a larger burst_size (or limit)."
         )
-
-
-def _checked(name: str) -> str:
-    """Return a name that can be part of a key."""
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a text that all who share the rate give, got {name!r}")
-    if not name or "}" in name or "{" in name:
-        raise ValueError(f"name must be a text without braces, not empty, got {name!r}")
-    return name

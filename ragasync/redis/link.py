@@ -61,6 +61,15 @@ def url_of(settings: dict[str, Any]) -> str:
     return f"redis://{host}:{port}/{settings.get('db') or 0}"
 
 
+def key_of(name: str) -> str:
+    """Return the key under which Redis keeps a limit, or say what is wrong with its name."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text that all who share the rate give, got {name!r}")
+    if not name or "}" in name or "{" in name:
+        raise ValueError(f"name must be a text without braces, not empty, got {name!r}")
+    return f"ragasync:rate:{{{name}}}"
+
+
 class Link:
     """
     Asks the script, one request at a time, on the loop that it is used on.
