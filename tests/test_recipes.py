@@ -233,19 +233,6 @@ def expected() -> list[tuple[str, int, str]]:
 # ── a shared rate ───────────────────────────────────────────────────────────────────────────
 
 
-def test_work_goes_to_a_cluster_and_its_journal_stays_here(run: Run, tmp_path: Path):
-    """As a script: the workers are processes that import it."""
-    needs("distributed")
-    script = [sys.executable, str(HERE / "recipes" / "on_a_cluster.py")]
-    ran = subprocess.run(
-        script, cwd=tmp_path, capture_output=True, text=True, timeout=55, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-1] == f"{COUNT} {COUNT}"
-    table = Journal(tmp_path / "counted.sqlite").to_dataframe()
-    assert list(table["status"]) == ["done"] * COUNT
-
-
 def test_a_rate_is_shared_through_redis(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The state is where others find it, and says what was taken."""
     from redis_server import RedisServer
