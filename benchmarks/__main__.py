@@ -28,9 +28,11 @@ BEGIN, END = "<!-- made by `python benchmarks` -->", "<!-- end of what it made -
 FAMILIES: dict[str, list[list[str]]] = {
     "scheduling": [["--rounds", "3"], ["--items", "100000", "--at-once", "4", "256"]],
     "makespan": [[]],
+    "adaptive": [[]],
     "breathing": [[]],
     "streaming": [["--items", "1000000", "10000000", "--traced-up-to", "0"]],
     "sync_functions": [[]],
+    "clusters": [[]],
     "limits": [["--rates", "10", "100", "1000", "10000"]],
     "retries": [[]],
     "bridging": [[]],

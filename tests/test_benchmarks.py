@@ -17,8 +17,10 @@ if importlib.util.find_spec("aiometer") is None:
     pytest.skip("not installed: the extra `bench`", allow_module_level=True)
 
 RUNS = {
+    "adaptive": ["--items", "60"],
     "breathing": ["--items", "200", "--rounds", "1"],
     "bridging": ["--calls", "20", "--rounds", "1"],
+    "clusters": ["--items", "64", "--mapped", "8", "--rounds", "1"],
     "documents": ["--documents", "20", "--embedded", "10", "--at-once", "4", "--rounds", "1"],
     "drawing": ["--seconds", "0.1", "--rounds", "1"],
     "frames": ["--items", "2000", "--rounds", "1"],
