@@ -163,6 +163,15 @@ def test_a_service_of_your_own_script():
     assert service.calls == 0
 
 
+def test_concurrency_may_adapt_to_the_service():
+    """It comes near the best fixed setting, which is the capacity."""
+    service = ScriptedService(latency=1.0, capacity=24)
+    best = simulate(4_000, max_concurrency=24, service=service)
+    found = simulate(4_000, max_concurrency="auto", service=service)
+    assert found.all_succeeded
+    assert found.seconds < 1.5 * best.seconds < simulate(4_000, service=service).seconds
+
+
 # ── chance ──────────────────────────────────────────────────────────────────────────────────
 
 SHAKY = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 from ragasync.arguments import check_count, check_number
 from ragasync.limits.limiter import Limiter
-from ragasync.plan import Plan
+from ragasync.plan import Plan, concurrency_of
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
 from ragasync.simulation.apart import run_apart
@@ -20,7 +21,7 @@ from ragasync.simulation.service import ScriptedService
 def simulate(
     n_items: int,
     *,
-    max_concurrency: int = 4,
+    max_concurrency: int | Literal["auto"] = 4,
     rate_limiter: Limiter | Sequence[Limiter] | None = None,
     latency: LatencyLike = 1.0,
     error_rate: float | Mapping[int, float] = 0.0,
@@ -55,7 +56,7 @@ def simulate(
 
     Args:
         n_items: how many items.
-        max_concurrency: the most calls in flight at once.
+        max_concurrency: the most calls in flight at once; "auto" adapts to what the service bears.
         rate_limiter: one limiter or several, of which only the rates and bursts are taken.
         latency: seconds a call takes: a number, a `Latency` such as `Latency.lognormal(0.8, 0.5)`,
             measured seconds to draw from, or a function of a random.Random.
@@ -92,11 +93,13 @@ def simulate(
         service = ScriptedService(latency, error_rate, poison_rate=poison_rate, seed=seed)
     else:
         _check_service(service, latency, error_rate, poison_rate)
+    at_once, adapts = concurrency_of(max_concurrency)
     plan: Plan[int, int] = Plan(
         service.fresh(seed),
         is_async=True,
         batch_size=batch_size,
-        max_concurrency=max_concurrency,
+        max_concurrency=at_once,
+        adapts=adapts,
         batched=batched,
         limiters=copied_limiters(rate_limiter, _cost_of(cost, seed)),
         retry=copied_retry(retry, seed),
