@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, MutableSequence
 from typing import TypeVar, cast
 
 from ragasync.limits.bucket import Bucket
@@ -79,7 +79,7 @@ class ScriptedService:
     refused: int
     in_flight: int
     most_in_flight: int
-    started: array[float]
+    started: MutableSequence[float]
     _zero: float
     _latest: float
 
