@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "ragasync"
 
-MODULES = ("ragasync", "ragasync.documents")
+MODULES = ("ragasync", "ragasync.documents", "ragasync.simulation")
 """Where public names are imported from: what is in `__all__` there."""
 
 

@@ -69,6 +69,13 @@ class Forecast:
     Times are in seconds. An interval is the span in which the truth lies `level` of the time,
     if the service goes on as it did in the pilot.
 
+    Example:
+        >>> from ragasync.simulation import forecast, simulate
+        >>> pilot = simulate(200, max_concurrency=4, latency=0.5)
+        >>> ahead = forecast(pilot, 10_000, max_concurrency=10)
+        >>> round(ahead.makespan), ahead.limited_by
+        (500, 'concurrency')
+
     Attributes:
         n_items: the items of the run.
         makespan: how long it will take, the median.

@@ -27,6 +27,14 @@ class ServiceError(Exception):
 
     It carries a `response` with `status_code` and `headers`, as the errors of HTTP clients do, so
     that retries judge it by its status.
+
+    Example:
+        >>> from ragasync.simulation import ServiceError
+        >>> error = ServiceError(429, {"retry-after": "5"})
+        >>> print(error)
+        429 Too Many Requests
+        >>> error.response.headers["retry-after"]
+        '5'
     """
 
     def __init__(self, status: int, headers: Mapping[str, str] | None = None) -> None:

@@ -46,6 +46,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     is the one that the real clock would give. Work on threads takes no virtual time: the clock
     stands still until it is done.
 
+    Example:
+        >>> import asyncio
+        >>> from ragasync.simulation import VirtualClockLoop
+        >>> with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        ...     runner.run(asyncio.sleep(3600))
+        ...     print(runner.get_loop().time())
+        3600.0
+
     Attributes:
         threads_at_work: how many calls run on threads for this loop; pools of threads keep it.
     """
@@ -95,6 +103,17 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtual(coro: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end on a virtual clock and return its value."""
+    """
+    Run a coroutine to its end on a virtual clock and return its value.
+
+    Example:
+        >>> import asyncio
+        >>> from ragasync.simulation import run_virtual
+        >>> async def slow():
+        ...     await asyncio.sleep(3600)
+        ...     return "an hour later"
+        >>> run_virtual(slow())
+        'an hour later'
+    """
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         return runner.run(coro)
