@@ -57,6 +57,13 @@ def test_a_summary_has_the_totals_and_the_commonest_errors():
     ]
 
 
+def test_calls_that_were_cut_short_do_not_count_in_the_mean_time():
+    """They are no items that ended, so their seconds are not shared among those."""
+    cancelled = Outcome(1, None, "cancelled", attempts=1, seconds=9.0)
+    summary = result_of([done(0, seconds=1.0), cancelled], seconds=10.0).summary()
+    assert "mean time in calls: 1.00 s" in summary
+
+
 def test_a_summary_counts_the_kinds_that_it_leaves_out():
     """Five kinds, and how many more."""
     outcomes = [failed(index, ValueError("x" * (index + 1))) for index in range(8)]

@@ -76,7 +76,8 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     columns = result.columns
     recalled = recalled_count(columns)
     finished = columns.status.count(DONE) + columns.status.count(FAILED) - recalled
-    spent: float = sum(columns.seconds)
+    cut_short = sum(columns.seconds[row] for row in columns.rows_with(CANCELLED))
+    spent: float = sum(columns.seconds) - cut_short
     found: list[tuple[str, str]] = []
     if recalled:
         found.append(("from the journal", counted(recalled, "item")))
