@@ -54,7 +54,7 @@ class AsyncBatchProcessor(Generic[T, R]):
     Args:
         process_fn: a sync or async function, method, partial or callable object of one item, or,
             with `batched`, of a list of at most `batch_size` items for which it returns as many
-            values in the same order. Sync functions run on threads, or on `executor`.
+            values in the same order. Sync functions run on threads; all run on `executor`, if any.
         batch_size: the most items in one call of a batched function, and in one hop to an
             executor.
         max_concurrency: the most calls in flight at once; "auto" finds what the service bears and
@@ -67,8 +67,12 @@ class AsyncBatchProcessor(Generic[T, R]):
         rate_limiter: one limiter or several; every attempt takes its own place at each.
         retry: an AsyncRetry, instead of `retry_count` and `retry_delay`.
         timeout: seconds for one attempt; one that takes longer fails with AttemptTimeout.
-        executor: a concurrent.futures.Executor for sync functions, such as a process pool. An
-            item's function must then be picklable, and its timeout counts for each item of a hop.
+        executor: a concurrent.futures.Executor to call on: a process pool, loky, a Dask cluster's
+            `client.get_executor()`. What a cell defines travels (extra `processes`); limits,
+            retries, journal and progress stay here. The items of a hop go one after the other,
+            async ones too, on one loop a worker; the timeout counts for each item, and a hop that
+            has begun is not interrupted. What was in flight when a worker died is tried again,
+            each item apart, so that one which kills its worker fails alone.
         max_errors: stop after more than so many failures, or above this share (a float in (0, 1))
             of the last 100 items; what is done is kept, the rest stays pending.
         cost: what an item weighs (its tokens, say), for `max_batch_cost`.

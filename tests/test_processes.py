@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -144,6 +145,26 @@ async def test_what_ends_a_call_there_does_not_end_the_caller(pool: ProcessPoolE
     result = await AsyncBatchProcessor(leaves, 4, 1, 0, executor=pool).process(iter(range(4)))
     assert [outcome.status for outcome in result] == ["done", "failed", "failed", "done"]
     assert "SystemExit: 3" in str(result.errors[1])
+
+
+async def test_who_was_in_flight_beside_a_death_is_not_charged_for_it(tmp_path: Path):
+    """Its call went down with the pool; without any retry it is done all the same."""
+    mark = tmp_path / "began"
+
+    def work(item: int) -> int:
+        if item == 0:
+            while not mark.exists():
+                time.sleep(0.01)
+            os._exit(1)
+        if not mark.exists():
+            mark.touch()
+            time.sleep(60)
+        return item
+
+    with ProcessPoolExecutor(2) as executor:
+        result = await AsyncBatchProcessor(work, 1, 2, 0, executor=executor).process([0, 1])
+    assert [outcome.status for outcome in result] == ["failed", "done"]
+    assert [outcome.attempts for outcome in result] == [2, 2]
 
 
 @pytest.mark.parametrize("batched", [False, True])

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from needs import needs
 
+from ragasync import Journal
 from ragasync.documents import (
     AsyncDocumentProcessor,
     SqliteStore,
@@ -228,6 +230,22 @@ def expected() -> list[tuple[str, int, str]]:
     return sorted(
         (each.id, number, chunk.text) for each in done for number, chunk in enumerate(each.chunks)
     )
+
+
+# ── a cluster ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_work_goes_to_a_cluster_and_its_journal_stays_here(run: Run, tmp_path: Path):
+    """As a script: the workers are processes that import it."""
+    needs("distributed")
+    script = [sys.executable, str(HERE / "recipes" / "on_a_cluster.py")]
+    ran = subprocess.run(
+        script, cwd=tmp_path, capture_output=True, text=True, timeout=55, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == f"{COUNT} {COUNT}"
+    table = Journal(tmp_path / "counted.sqlite").to_dataframe()
+    assert list(table["status"]) == ["done"] * COUNT
 
 
 # ── a shared rate ───────────────────────────────────────────────────────────────────────────
