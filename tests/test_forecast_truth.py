@@ -34,7 +34,7 @@ async def test_a_run_over_http_takes_as_long_as_its_pilot_foretold():
             server.latency = random.uniform(0.002, 0.012)
             return await embed_one(str(item), client)
 
-        knobs: Any = {"max_concurrency": 16, "rate_limiter": RateLimiter(250)}
+        knobs: Any = {"max_concurrency": 64, "rate_limiter": RateLimiter(250)}
         pilot = await AsyncBatchProcessor(call, **knobs).process(range(200))
         made = forecast(pilot, 2_000, rate_limiter=knobs["rate_limiter"])
         await asyncio.sleep(0.1)  # the bucket is full again, as at the pilot's beginning

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from html import escape
-from statistics import median
 from typing import Any
 
 from ragasync.limits.limiter import RateLimiter
@@ -15,18 +14,9 @@ from ragasync.notebook.sliders import Slider
 from ragasync.outcomes.outcome import DONE
 from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
 from ragasync.reports.words import duration, per_second
-from ragasync.simulation.forecast import Forecast
+from ragasync.simulation.forecast import THOROUGH, Forecast
 from ragasync.simulation.forecast_shown import STEADY, forecast_html, forecast_text
-from ragasync.simulation.projection import (
-    Effort,
-    Interval,
-    commonest_limit,
-    interval_of,
-    projected,
-)
-
-CHEAP = Effort(runs=5, calls=100, waves=4)
-"""Some 1,000 calls: an answer takes a tenth of a second."""
+from ragasync.simulation.projection import Interval, commonest_limit, projected
 
 PAUSE = 0.1
 """Seconds between two answers while somebody drags."""
@@ -36,7 +26,7 @@ class Explorer:
     """
     Sliders for calls at once and calls a second, and beside them what would come of it.
 
-    Each drag is answered by a few short runs, so that the numbers are rougher than those of
+    Each drag is answered by three short runs, so that the numbers are rougher than those of
     `forecast`. Where there are no widgets, it is the forecast as text.
 
     Args:
@@ -55,7 +45,10 @@ class Explorer:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
         """Return widgets with text and HTML for front ends that have none."""
-        still = {"text/plain": repr(self), "text/html": forecast_html(self._made)}
+        still: dict[str, object] = {
+            "text/plain": repr(self),
+            "text/html": forecast_html(self._made),
+        }
         if self.box is None:
             try:
                 self._make_widgets()
@@ -116,15 +109,18 @@ class Explorer:
     def draw(self) -> None:
         """Answer, and show it."""
         self._due = None
-        made = self._made
-        runs = projected(self._made_of.pilot, self.under, made.n_items, CHEAP)
-        low, high = self._made_of.drag
-        makespans = [run.makespan for run in runs]
-        span = interval_of(makespans)
-        makespan = median(makespans) * (low * high) ** 0.5
-        self._answer.value = self._html(
-            makespan, (span[0] * low, span[1] * high), commonest_limit(runs)
+        made_of, made = self._made_of, self._made
+        # Three of the runs that it was made of, under other circumstances: the quickest, the
+        # slowest, and one between; a drag is to be answered at once.
+        before = [run.makespan for run in made_of.runs]
+        order = sorted(range(len(before)), key=before.__getitem__)
+        seeds = (order[0], order[len(order) // 2], order[-1])
+        runs = projected(made_of.pilot, self.under, made.n_items, THOROUGH, seeds=seeds)
+        quick, usual, slow = (
+            run.makespan / before[seed] for run, seed in zip(runs, seeds, strict=True)
         )
+        interval = (made.interval[0] * quick, made.interval[1] * slow)
+        self._answer.value = self._html(made.makespan * usual, interval, commonest_limit(runs))
 
     def _html(self, makespan: float, interval: Interval, limited_by: str = "") -> str:
         """Return what comes of it: words, and the interval as a bar on the longest so far."""

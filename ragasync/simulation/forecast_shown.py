@@ -31,8 +31,6 @@ def headline(made: Forecast) -> str:
 def facts_of(made: Forecast) -> list[tuple[str, str]]:
     """Return what there is to say beside the headline: names and values."""
     return [
-        ("takes", _with(made.makespan, made.interval, duration)),
-        ("limited by", made.limited_by),
         ("requests", _with(made.requests, made.requests_interval, "{:,.0f}".format)),
         ("items that fail", _with(made.failed, made.failed_interval, "{:,.0f}".format)),
         ("level of the intervals", f"{made.level:.0%}"),

@@ -77,7 +77,7 @@ def projected(
     effort: Effort,
     *,
     rate: float = 1.0,
-    runs: int | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Projected]:
     """
     Return what might become of a run, once for each of several pilots that might have been.
@@ -88,15 +88,12 @@ def projected(
         n_items: the items of the run.
         effort: how much to run.
         rate: what the rates of all limiters are multiplied by.
-        runs: how many, if not as many as the effort allows; the same ones first.
+        seeds: which runs, if not as many as the effort allows.
     """
     dealt = round_of(pilot, under, n_items)
     simulated = effort.items(n_items, under, dealt)
-    most = effort.runs_of(simulated, under)
-    courses = (
-        course_of(pilot, under, simulated, n_items, seed=seed, rate=rate)
-        for seed in range(min(most, runs or most))
-    )
+    chosen = range(effort.runs_of(simulated, under)) if seeds is None else seeds
+    courses = (course_of(pilot, under, simulated, n_items, seed=seed, rate=rate) for seed in chosen)
     return [_whole(course, pilot, under, n_items, dealt, rate) for course in courses]
 
 

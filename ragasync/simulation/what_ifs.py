@@ -75,7 +75,7 @@ def what_ifs(
     """
     rows = [WhatIf("as it is", "", None, makespan, 1.0, commonest_limit(plain))]
     for change in changes(pilot, under):
-        runs = projected(pilot, change.under, n_items, effort, rate=change.rate, runs=RUNS)
+        runs = projected(pilot, change.under, n_items, effort, rate=change.rate, seeds=range(RUNS))
         pairs = zip(runs, plain, strict=False)
         ratio = median(run.makespan / before.makespan for run, before in pairs)
         limited_by = commonest_limit(runs)

@@ -1,0 +1,92 @@
+"""What a forecast refuses, with which words, and what it shows."""
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_forecast import run, taking
+
+from ragasync import RateLimiter
+from ragasync.result import BatchResult
+from ragasync.simulation import forecast
+
+BAD = [
+    (BatchResult([], [], 0, 0), "has ended some items"),
+    (BatchResult([None], [ValueError("x")], 0, 1), "something succeeded"),
+    (BatchResult([1], [None], 1, 0), "how long calls took"),
+]
+
+
+@pytest.mark.parametrize(("pilot", "told"), BAD)
+def test_a_pilot_that_says_nothing_is_refused(pilot: BatchResult[Any], told: str):
+    """With what it lacks, and what to pass instead."""
+    with pytest.raises(ValueError, match=told):
+        forecast(pilot, 100)
+
+
+def test_runs_that_were_merged_are_refused():
+    """Their time together is that of neither."""
+    pilot = run(taking(1.0), 20)
+    with pytest.raises(ValueError, match="2 that were merged"):
+        forecast(pilot.merge(pilot), 100)
+
+
+def test_a_limiter_that_weighs_tokens_is_asked_for():
+    """Its rate is not one of calls, so the pilot cannot tell it."""
+    limiter = RateLimiter(100, cost=lambda _: 1.0)
+    pilot = run(taking(1.0), 20, rate_limiter=limiter)
+    with pytest.raises(ValueError, match="rate_limiter="):
+        forecast(pilot, 100)
+    assert forecast(pilot, 100, rate_limiter=limiter).makespan == pytest.approx(25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"n_items": 0}, "n_items must be at least 1"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+        ({"error_rate": 1.5}, "between 0 and 1"),
+        ({"timeout": -1}, "timeout"),
+        ({"batch_size": 8}, "batched=True"),
+    ],
+)
+def test_changes_out_of_range_are_refused(changes: dict[str, Any], told: str):
+    """At once, before anything is simulated."""
+    with pytest.raises(ValueError, match=told):
+        forecast(run(taking(1.0), 20), **{"n_items": 100, **changes})
+
+
+def test_what_is_no_result_is_refused():
+    """With how to get one."""
+    with pytest.raises(TypeError, match="limit=200"):
+        forecast([1, 2, 3], 100)  # type: ignore[arg-type]
+
+
+def test_its_html_states_the_facts_of_its_text_and_escapes_them():
+    """No note can bring an element of its own."""
+    made = replace(forecast(run(taking(1.0), 40), 400), notes=("<script>alert(1)</script>",))
+    html = made._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert repr(made) == "<Forecast 400 items in 1 min 40 s, limited by concurrency, 400 requests>"
+    for fact in ("400 items in 1 min 40 s", "twice the concurrency", "50.00 s", "×0.50"):
+        assert fact in html
+
+
+def test_the_table_has_the_right_types():
+    """A row for the forecast itself and one a change; missing where there is no number."""
+    made = forecast(run(taking(1.0), 40), 400)
+    frame = made.to_dataframe()
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
+        "change": "string",
+        "knob": "string",
+        "value": "Float64",
+        "makespan": "float64",
+        "ratio": "float64",
+        "limited_by": "category",
+    }
+    assert list(frame.change)[:2] == ["as it is", "twice the concurrency"]
+    assert pd.isna(frame.value[0])
+    assert frame.value[1] == 8
+    assert list(frame.limited_by.cat.categories) == ["rate", "concurrency", "retries", "input"]
