@@ -135,11 +135,6 @@ class RedisRateLimiter:
         return limiter
 
     @property
-    def name(self) -> str:
-        """What those who share the rate give."""
-        return self._name
-
-    @property
     def rate(self) -> float:
         """The rate a second, as last known; set it, and it holds for all from then on."""
         return self._memory.terms.rate
