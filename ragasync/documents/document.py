@@ -110,14 +110,14 @@ class Chunk:
         """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
         return type(self), (self.text, self.start, self.end, dict(self.metadata))
 
-    def placed(self, place: dict[str, object]) -> Chunk:
+    def _placed(self, place: dict[str, object]) -> Chunk:
         """Return the same chunk with its place in its metadata, where its own goes over that."""
         if self.metadata:
             place |= self.metadata
-        return Chunk.at(self.text, self.start, self.end, MappingProxyType(place))
+        return Chunk._at(self.text, self.start, self.end, MappingProxyType(place))
 
     @staticmethod
-    def at(text: str, start: int, end: int, place: Mapping[str, object]) -> Chunk:
+    def _at(text: str, start: int, end: int, place: Mapping[str, object]) -> Chunk:
         """
         Return a chunk of our own making, with its place as its metadata.
 

@@ -252,6 +252,3 @@ async def main() -> None:
             except Exception:
                 error = traceback.format_exc()
             tell({"test": name, "error": error})
-
-
-await main()  # noqa: F704

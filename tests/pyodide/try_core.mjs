@@ -22,7 +22,9 @@ for (const [there, here] of Object.entries(JSON.parse(places))) {
 }
 python.pyimport("sys").argv = python.toPy([script, ...args]);
 try {
-  await python.runPythonAsync(readFileSync(script, "utf8"), { filename: script });
+  python.runPython(readFileSync(script, "utf8"), { filename: script });
+  // What is awaited here runs in a task of the browser's loop; what came before, in none.
+  await python.globals.get("main")?.();
 } catch (error) {
   console.error(error.message);
   process.exitCode = 1;

@@ -51,7 +51,7 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     order = sorted(range(len(given)), key=starts.__getitem__)
     starts.sort()
     for place, told in zip(order, _places(document, starts), strict=True):
-        given[place] = given[place].placed(told)
+        given[place] = given[place]._placed(told)
     return given
 
 
@@ -70,7 +70,7 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
     else:
         places = map(MappingProxyType, _places(document, starts))
     return [
-        Chunk.at(text[start:end], start, end, place)
+        Chunk._at(text[start:end], start, end, place)
         for (start, end), place in zip(spans, places, strict=True)
     ]
 
