@@ -15,7 +15,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     reports/      tables, words, HTML
     limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
     bridge/       run_async                        outcomes/  what became of each item
-    journal/      Journal: outcomes in a file      simulation/  a virtual clock: simulate
+    journal/      Journal: outcomes in a file      simulation/  a virtual clock: simulate, forecast
     own_database: a SQLite file of ours, opened or refused
     progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
     masking/      secrets are taken out of what is said of errors
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from ragasync.notebook import TqdmProgress, WidgetProgress
     from ragasync.plots import plot_latency, plot_throughput, plot_timeline
     from ragasync.redis import AsyncRedisConnection, RedisRateLimiter
-    from ragasync.simulation import simulate
+    from ragasync.simulation import Forecast, forecast, simulate
 
 __all__ = [
     "FATAL",
@@ -77,6 +77,7 @@ __all__ = [
     "BatchResult",
     "CannotTravel",
     "CostTooHigh",
+    "Forecast",
     "Job",
     "JobStopped",
     "Journal",
@@ -98,6 +99,7 @@ __all__ = [
     "documents_dataframe",
     "error_summary",
     "errors_dataframe",
+    "forecast",
     "gather_with_concurrency",
     "plot_latency",
     "plot_throughput",
@@ -115,10 +117,12 @@ _ON_DEMAND = {
     "AsyncDocumentProcessor": "ragasync.documents",
     "AsyncRedisConnection": "ragasync.redis",
     "RedisRateLimiter": "ragasync.redis",
+    "Forecast": "ragasync.simulation",
     "TqdmProgress": "ragasync.notebook",
     "WidgetProgress": "ragasync.notebook",
     "chunks_dataframe": "ragasync.documents",
     "documents_dataframe": "ragasync.documents",
+    "forecast": "ragasync.simulation",
     "plot_latency": "ragasync.plots",
     "plot_throughput": "ragasync.plots",
     "plot_timeline": "ragasync.plots",

@@ -180,12 +180,8 @@ def forecast(
             altogether, merged, a pipeline's, or without times; or a knob that it does not tell.
 
     Example:
-        >>> import asyncio
-        >>> from ragasync import AsyncBatchProcessor
-        >>> from ragasync.simulation import forecast, run_virtual
-        >>> async def call(item):
-        ...     await asyncio.sleep(0.5)
-        >>> pilot = run_virtual(AsyncBatchProcessor(call).process(range(10_000), limit=200))
+        >>> from ragasync import forecast, simulate
+        >>> pilot = simulate(200, max_concurrency=4, latency=0.5)  # or processor.process(...)
         >>> forecast(pilot, 10_000, max_concurrency=10)
         <Forecast 10,000 items in 8 min 20 s, limited by concurrency, 10,000 requests>
     """
