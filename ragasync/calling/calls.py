@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeGuard, cast
 
 from ragasync.calling.deadlines import DeadlineWatch
 from ragasync.calling.executors import names_its_functions
-from ragasync.calling.hops import Errand, Hop, HopReply
+from ragasync.calling.hops import Errand, Hop, HopReply, ItemNames
 from ragasync.calling.pools import Pools
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
@@ -83,7 +83,7 @@ class Calls:
             indices: what to call them in errors.
             apart: whether a worker may have died of them: see `Pools.send`.
         """
-        return await self._sent(items, [f"item {index}" for index in indices], apart=apart)
+        return await self._sent(items, ItemNames(tuple(indices)), apart=apart)
 
     @property
     def running_threads(self) -> int:

@@ -26,6 +26,24 @@ KEPT = 4
 """How many functions a worker keeps: each run has one."""
 
 
+class ItemNames(Sequence[str]):
+    """What the items of a hop are called in errors: made of their indices when there is one."""
+
+    __slots__ = ("_indices",)
+
+    def __init__(self, indices: tuple[int, ...]) -> None:
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        return f"item {self._indices[place]}"
+
+    def __reduce__(self) -> tuple[type[ItemNames], tuple[tuple[int, ...]]]:
+        return ItemNames, (self._indices,)
+
+
 class Errand:
     """
     A run's function as it goes to workers: packed once, and only if it leaves this process.

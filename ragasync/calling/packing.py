@@ -17,6 +17,9 @@ HINT = (
     'pip install "ragasync[processes]"'
 )
 
+PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+"""Types whose values hold nothing else."""
+
 
 def pack(value: object) -> bytes:
     """
@@ -25,6 +28,8 @@ def pack(value: object) -> bytes:
     By value, that is: a worker that was forked before the cell ran, or that runs elsewhere, does
     not know them by name. Without cloudpickle everything goes by name.
     """
+    if type(value) is list and PLAIN.issuperset(map(type, value)):
+        return pickle.dumps(value, 5)  # a third of what it takes to look for functions in it
     try:
         import cloudpickle
     except ImportError:
