@@ -63,6 +63,14 @@ def test_what_is_no_result_is_refused():
         forecast([1, 2, 3], 100)  # type: ignore[arg-type]
 
 
+def test_what_a_pilot_took_beyond_its_calls_widens_the_interval():
+    """It may have come once or go on all through, and which of them nobody can tell."""
+    pilot = run(taking(1.0), 40)
+    made = forecast(replace(pilot, seconds=2 * pilot.seconds), 400)
+    assert made.interval == pytest.approx((100, 200))
+    assert "2 times as long" in made.notes[0]
+
+
 def test_its_html_states_the_facts_of_its_text_and_escapes_them():
     """No note can bring an element of its own."""
     made = replace(forecast(run(taking(1.0), 40), 400), notes=("<script>alert(1)</script>",))

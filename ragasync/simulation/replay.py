@@ -11,8 +11,8 @@ from ragasync.simulation.circumstances import Circumstances
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import Lasting, Passing, complete, policy_of
 
-STARTING = 1.25
-"""What a pilot takes beyond this many times its replay is no start, but goes on all the time."""
+MUCH = 1.25
+"""With more than so many times its replay, something went on in a pilot that is worth a word."""
 
 REAL = 0.02
 """The share by which a real run may differ from a forecast at its best: timers are late."""
@@ -22,19 +22,19 @@ def drag_of(pilot: Pilot) -> tuple[float, float, str]:
     """
     Return what to multiply forecasts by, at least and at most, and what is to be said of it.
 
-    A start (connections, first calls) is paid once and weighs little in a long run; what slows
-    every call weighs as much as in the pilot. One cannot tell them apart in one run, so that the
+    A start (connections, first calls) or a stall is paid once and weighs little in a long run;
+    what slows every call weighs as much as in the pilot. One cannot tell them apart in one run, so that the
     truth lies between. On a virtual clock there is neither, and both are 1.
     """
     replayed = _replayed(pilot)
     ratio = 1.0 if replayed is None else round(pilot.result.seconds / replayed, 9)
     note = ""
     low, high = min(1.0, ratio), max(1.0, ratio)
-    if high > STARTING:
-        low = high
+    if high > MUCH:
         note = (
             f"The pilot took {ratio:.2g} times as long as its calls, limits and retries account "
-            "for, and so does the forecast; result.explain() may know why."
+            "for: the interval reaches from a run without that to one as slow all through. "
+            "result.explain() may know why."
         )
     if pilot.result.facts.computed is not None:  # it ran on a real clock
         low, high = low * (1 - REAL), high * (1 + REAL)
