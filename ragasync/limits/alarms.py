@@ -33,7 +33,8 @@ class Alarms(dict[asyncio.AbstractEventLoop, tuple[float, asyncio.Handle]]):
         elif self:
             for stale in [other for other in self if other.is_closed()]:
                 del self[stale]
-        self[loop] = when, loop.call_at(when, ring, loop)
+        # Not call_at: a browser's loop refuses a moment that has passed meanwhile.
+        self[loop] = when, loop.call_later(max(wait, _SHORTEST), ring, loop)
 
     def cancel(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have none on this loop."""
