@@ -22,7 +22,7 @@ FOLDER = os.environ.get("RAGASYNC_PYODIDE", "")
 STACK_SWITCHING = "--experimental-wasm-stack-switching"
 """With it node can put a Python stack aside, as Chromium does by default."""
 
-FILES = [f"tests/test_{name}.py" for name in ("batched", "causes", "gather", "limiter", "retry")]
+FILES = [f"tests/test_{name}.py" for name in ("engine_retries", "overtaking_pauses", "retry")]
 """Tests of the core that need nothing that a browser lacks."""
 
 PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
