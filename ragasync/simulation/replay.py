@@ -23,8 +23,8 @@ def drag_of(pilot: Pilot) -> tuple[float, float, str]:
     Return what to multiply forecasts by, at least and at most, and what is to be said of it.
 
     A start (connections, first calls) or a stall is paid once and weighs little in a long run;
-    what slows every call weighs as much as in the pilot. One cannot tell them apart in one run, so that the
-    truth lies between. On a virtual clock there is neither, and both are 1.
+    what slows every call weighs as much as in the pilot. One cannot tell them apart in one run,
+    so that the truth lies between. On a virtual clock there is neither, and both are 1.
     """
     replayed = _replayed(pilot)
     ratio = 1.0 if replayed is None else round(pilot.result.seconds / replayed, 9)
