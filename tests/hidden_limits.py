@@ -58,14 +58,22 @@ class Service:
 
 
 class Refusing(Service):
-    """Refuses with 429 what comes beyond its knee, after a tenth of a call's time."""
+    """Refuses with 429, or another status, what comes beyond its knee, after a tenth of a call."""
+
+    status = 429
 
     async def serve(self, load: float, seconds: float) -> None:
         """Refuse or answer."""
         if load > 1:
             await asyncio.sleep(self.seconds / 10)
-            self.refuse(429)
+            self.refuse(self.status)
         await asyncio.sleep(seconds)
+
+
+class Overloaded(Refusing):
+    """Answers 503 to what comes beyond its knee."""
+
+    status = 503
 
 
 class Queueing(Service):

@@ -6,7 +6,7 @@ import pytest
 
 from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, AdaptiveBound, Began
 from ragasync.limits.cohort import CallEnd, Latency
-from ragasync.retries.congestion import is_congestion
+from ragasync.retries.congestion import congestion_of
 
 
 class Rounds:
@@ -37,9 +37,18 @@ def rounds() -> Rounds:
 
 
 def refuse(bound: AdaptiveBound, began: Began) -> int:
-    """End a call with congestion and return the bound."""
-    bound.end(began, 0.1, "congestion")
+    """Refuse a call, as with a 429, and return the bound."""
+    bound.end(began, 0.1, "refused")
     return bound.bound
+
+
+def bounds_of(bound: AdaptiveBound, every: int, how: CallEnd) -> list[int]:
+    """Return the bound after each of many calls, of which every so manieth fails."""
+    seen = []
+    for number in range(40_000):
+        bound.end(bound.begin(bound.bound), 1.0, how if number % every == 3 else "success")
+        seen.append(bound.bound)
+    return seen
 
 
 def test_it_doubles_with_each_round_while_latency_holds(rounds: Rounds):
@@ -65,10 +74,20 @@ def test_congestion_cuts_by_a_quarter_once_for_all_calls_begun_before(rounds: Ro
     assert {refuse(rounds.bound, call) for call in calls} == {24}
 
 
-def test_congestion_that_goes_on_after_a_cut_is_another_event(rounds: Rounds):
+def test_a_single_overload_or_timeout_is_no_sign_but_several_are(rounds: Rounds):
+    """A 503 comes now and then to a service that has little to do: one in twenty may."""
+    rounds.until(32)
+    calls = [rounds.bound.begin(32) for _ in range(6)]
+    for call, bound in zip(calls, [32, 32, 32, 24, 24, 24], strict=True):
+        rounds.bound.end(call, 1.0, "congestion")
+        assert rounds.bound.bound == bound
+
+
+@pytest.mark.parametrize("how", ["refused", "congestion"])
+def test_congestion_that_goes_on_after_a_cut_is_another_event(rounds: Rounds, how: CallEnd):
     """And a third: down to a single call, and never below."""
     rounds.until(32)
-    seen = [rounds.one(0.1, "congestion") for _ in range(60)]
+    seen = [rounds.one(0.1, how) for _ in range(200)]
     assert seen[0] == 24
     assert 18 in seen
     assert seen[-1] == 1
@@ -126,13 +145,18 @@ def test_it_looks_below_now_and_then(rounds: Rounds):
     assert any(28 <= bound <= 30 for bound in seen[40:])
 
 
-def test_errors_that_a_cut_does_not_lessen_are_taken_for_what_they_are():
+@pytest.mark.parametrize("every", [20, 7, 4])
+def test_overload_that_a_cut_does_not_lessen_is_taken_for_what_it_is(every: int):
+    """Once in so many calls whatever one does, from the beginning: it goes up all the same."""
+    bound = AdaptiveBound(most=200)
+    assert max(bounds_of(bound, every, "congestion")) == 200
+    assert bound.bound >= 150
+
+
+def test_refusals_that_a_cut_does_not_lessen_are_taken_for_what_they_are():
     """Where a cohort is large enough to tell: once in twenty calls, whatever one does."""
     bound = AdaptiveBound(first=128)
-    for number in range(40_000):
-        began = bound.begin(bound.bound)
-        bound.end(began, 1.0, "congestion" if number % 20 == 7 else "success")
-    assert bound.bound >= 96
+    assert bounds_of(bound, 20, "refused")[-1] >= 96
 
 
 def test_a_median_of_few_calls_is_no_proof():
@@ -158,13 +182,18 @@ class ReadTimeout(Exception):
     """As clients name theirs, without making it a TimeoutError."""
 
 
-@pytest.mark.parametrize("error", [_Reply(429), _Reply(503), TimeoutError(), ReadTimeout()])
+def test_a_429_is_a_refusal():
+    """The service says itself that there are too many."""
+    assert congestion_of(_Reply(429)) == "refused"
+
+
+@pytest.mark.parametrize("error", [_Reply(503), TimeoutError(), ReadTimeout()])
 def test_overload_and_timeouts_are_congestion(error: Exception):
-    """Fewer calls at once would have spared them."""
-    assert is_congestion(error)
+    """Fewer calls at once may have spared them."""
+    assert congestion_of(error) == "congestion"
 
 
 @pytest.mark.parametrize("error", [_Reply(400), _Reply(500), ValueError(), ConnectionError()])
 def test_other_errors_are_no_congestion(error: Exception):
     """They come however few calls there are."""
-    assert not is_congestion(error)
+    assert congestion_of(error) is None

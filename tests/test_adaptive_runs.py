@@ -7,16 +7,27 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hidden_limits import Melting, Metered, Queueing, Refused, Refusing, Service, halved, still
+from hidden_limits import (
+    Melting,
+    Metered,
+    Overloaded,
+    Queueing,
+    Refused,
+    Refusing,
+    Service,
+    halved,
+    still,
+)
 
 from ragasync import AsyncBatchProcessor, BatchResult, RateLimiter
+from ragasync.simulation import ScriptedService
 
 Make = Callable[[], Service]
 
 ITEMS = 5_000
 
 
-async def throughput(service: Service, at_once: int | str) -> float:
+async def throughput(service: Service | ScriptedService, at_once: int | str) -> float:
     """Return the items a second of a run with so many calls at once."""
     processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
         service,
@@ -31,6 +42,7 @@ async def throughput(service: Service, at_once: int | str) -> float:
 SHAPES: dict[str, tuple[Make, tuple[int, ...]]] = {
     "refuses beyond 20": (lambda: Refusing(still(20)), (20,)),
     "refuses beyond 24, latencies differ": (lambda: Refusing(still(24), sigma=0.5), (24,)),
+    "answers 503 beyond 20": (lambda: Overloaded(still(20), sigma=0.3), (20,)),
     "lets wait beyond 24": (lambda: Queueing(still(24)), (32,)),
     "melts beyond 20": (lambda: Melting(still(20)), (20,)),
     "melts beyond 40, latencies differ": (lambda: Melting(still(40), sigma=0.5), (32,)),
@@ -48,6 +60,16 @@ async def test_it_reaches_nine_tenths_of_the_best_fixed_setting(shape: str):
     make, fixed = SHAPES[shape]
     best = max([await throughput(make(), at_once) for at_once in fixed])
     assert await throughput(make(), "auto") >= 0.9 * best
+
+
+@pytest.mark.parametrize("failing", [0.05, 0.2])
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_errors_that_come_anyway_do_not_hold_it_down(failing: float, seed: int):
+    """A service that bears any number, and answers 503 now and then however few they are."""
+    service = ScriptedService(0.2, {503: failing}, seed=seed)
+    fixed = await throughput(service.fresh(), 64)
+    assert await throughput(service, "auto") >= 0.9 * fixed
+    assert service.most_in_flight >= 64
 
 
 async def test_it_never_melts_a_service_down():
@@ -126,7 +148,7 @@ async def test_it_does_not_grow_where_a_rate_limit_holds_back():
     assert result.facts.max_concurrency <= 8
 
 
-async def bounds_of(service: Service, items: int = 500) -> BatchResult[int]:
+async def result_of(service: Service, items: int = 500) -> BatchResult[int]:
     """Return the result of a run that adapts."""
     processor = AsyncBatchProcessor[int, int](service, max_concurrency="auto")
     return await processor.process(range(items))
@@ -134,7 +156,7 @@ async def bounds_of(service: Service, items: int = 500) -> BatchResult[int]:
 
 async def test_a_result_knows_how_the_bound_moved():
     """From 4 on, in order; merged runs one after the other."""
-    result = await bounds_of(Queueing(still(20)))
+    result = await result_of(Queueing(still(20)))
     bounds = result.facts.bounds
     assert bounds[0] == (0.0, 4)
     assert [bound for _, bound in bounds[:4]] == [4, 8, 16, 32]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ragasync.clock import Clock
 from ragasync.limits.adaptive import AdaptiveBound
 from ragasync.limits.cohort import CallEnd
-from ragasync.retries.congestion import is_congestion
+from ragasync.retries.congestion import congestion_of
 
 V = TypeVar("V")
 
@@ -48,8 +48,7 @@ class Adapting:
             how = "success"
             return answer
         except Exception as error:
-            if is_congestion(error):
-                how = "congestion"
+            how = congestion_of(error) or "error"
             raise
         finally:
             self._in_flight -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from ragasync.limits.background import WINDOW, Background, in_vain
 from ragasync.limits.cohort import CallEnd, Cohort, Latency
 
 FIRST = 4
@@ -24,9 +25,6 @@ RISEN = 1.25
 RELIEF = 0.9
 """A cut was of use where latency fell below this share of what it was."""
 
-BACKGROUND = 0.2
-"""A share of errors up to this, that a cut does not lessen, is not for too many calls."""
-
 NEAR = 0.06
 """How close to what was too much it settles, as a share."""
 
@@ -45,6 +43,15 @@ class Began(NamedTuple):
     fills: int
 
 
+class Cut(NamedTuple):
+    """What was before a cut, while it is judged."""
+
+    bound: int
+    step: float
+    cohort: Cohort
+    latency: Latency | None
+
+
 class AdaptiveBound:
     """
     The bound on calls in flight that a service's answers call for.
@@ -54,8 +61,8 @@ class AdaptiveBound:
 
     - up while latency holds: twice as many a cohort until the first sign of too many, then half
       way to what was too much, and when that is near, a rest; then on, by a tenth at first.
-    - down by a quarter, once for each event: a 429, a 503, a timeout, or latency well above that
-      of fewer calls. What was begun before the last cut says nothing more.
+    - down by a quarter, once for each event: a 429, more 503s and timeouts than usual, or latency
+      well above that of fewer calls. What was begun before the last cut says nothing more.
     - a step that only made calls slower is taken back.
     - a cut that brings no relief is taken back too: the service is slower today, or fails now and
       then whatever one does.
@@ -85,9 +92,9 @@ class AdaptiveBound:
         self._step = 1.0
         self._rest, self._patience = REST, REST
         self._since_look = 0
-        self._background = 0.0
+        self._background = Background()
         self._cuts = self._fills = 0
-        self._before: tuple[int, Cohort, Latency | None] | None = None  # while a cut is judged
+        self._before: Cut | None = None  # while a cut is judged
         self._cohort = Cohort(self.bound)
 
     def __repr__(self) -> str:
@@ -109,19 +116,15 @@ class AdaptiveBound:
         if began.cohort is not None:
             began.cohort.end(seconds, how, full=self._fills > began.fills)
         if began.cuts != self._cuts:
-            if self._before is not None and began.cohort is not None:
-                _count(self._before[1], how)  # it tells how bad it was before the cut
+            if self._before is not None and began.cuts == self._cuts - 1:
+                self._before.cohort.count(how)  # it tells how bad it was before the cut
             return
-        _count(now, how)
-        if self._before is None and how == "congestion" and self._congested(now):
+        now.count(how)
+        sign = how in ("refused", "congestion") and self._before is None
+        if sign and self._background.is_exceeded(now, how):
             self._cut(None)
         elif now.is_complete:
             self._judge(now)
-
-    def _congested(self, cohort: Cohort) -> bool:
-        """Return whether more calls met congestion than do so anyway."""
-        expected = self._background * cohort.seen
-        return cohort.congested > expected + 2 * math.sqrt(expected)
 
     # ── judging a cohort ────────────────────────────────────────────────────────────────────
 
@@ -129,9 +132,11 @@ class AdaptiveBound:
         """Decide what follows from a cohort."""
         self._since_look += 1
         if self._before is not None:
-            before, self._before = self._before, None
-            self._judge_cut(cohort, *before)
-        elif (latency := cohort.latency) is None:
+            cut, self._before = self._before, None
+            self._judge_cut(cohort, cut)
+            return
+        self._background.held(cohort)
+        if (latency := cohort.latency) is None:
             self._move(self.bound)  # most calls failed: there is nothing to learn
         elif self._base is None:
             self._base = latency
@@ -188,33 +193,30 @@ class AdaptiveBound:
 
     def _cut(self, latency: Latency | None, *, looking: bool = False) -> None:
         """Go down by a quarter, and see what becomes of it."""
-        self._before = (self.bound, self._cohort, latency)
+        self._before = Cut(self.bound, self._step, self._cohort, latency)
         if not looking:
             self._found_ceiling(self.bound)
         self._cuts += 1
         self._since_look = 0
         self._move(max(1, math.floor(CUT * self.bound)))
 
-    def _judge_cut(
-        self, cohort: Cohort, bound: int, earlier: Cohort, before: Latency | None
-    ) -> None:
+    def _judge_cut(self, cohort: Cohort, cut: Cut) -> None:
         """Keep a cut that brought relief, go on down where that was not enough, or take it back."""
-        latency = cohort.latency
-        if self._congested(cohort):
-            if cohort.share > min(BACKGROUND, 0.6 * earlier.share):
-                if cohort.share > BACKGROUND or earlier.share > BACKGROUND:
-                    self._cut(latency)
-                    return
-                self._background = max(self._background, cohort.share)
-                self._take_back(bound)
-            else:
-                self._cut(latency)
-        elif latency is None or self._base is None:
+        latency, before = cohort.latency, cut.latency
+        if cut.cohort.share and cohort.share and in_vain(cut.cohort, cohort):
+            self._background.endured(cut.cohort, cohort)
+            self._take_back(cut)
+            return
+        if self._background.is_exceeded(cohort):
+            self._cut(latency)
+            return
+        self._background.held(cohort)
+        if latency is None or self._base is None:
             self._good = self.bound
             self._move(self.bound)
         elif before is not None and latency.seconds > RELIEF * before.seconds:
             self._base = latency.joined(before)
-            self._take_back(bound)
+            self._take_back(cut)
         elif latency.above(self._base, RISEN):
             self._cut(latency)
         else:
@@ -223,19 +225,20 @@ class AdaptiveBound:
             self._good = max(self._good, self.bound)
             self._move(self._good)
 
-    def _take_back(self, bound: int) -> None:
+    def _take_back(self, cut: Cut) -> None:
         """Return to the bound before a cut, which was not too much."""
-        self._good, self._ceiling = bound, None if self._ceiling == bound else self._ceiling
-        self._move(bound)
+        self._good = cut.bound
+        if self._ceiling == cut.bound:
+            self._ceiling, self._step = None, cut.step
+        self._move(cut.bound)
 
     def _move(self, bound: int) -> None:
         """Set the bound, and begin to judge it."""
         self.bound = max(1, min(bound, self._most))
-        slow_start = self._ceiling is None and self._step >= 1.0
-        self._cohort = Cohort(max(4, self.bound // 3) if slow_start else max(8, 2 * self.bound))
-
-
-def _count(cohort: Cohort, how: CallEnd) -> None:
-    """Count a call that ended in the time of a cohort."""
-    cohort.seen += 1
-    cohort.congested += how == "congestion"
+        if self._before is not None and self._before.cohort.congested:
+            size = max(WINDOW, 2 * self.bound)
+        elif self._ceiling is None and self._step >= 1.0:
+            size = max(4, self.bound // 3)
+        else:
+            size = max(8, 2 * self.bound)
+        self._cohort = Cohort(size)

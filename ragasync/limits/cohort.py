@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-CallEnd: TypeAlias = Literal["success", "congestion", "error"]
-"""How a call ended: congestion is what fewer calls at once would spare it."""
+CallEnd: TypeAlias = Literal["success", "refused", "congestion", "error"]
+"""How a call ended: refused (429), or by another congestion, which fewer at once may spare it."""
 
 ENOUGH = 0.75
 """The share of a cohort that must have ended; the rest counts as longer than all."""
@@ -32,14 +32,24 @@ class Cohort:
     Attributes:
         begun: how many of them have begun.
         seen: how many calls, of it or beside it, have ended.
-        congested: how many of these met congestion.
+        congested: how many of these met congestion, but for a refusal.
+        refused: how many of these were refused.
     """
 
-    __slots__ = ("_ended", "_found_full", "_seconds", "begun", "congested", "seen", "size")
+    __slots__ = (
+        "_ended",
+        "_found_full",
+        "_seconds",
+        "begun",
+        "congested",
+        "refused",
+        "seen",
+        "size",
+    )
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.begun = self.seen = self.congested = 0
+        self.begun = self.seen = self.congested = self.refused = 0
         self._found_full = self._ended = 0
         self._seconds: list[float] = []
 
@@ -57,6 +67,14 @@ class Cohort:
         if how == "success":
             self._seconds.append(seconds)
 
+    def count(self, how: CallEnd) -> None:
+        """Count a call that ended in its time, whether or not it belongs to the cohort."""
+        self.seen += 1
+        if how == "refused":
+            self.refused += 1
+        elif how == "congestion":
+            self.congested += 1
+
     @property
     def is_complete(self) -> bool:
         """Whether enough of it have ended."""
@@ -69,8 +87,8 @@ class Cohort:
 
     @property
     def share(self) -> float:
-        """The share of calls that met congestion."""
-        return self.congested / max(1, self.seen)
+        """The share of calls that met congestion, refused or not."""
+        return (self.congested + self.refused) / max(1, self.seen)
 
     @property
     def latency(self) -> Latency | None:
