@@ -1,5 +1,6 @@
 """Every store of this package keeps the same contract: in a file, in memory, in Lance."""
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,7 @@ from ragasync.documents.store import (
     TellsVectors,
     WrongEmbedder,
 )
+from ragasync.documents.stores.memory import MemoryStore
 from tests.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
 
@@ -207,3 +209,12 @@ def test_threads_share_a_store(store):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(work, range(4)))
     assert (store.documents, len(store)) == (20, 40)
+
+
+def test_a_store_in_memory_that_nobody_has_any_more_is_closed():
+    """There is no file that somebody would have to close."""
+    store = MemoryStore()
+    file = store._file
+    del store
+    with pytest.raises(sqlite3.ProgrammingError):
+        file._connection.execute("SELECT 1")

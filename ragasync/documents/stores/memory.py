@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+
 from ragasync.documents.stores.query import Embed
 from ragasync.documents.stores.sqlite import SqliteStore
 
 
 class MemoryStore(SqliteStore):
     """
-    Keep documents in memory and find their chunks, until it is closed.
+    Keep documents in memory and find their chunks, until it is closed or nobody has it any more.
 
     It is a SqliteStore on SQLite's own memory, so that it finds and refuses what a file would.
 
@@ -27,3 +29,4 @@ class MemoryStore(SqliteStore):
 
     def __init__(self, embedder: Embed | None = None) -> None:
         super().__init__(":memory:", embedder)
+        weakref.finalize(self, self._file.close)
