@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from ragasync.limits.background import WINDOW, Background, in_vain
-from ragasync.limits.cohort import CallEnd, Cohort, Latency
+from ragasync.limits.cohort import Began, CallEnd, Cohort, Cut, Latency
 
 FIRST = 4
 """The calls at once that it begins with."""
@@ -28,28 +27,14 @@ RELIEF = 0.9
 NEAR = 0.06
 """How close to what was too much it settles, as a share."""
 
+BESIDE = 1.1
+"""How far above where the knee is guessed to be the search goes, as a factor."""
+
 REST, LONGEST_REST = 8, 64
 """Cohorts between two attempts to go beyond what was too much; twice as many each time in vain."""
 
 LOOK_EVERY = 48
 """Cohorts after which it measures anew what calls take when there are fewer at once."""
-
-
-class Began(NamedTuple):
-    """What is noted of a call when it begins."""
-
-    cohort: Cohort | None
-    cuts: int
-    fills: int
-
-
-class Cut(NamedTuple):
-    """What was before a cut, while it is judged."""
-
-    bound: int
-    step: float
-    cohort: Cohort
-    latency: Latency | None
 
 
 class AdaptiveBound:
@@ -60,7 +45,8 @@ class AdaptiveBound:
     nothing. The rules, each judged by a cohort of at least as many calls as the bound:
 
     - up while latency holds: twice as many a cohort until the first sign of too many, then half
-      way to what was too much, and when that is near, a rest; then on, by a tenth at first.
+      way to what was too much, or to where its latency says the knee is at most, and when that is
+      near, a rest; then on, by a tenth at first.
     - down by a quarter, once for each event: a 429, more 503s and timeouts than usual, or latency
       well above that of fewer calls. What was begun before the last cut says nothing more.
     - a step that only made calls slower is taken back.
@@ -94,6 +80,7 @@ class AdaptiveBound:
         self._since_look = 0
         self._background = Background()
         self._cuts = self._fills = 0
+        self._steady: Latency | None = None  # of the cohorts since it has settled
         self._before: Cut | None = None  # while a cut is judged
         self._cohort = Cohort(self.bound)
 
@@ -140,20 +127,23 @@ class AdaptiveBound:
             self._move(self.bound)  # most calls failed: there is nothing to learn
         elif self._base is None:
             self._base = latency
-            self._held(cohort)
+            self._held(cohort, latency)
         elif not latency.above(self._base, HOLDS):
             if self._step >= 1.0 and self._ceiling is None:
                 self._base = self._base.joined(latency)
-            self._held(cohort)
+            self._held(cohort, latency)
         elif 0 < self._good < self.bound:
-            self._found_ceiling(self.bound)
+            # Calls that take r times as long in service that melts, or queues: the knee is at most
+            # the bound by the root of r, or by r itself. So there is no need to look above that.
+            knee = self.bound * math.sqrt(self._base.seconds / latency.seconds)
+            self._found_ceiling(min(self.bound, max(self._good + 1, math.ceil(BESIDE * knee))))
             self._move(self._good)
         elif latency.above(self._base, RISEN):
             self._cut(latency)
         else:
             self._move(self.bound)
 
-    def _held(self, cohort: Cohort) -> None:
+    def _held(self, cohort: Cohort, latency: Latency) -> None:
         """Go up from a bound that held, if it was what held back."""
         if not cohort.is_full:
             self._move(self.bound)
@@ -168,12 +158,15 @@ class AdaptiveBound:
         elif (gap := self._ceiling - self._good) > max(1, NEAR * self._good):
             self._move(self._good + gap // 2)
         else:
-            self._settled()
+            self._settled(latency)
 
-    def _settled(self) -> None:
+    def _settled(self, latency: Latency) -> None:
         """Stay close below what was too much; look below now and then, and above."""
         self._rest -= 1
-        if self._since_look >= LOOK_EVERY:
+        self._steady = latency if self._steady is None else self._steady.joined(latency)
+        if self._base is not None and self._steady.above(self._base, HOLDS):
+            self._cut(self._steady)  # one cohort could not tell, all of them can
+        elif self._since_look >= LOOK_EVERY:
             self._cut(self._cohort.latency, looking=True)
         elif self._rest <= 0:
             self._rest = self._patience = min(2 * self._patience, LONGEST_REST)
@@ -234,7 +227,9 @@ class AdaptiveBound:
 
     def _move(self, bound: int) -> None:
         """Set the bound, and begin to judge it."""
-        self.bound = max(1, min(bound, self._most))
+        bound = max(1, min(bound, self._most))
+        if bound != self.bound:
+            self.bound, self._steady = bound, None
         if self._before is not None and self._before.cohort.congested:
             size = max(WINDOW, 2 * self.bound)
         elif self._ceiling is None and self._step >= 1.0:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 CallEnd: TypeAlias = Literal["success", "refused", "congestion", "error"]
 """How a call ended: refused (429), or by another congestion, which fewer at once may spare it."""
 
-ENOUGH = 0.75
+ENOUGH = 0.6
 """The share of a cohort that must have ended; the rest counts as longer than all."""
 
 USED = 0.5
@@ -23,7 +23,7 @@ class Cohort:
     """
     The calls that were begun while a bound was in force, up to a number.
 
-    It is judged when three quarters of them have ended, and the others count as longer than those:
+    It is judged when six in ten of them have ended, and the others count as longer than those:
     the first calls to *end* would be the short ones, and the bound would look better than it is.
 
     Args:
@@ -148,3 +148,20 @@ class Latency:
 
     def __repr__(self) -> str:
         return f"<Latency {self.seconds:g} s of {self.calls} calls>"
+
+
+class Began(NamedTuple):
+    """What is noted of a call when it begins."""
+
+    cohort: Cohort | None
+    cuts: int
+    fills: int
+
+
+class Cut(NamedTuple):
+    """What was before a cut, while it is judged."""
+
+    bound: int
+    step: float
+    cohort: Cohort
+    latency: Latency | None
