@@ -45,11 +45,21 @@ def draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished, length
             )
         below = below + at_once
     top, lanes = float(below.max()), result.facts.max_concurrency
-    if lanes and lanes <= 2 * top:
+    if result.facts.adapted and result.facts.bounds:
+        top = max(top, _draw_bounds(ax, unit, result, length))
+    elif lanes and lanes <= 2 * top:
         ax.axhline(lanes, color=ink(ax), linewidth=1, linestyle=":", label=f"{lanes:,} lanes")
         top = max(top, lanes)
     ax.set_ylim(0.0, 1.06 * top or 1.0)
     ax.set_ylabel(f"{noun_of(result.facts)} at once")
+
+
+def _draw_bounds(ax: Axes, unit: TimeUnit, result: Finished, length: float) -> float:
+    """Draw how many calls at once were allowed, as it moved, and return the most."""
+    since, bounds = zip(*result.facts.bounds, strict=True)
+    edges = np.array([*since, max(length, since[-1])]) * unit.per_second
+    ax.stairs(bounds, edges, baseline=None, color=ink(ax), linewidth=1, label="bound (auto)")
+    return float(max(bounds))
 
 
 def draw_failures(ax: Axes, items: Timed, unit: TimeUnit, result: Finished, length: float) -> None:

@@ -55,6 +55,8 @@ def on_work(case: Case) -> str:
     full = shape.items / shape.calls / knobs.batch_size if knobs.batch_size else 1.0
     if full < PART_FULL and shape.calls > case.lanes:
         return _on_thin_batches(case)
+    if case.adapted:
+        return _on_work_that_adapts(case)
     faster = min(2 * case.lanes, math.ceil(shape.calls))
     if knobs.rate is not None and case.pace > NEAR * knobs.rate:
         return (
@@ -77,6 +79,18 @@ def on_work(case: Case) -> str:
     if knobs.batch_size:
         told += f", or batch_size={2 * knobs.batch_size}, if larger batches take little longer"
     return f"{told}."
+
+
+def _on_work_that_adapts(case: Case) -> str:
+    """Return what to do where calls take the time, and there are as many as the service bears."""
+    told = f"The calls themselves take the time, {duration(case.shape.mean)} each"
+    rate, size = case.knobs.rate, case.knobs.batch_size
+    if rate is not None and case.pace > NEAR * rate:
+        told += f", and the rate limit is near: rate_limiter=RateLimiter({rounded(2 * rate)})"
+        told += " would help, if the service allows it"
+    else:
+        told += ", and as many were made at once as the service was seen to bear"
+    return f"{told}. So would batch_size={2 * size}." if size else f"{told}."
 
 
 def _on_waste(case: Case) -> str:
@@ -123,7 +137,7 @@ def on_retries(case: Case) -> str:
     if shape.refused:
         return f"{told} {_slower(case)}"
     ways = []
-    if case.lanes > 1:
+    if case.lanes > 1 and not case.adapted:
         ways.append(
             f"If it is the load that the service cannot bear, fewer calls at once would help: "
             f"max_concurrency={case.lanes // 2}."

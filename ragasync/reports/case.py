@@ -20,6 +20,7 @@ class Case:
     lanes: int
     seconds: float
     limited: bool
+    adapted: bool
     computed: float
     account: Account
     shape: Shape
@@ -40,5 +41,13 @@ def case_of(result: Finished, account: Account, shape: Shape) -> Case:
     """Put together what is known of a run."""
     facts = result.facts
     computed = 0.0 if facts.computed is None else facts.computed / result.seconds
-    lanes, limited = facts.max_concurrency, facts.limited
-    return Case(lanes, result.seconds, limited, computed, account, shape, facts.knobs)
+    return Case(
+        facts.max_concurrency,
+        result.seconds,
+        facts.limited,
+        facts.adapted,
+        computed,
+        account,
+        shape,
+        facts.knobs,
+    )

@@ -7,6 +7,7 @@ from textwrap import wrap
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.accounting import Account, account_of
+from ragasync.reports.adapted import found_bound
 from ragasync.reports.advice import advice
 from ragasync.reports.advice_on_stages import advice_on_stages, stage_table
 from ragasync.reports.case import case_of
@@ -43,11 +44,13 @@ def explain(result: Finished) -> str:
         told = advice_on_stages(case, stages)
     else:
         table = [
-            f"What the lanes (max_concurrency={lanes}) did, {duration(result.seconds)} each:",
+            f"What the lanes ({_lanes(result)}) did, {duration(result.seconds)} each:",
             *_table(account),
         ]
         told = advice(case)
-    sentences = wrap(told, WIDTH, break_long_words=False, break_on_hyphens=False)
+    sentences = wrap(
+        told + found_bound(result), WIDTH, break_long_words=False, break_on_hyphens=False
+    )
     return Text("\n".join([headline(result), *table, *_of_merged_runs(result), *sentences]))
 
 
@@ -67,6 +70,16 @@ def _table(account: Account) -> list[str]:
     ]
     backed_off = f"  {'items in back-off':<28}{duration(account.backed_off):>12}"
     return [*lines, f"{backed_off}      – (holds no lane)"]
+
+
+def _lanes(result: Finished) -> str:
+    """Return how many lanes there were, as it was asked for."""
+    lanes = result.facts.max_concurrency
+    return (
+        f'max_concurrency="auto", {lanes} at most'
+        if result.facts.adapted
+        else (f"max_concurrency={lanes}")
+    )
 
 
 def _of_merged_runs(result: Finished) -> list[str]:
