@@ -45,7 +45,7 @@ def refuse(bound: AdaptiveBound, began: Began) -> int:
 def bounds_of(bound: AdaptiveBound, every: int, how: CallEnd) -> list[int]:
     """Return the bound after each of many calls, of which every so manieth fails."""
     seen = []
-    for number in range(40_000):
+    for number in range(10_000):
         bound.end(bound.begin(bound.bound), 1.0, how if number % every == 3 else "success")
         seen.append(bound.bound)
     return seen

@@ -62,8 +62,7 @@ async def test_it_reaches_nine_tenths_of_the_best_fixed_setting(shape: str):
     assert await throughput(make(), "auto") >= 0.9 * best
 
 
-@pytest.mark.parametrize("failing", [0.05, 0.2])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("failing", "seed"), [(0.05, 1), (0.2, 2)])
 async def test_errors_that_come_anyway_do_not_hold_it_down(failing: float, seed: int):
     """A service that bears any number, and answers 503 now and then however few they are."""
     service = ScriptedService(0.2, {503: failing}, seed=seed)
