@@ -701,6 +701,23 @@ def test_resources_are_opened_anew_for_each_run():
     assert pool.loops[0] is not pool.loops[1]
 
 
+async def test_what_resources_take_to_open_is_part_of_the_run():
+    """So that a timeline begins where the run did, and ends where it did."""
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[str]:
+        await asyncio.sleep(2)
+        yield "a client"
+
+    async def call(item: int, client: str) -> int:
+        await asyncio.sleep(1)
+        return item
+
+    result = await AsyncBatchProcessor(call, max_concurrency=1, resources=slow).process([7, 8])
+    assert [outcome.started for outcome in result] == about([2, 3])
+    assert result.seconds == about(4)
+
+
 async def test_resources_are_closed_after_the_last_call_was_cancelled():
     """A call may need them for its clean-up."""
     pool = Pool()

@@ -83,6 +83,7 @@ class Run(Steering[T, R]):
         """
         loop = asyncio.get_running_loop()
         self._loop, self._clock = loop, clock_of(loop)
+        self._zero = self._clock()
         async with AsyncExitStack() as stack:
             if self.plan.journal is not None:
                 opened = journalled(self.plan.journal, self._sink, self._refuse, self)
@@ -105,7 +106,7 @@ class Run(Steering[T, R]):
         stack.callback(self._calls.close)
         self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
         stack.callback(self._parked.close)
-        self._recording = Recording(self.plan, self._sink, self._archive, self.stop, self._clock)
+        self._recording = Recording(self.plan, self._sink, self._archive, self.stop, self._zero)
         self._after = Aftermath(
             self.plan, self._recording, self.gate, self._parked, self, self._clock
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from ragasync.clock import Clock
 from ragasync.engine.stopping import ErrorLimit
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import StageFailure
@@ -44,10 +43,10 @@ class Recording(Generic[T, R]):
         sink: where outcomes go.
         archive: makes texts of tracebacks.
         stop: called with the reason when there were enough errors.
-        clock: the run's clock.
+        zero: the instant that the run began, before its resources were opened.
 
     Attributes:
-        zero: the instant that the run began.
+        zero: likewise.
         record: records a plain success: index, value, started, seconds, lane.
     """
 
@@ -57,11 +56,11 @@ class Recording(Generic[T, R]):
         sink: Sink[T, R],
         archive: TracebackArchive,
         stop: Callable[[str], None],
-        clock: Clock,
+        zero: float,
     ) -> None:
         self._sink, self._archive, self._stop = sink, archive, stop
         self._errors = ErrorLimit(plan.max_errors)
-        self.zero = clock()
+        self.zero = zero
         self.record = self._recorder()
 
     def _recorder(self) -> Callable[[int, R, float, float, int], None]:
