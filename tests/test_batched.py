@@ -371,7 +371,9 @@ async def test_a_wrong_number_of_values_names_both_numbers(returned: list[int]):
 
 
 @pytest.mark.parametrize(
-    "returned", [None, "ab", {1: 2, 3: 4}, {5, 6}, frozenset({5, 6}), iter([1, 2]), 7], ids=repr
+    "returned",
+    [None, "ab", {1: 2, 3: 4}, {5, 6}, frozenset({5, 6}), iter([1, 2]), 7],
+    ids=lambda returned: type(returned).__name__,
 )
 async def test_what_is_no_list_of_values_is_a_bug_and_not_split(returned: Any):
     """The error says what came."""

@@ -5,6 +5,7 @@ import functools
 import inspect
 import pickle
 import random
+import re
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -704,7 +705,7 @@ async def test_one_policy_serves_many_calls_at_once() -> None:
         ({"on_retry": "x"}, TypeError),
         ({"on_retry": Flaky()}, TypeError),
     ],
-    ids=str,
+    ids=lambda given: re.sub(" at 0x[0-9a-f]+", "", str(given)),
 )
 def test_wrong_arguments_are_refused_with_their_value(
     arguments: dict[str, Any], kind: type[Exception]
