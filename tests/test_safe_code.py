@@ -16,7 +16,7 @@ RUNS_SQL = {"execute", "executemany", "executescript"}
 MAKES_OBJECTS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 MAY_MAKE_OBJECTS = {
     "journal/serializers.py": {"pickle"},  # where the user has chosen it by name
-    "calling/executors.py": {"pickle"},  # of an error that it has pickled itself
+    "calling/packing.py": {"pickle", "cloudpickle"},  # between this process and its own workers
 }
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 

@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from needs import needs
@@ -206,7 +207,7 @@ async def test_a_journal_holds_none(tmp_path):
 @pytest.mark.real_time
 async def test_what_comes_back_from_a_worker_holds_none():
     """Neither the stand-in of an error nor the stack that is noted on it."""
-    with ThreadPoolExecutor(1) as executor:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         processor = AsyncBatchProcessor(fail_on_a_worker, retry_count=0, executor=executor)
         done = await processor.process([1])
     check(done.errors[0])
