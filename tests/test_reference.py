@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder that the command has built, with warnings as errors."""
     pytest.importorskip("pdoc", reason="not installed: the extra `docs`; CI has a place for it")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-W", "error", "docs/reference.py", str(folder)]
+    command = [sys.executable, "-W", "error", "tests/reference/reference.py", str(folder)]
     ran = run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""

@@ -8,7 +8,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "ragasync"
+PACKAGE = Path(__file__).parents[2] / "ragasync"
 
 MODULES = ("ragasync", "ragasync.documents", "ragasync.simulation")
 """Where public names are imported from: what is in `__all__` there."""

@@ -1,7 +1,7 @@
 """
 Build the API reference out of the docstrings, as pages of HTML in `site/`.
 
-    python docs/reference.py
+    python tests/reference/reference.py
 
 pdoc makes the pages. Here is what it cannot know: that some names are loaded when they are asked
 for, where the docstring of a value stands, and that arguments with an underscore are private.
@@ -19,7 +19,7 @@ import pdoc.render
 from pdoc.doc import Class, Function, Module
 from public import MODULES, carries_its_docstring, docstring_of
 
-SITE = Path(__file__).parents[1] / "site"
+SITE = Path(__file__).parents[2] / "site"
 
 
 def build(folder: Path) -> Path:
