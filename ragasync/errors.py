@@ -9,6 +9,7 @@ The errors that ragasync raises of its own accord.
     ├── WorkerDied (RuntimeError)        the process that ran an item ended
     ├── CannotTravel (ValueError)        a function, item or value cannot be pickled
     ├── JobStopped                       a stream ended before its source did
+    ├── IncompleteRun (RuntimeError)     a run lost track of an item: never to be seen
     ├── JournalError                     a journal cannot be used: foreign, locked, broken, full
     ├── RecalledError                    stands for an error that a journal has kept
     ├── RedisUnavailable (ConnectionError) Redis is away for too long, or refuses
@@ -154,6 +155,27 @@ class JobStopped(RagasyncError):
     """
 
 
+class IncompleteRun(RagasyncError, RuntimeError):
+    """
+    A run that nobody stopped has ended without an outcome for every item: a fault of ragasync.
+
+    It should never be seen. The processor's `last_result` keeps what was done, and so does
+    `result`; `result.unfinished` names what is missing.
+
+    Attributes:
+        missing: how many items have no outcome.
+        result: the outcomes there are, where the run kept them.
+    """
+
+    def __init__(self, missing: int, result: object = None) -> None:
+        super().__init__(
+            f"{missing:,} items have no outcome though nothing stopped the run: this is a fault of "
+            "ragasync, please report it; what was done is kept, run the rest by `retry_failed`"
+        )
+        self.missing = missing
+        self.result = result
+
+
 class JournalError(RagasyncError):
     """
     A journal cannot be used: another job's, locked, broken, on a full disk.
@@ -204,10 +226,27 @@ class RedisUnavailable(RagasyncError, ConnectionError):
     """
 
 
+def as_exception(error: BaseException) -> Exception:
+    """Return an error, or a RagasyncError with it as the cause where it is no Exception."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = RagasyncError(f"the call raised {type(error).__qualname__}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+class SourceFailed(Exception):
+    """An envelope: what the source of a run's items raised, which nothing else may be taken for."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class StageFailure(Exception):
     """An envelope: one stage's error, on its way to the outcome that it belongs to."""
 
-    def __init__(self, stage: str, error: Exception) -> None:
+    def __init__(self, stage: str, error: BaseException) -> None:
         super().__init__(stage, error)
         self.stage = stage
         self.error = error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.drawing import LINGER, Drawing
-from ragasync.engine.feed import Feed
+from ragasync.engine.push import PushFeed
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import CostTooHigh
 from ragasync.plan import Plan
@@ -37,7 +38,7 @@ class Batches(Generic[T]):
 
     def __init__(
         self,
-        feed: Feed[T],
+        feed: PushFeed[T],
         drawing: Drawing[T],
         size: Callable[[int], int],
         plan: Plan[T, Any],
@@ -61,12 +62,21 @@ class Batches(Generic[T]):
         """Whether an item that was drawn waits for the next batch."""
         return self._carried is not None or self._drawing.left_over
 
+    def let_go(self) -> None:
+        """Drop what no call has taken: the run is over."""
+        self._carried = None
+        self._drawing.let_go()
+
     async def next(self) -> Ticket[T] | None:
         """Return the next ticket, or None when nothing is at hand."""
         self.forming = True
         try:
             form = self._by_count if self._cost is None else self._by_cost
-            rows = await form(self._size(self._drawn))
+            rows: list[tuple[int, T]] = []
+            await form(self._size(self._drawn), rows)
+        except asyncio.CancelledError:
+            self._drawing.put_back(rows)
+            raise
         finally:
             self.forming = False
         if not rows:
@@ -78,16 +88,14 @@ class Batches(Generic[T]):
         indices, items = zip(*rows, strict=True)
         return Ticket(indices, items, batch=number)
 
-    async def _by_count(self, size: int) -> list[tuple[int, T]]:
+    async def _by_count(self, size: int, rows: list[tuple[int, T]]) -> None:
         """Draw so many items, or what comes before the batch has to leave."""
-        rows = await self._drawing.take(size)
+        rows += await self._drawing.take(size)
         if 0 < len(rows) < size and await self._feed.more(size - len(rows), LINGER):
             rows += await self._drawing.take(size - len(rows))
-        return rows
 
-    async def _by_cost(self, size: int) -> list[tuple[int, T]]:
+    async def _by_cost(self, size: int, rows: list[tuple[int, T]]) -> None:
         """Draw as many items, while they weigh little enough together."""
-        rows: list[tuple[int, T]] = []
         weight = 0.0
         while len(rows) < size:
             asked = self._clock()
@@ -107,7 +115,6 @@ class Batches(Generic[T]):
             rows.append((index, item))
             if len(rows) > 1 and self._clock() - asked > LINGER:
                 break
-        return rows
 
     async def _draw(self) -> tuple[int, T, float | None] | None:
         """Draw the next item with its cost, which is None where it was refused."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
-from ragasync.engine.feed import Feed
 from ragasync.engine.journalling import NewOf
+from ragasync.engine.push import PushFeed
 
 T = TypeVar("T")
 
@@ -28,11 +30,13 @@ class Drawing(Generic[T]):
     Args:
         feed: where the items come from.
         clock: the run's clock.
-        new_of: returns those of some items that are to be called; None: all of them.
+        new_of: finds those of some items that are to be called; None: all of them.
         ahead: how many items may be drawn to be looked up together.
     """
 
-    def __init__(self, feed: Feed[T], clock: Clock, new_of: NewOf[T] | None, ahead: int) -> None:
+    def __init__(
+        self, feed: PushFeed[T], clock: Clock, new_of: NewOf[T] | None, ahead: int
+    ) -> None:
         self._feed, self._clock = feed, clock
         self._new_of, self._ahead = new_of, ahead
         self._looked_up: deque[tuple[int, T]] = deque()
@@ -44,20 +48,34 @@ class Drawing(Generic[T]):
 
     async def take(self, wanted: int) -> list[tuple[int, T]]:
         """Draw up to so many items, none after one that took its time."""
-        if self._new_of is None:
-            return self._feed.take(wanted, LINGER, self._clock)
+        ready = self._looked_up
         rows: list[tuple[int, T]] = []
         passed_over, late = 0, False
-        while len(rows) < wanted and passed_over < PASSED_OVER:
-            if self._looked_up:
-                rows.append(self._looked_up.popleft())
-            elif late:
-                break
-            else:
-                asked = max(wanted - len(rows), self._ahead)
-                came = self._feed.take(asked, LINGER, self._clock)
-                new = await self._new_of(came)
-                self._looked_up.extend(new)
-                passed_over += len(came) - len(new)
-                late = len(came) < asked
+        try:
+            while len(rows) < wanted and passed_over < PASSED_OVER:
+                if ready:
+                    rows.append(ready.popleft())
+                elif late:
+                    break
+                elif self._new_of is None:
+                    rows += self._feed.take(wanted - len(rows), LINGER, self._clock)
+                    break
+                else:
+                    asked = max(wanted - len(rows), self._ahead)
+                    came = self._feed.take(asked, LINGER, self._clock)
+                    await self._new_of(came, ready)
+                    passed_over += len(came) - len(ready)
+                    late = len(came) < asked
+        except asyncio.CancelledError:
+            self.put_back(rows)
+            raise
         return rows
+
+    def let_go(self) -> None:
+        """Drop what no call has taken: the run is over."""
+        self._looked_up.clear()
+        self._new_of = None
+
+    def put_back(self, rows: Sequence[tuple[int, T]]) -> None:
+        """Have items that were drawn for a call that is not made drawn again, before all others."""
+        self._looked_up.extendleft(reversed(rows))

@@ -2,69 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
+from contextvars import Context
+from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
+from ragasync.calling.threads import CallThreads
 from ragasync.clock import Clock
-from ragasync.engine.push import AsyncFeed, PushFeed
+from ragasync.engine.push import AsyncFeed, PushFeed, ReadAhead
+from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
 
+BRIEF = 0.005
+"""Seconds that reading one item may take on the loop, and nobody minds."""
 
-class Feed(Protocol[T]):
+TOO_LONG, TOO_OFTEN = 0.05, 0.05
+"""A source moves to a thread once reads that were not brief took so many seconds, and such a share
+of the time since the first of its items was read: a machine may hold up any source now and then."""
+
+BLOCK_SECONDS = 0.02
+"""Seconds after which a thread hands over what it has read, though more could be taken."""
+
+CLOSING_SECONDS = 1.0
+"""Seconds that the end of a run waits for a thread that is reading, which nothing can interrupt."""
+
+IN_MEMORY = (list, tuple, range)
+"""Types whose iteration neither blocks nor raises, nor runs anybody's code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(Generic[T]):
     """
-    What lanes draw from.
+    How a run reads its source.
 
-    `fresh` yields (index, item) and stops when nothing is at hand; it can be asked again unless
-    `exhausted`. Errors of the source come out of it, and of `take`.
+    Args:
+        limit: how many items to draw at most; None for all.
+        keep: called with each index and item, or None.
+        ahead: how many items may be read ahead, where the source is read by a task.
+        on_change: called when a task has read something.
+        held_up: called with the seconds for which reading has blocked the loop.
+        clock: the run's clock.
+        context: what the source sees of context variables; its own from then on.
     """
 
-    fresh: Iterator[tuple[int, T]]
+    limit: int | None
+    keep: Callable[[int, T], None] | None
+    ahead: int
+    on_change: Callable[[], None]
+    held_up: Callable[[float], None]
+    clock: Clock
+    context: Context
+
+
+class SyncFeed(ReadAhead[T]):
+    """
+    Draws from an iterable in the workers themselves: an item is pulled when a worker is free.
+
+    A source that turns out to block the loop goes on in a thread, a bounded number of items
+    ahead: else every call in flight would stand still while the next item is read.
+    """
+
+    def __init__(self, source: Iterable[T], reader: Reader[T]) -> None:
+        super().__init__(
+            reader.limit,
+            reader.keep,
+            ahead=reader.ahead,
+            on_change=reader.on_change,
+            context=reader.context,
+        )
+        self._clock, self._held_up = reader.clock, reader.held_up
+        self._iterator = iter(source)
+        self._threads: CallThreads | None = None
+        self._first_read_at = 0.0
+        self._blocked = 0.0
+        self._is_slow = False
+        if type(source) in IN_MEMORY:
+            items = self._iterator
+            numbered = enumerate(items if reader.limit is None else islice(items, reader.limit))
+            self.fresh = numbered if reader.keep is None else _kept(numbered, reader.keep)
+        else:
+            self.fresh = self._read_here()
 
     @property
     def exhausted(self) -> bool:
         """Whether the source has ended and everything was drawn."""
+        return self._ended if self._threads is None else super().exhausted
 
     @property
     def at_hand(self) -> bool:
-        """Whether drawing may give an item at once."""
+        """Whether an item may be drawn without waiting."""
+        return not self._ended if self._threads is None else super().at_hand
 
-    def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
-        """Draw up to so many items, none after one that took longer than `patience` seconds."""
-
-    def ran_dry(self) -> None:
-        """Note that `fresh` stopped."""
-
-    async def more(self, wanted: int, linger: float) -> bool:
-        """
-        Wait for so many further items; return whether any may be at hand.
-
-        It waits no longer when the source ends, when it is known to give nothing soon, or when
-        for `linger` seconds nothing has come.
-        """
-
-    async def close(self) -> None:
-        """Stop drawing from the source."""
-
-
-class SyncFeed(Generic[T]):
-    """Draws from an iterable in the lanes themselves: an item is pulled when a lane is free."""
-
-    def __init__(
-        self, source: Iterable[T], limit: int | None, keep: Callable[[int, T], None] | None
-    ) -> None:
-        numbered = enumerate(source if limit is None else islice(source, limit))
-        self.fresh: Iterator[tuple[int, T]] = numbered if keep is None else _kept(numbered, keep)
-        self.exhausted = False
-
-    @property
-    def at_hand(self) -> bool:
-        """Whether the source has not ended."""
-        return not self.exhausted
+    def start(self) -> None:
+        """Do nothing yet: workers read for themselves."""
 
     def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
         """Draw one by one, since an item may take its time; the first never is the last."""
+        if self._threads is not None:
+            return super().take(wanted, patience, clock)
         rows: list[tuple[int, T]] = []
         asked = clock()
         for row in islice(self.fresh, wanted):
@@ -73,19 +113,130 @@ class SyncFeed(Generic[T]):
             if drawn - asked > patience and len(rows) > 1:
                 return rows
             asked = drawn
-        self.exhausted = len(rows) < wanted
+        if len(rows) < wanted:
+            self.ran_dry()
         return rows
 
     def ran_dry(self) -> None:
-        """Note that the source has ended."""
-        self.exhausted = True
+        """Note that the source has ended, or is to be read on a thread from now on."""
+        if self._threads is not None:
+            return
+        if not self._is_slow:
+            self._ended = True
+            return
+        self._threads = CallThreads(self._loop)
+        self.fresh = self
+        super().start()
 
-    async def more(self, wanted: int, linger: float) -> bool:  # noqa: ARG002
-        """Return at once: what could be had was drawn."""
-        return False
+    async def more(self, wanted: int, linger: float) -> bool:
+        """Return at once while workers read: what could be had was drawn."""
+        return False if self._threads is None else await super().more(wanted, linger)
 
-    async def close(self) -> None:
-        """Leave the iterator to whoever made it."""
+    async def close(self) -> BaseException | None:
+        """Stop drawing, and close a generator; return what that raised."""
+        if self._threads is not None:
+            return await super().close()
+        self._ended = True
+        try:
+            self._context.run(self._close_iterator)
+        except BaseException as error:
+            return error
+        return None
+
+    def let_go(self) -> None:
+        """Drop the items and the source: the run is over."""
+        super().let_go()
+        del self._iterator
+
+    def _read_here(self) -> Iterator[tuple[int, T]]:
+        """Yield items that are read by whoever asks; end early where reading blocks the loop."""
+        clock, read, iterator, keep = self._clock, self._context.run, self._iterator, self._keep
+        while self.pushed != self._limit and not self._is_slow:
+            asked = clock()
+            try:
+                item = read(next, iterator)
+            except StopIteration:
+                return
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException as error:
+                raise SourceFailed(error) from error
+            if (took := clock() - asked) > BRIEF:
+                self._note_blocked(asked, took)
+            index = self.pushed
+            self.pushed = index + 1
+            if keep is not None:
+                keep(index, item)
+            yield index, item
+
+    def _note_blocked(self, asked: float, took: float) -> None:
+        """Note that reading an item has blocked the loop, and see whether that is too much."""
+        self._first_read_at = self._first_read_at or asked
+        self._blocked += took
+        self._held_up(took)
+        elapsed = self._clock() - self._first_read_at
+        if self._blocked > TOO_LONG and self._blocked > TOO_OFTEN * elapsed:
+            self._is_slow = sys.platform != "emscripten"  # where there are no threads
+
+    async def _read(self) -> None:
+        """Push block after block that a thread reads, while there is room."""
+        assert self._threads is not None
+        ended = False
+        while not ended and self.pushed != self._limit:
+            room = await self._wait_for_room()
+            items, error, ended = await self._threads.submit(self._read_block, room)
+            self.push(*items)
+            if error is not None:
+                raise error
+
+    def _read_block(self, room: int) -> tuple[Sequence[T], BaseException | None, bool]:
+        """Read the next items on a thread, in the source's own context."""
+        return self._context.run(self._next_block, room)
+
+    def _next_block(self, room: int) -> tuple[Sequence[T], BaseException | None, bool]:
+        """Return the next items, what the source raised after them, and whether it has ended."""
+        items: list[T] = []
+        handed_over_at = time.monotonic() + BLOCK_SECONDS
+        try:
+            for item in self._iterator:
+                items.append(item)
+                if len(items) == room or self._closing or time.monotonic() > handed_over_at:
+                    return items, None, False
+        except BaseException as error:  # the source's, not this thread's
+            return items, error, True
+        finally:
+            if self._closing:
+                self._close_iterator()
+        return items, None, True
+
+    async def _close_source(self) -> None:
+        """Close the source on a thread: now, or when the thread that is reading has its item."""
+        assert self._threads is not None
+        closing = asyncio.ensure_future(self._close_on_thread(self._threads))
+        await asyncio.wait([closing], timeout=CLOSING_SECONDS)
+        self._threads.close()
+        if closing.done():
+            closing.result()
+            return
+        closing.cancel()
+        await asyncio.wait([closing])
+
+    async def _close_on_thread(self, threads: CallThreads) -> None:
+        """Close the source; a generator that is being read is closed by the thread that reads."""
+
+        def close(_: object) -> None:
+            try:
+                self._context.copy().run(self._close_iterator)
+            except ValueError as error:
+                if "already executing" not in str(error):
+                    raise
+
+        await threads.submit(close, None)
+
+    def _close_iterator(self) -> None:
+        """Close a generator; any other iterator, such as a file, is left to its owner."""
+        if isinstance(self._iterator, Generator):
+            self._iterator.close()
 
 
 def _kept(
@@ -102,16 +253,18 @@ FeedMaker: TypeAlias = Callable[[Callable[[int, T], None] | None, Callable[[], N
 
 
 def open_feed(
-    source: Iterable[T] | AsyncIterable[T] | FeedMaker[T],
-    limit: int | None,
-    keep: Callable[[int, T], None] | None,
-    *,
-    ahead: int,
-    on_change: Callable[[], None],
-) -> Feed[T]:
-    """Return the feed that fits the source; see AsyncFeed for the arguments."""
+    source: Iterable[T] | AsyncIterable[T] | FeedMaker[T], reader: Reader[T]
+) -> PushFeed[T]:
+    """Return the feed that fits the source, which begins to read when it is started."""
     if isinstance(source, AsyncIterable):
-        return AsyncFeed(source, limit, keep, ahead=ahead, on_change=on_change)
+        return AsyncFeed(
+            source,
+            reader.limit,
+            reader.keep,
+            ahead=reader.ahead,
+            on_change=reader.on_change,
+            context=reader.context,
+        )
     if callable(source) and not isinstance(source, Iterable):  # an Enum is both
-        return source(keep, on_change)
-    return SyncFeed(source, limit, keep)
+        return source(reader.keep, reader.on_change)
+    return SyncFeed(source, reader)

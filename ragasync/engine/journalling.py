@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
@@ -15,14 +16,15 @@ from ragasync.outcomes.success import Success
 from ragasync.saying import named
 
 if TYPE_CHECKING:
+    from ragasync.journal.recalling import LookedUp
     from ragasync.journal.run import JournalRun
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-NewOf: TypeAlias = Callable[[list[tuple[int, T]]], Awaitable[list[tuple[int, T]]]]
-"""Returns those of some items, with their indices, that have to be called."""
+NewOf: TypeAlias = Callable[[list[tuple[int, T]], deque[tuple[int, T]]], Awaitable[None]]
+"""Adds those of some items, with their indices, that have to be called; also when cancelled."""
 
 
 class HoldsOn(Protocol):
@@ -62,6 +64,15 @@ class Journalled(Generic[T, R]):
         """Whether no new item should be begun: the reader, or the disk, has to catch up."""
         return self._sink.is_full or self._journal.is_full
 
+    @property
+    def has_success(self) -> bool:
+        """Whether any item is done, now or in an earlier run."""
+        return self._sink.has_success or self._journal.holds_success
+
+    def unfinished(self, limit: int | None) -> int:
+        """Return how many of the items that were to run have no outcome, or a cancelled one."""
+        return self._sink.unfinished(limit)
+
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success; with a journal every call is a ticket instead."""
         return self._sink.recorder()
@@ -77,19 +88,33 @@ class Journalled(Generic[T, R]):
         self._sink.settle(outcome, stack)
         self._journal.note(outcome, stack)
 
-    async def new_of(self, rows: list[tuple[int, T]]) -> list[tuple[int, T]]:
-        """Return the items that have to run; the others get the outcome that they have."""
+    async def new_of(self, rows: list[tuple[int, T]], new: deque[tuple[int, T]]) -> None:
+        """
+        Add the items that have to run to `new`; the others get the outcome that they have.
+
+        What was looked up is looked up once, since the journal counts equal items: a worker that is
+        cancelled meanwhile stays until that is done.
+        """
         journal = self._journal
-        if journal.takes_long(rows):
-            found = await asyncio.to_thread(journal.look_up, rows)
-        else:
-            found = journal.look_up(rows)
+        if not journal.takes_long(rows):
+            self._sort_out(journal.look_up(rows), new)
+            return
+        looking_up = asyncio.ensure_future(asyncio.to_thread(journal.look_up, rows))
+        try:
+            await asyncio.shield(looking_up)
+        finally:
+            if not looking_up.done():
+                await asyncio.wait([looking_up])
+            self._sort_out(looking_up.result(), new)
+
+    def _sort_out(self, found: LookedUp, new: deque[tuple[int, T]]) -> None:
+        """Settle the items that the journal knows, and refuse those without a key."""
         for outcome, stack in found.known:
             self._sink.settle(outcome, stack)
         self.recalled += len(found.known)
         for index, item, error in found.refused:
             self._refuse(index, item, error)
-        return found.new
+        new.extend(found.new)
 
 
 @asynccontextmanager

@@ -1,13 +1,16 @@
-"""Items that come when they like: pushed by callers, or drawn ahead from an async source."""
+"""Items that come when they like: pushed by callers, or read ahead from a source."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterator
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
+from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
 
@@ -50,6 +53,14 @@ class PushFeed(Generic[T]):
     def at_hand(self) -> bool:
         """Whether an item waits to be drawn."""
         return bool(self._buffer)
+
+    @property
+    def gives_nothing_soon(self) -> bool:
+        """Whether waiting for a further item is in vain."""
+        return self.exhausted or self._nothing_soon()
+
+    def start(self) -> None:
+        """Do nothing: whoever pushes has begun by itself."""
 
     def ran_dry(self) -> None:
         """Do nothing: the buffer itself knows."""
@@ -102,9 +113,17 @@ class PushFeed(Generic[T]):
             self._waiter = None
         return self.at_hand
 
-    async def close(self) -> None:
-        """Take no more."""
+    async def close(self) -> BaseException | None:
+        """Take no more; return what closing the source raised."""
         self._ended = True
+        return None
+
+    def let_go(self) -> None:
+        """Drop the items and the source: the run is over."""
+        self._ended = True
+        self._buffer.clear()
+        self._keep = None
+        self.fresh = iter(())
 
     def _wake_waiter(self) -> None:
         """Let the one who waits for more look again."""
@@ -146,38 +165,57 @@ class WantedFeed(PushFeed[T]):
         raise StopIteration
 
 
-class AsyncFeed(PushFeed[T]):
+class ReadAhead(PushFeed[T], ABC):
     """
-    Draws from an async iterable by a task of its own, a bounded number of items ahead.
+    Reads a source by a task of its own, a bounded number of items ahead.
 
-    An async iterator cannot be asked twice at once, and asking with a time limit would end a
-    generator: so one task asks, and lanes take from its buffer.
+    The task begins with `start`, when everything that it reports to is complete. It reads in a
+    copy of the context that the run began in, and closes the source itself: an async generator
+    may have opened a timeout or a group that belongs to its task.
 
     Args:
-        source: the async iterable.
         limit: how many items to draw at most; None for all.
         keep: called with each index and item.
         ahead: how many items may wait in the buffer.
         on_change: called when an item has come, and when the source has ended or failed.
+        context: what the source sees of context variables.
     """
 
     def __init__(
         self,
-        source: AsyncIterable[T],
         limit: int | None,
         keep: Callable[[int, T], None] | None,
         *,
         ahead: int,
         on_change: Callable[[], None],
+        context: Context,
     ) -> None:
         super().__init__(keep, on_change)
-        self._source = source
-        self._limit = limit
-        self._ahead = ahead
+        self._limit, self._ahead = limit, ahead
+        self._context = context
         self._error: BaseException | None = None
         self._closing = False
+        self._closing_error: BaseException | None = None
         self._room = asyncio.Event()
-        self._pump = asyncio.create_task(self._draw(), name="ragasync source")
+        self._reader: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def _read(self) -> None:
+        """Push what the source gives, until its end or the limit."""
+
+    @abstractmethod
+    async def _close_source(self) -> None:
+        """Close the source, if it can be closed."""
+
+    def start(self) -> None:
+        """Begin to read."""
+        # Not create_task: an eager factory would begin inside this call.
+        self._reader = asyncio.Task(
+            self._read_to_the_end(),
+            loop=self._loop,
+            name="ragasync source",
+            context=self._context.copy(),
+        )
 
     @property
     def at_hand(self) -> bool:
@@ -190,38 +228,88 @@ class AsyncFeed(PushFeed[T]):
         raise StopIteration
 
     def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
-        """Draw up to so many items; the error of the source comes when all before it are drawn."""
+        """
+        Draw up to so many items.
+
+        Raises:
+            SourceFailed: the source raised, and all items from before that were drawn.
+        """
         if not self._buffer and self._error is not None:
             error, self._error = self._error, None
-            raise error
+            raise SourceFailed(error)
         self._room.set()
         return super().take(wanted, patience, clock)
 
-    async def close(self) -> None:
-        """Cancel the task that draws, and wait for it."""
+    async def close(self) -> BaseException | None:
+        """Cancel the task that reads, and wait for it; return what closing the source raised."""
         self._closing = True
-        self._pump.cancel()
-        await asyncio.wait([self._pump])
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        return self._closing_error
 
-    async def _draw(self) -> None:
-        """Draw items into the buffer for as long as there is room; this is the task's life."""
+    async def _read_to_the_end(self) -> None:
+        """Read, and close the source; this is the task's life, and it never raises."""
         try:
-            if self._limit == 0:
-                return
-            async for item in self._source:
-                self.push(item)
-                if self.pushed == self._limit:
-                    return
-                await self._wait_for_room()
-        except (Exception, asyncio.CancelledError) as error:
-            if self._closing:
-                raise
-            self._error = error
+            if self._limit is None or self.pushed < self._limit:
+                await self._read()
+        except BaseException as error:
+            if not self._closing:
+                self._error = error
+        try:
+            await self._close_source()
+        except BaseException as error:
+            self._closing_error = error
+            if not self._closing and self._error is None:
+                self._error = error
         finally:
             self.end()
 
-    async def _wait_for_room(self) -> None:
-        """Wait until the buffer may take a further item."""
+    async def _wait_for_room(self) -> int:
+        """Wait until the buffer may take a further item; return how many it may take."""
         while len(self._buffer) >= self._ahead:
             self._room.clear()
             await self._room.wait()
+        room = self._ahead - len(self._buffer)
+        return room if self._limit is None else min(room, self._limit - self.pushed)
+
+
+class AsyncFeed(ReadAhead[T]):
+    """
+    Draws from an async iterable.
+
+    An async iterator cannot be asked twice at once, and asking with a time limit would end a
+    generator: so one task asks, and workers take from its buffer.
+    """
+
+    def __init__(
+        self,
+        source: AsyncIterable[T],
+        limit: int | None,
+        keep: Callable[[int, T], None] | None,
+        *,
+        ahead: int,
+        on_change: Callable[[], None],
+        context: Context,
+    ) -> None:
+        super().__init__(limit, keep, ahead=ahead, on_change=on_change, context=context)
+        self._iterator = aiter(source)
+
+    async def _read(self) -> None:
+        """Push item after item, while there is room."""
+        async for item in self._iterator:
+            self.push(item)
+            if self.pushed == self._limit:
+                return
+            await self._wait_for_room()
+
+    def let_go(self) -> None:
+        """Drop the items and the source: the run is over."""
+        super().let_go()
+        del self._iterator
+
+    async def _close_source(self) -> None:
+        """Close an async generator, or whatever else has `aclose`."""
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await close()
