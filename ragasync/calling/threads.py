@@ -26,6 +26,7 @@ class ThreadCall:
         "_asyncio_future_blocking",
         "_error",
         "_loop",
+        "_outcome",
         "_resume",
         "_value",
         "done",
@@ -38,6 +39,7 @@ class ThreadCall:
         self._asyncio_future_blocking = False  # by this name a task knows what it can wait for
         self._loop = loop
         self._resume: tuple[Callable[[ThreadCall], object], Context | None] | None = None
+        self._outcome: tuple[object, BaseException | None] = None, None
         self._value: object = None
         self._error: BaseException | None = None
         self.work = work
@@ -51,14 +53,25 @@ class ThreadCall:
             self.on_return = self._loop.create_future()
             await self.on_return
 
-    def has_returned(self, value: object, error: BaseException | None) -> None:
+    def make(self) -> None:
+        """Make the call; this runs on the thread, and never raises."""
+        work, self.work = self.work, _nothing  # it refers to the item
+        try:
+            self._outcome = work(), None
+        except BaseException as error:  # it belongs to the caller, not to this thread
+            self._outcome = None, _presentable(error)
+
+    def has_returned(self) -> None:
         """Resume the task with what came of the call, unless it has given the call up."""
         self.returned = True
         if self.on_return is not None and not self.on_return.done():
             self.on_return.set_result(None)
+        if not self.done:  # else the late result is dropped
+            self._value, self._error = self._outcome
+        self._outcome = None, None
         if self.done:
-            return  # the late result is dropped
-        self.done, self._value, self._error = True, value, error
+            return
+        self.done = True
         if self._resume is not None:
             resume, context = self._resume
             resume(self) if context is None else context.run(resume, self)
@@ -67,7 +80,9 @@ class ThreadCall:
         if not self.done:
             self._asyncio_future_blocking = True
             yield self
-        return self.result()
+        value = self.result()
+        self._value = None
+        return value
 
     # ── what a task asks of a future ────────────────────────────────────────────────────────
 
@@ -93,10 +108,14 @@ class ThreadCall:
         return True
 
     def result(self) -> object:
-        """Return the value, or raise the error."""
-        if self._error is not None:
-            raise self._error
-        return self._value
+        """Return the value; raise the error, once."""
+        if self._error is None:
+            return self._value  # for the task that is resumed, and for its coroutine
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:
+            del error  # or its traceback, this frame and it would hold each other
 
 
 class CallThreads:
@@ -117,7 +136,7 @@ class CallThreads:
 
         self._loop = loop
         self._work: SimpleQueue[ThreadCall | None] = SimpleQueue()
-        self._finished: deque[tuple[ThreadCall, object, BaseException | None]] = deque()
+        self._finished: deque[ThreadCall] = deque()
         self._waking = False
         self._threads = 0
         self._stops_the_clock = hasattr(loop, "threads_at_work")
@@ -153,14 +172,9 @@ class CallThreads:
     def _serve(self) -> None:
         """Run calls until the pool is closed; this is a thread's whole life."""
         while (call := self._work.get()) is not None:
-            value: object = None
-            error: BaseException | None = None
-            try:
-                value = call.work()
-            except BaseException as raised:  # it belongs to the caller, not to this thread
-                error = raised
-            self._finished.append((call, value, error))
-            del call, value, error  # an idle thread keeps nothing alive
+            call.make()
+            self._finished.append(call)
+            del call  # an idle thread keeps nothing alive
             if not self._waking:
                 self._waking = True
                 try:
@@ -179,12 +193,16 @@ class CallThreads:
             self._loop.call_soon(self._deliver)
         while count and self._finished:  # no more than that, or the loop might never turn
             count -= 1
-            call, value, error = self._finished.popleft()
             self._count(-1)
-            call.has_returned(value, _presentable(error))
+            # Without a name for it: the frames of errors that are kept refer to this one.
+            self._finished.popleft().has_returned()
 
 
-def _presentable(error: BaseException | None) -> BaseException | None:
+def _nothing() -> None:
+    """Stand for the work of a call that has begun, so that the call does not keep its argument."""
+
+
+def _presentable(error: BaseException) -> BaseException:
     """Return the error as a task can get it: a bare StopIteration would end its awaiter."""
     if not isinstance(error, StopIteration):
         return error
