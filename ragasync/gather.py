@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.engine.batch_run import BatchRun
 from ragasync.plan import Plan
-from ragasync.retries.causes import FATAL, Fatal
 from ragasync.retries.retry import AsyncRetry
 
 R = TypeVar("R")
@@ -59,7 +58,8 @@ async def gather_with_concurrency(
         return_exceptions: return errors in their places instead of raising the first.
 
     Raises:
-        Exception: the first error, as it was raised, unless `return_exceptions`.
+        Exception: the first error, as it was raised, unless `return_exceptions`; a CancelledError
+            that one of them raised is such an error.
         TypeError: something in `coros` is neither an awaitable nor such a function.
     """
     drawn: Sequence[Any] = coros if isinstance(coros, Sequence) else ()
@@ -68,7 +68,8 @@ async def gather_with_concurrency(
             _settle,
             is_async=True,
             max_concurrency=max_concurrency,
-            retry=AsyncRetry(0, retry_on=_always(False if return_exceptions else FATAL)),
+            retry=AsyncRetry(0, retry_on=_never),
+            stops_at_first_error=not return_exceptions,
         )
         batch: BatchRun[Any, R] = BatchRun(
             plan, coros, None, total=None, limit=None, on_result=lambda _: None
@@ -96,9 +97,9 @@ async def _settle(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _always(verdict: bool | Fatal) -> Callable[[Exception], bool | Fatal]:
-    """Return a predicate that judges every error so."""
-    return lambda _: verdict
+def _never(_: Exception) -> bool:
+    """Try nothing again, and take nothing for fatal."""
+    return False
 
 
 async def _discard(items: Iterable[Any]) -> None:

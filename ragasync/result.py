@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from ragasync.errors import as_exception
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import NO_FACTS, RunFacts
 from ragasync.outcomes.given import check_counts, columns_of
@@ -163,15 +164,17 @@ class BatchResult(Generic[R]):
         """
         Raise what failed, if anything did.
 
+        What is no Exception (a CancelledError that nobody asked for, a panic of an extension)
+        stands in the group as the cause of a RagasyncError, so that `except Exception` catches it.
         The errors are those that were raised. Secrets that they quote are masked in tables,
         summaries and logs, but not in the objects themselves.
 
         Raises:
             ExceptionGroup: the errors of all failed items, in order.
         """
-        errors = [self.columns.errors[row] for row in self.columns.rows_with(FAILED)]
+        errors = [as_exception(self.columns.errors[row]) for row in self.columns.rows_with(FAILED)]
         if errors:
-            raise BaseExceptionGroup(f"{len(errors)} of {self.total} items failed", errors)
+            raise ExceptionGroup(f"{len(errors)} of {self.total} items failed", errors)
 
     async def retry_failed(
         self, processor: Reprocessor, *, only: Iterable[int] | None = None

@@ -45,6 +45,6 @@ async def process_with_workers(
     """
     check_count("num_workers", num_workers, at_least=1)
     processor: AsyncBatchProcessor[T, R] = AsyncBatchProcessor(
-        process_item, max_concurrency=num_workers, retry_count=0
+        process_item, max_concurrency=num_workers, retry_count=0, max_initial_failures=None
     )
     return await processor.process(items)

@@ -184,8 +184,8 @@ async def test_a_second_cancellation_ends_the_wait_for_clean_up():
     await turns()
 
 
-async def test_a_function_that_raises_cancelled_error_of_its_own_ends_only_its_item():
-    """A future that somebody else cancelled, say: the job was not."""
+async def test_a_cancelled_error_that_nobody_asked_for_is_a_failure_and_is_retried():
+    """A future that somebody else cancelled, say: it is like a lost connection."""
     error = asyncio.CancelledError("somebody else's")
 
     async def awaiting_others(item: int) -> int:
@@ -197,9 +197,9 @@ async def test_a_function_that_raises_cancelled_error_of_its_own_ends_only_its_i
     for timeout in (None, 5):
         processor = AsyncBatchProcessor(awaiting_others, max_concurrency=1, timeout=timeout)
         result = await processor.process(range(4))
-        assert [outcome.status for outcome in result] == ["done", "cancelled", "done", "done"]
+        assert [outcome.status for outcome in result] == ["done", "failed", "done", "done"]
         assert result.errors[1] is error
-        assert result[1].attempts == 1
+        assert result[1].attempts == 4
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

@@ -13,10 +13,10 @@ from ragasync.calling.deadlines import DeadlineWatch
 from ragasync.errors import AttemptTimeout
 
 
-def watch(timeout: float) -> DeadlineWatch:
-    """A watch on the running loop."""
+def watch(timeout: float, is_ending: Callable[[], bool] = lambda: False) -> DeadlineWatch:
+    """A watch on the running loop, in a run that has cancelled the current task or not."""
     loop = asyncio.get_running_loop()
-    return DeadlineWatch(loop, loop.time, timeout)
+    return DeadlineWatch(loop, loop.time, timeout, is_ending)
 
 
 def now() -> float:
@@ -84,11 +84,13 @@ async def test_a_cancellation_after_a_late_attempt_is_no_timeout():
 @pytest.mark.parametrize("first", ["the watch", "the cancellation"])
 async def test_a_cancellation_in_the_same_moment_still_passes(first: str):
     """Both have been asked for before the task can move: it is cancelled, not late."""
-    deadlines = watch(2)
+    ending: list[bool] = []
+    deadlines = watch(2, lambda: bool(ending))
     task = asyncio.create_task(attempt(deadlines, 9))
     if first == "the watch":
         await asyncio.sleep(0)  # the attempt begins, and sets its timer before ours
     asyncio.get_running_loop().call_at(2.0, task.cancel)
+    asyncio.get_running_loop().call_at(2.0, ending.append, True)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert now() == 2

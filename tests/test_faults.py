@@ -87,8 +87,32 @@ class Unforeseen(BaseException):
 
 
 @pytest.mark.parametrize("threads", [False, True], ids=["loop", "threads"])
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, Unforeseen])
-def test_what_is_no_exception_goes_up_with_everything_done_in_the_journal(
+def test_a_foreign_base_exception_is_the_failure_of_its_item_and_never_retried(
+    threads: bool, path: Path
+):
+    """A panic of somebody's extension module, say: the journal keeps it like any other error."""
+
+    def at_once(item: int) -> int:
+        if item == 9:
+            raise Unforeseen("a panic")
+        return item
+
+    async def on_the_loop(item: int) -> int:
+        return at_once(item)
+
+    processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
+        at_once if threads else on_the_loop, max_concurrency=1, journal=Journal(path, name="job")
+    )
+    result = run_virtual(processor.process(range(20)))
+    assert [outcome.status for outcome in result] == ["done"] * 9 + ["failed"] + ["done"] * 10
+    assert isinstance(result.errors[9], Unforeseen)
+    assert result[9].attempts == 1
+    assert written(path) == {item: "failed" if item == 9 else "done" for item in range(20)}
+
+
+@pytest.mark.parametrize("threads", [False, True], ids=["loop", "threads"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interrupt_or_exit_goes_up_with_everything_done_in_the_journal(
     kind: type[BaseException], threads: bool, path: Path
 ):
     """It is no failure of an item: the next run begins with it again."""

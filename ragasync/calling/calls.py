@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
@@ -34,10 +34,15 @@ class Calls:
         plan: says what to call, how, and for how long.
         loop: the run's loop.
         resource: what the plan's `resources` gave, to be passed as second argument.
+        is_ending: says whether the run has cancelled the current task.
     """
 
     def __init__(
-        self, plan: Plan[Any, Any], loop: asyncio.AbstractEventLoop, resource: object
+        self,
+        plan: Plan[Any, Any],
+        loop: asyncio.AbstractEventLoop,
+        resource: object,
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._abandoned: dict[asyncio.Task[Any], Returning] = {}
         self._loop = loop
@@ -51,8 +56,23 @@ class Calls:
         self._timeout = plan.timeout
         self._watch: DeadlineWatch | None = None
         if plan.timeout is not None:
-            self._watch = DeadlineWatch(loop, clock_of(loop), plan.timeout)
+            self._watch = DeadlineWatch(loop, clock_of(loop), plan.timeout, is_ending)
         self._call = self._call_for(plan)
+
+    def enter(self) -> None:
+        """Begin to make calls in the current task."""
+        if self._watch is not None:
+            self._watch.enter()
+
+    def leave(self) -> None:
+        """Make no further call in the current task."""
+        if self._watch is not None:
+            self._watch.leave()
+
+    def held_up(self, seconds: float) -> None:
+        """Do not count a time for which the loop stood still against the calls in flight."""
+        if self._watch is not None:
+            self._watch.extend(seconds)
 
     @property
     def one(self) -> Callable[[Any], Awaitable[Any]]:
@@ -206,6 +226,15 @@ def is_async(function: Callable[..., object]) -> bool:
     return False
 
 
+def returned_coroutine(value: Coroutine[Any, Any, object]) -> TypeError:
+    """Close a coroutine that a function returned as its value, and return the error of that."""
+    value.close()  # or Python would complain that it was never awaited
+    return TypeError(
+        f"process_fn returned a coroutine, {value!r:.200}, that nobody awaits: pass an async "
+        f"function that awaits it and returns its value"
+    )
+
+
 def checked_values(values: object, expected: int) -> Sequence[Any]:
     """
     Return what a batched function gave, if it is one value an item.
@@ -214,6 +243,8 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
         TypeError: no sequence of values at all.
         WrongNumberOfValues: too many or too few.
     """
+    if isinstance(values, Coroutine):
+        raise returned_coroutine(values)
     if not _is_sequence(values):
         raise TypeError(
             f"a batched process_fn must return a list of as many values as it was given items "

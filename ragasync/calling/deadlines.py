@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import TypeVar
 
 from ragasync.clock import Clock
@@ -39,14 +40,40 @@ class DeadlineWatch:
         loop: the loop that the attempts run on.
         clock: its clock.
         timeout: the shortest time that an attempt is given, in seconds.
+        is_ending: says whether the run has cancelled the current task.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, timeout: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        timeout: float,
+        is_ending: Callable[[], bool],
+    ) -> None:
         self._loop = loop
         self._clock = clock
         self._timeout = timeout
+        self._is_ending = is_ending
         self._guards: dict[asyncio.Task[object], _Guard] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._context = Context()  # a timer needs none of the call that happens to set it
+
+    def enter(self) -> None:
+        """Keep a guard for the current task, until it leaves."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        self._guards[task] = _Guard()
+
+    def leave(self) -> None:
+        """Let go of the current task."""
+        task = asyncio.current_task()
+        assert task is not None  # a coroutine runs in a task
+        self._guards.pop(task, None)
+
+    def extend(self, seconds: float) -> None:
+        """Give every attempt so much longer: it could not go on, for the loop stood still."""
+        for guard in self._guards.values():
+            guard.ends_at += seconds
 
     def guarded(
         self, call: Callable[[A], Awaitable[V]], allowed: float
@@ -68,8 +95,8 @@ class DeadlineWatch:
             try:
                 return await call(argument)
             except asyncio.CancelledError as cancelled:
-                # Both may have happened: a cancellation from outside must still pass.
-                if guard.was_late and task.cancelling() == 1:
+                # Both may have happened: a cancellation of the run must still pass.
+                if guard.was_late and not self._is_ending():
                     raise AttemptTimeout(
                         f"the attempt took longer than {allowed:g} s"
                     ) from cancelled
@@ -89,7 +116,7 @@ class DeadlineWatch:
 
     def _sleep(self, seconds: float) -> None:
         """Look at the deadlines after this time."""
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._timer = self._loop.call_later(seconds, self._look, context=self._context)
 
     def _look(self) -> None:
         """Cancel what is late; sleep until the next deadline, or until an attempt begins."""

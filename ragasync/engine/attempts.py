@@ -39,6 +39,7 @@ class Attempts(Generic[T, R]):
         parked: where a ticket goes that may not begin now.
         held: keeps the slot of a call that nobody can interrupt.
         clock: the run's clock.
+        is_cancelled: says whether the run has cancelled the current lane.
 
     Attributes:
         seconds: the time spent in calls, added up.
@@ -57,7 +58,9 @@ class Attempts(Generic[T, R]):
         parked: BackoffLine[T],
         held: HeldSlots,
         clock: Clock,
+        is_cancelled: Callable[[], bool],
     ) -> None:
+        self._is_cancelled = is_cancelled
         self._plan, self._calls, self._admission = plan, calls, admission
         self._recording, self._after, self._parked = recording, after, parked
         self._held, self._clock = held, clock
@@ -72,8 +75,12 @@ class Attempts(Generic[T, R]):
         """Pass the gate and make the call of a ticket, if it still may be made then."""
         # Who may not begin takes nothing from the limiters, before the wait and after it.
         passes = self._admission.is_open or permission() != "now"
-        if not (passes or await self._admitted(ticket, lane, lambda: permission() == "now")):
-            return
+        try:
+            if not (passes or await self._admitted(ticket, lane, lambda: permission() == "now")):
+                return
+        except asyncio.CancelledError:
+            self._parked.park(ticket, 0.0)  # unless the run ends, another lane takes it up
+            raise
         match permission():
             case "never":
                 return
@@ -97,36 +104,46 @@ class Attempts(Generic[T, R]):
                 self.activity.ends(began, ended)
 
     def failed_at_once(
-        self, index: int, item: T, error: Exception, began: float, lane: int
-    ) -> None:
-        """Hand on the failure of a plain call, which was not made here."""
+        self, index: int, item: T, error: BaseException, began: float, lane: int
+    ) -> bool:
+        """Hand on the failure of a plain call; return whether it must go on up."""
         if self.activity is not None:
             self.activity.note(began, self._clock())
-        self._after.failed(Ticket((index,), (item,), started=began), error, began, lane)
+        return self._after.raised(Ticket((index,), (item,), started=began), error, began, lane)
 
     async def _make_now(self, ticket: Ticket[T], began: float, lane: int) -> None:
         """Make the call, and hand its end on."""
         after = self._after
         try:
             answer = await self._call(ticket)
-        except AttemptTimeout as late:
+        except (AttemptTimeout, asyncio.CancelledError) as error:
             ended = self._clock()
-            try:
-                await self._held.until_returned(self._calls.abandoned_by_me())
-            except asyncio.CancelledError:
-                self._recording.give_up(ticket, late, lane)
+            if isinstance(error, AttemptTimeout) or not self._is_cancelled():
+                await self._until_returned(ticket, error, lane)
+                after.failed(ticket, error, began, lane, ended=ended)
+            else:
+                after.raised(ticket, error, began, lane)
                 raise
-            after.failed(ticket, late, began, lane, ended=ended)
-        except Exception as error:
-            after.failed(ticket, error, began, lane)
         except BaseException as error:
-            if after.broken_off(ticket, error, began, lane):
+            if after.raised(ticket, error, began, lane):
                 raise
         else:
             if self._plan.in_hops:
                 after.hop_returned(ticket, answer, began, lane)
             else:
                 after.succeeded(ticket, answer, began, lane)
+
+    async def _until_returned(self, ticket: Ticket[T], error: BaseException, lane: int) -> None:
+        """Hold the slot of a call that was given up and goes on, until its thread is free."""
+        call = self._calls.abandoned_by_me()
+        while call is not None:
+            try:
+                await self._held.until_returned(call)
+                return
+            except asyncio.CancelledError:
+                if self._is_cancelled():
+                    self._recording.give_up(ticket, error, lane)
+                    raise
 
     async def _call(self, ticket: Ticket[T]) -> Any:
         """Make the call of a ticket, and have it watched if somebody learns from it."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
+from contextvars import copy_context
+from sys import getrefcount
+from types import CoroutineType
 from typing import Any, TypeVar
 
-from ragasync.calling.calls import Calls
+from ragasync.calling.calls import Calls, returned_coroutine
 from ragasync.calling.held import HeldSlots
 from ragasync.clock import clock_of
 from ragasync.engine.aftermath import Aftermath
@@ -15,18 +18,23 @@ from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
 from ragasync.engine.drawing import LOOK_AHEAD, Drawing
-from ragasync.engine.feed import FeedMaker, open_feed
+from ragasync.engine.feed import FeedMaker, Reader, open_feed
 from ragasync.engine.journalling import NewOf, journalled
-from ragasync.engine.lanes import Lanes
+from ragasync.engine.lanes import AT_ONCE, Lanes
 from ragasync.engine.recording import Recording, Sink
 from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import Ticket
+from ragasync.errors import IncompleteRun, SourceFailed
+from ragasync.isolation import TaskState, may_equal_another
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
-from ragasync.saying import named
+from ragasync.saying import named, note_on
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+NEVER = -1
+"""A number of references that nothing has."""
 
 FRESH: Any = object()
 """What a lane is to do next when nothing is special: run through new items in the hot loop."""
@@ -81,6 +89,13 @@ class Run(Steering[T, R]):
             RunAsyncError: the function uses an object of another event loop.
             Exception: what the source raised, or what opening and closing `resources` did.
         """
+        try:
+            await self._run()
+        finally:
+            self._let_go()
+
+    async def _run(self) -> None:
+        """Open what the run consists of, and wait for its end."""
         loop = asyncio.get_running_loop()
         self._loop, self._clock = loop, clock_of(loop)
         self._zero = self._clock()
@@ -97,20 +112,48 @@ class Run(Steering[T, R]):
                 return
             self._open_parts(stack, resource)
             await self._until_closed()
-        if self.error is not None:
-            raise self.error
+        if self.error is None:
+            self._check_complete()
+            return
+        error, self.error = self.error, None
+        self.raised_its_error = True
+        try:
+            raise error
+        finally:
+            del error  # or its traceback, this frame and it would hold each other
+
+    def _let_go(self) -> None:
+        """
+        Drop the items and values that this run has seen.
+
+        Its parts refer to each other, so they live until the collector of cycles comes by. What
+        the result holds must not wait for that.
+        """
+        self._recalled = self.recalled
+        if self._is_open:
+            self._recording.let_go()
+            self._feed.let_go()
+            self._batches.let_go()
+            self._parked.let_go()
+        self._new_of = self._owner = None
+        del self._sink, self._source, self._keep
 
     def _open_parts(self, stack: AsyncExitStack, resource: object) -> None:
         """Make what the run consists of, on its loop; the stack closes it."""
-        self._calls = Calls(self.plan, self._loop, resource)
+        self._context = copy_context()
+        self._may_trust_equality = not any(map(may_equal_another, self._context.values()))
+        self._context.run(current_run.set, self)
+        self._owner = asyncio.current_task()
+        self._owner_cancels = self._owner.cancelling() if self._owner else 0
+        self._lanes = Lanes(self._work, self.max_concurrency, self._clock, self._context)
+        self._calls = Calls(self.plan, self._loop, resource, self.is_cancelled)
         stack.callback(self._calls.close)
-        self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up)
+        self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up, self._context)
         stack.callback(self._parked.close)
         self._recording = Recording(self.plan, self._sink, self._archive, self.stop, self._zero)
         self._after = Aftermath(
             self.plan, self._recording, self.gate, self._parked, self, self._clock
         )
-        self._lanes = Lanes(self._work, self.max_concurrency, self._clock)
         held = HeldSlots(self.plan.timeout, self._goes_on_beside, self.stop)
         stack.callback(held.close)
         self._attempts = Attempts(
@@ -122,15 +165,19 @@ class Run(Steering[T, R]):
             self._parked,
             held,
             self._clock,
+            self.is_cancelled,
         )
-        self._feed = open_feed(
-            self._source,
+        reader = Reader(
             self._limit,
             self._keep,
             ahead=self.max_concurrency * self.plan.items_a_call,
             on_change=self._input_came,
+            held_up=self._held_up_by_source,
+            clock=self._clock,
+            context=self._context.copy(),
         )
-        stack.push_async_callback(self._feed.close)
+        self._feed = open_feed(self._source, reader)
+        stack.push_async_callback(self._close_source)
         drawing = Drawing(self._feed, self._clock, self._new_of, self._looked_up_at_once)
         self._batches = Batches(
             self._feed, drawing, self._next_size, self.plan, self._clock, self._refuse
@@ -139,6 +186,7 @@ class Run(Steering[T, R]):
     async def _until_closed(self) -> None:
         """Open the lanes and wait for the last to close; leave none behind."""
         self._is_open = True
+        self._feed.start()
         if self.adapts:
             self.adapt()
         self._lanes.open_one()  # which opens the next when it has begun
@@ -149,54 +197,109 @@ class Run(Steering[T, R]):
             self.stopping = True
             self.reconsider()  # a call that answers its cancellation with a value is the last
             await self._lanes.cancel()
-        self.error = self.error or self._lanes.error
+        self.error, self._lanes.error = self.error or self._lanes.error, None
 
     # ── a lane's life ───────────────────────────────────────────────────────────────────────
 
-    async def _work(self, lane: int) -> None:
-        """Do what is next until this lane is to close."""
-        current_run.set(self)
+    async def _work(self, lane: int, goes_on: bool) -> None:
+        """
+        Do what is next until this lane is to close, or a fresh task has to take it over.
+
+        Args:
+            lane: its number.
+            goes_on: whether it takes over from a task that was in the hot loop.
+        """
+        self._calls.enter()
+        state = TaskState()
         try:
+            if goes_on and self._lanes.attend_at != AT_ONCE:
+                if not await self._run_through(lane, state):
+                    self._replace(lane, goes_on=True)
+                    return
             while (ticket := await self._next(lane)) is not None:
-                if ticket is FRESH:
-                    await self._run_through(lane)
+                is_fresh = ticket is FRESH
+                if is_fresh:
+                    clean = await self._run_through(lane, state)
                 else:
                     await self._attempts.make(ticket, lane, self._permission)
-        except (Exception, asyncio.CancelledError) as error:  # no item's: see the aftermath
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    clean = state.is_clean()
+                if not clean:
+                    self._replace(lane, goes_on=is_fresh)
+                    return
+        except SourceFailed as failed:
+            self.fail(failed.error, f"the source raised {named(failed.error)}")
+        except asyncio.CancelledError:
+            if self.is_cancelled():
                 raise
-            self.fail(error, f"the source raised {named(error)}")
+            self._replace(lane)  # by somebody else, between two calls
+        except Exception as error:  # no item's, and not the source's: a fault of our own
+            self.fail(error, f"ragasync itself failed with {named(error)}")
+        finally:
+            self._calls.leave()
 
-    async def _run_through(self, lane: int) -> None:
+    async def _run_through(self, lane: int, state: TaskState) -> bool:
         """
         Call and record one new item after the other: the hot loop.
 
         Everything in it is a local name, and the end of one call is the start of the next, because
         at a microsecond an item each look-up and each look at the clock shows. What it must not
-        miss (a breath, a pause, a retry) is folded into one comparison with `attend_at`.
+        miss (a breath, a pause, a retry) is folded into one comparison with `attend_at`. What a
+        call may leave behind for the next is compared here too, as TaskState explains.
+
+        Returns:
+            Whether this task may make a further call.
         """
-        call, clock, after, lanes = self._calls.one, self._clock, self._after, self._lanes
-        record, zero = self._recording.record, self._recording.zero
+        call, clock, lanes = self._calls.one, self._clock, self._lanes
+        record, zero = self._recording.record, self._recording.zero  # a closure of the columns
+        task, cancelling = state.task, state.cancelling
+        bindings, context = state.bindings, state.context
+        references = getrefcount(task)
+        holders = getrefcount(bindings) if self._may_trust_equality else NEVER
         began = clock()
-        for index, item in self._feed.fresh:
-            try:
-                value = await call(item)
-            except Exception as error:
-                self._attempts.failed_at_once(index, item, error, began, lane)
-                self.reconsider()
-                ended = clock()
-            except BaseException as error:
-                if after.broken_off(Ticket((index,), (item,), started=began), error, began, lane):
-                    raise
-                ended = clock()
-            else:
-                ended = clock()
-                record(index, value, began - zero, ended - began, lane)
-            if ended >= lanes.attend_at:
-                return
-            began = ended
-        self._feed.ran_dry()
+        try:
+            for index, item in self._feed.fresh:
+                try:
+                    value = await call(item)
+                except BaseException as error:
+                    if self._attempts.failed_at_once(index, item, error, began, lane):
+                        raise
+                    self.reconsider()
+                    ended = clock()
+                else:
+                    ended = clock()
+                    if type(value) is CoroutineType:
+                        wrong = returned_coroutine(value)
+                        self._attempts.failed_at_once(index, item, wrong, began, lane)
+                    else:
+                        record(index, value, began - zero, ended - began, lane)
+                if getrefcount(task) != references or cancelling() or task._must_cancel:
+                    return False
+                try:
+                    if getrefcount(bindings) != holders or copy_context() != context:
+                        if not state.has_same_bindings():
+                            return False
+                        bindings, context = state.bindings, state.context
+                        holders = getrefcount(bindings) if self._may_trust_equality else NEVER
+                except Exception:  # from comparing what was bound anew
+                    return False
+                if ended >= lanes.attend_at:
+                    return True
+                began = ended
+            self._feed.ran_dry()
+            return True
+        finally:
+            del record  # errors that are kept refer to this frame, and it to all values
+
+    def _replace(self, lane: int, *, goes_on: bool = False) -> None:
+        """Have a fresh task go on in this lane, unless nothing more is to begin."""
+        if not self.stopping:
+            self._lanes.replace(lane, goes_on=goes_on)
+
+    def is_cancelled(self) -> bool:
+        """Return whether the run has cancelled the current lane, or is being cancelled with it."""
+        if self._lanes.has_cancelled(asyncio.current_task()):
+            return True
+        return self._owner is not None and self._owner.cancelling() > self._owner_cancels
 
     async def _next(self, lane: int) -> Any:
         """Return a ticket, or FRESH for the hot loop, or None when this lane is to close."""
@@ -220,6 +323,10 @@ class Run(Steering[T, R]):
                         self._call_the_next()
                         return ticket
                     continue
+            if not self.paused and self._feed.gives_nothing_soon:
+                if (ticket := self._parked.pop_held()) is not None:
+                    self._call_the_next()
+                    return ticket
             if self._is_over:
                 self.stopping = True
                 lanes.wake_all()
@@ -235,6 +342,35 @@ class Run(Steering[T, R]):
         finally:
             if for_input:
                 self.input_waited += self._clock() - began
+
+    def _held_up_by_source(self, seconds: float) -> None:
+        """Count the time for which reading the source blocked the loop, but against no call."""
+        self.input_waited += seconds
+        self.input_blocked += seconds
+        self._calls.held_up(seconds)
+
+    async def _close_source(self) -> None:
+        """Close the source; what that raises is its error, unless there is another already."""
+        error = await self._feed.close()
+        if error is None:
+            return
+        if self.error is None:
+            self.error = error
+        else:
+            note_on(self.error, f"ragasync: closing the source raised {named(error)}")
+
+    def _check_complete(self) -> None:
+        """
+        See that a run that nobody stopped has an outcome for every item.
+
+        Raises:
+            IncompleteRun: it has not; this is a fault of the engine.
+        """
+        if self._stop_was_asked:
+            return
+        unfinished = self._sink.unfinished(self._limit)
+        if unfinished or not self._feed.exhausted or self._batches.left_over or self._parked:
+            raise IncompleteRun(unfinished)
 
     @property
     def _looked_up_at_once(self) -> int:

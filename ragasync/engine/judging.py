@@ -34,7 +34,7 @@ STOP: Final = GiveUp(stops_the_job=True)
 
 
 def judge(
-    error: Exception, policy: AsyncRetry, *, items: int, retries: int, elapsed: float
+    error: BaseException, policy: AsyncRetry, *, items: int, retries: int, elapsed: float
 ) -> TryAgain | Halve | GiveUp:
     """
     Return what is to be done about a call that raised.

@@ -7,6 +7,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,9 @@ BREATH = 0.02
 """Seconds after which lanes let the loop turn, however fast their calls return."""
 
 AT_ONCE = float("-inf")
+
+NAME = "ragasync lane"
+"""What asyncio calls the task of a lane."""
 
 
 class Lanes:
@@ -28,9 +32,10 @@ class Lanes:
     the loop turn every BREATH seconds.
 
     Args:
-        work: a lane's life.
+        work: a lane's life, given its number, and whether it goes on in the hot loop.
         limit: how many lanes there may be.
         clock: the clock of the loop.
+        context: what each of them sees of context variables.
     """
 
     __slots__ = (
@@ -38,6 +43,7 @@ class Lanes:
         "_breath_at",
         "_cancelled",
         "_clock",
+        "_context",
         "_free",
         "_idle",
         "_loop",
@@ -52,9 +58,14 @@ class Lanes:
     )
 
     def __init__(
-        self, work: Callable[[int], Coroutine[Any, Any, None]], limit: int, clock: Clock
+        self,
+        work: Callable[[int, bool], Coroutine[Any, Any, None]],
+        limit: int,
+        clock: Clock,
+        context: Context,
     ) -> None:
         self._work = work
+        self._context = context
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._nobody_left = self._loop.create_future()
@@ -84,11 +95,35 @@ class Lanes:
         """Open a further lane, if the limit allows, under the lowest number that is free."""
         if len(self.tasks) >= self.limit:
             return
-        lane = heapq.heappop(self._free) if self._free else len(self.tasks)
+        self._open(heapq.heappop(self._free) if self._free else len(self.tasks))
+
+    def replace(self, lane: int, *, goes_on: bool) -> None:
+        """
+        Let a fresh task take over a lane, whose present one ends now.
+
+        The number goes with it, so that a timeline keeps its row.
+
+        Args:
+            lane: the number.
+            goes_on: whether the task goes on in the hot loop, if nothing else is to be seen to.
+        """
+        self._open(lane, goes_on=goes_on)
+
+    def has_cancelled(self, task: asyncio.Task[Any] | None) -> bool:
+        """Return whether this lane was cancelled from here, and not by somebody else."""
+        return task in self._cancelled
+
+    def _open(self, lane: int, *, goes_on: bool = False) -> None:
+        """Have a task do a lane's work, with bindings of context variables of its own."""
         # Not create_task: a loop's eager factory would run it before it stands in `tasks`.
-        task = asyncio.Task(self._work(lane), loop=self._loop, name=f"ragasync lane {lane}")
+        task = asyncio.Task(
+            self._work(lane, goes_on),
+            loop=self._loop,
+            name=NAME,
+            context=self._context.copy(),
+        )
         self.tasks[lane] = task
-        task.add_done_callback(partial(self._closed, lane))
+        task.add_done_callback(partial(self._closed, lane), context=self._context)
 
     def leave(self, lane: int) -> None:
         """Strike off a lane that is about to close: it is no surplus any more."""
@@ -132,7 +167,7 @@ class Lanes:
         while self.out_of_breath:
             if not self._turning:
                 self._turning = True
-                self._loop.call_soon(self.turned)
+                self._loop.call_soon(self.turned, context=self._context)
             await asyncio.sleep(0)
 
     def hold_breath(self) -> None:
@@ -182,11 +217,14 @@ class Lanes:
     def _closed(self, lane: int, task: asyncio.Task[None]) -> None:
         """Strike a lane off if it is there yet; keep the first error that ended one."""
         self._cancelled.discard(task)
-        if self.tasks.get(lane) is task:
+        is_last_of_lane = self.tasks.get(lane) is task
+        if is_last_of_lane:
             self._strike_off(lane)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = self.error or error
             self.cancel_soon()
+        elif lane in self.tasks and not is_last_of_lane:
+            return  # it was replaced
         if self.tasks:
             self.wake()  # somebody has to see whether this was the last that had work
         elif not self._nobody_left.done():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextvars import Context
+from typing import Any, Generic, TypeVar
 
 from ragasync.calling.calls import Calls
 from ragasync.clock import Clock
@@ -13,15 +15,16 @@ from ragasync.engine.aftermath import Aftermath
 from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.batches import Batches
-from ragasync.engine.feed import Feed
 from ragasync.engine.journalling import Journalled
 from ragasync.engine.lanes import Lanes
 from ragasync.engine.opening import Opening
+from ragasync.engine.push import PushFeed
 from ragasync.engine.recording import Recording, Sink
 from ragasync.limits.gate import Gate
 from ragasync.outcomes.bounds import BoundHistory
 from ragasync.outcomes.busy import Activity
 from ragasync.outcomes.facts import StageFacts
+from ragasync.outcomes.pauses import ServicePauses
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
 
@@ -38,7 +41,11 @@ class State(Generic[T, R]):
         held_back: whether no new item is to be drawn for now.
         stopping: whether nothing more is to begin at all.
         input_waited: seconds that lanes waited for the source, added up.
+        input_blocked: seconds of these for which reading the source blocked the loop.
         admission: the calls that wait for the rate limit.
+        stopped_early: whether it stopped so that calls in flight finish and the rest is pending.
+        when_stopped_early: called with the reason when it does.
+        pauses: how often and how long the service asked to be left alone.
         stages: where the calls of this run are those of a pipeline, tells of its stages.
         told: likewise, tells what else it has counted.
         adapts: whether it finds by itself how many calls at once the service bears.
@@ -52,10 +59,11 @@ class State(Generic[T, R]):
     _loop: AbstractEventLoop
     _calls: Calls
     _clock: Clock
-    _feed: Feed[T]
+    _feed: PushFeed[T]
     _parked: BackoffLine[T]
     _recording: Recording[T, R]
     _is_plain: bool
+    _context: Context
 
     def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
         self.plan = plan
@@ -68,7 +76,13 @@ class State(Generic[T, R]):
         self.stopping = False
         self.stopped_because: str | None = None
         self.error: BaseException | None = None
-        self.input_waited = 0.0
+        self.raised_its_error = False
+        self._recalled = 0
+        self._owner: asyncio.Task[Any] | None = None
+        self.input_waited = self.input_blocked = 0.0
+        self.pauses = ServicePauses()
+        self._stop_was_asked = self.stopped_early = False
+        self.when_stopped_early: Callable[[str], None] = _ignore
         self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
         self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple
         self.admission = Admission(self.gate, by_items=plan.in_hops)
@@ -128,7 +142,8 @@ class State(Generic[T, R]):
     @property
     def recalled(self) -> int:
         """How many outcomes came from a journal."""
-        return self._sink.recalled if isinstance(self._sink, Journalled) else 0
+        sink = getattr(self, "_sink", None)  # gone at the end
+        return sink.recalled if isinstance(sink, Journalled) else self._recalled
 
     @property
     def running_threads(self) -> int:
@@ -157,7 +172,9 @@ class State(Generic[T, R]):
         """Whether there is something for a further lane to do."""
         if self.stopping or self.paused:
             return False
-        return self._parked.has_due or (self._has_more and self._may_draw)
+        if self._parked.has_due or (self._has_more and self._may_draw):
+            return True
+        return self._parked.holds_any and self._feed.gives_nothing_soon
 
     @property
     def _none_to_begin(self) -> bool:
@@ -175,3 +192,7 @@ class State(Generic[T, R]):
         if len(lanes.tasks) - lanes.idle > held:
             return True
         return lanes.limit > held and not self._none_to_begin
+
+
+def _ignore(_: str) -> None:
+    """Do nothing: nobody else has to stop too."""

@@ -84,7 +84,10 @@ class Steering(State[T, R]):
         """Start nothing more; let what is in flight finish, or cancel it."""
         if not self.stopping:
             self.stopped_because = because
-        self.stopping = True
+            if because is not None and not cancel:
+                self.stopped_early = True
+                self.when_stopped_early(because)
+        self.stopping = self._stop_was_asked = True
         if self._is_open:
             self._lanes.cancel_soon(None if cancel else self.admission.waiting)
             self.look_up(everyone=True)
@@ -139,7 +142,7 @@ class Steering(State[T, R]):
         """Have a further lane look for something to do, when this one's call has begun."""
         if not self._calling:
             self._calling = True
-            self._loop.call_soon(self._called)
+            self._loop.call_soon(self._called, context=self._context)
 
     def _called(self) -> None:
         """

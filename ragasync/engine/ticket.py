@@ -39,7 +39,9 @@ class Ticket(Generic[T]):
     history: tuple[Attempt, ...] = ()
     suspect: bool = False
     """Whether a worker may have died of one of its items."""
-    error: Exception | None = None
+    is_part: bool = False
+    """Whether it is some of the items of a call that failed as a whole."""
+    error: BaseException | None = None
     """What the last attempt raised, where this ticket waits for a retry that has a deadline."""
 
     def __len__(self) -> int:
@@ -58,11 +60,20 @@ class Ticket(Generic[T]):
     def halves(self) -> tuple[Ticket[T], Ticket[T]]:
         """Return the two parts that this ticket splits into; they share its retries."""
         middle = len(self.indices) // 2
-        return self.part(0, middle), self.part(middle, len(self.indices))
+        first, second = self.part(0, middle), self.part(middle, len(self.indices))
+        first.is_part = second.is_part = True
+        return first, second
 
     def alone(self, place: int) -> Ticket[T]:
         """Return one of its items as a ticket with the same past, whose retries are its own."""
         return replace(self.part(place, place + 1), retries=Retries(self.retries.spent))
+
+    def some(self, places: Sequence[int]) -> Ticket[T]:
+        """Return the items at these places as a ticket with the same past and the same retries."""
+        indices, items = self.indices, self.items
+        return replace(
+            self, indices=[indices[at] for at in places], items=[items[at] for at in places]
+        )
 
     def part(self, start: int, stop: int) -> Ticket[T]:
         """Return some of its items as a ticket with the same past and the same retries."""
