@@ -75,6 +75,9 @@ class AsyncBatchProcessor(Generic[T, R]):
             each item apart, so that one which kills its worker fails alone.
         max_errors: stop after more than so many failures, or above this share (a float in (0, 1))
             of the last 100 items; what is done is kept, the rest stays pending.
+        max_initial_failures: stop when the first so many calls, on different items, all failed with
+            the same status (400, 401, 403, 404 or 405) and the same message: a wrong model or path
+            fails every item. None goes through all of them.
         cost: what an item weighs (its tokens, say), for `max_batch_cost`.
         max_batch_cost: the most that the items of one batch may weigh together.
         key: makes of an item the text (or other plain data) that the journal knows it by; without
@@ -106,6 +109,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         timeout: float | None = None,
         executor: Executor | None = None,
         max_errors: float | None = None,
+        max_initial_failures: int | None = 20,
         cost: Callable[[T], float] | None = None,
         max_batch_cost: float | None = None,
         key: Callable[[T], object] | None = None,
@@ -127,6 +131,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             timeout=timeout,
             executor=executor,
             max_errors=max_errors,
+            max_initial_failures=max_initial_failures,
             cost=cost,
             max_batch_cost=max_batch_cost,
             resources=resources,
@@ -222,7 +227,7 @@ class AsyncBatchProcessor(Generic[T, R]):
 
     async def _process_again(self, items: Items[T]) -> BatchResult[R]:
         """Process items whatever a journal has of them: they are wanted anew."""
-        plan = self._plan
+        plan = replace(self._plan, max_initial_failures=None)  # all of them failed before
         if plan.journal is not None:
             plan = replace(plan, journal=replace(plan.journal, again=True))
         return await self._batch(items, None, None, None, plan).complete()

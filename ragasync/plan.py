@@ -25,7 +25,11 @@ MOST_LANES = 0xFFFF
 
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[T, R]):
-    """The settings of an AsyncBatchProcessor; see there for their meaning."""
+    """
+    The settings of an AsyncBatchProcessor; see there for their meaning.
+
+    `stops_at_first_error` cancels all other calls when an item has failed, as a gather does.
+    """
 
     process_fn: Callable[..., Any]
     is_async: bool
@@ -38,6 +42,8 @@ class Plan(Generic[T, R]):
     timeout: float | None = None
     executor: Executor | None = None
     max_errors: float | None = None
+    max_initial_failures: int | None = None
+    stops_at_first_error: bool = False
     cost: Callable[[T], float] | None = None
     max_batch_cost: float | None = None
     resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
@@ -50,6 +56,8 @@ class Plan(Generic[T, R]):
             if (value := getattr(self, name)) is not None:
                 check_positive(name, value)
         self._check_max_errors()
+        if self.max_initial_failures is not None:
+            check_count("max_initial_failures", self.max_initial_failures, at_least=1)
         if self.max_batch_cost is not None and self.cost is None:
             raise ValueError(
                 "max_batch_cost needs cost=, a function that says what one item weighs"

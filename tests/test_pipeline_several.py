@@ -164,7 +164,8 @@ async def test_of_many_that_fail_the_first_are_told_of(store):
         return [Document(f"{source}{number}", "bad") for number in range(40)]
 
     embed = CountingEmbedder(poison={"bad": Refused(400)})
-    (failed,) = (await processor(load, embed=embed, store=store).process(["d"])).get_failed()
+    made = processor(load, embed=embed, store=store, max_initial_failures=None)
+    (failed,) = (await made.process(["d"])).get_failed()
     assert len(failed.error.ids) == 40
     assert len(failed.error.__notes__) == 6
     assert failed.error.__notes__[-1] == "and 35 more; see the error's `ids`"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.wrong_loop import explain_wrong_loop
+from ragasync.calling.calls import returned_coroutine
 from ragasync.calling.hops import HopReply
 from ragasync.clock import Clock
 from ragasync.engine.backoff import BackoffLine
@@ -14,19 +15,29 @@ from ragasync.engine.judging import GIVE_UP, HALVE, GiveUp, Halve, TryAgain, jud
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import CannotTravel, JobStopped, StageFailure, WorkerDied
+from ragasync.foreign_errors import leaves_of
 from ragasync.limits.gate import Gate
+from ragasync.outcomes.pauses import ServicePauses, wall_time_in
 from ragasync.plan import Plan
-from ragasync.retries.replies import retry_after_of, status_of
+from ragasync.reports.words import duration
+from ragasync.retries.replies import retry_after_of
 from ragasync.saying import message_of, named
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
 class Stops(Protocol):
     """What a failure may do to the whole run."""
 
     stopping: bool
+    pauses: ServicePauses
+
+    def is_cancelled(self) -> bool:
+        """Return whether the run has cancelled the current lane."""
 
     def stop(self, because: str, *, cancel: bool = False) -> None:
         """Start nothing more; cancel what is in flight if asked."""
@@ -42,7 +53,7 @@ class Aftermath(Generic[T, R]):
     Args:
         plan: the retry policy.
         recording: writes the outcomes.
-        gate: closed for a while when the service says 429 with Retry-After.
+        gate: closed for a while when a reply asks for it by Retry-After.
         parked: where tickets wait for their next attempt.
         run: what may have to be stopped.
         clock: the run's clock.
@@ -62,9 +73,31 @@ class Aftermath(Generic[T, R]):
         self.retried = 0
 
     def succeeded(self, ticket: Ticket[T], values: Sequence[R], began: float, lane: int) -> None:
-        """Record the values of a call."""
+        """Record the values of a call; an error that stands in an item's place is that item's."""
+        if self._parked.holds_any:
+            self._parked.release()  # a batch succeeded: the parts of another need not wait
+        if errors := _errors_among(values, returned=self._plan.batched):
+            self._succeeded_in_part(ticket, values, errors, began, lane)
+            return
         ticket.add_attempt(self._clock() - began)
         self._recording.succeeded(ticket, values, lane)
+
+    def _succeeded_in_part(
+        self,
+        ticket: Ticket[T],
+        values: Sequence[R],
+        errors: dict[int, BaseException],
+        began: float,
+        lane: int,
+    ) -> None:
+        """Record the values of some items, and let each of the others fail as if it were alone."""
+        ended = self._clock()
+        if done := [place for place in range(len(ticket)) if place not in errors]:
+            part = ticket.some(done)
+            part.add_attempt(ended - began)
+            self._recording.succeeded(part, [values[place] for place in done], lane)
+        for place, error in errors.items():
+            self.failed(ticket.alone(place), error, began, lane, ended=ended)
 
     def hop_returned(self, ticket: Ticket[T], reply: HopReply, began: float, lane: int) -> None:
         """Record each item of a hop by itself; each that failed goes on alone."""
@@ -83,23 +116,40 @@ class Aftermath(Generic[T, R]):
                 self.failed(alone, item.error, at, lane, ended=at + item.seconds)
             at += item.seconds
 
+    def raised(self, ticket: Ticket[T], error: BaseException, began: float, lane: int) -> bool:
+        """
+        Arrange what follows from a call that raised; return whether the error must go on up.
+
+        An interrupt, and a cancellation by the run itself, end this lane. A cancellation that
+        nobody here asked for is the call's own failure, like any other error.
+        """
+        if ends_a_run(error) or (
+            isinstance(error, asyncio.CancelledError) and self._run.is_cancelled()
+        ):
+            ticket.add_attempt(self._clock() - began)
+            for place in range(len(ticket)):
+                self._recording.settle(ticket, place, "cancelled", lane)
+            return True
+        self.failed(ticket, error, began, lane)
+        return False
+
     def failed(
         self,
         ticket: Ticket[T],
-        error: Exception,
+        error: BaseException,
         began: float,
         lane: int,
         *,
         ended: float | None = None,
     ) -> None:
-        """Arrange what follows from a call that raised: a retry, halves, or a failure."""
+        """Arrange what follows from a call that failed: a retry, halves, or a failure."""
         ended = self._clock() if ended is None else ended
         if isinstance(error, WorkerDied) and (parts := self._suspects(ticket, error)):
             self._go_apart(parts, error, began, ended, lane)
             return
         ticket.add_attempt(ended - began)
-        if status_of(error) == 429 and (seconds := retry_after_of(error)):
-            self._gate.pause(seconds)
+        if self._keeps_away(error):
+            return
         if (no_use := _why_no_call_can_succeed(error)) is not None:
             self._recording.give_up(ticket, error, lane)
             self._run.abort(no_use)
@@ -119,15 +169,25 @@ class Aftermath(Generic[T, R]):
                 verdict = HALVE  # no item's own error: one of them cannot travel
             self._follow(verdict, ticket, error, began, ended, lane)
 
-    def broken_off(self, ticket: Ticket[T], error: BaseException, began: float, lane: int) -> bool:
-        """Record a call that was cancelled; return whether the lane was, so that it must end."""
-        ticket.add_attempt(self._clock() - began)
-        task = asyncio.current_task()
-        own_doing = isinstance(error, asyncio.CancelledError) and not (task and task.cancelling())
-        own = error if own_doing else None
-        for place in range(len(ticket)):
-            self._recording.settle(ticket, place, "cancelled", lane, error=own)
-        return not own_doing
+    def _keeps_away(self, error: BaseException) -> bool:
+        """
+        Send nothing while the service wants to be left alone, whatever the status of its reply.
+
+        Returns:
+            Whether that is longer than the policy waits, so that the run stops and leaves the
+            call of this reply, like the rest, to another run.
+        """
+        seconds = retry_after_of(error)
+        if not seconds:
+            return False
+        asked = f"{named(error)} asks to wait {duration(seconds)}, until {wall_time_in(seconds)}"
+        self._run.pauses.note(self._clock(), seconds, asked)
+        if seconds <= self._plan.retry.max_retry_after:
+            self._gate.pause(seconds)
+            return False
+        most = self._plan.retry.max_retry_after
+        self._run.stop(f"{asked}: that is more than max_retry_after={most:g} s")
+        return True
 
     def gave_up_late(self, ticket: Ticket[T], lane: int) -> bool:
         """Give up a ticket whose retry would begin past the deadline; return whether it was so."""
@@ -139,6 +199,10 @@ class Aftermath(Generic[T, R]):
         self._recording.give_up(ticket, ticket.error, lane)
         return True
 
+    def _park_now(self, ticket: Ticket[T]) -> None:
+        """Have a ticket tried as soon as a lane is free."""
+        self._parked.park(ticket, 0.0)
+
     def _suspects(self, ticket: Ticket[T], error: WorkerDied) -> list[Ticket[T]]:
         """Return what a worker may have died of, if that is not this very call for sure."""
         if self._plan.in_hops and len(ticket) > 1:
@@ -148,7 +212,7 @@ class Aftermath(Generic[T, R]):
     def _go_apart(
         self,
         parts: Sequence[Ticket[T]],
-        error: Exception,
+        error: BaseException,
         began: float,
         ended: float,
         lane: int,
@@ -165,7 +229,7 @@ class Aftermath(Generic[T, R]):
     def _log(
         self,
         ticket: Ticket[T],
-        error: Exception,
+        error: BaseException,
         began: float,
         ended: float,
         lane: int,
@@ -182,7 +246,7 @@ class Aftermath(Generic[T, R]):
         self,
         verdict: Any,
         ticket: Ticket[T],
-        error: Exception,
+        error: BaseException,
         began: float,
         ended: float,
         lane: int,
@@ -190,8 +254,13 @@ class Aftermath(Generic[T, R]):
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
         if isinstance(verdict, GiveUp):
             self._recording.give_up(ticket, error, lane)
-            if verdict.stops_the_job:
+            if verdict.stops_the_job or self._plan.stops_at_first_error:
                 self._run.stop(_fatal(error), cancel=True)
+            else:
+                self._recording.call_failed(ticket, error)
+            return
+        if isinstance(verdict, Halve) and self._recording.call_failed(ticket, error):
+            self._recording.give_up(ticket, error, lane)  # as all its parts would
             return
         if self._run.stopping:
             return
@@ -199,8 +268,11 @@ class Aftermath(Generic[T, R]):
         self._log(ticket, error, began, ended, lane, delay)
         if isinstance(verdict, Halve):
             ticket.error = None
+            put = self._parked.hold if self._recording.holds_parts else self._park_now
             for half in ticket.halves():
-                self._parked.park(half, 0.0)
+                put(half)
+            if self._parked.holds_any and not self._recording.holds_parts:
+                self._parked.release()
         else:
             ticket.retries.spent += 1
             if self._plan.retry.deadline is not None:
@@ -209,14 +281,40 @@ class Aftermath(Generic[T, R]):
             self._parked.park(ticket, delay)
 
 
-def _why_no_call_can_succeed(error: Exception) -> Exception | None:
+def ends_a_run(error: BaseException) -> bool:
+    """Return whether an error is an interrupt or an exit, by itself or in a group."""
+    return any(isinstance(each, _INTERRUPTS) for each in leaves_of(error))
+
+
+def _errors_among(values: Sequence[Any], *, returned: bool) -> dict[int, BaseException]:
+    """
+    Return what of some values is no value, by place: a coroutine that nobody awaits.
+
+    Args:
+        values: what a call gave.
+        returned: whether an exception that was returned counts as raised, too.
+    """
+    kinds = set(map(type, values))
+    coroutines = any(issubclass(kind, Coroutine) for kind in kinds)
+    if not (coroutines or (returned and any(issubclass(kind, BaseException) for kind in kinds))):
+        return {}
+    errors: dict[int, BaseException] = {}
+    for place, value in enumerate(values):
+        if isinstance(value, Coroutine):
+            errors[place] = returned_coroutine(value)
+        elif returned and isinstance(value, BaseException):
+            errors[place] = value
+    return errors
+
+
+def _why_no_call_can_succeed(error: BaseException) -> Exception | None:
     """Return what to raise where every other call must fail as this did."""
     if isinstance(error, CannotTravel) and error.function:
         return error
     return explain_wrong_loop(error)
 
 
-def _fatal(error: Exception) -> str:
+def _fatal(error: BaseException) -> str:
     """Return why an error stops the whole run; a part that stopped has said it already."""
     where = ""
     if isinstance(error, StageFailure):

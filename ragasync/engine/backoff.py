@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.ticket import Ticket
 
 T = TypeVar("T")
+
+
+HELD_SECONDS = 1.0
+"""Seconds that the parts of the first failed batch wait for a second batch, at the most."""
 
 
 class BackoffLine(Generic[T]):
@@ -20,23 +26,32 @@ class BackoffLine(Generic[T]):
     Args:
         clock: the run's clock.
         on_due: called, on the loop, when a ticket has become due.
+        context: what timers see of context variables.
 
     Attributes:
         items: how many items the waiting tickets have in all.
     """
 
-    def __init__(self, clock: Clock, on_due: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, on_due: Callable[[], None], context: Context) -> None:
         self._loop = asyncio.get_running_loop()
+        self._context = context
         self._clock = clock
         self._on_due = on_due
         self._heap: list[tuple[float, int, Ticket[T]]] = []
+        self._held: deque[Ticket[T]] = deque()
         self._arrivals = 0
         self.items = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = float("inf")
+        self._release_timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + len(self._held)
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether a ticket is held back for a batch that may come."""
+        return bool(self._held)
 
     @property
     def has_due(self) -> bool:
@@ -63,10 +78,43 @@ class BackoffLine(Generic[T]):
             self._set_timer()
         return ticket
 
+    def hold(self, ticket: Ticket[T]) -> None:
+        """Let a ticket wait until it is released, or asked for, but no longer than HELD_SECONDS."""
+        ticket.parked_at = self._clock()
+        self.items += len(ticket)
+        self._held.append(ticket)
+        if self._release_timer is None:
+            self._release_timer = self._loop.call_later(
+                HELD_SECONDS, self.release, context=self._context
+            )
+
+    def pop_held(self) -> Ticket[T] | None:
+        """Take the first ticket that is held back, if any."""
+        if not self._held:
+            return None
+        ticket = self._held.popleft()
+        self.items -= len(ticket)
+        return ticket
+
+    def release(self) -> None:
+        """Let what is held back go before new items."""
+        if self._release_timer is not None:
+            self._release_timer.cancel()
+            self._release_timer = None
+        while (ticket := self.pop_held()) is not None:
+            self.park(ticket, 0.0)
+
     def close(self) -> None:
-        """Stop the timer; what still waits is not tried again."""
+        """Stop the timers; what still waits is not tried again."""
+        if self._release_timer is not None:
+            self._release_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
+
+    def let_go(self) -> None:
+        """Drop what still waits: the run is over."""
+        self._heap.clear()
+        self._held.clear()
 
     def _set_timer(self) -> None:
         """Have `on_due` called when the first is due, unless that is arranged already."""
@@ -76,7 +124,9 @@ class BackoffLine(Generic[T]):
                 return
             self._timer.cancel()
         self._timer_due = due
-        self._timer = self._loop.call_later(max(0.0, due - self._clock()), self._fire)
+        self._timer = self._loop.call_later(
+            max(0.0, due - self._clock()), self._fire, context=self._context
+        )
 
     def _fire(self) -> None:
         """Report what is due; a timer may be early."""

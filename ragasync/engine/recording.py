@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from ragasync.engine.stopping import ErrorLimit
+from ragasync.engine.stopping import ErrorLimit, InitialFailures
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import StageFailure
 from ragasync.outcomes.outcome import Outcome, Status
@@ -23,6 +23,13 @@ class Sink(Protocol[T, R]):
     @property
     def is_full(self) -> bool:
         """Whether no new item should be begun for now."""
+
+    @property
+    def has_success(self) -> bool:
+        """Whether any item is done."""
+
+    def unfinished(self, limit: int | None) -> int:
+        """Return how many of the items that were to run have no outcome, or a cancelled one."""
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return what records a plain success: index, value, started, seconds, lane."""
@@ -60,8 +67,13 @@ class Recording(Generic[T, R]):
     ) -> None:
         self._sink, self._archive, self._stop = sink, archive, stop
         self._errors = ErrorLimit(plan.max_errors)
+        self._initial = InitialFailures(plan.max_initial_failures)
         self.zero = zero
         self.record = self._recorder()
+
+    def let_go(self) -> None:
+        """Drop the sink: the run is over."""
+        del self._sink, self.record
 
     def _recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return the sink's recorder; where a share of errors stops the job, one that counts."""
@@ -101,7 +113,7 @@ class Recording(Generic[T, R]):
         if self._errors.counts_successes:
             self._errors.note_successes(len(ticket))
 
-    def give_up(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
+    def give_up(self, ticket: Ticket[T], error: BaseException, lane: int) -> None:
         """Make the error the outcome of every item of the call."""
         stage = None
         if isinstance(error, StageFailure):
@@ -111,6 +123,22 @@ class Recording(Generic[T, R]):
             self.settle(ticket, place, "failed", lane, error=error, stack=stack, stage=stage)
             if because := self._errors.note_failure():
                 self._stop(because)
+
+    @property
+    def holds_parts(self) -> bool:
+        """Whether the parts of a failed batch are to wait for further batches."""
+        return self._initial.holds_parts
+
+    def call_failed(self, ticket: Ticket[T], error: BaseException) -> bool:
+        """
+        Note that a call is not made again as it was; stop where all calls so far failed alike.
+
+        Returns:
+            Whether they did, now or before, so that it is of no use to split this one.
+        """
+        if because := self._initial.note(error, ticket.is_part, self._sink.has_success):
+            self._stop(because)
+        return self._initial.have_stopped
 
     def settle(
         self,

@@ -83,6 +83,8 @@ class JournalRun:
         """Why nothing more can be written, or None."""
         return None if self._writer is None else self._writer.error
 
+    holds_success = False
+
     def takes_long(self, rows: Sequence[tuple[int, Any]]) -> bool:
         """Return whether looking these items up has to read files, and belongs on a thread."""
         return self._use.on_thread or any(

@@ -96,6 +96,7 @@ class AsyncRetry:
     jitter: Literal["full"] | None = field(default="full", kw_only=True)
     retry_on: RetryOn = field(default=None, kw_only=True)
     deadline: float | None = field(default=None, kw_only=True)
+    max_retry_after: float = field(default=120.0, kw_only=True)
     on_retry: Callable[[Retry], object] | None = field(default=None, kw_only=True)
     # A simulation's own chance; None is the module's, which `random.seed` makes repeatable.
     _random: Callable[[], float] | None = field(

@@ -7,7 +7,8 @@ from typing import Self
 
 from ragasync.documents.document import Chunk
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
-from ragasync.saying import named
+from ragasync.foreign_errors import notes_of
+from ragasync.saying import named, note_on
 
 _TOLD = 5
 """How many of a source's failed documents its error tells of one by one."""
@@ -74,7 +75,7 @@ class SomeDocumentsFailed(RagasyncError):
         return error
 
 
-def note_place(error: Exception, stage: str, place: str) -> None:
+def note_place(error: BaseException, stage: str, place: str) -> None:
     """
     Note on an error where it happened.
 
@@ -82,13 +83,12 @@ def note_place(error: Exception, stage: str, place: str) -> None:
     single place is named on that.
     """
     start = f"in stage {stage}: "
-    notes = getattr(error, "__notes__", [])
-    for number, note in enumerate(notes):
+    for number, note in enumerate(notes_of(error)):
         if note.startswith(start):
             if note != start + place:
-                notes[number] = f"{start}several documents share this error"
+                error.__notes__[number] = f"{start}several documents share this error"
             return
-    error.add_note(start + place)
+    note_on(error, start + place)
 
 
 def places_of(failed: Sequence[int], chunks: Sequence[Chunk]) -> str:

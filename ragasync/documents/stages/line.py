@@ -66,7 +66,7 @@ class Line:
         self.tally = Tally(recipe, self.way.services, prepare, self.meter, keeps_ids=prunes)
         self._run: Steering[Any, Any] | None = None
         self._loading = 0
-        self._is_spent = False
+        self._stopped_early = False
         if occasion.run is not None:
             self._belong_to(occasion.run)
 
@@ -99,7 +99,7 @@ class Line:
                 raise
             return skipped
         except JobStopped as stopped:
-            if self._is_spent:
+            if self._stopped_early:
                 raise Postponed(*stopped.args) from stopped
             raise
 
@@ -217,13 +217,15 @@ class Line:
         except RuntimeError:
             is_here = False
         if is_here:
-            self._stop(reason)
+            self.stop_early(reason)
         else:
-            self._loop.call_soon_threadsafe(self._stop, reason)
+            self._loop.call_soon_threadsafe(self.stop_early, reason)
 
-    def _stop(self, reason: str) -> None:
+    def stop_early(self, reason: str) -> None:
         """Begin no further document and no further call of the embedder."""
-        self._is_spent = True
+        if self._stopped_early:
+            return
+        self._stopped_early = True
         if self._run is not None:
             self._run.stop(reason)
         self.way.services["embed"].run.stop(reason)
@@ -256,6 +258,7 @@ async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIt
             if plan is not None:
                 waits_in_vain = {"nothing_soon": line.no_more_to_embed} if stage == "embed" else {}
                 service: Service[Any, Any] = Service(plan, **waits_in_vain)
+                service.run.when_stopped_early = line.stop_early
                 line.way.services[stage] = await stack.enter_async_context(service)
         line.tally.restart()
         yield line

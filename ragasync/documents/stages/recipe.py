@@ -67,6 +67,7 @@ class Settings:
     keep_all: bool
     cache: bool
     max_spend: float | None
+    max_initial_failures: int | None
     skips: Skips
 
 
@@ -165,10 +166,11 @@ def _embedding(stage: Stage, settings: Settings) -> StagePlan:
         rate_limiter=settings.rate_limiter,
         retry=settings.retry,
         timeout=settings.timeout,
+        max_initial_failures=settings.max_initial_failures,
     )
 
 
-def ends_the_run(error: Exception) -> Verdict:
+def ends_the_run(error: BaseException) -> Verdict:
     """
     Return FATAL for what every other document would meet too; nothing is tried again.
 

@@ -50,6 +50,7 @@ class DocumentRuns:
             max_concurrency=recipe.at_once + recipe.room,
             retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # what is postponed is never tried
             max_errors=max_errors,
+            max_initial_failures=None,  # the embedding stage has its own; loading never counts
             journal=cast("Journal | None", journal),  # it knows one that is made ready for it
             resources=partial(open_line, recipe),
         )

@@ -142,10 +142,13 @@ class Way:
 
     def _failure(self, stage: str, failed: ItemError, place: str) -> BaseException:
         """Return the envelope that names the stage; what is no failure goes as it is."""
-        if not isinstance(failed.error, Exception):
+        if isinstance(failed.error, KeyboardInterrupt | SystemExit | GeneratorExit):
             return failed.error
+        service = self.services[stage]
         # Of calls that hang no single one is the reason: who comes next hears it from the stage.
-        ends = self.services[stage].has_stopped and not isinstance(failed.error, AttemptTimeout)
+        ends = service.has_stopped and not (
+            service.run.stopped_early or isinstance(failed.error, AttemptTimeout)
+        )
         kind = RunEnding if ends else StageFailure
         stage = "store" if stage in ("recognise", "recall") else stage
         note_place(failed.error, stage, place)
