@@ -11,6 +11,7 @@ from ragasync.clock import Clock, clock_of
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.telling import kind_of, run_facts
+from ragasync.errors import IncompleteRun
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
@@ -96,10 +97,13 @@ class BatchRun(Generic[T, R]):
             with Heartbeat(self._beat):
                 await self.run.run()
         except BaseException as error:
-            self._end(whole=False)
+            result = self._end(whole=False)
+            if isinstance(error, IncompleteRun):
+                error.result = result
             note_on(error, self.what_was_done())
             if isinstance(error, asyncio.CancelledError):
                 show_in_one_line(error, self.what_was_done())
+            del self, result  # or the frames of an error that is kept would keep them alive
             raise
         return self._end()
 

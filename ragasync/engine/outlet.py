@@ -30,6 +30,7 @@ class Outlet(Generic[T, R]):
 
     Attributes:
         on_change: called when it has become full, or has room again.
+        has_success: whether any item is done.
     """
 
     def __init__(self, *, ordered: bool, bound: int) -> None:
@@ -43,6 +44,11 @@ class Outlet(Generic[T, R]):
         self._reader: asyncio.Future[None] | None = None
         self._ended = False
         self.is_full = False
+        self.has_success = False
+
+    def unfinished(self, limit: int | None) -> int:  # noqa: ARG002
+        """Return how many items were drawn that have no outcome."""
+        return len(self._items)
 
     def keep(self, index: int, item: T) -> None:
         """Remember an item that was drawn; in order it takes a place from now on."""
@@ -63,6 +69,7 @@ class Outlet(Generic[T, R]):
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Take an outcome in."""
+        self.has_success = self.has_success or outcome.ok
         if stack is not None and outcome.error is not None:
             outcome = replace(outcome, traceback=stack + closing_lines(outcome.error))
         del self._items[outcome.index]

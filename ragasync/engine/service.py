@@ -77,10 +77,15 @@ class _Orders(Generic[T, R]):
     """Where outcomes go: to the orders that their items came from."""
 
     is_full = False
+    has_success = False
     activity: Activity
 
     def __init__(self) -> None:
         self.of: dict[int, _Order[R]] = {}
+
+    def unfinished(self, limit: int | None) -> int:  # noqa: ARG002
+        """Return none: an order that is open when the run ends hears why."""
+        return 0
 
     def add(self, first: int, size: int) -> asyncio.Future[list[R]]:
         """Open an order for so many items from this index on; return what gets their values."""
@@ -102,12 +107,14 @@ class _Orders(Generic[T, R]):
 
         def record(index: int, value: R, _began: float, took: float, _lane: int) -> None:
             ended(took)
+            self.has_success = True
             take(index).fill(index, value)
 
         return record
 
     def settle_call(self, call: Success[T, R]) -> None:
         """Hand the values of a call to the orders that its items came from."""
+        self.has_success = True
         take = self.of.pop
         for index, value in zip(call.indices, call.values, strict=True):
             order = take(index)
@@ -216,12 +223,16 @@ class Service(Generic[T, R]):
         """Raise what opening or closing them did: no caller's, as the run's own error is."""
         task = self._task
         error = task.exception() if task and task.done() and not task.cancelled() else None
-        if error is not None and error is not self.run.error:
+        if error is not None and not self.run.raised_its_error:
             raise error
 
     def _reason(self) -> BaseException:
         """Return why nothing more is taken."""
-        return self.run.error or JobStopped(self.run.stopped_because or "the service is closed")
+        if self.run.raised_its_error and self._task is not None and self._task.done():
+            error = self._task.exception()
+        else:
+            error = self.run.error
+        return error or JobStopped(self.run.stopped_because or "the service is closed")
 
     def _refuse_the_rest(self, task: asyncio.Task[None]) -> None:
         """Let every order fail that is still open when the run ends."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, TypeVar, cast
 
-from ragasync.outcomes.outcome import DONE, PENDING, STATUSES, Outcome
+from ragasync.outcomes.outcome import CANCELLED, DONE, PENDING, STATUSES, Outcome
 from ragasync.outcomes.storage import Storage
 from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import closing_lines
@@ -36,6 +36,16 @@ class Columns(Storage[T, R]):
     def is_full(self) -> bool:
         """Whether it has no room; it always has."""
         return False
+
+    @property
+    def has_success(self) -> bool:
+        """Whether any item is done."""
+        return DONE in self.status
+
+    def unfinished(self, limit: int | None) -> int:
+        """Return how many of the items that were to run have no outcome, or a cancelled one."""
+        rows = len(self) if limit is None else min(limit, len(self))
+        return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
     def recorder(self) -> Callable[[int, R, float, float, int], None]:
         """Return the function that records a success: index, value, started, seconds, lane."""
