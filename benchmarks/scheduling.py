@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 
 from measuring import (
@@ -26,7 +27,7 @@ from measuring import (
     spare_the_collector,
     table,
 )
-from windows import CONTENDERS, REFERENCE, WITH_A_TIME_LIMIT, Contender, note
+from windows import CONTENDERS, REFERENCE, THAT_ISOLATE, WITH_A_TIME_LIMIT, Contender, note
 from windows_by_hand import Work
 
 MOST = 6.0
@@ -44,10 +45,20 @@ async def give_way_once(item: int) -> int:
     return item
 
 
+bound: ContextVar[int] = ContextVar("bound")
+
+
+async def bind_a_variable(item: int) -> int:
+    """Bind a context variable for good, and return the item."""
+    bound.set(item)
+    return item
+
+
 FAMILIES: dict[str, tuple[Work, Mapping[str, Contender]]] = {
     "returns at once": (return_at_once, CONTENDERS),
     "one sleep(0)": (give_way_once, CONTENDERS),
     "returns at once, with a time limit": (return_at_once, WITH_A_TIME_LIMIT),
+    "binds a context variable": (bind_a_variable, THAT_ISOLATE),
 }
 
 

@@ -128,6 +128,16 @@ WITH_A_TIME_LIMIT: Mapping[str, Contender] = {
 }
 
 
+THAT_ISOLATE: Mapping[str, Contender] = {
+    REFERENCE: CONTENDERS[REFERENCE],  # which does not: every later item sees what one has bound
+    **{
+        name: CONTENDERS[name]
+        for name in ("a task an item in a window", "gather and semaphore", "ragasync")
+    },
+}
+"""Ways in which what one item binds reaches no other, beside the reference."""
+
+
 def note() -> str:
     """Return a line that says what is left out, and how to have it; nothing if all are there."""
     if not LEFT_OUT:
