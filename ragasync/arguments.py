@@ -1,30 +1,72 @@
-"""What is asked of an argument, and what a wrong one is told."""
+"""Checks of arguments, and the messages of the errors about wrong ones."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
+import numbers
+import operator
 import sys
 from collections.abc import Callable
 
 
-def check_count(name: str, value: object, *, at_least: int) -> None:
-    """Refuse what is not a whole number or is too small."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_count(name: str, value: object, *, at_least: int) -> int:
+    """
+    Return a whole number, such as one of numpy, as an int.
+
+    Raises:
+        TypeError: It is no whole number; True is none.
+        ValueError: It is too small.
+    """
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < at_least:
+    if count < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
+    return count
 
 
-def check_number(name: str, value: object, *, at_least: float = 0) -> None:
-    """Refuse what is not a finite number or is too small."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not at_least <= value <= sys.float_info.max:
-        raise ValueError(f"{name} must be finite and at least {at_least}, got {value!r}")
+def check_number(name: str, value: object, *, at_least: float = 0, finite: bool = True) -> float:
+    """
+    Return a real number, such as one of numpy, as a float or an int.
+
+    Args:
+        name: What the argument is called.
+        value: What was given for it.
+        at_least: The smallest number that is allowed.
+        finite: Whether infinity is refused.
+
+    Raises:
+        TypeError: It is no number; True is none.
+        ValueError: It is too small, infinite or NaN.
+    """
+    number = _real(name, value)
+    if not at_least <= number <= (sys.float_info.max if finite else math.inf):
+        limits = f"finite and at least {at_least}" if finite else f"at least {at_least}"
+        raise ValueError(f"{name} must be {limits}, got {value!r}")
+    return number
+
+
+def check_positive(name: str, value: object) -> float:
+    """
+    Return a number that is finite and above 0, as a float or an int.
+
+    Raises:
+        TypeError: It is no number; True is none.
+        ValueError: It is 0, negative, infinite or NaN.
+    """
+    number = _real(name, value)
+    if not 0 < number <= sys.float_info.max:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return number
 
 
 def check_callable(fn: object) -> None:
-    """Refuse what cannot be called again for another attempt."""
+    """Raise a TypeError for what cannot be called once for each attempt, such as a coroutine."""
     if not callable(fn):
         raise TypeError(
             f"expected a function to call for each attempt, got {fn!r}; "
@@ -33,20 +75,36 @@ def check_callable(fn: object) -> None:
 
 
 def check_sync(name: str, fn: object) -> None:
-    """Refuse what is not a function that answers at once."""
-    if not callable(fn) or is_async(fn):
+    """Raise a TypeError for a callback that is no function, or whose call would not run it."""
+    if not callable(fn) or is_async(fn) or _yields(fn):
         raise TypeError(f"{name} must be a function that is not async, got {fn!r}")
 
 
 def is_async(fn: Callable[..., object]) -> bool:
     """Return whether this function, method, partial or callable object is declared async."""
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+    return any(map(inspect.iscoroutinefunction, _declared(fn)))
 
 
-def check_positive(name: str, value: float) -> float:
-    """Return a number that is finite and above 0; refuse everything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _yields(fn: Callable[..., object]) -> bool:
+    """Return whether calling this makes a generator, sync or async, instead of running it."""
+    return any(
+        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
+        for each in _declared(fn)
+    )
+
+
+def _declared(fn: Callable[..., object]) -> tuple[object, object]:
+    """Return the functions that tell what a call does: the one in a partial, and its __call__."""
+    inner: object = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return inner, getattr(type(inner), "__call__", None)  # noqa: B004 - its function, not whether
+
+
+def _real(name: str, value: object) -> float:
+    """Return a real number as a float, or as the int it is; else raise a TypeError."""
+    if type(value) is float or type(value) is int:
+        return value  # a limiter checks the weight of every call
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < value <= sys.float_info.max:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return value
+    return float(value)

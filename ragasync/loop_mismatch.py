@@ -1,46 +1,57 @@
-"""How an error says that an object belongs to another event loop than the one it is used on."""
+"""Errors about an object that is used on another event loop than its own, and how to tell them."""
 
 from __future__ import annotations
 
-from ragasync.errors import RunAsyncError
+import re
+import sys
+from typing import Final
 
-# Tasks and futures, locks and queues, a loop that is gone; and what a client finds whose time
-# limits look for the current task on the loop that it was made on.
-_WORDINGS: tuple[str, ...] = (
-    "different loop",
-    "different event loop",
-    "Event loop is closed",
-    "Timeout context manager should be used inside a task",
+from ragasync.errors import RunAsyncError
+from ragasync.foreign_errors import stands_alone, text_of, walk_errors
+
+# The messages of asyncio 3.11 to 3.13 and of uvloop, each as a whole: a message that only quotes
+# one of them is about the item. What varies in them are reprs, which asyncio writes itself.
+_EXACTLY: Final = frozenset(
+    {
+        "Event loop is closed",
+        "Non-thread-safe operation invoked on an event loop other than the current one",
+        # aiohttp looks for the current task on the loop that the session was made on.
+        "Timeout context manager should be used inside a task",
+    }
 )
-_DEEPEST_CAUSE = 10  # ends a circle
+_AWAITED_BY: Final = re.compile(r"Task <\w+ (?:pending|cancelling|finished|cancelled)\b")
+_ATTACHED: Final = "> attached to a different loop"
+_LOCK_OR_QUEUE: Final = re.compile(r"<[\w.<>]+ (?:object )?at 0x[0-9a-fA-F]+")
+_BOUND: Final = "> is bound to a different event loop"
+_OF_A_VALUE_ERROR: Final = (
+    "The future belongs to a different loop than the one specified as the loop argument"
+)
 
 
 def mismatch_behind(error: BaseException) -> BaseException | None:
     """
-    Return the error, or the one of its causes, that is about another event loop; None if none is.
+    Return the error in a tree of groups and causes that is about another event loop, or None.
 
     Causes count because clients wrap asyncio's RuntimeError in connection errors of their own.
     """
-    link: BaseException | None = error
-    if error.__cause__ is None and not isinstance(error, RuntimeError | ValueError):
-        return None  # by far the most: every failed attempt is looked at
-    for _ in range(_DEEPEST_CAUSE):
-        if link is None or isinstance(link, RunAsyncError) or _says_so(link):
-            return link
-        link = link.__cause__
-    return None
+    if stands_alone(error):  # by far the most: every failed attempt is looked at
+        return error if _is_mismatch(error) else None
+    return next(filter(_is_mismatch, walk_errors(error, contexts=False)), None)
 
 
-def _says_so(error: BaseException) -> bool:
-    """Return whether this very error is worded like one about another loop."""
-    if isinstance(error, RuntimeError):
-        wordings = _WORDINGS
-    elif isinstance(error, ValueError):
-        wordings = _WORDINGS[:1]  # what `ensure_future` says of a future
-    else:
-        return False
-    try:
-        said = str(error)
-    except Exception:
-        return False
-    return any(wording in said for wording in wordings)
+def _is_mismatch(error: BaseException) -> bool:
+    """Return whether this very error is asyncio's, or our own, about another loop."""
+    kind = type(error)
+    if issubclass(kind, RuntimeError):
+        # Whole, because a task's repr may be long and the end of the message is what counts.
+        return issubclass(kind, RunAsyncError) or _is_of_asyncio(text_of(error, sys.maxsize))
+    return issubclass(kind, ValueError) and text_of(error) == _OF_A_VALUE_ERROR
+
+
+def _is_of_asyncio(message: str) -> bool:
+    """Return whether a RuntimeError's message is, from beginning to end, one of asyncio's."""
+    if message.endswith(_ATTACHED):
+        return _AWAITED_BY.match(message) is not None and "> got Future <" in message
+    if message.endswith(_BOUND):
+        return _LOCK_OR_QUEUE.match(message) is not None
+    return message in _EXACTLY

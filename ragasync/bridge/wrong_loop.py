@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 
 from ragasync.errors import RunAsyncError
+from ragasync.foreign_errors import text_of
 from ragasync.loop_mismatch import mismatch_behind
 
 WAYS_OUT = (
@@ -24,7 +25,8 @@ def explain_wrong_loop(error: BaseException) -> RunAsyncError | None:
     mismatch = mismatch_behind(error)
     if mismatch is None or isinstance(mismatch, RunAsyncError):
         return mismatch
-    explained = RunAsyncError(f"an object belongs to another event loop: {mismatch}. {WAYS_OUT}")
+    said = text_of(mismatch)
+    explained = RunAsyncError(f"an object belongs to another event loop: {said}. {WAYS_OUT}")
     explained.__cause__ = error
     return explained
 

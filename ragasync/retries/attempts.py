@@ -11,7 +11,9 @@ from contextlib import suppress
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 from ragasync.clock import Clock, clock_here
+from ragasync.foreign_errors import attribute
 from ragasync.retries.causes import FATAL, Fatal
+from ragasync.retries.replies import describe_wait, retry_after_of
 
 T = TypeVar("T")
 
@@ -29,10 +31,14 @@ class Policy(Protocol):
     def deadline(self) -> float | None:
         """Seconds after the start at which no further attempt starts."""
 
-    def decide(self, error: Exception, *, retries: int, elapsed: float) -> float | Fatal | None:
+    @property
+    def max_retry_after(self) -> float:
+        """Seconds, the longest Retry-After that is waited for."""
+
+    def decide(self, error: BaseException, *, retries: int, elapsed: float) -> float | Fatal | None:
         """Return the seconds to wait, None to give up, or `FATAL`."""
 
-    def announce(self, attempt: int, error: Exception, delay: float) -> None:
+    def announce(self, attempt: int, error: BaseException, delay: float) -> None:
         """Hear of a back-off that is about to begin."""
 
 
@@ -118,7 +124,14 @@ class _Failures:
             )
         else:
             note = f"{_GAVE_UP}1 attempt"
+        wait = retry_after_of(error)
+        if wait is not None and wait > self._policy.max_retry_after:
+            note += (
+                f"; the service asked to wait {describe_wait(wait)}, longer than "
+                f"max_retry_after={self._policy.max_retry_after:g}"
+            )
+        notes = attribute(error, "__notes__")
         # An error that cannot be changed, such as a frozen dataclass, goes up without a note.
         with suppress(Exception):
-            others = [said for said in getattr(error, "__notes__", ()) if _GAVE_UP not in said]
+            others = [said for said in notes if _GAVE_UP not in said] if notes else []  # type: ignore[attr-defined]
             error.__notes__ = [*others, note]

@@ -1,14 +1,37 @@
-"""What an error says about trying again: a verdict on the call, and on the batch it was in."""
+"""
+What an error says about another attempt: a verdict on the call, and on the batch it was in.
+
+Every question here is asked of the whole error: of it, of the members of its groups, and of what
+it was explicitly raised from. An error with a reply of its own speaks for its cause: a 503 raised
+from a KeyError is a 503.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import enum
-import inspect
-from typing import Final
+import functools
+from collections.abc import Iterator
+from typing import Any, Final
 
 from ragasync.errors import CannotTravel, RedisUnavailable
+from ragasync.foreign_errors import (
+    class_names,
+    field,
+    plain_text,
+    stands_alone,
+    text_of,
+    walk_errors,
+)
 from ragasync.loop_mismatch import mismatch_behind
-from ragasync.retries.replies import carries_reply, headers_of, retry_after_of, status_of
+from ragasync.retries.replies import (
+    answers_of,
+    may_have_reply,
+    own_headers,
+    own_status,
+    retry_after_of,
+    status_of,
+)
 
 __all__ = [
     "FATAL",
@@ -49,6 +72,26 @@ Example:
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
 
+_SPLITS_AT_ONCE = frozenset({400, 413, 422})
+
+_NEVER_SPLITS = frozenset({401, 402, 403, 429})
+
+# Codes of OpenAI, Anthropic, AWS and Google for an account that has no more money or quota. Rate
+# limits, which pass, have other codes.
+_QUOTA_USED_UP = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "billing_error",
+        "ServiceQuotaExceededException",
+        "dailyLimitExceeded",
+        "billingNotEnabled",
+        "BILLING_DISABLED",
+    }
+)
+_CODE_FIELDS = ("code", "type", "reason", "Code")
+
 _PROGRAMMING = (
     TypeError,
     AttributeError,
@@ -57,11 +100,13 @@ _PROGRAMMING = (
     ImportError,
     NotImplementedError,
     RecursionError,
+    SyntaxError,
 )
 
 _FAILS_THE_SAME_WAY = (
     *_PROGRAMMING,
     LookupError,
+    ArithmeticError,
     UnicodeError,
     MemoryError,
     FileNotFoundError,
@@ -71,20 +116,45 @@ _FAILS_THE_SAME_WAY = (
     CannotTravel,
 )
 
+# Classes of httpx, requests, urllib3 and aiohttp, by name because none of them is imported.
+_WRONG_ADDRESS = frozenset(
+    {
+        *("InvalidURL", "UnsupportedProtocol", "MissingSchema", "InvalidSchema", "URLRequired"),
+        *("LocationParseError", "URLSchemeUnknown"),
+    }
+)
 
-def default_verdict(error: Exception) -> bool | Fatal:
+# What aiohttp, httpx and concurrent.futures say once they are closed for good.
+_CLOSED = frozenset(
+    {
+        "Session is closed",
+        "Connector is closed",
+        "Connector is closed.",
+        "Cannot send a request, as the client has been closed.",
+        "Cannot reopen a client instance, once it has been closed.",
+        "cannot schedule new futures after shutdown",
+    }
+)
+
+
+def default_verdict(error: BaseException) -> bool | Fatal:
     """
-    Return True if trying again may help, False if it must fail the same way, or `FATAL`.
+    Return True if another attempt may help, False if it must fail the same way, or `FATAL`.
 
-    `FATAL` are a refused key, a used-up quota, an object bound to another event loop and a rate
+    `FATAL` are a rejected key, a used-up quota, an object bound to another event loop and a rate
     limit whose Redis is gone: every later call would fail too. Then an `x-should-retry` header
-    decides, by which a service overrules what its status usually means; then the status; then the
-    type. Unknown errors are tried again.
+    decides, by which a service overrules what its status usually means; then the status, where a
+    403 with a Retry-After may be retried; then the type. Unknown errors are retried. A client
+    that is closed, or an address that no client can use, is not, but other items may have others.
+
+    Of a group of several errors any `FATAL` is fatal, and otherwise any False is False: the call
+    as a whole would fail the same way. A CancelledError that nobody asked for is a lost
+    connection; any other BaseException that is no Exception is never retried.
     """
-    if is_loop_mismatch(error) or isinstance(error, RedisUnavailable):
+    if is_loop_mismatch(error):
         return FATAL
-    verdict = _verdict_of_reply(error) if carries_reply(error) else None
-    return not isinstance(error, _FAILS_THE_SAME_WAY) if verdict is None else verdict
+    verdicts = [_own_verdict(link, error) for link in speaking_links(error)]
+    return FATAL if FATAL in verdicts else all(verdicts)
 
 
 def is_loop_mismatch(error: BaseException) -> bool:
@@ -96,60 +166,113 @@ def is_programming_error(error: BaseException) -> bool:
     """
     Return whether the code itself is wrong, whatever the data.
 
-    LookupError, UnicodeError and MemoryError are not among these, though they are never tried
-    again: they are about the data, so that splitting a batch finds the item.
+    LookupError, ArithmeticError, UnicodeError and MemoryError are not among these, though they
+    are never retried: they are about the data, so that splitting a batch finds the item.
     """
-    return isinstance(error, _PROGRAMMING)
+    return any(issubclass(type(link), _PROGRAMMING) for link in speaking_links(error))
 
 
-def splits_at_once(error: Exception) -> bool:
+def splits_at_once(error: BaseException) -> bool:
     """
-    Return whether a failed batch should be halved without trying it again as a whole.
+    Return whether a failed batch should be halved without another attempt as a whole.
 
-    So it is where the service or the function refuses the data: status 400, 413 or 422, or,
-    without a status, a ValueError. One that is an OSError too, such as a certificate that does
+    It should where the service or the function refuses the data: status 400, 413 or 422, or,
+    without any status, a ValueError. One that is an OSError too, such as a certificate that does
     not verify, is about the connection.
     """
-    status = status_of(error)
-    if status is not None:
-        return status in (400, 413, 422)
-    return isinstance(error, ValueError) and not isinstance(error, OSError)
+    statuses = statuses_of(error)
+    if statuses:
+        refused = not _SPLITS_AT_ONCE.isdisjoint(statuses)
+    else:
+        kinds = [type(link) for link in speaking_links(error)]
+        refused = any(issubclass(k, ValueError) and not issubclass(k, OSError) for k in kinds)
+    return refused and may_split(error)
 
 
-def may_split(error: Exception) -> bool:
+def may_split(error: BaseException) -> bool:
     """Return whether halving a failed batch, at once or after its retries, can save any item."""
-    if is_programming_error(error) or is_loop_mismatch(error) or _account_is_refused(error):
+    if is_programming_error(error) or is_loop_mismatch(error):
         return False
-    return status_of(error) not in (403, 429)
+    return not any(
+        own_status(link) in _NEVER_SPLITS or _is_quota_used_up(link) or _is_closed(link)
+        for link in speaking_links(error)
+    )
 
 
-def _verdict_of_reply(error: Exception) -> bool | Fatal | None:
-    """Return what the service's reply says of trying again, or None where it says nothing."""
-    if _account_is_refused(error):
+def speaking_links(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that count: not those behind one whose own reply says what happened."""
+    if stands_alone(error):
+        return iter((error,))
+    return walk_errors(
+        error, contexts=False, speaks_for_cause=lambda link: own_status(link) is not None
+    )
+
+
+def statuses_of(error: BaseException) -> set[int]:
+    """Return the statuses of all errors that count."""
+    return {status for link in speaking_links(error) if (status := own_status(link)) is not None}
+
+
+def _own_verdict(link: BaseException, error: BaseException) -> bool | Fatal:
+    """Return the verdict on one link of an error, by its reply if it has one, else by its type."""
+    verdict = _verdict_of_reply(link) if may_have_reply(link) else None
+    if verdict is not None:
+        return verdict
+    kind: Any = type(link)
+    if issubclass(kind, EOFError):
+        # A stream that ended early is a lost connection where a client speaks of one.
+        names = class_names(type(error))
+        return issubclass(kind, asyncio.IncompleteReadError) or "Connection" in "".join(names)
+    try:
+        of_type = _verdict_of_type(kind)
+    except TypeError:  # a metaclass that cannot be hashed
+        of_type = _verdict_of_type.__wrapped__(kind)
+    return of_type if of_type is not True else not _is_closed(link)
+
+
+@functools.lru_cache(maxsize=512)
+def _verdict_of_type(kind: type) -> bool | Fatal:
+    """Return the verdict on the errors of a class."""
+    if issubclass(kind, RedisUnavailable):
         return FATAL
-    asked = headers_of(error).get("x-should-retry")
+    if not issubclass(kind, Exception):
+        return issubclass(kind, asyncio.CancelledError | BaseExceptionGroup)
+    names = class_names(kind)
+    return not issubclass(kind, _FAILS_THE_SAME_WAY) and _WRONG_ADDRESS.isdisjoint(names)
+
+
+def _verdict_of_reply(error: BaseException) -> bool | Fatal | None:
+    """Return what the reply in this very error says of another attempt; None if nothing."""
+    status = own_status(error)
+    if status in (401, 402) or _is_quota_used_up(error):
+        return FATAL
+    asked = own_headers(error).get("x-should-retry", "").lower()
     if asked in ("true", "false"):
         return asked == "true"
-    status = status_of(error)
-    return None if status is None else status in _RETRYABLE_4XX or not 400 <= status < 500
+    if status is None:
+        return None
+    if status == 403:
+        return retry_after_of(error) is not None
+    return status in _RETRYABLE_4XX or not 400 <= status < 500
 
 
-def _account_is_refused(error: Exception) -> bool:
-    """Return whether the service refuses whatever this key asks: a bad key, or no quota left."""
-    status = status_of(error)
-    return status in (401, 402) or (status in (403, 429) and _names_used_up_quota(error))
+def _is_quota_used_up(error: BaseException) -> bool:
+    """
+    Return whether the fields of a reply say that the account has no quota left.
+
+    Only whole fields count: the word may also stand in a text that an error quotes.
+    """
+    if not may_have_reply(error) or (own_status(error) or 400) >= 500:
+        return False
+    return any(
+        plain_text(field(answer, name)) in _QUOTA_USED_UP
+        for answer in answers_of(error)
+        for name in _CODE_FIELDS
+    )
 
 
-def _names_used_up_quota(error: Exception) -> bool:
-    """Return whether a refusal is about money: a rate limit looks the same but for this word."""
-    # Read statically: a property may warn that it is deprecated, as `code` of aiohttp's does.
-    said = (inspect.getattr_static(error, name, None) for name in ("code", "type", "body"))
-    return any("insufficient_quota" in _text(value) for value in (error, *said))
-
-
-def _text(value: object) -> str:
-    """Return a value as text, or nothing where it cannot say."""
-    try:
-        return str(value)
-    except Exception:
-        return ""
+def _is_closed(error: BaseException) -> bool:
+    """Return whether a client, or an executor, says that it is closed for good."""
+    kind = type(error)
+    is_of_aiohttp = kind.__module__ == "aiohttp.client_exceptions"
+    return (is_of_aiohttp or issubclass(kind, RuntimeError)) and text_of(error) in _CLOSED

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ragasync.retries.replies import status_of
+from ragasync.foreign_errors import class_names
+from ragasync.retries.causes import speaking_links, statuses_of
 
 _REFUSED = 429
 
@@ -21,10 +22,10 @@ def congestion_of(error: BaseException) -> Literal["refused", "congestion"] | No
     may. Clients' timeouts are no TimeoutError, but say so in their names. An error that is the
     item's own fault is neither.
     """
-    status = status_of(error)
-    if status is not None:
-        if status == _REFUSED:
+    statuses = statuses_of(error)
+    if statuses:
+        if _REFUSED in statuses:
             return "refused"
-        return "congestion" if status in _CONGESTED else None
-    timed_out = any("Timeout" in kind.__name__ for kind in type(error).__mro__)
-    return "congestion" if timed_out else None
+        return "congestion" if statuses & _CONGESTED else None
+    names = (name for link in speaking_links(error) for name in class_names(type(link)))
+    return "congestion" if any("Timeout" in name for name in names) else None

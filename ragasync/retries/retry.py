@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar, cast
 
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
+from ragasync.foreign_errors import INTERRUPTS
 from ragasync.masking.masked import masked
 from ragasync.retries.attempts import awaiting, blocking
 from ragasync.retries.causes import FATAL, Fatal, default_verdict
@@ -32,12 +33,12 @@ class Retry:
 
     Attributes:
         attempt: The attempt that failed, from 1.
-        error: What it raised.
+        error: What it raised; in a processor it may be a CancelledError that nobody asked for.
         delay: Seconds until the next attempt.
     """
 
     attempt: int
-    error: Exception
+    error: BaseException
     delay: float
 
 
@@ -52,7 +53,8 @@ class AsyncRetry:
     Before retry n, counted from 1, it waits a uniformly random time in
     `[0, min(max_delay, base_delay * factor**(n - 1))]`: full jitter, which spreads clients that
     failed together (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
-    A Retry-After of the service is never undercut, and may exceed `max_delay`.
+    A Retry-After of the service is never undercut, and may exceed `max_delay`; one that is longer
+    than `max_retry_after` is not waited for: that error is raised, with a note of the time.
 
     Giving up raises the last error itself, with a note. CancelledError, KeyboardInterrupt and
     SystemExit always pass.
@@ -81,8 +83,9 @@ class AsyncRetry:
             length, because there is no start yet to name an instant by). A back-off that would
             reach it is not slept. A running attempt is not cut short: that is what
             `asyncio.timeout` and the processor's `timeout` are for.
+        max_retry_after: Seconds, the longest Retry-After that is waited for; `math.inf` for any.
         on_retry: Called with a `Retry` before each back-off. The first error it raises becomes a
-            RuntimeWarning, the others pass in silence, and the retries go on.
+            RuntimeWarning, the others pass in silence, and the retries continue.
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -105,15 +108,21 @@ class AsyncRetry:
     _has_warned: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_count("max_retries", self.max_retries, at_least=0)
-        check_number("base_delay", self.base_delay)
-        check_number("max_delay", self.max_delay)
-        check_number("factor", self.factor, at_least=1)
+        # Numbers of numpy become Python's own: the policy is compared, shown and pickled.
+        settings: dict[str, float] = {
+            "max_retries": check_count("max_retries", self.max_retries, at_least=0),
+            "base_delay": check_number("base_delay", self.base_delay),
+            "max_delay": check_number("max_delay", self.max_delay),
+            "factor": check_number("factor", self.factor, at_least=1),
+            "max_retry_after": check_number("max_retry_after", self.max_retry_after, finite=False),
+        }
+        if self.deadline is not None:
+            settings["deadline"] = check_number("deadline", self.deadline)
+        for name, number in settings.items():
+            object.__setattr__(self, name, number)
         if self.jitter not in ("full", None):
             raise ValueError(f"jitter must be 'full' or None, got {self.jitter!r}")
         check_retry_on(self.retry_on)
-        if self.deadline is not None:
-            check_number("deadline", self.deadline)
         if self.on_retry is not None:
             check_sync("on_retry", self.on_retry)
 
@@ -159,12 +168,13 @@ class AsyncRetry:
         check_callable(fn)
         return await awaiting(self, fn, args, kwargs)
 
-    def decide(self, error: Exception, *, retries: int, elapsed: float) -> float | Fatal | None:
+    def decide(self, error: BaseException, *, retries: int, elapsed: float) -> float | Fatal | None:
         """
         Return the seconds to wait before the next attempt, None to give up, or `FATAL`.
 
         Args:
-            error: What the last attempt raised.
+            error: What the last attempt raised. A CancelledError counts as a lost connection, so
+                only one that nobody asked for may come here.
             retries: How many retries were made already.
             elapsed: Seconds since the first attempt began; only a `deadline` asks.
 
@@ -178,23 +188,31 @@ class AsyncRetry:
         if verdict is False or retries >= self.max_retries:
             return None
         delay = self._backoff(retries + 1) if verdict is True else float(verdict)
-        delay = max(delay, retry_after_of(error) or 0.0)
+        retry_after = retry_after_of(error) or 0.0
+        if retry_after > self.max_retry_after:
+            return None
+        delay = max(delay, retry_after)
         if self.deadline is not None and elapsed + delay >= self.deadline:
             return None
         return delay
 
-    def announce(self, attempt: int, error: Exception, delay: float) -> None:
-        """Tell `on_retry` of a back-off that is about to begin; its own failure is a warning."""
+    def announce(self, attempt: int, error: BaseException, delay: float) -> None:
+        """Call `on_retry` for a back-off that is about to begin; its own failure is a warning."""
         if self.on_retry is None:
             return
         try:
-            self.on_retry(Retry(attempt, error, delay))
-        except Exception as problem:
+            answer = self.on_retry(Retry(attempt, error, delay))
+            if inspect.iscoroutine(answer):
+                answer.close()
+                raise TypeError("it returned a coroutine, which nothing awaits")
+        except INTERRUPTS:
+            raise
+        except BaseException as problem:  # a panic of PyO3, say
             if not self._has_warned:
                 object.__setattr__(self, "_has_warned", True)
                 warnings.warn(
                     masked(f"on_retry={self.on_retry!r} raised ")
-                    + f"{named(problem)}; the retries go on, "
+                    + f"{named(problem)}; the retries continue, "
                     "and further errors of it are not reported",
                     RuntimeWarning,
                     stacklevel=2,
@@ -238,8 +256,8 @@ async def retry_async(
         ValueError: An argument out of range.
         Exception: The last attempt's error, with a note of what was tried.
     """
-    check_count("max_attempts", max_attempts, at_least=1)
-    check_number("backoff_factor", backoff_factor)
+    max_attempts = check_count("max_attempts", max_attempts, at_least=1)
+    backoff_factor = check_number("backoff_factor", backoff_factor)
     retries = 0
 
     def verdict(error: Exception) -> Verdict:

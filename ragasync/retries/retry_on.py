@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from ragasync.arguments import check_number, check_sync
+from ragasync.foreign_errors import INTERRUPTS, leaves_of
 from ragasync.retries.causes import FATAL, Fatal, default_verdict, is_loop_mismatch
+from ragasync.saying import named
 
 Verdict: TypeAlias = bool | float | Fatal
 """True: try again. False: do not. A number: try again after so many seconds. FATAL: stop."""
@@ -32,28 +36,50 @@ def check_retry_on(retry_on: object) -> None:
             )
 
 
-def verdict_of(error: Exception, retry_on: RetryOn) -> Verdict:
+def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
     """
-    Return what `retry_on` says of an error.
+    Return the verdict of `retry_on` on an error.
 
     No choice makes an object usable that is bound to another event loop: that is `FATAL` always.
+    A type chooses an error of it, and a group whose members are all of it. A CancelledError that
+    nobody asked for is chosen as a ConnectionError would be, and predicates are asked about it;
+    any other BaseException that is no Exception, such as a panic, is never retried.
 
     Raises:
         Exception: What a predicate raises, or TypeError and ValueError for an answer that is
-            none; from `error`.
+            none, or RuntimeError where it panics; from `error`.
     """
     if retry_on is None:
         return default_verdict(error)
     if is_loop_mismatch(error):
         return FATAL
+    kinds = [
+        ConnectionError if issubclass(kind, asyncio.CancelledError) else kind
+        for kind in map(type, leaves_of(error))
+    ]
+    if not all(issubclass(kind, Exception) for kind in kinds):
+        return False
     if isinstance(retry_on, (type, tuple)):
-        return isinstance(error, retry_on)
+        return issubclass(type(error), retry_on) or all(issubclass(k, retry_on) for k in kinds)
+    return _ask(retry_on, error)
+
+
+def _ask(predicate: Callable[[Exception], object], error: BaseException) -> Verdict:
+    """Return the answer of a predicate, once it is known to be one."""
     try:
-        verdict = retry_on(error)
-        if not isinstance(verdict, (bool, Fatal)):
-            check_number("what retry_on returns, if not True, False or FATAL,", verdict)
-    except Exception as problem:
+        verdict = predicate(cast("Exception", error))
+        if isinstance(verdict, (bool, Fatal)):
+            return verdict
+        if inspect.iscoroutine(verdict):
+            verdict.close()
+        return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
+    except BaseException as problem:
         if problem is error:
+            if isinstance(error, Exception):
+                raise
+            return False  # a CancelledError that nobody asked for must not become one
+        if isinstance(problem, INTERRUPTS):
             raise
+        if not isinstance(problem, Exception):
+            raise RuntimeError(f"retry_on raised {named(problem)}") from error
         raise problem from error
-    return verdict

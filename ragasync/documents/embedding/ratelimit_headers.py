@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ragasync.limits.limiter import RateLimiter
+from ragasync.retries.durations import number_of, seconds_of
 
 Kind = Literal["requests", "tokens"]
 """What a limit counts."""
@@ -18,10 +17,6 @@ MINUTE = 60.0
 
 UNLIMITED = 1e18
 """A second: the rate of a limiter that has not heard of any limit; nothing is ever owed at it."""
-
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|d|h|m|s)")
-_LENGTH = re.compile(f"(?:{_PART.pattern})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +46,8 @@ def said_of(headers: Mapping[str, str], kind: Kind) -> Said:
     limit, remaining, reset = (
         headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset")
     )
-    stated = _number(limit)
-    return Said(stated or None, _number(remaining), None if reset is None else seconds_of(reset))
-
-
-def seconds_of(length: str) -> float | None:
-    """
-    Return a length of time as services write it in seconds, or None where it is none.
-
-    Example:
-        >>> [seconds_of(text) for text in ("6m0s", "1s", "250ms", "1h2m3.5s", "7", "soon")]
-        [360.0, 1.0, 0.25, 3723.5, 7.0, None]
-    """
-    length = length.strip()
-    if _LENGTH.fullmatch(length):
-        return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(length))
-    return _number(length)
+    stated = number_of(limit)
+    return Said(stated or None, number_of(remaining), seconds_of(reset))
 
 
 class HeardLimiter:
@@ -100,12 +81,3 @@ class HeardLimiter:
                 limiter.rate = self._own_rate
         if said.remaining == 0 and said.reset is not None:
             limiter.pause(min(said.reset, MINUTE))
-
-
-def _number(text: str | None) -> float | None:
-    """Return a number that can be a limit or a length, or None."""
-    try:
-        number = math.nan if text is None else float(text)
-    except ValueError:
-        return None
-    return number if 0 <= number < math.inf else None
