@@ -29,4 +29,8 @@ def go_without(reason: str) -> NoReturn:
 
 def _is_there(name: str) -> bool:
     """Tell whether a module or an executable of this name can be found."""
-    return importlib.util.find_spec(name) is not None or shutil.which(name) is not None
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # the package that a submodule would be in
+        found = None
+    return found is not None or shutil.which(name) is not None

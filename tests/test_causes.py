@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import http
 import io
 import json
@@ -77,6 +78,18 @@ class Grumpy(Exception):
         raise ValueError("no words")
 
 
+def raised_from(error: Exception, cause: BaseException) -> Exception:
+    """Return the error as it is after `raise error from cause`."""
+    error.__cause__ = cause
+    return error
+
+
+WHOLE_MESSAGE = (
+    "Task <Task pending name='Task-1' coro=<f() running at x.py:1> cb=[run.<locals>.done()]> "
+    "got Future <Future pending> attached to a different loop"
+)
+
+
 def aiohttp_error(status: int, headers: Mapping[str, str] | None = None) -> ClientResponseError:
     """Return the error that aiohttp raises for a bad status."""
     url = URL("http://localhost/")
@@ -98,7 +111,7 @@ def test_the_status_of_real_clients_errors_is_found(make: type[ReplyError]) -> N
     assert status_of(make(503)) == 503
 
 
-@pytest.mark.parametrize("name", ["status_code", "status", "code"])
+@pytest.mark.parametrize("name", ["status_code", "http_status", "status", "code"])
 def test_a_status_is_found_under_each_of_its_names(name: str) -> None:
     """The status may be an attribute of the error itself."""
     assert status_of(WithAttributes(**{name: 418})) == 418
@@ -109,7 +122,9 @@ def test_a_status_that_is_an_enum_comes_back_as_a_plain_int() -> None:
     assert type(status_of(WithAttributes(code=http.HTTPStatus.NOT_FOUND))) is int
 
 
-@pytest.mark.parametrize("value", ["429", True, None, 429.0, 0, 99, 600, 1006, -1, lambda: 429])
+@pytest.mark.parametrize(
+    "value", ["four", "4290", "٤٢٩", "", True, None, 429.0, 0, 99, 600, 1006, -1, lambda: 429]
+)
 def test_what_is_no_http_status_is_none(value: object) -> None:
     """Only a whole number from 100 to 599 is a status."""
     assert status_of(WithAttributes(code=value)) is None
@@ -208,10 +223,10 @@ def test_an_http_date_is_measured_against_the_wall_clock(
     assert retry_after_of(ReplyError(503, {"Retry-After": date}), now=NOON) == 30.0
 
 
-def test_a_date_in_the_past_asks_for_no_wait() -> None:
-    """The instant has come already."""
+def test_a_date_in_the_past_counts_as_absent() -> None:
+    """The instant has come already, so nothing is said about the time to wait."""
     error = ReplyError(503, {"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"})
-    assert retry_after_of(error) == 0.0
+    assert retry_after_of(error) is None
 
 
 @pytest.mark.parametrize(
@@ -258,6 +273,13 @@ def test_the_errors_own_headers_go_before_its_responses() -> None:
         *(TypeError(), AttributeError(), NameError(), KeyError(), IndexError(), AssertionError()),
         *(ImportError(), NotImplementedError(), MemoryError(), RecursionError()),
         *(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), FileNotFoundError()),
+        *(ZeroDivisionError(), OverflowError(), FloatingPointError(), SyntaxError(), EOFError()),
+        *(IndentationError(), decimal.InvalidOperation()),
+        *(
+            RuntimeError("Session is closed"),
+            RuntimeError("cannot schedule new futures after shutdown"),
+        ),
+        RuntimeError("Cannot send a request, as the client has been closed."),
         *(PermissionError(), NotADirectoryError(), IsADirectoryError()),
         MissingExtra("x", "y", "z"),
     ],
@@ -273,7 +295,8 @@ def test_what_must_fail_the_same_way_is_not_tried_again(error: Exception) -> Non
     [
         *(Exception(), RuntimeError("x"), ConnectionResetError(), TimeoutError(), OSError()),
         *(json.JSONDecodeError("x", "", 0), AttemptTimeout(), WrongNumberOfValues()),
-        *(ClientConnectionError(), ssl.SSLError()),
+        *(ClientConnectionError(), ssl.SSLError(), asyncio.IncompleteReadError(b"", 1)),
+        RuntimeError('the page says "Session is closed"'),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -330,18 +353,43 @@ def test_the_status_decides(make: type[ReplyError], status: int, verdict: object
         {"code": "insufficient_quota"},
         {"type": "insufficient_quota"},
         {"body": {"error": {"code": "insufficient_quota"}}},
-        {"message": "Error code: 429 - {'type': 'insufficient_quota'}"},
+        {"body": {"error": {"type": "insufficient_quota"}}},
+        {"body": {"code": "insufficient_quota"}},
+        {"body": {"type": "insufficient_quota"}},
+        {"body": [{"error": {"errors": [{"reason": "dailyLimitExceeded"}]}}]},
+        {"details": [{"reason": "BILLING_DISABLED"}]},
     ],
 )
 @pytest.mark.parametrize("status", [403, 429])
 def test_a_used_up_quota_is_fatal(status: int, said: dict[str, str]) -> None:
-    """A rate limit passes, an empty account does not; only a word tells them apart."""
+    """A rate limit passes, an empty account does not; only a field tells them apart."""
     assert default_verdict(ReplyError(status, **said)) is FATAL  # type: ignore[arg-type]
 
 
-def test_the_same_word_without_a_refusal_is_not_fatal() -> None:
-    """A server error that quotes the word may still pass."""
-    assert default_verdict(ReplyError(500, message="insufficient_quota")) is True
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "Error code: 429 - {'type': 'insufficient_quota'}"},
+        {"message": "insufficient_quota"},
+        {"code": "the item says insufficient_quota"},
+        {"body": '{"error": {"code": "insufficient_quota"}}'},
+        {"body": {"input": "insufficient_quota", "error": {"message": "insufficient_quota"}}},
+        {"code": "rate_limit_exceeded", "type": "requests"},
+    ],
+)
+def test_the_word_elsewhere_than_in_its_field_stops_nothing(said: dict[str, str]) -> None:
+    """A 429 may quote an item, and the item may hold any word."""
+    assert default_verdict(ReplyError(429, **said)) is True  # type: ignore[arg-type]
+
+
+def test_a_used_up_quota_without_a_status_is_fatal() -> None:
+    """An error in the middle of a stream has fields and no status."""
+    assert default_verdict(WithAttributes(code="insufficient_quota")) is FATAL
+
+
+def test_the_code_of_a_server_error_is_not_trusted() -> None:
+    """A 500 may pass, whatever it says."""
+    assert default_verdict(ReplyError(500, code="insufficient_quota")) is True
 
 
 def test_a_refusal_without_words_is_judged_by_its_status() -> None:
@@ -414,12 +462,6 @@ def test_using_a_closed_loop_is_a_mismatch() -> None:
     assert is_loop_mismatch(caught.value)
 
 
-def raised_from(error: Exception, cause: BaseException) -> Exception:
-    """Return the error as it is after `raise error from cause`."""
-    error.__cause__ = cause
-    return error
-
-
 def test_a_mismatch_is_seen_through_the_clients_wrapping() -> None:
     """SDKs raise a connection error of their own from asyncio's RuntimeError."""
     inner = raised_from(ConnectionError(), RuntimeError("Event loop is closed"))
@@ -435,11 +477,68 @@ def test_our_own_error_about_loops_is_a_mismatch() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("the loop is fine"), ValueError("Event loop is closed")],
+    [
+        *(RuntimeError("the loop is fine"), ValueError("Event loop is closed")),
+        *(ConnectionError("Event loop is closed"), RuntimeError("different loop")),
+        ValueError('expected JSON, got "... attached to a different loop"'),
+        RuntimeError('expected JSON, got "Event loop is closed"'),
+        RuntimeError("Event loop is closed\n"),
+        RuntimeError(f'500: "{WHOLE_MESSAGE}"'),
+        RuntimeError(f"{WHOLE_MESSAGE}, said the service"),
+        RuntimeError("Task <b>1</b> got Future <i>x</i> attached to a different loop"),
+        RuntimeError("<p>a lock</p> is bound to a different event loop"),
+        RuntimeError("<p><b> is bound to a different event loop"),
+        RuntimeError("Timeout should be used inside a task"),
+        ValueError("the future belongs to a different loop"),
+        RuntimeError(
+            "The future belongs to a different loop than the one specified as the loop argument"
+        ),
+    ],
+    ids=repr,
 )
 def test_other_errors_are_no_mismatch(error: Exception) -> None:
-    """Only a RuntimeError with asyncio's own words is."""
+    """Only asyncio's own messages are, as a whole: an item may say anything."""
     assert not is_loop_mismatch(error)
+    assert default_verdict(error) is True
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(WHOLE_MESSAGE),
+        RuntimeError("Event loop is closed"),
+        RuntimeError("Timeout context manager should be used inside a task"),
+        RuntimeError(
+            "<asyncio.locks.Semaphore object at 0x7f1c8d4e2f10 [locked, waiters:1]> "
+            "is bound to a different event loop"
+        ),
+        RuntimeError("<test.<locals>.MyLock object at 0x7F> is bound to a different event loop"),
+        RuntimeError(WHOLE_MESSAGE.replace("f()", "f(" + "x" * 100_000 + ")")),
+    ],
+    ids=lambda error: str(error)[:40],
+)
+@pytest.mark.parametrize("wrap", ["alone", "cause", "member"])
+def test_asyncios_own_messages_are_mismatches_wherever_they_are(
+    error: Exception, wrap: str
+) -> None:
+    """A client wraps them, and a task group groups them."""
+    if wrap == "cause":
+        error = raised_from(Exception("Connection error."), error)
+    elif wrap == "member":
+        error = ExceptionGroup("unhandled errors in a TaskGroup", [KeyError(), error])
+    assert default_verdict(error) is FATAL
+    assert not may_split(error)
+
+
+@pytest.mark.real_time
+def test_passing_a_future_of_another_loop_is_a_mismatch() -> None:
+    """The one ValueError that asyncio has for it is known."""
+    one, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    with pytest.raises(ValueError, match="different loop") as caught:
+        asyncio.gather(one.create_future(), other.create_future())
+    one.close()
+    other.close()
+    assert is_loop_mismatch(caught.value)
 
 
 def test_causes_that_form_a_circle_end() -> None:

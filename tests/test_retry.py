@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import pickle
 import random
 import re
@@ -10,8 +11,10 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import FrozenInstanceError, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ragasync.errors import RunAsyncError
@@ -33,6 +36,27 @@ class Flaky:
         if self.errors:
             raise self.errors.pop(0)
         return "done"
+
+
+async def later(*_: object) -> bool:
+    """Return a coroutine that nobody awaits."""
+    return True
+
+
+def steps(*_: object) -> Iterator[bool]:
+    """Return a generator that nobody iterates."""
+    yield True
+
+
+async def later_steps(*_: object) -> AsyncIterator[bool]:
+    """Return an async generator that nobody iterates."""
+    yield True
+
+
+ASYNC = (
+    *(later, steps, later_steps, functools.partial(later), functools.partial(Flaky())),
+    *(Flaky().__call__, functools.partial(functools.partial(Flaky().__call__))),
+)
 
 
 class Clock:
@@ -259,6 +283,166 @@ async def test_a_retry_after_past_the_deadline_gives_up_at_once() -> None:
     assert asyncio.get_running_loop().time() == 0.0
 
 
+# A Retry-After that is too long
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("119", 119.0), ("120", 120.0)])
+async def test_a_retry_after_up_to_the_limit_is_waited_for(asked: str, waited: float) -> None:
+    """The default limit is two minutes, inclusive."""
+    work = Flaky(Busy(asked))
+    await AsyncRetry(_random=lambda: 0.0).call(work)
+    assert work.starts == [0.0, waited]
+
+
+@pytest.mark.parametrize("asked", ["121", "86400", "1795929333"])
+async def test_a_longer_retry_after_raises_the_error_instead_of_waiting(asked: str) -> None:
+    """It is neither waited for nor clamped; an epoch is a number of seconds, as the RFC says."""
+    work = Flaky(error := Busy(asked))
+    with pytest.raises(Busy) as caught:
+        await AsyncRetry().call(work)
+    assert caught.value is error
+    assert work.starts == [0.0]
+    assert asyncio.get_running_loop().time() == 0.0
+
+
+async def test_the_note_names_a_long_wait_and_when_it_ends() -> None:
+    """So that a reader knows when to come back."""
+    before = datetime.now()
+    (note,) = await notes_after(AsyncRetry(max_retry_after=30), Flaky(Busy("86400")))
+    after = datetime.now()
+    found = re.fullmatch(
+        r"AsyncRetry gave up after 1 attempt; the service asked to wait 86,400 s, until "
+        r"(\S+ \S+) ?\w*, longer than max_retry_after=30",
+        note,
+    )
+    assert found is not None
+    end = datetime.fromisoformat(found[1])
+    day = timedelta(days=1)
+    assert before + day - timedelta(seconds=1) <= end <= after + day
+
+
+async def test_the_note_of_an_endless_wait_has_no_date() -> None:
+    """No calendar has the year 30,000."""
+    (note,) = await notes_after(AsyncRetry(), Flaky(Busy("1e12")))
+    assert "1,000,000,000,000 s, longer than max_retry_after=120" in note
+
+
+def test_a_sync_function_does_not_wait_for_a_long_retry_after_either(clock: Clock) -> None:
+    """The rule is the policy's."""
+
+    @AsyncRetry()
+    def fetch() -> None:
+        raise Busy("121")
+
+    with pytest.raises(Busy):
+        fetch()
+    assert clock.slept == []
+
+
+def test_a_limit_of_infinity_waits_for_any_time() -> None:
+    """There is then no bound."""
+    policy = AsyncRetry(max_retry_after=math.inf)
+    assert policy.decide(Busy("86400"), retries=0, elapsed=0.0) == 86400.0
+
+
+def test_a_limit_of_zero_still_retries_errors_without_a_retry_after() -> None:
+    """Only what the service asks for is bounded."""
+    policy = AsyncRetry(jitter=None, max_retry_after=0)
+    assert policy.decide(Busy("0"), retries=0, elapsed=0.0) == 1.0
+    assert policy.decide(Busy("0.1"), retries=0, elapsed=0.0) is None
+
+
+def test_no_choice_of_errors_waits_for_a_long_retry_after() -> None:
+    """Neither a type nor a predicate's own delay lifts the limit."""
+    for retry_on in (Busy, lambda error: True, lambda error: 1.0):
+        policy = AsyncRetry(retry_on=retry_on)
+        assert policy.decide(Busy("121"), retries=0, elapsed=0.0) is None
+
+
+# Errors that are no Exception
+
+
+class Panic(BaseException):
+    """What PyO3 raises when Rust code panics."""
+
+
+EVERYTHING: tuple[Any, ...] = (None, Exception, (ConnectionError, KeyError), lambda error: True)
+
+
+@pytest.mark.parametrize("retry_on", EVERYTHING)
+@pytest.mark.parametrize(
+    "error",
+    [Panic(), BaseExceptionGroup("x", [Panic(), ConnectionError()]), KeyboardInterrupt()],
+    ids=repr,
+)
+def test_a_foreign_base_exception_is_never_retried(error: BaseException, retry_on: Any) -> None:
+    """Whatever the policy chooses."""
+    assert AsyncRetry(retry_on=retry_on).decide(error, retries=0, elapsed=0.0) is None
+
+
+@pytest.mark.parametrize("retry_on", [*EVERYTHING, OSError, ConnectionError])
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncio.CancelledError(),
+        BaseExceptionGroup("x", [asyncio.CancelledError(), ConnectionResetError()]),
+    ],
+    ids=repr,
+)
+def test_a_cancellation_that_nobody_asked_for_is_a_lost_connection(
+    error: BaseException, retry_on: Any
+) -> None:
+    """The engine asks about it; a policy around a function never catches it."""
+    policy = AsyncRetry(retry_on=retry_on, jitter=None)
+    assert policy.decide(error, retries=0, elapsed=0.0) == 1.0
+
+
+@pytest.mark.parametrize("retry_on", [TimeoutError, ConnectionResetError, lambda error: False])
+def test_a_cancellation_is_not_retried_where_lost_connections_are_not(retry_on: Any) -> None:
+    """It counts as the plain ConnectionError."""
+    policy = AsyncRetry(retry_on=retry_on)
+    assert policy.decide(asyncio.CancelledError(), retries=0, elapsed=0.0) is None
+
+
+def test_a_predicate_that_raises_the_cancellation_it_was_given_chooses_no_retry() -> None:
+    """A judgement of an old error must not cancel anything."""
+
+    def judge(error: Exception) -> bool:
+        raise error
+
+    policy = AsyncRetry(retry_on=judge)
+    assert policy.decide(asyncio.CancelledError(), retries=0, elapsed=0.0) is None
+
+
+def test_a_panic_of_the_predicate_is_an_ordinary_error() -> None:
+    """It names what happened, and what was being judged."""
+
+    def judge(error: Exception) -> bool:
+        raise Panic("index out of bounds")
+
+    original = ConnectionError()
+    with pytest.raises(RuntimeError, match="retry_on raised Panic: index out of bounds") as caught:
+        AsyncRetry(retry_on=judge).decide(original, retries=0, elapsed=0.0)
+    assert caught.value.__cause__ is original
+
+
+def test_types_choose_a_group_all_of_whose_members_they_choose() -> None:
+    """As `except*` would leave nothing of it."""
+    policy = AsyncRetry(retry_on=(ConnectionError, KeyError), jitter=None)
+    lost = ExceptionGroup("x", [ConnectionResetError(), ExceptionGroup("y", [KeyError()])])
+    mixed = ExceptionGroup("x", [ConnectionResetError(), TimeoutError()])
+    assert policy.decide(lost, retries=0, elapsed=0.0) == 1.0
+    assert policy.decide(mixed, retries=0, elapsed=0.0) is None
+
+
+async def test_a_panic_passes_through_a_decorated_function() -> None:
+    """Only an Exception is retried."""
+    work = Flaky(Panic())
+    with pytest.raises(Panic):
+        await AsyncRetry(retry_on=lambda error: True).call(work)
+    assert work.starts == [0.0]
+
+
 # Which errors are tried again
 
 
@@ -403,6 +587,16 @@ async def test_cancellation_inside_the_back_off_passes() -> None:
 # What is said when it gives up
 
 
+@pytest.mark.parametrize("notes", [None, 3, "AsyncRetry"])
+async def test_notes_that_are_no_list_are_replaced(notes: object) -> None:
+    """Some library sets them to None."""
+    error = ConnectionError()
+    error.__dict__["__notes__"] = notes
+    assert (await notes_after(AsyncRetry(0), Flaky(error)))[-1] == (
+        "AsyncRetry gave up after 1 attempt"
+    )
+
+
 async def notes_after(policy: AsyncRetry, work: Callable[..., Any]) -> list[str]:
     """Return the notes of the error that a call ends with."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever error the test made
@@ -497,6 +691,43 @@ async def test_an_on_retry_that_raises_is_a_warning_once_and_the_retries_go_on()
         await policy.call(Flaky(ConnectionError()))
 
 
+@pytest.mark.parametrize("kind", [Panic, ZeroDivisionError])
+async def test_whatever_on_retry_raises_is_a_warning(kind: type[BaseException]) -> None:
+    """A panic of a listener is the listener's own, too."""
+
+    def listen(info: Retry) -> None:
+        raise kind("oops")
+
+    with pytest.warns(RuntimeWarning, match=f"{kind.__name__}: oops"):
+        assert await AsyncRetry(base_delay=0, on_retry=listen).call(Flaky(OSError())) == "done"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+async def test_interrupts_pass_through_on_retry(kind: type[BaseException]) -> None:
+    """They are meant for the program."""
+
+    def listen(info: Retry) -> None:
+        raise kind
+
+    with pytest.raises(kind):
+        await AsyncRetry(base_delay=0, on_retry=listen).call(Flaky(OSError()))
+
+
+async def test_a_callback_that_turns_out_to_be_async_is_a_warning() -> None:
+    """A lambda hides it until it is called; its coroutine is closed, and nothing else warns."""
+    policy = AsyncRetry(base_delay=0, on_retry=lambda info: later())
+    with pytest.warns(RuntimeWarning, match="coroutine, which nothing awaits") as caught:
+        assert await policy.call(Flaky(OSError())) == "done"
+    assert len(caught) == 1
+
+
+async def test_a_predicate_that_turns_out_to_be_async_is_an_error() -> None:
+    """Its coroutine is closed."""
+    policy = AsyncRetry(retry_on=lambda error: later())  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="retry_on returns"):
+        await policy.call(Flaky(OSError()))
+
+
 def test_what_on_retry_hears_cannot_be_changed() -> None:
     """It is a value."""
     with pytest.raises(FrozenInstanceError):
@@ -561,7 +792,7 @@ def test_a_sync_function_can_be_asked_to_wait_longer_than_sleep_can(clock: Clock
     """`time.sleep` overflows at 292 years; 30 are as good."""
     errors: list[Exception] = [Busy("1e12")]
 
-    @AsyncRetry()
+    @AsyncRetry(max_retry_after=math.inf)
     def fetch() -> str:
         if errors:
             raise errors.pop()
@@ -698,12 +929,16 @@ async def test_one_policy_serves_many_calls_at_once() -> None:
         ({"jitter": "equal"}, ValueError),
         ({"deadline": -1.0}, ValueError),
         ({"deadline": float("inf")}, ValueError),
+        ({"max_retry_after": None}, TypeError),
+        ({"max_retry_after": -1}, ValueError),
+        ({"max_retry_after": float("nan")}, ValueError),
         ({"retry_on": 3}, TypeError),
         ({"retry_on": int}, TypeError),
         ({"retry_on": (ValueError, "x")}, TypeError),
         ({"retry_on": Flaky()}, TypeError),
         ({"on_retry": "x"}, TypeError),
         ({"on_retry": Flaky()}, TypeError),
+        *(({name: fn}, TypeError) for name in ("on_retry", "retry_on") for fn in ASYNC),
     ],
     ids=lambda given: re.sub(" at 0x[0-9a-f]+", "", str(given)),
 )
@@ -735,6 +970,23 @@ def test_a_policy_is_a_frozen_value() -> None:
     assert pickle.loads(pickle.dumps(policy)) == policy
 
 
+def test_numbers_of_numpy_are_settings_like_any_others() -> None:
+    """They become Python's own, so that the policy reads and compares as usual."""
+    policy = AsyncRetry(
+        np.int64(5), np.float32(0.5), max_delay=np.int8(9), max_retry_after=np.float64(7)
+    )
+    assert policy == AsyncRetry(5, 0.5, max_delay=9, max_retry_after=7)
+    assert (type(policy.max_retries), type(policy.base_delay)) == (int, float)
+    assert type(policy.max_retry_after) is float
+
+
+@pytest.mark.parametrize("value", [np.float64(2), np.True_, np.array([1, 2])])
+def test_numbers_of_numpy_that_are_not_whole_are_no_count(value: Any) -> None:
+    """As with Python's own."""
+    with pytest.raises(TypeError, match="max_retries must be a whole number"):
+        AsyncRetry(value)
+
+
 def test_what_follows_the_base_delay_is_keyword_only() -> None:
     """The order of the contract's two positional arguments is all there is to remember."""
     with pytest.raises(TypeError):
@@ -745,7 +997,7 @@ def test_the_repr_is_one_line_with_every_setting() -> None:
     """What is in force is seen at a glance."""
     assert repr(AsyncRetry(5, deadline=30.0)) == (
         "AsyncRetry(max_retries=5, base_delay=1.0, max_delay=60.0, factor=2.0, jitter='full', "
-        "retry_on=None, deadline=30.0, on_retry=None)"
+        "retry_on=None, deadline=30.0, max_retry_after=120.0, on_retry=None)"
     )
 
 

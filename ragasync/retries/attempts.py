@@ -133,5 +133,6 @@ class _Failures:
         notes = attribute(error, "__notes__")
         # An error that cannot be changed, such as a frozen dataclass, goes up without a note.
         with suppress(Exception):
-            others = [said for said in notes if _GAVE_UP not in said] if notes else []  # type: ignore[attr-defined]
+            earlier_notes = list(notes) if isinstance(notes, list | tuple) else []
+            others = [said for said in earlier_notes if _GAVE_UP not in said]
             error.__notes__ = [*others, note]

@@ -120,7 +120,7 @@ _FAILS_THE_SAME_WAY = (
 _WRONG_ADDRESS = frozenset(
     {
         *("InvalidURL", "UnsupportedProtocol", "MissingSchema", "InvalidSchema", "URLRequired"),
-        *("LocationParseError", "URLSchemeUnknown"),
+        *("LocationParseError", "URLSchemeUnknown", "NonHttpUrlClientError"),
     }
 )
 
@@ -135,6 +135,10 @@ _CLOSED = frozenset(
         "cannot schedule new futures after shutdown",
     }
 )
+
+
+_SAY_SO = frozenset({"RuntimeError", "ClientConnectionError"})
+"""Classes of such errors."""
 
 
 def default_verdict(error: BaseException) -> bool | Fatal:
@@ -227,18 +231,20 @@ def _own_verdict(link: BaseException, error: BaseException) -> bool | Fatal:
         of_type = _verdict_of_type(kind)
     except TypeError:  # a metaclass that cannot be hashed
         of_type = _verdict_of_type.__wrapped__(kind)
-    return of_type if of_type is not True else not _is_closed(link)
+    return not _is_closed(link) if of_type is None else of_type
 
 
 @functools.lru_cache(maxsize=512)
-def _verdict_of_type(kind: type) -> bool | Fatal:
-    """Return the verdict on the errors of a class."""
+def _verdict_of_type(kind: type) -> bool | Fatal | None:
+    """Return the verdict on the errors of a class; None where it depends on the message."""
     if issubclass(kind, RedisUnavailable):
         return FATAL
     if not issubclass(kind, Exception):
         return issubclass(kind, asyncio.CancelledError | BaseExceptionGroup)
     names = class_names(kind)
-    return not issubclass(kind, _FAILS_THE_SAME_WAY) and _WRONG_ADDRESS.isdisjoint(names)
+    if issubclass(kind, _FAILS_THE_SAME_WAY) or not _WRONG_ADDRESS.isdisjoint(names):
+        return False
+    return True if _SAY_SO.isdisjoint(names) else None
 
 
 def _verdict_of_reply(error: BaseException) -> bool | Fatal | None:
@@ -273,6 +279,4 @@ def _is_quota_used_up(error: BaseException) -> bool:
 
 def _is_closed(error: BaseException) -> bool:
     """Return whether a client, or an executor, says that it is closed for good."""
-    kind = type(error)
-    is_of_aiohttp = kind.__module__ == "aiohttp.client_exceptions"
-    return (is_of_aiohttp or issubclass(kind, RuntimeError)) and text_of(error) in _CLOSED
+    return text_of(error) in _CLOSED and not _SAY_SO.isdisjoint(class_names(type(error)))

@@ -39,9 +39,9 @@ _ADVICE: Final = re.compile(
 
 def number_of(value: object) -> float | None:
     """Return a number from 0 up, given as one or in ASCII digits; None for NaN and infinity."""
-    text = plain_text(value, 32)
+    text = plain_text(value)
     if text is not None:
-        number = float(text) if _NUMBER.fullmatch(text) else math.nan
+        number = float(text) if len(text) < 32 and _NUMBER.fullmatch(text) else math.nan
     elif issubclass(type(value), numbers.Real) and type(value) is not bool:
         read = guarded(float, value)
         number = read if isinstance(read, float) else math.nan
@@ -63,8 +63,10 @@ def seconds_of(length: object) -> float | None:
     """
     if (seconds := number_of(length)) is not None or length is None:
         return seconds
-    if (text := plain_text(length, 64)) is not None:
-        return _sum(text) if _WHOLE.fullmatch(text := text.strip()) else number_of(text)
+    if (text := plain_text(length)) is not None:
+        text = text.strip()
+        is_length = len(text) < 64 and " " not in text and _WHOLE.fullmatch(text)
+        return _sum(text) if is_length else number_of(text)
     if issubclass(type(length), timedelta):
         return number_of(length.total_seconds())  # type: ignore[attr-defined]
     whole, nanos = (number_of(field(length, name)) for name in ("seconds", "nanos"))
