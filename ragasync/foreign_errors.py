@@ -76,6 +76,8 @@ def text_of(value: object, longest: int = LONGEST_MESSAGE) -> str:
 
 def plain_text(value: object, longest: int = LONGEST_MESSAGE) -> str | None:
     """Return the beginning of a foreign str or bytes as an exact str; None for all else."""
+    if value is None:
+        return None
     if issubclass(type(value), str):
         return text_of(str.__str__(value), longest)
     if issubclass(type(value), bytes):

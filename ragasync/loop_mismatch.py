@@ -19,10 +19,10 @@ _EXACTLY: Final = frozenset(
         "Timeout context manager should be used inside a task",
     }
 )
-_AWAITED_BY: Final = re.compile(r"Task <\w+ (?:pending|cancelling|finished|cancelled)\b")
-_ATTACHED: Final = "> attached to a different loop"
-_LOCK_OR_QUEUE: Final = re.compile(r"<[\w.<>]+ (?:object )?at 0x[0-9a-fA-F]+")
-_BOUND: Final = "> is bound to a different event loop"
+_ATTACHED: Final = " attached to a different loop"
+_OBJECT_BOUND: Final = re.compile(
+    r"<\w[\w.]*(?:<locals>\.[\w.]+)*(?: .*)?> is bound to a different event loop", re.DOTALL
+)
 _OF_A_VALUE_ERROR: Final = (
     "The future belongs to a different loop than the one specified as the loop argument"
 )
@@ -51,7 +51,5 @@ def _is_mismatch(error: BaseException) -> bool:
 def _is_of_asyncio(message: str) -> bool:
     """Return whether a RuntimeError's message is, from beginning to end, one of asyncio's."""
     if message.endswith(_ATTACHED):
-        return _AWAITED_BY.match(message) is not None and "> got Future <" in message
-    if message.endswith(_BOUND):
-        return _LOCK_OR_QUEUE.match(message) is not None
-    return message in _EXACTLY
+        return message.startswith("Task ") and " got Future " in message
+    return message in _EXACTLY or _OBJECT_BOUND.fullmatch(message) is not None

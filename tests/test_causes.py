@@ -485,7 +485,8 @@ def test_our_own_error_about_loops_is_a_mismatch() -> None:
         RuntimeError("Event loop is closed\n"),
         RuntimeError(f'500: "{WHOLE_MESSAGE}"'),
         RuntimeError(f"{WHOLE_MESSAGE}, said the service"),
-        RuntimeError("Task <b>1</b> got Future <i>x</i> attached to a different loop"),
+        RuntimeError("Task 7 failed: its object is attached to a different loop"),
+        RuntimeError("the lock is bound to a different event loop"),
         RuntimeError("<p>a lock</p> is bound to a different event loop"),
         RuntimeError("<p><b> is bound to a different event loop"),
         RuntimeError("Timeout should be used inside a task"),
@@ -512,6 +513,7 @@ def test_other_errors_are_no_mismatch(error: Exception) -> None:
             "<asyncio.locks.Semaphore object at 0x7f1c8d4e2f10 [locked, waiters:1]> "
             "is bound to a different event loop"
         ),
+        RuntimeError("<Lock> is bound to a different event loop"),
         RuntimeError("<test.<locals>.MyLock object at 0x7F> is bound to a different event loop"),
         RuntimeError(WHOLE_MESSAGE.replace("f()", "f(" + "x" * 100_000 + ")")),
     ],

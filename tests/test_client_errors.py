@@ -175,6 +175,18 @@ async def test_a_session_of_another_loop_is_a_mismatch() -> None:
     assert default_verdict(caught.value) is FATAL
 
 
+def test_a_reply_that_aiohttp_could_not_read_is_a_lost_connection() -> None:
+    """Its parser's errors have a code of 400, which is what a server would answer to a client."""
+    needs("aiohttp")
+    from aiohttp import ClientPayloadError
+    from aiohttp.http_exceptions import ContentLengthError
+
+    error = ClientPayloadError("Response payload is not completed")
+    error.__cause__ = ContentLengthError("not enough data")
+    assert facts(error) == (None, True, None)
+    assert not splits_at_once(error)
+
+
 # botocore
 
 

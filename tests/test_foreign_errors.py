@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import unittest.mock
 import warnings
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragasync import FATAL, AsyncRetry
+from ragasync import FATAL, AsyncRetry, AttemptTimeout, WorkerDied
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
     MOST_LINKS,
@@ -449,6 +450,21 @@ def test_the_outermost_status_is_found_first() -> None:
     """And among members the first."""
     assert status_of(group_of(behind(RuntimeError(), Reply(500)), Reply(404))) == 404
     assert status_of(group_of(Reply(404), Reply(500))) == 404
+
+
+def test_an_error_of_ragasync_speaks_for_its_cause() -> None:
+    """It says itself what happened."""
+    error = behind(AttemptTimeout(), KeyError())
+    assert default_verdict(error) is True
+    assert default_verdict(behind(WorkerDied("killed"), Reply(404))) is True
+
+
+def test_json_that_cannot_be_read_behind_an_error_is_a_broken_reply() -> None:
+    """It says nothing against the data that was sent; a function's own does."""
+    broken = json.JSONDecodeError("x", "", 0)
+    assert splits_at_once(broken)
+    assert not splits_at_once(behind(RuntimeError("a broken reply"), broken))
+    assert default_verdict(behind(RuntimeError("a broken reply"), broken)) is True
 
 
 def test_an_end_of_file_behind_a_connection_error_is_a_lost_connection() -> None:

@@ -183,9 +183,14 @@ async def test_a_fatal_error_stops_the_job_at_once_and_cancels_what_is_in_flight
     assert result.stopped_because == "a fatal error: Refused: bad key"
 
 
-@pytest.mark.parametrize(
-    "error", [Refused(401), Refused(402), Refused(429, message="insufficient_quota")], ids=repr
-)
+def used_up() -> Exception:
+    """Return what a client makes of a used-up quota."""
+    error = Refused(429)
+    error.__dict__["code"] = "insufficient_quota"
+    return error
+
+
+@pytest.mark.parametrize("error", [Refused(401), Refused(402), used_up()], ids=repr)
 async def test_a_refused_account_is_fatal(error: Exception):
     """One call, and no retry."""
     service = Service(errors={0: error})

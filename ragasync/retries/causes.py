@@ -2,8 +2,8 @@
 What an error says about another attempt: a verdict on the call, and on the batch it was in.
 
 Every question here is asked of the whole error: of it, of the members of its groups, and of what
-it was explicitly raised from. An error with a reply of its own speaks for its cause: a 503 raised
-from a KeyError is a 503.
+it was explicitly raised from. An error with a reply of its own speaks for its cause, and so does an
+error of ragasync: a 503 raised from a KeyError is a 503.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ragasync.errors import CannotTravel, RedisUnavailable
+from ragasync.errors import CannotTravel, RagasyncError, RedisUnavailable
 from ragasync.foreign_errors import (
     class_names,
     field,
@@ -116,6 +117,8 @@ _FAILS_THE_SAME_WAY = (
     CannotTravel,
 )
 
+_ABOUT_THE_REPLY = (OSError, json.JSONDecodeError)
+
 # Classes of httpx, requests, urllib3 and aiohttp, by name because none of them is imported.
 _WRONG_ADDRESS = frozenset(
     {
@@ -157,6 +160,8 @@ def default_verdict(error: BaseException) -> bool | Fatal:
     """
     if is_loop_mismatch(error):
         return FATAL
+    if stands_alone(error):
+        return _own_verdict(error, error)
     verdicts = [_own_verdict(link, error) for link in speaking_links(error)]
     return FATAL if FATAL in verdicts else all(verdicts)
 
@@ -182,14 +187,18 @@ def splits_at_once(error: BaseException) -> bool:
 
     It should where the service or the function refuses the data: status 400, 413 or 422, or,
     without any status, a ValueError. One that is an OSError too, such as a certificate that does
-    not verify, is about the connection.
+    not verify, is about the connection, and a JSONDecodeError that another error was raised
+    from is about a reply that was cut short.
     """
     statuses = statuses_of(error)
     if statuses:
         refused = not _SPLITS_AT_ONCE.isdisjoint(statuses)
     else:
-        kinds = [type(link) for link in speaking_links(error)]
-        refused = any(issubclass(k, ValueError) and not issubclass(k, OSError) for k in kinds)
+        refused = any(
+            issubclass(type(link), ValueError)
+            and not issubclass(type(link), OSError if link is error else _ABOUT_THE_REPLY)
+            for link in speaking_links(error)
+        )
     return refused and may_split(error)
 
 
@@ -208,7 +217,11 @@ def speaking_links(error: BaseException) -> Iterator[BaseException]:
     if stands_alone(error):
         return iter((error,))
     return walk_errors(
-        error, contexts=False, speaks_for_cause=lambda link: own_status(link) is not None
+        error,
+        contexts=False,
+        speaks_for_cause=lambda link: (
+            issubclass(type(link), RagasyncError) or own_status(link) is not None
+        ),
     )
 
 
@@ -223,24 +236,27 @@ def _own_verdict(link: BaseException, error: BaseException) -> bool | Fatal:
     if verdict is not None:
         return verdict
     kind: Any = type(link)
-    if issubclass(kind, EOFError):
-        # A stream that ended early is a lost connection where a client speaks of one.
-        names = class_names(type(error))
-        return issubclass(kind, asyncio.IncompleteReadError) or "Connection" in "".join(names)
     try:
         of_type = _verdict_of_type(kind)
     except TypeError:  # a metaclass that cannot be hashed
         of_type = _verdict_of_type.__wrapped__(kind)
-    return not _is_closed(link) if of_type is None else of_type
+    if of_type is not None:
+        return of_type
+    if issubclass(kind, EOFError):
+        # A stream that ended early is a lost connection where a client speaks of one.
+        return "Connection" in "".join(class_names(type(error)))
+    return not _is_closed(link)
 
 
 @functools.lru_cache(maxsize=512)
 def _verdict_of_type(kind: type) -> bool | Fatal | None:
-    """Return the verdict on the errors of a class; None where it depends on the message."""
+    """Return the verdict on the errors of a class; None where it depends on more than that."""
     if issubclass(kind, RedisUnavailable):
         return FATAL
     if not issubclass(kind, Exception):
         return issubclass(kind, asyncio.CancelledError | BaseExceptionGroup)
+    if issubclass(kind, EOFError):
+        return True if issubclass(kind, asyncio.IncompleteReadError) else None
     names = class_names(kind)
     if issubclass(kind, _FAILS_THE_SAME_WAY) or not _WRONG_ADDRESS.isdisjoint(names):
         return False

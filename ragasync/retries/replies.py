@@ -22,6 +22,7 @@ from typing import Any, Final, cast
 
 from ragasync.foreign_errors import (
     attribute,
+    class_names,
     field,
     guarded,
     plain_text,
@@ -190,7 +191,8 @@ def may_have_reply(error: BaseException) -> bool:
     """Return whether this very error may hold a reply; False is quick, as most errors do not."""
     kind: Any = type(error)
     try:
-        return not _PLACES.isdisjoint(error.__dict__) or _has_places(kind)
+        has_places = _has_places(kind)
+        return not _PLACES.isdisjoint(error.__dict__) if has_places is None else has_places
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # an instance or a class that hides what it has
@@ -292,9 +294,11 @@ def _add(found: list[object], value: object) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _has_places(kind: type) -> bool:
-    """Return whether a class itself has a place for any part of a reply."""
-    return any(hasattr(kind, name) for name in _PLACES)
+def _has_places(kind: type) -> bool | None:
+    """Return whether a class has a place for any part of a reply; None where instances may."""
+    if "HttpProcessingError" in class_names(kind):
+        return False  # aiohttp could not read the reply; its code is what a server would answer
+    return any(hasattr(kind, name) for name in _PLACES) or None
 
 
 def _as_status(value: object, *, called: bool) -> int | None:
