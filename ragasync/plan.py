@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -50,7 +50,9 @@ class Plan(Generic[T, R]):
     journal: JournalUse | None = None
 
     def __post_init__(self) -> None:
-        check_count("batch_size", self.batch_size, at_least=1)
+        object.__setattr__(
+            self, "batch_size", check_count("batch_size", self.batch_size, at_least=1)
+        )
         check_concurrency(self.max_concurrency)
         for name in ("timeout", "max_batch_cost"):
             if (value := getattr(self, name)) is not None:
@@ -149,9 +151,10 @@ class Plan(Generic[T, R]):
     def _check_max_errors(self) -> None:
         """Accept None, a count, or a fraction between 0 and 1."""
         limit = self.max_errors
-        if limit is None or (type(limit) is int and limit >= 0):
+        if limit is None or (isinstance(limit, float) and 0.0 < limit < 1.0):
             return
-        if type(limit) is float and 0.0 < limit < 1.0:
+        with suppress(TypeError, ValueError):
+            object.__setattr__(self, "max_errors", check_count("", limit, at_least=0))
             return
         raise ValueError(
             f"max_errors must be a count of 0 or more, or a fraction between 0 and 1 "
@@ -159,11 +162,12 @@ class Plan(Generic[T, R]):
         )
 
 
-def check_concurrency(value: int) -> None:
-    """Raise unless so many calls may be in flight at once; lanes have numbers of two bytes."""
-    check_count("max_concurrency", value, at_least=1)
-    if value > MOST_LANES:
+def check_concurrency(value: object) -> int:
+    """Return a number of concurrent calls as an int; lanes have numbers of two bytes."""
+    at_once = check_count("max_concurrency", value, at_least=1)
+    if at_once > MOST_LANES:
         raise ValueError(f"max_concurrency must be at most {MOST_LANES:,}, got {value!r}")
+    return at_once
 
 
 def concurrency_of(value: int | Literal["auto"]) -> tuple[int, bool]:
@@ -176,10 +180,12 @@ def concurrency_of(value: int | Literal["auto"]) -> tuple[int, bool]:
     """
     if value == "auto":
         return FIRST, True
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'max_concurrency must be a whole number or "auto", got {value!r}')
-    check_concurrency(value)
-    return value, False
+    try:
+        return check_concurrency(value), False
+    except TypeError:
+        raise TypeError(
+            f'max_concurrency must be a whole number or "auto", got {value!r}'
+        ) from None
 
 
 def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ragasync import AsyncBatchProcessor, process_with_workers
 from ragasync.errors import RunAsyncError
 from ragasync.retries.retry import FATAL, AsyncRetry, Retry, retry_async
 
@@ -1074,3 +1075,32 @@ async def test_retry_async_refuses_wrong_arguments_before_any_call(
     with pytest.raises(kind, match=name):
         await retry_async(work, **arguments)
     assert work.starts == []
+
+
+# Numbers of numpy everywhere
+
+
+async def _same(item: int) -> int:
+    """Return the item."""
+    return item
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint16])
+async def test_a_processor_takes_numbers_of_numpy(kind: Any) -> None:
+    """A row of a DataFrame of settings brings them."""
+    processor = AsyncBatchProcessor(
+        _same, kind(4), kind(3), kind(2), np.float32(0.1), timeout=np.float64(3), max_errors=kind(1)
+    )
+    assert (await processor.process(range(10))).all_succeeded
+    assert (await process_with_workers(range(5), _same, kind(2))).all_succeeded
+    job = processor.start(range(5), here=True)
+    job.max_concurrency = kind(2)
+    assert (job.max_concurrency, type(job.max_concurrency)) == (2, int)
+    assert (await job).all_succeeded
+
+
+@pytest.mark.parametrize("value", [np.float64(3), np.True_, "3", None])
+def test_a_processor_refuses_what_is_no_count(value: Any) -> None:
+    """Whoever made the number."""
+    with pytest.raises(TypeError, match="max_concurrency"):
+        AsyncBatchProcessor(_same, max_concurrency=value)
