@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final, cast
+from typing import Final, TypeGuard, cast
 
 LONGEST_MESSAGE: Final = 4096
 """Characters of a foreign text that are looked at: enough for a message, bounded for a page."""
@@ -185,3 +185,24 @@ def _warns(getter: object) -> bool:
     """Return whether a property's getter is deprecated, or calls `warnings.warn`."""
     code = getattr(getter, "__code__", None)
     return hasattr(getter, "__deprecated__") or "warn" in getattr(code, "co_names", ())
+
+
+def beginning_of(value: object, longest: int) -> tuple[str, int] | None:
+    """Return the beginning of `str(value)` as an exact str, and the length of the whole text."""
+    text = guarded(str, value)
+    if not issubclass(type(text), str):
+        return None
+    return str.__getitem__(cast("str", text), slice(longest)), str.__len__(cast("str", text))
+
+
+def first_cause(error: BaseException) -> BaseException | None:
+    """Return the innermost error that one was explicitly raised from, of a group its first leaf."""
+    cause = None
+    for cause in causes_of(error):  # noqa: B007  # the last one counts
+        pass
+    return None if cause is None else leaves_of(cause)[0]
+
+
+def is_error(value: object) -> TypeGuard[BaseException]:
+    """Return whether a value is an error, by its type: isinstance would ask for its class."""
+    return issubclass(type(value), BaseException)

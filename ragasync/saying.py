@@ -1,34 +1,127 @@
 """
-What is said of errors, and on them: safe also with those that break when they are asked.
+What is said of errors, and on them: bounded, and safe with errors that break when they are asked.
 
 Secrets that an error quotes are masked in everything that is said of it: in frames, panels, logs
 and journals. The exception objects themselves, as in `result.errors`, stay as they were raised.
+A text is cut before it is masked, so that the time does not depend on what a service replies.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
+from typing import NamedTuple
 
+from ragasync.errors import RagasyncError
+from ragasync.foreign_errors import (
+    LONGEST_MESSAGE,
+    first_cause,
+    group_members,
+    leaves_of,
+    plain_text,
+)
 from ragasync.masking.masked import masked
+
+_LONGEST_WORD = 1024
+"""How far back a cut looks for the beginning of the word that it would cut in two."""
+
+_LONGEST_CAUSE = 500
+"""Characters that are said of what an error was raised from."""
+
+
+class ErrorText(NamedTuple):
+    """
+    What tables and displays say of an error.
+
+    Args:
+        kind: the class, of a group that of its first leaf.
+        message: what it says, with the innermost cause; of a group its first leaf, and how many
+            more there are.
+        own: what the error itself says.
+    """
+
+    kind: str
+    message: str
+    own: str
 
 
 def type_name(error: BaseException) -> str:
     """Return the qualified name of an error's class, without module and enclosing functions."""
-    return type(error).__qualname__.rpartition("<locals>.")[2]
+    try:
+        return str.rpartition(type(error).__qualname__, "<locals>.")[2]
+    except Exception:  # of a metaclass with ideas of its own
+        return "Exception"
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's message, whole but for secrets; the one way by which it becomes text."""
-    try:
-        return masked(str(error))
-    except Exception:
+    """Return an error's own message, cut and masked; the one way by which it becomes text."""
+    said = plain_text(error, LONGEST_MESSAGE + 1)
+    if said is None:
         return f"<message of {type_name(error)} cannot be shown>"
+    return safe_text(*said)
+
+
+def error_text(error: BaseException) -> ErrorText:
+    """
+    Return what tables and displays say of an error: what failed, not what passed it on.
+
+    An error raised from another says so, unless its message has told it already, as those of
+    ragasync do.
+    """
+    own = message_of(error)
+    if not group_members(error):
+        return ErrorText(type_name(error), _with_cause(error, own), own)
+    leaves = leaves_of(error)
+    message = _with_cause(leaves[0], message_of(leaves[0]))
+    if len(leaves) > 1:
+        message = f"{message} (and {len(leaves) - 1:,} more)".lstrip()
+    return ErrorText(type_name(leaves[0]), message, own)
+
+
+def _with_cause(error: BaseException, message: str) -> str:
+    """Return an error's message, followed by that of what it was raised from in the first place."""
+    cause = None if isinstance(error, RagasyncError) else first_cause(error)
+    if cause is None:
+        return message
+    name, said = type_name(cause), message_of(cause)
+    if said in message and (said or name in message):
+        return message
+    said = cut(said, len(said), _LONGEST_CAUSE)
+    return f"{message} (from {name}{': ' if said else ''}{said})".lstrip()
 
 
 def named(error: BaseException) -> str:
     """Return the type and the message of an error, as far as it has one."""
-    message = message_of(error)
-    return f"{type_name(error)}: {message}" if message else type_name(error)
+    kind, message, _ = error_text(error)
+    return f"{kind}: {message}" if message else kind
+
+
+def safe_text(text: str, length: int | None = None) -> str:
+    """
+    Return a foreign text as it may be shown: of a few kilobytes, and without secrets.
+
+    Args:
+        text: the text, or as much of it as is longer than what may be shown.
+        length: the characters of the whole text.
+    """
+    return _masked(cut(text, len(text) if length is None else length, LONGEST_MESSAGE))
+
+
+_masked = lru_cache(maxsize=256)(masked)
+"""Most calls that are tried again fail for the reason that the last one failed for."""
+
+
+def cut(text: str, length: int, longest: int) -> str:
+    """
+    Return a text of at most so many characters, and how many were left out.
+
+    The word at the cut is dropped: half of a secret would not be known as one.
+    """
+    if length <= longest:
+        return text
+    end = max(text.rfind(space, max(0, longest - _LONGEST_WORD), longest) for space in " \n\t")
+    kept = text[: end if end > 0 else max(0, longest - _LONGEST_WORD)].rstrip()
+    return f"{kept} … ({length - len(kept):,} more characters)".lstrip()
 
 
 def note_on(error: BaseException, note: str) -> None:

@@ -15,7 +15,6 @@ from ragasync.outcomes.facts import Finished, StageFacts
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
 from ragasync.reports.reading import Reading, number_array, string_array
 from ragasync.reports.stages import place_of, share_busy
-from ragasync.saying import message_of, type_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +67,8 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
 
     columns = result_columns("documents_dataframe", result)
     taken = Reading(columns, range(len(columns)))
-    errors, found = taken.sparse(columns.errors), processed(columns)
+    errors = {row: columns.error_text(row) for row in taken.sparse(columns.errors)}
+    found = processed(columns)
     skipped = {row: each.skipped for row, each in found.items() if each.skipped is not None}
     return pd.DataFrame(
         {
@@ -84,8 +84,8 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
             "skipped": taken.categories(skipped),
             "recalled": _flags(columns, _recalled(columns)),
             "seconds": taken.seconds(columns.seconds),
-            "error_type": taken.categories({at: type_name(e) for at, e in errors.items()}),
-            "error_message": taken.strings({at: message_of(e) for at, e in errors.items()}),
+            "error_type": taken.categories({at: text.kind for at, text in errors.items()}),
+            "error_message": taken.strings({at: text.message for at, text in errors.items()}),
         },
         index=taken.index,
         copy=False,  # each column was made for this frame

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import re
+import string
 from binascii import a2b_base64
 
-from ragasync.masking.rules import rule
+from ragasync.masking.named_values import named_values
+from ragasync.masking.rules import (
+    MARK_ENDS,
+    MARKS,
+    MARKS_THAT_ARE_WORDS,
+    SURE_MARKS,
+    Span,
+    looks_random,
+    rule,
+)
 
 MASK = "***"
 """What stands for what was taken out."""
 
-_SIGNS_OF_VALUES = (
-    *("token", "key", "secret", "passw", "cookie", "authorization", "passphrase", "pwd"),
-    *("sig", "auth=", "pass=", "credential"),
-)
-_SIGNS_OF_KEYS = ("k-", "_", "eyJ", "AKIA", "ASIA", "AIza", "xox", "lpat-")
-"""What a text has, in lower case and as it is, if the dearer rules are worth trying."""
-
 _ROUNDS = 5
 """A mask may bring to light what stood in its shadow, as in two addresses run together."""
+
+_ENOUGH_OF_A_KEY = 200
+"""Characters that tell whether something is a key: no more are read before that is settled."""
+
+_UNDIVIDED_MARKS = ("eyJ", "AIza", "AKIA", "ASIA", "dapi")
+_ALPHANUMERIC = string.ascii_letters + string.digits
+_TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def masked(text: str) -> str:
@@ -27,7 +37,7 @@ def masked(text: str) -> str:
 
     Errors quote what they failed with: headers, addresses, settings. Enough is kept to see what
     it was: the name, the scheme, how a key begins, the user and the host. A text without secrets
-    comes back as it is, and so does one that was masked before.
+    comes back as it is, and so does one that was masked before. The time is linear in the text.
 
     Example:
         >>> masked("401 for https://ann:pa55@api.test/?token=a1b2 with Bearer c3d4e5")
@@ -50,65 +60,54 @@ def _masked_once(text: str) -> str:
         text = rule("basic").sub(_mask, text)
     if "PRIVATE KEY" in text:
         text = rule("pem").sub(_mask, text)
-    if any(sign in text for sign in _SIGNS_OF_KEYS):
-        text = rule("key").sub(_mask, text)
+    if "-u" in text:
+        text = rule("login").sub(_mask, text)
+    if any(mark in text for mark in _UNDIVIDED_MARKS):
+        text = rule("undivided").sub(_mask, text)
+    text = _without(text, _keys(text))
     lowered = text.lower()
-    for sign in _SIGNS_OF_VALUES:
-        if sign in lowered:  # last, because what precedes a value may be part of a key
-            return rule("values").sub(_mask, text) if rule("named").search(lowered) else text
-    return text
+    if len(lowered) != len(text):  # İ becomes two characters
+        lowered = text.translate(_TO_LOWER)
+    return _without(text, named_values(text, lowered))
+
+
+def _without(text: str, spans: list[Span]) -> str:
+    """Return a text with the mask in place of these spans, which are in order."""
+    if not spans:
+        return text
+    parts, done = [], 0
+    for start, end in spans:
+        parts += text[done:start], MASK
+        done = end
+    return "".join((*parts, text[done:]))
 
 
 def _mask(found: re.Match[str]) -> str:
-    """Return what stands for one find: what came before the secret, and the mask."""
-    whole, group = found.group(), str(found.lastgroup)
-    if group == "frame":
-        return rule("literals").sub(_mask, whole)
-    start = found.start(group)
-    before, value = found.string[found.start() : start], found[group]
-    if group in _SHOW_THEIR_SORT and (beginning := rule("beginning").match(value)):
-        before, value = before + beginning.group(), value[beginning.end() :]
-    if rule("no secret").fullmatch(value) or _is_ordinary(found, group, value):
-        return whole
-    return before + MASK
-
-
-_SHOW_THEIR_SORT = ("quoted", "escaped", "credentials", "bare", "bearer")
-"""Groups of values whose beginning may be a scheme, or tell what sort of a key they are."""
+    """Return what stands for a find of one shape: what came before the secret, and the mask."""
+    group = str(found.lastgroup)
+    value, kept = found[group], 0
+    if group == "bearer" and (beginning := rule("beginning").match(value)):
+        kept = beginning.end()
+    if rule("no secret").fullmatch(value, kept) or _is_ordinary(found, group, value):
+        return found.group()
+    return found.string[found.start() : found.start(group) + kept] + MASK
 
 
 def _is_ordinary(found: re.Match[str], group: str, value: str) -> bool:
-    """Return whether a find is none, by how its value looks."""
+    """Return whether what has the shape of a secret is none, by how its value looks."""
     match group:
-        case "quoted" | "escaped" | "credentials" | "bare":
-            return _is_prose(found, group, value)
+        case "user":
+            return not looks_random(value, 12)
         case "bearer":
-            about = found.group()[0] == "b" or rule("about bearers").fullmatch(value)
+            about = found.group()[0] == "b" or rule("said of bearers").fullmatch(value)
             return value.isalpha() and bool(about)
         case "basic":
             return b":" not in _decoded(value)
         case "pem":
             return not re.search("[A-Za-z0-9+/]{16}", value)
-        case "key" | "plain_key":
-            return not re.search("[0-9]|[A-Za-z]{16}", value)
+        case "google":
+            return not rule("digit or run").search(value)
     return False
-
-
-def _is_prose(found: re.Match[str], group: str, value: str) -> bool:
-    """Return whether a value is a word said of a secret, or the number of something else."""
-    quote = found["quote"] or found["escape"] or ""
-    name = found.group()[: found.start(group) - found.start() - len(quote)].lower()
-    is_random = "token" in name or "key" in name  # keys are long, and no words
-    if is_random and value.isdecimal() and len(value) < 8:
-        return True
-    sign = name.rstrip(" ")
-    if sign == name or sign.endswith(",") or sign.rstrip(" :=").endswith(("'", '"')):
-        return False  # password=word, or {"password": word}
-    if quote:
-        return is_random and len(value) < 8  # unexpected token: 'else'
-    is_word = value.isalpha() and value[1:].islower() and len(value) < 16
-    goes_on = found.string[found.end() : found.end() + 2]
-    return is_word and (is_random or (goes_on[:1] == " " and goes_on[1:].isalpha()))
 
 
 def _decoded(pair: str) -> bytes:
@@ -117,3 +116,35 @@ def _decoded(pair: str) -> bytes:
         return a2b_base64(pair.rstrip("=")[: len(pair) // 4 * 4] + "==")
     except ValueError:
         return b""
+
+
+def _keys(text: str) -> list[Span]:
+    """Return where the keys are that begin with the mark of their maker, without that mark."""
+    spans: list[Span] = []
+    marks = (rule(sign).finditer(text) for sign in MARK_ENDS if sign in text)
+    for at in sorted(found.end() for finds in marks for found in finds):
+        if spans and at < spans[-1][1]:
+            continue
+        key = rule("key").match(text, at, at + _ENOUGH_OF_A_KEY)
+        if key is None or not _is_key(key[0], _mark_before(text, at - 1)):
+            continue
+        end = max(rule("key").match(text, at).end(), at)  # type: ignore[union-attr]  # as above
+        sort = rule("second mark").match(key[0])
+        spans.append((at + (sort.end() if sort else 0), end))
+    return spans
+
+
+def _mark_before(text: str, at: int) -> str:
+    """Return the letters and digits that lead to a place, as far as they may be a mark."""
+    before = text[max(0, at - 8) : at]
+    return before[len(before.rstrip(_ALPHANUMERIC)) :]
+
+
+def _is_key(value: str, mark: str) -> bool:
+    """Return whether what follows the mark of a maker of keys is one, and no words."""
+    if mark in MARKS_THAT_ARE_WORDS:
+        return looks_random(value, 20)
+    if mark in MARKS:
+        return looks_random(value, 16) or bool(rule("run").match(value))
+    is_sure = mark in SURE_MARKS and not value.startswith("learn")
+    return is_sure and bool(rule("digit or run").search(value))

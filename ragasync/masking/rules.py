@@ -1,118 +1,194 @@
 """
-The forms in which secrets turn up in texts, as regular expressions.
+The forms in which secrets turn up in texts: names that they go by, and shapes that keys have.
 
-They are a net and no proof: names that secrets go by, and shapes that keys have. Whatever a rule
-reads, it consumes, or reads only so far, and nothing is read again from its next character on. So
-the time is linear in the text, whoever wrote it. Each begins with what can be looked for fast. In
-each, the last group is the secret, and what stands before it stays.
+They are a net and no proof. Each expression begins where a cheap sign of a secret was found, and
+either consumes what it reads or reads a bounded number of characters. So the time is linear in
+the text, whoever wrote it.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
+from typing import TypeAlias
 
-_NAME = r"""(?: authorization | cookie | token | secret | passw(?:or)?d | passphrase | pwd
-    | (?: api | access | secret | private | account | subscription | signing | encryption | master
-        | auth | service | shared | storage ) [-_\ ]? key )"""
+Span: TypeAlias = tuple[int, int]
+"""Where something is in a text: its first character, and the one after its last."""
 
-_GIVEN = rf"""{_NAME} \\*+ ["']? [ \t]{{0,4}} (?: => | [:=] (?!=) | %3D ) [ \t]{{0,4}}"""
-"""A name and the sign that its value follows: in a header, a dict, JSON, a query or a call."""
+SIGNS_OF_NAMES = (
+    *("token", "key", "secret", "pass", "pwd", "cookie", "auth", "credential", "sig", "sess"),
+)
+"""How the last words of names of secrets begin, in lower case."""
 
-_FRAME = r"""
-    (?P<frame> ^ [ |+]*+ File[ ]"[^"\n]*+",[ ]line[ ]\d++ [^\n]*+
-        (?: \n [ |+]*+ (?<=[ ]{4}) [^\n]*+ )*+ )
-"""
-"""A frame of a traceback with its lines of code, where only literals can be secrets."""
+SECRET_KEYS = tuple(
+    "api access secret private account subscription signing encryption master auth service shared "
+    "storage client admin webhook license deploy ssh".split()
+)
+"""What stands before `key` where it is a secret, whatever it looks like."""
 
-_QUOTED = rf"""
-    (?: {_GIVEN} (?: (?-i:[A-Z])\w{{0,40}}\( | [(\[]{{1,2}} )?
-        | (?: \( b? \\*+ ["'] | ["']-- ) [\w-]{{0,40}}? {_NAME} \\*+ ["'] ,[ ]? (?=[^-]{{3}}) )
-    [bruf]{{0,2}}
-    (?: (?P<quote> ["'] ) (?! [ ] | [,:;)\]}}>] (?: $ | [\s,:;)\]}}] ) )  # that one is no opening
-        (?P<quoted> (?: \\. | (?! (?P=quote) ) [^\\\n] )*+ )
-    | (?P<escape> \\++ ["'] ) (?P<escaped> (?: (?! (?P=escape) ) (?: \\{{2,}}+ . | [^\n] ) )*+ ) )
-"""
-"""A value in quotes, up to the closing one or, in a text that was cut, to the end of the line."""
+LOOKUP_KEYS = tuple(
+    "sort partition primary foreign cache group row dict lookup idempotency object public index "
+    "hash join dedup unique order composite surrogate range routing shard message record s3 blob "
+    "map json item document doc metadata attribute field column event registry missing duplicate "
+    "filter facet bucket root parent child config dataset task job chunk node edge batch".split()
+)
+"""What stands before `key` where something is looked up by it."""
 
-_BARE = rf"""
-    authorization [ \t]{{0,4}} [:=] [ \t]{{0,4}}
-        (?P<credentials> (?: digest | oauth | hawk | aws4-[\w-]++ ) [ ] [^\r\n]*+
-        | (?: (?: bearer | basic | token | apikey | api-key | negotiate | ntlm | key ) [ ]++ )?
-            [^\s"'\\]++ )
-    | cookie: [ ]? (?P<crumbs> [\w.-]++ = [^\r\n"'\\]*+ )
-    | (?: {_GIVEN} | (?<= [?&;] ) (?: key | sig | signature | auth | pass
-        | x-(?:amz|goog)-(?:signature|credential) ) = ) (?! \*{{3}}@ )
-        (?P<bare> \{{ [^{{}}\s"']{{0,100}} \}} (?: [^\s"'&;\\]* [^\s"'&;\\,.:)\]}}>] )?
-            | [^\s"'&;\\]* [^\s"'&;\\,.:)\]}}>] )
-"""
-"""A value without quotes, which ends where a space does, or an ampersand, or the punctuation."""
+TEXT_TOKENS = frozenset(
+    "next nextpage page nextsync continuation pad eos bos cls unk sep mask stop start end special "
+    "prompt completion cached reasoning total max min num n per image text input output first last "
+    "cursor unexpected current previous invalid illegal pagination skip separator word".split()
+)
+"""What stands before `token` where it is a piece of text, or a place in a listing."""
 
-_NAMED = r"""
-    (?: authorization | cookie | token | secret | passw | passphrase | pwd | key ) (?:or)? d?
-        \\* ["']? [ \t]{0,4} (?: [:=,] | %3d )
-    | [?&;] (?: key | sig | signature | auth | pass | x-amz-[sc] | x-goog-[sc] )
-"""
-"""What a text in lower case has where a name with its value is worth to be looked for."""
+WORDS_SAID_OF_SECRETS = frozenset(
+    "required missing invalid incorrect wrong expired empty none null unset unknown denied failed "
+    "rejected revoked optional given provided redacted hidden masked yes no true false must is was "
+    "not field this that the should cannot too unauthorized forbidden mandatory absent set str "
+    "string bytes int value text mismatch changed reset protected needed default blank weak strong "
+    "short long ok undefined nil disabled enabled malformed please enter unsupported exceeded "
+    "available unavailable accepted to in and or for has have are will were with of on from as at "
+    "by if flag flags option options argument arguments here there instead".split()
+)
+"""What an error says of a password, rather than the password."""
 
-_ADDRESS = r"""
-    :// [^\s:/@'"<>\[\\]{0,128}+ : (?! \d{1,5} [/?\#] )
-        (?P<password> [^\s/?\#'"<>]* (?=@)
-            | [^\s@'"<>]{1,256} (?: @ [^\s/?\#@'"<>]*+ )* (?=@) )
-"""
-_BEARER = r"""
-    [Bb] (?<! [\w-] [Bb] ) earer [ ]++ (?! (?:realm|error|scope|charset)\w*= )
-        (?P<bearer> [\w.~+/=-]{3,}+ )
-"""
-_BASIC = r"[Bb] (?<! [\w-] [Bb] ) asic [ ]++ (?P<basic> [A-Za-z0-9+/=_-]{6,}+ )"
-_PEM = r"""
-    -----BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY----- (?P<pem> [A-Za-z0-9+/=\s\\:,-]++ )
-"""
-_KEY = r"""
-    [esprxgAh] (?<! [A-Za-z0-9] . ) (?:
-        (?<= e ) yJ (?P<jwt> [\w-]{8,}+ (?: \. [\w-]*+ )*+ )
-        | (?: (?<= s ) k- (?: ant- | proj- )? | (?<= [pr] ) k- | (?<= [spr] ) k_(?:live|test)_
-            | (?<= x ) ox[a-z]- | (?<= g ) (?: lpat- | ithub_pat_ ) | (?<= A ) Iza )
-            (?P<key> [\w-]{6,}+ )
-        | (?: (?<= g ) h[pousr]_ | (?<= h ) f_ | (?<= A ) (?: KIA | SIA ) )
-            (?P<plain_key> [A-Za-z0-9]{12,}+ ) )
-"""
-"""Keys of known shape, each with the letters by which its maker marks it."""
+MARK_ENDS = "-_."
+"""What divides the mark of a key's maker from the rest: rules by themselves, as one is faster."""
 
-_BEGINNING = r"""
-    (?: (?:bearer|basic|token|apikey|api-key|negotiate|ntlm|key|digest|oauth|hawk|aws4-\S+) [ ]+ )?
-    (?: sk-ant- | sk-proj- | [spr]k- | [spr]k_(?:live|test)_ | xox[a-z]- | gh[pousr]_ | github_pat_
-        | glpat- | hf_ | AKIA | ASIA | AIza | eyJ )?"""
-"""What of a value may stay to recognise it by: the scheme, and the sort of the key."""
+SURE_MARKS = "sk pk rk xoxa xoxb xoxe xoxp xoxr xoxs glpat github".split()
+"""How the makers of keys mark them, up to the first `-`, `_` or `.`: a few characters more do."""
 
-_NO_SECRET = r"""
-    \** | \.{3} | …? | [\[({<]* | none | null | true | false | undefined
-    | %[srd] | \{[\w.!:\[\]]*\} | <[\w.]+>? | \[(?:secure|redacted|masked)\]"""
-"""What stands where a secret might: nothing, a placeholder, a mask."""
+MARKS = (
+    "xapp gldt ghp gho ghu ghs ghr hf gsk pcsk nvapi r8 npm hvs hvb hvr xai tvly lsv2 whsec dop doo "
+    "dor ya29 pplx csk jina tgp pypi shpat shpss sbp ntn glsa dckr figd sntrys sntryu phx SG "
+    "esecret rpa".split()
+)
+"""Marks that some characters without a break must follow."""
 
-_ABOUT_BEARERS = r"""
-    and | are | auth | authentication | authorization | credentials? | error | format | has | header
-    | not | prefix | required | scheme | the | tokens? | type | was"""
-"""Words that follow in texts about bearer tokens."""
+MARKS_THAT_ARE_WORDS = "pa al api key secret sb fw fc lin ops rnd pat pul".split()
+"""Marks that are common otherwise: what follows must look random, and be long."""
 
+
+def _behind(words: list[str]) -> str:
+    """Return an expression that looks back for one of these words, and a character after it."""
+    by_length: dict[int, list[str]] = {}
+    for word in words:
+        by_length.setdefault(len(word), []).append(word)
+    return "|".join(f"(?<=(?:{'|'.join(some)}).)" for some in by_length.values())
+
+
+_AFTER_A_MARK = _behind(SURE_MARKS + MARKS + MARKS_THAT_ARE_WORDS)
+
+_LAST_WORD = r"""authorization | passphrase | passw(?:or)?d | pass | pwd | secret | token | key
+    | cookie | credential | signature | sig | auth | session_?id | sessid"""
+"""The last words of names that secrets go by, in lower case."""
 
 _ALL = {
-    "values": (f"{_FRAME}|{_QUOTED}|{_BARE}", re.IGNORECASE | re.MULTILINE),
-    "literals": (_QUOTED, re.IGNORECASE | re.MULTILINE),
-    "named": (_NAMED, re.NOFLAG),
-    "address": (_ADDRESS, re.NOFLAG),
-    "bearer": (_BEARER, re.NOFLAG),
-    "basic": (_BASIC, re.NOFLAG),
-    "pem": (_PEM, re.NOFLAG),
-    "key": (_KEY, re.NOFLAG),
-    "beginning": (_BEGINNING, re.IGNORECASE),
-    "about bearers": (_ABOUT_BEARERS, re.IGNORECASE),
-    "no secret": (_NO_SECRET, re.IGNORECASE),
+    # The last word of a name, where anything follows that may lead to a value.
+    "name": rf"""
+        (?P<word> {_LAST_WORD} ) (?P<suffix> s | [_-]?\d{{1,2}} | _?id )? (?! [\w-] )
+        (?= \\*+ ["'`]? \]? [ \t]{{0,4}} (?: [:=](?!=) | %3d ) | \\*+ ["'] [ ]?,?[ ]? (?: [\])], | b?\\*+["'] )
+        | > | (?: \.\w{{1,40}} ){{0,3}} \n[ ][ ]\S | [ ][\w.-]+= 
+        | \\*+ ["'`]? (?: [ ](?:is|was|value|given|used|sent|provided|supplied) ){{0,2}} :?
+            [ ]{{1,2}} \(? \\*+ ["'`]? (?= [a-z+/_=.~-]*+ \d ) [\w+/=.~-]{{8}} )""",
+    # A name given as an argument of a command, and what may follow it.
+    "argument": rf"""
+        -- (?: [\w]{{1,20}} - ){{0,3}} (?P<word> {_LAST_WORD} ) (?P<suffix>)
+        (?: [ ]{{1,2}} (?! [-<\[({{|] ) | \\*+ ["'] ,[ ]? (?= b?\\*+["'][^-] ) )""",
+    # Between a name and its value: in a header, a dict, JSON, a query or a call.
+    "sign": r"""
+        \\*+ ["'`]? \]? [ \t]{0,4} (?: => | := | [:=](?!=) | %3D ) (?P<space> [ \t]{0,4} )""",
+    # In a tuple, and in XML.
+    "pair": r"""\\*+ ["'] ,[ ]? (?= b? \\*+ ["'] ) (?P<space>)""",
+    "element": r"> (?P<space>)",
+    # From a field of a model to the value that pydantic or FastAPI refused there.
+    "refused": r"""
+        (?: (?: \.\w{1,40} ){0,3} \n [ ]{2} [^\n]{0,600}? \[type=\w{1,80},[ ] input_value=
+        | \\{0,3}["'] [ ]? ,? [ ]? [\])] , [^\n]{0,400}? \\{0,3}["']input\\{0,3}["']: [ ]? )
+        (?P<space>)""",
+    # A value that a sentence mentions: `invalid token 'a1b2'`, `API key provided: a1b2`.
+    "said": r"""
+        \\{0,3}["'`]? (?: [ ](?:is|was|value|given|used|sent|provided|supplied) ){0,2} :?
+        [ ]{1,2} \(? \\{0,3} ["'`]? (?P<said> [A-Za-z0-9+/_=.~-]{8,}+ )""",
+    # A value in quotes, up to the closing one or, in a text that was cut, to the end of the line.
+    "quoted": r"""
+        (?: [a-z]\w{0,40}\( | [(\[]{1,2} )? [bruf]{0,2}
+        (?: (?P<quote> ["'`] ) (?! [ ] | [,:;)\]}>] (?: $ | [\s,:;)\]}] ) )  # it closes, there
+            (?P<quoted> (?: \\. | (?! (?P=quote) ) [^\\\n] )*+ )
+        | (?P<escape> \\++ ["'] )
+            (?P<escaped> (?: (?! (?P=escape) ) (?: \\{2,}+ . | [^\n] ) )*+ ) )""",
+    # A value without quotes, which ends where a space does, or an ampersand, or a quote.
+    "bare": r"""
+        (?: [|>][-+]?\n[ ]{1,8} )? (?! \*{3}@ )
+        (?P<bare> \{ [^{}\s"']{0,100} \} [^\s"'`&;\\]*+ | [^\s"'`&;\\<]++ )""",
+    # All values of a list or dict.
+    "several": r"(?P<several> [\[({] [^\[\](){}\n]{1,2000} )",
+    # What follows the names of the headers Authorization and Cookie.
+    "credentials": r"""
+        (?: b (?= \\*+ ["'] ) )? \\*+ ["']? (?P<credentials> (?: digest | oauth | hawk | aws4-[\w-]++ ) [ ] [^\r\n]*+
+        | (?: (?: bearer | basic | token | apikey | api-key | negotiate | ntlm | key ) [ ]++ )?
+            [^\s"'\\]++ )""",
+    "crumbs": r"""(?: b (?= \\*+ ["'] ) )? \\*+ ["']? (?P<crumbs> [\w.-]++ = [^\r\n"'\\]*+ )""",
+    "crumb": r"""[ ] [\w.-]{1,60} = (?P<crumb> [^\s;,>]++ )""",
+    # A frame of a traceback with its lines of code, where only literals can be secrets.
+    "frame": r"""
+        ^ [ |+]*+ File[ ]"[^"\n]*+",[ ]line[ ]\d++ [^\n]*+
+        (?: \n [ |+]*+ (?<=[ ]{4}) [^\n]*+ )*+""",
+    "address": r"""
+        :// (?: [^\s:/@'"<>\[\\]{0,128}+ : (?! \d{1,5} [/?\#] )
+            (?P<password> [^\s/?\#'"<>]* (?=@)
+                | [^\s@'"<>]{1,256} (?: @ [^\s/?\#@'"<>]*+ )* (?=@) )
+        | (?P<user> [^\s:/@'"<>?\#\[\\]{12,256}+ ) (?=@) )""",
+    "login": r"""(?<=\s) (?:-u|--user) [ =] ["']? [\w.@-]{1,64}: (?P<login> [^\s"']{1,200}+ )""",
+    "bearer": r"""
+        [Bb] (?<! [\w-] [Bb] ) earer [ ]++ (?! (?:realm|error|scope|charset)\w*= )
+            (?P<bearer> [\w.~+/=-]{3,}+ )""",
+    "basic": r"[Bb] (?<! [\w-] [Bb] ) asic [ ]++ (?P<basic> [A-Za-z0-9+/=_-]{6,}+ )",
+    "pem": r"""
+        -----BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----
+        (?P<pem> [A-Za-z0-9+/=\s\\:,-]++ )""",
+    # The mark of a key's maker, what follows it, and keys whose mark nothing divides from that.
+    **{sign: rf"\{sign} (?= [A-Za-z0-9] ) (?: {_AFTER_A_MARK} )" for sign in MARK_ENDS},
+    "key": r"[\w-]{6,}+ (?: \.[\w-]{6,}+ )*+",
+    "run": r"(?= [A-Za-z]*+ [0-9] ) [A-Za-z0-9]{12}",
+    "second mark": r"(?: (?: ant | proj | live | test | pat ) [-_] )",
+    "undivided": r"""
+        [eAd] (?<! [A-Za-z0-9] . ) (?:
+            (?<= e ) yJ (?P<jwt> [\w-]{8,}+ (?: \. [\w-]*+ )*+ )
+            | (?<= A ) Iza (?P<google> [\w-]{6,}+ )
+            | (?<= A ) (?: KIA | SIA ) (?P<amazon> [A-Za-z0-9]{12,}+ )
+            | (?<= d ) api (?P<databricks> [A-Za-z0-9]{24,}+ ) )""",
+    # What of a value may stay to recognise it by: the scheme, and the sort of the key.
+    "beginning": r"""
+        (?: (?: bearer|basic|token|apikey|api-key|negotiate|ntlm|key|digest|oauth|hawk|aws4-\S+ )
+            [ ]+ )?
+        (?: sk-ant- | sk-proj- | [spr]k- | [spr]k_(?:live|test)_ | xox[a-z]- | gh[pousr]_
+            | github_pat_ | glpat- | hf_ | AKIA | ASIA | AIza | eyJ )?""",
+    # What stands where a secret might: nothing, a placeholder, a mask.
+    "no secret": r"""
+        \** | \.{3} | …? | [\[({<]* | none | null | true | false | undefined | %[srd]
+        | \$? \{ [\w.!:\[\]]* \} | \$\w+ | <[\w. -]+>? | \[(?:secure|redacted|masked)\]""",
+    "said of bearers": r"""
+        and | are | auth | authentication | authorization | credentials? | error | format | has
+        | header | not | prefix | required | scheme | the | tokens? | type | was""",
+    "digit or run": "[0-9] | [A-Za-z]{16}",
+    "change": "[a-z] (?= [0-9A-Z] ) | [A-Z] (?= [0-9] ) | [0-9] (?= [A-Za-z] )",
+    "uuid": r"[0-9a-f]{8} (?: -[0-9a-f]{4} ){3} -[0-9a-f]{12}",
 }
+
+_WITH_CASES = frozenset(("address", "bearer", "basic", "pem", "key", "undivided", "frame", "name", "argument", "change", *MARK_ENDS))
 
 
 @cache
 def rule(name: str) -> re.Pattern[str]:
     """Return a rule by its name, compiled when a text needs it first: not at import."""
-    expression, flags = _ALL[name]
-    return re.compile(expression, re.VERBOSE | re.ASCII | flags)
+    flags = re.VERBOSE | re.ASCII | re.MULTILINE
+    return re.compile(_ALL[name], flags if name in _WITH_CASES else flags | re.IGNORECASE)
+
+
+def looks_random(value: str, least: int) -> bool:
+    """Return whether a text of at least so many characters was made by a machine to be secret."""
+    if len(value) < least or rule("uuid").fullmatch(value):
+        return False
+    has_digit = any(digit in value for digit in "0123456789")
+    return has_digit and len(rule("change").findall(value)) * 5 >= len(value)

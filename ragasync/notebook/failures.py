@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from itertools import islice
+from time import perf_counter
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
-from ragasync.reports.kinds import Kind, kinds_of, pattern_of
+from ragasync.reports.kinds import Kind, Kinds
 
 A_LOOK = 100
-"""How many failures one drawing looks at: at 12 µs each, ten times a second, that is 1%."""
+"""How many failures one drawing looks at."""
 
 A_SECOND = 1_500
-"""How many the last drawing looks at for each second of the run: 2% of it."""
+"""How many the last drawing looks at for each second of the run."""
 
 LEAST, MOST = 1_000, 20_000
-"""And how many whatever the run took: 12 ms for the shortest, a quarter of a second at most."""
+"""And how many whatever the run took."""
+
+LONGEST = 0.012
+"""Seconds that one look may take, whatever the errors say: a loop may be drawing."""
 
 
 class Failures:
@@ -33,15 +37,25 @@ class Failures:
         self.left_over = 0
         """How many errors the last look left to the next; none that have come since."""
         self._unsettled: list[int] = []
-        self._kinds: dict[tuple[str, str], Kind] = {}
+        self._kinds = Kinds(columns)
 
     def __repr__(self) -> str:
         return f"<Failures of {len(self._kinds):,} kinds, {self.unseen:,} not grouped>"
 
     @property
     def kinds(self) -> list[Kind]:
-        """The kinds, the commonest first."""
-        return sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.first_row))
+        """All kinds, the commonest first."""
+        return self._kinds.ranked()
+
+    @property
+    def commonest(self) -> list[Kind]:
+        """The kinds that a display tells apart, the commonest first; at hand at any time."""
+        return self._kinds.commonest()
+
+    @property
+    def others(self) -> tuple[int, int]:
+        """How many errors are of other kinds than those, and of how many kinds."""
+        return self._kinds.others()
 
     @property
     def unseen(self) -> int:
@@ -54,34 +68,28 @@ class Failures:
 
     def look(self, at_most: int = A_LOOK) -> bool:
         """Take in errors that came since the last look; True if this has changed anything."""
-        rows = self._unsettled + self._next_rows(at_most)
-        status = self._columns.status
-        failed = [row for row in rows if status[row] == FAILED]
-        # An error is written before its status is, and those of cancelled items do not count.
-        self._unsettled = [row for row in rows if not status[row]]
-        for kind in kinds_of(self._columns, failed):
-            self._add(kind)
-        return bool(failed)
+        until = perf_counter() + LONGEST
+        count, there = self._kinds.count, len(self._columns.errors)
+        unsettled, self._unsettled = self._unsettled, []
+        for row in unsettled:
+            self._take_in(row)
+        for row in self._next_rows(at_most):
+            self._take_in(row)
+            self._seen += 1
+            if perf_counter() > until:
+                break
+        self.left_over = max(0, there - self._seen)
+        return self._kinds.count > count
 
     def _next_rows(self, at_most: int) -> list[int]:
         """Return the rows of the next errors; in one step of C, so safe beside other threads."""
-        there = len(self._columns.errors)
-        rows = []
-        if there > self._seen:
-            rows = list(islice(self._columns.errors, self._seen, self._seen + at_most))
-            self._seen += len(rows)
-        self.left_over = max(0, there - self._seen)
-        return rows
+        return list(islice(self._columns.errors, self._seen, self._seen + at_most))
 
-    def _add(self, new: Kind) -> None:
-        """Add some errors of one kind to those that were seen of it."""
-        key = new.error_type, pattern_of(new.example)
-        kind = self._kinds.setdefault(key, new)
-        if kind is new:
-            return
-        if new.message != kind.message:
-            kind.message = key[1]
-        if new.first_row < kind.first_row:
-            kind.first_row, kind.example = new.first_row, new.example
-        kind.count += new.count
-        kind.seconds += new.seconds
+    def _take_in(self, row: int) -> None:
+        """Group an error by its kind, if it is the outcome of its item."""
+        # An error is written before its status is, and those of cancelled items do not count.
+        status = self._columns.status[row] if row < len(self._columns.status) else 0
+        if status == FAILED:
+            self._kinds.add(row)
+        elif not status:
+            self._unsettled.append(row)

@@ -10,7 +10,7 @@ from ragasync.notebook.stages_shown import stages_html, stages_text
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.html import COLOURS, MONO, QUIET, TEXT, element
 from ragasync.reports.kinds import Kind, one_line
-from ragasync.reports.words import KINDS_SHOWN, remaining
+from ragasync.reports.words import remaining
 
 STEADY = "font-variant-numeric:tabular-nums"
 """Digits of one width, so that nothing moves when a number changes."""
@@ -39,9 +39,9 @@ def panel_text(showing: Showing, failures: Failures) -> str:
         held_back(showing),
         bounds(showing),
     ]
-    kinds = failures.kinds
+    kinds = failures.commonest
     lines += ["errors:"] if kinds else []
-    for kind in kinds[:KINDS_SHOWN]:
+    for kind in kinds:
         name, message, place = _parts(kind)
         lines.append(f"  {kind.count:,} × {name}{': ' if message else ''}{message} {place}")
     lines += [f"  {line}" for line in _left_out(failures)]
@@ -69,8 +69,7 @@ def facts_html(showing: Showing) -> str:
 
 def failures_html(failures: Failures) -> str:
     """Return the commonest kinds of errors, each with its first example; nothing without any."""
-    kinds = failures.kinds
-    rows = [_error(kind) for kind in kinds[:KINDS_SHOWN]]
+    rows = [_error(kind) for kind in failures.commonest]
     rows += [element("div", QUIET, escape(line)) for line in _left_out(failures)]
     if not rows:
         return ""
@@ -107,8 +106,7 @@ def _parts(kind: Kind) -> tuple[str, str, str]:
 
 def _left_out(failures: Failures) -> list[str]:
     """Return what is not shown kind by kind."""
-    kinds = failures.kinds
-    lines = [remaining(kinds)] if len(kinds) > KINDS_SHOWN else []
+    lines = remaining(*failures.others)
     if failures.left_over:
         lines.append(f"{failures.left_over:,} more, not grouped")
     return lines

@@ -12,6 +12,7 @@ from ragasync.outcomes.outcome import CANCELLED, DONE, PENDING, STATUSES, Outcom
 from ragasync.outcomes.storage import Storage
 from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import closing_lines
+from ragasync.saying import ErrorText, error_text
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -98,7 +99,14 @@ class Columns(Storage[T, R]):
         stack, error = self.tracebacks.get(row), self.errors.get(row)
         if stack is None or error is None:
             return None
-        return stack + closing_lines(error)
+        return stack + closing_lines(error, self.error_text(row).own)
+
+    def error_text(self, row: int) -> ErrorText:
+        """Return what displays say of the error of an item that has one; worked out once."""
+        text = self.texts.get(row)
+        if text is None:
+            text = self.texts[row] = error_text(self.errors[row])
+        return text
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Write an outcome of any kind; a plain success goes through `recorder` instead."""
@@ -188,6 +196,7 @@ class Columns(Storage[T, R]):
             tracebacks=_up_to(n, self.tracebacks),
             stages=_up_to(n, self.stages),
             history=_up_to(n, self.history),
+            texts=self.texts,  # an error that is there says the same in every snapshot
         )
 
 

@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ragasync.outcomes.outcome import Attempt
+from ragasync.saying import ErrorText
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,6 +46,10 @@ class Storage(Generic[T, R]):
     tracebacks: dict[int, str] = field(default_factory=dict)
     stages: dict[int, str] = field(default_factory=dict)
     history: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
+    texts: dict[int, ErrorText] = field(default_factory=dict, repr=False, compare=False)
+    """What displays said of errors so far: what a row's error says is worked out once."""
+    views: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What displays have worked out of all rows, for the next that needs it."""
 
     def __post_init__(self) -> None:
         self.grow_to(len(self.items))

@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
+from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, notes_of
 from ragasync.masking.masked import masked
+from ragasync.saying import cut, message_of, safe_text, type_name
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
+
+LONGEST_STACK = 32_768
+"""Characters of a stack, with all its causes: beyond are those that repeat themselves."""
 
 _OURS = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120  # pathlib would be half of the import
 
@@ -53,23 +58,31 @@ class NoArchive(TracebackArchive):
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error with its causes, contexts and group members, each once."""
+    """Yield an error with its causes, contexts and group members, each once, at most MOST_LINKS."""
     waiting, seen = [error], {id(error)}
-    while waiting:
+    for _ in range(MOST_LINKS):
+        if not waiting:
+            return
         link = waiting.pop()
         yield link
-        members = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
-        for other in (link.__cause__, link.__context__, *members):
-            if other is not None and id(other) not in seen:
+        behind = (attribute(link, "__cause__"), attribute(link, "__context__"))
+        for other in (*behind, *group_members(link)):
+            if isinstance(other, BaseException) and id(other) not in seen:
                 seen.add(id(other))
                 waiting.append(other)
+
+
+def _frames_of(error: BaseException) -> TracebackType | None:
+    """Return the live traceback of an error, if it has one."""
+    frames = attribute(error, "__traceback__")
+    return frames if isinstance(frames, TracebackType) else None
 
 
 def _places(error: BaseException) -> Iterator[object]:
     """Yield the types and code lines that tell one kind of failure from another."""
     for link in _chain(error):
         yield type(link)
-        frame = link.__traceback__
+        frame = _frames_of(link)
         while frame is not None:
             yield frame.tb_frame.f_code, frame.tb_lineno
             frame = frame.tb_next
@@ -85,22 +98,84 @@ def _beyond_ours(frames: TracebackType | None) -> TracebackType | None:
 
 def _stack_text(error: BaseException) -> str:
     """Return the stack without the closing line, which has the message of each error itself."""
-    lines = traceback.TracebackException(
-        type(error), error, _beyond_ours(error.__traceback__)
-    ).format(chain=True)
-    return masked("".join(lines).removesuffix(_closing_lines(error)))
-
-
-def closing_lines(error: BaseException) -> str:
-    """Return how a traceback ends: the type, the message and the notes, with secrets masked."""
-    return masked(_closing_lines(error))
+    text = _formatted(error, _beyond_ours(_frames_of(error)))
+    return _safe(text.removesuffix(closing_lines(error)))
 
 
 def whole_text(error: BaseException) -> str:
     """Return the traceback that an error still carries as text, with secrets masked."""
-    return masked("".join(traceback.format_exception(error)))
+    return _safe(_formatted(error, _frames_of(error)))
 
 
-def _closing_lines(error: BaseException) -> str:
-    """Return how a traceback ends, as it is."""
-    return "".join(traceback.format_exception_only(error))
+def _safe(text: str) -> str:
+    """Return the text of a traceback, bounded and with secrets masked."""
+    return masked(cut(text, len(text), LONGEST_STACK)) + ("" if len(text) <= LONGEST_STACK else "\n")
+
+
+def closing_lines(error: BaseException, message: str | None = None) -> str:
+    """
+    Return how a traceback ends: the type, the message and the notes, with secrets masked.
+
+    Args:
+        error: the error.
+        message: what `message_of` says of it, where that is known.
+    """
+    said = message_of(error) if message is None else message
+    name = _full_name(error)
+    notes = "".join(f"{safe_text(note)}\n" for note in notes_of(error))
+    return f"{name}: {said}\n{notes}" if said else f"{name}\n{notes}"
+
+
+def _full_name(error: BaseException) -> str:
+    """Return the name of an error's class as tracebacks have it: with its module."""
+    module, name = _module_and_name(error)
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
+
+
+def _module_and_name(error: BaseException) -> tuple[str, str]:
+    """Return the module and the qualified name of an error's class."""
+    module = attribute(type(error), "__module__")
+    name = attribute(type(error), "__qualname__")
+    return (
+        module if isinstance(module, str) else "builtins",
+        name if isinstance(name, str) else "Exception",
+    )
+
+
+def _formatted(error: BaseException, frames: TracebackType | None) -> str:
+    """Return an error as `traceback` formats it, whatever it answers when it is asked."""
+    try:
+        twin = _twin(error, {})
+        return "".join(traceback.TracebackException(type(twin), twin, frames).format())
+    except Exception:  # of a loader that is asked for the source of a frame, say
+        return closing_lines(error)
+
+
+def _twin(error: BaseException, known: dict[int, BaseException]) -> BaseException:
+    """Return an error that says the same, but briefly, without secrets, and without fail."""
+    module, name = _module_and_name(error)
+    members = group_members(error) if len(known) < MOST_LINKS else ()
+    said = message_of(error)
+    body = {"__module__": module, "__qualname__": name, "__str__": lambda _: said}
+    known[id(error)] = placeholder = Exception()
+    if members:
+        inner = [_twin_of(member, known) or placeholder for member in members[:MOST_LINKS]]
+        twin: BaseException = type(name, (BaseExceptionGroup,), body)("", inner)
+    else:
+        twin = type(name, (Exception,), body)()
+    known[id(error)] = twin
+    for note in notes_of(error):
+        twin.add_note(safe_text(note))
+    twin.__cause__ = _twin_of(attribute(error, "__cause__"), known)
+    twin.__context__ = _twin_of(attribute(error, "__context__"), known)
+    twin.__suppress_context__ = bool(attribute(error, "__suppress_context__"))
+    return twin.with_traceback(_frames_of(error))
+
+
+def _twin_of(error: object, known: dict[int, BaseException]) -> BaseException | None:
+    """Return the twin of an error that another hangs on; none beyond MOST_LINKS."""
+    if not isinstance(error, BaseException):
+        return None
+    if id(error) in known:
+        return known[id(error)]
+    return _twin(error, known) if len(known) < MOST_LINKS else None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ragasync.foreign_errors import attribute
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import FAILED
 from ragasync.outcomes.tracebacks import whole_text
 from ragasync.reports.kinds import kinds_of
 from ragasync.reports.reading import Reading, object_column, string_array
-from ragasync.saying import message_of, type_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,14 +41,18 @@ def to_dataframe(result: Finished) -> pd.DataFrame:
     Args:
         result: a BatchResult.
 
+    Messages and tracebacks are without the secrets that they quote; those longer than a few
+    kilobytes are cut, and say so. Items and values stay as they are.
+
     Returns:
         | column | dtype | |
         |---|---|---|
         | index | int64 | place in the input |
         | item, value | object | None where there is none |
         | status | category | pending, done, failed, cancelled: always all four |
-        | error_type | category | class name without module; missing where nothing failed |
-        | error_message, traceback | string | whole; missing where nothing failed |
+        | error_type | category | class name without module, of a group that of its first leaf |
+        | error_message | string | with its cause, and of a group how many more there are |
+        | traceback | string | missing where nothing failed, as the two before |
         | attempts | Int32 | with the first; 0 for an item that was not started |
         | started, seconds, waited, backed_off | float64 | seconds; NaN if not started |
         | batch, lane | Int32 | missing where there is none |
@@ -101,7 +105,7 @@ def error_summary(result: Finished) -> pd.DataFrame:
         | column | dtype | |
         |---|---|---|
         | error_type | string | class name without module |
-        | message | string | whole; where they differ with # for numbers and … for quoted values |
+        | message | string | as of one; where they differ with # for numbers and … for quoted values |
         | count | int64 | items that failed so |
         | share | float64 | of all items that failed |
         | first_index, first_item | int64, object | the first such item |
@@ -137,7 +141,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
     import pandas as pd
 
     taken = Reading(columns, rows)
-    errors = taken.sparse(columns.errors)
+    errors = {at: columns.error_text(rows[at]) for at in taken.sparse(columns.errors)}
     tracebacks = {place: text for place in errors if (text := _traceback(columns, rows[place]))}
     return pd.DataFrame(
         {
@@ -145,8 +149,8 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
             "item": taken.items(),
             "status": taken.status(),
             "value": taken.objects(columns.results),
-            "error_type": taken.categories({at: type_name(e) for at, e in errors.items()}),
-            "error_message": taken.strings({at: message_of(e) for at, e in errors.items()}),
+            "error_type": taken.categories({at: text.kind for at, text in errors.items()}),
+            "error_message": taken.strings({at: text.message for at, text in errors.items()}),
             "attempts": taken.integers(taken.attempts),
             "started": taken.seconds(columns.started),
             "seconds": taken.seconds(columns.seconds),
@@ -165,6 +169,6 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
 def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
     """Return an error's traceback as text: the one that was kept, or what it still carries."""
     text, error = columns.traceback_of(row), columns.errors[row]
-    if text is None and error.__traceback__ is not None:
+    if text is None and attribute(error, "__traceback__") is not None:
         return whole_text(error)
     return text

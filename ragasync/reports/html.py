@@ -8,9 +8,9 @@ from html import escape
 from ragasync.outcomes.facts import Finished
 from ragasync.reports.chart import chart
 from ragasync.reports.elements import COLOURS, MONO, NAMES, QUIET, TEXT, element
-from ragasync.reports.kinds import Kind, kinds_of, one_line
+from ragasync.reports.kinds import Kind, grouped, one_line
 from ragasync.reports.timeline import timeline_of
-from ragasync.reports.words import KINDS_SHOWN, figures, headline, remaining
+from ragasync.reports.words import figures, headline, remaining
 
 __all__ = ["COLOURS", "MONO", "NAMES", "QUIET", "TEXT", "element", "result_html"]
 
@@ -86,12 +86,12 @@ def _figures(result: Finished) -> str:
 
 def _errors(result: Finished) -> str:
     """Return the commonest kinds of errors, folded."""
-    kinds = kinds_of(result.columns)
-    if not kinds:
+    kinds = grouped(result.columns)
+    if not kinds.count:
         return ""
-    rows = [_error(kind, result.columns.index_of(kind.first_row)) for kind in kinds[:KINDS_SHOWN]]
-    if len(kinds) > KINDS_SHOWN:
-        rows.append(element("div", QUIET, remaining(kinds)))
+    index_of = result.columns.index_of
+    rows = [_error(kind, index_of(kind.first_row)) for kind in kinds.commonest()]
+    rows += [element("div", QUIET, line) for line in remaining(*kinds.others())]
     what = "1 kind of error" if len(kinds) == 1 else f"{len(kinds):,} kinds of errors"
     heading = element("summary", "cursor:pointer", what)
     return element("details", "margin-top:8px", heading, *rows)

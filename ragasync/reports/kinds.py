@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
-from ragasync.saying import message_of, type_name
+
+KINDS_SHOWN = 5
+"""How many kinds of errors a display tells apart; a table has all."""
+
+_REMEMBERED = 10_000
+"""Messages whose kind is known without another look at them."""
 
 _VARYING = r"""
-      (?P<kept> ^[45]\d\d(?=[\s,:]) | \b(?:http|status|code|error)\b\W{1,3}[45]\d\d\b
-              | \b(?:cp|utf-?|iso-?)\d[\d-]*\b )                             # an encoding
-    | (?<!\w) (?: '[^'\n]*' | "[^"\n]*" ) (?!\w)                           # a quoted value
-    | \b 0x[0-9a-f]+ \b
-    | \b (?=[0-9a-f-]*\d) [0-9a-f]{8,} (?:-[0-9a-f]{4,})* \b               # a hash or a UUID
-    | \d+ (?:\.\d+)*
+    [0-9a-f'"] (?:  # what a part may begin with, so that all else is passed over fast
+      (?<= ' ) (?<! \w' ) [^'\n]*+ ' (?!\w)
+    | (?<= " ) (?<! \w" ) [^"\n]*+ " (?!\w)                                # a quoted value
+    | (?<= 0 ) (?<! \w0 ) x [0-9a-f]++ \b
+    | (?<= [0-9a-f] ) (?<! \w. ) (?: (?<= \d ) | (?= [a-f]{0,40} \d ) )
+      [0-9a-f]{7,}+ (?: -[0-9a-f]{4,}+ )*+ \b                              # a hash or a UUID
+    | (?P<status> (?<= [45] ) (?: (?<= ^. ) \d\d (?= [\s,:] )
+        | (?: (?<= \b(?:http|code)\b\W. ) | (?<= \b(?:http|code)\b\W\W. )
+            | (?<= \b(?:http|code)\b\W\W\W. ) | (?<= \berror\b\W. ) | (?<= \berror\b\W\W. )
+            | (?<= \berror\b\W\W\W. ) | (?<= \bstatus\b\W. ) | (?<= \bstatus\b\W\W. )
+            | (?<= \bstatus\b\W\W\W. ) ) \d\d \b ) )
+    | (?P<encoding> (?<= \d ) (?: (?<= \bcp. ) | (?<= \butf. ) | (?<= \butf-. ) | (?<= \biso. )
+        | (?<= \biso-. ) ) [\d-]*+ \b )
+    | (?<= \d ) \d*+ (?: \.\d++ )*+ )
     """
 """What differs between messages of one kind; HTTP statuses and encodings are kept apart."""
+
+_COMPARED = 500
+"""Characters of a message that tell which kind it is of."""
 
 
 @dataclass(slots=True)
@@ -53,30 +68,104 @@ def pattern_of(message: str) -> str:
 
 def _blank(found: re.Match[str]) -> str:
     """Return what stands in the pattern for one varying part."""
-    text = found.group()
-    if found["kept"]:
+    text = found[0]
+    if found.lastgroup is not None:
         return text
     return "…" if text[0] in "'\"" else "#"
 
 
-def kinds_of(columns: Columns[Any, Any], rows: Iterable[int] | None = None) -> list[Kind]:
-    """Return the kinds of errors among the items that failed, the commonest first."""
-    kinds: dict[tuple[str, str], Kind] = {}
-    patterns: dict[str, str] = {}
-    for row in columns.rows_with(FAILED) if rows is None else rows:
-        error = columns.errors[row]
-        name, message = type_name(error), message_of(error)
-        pattern = patterns.get(message)
-        if pattern is None:
-            pattern = patterns[message] = pattern_of(message)
-        kind = kinds.get((name, pattern))
+class Kinds:
+    """
+    The kinds that errors fall into, grouped as they are added.
+
+    The commonest are at hand at any time, however many kinds there are.
+
+    Args:
+        columns: the outcomes, which another thread may be writing.
+    """
+
+    def __init__(self, columns: Columns[Any, Any]) -> None:
+        self._columns = columns
+        self._kinds: dict[tuple[str, str], Kind] = {}
+        self._of_message: dict[tuple[str, str], Kind] = {}
+        self._commonest: list[Kind] = []
+        self.count = 0
+        """How many errors were added."""
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def add(self, row: int) -> None:
+        """Add the error of an item that failed."""
+        name, message, _ = self._columns.error_text(row)
+        kind = self._of_message.get((name, message)) or self._kind_of(name, message, row)
+        if row < kind.first_row:
+            kind.first_row, kind.example = row, message
+        kind.count += 1
+        kind.seconds += self._columns.seconds[row]
+        self.count += 1
+        self._rank(kind)
+
+    def commonest(self) -> list[Kind]:
+        """Return the KINDS_SHOWN kinds with the most errors."""
+        return self._commonest[:]
+
+    def others(self) -> tuple[int, int]:
+        """Return how many errors are not of the commonest kinds, and of how many kinds they are."""
+        top = self._commonest
+        return self.count - sum(kind.count for kind in top), len(self._kinds) - len(top)
+
+    def ranked(self) -> list[Kind]:
+        """Return all kinds, the commonest first."""
+        return sorted(self._kinds.values(), key=_rank_of)
+
+    def _kind_of(self, name: str, message: str, row: int) -> Kind:
+        """Return the kind of a message that was not seen before, a new one if it is like none."""
+        start = message[:_COMPARED]
+        pattern = pattern_of(start) + ("…" if len(start) < len(message) else "")
+        kind = self._kinds.get((name, pattern))
         if kind is None:
-            kind = kinds[name, pattern] = Kind(name, message, message, row)
+            kind = self._kinds[name, pattern] = Kind(name, message, message, row)
         elif message != kind.example:
             kind.message = pattern
-        kind.count += 1
-        kind.seconds += columns.seconds[row]
-    return sorted(kinds.values(), key=lambda kind: (-kind.count, kind.first_row))
+        if len(self._of_message) < _REMEMBERED:
+            self._of_message[name, message] = kind
+        return kind
+
+    def _rank(self, kind: Kind) -> None:
+        """Keep the commonest in order after one of them, or one that may become one, grew."""
+        top = self._commonest
+        if not any(kind is one for one in top):
+            if len(top) == KINDS_SHOWN and _rank_of(top[-1]) < _rank_of(kind):
+                return
+            top.append(kind)
+        top.sort(key=_rank_of)
+        del top[KINDS_SHOWN:]
+
+
+def _rank_of(kind: Kind) -> tuple[int, int]:
+    """Return what kinds are ordered by: the commonest first, then as they came."""
+    return -kind.count, kind.first_row
+
+
+def grouped(columns: Columns[Any, Any]) -> Kinds:
+    """
+    Return the errors among the items that failed, grouped by kind.
+
+    They are grouped once for columns that do not change any more: all views share that.
+    """
+    kinds = columns.views.get("kinds")
+    if not isinstance(kinds, Kinds) or kinds.count != columns.status.count(FAILED):
+        kinds = Kinds(columns)
+        for row in columns.rows_with(FAILED):
+            kinds.add(row)
+        columns.views["kinds"] = kinds
+    return kinds
+
+
+def kinds_of(columns: Columns[Any, Any]) -> list[Kind]:
+    """Return the kinds of errors among the items that failed, the commonest first."""
+    return grouped(columns).ranked()
 
 
 def one_line(text: str, longest: int = 160) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import compress
 from typing import Any, Protocol
 
@@ -10,12 +9,8 @@ from ragasync.errors import RecalledError
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.reports.kinds import Kind, kinds_of, one_line
+from ragasync.reports.kinds import grouped, one_line
 from ragasync.reports.money import money_text
-
-KINDS_SHOWN = 5
-"""How many kinds of errors a display tells apart; a table has all."""
-
 
 class Printer(Protocol):
     """What IPython hands to an object that wants to print itself."""
@@ -51,24 +46,21 @@ def summary(result: Finished) -> str:
     """Return the counts, the times and the commonest errors as a few lines of text."""
     lines = [headline(result)]
     lines += [f"  {name}: {value}" for name, value in figures(result)]
-    kinds = kinds_of(result.columns)
-    if kinds:
+    kinds = grouped(result.columns)
+    if kinds.count:
         lines.append("errors:")
-    for kind in kinds[:KINDS_SHOWN]:
+    for kind in kinds.commonest():
         index = result.columns.index_of(kind.first_row)
         message = f": {one_line(kind.example)}" if kind.example else ""
         name = one_line(kind.error_type)
         lines.append(f"  {kind.count:,} × {name}{message} (item {index:,})")
-    if len(kinds) > KINDS_SHOWN:
-        lines.append(f"  {remaining(kinds)}")
+    lines += [f"  {line}" for line in remaining(*kinds.others())]
     return Text("\n".join(lines))
 
 
-def remaining(kinds: Sequence[Kind]) -> str:
-    """Return how many errors there are beside the commonest kinds."""
-    rest = kinds[KINDS_SHOWN:]
-    errors = sum(kind.count for kind in rest)
-    return f"{errors:,} more, of {counted(len(rest), 'other kind')}"
+def remaining(errors: int, kinds: int) -> list[str]:
+    """Return how many errors there are of kinds that are not told apart, if there are any."""
+    return [f"{errors:,} more, of {counted(kinds, 'other kind')}"] if kinds else []
 
 
 def figures(result: Finished) -> list[tuple[str, str]]:
