@@ -80,7 +80,7 @@ def error_text(error: BaseException) -> ErrorText:
 
 def _with_cause(error: BaseException, message: str) -> str:
     """Return an error's message, followed by that of what it was raised from in the first place."""
-    cause = None if isinstance(error, RagasyncError) else first_cause(error)
+    cause = None if issubclass(type(error), RagasyncError) else first_cause(error)
     if cause is None:
         return message
     name, said = type_name(cause), message_of(cause)

@@ -15,6 +15,9 @@ LONG = BODY + "Jd5Gc0" + "Yf2Ke7" + "Ua4Bv9"
 HEX = "9f86d0" + "81884c7d" + "659a2fea" + "a0c55ad0" + "15"
 WORD = "tr0ub4" + "dor"
 """A password as people choose them."""
+SHORT = "s3cr" + "3t"
+FAKE = "abcd" + "1234" + "efgh"
+"""A key as people make one up."""
 PLAIN_WORD = "sword" + "fish"
 JWT_BODY = "hbGciOiJI" + "UzI1NiJ9." + "eyJzdWIiOiIx" + "MjM0In0." + "dBjftJeZ4CVP"
 BASIC = base64.b64encode(f"ann:{WORD}".encode()).decode()
@@ -34,10 +37,24 @@ _PREFIXES = [
 
 _NAMES = [
     *("api_key", "apikey", "api-key", "apiKey", "API_KEY", "OPENAI_API_KEY", "OPENAI_KEY"),
-    *("AZURE_OPENAI_KEY", "PINECONE_KEY", "access_token", "refresh_token", "auth_token", "HF_TOKEN"),
+    *(
+        "AZURE_OPENAI_KEY",
+        "PINECONE_KEY",
+        "access_token",
+        "refresh_token",
+        "auth_token",
+        "HF_TOKEN",
+    ),
     *("client_secret", "SECRET", "secret_key", "aws_secret_access_key", "aws_session_token"),
     *("password", "passwd", "PGPASSWORD", "db_password", "passphrase", "private_key", "x-api-key"),
-    *("Ocp-Apim-Subscription-Key", "accountKey", "token", "bearer_token", "signing_key", "id_token"),
+    *(
+        "Ocp-Apim-Subscription-Key",
+        "accountKey",
+        "token",
+        "bearer_token",
+        "signing_key",
+        "id_token",
+    ),
     *("encryption_key", "master_key", "webhook_secret", "credential"),
 ]
 
@@ -65,7 +82,7 @@ SECRETS: list[tuple[str, str]] = [
     (json.dumps(json.dumps({"authorization": f"Bearer {BODY}"})), BODY),
     (json.dumps(json.dumps({"password": WORD, "n": 1})), WORD),
     (json.dumps(json.dumps(json.dumps({"api_key": BODY}))), BODY),
-    (f"{{\"api_key\":\"{BODY}\",\"n\":1}}", BODY),
+    (f'{{"api_key":"{BODY}","n":1}}', BODY),
     (f"curl -H 'Authorization: Bearer {BODY}' https://api.test", BODY),
     (f'curl -H "api-key: {HEX}" https://api.test', HEX),
     (f"curl -u ann:{WORD} https://api.test", WORD),
@@ -129,7 +146,7 @@ SECRETS: list[tuple[str, str]] = [
     (f"OpenAI(api_key='{BODY}', base_url='https://h')", BODY),
     (f"Settings(token={BODY}, n=1)", BODY),
     (f"login(user='ann', password={WORD!r})", WORD),
-    (f"connect(ann, pwd=\"{WORD}\")", WORD),
+    (f'connect(ann, pwd="{WORD}")', WORD),
     (f"Client(api_key=b'{BODY}')", BODY),
     (f"export OPENAI_KEY={BODY}", BODY),
     (f"COHERE_KEY: {BODY}", BODY),
@@ -155,35 +172,45 @@ SECRETS: list[tuple[str, str]] = [
     (f"{{'password': '{PLAIN_WORD}'}}", PLAIN_WORD),
     (f"passwd: {WORD}", WORD),
     (f"passphrase = '{WORD} {PLAIN_WORD}'", PLAIN_WORD),
-    (f"PASSWORD: \"{WORD}\"", WORD),
+    (f'PASSWORD: "{WORD}"', WORD),
     (f"api_key: |\n  {BODY}", BODY),
     (f"<password>{WORD}</password>", WORD),
     (f"<apiKey>{BODY}</apiKey>", BODY),
     # validation errors
     (
-        "1 validation error for Settings\napi_key\n  Input should be a valid integer "
-        f"[type=int_parsing, input_value='{WORD}', input_type=str]",
+        (
+            "1 validation error for Settings\napi_key\n  Input should be a valid integer "
+            f"[type=int_parsing, input_value='{WORD}', input_type=str]"
+        ),
         WORD,
     ),
     (
-        "1 validation error for Settings\nopenai.api_key\n  Value error, must begin with sk- "
-        f"[type=value_error, input_value={BODY!r}, input_type=str]",
+        (
+            "1 validation error for Settings\nopenai.api_key\n  Value error, must begin with sk- "
+            f"[type=value_error, input_value={BODY!r}, input_type=str]"
+        ),
         BODY,
     ),
     (
-        "2 validation errors for S\nn\n  Field required [type=missing, input_value={}, "
-        "input_type=dict]\npassword\n  String should have at most 4 characters "
-        f"[type=string_too_long, input_value='{PLAIN_WORD}', input_type=str]",
+        (
+            "2 validation errors for S\nn\n  Field required [type=missing, input_value={}, "
+            "input_type=dict]\npassword\n  String should have at most 4 characters "
+            f"[type=string_too_long, input_value='{PLAIN_WORD}', input_type=str]"
+        ),
         PLAIN_WORD,
     ),
     (
-        f"1 validation error for S\nm\n  Field required [type=missing, input_value={{'token': "
-        f"'{BODY}'}}, input_type=dict]",
+        (
+            f"1 validation error for S\nm\n  Field required [type=missing, input_value={{'token': "
+            f"'{BODY}'}}, input_type=dict]"
+        ),
         BODY,
     ),
     (
-        "1 validation error for S\ndatabase.0.password\n  Input should be a valid integer "
-        f'[type=int_parsing, input_value="{WORD}", input_type=str]',
+        (
+            "1 validation error for S\ndatabase.0.password\n  Input should be a valid integer "
+            f'[type=int_parsing, input_value="{WORD}", input_type=str]'
+        ),
         WORD,
     ),
     (f"[{{'type': 'x', 'loc': ('api_key',), 'msg': 'bad', 'input': '{BODY}'}}]", BODY),
@@ -209,6 +236,33 @@ SECRETS: list[tuple[str, str]] = [
     (f"The api_key `{BODY}` is not valid", BODY),
     (f"key {BODY!r} was revoked: api key {BODY}", BODY),
     (f"password is {WORD}", WORD),
+    # as people make them up
+    (f"Client(key='{SHORT}')", SHORT),
+    (f"OpenAI(key='{SHORT}')", SHORT),
+    (f"OpenAIEmbeddings(model='m', key='{SHORT}')", SHORT),
+    (f"OPENAI_KEY={SHORT}", SHORT),
+    (f"openai_key={SHORT}", SHORT),
+    (f"api_key: '{SHORT}'", SHORT),
+    (f"api_key: {SHORT}", SHORT),
+    (f"https://{FAKE}@host/r.git", FAKE),
+    (f"https://{FAKE}@host", FAKE),
+    (f"invalid api key: {FAKE}", FAKE),
+    (f"run --password {PLAIN_WORD} x", PLAIN_WORD),
+    (f"run --token {PLAIN_WORD} x", PLAIN_WORD),
+    (f"password '{WORD[:7]}' is wrong", WORD[:7]),
+    (f"get(url, auth=('ann', '{PLAIN_WORD}'))", PLAIN_WORD),
+    (f"HTTPBasicAuth('ann', '{PLAIN_WORD}')", PLAIN_WORD),
+    (f"BasicAuth(login='ann', password='{WORD}')", WORD),
+    (f"<SimpleCookie: session='{SHORT}'>", SHORT),
+    (f'Cookie: session="{WORD} x"', WORD),
+    (f"{{'authorization': ['{SHORT}']}}", SHORT),
+    (f"{{'api_keys': ['{SHORT}', '{WORD}']}}", WORD),
+    (f"secret: {PLAIN_WORD}", PLAIN_WORD),
+    (f"secretAccessKey={BODY}", BODY),
+    (f"gsk_{FAKE}{FAKE}", FAKE),
+    (f"hf_{FAKE}{FAKE}", FAKE),
+    (f"pcsk_{FAKE}_{FAKE}{FAKE}", FAKE),
+    (f"pa-{FAKE}{FAKE}", FAKE),
 ]
 """A text that quotes a secret, and the secret."""
 
@@ -287,8 +341,10 @@ HARMLESS: list[str] = [
     "api_key={api_key}",
     "set OPENAI_API_KEY in the environment",
     "the environment variable OPENAI_API_KEY is not set",
-    "The api_key client option must be set either by passing api_key to the client or by setting "
-    "the OPENAI_API_KEY environment variable",
+    (
+        "The api_key client option must be set either by passing api_key to the client or by "
+        "setting the OPENAI_API_KEY environment variable"
+    ),
     "KeyError: 'name'",
     "KeyError: 'key'",
     "KeyError: 'api_key'",
@@ -308,7 +364,7 @@ HARMLESS: list[str] = [
     f"cache_key={HEX}",
     f"cache key: {HEX}",
     "idempotency_key=123e4567-e89b-12d3-a456-426614174000",
-    "duplicate key value violates unique constraint \"users_pkey\"",
+    'duplicate key value violates unique constraint "users_pkey"',
     "Key (email)=(ann@api.test) already exists.",
     "object key: docs/2024/report.pdf",
     "s3_key=docs/2024/report.pdf",
@@ -378,12 +434,18 @@ HARMLESS: list[str] = [
     "expected one of 'username', 'password' or 'token'",
     "PWD=/home/ann/project",
     "OLDPWD=/home/ann",
-    "1 validation error for Settings\napi_key\n  Field required [type=missing, input_value={}, "
-    "input_type=dict]",
-    "1 validation error for Doc\ntext\n  Input should be a valid string [type=string_type, "
-    "input_value=17, input_type=int]",
-    "1 validation error for Doc\nkey\n  Input should be a valid string [type=string_type, "
-    "input_value=17, input_type=int]",
+    (
+        "1 validation error for Settings\napi_key\n  Field required [type=missing, input_value={}, "
+        "input_type=dict]"
+    ),
+    (
+        "1 validation error for Doc\ntext\n  Input should be a valid string [type=string_type, "
+        "input_value=17, input_type=int]"
+    ),
+    (
+        "1 validation error for Doc\nkey\n  Input should be a valid string [type=string_type, "
+        "input_value=17, input_type=int]"
+    ),
     "sess.run(None, inputs)",
     "session_id=17",
     "design: 12, assign: x, signal=9",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ragasync.errors import CannotTravel
-from ragasync.masking.masked import masked
+from ragasync.foreign_errors import notes_of
+from ragasync.outcomes.tracebacks import whole_text
 from ragasync.saying import named, note_on
 
 HINT = (
@@ -144,7 +144,7 @@ class PackedError(NamedTuple):
 
 def packed_error(error: Exception) -> PackedError:
     """Return an error as it travels: many do not survive, though pickling them goes well."""
-    notes = tuple(getattr(error, "__notes__", ()))
+    notes = notes_of(error)
     try:
         form = pack(error)
     except Exception:
@@ -154,7 +154,7 @@ def packed_error(error: Exception) -> PackedError:
 
 def with_stack(error: Exception) -> Exception:
     """Return the error with its stack as a note, which is all of it that comes back."""
-    note_on(error, f"On the worker:\n{masked(''.join(traceback.format_exception(error)))}")
+    note_on(error, f"On the worker:\n{whole_text(error)}")
     return error
 
 

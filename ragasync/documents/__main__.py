@@ -23,12 +23,11 @@ from ragasync.documents.store import Hit, StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
-from ragasync.masking.masked import masked
 from ragasync.notebook.progress import TqdmProgress
 from ragasync.reports.kinds import one_line
 from ragasync.reports.words import headline
 from ragasync.result import BatchResult
-from ragasync.saying import message_of, type_name
+from ragasync.saying import error_text, message_of, safe_text
 
 QUESTION = "how do I parse command line arguments?"
 NOT_THE_LIBRARY = ("site-packages", "dist-packages")
@@ -148,8 +147,9 @@ def _cause(error: BaseException | None) -> tuple[str, str]:
     """Return why a document failed: in a few words that failures group by, and in full."""
     assert error is not None  # it failed
     if isinstance(error, LoadError):
-        return error.reason, masked(error.message)
-    return type_name(error), message_of(error)
+        return error.reason, safe_text(error.message)
+    kind, message, _ = error_text(error)
+    return kind, message
 
 
 def _answers(hits: Sequence[Hit], question: str) -> Iterator[str]:

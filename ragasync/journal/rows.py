@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from zlib import crc32
 
 from ragasync.errors import RecalledError
-from ragasync.masking.masked import masked
+from ragasync.foreign_errors import attribute, leaves_of, notes_of
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.own_database import damage
-from ragasync.saying import message_of, type_name
+from ragasync.saying import error_text, safe_text
 
 Row: TypeAlias = tuple[Any, ...]
 """An outcome as columns of the file's table."""
@@ -110,9 +110,11 @@ def _class_named(module: str, kind: str) -> type[RecalledError]:
 
 
 def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:
-    """Return module, type, message and notes of an error."""
-    notes = masked("\n".join(map(str, getattr(error, "__notes__", ()))))
-    texts = type(error).__module__, type_name(error), message_of(error)
+    """Return module, type, message and notes of what tables say of an error."""
+    notes = "\n".join(map(safe_text, notes_of(error)))
+    kind, message, _ = error_text(error)
+    module = attribute(type(leaves_of(error)[0]), "__module__")
+    texts = module if isinstance(module, str) else "builtins", kind, message
     module, kind, message = map(_storable, texts)
     return module, kind, message, _storable(notes) or None
 

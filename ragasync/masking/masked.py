@@ -62,6 +62,8 @@ def _masked_once(text: str) -> str:
         text = rule("pem").sub(_mask, text)
     if "-u" in text:
         text = rule("login").sub(_mask, text)
+    if "uth(" in text or "uth=(" in text:
+        text = rule("auth").sub(_mask, text)
     if any(mark in text for mark in _UNDIVIDED_MARKS):
         text = rule("undivided").sub(_mask, text)
     text = _without(text, _keys(text))
@@ -75,7 +77,8 @@ def _without(text: str, spans: list[Span]) -> str:
     """Return a text with the mask in place of these spans, which are in order."""
     if not spans:
         return text
-    parts, done = [], 0
+    parts: list[str] = []
+    done = 0
     for start, end in spans:
         parts += text[done:start], MASK
         done = end
@@ -97,7 +100,8 @@ def _is_ordinary(found: re.Match[str], group: str, value: str) -> bool:
     """Return whether what has the shape of a secret is none, by how its value looks."""
     match group:
         case "user":
-            return not looks_random(value, 12)
+            is_web = found.string.endswith(("http", "https"), 0, found.start())
+            return not (looks_random(value, 8 if is_web else 16))
         case "bearer":
             about = found.group()[0] == "b" or rule("said of bearers").fullmatch(value)
             return value.isalpha() and bool(about)

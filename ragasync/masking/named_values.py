@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import string
 from bisect import bisect
-from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 from ragasync.masking.rules import (
@@ -19,10 +18,10 @@ from ragasync.masking.rules import (
     rule,
 )
 
-Sort: TypeAlias = Literal["header", "cookie", "word", "key", "maybe"]
+Sort: TypeAlias = Literal["header", "cookie", "word", "key", "token", "maybe"]
 """
 What a name stands for: credentials or cookies of a header, a word that somebody chose, a key that
-a machine made, or something that is a secret only if it looks random.
+a machine made, a token (of a text, maybe), or what is a secret only if it looks random.
 """
 
 _OF_NAMES = string.ascii_letters + string.digits + "_-"
@@ -37,6 +36,7 @@ class _Name(NamedTuple):
     sort: Sort
     before: str
     is_plural: bool
+    is_argument: bool = False
 
 
 def named_values(text: str, lowered: str) -> list[Span]:
@@ -59,6 +59,7 @@ def named_values(text: str, lowered: str) -> list[Span]:
             continue
         if found.re is rule("argument"):
             is_tight = "," in found[0]  # in a list: ["--token", "a1b2"]
+            name = name._replace(is_argument=True)
             span = _secret_at(text, found.end(), ("quoted", "bare"), name, is_tight=is_tight)
         elif _is_in(frames, start):
             span = _secret_after(text, name, ("quoted",))
@@ -72,10 +73,11 @@ def named_values(text: str, lowered: str) -> list[Span]:
 def _names_in(lowered: str) -> list[re.Match[str]]:
     """Return the last words of what may be names with a value, in order."""
     finds: list[re.Match[str]] = []
+    name_at = rule("name").match
     for sign in SIGNS_OF_NAMES:
         at = lowered.find(sign)
         while at >= 0:
-            if found := rule("name").match(lowered, at):
+            if found := name_at(lowered, at):
                 finds.append(found)
             at = lowered.find(sign, at + 1)
     if "--" in lowered:
@@ -128,7 +130,7 @@ def _sort_of(prefix: str, word: str, before: str, written: str) -> Sort | None:
         case "token":
             last = re.split("[-_]", stem)[-1]
             is_text = last in TEXT_TOKENS or last.endswith(("next", "page"))
-            return None if is_text else "key"
+            return None if is_text else "key" if prefix else "token"
         case "key":
             return "key" if in_query else _sort_of_key(prefix, stem, before, written)
         case "pass" | "auth" | "sig" | "signature" | "credential":
@@ -150,7 +152,8 @@ def _sort_of_key(prefix: str, stem: str, before: str, written: str) -> Sort | No
         return None
     if prefix and prefix[-1] not in "-_" and written[0] != "K":
         return None  # monkey
-    return "key" if prefix and written == "KEY" else "maybe"
+    is_setting = prefix and written == "KEY"
+    return "key" if is_setting or rule("client").search(before) else "maybe"
 
 
 def _forms(name: _Name) -> tuple[str, ...]:
@@ -188,7 +191,8 @@ def _said_after(text: str, name: _Name) -> Span | None:
         return None
     value = said["said"]
     if name.sort == "word":
-        is_secret = bool(re.search("[A-Za-z][0-9]|[0-9][A-Za-z]", value))
+        has_both = re.search("[A-Za-z][0-9]|[0-9][A-Za-z]", value)
+        is_secret = bool(has_both) and not rule("algorithm").fullmatch(value)
     else:
         is_secret = looks_random(value, 16)
     return said.span("said") if is_secret else None
@@ -208,7 +212,7 @@ def _secret_at(
     if group == "bare":
         value = value.rstrip(",.:)]>" if "{" in value else ",.:)]}>")
         end = start + len(value)
-    if group != "crumbs" and (beginning := rule("beginning").match(value)):
+    if "crumbs" not in group and (beginning := rule("beginning").match(value)):
         start += beginning.end()
         value = value[beginning.end() :]
     if rule("no secret").fullmatch(value):
@@ -216,21 +220,22 @@ def _secret_at(
     if name.sort == "maybe":
         is_secret = looks_random(value, 16)
     elif group in ("quoted", "escaped"):
-        is_secret = is_tight or name.sort != "key" or len(value) >= 8
+        is_secret = is_tight or name.sort != "token" or len(value) >= 8
     elif group in ("bare", "credentials"):
-        is_secret = is_tight or not _is_word(value, text[end : end + 2], name.sort)
+        is_secret = is_tight or not _is_word(value, text[end : end + 2], name)
     else:
         is_secret = True
-    is_number = name.sort == "key" and value.isdecimal() and len(value) < 8
+    is_number = name.sort in ("key", "token") and value.isdecimal() and len(value) < 8
     is_path = value[:1] == "/" and text[name.end - 3 : name.end].upper() == "PWD"
     return (start, end) if is_secret and not is_number and not is_path else None
 
 
-def _is_word(value: str, after: str, sort: Sort) -> bool:
+def _is_word(value: str, after: str, name: _Name) -> bool:
     """Return whether a value is a word that is said of a secret, or stands for it."""
     if value.isupper() and value.replace("_", "").isalpha():
         return True  # --password PASSWORD
     if not value.isalpha() or not value[1:].islower() or len(value) >= 16:
         return False
-    goes_on = after[:1] == " " and after[1:].isalpha()
-    return sort == "key" or goes_on or value.lower() in WORDS_SAID_OF_SECRETS
+    goes_on = after[:1] == " " and after[1:].isalpha() and not name.is_argument
+    is_text = name.sort == "token" and not name.is_argument
+    return is_text or goes_on or value.lower() in WORDS_SAID_OF_SECRETS

@@ -15,61 +15,69 @@ from typing import TypeAlias
 Span: TypeAlias = tuple[int, int]
 """Where something is in a text: its first character, and the one after its last."""
 
+
+def _words(text: str) -> tuple[str, ...]:
+    """Return the words of a text."""
+    return tuple(text.split())
+
+
 SIGNS_OF_NAMES = (
     *("token", "key", "secret", "pass", "pwd", "cookie", "auth", "credential", "sig", "sess"),
 )
 """How the last words of names of secrets begin, in lower case."""
 
-SECRET_KEYS = tuple(
+SECRET_KEYS = _words(
     "api access secret private account subscription signing encryption master auth service shared "
-    "storage client admin webhook license deploy ssh".split()
+    "storage client admin webhook license deploy ssh rest openai anthropic cohere voyage pinecone "
+    "mistral groq azure nvidia replicate huggingface hf together jina google gemini qdrant "
+    "weaviate milvus tavily serper langsmith deepseek xai aws slack github stripe sendgrid llm"
 )
 """What stands before `key` where it is a secret, whatever it looks like."""
 
-LOOKUP_KEYS = tuple(
+LOOKUP_KEYS = _words(
     "sort partition primary foreign cache group row dict lookup idempotency object public index "
     "hash join dedup unique order composite surrogate range routing shard message record s3 blob "
     "map json item document doc metadata attribute field column event registry missing duplicate "
-    "filter facet bucket root parent child config dataset task job chunk node edge batch".split()
+    "filter facet bucket root parent child config dataset task job chunk node edge batch"
 )
 """What stands before `key` where something is looked up by it."""
 
-TEXT_TOKENS = frozenset(
+TEXT_TOKENS = _words(
     "next nextpage page nextsync continuation pad eos bos cls unk sep mask stop start end special "
     "prompt completion cached reasoning total max min num n per image text input output first last "
-    "cursor unexpected current previous invalid illegal pagination skip separator word".split()
+    "cursor unexpected current previous invalid illegal pagination skip separator word"
 )
 """What stands before `token` where it is a piece of text, or a place in a listing."""
 
-WORDS_SAID_OF_SECRETS = frozenset(
+WORDS_SAID_OF_SECRETS = _words(
     "required missing invalid incorrect wrong expired empty none null unset unknown denied failed "
     "rejected revoked optional given provided redacted hidden masked yes no true false must is was "
     "not field this that the should cannot too unauthorized forbidden mandatory absent set str "
     "string bytes int value text mismatch changed reset protected needed default blank weak strong "
     "short long ok undefined nil disabled enabled malformed please enter unsupported exceeded "
     "available unavailable accepted to in and or for has have are will were with of on from as at "
-    "by if flag flags option options argument arguments here there instead".split()
+    "by if flag flags option options argument arguments here there instead"
 )
 """What an error says of a password, rather than the password."""
 
 MARK_ENDS = "-_."
 """What divides the mark of a key's maker from the rest: rules by themselves, as one is faster."""
 
-SURE_MARKS = "sk pk rk xoxa xoxb xoxe xoxp xoxr xoxs glpat github".split()
+SURE_MARKS = _words("sk pk rk xoxa xoxb xoxe xoxp xoxr xoxs glpat github")
 """How the makers of keys mark them, up to the first `-`, `_` or `.`: a few characters more do."""
 
-MARKS = (
-    "xapp gldt ghp gho ghu ghs ghr hf gsk pcsk nvapi r8 npm hvs hvb hvr xai tvly lsv2 whsec dop doo "
-    "dor ya29 pplx csk jina tgp pypi shpat shpss sbp ntn glsa dckr figd sntrys sntryu phx SG "
-    "esecret rpa".split()
+MARKS = _words(
+    "xapp gldt ghp gho ghu ghs ghr hf gsk pcsk nvapi r8 npm hvs hvb hvr xai tvly lsv2 whsec dop "
+    "doo dor ya29 pplx csk jina tgp pypi shpat shpss sbp ntn glsa dckr figd sntrys sntryu phx SG "
+    "esecret rpa"
 )
 """Marks that some characters without a break must follow."""
 
-MARKS_THAT_ARE_WORDS = "pa al api key secret sb fw fc lin ops rnd pat pul".split()
+MARKS_THAT_ARE_WORDS = _words("pa al api key secret sb fw fc lin ops rnd pat pul")
 """Marks that are common otherwise: what follows must look random, and be long."""
 
 
-def _behind(words: list[str]) -> str:
+def _behind(words: tuple[str, ...]) -> str:
     """Return an expression that looks back for one of these words, and a character after it."""
     by_length: dict[int, list[str]] = {}
     for word in words:
@@ -87,10 +95,11 @@ _ALL = {
     # The last word of a name, where anything follows that may lead to a value.
     "name": rf"""
         (?P<word> {_LAST_WORD} ) (?P<suffix> s | [_-]?\d{{1,2}} | _?id )? (?! [\w-] )
-        (?= \\*+ ["'`]? \]? [ \t]{{0,4}} (?: [:=](?!=) | %3d ) | \\*+ ["'] [ ]?,?[ ]? (?: [\])], | b?\\*+["'] )
-        | > | (?: \.\w{{1,40}} ){{0,3}} \n[ ][ ]\S | [ ][\w.-]+= 
+        (?= \\*+ ["'`]? \]? [ \t]{{0,4}} (?: [:=](?!=) | %3d )
+        | \\*+ ["'] [ ]?,?[ ]? (?: [\])], | b?\\*+["'] )
+        | > | (?: \.\w{{1,40}} ){{0,3}} \n[ ][ ]\S | [ ][\w.-]+=
         | \\*+ ["'`]? (?: [ ](?:is|was|value|given|used|sent|provided|supplied) ){{0,2}} :?
-            [ ]{{1,2}} \(? \\*+ ["'`]? (?= [a-z+/_=.~-]*+ \d ) [\w+/=.~-]{{8}} )""",
+            [ ]{{1,2}} \(? \\*+ ["'`]? (?= [a-z+/_=.~!-]*+ \d ) [\w+/=.~!-]{{7}} )""",
     # A name given as an argument of a command, and what may follow it.
     "argument": rf"""
         -- (?: [\w]{{1,20}} - ){{0,3}} (?P<word> {_LAST_WORD} ) (?P<suffix>)
@@ -109,7 +118,7 @@ _ALL = {
     # A value that a sentence mentions: `invalid token 'a1b2'`, `API key provided: a1b2`.
     "said": r"""
         \\{0,3}["'`]? (?: [ ](?:is|was|value|given|used|sent|provided|supplied) ){0,2} :?
-        [ ]{1,2} \(? \\{0,3} ["'`]? (?P<said> [A-Za-z0-9+/_=.~-]{8,}+ )""",
+        [ ]{1,2} \(? \\{0,3} ["'`]? (?P<said> [A-Za-z0-9+/_=.~!-]{7,}+ )""",
     # A value in quotes, up to the closing one or, in a text that was cut, to the end of the line.
     "quoted": r"""
         (?: [a-z]\w{0,40}\( | [(\[]{1,2} )? [bruf]{0,2}
@@ -125,10 +134,13 @@ _ALL = {
     "several": r"(?P<several> [\[({] [^\[\](){}\n]{1,2000} )",
     # What follows the names of the headers Authorization and Cookie.
     "credentials": r"""
-        (?: b (?= \\*+ ["'] ) )? \\*+ ["']? (?P<credentials> (?: digest | oauth | hawk | aws4-[\w-]++ ) [ ] [^\r\n]*+
+        [\[(]{0,2} (?: b (?= \\*+ ["'] ) )? \\*+ ["']?
+        (?P<credentials> (?: digest | oauth | hawk | aws4-[\w-]++ ) [ ] [^\r\n]*+
         | (?: (?: bearer | basic | token | apikey | api-key | negotiate | ntlm | key ) [ ]++ )?
             [^\s"'\\]++ )""",
-    "crumbs": r"""(?: b (?= \\*+ ["'] ) )? \\*+ ["']? (?P<crumbs> [\w.-]++ = [^\r\n"'\\]*+ )""",
+    "crumbs": r"""
+        b? \\*+ ["'] (?P<quoted_crumbs> [\w.-]++ = [^\r\n"'\\]*+ )
+        | (?P<crumbs> [\w.-]++ = [^\r\n]*+ )""",
     "crumb": r"""[ ] [\w.-]{1,60} = (?P<crumb> [^\s;,>]++ )""",
     # A frame of a traceback with its lines of code, where only literals can be secrets.
     "frame": r"""
@@ -138,8 +150,12 @@ _ALL = {
         :// (?: [^\s:/@'"<>\[\\]{0,128}+ : (?! \d{1,5} [/?\#] )
             (?P<password> [^\s/?\#'"<>]* (?=@)
                 | [^\s@'"<>]{1,256} (?: @ [^\s/?\#@'"<>]*+ )* (?=@) )
-        | (?P<user> [^\s:/@'"<>?\#\[\\]{12,256}+ ) (?=@) )""",
+        | (?P<user> [^\s:/@'"<>?\#\[\\]{8,256}+ ) (?=@) )""",
     "login": r"""(?<=\s) (?:-u|--user) [ =] ["']? [\w.@-]{1,64}: (?P<login> [^\s"']{1,200}+ )""",
+    # The user and password of BasicAuth, and of requests.
+    "auth": r"""
+        [Aa]uth=? \( \s{0,2} b? (["']) [^"'\n]{0,200} \1 ,\s{0,2} b? ["']
+        (?P<second> [^"'\n]{1,200}+ )""",
     "bearer": r"""
         [Bb] (?<! [\w-] [Bb] ) earer [ ]++ (?! (?:realm|error|scope|charset)\w*= )
             (?P<bearer> [\w.~+/=-]{3,}+ )""",
@@ -173,10 +189,27 @@ _ALL = {
         | header | not | prefix | required | scheme | the | tokens? | type | was""",
     "digit or run": "[0-9] | [A-Za-z]{16}",
     "change": "[a-z] (?= [0-9A-Z] ) | [A-Z] (?= [0-9] ) | [0-9] (?= [A-Za-z] )",
+    # What a call begins with whose argument `key` is one for sure.
+    "client": r"(?: client | credentials? | openai | api | auth | embeddings? ) \w*\( [^()]*+ $",
+    "algorithm": r"(?: sha | md | base | utf | argon | pbkdf | oauth | x | [rhe]s | aes ) -?\d \w*",
     "uuid": r"[0-9a-f]{8} (?: -[0-9a-f]{4} ){3} -[0-9a-f]{12}",
 }
 
-_WITH_CASES = frozenset(("address", "bearer", "basic", "pem", "key", "undivided", "frame", "name", "argument", "change", *MARK_ENDS))
+_WITH_CASES = frozenset(
+    (
+        "address",
+        "bearer",
+        "basic",
+        "pem",
+        "key",
+        "undivided",
+        "frame",
+        "name",
+        "argument",
+        "change",
+        *MARK_ENDS,
+    )
+)
 
 
 @cache
@@ -190,5 +223,7 @@ def looks_random(value: str, least: int) -> bool:
     """Return whether a text of at least so many characters was made by a machine to be secret."""
     if len(value) < least or rule("uuid").fullmatch(value):
         return False
-    has_digit = any(digit in value for digit in "0123456789")
-    return has_digit and len(rule("change").findall(value)) * 5 >= len(value)
+    digits = sum(map(value.count, "0123456789"))
+    changes = len(rule("change").findall(value))
+    # Of base 62 or 16, or at least without the breaks that names of several words have.
+    return digits > 0 and (changes * 5 >= len(value) or (changes * digits > 3 and value.isalnum()))

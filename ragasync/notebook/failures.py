@@ -37,7 +37,7 @@ class Failures:
         self.left_over = 0
         """How many errors the last look left to the next; none that have come since."""
         self._unsettled: list[int] = []
-        self._kinds = Kinds(columns)
+        self._kinds = Kinds()
 
     def __repr__(self) -> str:
         return f"<Failures of {len(self._kinds):,} kinds, {self.unseen:,} not grouped>"
@@ -90,6 +90,6 @@ class Failures:
         # An error is written before its status is, and those of cancelled items do not count.
         status = self._columns.status[row] if row < len(self._columns.status) else 0
         if status == FAILED:
-            self._kinds.add(row)
+            self._kinds.add(self._columns, row)
         elif not status:
             self._unsettled.append(row)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
-from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, notes_of
+from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error, notes_of
 from ragasync.masking.masked import masked
-from ragasync.saying import cut, message_of, safe_text, type_name
+from ragasync.saying import cut, message_of, safe_text
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
@@ -67,22 +67,22 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield link
         behind = (attribute(link, "__cause__"), attribute(link, "__context__"))
         for other in (*behind, *group_members(link)):
-            if isinstance(other, BaseException) and id(other) not in seen:
+            if is_error(other) and id(other) not in seen:
                 seen.add(id(other))
                 waiting.append(other)
 
 
-def _frames_of(error: BaseException) -> TracebackType | None:
-    """Return the live traceback of an error, if it has one."""
-    frames = attribute(error, "__traceback__")
-    return frames if isinstance(frames, TracebackType) else None
+def frames_of(error: BaseException) -> TracebackType | None:
+    """Return the live traceback of an error, if it has one, whatever its class makes of names."""
+    frames: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    return frames
 
 
 def _places(error: BaseException) -> Iterator[object]:
     """Yield the types and code lines that tell one kind of failure from another."""
     for link in _chain(error):
         yield type(link)
-        frame = _frames_of(link)
+        frame = frames_of(link)
         while frame is not None:
             yield frame.tb_frame.f_code, frame.tb_lineno
             frame = frame.tb_next
@@ -98,18 +98,20 @@ def _beyond_ours(frames: TracebackType | None) -> TracebackType | None:
 
 def _stack_text(error: BaseException) -> str:
     """Return the stack without the closing line, which has the message of each error itself."""
-    text = _formatted(error, _beyond_ours(_frames_of(error)))
+    text = _formatted(error, _beyond_ours(frames_of(error)))
     return _safe(text.removesuffix(closing_lines(error)))
 
 
 def whole_text(error: BaseException) -> str:
     """Return the traceback that an error still carries as text, with secrets masked."""
-    return _safe(_formatted(error, _frames_of(error)))
+    return _safe(_formatted(error, frames_of(error)))
 
 
 def _safe(text: str) -> str:
     """Return the text of a traceback, bounded and with secrets masked."""
-    return masked(cut(text, len(text), LONGEST_STACK)) + ("" if len(text) <= LONGEST_STACK else "\n")
+    return masked(cut(text, len(text), LONGEST_STACK)) + (
+        "" if len(text) <= LONGEST_STACK else "\n"
+    )
 
 
 def closing_lines(error: BaseException, message: str | None = None) -> str:
@@ -169,12 +171,12 @@ def _twin(error: BaseException, known: dict[int, BaseException]) -> BaseExceptio
     twin.__cause__ = _twin_of(attribute(error, "__cause__"), known)
     twin.__context__ = _twin_of(attribute(error, "__context__"), known)
     twin.__suppress_context__ = bool(attribute(error, "__suppress_context__"))
-    return twin.with_traceback(_frames_of(error))
+    return twin.with_traceback(frames_of(error))
 
 
 def _twin_of(error: object, known: dict[int, BaseException]) -> BaseException | None:
     """Return the twin of an error that another hangs on; none beyond MOST_LINKS."""
-    if not isinstance(error, BaseException):
+    if not is_error(error):
         return None
     if id(error) in known:
         return known[id(error)]

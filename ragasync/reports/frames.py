@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragasync.foreign_errors import attribute
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import FAILED
-from ragasync.outcomes.tracebacks import whole_text
+from ragasync.outcomes.tracebacks import frames_of, whole_text
 from ragasync.reports.kinds import kinds_of
 from ragasync.reports.reading import Reading, object_column, string_array
 
@@ -105,7 +104,7 @@ def error_summary(result: Finished) -> pd.DataFrame:
         | column | dtype | |
         |---|---|---|
         | error_type | string | class name without module |
-        | message | string | as of one; where they differ with # for numbers and … for quoted values |
+        | message | string | where they differ with # for numbers and … for quoted values |
         | count | int64 | items that failed so |
         | share | float64 | of all items that failed |
         | first_index, first_item | int64, object | the first such item |
@@ -169,6 +168,6 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
 def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
     """Return an error's traceback as text: the one that was kept, or what it still carries."""
     text, error = columns.traceback_of(row), columns.errors[row]
-    if text is None and attribute(error, "__traceback__") is not None:
+    if text is None and frames_of(error) is not None:
         return whole_text(error)
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
@@ -16,24 +17,25 @@ _REMEMBERED = 10_000
 """Messages whose kind is known without another look at them."""
 
 _VARYING = r"""
-    [0-9a-f'"] (?:  # what a part may begin with, so that all else is passed over fast
+    [0-9'"] (?:  # what a part begins with, so that all else is passed over fast
       (?<= ' ) (?<! \w' ) [^'\n]*+ ' (?!\w)
-    | (?<= " ) (?<! \w" ) [^"\n]*+ " (?!\w)                                # a quoted value
+    | (?<= " ) (?<! \w" ) [^"\n]*+ " (?!\w)
     | (?<= 0 ) (?<! \w0 ) x [0-9a-f]++ \b
-    | (?<= [0-9a-f] ) (?<! \w. ) (?: (?<= \d ) | (?= [a-f]{0,40} \d ) )
-      [0-9a-f]{7,}+ (?: -[0-9a-f]{4,}+ )*+ \b                              # a hash or a UUID
-    | (?P<status> (?<= [45] ) (?: (?<= ^. ) \d\d (?= [\s,:] )
-        | (?: (?<= \b(?:http|code)\b\W. ) | (?<= \b(?:http|code)\b\W\W. )
-            | (?<= \b(?:http|code)\b\W\W\W. ) | (?<= \berror\b\W. ) | (?<= \berror\b\W\W. )
-            | (?<= \berror\b\W\W\W. ) | (?<= \bstatus\b\W. ) | (?<= \bstatus\b\W\W. )
-            | (?<= \bstatus\b\W\W\W. ) ) \d\d \b ) )
-    | (?P<encoding> (?<= \d ) (?: (?<= \bcp. ) | (?<= \butf. ) | (?<= \butf-. ) | (?<= \biso. )
-        | (?<= \biso-. ) ) [\d-]*+ \b )
-    | (?<= \d ) \d*+ (?: \.\d++ )*+ )
+    | (?<= [45] ) (?= \d\d \b ) (?P<status>
+        (?: (?<= ^. ) (?= .. [\s,:] )
+        | (?<= \b(?:http|code)\b\W. ) | (?<= \b(?:http|code)\b\W\W. )
+        | (?<= \b(?:http|code)\b\W\W\W. ) | (?<= \berror\b\W. ) | (?<= \berror\b\W\W. )
+        | (?<= \berror\b\W\W\W. ) | (?<= \bstatus\b\W. ) | (?<= \bstatus\b\W\W. )
+        | (?<= \bstatus\b\W\W\W. ) ) \d\d )
+    | (?P<encoding> (?<= \d ) (?: (?<= \bcp. ) | (?<= \b(?:utf|iso). ) | (?<= \b(?:utf|iso)-. ) )
+        [\d-]*+ \b )
+    | (?<= \d ) (?: \d*+ (?: \.\d++ )++
+        | (?P<hash> [0-9a-f]*+ (?: -[0-9a-f]{4,}+ )*+ ) \b
+        | \d*+ ) )
     """
 """What differs between messages of one kind; HTTP statuses and encodings are kept apart."""
 
-_COMPARED = 500
+COMPARED = 500
 """Characters of a message that tell which kind it is of."""
 
 
@@ -58,20 +60,39 @@ def pattern_of(message: str) -> str:
     """
     Return a message with numbers as # and quoted values as …, but HTTP statuses as they are.
 
+    The time is linear in the message.
+
     Example:
         >>> pattern_of("item 17 is no 'path'")
         'item # is no …'
     """
-    # Compiled at the first error: that takes longer than to import this package.
-    return re.sub(_VARYING, _blank, message, flags=re.VERBOSE | re.IGNORECASE)
+    parts: list[str] = []
+    done = 0
+    for found in _varying().finditer(message):
+        start, end = found.span()
+        sort = found.lastgroup
+        if sort == "hash":
+            start = _hash_start(message, done, start, end)
+        elif sort is not None:
+            continue
+        parts += message[done:start], "…" if message[start] in "'\"" else "#"
+        done = end
+    return "".join((*parts, message[done:]))
 
 
-def _blank(found: re.Match[str]) -> str:
-    """Return what stands in the pattern for one varying part."""
-    text = found[0]
-    if found.lastgroup is not None:
-        return text
-    return "…" if text[0] in "'\"" else "#"
+@cache
+def _varying() -> re.Pattern[str]:
+    """Return what varies, compiled at the first error: that takes longer than the import."""
+    return re.compile(_VARYING, re.VERBOSE | re.IGNORECASE)
+
+
+def _hash_start(message: str, done: int, start: int, end: int) -> int:
+    """Return where the hash begins that has its first digit at `start`; a number begins there."""
+    before = message[max(done, start - 40) : start]
+    word = before.rstrip("abcdefABCDEF")
+    is_whole = not word or not (word[-1].isalnum() or word[-1] == "_")
+    letters = len(before) - len(word)
+    return start - letters if is_whole and end - start + letters >= 8 else start
 
 
 class Kinds:
@@ -79,13 +100,9 @@ class Kinds:
     The kinds that errors fall into, grouped as they are added.
 
     The commonest are at hand at any time, however many kinds there are.
-
-    Args:
-        columns: the outcomes, which another thread may be writing.
     """
 
-    def __init__(self, columns: Columns[Any, Any]) -> None:
-        self._columns = columns
+    def __init__(self) -> None:
         self._kinds: dict[tuple[str, str], Kind] = {}
         self._of_message: dict[tuple[str, str], Kind] = {}
         self._commonest: list[Kind] = []
@@ -95,14 +112,14 @@ class Kinds:
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def add(self, row: int) -> None:
+    def add(self, columns: Columns[Any, Any], row: int) -> None:
         """Add the error of an item that failed."""
-        name, message, _ = self._columns.error_text(row)
+        name, message, _ = columns.error_text(row)
         kind = self._of_message.get((name, message)) or self._kind_of(name, message, row)
         if row < kind.first_row:
             kind.first_row, kind.example = row, message
         kind.count += 1
-        kind.seconds += self._columns.seconds[row]
+        kind.seconds += columns.seconds[row]
         self.count += 1
         self._rank(kind)
 
@@ -121,7 +138,7 @@ class Kinds:
 
     def _kind_of(self, name: str, message: str, row: int) -> Kind:
         """Return the kind of a message that was not seen before, a new one if it is like none."""
-        start = message[:_COMPARED]
+        start = message[:COMPARED]
         pattern = pattern_of(start) + ("…" if len(start) < len(message) else "")
         kind = self._kinds.get((name, pattern))
         if kind is None:
@@ -156,9 +173,9 @@ def grouped(columns: Columns[Any, Any]) -> Kinds:
     """
     kinds = columns.views.get("kinds")
     if not isinstance(kinds, Kinds) or kinds.count != columns.status.count(FAILED):
-        kinds = Kinds(columns)
+        kinds = Kinds()
         for row in columns.rows_with(FAILED):
-            kinds.add(row)
+            kinds.add(columns, row)
         columns.views["kinds"] = kinds
     return kinds
 

@@ -13,9 +13,8 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
 from ragasync.reports.accounting import Account
-from ragasync.reports.kinds import pattern_of
+from ragasync.reports.kinds import COMPARED, pattern_of
 from ragasync.retries.replies import status_of
-from ragasync.saying import named
 
 _REFUSED = r"\b429\b|rate.?limit|too.?many.?requests"
 
@@ -113,7 +112,7 @@ def _commonest(causes: Iterable[str]) -> str:
     for cause in causes:
         pattern = patterns.get(cause)
         if pattern is None:
-            pattern = patterns[cause] = pattern_of(cause)
+            pattern = patterns[cause] = pattern_of(cause[:COMPARED])
             first_of.setdefault(pattern, cause)
         counts[pattern] += 1
     return first_of[counts.most_common(1)[0][0]] if counts else ""
@@ -123,7 +122,13 @@ def _causes(columns: Columns[Any, Any]) -> Iterator[str]:
     """Yield what each failed attempt failed of."""
     for history in columns.history.values():
         yield from (attempt.error for attempt in history)
-    yield from (named(columns.errors[row]) for row in columns.rows_with(FAILED))
+    yield from (_named(columns, row) for row in columns.rows_with(FAILED))
+
+
+def _named(columns: Columns[Any, Any], row: int) -> str:
+    """Return the type and the message of a row's error, as the log of attempts has them."""
+    kind, message, _ = columns.error_text(row)
+    return f"{kind}: {message}" if message else kind
 
 
 def _seconds_of_successes(columns: Columns[Any, Any]) -> Iterator[float]:
@@ -149,8 +154,8 @@ def _is_refusal(columns: Columns[Any, Any], cause: str) -> bool:
     """Return whether the commonest error says that there were too many requests."""
     if re.search(_REFUSED, cause, re.IGNORECASE):
         return True
-    alike: Iterable[BaseException] = columns.errors.values()
-    return bool(cause) and any(status_of(e) == 429 for e in alike if named(e) == cause)
+    alike = (row for row in columns.rows_with(FAILED) if _named(columns, row) == cause)
+    return bool(cause) and any(status_of(columns.errors[row]) == 429 for row in alike)
 
 
 def _overlapped(columns: Columns[Any, Any]) -> bool:

@@ -12,6 +12,7 @@ from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.reports.kinds import grouped, one_line
 from ragasync.reports.money import money_text
 
+
 class Printer(Protocol):
     """What IPython hands to an object that wants to print itself."""
 
