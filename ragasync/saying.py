@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import islice
+from typing import Final, NamedTuple
 
 from ragasync.errors import RagasyncError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
+    attribute,
     first_cause,
     group_members,
     leaves_of,
@@ -24,6 +26,10 @@ from ragasync.masking.masked import masked
 
 _LONGEST_WORD = 1024
 """How far back a cut looks for the beginning of the word that it would cut in two."""
+
+LONGEST_NOTE: Final = 16_384
+MOST_NOTES: Final = 20
+"""Characters of a note, which may be the stack of a worker; and notes of one error."""
 
 _LONGEST_CAUSE = 500
 """Characters that are said of what an error was raised from."""
@@ -88,6 +94,15 @@ def _with_cause(error: BaseException, message: str) -> str:
         return message
     said = cut(said, len(said), _LONGEST_CAUSE)
     return f"{message} (from {name}{': ' if said else ''}{said})".lstrip()
+
+
+def safe_notes(error: BaseException) -> list[str]:
+    """Return the notes on an error, each cut and masked; none where they are no list."""
+    notes = attribute(error, "__notes__")
+    if type(notes) not in (list, tuple):
+        return []
+    texts = [plain_text(note, LONGEST_NOTE + 1) for note in islice(notes, MOST_NOTES)]  # type: ignore[call-overload]  # seen above
+    return [masked(cut(*text, LONGEST_NOTE)) for text in texts if text]
 
 
 def named(error: BaseException) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ragasync.errors import CannotTravel
-from ragasync.foreign_errors import notes_of
 from ragasync.outcomes.tracebacks import whole_text
-from ragasync.saying import named, note_on
+from ragasync.saying import named, note_on, safe_notes
 
 HINT = (
     "functions and classes of a notebook or script travel with cloudpickle: "
@@ -144,7 +143,7 @@ class PackedError(NamedTuple):
 
 def packed_error(error: Exception) -> PackedError:
     """Return an error as it travels: many do not survive, though pickling them goes well."""
-    notes = notes_of(error)
+    notes = tuple(safe_notes(error))
     try:
         form = pack(error)
     except Exception:

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from zlib import crc32
 
 from ragasync.errors import RecalledError
-from ragasync.foreign_errors import attribute, leaves_of, notes_of
+from ragasync.foreign_errors import attribute, leaves_of
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.own_database import damage
-from ragasync.saying import error_text, safe_text
+from ragasync.saying import error_text, safe_notes
 
 Row: TypeAlias = tuple[Any, ...]
 """An outcome as columns of the file's table."""
@@ -111,7 +111,7 @@ def _class_named(module: str, kind: str) -> type[RecalledError]:
 
 def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:
     """Return module, type, message and notes of what tables say of an error."""
-    notes = "\n".join(map(safe_text, notes_of(error)))
+    notes = "\n".join(safe_notes(error))
     kind, message, _ = error_text(error)
     module = attribute(type(leaves_of(error)[0]), "__module__")
     texts = module if isinstance(module, str) else "builtins", kind, message

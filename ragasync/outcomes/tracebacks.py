@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
-from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error, notes_of
+from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error
 from ragasync.masking.masked import masked
-from ragasync.saying import cut, message_of, safe_text
+from ragasync.saying import cut, message_of, safe_notes
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
@@ -124,7 +124,7 @@ def closing_lines(error: BaseException, message: str | None = None) -> str:
     """
     said = message_of(error) if message is None else message
     name = _full_name(error)
-    notes = "".join(f"{safe_text(note)}\n" for note in notes_of(error))
+    notes = "".join(f"{note}\n" for note in safe_notes(error))
     return f"{name}: {said}\n{notes}" if said else f"{name}\n{notes}"
 
 
@@ -166,8 +166,8 @@ def _twin(error: BaseException, known: dict[int, BaseException]) -> BaseExceptio
     else:
         twin = type(name, (Exception,), body)()
     known[id(error)] = twin
-    for note in notes_of(error):
-        twin.add_note(safe_text(note))
+    for note in safe_notes(error):
+        twin.add_note(note)
     twin.__cause__ = _twin_of(attribute(error, "__cause__"), known)
     twin.__context__ = _twin_of(attribute(error, "__context__"), known)
     twin.__suppress_context__ = bool(attribute(error, "__suppress_context__"))

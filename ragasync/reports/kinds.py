@@ -152,9 +152,9 @@ class Kinds:
     def _rank(self, kind: Kind) -> None:
         """Keep the commonest in order after one of them, or one that may become one, grew."""
         top = self._commonest
+        if len(top) == KINDS_SHOWN and _rank_of(top[-1]) < _rank_of(kind):
+            return
         if not any(kind is one for one in top):
-            if len(top) == KINDS_SHOWN and _rank_of(top[-1]) < _rank_of(kind):
-                return
             top.append(kind)
         top.sort(key=_rank_of)
         del top[KINDS_SHOWN:]
