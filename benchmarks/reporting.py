@@ -1,11 +1,12 @@
 """
-What it costs to show how far a run is, at 100,000 items that return at once.
+What it costs to show how far a run is, at 100,000 items that return at once, and what failed.
 
-    python benchmarks/reporting.py --items 100000 --rounds 5
+    python benchmarks/reporting.py --items 100000 --failures 100000 --rounds 5
 
 Everything runs in a Jupyter kernel, where bars are widgets and each update is a message to a front
 end; here the front end is a client that throws them away. Processor time of all the kernel's
-threads.
+threads. What is shown of 100,000 failures with different messages of 2 KB is measured without one:
+the first views of a result, the same views once more, and one redraw of a panel's list of errors.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import argparse
 import asyncio
 import json
 import os
+import random
+import re
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +26,15 @@ from pathlib import Path
 
 from measuring import Figures, in_turns, installed, processor_time, ratios, table
 
-from ragasync import AsyncBatchProcessor, TqdmProgress, WidgetProgress
+from ragasync import (
+    AsyncBatchProcessor,
+    BatchResult,
+    TqdmProgress,
+    WidgetProgress,
+    errors_dataframe,
+)
+from ragasync.notebook.failures import Failures
+from ragasync.notebook.panel_html import failures_html
 from ragasync.progress import ProgressCallback
 
 
@@ -192,10 +205,75 @@ def figures_of_a_kernel(items: int, rounds: int) -> dict[str, Figures]:
     return {name: Figures(values) for name, values in json.loads("".join(printed)).items()}
 
 
+PAGE = (
+    "the server was away while a gateway returned this page: <p class='message'> bad request "
+    "400 of model-3 in region eu-west-1 at 12:05:17 for https://api.test/v1/embeddings?n=5 </p>"
+)
+"""What messages are made of: prose, markup, numbers and addresses, as services reply."""
+
+BY_HAND = "by hand: numbers of all messages blanked, and counted"
+TOGETHER = "summary, HTML and errors_dataframe together"
+
+
+def failures(count: int, chance: random.Random) -> BatchResult[None]:
+    """Return a result of failures, each with a message of 2 KB of its own."""
+    words = PAGE.split()
+
+    async def fail(item: int) -> None:
+        raise ConnectionError(f"item {item}: {' '.join(chance.choices(words, k=400))}"[:2000])
+
+    processor = AsyncBatchProcessor[int, None](fail, max_concurrency=32, retry_count=0)
+    return asyncio.run(processor.process(range(count)))
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Return the processor seconds of a call."""
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+def shares_of_views(result: BatchResult[None], when: str) -> dict[str, float]:
+    """Return the processor seconds of each view of a result, and of all of them."""
+    shares = {
+        f"{when}: summary": seconds_of(result.summary),
+        f"{when}: HTML": seconds_of(result._repr_html_),
+        f"{when}: errors_dataframe": seconds_of(lambda: errors_dataframe(result)),
+    }
+    return {**shares, f"{when}: {TOGETHER}": sum(shares.values())}
+
+
+def blank_by_hand(result: BatchResult[None]) -> Counter[str]:
+    """Count messages that differ in numbers only, without masks, bounds or tables."""
+    return Counter(re.sub(r"\d+", "#", str(error)) for error in result.errors)
+
+
+def redraw(grouped: Failures) -> str:
+    """Take in some errors and draw the list, as a panel does ten times a second."""
+    grouped.look()
+    return failures_html(grouped)
+
+
+def figures_of_failures(count: int, rounds: int) -> dict[str, Figures]:
+    """Measure the views of so many failures, new ones in each round."""
+    figures: dict[str, Figures] = {}
+    errors_dataframe(failures(2, random.Random(0)))  # imports, off the clock
+    for turn in range(rounds):
+        result = failures(count, random.Random(turn))
+        grouped = Failures(failures(count, random.Random(turn)).columns)
+        found = {BY_HAND: seconds_of(partial(blank_by_hand, result))}
+        found |= shares_of_views(result, "first") | shares_of_views(result, "again")
+        found |= {"a redraw of the panel's list": seconds_of(partial(redraw, grouped))}
+        for name, seconds in found.items():
+            figures.setdefault(name, Figures()).values.append(seconds)
+    return figures
+
+
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description="Compare ways to show how far a run is.")
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--failures", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     if not installed("ipykernel", "jupyter_client"):
@@ -214,6 +292,14 @@ def main() -> None:
     ]
     title = f"a bar by itself: processor ms, and the share of a run of {given.items:,} items"
     print(table(title, ["", "ms", "share"], bars))
+    views = figures_of_failures(given.failures, given.rounds)
+    shares = ratios(views, BY_HAND)
+    rows = [
+        [name, f"{1000 * figure.median:.1f}", f"{shares[name]:.2f}"]
+        for name, figure in views.items()
+    ]
+    title = f"{given.failures:,} failures with different messages of 2 KB: processor ms, median"
+    print(table(title, ["", "ms", "ratio"], rows))
 
 
 if __name__ == "__main__":

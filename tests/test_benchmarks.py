@@ -29,7 +29,7 @@ RUNS = {
     "library": ["--folder", str(FOLDER)],
     "limits": ["--rates", "1000", "--seconds", "0.05", "--acquires", "100", "--rounds", "1"],
     "makespan": ["--items", "100", "--at-once", "8", "--mean", "0.002", "--rounds", "1"],
-    "reporting": ["--items", "500", "--rounds", "1"],
+    "reporting": ["--items", "500", "--failures", "200", "--rounds", "1"],
     "retrieval": ["--pages", str(Path(os.__file__).parent), "--questions", "5"],
     "retries": ["--calls", "100", "--rounds", "1"],
     "scheduling": ["--items", "50", "100", "--rounds", "1", "--at-once", "4", "--seconds", "0.001"],

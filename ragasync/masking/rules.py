@@ -164,7 +164,7 @@ _ALL = {
         -----BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----
         (?P<pem> [A-Za-z0-9+/=\s\\:,-]++ )""",
     # The mark of a key's maker, what follows it, and keys whose mark nothing divides from that.
-    **{sign: rf"\{sign} (?= [A-Za-z0-9] ) (?: {_AFTER_A_MARK} )" for sign in MARK_ENDS},
+    **{sign: rf"\{sign} (?= [A-Za-z0-9][\w-]{{5}} ) (?: {_AFTER_A_MARK} )" for sign in MARK_ENDS},
     "key": r"[\w-]{6,}+ (?: \.[\w-]{6,}+ )*+",
     "run": r"(?= [A-Za-z]*+ [0-9] ) [A-Za-z0-9]{12}",
     "second mark": r"(?: (?: ant | proj | live | test | pat ) [-_] )",

@@ -18,24 +18,24 @@ _REMEMBERED = 10_000
 
 _VARYING = r"""
     [0-9'"] (?:  # what a part begins with, so that all else is passed over fast
-      (?<= ' ) (?<! \w' ) [^'\n]*+ ' (?!\w)
-    | (?<= " ) (?<! \w" ) [^"\n]*+ " (?!\w)
-    | (?<= 0 ) (?<! \w0 ) x [0-9a-f]++ \b
-    | (?<= [45] ) (?= \d\d \b ) (?P<status>
-        (?: (?<= ^. ) (?= .. [\s,:] )
-        | (?<= \b(?:http|code)\b\W. ) | (?<= \b(?:http|code)\b\W\W. )
-        | (?<= \b(?:http|code)\b\W\W\W. ) | (?<= \berror\b\W. ) | (?<= \berror\b\W\W. )
-        | (?<= \berror\b\W\W\W. ) | (?<= \bstatus\b\W. ) | (?<= \bstatus\b\W\W. )
-        | (?<= \bstatus\b\W\W\W. ) ) \d\d )
-    | (?P<encoding> (?<= \d ) (?: (?<= \bcp. ) | (?<= \b(?:utf|iso). ) | (?<= \b(?:utf|iso)-. ) )
-        [\d-]*+ \b )
-    | (?<= \d ) (?: \d*+ (?: \.\d++ )++
+      (?<= \d ) (?: (?<= [45] ) (?= \d\d \b ) (?P<status>
+            (?: (?<= ^. ) (?= .. [\s,:] )
+            | (?<= \b(?:http|code)\b\W. ) | (?<= \b(?:http|code)\b\W\W. )
+            | (?<= \b(?:http|code)\b\W\W\W. ) | (?<= \berror\b\W. ) | (?<= \berror\b\W\W. )
+            | (?<= \berror\b\W\W\W. ) | (?<= \bstatus\b\W. ) | (?<= \bstatus\b\W\W. )
+            | (?<= \bstatus\b\W\W\W. ) ) \d\d )
+        | (?<= [pfo-]. ) (?P<encoding>
+            (?: (?<= \bcp. ) | (?<= \b(?:utf|iso). ) | (?<= \b(?:utf|iso)-. ) ) [\d-]*+ \b )
+        | (?<! [a-f_]. ) \d*+ (?: \.\d++ )*+ (?! [a-fx] | -[0-9a-f]{4} )
+        | (?<= 0 ) (?<! \w0 ) x [0-9a-f]++ \b
         | (?P<hash> [0-9a-f]*+ (?: -[0-9a-f]{4,}+ )*+ ) \b
-        | \d*+ ) )
+        | \d*+ )
+    | (?<= ' ) (?<! \w' ) [^'\n]*+ ' (?!\w)
+    | (?<= " ) (?<! \w" ) [^"\n]*+ " (?!\w) )
     """
 """What differs between messages of one kind; HTTP statuses and encodings are kept apart."""
 
-COMPARED = 500
+COMPARED = 300
 """Characters of a message that tell which kind it is of."""
 
 
