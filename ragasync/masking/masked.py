@@ -130,9 +130,9 @@ def _decoded(pair: str) -> bytes:
 
 def _keys(text: str) -> list[Span]:
     """Return where the keys are that begin with the mark of their maker, without that mark."""
+    signs = [sign for sign in MARK_ENDS if sign in text]
     spans: list[Span] = []
-    marks = (rule(sign).finditer(text) for sign in MARK_ENDS if sign in text)
-    for at in sorted(found.end() for finds in marks for found in finds):
+    for at in sorted(found.end() for sign in signs for found in rule(sign).finditer(text)):
         if spans and at < spans[-1][1]:
             continue
         key = rule("key").match(text, at, at + _ENOUGH_OF_A_KEY)

@@ -48,7 +48,9 @@ def named_values(text: str, lowered: str) -> list[Span]:
         lowered: the same text in lower case, of the same length.
     """
     finds = _names_in(lowered)
-    frames = _frames(text) if finds else []
+    if not finds:
+        return []
+    frames = _frames(text)
     spans: list[Span] = []
     for found in finds:
         start = _start(found)
@@ -72,9 +74,12 @@ def named_values(text: str, lowered: str) -> list[Span]:
 
 def _names_in(lowered: str) -> list[re.Match[str]]:
     """Return the last words of what may be names with a value, in order."""
+    signs = [sign for sign in SIGNS_OF_NAMES if sign in lowered]
+    if not signs:
+        return []
     finds: list[re.Match[str]] = []
     name_at = rule("name").match
-    for sign in SIGNS_OF_NAMES:
+    for sign in signs:
         at = lowered.find(sign)
         while at >= 0:
             if found := name_at(lowered, at):
