@@ -7,6 +7,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from types import TracebackType
 
 from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error
@@ -123,21 +124,21 @@ def closing_lines(error: BaseException, message: str | None = None) -> str:
         message: what `message_of` says of it, where that is known.
     """
     said = message_of(error) if message is None else message
-    name = _full_name(error)
+    name = _full_name(type(error))
     notes = "".join(f"{note}\n" for note in safe_notes(error))
     return f"{name}: {said}\n{notes}" if said else f"{name}\n{notes}"
 
 
-def _full_name(error: BaseException) -> str:
+@lru_cache(maxsize=256)
+def _full_name(kind: type[BaseException]) -> str:
     """Return the name of an error's class as tracebacks have it: with its module."""
-    module, name = _module_and_name(error)
+    module, name = _module_and_name(kind)
     return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
-def _module_and_name(error: BaseException) -> tuple[str, str]:
+def _module_and_name(kind: type[BaseException]) -> tuple[str, str]:
     """Return the module and the qualified name of an error's class."""
-    module = attribute(type(error), "__module__")
-    name = attribute(type(error), "__qualname__")
+    module, name = attribute(kind, "__module__"), attribute(kind, "__qualname__")
     return (
         module if isinstance(module, str) else "builtins",
         name if isinstance(name, str) else "Exception",
@@ -155,7 +156,7 @@ def _formatted(error: BaseException, frames: TracebackType | None) -> str:
 
 def _twin(error: BaseException, known: dict[int, BaseException]) -> BaseException:
     """Return an error that says the same, but briefly, without secrets, and without fail."""
-    module, name = _module_and_name(error)
+    module, name = _module_and_name(type(error))
     members = group_members(error) if len(known) < MOST_LINKS else ()
     said = message_of(error)
     body = {"__module__": module, "__qualname__": name, "__str__": lambda _: said}
