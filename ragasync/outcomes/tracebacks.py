@@ -124,7 +124,7 @@ def closing_lines(error: BaseException, message: str | None = None) -> str:
         message: what `message_of` says of it, where that is known.
     """
     said = message_of(error) if message is None else message
-    name = _full_name(type(error))
+    name = _full_name(type(error))  # type: ignore[arg-type]  # classes can be hashed
     notes = "".join(f"{note}\n" for note in safe_notes(error))
     return f"{name}: {said}\n{notes}" if said else f"{name}\n{notes}"
 
