@@ -17,10 +17,10 @@ from ragasync.errors import RagasyncError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
     attribute,
+    beginning_of,
     first_cause,
     group_members,
     leaves_of,
-    plain_text,
 )
 from ragasync.masking.masked import masked
 
@@ -61,7 +61,7 @@ def type_name(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """Return an error's own message, cut and masked; the one way by which it becomes text."""
-    said = plain_text(error, LONGEST_MESSAGE + 1)
+    said = beginning_of(error, LONGEST_MESSAGE + 1)
     if said is None:
         return f"<message of {type_name(error)} cannot be shown>"
     return safe_text(*said)
@@ -101,7 +101,7 @@ def safe_notes(error: BaseException) -> list[str]:
     notes = attribute(error, "__notes__")
     if type(notes) not in (list, tuple):
         return []
-    texts = [plain_text(note, LONGEST_NOTE + 1) for note in islice(notes, MOST_NOTES)]  # type: ignore[call-overload]  # seen above
+    texts = [beginning_of(note, LONGEST_NOTE + 1) for note in islice(notes, MOST_NOTES)]  # type: ignore[call-overload]  # seen above
     return [masked(cut(*text, LONGEST_NOTE)) for text in texts if text]
 
 

@@ -334,7 +334,7 @@ def _check(outcome: Any, function: Hostile, told: Told) -> None:
     """See that an item ended as its last attempt says."""
     act = function.last[outcome.index]
     assert outcome.status in ("done", "failed")
-    assert 1 <= outcome.attempts
+    assert outcome.attempts >= 1
     if told.batch:
         assert outcome.status == "failed" or act is not None
         return  # which of the items of a batch was tried last, others decide
