@@ -30,6 +30,7 @@ from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.errors import (
     AttemptTimeout,
+    CallAborted,
     CannotTravel,
     CostTooHigh,
     JobStopped,
@@ -38,6 +39,7 @@ from ragasync.errors import (
     RagasyncError,
     RecalledError,
     RedisUnavailable,
+    RemoteError,
     RunAsyncError,
     WorkerDied,
     WrongNumberOfValues,
@@ -75,6 +77,7 @@ __all__ = [
     "Attempt",
     "AttemptTimeout",
     "BatchResult",
+    "CallAborted",
     "CannotTravel",
     "CostTooHigh",
     "Forecast",
@@ -90,6 +93,7 @@ __all__ = [
     "RecalledError",
     "RedisRateLimiter",
     "RedisUnavailable",
+    "RemoteError",
     "RunAsyncError",
     "TqdmProgress",
     "WidgetProgress",

@@ -7,6 +7,8 @@ The errors that ragasync raises of its own accord.
     ├── WrongNumberOfValues (ValueError) a batched function did not return a value an item
     ├── CostTooHigh (ValueError)         one item weighs more than a whole batch may
     ├── WorkerDied (RuntimeError)        the process that ran an item ended
+    ├── CallAborted (RuntimeError)       a call on a worker raised what is no Exception
+    ├── RemoteError                      stands for a worker's error that cannot be loaded here
     ├── CannotTravel (ValueError)        a function, item or value cannot be pickled
     ├── JobStopped                       a stream ended before its source did
     ├── IncompleteRun (RuntimeError)     a run lost track of an item: never to be seen
@@ -111,6 +113,47 @@ class WorkerDied(RagasyncError, RuntimeError):
     def __init__(self, message: str, *, is_sure: bool = True) -> None:
         super().__init__(message)
         self.is_sure = is_sure
+
+
+class CallAborted(RagasyncError, RuntimeError):
+    """
+    A call on a worker raised what is no Exception: sys.exit(), an interrupt, a panic in Rust code.
+
+    It ends neither the worker nor the job. It is the failure of its item, and is never retried.
+
+    Example:
+        >>> import sys
+        >>> from concurrent.futures import ProcessPoolExecutor
+        >>> from ragasync import AsyncBatchProcessor
+        >>> with ProcessPoolExecutor(1) as pool:
+        ...     result = AsyncBatchProcessor(sys.exit, executor=pool).process_sync([3])
+        >>> result.errors[0]
+        CallAborted('the call raised SystemExit: 3')
+    """
+
+
+class RemoteError(RagasyncError):
+    """
+    Stands for an error of a worker process that cannot be loaded in this process.
+
+    It has the name, the message, the notes and the cause of the error that it stands for, is an
+    instance of the same built-in exception, and carries what a service's reply said: retries and
+    split batches treat it as they would treat the error itself.
+
+    Example:
+        >>> from concurrent.futures import ProcessPoolExecutor
+        >>> from ragasync import AsyncBatchProcessor, RemoteError
+        >>> def call(item):
+        ...     import threading
+        ...     class Busy(ConnectionError):
+        ...         lock = threading.Lock()  # cannot be pickled, and so the class cannot
+        ...     raise Busy("no room")
+        >>> with ProcessPoolExecutor(1) as pool:
+        ...     processor = AsyncBatchProcessor(call, retry_count=0, executor=pool)
+        ...     error = processor.process_sync([1]).errors[0]
+        >>> error, isinstance(error, RemoteError), isinstance(error, ConnectionError)
+        (Busy('no room'), True, True)
+    """
 
 
 class CannotTravel(RagasyncError, ValueError):

@@ -17,6 +17,7 @@ MAKES_OBJECTS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"
 MAY_MAKE_OBJECTS = {
     "journal/serializers.py": {"pickle"},  # where the user has chosen it by name
     "calling/packing.py": {"pickle", "cloudpickle"},  # between this process and its own workers
+    "calling/remote_errors.py": {"pickle"},  # the same, for errors on their way back
 }
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from ragasync.bridge.run_async import run_async
 from ragasync.calling.packing import (
-    PackedError,
     PackedFunction,
+    attempted,
     each_hindrance,
     pack,
-    packed_error,
     packed_function,
     unpack,
-    with_stack,
 )
+from ragasync.calling.remote_errors import PackedError, aborted, packed_error, unpacked_error
 from ragasync.errors import CannotTravel
 from ragasync.saying import named
 
 KEPT = 4
 """How many functions a worker keeps: each run has one."""
+
+ENDS_THE_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends a run where it is raised in its own process."""
 
 
 class ItemNames(Sequence[str]):
@@ -110,11 +112,12 @@ class HopReply:
         return list(map(HopItem, self.values, errors, self.seconds))
 
     def __reduce__(self) -> tuple[Callable[..., HopReply], tuple[object, ...]]:
-        trouble = None if self.trouble is None else packed_error(self.trouble)
+        trouble = None
+        if self.trouble is not None:
+            trouble = packed_error(self.trouble, with_stack=False)
         errors = dict(self.errors)
-        try:
-            values = pack(self.values)
-        except Exception:
+        values, problem = attempted(pack, self.values)
+        if problem is not None:
             kept = list(self.values)
             for place, why in each_hindrance(self.values):
                 kept[place] = None
@@ -132,17 +135,27 @@ class Hop:
 
     An executor of threads hands it over as it is; one that pickles it sends the function by value
     and leaves behind those items that cannot be pickled, whose error comes back in their place.
+    Context variables stay behind too.
 
     Args:
         errand: the function.
         arguments: what to call it with, one after the other.
         names: says of each what it is, for errors.
+        context: what each call gets a copy of, in this process; by default what the thread has.
     """
 
-    __slots__ = ("arguments", "errand", "left_behind", "names")
+    __slots__ = ("arguments", "context", "errand", "names")
 
-    def __init__(self, errand: Errand, arguments: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        errand: Errand,
+        arguments: Sequence[Any],
+        names: Sequence[str],
+        *,
+        context: Context | None = None,
+    ) -> None:
         self.errand, self.arguments, self.names = errand, arguments, names
+        self.context = context
 
     def opened(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
         """Return function, arguments, and which of these cannot be used, and why."""
@@ -154,9 +167,8 @@ class Hop:
 
     def __reduce__(self) -> tuple[Callable[..., PackedHop], tuple[object, ...]]:
         left_behind: dict[int, str] = {}
-        try:
-            arguments = pack(self.arguments)
-        except Exception:
+        arguments, problem = attempted(pack, self.arguments)
+        if problem is not None:
             kept = list(self.arguments)
             for place, why in each_hindrance(kept):
                 kept[place] = None
@@ -181,13 +193,13 @@ class PackedHop(NamedTuple):
             function = _functions[self.token] = self.function.unpacked()
             for oldest in list(_functions)[:-KEPT]:
                 _functions.pop(oldest, None)
-        try:
-            return function, unpack(self.packed), self.left_behind
-        except Exception as error:
+        arguments, problem = attempted(unpack, self.packed)
+        if problem is not None:
             named_items = ", ".join(self.names)
             raise CannotTravel(
-                f"{named_items} cannot be loaded on the worker: {named(error)}"
-            ) from error
+                f"{named_items} cannot be loaded on the worker: {named(problem)}"
+            ) from problem
+        return function, arguments, self.left_behind
 
 
 _functions: dict[str, Callable[[Any], Any]] = {}
@@ -202,15 +214,14 @@ def _arrived_reply(
     trouble: PackedError | None,
 ) -> HopReply:
     """Return a reply that was pickled; never raises, which would break the pool."""
-    reply = HopReply(names, None if trouble is None else trouble.unpacked())
+    reply = HopReply(names, None if trouble is None else unpacked_error(trouble))
     reply.seconds = seconds
-    reply.errors = {place: error.unpacked() for place, error in errors.items()}
-    try:
-        reply.values = unpack(values)
-    except Exception as error:
+    reply.errors = {place: unpacked_error(error) for place, error in errors.items()}
+    reply.values, problem = attempted(unpack, values)
+    if problem is not None:
         of = ", ".join(names)
         reply.trouble = CannotTravel(
-            f"the value of {of} came back and cannot be loaded: {named(error)}"
+            f"the value of {of} came back and cannot be loaded: {named(problem)}"
         )
     return reply
 
@@ -220,7 +231,8 @@ def run_hop(hop: Hop | PackedHop) -> HopReply:
     Call the function for each item, on the worker; an item's failure is its own.
 
     One item after the other, async functions too: so no more calls are in flight than
-    `max_concurrency` hops. These run on one loop, which lives as long as the worker.
+    `max_concurrency` hops. These run on one loop, which lives as long as the worker. Each call has
+    a copy of the context of its own: what it sets there, no other call ever sees.
     """
     reply = HopReply(hop.names)
     try:
@@ -228,19 +240,25 @@ def run_hop(hop: Hop | PackedHop) -> HopReply:
     except CannotTravel as trouble:
         reply.trouble = trouble
         return reply
+    base = hop.context if isinstance(hop, Hop) else None
     for place, argument in enumerate(arguments):
         began = time.perf_counter()
         try:
             if place in left_behind:
                 raise CannotTravel(left_behind[place])
-            value = function(argument)
-            reply.values.append(run_async(value) if hasattr(value, "__await__") else value)
-        except CannotTravel as raised:
-            reply.failed(place, raised)
+            context = copy_context() if base is None else base.copy()
+            reply.values.append(context.run(_value_of, function, argument))
         except Exception as raised:
-            reply.failed(place, with_stack(raised))
-        except (asyncio.CancelledError, SystemExit) as raised:
-            # It ends what runs here, and is no reason for the caller to end.
-            reply.failed(place, with_stack(RuntimeError(f"the call raised {named(raised)}")))
+            reply.failed(place, raised)
+        except BaseException as raised:
+            if isinstance(hop, Hop) and isinstance(raised, ENDS_THE_PROCESS):
+                raise  # it is this process, then, that is to end
+            reply.failed(place, aborted(raised))
         reply.seconds.append(time.perf_counter() - began)
     return reply
+
+
+def _value_of(function: Callable[[Any], Any], argument: object) -> object:
+    """Return what a function gives; an awaitable is awaited on the worker's own loop."""
+    value = function(argument)
+    return run_async(value) if hasattr(type(value), "__await__") else value

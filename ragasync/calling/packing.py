@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import io
+import linecache
 import pickle
+import threading
+from collections import ChainMap
 from collections.abc import Callable, Iterator
+from functools import cache
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from ragasync.errors import CannotTravel
-from ragasync.outcomes.tracebacks import whole_text
-from ragasync.saying import named, note_on, safe_notes
+from ragasync.saying import named
 
 HINT = (
     "functions and classes of a notebook or script travel with cloudpickle: "
@@ -33,11 +38,63 @@ def pack(value: object) -> bytes:
         import cloudpickle
     except ImportError:
         return pickle.dumps(value, 5)
-    packed: bytes = cloudpickle.dumps(value, 5)
-    return packed
+    packed = io.BytesIO()
+    _pickler_of(cloudpickle)(packed, 5).dump(value)
+    return packed.getvalue()
 
 
 unpack = pickle.loads
+
+
+def attempted(work: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+    """
+    Return what a function gives and None, or None and whatever it raised.
+
+    Pickling runs code of the objects that are pickled, and mostly on a thread of the executor:
+    one that dies of a SystemExit, or of a panic in an extension module, answers nobody ever again.
+    An interrupt of the main thread is the user's, and passes.
+    """
+    try:
+        return work(*arguments), None
+    except BaseException as raised:
+        is_main = threading.current_thread() is threading.main_thread()
+        if isinstance(raised, KeyboardInterrupt) and is_main:
+            raise
+        return None, raised
+
+
+@cache
+def _pickler_of(cloudpickle: ModuleType) -> Any:
+    """Return cloudpickle's pickler, made to carry where each function's code was written."""
+    pickler: Any = cloudpickle.CloudPickler
+    reduced = pickler.dispatch_table[CodeType]
+
+    def with_source(code: CodeType) -> tuple[Any, ...]:
+        return _code_with_source, (*reduced(code), code.co_filename, *_source_lines(code))
+
+    table = ChainMap({CodeType: with_source}, pickler.dispatch_table)
+    return type("SourcePickler", (pickler,), {"dispatch_table": table})
+
+
+def _source_lines(code: CodeType) -> tuple[int, list[str]]:
+    """Return the number of the first source line of some code, and its lines if there are any."""
+    last = max((end or 0 for _, end, _, _ in code.co_positions()), default=0)
+    first = code.co_firstlineno
+    return first, linecache.getlines(code.co_filename)[max(0, first - 1) : last]
+
+
+def _code_with_source(
+    make: Callable[..., CodeType], arguments: Any, filename: str, first: int, lines: list[str]
+) -> CodeType:
+    """Return code that has come from another process, so that tracebacks show its lines here."""
+    known = list(linecache.getlines(filename))
+    if lines and known[first - 1 : first - 1 + len(lines)] != lines:
+        # A cell has no file, and that of a script may be another one on this machine.
+        known += ["\n"] * (first - 1 - len(known))
+        known[first - 1 : first - 1 + len(lines)] = lines
+        no_mtime = None  # linecache looks for no file then
+        linecache.cache[filename] = sum(map(len, known)), no_mtime, known, filename
+    return make(*arguments).replace(co_filename=filename)
 
 
 class PackedFunction(NamedTuple):
@@ -52,14 +109,13 @@ class PackedFunction(NamedTuple):
         if self.trouble:
             raise CannotTravel(self.trouble, function=True)
         for form in self.forms:
-            try:
-                function: Callable[[Any], Any] = unpack(form)
-            except Exception as error:
-                failed = error
-            else:
+            function: Callable[[Any], Any]
+            function, problem = attempted(unpack, form)
+            if problem is None:
                 return function
+        assert problem is not None  # where there is no trouble, there is a form
         raise CannotTravel(
-            f"{self.name} cannot be loaded on the worker: {named(failed)}. What it imports has to "
+            f"{self.name} cannot be loaded on the worker: {named(problem)}. What it imports has to "
             f"be installed there{_hint()}",
             function=True,
         )
@@ -75,18 +131,12 @@ def packed_function(function: Callable[[Any], Any], *, by_name: bool) -> PackedF
             pool's initializer has set globals that the function reads.
     """
     name = f"the function {getattr(function, '__qualname__', function)!s}"
-    forms = []
-    if by_name:
-        try:
-            forms.append(pickle.dumps(function, 5))
-        except Exception:
-            by_name = False  # a lambda has no name
-    try:
-        forms.append(pack(function))
-    except Exception as error:
+    named_form = attempted(pickle.dumps, function, 5)[0] if by_name else None  # no lambda's
+    form, error = attempted(pack, function)
+    if error is not None:
         trouble = f"{name} cannot be pickled: {named(error)}"
         return PackedFunction(name, (), f"{trouble}{_to_blame(function)}{_hint()}")
-    return PackedFunction(name, tuple(forms))
+    return PackedFunction(name, tuple(each for each in (named_form, form) if each is not None))
 
 
 def _to_blame(function: Callable[[Any], Any]) -> str:
@@ -104,11 +154,8 @@ def _to_blame(function: Callable[[Any], Any]) -> str:
 
 def hindrance(value: object) -> str:
     """Return why a value cannot be pickled, or nothing if it can."""
-    try:
-        pack(value)
-    except Exception as error:
-        return named(error)
-    return ""
+    _, error = attempted(pack, value)
+    return "" if error is None else named(error)
 
 
 def _hint() -> str:
@@ -118,43 +165,6 @@ def _hint() -> str:
     except ImportError:
         return f"; {HINT}"
     return ""
-
-
-class PackedError(NamedTuple):
-    """An error on its way back: as it is, and as text for where that does not survive."""
-
-    form: bytes
-    text: str
-    notes: tuple[str, ...]
-
-    def unpacked(self) -> Exception:
-        """Return the error, or a RuntimeError that says what it said."""
-        try:
-            error = unpack(self.form)
-            if isinstance(error, Exception):
-                return error
-        except Exception:
-            pass
-        error = RuntimeError(self.text)
-        for note in self.notes:
-            error.add_note(note)
-        return error
-
-
-def packed_error(error: Exception) -> PackedError:
-    """Return an error as it travels: many do not survive, though pickling them goes well."""
-    notes = tuple(safe_notes(error))
-    try:
-        form = pack(error)
-    except Exception:
-        form = b""
-    return PackedError(form, named(error), notes)
-
-
-def with_stack(error: Exception) -> Exception:
-    """Return the error with its stack as a note, which is all of it that comes back."""
-    note_on(error, f"On the worker:\n{whole_text(error)}")
-    return error
 
 
 def each_hindrance(values: list[Any]) -> Iterator[tuple[int, str]]:

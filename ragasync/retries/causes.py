@@ -15,7 +15,13 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from ragasync.errors import CannotTravel, RagasyncError, RedisUnavailable
+from ragasync.errors import (
+    CallAborted,
+    CannotTravel,
+    RagasyncError,
+    RedisUnavailable,
+    RemoteError,
+)
 from ragasync.foreign_errors import (
     class_names,
     field,
@@ -115,6 +121,7 @@ _FAILS_THE_SAME_WAY = (
     NotADirectoryError,
     IsADirectoryError,
     CannotTravel,
+    CallAborted,
 )
 
 _ABOUT_THE_REPLY = (OSError, json.JSONDecodeError)
@@ -219,10 +226,13 @@ def speaking_links(error: BaseException) -> Iterator[BaseException]:
     return walk_errors(
         error,
         contexts=False,
-        speaks_for_cause=lambda link: (
-            issubclass(type(link), RagasyncError) or own_status(link) is not None
-        ),
+        speaks_for_cause=lambda link: _is_ours(type(link)) or own_status(link) is not None,
     )
+
+
+def _is_ours(kind: type) -> bool:
+    """Return whether errors of a class are ragasync's own, and stand for nobody else's."""
+    return issubclass(kind, RagasyncError) and not issubclass(kind, RemoteError)
 
 
 def statuses_of(error: BaseException) -> set[int]:

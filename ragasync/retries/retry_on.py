@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias, cast
 
 from ragasync.arguments import check_number, check_sync
+from ragasync.errors import CallAborted
 from ragasync.foreign_errors import INTERRUPTS, leaves_of
 from ragasync.retries.causes import FATAL, Fatal, default_verdict, is_loop_mismatch
 from ragasync.saying import named
@@ -43,7 +44,8 @@ def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
     No choice makes an object usable that is bound to another event loop: that is `FATAL` always.
     A type chooses an error of it, and a group whose members are all of it. A CancelledError that
     nobody asked for is chosen as a ConnectionError would be, and predicates are asked about it;
-    any other BaseException that is no Exception, such as a panic, is never retried.
+    any other BaseException that is no Exception, such as a panic, is never retried, nor is what
+    one in a worker process has become.
 
     Raises:
         Exception: What a predicate raises, or TypeError and ValueError for an answer that is
@@ -51,6 +53,8 @@ def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
     """
     if retry_on is None:
         return default_verdict(error)
+    if issubclass(type(error), CallAborted):
+        return False
     if is_loop_mismatch(error):
         return FATAL
     kinds = [
