@@ -1,10 +1,15 @@
 """Real worker processes: what travels there, who dies there, and what stays with the caller."""
 
 import asyncio
+import contextvars
+import decimal
+import linecache
+import multiprocessing
 import os
+import textwrap
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
+from ragasync.calling.hops import Errand, Hop, run_hop
 
 needs("cloudpickle", "loky")
 
@@ -144,7 +150,8 @@ async def test_what_ends_a_call_there_does_not_end_the_caller(pool: ProcessPoolE
 
     result = await AsyncBatchProcessor(leaves, 4, 1, 0, executor=pool).process(iter(range(4)))
     assert [outcome.status for outcome in result] == ["done", "failed", "failed", "done"]
-    assert "SystemExit: 3" in str(result.errors[1])
+    assert str(result.errors[1]) == "the call raised SystemExit: 3"
+    assert str(result.errors[2]) == "the call raised CancelledError"
 
 
 async def test_who_was_in_flight_beside_a_death_is_not_charged_for_it(tmp_path: Path):
@@ -192,6 +199,190 @@ async def test_the_frames_show_where_on_the_worker_an_error_arose(pool: ProcessP
     table = result.errors_dataframe()
     assert all("return int(item)" in text for text in table["traceback"])
     assert "'y'" in table["traceback"].iloc[1]
+
+
+@pytest.fixture(scope="module", params=["spawn", "loky"])
+def strange_pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """A worker that shares nothing with this process."""
+    if request.param == "spawn":
+        executor: Any = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    else:
+        import loky
+
+        executor = loky.ProcessPoolExecutor(1)
+    yield executor
+    executor.shutdown()
+
+
+def cell(name: str, source: str) -> Callable[[int], int]:
+    """Return the function `work` of a notebook's cell, which is in no file."""
+    source = textwrap.dedent(source)
+    filename = f"/nowhere/cells/{name}.py"
+    linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
+    defined: dict[str, Any] = {"__name__": "a_notebook"}
+    exec(compile(source, filename, "exec"), defined)
+    work: Callable[[int], int] = defined["work"]
+    return work
+
+
+CELLS = {
+    "function": """
+        def work(item):
+            return 1 / item  # in work
+        """,
+    "far_down": 300 * "\n"
+    + """
+        def work(item):
+            return 1 / item  # in work
+        """,
+    "inner": """
+        def work(item):
+            def inner():
+                return 1 / item  # in inner
+            return inner()
+        """,
+    "global": """
+        def other(item):
+            return 1 / item  # in other
+
+        def work(item):
+            return other(item)
+        """,
+    "closure": """
+        def make():
+            def enclosed(item):
+                return 1 / item  # in enclosed
+            return lambda item: enclosed(item)
+
+        work = make()
+        """,
+    "method": """
+        class Divider:
+            def divide(self, item):
+                return 1 / item  # in divide
+            __call__ = divide
+
+        work = Divider()
+        """,
+    "default": """
+        def other(item):
+            return 1 / item  # in other
+
+        def work(item, how=other):
+            return how(item)
+        """,
+    "decorator": """
+        import functools
+
+        def logged(function):
+            @functools.wraps(function)
+            def wrapper(item):
+                return function(item)
+            return wrapper
+
+        @logged
+        def work(item):
+            return 1 / item  # in work
+        """,
+    "async": """
+        import asyncio
+
+        async def work(item):
+            await asyncio.sleep(0)
+            return 1 / item  # in work
+        """,
+    "comprehension": """
+        def work(item):
+            return [
+                1 / each  # in work
+                for each in [item]
+            ]
+        """,
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+async def test_the_workers_traceback_shows_the_source_of_a_cell(strange_pool: Executor, name: str):
+    """Of all that is defined there, wherever the function reaches it."""
+    work = cell(name, CELLS[name])
+    result = await AsyncBatchProcessor(work, 4, 1, 0, executor=strange_pool).process([1, 0])
+    text = "".join(result.errors[1].__notes__)
+    assert "ZeroDivisionError: division by zero" in text
+    source = textwrap.dedent(CELLS[name]).splitlines()
+    number, line = next((n, line) for n, line in enumerate(source, 1) if "  # in " in line)
+    assert f'File "/nowhere/cells/{name}.py", line {number}, in ' in text
+    assert line.strip().partition("  #")[0] in text
+
+
+async def test_a_cell_that_is_run_again_shows_its_new_source(strange_pool: Executor):
+    """Also where it kept its name, and its worker."""
+    for divisor in ("item", "(item - item)"):
+        work = cell("edited", f"def work(item):\n    return 1 / {divisor}\n")
+        result = await AsyncBatchProcessor(work, 4, 1, 0, executor=strange_pool).process([0])
+        assert f"return 1 / {divisor}" in "".join(result.errors[0].__notes__)
+
+
+async def test_a_class_that_comes_back_leaves_the_sources_here_as_they_are(
+    strange_pool: Executor,
+):
+    """They are those of the cell already."""
+    work = cell("values", "def work(item):\n    return lambda: item\n")
+    before = linecache.cache["/nowhere/cells/values.py"]
+    (value,) = (await AsyncBatchProcessor(work, executor=strange_pool).process([7])).results
+    assert value() == 7
+    assert linecache.cache["/nowhere/cells/values.py"] is before
+
+
+# ---- each call has its own context
+
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+def sets_everything(item: int) -> tuple[str, int]:
+    """Return what the call sees, and leave something else behind."""
+    seen = tenant.get(), decimal.getcontext().prec
+    tenant.set(f"item {item}")
+    decimal.setcontext(decimal.Context(prec=3 + item))
+    return seen
+
+
+async def sets_everything_later(item: int) -> tuple[str, int]:
+    """Do the same in an async function."""
+    await asyncio.sleep(0)
+    return sets_everything(item)
+
+
+@pytest.mark.parametrize("function", [sets_everything, sets_everything_later])
+async def test_what_a_call_sets_in_its_context_reaches_no_other_call_on_its_worker(
+    pool: ProcessPoolExecutor, function: Any
+):
+    """In its hop, in a later one, or in a later job."""
+    for _ in range(2):
+        result = await AsyncBatchProcessor(function, 5, 1, executor=pool).process(range(20))
+        assert set(result.results) == {("nobody", 28)}
+
+
+@pytest.mark.parametrize("function", [sets_everything, sets_everything_later])
+async def test_calls_on_threads_of_ones_own_do_not_share_a_context_either(function: Any):
+    """Nor does what they set stay on the thread."""
+    with ThreadPoolExecutor(1) as executor:
+        for _ in range(2):
+            result = await AsyncBatchProcessor(function, 5, 1, executor=executor).process(range(20))
+            assert {seen for seen, _ in result.results if seen != tenant.get()} == set()
+            assert len({precision for _, precision in result.results}) == 1
+        assert executor.submit(tenant.get).result() == "nobody"
+
+
+def test_a_hop_in_this_process_sees_the_context_that_it_was_given():
+    """Each call a copy of its own."""
+    token = tenant.set("the one who started")
+    context = contextvars.copy_context()
+    tenant.reset(token)
+    hop = Hop(Errand(sets_everything), [1, 2, 3], ["a", "b", "c"], context=context)
+    with ThreadPoolExecutor(1) as executor:
+        reply = executor.submit(run_hop, hop).result()
+    assert [seen for seen, _ in reply.values] == ["the one who started"] * 3
+    assert context[tenant] == "the one who started"
 
 
 async def test_a_journal_resumes_what_processes_have_done(

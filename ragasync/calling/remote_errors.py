@@ -86,6 +86,7 @@ class Likeness(NamedTuple):
                 base = Exception
         kind = _class_named(self.names, base)
         error = kind.__new__(kind, *args)
+        BaseException.__init__(error, *args)  # an OSError keeps its arguments no earlier than that
         _dict_of(error).update(self.reply, _likeness=self)
         return error
 
@@ -145,23 +146,29 @@ class PackedError(NamedTuple):
 
     def unpacked(self) -> BaseException:
         """Return the error, or what stands for it; never raises."""
-        members = [member.unpacked() for member in self.members]
-        error = self._itself(members) or self.likeness.stand_in(members)
+        return self.itself() or self._completed(self.likeness.stand_in(self._members()))
+
+    def itself(self) -> BaseException | None:
+        """Return the error where it can be loaded here, as what it was; else None."""
+        if not self.form:
+            return None
+        found, _ = attempted(unpack, self.form)
+        if isinstance(found, Recipe):
+            found, _ = attempted(found.made, self._members())
+        return self._completed(found) if isinstance(found, self.likeness.base) else None
+
+    def _members(self) -> list[BaseException]:
+        """Return the errors of a group."""
+        return [member.unpacked() for member in self.members]
+
+    def _completed(self, error: BaseException) -> BaseException:
+        """Return an error with what no error takes with it when it is pickled."""
         _dict_of(error)["__notes__"] = list(self.notes)
         cause = self.cause and self.cause.unpacked()
         _set(error, "__cause__", cause)
         _set(error, "__context__", cause or (self.context and self.context.unpacked()))
         _set(error, "__suppress_context__", self.hides_context)
         return error
-
-    def _itself(self, members: list[BaseException]) -> BaseException | None:
-        """Return the error where it can be loaded here, as what it was."""
-        if not self.form:
-            return None
-        found, _ = attempted(unpack, self.form)
-        if isinstance(found, Recipe):
-            found, _ = attempted(found.made, members)
-        return found if isinstance(found, self.likeness.base) else None
 
 
 def packed_error(error: Exception, *, with_stack: bool = True) -> PackedError:
@@ -264,8 +271,8 @@ class _Packing:
         said = _said_by(error)
         for form in self._forms(error):
             candidate = packed._replace(form=form)
-            same, _ = attempted(lambda one: _said_by(one.unpacked()) == said, candidate)
-            if same:
+            found, _ = attempted(candidate.itself)
+            if found is not None and _said_by(found) == said:
                 return candidate
         return packed
 
@@ -341,7 +348,7 @@ def _said_by(error: BaseException) -> tuple[object, ...]:
     plain = {
         name: value
         for name, value in _dict_of(error).items()
-        if type(value) in PLAIN and name != "__notes__"
+        if type(value) in PLAIN and value is not None and name != "__notes__"
     }
     asked: tuple[Callable[[Any], object], ...] = (
         *(str, status_of, headers_of, _wait_asked_by),

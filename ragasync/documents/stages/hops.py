@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -68,6 +69,9 @@ class Hops(Generic[T, V]):
     time. Where one takes longer than it should, the rest of its hop comes back and goes first in
     the next.
 
+    Every hop sees the context that the first caller came with, and not that of the document which
+    happens to send it and may have set some variable since.
+
     Args:
         call: makes an InOneHop's call on a thread.
         at_once: how many threads may be busy.
@@ -83,6 +87,7 @@ class Hops(Generic[T, V]):
         self._call = call
         self._at_once = at_once
         self._loop = asyncio.get_running_loop()
+        self._context: Context | None = None
         self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._typical: float | None = None
@@ -105,6 +110,8 @@ class Hops(Generic[T, V]):
         """Return what the function gives for an item, or raise what it raises."""
         future: asyncio.Future[V] = self._loop.create_future()
         self._waiting.append((item, future))
+        if self._context is None:
+            self._context = copy_context()
         self._send()
         return await future
 
@@ -134,7 +141,10 @@ class Hops(Generic[T, V]):
                 return
             hop = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
             if hop := [entry for entry in hop if not entry[1].done()]:
-                task = self._loop.create_task(self._make(hop), name="ragasync hop")
+                assert self._context is not None  # of the first caller; there is one by now
+                task = self._loop.create_task(
+                    self._make(hop), name="ragasync hop", context=self._context.copy()
+                )
                 self._under_way.add(task)
 
     def _learn(self, seconds: float) -> None:

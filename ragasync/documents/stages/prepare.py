@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -199,9 +200,9 @@ def fingerprint_of(document: Document, pipeline: str) -> str:
 
 
 def _staged(stage: str, part: Callable[[Any], Any], item: object) -> Any:
-    """Call one part of a longer call; its failure says which."""
+    """Call one part of a longer call, in a context of its own; its failure says which."""
     try:
-        return part(item)
+        return copy_context().run(part, item)
     except Exception as error:
         raise StageFailure(stage, error) from error
 
