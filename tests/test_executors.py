@@ -245,7 +245,7 @@ async def test_a_hop_past_its_time_holds_its_slot():
     release = threading.Event()
     with ThreadPoolExecutor(2) as executor:
         processor = AsyncBatchProcessor(
-            lambda item: release.wait(30), 1, 2, 0, executor=executor, timeout=0.05
+            lambda item: release.wait(30), 1, 2, 0, executor=executor, timeout=0.25
         )
         result = await processor.process(range(9))
         release.set()

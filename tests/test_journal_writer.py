@@ -40,3 +40,18 @@ def test_a_writer_under_load_never_leaves_the_one_who_waits():
         writer.put(entry)
     writer.close()
     assert written == [*range(5_000)]
+
+
+def test_a_writer_that_has_failed_is_full_for_good():
+    """What would begin until the run has heard of the error would be lost with the process."""
+    heard = threading.Event()
+
+    def write(_group: object) -> None:
+        raise OSError("the disk is full")
+
+    writer: Writer[int] = Writer(write, 0.0, 4, lambda _: heard.set(), lambda: None)
+    assert not writer.is_full
+    writer.put(0)
+    assert heard.wait(10)
+    assert writer.is_full
+    writer.close()

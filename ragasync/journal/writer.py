@@ -50,7 +50,9 @@ class Writer(Generic[E]):
     @property
     def is_full(self) -> bool:
         """Whether so much is unwritten that nothing new should begin; who asks waits for room."""
-        if self.error is not None or self._unwritten < self._items:
+        if self.error is not None:
+            return True  # no room is ever made again, and the run is about to hear of the error
+        if self._unwritten < self._items:
             return False
         with self._changed:  # once more: room may be made at this moment, for nobody yet
             self._awaited = self._unwritten >= self._items
