@@ -1,10 +1,17 @@
-"""Async tests run on the virtual clock; those marked `real_time` on the real one."""
+"""
+Async tests run on the virtual clock; those marked `real_time` on the real one.
+
+With RAGASYNC_EAGER=1 in the environment every event loop makes eager tasks (Python 3.12), which
+run up to their first suspension while they are created.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +19,36 @@ import pytest
 from ragasync.simulation import run_virtual
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the core be tested alone: for that the extra `test-core` is enough."""
+    parser.addoption(
+        "--core", action="store_true", help="leave out documents, kernels and browsers"
+    )
+
+
 def pytest_configure() -> None:
     """Take interrupts again where a shell that runs us in the background had them ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("RAGASYNC_EAGER"):
+        _make_tasks_eager()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files that are about documents; what needs a further package skips itself."""
+    if not config.getoption("--core") or collection_path.suffix != ".py":
+        return None
+    return "ragasync.documents" in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that drive a kernel or a browser."""
+    if config.getoption("--core"):
+        driving = [
+            item for item in items if {"kernel", "browser"} & {m.name for m in item.iter_markers()}
+        ]
+        config.hook.pytest_deselected(items=driving)
+        items[:] = [item for item in items if item not in driving]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,3 +62,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     run = asyncio.run if pyfuncitem.get_closest_marker("real_time") else run_virtual
     run(pyfuncitem.obj(**arguments))
     return True
+
+
+def _make_tasks_eager() -> None:
+    """Have every event loop of this process, those of threads too, make eager tasks."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        raise pytest.UsageError("RAGASYNC_EAGER needs Python 3.12")
+    plain = asyncio.BaseEventLoop.__init__
+
+    def eager(loop: asyncio.BaseEventLoop) -> None:
+        plain(loop)
+        loop.set_task_factory(factory)
+
+    asyncio.BaseEventLoop.__init__ = eager  # type: ignore[method-assign]

@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import pytest
 from lab import Lab, Locator, Notebook, expect, running_lab
 
-pytestmark = [pytest.mark.kernel, pytest.mark.real_time, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.kernel,
+    pytest.mark.real_time,
+    pytest.mark.timeout(120),
+]
 
 PROMPT = 4.0
 """Seconds within which the prompt must be back: about one is the aim, and this machine is slow."""
