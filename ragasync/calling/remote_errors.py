@@ -146,7 +146,10 @@ class PackedError(NamedTuple):
 
     def unpacked(self) -> BaseException:
         """Return the error, or what stands for it; never raises."""
-        return self.itself() or self._completed(self.likeness.stand_in(self._members()))
+        error = self.itself()
+        if error is None:  # not asked for its truth, which some errors deny
+            error = self._completed(self.likeness.stand_in(self._members()))
+        return error
 
     def itself(self) -> BaseException | None:
         """Return the error where it can be loaded here, as what it was; else None."""
@@ -165,8 +168,9 @@ class PackedError(NamedTuple):
         """Return an error with what no error takes with it when it is pickled."""
         _dict_of(error)["__notes__"] = list(self.notes)
         cause = self.cause and self.cause.unpacked()
+        context = self.context and self.context.unpacked()
         _set(error, "__cause__", cause)
-        _set(error, "__context__", cause or (self.context and self.context.unpacked()))
+        _set(error, "__context__", cause if context is None else context)
         _set(error, "__suppress_context__", self.hides_context)
         return error
 
