@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import urllib.error
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, Self
@@ -121,6 +121,38 @@ class DeniesItself(ConnectionError):
 
     def __hash__(self) -> int:
         raise TypeError("no")
+
+
+class LiesAboutItsClass(ConnectionError):
+    """An error that says that it is a number, with a number that says that it is an error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.number = SaysItIsAnError()
+
+    @property
+    def __class__(self) -> Any:
+        return int
+
+
+class SaysItIsAnError:
+    """No error at all."""
+
+    @property
+    def __class__(self) -> Any:
+        return ValueError
+
+
+class Hidden(type):
+    """The type of classes that do not say what they are."""
+
+    @property
+    def __mro__(cls) -> Any:
+        raise RuntimeError("no")
+
+
+class OfAHiddenKind(ConnectionError, metaclass=Hidden):
+    """An error whose class raises when it is looked at."""
 
 
 class CannotBeShown(Exception):
@@ -243,6 +275,7 @@ STRANGERS: dict[str, Making] = {
     "frozen with a cause": lambda: with_cause(Frozen(403), ValueError("why")),
     "denies itself": lambda: DeniesItself("no"),
     "denies itself and its cause": lambda: with_cause(DeniesItself("no"), DeniesItself("why")),
+    "lies about its class": lambda: LiesAboutItsClass("no"),
     "cannot be shown": lambda: CannotBeShown("x"),
     "answers nothing": lambda: AnswersNothing("x"),
     "class that cannot travel": lambda: local_class(ConnectionError),
@@ -263,6 +296,19 @@ STRANGERS: dict[str, Making] = {
     ),
     "401 behind another": lambda: with_cause(
         RuntimeError("call failed"), NeedsKeywords("bad key", status=401)
+    ),
+    "503 behind a programmer's class that cannot travel": lambda: with_cause(
+        local_class(TypeError), NeedsKeywords("away", status=503)
+    ),
+    "connection behind a class that cannot travel": lambda: with_cause(
+        local_class(KeyError), local_class(ConnectionError)
+    ),
+    "quota in botocore's way": lambda: with_attributes(
+        local_class(Exception),
+        response={
+            "Error": {"Code": "ServiceQuotaExceededException"},
+            "ResponseMetadata": {"HTTPStatusCode": 400, "HTTPHeaders": {"x-id": "1"}},
+        },
     ),
     "413 behind a class that cannot travel": lambda: with_cause(
         local_class(ValueError), NeedsKeywords("too much", status=413)
@@ -348,6 +394,7 @@ KEEPS_ITS_CLASS = set(STRANGERS) - {
     "cannot be shown",
     *(name for name in STRANGERS if "class that cannot travel" in name),
     "quota in the body",
+    "quota in botocore's way",
 }
 
 
@@ -381,7 +428,9 @@ def test_what_stands_for_an_error_can_be_pickled_again():
     assert isinstance(again, RemoteError)
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "httpx", "requests", "aiohttp"])
+@pytest.mark.parametrize(
+    "name", ["openai", "anthropic", "httpx", "requests", "aiohttp", "botocore", "google.api_core"]
+)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 429, 500, 503])
 @pytest.mark.real_time
 def test_the_errors_of_real_clients_come_back_as_themselves(name: str, status: int):
@@ -408,6 +457,18 @@ def errors_of(name: str, status: int) -> list[Exception]:
         reply._content = json.dumps(body).encode()
         reply.raw = threading.Lock()  # a connection
         return [requests.HTTPError(f"{status}", response=reply)]
+    if name == "botocore":
+        from botocore.exceptions import ClientError
+
+        metadata = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+        answer: Any = {"Error": {"Code": "X", "Message": "no"}, "ResponseMetadata": metadata}
+        return [ClientError(answer, "InvokeModel")]
+    if name == "google.api_core":
+        from google.api_core.exceptions import from_http_status
+
+        wait = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3s"}
+        refused = from_http_status(status, "no", errors=[threading.Lock()], details=[wait])
+        return [refused]
     if name == "aiohttp":
         import aiohttp
         from multidict import CIMultiDict, CIMultiDictProxy
@@ -431,6 +492,37 @@ def errors_of(name: str, status: int) -> list[Exception]:
     }
     kind = kinds.get(status, sdk.APIStatusError)
     return [kind("no", response=reply, body=body["error"]) for reply in replies]
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"])
+@pytest.mark.real_time
+def test_an_error_of_grpc_comes_back_as_itself(code: str):
+    """Though it is the call too, with its locks and its channel."""
+    needs("grpc")
+    import grpc
+
+    server = grpc.server(ThreadPoolExecutor(1))
+
+    def refuse(_: Any, context: Any) -> Any:
+        context.set_trailing_metadata((("retry-after", "3"),))
+        context.abort(grpc.StatusCode[code], "no")
+
+    handler = grpc.unary_unary_rpc_method_handler(refuse)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("test.Service", {"Ask": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.RpcError) as raised:
+            channel.unary_unary("/test.Service/Ask", None, None, _registered_method=False)(b"")
+        back = came_back(raised.value)
+        expected = shape(raised.value)
+    server.stop(None).wait()
+    assert shape(back) == expected
+    assert status_of(back) in (503, 401, 429)
+    assert retry_after_of(back) == 3
+    assert isinstance(back, grpc.RpcError)
 
 
 @settings(max_examples=60, deadline=None)
@@ -502,6 +594,14 @@ def test_an_error_with_a_huge_text_brings_a_note_that_is_not():
     """A megabyte of HTML for each of a thousand items would be a gigabyte."""
     (note,) = came_back(ValueError("<p>" * 400_000)).__notes__
     assert len(note) < 20_000
+
+
+@pytest.mark.real_time
+def test_an_error_whose_class_cannot_be_looked_at_comes_back_as_some_error():
+    """With what can be said of it."""
+    error = came_back(OfAHiddenKind("away"))
+    assert isinstance(error, Exception)
+    assert "away" in str(error)
 
 
 class HangsWhenLoaded(ConnectionError):

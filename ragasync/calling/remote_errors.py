@@ -16,12 +16,22 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from types import MemberDescriptorType, SimpleNamespace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from ragasync.calling.packing import PLAIN, attempted, pack, unpack
+from ragasync.calling.stand_ins import (
+    MOST_PARTS,
+    Likeness,
+    built_in,
+    dict_of,
+    exact_text,
+    likeness_of,
+    names_of,
+    plain_likeness,
+)
 from ragasync.errors import CallAborted, CannotTravel, RemoteError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
@@ -33,14 +43,12 @@ from ragasync.foreign_errors import (
 )
 from ragasync.masking.masked import masked
 from ragasync.retries.causes import default_verdict, may_split, splits_at_once
+from ragasync.retries.congestion import congestion_of
 from ragasync.retries.replies import headers_of, retry_after_of, status_of
 from ragasync.saying import named, type_name
 
 DEEPEST: Final = 24
 """Links of a chain of causes, or levels of groups, that travel: pickling them is recursive."""
-
-MOST_PARTS: Final = 64
-"""Attributes of an object, or entries of a container, that are looked at one by one."""
 
 TIME_TO_PACK: Final = 5.0
 """Seconds for packing one error: reading its attributes runs code of others, which may hang."""
@@ -48,47 +56,20 @@ TIME_TO_PACK: Final = 5.0
 LONGEST_STACK: Final = 400
 """Lines of a worker's traceback that travel."""
 
-_HEAP_TYPE: Final = 1 << 9
-"""The flag of classes that were made by a class statement; see Py_TPFLAGS_HEAPTYPE."""
-
-_DICT: Final = vars(BaseException)["__dict__"]
-"""What gives the `__dict__` of an error."""
-
 _REPLY: Final = ("status_code", "status", "code", "headers", "reason")
 """Properties by which the reply of a service is known, whatever its class."""
 
+_LOCKS: Final[dict[type, Callable[[], object]]] = {
+    type(make()): make
+    for make in (threading.Lock, threading.RLock, threading.Condition, threading.Event)
+}
+"""How to make a lock: it holds nothing, so that a new one serves as well on the other side."""
 
-class Likeness(NamedTuple):
-    """
-    What is known of an error without its class, enough for a stand-in.
 
-    Args:
-        names: module and qualified name of its class and of those that this derives from, but for
-            the built-in ones.
-        base: the nearest built-in exception.
-        message: its message.
-        reply: the attributes that say what a service answered.
-    """
+class NewLock(NamedTuple):
+    """A lock that is made where the error arrives."""
 
-    names: tuple[tuple[str, str], ...]
-    base: type[BaseException]
-    message: str
-    reply: dict[str, Any]
-
-    def stand_in(self, members: Sequence[BaseException] = ()) -> BaseException:
-        """Return an error that says the same."""
-        base: Any = self.base
-        args: list[Any] = [self.message]
-        if issubclass(base, BaseExceptionGroup):
-            if members:
-                args.append(members)
-            else:  # they stayed behind, and Python has no group of none
-                base = Exception
-        kind = _class_named(self.names, base)
-        error = kind.__new__(kind, *args)
-        BaseException.__init__(error, *args)  # an OSError keeps its arguments no earlier than that
-        _dict_of(error).update(self.reply, _likeness=self)
-        return error
+    make: Callable[[], object]
 
 
 class Recipe(NamedTuple):
@@ -110,13 +91,13 @@ class Recipe(NamedTuple):
     def made(self, members: Sequence[BaseException]) -> BaseException:
         """Return the error; its parts that are errors too have travelled as such."""
         opened = partial(_opened, seen={})
-        base = _built_in(self.kind)
+        base = built_in(self.kind)
         args = tuple(map(opened, self.args))
         if issubclass(base, BaseExceptionGroup):
             args = args[0], members
         error = base.__new__(self.kind, *args)
         base.__init__(error, *args)
-        _dict_of(error).update({name: opened(value) for name, value in self.attributes.items()})
+        dict_of(error).update({name: opened(value) for name, value in self.attributes.items()})
         for name, value in self.slots.items():
             _set(error, name, opened(value))
         return error
@@ -156,9 +137,9 @@ class PackedError(NamedTuple):
         if not self.form:
             return None
         found, _ = attempted(unpack, self.form)
-        if isinstance(found, Recipe):
+        if type(found) is Recipe:
             found, _ = attempted(found.made, self._members())
-        return self._completed(found) if isinstance(found, self.likeness.base) else None
+        return self._completed(found) if issubclass(type(found), self.likeness.base) else None
 
     def _members(self) -> list[BaseException]:
         """Return the errors of a group."""
@@ -166,7 +147,7 @@ class PackedError(NamedTuple):
 
     def _completed(self, error: BaseException) -> BaseException:
         """Return an error with what no error takes with it when it is pickled."""
-        _dict_of(error)["__notes__"] = list(self.notes)
+        dict_of(error)["__notes__"] = list(self.notes)
         cause = self.cause and self.cause.unpacked()
         context = self.context and self.context.unpacked()
         _set(error, "__cause__", cause)
@@ -184,16 +165,17 @@ def packed_error(error: Exception, *, with_stack: bool = True) -> PackedError:
         with_stack: whether its traceback, which cannot travel, becomes a note.
     """
     stack = (_stack_of(error),) if with_stack and not isinstance(error, CannotTravel) else ()
-    if _is_plain(error):
-        packed = PackedError(pickle.dumps(error, 5), _plain_likeness(error), _notes_of(error))
-    else:
-        packed = _in_time(lambda: _Packing().packed(error)) or _unreadable(error)
-    return packed._replace(notes=packed.notes + stack)
+    packed, problem = attempted(_packed, error)
+    if problem is not None:
+        packed = PackedError(b"", Likeness((), RuntimeError, text_of(error), {}))
+    return cast("PackedError", packed)._replace(notes=packed.notes + stack)
 
 
 def unpacked_error(packed: PackedError) -> Exception:
     """Return a worker's error, or what stands for it."""
-    error = packed.unpacked()
+    error, problem = attempted(packed.unpacked)
+    if problem is not None:
+        error = RemoteError(packed.likeness.message)
     return error if isinstance(error, Exception) else aborted(error)
 
 
@@ -210,10 +192,17 @@ def aborted(raised: BaseException) -> Exception:
     return failure
 
 
+def _packed(error: BaseException) -> PackedError:
+    """Return an error as it travels; a class may still be too strange for that."""
+    if _is_plain(error):
+        return PackedError(pickle.dumps(error, 5), plain_likeness(error), _notes_of(error))
+    return _in_time(lambda: _Packing().packed(error)) or _unreadable(error)
+
+
 def _is_plain(error: BaseException) -> bool:
     """Return whether an error is a built-in one with plain arguments, and nothing else."""
     return (
-        _built_in(type(error)) is type(error)
+        built_in(type(error)) is type(error)
         and type(error).__module__ == "builtins"
         and not isinstance(error, BaseExceptionGroup)
         and error.__cause__ is None
@@ -254,7 +243,7 @@ class _Packing:
         context = None if cause else self._link(attribute(error, "__context__"))
         members = tuple(map(self.packed, group_members(error)))
         hides = bool(attribute(error, "__suppress_context__"))
-        likeness = _likeness_of(error)
+        likeness = likeness_of(error)
         packed = PackedError(b"", likeness, _notes_of(error), members, cause, context, hides)
         # What an SDK says by a method, or in its words, is said by a header.
         seconds = _wait_asked_by(error)
@@ -266,9 +255,9 @@ class _Packing:
 
     def _link(self, other: object) -> PackedError | None:
         """Return an error that another was raised from, unless that closes a circle."""
-        if not isinstance(other, BaseException) or id(other) in self._path:
+        if not issubclass(type(other), BaseException) or id(other) in self._path:
             return None
-        return self.packed(other)
+        return self.packed(cast("BaseException", other))
 
     def _with_form(self, error: BaseException, packed: PackedError) -> PackedError:
         """Return the packed error with the first of its forms that says the same when loaded."""
@@ -283,9 +272,9 @@ class _Packing:
     def _forms(self, error: BaseException) -> Iterator[bytes]:
         """Yield the ways in which an error may survive: its class's own, else ours."""
         kind = type(error)
-        built_in = _built_in(kind)
+        base = built_in(kind)
         own = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
-        has_own = any(attribute(kind, name) is not attribute(built_in, name) for name in own)
+        has_own = any(attribute(kind, name) is not attribute(base, name) for name in own)
         if (has_own or kind in copyreg.dispatch_table) and not group_members(error):
             form, _ = attempted(pack, error)
             if form:
@@ -309,8 +298,8 @@ class _Packing:
 
     def _error_apart(self, value: object) -> object:
         """Return a part of an error as it is; another error in it travels by itself."""
-        if isinstance(value, BaseException):
-            return None if id(value) in self._path else self.packed(value)
+        if issubclass(type(value), BaseException):  # its `__class__` may say something else
+            return self._link(value)
         return value
 
     def _portable(self, value: object, depth: int = 0) -> object:
@@ -318,6 +307,8 @@ class _Packing:
         value = self._error_apart(value)
         if type(value) in PLAIN or isinstance(value, PackedError) or _survives(value):
             return value
+        if type(value) in _LOCKS:
+            return NewLock(_LOCKS[type(value)])
         self._parts_left -= 1
         if depth >= 4 or self._parts_left < 0:
             return None
@@ -333,12 +324,12 @@ class _Packing:
 
 def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe:
     """Return how to make an error again, each of its parts as `part` gives it."""
-    base = _built_in(type(error))
+    base = built_in(type(error))
     args = base.__reduce__(error)[1]  # not error.args: those of an OSError lack the file
     assert isinstance(args, tuple)
     if isinstance(error, BaseExceptionGroup):
         args = (error.message,)
-    attributes = {name: value for name, value in _dict_of(error).items() if name != "__notes__"}
+    attributes = {name: value for name, value in dict_of(error).items() if name != "__notes__"}
     return Recipe(
         type(error),
         tuple(map(part, args)),
@@ -351,15 +342,15 @@ def _said_by(error: BaseException) -> tuple[object, ...]:
     """Return everything by which an error is judged, told apart or shown."""
     plain = {
         name: value
-        for name, value in _dict_of(error).items()
+        for name, value in dict_of(error).items()
         if type(value) in PLAIN and value is not None and name != "__notes__"
     }
     asked: tuple[Callable[[Any], object], ...] = (
         *(str, status_of, headers_of, _wait_asked_by),
-        *(default_verdict, may_split, splits_at_once),
+        *(default_verdict, may_split, splits_at_once, congestion_of),
     )
     answers = (attempted(ask, error)[0] for ask in asked)
-    return _names_of(type(error))[:1], plain, *answers
+    return names_of(type(error))[:1], plain, *answers
 
 
 def _wait_asked_by(error: BaseException) -> float | None:
@@ -369,111 +360,14 @@ def _wait_asked_by(error: BaseException) -> float | None:
     return seconds
 
 
-def _likeness_of(error: BaseException) -> Likeness:
-    """Return what is known of an error without its class."""
-    reply: dict[str, Any] = {}
-    for name in ("code", "type", "body"):
-        if (value := _plain_part(attribute(error, name))) is not None:
-            reply[name] = value
-    status, _ = attempted(status_of, error)
-    if status is not None:
-        reply["status_code"] = status
-    headers, _ = attempted(headers_of, error)
-    if headers:
-        reply["headers"] = _plain_part(headers)
-    return _plain_likeness(error)._replace(reply=reply)
-
-
-def _plain_part(value: object, depth: int = 0) -> Any:
-    """Return a value with whatever is no plain data left out: a stand-in is loaded anywhere."""
-    if isinstance(value, str):
-        return _text(value, 16 * LONGEST_MESSAGE)
-    if type(value) in PLAIN or depth > 4:
-        return value if type(value) in PLAIN else None
-    inner = partial(_plain_part, depth=depth + 1)
-    if isinstance(value, list | tuple):
-        return [inner(each) for each in value[:MOST_PARTS]]
-    if isinstance(value, dict):
-        return {_text(name): inner(each) for name, each in islice(value.items(), MOST_PARTS)}
-    return None
-
-
-def _text(value: object, longest: int = LONGEST_MESSAGE) -> str:
-    """Return the beginning of a value as text, and of a str's subclass too as a mere str."""
-    return str.__str__(text_of(value, longest))
-
-
-def _plain_likeness(error: BaseException) -> Likeness:
-    """Return the kind and the message of an error, as far as it has any."""
-    kind = type(error)
-    message = _text(error, 16 * LONGEST_MESSAGE)
-    return Likeness(_names_of(kind), _nearest_builtin(kind), message, {})
-
-
 def _unreadable(error: BaseException) -> PackedError:
     """Return what is said of an error that could not be packed in time, or is too deep down."""
-    return PackedError(b"", _plain_likeness(error), _notes_of(error))
+    return PackedError(b"", plain_likeness(error), _notes_of(error))
 
 
 def _notes_of(error: BaseException) -> tuple[str, ...]:
     """Return the notes of an error as mere texts."""
-    return tuple(map(_text, notes_of(error)))
-
-
-def _names_of(kind: type[BaseException]) -> tuple[tuple[str, str], ...]:
-    """Return the names of a class and of its bases that are not built in, its own always."""
-    own = [each for each in kind.__mro__ if each.__module__ != "builtins"] or [kind]
-    return tuple((_text(each.__module__), _text(each.__qualname__)) for each in own)
-
-
-@lru_cache(maxsize=1024)
-def _class_named(names: tuple[tuple[str, str], ...], base: Any) -> type[BaseException]:
-    """Return a class that reads as the one that an error had, and is a `base` as that was."""
-    kinds: tuple[type, ...] = (RemoteError, base) if issubclass(base, Exception) else (base,)
-    if base is Exception:
-        kinds = (RemoteError,)
-    for module, qualname in reversed(names):
-        said = {"__module__": module, "__qualname__": qualname, "__doc__": None}
-        name = qualname.rpartition(".")[2]
-        kinds = (type(name, kinds, said | _STAND_IN),)
-    return kinds[0]
-
-
-def _message(error: Any) -> str:
-    """Return what the error said that this one stands for."""
-    said: str = error._likeness.message
-    return said
-
-
-def _reduced(error: Any) -> tuple[Any, ...]:
-    """Return how a stand-in is pickled: its class is made anew wherever it is loaded."""
-    return _loaded, (error._likeness, group_members(error)), error.__dict__
-
-
-def _loaded(likeness: Likeness, members: Sequence[BaseException]) -> BaseException:
-    """Return a stand-in that was pickled."""
-    return likeness.stand_in(members)
-
-
-_STAND_IN: Final[dict[str, Any]] = {
-    "__str__": _message,
-    "__reduce__": _reduced,
-    "__init__": lambda *_: None,
-}
-
-
-def _nearest_builtin(kind: type[BaseException]) -> type[BaseException]:
-    """Return the nearest exception of Python's own that a class derives from."""
-    return next(
-        each
-        for each in kind.__mro__
-        if each.__module__ == "builtins" and not each.__flags__ & _HEAP_TYPE
-    )
-
-
-def _built_in(kind: type[BaseException]) -> type[BaseException]:
-    """Return the nearest base that no class statement has made."""
-    return next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE)
+    return tuple(map(exact_text, notes_of(error)))
 
 
 def _slots_of(owner: object) -> Iterator[tuple[str, object]]:
@@ -524,6 +418,8 @@ def _opened(value: object, seen: dict[int, BaseException]) -> object:
         if id(value) not in seen:
             seen[id(value)] = value.unpacked()
         return seen[id(value)]
+    if isinstance(value, NewLock):
+        return value.make()
     if type(value) is list:
         return [_opened(each, seen) for each in value]
     if type(value) is dict:
@@ -531,12 +427,6 @@ def _opened(value: object, seen: dict[int, BaseException]) -> object:
     if type(value) is SimpleNamespace:
         return SimpleNamespace(**{name: _opened(each, seen) for name, each in vars(value).items()})
     return value
-
-
-def _dict_of(error: BaseException) -> dict[str, Any]:
-    """Return the attributes of an error, whatever its class makes of `__dict__`."""
-    attributes: dict[str, Any] = _DICT.__get__(error)
-    return attributes
 
 
 def _set(error: BaseException, name: str, value: object) -> None:
