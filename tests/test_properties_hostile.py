@@ -52,7 +52,7 @@ class Act:
     deed: str
     before: int
     after: int
-    end: Literal["value", "lost", "wrong", "panic", "cancelled", "group", "coroutine"]
+    end: Literal["value", "lost", "wrong", "panic", "cancelled", "group", "coro"]
 
 
 DEEDS = (
@@ -67,8 +67,7 @@ acts = st.builds(
     st.integers(0, 3),
     st.integers(0, 3),
     st.sampled_from(
-        ["value", "value", "value", "lost", "lost", "wrong", "panic", "cancelled", "group"]
-        + ["coroutine"]
+        ["value", "value", "value", "lost", "lost", "wrong", "panic", "cancelled", "group", "coro"]
     ),
 )
 
@@ -142,7 +141,7 @@ class Hostile:
                 raise asyncio.CancelledError(item)
             case "group":
                 raise BaseExceptionGroup("some", [Lost(item), ValueError(item)])
-            case "coroutine":
+            case "coro":
                 self.coroutines.append(_rest(1))
                 return self.coroutines[-1]
         return item
@@ -350,7 +349,7 @@ def _check(outcome: Any, function: Hostile, told: Told) -> None:
     elif function.interrupted[outcome.index] or act.end == "cancelled":
         assert isinstance(error, asyncio.CancelledError)
     else:
-        kinds = {"lost": Lost, "wrong": TypeError, "panic": Panic, "coroutine": TypeError}
+        kinds = {"lost": Lost, "wrong": TypeError, "panic": Panic, "coro": TypeError}
         assert isinstance(error, kinds.get(act.end, BaseExceptionGroup))
     if isinstance(error, Panic | TypeError):
         return

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
 
@@ -134,7 +135,7 @@ class Calls:
         send: Callable[[Hop], Awaitable[HopReply]] = partial(self._pools.send, apart=apart)
         if self._watch is not None and self._timeout is not None:
             send = self._watch.guarded(send, self._timeout * len(arguments))
-        reply = await send(Hop(self._errand, list(arguments), names))
+        reply = await send(Hop(self._errand, list(arguments), names, context=copy_context()))
         if reply.trouble is not None:
             raise reply.trouble
         return reply

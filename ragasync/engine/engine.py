@@ -212,10 +212,10 @@ class Run(Steering[T, R]):
         self._calls.enter()
         state = TaskState()
         try:
-            if goes_on and self._lanes.attend_at != AT_ONCE:
-                if not await self._run_through(lane, state):
-                    self._replace(lane, goes_on=True)
-                    return
+            goes_on = goes_on and self._lanes.attend_at != AT_ONCE
+            if goes_on and not await self._run_through(lane, state):
+                self._replace(lane, goes_on=True)
+                return
             while (ticket := await self._next(lane)) is not None:
                 is_fresh = ticket is FRESH
                 if is_fresh:
@@ -323,10 +323,10 @@ class Run(Steering[T, R]):
                         self._call_the_next()
                         return ticket
                     continue
-            if not self.paused and self._feed.gives_nothing_soon:
-                if (ticket := self._parked.pop_held()) is not None:
-                    self._call_the_next()
-                    return ticket
+            may_take_held = not self.paused and self._feed.gives_nothing_soon
+            if may_take_held and (ticket := self._parked.pop_held()) is not None:
+                self._call_the_next()
+                return ticket
             if self._is_over:
                 self.stopping = True
                 lanes.wake_all()
