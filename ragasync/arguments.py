@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import numbers
 import operator
 import sys
 from collections.abc import Callable
+from numbers import Real
+from typing import Final
+
+_LONGEST: Final = 200  # characters of a wrong value in the error that refuses it
 
 
 def check_count(name: str, value: object, *, at_least: int) -> int:
@@ -24,9 +27,9 @@ def check_count(name: str, value: object, *, at_least: int) -> int:
     except TypeError:
         count = None
     if count is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}")
     if count < at_least:
-        raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
+        raise ValueError(f"{name} must be at least {at_least}, got {shown(value)}")
     return count
 
 
@@ -44,10 +47,10 @@ def check_number(name: str, value: object, *, at_least: float = 0, finite: bool 
         TypeError: It is no number; True is none.
         ValueError: It is too small, infinite or NaN.
     """
-    number = _real(name, value)
+    number = as_number(name, value)
     if not at_least <= number <= (sys.float_info.max if finite else math.inf):
         limits = f"finite and at least {at_least}" if finite else f"at least {at_least}"
-        raise ValueError(f"{name} must be {limits}, got {value!r}")
+        raise ValueError(f"{name} must be {limits}, got {shown(value)}")
     return number
 
 
@@ -59,9 +62,9 @@ def check_positive(name: str, value: object) -> float:
         TypeError: It is no number; True is none.
         ValueError: It is 0, negative, infinite or NaN.
     """
-    number = _real(name, value)
+    number = as_number(name, value)
     if not 0 < number <= sys.float_info.max:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        raise ValueError(f"{name} must be positive and finite, got {shown(value)}")
     return number
 
 
@@ -101,10 +104,32 @@ def _declared(fn: Callable[..., object]) -> tuple[object, object]:
     return inner, getattr(type(inner), "__call__", None)  # noqa: B004 - its function, not whether
 
 
-def _real(name: str, value: object) -> float:
-    """Return a real number as a float, or as the int it is; else raise a TypeError."""
-    if type(value) is float or type(value) is int:
+def as_number(name: str, value: object) -> float:
+    """
+    Return a real number of any library as a float, or as the int it is.
+
+    A whole number that is too large for a float becomes infinite.
+
+    Raises:
+        TypeError: It is no number; True is none.
+    """
+    if type(value) is float:
         return value  # a limiter checks the weight of every call
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # a huge whole one
+    except Exception as error:
+        raise TypeError(f"{name} must be a number, got {shown(value)}") from error
+    return value if type(value) is int else number
+
+
+def shown(value: object) -> str:
+    """Return the beginning of a value's repr; a whole number may be too long to have one."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"{type(value).__name__} (its repr raises)"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

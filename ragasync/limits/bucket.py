@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-_RESOLUTION = 1e-9
+RESOLUTION = 1e-9
 """Seconds by which a grant may come early: asyncio's timers do, and floats round."""
 
 _TOGETHER = 2.5e-3
@@ -73,7 +73,15 @@ class Bucket:
             wait -= (self.burst - cost) * self.interval
         if self.opens - now > wait:
             wait = self.opens - now
-        return wait if wait > _RESOLUTION else 0.0
+        return wait if wait > RESOLUTION else 0.0
+
+    def delay_behind(self, first: float, cost: float, now: float) -> float:
+        """Return the seconds until `cost` would be due, had `first` been granted now."""
+        tat = self.tat
+        self.tat = max(tat, now) + first * self.interval
+        wait = self.delay(cost, now)
+        self.tat = tat
+        return wait
 
     def take(self, cost: float, now: float) -> None:
         """Grant `cost`, due or not; what is not there becomes a debt."""
@@ -132,7 +140,7 @@ class Bucket:
 
     def is_closed(self, now: float) -> bool:
         """Say whether it grants nothing yet; no longer where `delay` takes it for open."""
-        return self.opens - now > _RESOLUTION
+        return self.opens - now > RESOLUTION
 
     def change(self, rate: float, burst: float, now: float) -> None:
         """Go on at another rate; what was taken and has not refilled stays taken."""
@@ -174,7 +182,7 @@ class StrictBucket(Bucket):
         """Return the seconds until a grant of `cost` is due by the rate and by the window."""
         self._forget(now)
         wait = super().delay(cost, now)
-        slack = self.limit * _RESOLUTION
+        slack = self.limit * RESOLUTION
         # A cost above a limit that was lowered since waits for an empty window.
         excess = self.sum + cost - self.limit
         for when, weight in self.granted:
@@ -182,6 +190,17 @@ class StrictBucket(Bucket):
                 break
             wait = max(wait, self.per - (now - when))
             excess -= weight
+        return wait
+
+    def delay_behind(self, first: float, cost: float, now: float) -> float:
+        """Return the seconds until `cost` would be due, had `first` been granted and logged now."""
+        self._forget(now)
+        before = self.sum
+        self.granted.append((now, first))
+        self.sum += first
+        wait = super().delay_behind(first, cost, now)
+        self.granted.pop()
+        self.sum = before
         return wait
 
     def leeway_at(self, now: float) -> float:  # noqa: ARG002

@@ -7,24 +7,31 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ragasync.arguments import check_positive
 from ragasync.clock import time_here
 from ragasync.limits.bucket import Bucket, smoothest_burst
-from ragasync.limits.limiter import Limiter, RateLimiter, check_pause
+from ragasync.limits.limiter import (
+    Limiter,
+    RateLimiter,
+    Resumable,
+    check_pause,
+    check_rate,
+    total_cost,
+)
 from ragasync.limits.line import Line, Places, Waiter
-from ragasync.limits.taking import give_back, join, leave, stand_again, take_now, withdraw
+from ragasync.limits.taking import exchange, give_back, join, leave, stand_again, take_now
 
 
 class _Caller:
     """One who wants to pass: what it takes from the near limiters, and the future that tells it."""
 
-    __slots__ = ("calls", "places", "turn", "waiter")
+    __slots__ = ("calls", "number", "places", "turn", "waiter")
 
     def __init__(self, places: Places, calls: int) -> None:
         self.places = places
         self.calls = calls
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiter: Waiter | None = None  # once it stands in the lines of the limiters
+        self.number = -1  # of its waiter, kept when it has to stand in other lines
 
     def ran(self) -> tuple[Places, float] | None:
         """Return what was taken, and when; None where a pause came first, for a new turn."""
@@ -53,7 +60,7 @@ class Gate:
     """
 
     def __init__(self, limiters: Sequence[Limiter] = ()) -> None:
-        limiters = tuple(dict.fromkeys(limiters))
+        self._limiters = limiters = tuple(dict.fromkeys(limiters))
         self._near = tuple(each for each in limiters if isinstance(each, RateLimiter))
         self._far = tuple(each for each in limiters if not isinstance(each, RateLimiter))
         self._own = Line(Bucket(math.inf, 1.0))  # at this rate it holds nobody, unless closed
@@ -82,11 +89,10 @@ class Gate:
         if rate is None:
             self._own.change_rate(math.inf, 1.0)
         else:
-            check_positive("rate", rate)
+            rate = check_rate("rate", rate)
             self._own.change_rate(rate, smoothest_burst(rate))
-        limiters = bool(self._near or self._far)
-        self._limited = limiters or rate is not None
-        self._own_counts = not limiters or rate is not None
+        self._limited = bool(self._limiters) or rate is not None
+        self._own_counts = not self._limiters or rate is not None
         self._stand_anew()
 
     def pause(self, seconds: float) -> None:
@@ -97,14 +103,28 @@ class Gate:
             seconds: How long from now; the later of two pauses wins.
 
         Raises:
+            TypeError: `seconds` is not a number.
             ValueError: `seconds` is negative or not finite.
         """
-        check_pause(seconds)
-        for limiter in (*self._near, *self._far):
+        seconds = check_pause(seconds)
+        for limiter in self._limiters:
             limiter.pause(seconds)
         if self._own_counts:
             self._own.close(seconds)
-            self._closed = True
+            self._closed = True  # `is_open` looks at the time from now on
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the last pause of a limiter of the job ends, 0.0 without; in any thread."""
+        pauses = [each.paused_for for each in self._limiters if isinstance(each, Resumable)]
+        return max([*pauses, self._own.closed_for if self._own_counts else 0.0])
+
+    def resume(self) -> None:
+        """End the pauses of all limiters of the job now, whoever made them."""
+        for limiter in self._limiters:
+            if isinstance(limiter, Resumable):
+                limiter.resume()
+        self._own.reopen()
 
     def try_admit(self, items: Sequence[object], calls: int = 1) -> bool:
         """
@@ -200,13 +220,13 @@ class Gate:
                 return everywhere, granted
         caller = _Caller(places, calls)
         self._queue.append(caller)
-        self._let_stand(caller)
         taken = None
         try:
+            self._let_stand(caller)
             while taken is None:
                 await caller.turn
                 taken = caller.ran()
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError):
             if caller.waiter is not None:
                 leave(caller.waiter)
             self._leave_queue(caller)
@@ -215,10 +235,19 @@ class Gate:
         return taken
 
     def _let_stand(self, caller: _Caller) -> None:
-        """Have a caller stand in the lines of the limiters, if it is its turn to."""
-        if caller.waiter is None and (caller is self._queue[0] or not self._stands_as_one):
-            caller.waiter = Waiter(caller.turn, self._with_own(caller.places, caller.calls))
-            join(caller.waiter)
+        """Have a caller stand in the lines of the limiters, if it is its turn."""
+        if self._is_next(caller):
+            join(self._waiter(caller))
+
+    def _is_next(self, caller: _Caller) -> bool:
+        """Return whether it is the turn of a caller that does not stand in the lines yet."""
+        return caller.waiter is None and (caller is self._queue[0] or not self._stands_as_one)
+
+    def _waiter(self, caller: _Caller) -> Waiter:
+        """Return a new waiter that stands for a caller."""
+        places = self._with_own(caller.places, caller.calls)
+        caller.waiter = Waiter(caller.turn, places, caller.number)
+        return caller.waiter
 
     def _leave_queue(self, caller: _Caller) -> None:
         """Make way for the next."""
@@ -227,18 +256,22 @@ class Gate:
             self._let_stand(self._queue[0])
 
     def _stand_anew(self) -> None:
-        """Have everybody who waits stand in the lines that now count, in the old order."""
-        for caller in self._queue:
-            if caller.waiter is not None and withdraw(caller.waiter):
-                caller.waiter = None
-        for caller in self._queue:
-            self._let_stand(caller)
+        """Have all callers stand in the lines that count now, in the places that they had."""
+
+        def new(left: Sequence[Waiter]) -> list[Waiter]:
+            numbers = {waiter: waiter.number for waiter in left}
+            for caller in self._queue:
+                if caller.waiter is not None and caller.waiter in numbers:
+                    caller.number, caller.waiter = numbers[caller.waiter], None
+            return [self._waiter(caller) for caller in self._queue if self._is_next(caller)]
+
+        exchange([each.waiter for each in self._queue if each.waiter is not None], new)
 
 
 def _costs(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]:
     """Return what to take from a limiter, in portions; items without weight take nothing."""
     if limiter.cost is not None:
-        weight = math.fsum(map(limiter.cost, items))
+        weight = total_cost(limiter.cost, items)
         return [weight] if weight else []
     step = min(calls, _step(limiter))
     return [min(step, calls - start) for start in range(0, calls, step)]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
-from ragasync.arguments import check_positive
-from ragasync.clock import time_here
+from ragasync.arguments import as_number, check_positive, check_sync, shown
+from ragasync.foreign_errors import text_of
 from ragasync.limits.bucket import Bucket, StrictBucket, smoothest_burst
 from ragasync.limits.line import LOCK, Line
 from ragasync.limits.taking import take_in_turn
 
 _DEFAULT_RATE: Final = float("10.0")
 """Told apart from a 10.0 of the caller's by identity, and still reads 10.0 in the signature."""
+
+_LONGEST_DEBT: Final = 1e9
+"""Seconds (some 30 years) of debt that one grant may leave; more is a mistake."""
 
 
 class Limiter(Protocol):
@@ -34,6 +38,18 @@ class Limiter(Protocol):
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for so long."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A limiter whose pause can be read and ended; one kept elsewhere need not be."""
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the pause in force ends; 0.0 without one."""
+
+    def resume(self) -> None:
+        """End the pause now."""
 
 
 class RateLimiter:
@@ -68,6 +84,7 @@ class RateLimiter:
             call, again for each attempt; without it a call costs 1.
 
     Raises:
+        TypeError: One of them is not a number, or `cost` is not a function, or an async one.
         ValueError: A rate, unit or burst is not positive and finite, or two rates are given.
     """
 
@@ -80,17 +97,19 @@ class RateLimiter:
         per: float = 1.0,
         cost: Callable[..., float] | None = None,
     ) -> None:
-        check_positive("per", per)
+        per = check_positive("per", per)
         if rate is None:
             if per != 1.0:
                 raise ValueError(_two_forms(f"per={per!r} without rate"))
-            rate = check_positive("requests_per_second", requests_per_second)
+            rate = check_rate("requests_per_second", requests_per_second)
         elif requests_per_second is not _DEFAULT_RATE:
-            raise ValueError(_two_forms(f"both {requests_per_second!r} and rate={rate!r}"))
+            raise ValueError(_two_forms(f"both {shown(requests_per_second)} and {shown(rate)}"))
         else:
-            rate = check_positive("rate", rate) / per
+            rate = check_rate("rate / per", check_positive("rate", rate) / per)
         if burst_size is not None:
-            check_positive("burst_size", burst_size)
+            burst_size = check_positive("burst_size", burst_size)
+        if cost is not None:
+            check_sync("cost", cost)
         self._explicit_burst = burst_size
         self._line = Line(Bucket(rate, self._burst_at(rate)))
         self._highest_cost = sys.float_info.max if burst_size is None else burst_size
@@ -115,7 +134,8 @@ class RateLimiter:
         Raises:
             ValueError: `limit` or `per` is not positive and finite.
         """
-        limiter = cls(rate=check_positive("limit", limit), per=per, cost=cost)
+        limit, per = check_positive("limit", limit), check_positive("per", per)
+        limiter = cls(rate=limit, per=per, cost=cost)
         limiter._line = Line(StrictBucket(limit, per))
         limiter._highest_cost = limit
         return limiter
@@ -127,7 +147,7 @@ class RateLimiter:
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        check_positive("rate", rate)
+        rate = check_rate("rate", rate)
         self._line.change_rate(rate, self._burst_at(rate))
         if isinstance(self._line.bucket, StrictBucket):
             self._highest_cost = self._line.bucket.limit
@@ -151,6 +171,11 @@ class RateLimiter:
         """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
         return self._highest_cost
 
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the pause in force ends; 0.0 without one. It may be read in any thread."""
+        return self._line.closed_for
+
     async def acquire(self, cost: float = 1.0) -> None:
         """
         Wait until `cost` is granted, behind everybody who came before.
@@ -159,8 +184,12 @@ class RateLimiter:
             cost: How much to take from the bucket.
 
         Raises:
+            TypeError: `cost` is not a number.
             ValueError: `cost` is not positive and finite, or can never be granted.
         """
+        if type(cost) is not float:
+            # Also because numpy's float32 would turn the bucket's times into its own.
+            cost = check_cost(cost, self._highest_cost)
         if cost > 0.0:
             # The short way: a free grant, on the usual clock, without a single call into the
             # arithmetic. Whatever is out of the ordinary (a line, a pause, a log, another clock)
@@ -187,6 +216,7 @@ class RateLimiter:
             cost: How much to take from the bucket.
 
         Raises:
+            TypeError: `cost` is not a number.
             ValueError: `cost` is not positive and finite, or can never be granted.
         """
         line, cost = self.place(cost)
@@ -194,22 +224,36 @@ class RateLimiter:
 
     def pause(self, seconds: float) -> None:
         """
-        Hold everybody, newcomers too, for so long; the later of two pauses wins.
+        Hold all callers, newcomers too, for so long; the later of two pauses wins.
 
-        The bucket refills meanwhile, as in any other rest.
+        The bucket refills meanwhile, as in any other rest. `resume` ends the pause earlier.
 
         Args:
             seconds: How long from now.
 
         Raises:
+            TypeError: `seconds` is not a number.
             ValueError: `seconds` is negative or not finite.
         """
         self._line.close(check_pause(seconds))
 
+    def resume(self) -> None:
+        """
+        End a pause now, also one that a service asked for with Retry-After.
+
+        Waiters go on in their order, on every loop, at the limiter's rate. Without a pause this
+        changes nothing. It may be called from any thread.
+        """
+        self._line.reopen()
+
     def place(self, cost: float) -> tuple[Line, float]:
-        """Return what to stand for here, for those who take from several limiters in one step."""
-        if not 0.0 < cost <= self._highest_cost:
-            raise self._refusal(cost)
+        """Return the line and the cost, checked, for a grant by several limiters in one step."""
+        cost, bucket = check_cost(cost, self._highest_cost), self._line.bucket
+        if (debt := (cost - bucket.burst) * bucket.interval) > _LONGEST_DEBT:
+            raise ValueError(
+                f"a cost of {cost:g} would keep the limiter busy for {debt:.3g} s at "
+                f"{bucket.rate:g} per second. Split the call, or check what counts its cost."
+            )
         return self._line, cost
 
     async def __aenter__(self) -> None:
@@ -223,28 +267,78 @@ class RateLimiter:
         state = f"rate={bucket.rate:g}, burst={bucket.burst:g}, waiting={len(self._line.waiters)}"
         if isinstance(bucket, StrictBucket):
             state = f"at most {bucket.limit:g} in {bucket.per:g} s, {state}"
-        pause = bucket.opens - time_here()
-        return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause > 0 else ''}>"
+        pause = self.paused_for
+        return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause else ''}>"
 
     def _burst_at(self, rate: float) -> float:
         """Return the bound in force at a rate."""
         return smoothest_burst(rate) if self._explicit_burst is None else self._explicit_burst
 
-    def _refusal(self, cost: float) -> ValueError:
-        """Say why a cost can never be granted."""
-        if not (math.isfinite(cost) and cost > 0):
-            return ValueError(f"cost must be positive and finite, got {cost!r}")
-        return ValueError(
-            f"a cost of {cost!r} can never be granted: at most {self._highest_cost!r} may go at "
-            "once. Split the call, or give the limiter a larger burst_size (or limit)."
+
+def check_rate(name: str, rate: object) -> float:
+    """Return a rate per second as a float, so high that its interval is finite too."""
+    number = check_positive(name, rate)
+    if 1.0 / number == math.inf:
+        raise ValueError(f"{name} must be at least {sys.float_info.min:g}, got {shown(rate)}")
+    return number
+
+
+def check_cost(cost: object, highest: float) -> float:
+    """Return a cost as a float, or raise an error that says why it can never be granted."""
+    number = cost if type(cost) is float else as_number("cost", cost)
+    if 0.0 < number <= highest:
+        return number
+    if not 0.0 < number < math.inf:
+        raise ValueError(f"cost must be positive and finite, got {shown(cost)}")
+    raise ValueError(
+        f"a cost of {shown(cost)} can never be granted: at most {highest:g} may go at once. "
+        "Split the call, or give the limiter a larger burst_size (or limit)."
+    )
+
+
+def check_pause(seconds: object) -> float:
+    """Return a length of time as a float that is finite and not negative."""
+    number = as_number("seconds", seconds)
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"seconds must be finite and not negative, got {shown(seconds)}")
+    return number
+
+
+def total_cost(cost: Callable[..., float], items: Iterable[object]) -> float:
+    """
+    Return what items cost together, as the caller's function counts them.
+
+    Raises:
+        ValueError: The function raises, or returns no finite number of at least 0. It is always
+            this error, so that the item is found by splitting its batch, and fails alone.
+    """
+    try:
+        return math.fsum(_cost_of(cost, item) for item in items)
+    except OverflowError:
+        return math.inf
+
+
+def _cost_of(cost: Callable[..., float], item: object) -> float:
+    """Return what one item costs, checked."""
+    try:
+        got: object = cost(item)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # also what extensions in other languages panic with
+        said = f"{type(error).__name__}: {text_of(error)}"
+        raise ValueError(f"cost= raised {said}. Check {shown(cost)}") from error
+    if inspect.iscoroutine(got):
+        got.close()  # else Python warns that nobody awaited it
+    try:
+        number = as_number("what cost= returns", got)
+    except TypeError as error:
+        raise ValueError(f"{error}. Check {shown(cost)}") from None
+    if not 0.0 <= number < math.inf:
+        raise ValueError(
+            f"what cost= returns must be finite and not negative, got {shown(got)}. "
+            f"Check {shown(cost)}"
         )
-
-
-def check_pause(seconds: float) -> float:
-    """Return a length of time that is finite and not negative, else raise a ValueError."""
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"seconds must be finite and not negative, got {seconds!r}")
-    return seconds
+    return number
 
 
 def _two_forms(got: str) -> str:

@@ -1,19 +1,32 @@
 """
-Where callers stand until their limits let them pass: first come, first served.
+Queues of waiters at the rate limits: first come, first served, on any number of loops.
 
-A line belongs to one bucket. A waiter stands in the line of every bucket that it has to pass, and
-takes from all of them in one step, when it is due at all. Nobody reserves and nobody polls: each
-loop with waiters in a line keeps one alarm there, set for the moment when the first of them is
-due, and whichever rings first serves everybody who is due, on every loop. So a loop that stalls
-or closes holds up nobody but its own.
+A line belongs to one bucket. A waiter stands in the line of every bucket that it needs, and takes
+from all of them in one step. It reserves nothing and polls nothing.
 
-A waiter that is due here and not elsewhere is passed over and keeps its place, so that a slow
-bucket does not slow down the line of a fast one. But where the other is due within the time that
-its grant takes here, this line waits for it: two busy lines would never be due for it at once.
+Who is granted is decided by one pass over the waiters, oldest first, that keeps no state from one
+pass to the next. For each waiter there are three cases:
 
-To wake a loop costs more than everything else about a grant. So where the next in line are due
+- It is due in all its lines, and nobody holds one of them: it is granted.
+- Nobody holds its lines, but it is due only later. It holds the line that makes it wait longest:
+  nobody behind it is granted there. In its other lines it is passed over, so that a slow bucket
+  does not slow down the line of a fast one, but only by grants that leave it due when it would
+  have been due without them; one other may put it off, once.
+- An older waiter holds one of its lines. It is passed over in the others.
+
+So every waiter that is not granted stands in at least one line that somebody holds, itself or an
+older one. Every loop with waiters in a line that is held keeps an alarm there, set for the moment
+when the holder is due. These two sentences are the invariant that nobody sleeps for ever:
+whichever alarm rings first grants everybody who is due, on every loop, and a loop that stalls or
+closes holds up nobody but its own waiters.
+
+So there is a bound on every wait: pauses aside, it takes at most as long as the costs of this
+waiter and of all older ones that lines connect it with would take one after the other, each in its
+slowest limit, and for each of them one grant of a younger waiter.
+
+Waking a loop costs more than everything else about a grant. So where the next in line are due
 hardly later than the first, the alarm is set for all of them, up to a sixteenth of the line:
-nobody's wait gets longer by more. What may go in any window stays as it is.
+nobody's wait gets longer by more. The bound on any window is unchanged.
 """
 
 from __future__ import annotations
@@ -28,47 +41,79 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ragasync.clock import clock_here, loop_here, time_here
+from ragasync.clock import Clock, clock_here, loop_here, time_here
 from ragasync.limits.alarms import Alarms
-from ragasync.limits.bucket import Bucket
+from ragasync.limits.bucket import RESOLUTION, Bucket
 
 LOCK = threading.Lock()
 """
 Guards every line, and is held for arithmetic only, never across an await.
 
-It is one for all because whoever takes from several buckets in one step, or serves one line, has
-to look at the others; locks of their own would have to be taken in an order of their own.
+There is one lock for all lines because a pass looks at every line that shares a waiter with
+another; with a lock for each line they would have to be taken in an order of their own.
 """
 
-_SHARE = 16  # who may be kept for those behind: the first of so many in line
+_SHARE = 16  # the first of so many in line may be delayed for those behind
 
 
 class Waiter:
-    """One who stands in line: what it takes from which, and the future that tells it."""
+    """A caller in line: what it takes from which line, and the future that wakes it."""
 
-    __slots__ = ("awake", "future", "granted", "loop", "number", "passed", "places")
+    __slots__ = ("awake", "future", "granted", "loop", "number", "places", "was_put_off")
 
-    def __init__(self, future: asyncio.Future[None], places: Places) -> None:
+    def __init__(self, future: asyncio.Future[None], places: Places, number: int = -1) -> None:
         self.future = future
         self.loop = future.get_loop()
         self.places = places
-        self.number = next(_NUMBERS)  # who has a lower one came before
-        self.passed: frozenset[Line] = _NO_LINE  # the lines in which it is passed over
+        self.number = number  # the older, the lower; below 0 until it first stands in line
         self.granted: float | None = None  # when
         self.awake = False  # whether it ran again, granted or not
+        self.was_put_off = False  # by a younger one that passed it in a line
+
+    def enter(self) -> list[bool]:
+        """
+        Stand in every line, behind all older waiters. LOCK is held.
+
+        Returns:
+            For each line, whether nobody else stands there or has yet to run.
+        """
+        if self.number < 0:
+            self.number = next(_NUMBERS)
+        firsts = []
+        for line, _ in self.places:
+            firsts.append(not (line.waiters or line.wakes_somebody))
+            line.bucket.leeway = -math.inf
+            # From the end: all but those who stand again are the youngest.
+            younger = itertools.takewhile(
+                lambda other: other.number > self.number, reversed(line.waiters)
+            )
+            line.waiters.insert(len(line.waiters) - sum(1 for _ in younger), self)
+            if len(self.places) > 1:
+                line.shared[self] = None
+        return firsts
 
     def unlink(self) -> None:
-        """Be in no line any more."""
+        """Leave every line. LOCK is held."""
         for line, _ in self.places:
             if self in line.waiters:
                 line.waiters.remove(self)
+                line.shared.pop(self, None)
 
     def is_gone(self) -> bool:
-        """Say whether nobody waits here any more: cancelled, or its loop has closed."""
+        """Return whether nobody waits here any more: cancelled, or its loop has closed."""
         return self.future.done() or self.loop.is_closed()
 
+    def grant(self, now: float, here: asyncio.AbstractEventLoop) -> None:
+        """Leave every line and wake the caller; take, unless its loop has closed."""
+        self.unlink()
+        self.granted = now
+        if self.tell(here):
+            for line, cost in self.places:
+                line.bucket.take(cost, now)
+                line.last = self
+
     def tell(self, here: asyncio.AbstractEventLoop) -> bool:
-        """Wake whoever waits, on its own loop; False if that has closed. Here runs this loop."""
+        """Wake the caller on its own loop; False if that has closed. `here` is the running loop."""
         if self.loop is here:
             self.future.set_result(None)
             return True
@@ -86,24 +131,45 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 class Line:
-    """The waiters at one bucket, in order of arrival."""
+    """
+    The queue of waiters at one bucket, oldest first.
 
-    __slots__ = ("alarms", "bucket", "last", "waiters")
+    Attributes:
+        bucket: what it takes.
+        waiters: who is not granted yet.
+        shared: those of them who stand in other lines too.
+        alarms: by loop; each has this line looked at when its holder is due.
+        last: who was granted last after a wait.
+    """
+
+    __slots__ = ("_clock", "alarms", "bucket", "last", "shared", "waiters")
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
         self.waiters: deque[Waiter] = deque()
-        self.last: Waiter | None = None  # the last who was granted after a wait
+        self.shared: dict[Waiter, None] = {}
         self.alarms = Alarms()
+        self.last: Waiter | None = None
+        self._clock: Clock = time.monotonic  # by which it is closed
 
     @property
     def wakes_somebody(self) -> bool:
-        """Whether one who was granted has yet to run; newcomers to the line go after that one."""
+        """Whether a granted waiter has yet to run; newcomers to the line go after that one."""
         last = self.last
         return last is not None and not (last.awake or last.loop.is_closed())
 
+    @property
+    def closed_for(self) -> float:
+        """Seconds until the pause in force ends, 0.0 without one; readable from any thread."""
+        opens = self.bucket.opens
+        if opens == -math.inf:
+            return 0.0
+        # A thread without a loop cannot know the clock of the loops that wait, a virtual one, say.
+        clock = self._clock if loop_here() is None else clock_here()
+        return max(0.0, opens - clock())
+
     def try_take(self, cost: float) -> bool:
-        """Take if it is due and nobody stands in line; say whether it was."""
+        """Take if it is due and nobody stands in line; return whether it was."""
         with LOCK:
             clock = clock_here()
             now = clock()
@@ -114,122 +180,117 @@ class Line:
             return True
 
     def is_free(self) -> bool:
-        """Say whether nobody stands here, but for who is gone at the head. LOCK is held."""
+        """Return whether nobody stands here; waiters at the head that are gone do not count."""
         while self.waiters and self.waiters[0].is_gone():
             self.waiters[0].unlink()
         return not self.waiters
-
-    def append(self, waiter: Waiter) -> bool:
-        """Let a waiter stand at the end; say whether it is the first, with nobody yet to run."""
-        first = not (self.waiters or self.wakes_somebody)
-        self.bucket.leeway = -math.inf
-        self.waiters.append(waiter)
-        return first
 
     def attend_to(self, newcomer: Waiter, first: bool) -> None:
         """Attend for a newcomer, but never so that it runs before those granted. LOCK is held."""
         if first:
             self.attend(newcomer.loop)
-        # One who stands only here, behind somebody for whom its loop's alarm is set, needs nothing.
-        elif len(newcomer.places) > 1 or newcomer.loop not in self.alarms:
+            return
+        # A waiter in this line only, behind one for which its loop has an alarm, needs nothing.
+        last = len(newcomer.places) == 1 and self.waiters[-1] is newcomer
+        if not (last and newcomer.loop in self.alarms):
             newcomer.loop.call_soon(self._called, newcomer.loop)
 
-    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve whoever is due and set the alarm of this loop, the running one. LOCK is held."""
+    def attend(self, here: asyncio.AbstractEventLoop) -> None:
+        """Grant all who are due, and set the alarms of this loop, the running one. LOCK is held."""
         now = time_here()
-        wait, shifted = self._serve(now, loop)
-        if wait is not None and any(waiter.loop is loop for waiter in self.waiters):
-            few = itertools.islice(self.waiters, len(self.waiters) // _SHARE)
-            alone = itertools.takewhile(lambda waiter: len(waiter.places) == 1, few)
-            costs = [waiter.places[0][1] for waiter in alone]
-            self.alarms.set(loop, self.bucket.delay_of_some(costs, wait, now), self._ring)
-        else:
-            self.alarms.cancel(loop)
-        for waiter, blocker in shifted:
-            blocker.rouse(waiter.loop)
+        if not self.shared:
+            self._watch(here, self._serve(now, here), now)
+            return
+        for line, wait in grant_together(self, now, here).items():
+            due = line._watch(here, wait, now)
+            if due is not None:
+                line._rouse_late(here, due)
 
-    def rouse(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a loop attend to this line at once: somebody may be due sooner. LOCK is held."""
-        if loop is loop_here():
-            self.attend(loop)
-        else:
-            with contextlib.suppress(RuntimeError):  # closed: the others go on without it
-                loop.call_soon_threadsafe(self._called, loop)
+    def rouse_all(self) -> None:
+        """Have every loop with waiters attend: somebody may be due sooner. LOCK is held."""
+        for loop in self._loops():
+            self._rouse(loop)
 
     def change_rate(self, rate: float, burst: float) -> None:
-        """Go on at another rate; those in line see it at once."""
+        """Go on at another rate; those in line see it immediately."""
         with LOCK:
             self.bucket.leeway = -math.inf
             self.bucket.change(rate, burst, time_here())
             self.rouse_all()
 
     def close(self, seconds: float) -> None:
-        """Grant nothing for so long; alarms that ring meanwhile are only early."""
+        """Grant nothing for so long; a pause in force that ends later stays as it is."""
         with LOCK:
+            clock = clock_here()
+            now = clock()
+            if now + seconds <= max(now, self.bucket.opens):
+                return
             self.bucket.leeway = -math.inf
-            self.bucket.close(time_here() + seconds)
+            self.bucket.close(now + seconds)
+            self._clock = clock
+            # Alarms that ring meanwhile are only early. But a line that somebody held who now
+            # waits for this one is free for others.
+            if self.shared:
+                self.rouse_all()
 
-    def rouse_all(self) -> None:
-        """Have every loop with waiters attend to this line. LOCK is held."""
-        for loop in list(self.alarms):
-            self.rouse(loop)
+    def reopen(self) -> None:
+        """End a pause now, and grant all who are due, in order, on every loop."""
+        with LOCK:
+            self.bucket.opens = -math.inf
+            self.rouse_all()
 
-    def _serve(
-        self, now: float, here: asyncio.AbstractEventLoop
-    ) -> tuple[float | None, list[tuple[Waiter, Line]]]:
-        """
-        Grant whoever is due, in order.
-
-        Returns the seconds until the first of those left is due (None when this line holds up
-        nobody), and the waiters newly passed over, with the line that holds them up most.
-        """
+    def _serve(self, now: float, here: asyncio.AbstractEventLoop) -> float | None:
+        """Grant all who are due, in a line without shared waiters; return as `grant_together`."""
         self.bucket.synchronise(now)
-        passed = 0
-        shifted: list[tuple[Waiter, Line]] = []
-        while passed < len(self.waiters):
-            waiter = self.waiters[passed]
+        while self.waiters:
+            waiter = self.waiters[0]
             if waiter.is_gone():
                 waiter.unlink()
                 continue
-            wait, blocker = self._wait(waiter, now)
-            if blocker is not None:
-                if self not in waiter.passed:
-                    waiter.passed |= {self}
-                    shifted.append((waiter, blocker))
-                passed += 1
-                continue
-            if waiter.passed:
-                waiter.passed -= {self}
+            wait = self.bucket.delay(waiter.places[0][1], now)
             if wait > 0.0:
-                return wait, shifted
-            waiter.unlink()
-            waiter.granted = now
-            if waiter.tell(here):
-                for line, cost in waiter.places:
-                    line.bucket.take(cost, now)
-                    line.last = waiter
-        return None, shifted
+                return wait
+            waiter.grant(now, here)
+        return None
 
-    def _wait(self, waiter: Waiter, now: float) -> tuple[float, Line | None]:
-        """Return the seconds until a waiter is due, and which line to pass it over for, if any."""
-        if len(waiter.places) == 1:
-            return self.bucket.delay(waiter.places[0][1], now), None
-        here = patience = outside = 0.0
-        blocker: Line | None = None
-        for line, cost in waiter.places:
-            if line is self:
-                here = self.bucket.delay(cost, now)
-                patience = cost * self.bucket.interval
-                continue
-            wait = math.inf if line._is_ahead_of(waiter) else line.bucket.delay(cost, now)
-            if wait > outside:
-                outside, blocker = wait, line
-        return max(here, outside), blocker if outside > here + patience else None
+    def _watch(
+        self, here: asyncio.AbstractEventLoop, wait: float | None, now: float
+    ) -> float | None:
+        """Set or cancel the alarm of this loop, by the wait of the holder; return its wait."""
+        if wait is None:
+            self.alarms.cancel(here)
+            return None
+        few = itertools.islice(self.waiters, len(self.waiters) // _SHARE)
+        alone = itertools.takewhile(lambda waiter: len(waiter.places) == 1, few)
+        wait = self.bucket.delay_of_some([each.places[0][1] for each in alone], wait, now)
+        if any(waiter.loop is here for waiter in self.waiters):
+            self.alarms.set(here, wait, self._ring)
+        else:
+            self.alarms.cancel(here)
+        return wait
 
-    def _is_ahead_of(self, waiter: Waiter) -> bool:
-        """Say whether somebody before this waiter is held up by this very line."""
-        before = itertools.takewhile(lambda other: other is not waiter, self.waiters)
-        return any(self not in other.passed for other in before)
+    def _loops(self) -> set[asyncio.AbstractEventLoop]:
+        """
+        Return the loops with waiters here.
+
+        Those of waiters that stand only here have an alarm, or a call that will set it: without a
+        holder, such a waiter is granted.
+        """
+        return {*self.alarms, *(waiter.loop for waiter in self.shared)}
+
+    def _rouse_late(self, here: asyncio.AbstractEventLoop, wait: float) -> None:
+        """Have the other loops attend whose alarm here rings too late, or is not set."""
+        for loop in self._loops():
+            if loop is not here and not self.alarms.rings_within(wait, loop):
+                self._rouse(loop)
+
+    def _rouse(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a loop attend to this line immediately."""
+        if loop is loop_here():
+            self.attend(loop)
+        else:
+            with contextlib.suppress(RuntimeError):  # closed: the others go on without it
+                loop.call_soon_threadsafe(self._called, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attend because the alarm went off; timers may be early, so nobody need be due."""
@@ -243,7 +304,110 @@ class Line:
             self.attend(loop)
 
 
-_NO_LINE: frozenset[Line] = frozenset()
+class _Pass:
+    """How far a pass has come in one line, and who holds the line."""
+
+    __slots__ = ("line", "reserved", "skipped", "wait")
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.skipped = 0  # waiters at the head that are passed over
+        self.reserved: list[tuple[Waiter, float, float]] = []  # of these: its cost, seconds to go
+        self.wait: float | None = None  # seconds until the holder is due
+
+    def next(self) -> Waiter | None:
+        """Return the oldest waiter not looked at; None at the end, and in a line that is held."""
+        waiters = self.line.waiters
+        return waiters[self.skipped] if self.wait is None and self.skipped < len(waiters) else None
+
+    def hold_for_those_passed(self, cost: float, now: float) -> list[Waiter]:
+        """
+        Hold the line if a grant of `cost` now would put off a waiter that was passed over.
+
+        Returns:
+            Those whom it may put off. That is allowed once for each, and only while it is not
+            due within the time that its own grant takes here: else two busy lines would never be
+            due for it at the same time.
+        """
+        bucket, may_wait = self.line.bucket, []
+        for waiter, reserved, due in self.reserved:
+            if bucket.delay_behind(cost, reserved, now) <= due + RESOLUTION:
+                continue
+            patience = bucket.delay(reserved, now) + reserved * bucket.interval
+            if waiter.was_put_off or due <= patience:
+                self.wait = due if self.wait is None else min(self.wait, due)
+            else:
+                may_wait.append(waiter)
+        return may_wait
+
+    def skip_or_hold(self, waiter: Waiter, cost: float, due: float, now: float) -> None:
+        """Hold the line for a waiter that it makes wait longest; pass over all others."""
+        if due == math.inf:
+            self.skipped += 1
+        elif self.line.bucket.delay(cost, now) < due - RESOLUTION:
+            self.skipped += 1
+            self.reserved.append((waiter, cost, due))
+        else:
+            self.wait = due
+
+
+def grant_together(
+    start: Line, now: float, here: asyncio.AbstractEventLoop
+) -> dict[Line, float | None]:
+    """
+    Grant all who are due in a line and in those that it shares waiters with. LOCK is held.
+
+    Returns:
+        For each of these lines the seconds until its holder is due; None where nobody holds it.
+    """
+    passes = {line: _Pass(line) for line in _connected(start)}
+    for line in passes:
+        line.bucket.synchronise(now)
+    while heads := [head for each in passes.values() if (head := each.next()) is not None]:
+        waiter = min(heads, key=lambda head: head.number)
+        if waiter.is_gone():
+            waiter.unlink()
+            continue
+        stands = [(passes[line], cost) for line, cost in waiter.places]
+        due = _seconds_until_due(stands, now)
+        if due == 0.0:
+            waiter.grant(now, here)
+            continue
+        for each, cost in stands:
+            if each.wait is None:
+                each.skip_or_hold(waiter, cost, due, now)
+    return {line: each.wait for line, each in passes.items()}
+
+
+def _seconds_until_due(stands: Sequence[tuple[_Pass, float]], now: float) -> float:
+    """Return the seconds until a waiter is due; infinite while an older one holds a line of it."""
+    if any(each.wait is not None for each, _ in stands):
+        return math.inf
+    due = max(each.line.bucket.delay(cost, now) for each, cost in stands)
+    if due == 0.0:
+        put_off: list[Waiter] = []
+        for each, cost in stands:
+            put_off += each.hold_for_those_passed(cost, now)
+        if any(each.wait is not None for each, _ in stands):
+            return math.inf
+        for older in put_off:
+            older.was_put_off = True
+    return due
+
+
+def _connected(start: Line) -> list[Line]:
+    """Return a line and all that are connected with it by waiters who stand in several."""
+    found = {start: None}
+    lines = [start]
+    for line in lines:
+        for waiter in line.shared:
+            for other, _ in waiter.places:
+                if other not in found:
+                    found[other] = None
+                    lines.append(other)
+    return lines
+
+
 _NUMBERS = itertools.count()
 Places: TypeAlias = Sequence[tuple[Line, float]]
 """What to take from which line; no line twice."""

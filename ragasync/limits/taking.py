@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
+from collections.abc import Callable, Sequence
 
 from ragasync.clock import time_here
-from ragasync.limits.line import LOCK, Line, Places, Waiter
+from ragasync.limits.line import LOCK, Places, Waiter
 
 
 def take_now(places: Places) -> float | None:
@@ -44,13 +44,26 @@ async def take_in_turn(places: Places) -> float:
 
 def join(waiter: Waiter) -> None:
     """Stand at the end of every line; from now on the future may be set."""
-    if not waiter.places:
-        waiter.granted = time_here()
-        waiter.tell(waiter.loop)
     with LOCK:
-        first_at = [line.append(waiter) for line, _ in waiter.places]
-        for (line, _), first in zip(waiter.places, first_at, strict=True):
-            line.attend_to(waiter, first)
+        _enter(waiter)
+
+
+def exchange(old: Sequence[Waiter], new: Callable[[Sequence[Waiter]], Sequence[Waiter]]) -> None:
+    """
+    Have waiters leave their lines and others stand, with nobody granted in between.
+
+    Args:
+        old: those who leave, unless they have been granted.
+        new: returns those who stand from now on, given those who left.
+    """
+    with LOCK:
+        leaving = [waiter for waiter in old if waiter.granted is None]
+        for waiter in leaving:
+            waiter.unlink()
+        for waiter in new(leaving):
+            _enter(waiter)
+        for waiter in leaving:
+            _rouse(waiter.places)
 
 
 def stand_again(waiter: Waiter) -> Waiter | None:
@@ -71,10 +84,8 @@ def stand_again(waiter: Waiter) -> Waiter | None:
             return None
         assert waiter.granted is not None
         _undo(waiter.places, waiter.granted)
-        again = Waiter(waiter.loop.create_future(), waiter.places)
-        again.number = waiter.number
-        for line, _ in waiter.places:
-            _insert(again, line)
+        again = Waiter(waiter.loop.create_future(), waiter.places, waiter.number)
+        again.enter()
         for line, _ in waiter.places:
             line.attend(waiter.loop)
         _rouse(waiter.places)  # on other loops, too, somebody is due sooner now
@@ -92,21 +103,19 @@ def leave(waiter: Waiter) -> None:
         _rouse(waiter.places)
 
 
-def withdraw(waiter: Waiter) -> bool:
-    """Step out of every line unless it was granted; say whether it was not."""
-    with LOCK:
-        if waiter.granted is not None:
-            return False
-        waiter.unlink()
-        _rouse(waiter.places)
-        return True
-
-
 def give_back(places: Places, granted: float) -> None:
     """Undo what was granted at that time; those in line profit at once."""
     with LOCK:
         _undo(places, granted)
         _rouse(places)
+
+
+def _enter(waiter: Waiter) -> None:
+    """Stand in every line, and be served; without any, there is nothing to wait for."""
+    if not waiter.places:
+        waiter.grant(time_here(), waiter.loop)
+    for (line, _), first in zip(waiter.places, waiter.enter(), strict=True):
+        line.attend_to(waiter, first)
 
 
 def _undo(places: Places, granted: float) -> None:
@@ -120,9 +129,3 @@ def _rouse(places: Places) -> None:
     """Have every loop in these lines attend to them. LOCK is held."""
     for line, _ in places:
         line.rouse_all()
-
-
-def _insert(waiter: Waiter, line: Line) -> None:
-    """Let a waiter stand before everybody who came after it. LOCK is held."""
-    line.bucket.leeway = -math.inf
-    line.waiters.insert(sum(other.number < waiter.number for other in line.waiters), waiter)
