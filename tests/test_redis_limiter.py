@@ -16,6 +16,7 @@ from ragasync import (
     RedisUnavailable,
     run_async,
 )
+from ragasync.limits.gate import Gate
 
 pytestmark = pytest.mark.real_time
 
@@ -110,6 +111,107 @@ async def test_a_pause_comes_from_a_thread_without_a_loop_too(limiter: Made, ser
     shared = limiter(name="far")
     await asyncio.to_thread(shared.pause, 30)
     await until(lambda: pause_at(server, "far") > 25)
+
+
+async def test_a_pause_is_ended_for_all_who_use_the_name(limiter: Made, server: RedisServer):
+    """Whoever made it: callers go on in order, those of the other limiter within its next look."""
+    one, other = limiter(1000, 1, name="resumed"), limiter(1000, 1, name="resumed")
+    await other.acquire()
+    one.pause(3600)
+    await until(lambda: pause_at(server, "resumed") > 3000)
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        await (one if number % 2 else other).acquire()
+        order.append(number)
+
+    calls = asyncio.gather(*map(call, range(8)))
+    await until(lambda: other.paused_for > 3000)
+    assert one.paused_for > 3000
+    assert "paused for" in repr(other)
+    other.resume()
+    await asyncio.wait_for(calls, 10)
+    assert [number for number in order if number % 2] == [1, 3, 5, 7]
+    assert [number for number in order if not number % 2] == [0, 2, 4, 6]
+    assert one.paused_for == other.paused_for == 0.0
+    assert pause_at(server, "resumed") <= 0.0
+
+
+async def test_no_more_than_the_burst_goes_when_a_pause_is_ended(limiter: Made):
+    """The bucket refilled meanwhile, as in any rest; then all go at the rate."""
+    paused = limiter(100, 5, name="rested")
+    await paused.acquire()
+    paused.pause(3600)
+    calls = [asyncio.create_task(paused.acquire()) for _ in range(25)]
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    paused.resume()
+    await asyncio.wait_for(asyncio.gather(*calls), 10)
+    assert time.monotonic() - began >= 20 / 100 - 0.01
+
+
+async def test_a_pause_that_was_ended_elsewhere_is_not_brought_back(limiter: Made):
+    """The one who made it asks again, and says nothing of it."""
+    one, other = limiter(name="over"), limiter(name="over")
+    await one.acquire()
+    one.pause(3600)
+    waiting = asyncio.create_task(one.acquire())
+    await asyncio.sleep(0.1)
+    other.resume()
+    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(other.acquire(), 10)
+    assert one.paused_for == 0.0
+
+
+async def test_a_pause_is_ended_from_a_thread_without_a_loop(limiter: Made):
+    """For the callers on this loop."""
+    paused = limiter(name="ended")
+    await paused.acquire()
+    paused.pause(3600)
+    waiting = asyncio.create_task(paused.acquire())
+    await asyncio.sleep(0.1)
+    await asyncio.to_thread(paused.resume)
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_a_job_ends_a_pause_of_a_limiter_in_redis(limiter: Made):
+    """Its gate resumes all its limiters."""
+    paused = limiter(name="of a job")
+    gate = Gate([paused, RateLimiter(1000)])
+    await gate.admit([1])
+    gate.pause(3600)
+    assert gate.paused_for > 3000
+    waiting = asyncio.create_task(gate.admit([1]))
+    await asyncio.sleep(0.1)
+    gate.resume()
+    await asyncio.wait_for(waiting, 10)
+    assert gate.paused_for == 0.0
+
+
+async def test_callers_that_are_cancelled_in_a_pause_keep_no_connection(
+    limiter: Made, server: RedisServer
+):
+    """The desk hangs up though the pause goes on."""
+    paused = limiter(name="left alone")
+    with server.asked() as asked:
+        before = asked.info("clients")["connected_clients"]
+        paused.pause(3600)
+        waiting = asyncio.create_task(paused.acquire())
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        await until(lambda: asked.info("clients")["connected_clients"] <= before)
+
+
+@pytest.mark.parametrize("wrong", [True, "1", None, float("nan"), -1, 10**400])
+async def test_a_wrong_number_is_refused_with_what_was_got(limiter: Made, wrong):
+    """As by a RateLimiter; callers after it go on."""
+    shared = limiter(name="numbers")
+    for attempt in (shared.pause, lambda wrong: setattr(shared, "rate", wrong), limiter):
+        with pytest.raises((TypeError, ValueError), match="must be"):
+            attempt(wrong)
+    with pytest.raises((TypeError, ValueError), match="cost must be"):
+        await shared.acquire(wrong)
+    await shared.acquire()
 
 
 async def test_a_new_rate_holds_for_all_who_use_the_name(limiter: Made):

@@ -19,6 +19,9 @@ _LINGERS = 1.0
 _MOST_AT_ONCE = 500
 """Places in one request; a larger one would keep Redis from its other work for a millisecond."""
 
+_HEARS_EVERY = 1.0
+"""Seconds between two questions in a pause, which another process may end."""
+
 _RESOLUTION = 1e-9
 
 
@@ -88,6 +91,7 @@ class Desk:
         """Ask for all who wait, again and again, until nobody comes for a while."""
         try:
             while await self._is_wanted():
+                await self._wait_out()
                 await self._ask()
         finally:
             self._task = None
@@ -106,9 +110,22 @@ class Desk:
                 pass
         return bool(self._callers or self._to_say)
 
+    async def _wait_out(self) -> None:
+        """Let a pause pass, until it is time to ask whether it lasts, or there is news to tell."""
+        if not self._memory.pause:
+            return
+        self._callers = deque(each for each in self._callers if not each.turn.done())
+        try:
+            async with asyncio.timeout(min(self._memory.pause, _HEARS_EVERY)):
+                while self._memory.pause and not self._to_say:
+                    self._bell.clear()
+                    await self._bell.wait()
+        except TimeoutError:
+            self._to_say = True  # there may be no more to tell than that callers wait
+
     async def _ask(self) -> None:
         """Ask for the first in line, and give them their places."""
-        callers = self._first()
+        callers = [] if self._memory.pause else self._first()
         self._to_say, to_say = False, self._to_say
         if not (callers or to_say):
             return
@@ -123,7 +140,10 @@ class Desk:
             return
         self._outage.is_over()
         self._memory.learn(reply, version)
-        self._place(callers, reply.waits)
+        if reply.closed:
+            self._callers.extendleft(reversed(callers))  # they ask again when the pause is over
+        else:
+            self._place(callers, reply.waits)
 
     def _first(self) -> list[_Caller]:
         """Take the first out of the line, without those who have gone."""

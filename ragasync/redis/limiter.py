@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import sys
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ragasync.arguments import check_positive
+from ragasync.arguments import check_positive, check_sync
 from ragasync.clock import loop_here
 from ragasync.limits.bucket import smoothest_burst
-from ragasync.limits.limiter import check_pause
+from ragasync.limits.limiter import check_cost, check_pause, check_rate
 from ragasync.redis.desk import Desk
 from ragasync.redis.link import Address, Link, key_of
 from ragasync.redis.memory import Memory
@@ -45,7 +45,8 @@ class RedisRateLimiter:
     - Places are given in order of arrival at Redis. In one process that is the order of the calls
       on a loop; among processes, that of their requests.
     - The place of a caller that is cancelled is lost, once Redis has given it.
-    - A new rate and a pause hold for places given from then on.
+    - A new rate and a pause hold for places given from then on. During a pause none are given;
+      when it ends, each process asks again for its callers, in their order.
     - The bound is that of the places. A call begins as late as its loop wakes, and without an
       explicit burst up to 20 ms of that are allowed for.
     - Under a name that Redis does not know the bucket begins empty: one call goes at once, the
@@ -86,9 +87,11 @@ class RedisRateLimiter:
         cost: Callable[..., float] | None = None,
         unavailable_timeout: float = 30.0,
     ) -> None:
-        rate = check_positive("requests_per_second", requests_per_second)
+        rate = check_rate("requests_per_second", requests_per_second)
         if burst_size is not None:
-            check_positive("burst_size", burst_size)
+            burst_size = check_positive("burst_size", burst_size)
+        if cost is not None:
+            check_sync("cost", cost)
         self._address = Address(client)
         self._name, self._key = name, key_of(name)
         self._timeout = check_positive("unavailable_timeout", unavailable_timeout)
@@ -128,7 +131,8 @@ class RedisRateLimiter:
             TypeError: as in RedisRateLimiter.
             ValueError: `limit` or `per` is not positive and finite.
         """
-        rate = check_positive("limit", limit) / check_positive("per", per)
+        limit, per = check_positive("limit", limit), check_positive("per", per)
+        rate = check_rate("limit / per", limit / per)
         limiter = cls(client, name, rate, cost=cost, unavailable_timeout=unavailable_timeout)
         limiter._memory = Memory(Terms(rate, limiter._burst_at(rate), per))
         limiter._highest_cost = limit
@@ -141,7 +145,7 @@ class RedisRateLimiter:
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        check_positive("rate", rate)
+        rate = check_rate("rate", rate)
         per = self._memory.terms.per
         self._memory.terms = Terms(rate, self._burst_at(rate), per)
         if per:
@@ -168,6 +172,11 @@ class RedisRateLimiter:
         """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
         return self._highest_cost
 
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the pause in force ends, as last known; 0.0 without one."""
+        return self._memory.pause
+
     async def acquire(self, cost: float = 1.0) -> None:
         """
         Wait until `cost` is granted.
@@ -176,12 +185,11 @@ class RedisRateLimiter:
             cost: how much to take from the bucket.
 
         Raises:
+            TypeError: `cost` is not a number.
             ValueError: `cost` is not positive and finite, or can never be granted.
             RedisUnavailable: Redis was away for `unavailable_timeout` seconds, or refuses.
         """
-        if not 0.0 < cost <= self._highest_cost:
-            raise self._refusal(cost)
-        await self._desk().wait(cost)
+        await self._desk().wait(check_cost(cost, self._highest_cost))
 
     def pause(self, seconds: float) -> None:
         """
@@ -193,10 +201,25 @@ class RedisRateLimiter:
             seconds: how long from now.
 
         Raises:
+            TypeError: `seconds` is not a number.
             ValueError: `seconds` is negative or not finite.
         """
         self._memory.close(check_pause(seconds))
         self._say()
+
+    def resume(self) -> None:
+        """
+        End a pause now, whoever made it; the callers of other processes hear of it in a second.
+
+        Without a pause this changes nothing. It may be called from any thread.
+        """
+        self._memory.reopen()
+        self._say()
+        here = loop_here()
+        for loop, desk in list(self._desks.items()):
+            if loop is not here:
+                with contextlib.suppress(RuntimeError):  # it has closed
+                    loop.call_soon_threadsafe(desk.say)
 
     async def __aenter__(self) -> None:
         await self.acquire()
@@ -206,7 +229,7 @@ class RedisRateLimiter:
 
     def __repr__(self) -> str:
         waiting = sum(desk.waiting for desk in list(self._desks.values()))
-        pause = self._memory.pause
+        pause = self.paused_for
         return (
             f"<RedisRateLimiter {self._name!r} at {self._address}: rate={self.rate:g}, "
             f"burst={self.burst:g}, waiting={waiting}"
@@ -235,12 +258,3 @@ class RedisRateLimiter:
     def _burst_at(self, rate: float) -> float:
         """Return what Redis is to give at once at a rate."""
         return max(1.0, 0.02 * rate) if self._explicit_burst is None else self._explicit_burst
-
-    def _refusal(self, cost: float) -> ValueError:
-        """Say why a cost can never be granted."""
-        if not (math.isfinite(cost) and cost > 0):
-            return ValueError(f"cost must be positive and finite, got {cost!r}")
-        return ValueError(
-            f"a cost of {cost!r} can never be granted: at most {self._highest_cost!r} may go at "
-            "once. Split the call, or give the limiter a larger burst_size (or limit)."
-        )

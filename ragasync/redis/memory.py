@@ -22,7 +22,9 @@ class Memory:
     def __init__(self, terms: Terms) -> None:
         self._lock = threading.Lock()
         self._terms = terms
-        self._version, self._said = 1, 0  # of the terms: set here, and known to Redis
+        # What was set here is numbered, to tell what Redis knows of it.
+        self._version, self._said = 1, 0
+        self._terms_set, self._paused, self._resumed = 1, 0, 0
         self._opens = -1.0
         self._epoch, self._full_at = "", 0.0
 
@@ -35,30 +37,49 @@ class Memory:
     def terms(self, terms: Terms) -> None:
         with self._lock:
             self._terms = terms
-            self._version += 1
+            self._version = self._terms_set = self._version + 1
 
     @property
     def pause(self) -> float:
-        """The seconds that are left of the latest pause made here."""
+        """The seconds that are left of the pause in force, as far as known."""
         return max(0.0, self._opens - monotonic())
 
     def close(self, seconds: float) -> None:
-        """Have every request bring a pause that ends in so many seconds, or later."""
+        """Pause for so many seconds, for all; a pause in force that ends later stays."""
         with self._lock:
-            self._opens = max(self._opens, monotonic() + seconds)
+            if (opens := monotonic() + seconds) > self._opens and seconds > 0.0:
+                self._opens = opens
+                self._version = self._paused = self._version + 1
+
+    def reopen(self) -> None:
+        """End the pause in force, for all."""
+        with self._lock:
+            self._opens = -1.0
+            self._version = self._resumed = self._version + 1
 
     def request(self, costs: tuple[float, ...]) -> tuple[Request, int]:
-        """Return what to tell and to ask, and the version of the terms in it."""
+        """Return what to tell and to ask, and the version of what was set here."""
         with self._lock:
             ahead = max(0.0, self._full_at - monotonic())
-            says = self._version > self._said
-            asked = Request(self._epoch, ahead, self.pause, self._terms, says, costs)
+            asked = Request(
+                self._epoch,
+                ahead,
+                self.pause,
+                self._terms,
+                self._terms_set > self._said,
+                costs,
+                pauses=self._paused > self._said,
+                resumes=self._resumed > self._said,
+                waits_out=True,
+            )
             return asked, self._version
 
     def learn(self, reply: Reply, version: int) -> None:
-        """Take in what Redis said to a request with this version of the terms."""
+        """Take in what Redis said to a request with this version; newer settings are kept."""
         with self._lock:
             self._epoch, self._full_at = reply.epoch, monotonic() + reply.ahead
             self._said = max(self._said, version)
-            if version == self._version:  # else newer ones are still to be said
+            if self._terms_set <= version:
                 self._terms = reply.terms
+            if max(self._paused, self._resumed) <= version:
+                self._opens = monotonic() + reply.closed if reply.closed else -1.0

@@ -19,6 +19,7 @@ local key, log = KEYS[1], KEYS[2]
 local known, ahead, pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local says = ARGV[4] == '1'
 local rate, burst, per = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local pauses, resumes, waits_out = ARGV[8] == '1', ARGV[9] == '1', ARGV[10] == '1'
 local time = redis.call('TIME')
 local fields = {'epoch', 'offset', 'at', 'tat', 'last', 'opens', 'rate', 'burst', 'per', 'sum'}
 local state = redis.call('HMGET', key, unpack(fields))
@@ -49,10 +50,14 @@ else
   redis.call('DEL', log)
 end
 if known ~= epoch then tat = math.max(tat, now + ahead) end
-opens = math.max(opens, now + pause)
+if resumes then opens = now end
+-- What was said before counts only if it was lost: somebody may have ended that pause since.
+if pauses or known ~= epoch then opens = math.max(opens, now + pause) end
 
 local waits = {}
-for i = 8, #ARGV do
+-- A place behind a pause could not be had earlier when the pause is ended.
+local asked = waits_out and opens > now and 10 or #ARGV
+for i = 11, asked do
   local cost = tonumber(ARGV[i])
   local due = math.max(now, opens, last, tat - math.max(burst - cost, 0) / rate)
   if per > 0 then
@@ -87,7 +92,7 @@ local expires = math.ceil(math.max(tat, last + per, opens) - now) + 3600
 redis.call('EXPIRE', key, expires)
 if per > 0 then redis.call('EXPIRE', log, expires) end
 local told = {epoch}
-for _, value in ipairs({tat - now, rate, burst, per}) do
+for _, value in ipairs({tat - now, rate, burst, per, math.max(opens - now, 0)}) do
   told[#told + 1] = string.format('%.17g', value)
 end
 return {told, waits}
@@ -125,6 +130,9 @@ class Request:
         terms: what it takes to be in force.
         says: whether these terms hold from now on, even if others said otherwise.
         costs: of the places that it asks for.
+        pauses: whether the pause is new; one said before counts only where Redis has lost it.
+        resumes: whether a pause in force ends now.
+        waits_out: whether to give no places while there is a pause, which may be ended early.
     """
 
     epoch: str
@@ -133,13 +141,18 @@ class Request:
     terms: Terms
     says: bool
     costs: Sequence[float]
+    pauses: bool = True
+    resumes: bool = False
+    waits_out: bool = False
 
     def arguments(self) -> list[str]:
         """Return them as the script reads them."""
         terms = self.terms
-        numbers = (terms.rate, terms.burst, terms.per, *self.costs)
+        numbers = (float(terms.rate), float(terms.burst), float(terms.per))
+        costs = (repr(float(cost)) for cost in self.costs)
         head = [self.epoch, repr(self.ahead), repr(self.pause), "1" if self.says else "0"]
-        return [*head, *(repr(float(number)) for number in numbers)]
+        flags = (self.pauses, self.resumes, self.waits_out)
+        return [*head, *map(repr, numbers), *("1" if flag else "0" for flag in flags), *costs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +164,21 @@ class Reply:
         epoch: which state this is; another one after it was lost.
         ahead: seconds until the bucket is full, in which all that was given is paid back.
         terms: in force for all.
-        waits: seconds until each place comes, never less than for the one before.
+        waits: seconds until each place comes, never less than for the one before. There are none
+            in a pause, for a request that waits it out.
+        closed: seconds until the pause in force ends; 0 without one.
     """
 
     epoch: str
     ahead: float
     terms: Terms
     waits: tuple[float, ...]
+    closed: float = 0.0
 
     @classmethod
     def read(cls, told: Any) -> Reply:
         """Read it, as bytes."""
         (epoch, *numbers), waits = told
-        ahead, rate, burst, per = map(float, numbers)
-        return cls(epoch.decode(), ahead, Terms(rate, burst, per), tuple(map(float, waits)))
+        ahead, rate, burst, per, closed = map(float, numbers)
+        terms = Terms(rate, burst, per)
+        return cls(epoch.decode(), ahead, terms, tuple(map(float, waits)), closed)
