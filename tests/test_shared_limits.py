@@ -206,25 +206,15 @@ KINDS = st.builds(
     weighted=st.booleans(),
 ).filter(lambda kind: kind.per is None or kind.rate * kind.per >= 2.0)
 
+KINDS_OF_EVENTS = [
+    *("bare", "job", "job", "job", "cancel", "pause", "pause", "resume"),
+    *("rate", "own rate", "job pause", "job resume"),
+]
+
 EVENTS = st.builds(
     Event,
     after=seconds(1.5) | st.just(0.0),
-    what=st.sampled_from(
-        [
-            "bare",
-            "job",
-            "job",
-            "job",
-            "pause",
-            "pause",
-            "resume",
-            "rate",
-            "cancel",
-            "own rate",
-            "job pause",
-            "job resume",
-        ]
-    ),
+    what=st.sampled_from(KINDS_OF_EVENTS),
     who=st.integers(0, 50),
     amount=st.sampled_from([0.5, 1.0, 1.0, 2.0, 3.0]),
     length=seconds(5),

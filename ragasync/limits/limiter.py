@@ -18,6 +18,9 @@ from ragasync.limits.taking import take_in_turn
 _DEFAULT_RATE: Final = float("10.0")
 """Told apart from a 10.0 of the caller's by identity, and still reads 10.0 in the signature."""
 
+_ONE: Final = 1.0
+"""The usual cost, known by identity: a free grant of it needs no check."""
+
 _LONGEST_DEBT: Final = 1e9
 """Seconds (some 30 years) of debt that one grant may leave; more is a mistake."""
 
@@ -176,7 +179,7 @@ class RateLimiter:
         """Seconds until the pause in force ends; 0.0 without one. It may be read in any thread."""
         return self._line.closed_for
 
-    async def acquire(self, cost: float = 1.0) -> None:
+    async def acquire(self, cost: float = _ONE) -> None:
         """
         Wait until `cost` is granted, behind everybody who came before.
 
@@ -187,23 +190,21 @@ class RateLimiter:
             TypeError: `cost` is not a number.
             ValueError: `cost` is not positive and finite, or can never be granted.
         """
-        if type(cost) is not float:
-            # Also because numpy's float32 would turn the bucket's times into its own.
+        if cost is not _ONE:
             cost = check_cost(cost, self._highest_cost)
-        if cost > 0.0:
-            # The short way: a free grant, on the usual clock, without a single call into the
-            # arithmetic. Whatever is out of the ordinary (a line, a pause, a log, another clock)
-            # has set the leeway to -inf; it is below what a cost that is too high would need.
-            bucket = self._line.bucket
-            with LOCK:
-                now = monotonic()
-                tat = bucket.tat
-                if tat < now:
-                    tat = now
-                tat += cost * bucket.interval
-                if tat - bucket.leeway <= now:
-                    bucket.tat = tat
-                    return
+        # The short way: a free grant, on the usual clock, without a single call into the
+        # arithmetic. Whatever is out of the ordinary (a line, a pause, a log, another clock)
+        # has set the leeway to -inf; it is below what a cost that is too high would need.
+        bucket = self._line.bucket
+        with LOCK:
+            now = monotonic()
+            tat = bucket.tat
+            if tat < now:
+                tat = now
+            tat += cost * bucket.interval
+            if tat - bucket.leeway <= now:
+                bucket.tat = tat
+                return
         place = self.place(cost)
         if self._line.wakes_somebody or not self._line.try_take(cost):
             await take_in_turn((place,))
@@ -249,10 +250,10 @@ class RateLimiter:
     def place(self, cost: float) -> tuple[Line, float]:
         """Return the line and the cost, checked, for a grant by several limiters in one step."""
         cost, bucket = check_cost(cost, self._highest_cost), self._line.bucket
-        if (debt := (cost - bucket.burst) * bucket.interval) > _LONGEST_DEBT:
+        if cost > bucket.burst and (cost - bucket.burst) * bucket.interval > _LONGEST_DEBT:
             raise ValueError(
-                f"a cost of {cost:g} would keep the limiter busy for {debt:.3g} s at "
-                f"{bucket.rate:g} per second. Split the call, or check what counts its cost."
+                f"a cost of {cost:g} would keep the limiter busy for {cost / bucket.rate:.3g} s "
+                f"at {bucket.rate:g} per second. Split the call, or check what counts its cost."
             )
         return self._line, cost
 
@@ -284,8 +285,12 @@ def check_rate(name: str, rate: object) -> float:
 
 
 def check_cost(cost: object, highest: float) -> float:
-    """Return a cost as a float, or raise an error that says why it can never be granted."""
-    number = cost if type(cost) is float else as_number("cost", cost)
+    """
+    Return a cost as a plain number, or raise an error that says why it can never be granted.
+
+    Numbers of other libraries are converted: a float32 would turn the bucket's times into its own.
+    """
+    number = cost if type(cost) is float or type(cost) is int else as_number("cost", cost)
     if 0.0 < number <= highest:
         return number
     if not 0.0 < number < math.inf:
@@ -313,7 +318,7 @@ def total_cost(cost: Callable[..., float], items: Iterable[object]) -> float:
             this error, so that the item is found by splitting its batch, and fails alone.
     """
     try:
-        return math.fsum(_cost_of(cost, item) for item in items)
+        return math.fsum([_cost_of(cost, item) for item in items])
     except OverflowError:
         return math.inf
 
@@ -327,18 +332,26 @@ def _cost_of(cost: Callable[..., float], item: object) -> float:
     except BaseException as error:  # also what extensions in other languages panic with
         said = f"{type(error).__name__}: {text_of(error)}"
         raise ValueError(f"cost= raised {said}. Check {shown(cost)}") from error
-    if inspect.iscoroutine(got):
-        got.close()  # else Python warns that nobody awaited it
-    try:
-        number = as_number("what cost= returns", got)
-    except TypeError as error:
-        raise ValueError(f"{error}. Check {shown(cost)}") from None
-    if not 0.0 <= number < math.inf:
+    if type(got) is int or type(got) is float:
+        number: float = got
+    else:
+        number = _converted(cost, got)
+    if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(
             f"what cost= returns must be finite and not negative, got {shown(got)}. "
             f"Check {shown(cost)}"
         )
     return number
+
+
+def _converted(cost: Callable[..., float], got: object) -> float:
+    """Return what a function counted as a float, if it is a number."""
+    if inspect.iscoroutine(got):
+        got.close()  # else Python warns that nobody awaited it
+    try:
+        return as_number("what cost= returns", got)
+    except TypeError as error:
+        raise ValueError(f"{error}. Check {shown(cost)}") from None
 
 
 def _two_forms(got: str) -> str:

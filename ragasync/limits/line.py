@@ -70,18 +70,18 @@ class Waiter:
         self.awake = False  # whether it ran again, granted or not
         self.was_put_off = False  # by a younger one that passed it in a line
 
-    def enter(self) -> list[bool]:
+    def enter(self) -> bool:
         """
         Stand in every line, behind all older waiters. LOCK is held.
 
         Returns:
-            For each line, whether nobody else stands there or has yet to run.
+            Whether nobody else stands in any of them, or was granted and has yet to run.
         """
         if self.number < 0:
             self.number = next(_NUMBERS)
-        firsts = []
+        first = True
         for line, _ in self.places:
-            firsts.append(not (line.waiters or line.wakes_somebody))
+            first = first and not (line.waiters or line.wakes_somebody)
             line.bucket.leeway = -math.inf
             # From the end: all but those who stand again are the youngest.
             younger = itertools.takewhile(
@@ -90,7 +90,7 @@ class Waiter:
             line.waiters.insert(len(line.waiters) - sum(1 for _ in younger), self)
             if len(self.places) > 1:
                 line.shared[self] = None
-        return firsts
+        return first
 
     def unlink(self) -> None:
         """Leave every line. LOCK is held."""
@@ -185,12 +185,9 @@ class Line:
             self.waiters[0].unlink()
         return not self.waiters
 
-    def attend_to(self, newcomer: Waiter, first: bool) -> None:
-        """Attend for a newcomer, but never so that it runs before those granted. LOCK is held."""
-        if first:
-            self.attend(newcomer.loop)
-            return
-        # A waiter in this line only, behind one for which its loop has an alarm, needs nothing.
+    def attend_soon(self, newcomer: Waiter) -> None:
+        """Attend for a newcomer in a later turn of its loop, if need be. LOCK is held."""
+        # In this line only, behind a waiter for which its loop has an alarm, it needs nothing.
         last = len(newcomer.places) == 1 and self.waiters[-1] is newcomer
         if not (last and newcomer.loop in self.alarms):
             newcomer.loop.call_soon(self._called, newcomer.loop)
@@ -315,10 +312,19 @@ class _Pass:
         self.reserved: list[tuple[Waiter, float, float]] = []  # of these: its cost, seconds to go
         self.wait: float | None = None  # seconds until the holder is due
 
-    def next(self) -> Waiter | None:
-        """Return the oldest waiter not looked at; None at the end, and in a line that is held."""
+    def next(self, passes: dict[Line, _Pass]) -> Waiter | None:
+        """Return the oldest waiter that may be due; None at the end, and in a line that is held."""
         waiters = self.line.waiters
-        return waiters[self.skipped] if self.wait is None and self.skipped < len(waiters) else None
+        while self.wait is None and self.skipped < len(waiters):
+            waiter = waiters[self.skipped]
+            for line, _ in waiter.places:
+                # In a held line it stands behind the holder: older ones were looked at before.
+                if passes[line].wait is not None:
+                    break
+            else:
+                return waiter
+            self.skipped += 1
+        return None
 
     def hold_for_those_passed(self, cost: float, now: float) -> list[Waiter]:
         """
@@ -342,9 +348,7 @@ class _Pass:
 
     def skip_or_hold(self, waiter: Waiter, cost: float, due: float, now: float) -> None:
         """Hold the line for a waiter that it makes wait longest; pass over all others."""
-        if due == math.inf:
-            self.skipped += 1
-        elif self.line.bucket.delay(cost, now) < due - RESOLUTION:
+        if self.line.bucket.delay(cost, now) < due - RESOLUTION:
             self.skipped += 1
             self.reserved.append((waiter, cost, due))
         else:
@@ -363,36 +367,36 @@ def grant_together(
     passes = {line: _Pass(line) for line in _connected(start)}
     for line in passes:
         line.bucket.synchronise(now)
-    while heads := [head for each in passes.values() if (head := each.next()) is not None]:
-        waiter = min(heads, key=lambda head: head.number)
+    while heads := [head for each in passes.values() if (head := each.next(passes)) is not None]:
+        waiter = min(heads, key=_age)
         if waiter.is_gone():
             waiter.unlink()
             continue
         stands = [(passes[line], cost) for line, cost in waiter.places]
-        due = _seconds_until_due(stands, now)
-        if due == 0.0:
-            waiter.grant(now, here)
-            continue
-        for each, cost in stands:
-            if each.wait is None:
+        due = max(each.line.bucket.delay(cost, now) for each, cost in stands)
+        if due > 0.0:
+            for each, cost in stands:
                 each.skip_or_hold(waiter, cost, due, now)
+        elif not _would_put_off(stands, now):
+            waiter.grant(now, here)
     return {line: each.wait for line, each in passes.items()}
 
 
-def _seconds_until_due(stands: Sequence[tuple[_Pass, float]], now: float) -> float:
-    """Return the seconds until a waiter is due; infinite while an older one holds a line of it."""
+def _age(waiter: Waiter) -> int:
+    """Return a number that is lower for older waiters."""
+    return waiter.number
+
+
+def _would_put_off(stands: Sequence[tuple[_Pass, float]], now: float) -> bool:
+    """Hold the lines in which a grant would put off older waiters too far; return if there are."""
+    put_off: list[Waiter] = []
+    for each, cost in stands:
+        put_off += each.hold_for_those_passed(cost, now)
     if any(each.wait is not None for each, _ in stands):
-        return math.inf
-    due = max(each.line.bucket.delay(cost, now) for each, cost in stands)
-    if due == 0.0:
-        put_off: list[Waiter] = []
-        for each, cost in stands:
-            put_off += each.hold_for_those_passed(cost, now)
-        if any(each.wait is not None for each, _ in stands):
-            return math.inf
-        for older in put_off:
-            older.was_put_off = True
-    return due
+        return True
+    for older in put_off:
+        older.was_put_off = True
+    return False
 
 
 def _connected(start: Line) -> list[Line]:

@@ -86,8 +86,7 @@ def stand_again(waiter: Waiter) -> Waiter | None:
         _undo(waiter.places, waiter.granted)
         again = Waiter(waiter.loop.create_future(), waiter.places, waiter.number)
         again.enter()
-        for line, _ in waiter.places:
-            line.attend(waiter.loop)
+        waiter.places[0][0].attend(waiter.loop)
         _rouse(waiter.places)  # on other loops, too, somebody is due sooner now
         return again
 
@@ -111,11 +110,15 @@ def give_back(places: Places, granted: float) -> None:
 
 
 def _enter(waiter: Waiter) -> None:
-    """Stand in every line, and be served; without any, there is nothing to wait for."""
-    if not waiter.places:
+    """Stand in every line, and be served, but never so that it runs before those granted."""
+    if not waiter.places:  # there is nothing to wait for
         waiter.grant(time_here(), waiter.loop)
-    for (line, _), first in zip(waiter.places, waiter.enter(), strict=True):
-        line.attend_to(waiter, first)
+        return
+    line, _ = waiter.places[0]  # whoever attends to it attends to the others with it
+    if waiter.enter():
+        line.attend(waiter.loop)
+    else:
+        line.attend_soon(waiter)
 
 
 def _undo(places: Places, granted: float) -> None:
