@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import random
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,6 +166,46 @@ def test_jobs_in_threads_with_two_limiters_of_which_one_is_paused_again_and_agai
     assert finished == [150] * len(kinds)
     assert "waiting=0" in repr(one)
     assert "waiting=0" in repr(two)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("seed", range(3))
+def test_waiters_on_several_loops_all_go_whatever_is_done_to_their_limits_meanwhile(seed: int):
+    """Each thread has a loop; this one has none, and pauses, resumes and changes rates."""
+    chance = random.Random(seed)
+    limits = [RateLimiter(3000, 5), RateLimiter.at_most(200, 0.05), RateLimiter(4000, cost=len)]
+    gates_of = [[[0, 1], [1, 2], [0]], [[2, 0], [1], [0, 1, 2]], [[2], [1, 0]]]
+    done: list[int] = []
+
+    async def keep_calling(gate: Gate, count: int) -> None:
+        for number in range(count):
+            if number % 9 == 0:  # somebody gives up
+                gone = asyncio.ensure_future(gate.admit(["ab"]))
+                await asyncio.sleep(0)
+                gone.cancel()
+            await gate.admit(["ab"])
+            done.append(number)
+
+    async def work(mine: list[list[int]]) -> None:
+        gates = [Gate([limits[n] for n in each]) for each in mine]
+        await asyncio.gather(*(keep_calling(gate, 60) for gate in gates for _ in range(3)))
+
+    threads = [
+        threading.Thread(target=lambda mine=mine: asyncio.run(work(mine)), daemon=True)
+        for mine in gates_of
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        limiter = chance.choice(limits)
+        limiter.pause(chance.choice([0.0, 0.005, 0.02, 5.0]))
+        chance.choice(limits).rate = chance.choice([2000.0, 6000.0])
+        for each in limits:
+            if each.paused_for > 1 or chance.random() < 0.2:
+                each.resume()
+        threads[0].join(0.01)
+    assert len(done) == 8 * 3 * 60
+    assert all("waiting=0" in repr(limiter) for limiter in limits)
 
 
 # ---- at random

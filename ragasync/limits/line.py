@@ -12,7 +12,8 @@ pass to the next. For each waiter there are three cases:
   nobody behind it is granted there. In its other lines it is passed over, so that a slow bucket
   does not slow down the line of a fast one, but only by grants that leave it due when it would
   have been due without them; one other may put it off, once.
-- An older waiter holds one of its lines. It is passed over in the others.
+- An older waiter holds one of its lines, or this line is held for one that was passed over, which
+  a grant would put off further. It is passed over in its other lines.
 
 So every waiter that is not granted stands in at least one line that somebody holds, itself or an
 older one. Every loop with waiters in a line that is held keeps an alarm there, set for the moment
@@ -142,7 +143,7 @@ class Line:
         last: who was granted last after a wait.
     """
 
-    __slots__ = ("_clock", "alarms", "bucket", "last", "shared", "waiters")
+    __slots__ = ("_clock", "_roused", "alarms", "bucket", "last", "shared", "waiters")
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
@@ -151,6 +152,7 @@ class Line:
         self.alarms = Alarms()
         self.last: Waiter | None = None
         self._clock: Clock = time.monotonic  # by which it is closed
+        self._roused: set[asyncio.AbstractEventLoop] = set()  # other loops that will attend
 
     @property
     def wakes_somebody(self) -> bool:
@@ -285,9 +287,10 @@ class Line:
         """Have a loop attend to this line immediately."""
         if loop is loop_here():
             self.attend(loop)
-        else:
+        elif loop not in self._roused:  # a stalled loop would find thousands of calls
             with contextlib.suppress(RuntimeError):  # closed: the others go on without it
                 loop.call_soon_threadsafe(self._called, loop)
+                self._roused = {loop, *(each for each in self._roused if not each.is_closed())}
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attend because the alarm went off; timers may be early, so nobody need be due."""
@@ -298,6 +301,7 @@ class Line:
     def _called(self, loop: asyncio.AbstractEventLoop) -> None:
         """Attend because another thread asked for it, or in an earlier turn."""
         with LOCK:
+            self._roused.discard(loop)
             self.attend(loop)
 
 
