@@ -193,6 +193,7 @@ def raising(error: BaseException) -> Any:
             raise error
         return 1.0
 
+    count.raised = error  # type: ignore[attr-defined]
     return count
 
 
@@ -247,7 +248,8 @@ async def test_a_count_that_fails_is_told_to_the_caller_concerned_and_takes_noth
 @pytest.mark.parametrize("make", WRONG_COUNTS)
 @pytest.mark.parametrize("batched", [False, True])
 async def test_an_item_whose_cost_cannot_be_counted_fails_alone(make: Any, batched: bool):
-    """Also in a batch with others, without a retry, and without a call."""
+    """Also in a batch with others, and without a call; what the function raised is told."""
+    count = make()
     asked: list[int] = []
 
     async def call(given: Any) -> Any:
@@ -259,12 +261,14 @@ async def test_an_item_whose_cost_cannot_be_counted_fails_alone(make: Any, batch
         batched=batched,
         batch_size=8,
         max_concurrency=2,
-        rate_limiter=[RateLimiter(1000), RateLimiter(1000, 100, cost=make())],
+        rate_limiter=[RateLimiter(1000), RateLimiter(1000, 100, cost=count)],
         retry=AsyncRetry(2, 0.1),
     ).process(range(8))
     assert sorted(asked) == [0, 1, 2, 4, 5, 6, 7]
     assert [outcome.item for outcome in result.get_failed()] == [3]
-    assert isinstance(result.errors[3], ValueError)
+    raised = getattr(count, "raised", None)
+    expected = type(raised) if isinstance(raised, Exception) else ValueError
+    assert isinstance(result.errors[3], expected)
 
 
 async def test_a_negative_count_is_not_made_good_by_another_item():

@@ -16,6 +16,7 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import AttemptTimeout
+from ragasync.limits.limiter import CostError
 from ragasync.outcomes.busy import Activity
 from ragasync.plan import Plan
 
@@ -163,17 +164,24 @@ class Attempts(Generic[T, R]):
         """Wait for the gate; return whether it has let the call through."""
         try:
             await self._admission.wait(ticket, self._clock, wanted)
-        except ValueError as error:  # the call costs more than a limiter can ever grant
-            if len(ticket) == 1:
-                self._recording.give_up(ticket, error, lane)
-            else:
+        except ValueError as error:  # an item costs too much, or nobody can tell what it costs
+            cause = error.__cause__
+            if len(ticket) > 1:
                 for half in ticket.halves():
                     self._parked.park(half, 0.0)
+            elif isinstance(error, CostError) and isinstance(cause, Exception):
+                self._failed_before(ticket, cause, lane)
+            else:
+                self._recording.give_up(ticket, error, lane)
             return False
         except Exception as error:  # a limiter's own trouble is the call's, not the source's
-            failed_at = self._clock()
-            if ticket.started < 0:
-                ticket.started = failed_at  # as of a call: the wait lies before
-            self._after.failed(ticket, error, failed_at, lane)
+            self._failed_before(ticket, error, lane)
             return False
         return True
+
+    def _failed_before(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
+        """Hand on an error that arose before the call was made."""
+        failed_at = self._clock()
+        if ticket.started < 0:
+            ticket.started = failed_at  # as of a call: the wait lies before
+        self._after.failed(ticket, error, failed_at, lane)

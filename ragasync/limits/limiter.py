@@ -276,6 +276,10 @@ class RateLimiter:
         return smoothest_burst(rate) if self._explicit_burst is None else self._explicit_burst
 
 
+class CostError(ValueError):
+    """The caller's function that counts a cost raised an error, which is the cause of this one."""
+
+
 def check_rate(name: str, rate: object) -> float:
     """Return a rate per second as a float, so high that its interval is finite too."""
     number = check_positive(name, rate)
@@ -314,8 +318,9 @@ def total_cost(cost: Callable[..., float], items: Iterable[object]) -> float:
     Return what items cost together, as the caller's function counts them.
 
     Raises:
-        ValueError: The function raises, or returns no finite number of at least 0. It is always
-            this error, so that the item is found by splitting its batch, and fails alone.
+        CostError: The function raises.
+        ValueError: It returns no finite number of at least 0. A CostError is a ValueError too, so
+            that the item is found by splitting its batch, and fails alone.
     """
     try:
         return math.fsum([_cost_of(cost, item) for item in items])
@@ -331,7 +336,7 @@ def _cost_of(cost: Callable[..., float], item: object) -> float:
         raise
     except BaseException as error:  # also what extensions in other languages panic with
         said = f"{type(error).__name__}: {text_of(error)}"
-        raise ValueError(f"cost= raised {said}. Check {shown(cost)}") from error
+        raise CostError(f"cost= raised {said}. Check {shown(cost)}") from error
     if type(got) is int or type(got) is float:
         number: float = got
     else:
