@@ -713,3 +713,12 @@ def test_the_cost_function_is_kept():
     assert RateLimiter(1, cost=len).cost is len
     assert RateLimiter.at_most(1, 1, cost=len).cost is len
     assert RateLimiter(1).cost is None
+
+
+@pytest.mark.parametrize("start", [1e7, 3.3e7, 1e9, 1e12])
+async def test_a_clock_far_from_0_goes_on(start: float):
+    """Floats there are further apart than the shortest alarm, which must move the clock."""
+    await asyncio.sleep(start)
+    limiter = RateLimiter(3)
+    await asyncio.gather(*(limiter.acquire() for _ in range(30)))
+    assert asyncio.get_running_loop().time() - start == pytest.approx(29 / 3, rel=0.01)

@@ -297,7 +297,7 @@ def check_cost(cost: object, highest: float) -> float:
     number = cost if type(cost) is float or type(cost) is int else as_number("cost", cost)
     if 0.0 < number <= highest:
         return number
-    if not 0.0 < number < math.inf:
+    if not 0.0 < number <= sys.float_info.max:
         raise ValueError(f"cost must be positive and finite, got {shown(cost)}")
     raise ValueError(
         f"a cost of {shown(cost)} can never be granted: at most {highest:g} may go at once. "

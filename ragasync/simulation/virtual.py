@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import sys
 from collections.abc import Callable, Coroutine
@@ -66,6 +67,15 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._jumping.now
+
+    @property
+    def _clock_resolution(self) -> float:
+        """How early asyncio runs timers: by a step of the clock, which is longer far from 0."""
+        return max(1e-9, math.ulp(self._jumping.now))
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _: float) -> None:
+        """Ignore what asyncio sets when the loop is made: the resolution of the real clock."""
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
