@@ -113,17 +113,16 @@ def as_number(name: str, value: object) -> float:
     Raises:
         TypeError: It is no number; True is none.
     """
-    if type(value) is float:
+    if type(value) is float or type(value) is int:
         return value  # a limiter checks the weight of every call
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]  # a huge whole one
     except Exception as error:
         raise TypeError(f"{name} must be a number, got {shown(value)}") from error
-    return value if type(value) is int else number
 
 
 def shown(value: object) -> str:
