@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 import multiprocessing
+import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -188,8 +190,17 @@ class Odd(Exception):
 
 
 def fail_on_a_worker(_: int) -> None:
-    """Raise what has to be replaced on its way back."""
+    """Raise what has to be made anew on its way back."""
     raise Odd("cannot reach ", ADDRESS)
+
+
+def fail_by_a_class_that_stays(_: int) -> None:
+    """Raise what has to be replaced."""
+
+    class Local(Exception):
+        lock = threading.Lock()
+
+    raise Local(f"cannot reach {ADDRESS}")
 
 
 @pytest.mark.real_time
@@ -205,10 +216,11 @@ async def test_a_journal_holds_none(tmp_path):
 
 
 @pytest.mark.real_time
-async def test_what_comes_back_from_a_worker_holds_none():
+@pytest.mark.parametrize("function", [fail_on_a_worker, fail_by_a_class_that_stays])
+async def test_what_comes_back_from_a_worker_holds_none(function: Callable[[int], None]):
     """Neither the stand-in of an error nor the stack that is noted on it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        processor = AsyncBatchProcessor(fail_on_a_worker, retry_count=0, executor=executor)
+        processor = AsyncBatchProcessor(function, retry_count=0, executor=executor)
         done = await processor.process([1])
     check(done.errors[0])
     check(done[0].traceback)

@@ -329,9 +329,13 @@ def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe
     assert isinstance(args, tuple)
     if isinstance(error, BaseExceptionGroup):
         args = (error.message,)
+    kind: Any = type(error)
+    if (kind.__init__, kind.__new__) != (base.__init__, base.__new__):
+        # Nobody but us makes it without its constructor: what we make quotes no secret.
+        args = tuple(masked(each) if type(each) is str else each for each in args)
     attributes = {name: value for name, value in dict_of(error).items() if name != "__notes__"}
     return Recipe(
-        type(error),
+        kind,
         tuple(map(part, args)),
         {name: part(value) for name, value in attributes.items()},
         {name: part(value) for name, value in _slots_of(error) if value is not None},
@@ -346,11 +350,16 @@ def _said_by(error: BaseException) -> tuple[object, ...]:
         if type(value) in PLAIN and value is not None and name != "__notes__"
     }
     asked: tuple[Callable[[Any], object], ...] = (
-        *(str, status_of, headers_of, _wait_asked_by),
+        *(_message_of, status_of, headers_of, _wait_asked_by),
         *(default_verdict, may_split, splits_at_once, congestion_of),
     )
     answers = (attempted(ask, error)[0] for ask in asked)
     return names_of(type(error))[:1], plain, *answers
+
+
+def _message_of(error: BaseException) -> str:
+    """Return the message of an error by which it is compared."""
+    return masked(str(error)[:LONGEST_MESSAGE])
 
 
 def _wait_asked_by(error: BaseException) -> float | None:
