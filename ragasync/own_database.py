@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, sleep
 from types import MappingProxyType
 
@@ -41,6 +43,9 @@ class Kind:
 
 _BETWEEN_TRIES = 0.01
 
+_SMALLEST = 512
+"""Bytes of the smallest page, and so of the smallest database that is not empty."""
+
 # A pragma takes no parameters.
 _SYNCHRONOUS = {name: f"PRAGMA synchronous = {name}" for name in ("NORMAL", "FULL")}
 
@@ -63,6 +68,7 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
             be opened.
     """
     with clear_errors(path, kind, timeout):
+        _refuse_foreign_file(path, kind)
         connection = sqlite3.connect(
             path, timeout=timeout, isolation_level=None, check_same_thread=False
         )
@@ -80,6 +86,25 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
     return connection
 
 
+def open_unchanged(path: str, *, log: bool) -> sqlite3.Connection:
+    """
+    Connect to a database without writing to it, not even when it is closed.
+
+    Only SQLite may open a file that it has open already: any other code that closes the file
+    drops the locks that this process has on it.
+
+    Args:
+        path: the file.
+        log: whether to read the write-ahead log too; without it, the connection shows what the
+            last checkpoint left in the file of this name, and takes no locks.
+
+    Raises:
+        sqlite3.Error: there is no such file, or it cannot be opened.
+    """
+    address = f"{Path(path).absolute().as_uri()}?{'mode=ro' if log else 'immutable=1'}"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+
+
 def check_pages(connection: sqlite3.Connection) -> None:
     """Read the whole file once; raise sqlite3.DatabaseError where pages of it are damaged."""
     # Not quick_check: it believes the index, and what that has lost would be done again.
@@ -90,9 +115,7 @@ def check_pages(connection: sqlite3.Connection) -> None:
 
 def damage(what: str) -> sqlite3.DatabaseError:
     """Return the error that SQLite raises of a damaged file, for damage that it does not see."""
-    error = sqlite3.DatabaseError(what)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
+    return _sqlite_error(what, sqlite3.SQLITE_CORRUPT)
 
 
 @contextmanager
@@ -131,6 +154,36 @@ def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         raise
 
 
+def _refuse_foreign_file(path: str, kind: Kind) -> None:
+    """
+    Refuse a file that is neither empty nor of this kind while nothing can have changed it.
+
+    SQLite takes a file of one byte for an empty one, and to close the database of another program
+    would write its log into it: so the first look is through a connection that writes nothing.
+    """
+    size, log = _size(path), _size(f"{path}-wal")
+    if 0 < size < _SMALLEST:
+        raise _sqlite_error("file is too small for a database", sqlite3.SQLITE_NOTADB)
+    if size == 0:
+        return
+    try:
+        with closing(open_unchanged(path, log=log > 0)) as connection:
+            is_foreign = _application(connection) != kind.application_id
+            is_foreign = is_foreign and not _is_empty(connection)
+    except sqlite3.DatabaseError:
+        return  # what it is worth, it says when it is opened in full
+    if is_foreign:
+        raise _not_ours(path, kind)
+
+
+def _size(path: str) -> int:
+    """Return the size of a file in bytes; 0 where there is none, or none that can be looked at."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  # any text, as SQLite takes it
+    except (OSError, ValueError):
+        return 0
+
+
 def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) -> None:
     """Create the tables in an empty file; refuse any other file but one of this kind."""
     # Nothing is written before the file is known to be ours or empty.
@@ -140,11 +193,8 @@ def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) 
             if _is_empty(connection):
                 for statement in _statements(kind):
                     connection.execute(statement)
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    if application != kind.application_id:
-        raise kind.error(
-            f"{path!r} is a database, but not a {kind.what} of ragasync's: choose another path"
-        )
+    if _application(connection) != kind.application_id:
+        raise _not_ours(path, kind)
     if _version(connection) in kind.upgrades:
         _upgrade(connection, kind)
     version = _version(connection)
@@ -185,11 +235,30 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
+def _application(connection: sqlite3.Connection) -> int:
+    """Return the number in a file's header that says which program's it is."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    return int(application)
+
+
 def _is_empty(connection: sqlite3.Connection) -> bool:
     """Tell whether nobody has put anything into the file."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    return not tables and not application
+    return not tables and not _application(connection) and not _version(connection)
+
+
+def _not_ours(path: str, kind: Kind) -> RagasyncError:
+    """Return the error about a database of another program."""
+    return kind.error(
+        f"{path!r} is a database, but not a {kind.what} of ragasync's: choose another path"
+    )
+
+
+def _sqlite_error(what: str, code: int) -> sqlite3.DatabaseError:
+    """Return an error as SQLite raises it, with its code."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = code
+    return error
 
 
 def _statements(kind: Kind) -> Iterator[str]:
