@@ -86,7 +86,7 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
     return connection
 
 
-def open_unchanged(path: str, *, log: bool) -> sqlite3.Connection:
+def open_unchanged(path: str, *, log: bool, timeout: float = 5.0) -> sqlite3.Connection:
     """
     Connect to a database without writing to it, not even when it is closed.
 
@@ -97,12 +97,15 @@ def open_unchanged(path: str, *, log: bool) -> sqlite3.Connection:
         path: the file.
         log: whether to read the write-ahead log too; without it, the connection shows what the
             last checkpoint left in the file of this name, and takes no locks.
+        timeout: seconds to wait for a lock of another process.
 
     Raises:
         sqlite3.Error: there is no such file, or it cannot be opened.
     """
     address = f"{Path(path).absolute().as_uri()}?{'mode=ro' if log else 'immutable=1'}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(
+        address, timeout, uri=True, isolation_level=None, check_same_thread=False
+    )
 
 
 def check_pages(connection: sqlite3.Connection) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ragasync.engine.recording import Sink
 from ragasync.journal.use import JournalUse
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import Success
-from ragasync.saying import named
+from ragasync.saying import named, note_on
 
 if TYPE_CHECKING:
     from ragasync.journal.recalling import LookedUp
@@ -45,6 +47,7 @@ class Journalled(Generic[T, R]):
         sink: where outcomes go.
         journal: what writes them.
         refuse: called with index, item and error for an item that has no key.
+        thread: looks up what has to read files.
 
     Attributes:
         recalled: how many outcomes came from the journal.
@@ -55,9 +58,15 @@ class Journalled(Generic[T, R]):
         sink: Sink[T, R],
         journal: JournalRun,
         refuse: Callable[[int, T, Exception], None],
+        thread: JournalThread,
     ) -> None:
-        self._sink, self._journal, self._refuse = sink, journal, refuse
+        self._sink, self._journal, self._refuse, self._thread = sink, journal, refuse, thread
         self.recalled = 0
+
+    @property
+    def holds_success(self) -> bool:
+        """Whether the journal had a success before this run."""
+        return self._journal.holds_success
 
     @property
     def is_full(self) -> bool:
@@ -99,7 +108,7 @@ class Journalled(Generic[T, R]):
         if not journal.takes_long(rows):
             self._sort_out(journal.look_up(rows), new)
             return
-        looking_up = asyncio.ensure_future(asyncio.to_thread(journal.look_up, rows))
+        looking_up = self._thread.do(lambda: journal.look_up(rows))
         try:
             await asyncio.shield(looking_up)
         finally:
@@ -140,35 +149,104 @@ async def journalled(
         if not loop.is_closed():
             loop.call_soon_threadsafe(order, *args)
 
-    opened = await _opened(journal)
+    thread = JournalThread(loop)
     try:
-        if opened.warning is not None:
-            warnings.warn(opened.warning, UserWarning, stacklevel=2)
-        opened.begin(lambda error: tell(run.fail, error, named(error)), lambda: tell(run.look_up))
-        yield Journalled(sink, opened, refuse)
+        opened = await _opened(journal, thread)
+        try:
+            if opened.warning is not None:
+                # Where the processor was made, because a job runs on a loop of its own.
+                warnings.warn_explicit(opened.warning, UserWarning, *journal.made_at)
+            opened.begin(
+                lambda error: tell(run.fail, error, named(error)), lambda: tell(run.look_up)
+            )
+            yield Journalled(sink, opened, refuse, thread)
+        except BaseException as error:
+            await thread.to_its_end(opened.close)
+            if opened.error is not None:
+                note_on(error, f"ragasync: {named(opened.error)}")
+            raise
+        await thread.to_its_end(opened.close)
+        if opened.error is not None:
+            raise opened.error
     finally:
-        await _to_its_end(opened.close)
-    if opened.error is not None:
-        raise opened.error
+        thread.close()
 
 
-async def _opened(journal: JournalUse) -> JournalRun:
-    """Open a journal on a thread; one that is cancelled meanwhile is closed again."""
-    opening = asyncio.get_running_loop().run_in_executor(None, journal.open)
+class JournalThread:
+    """
+    A thread that blocks on a journal instead of the loop: one call after the other.
+
+    The threads of the loop's own pool may be busy for as long as the user's functions please. This
+    one is a daemon: a process that ends without closing its journal must not hang.
+
+    Args:
+        loop: the loop that asks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._stops_the_clock = hasattr(loop, "threads_at_work")
+        threading.Thread(target=self._live, name="ragasync journal calls", daemon=True).start()
+
+    def do(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        """Have something done after all that came before, whoever still waits for it."""
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._count(+1)
+
+        def call() -> None:
+            try:
+                settle, result = future.set_result, work()
+            except BaseException as error:
+                settle, result = future.set_exception, error  # type: ignore[assignment]
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._deliver, future, settle, result)
+
+        self._work.put(call)
+        return future
+
+    async def to_its_end(self, work: Callable[[], R]) -> R:
+        """Do something, and wait for it also when cancelled: it has to reach the file."""
+        working = self.do(work)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait([working])
+            if not working.cancelled():
+                working.exception()  # the cancellation goes first
+            raise
+
+    def close(self) -> None:
+        """Let the thread end after what it has been given."""
+        self._work.put(None)
+
+    def _live(self) -> None:
+        """Do one thing after the other; this is the thread's life."""
+        while (call := self._work.get()) is not None:
+            call()
+            del call  # an idle thread keeps nothing alive
+
+    def _deliver(
+        self, future: asyncio.Future[Any], settle: Callable[[Any], None], result: object
+    ) -> None:
+        """Hand over what came of a call; runs on the loop."""
+        self._count(-1)
+        if not future.done():
+            settle(result)
+
+    def _count(self, more: int) -> None:
+        """Count the calls under way, for a loop whose clock stands still meanwhile."""
+        if self._stops_the_clock:
+            self._loop.threads_at_work += more  # type: ignore[attr-defined]  # a virtual loop
+
+
+async def _opened(journal: JournalUse, thread: JournalThread) -> JournalRun:
+    """Open a journal; one whose run is cancelled meanwhile is closed again."""
+    opened: list[JournalRun] = []
     try:
-        return await asyncio.shield(opening)
+        await asyncio.shield(thread.do(lambda: opened.append(journal.open())))
     except asyncio.CancelledError:
-        await asyncio.wait([opening])
-        if opening.exception() is None:
-            await _to_its_end(opening.result().close)
+        # After the opening, in the order of the thread's work, however often this is cancelled.
+        await thread.to_its_end(lambda: opened[0].close() if opened else None)
         raise
-
-
-async def _to_its_end(work: Callable[[], None]) -> None:
-    """Do something on a thread, and wait for it also when cancelled: it has to reach the file."""
-    working = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait([working])
-        raise
+    return opened[0]

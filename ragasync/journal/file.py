@@ -1,26 +1,47 @@
-"""The file of a journal: its tables, whose job it is, and who may use it now."""
+"""The file of a journal: its tables, whose job it is, and whether it is still where it was."""
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from secrets import token_hex
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from zlib import crc32
 
 from ragasync.errors import JournalError
-from ragasync.own_database import Kind, check_pages, clear_errors, open_own, transaction
+from ragasync.function_fingerprint import FunctionFingerprint, differences
+from ragasync.journal.claims import Claim, in_use, lock_file
+from ragasync.own_database import (
+    Kind,
+    check_pages,
+    clear_errors,
+    damage,
+    open_own,
+    open_unchanged,
+    transaction,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from ragasync.journal.journal import Journal
+    from ragasync.journal.rows import Row
 
 _SCHEMA = """
 CREATE TABLE job (
+    id TEXT NOT NULL,
     name TEXT NOT NULL,
     version TEXT NOT NULL,
     serializer TEXT NOT NULL,
-    source TEXT NOT NULL,
-    begun_at REAL NOT NULL
+    functions TEXT NOT NULL,
+    begun_at REAL NOT NULL,
+    seal INTEGER NOT NULL,  -- of all before it: what follows changes with each run
+    claim TEXT NOT NULL,
+    commits INTEGER NOT NULL
 );
 -- Rows are in the order in which they were written: values may be large, keys are random.
 CREATE TABLE outcomes (
@@ -48,47 +69,48 @@ CREATE TABLE outcomes (
 JOURNAL = Kind(
     what="journal",
     application_id=0x7261676A,  # "ragj", in the file's header
-    version=1,
+    version=2,
     schema=_SCHEMA,
     synchronous="FULL",  # it covers power cuts too, and in groups it costs little
     error=JournalError,
 )
 
-INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 """Writes a row of `rows.row_of`."""
 
+_MARK = "SELECT id, claim, commits FROM job"
 
-def claim(path: str) -> sqlite3.Connection:
+_LOOKS = 3
+"""How often a main file is read that another program is writing its log into."""
+
+
+class Job(NamedTuple):
     """
-    Take a journal for one run, for as long as the connection that is returned stays open.
+    Whose journal it is.
 
-    SQLite locks a file beside it, because a lock on the journal itself would keep readers out;
-    the system drops it when the process ends, however it ends.
-
-    Raises:
-        JournalError: another run, here or in another process, has it.
+    Args:
+        name: the job's name.
+        version: what the user calls its version.
+        serializer: the name of what keeps its values.
+        functions: the fingerprints of its functions, by their names.
     """
-    beside = f"{path}-lock"
-    with clear_errors(beside, JOURNAL, 0.0):
-        connection = sqlite3.connect(
-            beside, timeout=0.0, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            connection.close()
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise
-            raise JournalError(
-                f"the journal {path!r} is in use by another run: wait for its end, or stop it; "
-                "two runs of one job would do everything twice"
-            ) from error
-    return connection
+
+    name: str
+    version: str
+    serializer: str
+    functions: Mapping[str, FunctionFingerprint]
 
 
-def open_journal(journal: Journal) -> sqlite3.Connection:
-    """Connect to a journal, creating it where it is missing."""
-    return open_own(journal.path, JOURNAL, journal.timeout)
+class _Mark(NamedTuple):
+    """What tells one state of one journal from all others: its id, who writes, and how often."""
+
+    id: str
+    claim: str
+    commits: int
+
+
+_NOBODY = _Mark("", "", 0)
+"""What stands in a database that is no job's journal."""
 
 
 def open_to_read(journal: Journal) -> sqlite3.Connection:
@@ -102,42 +124,271 @@ def open_to_read(journal: Journal) -> sqlite3.Connection:
         raise JournalError(
             f"there is no journal at {journal.path!r} yet: a processor begins it when it runs"
         )
-    return open_journal(journal)
+    return open_own(journal.path, JOURNAL, journal.timeout)
 
 
-def settle_whose(
-    connection: sqlite3.Connection, journal: Journal, name: str, source: str, serializer: str
-) -> str | None:
+class JournalFile:
     """
-    Make a new journal this job's, or see that it is; return what to warn of, if anything.
+    The file of a journal while one run writes to it.
+
+    SQLite holds on to the file that it has opened, whatever becomes of its name: a run could go on
+    writing into a file that nobody will ever find. So around each commit the names are looked up
+    again, of the file, its log and its lock. Where a name stands for another file than before, or
+    somebody else has written to it, what is in there decides: the journal's random id, the claim
+    of this run, and the number of its commits. All methods block.
+
+    Args:
+        journal: the settings.
+        job: whose journal it has to be.
 
     Raises:
-        JournalError: it is of another job, another version, or keeps values in another way.
+        JournalError: it is another job's, in use, locked, or damaged.
+
+    Attributes:
+        reading: a connection that cannot write; a look-up must not wait for a commit.
+        changes: what is different about the job's functions since the journal was last written.
     """
-    with clear_errors(journal.path, JOURNAL, journal.timeout):
-        check_pages(connection)
-        with transaction(connection, "BEGIN IMMEDIATE"):
-            header = connection.execute("SELECT name, version, serializer, source FROM job")
-            row = header.fetchone()
-            if row is None:
-                mine = (name, journal.version, serializer, source, time.time())
-                connection.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?)", mine)
-                return None
-            _check_header(journal, row[:3], (name, journal.version, serializer))
-            connection.execute("UPDATE job SET source = ?", (source or row[3],))
-    if not _has_changed(row[3], source):
+
+    def __init__(self, journal: Journal, job: Job) -> None:
+        self._journal = journal
+        self._path = os.path.abspath(journal.path)  # noqa: PTH100  # a link stays one
+        real = os.path.realpath(journal.path)
+        self._beside = {"log": f"{real}-wal", "index of its log": f"{real}-shm"}
+        self._beside["lock"] = lock_file(journal.path)
+        self._is_overwritten = False
+        self.changes: list[str] = []
+        with ExitStack() as on_error, self._clear_errors():
+            claim = self._claim = Claim(journal.path, JOURNAL)
+            on_error.callback(claim.drop)
+            self._writing = open_own(journal.path, JOURNAL, journal.timeout)
+            on_error.callback(close_quietly, self._writing)
+            self._main = self._stat(self._path)
+            claim.hold(self._main)
+            self._holder = claim.text()
+            with self._transaction("NORMAL"):
+                self._mark = self._take_over(job)
+            # The last to be closed writes the log into the file, unless it cannot write at all.
+            self.reading = open_unchanged(self._path, log=True, timeout=journal.timeout)
+            on_error.callback(close_quietly, self.reading)
+            self.reading.execute("SELECT count(*) FROM job").fetchone()
+            if self._mark_in_main() == _NOBODY:  # in a new journal: all of it is in the log
+                with suppress(sqlite3.Error):  # without room it stays there
+                    self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._in_main = self._mark_in_main()
+            self._main = self._stat(self._path)
+            self._others = {path: self._stat(path) for path in self._beside.values()}
+            on_error.pop_all()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """
+        Commit some outcomes.
+
+        Raises:
+            JournalError: they cannot be written, or would be lost: the file was removed or
+                replaced, or another run writes to it.
+        """
+        # Before, because a commit may write the log into whatever has taken the file's place.
+        self.check()
+        with self._clear_errors(), self._transaction("FULL"):
+            self._mark = self._count_commit()
+            self._writing.executemany(_INSERT, rows)
+        self.check()
+
+    def check(self, *, thoroughly: bool = False) -> None:
+        """
+        See that the file's name still stands for the file that is written.
+
+        Args:
+            thoroughly: whether to look into it even where nothing seems to have changed.
+
+        Raises:
+            JournalError: it does not, or its log or its lock is lost.
+        """
+        for what, path in self._beside.items():
+            if not os.path.samestat(self._stat(path), self._others[path]):
+                self._refuse(f"its {what} {path!r} was replaced")
+        then, now = self._main, self._stat(self._path)
+        is_same = os.path.samestat(then, now)
+        if is_same and now.st_mtime_ns == then.st_mtime_ns and not thoroughly:
+            return
+        if now.st_size < then.st_size or not self._is_as_written():
+            # To close it would write our log into what somebody has put into the file.
+            self._is_overwritten = is_same
+            self._refuse("it was replaced, or written to by another program")
+        if not is_same and not self._is_written_through():
+            self._refuse("it was replaced, by a copy of itself")
+        self._main = self._stat(self._path)
+
+    def close(self) -> None:
+        """
+        Close the file, with its log written into it, and leave it to the next run.
+
+        Raises:
+            JournalError: what was written is lost, or another run has taken the journal over.
+        """
+        try:
+            self.check(thoroughly=True)
+            with self._clear_errors():
+                if self._writing.execute(_MARK).fetchone() != self._mark:
+                    self._refuse("another run has taken it over")
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close all connections, in an order in which nothing of others is written over."""
+        connections = [self.reading, self._writing]
+        if self._must_not_be_written:
+            connections.reverse()
+        for connection in connections:
+            close_quietly(connection)
+        if self._is_overwritten and self._in_main is not None:
+            self._remove_log()
+        self._claim.drop()
+
+    def _take_over(self, job: Job) -> _Mark:
+        """Make a new journal this job's, or see that it is; in a transaction."""
+        row = self._writing.execute("SELECT * FROM job").fetchone()
+        if row is None:
+            header = (token_hex(16), *job[:3], _to_json(job.functions), time.time())
+            row = (*header, _seal_of(header), self._holder, 0)
+            self._writing.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            return _Mark(str(row[0]), self._holder, 0)
+        *header, seal, before, commits = row
+        if seal != _seal_of(header):
+            raise damage("its header is not what was written")
+        _check_job(self._journal, header[1:4], job[:3])
+        if (holder := self._claim.rival(before)) is not None:
+            raise in_use(self._journal.path, holder)
+        check_pages(self._writing)
+        functions = self._compared(header[4], job.functions)
+        if functions != header[4]:
+            header[4] = functions
+            change = "UPDATE job SET functions = ?, seal = ?"
+            self._writing.execute(change, (functions, _seal_of(header)))
+        return _Mark(row[0], before, commits)
+
+    def _compared(self, before: str, now: Mapping[str, FunctionFingerprint]) -> str:
+        """Note what is different about functions; return the fingerprints to keep from now on."""
+        kept = _from_json(before)
+        for name, fingerprint in now.items():
+            if name in kept:
+                self.changes += differences(kept[name], fingerprint)
+            if name not in kept or fingerprint.is_known:
+                kept[name] = fingerprint
+        return _to_json(kept)
+
+    def _count_commit(self) -> _Mark:
+        """Count a commit of this run, in its transaction; nothing is written over another run."""
+        counted = self._writing.execute(
+            "UPDATE job SET claim = ?, commits = commits + 1"
+            " WHERE id = ? AND claim = ? AND commits = ?",
+            (self._holder, *self._mark),
+        )
+        if counted.rowcount != 1:
+            self._refuse("another run has taken it over")
+        return _Mark(self._mark.id, self._holder, self._mark.commits + 1)
+
+    @contextmanager
+    def _transaction(self, synchronous: Literal["NORMAL", "FULL"]) -> Iterator[None]:
+        """Write in one transaction, in NORMAL without waiting for the disk."""
+        self._writing.execute(f"PRAGMA synchronous = {synchronous}")
+        with transaction(self._writing, "BEGIN IMMEDIATE"):
+            yield
+
+    def _stat(self, path: str) -> os.stat_result:
+        """Return what the system says of a file."""
+        try:
+            return os.stat(path)  # noqa: PTH116  # twice as fast, and often
+        except OSError:
+            what = next(
+                (f"its {what} {path!r}" for what, p in self._beside.items() if p == path), "it"
+            )
+            self._refuse(f"{what} was removed or renamed")
+
+    def _mark_in_main(self) -> _Mark | None:
+        """Return the mark in the file of this name, without its log; None: it cannot be read."""
+        for _ in range(_LOOKS):
+            with (
+                suppress(sqlite3.DatabaseError),
+                closing(open_unchanged(self._path, log=False)) as connection,
+            ):
+                # So that a file is read too whose log a full disk has let in only half.
+                connection.execute("PRAGMA writable_schema = ON")
+                try:
+                    row = connection.execute(_MARK).fetchone()
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                        raise
+                    row = None  # no such table
+                return _NOBODY if row is None else _Mark(*row)
         return None
-    return (
-        f"the source of {name!r} has changed since the journal {journal.path!r} was written: "
-        f"outcomes of before are kept as they are; for a fresh start pass another version="
-    )
+
+    def _is_as_written(self) -> bool:
+        """Return whether the file of this name holds what was last seen in it, or more of ours."""
+        before, now = self._in_main, self._mark_in_main()
+        self._in_main = now
+        if now == before or now is None or before is None:
+            return now == before
+        is_ours = (now.id, now.claim) == (self._mark.id, self._mark.claim)
+        return is_ours and (before.claim != now.claim or before.commits < now.commits)
+
+    def _is_written_through(self) -> bool:
+        """Return whether what is committed now appears in the file of this name."""
+        with self._clear_errors():
+            with self._transaction("NORMAL"):
+                self._mark = self._count_commit()
+            _, pages, written = self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if written < pages:
+            return True  # held up by a reader; the next look will tell
+        self._in_main = self._mark_in_main()
+        return self._in_main == self._mark
+
+    @property
+    def _must_not_be_written(self) -> bool:
+        """Whether the log has no place to go to, or what has its name is not ours to remove."""
+        log = self._beside["log"]
+        return self._is_overwritten or (
+            os.path.exists(log) and not os.path.samestat(os.stat(log), self._others[log])  # noqa: PTH110, PTH116
+        )
+
+    def _remove_log(self) -> None:
+        """Remove our log from beside a file of others, which it would be taken for part of."""
+        for path in (self._beside["log"], self._beside["index of its log"]):
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), self._others[path]):  # noqa: PTH116
+                    os.unlink(path)  # noqa: PTH108
+
+    def _refuse(self, what: str) -> NoReturn:
+        """Raise the error of a journal that is lost."""
+        raise JournalError(
+            f"the journal {self._journal.path!r} was lost while this run was writing to it: {what};"
+            " what is done is kept in the result: see who else uses the file, and run again"
+        )
+
+    def _clear_errors(self) -> AbstractContextManager[None]:
+        """Turn SQLite's errors into ones that say what to do."""
+        return clear_errors(self._journal.path, JOURNAL, self._journal.timeout)
 
 
-def _check_header(
-    journal: Journal, theirs: tuple[str, str, str], ours: tuple[str, str, str]
-) -> None:
+def _to_json(functions: Mapping[str, FunctionFingerprint]) -> str:
+    """Return fingerprints as text."""
+    return json.dumps({name: function.to_json() for name, function in functions.items()})
+
+
+def _from_json(text: str) -> dict[str, FunctionFingerprint]:
+    """Return the fingerprints that were written."""
+    functions: dict[str, str] = json.loads(text)
+    return {name: FunctionFingerprint.from_json(each) for name, each in functions.items()}
+
+
+def _seal_of(header: Sequence[object]) -> int:
+    """Return a checksum of what a header says of its job; SQLite would not notice another digit."""
+    return crc32(repr(tuple(header)).encode(errors="replace"))
+
+
+def _check_job(journal: Journal, theirs: Sequence[str], ours: Sequence[str]) -> None:
     """Refuse a journal whose header says something else."""
-    if theirs[:2] != ours[:2]:
+    if tuple(theirs[:2]) != tuple(ours[:2]):
         raise JournalError(
             f"the journal {journal.path!r} is of the job {theirs[0]!r}, version {theirs[1]!r}, and "
             f"this is the job {ours[0]!r}, version {ours[1]!r}: pass another path, or the name= "
@@ -149,17 +400,6 @@ def _check_header(
             f"this run would by {ours[2]!r}: pass Journal(..., serializer={theirs[2]!r})"
             + (" if you trust where the file is from" if theirs[2] == "pickle" else "")
         )
-
-
-def _has_changed(before: str, now: str) -> bool:
-    """Return whether a function that was there before has another source now; unknown is none."""
-    earlier, later = (
-        {name: digest for name, _, digest in (line.rpartition("=") for line in text.split("\n"))}
-        for text in (before, now)
-    )
-    return any(
-        digest and later.get(name) and digest != later[name] for name, digest in earlier.items()
-    )
 
 
 def close_quietly(connection: sqlite3.Connection) -> None:

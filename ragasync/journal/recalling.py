@@ -25,6 +25,8 @@ _FIND = (
     " seal FROM outcomes WHERE key = ? AND occurrence = ?"
 )
 
+_ANY_DONE = "SELECT 1 FROM outcomes WHERE status = 'done' LIMIT 1"
+
 _DONE = "SELECT key, occurrence, value FROM outcomes WHERE status = 'done' ORDER BY rowid"
 
 Known = tuple[Outcome[Any, Any], str | None]
@@ -62,6 +64,9 @@ class Recalling:
         journal: the settings.
         use: what the processor brings.
         serializer: reads the values.
+
+    Attributes:
+        holds_success: whether any outcome in the file is a success.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Recalling:
         with clear_errors(journal.path, JOURNAL, journal.timeout):
             keys = connection.execute("SELECT key FROM outcomes")
             self._written = frozenset(key for (key,) in keys)
+            self.holds_success = connection.execute(_ANY_DONE).fetchone() is not None
 
     def look_up(self, rows: Sequence[tuple[int, Any]]) -> LookedUp:
         """

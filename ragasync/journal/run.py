@@ -5,24 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
 from ragasync.errors import JournalError
-from ragasync.journal.file import (
-    INSERT,
-    JOURNAL,
-    claim,
-    close_quietly,
-    open_journal,
-    settle_whose,
-)
+from ragasync.journal.file import Job, JournalFile
 from ragasync.journal.recalling import LookedUp, Recalling
 from ragasync.journal.rows import Place, row_of
 from ragasync.journal.serializers import BY_NAME
 from ragasync.journal.writer import Writer
 from ragasync.outcomes.outcome import Outcome
-from ragasync.own_database import clear_errors, transaction
 
 if TYPE_CHECKING:
     from ragasync.journal.journal import Journal
@@ -44,6 +35,7 @@ class JournalRun:
 
     Attributes:
         warning: what the caller should be warned of, or None.
+        holds_success: whether the outcome of an earlier run in it is a success.
     """
 
     def __init__(self, journal: Journal, use: JournalUse) -> None:
@@ -51,24 +43,15 @@ class JournalRun:
         self._serializer = journal.serializer or use.serializer or BY_NAME["json"]
         self._places: dict[int, Place] = {}
         self._writer: Writer[tuple[Place, Outcome[Any, Any], str | None]] | None = None
-        self._claim = claim(journal.path)
-        # One to read and one to write: a look-up must not wait for the disk to sync a group.
-        self._to_read: Connection | None = None
-        self._to_write: Connection | None = None
-        self._recalling: Recalling | None = None
+        self._lost: Exception | None = None
+        job = Job(journal.name or use.name, journal.version, self._serializer.name, use.functions)
+        self._file = JournalFile(journal, job)
         try:
-            self._to_write = open_journal(journal)
-            self.warning = settle_whose(
-                self._to_write,
-                journal,
-                journal.name or use.name,
-                use.source,
-                self._serializer.name,
-            )
-            self._to_read = open_journal(journal)
-            self._recalling = Recalling(self._to_read, journal, use, self._serializer)
+            self.warning = _warning_of(journal, job.name, self._file.changes)
+            self._recalling = Recalling(self._file.reading, journal, use, self._serializer)
+            self.holds_success = self._recalling.holds_success
         except BaseException:
-            self._let_go()
+            self._file.close()
             raise
 
     def begin(self, on_error: Callable[[Exception], None], on_room: Callable[[], None]) -> None:
@@ -80,10 +63,8 @@ class JournalRun:
 
     @property
     def error(self) -> Exception | None:
-        """Why nothing more can be written, or None."""
-        return None if self._writer is None else self._writer.error
-
-    holds_success = False
+        """Why not all that was done is in the journal, or None."""
+        return (None if self._writer is None else self._writer.error) or self._lost
 
     def takes_long(self, rows: Sequence[tuple[int, Any]]) -> bool:
         """Return whether looking these items up has to read files, and belongs on a thread."""
@@ -104,7 +85,6 @@ class JournalRun:
             TypeError: an item has no key by itself, and none was given.
             JournalError: the file cannot be read.
         """
-        assert self._recalling is not None
         found = self._recalling.look_up(rows)
         for (index, _), place in zip(found.new, found.places, strict=True):
             self._places[index] = place
@@ -118,10 +98,14 @@ class JournalRun:
         self._writer.put((place, outcome, stack))
 
     def close(self) -> None:
-        """Write what is left and let go of the file."""
+        """Write what is left and let go of the file; `error` says if that has failed."""
         if self._writer is not None:
             self._writer.close()
-        self._let_go()
+        self._recalling.close()
+        try:
+            self._file.close()
+        except JournalError as error:
+            self._lost = error
 
     def _write(self, group: Sequence[tuple[Place, Outcome[Any, Any], str | None]]) -> None:
         """Commit a group of outcomes; those whose value cannot be kept are named after that."""
@@ -134,10 +118,7 @@ class JournalRun:
                 refused = refused or self._refusal(outcome, error)
             else:
                 rows.append(row_of(place, outcome, stack, value, now))
-        with clear_errors(self._journal.path, JOURNAL, self._journal.timeout):
-            assert self._to_write is not None
-            with transaction(self._to_write, "BEGIN IMMEDIATE"):
-                self._to_write.executemany(INSERT, rows)
+        self._file.write(rows)
         if refused is not None:
             raise refused
 
@@ -149,11 +130,13 @@ class JournalRun:
             f"or 'pickle' for other objects"
         )
 
-    def _let_go(self) -> None:
-        """Close the file, and leave the journal to the next run."""
-        if self._recalling is not None:
-            self._recalling.close()
-        for connection in (self._to_read, self._to_write, self._claim):
-            if connection is not None:
-                close_quietly(connection)
-        self._to_read = self._to_write = None
+
+def _warning_of(journal: Journal, name: str, changes: Sequence[str]) -> str | None:
+    """Return the warning that a job's functions differ from those that wrote its journal."""
+    if not changes:
+        return None
+    return (
+        f"the source of {name!r} has changed since the journal {journal.path!r} was written "
+        f"({'; '.join(changes)}): outcomes of before are kept as they are; for a fresh start pass "
+        f"another version="
+    )

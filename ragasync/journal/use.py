@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ragasync.errors import JournalError
+from ragasync.function_fingerprint import FunctionFingerprint, fingerprint_of
 from ragasync.journal.journal import Journal
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ragasync.journal.keys import Key, KeyFunction
     from ragasync.journal.run import JournalRun
     from ragasync.journal.serializers import Serializer
+
+_PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,8 @@ class JournalUse:
     Args:
         journal: the settings.
         name: the job's name, where the journal has none of its own.
-        source: a digest of the function's source, to notice that it was changed; or a line each
-            of several functions, as "name=digest".
+        functions: the fingerprints of the job's functions by name, to notice changes.
+        made_at: the file and the line where the user made the processor.
         key: the caller's `key=`, or None for the content of items.
         keying: makes the Key of an item; None: `key_of`.
         on_thread: whether making a key may take long, and belongs on a thread.
@@ -44,7 +48,8 @@ class JournalUse:
 
     journal: Journal
     name: str
-    source: str = ""
+    functions: Mapping[str, FunctionFingerprint] = field(default_factory=dict)
+    made_at: tuple[str, int] = ("<unknown>", 1)
     key: KeyFunction | None = None
     keying: Callable[[Any, KeyFunction | None], Key] | None = None
     on_thread: bool = False
@@ -100,7 +105,8 @@ def used_by(
     if not isinstance(journal, Journal):
         raise TypeError(f"journal must be a Journal, or the path of one, got {journal!r}")
     name = definition_of(function).__qualname__.rpartition("<locals>.")[2]
-    return JournalUse(journal, name, digest_of_source(function), key)
+    functions = {"function": fingerprint_of(function)}
+    return JournalUse(journal, name, functions, _users_line(), key)
 
 
 def definition_of(function: Callable[..., Any]) -> Any:
@@ -111,12 +117,11 @@ def definition_of(function: Callable[..., Any]) -> Any:
     return inner if hasattr(inner, "__qualname__") else type(inner)
 
 
-def digest_of_source(function: Callable[..., Any]) -> str:
-    """Return a digest of a function's or class's source, empty where it cannot be had."""
-    try:
-        source = inspect.getsource(definition_of(function))
-    except (OSError, TypeError):
-        return ""
-    from hashlib import blake2b
-
-    return blake2b(source.encode(errors="replace"), digest_size=8).hexdigest()
+def _users_line() -> tuple[str, int]:
+    """Return the file and the line of the call into this package that led here."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] != _PACKAGE:
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return "<unknown>", 1

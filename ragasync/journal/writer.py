@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from ragasync.errors import JournalError
+
 E = TypeVar("E")
 
 
@@ -85,7 +87,10 @@ class Writer(Generic[E]):
             while group := self._next_group():
                 self._write(group)
                 self._make_room()
-        except Exception as error:
+        except BaseException as error:  # or entries would wait for a thread that has ended
+            if not isinstance(error, Exception):
+                because = f"the journal's thread was ended by {type(error).__name__}: {error}"
+                error = JournalError(because).with_traceback(error.__traceback__)
             self.error = error
             self._entries.clear()
             self._on_error(error)

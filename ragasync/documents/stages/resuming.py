@@ -17,9 +17,11 @@ from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.recipe import Stages
 from ragasync.documents.stages.skipping import Skips
 from ragasync.documents.store import Store
+from ragasync.function_fingerprint import FunctionFingerprint
+from ragasync.function_fingerprint import fingerprint_of as fingerprint_of_function
 from ragasync.journal import Journal
 from ragasync.journal.keys import PREVIEW, Key, KeyFunction, key_of
-from ragasync.journal.use import JournalUse, definition_of, digest_of_source, used_by
+from ragasync.journal.use import JournalUse, definition_of, used_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def journal_use(
     return replace(
         use,
         name="documents",
-        source=_source_of(stages),
+        functions=_fingerprints_of(stages),
         keying=KeyOfSource(f"{stages.pipeline(version)}; store={_destination(stages)}"),
         on_thread=True,
         serializer=Documents(everything=keep_all or keeps_nothing),
@@ -138,11 +140,11 @@ def _destination(stages: Stages) -> str:
     return stages.store.name or name_of(stages.store.fn)  # type: ignore[arg-type]  # or a Store
 
 
-def _source_of(stages: Stages) -> str:
-    """Return digests of the source of the caller's own functions; ours have versions."""
+def _fingerprints_of(stages: Stages) -> dict[str, FunctionFingerprint]:
+    """Return the fingerprints of the caller's own functions; ours have versions."""
     given = [stage.function for stage in (stages.load, stages.chunk, stages.embed)]
     own = [fn for fn in given if not (definition_of(fn).__module__ or "").startswith("ragasync.")]
-    return "\n".join(f"{name_of(fn)}={digest_of_source(fn)}" for fn in own)
+    return {name_of(fn): fingerprint_of_function(fn) for fn in own}
 
 
 def _names_a_file(item: object) -> TypeGuard[str]:

@@ -1,0 +1,141 @@
+"""Who may write a journal: a lock beside its file, and a claim in its header."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+from contextlib import closing, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import NamedTuple
+
+from ragasync.errors import JournalError
+from ragasync.own_database import Kind, clear_errors, open_unchanged
+
+
+class Holder(NamedTuple):
+    """
+    The run that a journal's header names.
+
+    Args:
+        token: what no other run has.
+        lock: a file that is locked while the run lives.
+        pid: the number of its process, for people.
+    """
+
+    token: str
+    lock: str
+    pid: int
+
+
+class Claim:
+    """
+    The claim of one run on a journal, from its beginning to its end.
+
+    A lock beside the journal keeps a second run out. But anybody can remove that file, and then
+    lock another of the same name; and a journal may have several names. So there is a second lock,
+    for the file itself whatever it is called, in a place where nobody cleans up by hand; and the
+    first commit writes into the journal's header who holds it. The system drops both locks when
+    the process ends, however it ends.
+
+    Another machine or container does not see the second lock. There a run may take over from one
+    that lives; which then finds its name gone when it commits, before anything is written.
+
+    Args:
+        path: the journal.
+        kind: what errors call it.
+
+    Raises:
+        JournalError: another run, here or in another process, has it.
+    """
+
+    def __init__(self, path: str, kind: Kind) -> None:
+        self._path = path
+        self._locks = [_locked_beside(path, kind)]
+        self._lock = ""
+
+    def hold(self, file: os.stat_result) -> None:
+        """
+        Lock the journal's file too, once there is one.
+
+        Raises:
+            JournalError: another run has it, by another name perhaps.
+        """
+        lock = Path(tempfile.gettempdir(), f"ragasync-{file.st_dev:x}-{file.st_ino:x}.lock")
+        try:
+            self._locks.append(_locked(str(lock)))
+        except sqlite3.OperationalError as error:
+            if _is_busy(error):
+                raise in_use(self._path) from error
+            return  # no place for it, or another user's: the other has to do
+        self._lock = str(lock)
+
+    def text(self) -> str:
+        """Return the claim as the journal's header has it."""
+        return json.dumps(Holder(token_hex(8), self._lock, os.getpid()))
+
+    def rival(self, text: str) -> Holder | None:
+        """Return the run that a header names, if it lives as far as this process can see."""
+        try:
+            holder = Holder(*json.loads(text))
+            if holder.lock == self._lock:
+                return None  # by this very file, which is locked by nobody else
+            with closing(open_unchanged(holder.lock, log=True, timeout=0.0)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            return holder if _is_busy(error) else None
+        except (TypeError, ValueError, sqlite3.Error):
+            return None
+        return None
+
+    def drop(self) -> None:
+        """Hold the journal no longer."""
+        with suppress(OSError):
+            Path(self._lock or ".").unlink()
+        for connection in self._locks:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+
+def lock_file(path: str) -> str:
+    """Return the name of the lock beside a journal, one for all links to it."""
+    return f"{os.path.realpath(path)}-lock"
+
+
+def in_use(path: str, by: Holder | None = None) -> JournalError:
+    """Return the error of a second run."""
+    who = "" if by is None else f" (process {by.pid})"
+    return JournalError(
+        f"the journal {path!r} is in use by another run{who}: wait for its end, or stop it; "
+        "two runs of one job would do everything twice"
+    )
+
+
+def _locked_beside(path: str, kind: Kind) -> sqlite3.Connection:
+    """Lock the file beside a journal, because a lock on the journal would keep readers out."""
+    beside = lock_file(path)
+    with clear_errors(beside, kind, 0.0):
+        try:
+            return _locked(beside)
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+            raise in_use(path) from error
+
+
+def _locked(path: str) -> sqlite3.Connection:
+    """Lock a file, empty or not, for as long as the connection is open; nothing is written."""
+    connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Return whether an error of SQLite's says that somebody else has the lock."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

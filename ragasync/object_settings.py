@@ -1,0 +1,200 @@
+"""
+What an object is made of, asked of the interpreter alone.
+
+Nothing that a class of the user's defines is run, such as `__getattr__`, `__class__` or a property.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodWrapperType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final, TypeGuard, TypeVar
+
+from ragasync.function_code import names_in
+
+K = TypeVar("K")
+
+NATIVE: Final = (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    MethodDescriptorType,
+    MethodWrapperType,
+    WrapperDescriptorType,
+)
+"""The functions of C."""
+
+MUTABLE: Final = (list, dict, set, bytearray)
+"""What changes in place."""
+
+CONSTRUCTORS: Final = ("__new__", "__init__", "__post_init__")
+"""The methods that make an object."""
+
+_OURS: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120
+_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
+
+
+def is_a(value: object, kinds: type[K] | tuple[type[K], ...]) -> TypeGuard[K]:
+    """Return whether a value is of a class, whatever its own `__class__` says."""
+    return issubclass(type(value), kinds)
+
+
+def settings_of(value: object) -> dict[str, object]:
+    """
+    Return those attributes of an object that are settings, not what it has come to since.
+
+    An argument of the constructor is one, if it is no number that other methods set: that is a
+    counter. Of other attributes those are that no other method sets, and that do not change in
+    place. Of the classes of libraries only the arguments are known.
+    """
+    kind = type(value)
+    if _is_ours_to_run(kind):
+        return {}
+    arguments, later = _arguments_of(kind), set_by_methods(kind)
+    found = {}
+    for name, setting in attributes_of(value).items():
+        bare = re.sub(r"^_\w+?__", "", name).strip("_")
+        if name in later and is_number(setting):
+            continue
+        if bare in arguments:
+            found[bare] = setting
+        elif not (is_library_class(kind) or name in later or is_a(setting, MUTABLE)):
+            found[name] = setting
+    return found
+
+
+def _arguments_of(cls: type) -> set[str]:
+    """Return the names that a class's constructors take, and its annotated fields."""
+    names: set[str] = set()
+    for one in _mro(cls):
+        own = vars_of(one)
+        for constructor in ("__new__", "__init__"):
+            function = own.get(constructor)
+            function = function.__func__ if is_a(function, staticmethod) else function
+            if is_a(function, FunctionType):
+                code = function.__code__
+                count = code.co_argcount + code.co_kwonlyargcount
+                names.update(name.strip("_") for name in code.co_varnames[:count])
+        annotated = own.get("__annotations__")
+        if is_a(annotated, dict):
+            names.update(str(name).strip("_") for name in annotated)
+    return names
+
+
+def set_by_methods(cls: type) -> set[str]:
+    """Return the attributes that a class's methods set after its constructors have."""
+    names: set[str] = set()
+    for one in own_classes(cls):
+        for name, member in vars_of(one).items():
+            if is_a(member, FunctionType) and name not in (*CONSTRUCTORS, "__setstate__"):
+                names |= names_in(member.__code__).stored
+    return names
+
+
+def attributes_of(value: object) -> dict[str, object]:
+    """Return what an object has in its `__dict__` and its slots."""
+    found: dict[str, object] = {}
+    for cls in _mro(type(value)):
+        for name, member in vars_of(cls).items():
+            try:
+                if is_a(member, MemberDescriptorType):
+                    found[name] = member.__get__(value)
+                elif name == "__dict__" and is_a(member, GetSetDescriptorType):
+                    found.update(member.__get__(value))
+            except (AttributeError, TypeError):  # an empty slot, or no dict
+                continue
+    return {name: setting for name, setting in found.items() if type(name) is str}
+
+
+def _mro(cls: type) -> tuple[type, ...]:
+    """Return a class and its bases, whatever its metaclass would say."""
+    found: tuple[type, ...] = type.__dict__["__mro__"].__get__(cls)
+    return found
+
+
+def vars_of(cls: type) -> Mapping[str, Any]:
+    """Return what a class itself defines."""
+    found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(cls)
+    return found
+
+
+def static_member(cls: type, name: str) -> object:
+    """Return what a class has under a name, without binding it."""
+    return next((vars_of(one)[name] for one in _mro(cls) if name in vars_of(one)), None)
+
+
+def own_classes(cls: type) -> list[type]:
+    """Return a class and its bases as far as the user wrote them."""
+    return [one for one in _mro(cls) if not is_library_class(one)]
+
+
+def members_of(cls: type, value: object, *names: str) -> tuple[Any, ...]:
+    """Return attributes of an object by the descriptors of a class of C."""
+    return tuple(vars_of(cls)[name].__get__(value) for name in names)
+
+
+def is_library(filename: str) -> bool:
+    """Return whether code is a library's: it is known by name, whatever version it has."""
+    if "site-packages" in filename or "dist-packages" in filename:
+        return True
+    return filename.startswith((_OURS, _LIBRARY, "<frozen"))
+
+
+def is_library_class(cls: type) -> bool:
+    """Return whether a class is Python's own or a library's."""
+    module = sys.modules.get(str(vars_of(cls).get("__module__", "")))
+    if module is None or module.__name__ == "__main__":
+        return module_of(cls) == "builtins"
+    filename = vars(module).get("__file__")
+    return not is_a(filename, str) or is_library(filename)
+
+
+def _is_ours_to_run(cls: type) -> bool:
+    """Return whether a class says how calls are made: retries and limits are no part of them."""
+    module = module_of(cls)
+    return module.startswith("ragasync.") and not module.startswith("ragasync.documents.")
+
+
+def module_of(cls: type) -> str:
+    """Return the name of the module that a class says it is from."""
+    return str(vars_of(cls).get("__module__", "builtins"))
+
+
+def qualname(cls: type) -> str:
+    """Return a class's name, without the functions around it."""
+    name: str = type.__dict__["__qualname__"].__get__(cls)
+    return name.rpartition("<locals>.")[2]
+
+
+def name_of(thing: object) -> str:
+    """Return the qualified name of a function or class that is known by it."""
+    if is_a(thing, type):
+        return f"{module_of(thing)}.{qualname(thing)}"
+    owner = bound_to(thing)
+    module = getattr(thing, "__module__", None) or "builtins"
+    if owner is not None:
+        module = module_of(type(owner))
+    return f"{module}.{getattr(thing, '__qualname__', '')}"
+
+
+def bound_to(function: object) -> object:
+    """Return the object whose method a function of C is, if it is one."""
+    owner = getattr(function, "__self__", None) if is_a(function, NATIVE) else None
+    return None if is_a(owner, ModuleType) else owner
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is what counters are."""
+    return type(value) in (int, float)
