@@ -152,7 +152,7 @@ class JournalFile:
     def __init__(self, journal: Journal, job: Job) -> None:
         self._journal = journal
         self._path = os.path.abspath(journal.path)  # noqa: PTH100  # a link stays one
-        real = os.path.realpath(journal.path)
+        real = self._real = os.path.realpath(journal.path)
         self._beside = {"log": f"{real}-wal", "index of its log": f"{real}-shm"}
         self._beside["lock"] = lock_file(journal.path)
         self._is_overwritten = False
@@ -207,6 +207,8 @@ class JournalFile:
         for what, path in self._beside.items():
             if not os.path.samestat(self._stat(path), self._others[path]):
                 self._refuse(f"its {what} {path!r} was replaced")
+        if os.path.realpath(self._path) != self._real:  # and its log is beside another name
+            self._refuse("it became a link")
         then, now = self._main, self._stat(self._path)
         is_same = os.path.samestat(then, now)
         if is_same and now.st_mtime_ns == then.st_mtime_ns and not thoroughly:
