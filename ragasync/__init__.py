@@ -17,6 +17,8 @@ The house, from the roof down; imports only ever point down, and import-linter c
     bridge/       run_async                        outcomes/  what became of each item
     journal/      Journal: outcomes in a file      simulation/  a virtual clock: simulate, forecast
     own_database: a SQLite file of ours, opened or refused
+    function_fingerprint: what counts as a change of a function; with function_code,
+                  object_settings and plain_values
     progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
     masking/      secrets are taken out of what is said of errors
 """

@@ -20,7 +20,7 @@ FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 BYTECODE: Final = f"bytecode-{sys.version_info.major}.{sys.version_info.minor}"
 """The scheme of a digest that only the same Python can compare."""
 
-_LARGEST_FILE: Final = 1 << 20
+_LARGEST_FILE: Final = 1 << 19
 """Characters of a file that is parsed; a larger one is not written by hand."""
 
 _CHANGING: Final = frozenset(

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from types import (
     CellType,
     FunctionType,
@@ -56,6 +57,7 @@ UNKNOWN: Final = "?"
 
 _FORMAT: Final = 1
 _MOST_PARTS: Final = 256
+_MOST_ENTRIES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,8 @@ def fingerprint_of(function: Callable[..., object]) -> FunctionFingerprint:
     walk = _Walk()
     try:
         walk.root(function)
-    except Exception:  # nested too deeply, or an object that is none of ours to ask
-        walk.parts.setdefault(_CODE, UNKNOWN)
+    except Exception:  # whatever a foreign object can do: half a walk is not compared
+        return FunctionFingerprint(walk.name, {_CODE: UNKNOWN})
     return FunctionFingerprint(walk.name, walk.parts)
 
 
@@ -237,6 +239,8 @@ class _Walk:
         module = function.__globals__
         self._volatile.setdefault(id(module), set()).update(volatile)
         for name in sorted(names & module.keys()):
+            if name.startswith("__"):  # __file__ and its like: where it is, not what it does
+                continue
             value = module[name]
             inner = value
             while is_a(inner, FunctionType) and "__wrapped__" in inner.__dict__:
@@ -295,12 +299,13 @@ class _Walk:
 
     def _members_read(self, names: set[str], owner: type, depth: int) -> None:
         """Note the methods, properties and constants of its class that a method reads."""
+        later = set_by_methods(owner)
         for name in sorted(names):
             cls = next((one for one in own_classes(owner) if name in vars_of(one)), None)
             member = None if cls is None else vars_of(cls)[name]
             if is_a(member, (FunctionType, staticmethod, classmethod, property, cached_property)):
                 self._called(member, owner, depth + 1)
-            elif cls is not None and name not in set_by_methods(owner) and self._is_new(cls, name):
+            elif cls is not None and name not in later and self._is_new(cls, name):
                 label = f"the class attribute {name} of {qualname(cls)}"
                 if not is_a(member, (MemberDescriptorType, GetSetDescriptorType)):
                     self._value(label, name, member, {_ANY}, depth + 1)
@@ -339,15 +344,21 @@ class _Walk:
             self._put(label, UNKNOWN)
             return
         try:
-            self._put(label, shown(name, plain(value)))
-            return
+            part = shown(name, plain(value))
         except NotPlain:
-            pass
+            self._compound(label, name, value, depth)
+        except Exception:  # a foreign object that looked like plain data
+            self._put(label, UNKNOWN)
+        else:
+            self._put(label, part)
+
+    def _compound(self, label: str, name: str, value: object, depth: int) -> None:
+        """Note a value that is no plain data: a container, a function, or another object."""
         if depth > DEEPEST:
             self._put(label, f"type:{qualname(type(value))}")
         elif is_a(value, CONTAINERS):
             self._put(label, f"type:{qualname(type(value))}")
-            for number, entry in enumerate(entries(value)):
+            for number, entry in enumerate(islice(entries(value), _MOST_ENTRIES)):
                 self._value(f"{label}, entry {number}", name, entry, (), depth + 1)
         elif _is_function(value):
             self._called(value, None, depth + 1)

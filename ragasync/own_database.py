@@ -46,9 +46,6 @@ _BETWEEN_TRIES = 0.01
 _SMALLEST = 512
 """Bytes of the smallest page, and so of the smallest database that is not empty."""
 
-# A pragma takes no parameters.
-_SYNCHRONOUS = {name: f"PRAGMA synchronous = {name}" for name in ("NORMAL", "FULL")}
-
 
 def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
     """

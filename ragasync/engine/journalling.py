@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ragasync.engine.recording import Sink
@@ -18,6 +16,8 @@ from ragasync.outcomes.success import Success
 from ragasync.saying import named, note_on
 
 if TYPE_CHECKING:
+    from queue import SimpleQueue
+
     from ragasync.journal.recalling import LookedUp
     from ragasync.journal.run import JournalRun
 
@@ -184,10 +184,13 @@ class JournalThread:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from queue import SimpleQueue  # where there are no threads, nobody comes here
+        from threading import Thread
+
         self._loop = loop
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._stops_the_clock = hasattr(loop, "threads_at_work")
-        threading.Thread(target=self._live, name="ragasync journal calls", daemon=True).start()
+        Thread(target=self._live, name="ragasync journal calls", daemon=True).start()
 
     def do(self, work: Callable[[], R]) -> asyncio.Future[R]:
         """Have something done after all that came before, whoever still waits for it."""

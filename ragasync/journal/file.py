@@ -293,7 +293,10 @@ class JournalFile:
     @contextmanager
     def _transaction(self, synchronous: Literal["NORMAL", "FULL"]) -> Iterator[None]:
         """Write in one transaction, in NORMAL without waiting for the disk."""
-        self._writing.execute(f"PRAGMA synchronous = {synchronous}")
+        full = synchronous == "FULL"
+        self._writing.execute(
+            "PRAGMA synchronous = FULL" if full else "PRAGMA synchronous = NORMAL"
+        )
         with transaction(self._writing, "BEGIN IMMEDIATE"):
             yield
 

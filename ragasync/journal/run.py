@@ -135,8 +135,10 @@ def _warning_of(journal: Journal, name: str, changes: Sequence[str]) -> str | No
     """Return the warning that a job's functions differ from those that wrote its journal."""
     if not changes:
         return None
+    is_code = any(change.startswith("the code") for change in changes)
+    what = f"the source of {name!r} has" if is_code else f"the settings of {name!r} have"
     return (
-        f"the source of {name!r} has changed since the journal {journal.path!r} was written "
+        f"{what} changed since the journal {journal.path!r} was written "
         f"({'; '.join(changes)}): outcomes of before are kept as they are; for a fresh start pass "
         f"another version="
     )

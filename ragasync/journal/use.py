@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ragasync.errors import JournalError
-from ragasync.function_fingerprint import FunctionFingerprint, fingerprint_of
 from ragasync.journal.journal import Journal
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from ragasync.function_fingerprint import FunctionFingerprint
     from ragasync.journal.keys import Key, KeyFunction
     from ragasync.journal.run import JournalRun
     from ragasync.journal.serializers import Serializer
@@ -104,6 +104,8 @@ def used_by(
         journal = Journal(journal)
     if not isinstance(journal, Journal):
         raise TypeError(f"journal must be a Journal, or the path of one, got {journal!r}")
+    from ragasync.function_fingerprint import fingerprint_of  # which loads compilers
+
     name = definition_of(function).__qualname__.rpartition("<locals>.")[2]
     functions = {"function": fingerprint_of(function)}
     return JournalUse(journal, name, functions, _users_line(), key)
