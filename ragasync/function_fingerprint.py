@@ -41,6 +41,7 @@ from ragasync.object_settings import (
     is_library,
     is_library_class,
     is_number,
+    is_record,
     members_of,
     name_of,
     own_classes,
@@ -183,40 +184,40 @@ class _Walk:
 
     # ── what can be called ──────────────────────────────────────────────────────────────────
 
-    def _called(self, function: Any, owner: type | None = None, depth: int = 0) -> None:
+    def _called(self, function: Any, owner: type | None = None) -> None:
         """Note what is called: its code first, then what that works with."""
         kind = type(function)
         if is_a(function, FunctionType):
-            self._function(function, owner, depth)
+            self._function(function, owner)
         elif issubclass(kind, partial):
-            self._partial(function, depth)
+            self._partial(function)
         elif issubclass(kind, MethodType):
-            self._method(function.__func__, function.__self__, depth)
+            self._method(function.__func__, function.__self__)
         elif issubclass(kind, staticmethod | classmethod):
-            self._called(function.__func__, owner, depth)
+            self._called(function.__func__, owner)
         elif issubclass(kind, property | cached_property):
             getter = function.fget if issubclass(kind, property) else function.func
-            self._called(getter, owner, depth)
+            self._called(getter, owner)
         elif issubclass(kind, type):
-            self._class(function, depth)
+            self._class(function)
         elif issubclass(kind, NATIVE):
             self._code(name_of(function), f"name:{name_of(function)}")
             if (bound := bound_to(function)) is not None:
-                self._value("the object", "", bound, (), depth)
+                self._value("the object", "", bound)
         else:
-            self._object(function, depth)
+            self._object(function)
 
-    def _function(self, function: FunctionType, owner: type | None, depth: int) -> None:
+    def _function(self, function: FunctionType, owner: type | None) -> None:
         """Note a function: its code, its defaults, its closure, and the globals that it reads."""
         if not self._is_new(function, owner):
             return
         if (wrapped := function.__dict__.get("__wrapped__")) is not None:
-            self._called(wrapped, owner, depth + 1)
+            self._called(wrapped, owner)
         code, cells = function.__code__, function.__closure__ or ()
         if is_library(code.co_filename):
             # A decorator of others: what counts is what it decorates.
             for content in filter(_is_function, map(_content, cells)):
-                self._called(content, None, depth + 1)
+                self._called(content)
             if _CODE not in self.parts:
                 self._code(code.co_qualname, f"name:{name_of(function)}")
             return
@@ -225,16 +226,14 @@ class _Walk:
             code.co_qualname, digest_of_bytecode(code) if node is None else digest_of_source(node)
         )
         volatile = names.rebound | (changed_in_place(node) if node else {_ANY})
-        self._values("the default", _defaults(function), volatile, depth)
+        self._values("the default", _defaults(function), volatile)
         contents = dict(zip(code.co_freevars, map(_content, cells), strict=False))
-        self._values("the closure's", contents, volatile, depth)
+        self._values("the closure's", contents, volatile)
         if owner is not None:
-            self._members_read(names.attributes, owner, depth)
-        self._read_globals(function, names.globals, volatile, depth)
+            self._members_read(names.attributes, owner)
+        self._read_globals(function, names.globals, volatile)
 
-    def _read_globals(
-        self, function: FunctionType, names: set[str], volatile: set[str], depth: int
-    ) -> None:
+    def _read_globals(self, function: FunctionType, names: set[str], volatile: set[str]) -> None:
         """Note the functions of a function's own module that it reads; put other globals off."""
         module = function.__globals__
         self._volatile.setdefault(id(module), set()).update(volatile)
@@ -243,18 +242,22 @@ class _Walk:
                 continue
             value = module[name]
             inner = value
-            while is_a(inner, FunctionType) and "__wrapped__" in inner.__dict__:
-                inner = inner.__dict__["__wrapped__"]
+            for _ in range(DEEPEST):
+                inner = (
+                    inner.__dict__.get("__wrapped__", inner) if is_a(inner, FunctionType) else inner
+                )
             if is_a(inner, FunctionType):
                 if inner.__globals__ is module:
-                    self._called(value, None, depth + 1)
+                    self._called(value)
             elif not is_a(value, (ModuleType, type)) and self._is_new(module, name):
                 self._globals.append((module, name))
 
-    def _partial(self, bound: object, depth: int) -> None:
+    def _partial(self, bound: object) -> None:
         """Note a partial: its function, and its arguments by the function's names for them."""
+        if not self._is_new(bound, None):
+            return
         function, arguments, keywords = members_of(partial, bound, "func", "args", "keywords")
-        self._called(function, None, depth)
+        self._called(function)
         inner = function.__func__ if is_a(function, MethodType) else function
         names: tuple[str, ...] = ()
         volatile = {_ANY}
@@ -265,59 +268,57 @@ class _Walk:
                 volatile = changed_in_place(node)
         numbered = [*names, *map(str, range(len(names) + 1, len(arguments) + 1))]
         given = dict(zip(numbered, arguments, strict=False))
-        self._values("the argument", {**given, **keywords}, volatile, depth)
+        self._values("the argument", {**given, **keywords}, volatile)
 
-    def _method(self, function: object, owner: object, depth: int) -> None:
+    def _method(self, function: object, owner: object) -> None:
         """Note a method, and the settings of its object."""
         if is_a(owner, type):
-            self._called(function, owner, depth)
+            self._called(function, owner)
             self._put("the class", f"type:{qualname(owner)}")
         else:
-            self._called(function, type(owner), depth)
-            self._whole("the class", owner, depth)
+            self._called(function, type(owner))
+            self._whole("the class", owner, 0)
 
-    def _class(self, cls: type, depth: int) -> None:
+    def _class(self, cls: type) -> None:
         """Note a class that is called: its constructors."""
         found = [static_member(cls, name) for name in CONSTRUCTORS]
         own = [function for function in found if is_a(function, (FunctionType, staticmethod))]
         for function in own:
-            self._called(function, cls, depth + 1)
+            self._called(function, cls)
         if not own:
             self._code(qualname(cls), f"name:{name_of(cls)}")
 
-    def _object(self, value: object, depth: int) -> None:
+    def _object(self, value: object) -> None:
         """Note an object that is called: its `__call__`, what it wraps, and its settings."""
         kind = type(value)
         if (wrapped := attributes_of(value).get("__wrapped__")) is not None:
-            self._called(wrapped, None, depth + 1)
+            self._called(wrapped)
         call = static_member(kind, "__call__")
         if not is_library_class(kind) and is_a(call, FunctionType):
-            self._called(call, kind, depth)
+            self._called(call, kind)
         elif _CODE not in self.parts:
             self._code(qualname(kind), f"name:{name_of(kind)}")
-        self._whole("the class", value, depth)
+        self._whole("the class", value, 0)
 
-    def _members_read(self, names: set[str], owner: type, depth: int) -> None:
+    def _members_read(self, names: set[str], owner: type) -> None:
         """Note the methods, properties and constants of its class that a method reads."""
         later = set_by_methods(owner)
         for name in sorted(names):
             cls = next((one for one in own_classes(owner) if name in vars_of(one)), None)
             member = None if cls is None else vars_of(cls)[name]
             if is_a(member, (FunctionType, staticmethod, classmethod, property, cached_property)):
-                self._called(member, owner, depth + 1)
+                self._called(member, owner)
             elif cls is not None and name not in later and self._is_new(cls, name):
                 label = f"the class attribute {name} of {qualname(cls)}"
                 if not is_a(member, (MemberDescriptorType, GetSetDescriptorType)):
-                    self._value(label, name, member, {_ANY}, depth + 1)
+                    self._value(label, name, member, {_ANY})
 
     # ── values ──────────────────────────────────────────────────────────────────────────────
 
-    def _values(
-        self, what: str, values: Mapping[str, object], volatile: set[str], depth: int
-    ) -> None:
+    def _values(self, what: str, values: Mapping[str, object], volatile: set[str]) -> None:
         """Note values by their names."""
         for name, value in values.items():
-            self._value(f"{what} {name}", name, value, volatile, depth)
+            self._value(f"{what} {name}", name, value, volatile)
 
     def _value(
         self,
@@ -346,27 +347,28 @@ class _Walk:
         try:
             part = shown(name, plain(value))
         except NotPlain:
-            self._compound(label, name, value, depth)
+            self._compound(label, value, depth)
         except Exception:  # a foreign object that looked like plain data
             self._put(label, UNKNOWN)
         else:
             self._put(label, part)
 
-    def _compound(self, label: str, name: str, value: object, depth: int) -> None:
+    def _compound(self, label: str, value: object, depth: int) -> None:
         """Note a value that is no plain data: a container, a function, or another object."""
-        if depth > DEEPEST:
-            self._put(label, f"type:{qualname(type(value))}")
+        kind = type(value)
+        if _is_function(value):
+            self._called(value)
         elif is_a(value, CONTAINERS):
-            self._put(label, f"type:{qualname(type(value))}")
-            for number, entry in enumerate(islice(entries(value), _MOST_ENTRIES)):
-                self._value(f"{label}, entry {number}", name, entry, (), depth + 1)
-        elif _is_function(value):
-            self._called(value, None, depth + 1)
+            self._put(label, UNKNOWN)
+            for entry in filter(_is_function, islice(entries(value), _MOST_ENTRIES)):
+                self._compound(label, entry, depth + 1)
+        elif depth and not is_record(kind):
+            self._put(label, f"type:{qualname(kind)}")  # an object within an object
         else:
-            self._whole(label, value, depth + 1)
-            call = static_member(type(value), "__call__")
-            if is_a(call, FunctionType) and not is_library_class(type(value)):
-                self._called(call, type(value), depth + 1)
+            self._whole(label, value, depth)
+            call = static_member(kind, "__call__")
+            if is_a(call, FunctionType) and not is_library_class(kind):
+                self._called(call, kind)
 
     def _whole(self, label: str, value: object, depth: int) -> None:
         """Note an object: its class and its settings."""
@@ -374,9 +376,9 @@ class _Walk:
         self._put(label, f"type:{qualname(kind)}")
         if depth > DEEPEST or not self._is_new(value, None):
             return
-        for name, setting in sorted(settings_of(value).items()):
-            inner = DEEPEST if is_library_class(kind) else depth + 1
-            self._value(f"the setting {name} of {qualname(kind)}", name, setting, (), inner)
+        settings = sorted(settings_of(value).items())
+        for name, setting in settings:
+            self._value(f"the setting {name} of {qualname(kind)}", name, setting, (), depth + 1)
 
     # ── notes ───────────────────────────────────────────────────────────────────────────────
 

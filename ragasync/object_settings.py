@@ -42,6 +42,7 @@ MUTABLE: Final = (list, dict, set, bytearray)
 CONSTRUCTORS: Final = ("__new__", "__init__", "__post_init__")
 """The methods that make an object."""
 
+_RECORDS: Final = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")
 _OURS: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120
 _LIBRARY: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 
@@ -60,13 +61,13 @@ def settings_of(value: object) -> dict[str, object]:
     place. Of the classes of libraries only the arguments are known.
     """
     kind = type(value)
-    if _is_ours_to_run(kind):
+    if _is_no_function(kind):
         return {}
     arguments, later = _arguments_of(kind), set_by_methods(kind)
     found = {}
     for name, setting in attributes_of(value).items():
         bare = re.sub(r"^_\w+?__", "", name).strip("_")
-        if name in later and is_number(setting):
+        if name.startswith("__") or (name in later and is_number(setting)):
             continue
         if bare in arguments:
             found[bare] = setting
@@ -161,10 +162,17 @@ def is_library_class(cls: type) -> bool:
     return not is_a(filename, str) or is_library(filename)
 
 
-def _is_ours_to_run(cls: type) -> bool:
-    """Return whether a class says how calls are made: retries and limits are no part of them."""
+def _is_no_function(cls: type) -> bool:
+    """Return whether a class of ours is about how calls are made, or where results go."""
     module = module_of(cls)
-    return module.startswith("ragasync.") and not module.startswith("ragasync.documents.")
+    if module.startswith("ragasync.documents."):
+        return static_member(cls, "__call__") is None
+    return module.startswith("ragasync.")
+
+
+def is_record(cls: type) -> bool:
+    """Return whether a class only groups settings: a dataclass, or one of attrs or pydantic."""
+    return any(static_member(cls, name) is not None for name in _RECORDS)
 
 
 def module_of(cls: type) -> str:

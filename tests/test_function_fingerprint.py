@@ -503,6 +503,15 @@ def test_size_and_depth_are_bounded():
     def embed(text: str) -> object:
         return text, circle, deep, huge, names, twice, whole, embed
 
+    def around(text: str) -> object:
+        return text, around
+
+    around.__wrapped__ = around  # type: ignore[attr-defined]
+    assert fingerprint_of(module("def read(): return looped", looped=around)["read"]).is_known
+    given: list[Any] = []
+    itself = functools.partial(embed, given)
+    given.append(itself)
+    assert fingerprint_of(itself).is_known
     taken = fingerprint_of(embed)
     assert taken.is_known
     assert len(taken.to_json()) < 50_000
