@@ -6,7 +6,8 @@ A journal: every outcome of a job in one SQLite file, so that nothing that was d
     recalling   what it knows of items from earlier runs
     run         one run's use of it: what is known, what is new
     writer      the thread that commits outcomes in groups
-    file        the file: created, recognised, or refused with a reason
+    file        the file: created, recognised, refused with a reason; and whether it is still there
+    claims      who may write it: locks, and the run that the file's header names
     rows        what is written of an outcome, and read again
     keys        what tells one item from another
     table       what it holds, as a DataFrame

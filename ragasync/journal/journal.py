@@ -23,8 +23,12 @@ class Journal:
 
     Items are told apart by their content, or by what the processor's `key=` makes of them; items
     of equal keys by their order. A journal is of one job, known by its name and version: another
-    job is refused, while a function whose source has changed only warns, because people mend it
-    and go on.
+    job is refused. A function whose code or settings have changed (another model, say) only warns
+    and says what is different, because people fix it and go on.
+
+    A journal that is removed, renamed, replaced, cut off or taken over while a run writes to it
+    stops that run with a JournalError; what is done is in the result. It belongs on a local disk,
+    as any database of SQLite's with a write-ahead log.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor, Journal
