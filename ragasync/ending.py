@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Generic, TypeVar
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar, cast
 
 from ragasync.outcomes.tracebacks import whole_text
 from ragasync.result import BatchResult
@@ -29,52 +29,71 @@ log.addFilter(_mask_secrets)
 
 class Ending(Generic[R]):
     """
-    The end of a job's task, seen from other threads and loops.
+    The end of a job, seen from other threads and loops.
 
-    The task has it as its callback, and the job's handle has it too. When both are gone, an
-    exception that nobody fetched is logged: so also that of a job whose handle went first.
+    The job's task and the job's handle refer to it. When both are gone, an exception that nobody
+    fetched is logged: so also that of a job whose handle went first.
+
+    Attributes:
+        error: What the job raised, if it has ended so; to look at it is not to fetch it.
+        reached: Whether the job has ended.
     """
 
     def __init__(self) -> None:
-        self._future: concurrent.futures.Future[BatchResult[R]] = concurrent.futures.Future()
+        self.reached = False
+        self.error: BaseException | None = None
+        self._result: BatchResult[R] | None = None
         self._fetched = False
+        self._listeners: dict[object, Callable[[], object]] = {}
+        self._lock = threading.Lock()
 
-    def __call__(self, task: asyncio.Task[BatchResult[R]]) -> None:
-        """Take what the task has ended with."""
-        if task.cancelled():
+    async def follow(self, running: Awaitable[BatchResult[R]]) -> None:
+        """Await the job, as its task, and keep what it ends with: SystemExit would end the loop."""
+        try:
+            self._result = await running
+        except asyncio.CancelledError:
             self._fetched = True  # the loop was shut down: no news for its owner
-            self._future.set_exception(
-                asyncio.CancelledError("the loop that the job ran on cancelled it")
-            )
-        elif (error := task.exception()) is not None:
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(task.result())
+            self.error = asyncio.CancelledError("the loop that the job ran on cancelled it")
+        except BaseException as error:
+            self.error = error
+        with self._lock:
+            self.reached = True
+            listeners = list(self._listeners.values())
+        for listener in listeners:
+            listener()
 
     def __del__(self) -> None:
-        if self._fetched or not self._future.done():
-            return
-        if (error := self._future.exception()) is not None:
-            log.error("a job's exception was never fetched", exc_info=error)
-
-    @property
-    def reached(self) -> bool:
-        """Whether the job has ended."""
-        return self._future.done()
-
-    @property
-    def error(self) -> BaseException | None:
-        """What the job raised, if it has ended so; to look at it is not to fetch it."""
-        return self._future.exception() if self._future.done() else None
+        if self.error is not None and not self._fetched:
+            log.error("a job's exception was never fetched", exc_info=self.error)
 
     def fetch(self) -> BatchResult[R]:
         """Return or raise what the job ended with; it must have ended."""
         self._fetched = True
-        return self._future.result(timeout=0)
+        try:
+            if self.error is not None:
+                raise self.error
+            return cast("BatchResult[R]", self._result)
+        finally:
+            del self  # the error's traceback holds this frame, and this object the error
 
-    def tell(self, listener: Callable[[], object]) -> None:
-        """Call this at the end, in the thread of the job; at once if the end is past."""
-        self._future.add_done_callback(lambda _: listener())
+    @contextmanager
+    def telling(self, listener: Callable[[], object]) -> Iterator[None]:
+        """
+        Have this called at the end while the context lasts; at once if the end is past.
+
+        It is called in the thread of the job, or in this one.
+        """
+        key = object()
+        with self._lock:
+            past = self.reached
+            if not past:
+                self._listeners[key] = listener
+        try:
+            if past:
+                listener()
+            yield
+        finally:
+            self._listeners.pop(key, None)
 
     async def wait(self) -> None:
         """Wait on this loop until the job has ended; a cancellation of the wait is only that."""
@@ -85,5 +104,5 @@ class Ending(Generic[R]):
             with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
                 loop.call_soon_threadsafe(seen.set)
 
-        self.tell(tell_loop)
-        await seen.wait()
+        with self.telling(tell_loop):
+            await seen.wait()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_number, check_positive
-from ragasync.bridge.run_async import blocked_loops
+from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync.ending import Ending
 from ragasync.engine.batch_run import BatchRun
 from ragasync.engine.heartbeat import Heartbeat
@@ -16,6 +17,7 @@ from ragasync.plan import concurrency_of
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 from ragasync.saying import named
+from ragasync.unfinished_jobs import UnfinishedJob
 
 if TYPE_CHECKING:
     from ragasync.notebook.panel import Panel
@@ -61,8 +63,12 @@ class Job(Generic[T, R]):
         self._rate: float | None = None
         self._paused = self._cancelled = False
         self._panel: Panel | None = None
-        self._task: asyncio.Task[BatchResult[R]] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._ending: Ending[R] = Ending()
+        # Told to stop at once, because what its calls on threads raise then is no failure.
+        self._place = BlockingCall(self._stop)
+        self._place.at_once = True
+        self._unfinished = UnfinishedJob(batch, loop, self._ending, self._place)
         self._tell(self._begin)
 
     # ── fetch ───────────────────────────────────────────────────────────────────────────────
@@ -88,16 +94,20 @@ class Job(Generic[T, R]):
                 much was done, and `result` has it.
             Exception: what the source or the resources raised.
         """
-        from ragasync.bridge.interrupts import InterruptibleWait
+        from ragasync.bridge.interrupts import Interrupted, InterruptibleWait
 
         if timeout is not None:
             check_number("timeout", timeout)
         if not self.done and (self._runs_on_this_thread() or self._loop in blocked_loops()):
             raise _never_ending("job.wait() would block")
         try:
-            with InterruptibleWait(self.cancel) as waiting:
-                self._ending.tell(waiting.done)
+            with (
+                InterruptibleWait(self.cancel) as waiting,
+                self._ending.telling(waiting.done),
+            ):
                 in_time = waiting.wait(timeout)
+                if waiting.call.cancel_requested:
+                    raise Interrupted("job.wait() was cancelled with the call around it")
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
             interrupt.add_note(self._batch.what_was_done())
             raise
@@ -146,7 +156,7 @@ class Job(Generic[T, R]):
         Calls may clean up, and are waited for; one that swallows its cancellation until it returns.
         """
         self._cancelled = True
-        self._tell(lambda: self._batch.run.stop(CANCELLED, cancel=True))
+        self._place.cancel()
 
     @property
     def max_concurrency(self) -> int:
@@ -234,6 +244,16 @@ class Job(Generic[T, R]):
         else:
             self._loop.call_soon_threadsafe(order)
 
+    def _stop(self) -> None:
+        """Cancel what is in flight and begin nothing more."""
+        run, place = self._batch.run, self._place
+
+        def stop() -> None:
+            place.stopping = True
+            run.stop(CANCELLED, cancel=True)
+
+        self._tell(stop)
+
     def _runs_on_this_thread(self) -> bool:
         """Whether this thread is running the job's loop."""
         try:
@@ -243,8 +263,10 @@ class Job(Generic[T, R]):
 
     def _begin(self) -> None:
         """Make the job's task, on its loop, in the context of whoever started it."""
-        self._task = self._loop.create_task(self._batch.complete(), name="ragasync job")
-        self._task.add_done_callback(self._ending)
+        context = copy_context()
+        context.run(self._place.make_current)  # no part of the call that started it
+        running = self._unfinished.follow(self._batch.complete())
+        self._task = self._loop.create_task(running, name="ragasync job", context=context)
 
     async def _wait_here(self) -> BatchResult[R]:
         """Wait on this loop; a cancellation cancels the job and waits for its clean-up."""

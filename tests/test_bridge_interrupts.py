@@ -192,7 +192,7 @@ def test_an_interrupt_that_comes_too_late_is_not_lost():
         from ragasync.bridge.interrupts import DeferredInterrupt
 
         try:
-            with DeferredInterrupt(lambda: print("noticed"), always=True):
+            with DeferredInterrupt(lambda: print("noticed")):
                 signal.raise_signal(signal.SIGINT)
                 print("still here")
         except KeyboardInterrupt:

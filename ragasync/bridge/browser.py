@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextvars import Context
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
+from ragasync.bridge.coroutine_call import close_unawaited, run_on_this_loop
 from ragasync.errors import RunAsyncError
 
 T = TypeVar("T")
 
 
-def run_in_browser(coro: Coroutine[Any, Any, T], context: Context) -> asyncio.Task[T]:
+def run_in_browser(awaitable: Awaitable[T], timeout: float | None) -> T:
     """
-    Run the coroutine on the browser's own loop and return its ended task.
+    Run an awaitable on the browser's own loop and return its value.
 
     The browser puts the calling Python stack aside meanwhile (JavaScript Promise Integration).
 
     Raises:
         RunAsyncError: If this browser cannot do that.
+        BaseException: Whatever the awaitable raises.
     """
     from pyodide.ffi import can_run_sync, run_sync  # type: ignore[import-not-found]
 
     if not can_run_sync():
-        coro.close()
+        close_unawaited(awaitable)
         raise RunAsyncError(
             "run_async cannot block in this browser, which has no threads and no promise "
             "integration: `await` the coroutine instead"
         )
-    task = asyncio.get_running_loop().create_task(coro, context=context)
-    run_sync(asyncio.wait({task}))
-    return task
+    loop = asyncio.get_running_loop()
+    return run_on_this_loop(
+        awaitable, loop, timeout, lambda _, task: run_sync(asyncio.wait({task}))
+    )

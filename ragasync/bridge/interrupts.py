@@ -9,10 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
+
+from ragasync.bridge.blocking_calls import BlockingCall
+from ragasync.foreign_errors import notes_of
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
@@ -27,8 +31,12 @@ GRACE = 5.0
 _LONGEST_WAIT = 0.25 if os.name == "nt" else threading.TIMEOUT_MAX
 
 
+SLACK = 0.25
+"""Seconds more for calls around others, so that those inside are the first to give up."""
+
+
 class Interrupted(asyncio.CancelledError):
-    """The cell was interrupted while a blocking call inside it was waiting."""
+    """A blocking call was cancelled from outside: an interrupt, or the end of what it is part of."""
 
     def _render_traceback_(self) -> list[str]:
         """Show one line in IPython instead of a page of frames that nobody wrote."""
@@ -37,28 +45,26 @@ class Interrupted(asyncio.CancelledError):
 
 class DeferredInterrupt:
     """
-    Take SIGINT over for a while, and hand it on in the end.
+    Takes SIGINT over while a call blocks, and hands it on in the end.
 
     In a cell that awaits, and under `asyncio.run`, the handler in force only leaves a note for
-    the loop of this thread, which never reads it while it is blocked. Inside this context an
-    interrupt calls `notice` instead; on the way out it goes to the handler it was meant for.
+    the loop of this thread, which never reads it while it is blocked. Python's own handler raises
+    KeyboardInterrupt wherever the main thread happens to be. Inside this context an interrupt
+    calls `notice` instead; on the way out it goes to the handler it was meant for.
 
     Args:
         notice: Called in the signal handler, once for each interrupt; must not block.
-        always: Take over Python's own handler too, which raises KeyboardInterrupt wherever the
-            main thread happens to be.
     """
 
-    def __init__(self, notice: Callable[[], None], *, always: bool = False) -> None:
+    def __init__(self, notice: Callable[[], None]) -> None:
         self._notice = notice
-        self._always = always
         self._former: _Handler | None = None
         self._pending = False
 
     def __enter__(self) -> Self:
         if threading.get_ident() == threading.main_thread().ident:
             former = _get_handler(signal.SIGINT)
-            if callable(former) and self._is_deaf(former):
+            if callable(former) and _is_to_be_deferred(former):
                 self._former = former
                 _set_handler(signal.SIGINT, self._on_sigint)
         return self
@@ -80,13 +86,6 @@ class DeferredInterrupt:
             former(signal.SIGINT, None)
             raise Interrupted("stopped while a blocking call inside this cell was waiting")
 
-    def _is_deaf(self, handler: _Handler) -> bool:
-        """Tell whether this handler would not end a wait by itself."""
-        if handler is signal.default_int_handler:
-            return self._always
-        # Without a loop here, a program's own handler is obeyed: it raises, or it did not mean to.
-        return asyncio._get_running_loop() is not None
-
     def _on_sigint(self, _signum: int, _frame: FrameType | None) -> None:
         """Note the interrupt; whoever waits does the rest."""
         self._pending = True
@@ -94,9 +93,16 @@ class DeferredInterrupt:
 
     def _restore(self) -> _Handler | None:
         """Put the former handler back, once, and return it."""
-        if self._former is not None:
-            _set_handler(signal.SIGINT, self._former)
-        return self._former
+        former, self._former = self._former, None
+        if former is not None:
+            _set_handler(signal.SIGINT, former)
+        return former
+
+
+def _is_to_be_deferred(handler: _Handler) -> bool:
+    """Return whether this handler would not end a wait by itself, or would end it anywhere."""
+    # Without a loop here, a program's own handler is obeyed: it raises, or it did not mean to.
+    return handler is signal.default_int_handler or asyncio._get_running_loop() is not None
 
 
 class InterruptibleWait:
@@ -105,52 +111,59 @@ class InterruptibleWait:
 
     An interrupt, or any other exception raised inside the context, calls `cancel` and waits for
     `done` for up to `grace` seconds; a second interrupt ends that wait. Then the interrupt goes
-    up: KeyboardInterrupt as a rule, a CancelledError inside a cell that awaits. A wait that times
-    out cancels nothing.
+    up: KeyboardInterrupt as a rule, a CancelledError inside a cell that awaits. Where blocking
+    calls are nested, the innermost is cancelled first, and each has that time for its clean-up.
+    A wait that times out cancels nothing.
 
         with InterruptibleWait(cancel) as waiting:
             start(when_done=waiting.done)
             finished = waiting.wait(timeout)
 
     Args:
-        cancel: Called once, in this thread, after an interrupt; sees to it that `done` is called.
+        cancel: Called after an interrupt, from any thread; sees to it that `done` is called.
         grace: Seconds for the clean-up.
+
+    Attributes:
+        call: The place of this call among those in progress.
     """
 
     def __init__(self, cancel: Callable[[], None], *, grace: float = GRACE) -> None:
-        self._cancel = cancel
-        self._grace = grace
-        self._ended = False
-        self._gave_up = False
         # SimpleQueue, because its put may interrupt its own get: a signal handler calls it.
-        self._calls: SimpleQueue[bool] = SimpleQueue()
-        self._sigint = DeferredInterrupt(partial(self._calls.put, False))
+        self._calls: SimpleQueue[bool | None] = SimpleQueue()
+        self._ended = self._interrupted = False
+        self._grace = grace
+        self._sigint = DeferredInterrupt(partial(self._calls.put, True))
+        self.call = BlockingCall(
+            cancel, wake=partial(self._calls.put, False), blocks=asyncio._get_running_loop()
+        )
 
     def done(self) -> None:
         """End the wait; safe from any thread."""
         self._ended = True
-        self._calls.put(True)
+        self._calls.put(False)
 
     def wait(self, timeout: float | None = None) -> bool:
         """
         Wait for `done`, for at most `timeout` seconds.
 
         Returns:
-            Whether it was called.
+            Whether it was called. False after a cancellation: there was no end in time.
 
         Raises:
             KeyboardInterrupt: After an interrupt, when the clean-up has ended or the grace is up.
             asyncio.CancelledError: The same, inside a cell that awaits or under `asyncio.run`.
         """
-        if self._ended:
-            return True
-        if self._receive(timeout) is False:
-            self._give_up()
-            self._sigint.hand_on()
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._is_over():
+            if until is not None and not self.call.cancel_requested and time.monotonic() >= until:
+                break
+            self._take(until)
+        self._sigint.hand_on()
         return self._ended
 
     def __enter__(self) -> Self:
         self._sigint.__enter__()
+        self.call.enter()
         return self
 
     def __exit__(
@@ -160,36 +173,52 @@ class InterruptibleWait:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if kind is not None:
-                self._give_up()
+            if error is not None and not self._is_over():
+                self.call.cancel()
+                while not self._is_over():
+                    self._take(None)
         finally:
+            self.call.leave(error)
             self._sigint.__exit__()
 
-    def _give_up(self) -> None:
-        """Cancel, once, and wait for the end, a second interrupt or the end of the grace."""
-        if not self._ended and not self._gave_up:
-            self._gave_up = True
-            self._cancel()
-            self._receive(self._grace)
+    def _is_over(self) -> bool:
+        """Return whether to wait no longer: it has ended, or its clean-up takes too long."""
+        call = self.call
+        if not call.cancel_requested:
+            return self._ended
+        if call.abandoned or (self._ended and not call.is_cancelled_inside):
+            return True
+        return time.monotonic() >= self._grace_ends()
 
-    def _receive(self, timeout: float | None) -> bool | None:
-        """Return True when done, False at an interrupt, None after `timeout` seconds."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-            try:
-                return self._calls.get(timeout=min(max(left, 0.0), _LONGEST_WAIT))
-            except Empty:
-                if deadline is not None and time.monotonic() >= deadline:
-                    return None
+    def _grace_ends(self) -> float:
+        """Return when a cancelled call is left to itself."""
+        slack = SLACK if self.call.children else 0.0
+        return self.call.last_told() + self._grace + slack
+
+    def _take(self, until: float | None) -> None:
+        """Wait for the next event, or until an instant at which there is something to do."""
+        ends = [until, self.call.next_deadline()]
+        if self.call.cancel_requested:
+            ends.append(self._grace_ends())
+        end = min((end for end in ends if end is not None), default=None)
+        left = _LONGEST_WAIT if end is None else min(max(end - time.monotonic(), 0), _LONGEST_WAIT)
+        with suppress(Empty):
+            if self._calls.get(timeout=left):
+                self._interrupt()
+        self.call.enforce_deadlines()
+
+    def _interrupt(self) -> None:
+        """Cancel what this thread waits for, the second time without its clean-up."""
+        call = self.call.outermost_in_this_thread()
+        if self._interrupted:
+            call.abandon()
+        else:
+            self._interrupted = True
+            call.cancel()
 
 
-def pass_notes(task: asyncio.Task[Any] | None, interrupt: BaseException) -> None:
-    """Give the interrupt the notes that the task left, when it was cancelled, on what was done."""
-    if task is None or not task.cancelled():
-        return
-    try:
-        task.result()
-    except asyncio.CancelledError as cancelled:
-        for note in getattr(cancelled, "__notes__", ()):
+def pass_notes(cancelled: BaseException | None, interrupt: BaseException) -> None:
+    """Give an interrupt the notes of a cancelled coroutine on what was done."""
+    if isinstance(cancelled, asyncio.CancelledError) and cancelled is not interrupt:
+        for note in notes_of(cancelled):
             interrupt.add_note(note)

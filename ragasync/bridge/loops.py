@@ -6,10 +6,20 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragasync.errors import RunAsyncError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+T = TypeVar("T")
+
+_PATIENCE = 0.1
+"""Seconds that a loop has to take a turn before it counts as stuck."""
 
 
 class LoopThreads:
@@ -22,23 +32,40 @@ class LoopThreads:
 
     def __init__(self) -> None:
         self._loops: list[asyncio.AbstractEventLoop] = []
+        self._stuck: set[asyncio.AbstractEventLoop] = set()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<LoopThreads {len(self._loops)} running>"
 
     def outside(self, blocked: Container[asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
-        """Return the first loop that is not among those that are blocked."""
-        for loop in self._loops:
-            if loop not in blocked:
-                return loop
+        """Return the first loop that is neither among those that are blocked nor stuck."""
         with self._lock:
             for loop in self._loops:
-                if loop not in blocked:
+                if loop not in blocked and loop not in self._stuck:
                     return loop
             loop = _start_loop(f"ragasync-loop-{len(self._loops)}")
             self._loops.append(loop)
             return loop
+
+    def set_aside_if_stuck(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Use other loops until this one turns again, if it does not do so now.
+
+        A coroutine was cancelled there and did not end in time. Perhaps it blocks its loop, and
+        later calls must not wait for that.
+        """
+        turned = threading.Event()
+
+        def turn() -> None:
+            turned.set()
+            self._stuck.discard(loop)
+
+        loop.call_soon_threadsafe(turn)
+        if not turned.wait(_PATIENCE):
+            self._stuck.add(loop)
+            if turned.is_set():  # between these two lines
+                self._stuck.discard(loop)
 
 
 _of_process: dict[int, LoopThreads] = {}
@@ -75,8 +102,27 @@ def background_loop() -> asyncio.AbstractEventLoop:
 def _start_loop(name: str) -> asyncio.AbstractEventLoop:
     """Return a new loop that runs in a daemon thread of this name."""
     loop = asyncio.new_event_loop()
+    with suppress(AttributeError):  # a loop in C, of another policy, may have no room for it
+        loop.run_in_executor = _with_context(loop.run_in_executor)  # type: ignore[method-assign]
     threading.Thread(target=_run_for_good, args=(loop,), name=name, daemon=True).start()
     return loop
+
+
+def _with_context(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Have functions on threads see the context of their caller, as asyncio.to_thread does.
+
+    By it a `run_async` on such a thread knows which call it is part of, and ends with that one.
+    """
+
+    def run(executor: Executor | None, function: Callable[..., T], *args: Any) -> Any:
+        from concurrent.futures import ThreadPoolExecutor  # costs too much at import
+
+        if executor is None or isinstance(executor, ThreadPoolExecutor):
+            return run_in_executor(executor, copy_context().run, function, *args)
+        return run_in_executor(executor, function, *args)
+
+    return run
 
 
 def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:

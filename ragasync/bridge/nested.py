@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextvars import Context
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
 
-from ragasync.bridge.interrupts import GRACE, DeferredInterrupt, pass_notes
+from ragasync.bridge.blocking_calls import BlockingCall
+from ragasync.bridge.coroutine_call import close_unawaited, run_on_this_loop
+from ragasync.bridge.interrupts import GRACE, SLACK, DeferredInterrupt
 from ragasync.errors import RunAsyncError
 
 T = TypeVar("T")
 
 
-def run_nested(
-    coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop, context: Context
-) -> asyncio.Task[T]:
+def run_nested(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop, timeout: float | None) -> T:
     """
-    Run the coroutine to its end on this running loop, and return its finished task.
+    Run an awaitable to its end on this running loop, and return its value.
 
     The first call patches asyncio for good: tasks in pure Python, slower, in the whole process.
     An interrupt cancels the coroutine; it gets 5 seconds, or as long as nobody interrupts again.
@@ -26,51 +26,67 @@ def run_nested(
         RunAsyncError: If the loop is not one of asyncio's own, which alone can be patched.
         KeyboardInterrupt: After an interrupt.
         asyncio.CancelledError: After an interrupt inside a cell that awaits.
+        BaseException: Whatever the awaitable raises.
     """
     try:
         _make_reentrant(loop)
     except RunAsyncError:
-        coro.close()  # or Python would complain that it was never awaited
+        close_unawaited(awaitable)
         raise
-    task = loop.create_task(coro, context=context)
-    supervision = _Supervision(task, loop)
-    ending = loop.create_task(supervision.ended())
-    try:
-        with DeferredInterrupt(supervision.interrupt, always=True) as sigint:
-            try:
-                loop.run_until_complete(ending)
-            finally:
-                task.cancel()  # does nothing to one that has ended
-                ending.cancel()
-                sigint.hand_on()
-    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-        pass_notes(task, interrupt)
-        raise
-    return task
+    supervision = _Supervision(loop)
+    return run_on_this_loop(awaitable, loop, timeout, supervision.wait, supervision.wake)
 
 
 class _Supervision:
-    """Waits for a task, and cancels it at an interrupt."""
+    """Waits for the task of a nested call, and cancels it at an interrupt."""
 
-    def __init__(self, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self._task = task
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._interrupts = 0
-        self._interrupted = loop.create_future()
+        self._woken = asyncio.Event()
 
-    def interrupt(self) -> None:
+    def wake(self) -> None:
+        """Look at the call again; safe from any thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def wait(self, place: BlockingCall, task: asyncio.Task[None]) -> None:
+        """Run the loop until the task has ended, or is not to be waited for any longer."""
+        self._outermost = place.outermost_in_this_thread()
+        ended = self._loop.create_task(self._until_over(place, task))
+        with DeferredInterrupt(self._interrupt) as sigint:
+            try:
+                self._loop.run_until_complete(ended)
+            finally:
+                if not task.done():
+                    place.cancel()
+                ended.cancel()
+                sigint.hand_on()
+
+    def _interrupt(self) -> None:
         """Ask for the end; the second time, in code that may never give way, enforce it."""
         self._interrupts += 1
         if self._interrupts > 1:
+            self._outermost.abandon()
             raise KeyboardInterrupt
-        self._loop.call_soon_threadsafe(self._interrupted.set_result, None)
+        self._loop.call_soon_threadsafe(self._outermost.cancel)
 
-    async def ended(self) -> None:
-        """Wait for the end of the task, after an interrupt for no longer than the grace."""
-        await asyncio.wait({self._task, self._interrupted}, return_when="FIRST_COMPLETED")
-        if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=GRACE)
+    async def _until_over(self, place: BlockingCall, task: asyncio.Task[None]) -> None:
+        """Wait for the end, but after a cancellation no longer than a clean-up may take."""
+        while not place.abandoned and not (task.done() and not place.is_cancelled_inside):
+            grace = None
+            if place.cancel_requested:
+                grace = GRACE + (SLACK if place.children else 0)
+            told = place.last_told()
+            self._woken.clear()
+            woken = asyncio.ensure_future(self._woken.wait())
+            waited_for = {woken} if task.done() else {woken, task}
+            done, _ = await asyncio.wait(
+                waited_for, timeout=grace, return_when=asyncio.FIRST_COMPLETED
+            )
+            woken.cancel()
+            if not done and place.last_told() == told:
+                return
 
 
 def _make_reentrant(loop: asyncio.AbstractEventLoop) -> None:
