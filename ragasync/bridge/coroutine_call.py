@@ -34,12 +34,13 @@ class CoroutineCall(Generic[T]):
 
     Attributes:
         ended: Whether it has ended, in whatever way.
+        withdrawn: Whether it has never begun.
     """
 
     def __init__(
         self, awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop, timeout: float | None
     ) -> None:
-        self.ended = False
+        self.ended = self.withdrawn = False
         self._awaitable = awaitable
         self._loop = loop
         self._timeout = timeout
@@ -62,6 +63,7 @@ class CoroutineCall(Generic[T]):
     def cancel(self) -> None:
         """Withdraw it if it has not begun; otherwise have its loop cancel its task."""
         if self._claim.acquire(blocking=False):
+            self.withdrawn = True
             close_unawaited(self._awaitable)
             self._end(asyncio.CancelledError())
         elif asyncio._get_running_loop() is self._loop:
@@ -114,7 +116,9 @@ class CoroutineCall(Generic[T]):
         """Return the error of a call that was cancelled."""
         if self._place.timed_out:
             late = "it was cancelled" if self.ended else "its clean-up takes longer still"
-            return TimeoutError(f"run_async: not done within timeout={self._timeout} seconds; {late}")
+            return TimeoutError(
+                f"run_async: not done within timeout={self._timeout} seconds; {late}"
+            )
         interrupted = Interrupted("a blocking call was cancelled with the call around it")
         pass_notes(error, interrupted)
         return interrupted

@@ -36,7 +36,7 @@ SLACK = 0.25
 
 
 class Interrupted(asyncio.CancelledError):
-    """A blocking call was cancelled from outside: an interrupt, or the end of what it is part of."""
+    """A blocking call was cancelled from outside: by an interrupt, or with the call around it."""
 
     def _render_traceback_(self) -> list[str]:
         """Show one line in IPython instead of a page of frames that nobody wrote."""

@@ -6,17 +6,11 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Container
 from contextlib import suppress
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
 
+from ragasync.bridge.thread_scopes import carry_context_to_threads
 from ragasync.errors import RunAsyncError
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-T = TypeVar("T")
 
 _PATIENCE = 0.1
 """Seconds that a loop has to take a turn before it counts as stuck."""
@@ -52,8 +46,8 @@ class LoopThreads:
         """
         Use other loops until this one turns again, if it does not do so now.
 
-        A coroutine was cancelled there and did not end in time. Perhaps it blocks its loop, and
-        later calls must not wait for that.
+        A coroutine was cancelled there and did not end, or begin, in time. Perhaps something
+        blocks the loop, and later calls must not wait for that.
         """
         turned = threading.Event()
 
@@ -102,27 +96,9 @@ def background_loop() -> asyncio.AbstractEventLoop:
 def _start_loop(name: str) -> asyncio.AbstractEventLoop:
     """Return a new loop that runs in a daemon thread of this name."""
     loop = asyncio.new_event_loop()
-    with suppress(AttributeError):  # a loop in C, of another policy, may have no room for it
-        loop.run_in_executor = _with_context(loop.run_in_executor)  # type: ignore[method-assign]
+    carry_context_to_threads(loop)
     threading.Thread(target=_run_for_good, args=(loop,), name=name, daemon=True).start()
     return loop
-
-
-def _with_context(run_in_executor: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Have functions on threads see the context of their caller, as asyncio.to_thread does.
-
-    By it a `run_async` on such a thread knows which call it is part of, and ends with that one.
-    """
-
-    def run(executor: Executor | None, function: Callable[..., T], *args: Any) -> Any:
-        from concurrent.futures import ThreadPoolExecutor  # costs too much at import
-
-        if executor is None or isinstance(executor, ThreadPoolExecutor):
-            return run_in_executor(executor, copy_context().run, function, *args)
-        return run_in_executor(executor, function, *args)
-
-    return run
 
 
 def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:

@@ -10,12 +10,15 @@ from typing import TypeVar
 from ragasync.bridge.blocking_calls import BlockingCall
 from ragasync.bridge.coroutine_call import close_unawaited, run_on_this_loop
 from ragasync.bridge.interrupts import GRACE, SLACK, DeferredInterrupt
+from ragasync.bridge.thread_scopes import carry_context_to_threads
 from ragasync.errors import RunAsyncError
 
 T = TypeVar("T")
 
 
-def run_nested(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop, timeout: float | None) -> T:
+def run_nested(
+    awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop, timeout: float | None
+) -> T:
     """
     Run an awaitable to its end on this running loop, and return its value.
 
@@ -99,3 +102,4 @@ def _make_reentrant(loop: asyncio.AbstractEventLoop) -> None:
     import nest_asyncio2
 
     nest_asyncio2.apply(loop)
+    carry_context_to_threads(loop)

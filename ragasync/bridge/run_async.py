@@ -17,7 +17,6 @@ from ragasync.bridge.interrupts import InterruptibleWait
 from ragasync.bridge.loops import loop_threads
 from ragasync.bridge.nested import run_nested
 from ragasync.bridge.wrong_loop import WAYS_OUT, refuse_blocked_future, waits_for_blocked
-from ragasync.errors import RunAsyncError
 
 T = TypeVar("T")
 
@@ -124,6 +123,6 @@ def _run_in_thread(awaitable: Awaitable[T], timeout: float | None, blocked: _Loo
         call.pass_notes(interrupt)
         raise
     finally:
-        if not call.ended:
+        if call.withdrawn or not call.ended:
             loop_threads().set_aside_if_stuck(loop)
         call.bring_back()

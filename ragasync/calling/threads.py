@@ -9,6 +9,8 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ragasync.bridge.blocking_calls import CallScope, cancel_at_once
+
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
@@ -28,6 +30,7 @@ class ThreadCall:
         "_loop",
         "_outcome",
         "_resume",
+        "_scope",
         "_value",
         "done",
         "on_return",
@@ -35,7 +38,10 @@ class ThreadCall:
         "work",
     )
 
-    def __init__(self, work: Callable[[], object], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, work: Callable[[], object], loop: asyncio.AbstractEventLoop, scope: CallScope
+    ) -> None:
+        self._scope = scope
         self._asyncio_future_blocking = False  # by this name a task knows what it can wait for
         self._loop = loop
         self._resume: tuple[Callable[[ThreadCall], object], Context | None] | None = None
@@ -101,6 +107,7 @@ class ThreadCall:
         if self.done:
             return False
         self.done = True
+        self._scope.cancel()  # a run_async in it can be cancelled, if the thread cannot
         self._error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
         if self._resume is not None:
             resume, context = self._resume
@@ -134,6 +141,7 @@ class CallThreads:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         from queue import SimpleQueue  # where there are no threads, nobody comes here
 
+        cancel_at_once()
         self._loop = loop
         self._work: SimpleQueue[ThreadCall | None] = SimpleQueue()
         self._finished: deque[ThreadCall] = deque()
@@ -144,7 +152,9 @@ class CallThreads:
 
     def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadCall:
         """Run `function(argument)` on a thread, a new one if all are busy."""
-        call = ThreadCall(partial(copy_context().run, function, argument), self._loop)
+        context, scope = copy_context(), CallScope()
+        context.run(scope.make_current)
+        call = ThreadCall(partial(context.run, function, argument), self._loop, scope)
         self._count(+1)
         if self.running > self._threads:
             self._start_thread()
