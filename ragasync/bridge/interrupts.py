@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import asyncio
+import math
 import os
 import signal
 import threading
@@ -33,6 +34,8 @@ _LONGEST_WAIT = 0.25 if os.name == "nt" else threading.TIMEOUT_MAX
 
 SLACK = 0.25
 """Seconds more for calls around others, so that those inside are the first to give up."""
+
+_LONGEST_CLEAN_UP_WAIT = 0.1
 
 
 class Interrupted(asyncio.CancelledError):
@@ -197,13 +200,14 @@ class InterruptibleWait:
 
     def _take(self, until: float | None) -> None:
         """Wait for the next event, or until an instant at which there is something to do."""
-        ends = [until, self.call.next_deadline()]
+        ends, longest = [until, self.call.next_deadline()], _LONGEST_WAIT
         if self.call.cancel_requested:
+            # The system may give a second signal to another thread, which does not wake this one.
             ends.append(self._grace_ends())
-        end = min((end for end in ends if end is not None), default=None)
-        left = _LONGEST_WAIT if end is None else min(max(end - time.monotonic(), 0), _LONGEST_WAIT)
+            longest = _LONGEST_CLEAN_UP_WAIT
+        end = min((end for end in ends if end is not None), default=math.inf)
         with suppress(Empty):
-            if self._calls.get(timeout=left):
+            if self._calls.get(timeout=min(max(end - time.monotonic(), 0.0), longest)):
                 self._interrupt()
         self.call.enforce_deadlines()
 
