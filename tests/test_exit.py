@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from needs import needs
 
 from ragasync import Journal
 
@@ -220,8 +221,8 @@ def test_a_job_that_a_thread_still_waits_for_goes_on():
         go_on = threading.Event()
 
         async def call(item):
-            reached.set()
-            await asyncio.to_thread(go_on.wait, 20)
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
             return item
 
         job = AsyncBatchProcessor(call).start(range(5))
@@ -330,3 +331,33 @@ def test_progress_callbacks_and_closed_streams_do_no_harm():
         """
     )
     assert (out, err) == (["cleaned up"], [])
+
+
+@pytest.mark.kernel
+def test_a_kernel_that_is_shut_down_closes_the_journal_of_its_job(tmp_path: Path):
+    """As the button does it: asked to leave, not killed."""
+    needs("ipykernel", "jupyter_client")
+    from jupyter_client.manager import start_new_kernel
+
+    path = tmp_path / "run.sqlite"
+    environment = os.environ | {"IPYTHONDIR": str(tmp_path / "ipython")}
+    manager, client = start_new_kernel(startup_timeout=60, env=environment)
+    try:
+        client.execute_interactive(
+            PREAMBLE
+            + f"""
+processor = AsyncBatchProcessor(call, max_concurrency=1, retry_count=0, journal={str(path)!r})
+job = processor.start(range(5))
+while not reached.is_set():
+    await asyncio.sleep(0.01)
+""",
+            timeout=40,
+            store_history=False,
+        )
+        client.stop_channels()
+        manager.shutdown_kernel(now=False)
+    finally:
+        manager.cleanup_resources()
+        client.context.destroy()
+    assert not path.with_name("run.sqlite-wal").exists()
+    assert len(Journal(path).to_dataframe()) == 3
