@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_count, check_number
 from ragasync.bridge.run_async import run_async
@@ -27,6 +27,14 @@ from ragasync.retries.retry import AsyncRetry
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _DefaultCount(int):
+    """A default that can be told from the same number given by hand: 3 is always one object."""
+
+
+DEFAULT_RETRY_COUNT: Final[int] = _DefaultCount(3)
+DEFAULT_RETRY_DELAY: Final = float("1.0")
 
 
 class AsyncBatchProcessor(Generic[T, R]):
@@ -89,7 +97,7 @@ class AsyncBatchProcessor(Generic[T, R]):
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or both `retry` and one that it replaces.
 
     Attributes:
         last_result: the result of the latest run that ended, whole or not; None before.
@@ -100,8 +108,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         process_fn: Callable[..., Any],
         batch_size: int = 32,
         max_concurrency: int | Literal["auto"] = 4,
-        retry_count: int = 3,
-        retry_delay: float = 1.0,
+        retry_count: int = DEFAULT_RETRY_COUNT,
+        retry_delay: float = DEFAULT_RETRY_DELAY,
         *,
         batched: bool = False,
         rate_limiter: Limiter | Sequence[Limiter] | None = None,
@@ -116,8 +124,9 @@ class AsyncBatchProcessor(Generic[T, R]):
         journal: Journal | str | os.PathLike[str] | None = None,
         resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
-        check_count("retry_count", retry_count, at_least=0)
-        check_number("retry_delay", retry_delay)
+        given = retry_given(retry_count, retry_delay)
+        if retry is not None and given:
+            raise ValueError(f"pass {given} or retry={retry!r}, not both")
         at_once, adapts = concurrency_of(max_concurrency)
         self._plan: Plan[T, R] = Plan(
             process_fn,
@@ -127,7 +136,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             adapts=adapts,
             batched=batched,
             limiters=as_limiters(rate_limiter),
-            retry=AsyncRetry(retry_count, retry_delay) if retry is None else retry,
+            retry=AsyncRetry(int(retry_count), retry_delay) if retry is None else retry,
             timeout=timeout,
             executor=executor,
             max_errors=max_errors,
@@ -275,3 +284,19 @@ def _loop_in_background() -> asyncio.AbstractEventLoop:
     from ragasync.bridge.loops import background_loop
 
     return background_loop()
+
+
+def retry_given(retry_count: int, retry_delay: float) -> str:
+    """
+    Check the two arguments, and return those that were given by hand, as they are written.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is negative.
+    """
+    check_count("retry_count", retry_count, at_least=0)
+    check_number("retry_delay", retry_delay)
+    count, delay = f"retry_count={retry_count!r}", f"retry_delay={retry_delay!r}"
+    given = [count] * (retry_count is not DEFAULT_RETRY_COUNT)
+    given += [delay] * (retry_delay is not DEFAULT_RETRY_DELAY)
+    return " and ".join(given)

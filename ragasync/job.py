@@ -16,7 +16,7 @@ from ragasync.errors import RunAsyncError
 from ragasync.plan import concurrency_of
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
-from ragasync.saying import named
+from ragasync.saying import named, show_in_one_line
 from ragasync.unfinished_jobs import UnfinishedJob
 
 if TYPE_CHECKING:
@@ -275,11 +275,15 @@ class Job(Generic[T, R]):
         with Heartbeat():
             try:
                 await self._ending.wait()
-            except asyncio.CancelledError as cancelled:
+            except asyncio.CancelledError:
                 self.cancel()
-                await self._ending.wait()
-                cancelled.add_note(self._batch.what_was_done())
-                raise
+                try:
+                    await self._ending.wait()
+                    raise
+                except asyncio.CancelledError as cancelled:  # this one, or one more
+                    cancelled.add_note(self._batch.what_was_done())
+                    show_in_one_line(cancelled, self._batch.what_was_done())
+                    raise
             finally:
                 self._flush_panel()
         return self._ending.fetch()

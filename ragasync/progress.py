@@ -7,9 +7,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 from ragasync.clock import Clock
+from ragasync.foreign_errors import attribute, text_of
 from ragasync.masking.masked import masked
 from ragasync.saying import named
 
@@ -89,39 +91,79 @@ class CallbackGuard:
     """
     Calls a progress callback, and drops it after its first error: the job goes on without.
 
+    A callback may run the loop meanwhile (`run_async(..., nested=True)`), so that the next report
+    comes before it has returned. It gets that one afterwards, and of several only the last.
+
     Raises:
         TypeError: the callback is not a plain function.
     """
 
     def __init__(self, callback: ProgressCallback | None) -> None:
-        if callback is not None and (
-            not callable(callback) or inspect.iscoroutinefunction(callback)
-        ):
+        if callback is not None and not _is_plain(callback):
             raise TypeError(
                 f"progress_callback must be a plain function of (done, total), got {callback!r}"
             )
         self._callback = callback
+        self._calling = self._closing = False
+        self._next: tuple[int, int | None] | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
         """Report, if there is still somebody to report to."""
-        self._guarded(self._callback, done, total)
+        self._next = done, total
+        if self._calling:
+            return
+        self._calling = True
+        try:
+            while self._next is not None:
+                call, self._next = self._next, None
+                self._guarded(self._callback, *call)
+        finally:
+            self._calling = False
+        if self._closing:
+            self.close()
 
     def close(self) -> None:
         """Tell a callback that has a `close`, as a bar has, that the run is over."""
-        self._guarded(getattr(self._callback, "close", None))
+        self._closing = True
+        if not self._calling:
+            close = attribute(self._callback, "close")
+            self._guarded(close if callable(close) else None)
+            self._callback = None
 
     def _guarded(self, call: Callable[..., object] | None, *args: int | None) -> None:
         """Make a call, if there is one to make; after an error there is none any more."""
         if call is None:
             return
-        callback = self._callback
         try:
-            call(*args)
-        except Exception as error:
+            returned = call(*args)
+            if inspect.iscoroutine(returned):
+                returned.close()  # or Python would complain that it was never awaited
+                raise TypeError("it returned a coroutine, which nobody awaits")
+        except (KeyboardInterrupt, SystemExit):
             self._callback = None
-            warnings.warn(
-                masked(f"progress_callback={callback!r} raised ")
-                + f"{named(error)}: the job goes on without it",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            raise
+        except BaseException as error:
+            self._drop(error)
+
+    def _drop(self, error: BaseException) -> None:
+        """Go on without the callback, and say so."""
+        callback, self._callback = self._callback, None
+        warnings.warn(
+            masked(f"progress_callback={text_of(callback) or type(callback).__name__} raised ")
+            + f"{named(error)}: the job goes on without it",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _is_plain(callback: object) -> bool:
+    """Return whether calling this does something by itself: it neither awaits nor yields."""
+    while isinstance(callback, partial):
+        callback = callback.func
+    kinds = (callback, type(callback).__call__)
+    return callable(callback) and not any(
+        inspect.iscoroutinefunction(kind)
+        or inspect.isasyncgenfunction(kind)
+        or inspect.isgeneratorfunction(kind)
+        for kind in kinds
+    )

@@ -262,9 +262,10 @@ def test_a_second_interrupt_ends_every_wait(shape):
 
 def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
     """The grace is up, the interrupt goes on, and the stuck loop is passed over until it turns."""
-    assert printed_by(
-        PREAMBLE,
-        """
+    assert (
+        printed_by(
+            PREAMBLE,
+            """
         from ragasync.bridge import interrupts
         from ragasync.bridge.loops import background_loop
 
@@ -286,7 +287,9 @@ def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
         print(run_async(loop_in_use(), timeout=4) is first)
         freed.set()
         """,
-    )[0] == "interrupted"
+        )[0]
+        == "interrupted"
+    )
 
 
 def test_a_call_that_cannot_begin_in_time_is_withdrawn():
@@ -407,7 +410,9 @@ def test_a_cancelled_job_ends_the_run_async_of_its_calls(way):
 async def test_an_attempt_past_its_timeout_ends_the_run_async_in_it():
     """The thread is free again for the next item."""
     inner = Inner()
-    processor = AsyncBatchProcessor(inner.on_a_thread, max_concurrency=1, retry_count=0, timeout=0.2)
+    processor = AsyncBatchProcessor(
+        inner.on_a_thread, max_concurrency=1, retry_count=0, timeout=0.2
+    )
     result = await processor.process(range(2))
     assert [type(error).__name__ for error in result.errors] == ["AttemptTimeout"] * 2
     assert inner.ended == ["cancelled"] * 2

@@ -1,6 +1,7 @@
 """Failed calls: when they are tried again, what they hold meanwhile, and what goes before what."""
 
 import asyncio
+import inspect
 import itertools
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -58,11 +59,34 @@ async def test_retry_delay_is_the_base_of_the_exponential_back_off():
 async def test_a_policy_of_the_users_own_is_followed():
     """retry= instead of retry_count and retry_delay."""
     service = Service(1.0, {0: OSError("away")})
-    processor = AsyncBatchProcessor(service, retry_count=9, retry=patient(3))
+    processor = AsyncBatchProcessor(service, retry=patient(3))
     result = await processor.process([0])
     assert service.starts_of(0) == about([0, 2, 5, 10])
     assert result[0].backed_off == about(7)
     assert result[0].seconds == about(4)
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        {"retry_count": 5},
+        {"retry_count": 3},  # the default, given by hand
+        {"retry_delay": 0.5},
+        {"retry_delay": 2.0 / 2.0},
+        {"retry_count": 0, "retry_delay": 2},
+    ],
+)
+def test_retry_takes_the_place_of_retry_count_and_retry_delay(both):
+    """One would be silently overridden by the other."""
+    with pytest.raises(ValueError, match=rf"pass {next(iter(both))}=.* or retry=.*, not both"):
+        AsyncBatchProcessor(Service(), retry=AsyncRetry(1), **both)
+
+
+def test_the_defaults_of_the_retries_are_plain_to_see():
+    """In the signature, as numbers."""
+    parameters = inspect.signature(AsyncBatchProcessor).parameters
+    assert str(parameters["retry_count"]) == "retry_count: 'int' = 3"
+    assert str(parameters["retry_delay"]) == "retry_delay: 'float' = 1.0"
 
 
 async def test_an_item_that_recovers_is_done_and_keeps_a_log_of_its_attempts():

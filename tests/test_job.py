@@ -19,6 +19,7 @@ from ragasync import (
     RunAsyncError,
     run_async,
 )
+from ragasync.bridge.interrupts import InterruptibleWait
 
 
 class Service:
@@ -347,6 +348,97 @@ def test_wait_inside_the_background_loop_raises_at_once():
 
     with pytest.raises(RuntimeError, match="await job"):
         run_async(start_and_wait())
+
+
+def waiters_alive() -> int:
+    """How many waits are remembered by anything."""
+    gc.collect()
+    return sum(isinstance(each, InterruptibleWait | asyncio.Event) for each in gc.get_objects())
+
+
+@pytest.mark.real_time
+def test_a_wait_leaves_nothing_behind():
+    """Neither one that timed out nor one that was cancelled; a job may be asked for days."""
+    free = threading.Event()
+
+    async def call(item: int) -> int:
+        while not free.is_set():
+            await asyncio.sleep(0.01)
+        return item
+
+    job = AsyncBatchProcessor(call).start([1])
+    before = waiters_alive()
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            job.wait(timeout=0.001)
+    assert waiters_alive() == before
+    free.set()
+    assert job.wait(timeout=20).results == [1]
+
+
+async def test_a_second_cancellation_ends_the_wait_for_the_clean_up():
+    """The first cancels the job and waits; who will not wait is let go."""
+
+    async def slow_to_end(item: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(100)
+
+    job = AsyncBatchProcessor(slow_to_end).start([1], here=True)
+    waiting = asyncio.ensure_future(job)
+    await asyncio.sleep(1)
+    waiting.cancel()
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await waiting
+    assert asyncio.get_running_loop().time() == pytest.approx(2)
+    assert caught.value.__notes__ == [
+        "ragasync: 0 of 1 items were done and 0 had failed; `last_result` of the processor keeps "
+        "them"
+    ]
+    await job
+    assert asyncio.get_running_loop().time() == pytest.approx(101)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("nested", [False, True])
+def test_cancelling_an_await_on_another_loop_cancels_the_job(nested):
+    """From a thread with a loop of its own, and in a loop that is nested in that."""
+    lines = printed_by(
+        f"""
+        import asyncio, threading
+        from ragasync import AsyncBatchProcessor, run_async
+
+        begun = threading.Event()
+
+        async def call(item):
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.01)
+                print("cleaned up", flush=True)
+
+        async def wait():
+            try:
+                await asyncio.wait_for(job, 0.1)
+            except TimeoutError:
+                print("timed out", job.done, job.result.stopped_because)
+
+        async def main():
+            run_async(wait(), nested={nested})
+
+        job = AsyncBatchProcessor(call).start([1])
+        begun.wait(20)
+        thread = threading.Thread(target=asyncio.run, args=(main(),))
+        thread.start()
+        thread.join(20)
+        """
+    )
+    assert lines == ["cleaned up", "timed out True it was cancelled"]
 
 
 async def test_the_result_so_far_is_a_snapshot():

@@ -2,12 +2,14 @@
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
+from scripts import printed_by
 from services import BatchService, Refused, Service, about, now
 
-from ragasync import AsyncBatchProcessor
+from ragasync import AsyncBatchProcessor, run_async
 
 
 async def test_it_is_called_ten_times_a_second_and_at_the_end():
@@ -163,13 +165,182 @@ async def test_what_cannot_be_called_is_refused(wrong):
     assert service.calls == []
 
 
-async def test_an_async_callback_is_refused():
-    """Nobody would await it."""
+class AsyncReport:
+    """Something that would have to be awaited."""
 
-    async def report(done: int, total: int | None) -> None: ...
+    async def __call__(self, done: int, total: int | None) -> None: ...
 
+    async def method(self, done: int, total: int | None) -> None: ...
+
+    async def stream(self, done: int, total: int | None) -> AsyncIterator[int]:
+        yield done
+
+    def rows(self, done: int, total: int | None) -> Iterator[int]:
+        yield done
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        AsyncReport(),
+        AsyncReport().method,
+        AsyncReport().stream,
+        AsyncReport().rows,
+        partial(AsyncReport.method, None),
+        partial(partial(AsyncReport())),
+    ],
+)
+async def test_an_async_callback_is_refused(callback):
+    """Nobody would await it; what yields would do nothing either."""
     with pytest.raises(TypeError, match="must be a plain function"):
-        await AsyncBatchProcessor(Service()).process([1], report)
+        await AsyncBatchProcessor(Service()).process([1], callback)
+    with pytest.raises(TypeError, match="must be a plain function"):
+        AsyncBatchProcessor(Service()).start([1], callback)
+
+
+async def test_a_callback_that_returns_a_coroutine_warns_once():
+    """What it is cannot be seen before it is called."""
+    with pytest.warns(RuntimeWarning, match="returned a coroutine, which nobody awaits") as caught:
+        result = await AsyncBatchProcessor(Service()).process(
+            range(8), lambda done, total: asyncio.sleep(0)
+        )
+    assert len(caught) == 1
+    assert result.all_succeeded
+
+
+class Panic(BaseException):
+    """What a library in another language raises."""
+
+
+@pytest.mark.parametrize("error", [Panic, GeneratorExit, asyncio.CancelledError, StopIteration])
+async def test_whatever_a_callback_raises_warns_once(error):
+    """Also what is no Exception; the job goes on without it."""
+
+    def broken(done: int, total: int | None) -> None:
+        raise error("no display")
+
+    with pytest.warns(RuntimeWarning, match="no display: the job goes on without it") as caught:
+        result = await AsyncBatchProcessor(Service()).process(range(8), broken)
+    assert len(caught) == 1
+    assert result.all_succeeded
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("leave", [KeyboardInterrupt, SystemExit])
+def test_a_callback_can_leave_the_program(leave):
+    """sys.exit() in it ends the job, and reaches whoever waits."""
+    cancelled = []
+
+    async def call(item: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.append(item)
+
+    def leaves(done: int, total: int | None) -> None:
+        raise leave
+
+    processor = AsyncBatchProcessor(call, max_concurrency=2)
+    with pytest.raises(leave):
+        processor.process_sync(range(4), leaves)
+    with pytest.raises(leave):
+        processor.start(range(4), leaves).wait(timeout=20)
+    assert sorted(cancelled) == [0, 0, 1, 1]
+
+
+async def test_a_broken_repr_of_a_callback_does_no_harm():
+    """The warning names its class."""
+
+    class Nameless:
+        def __repr__(self) -> str:
+            raise ValueError("nothing to show")
+
+        def __call__(self, done: int, total: int | None) -> None:
+            raise RuntimeError("no display")
+
+    with pytest.warns(RuntimeWarning, match="progress_callback=Nameless raised RuntimeError"):
+        await AsyncBatchProcessor(Service()).process([1], Nameless())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, Panic])
+async def test_an_error_while_a_callback_is_closed_is_a_warning(error):
+    """The result is there all the same; an attribute that is no function is left alone."""
+
+    class Bar:
+        def __call__(self, done: int, total: int | None) -> None: ...
+
+        def close(self) -> None:
+            raise error("no display")
+
+    with pytest.warns(RuntimeWarning, match="no display"):
+        result = await AsyncBatchProcessor(Service()).process([1], Bar())
+    assert result.all_succeeded
+
+    class Door:
+        close = True
+
+        def __call__(self, done: int, total: int | None) -> None: ...
+
+    assert (await AsyncBatchProcessor(Service()).process([1], Door())).all_succeeded
+
+
+@pytest.mark.real_time
+def test_a_callback_may_block_and_steer():
+    """It may call run_async, be slow, and cancel its own job, from the job's own thread."""
+    seen = []
+
+    def report(done: int, total: int | None) -> None:
+        seen.append(run_async(asyncio.sleep(0.15, done)))
+        if done >= 2:
+            job.cancel()
+
+    async def call(item: int) -> int:
+        await asyncio.sleep(0.05)
+        return item
+
+    processor = AsyncBatchProcessor(call, max_concurrency=1)
+    job = processor.start(range(1000), report)
+    result = job.wait(timeout=30)
+    assert 2 <= result.success_count < 1000
+    assert result.stopped_because == "it was cancelled"
+    assert seen[-1] == result.success_count
+
+
+def test_a_callback_that_runs_the_loop_hears_the_latest_afterwards():
+    """Reports that come meanwhile are not nested in it, and the last is never lost."""
+    assert printed_by(
+        """
+        import asyncio
+        from ragasync import AsyncBatchProcessor, run_async
+
+        depth = deepest = 0
+        seen = []
+
+        class Report:
+            def __call__(self, done, total):
+                global depth, deepest
+                depth += 1
+                deepest = max(deepest, depth)
+                run_async(asyncio.sleep(0.25), nested=True)
+                seen.append((done, total))
+                depth -= 1
+
+            def close(self):
+                seen.append("closed")
+
+        async def main():
+            async def call(item):
+                await asyncio.sleep(0.12)
+
+            result = await AsyncBatchProcessor(call, max_concurrency=1).process(range(4), Report())
+            while seen[-1:] != ["closed"]:  # a nested loop ends with the one around it
+                await asyncio.sleep(0.01)
+            return result
+
+        result = asyncio.run(main())
+        print(deepest, seen[-2:], seen.count("closed"), result.success_count)
+        """
+    ) == ["1 [(4, 4), 'closed'] 1 4"]
 
 
 async def test_a_callback_that_can_be_closed_is_closed_at_the_end_of_a_stopped_job():

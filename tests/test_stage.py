@@ -265,3 +265,17 @@ async def test_a_cancelled_waiter_gives_its_place_back():
     await turns()
     room.leave(1)
     assert await patient == 1
+
+
+@pytest.mark.parametrize("given", [{"retry_count": 3}, {"retry_delay": 0.0}])
+def test_retries_that_no_stage_would_follow_are_refused(given):
+    """Those of a Stage come before the processor's; one of the two has to be without."""
+    own = AsyncRetry(1)
+    embed = Stage(lambda texts: [[1.0]] * len(texts), retry=own)
+    keep = Stage(lambda document, chunks, vectors: None, retry=own)
+    with pytest.raises(ValueError, match=f"{next(iter(given))}=.* would have no effect"):
+        AsyncDocumentProcessor(embed=embed, **given)
+    with pytest.raises(ValueError, match="would have no effect"):
+        AsyncDocumentProcessor(embed=embed, store=keep, **given)
+    AsyncDocumentProcessor(embed=embed, store=keep)
+    AsyncDocumentProcessor(store=keep, **given)

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from typing import Any, Literal, TypeAlias
 
 from ragasync.arguments import check_positive
+from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.fingerprint import StageFunction
@@ -83,7 +84,8 @@ class AsyncDocumentProcessor(DocumentRuns):
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or `retry_count` or `retry_delay` where both `embed`
+            and `store` are Stages with a retry of their own.
     """
 
     def __init__(
@@ -97,8 +99,8 @@ class AsyncDocumentProcessor(DocumentRuns):
         batch_size: int = 32,
         embed_concurrency: int = 4,
         rate_limiter: Limiter | Sequence[Limiter] | None = None,
-        retry_count: int = 3,
-        retry_delay: float = 1.0,
+        retry_count: int = DEFAULT_RETRY_COUNT,
+        retry_delay: float = DEFAULT_RETRY_DELAY,
         timeout: float | None = None,
         executor: Executor | None = None,
         max_errors: float | None = None,
@@ -119,6 +121,12 @@ class AsyncDocumentProcessor(DocumentRuns):
             as_stage(embed, HashingEmbedder()),
             None if store is None else store if isinstance(store, Stage) else Stage(store),
         )
+        given = retry_given(retry_count, retry_delay)
+        retried = [stage for stage in (stages.embed, stages.store) if stage is not None]
+        if given and all(stage.retry is not None for stage in retried):
+            raise ValueError(
+                f"{given} would have no effect: every stage that is retried has a retry of its own"
+            )
         if max_spend is not None:
             check_positive("max_spend", max_spend)
         keep_all, skips = keep == "all", Skips.of(skip_unreadable)
@@ -129,7 +137,7 @@ class AsyncDocumentProcessor(DocumentRuns):
                 batch_size,
                 embed_concurrency,
                 rate_limiter,
-                AsyncRetry(retry_count, retry_delay),
+                AsyncRetry(int(retry_count), retry_delay),
                 timeout,
                 executor,
                 version,

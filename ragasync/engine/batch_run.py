@@ -160,7 +160,10 @@ class BatchRun(Generic[T, R]):
         if self._speed is not None:
             self._speed.mark(finished - self.run.recalled)
         self._limits = (*self._limits[1 - LOOKS :], self.run.limited_by)
-        self._report(finished, self.total)
+        try:
+            self._report(finished, self.total)
+        except (KeyboardInterrupt, SystemExit) as error:  # from here it would end the loop
+            self.run.abort(error)
 
     def _end(self, *, whole: bool = True) -> BatchResult[R]:
         """Close the columns, keep the result, and report for the last time."""
