@@ -41,6 +41,9 @@ class Job(Generic[T, R]):
     raise: awaiting the job then gives what was done. As the last line of a cell it shows a live
     panel, with buttons for all that.
 
+    A job that still runs when the interpreter exits is cancelled; its calls have two seconds for
+    their clean-up, its journal is closed, and a line on stderr says how much was done.
+
     Example:
         >>> import time
         >>> from ragasync import AsyncBatchProcessor
@@ -279,8 +282,8 @@ class Job(Generic[T, R]):
                 self.cancel()
                 try:
                     await self._ending.wait()
-                    raise
-                except asyncio.CancelledError as cancelled:  # this one, or one more
+                    raise  # the first cancellation, or from the line above a second one
+                except asyncio.CancelledError as cancelled:
                     cancelled.add_note(self._batch.what_was_done())
                     show_in_one_line(cancelled, self._batch.what_was_done())
                     raise

@@ -92,7 +92,8 @@ class UnfinishedJob:
 
 
 _unfinished: dict[UnfinishedJob, None] = {}
-_registered: set[str | None] = set()
+_pools_seen: set[str] | None = None
+"""The modules of pools that were there when the exit was last registered."""
 
 
 def _register_exit() -> None:
@@ -102,12 +103,12 @@ def _register_exit() -> None:
     A pool is shut down by a callback that its module registers when it is imported; callbacks are
     called in reverse order. So ours is registered again whenever there is such a module more.
     """
-    if None not in _registered:
-        _registered.add(None)
+    global _pools_seen
+    if _pools_seen is None:
         atexit.register(_cancel_all)
-    pools = {name for name in _POOLS if name in sys.modules} | {"at all"}
-    if not pools <= _registered:
-        _registered.update(pools)
+    pools = {name for name in _POOLS if name in sys.modules}
+    if pools != _pools_seen:
+        _pools_seen = pools
         register = getattr(threading, "_register_atexit", None)
         if register is not None:  # not public: without it there is atexit
             with suppress(RuntimeError):  # the interpreter is exiting

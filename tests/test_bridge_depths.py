@@ -262,34 +262,93 @@ def test_a_second_interrupt_ends_every_wait(shape):
 
 def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
     """The grace is up, the interrupt goes on, and the stuck loop is passed over until it turns."""
-    assert (
-        printed_by(
-            PREAMBLE,
-            """
+    assert printed_by(
+        PREAMBLE,
+        """
         from ragasync.bridge import interrupts
-        from ragasync.bridge.loops import background_loop
 
-        first, freed = background_loop(), threading.Event()
-
-        async def stuck():
-            press()
-            freed.wait(50)
+        interrupts.GRACE = 0.2  # or the test would take 5 seconds
+        free = threading.Event()
 
         async def loop_in_use():
             return asyncio.get_running_loop()
 
-        interrupts.GRACE = 0.2
-        waiting = interrupts.InterruptibleWait.__init__.__kwdefaults__["grace"] = 0.2
+        async def stuck():
+            press()
+            free.wait(50)
+
+        first = run_async(loop_in_use())
         try:
-            run_async(blocking(stuck()))
+            run_async(stuck())
         except KeyboardInterrupt:
             print("interrupted")
         print(run_async(loop_in_use(), timeout=4) is first)
-        freed.set()
+        free.set()
+        while run_async(loop_in_use(), timeout=4) is not first:
+            time.sleep(0.01)
+        print("first again")
         """,
-        )[0]
-        == "interrupted"
-    )
+    ) == ["interrupted", "False", "first again"]
+
+
+@pytest.mark.parametrize("way", ["blocking", "on_a_thread", "nested"])
+def test_a_clean_up_after_a_timeout_has_only_so_long(way):
+    """A coroutine that will not end is left behind, at any depth."""
+    assert printed_by(
+        PREAMBLE,
+        f"""
+        from ragasync.bridge import interrupts, nested as nested_module
+
+        interrupts.GRACE = nested_module.GRACE = 0.2
+        free, ended = threading.Event(), threading.Event()
+
+        async def stubborn():
+            while not free.is_set():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    print("goes on", flush=True)
+            ended.set()
+
+        async def outer():
+            await {way}(stubborn())
+
+        try:
+            run_async(outer(), timeout=0.1)
+        except TimeoutError as error:
+            print(error)
+        print(run_async(asyncio.sleep(0.01, "fine"), timeout=4))
+        free.set()
+        ended.wait(20)
+        run_async(asyncio.sleep(0.01))
+        """,
+    ) == ["goes on", "run_async: not done within timeout=0.1 seconds; it was cancelled", "fine"]
+
+
+def test_calls_of_other_threads_are_spared():
+    """An interrupt is for what the main thread waits for."""
+    assert printed_by(
+        PREAMBLE,
+        """
+        begun, free = threading.Event(), threading.Event()
+
+        async def other():
+            begun.set()
+            while not free.is_set():
+                await asyncio.sleep(0.01)
+            print("the other is done", flush=True)
+
+        thread = threading.Thread(target=lambda: run_async(on_a_thread(other()), timeout=30))
+        thread.start()
+        begun.wait(20)
+        try:
+            asyncio.run(blocking(on_a_thread(innermost())))
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        free.set()
+        thread.join()
+        """,
+    )[-2:] == ["interrupted", "the other is done"]
 
 
 def test_a_call_that_cannot_begin_in_time_is_withdrawn():

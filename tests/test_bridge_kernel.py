@@ -163,3 +163,57 @@ await outer()
     assert ran.status == "error"
     assert ran.seconds < 4
     assert_healthy(kernel)
+
+
+DEEP = (
+    SLOW
+    + """
+def on_a_thread():
+    run_async(slow())
+
+async def blocking():
+    run_async(slow())
+
+async def deep():
+    await asyncio.to_thread(run_async, blocking())
+
+async def nested():
+    run_async(deep(), nested=True)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "run_async(blocking())",
+        "run_async(deep())",
+        "run_async(nested())",
+        "run_async(nested(), nested=True)",
+        "await nested()",
+        "await asyncio.create_task(blocking())",
+    ],
+)
+def test_calls_inside_calls_are_interrupted(kernel: Kernel, cell: str):
+    """The innermost has ended when the cell has, and nothing goes on."""
+    ran = kernel.run_interrupted(DEEP + cell)
+    assert ran.status == "error"
+    assert ran.seconds < 4
+    assert_healthy(kernel)
+
+
+def test_a_call_in_a_widgets_callback_is_interrupted(kernel: Kernel):
+    """The kernel's loop calls it while a cell awaits."""
+    ran = kernel.run_interrupted(
+        DEEP
+        + """
+import ipywidgets
+button = ipywidgets.Button()
+button.on_click(lambda _: run_async(blocking()))
+asyncio.get_running_loop().call_later(0.05, button.click)
+await asyncio.sleep(30)
+"""
+    )
+    assert ran.status == "error"
+    assert ran.seconds < 4
+    assert_healthy(kernel)

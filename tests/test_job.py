@@ -361,9 +361,8 @@ def test_a_wait_leaves_nothing_behind():
     """Neither one that timed out nor one that was cancelled; a job may be asked for days."""
     free = threading.Event()
 
-    async def call(item: int) -> int:
-        while not free.is_set():
-            await asyncio.sleep(0.01)
+    def call(item: int) -> int:
+        free.wait(20)
         return item
 
     job = AsyncBatchProcessor(call).start([1])
@@ -395,10 +394,8 @@ async def test_a_second_cancellation_ends_the_wait_for_the_clean_up():
     with pytest.raises(asyncio.CancelledError) as caught:
         await waiting
     assert asyncio.get_running_loop().time() == pytest.approx(2)
-    assert caught.value.__notes__ == [
-        "ragasync: 0 of 1 items were done and 0 had failed; `last_result` of the processor keeps "
-        "them"
-    ]
+    (note,) = caught.value.__notes__
+    assert note.startswith("ragasync: 0 of 1 items were done and 0 had failed")
     await job
     assert asyncio.get_running_loop().time() == pytest.approx(101)
 

@@ -73,10 +73,9 @@ class BlockingCall:
             self._parent.children.add(self)
         scope = _scope.get()
         if scope is not None:
-            scope.calls.add(self)
+            scope.join(self)
         # After joining: whoever cancels meanwhile either finds this call, or is found here.
-        outer = self._outer()
-        if any(call.cancel_requested and not call.stopping for call in outer) or (
+        if any(call.cancel_requested and not call.stopping for call in self._outer()) or (
             scope is not None and scope.cancelled
         ):
             self.cancel()
@@ -90,9 +89,10 @@ class BlockingCall:
                 may be all that the task of the call around it needs.
         """
         self._cancel = None  # it refers to the work, and tasks that live on refer to this call
+        self.task = None
         parent = self._parent
         if (scope := _scope.get()) is not None:
-            scope.calls.discard(self)
+            scope.leave(self)
         if parent is not None:
             parent.children.discard(self)
             parent._inner_ended(raised=isinstance(error, _INTERRUPTS))
@@ -168,11 +168,12 @@ class BlockingCall:
 
     def next_deadline(self) -> float | None:
         """Return when this call, or one around it, is out of time, if ever."""
-        calls = (self, *self._outer())
-        return min(
-            (call.deadline for call in calls if call.deadline and not call.cancel_requested),
-            default=None,
-        )
+        limited = [
+            call.deadline
+            for call in (self, *self._outer())
+            if call.deadline is not None and not call.cancel_requested
+        ]
+        return min(limited, default=None)
 
     def enforce_deadlines(self) -> None:
         """
@@ -225,9 +226,22 @@ class CallScope:
     A thread cannot be interrupted, but a `run_async` that it waits in can.
     """
 
+    __slots__ = ("_calls", "cancelled")
+
     def __init__(self) -> None:
-        self.calls: set[BlockingCall] = set()
+        self._calls: set[BlockingCall] | None = None  # for most calls on threads there are none
         self.cancelled = False
+
+    def join(self, call: BlockingCall) -> None:
+        """Have a blocking call cancelled with this scope, as long as it lasts."""
+        if self._calls is None:
+            self._calls = set()
+        self._calls.add(call)
+
+    def leave(self, call: BlockingCall) -> None:
+        """Forget a blocking call that has ended."""
+        if self._calls is not None:
+            self._calls.discard(call)
 
     def make_current(self) -> None:
         """Have the blocking calls of the present context join this scope."""
@@ -236,8 +250,9 @@ class CallScope:
     def cancel(self) -> None:
         """Cancel the blocking calls in progress, and those that come later."""
         self.cancelled = True
-        for call in self.calls.copy():
-            call.cancel()
+        if self._calls is not None:
+            for call in self._calls.copy():
+                call.cancel()
 
 
 def blocked_loops() -> tuple[asyncio.AbstractEventLoop, ...]:

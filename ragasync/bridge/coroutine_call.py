@@ -46,6 +46,7 @@ class CoroutineCall(Generic[T]):
         self._timeout = timeout
         self._context = copy_context()
         self._claim = threading.Lock()  # of whoever is first: the task, or a cancellation
+        self._task: asyncio.Task[None] | None = None
         self._value: T | None = None
         self._error: BaseException | None = None
 
@@ -127,7 +128,7 @@ class CoroutineCall(Generic[T]):
         """Await it, and keep what it ends with."""
         if not self._claim.acquire(blocking=False):
             return  # it was withdrawn
-        self._place.task = asyncio.current_task()
+        self._task = self._place.task = asyncio.current_task()
         raised: BaseException | None = None
         try:
             self._value = await self._awaitable
@@ -144,7 +145,7 @@ class CoroutineCall(Generic[T]):
 
     def _cancel_task(self) -> None:
         """Cancel the task, once, in the loop's thread."""
-        task = self._place.task
+        task = self._task
         if task is not None and not self._place.stopping and not self.ended:
             self._place.stopping = True
             task.cancel()

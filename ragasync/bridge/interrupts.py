@@ -124,17 +124,17 @@ class InterruptibleWait:
 
     Args:
         cancel: Called after an interrupt, from any thread; sees to it that `done` is called.
-        grace: Seconds for the clean-up.
+        grace: Seconds for the clean-up, 5 by default.
 
     Attributes:
         call: The place of this call among those in progress.
     """
 
-    def __init__(self, cancel: Callable[[], None], *, grace: float = GRACE) -> None:
+    def __init__(self, cancel: Callable[[], None], *, grace: float | None = None) -> None:
         # SimpleQueue, because its put may interrupt its own get: a signal handler calls it.
         self._calls: SimpleQueue[bool | None] = SimpleQueue()
         self._ended = self._interrupted = False
-        self._grace = grace
+        self._grace = GRACE if grace is None else grace
         self._sigint = DeferredInterrupt(partial(self._calls.put, True))
         self.call = BlockingCall(
             cancel, wake=partial(self._calls.put, False), blocks=asyncio._get_running_loop()

@@ -40,9 +40,11 @@ def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool 
     that may run there, so objects that belong to that loop need `nested=True`. In a cell, a plain
     `await` is better still.
 
-    Context variables go in and come back. An interrupt (Ctrl-C, the stop button) cancels the
-    coroutine, gives it up to 5 seconds for its clean-up, or until the next interrupt, and goes on
-    up.
+    Context variables go in and come back. An interrupt (Ctrl-C, the stop button) or the end of the
+    time cancels the coroutine, gives it up to 5 seconds for its clean-up, or until the next
+    interrupt, and goes on up. Where calls of run_async are nested, on loops or on threads, the
+    innermost is cancelled first; then each in turn, as those inside it end. A thread belongs to
+    the call that started it if it carries the context, as asyncio.to_thread does.
 
     Example:
         >>> import asyncio
@@ -55,7 +57,8 @@ def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool 
 
     Args:
         coro: A coroutine, or anything else that can be awaited.
-        timeout: Seconds after which it is cancelled; its clean-up is waited for. None: no limit.
+        timeout: Seconds after which it is cancelled; its clean-up is waited for, as after an
+            interrupt. None: no limit.
         nested: Run it on the loop that already runs in this thread, by means of nest-asyncio2,
             which patches asyncio for the whole process. Without a running loop it changes nothing.
 
