@@ -282,7 +282,7 @@ class CostError(ValueError):
 
 def check_rate(name: str, rate: object) -> float:
     """Return a rate per second as a float, so high that its interval is finite too."""
-    number = check_positive(name, rate)
+    number = float(check_positive(name, rate))
     if 1.0 / number == math.inf:
         raise ValueError(f"{name} must be at least {sys.float_info.min:g}, got {shown(rate)}")
     return number
@@ -292,9 +292,9 @@ def check_cost(cost: object, highest: float) -> float:
     """
     Return a cost as a plain number, or raise an error that says why it can never be granted.
 
-    Numbers of other libraries are converted: a float32 would turn the bucket's times into its own.
+    A float32 of numpy would turn the bucket's times into its own.
     """
-    number = cost if type(cost) is float or type(cost) is int else as_number("cost", cost)
+    number = as_number("cost", cost)
     if 0.0 < number <= highest:
         return number
     if not 0.0 < number <= sys.float_info.max:
@@ -308,9 +308,9 @@ def check_cost(cost: object, highest: float) -> float:
 def check_pause(seconds: object) -> float:
     """Return a length of time as a float that is finite and not negative."""
     number = as_number("seconds", seconds)
-    if not 0.0 <= number < math.inf:
+    if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(f"seconds must be finite and not negative, got {shown(seconds)}")
-    return number
+    return float(number)
 
 
 def total_cost(cost: Callable[..., float], items: Iterable[object]) -> float:
@@ -337,10 +337,7 @@ def _cost_of(cost: Callable[..., float], item: object) -> float:
     except BaseException as error:  # also what extensions in other languages panic with
         said = f"{type(error).__name__}: {text_of(error)}"
         raise CostError(f"cost= raised {said}. Check {shown(cost)}") from error
-    if type(got) is int or type(got) is float:
-        number: float = got
-    else:
-        number = _converted(cost, got)
+    number = _as_count(cost, got)
     if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(
             f"what cost= returns must be finite and not negative, got {shown(got)}. "
@@ -349,7 +346,7 @@ def _cost_of(cost: Callable[..., float], item: object) -> float:
     return number
 
 
-def _converted(cost: Callable[..., float], got: object) -> float:
+def _as_count(cost: Callable[..., float], got: object) -> float:
     """Return what a function counted as a float, if it is a number."""
     if inspect.iscoroutine(got):
         got.close()  # else Python warns that nobody awaited it
