@@ -61,6 +61,7 @@ class Ending(Generic[R]):
             listeners = list(self._listeners.values())
         for listener in listeners:
             listener()
+        del self  # what the job raised refers to this frame, and is kept here
 
     def __del__(self) -> None:
         if self.error is not None and not self._fetched:

@@ -118,7 +118,10 @@ class Job(Generic[T, R]):
             self._flush_panel()
         if not in_time:
             raise TimeoutError(f"the job has not ended within {timeout:g} s; it goes on: {self!r}")
-        return self._ending.fetch()
+        try:
+            return self._ending.fetch()
+        finally:
+            del self, waiting  # or the traceback of what the job raised would keep it alive
 
     @property
     def result(self) -> BatchResult[R]:
@@ -289,7 +292,10 @@ class Job(Generic[T, R]):
                     raise
             finally:
                 self._flush_panel()
-        return self._ending.fetch()
+        try:
+            return self._ending.fetch()
+        finally:
+            del self  # or the traceback of what the job raised would keep it alive
 
 
 def _never_ending(blocked: str) -> RunAsyncError:

@@ -101,7 +101,7 @@ def open_unchanged(path: str, *, log: bool, timeout: float = 5.0) -> sqlite3.Con
     """
     address = f"{Path(path).absolute().as_uri()}?{'mode=ro' if log else 'immutable=1'}"
     return sqlite3.connect(
-        address, timeout, uri=True, isolation_level=None, check_same_thread=False
+        address, timeout=timeout, uri=True, isolation_level=None, check_same_thread=False
     )
 
 

@@ -55,6 +55,7 @@ class UnfinishedJob:
         finally:
             _unfinished.pop(self, None)
             self._place.leave()
+            del self  # what the job raised leads to this frame, and is kept
 
     @property
     def is_ours(self) -> bool:

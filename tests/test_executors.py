@@ -421,9 +421,10 @@ async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_p
 def test_a_reply_tells_of_each_item():
     """Though it travels in columns."""
     reply = run_hop(Hop(Errand(odd_only), [1, 2, 3], "abc"))
-    assert [(item.value, str(item.error)) for item in reply.one_by_one()] == [
+    items = reply.taken()
+    assert [(item.value, str(item.error)) for item in items] == [
         (1, "None"),
         (None, "2 is even"),
         (3, "None"),
     ]
-    assert all(item.seconds >= 0 for item in reply.one_by_one())
+    assert all(item.seconds >= 0 for item in items)

@@ -88,9 +88,12 @@ class Calls:
             values = await self._in_time()(items)
         else:
             reply = await self._sent([items], [_named_together(indices)], apart=apart)
-            if reply.errors:
-                raise reply.errors[0]
-            (values,) = reply.values
+            ((values, error, _),) = reply.taken()
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    del error  # or its traceback, this frame and it would hold each other
         return checked_values(values, len(items))
 
     async def hop(

@@ -106,10 +106,17 @@ class HopReply:
         self.values.append(None)
         self.errors[place] = error
 
-    def one_by_one(self) -> list[HopItem]:
-        """Return what became of each item."""
+    def taken(self) -> list[HopItem]:
+        """
+        Return what became of each item, and keep nothing of it.
+
+        The traceback of an error leads to the executor's own frames, and through them to this
+        reply: they would hold each other.
+        """
         errors = map(self.errors.get, range(len(self.values)))
-        return list(map(HopItem, self.values, errors, self.seconds))
+        items = list(map(HopItem, self.values, errors, self.seconds))
+        self.values, self.errors = [], {}
+        return items
 
     def __reduce__(self) -> tuple[Callable[..., HopReply], tuple[object, ...]]:
         trouble = None
@@ -241,21 +248,24 @@ def run_hop(hop: Hop | PackedHop) -> HopReply:
         reply.trouble = trouble
         return reply
     base = hop.context if isinstance(hop, Hop) else None
-    for place, argument in enumerate(arguments):
-        began = time.perf_counter()
-        try:
-            if place in left_behind:
-                raise CannotTravel(left_behind[place])
-            context = copy_context() if base is None else base.copy()
-            reply.values.append(context.run(_value_of, function, argument))
-        except Exception as raised:
-            reply.failed(place, raised)
-        except BaseException as raised:
-            if isinstance(hop, Hop) and isinstance(raised, ENDS_THE_PROCESS):
-                raise  # it is this process, then, that is to end
-            reply.failed(place, aborted(raised))
-        reply.seconds.append(time.perf_counter() - began)
-    return reply
+    try:
+        for place, argument in enumerate(arguments):
+            began = time.perf_counter()
+            try:
+                if place in left_behind:
+                    raise CannotTravel(left_behind[place])
+                context = copy_context() if base is None else base.copy()
+                reply.values.append(context.run(_value_of, function, argument))
+            except Exception as raised:
+                reply.failed(place, raised)
+            except BaseException as raised:
+                if isinstance(hop, Hop) and isinstance(raised, ENDS_THE_PROCESS):
+                    raise  # it is this process, then, that is to end
+                reply.failed(place, aborted(raised))
+            reply.seconds.append(time.perf_counter() - began)
+        return reply
+    finally:
+        del hop, reply, arguments  # errors of calls refer to this frame, and the reply to them
 
 
 def _value_of(function: Callable[[Any], Any], argument: object) -> object:

@@ -107,7 +107,7 @@ class Aftermath(Generic[T, R]):
             self._recording.succeeded(ticket, reply.values, lane, seconds)
             return
         at = began
-        for place, item in enumerate(reply.one_by_one()):
+        for place, item in enumerate(reply.taken()):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)

@@ -160,6 +160,7 @@ class SyncFeed(ReadAhead[T]):
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
             except BaseException as error:
+                del keep  # the error refers to this frame
                 raise SourceFailed(error) from error
             if (took := clock() - asked) > BRIEF:
                 self._note_blocked(asked, took)
@@ -168,6 +169,7 @@ class SyncFeed(ReadAhead[T]):
             if keep is not None:
                 keep(index, item)
             yield index, item
+            del item  # an error of the source refers to this frame
 
     def _note_blocked(self, asked: float, took: float) -> None:
         """Note that reading an item has blocked the loop, and see whether that is too much."""
