@@ -18,7 +18,7 @@ from ragasync.saying import named
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 """Called with the number of items that ended and the total, None while that is unknown."""
 
-LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input"]
+LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input", "paused"]
 
 WINDOW = 5.0
 """Seconds over which the present speed is measured."""
@@ -33,7 +33,9 @@ class Progress:
     `in_flight` the calls being made now; `rate` is items a second of late, after the end over the
     whole time; `eta` the seconds that are left at that speed, None while nobody can tell.
     `limited_by` says what has held the job back most in the last second: the rate limit, the
-    number of calls allowed at once, items in back-off, or the source. `recalled` counts the items
+    number of calls allowed at once, items in back-off, the source, or a pause. `paused_for` is how
+    many seconds nothing is sent because a service has asked for it by Retry-After, or because a
+    limiter was paused; `pause` says who asked, and until when. `recalled` counts the items
     whose outcome a journal had from an earlier run; they are no part of the speed. `tokens` and
     `money` are what the calls of a pipeline's embedder reported so far.
 
@@ -59,6 +61,8 @@ class Progress:
     recalled: int = 0
     tokens: int = 0
     money: float = 0.0
+    paused_for: float = 0.0
+    pause: str = ""
 
     @property
     def finished(self) -> int:

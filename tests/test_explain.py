@@ -172,7 +172,7 @@ async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
         return item
 
     advice = advice_of(await AsyncBatchProcessor(call, max_concurrency=8).process(range(100)))
-    assert "The service asked to wait (429 with Retry-After)" in advice
+    assert "The service asked to wait (by Retry-After)" in advice
     assert "rate_limiter=RateLimiter(1." in advice
 
 

@@ -181,7 +181,7 @@ class Aftermath(Generic[T, R]):
         if not seconds:
             return False
         asked = f"{named(error)} asks to wait {duration(seconds)}, until {wall_time_in(seconds)}"
-        self._run.pauses.note(self._clock(), seconds, asked)
+        self._run.pauses = self._run.pauses.with_reply(self._clock(), seconds, asked)
         if seconds <= self._plan.retry.max_retry_after:
             self._gate.pause(seconds)
             return False

@@ -48,6 +48,7 @@ class State(Generic[T, R]):
         pauses: how often and how long the service asked to be left alone.
         stages: where the calls of this run are those of a pipeline, tells of its stages.
         told: likewise, tells what else it has counted.
+        runs_of_stages: likewise, tells which runs make the calls of its stages.
         adapts: whether it finds by itself how many calls at once the service bears.
         bounds: how many calls at once it has allowed so far.
     """
@@ -85,6 +86,7 @@ class State(Generic[T, R]):
         self.when_stopped_early: Callable[[str], None] = _ignore
         self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
         self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple
+        self.runs_of_stages: Callable[[], tuple[State[Any, Any], ...]] = tuple
         self.admission = Admission(self.gate, by_items=plan.in_hops)
         self._sink = sink
         self._is_open = False
@@ -104,12 +106,34 @@ class State(Generic[T, R]):
 
         Where one lane waits, more of them would only wait with it: so one is enough to tell.
         """
+        if self.paused or self.gate.paused_for > 0.0:
+            return "paused"
         if len(self.admission) > 0:
             return "rate"
         may_draw = self._is_open and not self.paused and not self.held_back
         if may_draw and (self._lanes.idle or self._batches.forming):
             return "retries" if self._parked.items else "input"
         return "concurrency"
+
+    @property
+    def pause_in_force(self) -> tuple[float, str]:
+        """
+        How many seconds the limits of this run, or of a stage, stay closed; and who asked for it.
+
+        The latter is empty where no reply did: somebody has paused a limiter by hand, or for
+        another job.
+        """
+        runs = (self, *self.runs_of_stages())
+        held = max(runs, key=lambda run: run.gate.paused_for)
+        return held.gate.paused_for, held.pauses.asked
+
+    @property
+    def all_pauses(self) -> ServicePauses:
+        """What the replies to this run, and to its stages, have asked for."""
+        pauses = self.pauses
+        for run in self.runs_of_stages():
+            pauses = pauses.merged_with(run.pauses)
+        return pauses
 
     @property
     def in_flight(self) -> int:

@@ -47,6 +47,8 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
         ),
         stages=run.stages(),
         told=run.told(),
+        pauses=run.all_pauses,
+        input_blocked=run.input_blocked,
     )
 
 

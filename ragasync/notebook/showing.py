@@ -12,6 +12,7 @@ from ragasync.notebook.stages_shown import (
 )
 from ragasync.outcomes.facts import StageFacts
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
+from ragasync.outcomes.pauses import wall_time_in
 from ragasync.progress import LimitedBy, Progress
 from ragasync.reports.kinds import one_line
 from ragasync.reports.words import counted, duration, per_second, usages
@@ -21,6 +22,7 @@ BECAUSE: dict[LimitedBy, str] = {
     "concurrency": "as many calls are in flight as may be",
     "retries": "what is left waits to be tried again",
     "input": "the source gives nothing faster",
+    "paused": "nothing is sent for now",
 }
 
 
@@ -120,10 +122,21 @@ def held_back(showing: Showing) -> str:
         return ""
     if showing.paused:
         return "paused: no further call begins"
+    if pause := service_pause(showing.progress):
+        return pause
     if told := holding_back(showing.stages, showing.progress.seconds):
         return told
     limited_by = showing.progress.limited_by
     return f"limited by {limited_by}: {BECAUSE[limited_by]}"
+
+
+def service_pause(now: Progress) -> str:
+    """Return how long nothing is sent, until when, and who asked for it; or nothing."""
+    if now.paused_for <= 0.0:
+        return ""
+    asked = f": {one_line(now.pause)}" if now.pause else ""
+    until = wall_time_in(now.paused_for)
+    return f"nothing is sent for {duration(now.paused_for)} more, until {until}{asked}"
 
 
 def bounds(showing: Showing) -> str:
@@ -152,6 +165,8 @@ def in_one_line(showing: Showing) -> str:
     facts = [first, *(text for _, text in counts(showing)), *rest]
     if showing.because is not None and not showing.cancelled:
         facts.append(held_back(showing))
+    elif showing.state == "running" and (pause := service_pause(showing.progress)):
+        facts.append(pause)
     elif showing.state == "running" and not showing.stages:
         facts.append(f"limited by {showing.progress.limited_by}")
     if lines := lines_of_stages(showing):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from ragasync.outcomes.bounds import Bounds, lane_seconds, shifted
 from ragasync.outcomes.busy import Busy
 from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.pauses import ServicePauses
 
 Where: TypeAlias = Literal["", "loop", "threads", "executor"]
 """Where the calls of a run are made; empty where nobody knows."""
@@ -98,6 +99,8 @@ class RunFacts:
         bounds: where the number of calls at once was moved: ((0.0, 4), (1.2, 8)), the seconds
             since the run began from which on each was in force.
         adapted: whether the run moved it by itself.
+        pauses: how often and how long the service asked to be left alone.
+        input_blocked: seconds for which reading the source blocked the event loop.
     """
 
     max_concurrency: int = 0
@@ -112,6 +115,8 @@ class RunFacts:
     told: tuple[tuple[str, int], ...] = ()
     bounds: Bounds = ()
     adapted: bool = False
+    pauses: ServicePauses = field(default_factory=ServicePauses)
+    input_blocked: float = 0.0
 
     def lane_seconds(self, begin: float, end: float) -> float:
         """Return the seconds that lanes were allowed between two instants, over all lanes."""
@@ -148,6 +153,8 @@ class RunFacts:
             told=_both(self.told, later.told),
             bounds=self._bounds_with(later, seconds),
             adapted=self.adapted or later.adapted,
+            pauses=self.pauses.merged_with(later.pauses),
+            input_blocked=self.input_blocked + later.input_blocked,
         )
 
     def _bounds_with(self, later: RunFacts, seconds: float) -> Bounds:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-DAY = 86_400.0
+_HALF_A_DAY = 43_200.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ServicePauses:
     """
     What replies with a Retry-After added up to.
@@ -17,7 +17,7 @@ class ServicePauses:
         count: how many there were.
         seconds: how long nothing was to be sent; what overlaps counts once.
         until: the instant, on the run's clock, at which the last of these pauses ends.
-        asked: what the reply said that asked for that pause, with the time of day of its end.
+        asked: what the reply said that asked for that pause, and when it ends by the wall clock.
     """
 
     count: int = 0
@@ -25,12 +25,23 @@ class ServicePauses:
     until: float = float("-inf")
     asked: str = ""
 
-    def note(self, now: float, seconds: float, asked: str) -> None:
-        """Note a reply that asks to wait."""
-        self.count += 1
-        if now + seconds > self.until:
-            self.seconds += now + seconds - max(self.until, now)
-            self.until, self.asked = now + seconds, asked
+    def with_reply(self, now: float, seconds: float, asked: str) -> ServicePauses:
+        """Return these and a further reply, which asks to wait."""
+        until = max(self.until, now + seconds)
+        longer = until - max(self.until, now) if until > self.until else 0.0
+        return ServicePauses(
+            self.count + 1,
+            self.seconds + longer,
+            until,
+            asked if longer else self.asked,
+        )
+
+    def merged_with(self, later: ServicePauses) -> ServicePauses:
+        """Return the pauses of two runs, or of two stages, as one."""
+        last = later if later.count else self
+        return ServicePauses(
+            self.count + later.count, self.seconds + later.seconds, last.until, last.asked
+        )
 
 
 def wall_time_in(seconds: float) -> str:
@@ -39,4 +50,4 @@ def wall_time_in(seconds: float) -> str:
         then = datetime.now() + timedelta(seconds=seconds)
     except OverflowError:
         return "a day beyond the calendar"
-    return then.strftime("%H:%M:%S" if seconds < DAY / 2 else "%Y-%m-%d %H:%M")
+    return then.strftime("%H:%M:%S" if seconds < _HALF_A_DAY else "%Y-%m-%d %H:%M")

@@ -24,7 +24,7 @@ def on_limiter(case: Case) -> str:
     shape, knobs = case.shape, case.knobs
     if not case.limited and knobs.rate is None:
         return (
-            f"The service asked to wait (429 with Retry-After), and that is what held this job "
+            f"The service asked to wait (by Retry-After), and that is what held this job "
             f"back. {_slower(case)}"
         )
     possible = case.lanes / shape.mean if shape.mean else math.inf

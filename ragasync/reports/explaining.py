@@ -11,11 +11,15 @@ from ragasync.reports.adapted import found_bound
 from ragasync.reports.advice import advice
 from ragasync.reports.advice_on_stages import advice_on_stages, stage_table
 from ragasync.reports.case import case_of
+from ragasync.reports.kinds import one_line
 from ragasync.reports.shape import shape_of
 from ragasync.reports.words import Text, duration, headline
 
 LEAST_ITEMS, LEAST_SECONDS = 10, 0.1
 """What a run must have done before one can say where its time goes."""
+
+BLOCKED_SECONDS = 0.05
+"""Seconds for which a source may block the loop, and it is not worth a sentence."""
 
 WIDTH = 96
 """The letters of a line."""
@@ -23,6 +27,7 @@ WIDTH = 96
 
 def explain(result: Finished) -> str:
     """Return in plain words where the time of a run went, and which knob would help."""
+    more = _of_the_service(result) + _of_the_source(result)
     finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
     lanes = result.facts.max_concurrency
     if not lanes:
@@ -33,6 +38,7 @@ def explain(result: Finished) -> str:
         return Text(
             f"{headline(result)}\nToo little to say where the time goes: "
             f"{LEAST_ITEMS} items and {LEAST_SECONDS:g} s are the least."
+            + "".join(f"\n{line}" for line in _wrapped(more))
         )
     account = account_of(result)
     case = case_of(result, account, shape_of(result, account))
@@ -48,9 +54,7 @@ def explain(result: Finished) -> str:
             *_table(account),
         ]
         told = advice(case)
-    sentences = wrap(
-        told + found_bound(result), WIDTH, break_long_words=False, break_on_hyphens=False
-    )
+    sentences = _wrapped(told + found_bound(result) + more)
     return Text("\n".join([headline(result), *table, *_of_merged_runs(result), *sentences]))
 
 
@@ -70,6 +74,36 @@ def _table(account: Account) -> list[str]:
     ]
     backed_off = f"  {'items in back-off':<28}{duration(account.backed_off):>12}"
     return [*lines, f"{backed_off}      – (holds no lane)"]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Return a text as lines."""
+    return wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _of_the_service(result: Finished) -> str:
+    """Return how long the service asked to be left alone, if it did."""
+    pauses = result.facts.pauses
+    if not pauses.count:
+        return ""
+    times = "once" if pauses.count == 1 else f"{pauses.count:,} times"
+    last = "" if pauses.count == 1 else "the last time "
+    return (
+        f" The service asked {times} to be left alone (Retry-After), {duration(pauses.seconds)} in "
+        f"all: {last}{one_line(pauses.asked)}."
+    )
+
+
+def _of_the_source(result: Finished) -> str:
+    """Return how long reading the source held up everything else, if it did."""
+    blocked = result.facts.input_blocked
+    if blocked < BLOCKED_SECONDS:
+        return ""
+    return (
+        f" Reading the input blocked the event loop for {duration(blocked)}, in which no call went "
+        f"on: a source that is slow is read on a thread from then on. A list, or an async "
+        f"generator, would not block it at all."
+    )
 
 
 def _lanes(result: Finished) -> str:

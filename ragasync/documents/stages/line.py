@@ -118,6 +118,7 @@ class Line:
         """Steer this run from now on, and tell it of the stages."""
         self._run = run
         run.stages, run.told = self.tally.stages, self.tally.told
+        run.runs_of_stages = lambda: tuple(stage.run for stage in self.way.services.values())
         return run
 
     def _cut_here(self, source: object) -> Prepared | None:
