@@ -70,6 +70,7 @@ async def gather_with_concurrency(
             max_concurrency=max_concurrency,
             retry=AsyncRetry(0, retry_on=_never),
             stops_at_first_error=not return_exceptions,
+            reads_on_loop=True,
         )
         batch: BatchRun[Any, R] = BatchRun(
             plan, coros, None, total=None, limit=None, on_result=lambda _: None

@@ -29,6 +29,7 @@ class Plan(Generic[T, R]):
     The settings of an AsyncBatchProcessor; see there for their meaning.
 
     `stops_at_first_error` cancels all other calls when an item has failed, as a gather does.
+    `reads_on_loop` keeps a source that blocks off threads, because it may make tasks of the loop.
     """
 
     process_fn: Callable[..., Any]
@@ -44,6 +45,7 @@ class Plan(Generic[T, R]):
     max_errors: float | None = None
     max_initial_failures: int | None = None
     stops_at_first_error: bool = False
+    reads_on_loop: bool = False
     cost: Callable[[T], float] | None = None
     max_batch_cost: float | None = None
     resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None

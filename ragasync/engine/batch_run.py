@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from ragasync.arguments import check_count
 from ragasync.clock import Clock, clock_of
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
@@ -118,6 +119,7 @@ class BatchRun(Generic[T, R]):
         left = None if total is None else total - done - failed
         ran = done + failed - self.run.recalled
         stages = self.run.stages()
+        paused_for, pause = (0.0, "") if self._seconds is not None else self.run.pause_in_force
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
         else:
@@ -136,6 +138,8 @@ class BatchRun(Generic[T, R]):
             recalled=self.run.recalled,
             tokens=sum(stage.tokens for stage in stages),
             money=sum(stage.money for stage in stages),
+            paused_for=paused_for,
+            pause=pause if paused_for else "",
         )
 
     def _counts(self) -> tuple[int, int]:
@@ -227,8 +231,8 @@ def checked_items(items: object, total: int | None, limit: int | None) -> tuple[
     if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
         raise TypeError(f"items must be an iterable or async iterable, got {items!r}")
     for name, value in (("total", total), ("limit", limit)):
-        if value is not None and (type(value) is not int or value < 0):
-            raise ValueError(f"{name} must be a whole number of 0 or more, or None, got {value!r}")
+        if value is not None:
+            check_count(name, value, at_least=0)
     if isinstance(items, list | tuple):
         return list(items), len(items)
     length = length_of(items)

@@ -10,7 +10,7 @@ from ragasync.clock import Clock
 from ragasync.engine.drawing import LINGER, Drawing
 from ragasync.engine.push import PushFeed
 from ragasync.engine.ticket import Ticket
-from ragasync.errors import CostTooHigh
+from ragasync.errors import CostTooHigh, SourceFailed
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -77,6 +77,10 @@ class Batches(Generic[T]):
         except asyncio.CancelledError:
             self._drawing.put_back(rows)
             raise
+        except SourceFailed as failed:
+            if not rows:
+                raise
+            self._feed.raise_next(failed.error)  # what came before it goes in a batch of its own
         finally:
             self.forming = False
         if not rows:

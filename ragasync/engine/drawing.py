@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from ragasync.clock import Clock
 from ragasync.engine.journalling import NewOf
 from ragasync.engine.push import PushFeed
+from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
 
@@ -69,6 +70,10 @@ class Drawing(Generic[T]):
         except asyncio.CancelledError:
             self.put_back(rows)
             raise
+        except SourceFailed as failed:
+            if not rows:
+                raise
+            self._feed.raise_next(failed.error)
         return rows
 
     def let_go(self) -> None:

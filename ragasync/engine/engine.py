@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
 from contextvars import copy_context
@@ -173,6 +174,7 @@ class Run(Steering[T, R]):
             ahead=self.max_concurrency * self.plan.items_a_call,
             on_change=self._input_came,
             held_up=self._held_up_by_source,
+            may_move=not self.plan.reads_on_loop and sys.platform != "emscripten",
             clock=self._clock,
             context=self._context.copy(),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context
@@ -46,6 +45,7 @@ class Reader(Generic[T]):
         ahead: how many items may be read ahead, where the source is read by a task.
         on_change: called when a task has read something.
         held_up: called with the seconds for which reading has blocked the loop.
+        may_move: whether a source that blocks may be read on a thread.
         clock: the run's clock.
         context: what the source sees of context variables; its own from then on.
     """
@@ -55,6 +55,7 @@ class Reader(Generic[T]):
     ahead: int
     on_change: Callable[[], None]
     held_up: Callable[[float], None]
+    may_move: bool
     clock: Clock
     context: Context
 
@@ -76,6 +77,7 @@ class SyncFeed(ReadAhead[T]):
             context=reader.context,
         )
         self._clock, self._held_up = reader.clock, reader.held_up
+        self._may_move = reader.may_move
         self._iterator = iter(source)
         self._threads: CallThreads | None = None
         self._first_read_at = 0.0
@@ -105,14 +107,22 @@ class SyncFeed(ReadAhead[T]):
         """Draw one by one, since an item may take its time; the first never is the last."""
         if self._threads is not None:
             return super().take(wanted, patience, clock)
+        if self._error is not None:
+            raise SourceFailed(self._error)
         rows: list[tuple[int, T]] = []
         asked = clock()
-        for row in islice(self.fresh, wanted):
-            rows.append(row)
-            drawn = clock()
-            if drawn - asked > patience and len(rows) > 1:
-                return rows
-            asked = drawn
+        try:
+            for row in islice(self.fresh, wanted):
+                rows.append(row)
+                drawn = clock()
+                if drawn - asked > patience and len(rows) > 1:
+                    return rows
+                asked = drawn
+        except SourceFailed as failed:
+            if not rows:
+                raise
+            self.raise_next(failed.error)
+            return rows
         if len(rows) < wanted:
             self.ran_dry()
         return rows
@@ -178,7 +188,7 @@ class SyncFeed(ReadAhead[T]):
         self._held_up(took)
         elapsed = self._clock() - self._first_read_at
         if self._blocked > TOO_LONG and self._blocked > TOO_OFTEN * elapsed:
-            self._is_slow = sys.platform != "emscripten"  # where there are no threads
+            self._is_slow = self._may_move
 
     async def _read(self) -> None:
         """Push block after block that a thread reads, while there is room."""

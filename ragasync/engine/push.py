@@ -62,6 +62,9 @@ class PushFeed(Generic[T]):
     def start(self) -> None:
         """Do nothing: whoever pushes has begun by itself."""
 
+    def raise_next(self, error: BaseException) -> None:
+        """Raise an error of the source when more is asked for: what came before it is drawn."""
+
     def ran_dry(self) -> None:
         """Do nothing: the buffer itself knows."""
 
@@ -198,6 +201,10 @@ class ReadAhead(PushFeed[T], ABC):
         self._closing_error: BaseException | None = None
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+
+    def raise_next(self, error: BaseException) -> None:
+        """Raise an error of the source when more is asked for: what came before it is drawn."""
+        self._error = error
 
     @abstractmethod
     async def _read(self) -> None:
