@@ -36,11 +36,15 @@ class Liar:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Panic(BaseException):
+    """What an extension module raises."""
+
+
 class Touchy:
-    """Cannot be compared."""
+    """Cannot be compared: not even an Exception says so."""
 
     def __eq__(self, other: object) -> bool:
-        raise RuntimeError("not with me")
+        raise Panic("not with me")
 
     __hash__ = None  # type: ignore[assignment]
 

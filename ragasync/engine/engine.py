@@ -282,7 +282,9 @@ class Run(Steering[T, R]):
                             return False
                         bindings, context = state.bindings, state.context
                         holders = getrefcount(bindings) if self._may_trust_equality else NEVER
-                except Exception:  # from comparing what was bound anew
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException:  # from comparing what was bound anew
                     return False
                 if ended >= lanes.attend_at:
                     return True
