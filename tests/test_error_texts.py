@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hostile_classes import Silent, armed
 from outcomes import done, failed, result_of
 
 from ragasync import (
@@ -32,6 +33,13 @@ VIEWS: list[Callable[[BatchResult[Any]], str]] = [
     lambda result: failures_html(_looked_at(result)),
 ]
 """Everything that shows the errors of a result."""
+
+
+@pytest.fixture(autouse=True)
+def arm() -> Iterator[None]:
+    """Classes that break what looks at them do so in these tests only."""
+    with armed():
+        yield
 
 
 def _looked_at(result: BatchResult[Any]) -> Failures:
@@ -201,14 +209,8 @@ class Deaf(Exception):
         raise RecursionError(name)
 
 
-class Meta(type):
-    """A class whose name cannot be had."""
-
-    def __getattribute__(cls, name: str) -> Any:
-        raise ZeroDivisionError(name)
-
-
-Nameless = Meta("Nameless", (Exception,), {})
+class Nameless(Exception, metaclass=Silent):
+    """An error whose class has no name, nor anything else."""
 
 
 def with_notes(notes: Any) -> Exception:

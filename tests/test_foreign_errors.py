@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hostile_classes
 import numpy as np
 import pytest
 
@@ -32,6 +33,13 @@ from ragasync.retries.causes import (
 from ragasync.retries.congestion import congestion_of
 from ragasync.retries.durations import advised_waits
 from ragasync.retries.replies import headers_of, retry_after_of, status_of
+
+
+@pytest.fixture(autouse=True)
+def arm() -> Iterator[None]:
+    """Classes that break what looks at them do so in these tests only."""
+    with hostile_classes.armed():
+        yield
 
 
 def decision_on(error: BaseException) -> object:
@@ -129,21 +137,8 @@ class Garbled(ExceptionGroup):
     exceptions = (1, "x", None)  # type: ignore[assignment]
 
 
-class Meta(type):
-    """A metaclass of classes without a hash and without a name."""
-
-    def __eq__(cls, other: object) -> bool:
-        raise ZeroDivisionError
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def __name__(cls) -> Any:  # type: ignore[override]
-        raise ZeroDivisionError
-
-
-class Nameless(Exception, metaclass=Meta):
-    """An error of such a class."""
+class Nameless(Exception, metaclass=hostile_classes.Nameless):
+    """An error whose class has no hash and no name."""
 
 
 class Text(str):
