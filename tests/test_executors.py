@@ -156,9 +156,7 @@ async def test_a_hop_takes_a_place_at_the_limiter_for_each_item():
 async def test_the_time_limit_of_a_hop_is_that_of_all_its_items():
     """Timeout x items: four items of 0.9 s are in time, and of 1.1 s are not."""
     for seconds, in_time in ((0.9, True), (1.1, False)):
-        processor = AsyncBatchProcessor(
-            double, 4, 1, 0, executor=AtOnce(seconds), timeout=1, retry=AsyncRetry(0)
-        )
+        processor = AsyncBatchProcessor(double, 4, 1, 0, executor=AtOnce(seconds), timeout=1)
         result = await processor.process(iter(range(4)))
         assert result.all_succeeded is in_time
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from ragasync import AsyncBatchProcessor, AsyncRetry
 from ragasync.notebook import controls, failures, knobs, panel, sliders
 from ragasync.notebook.failures import Failures
+from ragasync.notebook.ticker import Ticker
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.kinds import kinds_of
@@ -45,7 +47,7 @@ class Displayed:
 
 
 @pytest.fixture
-def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
+def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
     """Make IPython look like a kernel's, and note what is displayed."""
     import IPython
     from IPython import display as module
@@ -55,7 +57,16 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     monkeypatch.setattr(module, "display", seen)
     monkeypatch.setattr(panel, "MOMENT", 0)
-    return seen
+    tickers: list[Ticker] = []
+
+    def ticker(tick: Callable[[], bool]) -> Ticker:
+        tickers.append(Ticker(tick))
+        return tickers[-1]
+
+    monkeypatch.setattr(panel, "Ticker", ticker)
+    yield seen
+    for each in tickers:
+        each.stop()  # a panel that a failed test leaves would draw its end into the next one
 
 
 class Shown:
@@ -388,10 +399,10 @@ async def test_a_job_that_ended_unseen_is_shown_still_also_where_it_was_live(dis
     """Between its end and the next drawing nobody sees a live panel."""
     job = started(4, retry_count=0)
     Shown(job)
-    job._ending.tell(job._ipython_display_)
-    await at(0.99)
-    assert displayed.updates == [False]
-    await at(1.01)
+    with job._ending.telling(job._ipython_display_):
+        await at(0.99)
+        assert displayed.updates == [False]
+        await at(1.01)
     assert displayed.updates == [False, True, False]
     assert displayed.bundles[1] == displayed.bundles[2]
 

@@ -146,7 +146,7 @@ async def test_a_folder_is_walked_around_its_own_store_and_journal(folder):
 async def test_a_locked_journal_and_a_locked_store_are_told_apart(path, tmp_path):
     """Each error names its file, and what to do."""
     with SqliteStore(tmp_path / "store.sqlite", timeout=0.05) as store:
-        embed = CountingEmbedder()
+        embed = CountingEmbedder(0.01)  # as that of the others: one journal, one embedder
         documents = [Document(*source) for source in SOURCES]
         job = processor(path, store, embed=embed).start(documents, here=True)
         await embed.called.wait()

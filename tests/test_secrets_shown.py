@@ -166,13 +166,13 @@ def complain(*_: object) -> None:
     raise refused()
 
 
-@pytest.mark.parametrize("options", [{}, {"retry": AsyncRetry(1, 0.0, on_retry=complain)}])
-async def test_warnings_of_callbacks_hold_none(options: dict[str, AsyncRetry]):
+@pytest.mark.parametrize("policy", [AsyncRetry(0), AsyncRetry(1, 0.0, on_retry=complain)])
+async def test_warnings_of_callbacks_hold_none(policy: AsyncRetry):
     """Of a progress callback, and of `on_retry`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        await AsyncBatchProcessor(fail, **{"retry_count": 0, **options}).process([1], complain)
-    assert len(caught) == 1 + len(options)
+        await AsyncBatchProcessor(fail, retry=policy).process([1], complain)
+    assert len(caught) == (1 if policy.on_retry is None else 2)
     for warning in caught:
         check(warning.message)
 
