@@ -46,6 +46,48 @@ async def tasks_left():
 """
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "run_async(waiting())",
+        "asyncio.run(blocking(waiting()))",
+        "asyncio.run(blocking(waiting(), nested=True))",
+        "AsyncBatchProcessor(lambda _: waiting()).start([1]).wait()",
+    ],
+)
+def test_an_interrupt_that_ends_no_wait_of_the_system_is_noticed(wait):
+    """
+    One that another thread gets, as the main thread may on its way into a wait.
+
+    Python runs handlers in the main thread alone, between two steps of its own.
+    """
+    assert printed_by(
+        PREAMBLE,
+        f"""
+        from ragasync import AsyncBatchProcessor
+
+        def hit_here():
+            time.sleep(0.05)  # by now the main thread waits
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        async def waiting():
+            threading.Thread(target=hit_here).start()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                print("cleaned up")
+
+        async def blocking(inner, **options):
+            run_async(inner, **options)
+
+        try:
+            {wait}
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+    ) == ["cleaned up", "interrupted"]
+
+
 def test_a_script_that_used_run_async_ends_without_a_sound():
     """Neither the loop nor its thread is complained about at exit."""
     assert printed_by(PREAMBLE, "print(run_async(asyncio.sleep(0, 42)))") == ["42"]

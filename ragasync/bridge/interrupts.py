@@ -5,7 +5,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import asyncio
 import math
-import os
 import signal
 import threading
 import time
@@ -28,14 +27,17 @@ _set_handler: Callable[[int, _Handler], object] = _signal.signal
 GRACE = 5.0
 """Seconds that a cancelled coroutine is given for its clean-up after an interrupt."""
 
-# Windows tells the main thread of a Ctrl-C only between two waits; elsewhere a wait ends at once.
-_LONGEST_WAIT = 0.25 if os.name == "nt" else threading.TIMEOUT_MAX
-
-
 SLACK = 0.25
 """Seconds more for calls around others, so that those inside are the first to give up."""
 
-_LONGEST_CLEAN_UP_WAIT = 0.1
+LONGEST_WAIT = 0.1
+"""
+Seconds for which the main thread waits without a look at the interrupts that have come.
+
+A signal ends a wait only if it arrives in the main thread while it waits. One that comes just
+before, between Python's last look at its signals and the wait itself, is noted and nothing more;
+neither does one wake it that the system gives to another thread, or any Ctrl-C on Windows.
+"""
 
 
 class Interrupted(asyncio.CancelledError):
@@ -65,7 +67,7 @@ class DeferredInterrupt:
         self._pending = False
 
     def __enter__(self) -> Self:
-        if threading.get_ident() == threading.main_thread().ident:
+        if is_main_thread():
             former = _get_handler(signal.SIGINT)
             if callable(former) and _is_to_be_deferred(former):
                 self._former = former
@@ -100,6 +102,11 @@ class DeferredInterrupt:
         if former is not None:
             _set_handler(signal.SIGINT, former)
         return former
+
+
+def is_main_thread() -> bool:
+    """Return whether this is the thread in which Python calls the handlers of signals."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def _is_to_be_deferred(handler: _Handler) -> bool:
@@ -200,12 +207,11 @@ class InterruptibleWait:
 
     def _take(self, until: float | None) -> None:
         """Wait for the next event, or until an instant at which there is something to do."""
-        ends, longest = [until, self.call.next_deadline()], _LONGEST_WAIT
+        ends = [until, self.call.next_deadline()]
         if self.call.cancel_requested:
-            # The system may give a second signal to another thread, which does not wake this one.
             ends.append(self._grace_ends())
-            longest = _LONGEST_CLEAN_UP_WAIT
         end = min((end for end in ends if end is not None), default=math.inf)
+        longest = LONGEST_WAIT if is_main_thread() else threading.TIMEOUT_MAX
         with suppress(Empty):
             if self._calls.get(timeout=min(max(end - time.monotonic(), 0.0), longest)):
                 self._interrupt()

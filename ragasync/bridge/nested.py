@@ -9,7 +9,13 @@ from typing import TypeVar
 
 from ragasync.bridge.blocking_calls import BlockingCall
 from ragasync.bridge.coroutine_call import close_unawaited, run_on_this_loop
-from ragasync.bridge.interrupts import GRACE, SLACK, DeferredInterrupt
+from ragasync.bridge.interrupts import (
+    GRACE,
+    LONGEST_WAIT,
+    SLACK,
+    DeferredInterrupt,
+    is_main_thread,
+)
 from ragasync.bridge.thread_scopes import carry_context_to_threads
 from ragasync.errors import RunAsyncError
 
@@ -47,6 +53,7 @@ class _Supervision:
         self._loop = loop
         self._interrupts = 0
         self._woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         """Look at the call again; safe from any thread."""
@@ -57,6 +64,8 @@ class _Supervision:
         """Run the loop until the task has ended, or is not to be waited for any longer."""
         self._outermost = place.outermost_in_this_thread()
         ended = self._loop.create_task(self._until_over(place, task))
+        if is_main_thread():
+            self._keep_awake()
         with DeferredInterrupt(self._interrupt) as sigint:
             try:
                 self._loop.run_until_complete(ended)
@@ -64,7 +73,13 @@ class _Supervision:
                 if not task.done():
                     place.cancel()
                 ended.cancel()
+                if self._timer is not None:
+                    self._timer.cancel()
                 sigint.hand_on()
+
+    def _keep_awake(self) -> None:
+        """Have the loop turn now and then, for the sake of interrupts that did not wake it."""
+        self._timer = self._loop.call_later(LONGEST_WAIT, self._keep_awake)
 
     def _interrupt(self) -> None:
         """Ask for the end; the second time, in code that may never give way, enforce it."""
