@@ -81,9 +81,13 @@ async def gather_with_concurrency(
         await _discard(drawn)
     if return_exceptions:
         return [outcome.value if outcome.ok else outcome.error for outcome in result]
-    for error in result.columns.errors.values():
-        raise error
-    return list(result.results)
+    errors = list(result.columns.errors.values())
+    if not errors:
+        return list(result.results)
+    try:
+        raise errors[0]
+    finally:
+        del errors, result, batch, drawn  # or the error's traceback would keep all of it alive
 
 
 async def _settle(awaitable: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import decimal
 import sys
+import unittest.mock
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -104,6 +106,29 @@ async def be_cancelled_by_another() -> None:
     await asyncio.sleep(1)
 
 
+async def be_remembered_weakly() -> None:
+    """Leave a timer behind that finds the task by a weak reference."""
+    victim = weakref.ref(this_task())
+    later = asyncio.get_running_loop().call_later
+    later(1.5, lambda: (task := victim()) is not None and task.cancel())
+    await asyncio.sleep(1)
+
+
+async def be_in_a_registry() -> None:
+    """Stand in a set of tasks that somebody cancels later."""
+    registry.add(this_task())
+    asyncio.get_running_loop().call_later(1.5, lambda: [task.cancel() for task in registry])
+    await asyncio.sleep(1)
+
+
+async def bind_an_equal_behind_a_task() -> None:
+    """Bind it to what only looks the same, when a task has taken a copy of the context."""
+    background.append(asyncio.create_task(asyncio.sleep(0.1)))
+    bound.set(unittest.mock.ANY)
+
+
+registry: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+
 background: list[asyncio.Task[None]] = []
 
 
@@ -163,6 +188,9 @@ HOSTILE = [
     uncancel_too_often,
     be_cancelled_by_a_timer,
     be_cancelled_by_another,
+    be_remembered_weakly,
+    be_in_a_registry,
+    bind_an_equal_behind_a_task,
     bind,
     bind_an_equal,
     bind_a_liar,

@@ -158,7 +158,7 @@ class Calls:
         except asyncio.CancelledError:
             self._abandon(call)
             raise
-        return await value if hasattr(value, "__await__") else value
+        return await value if hasattr(type(value), "__await__") else value
 
     def abandoned_by_me(self) -> Returning | None:
         """Take the call that the current task has given up and that still goes on, if any."""

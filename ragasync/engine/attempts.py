@@ -120,7 +120,7 @@ class Attempts(Generic[T, R]):
         except (AttemptTimeout, asyncio.CancelledError) as error:
             ended = self._clock()
             if isinstance(error, AttemptTimeout) or not self._is_cancelled():
-                await self._until_returned(ticket, error, lane)
+                await self._until_returned(ticket, error, began, ended, lane)
                 after.failed(ticket, error, began, lane, ended=ended)
             else:
                 after.raised(ticket, error, began, lane)
@@ -134,7 +134,9 @@ class Attempts(Generic[T, R]):
             else:
                 after.succeeded(ticket, answer, began, lane)
 
-    async def _until_returned(self, ticket: Ticket[T], error: BaseException, lane: int) -> None:
+    async def _until_returned(
+        self, ticket: Ticket[T], error: BaseException, began: float, ended: float, lane: int
+    ) -> None:
         """Hold the slot of a call that was given up and goes on, until its thread is free."""
         call = self._calls.abandoned_by_me()
         while call is not None:
@@ -143,6 +145,7 @@ class Attempts(Generic[T, R]):
                 return
             except asyncio.CancelledError:
                 if self._is_cancelled():
+                    ticket.add_attempt(ended - began)
                     self._recording.give_up(ticket, error, lane)
                     raise
 

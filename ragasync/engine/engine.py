@@ -6,10 +6,12 @@ import asyncio
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from gc import get_referents
 from sys import getrefcount
 from types import CoroutineType
 from typing import Any, TypeVar
+from weakref import getweakrefcount
 
 from ragasync.calling.calls import Calls, returned_coroutine
 from ragasync.calling.held import HeldSlots
@@ -26,16 +28,13 @@ from ragasync.engine.recording import Recording, Sink
 from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import IncompleteRun, SourceFailed
-from ragasync.isolation import TaskState, may_equal_another
+from ragasync.isolation import TaskState
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 from ragasync.saying import named, note_on
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-NEVER = -1
-"""A number of references that nothing has."""
 
 FRESH: Any = object()
 """What a lane is to do next when nothing is special: run through new items in the hot loop."""
@@ -142,7 +141,6 @@ class Run(Steering[T, R]):
     def _open_parts(self, stack: AsyncExitStack, resource: object) -> None:
         """Make what the run consists of, on its loop; the stack closes it."""
         self._context = copy_context()
-        self._may_trust_equality = not any(map(may_equal_another, self._context.values()))
         self._context.run(current_run.set, self)
         self._owner = asyncio.current_task()
         self._owner_cancels = self._owner.cancelling() if self._owner else 0
@@ -203,16 +201,17 @@ class Run(Steering[T, R]):
 
     # ── a lane's life ───────────────────────────────────────────────────────────────────────
 
-    async def _work(self, lane: int, goes_on: bool) -> None:
+    async def _work(self, lane: int, context: Context, goes_on: bool) -> None:
         """
         Do what is next until this lane is to close, or a fresh task has to take it over.
 
         Args:
             lane: its number.
+            context: that of the task.
             goes_on: whether it takes over from a task that was in the hot loop.
         """
         self._calls.enter()
-        state = TaskState()
+        state = TaskState(context)
         try:
             goes_on = goes_on and self._lanes.attend_at != AT_ONCE
             if goes_on and not await self._run_through(lane, state):
@@ -238,6 +237,7 @@ class Run(Steering[T, R]):
             self.fail(error, f"ragasync itself failed with {named(error)}")
         finally:
             self._calls.leave()
+            del state  # a task, its cancellation and this frame would hold each other
 
     async def _run_through(self, lane: int, state: TaskState) -> bool:
         """
@@ -253,10 +253,8 @@ class Run(Steering[T, R]):
         """
         call, clock, lanes = self._calls.one, self._clock, self._lanes
         record, zero = self._recording.record, self._recording.zero  # a closure of the columns
-        task, cancelling = state.task, state.cancelling
-        bindings, context = state.bindings, state.context
-        references = getrefcount(task)
-        holders = getrefcount(bindings) if self._may_trust_equality else NEVER
+        task, context, bindings = state.task, state.context, state.bindings
+        cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
         began = clock()
         try:
             for index, item in self._feed.fresh:
@@ -274,25 +272,25 @@ class Run(Steering[T, R]):
                         self._attempts.failed_at_once(index, item, wrong, began, lane)
                     else:
                         record(index, value, began - zero, ended - began, lane)
-                if getrefcount(task) != references or cancelling() or task._must_cancel:
+                if (
+                    cancelling()
+                    or task._must_cancel
+                    or getrefcount(task) != references
+                    or getweakrefcount(task) != observers
+                ):
                     return False
-                try:
-                    if getrefcount(bindings) != holders or copy_context() != context:
-                        if not state.has_same_bindings():
-                            return False
-                        bindings, context = state.bindings, state.context
-                        holders = getrefcount(bindings) if self._may_trust_equality else NEVER
-                except (KeyboardInterrupt, SystemExit):
-                    raise
-                except BaseException:  # from comparing what was bound anew
-                    return False
+                if get_referents(context)[-1] is not bindings:
+                    if not state.has_same_bindings():
+                        return False
+                    bindings = state.bindings
                 if ended >= lanes.attend_at:
                     return True
                 began = ended
             self._feed.ran_dry()
             return True
         finally:
-            del record  # errors that are kept refer to this frame, and it to all values
+            # Errors that are kept refer to this frame, and it to all values and its task.
+            del record, task, cancelling, state
 
     def _replace(self, lane: int, *, goes_on: bool = False) -> None:
         """Have a fresh task go on in this lane, unless nothing more is to begin."""
@@ -359,7 +357,7 @@ class Run(Steering[T, R]):
         if error is None:
             return
         if self.error is None:
-            self.error = error
+            self.fail(error, f"the source raised {named(error)}")
         else:
             note_on(self.error, f"ragasync: closing the source raised {named(error)}")
 

@@ -8,17 +8,15 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterat
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import Clock
-from ragasync.engine.push import AsyncFeed, PushFeed, ReadAhead
+from ragasync.engine.push import BRIEF, AsyncFeed, PushFeed, ReadAhead
 from ragasync.errors import SourceFailed
+from ragasync.saying import note_on
 
 T = TypeVar("T")
-
-BRIEF = 0.005
-"""Seconds that reading one item may take on the loop, and nobody minds."""
 
 TOO_LONG, TOO_OFTEN = 0.05, 0.05
 """A source moves to a thread once reads that were not brief took so many seconds, and such a share
@@ -29,6 +27,11 @@ BLOCK_SECONDS = 0.02
 
 CLOSING_SECONDS = 1.0
 """Seconds that the end of a run waits for a thread that is reading, which nothing can interrupt."""
+
+MOVED = (
+    "ragasync: reading this source blocked the event loop, so it was read on a thread from then "
+    "on; a source that needs its own thread or loop had better be a list, or an async generator"
+)
 
 IN_MEMORY = (list, tuple, range)
 """Types whose iteration neither blocks nor raises, nor runs anybody's code."""
@@ -148,7 +151,7 @@ class SyncFeed(ReadAhead[T]):
             return await super().close()
         self._ended = True
         try:
-            self._context.run(self._close_iterator)
+            self._context.run(close_generator, self._iterator)
         except BaseException as error:
             return error
         return None
@@ -194,23 +197,25 @@ class SyncFeed(ReadAhead[T]):
         """Push block after block that a thread reads, while there is room."""
         assert self._threads is not None
         ended = False
-        while not ended and self.pushed != self._limit:
+        run, iterator = self._context.run, self._iterator
+        while not (ended or self._closing) and self.pushed != self._limit:
             room = await self._wait_for_room()
-            items, error, ended = await self._threads.submit(self._read_block, room)
+            items, error, ended = await self._threads.submit(
+                lambda most: run(self._next_block, iterator, most), room
+            )
             self.push(*items)
             if error is not None:
+                note_on(error, MOVED)
                 raise error
 
-    def _read_block(self, room: int) -> tuple[Sequence[T], BaseException | None, bool]:
-        """Read the next items on a thread, in the source's own context."""
-        return self._context.run(self._next_block, room)
-
-    def _next_block(self, room: int) -> tuple[Sequence[T], BaseException | None, bool]:
+    def _next_block(
+        self, iterator: Iterator[T], room: int
+    ) -> tuple[Sequence[T], BaseException | None, bool]:
         """Return the next items, what the source raised after them, and whether it has ended."""
         items: list[T] = []
         handed_over_at = time.monotonic() + BLOCK_SECONDS
         try:
-            for item in self._iterator:
+            for item in iterator:
                 items.append(item)
                 if len(items) == room or self._closing or time.monotonic() > handed_over_at:
                     return items, None, False
@@ -218,7 +223,7 @@ class SyncFeed(ReadAhead[T]):
             return items, error, True
         finally:
             if self._closing:
-                self._close_iterator()
+                close_generator(iterator)  # by this thread, as nobody else can while it is read
         return items, None, True
 
     async def _close_source(self) -> None:
@@ -236,19 +241,20 @@ class SyncFeed(ReadAhead[T]):
     async def _close_on_thread(self, threads: CallThreads) -> None:
         """Close the source; a generator that is being read is closed by the thread that reads."""
 
-        def close(_: object) -> None:
+        def close(iterator: Iterator[T]) -> None:
             try:
-                self._context.copy().run(self._close_iterator)
+                self._context.copy().run(close_generator, iterator)
             except ValueError as error:
                 if "already executing" not in str(error):
                     raise
 
-        await threads.submit(close, None)
+        await threads.submit(close, self._iterator)
 
-    def _close_iterator(self) -> None:
-        """Close a generator; any other iterator, such as a file, is left to its owner."""
-        if isinstance(self._iterator, Generator):
-            self._iterator.close()
+
+def close_generator(iterator: Iterator[Any]) -> None:
+    """Close a generator; any other iterator, such as a file, is left to its owner."""
+    if isinstance(iterator, Generator):
+        iterator.close()
 
 
 def _kept(
@@ -276,6 +282,8 @@ def open_feed(
             ahead=reader.ahead,
             on_change=reader.on_change,
             context=reader.context,
+            clock=reader.clock,
+            held_up=reader.held_up,
         )
     if callable(source) and not isinstance(source, Iterable):  # an Enum is both
         return source(reader.keep, reader.on_change)

@@ -32,7 +32,7 @@ class Lanes:
     the loop turn every BREATH seconds.
 
     Args:
-        work: a lane's life, given its number, and whether it goes on in the hot loop.
+        work: a lane's life, given its number, its context, and whether it goes on in the hot loop.
         limit: how many lanes there may be.
         clock: the clock of the loop.
         context: what each of them sees of context variables.
@@ -59,7 +59,7 @@ class Lanes:
 
     def __init__(
         self,
-        work: Callable[[int, bool], Coroutine[Any, Any, None]],
+        work: Callable[[int, Context, bool], Coroutine[Any, Any, None]],
         limit: int,
         clock: Clock,
         context: Context,
@@ -116,12 +116,9 @@ class Lanes:
     def _open(self, lane: int, *, goes_on: bool = False) -> None:
         """Have a task do a lane's work, with bindings of context variables of its own."""
         # Not create_task: a loop's eager factory would run it before it stands in `tasks`.
-        task = asyncio.Task(
-            self._work(lane, goes_on),
-            loop=self._loop,
-            name=NAME,
-            context=self._context.copy(),
-        )
+        context = self._context.copy()
+        work = self._work(lane, context, goes_on)
+        task = asyncio.Task(work, loop=self._loop, name=NAME, context=context)
         self.tasks[lane] = task
         task.add_done_callback(partial(self._closed, lane), context=self._context)
 

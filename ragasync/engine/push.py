@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterator
 from contextvars import Context
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.errors import SourceFailed
+from ragasync.foreign_errors import leaves_of
 
 T = TypeVar("T")
+
+BRIEF = 0.005
+"""Seconds that reading one item may take on the loop, and nobody minds."""
 
 
 class PushFeed(Generic[T]):
@@ -197,7 +202,7 @@ class ReadAhead(PushFeed[T], ABC):
         self._limit, self._ahead = limit, ahead
         self._context = context
         self._error: BaseException | None = None
-        self._closing = False
+        self._closing = self._has_read = False
         self._closing_error: BaseException | None = None
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -251,7 +256,8 @@ class ReadAhead(PushFeed[T], ABC):
         """Cancel the task that reads, and wait for it; return what closing the source raised."""
         self._closing = True
         if self._reader is not None:
-            self._reader.cancel()
+            if not self._has_read:  # else it is closing the source, which is to go on
+                self._reader.cancel()
             await asyncio.wait([self._reader])
         return self._closing_error
 
@@ -263,22 +269,60 @@ class ReadAhead(PushFeed[T], ABC):
         except BaseException as error:
             if not self._closing:
                 self._error = error
+        self._has_read = True
         try:
             await self._close_source()
         except BaseException as error:
-            self._closing_error = error
-            if not self._closing and self._error is None:
-                self._error = error
+            # A group of a generator wraps the GeneratorExit that closing it throws in.
+            if not all(isinstance(leaf, GeneratorExit) for leaf in leaves_of(error)):
+                self._closing_error = error
         finally:
             self.end()
 
     async def _wait_for_room(self) -> int:
         """Wait until the buffer may take a further item; return how many it may take."""
-        while len(self._buffer) >= self._ahead:
+        while len(self._buffer) >= self._ahead and not self._closing:
             self._room.clear()
             await self._room.wait()
         room = self._ahead - len(self._buffer)
         return room if self._limit is None else min(room, self._limit - self.pushed)
+
+
+class Timed(Generic[T]):
+    """
+    Awaits something, and tells of the steps for which it kept the loop from everything else.
+
+    Args:
+        awaited: what to await.
+        clock: measures the steps.
+        held_up: called with the seconds of a step that was not brief.
+    """
+
+    def __init__(
+        self, awaited: Awaitable[T], clock: Clock, held_up: Callable[[float], None]
+    ) -> None:
+        self._awaited, self._clock, self._held_up = awaited, clock, held_up
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        steps: Any = self._awaited.__await__()
+        step = partial(steps.send, None)
+        while True:
+            began = self._clock()
+            try:
+                waits_for = step()
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            finally:
+                if (took := self._clock() - began) > BRIEF:
+                    self._held_up(took)
+            try:
+                step = partial(steps.send, (yield waits_for))
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:
+                step = partial(steps.throw, error)
 
 
 class AsyncFeed(ReadAhead[T]):
@@ -286,7 +330,8 @@ class AsyncFeed(ReadAhead[T]):
     Draws from an async iterable.
 
     An async iterator cannot be asked twice at once, and asking with a time limit would end a
-    generator: so one task asks, and workers take from its buffer.
+    generator: so one task asks, and workers take from its buffer. The time for which it blocks the
+    loop, in which no call can go on, is told.
     """
 
     def __init__(
@@ -298,16 +343,22 @@ class AsyncFeed(ReadAhead[T]):
         ahead: int,
         on_change: Callable[[], None],
         context: Context,
+        clock: Clock,
+        held_up: Callable[[float], None],
     ) -> None:
         super().__init__(limit, keep, ahead=ahead, on_change=on_change, context=context)
+        self._clock, self._held_up = clock, held_up
         self._iterator = aiter(source)
 
     async def _read(self) -> None:
         """Push item after item, while there is room."""
-        async for item in self._iterator:
-            self.push(item)
-            if self.pushed == self._limit:
+        iterator = self._iterator
+        while not self._closing and self.pushed != self._limit:
+            try:
+                item = await Timed(anext(iterator), self._clock, self._held_up)
+            except StopAsyncIteration:
                 return
+            self.push(item)
             await self._wait_for_room()
 
     def let_go(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -67,4 +67,13 @@ class Intake:
             return sources
         origins = cast("Iterable[Origin]", sources)  # each is checked
         found = without_own(find_sources(origins), self.own)
-        return list(found) if isinstance(sources, Sequence) else found
+        return list(found) if isinstance(sources, Sequence) else _closing(found, sources)
+
+
+def _closing(found: Iterable[Any], sources: object) -> Iterator[Any]:
+    """Yield what was found in sources, and close these with it if they are a generator."""
+    try:
+        yield from found
+    finally:
+        if isinstance(sources, Generator):
+            sources.close()
