@@ -117,8 +117,8 @@ def test_all_succeeded_only_without_failed_cancelled_or_pending_items():
 def test_a_none_that_a_call_returned_is_a_value():
     """Success is not told from the value."""
     columns: Columns[str, None] = Columns(items=["a", "b", "c"])
-    columns.recorder()(0, None, 0.0, 0.1, 0)
-    columns.recorder()(2, None, 0.0, 0.1, 0)
+    columns.recorder(0, 0.0)(0, None, 0.0, 0.1)
+    columns.recorder(0, 0.0)(2, None, 0.0, 0.1)
     result = BatchResult.of(columns)
     assert result.get_successful() == [None, None]
     assert [item.ok for item in result] == [True, False, True]

@@ -164,7 +164,7 @@ async def test_an_error_of_ours_is_not_blamed_on_the_source(monkeypatch: pytest.
     """A fault of the engine reads as one."""
     from ragasync.outcomes.columns import Columns
 
-    def broken(self: Any) -> Any:
+    def broken(self: Any, lane: int, zero: float) -> Any:
         def record(*_: object) -> None:
             raise ZeroDivisionError("ours")
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
-from gc import get_referents
 from sys import getrefcount
 from types import CoroutineType
 from typing import Any, TypeVar
@@ -211,7 +210,7 @@ class Run(Steering[T, R]):
             goes_on: whether it takes over from a task that was in the hot loop.
         """
         self._calls.enter()
-        state = TaskState(context)
+        state = TaskState(context, self._context)
         try:
             goes_on = goes_on and self._lanes.attend_at != AT_ONCE
             if goes_on and not await self._run_through(lane, state):
@@ -252,8 +251,8 @@ class Run(Steering[T, R]):
             Whether this task may make a further call.
         """
         call, clock, lanes = self._calls.one, self._clock, self._lanes
-        record, zero = self._recording.record, self._recording.zero  # a closure of the columns
-        task, context, bindings = state.task, state.context, state.bindings
+        record = self._recording.recorder(lane)  # a closure of the columns
+        task, mapping, address = state.task, state.mapping, state.address
         cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
         began = clock()
         try:
@@ -271,7 +270,7 @@ class Run(Steering[T, R]):
                         wrong = returned_coroutine(value)
                         self._attempts.failed_at_once(index, item, wrong, began, lane)
                     else:
-                        record(index, value, began - zero, ended - began, lane)
+                        record(index, value, began, ended)
                 if (
                     cancelling()
                     or task._must_cancel
@@ -279,10 +278,10 @@ class Run(Steering[T, R]):
                     or getweakrefcount(task) != observers
                 ):
                     return False
-                if get_referents(context)[-1] is not bindings:
+                if mapping.value != address:
                     if not state.has_same_bindings():
                         return False
-                    bindings = state.bindings
+                    address = state.address
                 if ended >= lanes.attend_at:
                     return True
                 began = ended

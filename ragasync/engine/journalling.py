@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from ragasync.engine.recording import Sink
+from ragasync.engine.recording import Recorder, Sink
 from ragasync.journal.use import JournalUse
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import Success
@@ -82,9 +82,9 @@ class Journalled(Generic[T, R]):
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
         return self._sink.unfinished(limit)
 
-    def recorder(self) -> Callable[[int, R, float, float, int], None]:
+    def recorder(self, lane: int, zero: float) -> Recorder[R]:
         """Return what records a plain success; with a journal every call is a ticket instead."""
-        return self._sink.recorder()
+        return self._sink.recorder(lane, zero)
 
     def settle_call(self, call: Success[T, R]) -> None:
         """Record that all items of a call succeeded."""

@@ -56,12 +56,19 @@ class Outlet(Generic[T, R]):
         if self._ordered:
             self._look_whether_full()
 
-    def recorder(self) -> Callable[[int, R, float, float, int], None]:
-        """Return what records a plain success: index, value, started, seconds, lane."""
+    def recorder(self, lane: int, zero: float) -> Callable[[int, R, float, float], None]:
+        """Return what records a plain success in this lane of a run that began at `zero`."""
 
-        def record(index: int, value: R, began: float, took: float, lane: int) -> None:
+        def record(index: int, value: R, began: float, ended: float) -> None:
             outcome: Outcome[T, R] = Outcome(
-                index, self._items.get(index), "done", value, None, 1, began, took, lane=lane
+                index=index,
+                item=self._items.get(index),
+                status="done",
+                value=value,
+                attempts=1,
+                started=began - zero,
+                seconds=ended - began,
+                lane=lane,
             )
             self.settle(outcome)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ragasync.engine.stopping import ErrorLimit, InitialFailures
 from ragasync.engine.ticket import Ticket
@@ -15,6 +15,10 @@ from ragasync.plan import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+Recorder: TypeAlias = Callable[[int, R, float, float], None]
+"""Records a plain success: index, value, and the instants at which its call began and ended."""
 
 
 class Sink(Protocol[T, R]):
@@ -31,8 +35,8 @@ class Sink(Protocol[T, R]):
     def unfinished(self, limit: int | None) -> int:
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
 
-    def recorder(self) -> Callable[[int, R, float, float, int], None]:
-        """Return what records a plain success: index, value, started, seconds, lane."""
+    def recorder(self, lane: int, zero: float) -> Recorder[R]:
+        """Return what records a plain success in this lane of a run that began at `zero`."""
 
     def settle_call(self, call: Success[T, R]) -> None:
         """Record that all items of a call succeeded."""
@@ -54,7 +58,6 @@ class Recording(Generic[T, R]):
 
     Attributes:
         zero: likewise.
-        record: records a plain success: index, value, started, seconds, lane.
     """
 
     def __init__(
@@ -69,21 +72,20 @@ class Recording(Generic[T, R]):
         self._errors = ErrorLimit(plan.max_errors)
         self._initial = InitialFailures(plan.max_initial_failures)
         self.zero = zero
-        self.record = self._recorder()
 
     def let_go(self) -> None:
         """Drop the sink: the run is over."""
-        del self._sink, self.record
+        del self._sink
 
-    def _recorder(self) -> Callable[[int, R, float, float, int], None]:
+    def recorder(self, lane: int) -> Recorder[R]:
         """Return the sink's recorder; where a share of errors stops the job, one that counts."""
-        record = self._sink.recorder()
+        record = self._sink.recorder(lane, self.zero)
         if not self._errors.counts_successes:
             return record
         note = self._errors.note_successes
 
-        def record_and_note(index: int, value: R, began: float, took: float, lane: int) -> None:
-            record(index, value, began, took, lane)
+        def record_and_note(index: int, value: R, began: float, ended: float) -> None:
+            record(index, value, began, ended)
             note()
 
         return record_and_note

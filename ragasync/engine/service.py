@@ -101,12 +101,12 @@ class _Orders(Generic[T, R]):
                 del self.of[index]
         return wanted
 
-    def recorder(self) -> Callable[[int, R, float, float, int], None]:
-        """Return what records a plain success: index, value, started, seconds, lane."""
+    def recorder(self, lane: int, zero: float) -> Callable[[int, R, float, float], None]:  # noqa: ARG002
+        """Return what records a plain success."""
         take, ended = self.of.pop, self.activity.ended
 
-        def record(index: int, value: R, _began: float, took: float, _lane: int) -> None:
-            ended(took)
+        def record(index: int, value: R, began: float, end: float) -> None:
+            ended(end - began)
             self.has_success = True
             take(index).fill(index, value)
 

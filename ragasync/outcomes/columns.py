@@ -48,15 +48,15 @@ class Columns(Storage[T, R]):
         rows = len(self) if limit is None else min(limit, len(self))
         return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
-    def recorder(self) -> Callable[[int, R, float, float, int], None]:
-        """Return the function that records a success: index, value, started, seconds, lane."""
+    def recorder(self, lane: int, zero: float) -> Callable[[int, R, float, float], None]:
+        """Return what records a success: index, value, and when its call began and ended."""
         results, status, started = self.results, self.status, self.started
         seconds, lanes = self.seconds, self.lane
 
-        def record(index: int, value: R, began: float, took: float, lane: int) -> None:
+        def record(index: int, value: R, began: float, ended: float) -> None:
             results[index] = value
-            started[index] = began
-            seconds[index] = took
+            started[index] = began - zero
+            seconds[index] = ended - began
             lanes[index] = lane
             status[index] = DONE  # last: another thread that reads "done" finds all the rest
 
