@@ -13,6 +13,7 @@ from ragasync.ending import Ending
 from ragasync.engine.batch_run import BatchRun
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.errors import RunAsyncError
+from ragasync.own_task import own_task
 from ragasync.plan import concurrency_of
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
@@ -272,7 +273,7 @@ class Job(Generic[T, R]):
         context = copy_context()
         context.run(self._place.make_current)  # no part of the call that started it
         running = self._unfinished.follow(self._batch.complete())
-        self._task = self._loop.create_task(running, name="ragasync job", context=context)
+        self._task = own_task(running, self._loop, name="ragasync job", context=context)
 
     async def _wait_here(self) -> BatchResult[R]:
         """Wait on this loop; a cancellation cancels the job and waits for its clean-up."""

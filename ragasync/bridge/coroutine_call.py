@@ -14,6 +14,7 @@ from ragasync.bridge.blocking_calls import BlockingCall, is_marker
 from ragasync.bridge.interrupts import Interrupted, pass_notes
 from ragasync.bridge.wrong_loop import explain_wrong_loop
 from ragasync.errors import RunAsyncError
+from ragasync.own_task import own_task
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class CoroutineCall(Generic[T]):
 
     def start(self) -> asyncio.Task[None]:
         """Make the task, in the loop's thread."""
-        return self._loop.create_task(self._run(), context=self._context)
+        return own_task(self._run(), self._loop, context=self._context)
 
     def cancel(self) -> None:
         """Withdraw it if it has not begun; otherwise have its loop cancel its task."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ragasync.clock import Clock
+from ragasync.own_task import own_task
 
 BREATH = 0.02
 """Seconds after which lanes let the loop turn, however fast their calls return."""
@@ -115,10 +116,9 @@ class Lanes:
 
     def _open(self, lane: int, *, goes_on: bool = False) -> None:
         """Have a task do a lane's work, with bindings of context variables of its own."""
-        # Not create_task: a loop's eager factory would run it before it stands in `tasks`.
         context = self._context.copy()
         work = self._work(lane, context, goes_on)
-        task = asyncio.Task(work, loop=self._loop, name=NAME, context=context)
+        task = own_task(work, self._loop, name=NAME, context=context)
         self.tasks[lane] = task
         task.add_done_callback(partial(self._closed, lane), context=self._context)
 

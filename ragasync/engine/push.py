@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from ragasync.clock import Clock
 from ragasync.errors import SourceFailed
 from ragasync.foreign_errors import leaves_of
+from ragasync.own_task import own_task
 
 T = TypeVar("T")
 
@@ -221,13 +222,8 @@ class ReadAhead(PushFeed[T], ABC):
 
     def start(self) -> None:
         """Begin to read."""
-        # Not create_task: an eager factory would begin inside this call.
-        self._reader = asyncio.Task(
-            self._read_to_the_end(),
-            loop=self._loop,
-            name="ragasync source",
-            context=self._context.copy(),
-        )
+        reading, context = self._read_to_the_end(), self._context.copy()
+        self._reader = own_task(reading, self._loop, name="ragasync source", context=context)
 
     @property
     def at_hand(self) -> bool:

@@ -16,6 +16,7 @@ from ragasync.outcomes.facts import StageFacts
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import NoArchive
+from ragasync.own_task import own_task
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -169,8 +170,9 @@ class Service(Generic[T, R]):
         return stage_facts(name, self.run, self.activity, came - len(self._orders.of))
 
     async def __aenter__(self) -> Self:
-        self.activity = self._orders.activity = Activity(clock_of(asyncio.get_running_loop()))
-        self._task = asyncio.create_task(self.run.run(), name="ragasync service")
+        loop = asyncio.get_running_loop()
+        self.activity = self._orders.activity = Activity(clock_of(loop))
+        self._task = own_task(self.run.run(), loop, name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
         try:
             await self._opened.wait()

@@ -12,6 +12,7 @@ from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.outlet import Outlet
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
+from ragasync.own_task import own_task
 from ragasync.plan import Plan
 from ragasync.reports.words import counted
 from ragasync.saying import note_on
@@ -32,7 +33,7 @@ async def streamed(
     outlet: Outlet[T, R] = Outlet(ordered=ordered, bound=bound)
     run: Run[T, R] = Run(plan, source, outlet, total=known, keep=outlet.keep)
     outlet.on_change = run.look_up
-    running = asyncio.create_task(run.run(), name="ragasync stream")
+    running = own_task(run.run(), asyncio.get_running_loop(), name="ragasync stream")
     running.add_done_callback(lambda _: outlet.end())
     given = 0
     try:

@@ -9,6 +9,7 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from ragasync.errors import RedisUnavailable
+from ragasync.own_task import own_task
 from ragasync.redis.link import Link
 from ragasync.redis.memory import Memory
 from ragasync.redis.outage import Outage, is_away, refusal
@@ -85,7 +86,8 @@ class Desk:
         self._bell.set()
         if self._task is None:
             # In a context of its own: it serves others than whoever came first.
-            self._task = self._loop.create_task(self._serve(), context=Context())
+            serving = self._serve()
+            self._task = own_task(serving, self._loop, name="ragasync redis", context=Context())
 
     async def _serve(self) -> None:
         """Ask for all who wait, again and again, until nobody comes for a while."""

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from ragasync.clock import clock_of
 from ragasync.outcomes.busy import Activity
+from ragasync.own_task import own_task
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -142,9 +143,8 @@ class Hops(Generic[T, V]):
             hop = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
             if hop := [entry for entry in hop if not entry[1].done()]:
                 assert self._context is not None  # of the first caller; there is one by now
-                task = self._loop.create_task(
-                    self._make(hop), name="ragasync hop", context=self._context.copy()
-                )
+                context = self._context.copy()
+                task = own_task(self._make(hop), self._loop, name="ragasync hop", context=context)
                 self._under_way.add(task)
 
     def _learn(self, seconds: float) -> None:
