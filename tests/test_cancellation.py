@@ -184,6 +184,59 @@ async def test_a_second_cancellation_ends_the_wait_for_clean_up():
     await turns()
 
 
+@pytest.mark.parametrize("way", ["process", "start", "stream"])
+def test_a_loop_that_is_shut_down_cuts_no_clean_up_short(way: str):
+    """
+    Whoever cancels all tasks has cancelled the workers too, which need no second cancellation.
+
+    In an order that nobody knows: so there are many of them.
+    """
+    begun: list[int] = []
+    cleaned: list[int] = []
+    source_closed: list[bool] = []
+
+    async def clean_up() -> None:
+        for _ in range(9):
+            await asyncio.sleep(0)
+
+    async def tidy(item: int) -> None:
+        begun.append(item)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await clean_up()
+            cleaned.append(item)
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for item in range(20):
+                yield item
+            await asyncio.sleep(60)
+        finally:
+            await clean_up()
+            source_closed.append(True)
+
+    processor = AsyncBatchProcessor(tidy, max_concurrency=20)
+    left_running: list[object] = []
+
+    async def read() -> None:
+        async for _ in processor.stream(source()):
+            pass
+
+    async def main() -> None:
+        if way == "process":
+            left_running.append(asyncio.create_task(processor.process(source())))
+        elif way == "start":
+            left_running.append(processor.start(source(), here=True))
+        else:
+            left_running.append(asyncio.create_task(read()))
+        await asyncio.sleep(1)
+
+    run_virtual(main())
+    assert sorted(cleaned) == sorted(begun) == list(range(20))
+    assert source_closed == [True]
+
+
 async def test_a_cancelled_error_that_nobody_asked_for_is_a_failure_and_is_retried():
     """A future that somebody else cancelled, say: it is like a lost connection."""
     error = asyncio.CancelledError("somebody else's")

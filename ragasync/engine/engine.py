@@ -298,9 +298,7 @@ class Run(Steering[T, R]):
 
     def is_cancelled(self) -> bool:
         """Return whether the run has cancelled the current lane, or is being cancelled with it."""
-        if self._lanes.has_cancelled(asyncio.current_task()):
-            return True
-        return self._owner is not None and self._owner.cancelling() > self._owner_cancels
+        return self.owner_is_cancelled or self._lanes.has_cancelled(asyncio.current_task())
 
     async def _next(self, lane: int) -> Any:
         """Return a ticket, or FRESH for the hot loop, or None when this lane is to close."""
@@ -352,7 +350,7 @@ class Run(Steering[T, R]):
 
     async def _close_source(self) -> None:
         """Close the source; what that raises is its error, unless there is another already."""
-        error = await self._feed.close()
+        error = await self._feed.close(all_were_cancelled=self._lanes.all_were_cancelled)
         if error is None:
             return
         if self.error is None:

@@ -145,10 +145,10 @@ class SyncFeed(ReadAhead[T]):
         """Return at once while workers read: what could be had was drawn."""
         return False if self._threads is None else await super().more(wanted, linger)
 
-    async def close(self) -> BaseException | None:
+    async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:
         """Stop drawing, and close a generator; return what that raised."""
         if self._threads is not None:
-            return await super().close()
+            return await super().close(all_were_cancelled=all_were_cancelled)
         self._ended = True
         try:
             self._context.run(close_generator, self._iterator)

@@ -49,6 +49,8 @@ class Lanes:
         "_idle",
         "_loop",
         "_nobody_left",
+        "_over",
+        "_sentinel",
         "_turning",
         "_work",
         "attend_at",
@@ -70,6 +72,8 @@ class Lanes:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._nobody_left = self._loop.create_future()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._sentinel: asyncio.Task[None] | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._turning = False
         self._breath = BREATH
@@ -116,6 +120,10 @@ class Lanes:
 
     def _open(self, lane: int, *, goes_on: bool = False) -> None:
         """Have a task do a lane's work, with bindings of context variables of its own."""
+        if self._sentinel is None:
+            self._sentinel = own_task(
+                self._stand_by(), self._loop, name="ragasync sentinel", context=Context()
+            )
         context = self._context.copy()
         work = self._work(lane, context, goes_on)
         task = own_task(work, self._loop, name=NAME, context=context)
@@ -126,6 +134,19 @@ class Lanes:
         """Strike off a lane that is about to close: it is no surplus any more."""
         self._strike_off(lane)
         self.wake()  # this lane may have been woken for what another has to see
+
+    @property
+    def all_were_cancelled(self) -> bool:
+        """
+        Whether somebody has cancelled all tasks of the loop, as asyncio.run does at its end.
+
+        Nobody has a reason to cancel the sentinel alone, which does nothing.
+        """
+        return self._sentinel is not None and self._sentinel.cancelling() > 0
+
+    async def _stand_by(self) -> None:
+        """Do nothing until no lane is left."""
+        await self._over
 
     async def all_closed(self) -> None:
         """Wait until no lane is left."""
@@ -142,13 +163,15 @@ class Lanes:
         """
         Cancel these lanes, or all, without waiting; but none twice.
 
-        A second cancellation would end the clean-up that the first has begun.
+        A second cancellation would end the clean-up that the first has begun, also where that
+        came to all tasks of the loop.
         """
         me = asyncio.current_task()
         for task in self.tasks.values() if lanes is None else lanes:
             if task is not me and task not in self._cancelled:
                 self._cancelled.add(task)
-                task.cancel()
+                if not (self.all_were_cancelled and task.cancelling()):
+                    task.cancel()
 
     def heed(self, wanted: bool) -> None:
         """Have the lanes look up after the call they are in, or only when a breath is due."""
@@ -226,3 +249,5 @@ class Lanes:
             self.wake()  # somebody has to see whether this was the last that had work
         elif not self._nobody_left.done():
             self._nobody_left.set_result(None)
+            if not self._over.done():
+                self._over.set_result(None)

@@ -122,8 +122,13 @@ class PushFeed(Generic[T]):
             self._waiter = None
         return self.at_hand
 
-    async def close(self) -> BaseException | None:
-        """Take no more; return what closing the source raised."""
+    async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:  # noqa: ARG002
+        """
+        Take no more; return what closing the source raised.
+
+        Args:
+            all_were_cancelled: whether somebody has cancelled all tasks of the loop.
+        """
         self._ended = True
         return None
 
@@ -248,11 +253,12 @@ class ReadAhead(PushFeed[T], ABC):
         self._room.set()
         return super().take(wanted, patience, clock)
 
-    async def close(self) -> BaseException | None:
+    async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:
         """Cancel the task that reads, and wait for it; return what closing the source raised."""
         self._closing = True
         if self._reader is not None:
-            if not self._has_read:  # else it is closing the source, which is to go on
+            is_closing = self._has_read  # the source, which is to go on
+            if not (is_closing or (all_were_cancelled and self._reader.cancelling())):
                 self._reader.cancel()
             await asyncio.wait([self._reader])
         return self._closing_error

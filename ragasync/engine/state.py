@@ -80,6 +80,7 @@ class State(Generic[T, R]):
         self.raised_its_error = False
         self._recalled = 0
         self._owner: asyncio.Task[Any] | None = None
+        self._owner_cancels = 0
         self.input_waited = self.input_blocked = 0.0
         self.pauses = ServicePauses()
         self._stop_was_asked = self.stopped_early = False
@@ -93,6 +94,11 @@ class State(Generic[T, R]):
         self._calling = False
         self._wave = 1
         self._opening = Opening()
+
+    @property
+    def owner_is_cancelled(self) -> bool:
+        """Whether somebody has cancelled the task that the run belongs to, since it opened."""
+        return self._owner is not None and self._owner.cancelling() > self._owner_cancels
 
     @property
     def source_ended(self) -> bool:

@@ -42,7 +42,8 @@ async def streamed(
                 given += 1
                 yield outcome
     finally:
-        running.cancel()
+        if not run.owner_is_cancelled:  # a second time would end its clean-up
+            running.cancel()
         await asyncio.wait([running])
     try:
         running.result()
