@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, cast
 
+from ragasync.bridge.interrupts import Interrupted
 from ragasync.outcomes.tracebacks import whole_text
 from ragasync.result import BatchResult
 
@@ -51,9 +52,12 @@ class Ending(Generic[R]):
         """Await the job, as its task, and keep what it ends with: SystemExit would end the loop."""
         try:
             self._result = await running
-        except asyncio.CancelledError:
-            self._fetched = True  # the loop was shut down: no news for its owner
-            self.error = asyncio.CancelledError("the loop that the job ran on cancelled it")
+        except asyncio.CancelledError as error:
+            self._fetched = True  # the loop was shut down, or interrupted: no news for its owner
+            if isinstance(error, Interrupted):
+                self.error = error
+            else:
+                self.error = asyncio.CancelledError("the loop that the job ran on cancelled it")
         except BaseException as error:
             self.error = error
         with self._lock:

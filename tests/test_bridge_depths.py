@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real_time
 PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from ragasync import AsyncBatchProcessor, run_async
+from ragasync import AsyncBatchProcessor, AsyncRetry, run_async
 
 def press():
     thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
@@ -464,6 +464,67 @@ def test_a_cancelled_job_ends_the_run_async_of_its_calls(way):
     assert result.cancelled_count + result.pending_count == 100
     run_async(asyncio.sleep(0.05))
     assert inner.ended == ["cancelled"]
+
+
+@pytest.mark.parametrize("way", ["on_a_thread", "on_the_loop"])
+def test_an_item_that_is_cancelled_in_run_async_has_not_failed(way):
+    """Its call hears of the cancellation before the job does, whose loop it may block."""
+    inner = Inner()
+    processor = AsyncBatchProcessor(getattr(inner, way), max_concurrency=1, retry_count=0)
+    job = processor.start(range(3))
+    assert inner.began.wait(20)
+    job.cancel()
+    statuses = [outcome.status for outcome in job.wait(timeout=20)]
+    assert statuses == ["cancelled", "pending", "pending"]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "await processor.process(range(3))",
+        "await asyncio.gather(processor.process(range(3)))",
+        "await asyncio.wait([asyncio.create_task(processor.process(range(3)))])",
+        "await in_a_group(processor.process(range(3)))",
+        "await in_groups(4, processor.process(range(3)))",
+        "await processor.start(range(3), here=True)",
+        "[outcome async for outcome in processor.stream(range(3))]",
+    ],
+)
+def test_an_interrupted_call_is_the_end_of_its_run(around):
+    """The interrupt is no failure of its item, however far off the run is cancelled."""
+    assert printed_by(
+        PREAMBLE,
+        f"""
+        async def in_a_group(coro):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(coro)
+
+        async def in_groups(depth, coro):
+            await in_a_group(in_groups(depth - 1, coro) if depth else coro)
+
+        calls = []
+
+        async def call(item):
+            calls.append(item)
+            run_async(innermost())
+
+        async def main():
+            {around}
+
+        def failed(error):
+            print("a failure", repr(error))
+
+        retry = AsyncRetry(1, base_delay=0.0, retry_on=failed)
+        processor = AsyncBatchProcessor(call, max_concurrency=1, retry=retry)
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print("interrupted", calls)
+        if processor.last_result is not None:
+            assert [each.status for each in processor.last_result][:2] == ["cancelled", "pending"]
+        healthy()
+        """,
+    ) == ["innermost cleaned up", "interrupted [0]", "left: 0"]
 
 
 async def test_an_attempt_past_its_timeout_ends_the_run_async_in_it():

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from ragasync.bridge.interrupts import Interrupted
 from ragasync.bridge.wrong_loop import explain_wrong_loop
 from ragasync.calling.calls import returned_coroutine
 from ragasync.calling.hops import HopReply
@@ -44,6 +45,9 @@ class Stops(Protocol):
 
     def abort(self, error: BaseException) -> None:
         """Stop at once, and have this error raised."""
+
+    def interrupted(self, error: Interrupted) -> None:
+        """Stop at once because of an interrupt that a call got."""
 
 
 class Aftermath(Generic[T, R]):
@@ -123,15 +127,26 @@ class Aftermath(Generic[T, R]):
         An interrupt, and a cancellation by the run itself, end this lane. A cancellation that
         nobody here asked for is the call's own failure, like any other error.
         """
-        if ends_a_run(error) or (
-            isinstance(error, asyncio.CancelledError) and self._run.is_cancelled()
-        ):
+        if ends_a_run(error) or self.is_of_the_run(error):
+            if isinstance(error, Interrupted):
+                self._run.interrupted(error)
             ticket.add_attempt(self._clock() - began)
             for place in range(len(ticket)):
                 self._recording.settle(ticket, place, "cancelled", lane)
             return True
         self.failed(ticket, error, began, lane)
         return False
+
+    def is_of_the_run(self, error: BaseException) -> bool:
+        """
+        Return whether an error is the cancellation of the run, and no failure of a call.
+
+        A call that blocks in run_async hears of an interrupt, or of the end of what is around the
+        run, before the run itself does: its loop stood still, or others have to hand it on.
+        """
+        if isinstance(error, Interrupted):
+            return True
+        return isinstance(error, asyncio.CancelledError) and self._run.is_cancelled()
 
     def failed(
         self,

@@ -119,7 +119,7 @@ class Attempts(Generic[T, R]):
             answer = await self._call(ticket)
         except (AttemptTimeout, asyncio.CancelledError) as error:
             ended = self._clock()
-            if isinstance(error, AttemptTimeout) or not self._is_cancelled():
+            if not after.is_of_the_run(error):
                 await self._until_returned(ticket, error, began, ended, lane)
                 after.failed(ticket, error, began, lane, ended=ended)
             else:

@@ -12,6 +12,7 @@ from types import CoroutineType
 from typing import Any, TypeVar
 from weakref import getweakrefcount
 
+from ragasync.bridge.interrupts import Interrupted
 from ragasync.calling.calls import Calls, returned_coroutine
 from ragasync.calling.held import HeldSlots
 from ragasync.clock import clock_of
@@ -227,7 +228,10 @@ class Run(Steering[T, R]):
                     self._replace(lane, goes_on=is_fresh)
                     return
         except SourceFailed as failed:
-            self.fail(failed.error, f"the source raised {named(failed.error)}")
+            if isinstance(failed.error, Interrupted):
+                self.interrupted(failed.error)
+            else:
+                self.fail(failed.error, f"the source raised {named(failed.error)}")
         except asyncio.CancelledError:
             if self.is_cancelled():
                 raise

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
+from ragasync.bridge.interrupts import Interrupted
 from ragasync.clock import clock_of
 from ragasync.engine.engine import Run
 from ragasync.engine.push import PushFeed, WantedFeed
@@ -158,6 +159,7 @@ class Service(Generic[T, R]):
         self._feed: PushFeed[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
+        self._interrupted: Interrupted | None = None
 
     @property
     def has_stopped(self) -> bool:
@@ -172,7 +174,7 @@ class Service(Generic[T, R]):
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self.activity = self._orders.activity = Activity(clock_of(loop))
-        self._task = own_task(self.run.run(), loop, name="ragasync service")
+        self._task = own_task(self._serve(), loop, name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
         try:
             await self._opened.wait()
@@ -206,6 +208,14 @@ class Service(Generic[T, R]):
         self._feed.push(*items)
         return await values
 
+    async def _serve(self) -> None:
+        """Make the run; this is the task's life."""
+        try:
+            await self.run.run()
+        except Interrupted as error:  # a task keeps no CancelledError for more than one
+            self._interrupted = error
+            raise
+
     def _open(
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> PushFeed[T]:
@@ -230,6 +240,8 @@ class Service(Generic[T, R]):
 
     def _reason(self) -> BaseException:
         """Return why nothing more is taken."""
+        if self._interrupted is not None:
+            return self._interrupted
         if self.run.raised_its_error and self._task is not None and self._task.done():
             error = self._task.exception()
         else:

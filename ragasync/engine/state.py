@@ -83,7 +83,7 @@ class State(Generic[T, R]):
         self._owner_cancels = 0
         self.input_waited = self.input_blocked = 0.0
         self.pauses = ServicePauses()
-        self._stop_was_asked = self.stopped_early = False
+        self._stop_was_asked = self._is_cancelling = self.stopped_early = False
         self.when_stopped_early: Callable[[str], None] = _ignore
         self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
         self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple

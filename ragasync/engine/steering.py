@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+from ragasync.bridge.interrupts import Interrupted
 from ragasync.engine.adapting import Adapting
 from ragasync.engine.attempts import Permission
 from ragasync.engine.state import State
@@ -88,6 +89,7 @@ class Steering(State[T, R]):
                 self.stopped_early = True
                 self.when_stopped_early(because)
         self.stopping = self._stop_was_asked = True
+        self._is_cancelling = self._is_cancelling or cancel
         if self._is_open:
             self._lanes.cancel_soon(None if cancel else self.admission.waiting)
             self.look_up(everyone=True)
@@ -103,6 +105,15 @@ class Steering(State[T, R]):
         """Stop at once, and raise this error from `run`."""
         self.error = self.error or error
         self.stop(named(error), cancel=True)
+
+    def interrupted(self, error: Interrupted) -> None:
+        """
+        End as interrupted: a call that blocked in run_async was, and the call is the run's.
+
+        Where the run is being cancelled anyway, this was a part of that.
+        """
+        if not (self._is_cancelling or self.owner_is_cancelled):
+            self.abort(error)
 
     def look_up(self, *, everyone: bool = False) -> None:
         """
