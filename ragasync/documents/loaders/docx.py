@@ -1,67 +1,62 @@
-"""Word documents to text by python-docx, from the extra `ingest`."""
+"""Word documents to text: the parts of the package, and what is known of each."""
 
 from __future__ import annotations
 
 import io
-import re
+import zipfile
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree.ElementTree import Element
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, join_parts
+from ragasync.documents.loaders.docx_lists import ListNumbers, Styles
+from ragasync.documents.loaders.docx_text import Block, Note, WordText
+from ragasync.documents.loaders.docx_xml import attribute, elements_of, name_of, parse_part
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
-    import docx.document
-    from docx.table import Table, _Row
-    from docx.text.paragraph import Paragraph
+    from docx.opc.packuri import PackURI
 
 _MAX_UNPACKED = 200_000_000
+_MAX_MEMBERS = 20_000
+_MAX_TAGS = 3_000_000  # of all parts that are read; each takes about 200 bytes of memory
+_MOST = {"p": 500_000, "tc": 300_000}  # paragraphs and cells; Word is unusable long before
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_HEADING = re.compile(r"Heading ([1-6])|Title")
 
 
 def load_docx(data: bytes) -> Loaded:
     """
     Return the paragraphs and tables of a document in their order, joined by blank lines.
 
-    A heading is written as in Markdown, `## Title` for the style "Heading 2", and
-    `metadata["headings"]` holds where each starts and its level.
+    The text is what Word shows with all changes accepted: inserted and moved text, results of
+    fields, content controls, text boxes, numbers of lists and formulas are in it, deleted text is
+    not. Notes follow the paragraph that refers to them. Headers and footers come once, after the
+    body. Strict files are read like others.
+
+    A heading is written as in Markdown, `## Title` for the style "heading 2", and
+    `metadata["headings"]` holds where each starts and its level. `metadata["headers"]` and
+    `metadata["footers"]` hold the texts of headers and footers, which end the text in this order.
 
     Raises:
         MissingExtra: If python-docx is not installed.
-        LoadError: "too large" for a file that would unpack to over 200 MB, "docx" for a broken
-            one, "encrypted" for one that is locked by a password.
+        LoadError: "too large" for a file that would unpack to over 200 MB or has too many parts
+            or tags, "docx" for one that is broken or nested too deeply, "encrypted" for one that
+            is locked by a password.
     """
     try:
-        import docx
-        from docx.table import Table
+        import docx.opc.packuri as names
     except ImportError:
         raise MissingExtra("loading a Word document", "python-docx", "ingest") from None
     try:
         _refuse_locked(data)
-        _refuse_bomb(data)
-        document = docx.Document(io.BytesIO(data))
-        levels = _levels(document)
-        blocks = [
-            (0, _rows(block)) if isinstance(block, Table) else (levels(block), block.text)
-            for block in document.iter_inner_content()
-        ]
+        with _open_package(data) as archive:
+            return _Document(_Package(archive, names.PackURI)).text()
     except LoadError:
         raise
     except Exception as error:
-        # A broken file raises whatever its zip, its XML or its parts come upon.
+        # A broken file raises whatever its zip or its parts come upon.
         raise LoadError("docx", f"not a readable Word document: {error!r:.200}") from error
-    kept = [
-        (level, f"{'#' * level} {text}" if level else text)
-        for level, text in blocks
-        if text.strip()
-    ]
-    text, starts = join_parts([text for _, text in kept])
-    headings = tuple(
-        (start, level) for start, (level, _) in zip(starts, kept, strict=True) if level
-    )
-    return text, {"headings": headings} if headings else {}
 
 
 def _refuse_locked(data: bytes) -> None:
@@ -72,38 +67,146 @@ def _refuse_locked(data: bytes) -> None:
         )
 
 
-def _refuse_bomb(data: bytes) -> None:
-    """Raise if a small archive says that it holds a huge one."""
-    import zipfile  # costs import time that few runs need
-
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
+def _open_package(data: bytes) -> zipfile.ZipFile:
+    """Open the archive, or raise if a small one says that it holds a huge one."""
+    # Counted in the bytes: only reading a long table of contents would take seconds.
+    if (members := data.count(b"PK\x01\x02")) > _MAX_MEMBERS:
+        raise LoadError(
+            "too large", f"it has {members:,} parts, over the bound of {_MAX_MEMBERS:,}: split it"
+        )
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > _MAX_UNPACKED:
         raise LoadError(
             "too large", f"it unpacks to {unpacked:,} bytes, over the bound of {_MAX_UNPACKED:,}"
         )
+    return archive
 
 
-def _levels(document: docx.document.Document) -> Callable[[Paragraph], int]:
-    """Return what gives the level of a paragraph that is a heading, else 0."""
-    by_style = {
-        style.style_id: int(heading[1] or 1)
-        for style in document.styles
-        if style.name and (heading := _HEADING.fullmatch(style.name))
-    }
-    # By the id that stands in its XML: `paragraph.style` searches the styles for each.
-    return lambda paragraph: by_style.get(paragraph._p.style, 0)
+def _refuse_many(part: str, count: Callable[[str], int]) -> None:
+    """Raise for more paragraphs or cells than a document has."""
+    for name, bound in _MOST.items():
+        if count(name) > bound:
+            raise LoadError(
+                "too large", f"{part} has more than {bound:,} <w:{name}>: split the document"
+            )
 
 
-def _rows(table: Table) -> str:
-    """Return a table as lines, its cells apart by tabs; one that spans columns is there once."""
-    return "\n".join("\t".join(_cells(row)) for row in table.rows)
+def _count_in_bytes(data: bytes, name: str) -> int:
+    """Return how many elements of a name there are at least, without the seconds of parsing."""
+    empty, full = (
+        sum(data.count(f"{before}{name}{after}".encode()) for before in ":<")
+        for after in ("/>", ">")
+    )
+    return empty + full // 2  # most have a start tag and an end tag
 
 
-def _cells(row: _Row) -> Iterator[str]:
-    """Yield the texts of a row's cells."""
-    latest = None
-    for cell in row.cells:
-        if cell._tc is not latest:
-            yield cell.text
-        latest = cell._tc
+class _Relation(NamedTuple):
+    """What one part says of another: its kind ("styles", "header"), an id and the part's name."""
+
+    kind: str
+    id: str | None
+    target: PackURI
+
+
+class _Package:
+    """The parts of a document by their names; what is not asked for is not unpacked."""
+
+    def __init__(self, archive: zipfile.ZipFile, uri: type[PackURI]) -> None:
+        self._archive = archive
+        self.uri = uri
+        # Names are compared without case (ECMA-376, part 2), and some writers use backslashes.
+        self._members = {
+            member.filename.replace("\\", "/").lower(): member for member in archive.infolist()
+        }
+        self._tags = 0
+
+    def root_of(self, part: PackURI) -> Element | None:
+        """Return the XML of a part, None where the file has no such part."""
+        member = self._members.get(part.membername.lower())
+        if member is None:
+            return None
+        if member.flag_bits & 1:
+            raise LoadError("encrypted", f"{part} is locked by a password: save it without one")
+        data = self._archive.read(member)
+        # Start and end tags are counted alike, and no text holds the sign itself.
+        self._tags += data.count(b"<")
+        if self._tags > _MAX_TAGS:
+            raise LoadError(
+                "too large", f"it has more than {_MAX_TAGS:,} XML tags: split the document"
+            )
+        _refuse_many(part, lambda name: _count_in_bytes(data, name))
+        root = parse_part(data, part.membername)
+        _refuse_many(part, lambda name: sum(1 for _ in elements_of(root, name)))
+        return root
+
+    def relations(self, part: PackURI) -> Iterator[_Relation]:
+        """Yield what a part says of others inside of the package."""
+        for element in self.root_of(part.rels_uri) or ():
+            target = attribute(element, "Target")
+            if target and attribute(element, "TargetMode") != "External":
+                kind = (attribute(element, "Type") or "").rpartition("/")[2]
+                resolved = self.uri.from_rel_ref(part.baseURI, target)
+                yield _Relation(kind, attribute(element, "Id"), resolved)
+
+
+class _Document:
+    """The main part of a package, and those that belong to it."""
+
+    def __init__(self, package: _Package) -> None:
+        self._package = package
+        relations = package.relations(package.uri("/"))
+        mains = (each.target for each in relations if each.kind == "officeDocument")
+        main = next(mains, package.uri("/word/document.xml"))
+        root = package.root_of(main)
+        if root is None or name_of(root) != "w:document":
+            came = "no such part" if root is None else f"<{root.tag:.100}>"
+            raise LoadError(
+                "docx",
+                f"expected a Word document in {main}, got {came}: save it in Word as .docx",
+            )
+        self.root = root
+        self._relations = list(package.relations(main))
+
+    def text(self) -> Loaded:
+        """Return its text, and what is known of it."""
+        styles = Styles(self._part("styles"))
+        numbers = ListNumbers(self._part("numbering"), styles)
+        reader = WordText(styles, numbers, self._notes())
+        body = reader.read(self.root)
+        edges = {kind: self._edges(kind, reader) for kind in ("header", "footer")}
+        blocks = [*body, *(Block(0, text) for texts in edges.values() for text in texts)]
+        text, starts = join_parts([block.text for block in blocks])
+        headings = tuple(
+            (start, block.level) for start, block in zip(starts, blocks, strict=True) if block.level
+        )
+        metadata = {"headings": headings, **{f"{kind}s": edges[kind] for kind in edges}}
+        return text, {key: value for key, value in metadata.items() if value}
+
+    def _part(self, kind: str) -> Element | None:
+        """Return the part of a kind, None where there is none."""
+        targets = (each.target for each in self._relations if each.kind == kind)
+        return next((root for part in targets if (root := self._package.root_of(part))), None)
+
+    def _notes(self) -> dict[Note, Element]:
+        """Return the elements of all footnotes and endnotes."""
+        notes = {}
+        for kind in ("footnote", "endnote"):
+            for element in self._part(f"{kind}s") or ():
+                if name_of(element) == f"w:{kind}":
+                    notes[Note(kind, attribute(element, "id") or "")] = element
+        return notes
+
+    def _edges(self, kind: str, reader: WordText) -> tuple[str, ...]:
+        """Return the texts of the headers or footers that a section uses, each text once."""
+        used = {attribute(each, "id") for each in elements_of(self.root, f"{kind}Reference")}
+        # By names without case, as parts are found: else one would be read under many names.
+        parts = {each.target.lower(): each.target for each in self._relations if each.id in used}
+        texts: dict[str, None] = {}
+        for part in parts.values():
+            root = self._package.root_of(part)
+            blocks = [] if root is None else reader.read(root)
+            text = "\n".join(block.text for block in blocks)
+            if any(letter.isalpha() for letter in text):  # not a page's number alone
+                texts[text] = None
+        return tuple(texts)

@@ -20,7 +20,7 @@ from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.documents.sources.finding import Origin, Source, source_of
 
-LOADER_VERSION = 2
+LOADER_VERSION = 3
 """Part of the fingerprint of what was loaded; it rises when the same bytes give another text."""
 
 MAX_BYTES = 50_000_000

@@ -1,0 +1,373 @@
+"""Styles and lists of a Word document: which paragraph is a heading, which number it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from ragasync.documents.loaders.docx_xml import (
+    attribute,
+    child_of,
+    is_on,
+    name_of,
+    number_of,
+    value_of,
+)
+
+_HEADING = re.compile(r"heading ([1-6])|title", re.IGNORECASE)
+_LEVELS = 9
+_BODY_TEXT = 9  # the outline level of what is no heading
+_MAX_CHAIN = 50  # of styles based on one another: a broken file may have a circle
+_MAX_LABEL = 100  # of a list's pattern, which stands before each of its paragraphs
+_PLACE = re.compile(r"%([1-9])")
+
+_ROMAN = tuple(
+    zip(
+        (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1),
+        ("m", "cm", "d", "cd", "c", "xc", "l", "xl", "x", "ix", "v", "iv", "i"),
+        strict=True,
+    )
+)
+_CYRILLIC = "абвгдежзиклмнопрстуфхцчшщыэюя"
+_AIUEO = (
+    "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワヲン"
+)
+_DIGITS = "〇一二三四五六七八九"
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """One style of paragraphs, as far as it decides on headings and numbers."""
+
+    level: int | None  # None where the style that it is based on decides
+    based_on: str | None
+    numbering: tuple[str | None, int | None]
+
+
+class _Resolved(NamedTuple):
+    """What a style comes to, with all that it is based on."""
+
+    level: int
+    list_id: str | None
+    list_level: int | None
+    list_style: str | None  # the one that names the list
+
+
+class Styles:
+    """Know the heading level and the list of each style, also from those that it is based on."""
+
+    def __init__(self, root: Element | None) -> None:
+        elements = [] if root is None else [each for each in root if name_of(each) == "w:style"]
+        self._styles = {attribute(each, "styleId"): _style(each) for each in elements}
+        self._default = next(
+            (
+                attribute(each, "styleId")
+                for each in elements
+                if attribute(each, "type") == "paragraph"
+                and attribute(each, "default") in {"1", "true", "on"}
+            ),
+            None,
+        )
+        self._resolved = cache(self._resolve)
+
+    def level_of(self, properties: Element | None) -> int:
+        """Return the level of a paragraph that is a heading, else 0."""
+        own = number_of(value_of(properties, "w:outlineLvl"))
+        if own is not None:
+            return _heading_level(own)
+        return self._resolved(self._style_of(properties)).level
+
+    def list_of(self, properties: Element | None) -> tuple[str | None, int | None, str | None]:
+        """Return the list that a paragraph belongs to, its level, and the style that says so."""
+        numbering, level = _numbering(child_of(properties, "w:numPr"))
+        if numbering is not None:
+            return numbering, level, None
+        style = self._resolved(self._style_of(properties))
+        return style.list_id, style.list_level if level is None else level, style.list_style
+
+    def list_of_style(self, style_id: str | None) -> str | None:
+        """Return the list that a style names."""
+        style = self._styles.get(style_id)
+        return style.numbering[0] if style else None
+
+    def _style_of(self, properties: Element | None) -> str | None:
+        """Return the id of a paragraph's style."""
+        return value_of(properties, "w:pStyle") or self._default
+
+    def _resolve(self, style_id: str | None) -> _Resolved:
+        """Ask a style and those that it is based on: the nearest that says something decides."""
+        chain: list[tuple[str | None, _Style]] = []
+        while len(chain) < _MAX_CHAIN and (style := self._styles.get(style_id)):
+            chain.append((style_id, style))
+            style_id = style.based_on
+        level = next((style.level for _, style in chain if style.level is not None), 0)
+        for name, style in chain:
+            list_id, list_level = style.numbering
+            if list_id is not None:
+                return _Resolved(level, list_id, list_level, name)
+        return _Resolved(level, None, None, None)
+
+
+def _style(element: Element) -> _Style:
+    """Read one style; its name decides before its outline level, as Word's own names are fixed."""
+    properties = child_of(element, "w:pPr")
+    outline = number_of(value_of(properties, "w:outlineLvl"))
+    level = None if outline is None else _heading_level(outline)
+    if named := _HEADING.fullmatch(value_of(element, "w:name") or ""):
+        level = int(named[1] or 1)
+    numbering = _numbering(child_of(properties, "w:numPr"))
+    return _Style(level, value_of(element, "w:basedOn"), numbering)
+
+
+def _heading_level(outline: int) -> int:
+    """Return the level of a heading in Markdown, which has six; 0 for what is none."""
+    return outline + 1 if 0 <= outline < 6 and outline != _BODY_TEXT else 0
+
+
+def _numbering(properties: Element | None) -> tuple[str | None, int | None]:
+    """Return the list and the level that a `numPr` names."""
+    return value_of(properties, "w:numId"), number_of(value_of(properties, "w:ilvl"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One level of a list."""
+
+    start: int
+    format: str
+    pattern: str
+    restart: int | None  # the level, from 1, whose numbers restart it; None: any above, 0: none
+    legal: bool
+    style: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """One list: its pattern, and what it has of its own."""
+
+    abstract: str | None
+    starts: Mapping[int, int]
+    levels: Mapping[int, _Level]
+
+
+class ListNumbers:
+    """
+    Count the numbers of lists as Word shows them; to be asked for each paragraph, in order.
+
+    The numbers stand nowhere in the file: it holds patterns ("%1.%2)"), starts and formats
+    (ECMA-376, part 1, section 17.9). A bullet is "-", as in Markdown. A format that is not known
+    gives no label.
+    """
+
+    def __init__(self, root: Element | None, styles: Styles) -> None:
+        self._styles = styles
+        self._patterns: dict[str | None, dict[int, _Level]] = {}
+        self._links: dict[str | None, str] = {}
+        self._lists: dict[str | None, _List] = {}
+        for element in () if root is None else root:
+            if name_of(element) == "w:abstractNum":
+                key = attribute(element, "abstractNumId")
+                self._patterns[key] = _levels(element)
+                if link := value_of(element, "w:numStyleLink"):
+                    self._links[key] = link
+            elif name_of(element) == "w:num":
+                self._lists[attribute(element, "numId")] = _list(element)
+        self._counts: dict[str | None, list[int | None]] = {}
+        self._restarted: set[tuple[str, int]] = set()
+
+    def label(self, properties: Element | None) -> str:
+        """Count one paragraph and return its number with a space behind it, or ""."""
+        list_id, level, style = self._styles.list_of(properties)
+        if list_id is None or (numbered := self._lists.get(list_id)) is None:
+            return ""
+        abstract, levels = self._levels_of(numbered)
+        if level is None:
+            level = next((n for n, each in levels.items() if style and each.style == style), 0)
+        if level not in levels:
+            return ""
+        counts = self._count(list_id, numbered, abstract, level, levels)
+        label = _label(levels, level, counts)
+        return f"{label} " if label else ""
+
+    def _levels_of(self, numbered: _List) -> tuple[str | None, dict[int, _Level]]:
+        """Return the pattern that a list follows, by way of a style where it names one."""
+        abstract = numbered.abstract
+        if link := self._links.get(abstract):
+            linked = self._lists.get(self._styles.list_of_style(link))
+            abstract = linked.abstract if linked else abstract
+        return abstract, {**self._patterns.get(abstract, {}), **numbered.levels}
+
+    def _count(
+        self,
+        list_id: str,
+        numbered: _List,
+        abstract: str | None,
+        level: int,
+        levels: Mapping[int, _Level],
+    ) -> list[int]:
+        """Take the next number of a level, and return the numbers of it and of all above it."""
+        counts = self._counts.setdefault(abstract, [None] * _LEVELS)
+        before = counts[level]
+        if level in numbered.starts and (list_id, level) not in self._restarted:
+            self._restarted.add((list_id, level))
+            counts[level] = numbered.starts[level]
+        else:
+            counts[level] = levels[level].start if before is None else before + 1
+        for deeper in range(level + 1, _LEVELS):
+            restart = levels[deeper].restart if deeper in levels else None
+            if restart is None or level < restart:
+                counts[deeper] = None
+        for above in range(level):
+            if counts[above] is None:
+                counts[above] = levels[above].start if above in levels else 1
+        return [count or 0 for count in counts[: level + 1]]
+
+
+def _levels(element: Element) -> dict[int, _Level]:
+    """Return the levels of a pattern or of a list that replaces some."""
+    return {
+        number: _level(child)
+        for child in element
+        if name_of(child) == "w:lvl" and (number := _level_number(child)) is not None
+    }
+
+
+def _level_number(element: Element) -> int | None:
+    """Return which level an element is about, None for one that no list can have."""
+    number = number_of(attribute(element, "ilvl"))
+    return number if number is not None and 0 <= number < _LEVELS else None
+
+
+def _level(element: Element) -> _Level:
+    """Read one level."""
+    start = number_of(value_of(element, "w:start"))
+    return _Level(
+        start=0 if start is None else start,
+        format=value_of(element, "w:numFmt") or "decimal",
+        pattern=value_of(element, "w:lvlText") or "",
+        restart=number_of(value_of(element, "w:lvlRestart")),
+        legal=is_on(child_of(element, "w:isLgl")),
+        style=value_of(element, "w:pStyle"),
+    )
+
+
+def _list(element: Element) -> _List:
+    """Read one list."""
+    starts: dict[int, int] = {}
+    levels: dict[int, _Level] = {}
+    for child in element:
+        number = _level_number(child)
+        if name_of(child) != "w:lvlOverride" or number is None:
+            continue
+        levels |= _levels(child)
+        start = number_of(value_of(child, "w:startOverride"))
+        if start is not None:
+            starts[number] = start
+    return _List(value_of(element, "w:abstractNumId"), starts, levels)
+
+
+def _label(levels: Mapping[int, _Level], level: int, counts: list[int]) -> str:
+    """Return the label that a level's pattern makes of the counts; "" where it is not known."""
+    own = levels[level]
+    if own.format == "bullet":
+        return "-"
+    if own.format == "none" or len(own.pattern) > _MAX_LABEL:
+        return ""
+    numbers = []
+    for place in _PLACE.findall(own.pattern):
+        at = int(place) - 1
+        if at > level:
+            numbers.append("")
+            continue
+        shown = "decimal" if own.legal or at not in levels else levels[at].format
+        number = _FORMATS[shown](counts[at]) if shown in _FORMATS else None
+        if number is None:
+            return ""
+        numbers.append(number)
+    return _PLACE.sub(lambda _: numbers.pop(0), own.pattern).strip()
+
+
+def _letters(number: int, alphabet: str) -> str | None:
+    """Return a, b ... z, aa, bb: Word repeats the letter."""
+    if not 0 < number <= 10 * len(alphabet):
+        return None
+    repeats, at = divmod(number - 1, len(alphabet))
+    return alphabet[at] * (repeats + 1)
+
+
+def _roman(number: int) -> str | None:
+    """Return a number below 4,000 in roman letters."""
+    if not 0 < number < 4000:
+        return None
+    letters = ""
+    for value, numeral in _ROMAN:
+        times, number = divmod(number, value)
+        letters += numeral * times
+    return letters
+
+
+def _upper(text: str | None) -> str | None:
+    """Return it in capitals."""
+    return text and text.upper()
+
+
+def _ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd, 4th."""
+    tens, ones = divmod(number % 100, 10)
+    return f"{number}{'th' if tens == 1 else {1: 'st', 2: 'nd', 3: 'rd'}.get(ones, 'th')}"
+
+
+def _counting(number: int) -> str | None:
+    """Return a number below 100 as it is counted in Chinese and Japanese: 十一 for 11."""
+    if not 0 < number < 100:
+        return None
+    tens, ones = divmod(number, 10)
+    head = "" if tens == 0 else "十" if tens == 1 else f"{_DIGITS[tens]}十"
+    return head + (_DIGITS[ones] if ones else "")
+
+
+def _in_digits(number: int, digits: str) -> str:
+    """Return a number in other digits than ours."""
+    return str(number).translate({ord("0") + n: digit for n, digit in enumerate(digits)})
+
+
+_FORMATS: Mapping[str, Callable[[int], str | None]] = MappingProxyType(
+    {
+        "decimal": str,
+        "none": lambda _: "",
+        "decimalZero": lambda n: f"{n:02}",
+        "decimalHalfWidth": str,
+        "decimalFullWidth": lambda n: _in_digits(n, "０１２３４５６７８９"),
+        "decimalFullWidth2": lambda n: _in_digits(n, "０１２３４５６７８９"),
+        "decimalEnclosedCircle": lambda n: chr(0x245F + n) if 0 < n <= 20 else None,
+        "decimalEnclosedCircleChinese": lambda n: chr(0x245F + n) if 0 < n <= 20 else None,
+        "numberInDash": lambda n: f"- {n} -",
+        "ordinal": _ordinal,
+        "lowerLetter": lambda n: _letters(n, "abcdefghijklmnopqrstuvwxyz"),
+        "upperLetter": lambda n: _letters(n, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        "lowerRoman": _roman,
+        "upperRoman": lambda n: _upper(_roman(n)),
+        "russianLower": lambda n: _letters(n, _CYRILLIC),
+        "russianUpper": lambda n: _upper(_letters(n, _CYRILLIC)),
+        "aiueoFullWidth": lambda n: _letters(n, _AIUEO),
+        "aiueo": lambda n: _letters(n, _AIUEO),
+        "thaiNumbers": lambda n: _in_digits(n, "๐๑๒๓๔๕๖๗๘๙"),
+        "hindiNumbers": lambda n: _in_digits(n, "०१२३४५६७८९"),
+        "ideographDigital": lambda n: _in_digits(n, _DIGITS),
+        "japaneseDigitalTenThousand": lambda n: _in_digits(n, _DIGITS),
+        "taiwaneseDigital": lambda n: _in_digits(n, _DIGITS),
+        "koreanDigital2": lambda n: _in_digits(n, _DIGITS),
+        "japaneseCounting": _counting,
+        "chineseCounting": _counting,
+        "chineseCountingThousand": _counting,
+        "taiwaneseCounting": _counting,
+        "taiwaneseCountingThousand": _counting,
+        "ideographTraditional": lambda n: _letters(n, "甲乙丙丁戊己庚辛壬癸"),
+        "ideographZodiac": lambda n: _letters(n, "子丑寅卯辰巳午未申酉戌亥"),
+    }
+)
