@@ -23,6 +23,7 @@ from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.json_lines import JsonLines
 from ragasync.documents.loaders.load import LOADERS, load_source
+from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
 from ragasync.documents.metering import note_usage
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.sources.finding import Source, find_sources
@@ -43,6 +44,7 @@ __all__ = [
     "CsvRows",
     "Document",
     "Embedder",
+    "EmptyPage",
     "HashingEmbedder",
     "Hit",
     "JsonLines",
@@ -51,6 +53,7 @@ __all__ = [
     "LoadReason",
     "MemoryStore",
     "OpenAIEmbedder",
+    "PDFLoader",
     "ProcessedDocument",
     "RecursiveSplitter",
     "SemanticSplitter",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ragasync.documents.errors import LoadError
@@ -10,48 +13,268 @@ from ragasync.documents.loaders import Loaded, join_parts
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from pypdfium2 import PdfDocument
+    import numpy as np
+    from pypdfium2 import PdfDocument, PdfPage
 
 # PDFium is not thread-safe: several threads at once crash the process.
 _one_at_a_time = threading.Lock()
 
+_MAX_TEXT = 200_000_000  # characters; pages of a small file may share one long text
+_MAX_PIXELS = 20_000_000  # of one page as an image; a file may claim a page of any size
+_MAX_FIELDS = 10_000  # of one page
+_MAX_FORM = 10_000_000  # bytes of all names and values; fields may share one long value
+_PASSWORD = 1 << 13  # of the flags of a text field: ISO 32000-1, table 228
+_DPI = 200
+_LINE_END_HYPHEN = re.compile(r"(?:\x02|\ufffe|\xad)\n?(?=(\w?))|\xad")
 
-def load_pdf(data: bytes) -> Loaded:
+
+@dataclass(frozen=True, slots=True)
+class EmptyPage:
     """
-    Return the text of all pages, joined by blank lines.
+    Hold a page without text as an image, for OCR.
 
-    `metadata["page_starts"]` holds the offset at which each page starts. Files are read one at a
-    time, however many threads ask.
+    Example:
+        >>> from ragasync.documents import EmptyPage
+        >>> EmptyPage.__slots__
+        ('number', 'image')
+
+    Args:
+        number: The number of the page, from 1.
+        image: Its pixels, height x width x 3 (RGB, uint8), at 200 dots per inch or less.
+    """
+
+    number: int
+    image: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PDFLoader:
+    """
+    Load the text of all pages, joined by blank lines.
+
+    Words that are hyphenated at the end of a line are joined. The values of a form follow the
+    text of their page, as lines of `name: value`. `metadata["page_starts"]` holds the offset at
+    which each page starts, `metadata["pages_without_text"]` the numbers, from 1, of those that
+    have no text: scans most often. Files are read one at a time, however many threads ask.
+
+    Example:
+        >>> from ragasync.documents import LOADERS, PDFLoader
+        >>> def read_scan(page):
+        ...     return ""  # for instance pytesseract.image_to_string(Image.fromarray(page.image))
+        >>> loader = PDFLoader(password="open sesame", on_empty_page=read_scan)
+        >>> loader
+        PDFLoader(on_empty_page=<function read_scan at 0x...>)
+        >>> loaders = {**LOADERS, ".pdf": loader}  # for load_source(path, loaders=loaders)
+
+    Args:
+        password: What opens locked files; others open without it.
+        on_empty_page: What gives the text of a page that has none, from its image; it blocks
+            the thread that loads, and no other.
 
     Raises:
         MissingExtra: If pypdfium2 is not installed.
-        LoadError: "pdf" for a broken file, "encrypted" for a locked one, "no text" for scans.
+        LoadError: "pdf" for a broken file, "encrypted" for a locked one, "no text" for scans,
+            "too large" for pages that unfold to more than 200,000,000 characters.
+        TypeError: If `on_empty_page` returns something else than a str or None.
     """
-    try:
-        import pypdfium2
-    except ImportError:
-        raise MissingExtra("loading a PDF", "pypdfium2", "ingest") from None
-    try:
-        with _one_at_a_time, pypdfium2.PdfDocument(data) as pdf:
-            pages = [_page_text(pdf, number) for number in range(len(pdf))]
-    except pypdfium2.PdfiumError as error:
-        reason = "encrypted" if "password" in str(error).lower() else "pdf"
-        raise LoadError(reason, f"PDFium cannot open it: {error}") from None
-    text, starts = join_parts(pages)
-    if not text.strip():
-        raise LoadError("no text", f"{len(pages)} pages without text: scanned ones need OCR first")
-    return text, {"page_starts": starts}
 
+    password: str | None = field(default=None, repr=False)
+    on_empty_page: Callable[[EmptyPage], str | None] | None = None
 
-def _page_text(pdf: PdfDocument, number: int) -> str:
-    """Return the text of one page and free what PDFium holds for it."""
-    page = pdf[number]
-    try:
-        textpage = page.get_textpage()
+    def __call__(self, data: bytes) -> Loaded:
+        """Load one file."""
         try:
-            text: str = textpage.get_text_bounded()
+            import pypdfium2
+        except ImportError:
+            raise MissingExtra("loading a PDF", "pypdfium2", "ingest") from None
+        try:
+            pages = self._pages(data)
+        except pypdfium2.PdfiumError as error:
+            if "password" not in str(error).lower():
+                raise LoadError("pdf", f"PDFium cannot open it: {error}") from None
+            advice = "give PDFLoader(password=...)" if self.password is None else "wrong password"
+            raise LoadError("encrypted", f"locked by a password: {advice}") from None
+        text, starts = join_parts(pages)
+        if not text.strip():
+            raise LoadError(
+                "no text",
+                f"{len(pages)} pages without text: scanned ones need OCR, for instance by "
+                "PDFLoader(on_empty_page=...)",
+            )
+        metadata: dict[str, object] = {"page_starts": starts}
+        if empty := tuple(n for n, page in enumerate(pages, 1) if not page.strip()):
+            metadata["pages_without_text"] = empty
+        return text, metadata
+
+    def _pages(self, data: bytes) -> list[str]:
+        """Return the text of each page."""
+        import pypdfium2
+
+        with _one_at_a_time:
+            pdf = pypdfium2.PdfDocument(data, password=self.password)
+            form = _Form(pdf)
+        try:
+            with _one_at_a_time:
+                count = len(pdf)
+            pages: list[str] = []
+            size = 0
+            for number in range(count):
+                pages.append(self._page(pdf, form, number))
+                size += len(pages[-1])
+                if size > _MAX_TEXT:
+                    raise LoadError(
+                        "too large", f"more than {_MAX_TEXT:,} characters by page {number + 1:,}"
+                    )
+            return pages
         finally:
-            textpage.close()
+            with _one_at_a_time:
+                form.close()
+                pdf.close()
+
+    def _page(self, pdf: PdfDocument, form: _Form, number: int) -> str:
+        """Return the text of one page, and let go of PDFium while somebody else reads an image."""
+        with _one_at_a_time:
+            page = pdf[number]
+            try:
+                text = _page_text(page)
+                values = "\n".join(form.values(page))
+                text = f"{text}\n{values}" if text.strip() and values else values or text
+                if text.strip() or self.on_empty_page is None:
+                    return text
+                image = _image_of(page)
+            finally:
+                page.close()
+        return self._read_image(EmptyPage(number + 1, image))
+
+    def _read_image(self, page: EmptyPage) -> str:
+        """Return what the hook makes of a page."""
+        text = self.on_empty_page(page) if self.on_empty_page else None
+        if not isinstance(text, str | None):
+            raise TypeError(f"on_empty_page must return a str or None, got {text!r:.200}")
+        return (text or "").replace("\r\n", "\n").replace("\0", "")
+
+
+def load_pdf(data: bytes) -> Loaded:
+    """
+    Return the text of all pages, as a `PDFLoader` without options does.
+
+    Raises:
+        MissingExtra: If pypdfium2 is not installed.
+        LoadError: "pdf" for a broken file, "encrypted" for a locked one, "no text" for scans,
+            "too large" for pages that unfold to more than 200,000,000 characters.
+    """
+    return PDFLoader()(data)
+
+
+def _page_text(page: PdfPage) -> str:
+    """Return the text of one page, its hyphenated words joined."""
+    textpage = page.get_textpage()
+    try:
+        text: str = textpage.get_text_bounded()
     finally:
-        page.close()
-    return text.replace("\r\n", "\n").replace("\0", "")
+        textpage.close()
+    return join_hyphenated(text.replace("\r\n", "\n").replace("\0", ""))
+
+
+def join_hyphenated(text: str) -> str:
+    """
+    Join words that PDFium marks as hyphenated at the end of a line, by U+0002.
+
+    Before a capital or a digit the hyphen stays: it belongs to a name or a number.
+    """
+    return _LINE_END_HYPHEN.sub(_joint, text)
+
+
+def _joint(hyphen: re.Match[str]) -> str:
+    """Return what stands between the two parts of a word."""
+    after = hyphen[1] or ""
+    is_part_of_name = hyphen[0][0] != "\xad" and (after.isupper() or after.isdigit())
+    return "-" if is_part_of_name else ""
+
+
+class _Form:
+    """
+    Read the values of a document's form.
+
+    The form is opened beside the document and not by its `init_forms`: that makes PDFium draw
+    each field when its page is opened, which takes minutes for a long value.
+    """
+
+    def __init__(self, pdf: PdfDocument) -> None:
+        import pypdfium2.raw as pdfium
+
+        self._taken = 0
+        self._form = None
+        if pdf.get_formtype() != pdfium.FORMTYPE_NONE:
+            self._settings = pdfium.FPDF_FORMFILLINFO(version=2)  # PDFium keeps its address
+            self._form = pdfium.FPDFDOC_InitFormFillEnvironment(pdf, self._settings)
+
+    def close(self) -> None:
+        """Free what PDFium holds for it; has to come before the document is closed."""
+        import pypdfium2.raw as pdfium
+
+        if self._form:
+            pdfium.FPDFDOC_ExitFormFillEnvironment(self._form)
+            self._form = None
+
+    def values(self, page: PdfPage) -> list[str]:
+        """Return `name: value` for each field of a page that is filled in, each line once."""
+        import pypdfium2.raw as pdfium
+
+        lines: dict[str, None] = {}
+        count = pdfium.FPDFPage_GetAnnotCount(page) if self._form else 0
+        for index in range(min(count, _MAX_FIELDS)):
+            annotation = pdfium.FPDFPage_GetAnnot(page, index)
+            if annotation:
+                try:
+                    lines[self._line(annotation)] = None
+                finally:
+                    pdfium.FPDFPage_CloseAnnot(annotation)
+        return [line for line in lines if line]
+
+    def _line(self, annotation: object) -> str:
+        """Return `name: value` of a field, "" for one that is empty, a button or a password."""
+        import pypdfium2.raw as pdfium
+
+        kind = pdfium.FPDFAnnot_GetFormFieldType(self._form, annotation)
+        flags = pdfium.FPDFAnnot_GetFormFieldFlags(self._form, annotation)
+        is_password = kind == pdfium.FPDF_FORMFIELD_TEXTFIELD and flags & _PASSWORD
+        if kind < pdfium.FPDF_FORMFIELD_CHECKBOX or is_password:
+            return ""
+        value = self._text(pdfium.FPDFAnnot_GetFormFieldValue, annotation)
+        is_box = kind in (pdfium.FPDF_FORMFIELD_CHECKBOX, pdfium.FPDF_FORMFIELD_RADIOBUTTON)
+        if is_box and value == "Off":
+            return ""
+        if not value:
+            return ""
+        name = self._text(pdfium.FPDFAnnot_GetFormFieldAlternateName, annotation)
+        name = name or self._text(pdfium.FPDFAnnot_GetFormFieldName, annotation)
+        return f"{name}: {value}" if name else value
+
+    def _text(self, get: Callable[..., int], annotation: object) -> str:
+        """Return a text of a field: PDFium is asked for its size first."""
+        import ctypes
+
+        import pypdfium2.raw as pdfium
+
+        size = get(self._form, annotation, None, 0)
+        self._taken += size
+        if self._taken > _MAX_FORM:
+            raise LoadError("too large", f"its form holds more than {_MAX_FORM:,} bytes of text")
+        buffer = ctypes.create_string_buffer(max(size, 2))
+        wide = ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR))
+        get(self._form, annotation, wide, size)
+        text = buffer.raw[:size].decode("utf-16-le", "replace")
+        return text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _image_of(page: PdfPage) -> np.ndarray:
+    """Return a page as RGB, at less than 200 dots per inch where it claims to be huge."""
+    width, height = page.get_size()
+    scale = min(_DPI / 72, (_MAX_PIXELS / max(width * height, 1)) ** 0.5)
+    bitmap = page.render(scale=scale, rev_byteorder=True)
+    try:
+        pixels: np.ndarray = bitmap.to_numpy()[:, :, :3].copy()
+    finally:
+        bitmap.close()
+    return pixels

@@ -1,0 +1,203 @@
+"""What a PDF says beyond plain lines: hyphens, forms, pages without text, passwords."""
+
+import pickle
+import time
+
+import pytest
+from test_load_packed import pdf_of
+
+from ragasync.documents import LOADERS, EmptyPage, PDFLoader, load_source
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import pdf as pdf_module
+from ragasync.documents.loaders.pdf import load_pdf
+
+
+def lines_of(*lines: str) -> bytes:
+    """Write a PDF of one page with these lines."""
+    stream = " Tj 0 -14 Td ".join(f"({line})" for line in lines)
+    return with_length(pdf_of("@@").replace(b"(@@)", stream.encode()))
+
+
+def with_length(data: bytes) -> bytes:
+    """Leave the wrong offsets and lengths to PDFium, which repairs them."""
+    return data.replace(b"startxref", b"startxxxx")
+
+
+def form_of(*fields: str, words: str = "Form") -> bytes:
+    """Write a PDF with a form; each field is the inside of its dictionary."""
+    data = pdf_of(words).replace(b"/Catalog", b"/Catalog /AcroForm << /Fields [@] >>")
+    written, names = b"", []
+    for number, inside in enumerate(fields, 50):
+        names.append(f"{number} 0 R")
+        written += (
+            f"{number} 0 obj\n<< /Type /Annot /Subtype /Widget /Rect [20 20 90 40] /F 4 {inside} >>"
+            "\nendobj\n"
+        ).encode()
+    joined = " ".join(names).encode()
+    data = data.replace(b"[@]", b"[" + joined + b"]").replace(
+        b"/Type /Page /", b"/Type /Page /Annots [" + joined + b"] /"
+    )
+    return with_length(data.replace(b"xref\n", written + b"xref\n", 1))
+
+
+def test_words_hyphenated_at_the_end_of_a_line_are_joined():
+    """A hyphen before a capital or a digit belongs to the name."""
+    text = load_pdf(
+        lines_of("The buc-", "ket re-", "fills. Jean-", "Paul has a COVID-", "19 test")
+    )[0]
+    assert text.replace("\n", " ") == "The bucket refills. Jean-Paul has a COVID-19 test"
+    assert not set("\x02\ufffe\xad") & set(text)
+
+
+def test_the_values_of_a_form_follow_the_text_of_their_page():
+    """By the name that a reader sees, else by that of the field; empty ones are left out."""
+    data = form_of(
+        "/FT /Tx /T (name) /V (Ada Lovelace)",
+        "/FT /Tx /T (f17) /TU (Street) /V <FEFF0421043E044404380439>",
+        "/FT /Tx /T (empty)",
+        "/FT /Ch /T (colour) /Opt [(red) (green)] /V (green)",
+        "/FT /Btn /T (agreed) /V /Yes /AS /Yes /AP << /N << /Yes 3 0 R /Off 3 0 R >> >>",
+        "/FT /Btn /T (declined) /V /Off /AS /Off /AP << /N << /Yes 3 0 R /Off 3 0 R >> >>",
+        "/FT /Tx /Ff 8192 /T (secret) /V (hunter2)",
+    )
+    assert load_pdf(data)[0].splitlines() == [
+        "Form",
+        "name: Ada Lovelace",
+        "Street: Софий",
+        "colour: green",
+        "agreed: Yes",
+    ]
+
+
+def test_a_page_of_a_form_alone_is_not_empty():
+    """Its values are its text."""
+    text, metadata = load_pdf(form_of("/FT /Tx /T (name) /V (Ada)", words=""))
+    assert (text, "pages_without_text" in metadata) == ("name: Ada", False)
+
+
+def test_long_values_that_fields_share_are_bounded():
+    """A thousand fields may point to one megabyte."""
+    value = "x" * 1_000_000
+    fields = [f"/FT /Tx /T (f{n}) /V 50 0 R" for n in range(1000)]
+    data = form_of("/Kids []", *fields).replace(b"/V 50 0 R", b"/V 90000 0 R")
+    data = data.replace(b"xref\n", f"90000 0 obj\n({value})\nendobj\nxref\n".encode(), 1)
+    started = time.thread_time()
+    with pytest.raises(LoadError, match=r"^too large: its form holds more than 10,000,000 bytes"):
+        load_pdf(data)
+    assert time.thread_time() - started < 1
+
+
+def test_pages_without_text_are_named():
+    """A scan among pages of text would else be lost without a word."""
+    text, metadata = load_pdf(pdf_of("one", "", "three", " "))
+    assert text == "one\n\n\n\nthree\n\n"
+    assert metadata["pages_without_text"] == (2, 4)
+    assert len(metadata["page_starts"]) == 4
+    assert "pages_without_text" not in load_pdf(pdf_of("one"))[1]
+
+
+def test_pages_without_text_are_given_to_the_hook_as_images():
+    """What it reads takes their place; None is a page that stays empty."""
+    pages: list[EmptyPage] = []
+
+    def read(page: EmptyPage) -> str | None:
+        pages.append(page)
+        return "read by OCR" if page.number == 2 else None
+
+    text, metadata = PDFLoader(on_empty_page=read)(pdf_of("one", "", "three", ""))
+    assert text == "one\n\nread by OCR\n\nthree\n\n"
+    assert metadata["pages_without_text"] == (4,)
+    assert [page.number for page in pages] == [2, 4]
+    assert pages[0].image.shape == (556, 834, 3)
+    assert pages[0].image.min() == 255
+    assert repr(pages[0]) == "EmptyPage(number=2)"
+
+
+def test_the_hook_may_load_a_pdf_itself():
+    """PDFium is not held while it runs."""
+    loader = PDFLoader(on_empty_page=lambda page: load_pdf(pdf_of("inner"))[0])
+    assert loader(pdf_of("", "two"))[0] == "inner\n\ntwo"
+
+
+def test_a_hook_that_returns_something_else_is_an_error():
+    """The message says what was expected and what came."""
+    with pytest.raises(TypeError, match=r"on_empty_page must return a str or None, got 17"):
+        PDFLoader(on_empty_page=lambda page: 17)(pdf_of(""))
+
+
+def test_the_image_of_a_page_that_claims_to_be_huge_is_bounded():
+    """A page may claim any size."""
+    sizes = []
+    loader = PDFLoader(on_empty_page=lambda page: sizes.append(page.image.size) or "text")
+    loader(pdf_of("").replace(b"[0 0 300 200]", b"[0 0 14400 14400]"))
+    assert 30_000_000 < sizes[0] < 61_000_000
+
+
+def test_scans_alone_are_an_error_that_names_the_hook():
+    """There is nothing to store."""
+    with pytest.raises(LoadError, match=r"^no text: 2 pages.*PDFLoader\(on_empty_page"):
+        load_pdf(pdf_of("", ""))
+
+
+def test_the_text_of_all_pages_is_bounded(monkeypatch):
+    """Pages may share one long content."""
+    monkeypatch.setattr(pdf_module, "_MAX_TEXT", 30)
+    with pytest.raises(LoadError, match=r"^too large: more than 30 characters by page 2"):
+        load_pdf(pdf_of("x" * 20, "y" * 20, "z"))
+
+
+def locked_pdf(password: str) -> bytes:
+    """Encrypt a PDF by RC4 with 40 bits (ISO 32000-1, 7.6.3, revision 2)."""
+    from hashlib import md5
+
+    pad = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+    padded = (password.encode() + pad)[:32]
+    owner = _rc4(md5(padded).digest()[:5], padded)
+    key = md5(padded + owner + (-4).to_bytes(4, "little", signed=True) + b"A").digest()[:5]
+    user = _rc4(key, pad)
+    lock = (
+        f"/Encrypt << /Filter /Standard /V 1 /R 2 /O <{owner.hex()}> /U <{user.hex()}> /P -4 >> "
+        "/ID [<41> <41>] /Root"
+    )
+    data = pdf_of("locked words")
+    begin = data.index(b"stream\n") + 7
+    end = data.index(b"\nendstream")
+    content = _rc4(md5(key + b"\5\0\0\0\0").digest()[:10], data[begin:end])
+    return (data[:begin] + content + data[end:]).replace(b"/Root", lock.encode())
+
+
+def _rc4(key: bytes, data: bytes) -> bytes:
+    """Encrypt or decrypt."""
+    state, j, done = list(range(256)), 0, bytearray()
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) % 256
+        state[i], state[j] = state[j], state[i]
+    i = j = 0
+    for byte in data:
+        i = (i + 1) % 256
+        j = (j + state[i]) % 256
+        state[i], state[j] = state[j], state[i]
+        done.append(byte ^ state[(state[i] + state[j]) % 256])
+    return bytes(done)
+
+
+def test_a_password_opens_a_locked_file(tmp_path):
+    """It is given to the loader, and never shown."""
+    loader = PDFLoader(password="sesame")
+    (tmp_path / "a.pdf").write_bytes(locked_pdf("sesame"))
+    assert (
+        load_source(tmp_path / "a.pdf", loaders={**LOADERS, ".pdf": loader}).text == "locked words"
+    )
+    assert loader(pdf_of("open"))[0] == "open"
+    assert "sesame" not in repr(loader)
+    assert pickle.loads(pickle.dumps(loader)) == loader
+
+
+@pytest.mark.parametrize(
+    ("password", "advice"), [(None, r"PDFLoader\(password=\.\.\.\)"), ("wrong", "wrong password")]
+)
+def test_a_locked_file_says_how_to_open_it(password, advice):
+    """Without a password and with another one."""
+    with pytest.raises(LoadError, match=f"^encrypted: .*{advice}") as caught:
+        PDFLoader(password=password)(locked_pdf("sesame"))
+    assert "sesame" not in str(caught.value)
