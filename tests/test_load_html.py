@@ -70,7 +70,7 @@ def test_preformatted_text_keeps_its_lines_and_spaces():
 )
 def test_a_page_is_decoded_by_what_it_declares(load, page, encoding):
     """Unless it is UTF-8, or declares what does not fit or does not exist."""
-    assert load(page)[1] == {"encoding": encoding}
+    assert load(page)[1]["encoding"] == encoding
 
 
 @pytest.mark.parametrize(

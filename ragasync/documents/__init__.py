@@ -21,6 +21,7 @@ from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.loaders.csv_rows import CsvRows
+from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.json_lines import JsonLines
 from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
@@ -71,6 +72,7 @@ __all__ = [
     "documents_dataframe",
     "find_sources",
     "load_source",
+    "load_text",
     "located",
     "note_usage",
     "stages_dataframe",

@@ -39,7 +39,7 @@ LOAD_REASONS = MappingProxyType(
         "csv": "a table whose rows do not fit its header, or whose ids are not unique",
         "docx": "a broken or truncated Word document",
         "empty": "nothing in it but white space, or a header without rows",
-        "encoding": "bytes that neither its byte order mark nor UTF-8 nor cp1252 explains",
+        "encoding": "not valid in the encoding that it claims or was given, nor in a likely one",
         "encrypted": "locked by a password",
         "html": "a page that the parser gives up",
         "json lines": "a line that is not JSON, or ids that are not unique",

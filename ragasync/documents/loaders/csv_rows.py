@@ -12,7 +12,7 @@ from itertools import islice
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record
 from ragasync.documents.loaders.decode import load_text
-from ragasync.documents.loaders.records import Layout, Row
+from ragasync.documents.loaders.records import Layout, Row, marked
 
 DELIMITERS = (",", ";", "\t", "|")
 """What may stand between cells where nothing else is said."""
@@ -51,6 +51,7 @@ class CsvRows:
         metadata_columns: The columns that become metadata; by default those that make no text.
         columns: The names of the columns of a file that has no header.
         delimiter: What stands between cells.
+        encoding: The encoding of the file, where that is known.
 
     Raises:
         LoadError: "csv" for a row that is longer or shorter than the header, that has an open
@@ -63,10 +64,11 @@ class CsvRows:
     metadata_columns: Sequence[str] | None = None
     columns: Sequence[str] | None = None
     delimiter: str | None = None
+    encoding: str | None = None
 
     def __call__(self, data: bytes) -> Iterable[Record]:
         """Return a record for each row that has a text."""
-        text, _ = load_text(data)
+        text, read_as = load_text(data, encoding=self.encoding)
         # The limit is the process's, and meant for streams: here the whole text is in memory.
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         rows = list(_rows(text, self.delimiter or _delimiter_of(text)))
@@ -76,7 +78,7 @@ class CsvRows:
             columns = list(self.columns or ())
         _refuse_ragged(rows, columns)
         layout = Layout("csv", self.text_columns, self.id_column, self.metadata_columns)
-        return list(self._typed(layout.records(_named(rows, columns))))
+        return marked(self._typed(layout.records(_named(rows, columns))), read_as)
 
     def _typed(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yield the records with numbers in those columns of their metadata that hold numbers."""

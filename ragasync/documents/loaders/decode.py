@@ -2,57 +2,112 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import tokenize
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded
+from ragasync.documents.loaders.encoding_guess import guessed
+from ragasync.documents.loaders.encodings import (
+    MARKS,
+    Decoded,
+    known_encoding,
+    mostly_utf8,
+    read_unmarked,
+)
 
-_MARKS = (
-    # Those of UTF-32 first: they begin like those of UTF-16.
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+_ADVICE = (
+    'if you know the encoding: loaders={**LOADERS, ".txt": partial(load_text, encoding="...")}'
 )
 
 
-def load_text(data: bytes) -> Loaded:
+def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:
     """
-    Decode a text by its byte order mark, else as UTF-8, else as cp1252 with a mark.
+    Decode a text by what proves its encoding, else by what it declares, else by a guess.
 
-    UTF-8 is strict enough that other encodings do not pass for it; cp1252 takes nearly
-    everything, which is why `metadata["encoding"]` then says so.
+    In this order: a byte order mark; the NUL bytes of UTF-16 and UTF-32, the escape sequences of
+    ISO-2022 and HZ; strict UTF-8; the encoding that XML, HTML, CSS or a Python cookie declares, if
+    it is true of all bytes; ASCII; UTF-8 with a few bad bytes; the guess of charset-normalizer.
+
+    `metadata["encoding"]` is there for everything but UTF-8 and ASCII. A guess also has
+    `encoding_confidence`, from 0 to 1; bytes that became U+FFFD are counted in `replaced_bytes`.
+
+    Example:
+        >>> from functools import partial
+        >>> from ragasync.documents import LOADERS, load_text
+        >>> load_text("Съдържание".encode("cp1251"), encoding="cp1251")
+        ('Съдържание', {'encoding': 'cp1251'})
+        >>> loaders = {**LOADERS, ".txt": partial(load_text, encoding="cp1251")}
+
+    Args:
+        data: The bytes of a file.
+        encoding: The encoding that it is in, where that is known; then nothing else is tried.
 
     Raises:
         LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
     """
-    return decode(data, fallback="cp1252")
+    return decode(data, encoding)
 
 
-def decode(data: bytes, *, fallback: str) -> Loaded:
+def decode(data: bytes, encoding: str | None = None) -> Loaded:
     """
-    Decode a text as `load_text` does, with another encoding than cp1252 at its end.
+    Decode a text as `load_text` does.
 
     Raises:
         LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
     """
-    for mark, encoding in _MARKS:
+    if encoding is not None:
+        return _loaded(Decoded(_as_told(data, encoding), encoding))
+    for mark, marked in MARKS:
         if data.startswith(mark):
-            try:
-                return _loaded(data.decode(encoding), encoding)
-            except UnicodeError as error:
-                raise LoadError("encoding", f"{error}, though it begins with {mark!r}") from None
+            return _loaded(_marked(data, mark, marked))
+    if (read := read_unmarked(data)) is not None:
+        return _loaded(read)
     _refuse_binary(data.find(b"\0"))
+    if (read := guessed(data)) is not None:
+        return _loaded(read)
+    raise LoadError("encoding", f"{_why_not_text(data)}; {_ADVICE}")
+
+
+def _as_told(data: bytes, encoding: str) -> str:
+    """Return the text in the encoding that the user names."""
+    if (known := known_encoding(encoding)) is None:
+        raise LoadError(
+            "encoding", f"encoding={encoding!r} is no text encoding that Python knows; see `codecs`"
+        )
     try:
-        return _loaded(data.decode(), "utf-8")
-    except UnicodeDecodeError as utf8_error:
-        try:
-            return _loaded(data.decode(fallback), fallback)
-        except UnicodeError:
-            raise LoadError("encoding", f"{utf8_error}, and {fallback} fails too") from None
+        return data.decode(known).removeprefix("\ufeff")
+    except ValueError as error:
+        raise LoadError(
+            "encoding",
+            f"not valid as encoding={encoding!r}: {error}; leave `encoding` out to have it found",
+        ) from None
+
+
+def _marked(data: bytes, mark: bytes, encoding: str) -> Decoded:
+    """Return the text behind a byte order mark, which is a promise; UTF-8 may have bad bytes."""
+    try:
+        return Decoded(data.decode(encoding).removeprefix("\ufeff"), encoding)
+    except ValueError as error:
+        if encoding == "utf-8-sig" and (read := mostly_utf8(data.removeprefix(mark))) is not None:
+            return read
+        raise LoadError(
+            "encoding", f"{error}, though it begins with {mark!r}; it may be cut off. {_ADVICE}"
+        ) from None
+
+
+def _why_not_text(data: bytes) -> str:
+    """Return which byte is not UTF-8, and what else was tried."""
+    try:
+        data.decode()
+        reason = "not a text"
+    except UnicodeDecodeError as error:
+        reason = str(error)
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        reason += ", cp1252 fails too"
+    return f"{reason}, and no other encoding is likely"
 
 
 def load_python(data: bytes) -> Loaded:
@@ -65,18 +120,25 @@ def load_python(data: bytes) -> Loaded:
     _refuse_binary(data.find(b"\0"))
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return _loaded(data.decode(encoding), encoding)
+        return _loaded(Decoded(data.decode(encoding), encoding))
     except (SyntaxError, LookupError, UnicodeError) as error:
         # LookupError: the cookie names a codec that is none for text, such as rot13.
         raise LoadError("encoding", f"not readable as Python source: {error}") from None
 
 
-def _loaded(text: str, encoding: str) -> Loaded:
-    """Return the text, its lines ended by newlines alone, and its encoding if not UTF-8."""
+def _loaded(read: Decoded) -> Loaded:
+    """Return the text, its lines ended by newlines alone, and how it was read if not as UTF-8."""
+    text, metadata = read.text, dict[str, object]()
     _refuse_binary(text.find("\0"))
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text, {} if encoding.startswith("utf-8") else {"encoding": encoding}
+    if not read.encoding.startswith("utf-8") and read.encoding != "ascii":
+        metadata["encoding"] = read.encoding
+    if read.confidence is not None:
+        metadata["encoding_confidence"] = read.confidence
+    if read.replaced:
+        metadata["replaced_bytes"] = read.replaced
+    return text, metadata
 
 
 def _refuse_binary(position: int) -> None:

@@ -24,10 +24,9 @@ LEVELS = {f"h{level}": level for level in range(1, 7)}
 
 _WIDTHS = ("", " ", "\n", "\n\n")
 _TAG_START = re.compile(r"<[a-zA-Z/!?]")
-_CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 
 
-def load_html(data: bytes) -> Loaded:
+def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     """
     Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
@@ -40,7 +39,7 @@ def load_html(data: bytes) -> Loaded:
     Raises:
         LoadError: "binary", "encoding", or "html" where the parser gives up.
     """
-    text, metadata = decode_html(data)
+    text, metadata = decode_html(data, encoding)
     page = _VisibleText()
     try:
         page.feed(_without_cut_off_tag(text))
@@ -56,32 +55,20 @@ def load_html(data: bytes) -> Loaded:
     return text, metadata
 
 
-def decode_html(data: bytes) -> Loaded:
+def decode_html(data: bytes, encoding: str | None = None) -> Loaded:
     """
-    Decode a page by its byte order mark, as UTF-8, or by what it declares, else as cp1252.
+    Decode a page as `load_text` does a text.
 
     Raises:
         LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
     """
-    return decode(data, fallback=_declared_encoding(data))
+    return decode(data, encoding)
 
 
 def _without_cut_off_tag(text: str) -> str:
     """Drop what follows a tag that never ends: on many of them the parser is quadratic."""
     cut_off = _TAG_START.search(text, text.rfind(">") + 1)
     return text[: cut_off.start()] if cut_off else text
-
-
-def _declared_encoding(data: bytes) -> str:
-    """Return the encoding that a page names and Python knows, else cp1252, as browsers do."""
-    declared = _CHARSET.search(data, 0, 1024)
-    name = declared[1].decode().lower() if declared else "cp1252"
-    try:
-        b"a".decode(name)
-    except (LookupError, UnicodeError):
-        return "cp1252"
-    # By the HTML standard, Latin-1 and ASCII mean cp1252; and bytes that fail as UTF-8 are not it.
-    return "cp1252" if name in {"iso-8859-1", "latin1", "us-ascii", "ascii", "utf-8"} else name
 
 
 class _VisibleText(HTMLParser):

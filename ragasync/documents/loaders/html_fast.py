@@ -20,7 +20,7 @@ _AFTER_MARK = re.compile(f"({_HERE}#+)\\s+")  # a block at the start of a headin
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
-def load_html_fast(data: bytes) -> Loaded:
+def load_html_fast(data: bytes, *, encoding: str | None = None) -> Loaded:
     """
     Return the visible text of a page as `load_html` does, many times faster.
 
@@ -37,8 +37,8 @@ def load_html_fast(data: bytes) -> Loaded:
     except ImportError:
         raise MissingExtra("load_html_fast", "selectolax", "ingest") from None
     if _may_be_deep(data):
-        return load_html(data)
-    text, metadata = decode_html(data)
+        return load_html(data, encoding=encoding)
+    text, metadata = decode_html(data, encoding)
     page = LexborHTMLParser(text.replace(_HERE, ""))
     title = page.css_first("title")
     if title is not None and (words := title.text().split()):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record
 from ragasync.documents.loaders.decode import load_text
-from ragasync.documents.loaders.records import Layout, Row
+from ragasync.documents.loaders.records import Layout, Row, marked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class JsonLines:
         text_fields: The fields that make the text; by default all.
         id_field: The field that makes the id instead of the line's number.
         metadata_fields: The fields that become metadata; by default those that make no text.
+        encoding: The encoding of the file, where that is known.
 
     Raises:
         LoadError: "json lines" for a line that is not JSON, that lacks a field which was named,
@@ -42,12 +43,13 @@ class JsonLines:
     text_fields: Sequence[str] | None = None
     id_field: str | None = None
     metadata_fields: Sequence[str] | None = None
+    encoding: str | None = None
 
     def __call__(self, data: bytes) -> Iterable[Record]:
         """Return a record for each line that holds a text."""
-        text, _ = load_text(data)
+        text, read_as = load_text(data, encoding=self.encoding)
         layout = Layout("json lines", self.text_fields, self.id_field, self.metadata_fields)
-        return list(layout.records(_rows(text)))
+        return marked(layout.records(_rows(text)), read_as)
 
 
 def _rows(text: str) -> Iterator[Row]:

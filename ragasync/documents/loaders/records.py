@@ -76,6 +76,13 @@ class Layout:
         return key
 
 
+def marked(records: Iterable[Record], read_as: Mapping[str, object]) -> list[Record]:
+    """Return records that say how their file was read; a field of that name goes over it."""
+    if not read_as:
+        return list(records)
+    return [Record(each.key, each.text, {**read_as, **each.metadata}) for each in records]
+
+
 def text_of(fields: Mapping[str, object]) -> str:
     """Return the text of some fields: one as it stands, several as lines with their names."""
     if len(fields) == 1:

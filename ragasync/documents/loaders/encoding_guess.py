@@ -1,0 +1,186 @@
+"""A guess at the encoding of bytes that neither prove nor declare one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ragasync.documents.loaders.encodings import Decoded, beyond_ascii, read_strictly
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch, CharsetMatches
+
+MAX_GUESSED = 200_000
+"""The most bytes that a guess looks at: it decodes them by some thirty encodings."""
+
+# Encodings that files are found in. EBCDIC, UTF-7 and the like would only win by accident.
+_GUESSED = (
+    "big5hkscs cp932 cp949 cp950 euc_jp gb18030 johab "
+    "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp874 "
+    "iso8859_2 iso8859_5 iso8859_6 iso8859_7 iso8859_15 koi8_r koi8_u "
+    "cp437 cp850 cp852 cp855 cp866 mac_cyrillic mac_roman"
+)
+
+# Of guesses that are as good as each other, the encoding that more files are in.
+_COMMON = ("cp1252", "cp1250", "cp1251", "cp1254")
+_AS_COHERENT = 0.03
+
+# Half-width katakana, single letters of Hangul, and ideographs beyond the first 20,000.
+_ODD = re.compile("[\uff61-\uff9f\u3131-\u318e\U00020000-\U0003ffff]")
+
+_MIN_EVIDENCE = 3
+"""The fewest bytes beyond ASCII from which a guess can be made."""
+
+_SHORT = 60
+"""Below so many bytes beyond ASCII, the shape of words tells more than statistics."""
+
+_SHAPED = 0.7  # how likely a guess by the shape of words is, if there are enough of them
+
+_ACCENTS = "àáâãäåæçèéêëìíîïñòóôõöøùúûüßœÿÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒŸ"
+_ACCENT = re.compile(f"[{_ACCENTS}]")
+_WESTERN_WORD = re.compile(f"[A-Za-z{_ACCENTS}]+")
+_SIGNS = "\u00a0¡¢£§©ª«¬®°±²³µ·º»¼½¾¿×÷–—‘’‚“”„†‡•…‰‹›€™"
+_NOT_WESTERN = re.compile(
+    # What no such language has, a sign inside a word, three accents in a row, a late capital.
+    f"[^\\x00-\\x7f{_ACCENTS}{_SIGNS}]"
+    f"|[a-zA-Z{_ACCENTS}][^\\w\\s\\x00-\\x7f’–—·®™°…][a-zA-Z{_ACCENTS}]"
+    f"|[{_ACCENTS}]{{3}}|[a-zà-ÿ][À-ÞŒŸ]"
+)
+
+_HIGH = re.compile(rb"[\x80-\xff]")
+_WORD = re.compile(rb"[A-Za-z\x80-\xff]+")
+_HIGH_RUN = re.compile(rb"[\x80-\xff]+")
+_PAIRS = re.compile(rb"(?:[\xa1-\xf7][\xa1-\xfe])+")
+_CYRILLIC_WORD = re.compile("[А-ЯЁ]?[а-яё]+|[А-ЯЁ]+")
+_HEBREW_WORD = re.compile(rb"[\xe0-\xfa]+")
+
+
+def guessed(data: bytes) -> Decoded | None:
+    """Return the likeliest text by charset-normalizer, whole and strict, if there is one."""
+    sample = _telling_part(data)
+    evidence = len(_HIGH.findall(sample))
+    if evidence < _MIN_EVIDENCE or _is_western(sample):
+        # What is sparse and fits the commonest of them is that, as a price with a pound sign.
+        if (read := read_strictly(data, "cp1252")) is not None:
+            return Decoded(read.text, "cp1252", _confidence(_SHAPED, evidence))
+        if evidence < _MIN_EVIDENCE:
+            return None
+    # It takes 40 ms to import, and few runs meet a file that needs it.
+    from charset_normalizer import from_bytes
+
+    shaped = _by_shape_of_words(sample) if evidence < _SHORT else None
+    if shaped and (read := read_strictly(data, shaped)) is not None:
+        return Decoded(read.text, shaped, _confidence(_SHAPED, evidence))
+    matches = from_bytes(
+        sample, cp_isolation=_GUESSED.split(), preemptive_behaviour=False, enable_fallback=False
+    )
+    for match in sorted(matches, key=_order(matches)):
+        for encoding in sorted(match.could_be_from_charset, key=_rank):
+            if (read := read_strictly(data, encoding)) is not None:
+                likely = (1 - match.chaos) * (0.5 + match.coherence / 2)
+                return Decoded(read.text, encoding, _confidence(likely, evidence))
+    return None
+
+
+def _confidence(likely: float, evidence: int) -> float:
+    """Return how certain a guess is that many bytes speak for, and never all of them."""
+    return round(min(likely * evidence / (evidence + _MIN_EVIDENCE), 0.99), 2)
+
+
+def _is_western(data: bytes) -> bool:
+    """
+    Return whether a text is spelt as in the languages of Western Europe, in cp1252.
+
+    Its statistics are those of cp1250, cp1257 or cp775 as well. But letters of these others come
+    out as signs in the middle of words, as letters of Iceland alone, or many in a row.
+    """
+    text = data.decode("cp1252", "replace")
+    if _NOT_WESTERN.search(text) or ("õ" in text and "ã" not in text):  # as Hungarian ő comes out
+        return False
+    accented = [word for word in _WESTERN_WORD.findall(text) if not word.isascii()]
+    letters, plain = sum(map(len, accented)), sum(len(_ACCENT.sub("", word)) for word in accented)
+    return 3 * plain >= letters
+
+
+def _by_shape_of_words(data: bytes) -> str | None:
+    """
+    Return the encoding by which a few words are well-spelt; None if there is none.
+
+    charset-normalizer takes a few words for those of another script. In Cyrillic, capitals are at
+    the start of words or everywhere in them, and a quarter of the letters are vowels; Hebrew has
+    no capitals; Japanese has kana; and common ideographs have their own range in GB 2312.
+    """
+    words = [word for word in _WORD.findall(data) if not word.isascii()]
+    if _is_cyrillic(words, "cp1251"):
+        return "cp1251"
+    if all(map(_HEBREW_WORD.fullmatch, words)):
+        return "cp1255"
+    for encoding in ("koi8-r", "cp866", "iso8859-5"):
+        if _is_cyrillic(words, encoding):
+            return encoding
+    runs = b"".join(_HIGH_RUN.findall(data))
+    if not _PAIRS.fullmatch(runs):
+        return None
+    leads = runs[::2]
+    if 5 * (leads.count(0xA4) + leads.count(0xA5)) >= len(leads):
+        return "euc_jp"
+    # With leads up to 0xC8 alone, it may as well be Korean or in Big5.
+    is_common = all(0xB0 <= lead <= 0xD7 or lead in (0xA1, 0xA3) for lead in leads)
+    return "gb18030" if is_common and max(leads) > 0xC8 else None
+
+
+def _is_cyrillic(words: list[bytes], encoding: str) -> bool:
+    """Return whether words are spelt as in Russian or Bulgarian."""
+    spelt = [word.decode(encoding, "replace") for word in words]
+    letters = "".join(spelt).lower()
+    vowels = sum(map(letters.count, "аеиоуъыэюя"))
+    return all(map(_CYRILLIC_WORD.fullmatch, spelt)) and 4 * vowels >= len(letters)
+
+
+def _order(matches: CharsetMatches) -> Callable[[CharsetMatch], tuple[bool, bool, int]]:
+    """Return a key by which matches are sorted: unlikely characters last, then as they come."""
+    best = next((match for match in matches if not _is_odd(str(match))), None)
+
+    def key(match: CharsetMatch) -> tuple[bool, bool, int]:
+        is_as_good = best is not None and (
+            match.chaos <= best.chaos and match.coherence >= best.coherence - _AS_COHERENT
+        )
+        return _is_odd(str(match)), not is_as_good, _rank(match.encoding) if is_as_good else 0
+
+    return key
+
+
+def _is_odd(text: str) -> bool:
+    """Return whether a tenth is of characters that wrong encodings make and texts hardly have."""
+    odd = sum(map(text.count, filter(_ODD.match, beyond_ascii(text))))
+    return 10 * odd > len(text)
+
+
+def _rank(encoding: str) -> int:
+    """Return the place of an encoding among those that are preferred, where all else is equal."""
+    return _COMMON.index(encoding) if encoding in _COMMON else len(_COMMON)
+
+
+def _telling_part(data: bytes) -> bytes:
+    """Return lines that are not plain ASCII, as many as a guess looks at."""
+    lines, size, position = list[bytes](), 0, 0
+    while size < MAX_GUESSED and (high := _HIGH.search(data, position)):
+        # From a line that never ends, only what is near.
+        start = max(data.rfind(b"\n", position, high.start()) + 1, position, high.start() - 1_000)
+        end = data.find(b"\n", high.end(), start + MAX_GUESSED)
+        if end < 0:
+            end = _cut(data, start)
+        lines.append(data[start:end])
+        size += end - start
+        position = end
+    return b"\n".join(lines)
+
+
+def _cut(data: bytes, start: int) -> int:
+    """Return where a part may end: a character that is cut in two would rule its encoding out."""
+    most = start + MAX_GUESSED
+    if most >= len(data):
+        return len(data)
+    # These are the second byte of no character.
+    return max(data.rfind(mark, start + 1, most) + 1 for mark in (b" ", b".", b",")) or most
