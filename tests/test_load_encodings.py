@@ -244,6 +244,8 @@ def test_some_bytes_that_happen_to_be_utf8_do_not_make_it_that():
         ("数据库", "gb18030"),
         ("第三季度銷售報告：台北的資料庫已經更新，請閱讀這份文件。", "big5hkscs"),
         (KOREAN, "cp949"),
+        # Two syllables that EUC-KR spells out, in eight bytes each.
+        ("파이썬은 배우기 쉽고, 강력한 언어입니다. 효율적인 자료 구조. 뷁 쓔쓩", "euc_kr"),
         (FRENCH, "cp1252"),
         ("né", "cp1252"),
         ("Price: £5", "cp1252"),
@@ -304,6 +306,8 @@ def test_bytes_that_nothing_is_likely_to_explain_are_an_error_with_advice():
         b"~{VP" * 1_000_000,
         CHINESE.encode() * 30_000 + b"\xff",
         "".join(map(chr, range(0x4E00, 0x9000))).encode() * 30 + b"\xff",
+        "".join(map(chr, range(0x4E00, 0x9000))).encode("gb18030") * 30,
+        ("\n" + "".join(map(chr, range(0x4E00, 0x9000))) * 30).encode("utf-16-le"),
     ],
     ids=[
         "high",
@@ -316,6 +320,8 @@ def test_bytes_that_nothing_is_likely_to_explain_are_an_error_with_advice():
         "hz",
         "one bad",
         "many kinds",
+        "gb18030",
+        "utf-16",
     ],
 )
 def test_no_text_takes_long_to_be_told(data):

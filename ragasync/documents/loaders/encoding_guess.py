@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ragasync.documents.loaders.encodings import Decoded, beyond_ascii, read_strictly
+from ragasync.documents.loaders.encodings import Decoded, read_strictly
 
 if TYPE_CHECKING:
     from charset_normalizer import CharsetMatch, CharsetMatches
@@ -26,8 +26,19 @@ _GUESSED = (
 _COMMON = ("cp1252", "cp1250", "cp1251", "cp1254")
 _AS_COHERENT = 0.03
 
+# What has a few characters that the other lacks: tried where that does not fit the whole file.
+_RELATED = {
+    "big5hkscs": ("cp950",),
+    "cp932": ("shift_jis_2004",),
+    "euc_jp": ("euc_jis_2004",),
+}
+
 # Half-width katakana, single letters of Hangul, and ideographs beyond the first 20,000.
 _ODD = re.compile("[\uff61-\uff9f\u3131-\u318e\U00020000-\U0003ffff]")
+_FILLER = "\u3164"
+"""What cp949 reads where EUC-KR spells a syllable by its letters."""
+
+_KANA = re.compile("[\u3041-\u30fa]")
 
 _MIN_EVIDENCE = 3
 """The fewest bytes beyond ASCII from which a guess can be made."""
@@ -76,7 +87,10 @@ def guessed(data: bytes) -> Decoded | None:
         sample, cp_isolation=_GUESSED.split(), preemptive_behaviour=False, enable_fallback=False
     )
     for match in sorted(matches, key=_order(matches)):
-        for encoding in sorted(match.could_be_from_charset, key=_rank):
+        names = sorted(match.could_be_from_charset, key=_rank)
+        if _FILLER in str(match):
+            names.insert(0, "euc_kr")
+        for encoding in (*names, *_RELATED.get(match.encoding, ())):
             if (read := read_strictly(data, encoding)) is not None:
                 likely = (1 - match.chaos) * (0.5 + match.coherence / 2)
                 return Decoded(read.text, encoding, _confidence(likely, evidence))
@@ -140,21 +154,27 @@ def _is_cyrillic(words: list[bytes], encoding: str) -> bool:
 
 def _order(matches: CharsetMatches) -> Callable[[CharsetMatch], tuple[bool, bool, int]]:
     """Return a key by which matches are sorted: unlikely characters last, then as they come."""
-    best = next((match for match in matches if not _is_odd(str(match))), None)
+    best = next((match for match in matches if not _is_odd(match)), None)
 
     def key(match: CharsetMatch) -> tuple[bool, bool, int]:
         is_as_good = best is not None and (
             match.chaos <= best.chaos and match.coherence >= best.coherence - _AS_COHERENT
         )
-        return _is_odd(str(match)), not is_as_good, _rank(match.encoding) if is_as_good else 0
+        return _is_odd(match), not is_as_good, _rank(match.encoding) if is_as_good else 0
 
     return key
 
 
-def _is_odd(text: str) -> bool:
-    """Return whether a tenth is of characters that wrong encodings make and texts hardly have."""
-    odd = sum(map(text.count, filter(_ODD.match, beyond_ascii(text))))
-    return 10 * odd > len(text)
+def _is_odd(match: CharsetMatch) -> bool:
+    """Return whether a tenth is of characters that texts hardly have, or Japanese has no kana."""
+    text = str(match)
+    if match.encoding == "cp949" and _FILLER in text:
+        return False
+    if 10 * len(_ODD.findall(text)) > len(text):
+        return True
+    beyond_ascii = len(text) - len(text.encode("ascii", "ignore"))
+    is_japanese = match.encoding in ("cp932", "euc_jp")
+    return is_japanese and 20 * len(_KANA.findall(text)) < beyond_ascii
 
 
 def _rank(encoding: str) -> int:

@@ -153,10 +153,10 @@ def _as_declared(data: bytes) -> Decoded | None:
 
 def _has_controls(text: str) -> bool:
     """Return whether there are C1 controls, which no text has and wrong encodings make."""
-    return any("\x80" <= each <= "\x9f" for each in beyond_ascii(text))
+    return any("\x80" <= each <= "\x9f" for each in _beyond_ascii(text))
 
 
-def beyond_ascii(text: str) -> set[str]:
+def _beyond_ascii(text: str) -> set[str]:
     """Return the different characters of a text that are not ASCII."""
     return {each for each in set(text) if each > "\x7f"}
 
@@ -188,7 +188,7 @@ def _eastern(data: bytes, encoding: str) -> Decoded | None:
     read = read_strictly(data, encoding)
     if read is None or "\x1b" in read.text:
         return None
-    beyond = beyond_ascii(read.text)
+    beyond = _beyond_ascii(read.text)
     letters = sum(unicodedata.category(each).startswith("L") for each in beyond)
     return read if 2 * letters >= len(beyond) > 0 else None
 
@@ -200,11 +200,15 @@ def _with_nul_bytes(data: bytes) -> Decoded | None:
         return None
     best = max(readings, key=_spaces_and_letters)
     if best.encoding.startswith("utf-32") or (
-        _is_mostly_ascii(best.text) and _has_few_00(best, 50)
+        _is_mostly_ascii(best.text) and _has_few_00(data, best, 50)
     ):
         return best
     # A line end among ideographs is a good sign and no proof: so it is marked like a guess.
-    if len(best.text) < _MIN_WIDE or not _has_few_00(best, 10) or not _is_of_few_scripts(best.text):
+    if (
+        len(best.text) < _MIN_WIDE
+        or not _has_few_00(data, best, 10)
+        or not _is_of_few_scripts(best.text)
+    ):
         return None
     return None if _is_text_with_nuls(data) else Decoded(best.text, best.encoding, confidence=0.9)
 
@@ -214,14 +218,10 @@ def _is_mostly_ascii(text: str) -> bool:
     return 5 * len(text.encode("ascii", "ignore")) >= 4 * len(text)
 
 
-def _has_few_00(read: Decoded, one_of: int) -> bool:
+def _has_few_00(data: bytes, read: Decoded, one_of: int) -> bool:
     """Return whether few characters are such as U+4E00, which have the NUL in the other place."""
-    return one_of * sum(map(read.text.count, _ending_in_00(read.text))) <= len(read.text)
-
-
-def _ending_in_00(text: str) -> set[str]:
-    """Return the different characters whose lower byte is NUL."""
-    return {each for each in set(text) if not ord(each) & 0xFF}
+    lower = data[0 if read.encoding.endswith("le") else 1 :: 2]
+    return one_of * lower.count(0) <= len(read.text)
 
 
 def _is_text_with_nuls(data: bytes) -> bool:
