@@ -22,6 +22,7 @@ from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.decode import load_text
+from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.json_lines import JsonLines
 from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
@@ -71,6 +72,7 @@ __all__ = [
     "chunks_dataframe",
     "documents_dataframe",
     "find_sources",
+    "load_html",
     "load_source",
     "load_text",
     "located",

@@ -16,6 +16,7 @@ from ragasync.documents.loaders.decode import load_python, load_text
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.loaders.no_loader import refuse_format, refuse_markup
 from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.documents.sources.finding import Origin, Source, source_of
@@ -40,6 +41,10 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
 )
 """
 Loaders by suffix in lower case; every other file is tried as text.
+
+Formats that are known and have no loader here, such as .pptx, .xlsx, .odt, .epub, .rtf, .eml and
+XML, are an error that says so: `{**LOADERS, ".xml": load_html}` reads the text of XML's elements,
+`{**LOADERS, ".xml": load_text}` its source.
 
 Example:
     >>> from pathlib import Path
@@ -97,18 +102,26 @@ def load_source(
     if isinstance(found, Document):
         return found
     suffix = found.path.suffix.lower()
-    load = loaders.get(suffix, load_text)
+    load = loaders.get(suffix)
     try:
         data = _read(found.path_to_open(), max_bytes)
         if not data and suffix not in MAY_BE_EMPTY:
             raise LoadError("empty", "a file of 0 bytes")
-        loaded = _documents(load(data), found)
+        loaded = _documents(load(data) if load else _as_text(suffix, data), found)
         if suffix not in MAY_BE_EMPTY:
             _refuse_empty(loaded, len(data))
     except LoadError as error:
         error.add_note(f"while loading {found.path}")
         raise
     return loaded
+
+
+def _as_text(suffix: str, data: bytes) -> Loaded:
+    """Return the text of a file that no loader is given for, unless it is known to be no text."""
+    refuse_format(suffix, data)
+    text, metadata = load_text(data)
+    refuse_markup(suffix, text)
+    return text, metadata
 
 
 def _documents(loaded: Loaded | Iterable[Record], source: Source) -> Document | list[Document]:
