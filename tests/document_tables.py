@@ -20,6 +20,8 @@ DOCUMENTS = {
     "tokens": "Int64",
     "unchanged": "bool",
     "skipped": "category",
+    "encoding": "category",
+    "encoding_confidence": "float64",
     "recalled": "bool",
     "seconds": "float64",
     "error_type": "category",

@@ -18,6 +18,7 @@ from outcomes import pending, result_of
 
 from ragasync import (
     AsyncBatchProcessor,
+    Journal,
     chunks_dataframe,
     documents_dataframe,
     stages_dataframe,
@@ -81,6 +82,41 @@ async def test_files_say_where_they_are_also_where_they_failed_or_were_skipped(t
         ("done", "binary", 0, 0, None),
         ("failed", None, None, None, "load"),
     ]
+
+
+async def test_a_guessed_encoding_is_seen_in_the_frame_also_of_what_is_unchanged(tmp_path: Path):
+    """What may be read wrongly has to be found among a thousand files, as often as one looks."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "guessed.txt").write_bytes("Годишен отчет за продажбите.".encode("cp1251"))
+    (folder / "marked.txt").write_bytes("Годишен отчет".encode("utf-16"))
+    (folder / "rows.csv").write_bytes("a,b\nГодишен,отчет\nЗа,тримесечие\n".encode("cp1251"))
+    (folder / "utf8.txt").write_text("Годишен отчет", encoding="utf-8")
+    with SqliteStore(tmp_path / "store.sqlite") as store:
+        processor = AsyncDocumentProcessor(store=store)
+        for _ in range(2):
+            frame = documents_dataframe(await processor.process(folder))
+            assert rows(frame, "encoding") == [("cp1251",), ("utf-16",), ("cp1251",), (None,)]
+            is_guess = [0 < each < 1 for each in frame.encoding_confidence]
+            assert is_guess == [True, False, True, False]
+
+
+async def test_a_guessed_encoding_is_recalled_from_a_journal(tmp_path: Path):
+    """The file is not read again, and what it was read by is known."""
+    (tmp_path / "a.txt").write_bytes("Годишен отчет за продажбите.".encode("cp1251"))
+    first, again = [
+        documents_dataframe(
+            await AsyncDocumentProcessor(journal=Journal(tmp_path / "journal")).process(
+                [tmp_path / "a.txt"]
+            )
+        )
+        for _ in range(2)
+    ]
+    assert again.recalled.all()
+    assert rows(again, "encoding", "encoding_confidence") == rows(
+        first, "encoding", "encoding_confidence"
+    )
+    assert list(again.encoding) == ["cp1251"]
 
 
 async def test_what_the_store_had_is_unchanged(tmp_path: Path):

@@ -55,6 +55,8 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
         | tokens | Int64 | its share of what the embedder reported; missing where nothing was |
         | unchanged | bool | whether the store had it already |
         | skipped | category | why it was passed over; missing where it was not |
+        | encoding | category | in which its file was read; missing for UTF-8 and ASCII |
+        | encoding_confidence | float64 | of an encoding that was guessed, 0 to 1; else NaN |
         | recalled | bool | whether its outcome is a journal's, from an earlier run |
         | seconds | float64 | on its way through the stages; NaN if not started |
         | error_type | category | class name without module; missing where nothing failed |
@@ -70,6 +72,7 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
     errors = {row: columns.error_text(row) for row in taken.sparse(columns.errors)}
     found = processed(columns)
     skipped = {row: each.skipped for row, each in found.items() if each.skipped is not None}
+    encodings = {row: each.encoding for row, each in found.items() if each.encoding is not None}
     return pd.DataFrame(
         {
             "index": taken.index.to_numpy(copy=True),
@@ -82,6 +85,8 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
             "tokens": _numbers(columns, found, "tokens", "Int64"),
             "unchanged": _flags(columns, {row: each.unchanged for row, each in found.items()}),
             "skipped": taken.categories(skipped),
+            "encoding": taken.categories(encodings),
+            "encoding_confidence": _numbers(columns, found, "encoding_confidence", "float64"),
             "recalled": _flags(columns, _recalled(columns)),
             "seconds": taken.seconds(columns.seconds),
             "error_type": taken.categories({at: text.kind for at, text in errors.items()}),

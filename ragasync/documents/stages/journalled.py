@@ -22,6 +22,8 @@ _FACTS = (
     "tokens",
     "document_count",
     "skipped",
+    "encoding",
+    "encoding_confidence",
 )
 """The fields of a ProcessedDocument that are kept whatever it has besides."""
 

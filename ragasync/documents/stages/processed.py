@@ -41,6 +41,9 @@ class ProcessedDocument:
         document_count: how many documents its source gave: 0 where it was skipped.
         documents: where its source gave an iterable of documents, each of them; else None.
         skipped: why it was passed over, one of the reasons in `skip_unreadable`; else None.
+        encoding: in which it was read, where that is not UTF-8; None likewise for several that
+            differ, and for what is no text file.
+        encoding_confidence: how likely that is, from 0 to 1, where it was guessed; else None.
     """
 
     id: str
@@ -55,6 +58,8 @@ class ProcessedDocument:
     document_count: int = 1
     documents: Sequence[ProcessedDocument] | None = None
     skipped: str | None = None
+    encoding: str | None = None
+    encoding_confidence: float | None = None
 
     def __repr__(self) -> str:
         if self.skipped is not None:
@@ -63,6 +68,25 @@ class ProcessedDocument:
         if self.documents is not None:
             state = f"{counted(self.document_count, 'document')}, {state}"
         return f"<ProcessedDocument {self.id!r}: {state}>"
+
+
+def read_as(document: Document) -> dict[str, Any]:
+    """Return in which encoding a document was read, by its metadata, where that says so."""
+    encoding = document.metadata.get("encoding")
+    if not isinstance(encoding, str):
+        return {}
+    confidence = document.metadata.get("encoding_confidence")
+    known = confidence if isinstance(confidence, float) else None
+    return {"encoding": encoding, "encoding_confidence": known}
+
+
+def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
+    """Return in which encoding the documents of one source were read, if in one."""
+    found = {(each.encoding, each.encoding_confidence) for each in documents}
+    if len(found) != 1:
+        return {}
+    encoding, confidence = found.pop()
+    return {"encoding": encoding, "encoding_confidence": confidence}
 
 
 def together(
@@ -86,4 +110,5 @@ def together(
         tokens=sum(tokens) if tokens else None,
         document_count=len(documents),
         documents=tuple(documents),
+        **_read_alike(documents),
     )

@@ -13,7 +13,7 @@ from ragasync.documents.metering import Meter, Metered
 from ragasync.documents.stages.caching import Vector
 from ragasync.documents.stages.failures import RunEnding, note_place, places_of
 from ragasync.documents.stages.prepare import Prepared
-from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.stages.processed import ProcessedDocument, read_as
 from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
@@ -82,6 +82,7 @@ class Way:
             embeddings=embeddings if keep else None,
             fingerprint=prepared.fingerprint,
             tokens=tokens,
+            **read_as(document),
         )
 
     async def take(self, stage: str, item: object, source: object) -> Any:
@@ -159,7 +160,12 @@ def unchanged(prepared: Prepared) -> ProcessedDocument:
     """Return what a result says of a document that the store has already."""
     document = prepared.document
     return ProcessedDocument(
-        document.id, document.source, None, unchanged=True, fingerprint=prepared.fingerprint
+        document.id,
+        document.source,
+        None,
+        unchanged=True,
+        fingerprint=prepared.fingerprint,
+        **read_as(document),
     )
 
 
