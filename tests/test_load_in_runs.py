@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, LoadError, Stage
+from ragasync.documents import AsyncDocumentProcessor, Document, LoadError, MemoryStore, Stage
 from ragasync.documents.errors import LOAD_REASONS
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources.finding import Source
@@ -66,6 +66,37 @@ def test_every_reason_that_a_loader_gives_is_listed():
     }
     assert given <= set(LOAD_REASONS)
     assert {reason for _, reason in HOSTILE.values()} <= set(LOAD_REASONS)
+
+
+def load_escaped(path: Path) -> str:
+    """Load a text as a user may who has had enough of errors."""
+    return path.read_text("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_half_of_a_surrogate_pair_fails_while_loading(tmp_path, is_given, timeout):
+    """No store takes it, and the error has to come before its chunks are embedded."""
+    (tmp_path / "escaped.txt").write_bytes("né ".encode() + b"\xff")
+    (tmp_path / "fine.txt").write_text("fine")
+    sources = [("cut", "ab\ud83d"), ("fine", "😀")] if is_given else tmp_path
+    load = None if is_given else load_escaped
+    store = MemoryStore()
+    result = await AsyncDocumentProcessor(load, store=store, timeout=timeout).process(sources)
+    (failed,) = result.get_failed()
+    assert failed.stage == "load"
+    assert isinstance(failed.error, LoadError)
+    assert failed.error.reason == "encoding"
+    assert "surrogate" in failed.error.message
+    assert result.success_count == 1
+
+
+def test_load_source_refuses_half_of_a_surrogate_pair_too(tmp_path):
+    """Of a pair, of a document, and of a loader of the user's own."""
+    (tmp_path / "a.x").write_bytes(b"x")
+    for source in (("id", "a\udc80"), Document("id", "a\udc80"), tmp_path / "a.x"):
+        with pytest.raises(LoadError, match="surrogate pair, at 1"):
+            load_source(source, loaders={".x": lambda data: ("a\udc80", {})})
 
 
 @pytest.mark.real_time

@@ -15,6 +15,7 @@ from ragasync.documents.loaders.encodings import (
     mostly_utf8,
     read_unmarked,
 )
+from ragasync.documents.loaders.front_matter import front_matter
 
 _ADVICE = (
     'if you know the encoding: loaders={**LOADERS, ".txt": partial(load_text, encoding="...")}'
@@ -110,6 +111,21 @@ def _why_not_text(data: bytes) -> str:
     return f"{reason}, and no other encoding is likely"
 
 
+def load_markdown(data: bytes, *, encoding: str | None = None) -> Loaded:
+    """
+    Return the text of a Markdown file as it stands, with its front matter as metadata too.
+
+    Args:
+        data: The bytes of a file.
+        encoding: The encoding that it is in, where that is known.
+
+    Raises:
+        LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
+    """
+    text, metadata = decode(data, encoding)
+    return text, {**front_matter(text), **metadata}
+
+
 def load_python(data: bytes) -> Loaded:
     """
     Decode Python source as Python does: its coding cookie, else strict UTF-8 (PEP 263, PEP 3120).
@@ -139,6 +155,26 @@ def _loaded(read: Decoded) -> Loaded:
     if read.replaced:
         metadata["replaced_bytes"] = read.replaced
     return text, metadata
+
+
+def refuse_surrogates(text: str) -> None:
+    """
+    Raise for half of a surrogate pair, which no store and no embedder's service takes.
+
+    Raises:
+        LoadError: "encoding", with the place of the first one.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LoadError(
+            "encoding",
+            f"expected characters, got {text[error.start]!r}, half of a surrogate pair, at "
+            f"{error.start}; the text was decoded by surrogateescape or has a cut-off pair: "
+            f'decode its bytes by their own encoding, or text.encode("utf-8", "replace").decode()',
+        ) from None
 
 
 def _refuse_binary(position: int) -> None:

@@ -12,7 +12,12 @@ from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, Loader, Record
 from ragasync.documents.loaders.csv_rows import CsvRows
-from ragasync.documents.loaders.decode import load_python, load_text
+from ragasync.documents.loaders.decode import (
+    load_markdown,
+    load_python,
+    load_text,
+    refuse_surrogates,
+)
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.json_lines import JsonLines
@@ -27,11 +32,14 @@ LOADER_VERSION = 3
 MAX_BYTES = 50_000_000
 """The largest file that is read unless another bound is given."""
 
+_MARKDOWN = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
+
 LOADERS: Mapping[str, Loader] = MappingProxyType(
     {
         **dict.fromkeys((".py", ".pyi", ".pyw"), load_python),
         **dict.fromkeys((".html", ".htm", ".xhtml"), load_html),
         **dict.fromkeys((".jsonl", ".ndjson"), JsonLines()),
+        **dict.fromkeys(_MARKDOWN, load_markdown),
         ".csv": CsvRows(),
         ".tsv": CsvRows(delimiter="\t"),
         ".ipynb": load_notebook,
@@ -100,6 +108,7 @@ def load_source(
     """
     found = source_of(source)
     if isinstance(found, Document):
+        refuse_surrogates(found.text)
         return found
     suffix = found.path.suffix.lower()
     load = loaders.get(suffix)
@@ -110,6 +119,8 @@ def load_source(
         loaded = _documents(load(data) if load else _as_text(suffix, data), found)
         if suffix not in MAY_BE_EMPTY:
             _refuse_empty(loaded, len(data))
+        for document in loaded if isinstance(loaded, list) else [loaded]:
+            refuse_surrogates(document.text)
     except LoadError as error:
         error.add_note(f"while loading {found.path}")
         raise

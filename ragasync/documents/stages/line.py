@@ -15,7 +15,7 @@ from ragasync.documents.document import Document
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.stages.failures import Postponed, note_place
 from ragasync.documents.stages.hops import Hops
-from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared
+from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared, refuse_given
 from ragasync.documents.stages.processed import ProcessedDocument, together
 from ragasync.documents.stages.pruning import Pruner
 from ragasync.documents.stages.recipe import Recipe
@@ -143,7 +143,9 @@ class Line:
                 raise
             return found
         document = source
-        if not isinstance(document, Document):
+        if isinstance(document, Document):
+            refuse_given(document)
+        else:
             document = await self.way.take("load", source, source)
         if isinstance(document, Document):
             return await self._cut(document, source)

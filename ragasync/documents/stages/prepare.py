@@ -14,6 +14,7 @@ from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.chunking.located import chunks_at, located
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.stage import declared_async
@@ -159,7 +160,9 @@ class LoadAndCut:
     def __call__(self, source: object) -> Prepared | list[Prepared | Lost]:
         """Return a source's document with its chunks, or each of its documents."""
         document = source
-        if not isinstance(document, Document):
+        if isinstance(document, Document):
+            refuse_given(document)
+        else:
             document = _staged("load", self.load.at_once, source)
         if isinstance(document, Document):
             return self._cut(document)
@@ -197,6 +200,16 @@ def fingerprint_of(document: Document, pipeline: str) -> str:
     metadata = sorted(document.metadata.items())
     content = f"{pipeline!r}{metadata!r}{document.text}".encode(errors="surrogatepass")
     return blake2b(content, digest_size=16).hexdigest()
+
+
+def refuse_given(document: Document) -> None:
+    """
+    Raise for a document of the user's that no store would take, as if it had been loaded.
+
+    Raises:
+        StageFailure: of the stage "load", because of a LoadError.
+    """
+    _staged("load", refuse_surrogates, document.text)
 
 
 def _staged(stage: str, part: Callable[[Any], Any], item: object) -> Any:

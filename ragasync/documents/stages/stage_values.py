@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ragasync.calling.calls import checked_values
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.stages.pruning import full_path
 
@@ -24,7 +25,16 @@ def as_documents(loaded: object, source: object) -> Document | list[Document]:
     Raises:
         TypeError: it gave something else.
         ValueError: two of its documents have the same id, so that one would replace the other.
+        LoadError: a text has half of a surrogate pair, which no store takes.
     """
+    documents = _documents_of(loaded, source)
+    for document in [documents] if isinstance(documents, Document) else documents:
+        refuse_surrogates(document.text)
+    return documents
+
+
+def _documents_of(loaded: object, source: object) -> Document | list[Document]:
+    """Return what a loader gave as a Document, or as a list of them."""
     if isinstance(loaded, Document):
         return loaded
     if isinstance(loaded, str):
