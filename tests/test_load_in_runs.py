@@ -68,6 +68,21 @@ def test_every_reason_that_a_loader_gives_is_listed():
     assert {reason for _, reason in HOSTILE.values()} <= set(LOAD_REASONS)
 
 
+async def test_a_file_that_was_only_touched_is_unchanged(tmp_path):
+    """Its date is no part of its fingerprint, but what a user says under that name is."""
+    (tmp_path / "a.txt").write_text("one text")
+    store = MemoryStore()
+    processor = AsyncDocumentProcessor(store=store)
+    given = [tmp_path / "a.txt", Document("b", "x", {"mtime": 1.0, "size": 1})]
+    await processor.process(given)
+    os.utime(tmp_path / "a.txt", (1, 1))
+    again = await processor.process([given[0], Document("b", "x", {"mtime": 1.0, "size": 2})])
+    assert [document.unchanged for document in again.get_successful()] == [True, False]
+    (tmp_path / "a.txt").write_text("two text")
+    (changed,) = (await processor.process(tmp_path)).get_successful()
+    assert not changed.unchanged
+
+
 def load_escaped(path: Path) -> str:
     """Load a text as a user may who has had enough of errors."""
     return path.read_text("utf-8", "surrogateescape")

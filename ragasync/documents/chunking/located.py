@@ -77,7 +77,10 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
 
 def _has_lines_alone(document: Document) -> bool:
     """Return whether nothing is known of a document's chunks but their lines, as of most texts."""
-    return not document.metadata and not _marks(document)
+    metadata = document.metadata
+    if metadata and any(key in metadata for key in ("line", *PLACES)):
+        return False
+    return not _marks(document)
 
 
 @lru_cache(maxsize=4096)

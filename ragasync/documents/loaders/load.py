@@ -79,6 +79,10 @@ def load_source(
     `data.csv#17`. `{**LOADERS, ".csv": load_text}` loads tables as one text, `CsvRows` and
     `JsonLines` can be told which columns make the text, the id and the metadata.
 
+    `metadata["mtime"]`, in seconds since 1970, and `metadata["size"]`, in bytes, are the file's;
+    the rows of a table go without. They are in no fingerprint: a file that was only touched is
+    unchanged.
+
     It blocks, and belongs on a thread. An empty file is a failure, because most often something
     went wrong where it was written; empty Python modules are none.
 
@@ -113,10 +117,10 @@ def load_source(
     suffix = found.path.suffix.lower()
     load = loaders.get(suffix)
     try:
-        data = _read(found.path_to_open(), max_bytes)
+        data, mtime = _read(found.path_to_open(), max_bytes)
         if not data and suffix not in MAY_BE_EMPTY:
             raise LoadError("empty", "a file of 0 bytes")
-        loaded = _documents(load(data) if load else _as_text(suffix, data), found)
+        loaded = _documents(load(data) if load else _as_text(suffix, data), found, mtime, len(data))
         if suffix not in MAY_BE_EMPTY:
             _refuse_empty(loaded, len(data))
         for document in loaded if isinstance(loaded, list) else [loaded]:
@@ -135,12 +139,15 @@ def _as_text(suffix: str, data: bytes) -> Loaded:
     return text, metadata
 
 
-def _documents(loaded: Loaded | Iterable[Record], source: Source) -> Document | list[Document]:
-    """Return what a loader gave as a document, or as one a record."""
+def _documents(
+    loaded: Loaded | Iterable[Record], source: Source, mtime: float, size: int
+) -> Document | list[Document]:
+    """Return what a loader gave as a document with its file's date and size, or as one a record."""
     path = full_path(source)
     if isinstance(loaded, tuple):
         text, metadata = loaded
-        return Document(source.id, text, metadata, source=path)
+        facts = {"mtime": mtime, "size": size, **metadata}
+        return Document(source.id, text, facts, source=path)
     return [
         Document(f"{source.id}#{record.key}", record.text, record.metadata, source=path)
         for record in loaded
@@ -153,15 +160,16 @@ def _refuse_empty(loaded: Document | list[Document], size: int) -> None:
         raise LoadError("empty", f"no text in its {size:,} bytes")
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a file that is within the bound."""
+def _read(path: Path, max_bytes: int) -> tuple[bytes, float]:
+    """Return the bytes of a file that is within the bound, and when it was last written."""
     _refuse_large(_size_of_file(path.stat()), max_bytes)
     with open(path, "rb", opener=_open_without_waiting) as file:
-        _size_of_file(os.fstat(file.fileno()))  # it may have become a pipe meanwhile
+        status = os.fstat(file.fileno())
+        _size_of_file(status)  # it may have become a pipe meanwhile
         data = file.read(max_bytes + 1)
     # It may have grown, and some files under /proc claim to be empty.
     _refuse_large(len(data), max_bytes)
-    return data
+    return data, status.st_mtime
 
 
 def _size_of_file(status: os.stat_result) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -197,9 +197,18 @@ class LoadAndCut:
 
 def fingerprint_of(document: Document, pipeline: str) -> str:
     """Return what changes when a document does, or the stages that it goes through."""
-    metadata = sorted(document.metadata.items())
+    metadata = sorted(_lasting(document).items())
     content = f"{pipeline!r}{metadata!r}{document.text}".encode(errors="surrogatepass")
     return blake2b(content, digest_size=16).hexdigest()
+
+
+def _lasting(document: Document) -> Mapping[str, object]:
+    """Return metadata without its file's date and size, which change where the content does not."""
+    match document.metadata:
+        case {"mtime": float(), "size": int(), **rest} if document.source is not None:
+            return rest
+        case metadata:
+            return metadata
 
 
 def refuse_given(document: Document) -> None:
