@@ -146,7 +146,8 @@ async def test_an_async_source_is_closed():
 async def test_a_job_cancelled_before_its_first_step_has_called_nothing():
     """Cancelled in the same turn that made it."""
     service = Service()
-    running = asyncio.create_task(AsyncBatchProcessor(service).process(range(9)))
+    # Not create_task: a loop that makes eager tasks would take the first step in it.
+    running = asyncio.Task(AsyncBatchProcessor(service).process(range(9)))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
