@@ -52,6 +52,24 @@ def test_calls_nest_in_one_another():
     assert printed_by(IMPORTS, main, RUN) == ["20"]
 
 
+def test_the_first_call_may_come_while_others_are_ready():
+    """It runs them, and the round of the loop in which it came, which has counted them, goes on."""
+    main = """
+    said = []
+
+    async def nest(name):
+        said.append(run_async(asyncio.sleep(0.01, name), nested=True))
+
+    async def say(name):
+        said.append(name)
+
+    async def main():
+        await asyncio.gather(nest("a"), say("b"), nest("c"), *map(say, "defg"))
+        print(*sorted(said))
+    """
+    assert printed_by(IMPORTS, main, RUN) == ["a b c d e f g"]
+
+
 def test_context_variables_go_in_and_come_back():
     """As in the plain way."""
     main = """

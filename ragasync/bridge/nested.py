@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
 from typing import TypeVar
 
 from ragasync.bridge.blocking_calls import BlockingCall
@@ -67,7 +69,7 @@ class _Supervision:
         ended = own_task(self._until_over(place, task), self._loop)
         if is_main_thread():
             self._keep_awake()
-        with DeferredInterrupt(self._interrupt) as sigint:
+        with DeferredInterrupt(self._interrupt) as sigint, _as_much_ready(self._loop):
             try:
                 self._loop.run_until_complete(ended)
             finally:
@@ -106,6 +108,23 @@ class _Supervision:
             woken.cancel()
             if not done and place.last_told() == told:
                 return
+
+
+@contextmanager
+def _as_much_ready(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """
+    Leave at least as many callbacks ready as there were, by adding some that do nothing.
+
+    The round in which a loop makes its first nested call began in asyncio's own code. That has
+    counted the callbacks of the round and takes so many, also if the nested run has called them.
+    """
+    ready: deque[asyncio.Handle] = getattr(loop, "_ready")  # noqa: B009  # private, untyped
+    before = len(ready)
+    try:
+        yield
+    finally:
+        for _ in range(before - len(ready)):
+            loop.call_soon(int, context=Context())
 
 
 def _make_reentrant(loop: asyncio.AbstractEventLoop) -> None:
