@@ -19,5 +19,5 @@ def printed_by(*parts: str) -> list[str]:
         timeout=50,
         check=False,
     )
-    assert ran.stderr == ""
+    assert ran.stderr == "", ran.stderr
     return ran.stdout.splitlines()
