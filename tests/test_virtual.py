@@ -42,6 +42,14 @@ async def test_the_clock_stands_still_while_a_thread_works():
     await timer
 
 
+async def test_no_timer_overtakes_a_thread_on_a_slow_machine():
+    """It has a second for its work, and takes no time of this clock."""
+    timer = asyncio.create_task(asyncio.sleep(10))
+    assert not await asyncio.to_thread(threading.Event().wait, 0.2)
+    assert asyncio.get_running_loop().time() == 0
+    await timer
+
+
 async def test_a_thread_that_waits_for_a_timer_gets_it():
     """So the clock does go on when a thread takes long."""
     gate, loop = threading.Event(), asyncio.get_running_loop()

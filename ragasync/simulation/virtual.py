@@ -13,8 +13,11 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-PATIENCE = 0.05
-"""Real seconds that the clock stands still for threads; longer ones may wait for a timer here."""
+PATIENCE = 1.0
+"""Real seconds without news of threads after which one of them may be waiting for a timer here."""
+
+IMPATIENCE = 0.05
+"""Real seconds from one timer to the next from then on, until there is news."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -25,13 +28,20 @@ class _JumpingSelector(selectors.DefaultSelector):
         self.now = 0.0
         self._next_timer = next_timer
         self._busy = busy
+        self._patience = PATIENCE
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready now; with nothing ready, move the clock to the next timer."""
         if timeout is None:
             # Nothing is scheduled: only another thread can wake the loop.
             return super().select(None)
-        ready = super().select(PATIENCE if timeout > 0 and self._busy() else 0)
+        busy = self._busy()
+        waits = timeout > 0 and busy
+        ready = super().select(self._patience if waits else 0)
+        if ready or not busy:
+            self._patience = PATIENCE
+        elif waits:
+            self._patience = IMPATIENCE
         if not ready and timeout > 0:
             due = self._next_timer()
             # The instant itself, because times that are added up drift.
