@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, cast
 
 from ragasync.bridge.interrupts import Interrupted
+from ragasync.foreign_errors import is_a
 from ragasync.outcomes.tracebacks import whole_text
 from ragasync.result import BatchResult
 
@@ -54,7 +55,7 @@ class Ending(Generic[R]):
             self._result = await running
         except asyncio.CancelledError as error:
             self._fetched = True  # the loop was shut down, or interrupted: no news for its owner
-            if isinstance(error, Interrupted):
+            if is_a(error, Interrupted):
                 self.error = error
             else:
                 self.error = asyncio.CancelledError("the loop that the job ran on cancelled it")

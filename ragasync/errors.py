@@ -22,6 +22,8 @@ Wrong arguments are plain ValueError and TypeError, raised at once.
 
 from __future__ import annotations
 
+from ragasync.foreign_errors import is_a
+
 
 class RagasyncError(Exception):
     """
@@ -271,7 +273,7 @@ class RedisUnavailable(RagasyncError, ConnectionError):
 
 def as_exception(error: BaseException) -> Exception:
     """Return an error, or a RagasyncError with it as the cause where it is no Exception."""
-    if isinstance(error, Exception):
+    if is_a(error, Exception):
         return error
     wrapped = RagasyncError(f"the call raised {type(error).__qualname__}")
     wrapped.__cause__ = error

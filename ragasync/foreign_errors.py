@@ -13,7 +13,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final, TypeGuard, cast
+from typing import Final, TypeGuard, TypeVar, cast
+
+E = TypeVar("E")
 
 LONGEST_MESSAGE: Final = 4096
 """Characters of a foreign text that are looked at: enough for a message, bounded for a page."""
@@ -203,6 +205,11 @@ def first_cause(error: BaseException) -> BaseException | None:
     return None if cause is None else leaves_of(cause)[0]
 
 
+def is_a(value: object, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
+    """Return whether a value is of a kind, by its type: isinstance would read its `__class__`."""
+    return issubclass(type(value), kinds)
+
+
 def is_error(value: object) -> TypeGuard[BaseException]:
-    """Return whether a value is an error, by its type: isinstance would ask for its class."""
-    return issubclass(type(value), BaseException)
+    """Return whether a value is an error."""
+    return is_a(value, BaseException)

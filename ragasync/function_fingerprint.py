@@ -24,6 +24,7 @@ from types import (
 )
 from typing import Any, Final
 
+from ragasync.foreign_errors import is_a
 from ragasync.function_code import (
     Sources,
     changed_in_place,
@@ -37,7 +38,6 @@ from ragasync.object_settings import (
     NATIVE,
     attributes_of,
     bound_to,
-    is_a,
     is_library,
     is_library_class,
     is_number,

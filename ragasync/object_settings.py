@@ -21,11 +21,10 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final
 
+from ragasync.foreign_errors import is_a
 from ragasync.function_code import names_in
-
-K = TypeVar("K")
 
 NATIVE: Final = (
     BuiltinFunctionType,
@@ -45,11 +44,6 @@ CONSTRUCTORS: Final = ("__new__", "__init__", "__post_init__")
 _RECORDS: Final = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")
 _OURS: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120
 _LIBRARY: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
-
-
-def is_a(value: object, kinds: type[K] | tuple[type[K], ...]) -> TypeGuard[K]:
-    """Return whether a value is of a class, whatever its own `__class__` says."""
-    return issubclass(type(value), kinds)
 
 
 def settings_of(value: object) -> dict[str, object]:

@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any, Final
 from uuid import UUID
 
+from ragasync.foreign_errors import is_a
 from ragasync.function_code import digest
 from ragasync.masking.masked import masked
-from ragasync.object_settings import NATIVE, is_a, module_of, name_of, qualname
+from ragasync.object_settings import NATIVE, module_of, name_of, qualname
 
 DEEPEST: Final = 6
 """How deep plain data, and objects, are looked into."""

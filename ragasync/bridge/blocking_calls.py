@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Self
 
+from ragasync.foreign_errors import is_a
+
 _current: ContextVar[BlockingCall | None] = ContextVar("ragasync_blocking_call", default=None)
 """The call whose coroutine this code is part of; threads that carry the context have it too."""
 
@@ -95,7 +97,7 @@ class BlockingCall:
             scope.leave(self)
         if parent is not None:
             parent.children.discard(self)
-            parent._inner_ended(raised=isinstance(error, _INTERRUPTS))
+            parent._inner_ended(raised=is_a(error, _INTERRUPTS))
 
     def __enter__(self) -> Self:
         self.enter()

@@ -14,6 +14,7 @@ from ragasync.bridge.blocking_calls import BlockingCall, is_marker
 from ragasync.bridge.interrupts import Interrupted, pass_notes
 from ragasync.bridge.wrong_loop import explain_wrong_loop
 from ragasync.errors import RunAsyncError
+from ragasync.foreign_errors import is_a
 from ragasync.own_task import own_task
 
 T = TypeVar("T")
@@ -86,15 +87,11 @@ class CoroutineCall(Generic[T]):
         error, self._error = self._error, None  # its traceback will hold this call
         place = self._place
         try:
-            if not self.ended or (
-                isinstance(error, asyncio.CancelledError) and place.cancel_requested
-            ):
+            if not self.ended or (is_a(error, asyncio.CancelledError) and place.cancel_requested):
                 raise self._cancellation(error) from None
             if error is None:
                 return cast("T", self._value)
-            if isinstance(error, RuntimeError | ValueError) and not isinstance(
-                error, RunAsyncError
-            ):
+            if is_a(error, (RuntimeError, ValueError)) and not is_a(error, RunAsyncError):
                 explained = explain_wrong_loop(error)
                 if explained is not None:
                     raise explained from error

@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Self, TypeAlias
 
 from ragasync.bridge.blocking_calls import BlockingCall
-from ragasync.foreign_errors import notes_of
+from ragasync.foreign_errors import is_a, notes_of
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
@@ -229,6 +229,6 @@ class InterruptibleWait:
 
 def pass_notes(cancelled: BaseException | None, interrupt: BaseException) -> None:
     """Give an interrupt the notes of a cancelled coroutine on what was done."""
-    if isinstance(cancelled, asyncio.CancelledError) and cancelled is not interrupt:
+    if is_a(cancelled, asyncio.CancelledError) and cancelled is not interrupt:
         for note in notes_of(cancelled):
             interrupt.add_note(note)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor, Executor
 
+from ragasync.foreign_errors import is_a
+
 
 def is_death(error: BaseException) -> bool:
     """Return whether an executor says with this that the worker of a call has ended."""
-    if isinstance(error, BrokenExecutor):
+    if is_a(error, BrokenExecutor):
         return True
     kind = type(error)  # Dask tells so after a few workers that a task has cost
     return kind.__name__ == "KilledWorker" and kind.__module__.startswith("distributed.")

@@ -19,6 +19,7 @@ from ragasync.calling.packing import (
 )
 from ragasync.calling.remote_errors import PackedError, aborted, packed_error, unpacked_error
 from ragasync.errors import CannotTravel
+from ragasync.foreign_errors import is_a
 from ragasync.saying import named
 
 KEPT = 4
@@ -259,7 +260,7 @@ def run_hop(hop: Hop | PackedHop) -> HopReply:
             except Exception as raised:
                 reply.failed(place, raised)
             except BaseException as raised:
-                if isinstance(hop, Hop) and isinstance(raised, ENDS_THE_PROCESS):
+                if isinstance(hop, Hop) and is_a(raised, ENDS_THE_PROCESS):
                     raise  # it is this process, then, that is to end
                 reply.failed(place, aborted(raised))
             reply.seconds.append(time.perf_counter() - began)

@@ -14,6 +14,7 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from ragasync.errors import CannotTravel
+from ragasync.foreign_errors import is_a
 from ragasync.saying import named
 
 HINT = (
@@ -58,7 +59,7 @@ def attempted(work: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseExcep
         return work(*arguments), None
     except BaseException as raised:
         is_main = threading.current_thread() is threading.main_thread()
-        if isinstance(raised, KeyboardInterrupt) and is_main:
+        if is_a(raised, KeyboardInterrupt) and is_main:
             raise
         return None, raised
 

@@ -38,6 +38,7 @@ from ragasync.foreign_errors import (
     MOST_LINKS,
     attribute,
     group_members,
+    is_a,
     notes_of,
     text_of,
 )
@@ -164,7 +165,7 @@ def packed_error(error: Exception, *, with_stack: bool = True) -> PackedError:
         error: what a call raised.
         with_stack: whether its traceback, which cannot travel, becomes a note.
     """
-    stack = (_stack_of(error),) if with_stack and not isinstance(error, CannotTravel) else ()
+    stack = (_stack_of(error),) if with_stack and not is_a(error, CannotTravel) else ()
     packed, problem = attempted(_packed, error)
     if problem is not None:
         packed = PackedError(b"", Likeness((), RuntimeError, text_of(error), {}))
@@ -176,7 +177,7 @@ def unpacked_error(packed: PackedError) -> Exception:
     error, problem = attempted(packed.unpacked)
     if problem is not None:
         error = RemoteError(packed.likeness.message)
-    return error if isinstance(error, Exception) else aborted(error)
+    return error if is_a(error, Exception) else aborted(error)
 
 
 def aborted(raised: BaseException) -> Exception:
@@ -186,7 +187,7 @@ def aborted(raised: BaseException) -> Exception:
     A worker's own tasks are cancelled when its connections or loops go down, so that a
     cancellation which nobody here asked for is a lost connection. Anything else is final.
     """
-    kind = ConnectionError if isinstance(raised, asyncio.CancelledError) else CallAborted
+    kind = ConnectionError if is_a(raised, asyncio.CancelledError) else CallAborted
     failure = kind(f"the call raised {named(raised)}")
     failure.__cause__ = raised
     return failure
@@ -204,7 +205,7 @@ def _is_plain(error: BaseException) -> bool:
     return (
         built_in(type(error)) is type(error)
         and type(error).__module__ == "builtins"
-        and not isinstance(error, BaseExceptionGroup)
+        and not is_a(error, BaseExceptionGroup)
         and error.__cause__ is None
         and (error.__context__ is None or error.__suppress_context__)
         and PLAIN.issuperset(map(type, error.args))
@@ -327,7 +328,7 @@ def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe
     base = built_in(type(error))
     args = base.__reduce__(error)[1]  # not error.args: those of an OSError lack the file
     assert isinstance(args, tuple)
-    if isinstance(error, BaseExceptionGroup):
+    if is_a(error, BaseExceptionGroup):
         args = (error.message,)
     kind: Any = type(error)
     if (kind.__init__, kind.__new__) != (base.__init__, base.__new__):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ragasync.bridge.blocking_calls import CallScope, cancel_at_once
+from ragasync.foreign_errors import is_a
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -214,7 +215,7 @@ def _nothing() -> None:
 
 def _presentable(error: BaseException) -> BaseException:
     """Return the error as a task can get it: a bare StopIteration would end its awaiter."""
-    if not isinstance(error, StopIteration):
+    if not is_a(error, StopIteration):
         return error
     replacement = RuntimeError("the function raised StopIteration")
     replacement.__cause__ = error

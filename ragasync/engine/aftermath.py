@@ -16,7 +16,7 @@ from ragasync.engine.judging import GIVE_UP, HALVE, GiveUp, Halve, TryAgain, jud
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import CannotTravel, JobStopped, StageFailure, WorkerDied
-from ragasync.foreign_errors import leaves_of
+from ragasync.foreign_errors import is_a, is_error, leaves_of
 from ragasync.limits.gate import Gate
 from ragasync.outcomes.pauses import ServicePauses, wall_time_in
 from ragasync.plan import Plan
@@ -128,7 +128,7 @@ class Aftermath(Generic[T, R]):
         nobody here asked for is the call's own failure, like any other error.
         """
         if ends_a_run(error) or self.is_of_the_run(error):
-            if isinstance(error, Interrupted):
+            if is_a(error, Interrupted):
                 self._run.interrupted(error)
             ticket.add_attempt(self._clock() - began)
             for place in range(len(ticket)):
@@ -144,9 +144,9 @@ class Aftermath(Generic[T, R]):
         A call that blocks in run_async hears of an interrupt, or of the end of what is around the
         run, before the run itself does: its loop stood still, or others have to hand it on.
         """
-        if isinstance(error, Interrupted):
+        if is_a(error, Interrupted):
             return True
-        return isinstance(error, asyncio.CancelledError) and self._run.is_cancelled()
+        return is_a(error, asyncio.CancelledError) and self._run.is_cancelled()
 
     def failed(
         self,
@@ -159,7 +159,7 @@ class Aftermath(Generic[T, R]):
     ) -> None:
         """Arrange what follows from a call that failed: a retry, halves, or a failure."""
         ended = self._clock() if ended is None else ended
-        if isinstance(error, WorkerDied) and (parts := self._suspects(ticket, error)):
+        if is_a(error, WorkerDied) and (parts := self._suspects(ticket, error)):
             self._go_apart(parts, error, began, ended, lane)
             return
         ticket.add_attempt(ended - began)
@@ -298,7 +298,7 @@ class Aftermath(Generic[T, R]):
 
 def ends_a_run(error: BaseException) -> bool:
     """Return whether an error is an interrupt or an exit, by itself or in a group."""
-    return any(isinstance(each, _INTERRUPTS) for each in leaves_of(error))
+    return any(is_a(each, _INTERRUPTS) for each in leaves_of(error))
 
 
 def _errors_among(values: Sequence[Any], *, returned: bool) -> dict[int, BaseException]:
@@ -315,16 +315,16 @@ def _errors_among(values: Sequence[Any], *, returned: bool) -> dict[int, BaseExc
         return {}
     errors: dict[int, BaseException] = {}
     for place, value in enumerate(values):
-        if isinstance(value, Coroutine):
+        if is_a(value, Coroutine):
             errors[place] = returned_coroutine(value)
-        elif returned and isinstance(value, BaseException):
+        elif returned and is_error(value):
             errors[place] = value
     return errors
 
 
 def _why_no_call_can_succeed(error: BaseException) -> Exception | None:
     """Return what to raise where every other call must fail as this did."""
-    if isinstance(error, CannotTravel) and error.function:
+    if is_a(error, CannotTravel) and error.function:
         return error
     return explain_wrong_loop(error)
 
@@ -332,8 +332,8 @@ def _why_no_call_can_succeed(error: BaseException) -> Exception | None:
 def _fatal(error: BaseException) -> str:
     """Return why an error stops the whole run; a part that stopped has said it already."""
     where = ""
-    if isinstance(error, StageFailure):
+    if is_a(error, StageFailure):
         where, error = f" (in stage {error.stage})", error.error
-    if isinstance(error, JobStopped):
+    if is_a(error, JobStopped):
         return message_of(error)
     return f"a fatal error{where}: {named(error)}"

@@ -16,6 +16,7 @@ from ragasync.engine.backoff import BackoffLine
 from ragasync.engine.recording import Recording
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import AttemptTimeout
+from ragasync.foreign_errors import is_a
 from ragasync.limits.limiter import CostError
 from ragasync.outcomes.busy import Activity
 from ragasync.plan import Plan
@@ -172,7 +173,7 @@ class Attempts(Generic[T, R]):
             if len(ticket) > 1:
                 for half in ticket.halves():
                     self._parked.park(half, 0.0)
-            elif isinstance(error, CostError) and isinstance(cause, Exception):
+            elif is_a(error, CostError) and is_a(cause, Exception):
                 self._failed_before(ticket, cause, lane)
             else:
                 self._recording.give_up(ticket, error, lane)

@@ -13,6 +13,7 @@ from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.telling import kind_of, run_facts
 from ragasync.errors import IncompleteRun
+from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
@@ -99,10 +100,10 @@ class BatchRun(Generic[T, R]):
                 await self.run.run()
         except BaseException as error:
             result = self._end(whole=False)
-            if isinstance(error, IncompleteRun):
+            if is_a(error, IncompleteRun):
                 error.result = result
             note_on(error, self.what_was_done())
-            if isinstance(error, asyncio.CancelledError):
+            if is_a(error, asyncio.CancelledError):
                 show_in_one_line(error, self.what_was_done())
             del self, result  # or the frames of an error that is kept would keep them alive
             raise

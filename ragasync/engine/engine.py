@@ -28,6 +28,7 @@ from ragasync.engine.recording import Recording, Sink
 from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import IncompleteRun, SourceFailed
+from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
@@ -228,7 +229,7 @@ class Run(Steering[T, R]):
                     self._replace(lane, goes_on=is_fresh)
                     return
         except SourceFailed as failed:
-            if isinstance(failed.error, Interrupted):
+            if is_a(failed.error, Interrupted):
                 self.interrupted(failed.error)
             else:
                 self.fail(failed.error, f"the source raised {named(failed.error)}")

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.errors import SourceFailed
-from ragasync.foreign_errors import leaves_of
+from ragasync.foreign_errors import is_a, leaves_of
 from ragasync.own_task import own_task
 
 T = TypeVar("T")
@@ -276,7 +276,7 @@ class ReadAhead(PushFeed[T], ABC):
             await self._close_source()
         except BaseException as error:
             # A group of a generator wraps the GeneratorExit that closing it throws in.
-            if not all(isinstance(leaf, GeneratorExit) for leaf in leaves_of(error)):
+            if not all(is_a(leaf, GeneratorExit) for leaf in leaves_of(error)):
                 self._closing_error = error
         finally:
             self.end()

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from ragasync.engine.stopping import ErrorLimit, InitialFailures
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import StageFailure
+from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.outcomes.success import Success
 from ragasync.outcomes.tracebacks import TracebackArchive
@@ -118,7 +119,7 @@ class Recording(Generic[T, R]):
     def give_up(self, ticket: Ticket[T], error: BaseException, lane: int) -> None:
         """Make the error the outcome of every item of the call."""
         stage = None
-        if isinstance(error, StageFailure):
+        if is_a(error, StageFailure):
             stage, error = error.stage, error.error
         stack = self._archive.keep(error)
         for place in range(len(ticket)):

@@ -6,6 +6,7 @@ from itertools import compress
 from typing import Any, Protocol
 
 from ragasync.errors import RecalledError
+from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
@@ -110,7 +111,7 @@ def recalled_count(columns: Columns[Any, Any]) -> int:
     if not columns.attempts.count(0):
         return 0
     done = sum(not tries for tries in compress(columns.attempts, columns.mask(DONE)))
-    return done + sum(isinstance(error, RecalledError) for error in columns.errors.values())
+    return done + sum(is_a(error, RecalledError) for error in columns.errors.values())
 
 
 def counted(count: int, what: str) -> str:

@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 
 from ragasync.arguments import check_number, check_sync
 from ragasync.errors import CallAborted
-from ragasync.foreign_errors import INTERRUPTS, leaves_of
+from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
 from ragasync.retries.causes import FATAL, Fatal, default_verdict, is_loop_mismatch
 from ragasync.saying import named
 
@@ -79,11 +79,11 @@ def _ask(predicate: Callable[[Exception], object], error: BaseException) -> Verd
         return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
     except BaseException as problem:
         if problem is error:
-            if isinstance(error, Exception):
+            if is_a(error, Exception):
                 raise
             return False  # a CancelledError that nobody asked for must not become one
-        if isinstance(problem, INTERRUPTS):
+        if is_a(problem, INTERRUPTS):
             raise
-        if not isinstance(problem, Exception):
+        if not is_a(problem, Exception):
             raise RuntimeError(f"retry_on raised {named(problem)}") from error
         raise problem from error

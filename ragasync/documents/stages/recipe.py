@@ -19,6 +19,7 @@ from ragasync.documents.stages.stage_values import as_chunks, as_documents, as_r
 from ragasync.documents.stages.storing import storing_plan
 from ragasync.documents.store import Store, WrongEmbedder
 from ragasync.errors import JobStopped, StageFailure
+from ragasync.foreign_errors import is_a
 from ragasync.limits.limiter import Limiter
 from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL, default_verdict
@@ -176,10 +177,10 @@ def ends_the_run(error: BaseException) -> Verdict:
 
     What was postponed would be, if the run did not stop: so it is left undone.
     """
-    if isinstance(error, Postponed):
+    if is_a(error, Postponed):
         return True
-    inner = error.error if isinstance(error, StageFailure) else error
-    if isinstance(error, RunEnding) or isinstance(inner, WrongEmbedder | JobStopped):
+    inner = error.error if is_a(error, StageFailure) else error
+    if is_a(error, RunEnding) or is_a(inner, (WrongEmbedder, JobStopped)):
         return FATAL
     return FATAL if default_verdict(inner) is FATAL else False
 

@@ -11,6 +11,7 @@ from ragasync.documents.sources.finding import Source
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import full_path
 from ragasync.errors import StageFailure
+from ragasync.foreign_errors import is_a
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Skips:
     def skipped(self, source: object, failure: StageFailure) -> ProcessedDocument | None:
         """Return what a source counts as that failed, if it is passed over."""
         error = failure.error
-        if failure.stage != "load" or not isinstance(error, LoadError):
+        if failure.stage != "load" or not is_a(error, LoadError):
             return None
         if not self.covers(error.reason):
             return None

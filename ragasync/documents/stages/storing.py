@@ -13,6 +13,7 @@ from ragasync.calling.calls import is_async
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import WrongEmbedder
+from ragasync.foreign_errors import is_a
 from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL
 from ragasync.retries.retry import AsyncRetry
@@ -61,7 +62,7 @@ def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
     """Return the policy's own judgement, but for a store that refuses the embedder."""
 
     def verdict(error: Exception) -> Verdict:
-        return FATAL if isinstance(error, WrongEmbedder) else verdict_of(error, retry.retry_on)
+        return FATAL if is_a(error, WrongEmbedder) else verdict_of(error, retry.retry_on)
 
     return verdict
 

@@ -19,6 +19,7 @@ from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
 from ragasync.engine.service import ItemError, Service
 from ragasync.errors import AttemptTimeout, StageFailure
+from ragasync.foreign_errors import is_a
 
 
 class Way:
@@ -143,12 +144,12 @@ class Way:
 
     def _failure(self, stage: str, failed: ItemError, place: str) -> BaseException:
         """Return the envelope that names the stage; what is no failure goes as it is."""
-        if isinstance(failed.error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        if is_a(failed.error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
             return failed.error
         service = self.services[stage]
         # Of calls that hang no single one is the reason: who comes next hears it from the stage.
         ends = service.has_stopped and not (
-            service.run.stopped_early or isinstance(failed.error, AttemptTimeout)
+            service.run.stopped_early or is_a(failed.error, AttemptTimeout)
         )
         kind = RunEnding if ends else StageFailure
         stage = "store" if stage in ("recognise", "recall") else stage
