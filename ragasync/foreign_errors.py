@@ -9,7 +9,6 @@ pass, because a signal handler may raise them anywhere.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -29,7 +28,7 @@ _CONTEXT = vars(BaseException)["__context__"].__get__
 _SUPPRESSES = vars(BaseException)["__suppress_context__"].__get__
 _MEMBERS = vars(BaseExceptionGroup)["exceptions"].__get__
 
-INTERRUPTS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+INTERRUPTS: Final = (KeyboardInterrupt, SystemExit)
 """What ends a callback's caller too; every other error of a callback is the callback's own."""
 
 

@@ -692,7 +692,7 @@ async def test_an_on_retry_that_raises_is_a_warning_once_and_the_retries_go_on()
         await policy.call(Flaky(ConnectionError()))
 
 
-@pytest.mark.parametrize("kind", [Panic, ZeroDivisionError])
+@pytest.mark.parametrize("kind", [Panic, ZeroDivisionError, asyncio.CancelledError, GeneratorExit])
 async def test_whatever_on_retry_raises_is_a_warning(kind: type[BaseException]) -> None:
     """A panic of a listener is the listener's own, too."""
 
@@ -703,7 +703,7 @@ async def test_whatever_on_retry_raises_is_a_warning(kind: type[BaseException]) 
         assert await AsyncRetry(base_delay=0, on_retry=listen).call(Flaky(OSError())) == "done"
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 async def test_interrupts_pass_through_on_retry(kind: type[BaseException]) -> None:
     """They are meant for the program."""
 

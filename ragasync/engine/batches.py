@@ -11,6 +11,7 @@ from ragasync.engine.drawing import LINGER, Drawing
 from ragasync.engine.push import PushFeed
 from ragasync.engine.ticket import Ticket
 from ragasync.errors import CostTooHigh, SourceFailed
+from ragasync.foreign_errors import INTERRUPTS
 from ragasync.plan import Plan
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Batches(Generic[T]):
         size: Callable[[int], int],
         plan: Plan[T, Any],
         clock: Clock,
-        refuse: Callable[[int, T, Exception], None],
+        refuse: Callable[[int, T, BaseException], None],
     ) -> None:
         self._feed, self._clock = feed, clock
         self._drawing = drawing
@@ -129,7 +130,9 @@ class Batches(Generic[T]):
         for index, item in await self._drawing.take(1):
             try:
                 cost = _checked_cost(self._cost(item), self._max_cost)
-            except Exception as error:
+            except INTERRUPTS:
+                raise
+            except BaseException as error:
                 self._refuse(index, item, error)
                 return index, item, None
             return index, item, cost

@@ -387,6 +387,6 @@ class Run(Steering[T, R]):
         """Return the most items to draw for the next call."""
         return self.plan.next_size(drawn, self._total, self.max_concurrency)
 
-    def _refuse(self, index: int, item: T, error: Exception) -> None:
+    def _refuse(self, index: int, item: T, error: BaseException) -> None:
         """Let an item fail that can go in no call."""
         self._recording.give_up(Ticket((index,), (item,)), error, lane=0)

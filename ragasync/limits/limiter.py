@@ -332,7 +332,7 @@ def _cost_of(cost: Callable[..., float], item: object) -> float:
     """Return what one item costs, checked."""
     try:
         got: object = cost(item)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # also what extensions in other languages panic with
         said = f"{type(error).__name__}: {text_of(error)}"
