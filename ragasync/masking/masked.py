@@ -23,7 +23,7 @@ MASK = "***"
 _ROUNDS = 5
 """A mask may bring to light what stood in its shadow, as in two addresses run together."""
 
-_ENOUGH_OF_A_KEY = 200
+_ENOUGH_OF_A_KEY = 96
 """Characters that tell whether something is a key: no more are read before that is settled."""
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
@@ -116,7 +116,7 @@ def _is_ordinary(found: re.Match[str], group: str, value: str) -> bool:
         case "pem":
             return not re.search("[A-Za-z0-9+/]{16}", value)
         case "google":
-            return not rule("digit or run").search(value)
+            return not rule("digit or run").match(value)
     return False
 
 
@@ -157,4 +157,4 @@ def _is_key(value: str, mark: str) -> bool:
     if mark in MARKS:
         return looks_random(value, 16) or bool(rule("run").match(value))
     is_sure = mark in SURE_MARKS and not value.startswith("learn")
-    return is_sure and bool(rule("digit or run").search(value))
+    return is_sure and bool(rule("digit or run").match(value))

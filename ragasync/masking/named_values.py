@@ -27,6 +27,9 @@ a machine made, a token (of a text, maybe), or what is a secret only if it looks
 _OF_NAMES = string.ascii_letters + string.digits + "_-"
 _LONGEST_NAME = 40
 
+_ENOUGH_OF_A_VALUE = 96
+"""Characters of a value without quotes that tell whether it is a secret: names may follow there."""
+
 
 class _Name(NamedTuple):
     """The name of a secret: where its value may begin, what it stands for, what is before it."""
@@ -208,7 +211,8 @@ def _secret_at(
 ) -> Span | None:
     """Return where the secret is in the value that begins here, if it is one."""
     for form in forms:
-        if found := rule(form).match(text, at):
+        most = at + _ENOUGH_OF_A_VALUE if form == "bare" else len(text)
+        if found := rule(form).match(text, at, most):
             break
     else:
         return None
@@ -232,7 +236,12 @@ def _secret_at(
         is_secret = True
     is_number = name.sort in ("key", "token") and value.isdecimal() and len(value) < 8
     is_path = value[:1] == "/" and text[name.end - 3 : name.end].upper() == "PWD"
-    return (start, end) if is_secret and not is_number and not is_path else None
+    if not is_secret or is_number or is_path:
+        return None
+    if found.end() == at + _ENOUGH_OF_A_VALUE and group == "bare":
+        rest = rule("rest").match(text, end)
+        end += len(rest[0].rstrip(",.:)]}>")) if rest else 0
+    return (start, end)
 
 
 def _is_word(value: str, after: str, name: _Name) -> bool:

@@ -130,6 +130,7 @@ _ALL = {
     "bare": r"""
         (?: [|>][-+]?\n[ ]{1,8} )? (?! \*{3}@ )
         (?P<bare> \{ [^{}\s"']{0,100} \} [^\s"'`&;\\]*+ | [^\s"'`&;\\<]++ )""",
+    "rest": r"""[^\s"'`&;\\<]++""",
     # All values of a list or dict.
     "several": r"(?P<several> [\[({] [^\[\](){}\n]{1,2000} )",
     # What follows the names of the headers Authorization and Cookie.
@@ -187,7 +188,9 @@ _ALL = {
     "said of bearers": r"""
         and | are | auth | authentication | authorization | credentials? | error | format | has
         | header | not | prefix | required | scheme | the | tokens? | type | was""",
-    "digit or run": "[0-9] | [A-Za-z]{16}",
+    "digit or run": """
+        (?: [A-Za-z]{0,15}+ [^A-Za-z0-9] )*+ (?: [A-Za-z]{0,15}+ [0-9] | [A-Za-z]{16} )""",
+    "digit": "[0-9]",
     "change": "[a-z] (?= [0-9A-Z] ) | [A-Z] (?= [0-9] ) | [0-9] (?= [A-Za-z] )",
     # What a call begins with whose argument `key` is one for sure.
     "client": r"(?: client | credentials? | openai | api | auth | embeddings? ) \w*\( [^()]*+ $",
@@ -223,7 +226,8 @@ def looks_random(value: str, least: int) -> bool:
     """Return whether a text of at least so many characters was made by a machine to be secret."""
     if len(value) < least or rule("uuid").fullmatch(value):
         return False
-    digits = sum(map(value.count, "0123456789"))
+    if not (digits := len(rule("digit").findall(value))):
+        return False
     changes = len(rule("change").findall(value))
     # Of base 62 or 16, or at least without the breaks that names of several words have.
-    return digits > 0 and (changes * 5 >= len(value) or (changes * digits > 3 and value.isalnum()))
+    return changes * 5 >= len(value) or (changes * digits > 3 and value.isalnum())
