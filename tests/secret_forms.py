@@ -33,9 +33,23 @@ _PREFIXES = [
     *("github_pat_", "AIza", "ya29.", "AKIA", "ASIA", "sk_live_", "sk_test_", "rk_live_", "pplx-"),
     *("csk-", "fw_", "jina_", "tgp_v1_", "dapi", "pypi-", "shpat_", "sbp_", "sb_secret_", "ntn_"),
     *("fc-", "glsa_", "dckr_pat_", "figd_", "lin_api_", "sntrys_", "phx_", "api_org_", "key-"),
-    *("SG.", "secret-", "esecret_", "rnd_", "ops_"),
+    *("SG.", "secret-", "esecret_", "rnd_", "ops_", "GOCSPX-", "llx-", "e2b_", "pscale_pw_"),
 ]
 """How the keys of services for models, vectors and code begin."""
+
+LETTERS = "hQwJzRkTbY" + "nVxDcPfGmA" + "sLeUoKyWiBtHrZ"
+"""What is secret of a key that happens to have no digits."""
+
+KEYS = [
+    *((f"{prefix}{LONG}", LONG) for prefix in _PREFIXES),
+    *((f"{prefix}{LETTERS}", LETTERS) for prefix in ("hf_", "hvs.", "r8_", "fw_", "whsec_")),
+    *((f"{prefix}-{LONG}", LONG) for prefix in ("nvapi-", "pa-", "pcsk_", "glpat-")),
+    *((f"{prefix}_{LONG}", LONG) for prefix in ("nvapi-", "pa-", "pcsk_", "glpat-")),
+    (f"SK{HEX}", HEX),
+    ("AGE-SECRET-KEY-1" + "QPZRY9X8GF2TVDW0" + "S3JN54KHCE6MUA7L", "S3JN54KHCE6MUA7L"),
+    (f"eyJ{JWT_BODY}", JWT_BODY),
+]
+"""Keys that begin with the mark of their maker, and what is secret of them."""
 
 _NAMES = [
     *("api_key", "apikey", "api-key", "apiKey", "API_KEY", "OPENAI_API_KEY", "OPENAI_KEY"),

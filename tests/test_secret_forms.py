@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from secret_forms import HARMLESS, SECRETS
+from secret_forms import HARMLESS, KEYS, SECRETS
 
 from ragasync import AsyncBatchProcessor, errors_dataframe
 from ragasync.masking.masked import masked
@@ -27,6 +27,19 @@ def test_no_secret_is_left_in_any_form(text: str, secret: str):
         assert secret in shown
         assert secret not in masked(shown)
         assert masked(masked(shown)) == masked(shown)
+
+
+ESCAPES = [
+    *("", r"\n", r"\r\n", r"\t", r"\\n", r"\x22", r"\u0022", "%22", "%3D", "%2522", "\x1b[31m"),
+    *(r"\x1b[1;31m", r"\u001b[1m", r"\033[31m", r"\e[m"),
+]
+
+
+@pytest.mark.parametrize("before", ESCAPES)
+def test_keys_are_known_behind_any_escape(before: str):
+    """In JSON, in a repr, in an address, in the colours of a terminal."""
+    shown = [masked(f"x {before}{key}{before}.") for key, _ in KEYS]
+    assert [text for text, (_, secret) in zip(shown, KEYS, strict=True) if secret in text] == []
 
 
 @pytest.mark.parametrize("text", HARMLESS)

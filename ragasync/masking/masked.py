@@ -64,8 +64,8 @@ def _masked_once(text: str) -> str:
     if "uth" in text and ("uth(" in text or "uth=(" in text):
         text = rule("auth").sub(_mask, text)
     if _has_undivided_mark(text):
-        text = rule("undivided").sub(_mask, text)
-    text = _without(text, _keys(text))
+        text = _without(text, _undivided_keys(_without_escapes(text)))
+    text = _without(text, _keys(_without_escapes(text)))
     lowered = text.lower()
     if len(lowered) != len(text):  # İ becomes two characters
         lowered = text.translate(_TO_LOWER)
@@ -74,9 +74,16 @@ def _masked_once(text: str) -> str:
 
 def _has_undivided_mark(text: str) -> bool:
     """Return whether a text has how a key begins that is marked by its first letters."""
-    if "eyJ" in text or "dapi" in text:
+    if "eyJ" in text or "dapi" in text or "SK" in text:
         return True
     return "A" in text and ("AIza" in text or "AKIA" in text or "ASIA" in text)
+
+
+def _without_escapes(text: str) -> str:
+    """Return a text of the same length with spaces for escapes, whose last letter ends no mark."""
+    if "\\" in text or "%" in text or "\x1b" in text:
+        return rule("escapes").sub(lambda found: " " * len(found[0]), text)
+    return text
 
 
 def _without(text: str, spans: list[Span]) -> str:
@@ -115,8 +122,6 @@ def _is_ordinary(found: re.Match[str], group: str, value: str) -> bool:
             return b":" not in _decoded(value)
         case "pem":
             return not re.search("[A-Za-z0-9+/]{16}", value)
-        case "google":
-            return not rule("digit or run").match(value)
     return False
 
 
@@ -126,6 +131,16 @@ def _decoded(pair: str) -> bytes:
         return a2b_base64(pair.rstrip("=")[: len(pair) // 4 * 4] + "==")
     except ValueError:
         return b""
+
+
+def _undivided_keys(text: str) -> list[Span]:
+    """Return where the keys are whose mark nothing divides from the rest."""
+    finds = rule("undivided").finditer(text)
+    return [
+        found.span(str(found.lastgroup))
+        for found in finds
+        if found.lastgroup != "google" or rule("digit or run").match(found["google"])
+    ]
 
 
 def _keys(text: str) -> list[Span]:
@@ -153,8 +168,16 @@ def _mark_before(text: str, at: int) -> str:
 def _is_key(value: str, mark: str) -> bool:
     """Return whether what follows the mark of a maker of keys is one, and no words."""
     if mark in MARKS_THAT_ARE_WORDS:
-        return looks_random(value, 20)
+        return looks_random(value, 20) or _is_mixed(value)
     if mark in MARKS:
-        return looks_random(value, 16) or bool(rule("run").match(value))
+        return looks_random(value, 16) or bool(rule("run").match(value)) or _is_mixed(value)
     is_sure = mark in SURE_MARKS and not value.startswith("learn")
     return is_sure and bool(rule("digit or run").match(value))
+
+
+def _is_mixed(value: str) -> bool:
+    """Return whether a key begins with many letters of both cases, more mixed than in names."""
+    if not (letters := rule("letters").match(value)):
+        return False
+    capitals = sum(map(str.isupper, letters[0]))
+    return len(letters[0]) < capitals * 4 < len(letters[0]) * 3

@@ -69,11 +69,11 @@ SURE_MARKS = _words("sk pk rk xoxa xoxb xoxe xoxp xoxr xoxs glpat github")
 MARKS = _words(
     "xapp gldt ghp gho ghu ghs ghr hf gsk pcsk nvapi r8 npm hvs hvb hvr xai tvly lsv2 whsec dop "
     "doo dor ya29 pplx csk jina tgp pypi shpat shpss sbp ntn glsa dckr figd sntrys sntryu phx SG "
-    "esecret rpa"
+    "esecret rpa GOCSPX llx e2b pscale"
 )
 """Marks that some characters without a break must follow."""
 
-MARKS_THAT_ARE_WORDS = _words("pa al api key secret sb fw fc lin ops rnd pat pul")
+MARKS_THAT_ARE_WORDS = _words("pa al api key secret sb fw fc lin ops rnd pat pul KEY")
 """Marks that are common otherwise: what follows must look random, and be long."""
 
 
@@ -158,23 +158,29 @@ _ALL = {
         [Aa]uth=? \( \s{0,2} b? (["']) [^"'\n]{0,200} \1 ,\s{0,2} b? ["']
         (?P<second> [^"'\n]{1,200}+ )""",
     "bearer": r"""
-        [Bb] (?<! [\w-] [Bb] ) earer [ ]++ (?! (?:realm|error|scope|charset)\w*= )
+        [Bb] (?<! [^\\] [\w-] [Bb] ) earer [ ]++ (?! (?:realm|error|scope|charset)\w*= )
             (?P<bearer> [\w.~+/=-]{3,}+ )""",
     "basic": r"[Bb] (?<! [\w-] [Bb] ) asic [ ]++ (?P<basic> [A-Za-z0-9+/=_-]{6,}+ )",
     "pem": r"""
         -----BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?-----
         (?P<pem> [A-Za-z0-9+/=\s\\:,-]++ )""",
     # The mark of a key's maker, what follows it, and keys whose mark nothing divides from that.
-    **{sign: rf"\{sign} (?= [A-Za-z0-9][\w-]{{5}} ) (?: {_AFTER_A_MARK} )" for sign in MARK_ENDS},
+    **{sign: rf"\{sign} (?= [\w-]{{6}} ) (?: {_AFTER_A_MARK} )" for sign in MARK_ENDS},
     "key": r"[\w-]{6,}+ (?: \.[\w-]{6,}+ )*+",
     "run": r"(?= [A-Za-z]*+ [0-9] ) [A-Za-z0-9]{12}",
-    "second mark": r"(?: (?: ant | proj | live | test | pat ) [-_] )",
+    "second mark": r"(?: (?: ant | proj | live | test | pat | pw ) [-_] )",
     "undivided": r"""
-        [eAd] (?<! [A-Za-z0-9] . ) (?:
+        [eAdS] (?<! [A-Za-z0-9] . ) (?:
             (?<= e ) yJ (?P<jwt> [\w-]{8,}+ (?: \. [\w-]*+ )*+ )
             | (?<= A ) Iza (?P<google> [\w-]{6,}+ )
             | (?<= A ) (?: KIA | SIA ) (?P<amazon> [A-Za-z0-9]{12,}+ )
-            | (?<= d ) api (?P<databricks> [A-Za-z0-9]{24,}+ ) )""",
+            | (?<= d ) api (?P<databricks> [A-Za-z0-9]{24,}+ )
+            | (?<= S ) K (?P<twilio> [0-9a-f]{32} ) (?! \w ) )""",
+    # What is written for one character before a key: \n, \x22, %22, or a colour of a terminal.
+    "escapes": r"""
+        (?: \x1b | \\ (?: x1b | u001b | 033 | e ) ) \[ [0-9;]{0,20} m
+        | \\ (?: [abfnrtv] | x[0-9a-f]{2} | u[0-9a-f]{4} ) | % (?: 25 ){0,4} [0-9a-f]{2}""",
+    "letters": "[A-Za-z]{20,}+",
     # What of a value may stay to recognise it by: the scheme, and the sort of the key.
     "beginning": r"""
         (?: (?: bearer|basic|token|apikey|api-key|negotiate|ntlm|key|digest|oauth|hawk|aws4-\S+ )
