@@ -80,6 +80,9 @@ _INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?
 
 _MARK = "SELECT id, claim, commits FROM job"
 
+_LOG_HEADER, _FRAME_HEADER = 32, 24
+"""Bytes before the frames of a write-ahead log, and before the page in each of them."""
+
 _LOOKS = 3
 """How often a main file is read that another program is writing its log into."""
 
@@ -155,13 +158,15 @@ class JournalFile:
         real = self._real = os.path.realpath(journal.path)
         self._beside = {"log": f"{real}-wal", "index of its log": f"{real}-shm"}
         self._beside["lock"] = lock_file(journal.path)
-        self._is_overwritten = False
+        self._is_overwritten = self._is_cut = False
         self.changes: list[str] = []
         with ExitStack() as on_error, self._clear_errors():
             claim = self._claim = Claim(journal.path, JOURNAL)
             on_error.callback(claim.drop)
             self._writing = open_own(journal.path, JOURNAL, journal.timeout)
             on_error.callback(close_quietly, self._writing)
+            (page,) = self._writing.execute("PRAGMA page_size").fetchone()
+            self._frame = _FRAME_HEADER + int(page)
             self._main = self._stat(self._path)
             claim.hold(self._main)
             self._holder = claim.text()
@@ -205,8 +210,12 @@ class JournalFile:
             JournalError: it does not, or its log or its lock is lost.
         """
         for what, path in self._beside.items():
-            if not os.path.samestat(self._stat(path), self._others[path]):
+            beside = self._stat(path)
+            if not os.path.samestat(beside, self._others[path]):
                 self._refuse(f"its {what} {path!r} was replaced")
+            if what == "log":
+                self._check_log(path, beside)
+            self._others[path] = beside
         if os.path.realpath(self._path) != self._real:  # and its log is beside another name
             self._refuse("it became a link")
         then, now = self._main, self._stat(self._path)
@@ -220,6 +229,23 @@ class JournalFile:
         if not is_same and not self._is_written_through():
             self._refuse("it was replaced, by a copy of itself")
         self._main = self._stat(self._path)
+
+    def _check_log(self, path: str, now: os.stat_result) -> None:
+        """See that nobody has cut the log off: SQLite would write on behind the hole."""
+        end = self._others[path].st_size
+        frames = (end - _LOG_HEADER) // self._frame
+        last = _LOG_HEADER + (frames - 1) * self._frame
+        is_whole = now.st_size >= end and (frames < 1 or self._is_frame(path, last))
+        # Another program may have cut it that has written all of it into the file before.
+        if not is_whole and self._mark_in_main() != self._mark:
+            self._is_cut = True
+            self._refuse(f"its log {path!r} was cut off")
+
+    def _is_frame(self, path: str, start: int) -> bool:
+        """Return whether a frame of the log begins here, with a page's number, not in a hole."""
+        with open(path, "rb") as log:  # noqa: PTH123  # no lock is on the log, so none is dropped
+            log.seek(start)
+            return any(log.read(4))
 
     def close(self) -> None:
         """
@@ -352,8 +378,12 @@ class JournalFile:
     def _must_not_be_written(self) -> bool:
         """Whether the log has no place to go to, or what has its name is not ours to remove."""
         log = self._beside["log"]
-        return self._is_overwritten or (
-            os.path.exists(log) and not os.path.samestat(os.stat(log), self._others[log])  # noqa: PTH110, PTH116
+        return (
+            self._is_overwritten
+            or self._is_cut
+            or (
+                os.path.exists(log) and not os.path.samestat(os.stat(log), self._others[log])  # noqa: PTH110, PTH116
+            )
         )
 
     def _remove_log(self) -> None:
