@@ -62,8 +62,6 @@ class PDFLoader:
         >>> def read_scan(page):
         ...     return ""  # for instance pytesseract.image_to_string(Image.fromarray(page.image))
         >>> loader = PDFLoader(password="open sesame", on_empty_page=read_scan)
-        >>> loader
-        PDFLoader(on_empty_page=<function read_scan at 0x...>)
         >>> loaders = {**LOADERS, ".pdf": loader}  # for load_source(path, loaders=loaders)
 
     Args:
