@@ -19,10 +19,12 @@ _EXACTLY: Final = frozenset(
         "Timeout context manager should be used inside a task",
     }
 )
-_ATTACHED: Final = " attached to a different loop"
-_OBJECT_BOUND: Final = re.compile(
-    r"<\w[\w.]*(?:<locals>\.[\w.]+)*(?: .*)?> is bound to a different event loop", re.DOTALL
+_WITH_REPRS: Final = re.compile(
+    r"Task <[\w.]+ (?:pending|cancelling)\b.*> got Future <.*> attached to a different loop"
+    r"|<\w[\w.<>]* (?:object )?at 0x[0-9a-fA-F]+\b.*> is bound to a different event loop",
+    re.DOTALL,
 )
+_ENDS: Final = (" attached to a different loop", " is bound to a different event loop")
 _OF_A_VALUE_ERROR: Final = (
     "The future belongs to a different loop than the one specified as the loop argument"
 )
@@ -50,6 +52,7 @@ def _is_mismatch(error: BaseException) -> bool:
 
 def _is_of_asyncio(message: str) -> bool:
     """Return whether a RuntimeError's message is, from beginning to end, one of asyncio's."""
-    if message.endswith(_ATTACHED):
-        return message.startswith("Task ") and " got Future " in message
-    return message in _EXACTLY or _OBJECT_BOUND.fullmatch(message) is not None
+    if message in _EXACTLY:
+        return True
+    # The end first: a pattern that looks through a megabyte costs more than a suffix.
+    return message.endswith(_ENDS) and _WITH_REPRS.fullmatch(message) is not None

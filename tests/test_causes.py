@@ -486,6 +486,11 @@ def test_our_own_error_about_loops_is_a_mismatch() -> None:
         RuntimeError(f'500: "{WHOLE_MESSAGE}"'),
         RuntimeError(f"{WHOLE_MESSAGE}, said the service"),
         RuntimeError("Task 7 failed: its object is attached to a different loop"),
+        RuntimeError("Task 7: got Future plans attached to a different loop"),
+        RuntimeError(
+            "Task failed: the model wrote 'x got Future y', which is attached to a different loop"
+        ),
+        RuntimeError("<html> is bound to a different event loop"),
         RuntimeError("the lock is bound to a different event loop"),
         RuntimeError("<p>a lock</p> is bound to a different event loop"),
         RuntimeError("<p><b> is bound to a different event loop"),
@@ -513,7 +518,7 @@ def test_other_errors_are_no_mismatch(error: Exception) -> None:
             "<asyncio.locks.Semaphore object at 0x7f1c8d4e2f10 [locked, waiters:1]> "
             "is bound to a different event loop"
         ),
-        RuntimeError("<Lock> is bound to a different event loop"),
+        RuntimeError("<Queue at 0x7f12 maxsize=0> is bound to a different event loop"),
         RuntimeError("<test.<locals>.MyLock object at 0x7F> is bound to a different event loop"),
         RuntimeError(WHOLE_MESSAGE.replace("f()", "f(" + "x" * 100_000 + ")")),
     ],

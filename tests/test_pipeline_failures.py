@@ -234,7 +234,9 @@ async def test_an_object_of_another_loop_is_raised_with_the_ways_out():
     """One clear error, whichever stage it was in."""
 
     async def embed(texts: list[str]) -> list[list[float]]:
-        raise RuntimeError("<Lock> is bound to a different event loop")
+        raise RuntimeError(
+            "<asyncio.locks.Lock object at 0x7F [unlocked]> is bound to a different event loop"
+        )
 
     with pytest.raises(RunAsyncError, match="another event loop"):
         await process("one", "two", embed=embed)

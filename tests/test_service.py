@@ -113,7 +113,9 @@ async def test_a_fatal_error_fails_its_order_and_refuses_the_others():
 
 async def test_an_object_of_another_loop_ends_all_with_the_same_error():
     """It is raised as what it is, not as a service that stopped."""
-    wrong = RuntimeError("<Lock> is bound to a different event loop")
+    wrong = RuntimeError(
+        "<asyncio.locks.Lock object at 0x7F [unlocked]> is bound to a different event loop"
+    )
     async with opened(Fake(errors={0: wrong}), max_concurrency=1) as service:
         with pytest.raises(ItemError):
             await service([0])
