@@ -214,6 +214,25 @@ def strange_pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
     executor.shutdown()
 
 
+async def test_an_error_of_a_cell_keeps_what_it_has_in_slots(strange_pool: Executor):
+    """Its class has slots where it was made, and a dict where it was sent to."""
+
+    class Busy(Exception):
+        __slots__ = ("headers", "status_code")
+
+        def __init__(self, status_code: int, headers: dict[str, str]) -> None:
+            super().__init__("busy")
+            self.status_code, self.headers = status_code, headers
+
+    def call(_: int) -> None:
+        raise Busy(503, {"Retry-After": "0.01"})
+
+    processor = AsyncBatchProcessor(call, retry_count=0, executor=strange_pool)
+    error: Any = (await processor.process([1])).errors[0]
+    assert type(error) is Busy
+    assert (error.status_code, error.headers) == (503, {"Retry-After": "0.01"})
+
+
 def cell(name: str, source: str) -> Callable[[int], int]:
     """Return the function `work` of a notebook's cell, which is in no file."""
     source = textwrap.dedent(source)

@@ -99,8 +99,10 @@ class Recipe(NamedTuple):
         error = base.__new__(self.kind, *args)
         base.__init__(error, *args)
         dict_of(error).update({name: opened(value) for name, value in self.attributes.items()})
-        for name, value in self.slots.items():
-            _set(error, name, opened(value))
+        for name, value in (self.attributes | self.slots).items():
+            # A class of a cell has slots where it was made, and none where it was sent to.
+            if name in self.slots or type(attribute(self.kind, name)) is MemberDescriptorType:
+                _set(error, name, opened(value))
         return error
 
 
