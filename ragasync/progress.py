@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from ragasync.clock import Clock
-from ragasync.foreign_errors import attribute, text_of
+from ragasync.foreign_errors import attribute, guarded, is_a, text_of
 from ragasync.masking.masked import masked
 from ragasync.saying import named
 
@@ -162,12 +162,17 @@ class CallbackGuard:
 
 def _is_plain(callback: object) -> bool:
     """Return whether calling this does something by itself: it neither awaits nor yields."""
-    while isinstance(callback, partial):
+    while is_a(callback, partial):
         callback = callback.func
-    kinds = (callback, type(callback).__call__)
-    return callable(callback) and not any(
-        inspect.iscoroutinefunction(kind)
-        or inspect.isasyncgenfunction(kind)
-        or inspect.isgeneratorfunction(kind)
-        for kind in kinds
+    if not callable(callback):
+        return False
+    # Guarded, because inspect asks an object for attributes that its `__getattr__` may choke on.
+    return not any(
+        guarded(yields, kind)
+        for kind in (callback, type(callback).__call__)
+        for yields in (
+            inspect.iscoroutinefunction,
+            inspect.isasyncgenfunction,
+            inspect.isgeneratorfunction,
+        )
     )

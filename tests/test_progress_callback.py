@@ -198,6 +198,22 @@ async def test_an_async_callback_is_refused(callback):
         AsyncBatchProcessor(Service()).start([1], callback)
 
 
+async def test_a_callback_with_a_broken_getattr_is_called():
+    """Whatever it raises when it is looked at."""
+    calls: list[int] = []
+
+    class Bar:
+        def __getattr__(self, name: str) -> object:
+            raise ZeroDivisionError(name)
+
+        def __call__(self, done: int, total: int | None) -> None:
+            calls.append(done)
+
+    result = await AsyncBatchProcessor(Service()).process(range(4), Bar())
+    assert result.all_succeeded
+    assert calls[-1] == 4
+
+
 async def test_a_callback_that_returns_a_coroutine_warns_once():
     """What it is cannot be seen before it is called."""
     with pytest.warns(RuntimeWarning, match="returned a coroutine, which nobody awaits") as caught:
