@@ -180,6 +180,27 @@ async def test_the_number_can_be_set(limit: int):
     assert f"max_initial_failures={limit}" in str(result.stopped_because)
 
 
+async def test_one_call_is_no_plural():
+    """The reason says so."""
+    result = await AsyncBatchProcessor(Service(always(404)), max_initial_failures=1).process([1])
+    assert str(result.stopped_because).startswith("the first call failed with status 404")
+
+
+async def test_a_store_function_that_fails_each_time_stops_the_run():
+    """Its address is wrong, for every document."""
+    calls: list[str] = []
+
+    async def store(document: Any, *_: Any) -> None:
+        calls.append(document.id)
+        raise always(404)(len(calls))
+
+    processor = AsyncDocumentProcessor(store=store, embed_concurrency=1, max_initial_failures=3)
+    result = await processor.process([(f"id {number}", f"text {number}") for number in range(50)])
+    assert len(calls) == 3
+    assert result.pending_count >= 40
+    assert "max_initial_failures=3" in str(result.stopped_because)
+
+
 async def test_none_turns_it_off():
     """Every item is tried."""
     service = Service(always(404))

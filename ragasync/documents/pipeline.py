@@ -64,8 +64,9 @@ class AsyncDocumentProcessor(DocumentRuns):
         timeout: seconds for one call of any stage.
         executor: where sync load and chunk functions run instead of on threads.
         max_errors: as for AsyncBatchProcessor.
-        max_initial_failures: stop when the first so many calls of `embed` all failed alike, with
-            400, 401, 403, 404 or 405: a wrong model or path. None goes through all documents.
+        max_initial_failures: stop when the first so many calls of `embed`, or of a `store`
+            function, all failed alike, with 400, 401, 403, 404 or 405: a wrong model or path. None
+            goes through all documents.
         max_spend: the money, in whatever unit the embedder reports it by `note_usage`, at which
             the run stops: calls in flight finish, so that these may go beyond; documents whose
             chunks are all embedded are stored; the rest is pending.

@@ -119,7 +119,8 @@ class InitialFailures:
             return None
         self.have_stopped = True
         return (
-            f"the first {failed} calls all failed with status {failure[0]}, as every other would "
+            f"{'the first call' if failed == 1 else f'the first {failed} calls all'} failed with "
+            f"status {failure[0]}, as every other would "
             f"(max_initial_failures={self._limit}): {named(error)}"
         )
 

@@ -192,4 +192,5 @@ def _storing(stage: Stage, settings: Settings) -> StagePlan:
         max_concurrency=settings.embed_concurrency,
         retry=settings.retry,
         timeout=settings.timeout,
+        max_initial_failures=settings.max_initial_failures,
     )

@@ -32,7 +32,12 @@ class Parcel:
 
 
 def storing_plan(
-    stage: Stage, *, max_concurrency: int, retry: AsyncRetry, timeout: float | None
+    stage: Stage,
+    *,
+    max_concurrency: int,
+    retry: AsyncRetry,
+    timeout: float | None,
+    max_initial_failures: int | None = None,
 ) -> Plan[Any, Any]:
     """
     Return the plan for storing; a Store takes one document at a time.
@@ -42,6 +47,7 @@ def storing_plan(
         max_concurrency: the most calls of a function at once.
         retry: when a failed call is tried again.
         timeout: seconds for one attempt.
+        max_initial_failures: how many first calls that fail alike stop the run.
 
     Raises:
         ValueError: a Store is given resources.
@@ -54,6 +60,7 @@ def storing_plan(
         max_concurrency=1 if is_store else max_concurrency,
         retry=retry,
         timeout=timeout,
+        max_initial_failures=max_initial_failures,
     )
     return replace(plan, retry=replace(plan.retry, retry_on=_unless_refused(plan.retry)))
 
