@@ -152,7 +152,7 @@ class Job(Generic[T, R]):
         self._tell(self._batch.run.pause)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Go on after `pause`, and do not wait any longer as a service asked by Retry-After."""
         self._paused = False
         self._tell(self._batch.run.resume)
 

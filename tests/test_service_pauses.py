@@ -90,7 +90,7 @@ async def test_a_413_is_split_after_the_pause():
 
 
 async def test_resume_ends_the_pause():
-    """Whoever knows better may say so."""
+    """Whoever knows better may say so; the call that was refused does not wait on either."""
     limiter = RateLimiter(1000)
     service = Service(Refused(429, "100"))
     job = AsyncBatchProcessor(service, rate_limiter=limiter, retry_delay=0.0).start([1], here=True)
@@ -101,7 +101,44 @@ async def test_resume_ends_the_pause():
     second = await AsyncBatchProcessor(Service(), rate_limiter=limiter).process([2])
     assert second.all_succeeded
     assert now() < 4
-    assert (await job).all_succeeded  # its own retry keeps to what the reply asked
+    assert (await job).all_succeeded
+    assert now() < 4
+
+
+async def test_a_retry_keeps_to_its_own_back_off_when_the_pause_ends_early():
+    """Which it would have waited without a Retry-After."""
+    limiter = RateLimiter(1000)
+    service = Service(Refused(429, "100"))
+    retry = AsyncRetry(1, 10.0, jitter=None)
+    job = AsyncBatchProcessor(service, rate_limiter=limiter, retry=retry).start([1], here=True)
+    await asyncio.sleep(3)
+    limiter.resume()
+    assert (await job).all_succeeded
+    assert service.times == [0, pytest.approx(10)]
+
+
+@pytest.mark.parametrize("rate", [None, 1000.0])
+async def test_resuming_a_job_ends_the_pause(rate: float | None):
+    """Also where no limiter of the user's has one."""
+    service = Service(Refused(429, "100"))
+    job = AsyncBatchProcessor(service, max_concurrency=2, retry_delay=0.0).start(
+        range(5), here=True
+    )
+    job.rate = rate
+    await asyncio.sleep(3)
+    assert job.progress.paused_for == pytest.approx(97)
+    job.resume()
+    assert (await job).all_succeeded
+    assert now() < 4
+
+
+async def test_on_retry_hears_how_long_the_service_asks_to_wait():
+    """Whoever holds the call."""
+    heard: list[float] = []
+    retry = AsyncRetry(1, 0.0, on_retry=lambda info: heard.append(info.delay))
+    result = await AsyncBatchProcessor(Service(Refused(429, "30")), retry=retry).process([1])
+    assert result.all_succeeded
+    assert heard == [30]
 
 
 @pytest.mark.parametrize("asked", ["121", "86400", "1795929333"])

@@ -176,6 +176,7 @@ class Aftermath(Generic[T, R]):
                 items=len(ticket),
                 retries=ticket.retries.spent,
                 elapsed=ended - ticket.started,
+                held=self._gate.paused_for > 0.0,  # so that whoever ends the pause ends the wait
             )
         except Exception as problem:  # the caller's own predicate raised
             self._recording.give_up(ticket, problem, lane)
@@ -279,8 +280,11 @@ class Aftermath(Generic[T, R]):
             return
         if self._run.stopping:
             return
-        delay = verdict.delay if isinstance(verdict, TryAgain) else 0.0
-        self._log(ticket, error, began, ended, lane, delay)
+        delay = told = 0.0
+        if isinstance(verdict, TryAgain):
+            delay = verdict.delay
+            told = max(delay, retry_after_of(error) or 0.0)  # for as long the gate holds it
+        self._log(ticket, error, began, ended, lane, told)
         if isinstance(verdict, Halve):
             ticket.error = None
             put = self._parked.hold if self._recording.holds_parts else self._park_now
@@ -292,7 +296,7 @@ class Aftermath(Generic[T, R]):
             ticket.retries.spent += 1
             if self._plan.retry.deadline is not None:
                 ticket.error = error
-            self._plan.retry.announce(ticket.attempts, error, delay)
+            self._plan.retry.announce(ticket.attempts, error, told)
             self._parked.park(ticket, delay)
 
 

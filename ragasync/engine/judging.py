@@ -34,7 +34,13 @@ STOP: Final = GiveUp(stops_the_job=True)
 
 
 def judge(
-    error: BaseException, policy: AsyncRetry, *, items: int, retries: int, elapsed: float
+    error: BaseException,
+    policy: AsyncRetry,
+    *,
+    items: int,
+    retries: int,
+    elapsed: float,
+    held: bool = False,
 ) -> TryAgain | Halve | GiveUp:
     """
     Return what is to be done about a call that raised.
@@ -49,8 +55,9 @@ def judge(
         items: how many items the call had.
         retries: how many retries this call and the calls it was split from have spent.
         elapsed: seconds since the first attempt began.
+        held: whether the limiters hold the next attempt for as long as a Retry-After asks.
     """
-    decision = policy.decide(error, retries=retries, elapsed=elapsed)
+    decision = policy.decide(error, retries=retries, elapsed=elapsed, held=held)
     if decision is FATAL:
         return STOP
     if items > 1 and splits_at_once(error):

@@ -35,8 +35,9 @@ class Steering(State[T, R]):
         self.reconsider()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Go on after `pause`, and end the pauses that services have asked for."""
         self.paused = False
+        self.gate.resume()
         self.look_up()
 
     def hold_back(self, held_back: bool) -> None:

@@ -168,7 +168,9 @@ class AsyncRetry:
         check_callable(fn)
         return await awaiting(self, fn, args, kwargs)
 
-    def decide(self, error: BaseException, *, retries: int, elapsed: float) -> float | Fatal | None:
+    def decide(
+        self, error: BaseException, *, retries: int, elapsed: float, held: bool = False
+    ) -> float | Fatal | None:
         """
         Return the seconds to wait before the next attempt, None to give up, or `FATAL`.
 
@@ -177,6 +179,8 @@ class AsyncRetry:
                 only one that nobody asked for may come here.
             retries: How many retries were made already.
             elapsed: Seconds since the first attempt began; only a `deadline` asks.
+            held: Whether others, such as paused limiters, hold the next attempt for as long as
+                the error asks by Retry-After, so that only the policy's own back-off remains.
 
         Raises:
             Exception: What the predicate raises, or TypeError or ValueError for an answer that
@@ -191,10 +195,10 @@ class AsyncRetry:
         retry_after = retry_after_of(error) or 0.0
         if retry_after > self.max_retry_after:
             return None
-        delay = max(delay, retry_after)
-        if self.deadline is not None and elapsed + delay >= self.deadline:
+        wait = max(delay, retry_after)
+        if self.deadline is not None and elapsed + wait >= self.deadline:
             return None
-        return delay
+        return delay if held else wait
 
     def announce(self, attempt: int, error: BaseException, delay: float) -> None:
         """Call `on_retry` for a back-off that is about to begin; its own failure is a warning."""
