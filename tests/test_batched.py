@@ -351,6 +351,19 @@ async def test_an_item_counts_the_attempts_of_the_batches_that_it_was_in():
     assert [outcome.batch for outcome in result] == [0] * 4
 
 
+async def test_an_error_that_is_returned_for_a_whole_batch_is_told():
+    """It is not a list of values, but it says what went wrong."""
+    refused = ValueError("the table is closed")
+
+    async def call(_: list[int]) -> Any:
+        return refused
+
+    error = (await AsyncBatchProcessor(call, batched=True, retry_count=0).process([1, 2])).errors[0]
+    assert isinstance(error, TypeError)
+    assert "got ValueError: the table is closed" in str(error)
+    assert error.__cause__ is refused
+
+
 @pytest.mark.parametrize("returned", [[], [1, 2, 3], [1, 2, 3, 4, 5]])
 async def test_a_wrong_number_of_values_names_both_numbers(returned: list[int]):
     """It is split like refused content, and never guessed which values belong to whom."""

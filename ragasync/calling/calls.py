@@ -17,7 +17,9 @@ from ragasync.calling.pools import Pools
 from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
 from ragasync.errors import WrongNumberOfValues
+from ragasync.foreign_errors import is_a, is_error
 from ragasync.plan import Plan
+from ragasync.saying import named
 
 
 class Returning(Protocol):
@@ -247,13 +249,15 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
         TypeError: no sequence of values at all.
         WrongNumberOfValues: too many or too few.
     """
-    if isinstance(values, Coroutine):
+    if is_a(values, Coroutine):
         raise returned_coroutine(values)
-    if not _is_sequence(values):
+    error = values if is_error(values) else None
+    if error is not None or not _is_sequence(values):
+        got = type(values).__name__ if error is None else named(error)
         raise TypeError(
             f"a batched process_fn must return a list of as many values as it was given items "
-            f"({expected}), got {type(values).__name__}"
-        )
+            f"({expected}), got {got}"
+        ) from error
     if len(values) != expected:
         raise WrongNumberOfValues(
             f"a batched process_fn must return a value for each item: "
