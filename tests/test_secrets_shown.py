@@ -31,6 +31,7 @@ from ragasync.documents.errors import LoadError  # noqa: E402
 from ragasync.documents.stores.sqlite import SqliteStore  # noqa: E402
 from ragasync.notebook.failures import Failures  # noqa: E402
 from ragasync.notebook.panel_html import still_bundle  # noqa: E402
+from ragasync.outcomes.outcome import Outcome  # noqa: E402
 
 SECRETS = ("pa55word", "sk-abcd1234efgh", "quErYkey", "abcd1234efgh")
 ADDRESS = "http://ann:pa55word@api.test/v1/embed?api_key=quErYkey"
@@ -96,6 +97,45 @@ async def test_words_and_html_hold_none():
     done = await result()
     check(done.summary())
     check(done._repr_html_())
+
+
+async def test_outcomes_hold_none():
+    """As the last line of a cell, alone or in a list."""
+    done = await result()
+    check(done[0])
+    check(done.get_failed())
+    assert "\n" not in repr(done[0])
+
+
+class Unshown:
+    """An item whose repr fails."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class Unsaid(Exception):
+    """An error that cannot be shown."""
+
+    __repr__ = Unshown.__repr__
+    __str__ = Unshown.__repr__
+
+
+def deep_group() -> BaseException:
+    """Return groups within groups, deeper than Python recurses."""
+    error: Exception = ValueError("innermost")
+    for _ in range(3000):
+        error = ExceptionGroup("outer", [error])
+    return error
+
+
+@pytest.mark.parametrize("error", [Unsaid(), deep_group(), ValueError("word " * 100_000)])
+@pytest.mark.parametrize("item", [Unshown(), "word " * 100_000, None])
+def test_an_outcome_can_always_be_shown(item: object, error: BaseException):
+    """In one line of a few words, whatever its item and its error are."""
+    shown = repr(Outcome(3, item, "failed", item, error, attempts=1))
+    assert shown.startswith("Outcome(index=3, item=")
+    assert len(shown) < 1000
 
 
 async def test_an_outcomes_traceback_holds_none_in_messages_notes_causes_and_code():

@@ -6,11 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar, overload
 
+from ragasync.foreign_errors import guarded
+from ragasync.saying import cut, named, safe_text
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
+_LONGEST_SHOWN = 200
+"""Characters of an item, a value or an error in the repr of an outcome."""
+
+_NUMBERS = ("attempts", "started", "seconds", "waited", "backed_off")
+
 PENDING, DONE, FAILED, CANCELLED = range(4)
 
 
@@ -58,6 +66,8 @@ class Outcome(Generic[T, R]):
         [('7', 'done', 7), ('seven', 'failed', None)]
         >>> result[1].error
         ValueError("invalid literal for int() with base 10: 'seven'")
+
+    Its repr is one line without secrets, with the fields that say something.
     """
 
     index: int
@@ -80,6 +90,32 @@ class Outcome(Generic[T, R]):
     def ok(self) -> bool:
         """Whether the item succeeded."""
         return self.status == "done"
+
+    def __repr__(self) -> str:
+        facts = [f"index={self.index}", f"item={_shown(self.item)}", f"status={self.status!r}"]
+        if self.value is not None:
+            facts.append(f"value={_shown(self.value)}")
+        if self.error is not None:
+            facts.append(f"error=<{_in_one_line(named(self.error))}>")
+        numbers = ((name, getattr(self, name)) for name in _NUMBERS)
+        facts += (f"{name}={number:.6g}" for name, number in numbers if number)
+        places = ((name, getattr(self, name)) for name in ("batch", "stage", "lane"))
+        facts += (f"{name}={place!r}" for name, place in places if place is not None)
+        return f"Outcome({', '.join(facts)})"
+
+
+def _shown(value: object) -> str:
+    """Return the repr of what belongs to the user in a few words, or that it has none."""
+    text = guarded(repr, value)
+    if not isinstance(text, str):
+        return f"<{type(value).__name__} without a repr>"
+    return _in_one_line(safe_text(text))
+
+
+def _in_one_line(text: str) -> str:
+    """Return a text of a few words, without line breaks."""
+    line = " ".join(text.split())
+    return cut(line, len(line), _LONGEST_SHOWN)
 
 
 class SparseSequence(Sequence[T | None]):
