@@ -9,7 +9,6 @@ import secrets
 import shutil
 import subprocess
 import time
-import timeit
 import traceback
 import urllib.request
 from collections.abc import Callable
@@ -35,7 +34,7 @@ FORMS = [
     ("{'authorization': ['Bearer abc']}", "{'authorization': ['Bearer ***']}"),
     ("[(b'Authorization', b'Bearer abc'), (b'x-api-key', b'k')]", "(b'x-api-key', b'***')]"),
     ("Headers([('x-api-key', 'k'), ('host', 'h')])", "[('x-api-key', '***'), ('host', 'h')])"),
-    ('{"api_key": "a", "deep": {"token": "b"}}', '{"api_key": "***", "deep": {"token": "***"}}'),
+    ('{"api_key": "a", "deep": {"token": "b2"}}', '{"api_key": "***", "deep": {"token": "***"}}'),
     (r'"{\"api_key\": \"a\\\"b\", \"n\": 1}"', r'"{\"api_key\": \"***\", \"n\": 1}"'),
     ("https://h/v1?api_key=a&n=5&token=b#c", "https://h/v1?api_key=***&n=5&token=***"),
     ("https://h/v1?key=a&q=b", "https://h/v1?key=***&q=b"),
@@ -66,7 +65,7 @@ FORMS = [
     ("redis://:pw@cache", "redis://:***@cache"),
     ("https://x-access-token:pw@git.test/r", "https://x-access-token:***@git.test/r"),
     ("https://sk-abcd1234:pw@api.test/", "https://sk-***:***@api.test/"),
-    ('  File "a.py", line 1, in f\n    call(token="abc")\n', 'call(token="***")'),
+    ('  File "a.py", line 1, in f\n    call(token="abc1")\n', 'call(token="***")'),
 ]
 
 ORDINARY = [
@@ -176,19 +175,27 @@ def test_the_time_is_linear_whoever_wrote_the_text(piece: str):
 DENSE = [
     *("key=", "auth=", "auth=a,", "key=1,", "(key=value),", "x.key:1,", "key=***", "key={"),
     *("\udc80key=", "xoxb-", "&key=a", "key_", "sk-", '"key":'),
+    *("key=%22", "key=&quot;", "mysql -p", "mysql ", "sshpass -p ", "SecretStr('", "/bot1:"),
+    *(
+        "/services/T1/B1/",
+        "%25",
+        "\x1b[3",
+        "\\x1b[",
+        "key: Optional[",
+        "'key', value='",
+        "['key', 'A",
+    ),
+    *("['key', 'A", "key\\n  a", "pw", "jwt", "key_prod", "hf_aA", "webhooks/1"),
 ]
 
 
 @pytest.mark.parametrize("piece", DENSE)
 def test_the_time_is_linear_in_names_without_secrets(piece: str):
-    """Eight times the text takes eight times as long: 64 times if each read to the end again."""
-
-    def seconds(length: int) -> float:
-        text = piece * (length // len(piece))
-        return min(timeit.repeat(lambda: masked(text), time.process_time, repeat=3, number=1))
-
-    masked(piece * 99)
-    assert seconds(32_768) < 24 * seconds(4096)
+    """64 KB in a fraction of a second, but in a minute if each name read to the end again."""
+    text = piece * (65_536 // len(piece))
+    began = time.process_time()
+    masked(text)
+    assert time.process_time() - began < 3
 
 
 PIECES = st.sampled_from([*HOSTILE, *(text for text, _ in FORMS), "***", "abc1", "%3D", "pwd", ";"])

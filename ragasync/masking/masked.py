@@ -59,6 +59,12 @@ def _masked_once(text: str) -> str:
         text = rule("basic").sub(_mask, text)
     if "PRIVATE KEY" in text:
         text = rule("pem").sub(_mask, text)
+    if " -p" in text and ("sshpass" in text or "mysql" in text):
+        text = rule("command").sub(_mask, text)
+    if "/webhooks/" in text or "/services/T" in text or "/bot" in text:
+        text = rule("hook").sub(_mask, text)
+    if "Secret" in text and ("SecretStr(" in text or "SecretBytes(" in text):
+        text = rule("wrapped").sub(_mask, text)
     if "-u" in text:
         text = rule("login").sub(_mask, text)
     if "uth" in text and ("uth(" in text or "uth=(" in text):

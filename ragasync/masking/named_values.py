@@ -116,14 +116,16 @@ def _name_at(text: str, found: re.Match[str]) -> _Name | None:
     before = head.rstrip(_OF_NAMES)
     prefix = head[len(before) :]
     sort = _sort_of(prefix, word, before, text[start : found.end("word")])
-    if suffix == "s" and word not in ("key", "cookie", "credential", "secret"):
+    if suffix == "s" and word == "token":
+        sort = sort and "maybe"  # of a text, mostly
+    elif suffix == "s" and word not in ("key", "cookie", "credential", "secret"):
         return None
     if suffix.endswith("id") and not prefix.lower().endswith(("access", "access_")):
         return None
     if sort is None:
         return None
     end = found.end("word") + len(suffix)
-    return _Name(start - len(prefix), end, sort, before, suffix == "s")
+    return _Name(start - len(prefix), end, sort, before, suffix == "s" and word != "token")
 
 
 def _sort_of(prefix: str, word: str, before: str, written: str) -> Sort | None:
@@ -145,6 +147,10 @@ def _sort_of(prefix: str, word: str, before: str, written: str) -> Sort | None:
             if prefix and prefix[-1] not in "-_":
                 return None  # bypass, design
             return "key" if in_query or stem.startswith(("x-amz", "x-goog")) else "maybe"
+        case "pw" if prefix and prefix[-1] not in "-_":
+            return None
+        case "jwt":
+            return "key"
         case "session_id" | "sessionid" | "sessid":
             return "maybe"
     return "word"
@@ -170,16 +176,18 @@ def _forms(name: _Name) -> tuple[str, ...]:
         case "header":
             return ("credentials",)
         case "cookie":
-            return ("several", "crumbs")
+            return ("several", "crumbs", "quoted", "bare")
     return ("several", "quoted", "bare") if name.is_plural else ("quoted", "bare")
 
 
 def _secret_after(text: str, name: _Name, forms: tuple[str, ...]) -> Span | None:
     """Return where the secret is that a name and a sign lead to, if one does."""
     quote = name.before[-1:] in ("'", '"')
-    signs = ["sign", "refused"]
-    if quote and re.search(r"\(b?\\*$", name.before[:-1]):
-        signs.append("pair")
+    signs = ["annotated", "sign", "refused"]
+    if quote and (opening := re.search(r"([(\[])b?\\*$", name.before[:-1])):
+        signs.append("pair" if opening[1] == "(" else "pair in a list")
+    if quote:
+        signs.append("described")
     elif name.before[-1:] == "<":
         signs.append("element")
     for sign in signs:
@@ -226,10 +234,11 @@ def _secret_at(
         value = value[beginning.end() :]
     if rule("no secret").fullmatch(value):
         return None
-    if name.sort == "maybe":
+    if name.sort == "maybe" or (name.sort == "cookie" and group in ("quoted", "escaped", "bare")):
         is_secret = looks_random(value, 16)
     elif group in ("quoted", "escaped"):
-        is_secret = is_tight or name.sort != "token" or len(value) >= 8
+        is_word = len(value) < 16 and value.isalpha() and not name.is_argument
+        is_secret = name.sort != "token" or not (is_word or (not is_tight and len(value) < 8))
     elif group in ("bare", "credentials"):
         is_secret = is_tight or not _is_word(value, text[end : end + 2], name)
     else:

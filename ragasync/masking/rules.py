@@ -22,7 +22,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 SIGNS_OF_NAMES = (
-    *("token", "key", "secret", "pass", "pwd", "cookie", "auth", "credential", "sig", "sess"),
+    *("token", "key", "secret", "pass", "pw", "jwt", "cookie", "auth", "credential", "sig", "sess"),
 )
 """How the last words of names of secrets begin, in lower case."""
 
@@ -87,17 +87,28 @@ def _behind(words: tuple[str, ...]) -> str:
 
 _AFTER_A_MARK = _behind(SURE_MARKS + MARKS + MARKS_THAT_ARE_WORDS)
 
-_LAST_WORD = r"""authorization | passphrase | passw(?:or)?d | pass | pwd | secret | token | key
-    | cookie | credential | signature | sig | auth | session_?id | sessid"""
+_LAST_WORD = r"""authorization | passphrase | passw(?:or)?d | pass | pwd? | jwt | secret | token
+    | key | cookie | credential | signature | sig | auth | session_?id | sessid"""
 """The last words of names that secrets go by, in lower case."""
+
+_PURPOSES = """prod(?:uction)? | prd | dev(?:elopment)? | test | staging | stage | live | local
+    | backup | old | new | main | primary | secondary | default"""
+"""What may stand behind the last word of a name."""
+
+_QUOTES = r"""%2[27] | &quot; | &\#3[49]; | \\{1,4}u002[27]"""
+_SIGNS = r"""%3[ad] | \\{1,4}u003[ad]"""
+_BREAK = r"""(?: \n | \\{1,4}n )"""
+"""Quotes, equals signs and line breaks, as addresses, HTML, JSON and reprs write them."""
 
 _ALL = {
     # The last word of a name, where anything follows that may lead to a value.
     "name": rf"""
-        (?P<word> {_LAST_WORD} ) (?P<suffix> s | [_-]?\d{{1,2}} | _?id )? (?! [\w-] )
-        (?= \\*+ ["'`]? \]? [ \t]{{0,4}} (?: [:=](?!=) | %3d )
+        (?P<word> {_LAST_WORD} )
+        (?P<suffix> s | [_-]?\d{{1,2}} | _?id | [_-] (?: {_PURPOSES} ) )? (?! [\w-] )
+        (?= (?: \\*+ ["'`] | {_QUOTES} )? \]? (?: [ \t] | %20 ){{0,4}} (?: [:=](?!=) | {_SIGNS} )
+        | \\*+ ["'] ,?[ ]? \\*+ ["']? value\b
         | \\*+ ["'] [ ]?,?[ ]? (?: [\])], | b?\\*+["'] )
-        | > | (?: \.\w{{1,40}} ){{0,3}} \n[ ][ ]\S | [ ][\w.-]+=
+        | > | (?: \.\w{{1,40}} ){{0,3}} {_BREAK} [ ][ ]\S | [ ][\w.-]+=
         | \\*+ ["'`]? (?: [ ](?:is|was|value|given|used|sent|provided|supplied) ){{0,2}} :?
             [ ]{{1,2}} \(? \\*+ ["'`]? (?= [a-z+/_=.~!-]*+ \d ) [\w+/=.~!-]{{7}} )""",
     # A name given as an argument of a command, and what may follow it.
@@ -105,27 +116,43 @@ _ALL = {
         -- (?: [\w]{{1,20}} - ){{0,3}} (?P<word> {_LAST_WORD} ) (?P<suffix>)
         (?: [ ]{{1,2}} (?! [-<\[({{|] ) | \\*+ ["'] ,[ ]? (?= b?\\*+["'][^-] ) )""",
     # Between a name and its value: in a header, a dict, JSON, a query or a call.
-    "sign": r"""
-        \\*+ ["'`]? \]? [ \t]{0,4} (?: => | := | [:=](?!=) | %3D ) (?P<space> [ \t]{0,4} )""",
+    "sign": rf"""
+        (?: \\*+ ["'`] | {_QUOTES} )? \]? (?: [ \t] | %20 ){{0,4}}
+        (?: => | := | :(?!=) | =(?! = | [ ]{{1,4}} [a-z_]\w{{0,30}}=\w ) | {_SIGNS} )
+        (?P<space> (?: [ \t] | %20 ){{0,4}} )""",
+    # Between an argument and its default, where its type is said: `api_key: str | None = "a1b2"`.
+    "annotated": r"""
+        :[ ]? (?-i: str | bytes | (?: \w{1,40} \. )? [A-Z][a-z]\w{1,40} )
+        (?: \[ [\w., |\[]{0,60} \]{1,3} )? (?: [ ]?\|[ ]? [a-zA-Z]\w{0,40} ){0,4}
+        [ ]?=[ ]? (?= b?["'] ) (?P<space>)""",
+    # Between a name in one field and its value in the next, in JSON or XML.
+    "described": r"""
+        \\*+ ["'] ,?[ ]? \\*+ ["']? value \\*+ ["']? [ ]?[:=][ ]? (?= b?\\*+["'] ) (?P<space>)""",
     # In a tuple, and in XML.
     "pair": r"""\\*+ ["'] ,[ ]? (?= b? \\*+ ["'] ) (?P<space>)""",
+    "pair in a list": r"""
+        \\*+ ["'] ,[ ]? (?= b?\\*+["'] (?! [a-z_]*+ \\*+["'] ) [^"'\\\n]{1,200}+ \\*+["'] \s?\] )
+        (?P<space>)""",
     "element": r"> (?P<space>)",
     # From a field of a model to the value that pydantic or FastAPI refused there.
-    "refused": r"""
-        (?: (?: \.\w{1,40} ){0,3} \n [ ]{2} [^\n]{0,600}? \[type=\w{1,80},[ ] input_value=
-        | \\{0,3}["'] [ ]? ,? [ ]? [\])] , [^\n]{0,400}? \\{0,3}["']input\\{0,3}["']: [ ]? )
+    "refused": rf"""
+        (?: (?: \.\w{{1,40}} ){{0,3}} {_BREAK} [ ]{{2}} (?: (?! {_BREAK} ) . ){{0,600}}?
+            \[type=\w{{1,80}},[ ] input_value=
+        | \\{{0,3}}["'] [ ]? ,? [ ]? [\])] , [^\n]{{0,400}}?
+            \\{{0,3}}["']input\\{{0,3}}["']: [ ]? )
         (?P<space>)""",
     # A value that a sentence mentions: `invalid token 'a1b2'`, `API key provided: a1b2`.
     "said": r"""
         \\{0,3}["'`]? (?: [ ](?:is|was|value|given|used|sent|provided|supplied) ){0,2} :?
         [ ]{1,2} \(? \\{0,3} ["'`]? (?P<said> [A-Za-z0-9+/_=.~!-]{7,}+ )""",
     # A value in quotes, up to the closing one or, in a text that was cut, to the end of the line.
-    "quoted": r"""
-        (?: [a-z]\w{0,40}\( | [(\[]{1,2} )? [bruf]{0,2}
-        (?: (?P<quote> ["'`] ) (?! [ ] | [,:;)\]}>] (?: $ | [\s,:;)\]}] ) )  # it closes, there
+    "quoted": rf"""
+        (?P<entity> {_QUOTES} ) (?P<encoded> (?: (?! (?P=entity) ) \S )*+ ) |
+        (?: [a-z]\w{{0,40}}\( | [(\[]{{1,2}} )? [bruf]{{0,2}}
+        (?: (?P<quote> ["'`] ) (?! [ ] | [,:;)\]}}>] (?: $ | [\s,:;)\]}}] ) )  # it closes, there
             (?P<quoted> (?: \\. | (?! (?P=quote) ) [^\\\n] )*+ )
         | (?P<escape> \\++ ["'] )
-            (?P<escaped> (?: (?! (?P=escape) ) (?: \\{2,}+ . | [^\n] ) )*+ ) )""",
+            (?P<escaped> (?: (?! (?P=escape) ) (?: \\{{2,}}+ . | [^\n] ) )*+ ) )""",
     # A value without quotes, which ends where a space does, or an ampersand, or a quote.
     "bare": r"""
         (?: [|>][-+]?\n[ ]{1,8} )? (?! \*{3}@ )
@@ -152,7 +179,19 @@ _ALL = {
             (?P<password> [^\s/?\#'"<>]* (?=@)
                 | [^\s@'"<>]{1,256} (?: @ [^\s/?\#@'"<>]*+ )* (?=@) )
         | (?P<user> [^\s:/@'"<>?\#\[\\]{8,256}+ ) (?=@) )""",
-    "login": r"""(?<=\s) (?:-u|--user) [ =] ["']? [\w.@-]{1,64}: (?P<login> [^\s"']{1,200}+ )""",
+    "login": r"""
+        (?<=\s) (?:-u|--user) [ =] ["']? (?! \d{1,10}:\d{1,10} (?!\S) ) [\w.@-]{1,64}:
+        (?P<login> [^\s"']{1,200}+ )""",
+    "command": r"""
+        sshpass [ ]{1,2} -p [ ]? ["']? (?P<sshpass> [^\s"']{1,200}+ )
+        | mysql\w{0,12} (?: [ ] [^\s]{1,60} ){0,8}? [ ]-p["']? (?! ort | assword )
+            (?P<mysql> [^\s"']{1,200}+ )""",
+    # Addresses that are secrets themselves: of webhooks, and of bots.
+    "hook": r"""
+        /services/T\w{1,40}/B\w{1,40}/ (?P<slack> \w{8,}+ )
+        | /webhooks/\d{1,40}/ (?P<discord> [\w-]{16,}+ )
+        | /bot\d{1,40}: (?P<telegram> [\w-]{3,}+ )""",
+    "wrapped": r"""Secret(?:Str|Bytes)\( b?["'] (?P<wrapped> [^"'\n]{1,200}+ )""",
     # The user and password of BasicAuth, and of requests.
     "auth": r"""
         [Aa]uth=? \( \s{0,2} b? (["']) [^"'\n]{0,200} \1 ,\s{0,2} b? ["']
@@ -190,7 +229,8 @@ _ALL = {
     # What stands where a secret might: nothing, a placeholder, a mask.
     "no secret": r"""
         \** | \.{3} | …? | [\[({<]* | none | null | true | false | undefined | %[srd]
-        | \$? \{ [\w.!:\[\]]* \} | \$\w+ | <[\w. -]+>? | \[(?:secure|redacted|masked)\]""",
+        | \$? \{ [\w.!:\[\]]* \} | \$\w+ | <[\w. -]+>? | \[(?:secure|redacted|masked)\]
+        | (?: optional | union | annotated ) \[ .* | secret(?: str | bytes )""",
     "said of bearers": r"""
         and | are | auth | authentication | authorization | credentials? | error | format | has
         | header | not | prefix | required | scheme | the | tokens? | type | was""",
