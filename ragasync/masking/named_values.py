@@ -158,8 +158,8 @@ def _sort_of(prefix: str, word: str, before: str, written: str) -> Sort | None:
 
 def _sort_of_key(prefix: str, stem: str, before: str, written: str) -> Sort | None:
     """Return whether a key is a secret for sure, or if it looks so, or one to look things up."""
-    words = re.search("[A-Za-z]++ ?$", stem if prefix else before[-20:])
-    about = words[0].strip().lower() if words else ""
+    head = (stem if prefix else before[-20:]).removesuffix(" ")
+    about = head[len(head.rstrip(string.ascii_letters)) :].lower()
     if about.endswith(SECRET_KEYS):
         return "key"
     if about.endswith(LOOKUP_KEYS):
@@ -167,7 +167,8 @@ def _sort_of_key(prefix: str, stem: str, before: str, written: str) -> Sort | No
     if prefix and prefix[-1] not in "-_" and written[0] != "K":
         return None  # monkey
     is_setting = prefix and written == "KEY"
-    return "key" if is_setting or rule("client").search(before) else "maybe"
+    in_client = "(" in before and rule("client").search(before)
+    return "key" if is_setting or in_client else "maybe"
 
 
 def _forms(name: _Name) -> tuple[str, ...]:
@@ -183,7 +184,9 @@ def _forms(name: _Name) -> tuple[str, ...]:
 def _secret_after(text: str, name: _Name, forms: tuple[str, ...]) -> Span | None:
     """Return where the secret is that a name and a sign lead to, if one does."""
     quote = name.before[-1:] in ("'", '"')
-    signs = ["annotated", "sign", "refused"]
+    signs = ["sign", "refused"]
+    if text.startswith(":", name.end):
+        signs.insert(0, "annotated")
     if quote and (opening := re.search(r"([(\[])b?\\*$", name.before[:-1])):
         signs.append("pair" if opening[1] == "(" else "pair in a list")
     if quote:
