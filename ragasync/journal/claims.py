@@ -9,10 +9,14 @@ import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from zlib import crc32
 
 from ragasync.errors import JournalError
 from ragasync.own_database import Kind, clear_errors, open_unchanged
+
+_OPEN: Final = "open "
+"""Before the claim of a run that has not ended, or was killed: part of the journal is its log."""
 
 
 class Holder(NamedTuple):
@@ -40,6 +44,9 @@ class Claim:
     first commit writes into the journal's header who holds it. The system drops both locks when
     the process ends, however it ends.
 
+    The lock beside the journal also counts the commits. The log of a killed run is as good as
+    its last whole commit; only from elsewhere can it be known that there were more.
+
     Another machine or container does not see the second lock. There a run may take over from one
     that lives; which then finds its name gone when it commits, before anything is written.
 
@@ -58,11 +65,13 @@ class Claim:
 
     def hold(self, file: os.stat_result) -> None:
         """
-        Lock the journal's file too, once there is one.
+        Lock the journal's file too, as soon as there is one.
 
         Raises:
             JournalError: another run has it, by another name perhaps.
         """
+        if self._lock:
+            return
         lock = Path(tempfile.gettempdir(), f"ragasync-{file.st_dev:x}-{file.st_ino:x}.lock")
         try:
             self._locks.append(_locked(str(lock)))
@@ -73,13 +82,25 @@ class Claim:
         self._lock = str(lock)
 
     def text(self) -> str:
-        """Return the claim as the journal's header has it."""
-        return json.dumps(Holder(token_hex(8), self._lock, os.getpid()))
+        """Return the claim as the journal's header has it, until the run has ended."""
+        return _OPEN + json.dumps(Holder(token_hex(8), self._lock, os.getpid()))
+
+    def count(self, journal: str, commits: int) -> None:
+        """Note how many commits the journal of this id has."""
+        with suppress(sqlite3.Error):  # on a full disk: there is less to compare with
+            self._locks[0].execute(f"PRAGMA application_id = {_number_of(journal)}")
+            self._locks[0].execute(f"PRAGMA user_version = {commits:d}")
+
+    def counted(self, journal: str) -> int | None:
+        """Return how many commits there were at least; None: the lock is of another journal."""
+        (number,) = self._locks[0].execute("PRAGMA application_id").fetchone()
+        (commits,) = self._locks[0].execute("PRAGMA user_version").fetchone()
+        return int(commits) if number == _number_of(journal) else None
 
     def rival(self, text: str) -> Holder | None:
         """Return the run that a header names, if it lives as far as this process can see."""
         try:
-            holder = Holder(*json.loads(text))
+            holder = Holder(*json.loads(text.removeprefix(_OPEN)))
             if holder.lock == self._lock:
                 return None  # by this very file, which is locked by nobody else
             with closing(open_unchanged(holder.lock, log=True, timeout=0.0)) as connection:
@@ -104,6 +125,11 @@ def lock_file(path: str) -> str:
     return f"{os.path.realpath(path)}-lock"
 
 
+def is_open(claim: str) -> bool:
+    """Return whether a claim is of a run that has not ended properly."""
+    return claim.startswith(_OPEN)
+
+
 def in_use(path: str, by: Holder | None = None) -> JournalError:
     """Return the error of a second run."""
     who = "" if by is None else f" (process {by.pid})"
@@ -118,7 +144,9 @@ def _locked_beside(path: str, kind: Kind) -> sqlite3.Connection:
     beside = lock_file(path)
     with clear_errors(beside, kind, 0.0):
         try:
-            return _locked(beside)
+            connection = _locked(beside)
+            connection.execute("ROLLBACK")  # which keeps the lock
+            return connection
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise
@@ -126,14 +154,22 @@ def _locked_beside(path: str, kind: Kind) -> sqlite3.Connection:
 
 
 def _locked(path: str) -> sqlite3.Connection:
-    """Lock a file, empty or not, for as long as the connection is open; nothing is written."""
+    """Lock a file, empty or not, for as long as the connection is open."""
     connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
     try:
+        # What it counts is one page: no file beside it is left, and no disk waited for.
+        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = MEMORY", "synchronous = OFF"):
+            connection.execute(f"PRAGMA {setting}")
         connection.execute("BEGIN EXCLUSIVE")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _number_of(journal: str) -> int:
+    """Return a journal's id as a number that fits into the header of a database."""
+    return crc32(journal.encode()) >> 1
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

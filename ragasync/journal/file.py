@@ -14,7 +14,7 @@ from zlib import crc32
 
 from ragasync.errors import JournalError
 from ragasync.function_fingerprint import FunctionFingerprint, differences
-from ragasync.journal.claims import Claim, in_use, lock_file
+from ragasync.journal.claims import Claim, in_use, is_open, lock_file
 from ragasync.own_database import (
     Kind,
     check_pages,
@@ -163,6 +163,9 @@ class JournalFile:
         with ExitStack() as on_error, self._clear_errors():
             claim = self._claim = Claim(journal.path, JOURNAL)
             on_error.callback(claim.drop)
+            if Path(self._real).exists():
+                claim.hold(self._stat(self._path))
+                self._refuse_part()
             self._writing = open_own(journal.path, JOURNAL, journal.timeout)
             on_error.callback(close_quietly, self._writing)
             (page,) = self._writing.execute("PRAGMA page_size").fetchone()
@@ -172,13 +175,15 @@ class JournalFile:
             self._holder = claim.text()
             with self._transaction("NORMAL"):
                 self._mark = self._take_over(job)
+                self._claim.count(self._mark.id, self._mark.commits)
+                self._mark = self._count_commit()
             # The last to be closed writes the log into the file, unless it cannot write at all.
             self.reading = open_unchanged(self._path, log=True, timeout=journal.timeout)
             on_error.callback(close_quietly, self.reading)
             self.reading.execute("SELECT count(*) FROM job").fetchone()
-            if self._mark_in_main() == _NOBODY:  # in a new journal: all of it is in the log
-                with suppress(sqlite3.Error):  # without room it stays there
-                    self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            # So that the file itself says that its log belongs to it, whatever becomes of that.
+            with suppress(sqlite3.Error):  # without room it stays in the log
+                self._writing.execute("PRAGMA wal_checkpoint(PASSIVE)")
             self._in_main = self._mark_in_main()
             self._main = self._stat(self._path)
             self._others = {path: self._stat(path) for path in self._beside.values()}
@@ -197,6 +202,7 @@ class JournalFile:
         with self._clear_errors(), self._transaction("FULL"):
             self._mark = self._count_commit()
             self._writing.executemany(_INSERT, rows)
+        self._claim.count(self._mark.id, self._mark.commits)
         self.check()
 
     def check(self, *, thoroughly: bool = False) -> None:
@@ -259,6 +265,8 @@ class JournalFile:
             with self._clear_errors():
                 if self._writing.execute(_MARK).fetchone() != self._mark:
                     self._refuse("another run has taken it over")
+            with suppress(sqlite3.Error):  # without room the next run compares the commits
+                self._writing.execute("UPDATE job SET claim = ''")
         finally:
             self._let_go()
 
@@ -272,6 +280,30 @@ class JournalFile:
         if self._is_overwritten and self._in_main is not None:
             self._remove_log()
         self._claim.drop()
+
+    def _refuse_part(self) -> None:
+        """
+        Refuse what a killed run has left if its log is missing or lacks commits.
+
+        SQLite would take what is left for all there was; and to close it would write into the
+        file what is left of the log. So this is the first look, and writes nothing.
+        """
+        log = self._beside["log"]
+        has_log = Path(log).exists() and Path(log).stat().st_size > 0
+        try:
+            with closing(open_unchanged(self._real, log=has_log)) as connection:
+                mark = _Mark(*connection.execute(_MARK).fetchone())
+        except (sqlite3.Error, TypeError):
+            return  # new, or not a journal: that is said when it is opened in full
+        counted = self._claim.counted(mark.id)
+        is_missing = counted is None and is_open(mark.claim) and not has_log
+        if is_missing or mark.commits < (counted or 0):
+            raise JournalError(
+                f"the journal {self._journal.path!r} is not whole: a run was killed, and outcomes"
+                f" that it wrote are missing, because its log {log!r} is missing or damaged: move"
+                " or copy the files of a journal together (itself, -wal and -lock), under their"
+                " names; restore them from a copy, or begin anew in another file"
+            )
 
     def _take_over(self, job: Job) -> _Mark:
         """Make a new journal this job's, or see that it is; in a transaction."""
