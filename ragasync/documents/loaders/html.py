@@ -27,7 +27,7 @@ _TAG_START = re.compile(r"<[a-zA-Z/!?]")
 
 
 def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
-    """
+    r"""
     Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
     A heading is written as in Markdown, `## Title` for `<h2>`, so that a splitter sees it, and
@@ -35,6 +35,14 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     the same. Scripts and styles are dropped, entities decoded, and the title goes to
     `metadata["title"]`. Tags are followed one by one and never as a tree, so that nothing is
     too deeply nested.
+
+    Example:
+        >>> from ragasync.documents import load_html
+        >>> text, metadata = load_html(b"<title>Limits</title><h1>Bursts</h1><p>A bucket refills.")
+        >>> text
+        '# Bursts\n\nA bucket refills.'
+        >>> metadata["title"]
+        'Limits'
 
     Raises:
         LoadError: "binary", "encoding", or "html" where the parser gives up.
