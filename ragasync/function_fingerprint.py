@@ -51,12 +51,12 @@ from ragasync.object_settings import (
     static_member,
     vars_of,
 )
-from ragasync.plain_values import CONTAINERS, DEEPEST, NotPlain, entries, plain, shown
+from ragasync.plain_values import CONTAINERS, DEEPEST, NotPlain, entries, shown
 
 UNKNOWN: Final = "?"
 """A part that cannot be compared with anything."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _MOST_PARTS: Final = 256
 _MOST_ENTRIES: Final = 32
 
@@ -345,7 +345,7 @@ class _Walk:
             self._put(label, UNKNOWN)
             return
         try:
-            part = shown(name, plain(value))
+            part = shown(name, value)
         except NotPlain:
             self._compound(label, value, depth)
         except Exception:  # a foreign object that looked like plain data

@@ -31,9 +31,11 @@ _MOST_ENTRIES: Final = 10_000
 _MOST_CHARACTERS: Final = 1 << 20
 _BRACKETS: Final = {list: ("[", "]"), tuple: ("(", ")")}
 _SECRET: Final = re.compile(
-    "key|token|secret|passw|pwd|auth|cred|cookie|session|dsn|bearer|sign|private|header",
+    "key|tok|secret|pass|pw|api|auth|cred|cookie|session|dsn|bearer|sign|private|header",
     re.IGNORECASE,
 )
+_WORD: Final = r"(?:[A-Za-z]?[a-z]{0,15}|[A-Z]{1,5}|\d{1,8}|[A-Za-z\d]{1,6})"
+_SAID: Final = re.compile(rf"{_WORD}(?:[-_./:]+{_WORD})*")
 _PLAIN: Final = (bool, int, float, complex, str, bytes, type(None), type(...), range, slice)
 _WRITTEN_OUT: Final = (date, time, timedelta, timezone, Decimal, Fraction, UUID)
 
@@ -42,11 +44,23 @@ class NotPlain(Exception):
     """A value is no plain data."""
 
 
-def shown(name: str, text: str) -> str:
-    """Return a plain value as a part: itself where it is short and surely no secret."""
-    if len(text) > _LONGEST_SHOWN + 2 or _SECRET.search(name) or _SECRET.search(text):
-        return f"digest:{digest(text)}"
-    return f"value:{text}" if masked(text) == text else f"digest:{digest(text)}"
+def shown(name: str, value: object) -> str:
+    """
+    Return a plain value as a part: itself where it is surely no secret, else a digest.
+
+    That is a number, the name of something in the code, or a short text of words and numbers, as
+    the names of models are.
+
+    Raises:
+        NotPlain: it is no plain value.
+    """
+    text = plain(value)
+    is_named = is_a(value, (bool, int, float, type(None), Enum, type, ModuleType, *NATIVE))
+    is_said = is_named or (is_a(value, str) and _SAID.fullmatch(value) is not None)
+    is_secret = _SECRET.search(name) or _SECRET.search(text) or masked(text) != text
+    if is_said and not is_secret and len(text) <= _LONGEST_SHOWN + 2:
+        return f"value:{text}"
+    return f"digest:{digest(text)}"
 
 
 def plain(value: object) -> str:

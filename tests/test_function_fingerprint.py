@@ -220,9 +220,9 @@ def test_the_settings_of_an_object_count_and_its_counters_do_not(get: Callable[[
     ("change", "named"),
     [
         ({"model": Model.LARGE}, "the setting model of Config: Model.SMALL -> Model.LARGE"),
-        ({"folder": Path("b")}, "the setting folder of Config: Path('a') -> Path('b')"),
-        ({"pattern": re.compile("b")}, "the setting pattern of Config: re('a', 32) -> re('b', 32)"),
-        ({"sizes": {"a": [1]}}, "the setting sizes of Config: {} -> {'a': [1]}"),
+        ({"folder": Path("b")}, "the setting folder of Config"),
+        ({"pattern": re.compile("b")}, "the setting pattern of Config"),
+        ({"sizes": {"a": [1]}}, "the setting sizes of Config"),
     ],
 )
 def test_the_settings_of_settings_count(change: dict[str, Any], named: str):
@@ -275,7 +275,7 @@ def test_globals_that_code_reads_count(make: Make):
     before = make(source)["embed"]
     for one, other, named in [
         ("= 10,", "= 20,", ["the global LIMIT: 10 -> 20"]),
-        ("Say it:", "Tell:", ["the global PROMPT: 'Say it:' -> 'Tell:'"]),
+        ("Say it:", "Tell:", ["the global PROMPT"]),
         ("text[:LIMIT]", "text[LIMIT:]", ["the code of 'clean'"]),
         (", 1\n", ", 2\n", []),
     ]:
@@ -303,7 +303,7 @@ def test_what_code_changes_itself_does_not_count():
     used("abc")
     assert changes(before, used) == []
     other = module(source.replace('"small"', '"large"'))["embed"]
-    assert changes(before, other) == ["the global KNOWN: {'model': 'small'} -> {'model': 'large'}"]
+    assert changes(before, other) == ["the global KNOWN"]
 
 
 def test_two_lambdas_on_one_line_are_told_apart():
@@ -349,10 +349,8 @@ def test_classes_and_functions_of_c_are_known_by_name():
     ]
     assert changes(len, len) == []
     assert changes(str.upper, str.lower) != []
-    assert changes(re.compile("a").sub, re.compile("b").sub) == [
-        "the object: re('a', 32) -> re('b', 32)"
-    ]
-    assert changes({"a": 1}.get, {"a": 2}.get) == ["the object: {'a': 1} -> {'a': 2}"]
+    assert changes(re.compile("a").sub, re.compile("b").sub) == ["the object"]
+    assert changes({"a": 1}.get, {"a": 2}.get) == ["the object"]
 
 
 def test_what_cannot_be_compared_is_no_change():
@@ -393,6 +391,16 @@ SECRETS = [
     ("model", "sk-proj-abcdefghijklmnopqrstuv0123456789"),
     ("prompt", "hunter2 " * 10),
     ("config", {"token": "hunter2"}),
+    ("azure", "9f86d081884c7d659a2feaa0hunter2"),
+    ("tok", "hunter"),
+    ("pw", "hunter"),
+    ("API", "hunter"),
+    ("value", "hunter2"),
+    ("value", ["hunter"]),
+    ("value", {"a": "hunter"}),
+    ("value", b"hunter"),
+    ("value", "HunTerxQz"),
+    ("value", "hunter two"),
 ]
 
 
@@ -405,11 +413,35 @@ def test_what_may_be_a_secret_is_kept_as_a_digest(name: str, value: object):
 
     bound = functools.partial(embed, **{name: value})
     written = fingerprint_of(bound).to_json()
-    assert "hunter2" not in written
+    assert "hunter" not in written.lower()
     assert "sk-proj" not in written
     other = functools.partial(embed, **{name: "another"})
     (said,) = changes(bound, other)
     assert said == f"the argument {name}"
+
+
+MODELS = [
+    "gpt-4o-mini",
+    "text-embedding-3-small",
+    "claude-3-5-sonnet-20241022",
+    "all-MiniLM-L6-v2",
+    "o3",
+    "BAAI/bge-small-en-v1.5",
+    "intfloat/multilingual-e5-large",
+    "mixtral:8x7b",
+    "voyage-3.5-lite",
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_name_of_a_model_is_shown(model: str):
+    """So that a warning says which model it was."""
+
+    def embed(text: str, model: str) -> object:
+        return text, model
+
+    bound = functools.partial(embed, model=model)
+    assert fingerprint_of(bound).parts["the argument model"] == f"value:{model!r}"
 
 
 class Hostile:
@@ -529,9 +561,9 @@ def test_numpy_is_known_by_value():
         return text, value
 
     one, other = (functools.partial(embed, value=np.float32(value)) for value in (1, 2))
-    assert changes(one, other) == ["the argument value: float32(1.0) -> float32(2.0)"]
+    assert changes(one, other) == ["the argument value"]
     one, other = (functools.partial(embed, value=np.arange(size)) for size in (3, 4))
-    assert changes(one, other)[0].startswith("the argument value: array((3,), int64, ")
+    assert changes(one, other)[0] == "the argument value"
     assert changes(one, functools.partial(embed, value=np.arange(3))) == []
 
 
