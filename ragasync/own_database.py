@@ -65,7 +65,7 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
             be opened.
     """
     with clear_errors(path, kind, timeout):
-        _refuse_foreign_file(path, kind)
+        refuse_foreign_file(path, kind)
         connection = sqlite3.connect(
             path, timeout=timeout, isolation_level=None, check_same_thread=False
         )
@@ -154,14 +154,17 @@ def transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         raise
 
 
-def _refuse_foreign_file(path: str, kind: Kind) -> None:
+def refuse_foreign_file(path: str, kind: Kind) -> None:
     """
     Refuse a file that is neither empty nor of this kind while nothing can have changed it.
 
     SQLite takes a file of one byte for an empty one, and to close the database of another program
     would write its log into it: so the first look is through a connection that writes nothing.
+    Nor does SQLite miss the last bytes of a file before it reads them.
     """
-    size, log = _size(path), _size(f"{path}-wal")
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113  # any text
+        raise kind.error(f"the {kind.what} {path!r} is no regular file: choose another path")
+    size, log = _size(path), _size(f"{_real(path)}-wal")
     if 0 < size < _SMALLEST:
         raise _sqlite_error("file is too small for a database", sqlite3.SQLITE_NOTADB)
     if size == 0:
@@ -170,10 +173,18 @@ def _refuse_foreign_file(path: str, kind: Kind) -> None:
         with closing(open_unchanged(path, log=log > 0)) as connection:
             is_foreign = _application(connection) != kind.application_id
             is_foreign = is_foreign and not _is_empty(connection)
+            (page,) = connection.execute("PRAGMA page_size").fetchone()
     except sqlite3.DatabaseError:
         return  # what it is worth, it says when it is opened in full
     if is_foreign:
         raise _not_ours(path, kind)
+    if not log and size % page:  # with a log, a checkpoint may have been killed
+        raise damage(f"{size} bytes are not whole pages of {page}: it was cut off")
+
+
+def _real(path: str) -> str:
+    """Return the path of the file itself, beside which SQLite keeps the log."""
+    return path if "\0" in path else os.path.realpath(path)
 
 
 def _size(path: str) -> int:

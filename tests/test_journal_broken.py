@@ -1,5 +1,6 @@
 """A journal that is no journal, or no longer: an error, or every outcome as it was written."""
 
+import os
 import random
 import sqlite3
 from collections import Counter
@@ -125,11 +126,11 @@ def files_after_a_crash(path: Path, outcomes: int) -> tuple[bytes, bytes]:
 
 
 def test_a_log_cut_off_leaves_the_outcomes_before_it(path: Path):
-    """As after a crash: what was not whole is done again, and nothing else."""
+    """As after a power cut, without the lock: what was not whole is done again, nothing else."""
     file, log = files_after_a_crash(path, 60)
     crashed = path.with_name("crashed.sqlite")
     done_again = []
-    for length in range(0, len(log), len(log) // 40):
+    for length in range(1, len(log), len(log) // 40):
         crashed.write_bytes(file)
         crashed.with_name("crashed.sqlite-wal").write_bytes(log[:length])
         CALLS.clear()
@@ -192,7 +193,35 @@ def test_a_folder_that_is_none_is_an_error_at_once(tmp_path: Path, folder: str):
 def test_a_folder_in_the_place_of_the_file_is_an_error_at_once(path: Path):
     """Before any call, and it stays a folder."""
     path.mkdir()
-    with pytest.raises(JournalError, match=r"cannot be opened"):
+    with pytest.raises(JournalError, match=r"is no regular file"):
         run(path)
     assert path.is_dir()
     assert CALLS == []
+
+
+@pytest.mark.parametrize("count", [1, 10, 4096])
+async def test_a_journal_without_its_last_bytes_is_refused(tmp_path: Path, count: int):
+    """Whether or not what is missing would be read."""
+    path = tmp_path / "run.sqlite"
+    processor = AsyncBatchProcessor(str, journal=path)
+    await processor.process(range(100))
+    os.truncate(path, path.stat().st_size - count)
+    with pytest.raises(JournalError, match="is damaged"):
+        await processor.process([])
+
+
+async def test_a_journal_in_a_folder_that_is_not_there_is_named(tmp_path: Path):
+    """Not the lock beside it, which nobody has asked for."""
+    with pytest.raises(JournalError, match=r"run\.sqlite' cannot be opened .*folder must exist"):
+        await AsyncBatchProcessor(str, journal=tmp_path / "no" / "run.sqlite").process([1])
+
+
+@pytest.mark.parametrize("name", [os.devnull, "pipe"])
+async def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str):
+    """Nothing is left beside it."""
+    path = tmp_path / name
+    if name == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(JournalError, match="is no regular file"):
+        await AsyncBatchProcessor(str, journal=path).process([1])
+    assert not path.with_name(f"{path.name}-lock").exists()

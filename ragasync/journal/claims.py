@@ -142,7 +142,7 @@ def in_use(path: str, by: Holder | None = None) -> JournalError:
 def _locked_beside(path: str, kind: Kind) -> sqlite3.Connection:
     """Lock the file beside a journal, because a lock on the journal would keep readers out."""
     beside = lock_file(path)
-    with clear_errors(beside, kind, 0.0):
+    with clear_errors(path, kind, 0.0):
         try:
             connection = _locked(beside)
             connection.execute("ROLLBACK")  # which keeps the lock

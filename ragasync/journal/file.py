@@ -22,6 +22,7 @@ from ragasync.own_database import (
     damage,
     open_own,
     open_unchanged,
+    refuse_foreign_file,
     transaction,
 )
 
@@ -158,9 +159,10 @@ class JournalFile:
         real = self._real = os.path.realpath(journal.path)
         self._beside = {"log": f"{real}-wal", "index of its log": f"{real}-shm"}
         self._beside["lock"] = lock_file(journal.path)
-        self._is_overwritten = self._is_cut = False
+        self._is_overwritten = self._is_cut = self._is_ended = False
         self.changes: list[str] = []
         with ExitStack() as on_error, self._clear_errors():
+            refuse_foreign_file(journal.path, JOURNAL)  # before there is a lock beside it
             claim = self._claim = Claim(journal.path, JOURNAL)
             on_error.callback(claim.drop)
             if Path(self._real).exists():
@@ -267,6 +269,7 @@ class JournalFile:
                     self._refuse("another run has taken it over")
             with suppress(sqlite3.Error):  # without room the next run compares the commits
                 self._writing.execute("UPDATE job SET claim = ''")
+                self._is_ended = True
         finally:
             self._let_go()
 
@@ -279,6 +282,8 @@ class JournalFile:
             close_quietly(connection)
         if self._is_overwritten and self._in_main is not None:
             self._remove_log()
+        if self._is_ended and not Path(self._beside["log"]).exists():
+            self._claim.count(self._mark.id, 0)  # all is in the file: an older copy may be put back
         self._claim.drop()
 
     def _refuse_part(self) -> None:

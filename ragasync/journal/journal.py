@@ -76,6 +76,8 @@ class Journal:
         self.path = os.fspath(path)
         if not isinstance(self.path, str) or self.path in ("", ":memory:"):
             raise ValueError(f"a journal is a file, and needs its path, got {path!r}")
+        if "\0" in self.path:
+            raise ValueError(f"a path has no null character, got {path!r}")
         for argument, value in (("name", name or ""), ("version", version)):
             if not isinstance(value, str):
                 raise TypeError(f"{argument} must be a text, got {value!r}")
