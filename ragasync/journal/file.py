@@ -7,9 +7,10 @@ import os
 import sqlite3
 import time
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 from zlib import crc32
 
 from ragasync.errors import JournalError
@@ -81,6 +82,9 @@ _INSERT = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?
 
 _MARK = "SELECT id, claim, commits FROM job"
 
+_MOST_FUNCTIONS = 8
+"""Of how many fingerprints of a function a journal says that outcomes are of them."""
+
 _LOG_HEADER, _FRAME_HEADER = 32, 24
 """Bytes before the frames of a write-ahead log, and before the page in each of them."""
 
@@ -150,7 +154,7 @@ class JournalFile:
 
     Attributes:
         reading: a connection that cannot write; a look-up must not wait for a commit.
-        changes: what is different about the job's functions since the journal was last written.
+        changes: what is different about the job's functions from those that outcomes are of.
     """
 
     def __init__(self, journal: Journal, job: Job) -> None:
@@ -161,6 +165,7 @@ class JournalFile:
         self._beside["lock"] = lock_file(journal.path)
         self._is_overwritten = self._is_cut = self._is_ended = False
         self.changes: list[str] = []
+        self._functions: tuple[str, int] | None = None
         with ExitStack() as on_error, self._clear_errors():
             refuse_foreign_file(journal.path, JOURNAL)  # before there is a lock beside it
             claim = self._claim = Claim(journal.path, JOURNAL)
@@ -204,6 +209,11 @@ class JournalFile:
         with self._clear_errors(), self._transaction("FULL"):
             self._mark = self._count_commit()
             self._writing.executemany(_INSERT, rows)
+            if self._functions is not None and rows:
+                change = "UPDATE job SET functions = ?, seal = ?"
+                self._writing.execute(change, self._functions)
+        if rows:
+            self._functions = None
         self._claim.count(self._mark.id, self._mark.commits)
         self.check()
 
@@ -314,7 +324,12 @@ class JournalFile:
         """Make a new journal this job's, or see that it is; in a transaction."""
         row = self._writing.execute("SELECT * FROM job").fetchone()
         if row is None:
-            header = (token_hex(16), *job[:3], _to_json(job.functions), time.time())
+            header = (
+                token_hex(16),
+                *job[:3],
+                _to_json({name: [one] for name, one in job.functions.items()}),
+                time.time(),
+            )
             row = (*header, _seal_of(header), self._holder, 0)
             self._writing.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             return _Mark(str(row[0]), self._holder, 0)
@@ -325,22 +340,33 @@ class JournalFile:
         if (holder := self._claim.rival(before)) is not None:
             raise in_use(self._journal.path, holder)
         check_pages(self._writing)
-        functions = self._compared(header[4], job.functions)
-        if functions != header[4]:
-            header[4] = functions
-            change = "UPDATE job SET functions = ?, seal = ?"
-            self._writing.execute(change, (functions, _seal_of(header)))
+        self._functions = self._compared(header, job.functions)
         return _Mark(row[0], before, commits)
 
-    def _compared(self, before: str, now: Mapping[str, FunctionFingerprint]) -> str:
-        """Note what is different about functions; return the fingerprints to keep from now on."""
-        kept = _from_json(before)
+    def _compared(
+        self, header: list[Any], now: Mapping[str, FunctionFingerprint]
+    ) -> tuple[str, int] | None:
+        """
+        Note what is different about functions, against all that outcomes are of.
+
+        Returns:
+            The fingerprints and the seal to write with the first outcome, or None.
+        """
+        written = _from_json(header[4])
+        changes: dict[str, None] = {}
         for name, fingerprint in now.items():
-            if name in kept:
-                self.changes += differences(kept[name], fingerprint)
-            if name not in kept or fingerprint.is_known:
-                kept[name] = fingerprint
-        return _to_json(kept)
+            known = [one for one in written.get(name, []) if one.is_known]
+            found = [differences(one, fingerprint) for one in known]
+            changes.update(dict.fromkeys(chain.from_iterable(found)))
+            if not known or (all(found) and fingerprint.is_known):
+                written[name] = [*known[: _MOST_FUNCTIONS - 1], fingerprint]
+        self.changes = list(changes)
+        functions = _to_json(written)
+        return (
+            None
+            if functions == header[4]
+            else (functions, _seal_of([*header[:4], functions, header[5]]))
+        )
 
     def _count_commit(self) -> _Mark:
         """Count a commit of this run, in its transaction; nothing is written over another run."""
@@ -442,15 +468,21 @@ class JournalFile:
         return clear_errors(self._journal.path, JOURNAL, self._journal.timeout)
 
 
-def _to_json(functions: Mapping[str, FunctionFingerprint]) -> str:
+def _to_json(functions: Mapping[str, Sequence[FunctionFingerprint]]) -> str:
     """Return fingerprints as text."""
-    return json.dumps({name: function.to_json() for name, function in functions.items()})
+    return json.dumps({name: [one.to_json() for one in each] for name, each in functions.items()})
 
 
-def _from_json(text: str) -> dict[str, FunctionFingerprint]:
-    """Return the fingerprints that were written."""
-    functions: dict[str, str] = json.loads(text)
-    return {name: FunctionFingerprint.from_json(each) for name, each in functions.items()}
+def _from_json(text: str) -> dict[str, list[FunctionFingerprint]]:
+    """Return the fingerprints that were written; an older version of ours wrote the last one."""
+    functions: dict[str, str | list[str]] = json.loads(text)
+    return {
+        name: [
+            FunctionFingerprint.from_json(one)
+            for one in ([each] if isinstance(each, str) else each)
+        ]
+        for name, each in functions.items()
+    }
 
 
 def _seal_of(header: Sequence[object]) -> int:
