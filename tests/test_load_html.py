@@ -100,3 +100,61 @@ def test_deep_nesting_and_cut_off_tags_take_no_square_time():
     """Half a megabyte of nested elements, and tags that Python 3.11's parser would choke on."""
     assert load_html(b"<div>" * 50_000 + b"deep" + b"</div>" * 50_000)[0] == "deep"
     assert load_html(b"x" + b"<a " * 20_000)[0] == "x"
+
+
+# What a browser does not show
+
+UNSEEN = [
+    (b"<p>a<p hidden>no<p>b", "a b"),
+    (b"<p>a<div hidden><div>no</div>no<img>no</div><p>b", "a b"),
+    (b"a <span style='color: red; DISPLAY :none'>no</span> b", "a b"),
+    (b"a <span style='visibility:hidden'>no</span> b", "a b"),
+    (b"a <span aria-hidden=true>no<br>no</span> b", "a b"),
+    (b"<ul><li>a<li hidden>no<ul><li>no</ul>no<li>b</ul>", "a b"),
+    (b"<ul><li>a<li hidden>no</ul>b", "a b"),
+    (b"<table><tr><td>a<td hidden>no<td>b<tr hidden><td>no<tr><td>c</table>", "a b c"),
+    (
+        b"a<noscript><b>no</b></noscript> b<template><p>no<template>no</template>no</template>",
+        "a b",
+    ),
+    (b"a <dialog>no</dialog><dialog open>b</dialog>", "a b"),
+    (b"<select><option>a<option hidden>no<option>b</select>", "a b"),
+    (b"<h2 hidden>no</h2>a<p hidden>no</b>no</p> b", "a b"),
+    (b"<body style='display:none'>a <p hidden=until-found>b", "a b"),
+    (b"a<p style='no-display:none;content:\"display:none\"'>b", "a b"),
+    (b"<input hidden>a <img hidden>b", "a b"),
+]
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+@pytest.mark.parametrize(("page", "words"), UNSEEN)
+def test_what_a_browser_does_not_show_is_left_out(load, page, words):
+    """By an attribute or a style, also where end tags are left out; what follows is there."""
+    text, metadata = load(page)
+    assert " ".join(text.split()) == words
+    assert "headings" not in metadata
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+def test_fields_of_a_form_do_not_glue_words_together(load):
+    """Each stands apart from what is around it."""
+    page = b"<form>One<textarea>two</textarea>three<button>four</button>five</form>"
+    assert load(page)[0].split() == ["One", "two", "three", "four", "five"]
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+def test_empty_cells_of_a_table_keep_their_columns(load):
+    """A tab more for each, in front, between and in cells that hold a picture."""
+    page = (
+        b"<p>T<table><tr><th>a<th>b<th>c<tr><td>1</td><td></td><td>3</td></tr>"
+        b"<tr><td> <td><img><td><b>6</b><tr><td>7<td><td></table>"
+    )
+    lines = [line for line in load(page)[0].split("\n") if line]
+    assert lines == ["T", "a b c", "1\t\t3", "\t\t6", "7"]
+
+
+@pytest.mark.timeout(20)
+def test_hidden_elements_take_no_square_time():
+    """Many that are open, nested, or ended by what was never opened."""
+    assert load_html(b"a" + b"<div hidden>" * 50_000 + b"no" + b"</p>" * 50_000)[0] == "a"
+    assert load_html(b"<p hidden>" * 50_000 + b"no</p>b")[0] == "b"

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from html.parser import HTMLParser
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded
 from ragasync.documents.loaders.decode import decode
 
-_HIDDEN = frozenset({"script", "style", "template"})
+HIDDEN_TAGS = frozenset({"script", "style", "template", "noscript", "datalist"})
+"""Elements that a browser that runs scripts never shows."""
+
 _TAGS = {
-    "\n\n": "address article aside blockquote body dl fieldset figure footer form "
-    "h1 h2 h3 h4 h5 h6 header hr main nav ol p pre section table ul",
-    "\n": "br caption dd div dt figcaption legend li option summary tr",
-    " ": "td th",
+    "\n\n": "address article aside blockquote body details dialog dl fieldset figure footer form "
+    "h1 h2 h3 h4 h5 h6 header hr main menu nav ol p pre search section table ul",
+    "\n": "br caption dd div dt figcaption hgroup legend li optgroup option select summary "
+    "textarea tr",
+    " ": "button td th",
 }
 GAPS = {tag: gap for gap, tags in _TAGS.items() for tag in tags.split()}
 """The break that a tag makes before and after itself."""
 
 LEVELS = {f"h{level}": level for level in range(1, 7)}
 """The level of a heading's tag."""
+
+CELLS = frozenset({"td", "th"})
+"""The tags of a table's cells: one without words is told by a tab more between the others."""
+
+_VOID = frozenset(
+    "area base br col embed hr img input link meta param source track wbr".split(),  # noqa: SIM905
+)
+_BLOCKS = frozenset(tag for tag, gap in GAPS.items() if gap.startswith("\n"))
+# What ends an element whose end tag may be left out, and what shields it from that.
+_ENDED_BY: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "p": (_BLOCKS - {"br", "option", "select", "textarea"}, frozenset()),
+    "li": (frozenset({"li"}), frozenset({"ul", "ol", "menu"})),
+    "dt": (frozenset({"dt", "dd"}), frozenset({"dl"})),
+    "dd": (frozenset({"dt", "dd"}), frozenset({"dl"})),
+    "td": (frozenset({"td", "th", "tr", "tbody", "tfoot"}), frozenset({"table"})),
+    "th": (frozenset({"td", "th", "tr", "tbody", "tfoot"}), frozenset({"table"})),
+    "tr": (frozenset({"tr", "tbody", "tfoot"}), frozenset({"table"})),
+    "option": (frozenset({"option", "optgroup"}), frozenset()),
+}
+_UNSEEN_STYLE = re.compile(r"(?i)(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b")
 
 _WIDTHS = ("", " ", "\n", "\n\n")
 _TAG_START = re.compile(r"<[a-zA-Z/!?]")
@@ -30,11 +55,15 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     r"""
     Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
+    Left out is what a browser does not show: scripts, styles, `<template>`, `<noscript>`, and
+    elements with `hidden`, `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of
+    a table stand apart by a space; where cells are empty, by a tab for each and one more, so that
+    the columns of a row can still be counted.
+
     A heading is written as in Markdown, `## Title` for `<h2>`, so that a splitter sees it, and
     `metadata["headings"]` holds where each starts and its level: `<pre>` may have lines that look
-    the same. Scripts and styles are dropped, entities decoded, and the title goes to
-    `metadata["title"]`. Tags are followed one by one and never as a tree, so that nothing is
-    too deeply nested.
+    the same. Entities are decoded, and the title goes to `metadata["title"]`. Tags are followed
+    one by one and never as a tree, so that nothing is too deeply nested.
 
     Example:
         >>> from ragasync.documents import load_html
@@ -79,6 +108,51 @@ def _without_cut_off_tag(text: str) -> str:
     return text[: cut_off.start()] if cut_off else text
 
 
+def is_hidden(tag: str, attributes: Mapping[str, str | None]) -> bool:
+    """Return whether a browser shows nothing of an element; a page as a whole is never hidden."""
+    if tag in HIDDEN_TAGS:
+        return True
+    if tag in ("html", "body"):
+        return False  # hidden until a script has run: the reader sees it all
+    if tag == "dialog" and "open" not in attributes:
+        return True
+    # What is hidden "until-found" is there to be found.
+    if "hidden" in attributes and (attributes["hidden"] or "").lower() != "until-found":
+        return True
+    if (attributes.get("aria-hidden") or "").strip().lower() == "true":
+        return True
+    return bool(_UNSEEN_STYLE.search(attributes.get("style") or ""))
+
+
+class _HiddenElement:
+    """Follow the tags within a hidden element to its end, also where end tags are left out."""
+
+    def __init__(self, tag: str) -> None:
+        self._ended_by, self._shields = _ENDED_BY.get(tag, (frozenset(), frozenset()))
+        self._may_stay_open = tag in _ENDED_BY
+        self._open = [tag]
+        self._counts = Counter(self._open)
+
+    def ends_before(self, tag: str) -> bool:
+        """Take a start tag; return whether the hidden element has ended in front of it."""
+        if tag in self._ended_by and not any(self._counts[shield] for shield in self._shields):
+            return True
+        if tag not in _VOID:
+            self._open.append(tag)
+            self._counts[tag] += 1
+        return False
+
+    def ends_at(self, tag: str) -> bool:
+        """Take an end tag; return whether the hidden element has ended with it or before it."""
+        if not self._counts[tag]:
+            return self._may_stay_open and tag in GAPS  # what is around it ends
+        while True:
+            last = self._open.pop()
+            self._counts[last] -= 1
+            if last == tag:
+                return not self._open
+
+
 class _VisibleText(HTMLParser):
     """Collect text between tags; a break is owed until the next visible character pays it."""
 
@@ -86,7 +160,9 @@ class _VisibleText(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._parts: list[str] = []
         self._owed = ""
-        self._hidden = 0
+        self._hidden: _HiddenElement | None = None
+        self._in_empty_cell = False
+        self._empty_cells = 0
         self._preformatted = 0
         self._in_title = False
         self._title: list[str] = []
@@ -105,36 +181,51 @@ class _VisibleText(HTMLParser):
         blank = len(text) - len(text.lstrip())
         return text[blank:], tuple((offset - blank, level) for offset, level in self._headings)
 
-    def handle_starttag(
-        self,
-        tag: str,
-        attrs: list[tuple[str, str | None]],  # noqa: ARG002 - the parser passes it
-    ) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Enter an element."""
-        if tag in _HIDDEN:
-            self._hidden += 1
-        elif tag == "pre":
+        if self._hidden is not None:
+            if not self._hidden.ends_before(tag):
+                return
+            self._hidden = None
+        if tag not in _VOID and is_hidden(tag, dict(attrs)):
+            self._hidden = _HiddenElement(tag)
+            self._owe(GAPS.get(tag, ""))
+            return
+        if tag == "pre":
             self._preformatted += 1
         # Any other tag ends a title that was left open.
         self._in_title = tag == "title" and not self._title
         self._level = LEVELS.get(tag, self._level)
+        self._pass_cell(tag)
+        self._in_empty_cell = tag in CELLS or (self._in_empty_cell and tag != "table")
         self._owe(GAPS.get(tag, ""))
 
     def handle_endtag(self, tag: str) -> None:
         """Leave an element; one that was never opened changes nothing."""
-        if tag in _HIDDEN:
-            self._hidden = max(0, self._hidden - 1)
-        elif tag == "title":
+        if self._hidden is not None:
+            if not self._hidden.ends_at(tag):
+                return
+            self._hidden = None
+        if tag == "title":
             self._in_title = False
         elif tag == "pre":
             self._preformatted = max(0, self._preformatted - 1)
         elif tag in LEVELS:
             self._level = 0  # also of one without words
+        self._pass_cell(tag)
         self._owe(GAPS.get(tag, ""))
+
+    def _pass_cell(self, tag: str) -> None:
+        """Count a cell that ends without words; a row begins and ends without any."""
+        if tag in CELLS and self._in_empty_cell:
+            self._empty_cells += 1
+            self._in_empty_cell = False
+        elif tag in ("tr", "table"):
+            self._empty_cells, self._in_empty_cell = 0, False
 
     def handle_data(self, data: str) -> None:
         """Take text, with its white space folded to single spaces outside of `<pre>`."""
-        if self._hidden:
+        if self._hidden is not None:
             return
         if self._in_title:
             self._title.append(data)
@@ -156,10 +247,18 @@ class _VisibleText(HTMLParser):
 
     def _say(self, words: str) -> None:
         """Add visible text after the gap that is owed; the first of a heading is marked."""
-        mark = ""
+        gap, mark = self._gap(), ""
         if self._level:
-            self._headings.append((self._size + len(self._owed), self._level))
+            self._headings.append((self._size + len(gap), self._level))
             mark, self._level = f"{'#' * self._level} ", 0
-        self._parts += (self._owed, mark, words)
-        self._size += len(self._owed) + len(mark) + len(words)
+        self._parts += (gap, mark, words)
+        self._size += len(gap) + len(mark) + len(words)
         self._owed = ""
+
+    def _gap(self) -> str:
+        """Return the gap that is owed, with a tab for each empty cell that it passes."""
+        self._in_empty_cell = False
+        if not self._empty_cells:
+            return self._owed
+        tabs, self._empty_cells = "\t" * self._empty_cells, 0
+        return self._owed + tabs if "\n" in self._owed or not self._parts else f"{tabs}\t"

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import re
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from ragasync.documents.loaders import Loaded
-from ragasync.documents.loaders.html import GAPS, LEVELS, decode_html, load_html
+from ragasync.documents.loaders.html import (
+    CELLS,
+    GAPS,
+    HIDDEN_TAGS,
+    LEVELS,
+    decode_html,
+    is_hidden,
+    load_html,
+)
 from ragasync.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser
 
 MAX_DEPTH = 5_000
 """The nesting beyond which a page goes to the slower loader, whose time is linear."""
 
-_HIDDEN = ["script", "style", "template", "title"]
-_HERE = "\x02"  # the start of a text, in ASCII; no page needs it, and one that has it loses it
+_MAYBE_HIDDEN = "[hidden],[aria-hidden],[style],dialog"
+# The start and the end of a text, in ASCII; no page needs them, and one that has them loses them.
+_HERE, _EMPTY_CELL = "\x02", "\x03"
 # Void elements and those that often stay open do not nest.
 _TAG = re.compile(rb"(?i)<(/?)(?!(?:br|hr|img|input|link|meta|col|wbr|p|li|td|tr|dt|dd)\b)[a-z]")
 _AFTER_MARK = re.compile(f"({_HERE}#+)\\s+")  # a block at the start of a heading makes a gap
+_EMPTY_CELLS = re.compile(f"(^| ){_EMPTY_CELL}(?: ?{_EMPTY_CELL})* ?(?=(.?))", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -39,23 +53,50 @@ def load_html_fast(data: bytes, *, encoding: str | None = None) -> Loaded:
     if _may_be_deep(data):
         return load_html(data, encoding=encoding)
     text, metadata = decode_html(data, encoding)
-    page = LexborHTMLParser(text.replace(_HERE, ""))
+    page = LexborHTMLParser(text.replace(_HERE, "").replace(_EMPTY_CELL, ""))
     title = page.css_first("title")
     if title is not None and (words := title.text().split()):
         metadata["title"] = " ".join(words)
-    page.strip_tags(_HIDDEN)
+    page.strip_tags([*HIDDEN_TAGS, "title"])
+    _remove_hidden(page)
     for node in page.css(",".join(GAPS)):
         tag = str(node.tag)
-        mark = f"{_HERE}{'#' * LEVELS[tag]} " if tag in LEVELS and node.text().strip() else ""
+        mark = ""
+        if tag in LEVELS and node.text().strip():
+            mark = f"{_HERE}{'#' * LEVELS[tag]} "
+        elif tag in CELLS and not node.text().strip():
+            mark = f"{_EMPTY_CELL} "
         node.insert_before(GAPS[tag] + mark)
         node.insert_after(GAPS[tag])
     root = page.root
-    lines = (" ".join(line.split()) for line in (root.text() if root else "").split("\n"))
+    lines = (_line(line) for line in (root.text() if root else "").split("\n"))
     marked = _AFTER_MARK.sub(r"\1 ", "\n".join(lines))
     text, headings = _without_marks(_BLANK_LINES.sub("\n\n", marked).strip())
     if headings:
         metadata["headings"] = headings
     return text, metadata
+
+
+def _remove_hidden(page: LexborHTMLParser) -> None:
+    """Remove what a browser does not show, the inner elements before those around them."""
+    seen: set[int] = set()
+    for node in reversed(page.css(_MAYBE_HIDDEN)):
+        if node.mem_id not in seen and is_hidden(str(node.tag), node.attributes):
+            seen.add(node.mem_id)
+            node.decompose()
+
+
+def _line(text: str) -> str:
+    """Return a line with single spaces, and tabs for the cells that are empty."""
+    line = " ".join(text.split())
+    return _EMPTY_CELLS.sub(_tabs, line) if _EMPTY_CELL in line else line
+
+
+def _tabs(cells: re.Match[str]) -> str:
+    """Return what stands for empty cells: nothing at the end of a row."""
+    if not cells[2]:
+        return ""
+    return "\t" * (cells[0].count(_EMPTY_CELL) + bool(cells[1]))
 
 
 def _may_be_deep(data: bytes) -> bool:
