@@ -236,6 +236,35 @@ def test_an_old_notebook_is_read_too(load):
     assert load("a.ipynb", data).text == "x = 1\n\nm"
 
 
+PICTURE = "iVBORw0KGgo" + "AbCd+/09" * 5_000 + "=="
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "left"),
+    [
+        (
+            "markdown",
+            f"see ![a plot](data:image/png;base64,{PICTURE}) here",
+            "see ![a plot](data:image/png) here",
+        ),
+        (
+            "markdown",
+            f'<img src="data:image/svg+xml;charset=utf-8,{"%3Csvg%20" * 90}" alt="b"> here',
+            '<img src="data:image/svg+xml" alt="b"> here',
+        ),
+        ("code", f"logo = '{PICTURE}'\nshow(logo)", "logo = '…'\nshow(logo)"),
+        ("markdown", "small: data:,hello and data: more", "small: data:,hello and data: more"),
+        ("code", "x = 'word ' * 3  # " + "word " * 400, None),
+    ],
+)
+def test_pictures_in_the_cells_of_a_notebook_are_no_text(load, kind, source, left):
+    """Neither those of Markdown nor those of code; what a person wrote stays."""
+    output = {"output_type": "display_data", "data": {"image/png": PICTURE}}
+    cell = {"cell_type": kind, "source": source, "outputs": [output]}
+    text = load("a.ipynb", notebook_of(cell)).text
+    assert text == (source if left is None else left)
+
+
 def test_what_no_store_could_take_is_replaced_in_a_notebook(load):
     """JSON can spell a NUL and half a surrogate pair."""
     text = load("a.ipynb", notebook_of({"cell_type": "code", "source": "a\0b\ud800"})).text

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, join_parts
 from ragasync.documents.loaders.headings import markdown_headings
 
+# A picture or font within the text, and any other run that only a program writes and reads.
+_DATA_URI = re.compile(
+    r"""\bdata:([\w.+-]{1,80}/[\w.+-]{1,80})?[^\s,()"'<>]{0,200},[^\s()"'<>]{100,}"""
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{1000,}={0,2}")
+
 
 def load_notebook(data: bytes) -> Loaded:
     """
     Return the sources of a notebook's cells, joined by blank lines.
+
+    Outputs are left out. Of a picture that a cell has inside itself, as a `data:` URI, its kind is
+    left, and of any other base64 of a thousand characters and more a `…`: nobody searches for it,
+    and it would fill chunk after chunk.
 
     `metadata["cell_starts"]` holds the offset at which each cell that is not empty starts,
     `metadata["headings"]` the offset and level of each heading in its Markdown cells, and
@@ -56,7 +67,15 @@ def _sources(notebook: dict[str, object]) -> Iterator[tuple[bool, str]]:
             source = cell["source"] if "source" in cell else cell["input"]
             # JSON can spell half a surrogate pair or a NUL, which no store takes.
             text = "".join(source).replace("\0", "")
-            yield cell["cell_type"] == "markdown", text.encode("utf-8", "replace").decode()
+            text = _without_binary(text.encode("utf-8", "replace").decode())
+            yield cell["cell_type"] == "markdown", text
+
+
+def _without_binary(text: str) -> str:
+    """Return the source of a cell without the pictures and other binary data in it."""
+    if "data:" in text:
+        text = _DATA_URI.sub(lambda uri: f"data:{uri[1] or ''}", text)
+    return _BASE64.sub("…", text) if len(text) >= 1000 else text
 
 
 def _language(metadata: dict[str, dict[str, object]]) -> str | None:
