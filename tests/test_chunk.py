@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 import sys
 import sysconfig
 from itertools import pairwise
@@ -204,3 +205,71 @@ def test_a_missing_package_is_named_before_the_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "semantic_text_splitter", None)
     with pytest.raises(MissingExtra, match=r'pip install "ragasync\[ingest\]"'):
         SemanticSplitter()
+
+
+# Sentences of all scripts, and overlaps that are kept
+
+SENTENCES = {
+    "Chinese": "令牌桶以恒定速率补充令牌。",
+    "Japanese": "桶は一定の速さで補充される！",
+    "quoted": "彼は「待て。」",
+    "fullwidth": "はい．",
+    "Hindi": "बाल्टी भरती है।",
+    "Arabic": "هل الدلو ممتلئ؟ ",
+    "Urdu": "بالٹی بھر گئی۔ ",
+    "Armenian": "Դույլը լի է։",
+}
+
+
+@pytest.mark.parametrize("script", SENTENCES)
+def test_chunks_end_with_sentences_in_other_scripts_too(script):
+    """Also where no space follows, and after what closes a quotation."""
+    sentence = SENTENCES[script]
+    chunks = texts(RecursiveSplitter(60)(sentence * 40))
+    assert len(chunks) > 1
+    end = sentence.strip()[-2:]
+    assert all(chunk.endswith(end) for chunk in chunks), chunks
+
+
+@pytest.mark.parametrize("mark", "，、；：،")
+def test_chunks_end_with_parts_of_sentences_where_no_sentence_ends(mark):
+    """A long sentence of Chinese is cut where it may be read aloud, not within a word."""
+    chunks = texts(RecursiveSplitter(50)(f"令牌桶以恒定的速率补充令牌{mark}" * 40))
+    assert all(chunk.endswith(mark) for chunk in chunks)
+
+
+def test_a_sentence_ends_a_chunk_before_a_part_of_one_does():
+    """Even where the part ends later."""
+    text = "桶满了就停。然后等一等，再试一次再试一次再试"
+    assert texts(RecursiveSplitter(16)(text))[0] in ("桶满了就停。", "桶满了就停。然后等一等，")
+    assert texts(RecursiveSplitter(10)(text))[0] == "桶满了就停。"
+
+
+def test_an_overlap_in_a_script_without_spaces_starts_with_a_sentence():
+    """As in one with spaces."""
+    text = "令牌桶以恒定速率补充令牌。" * 12
+    first, second, *_ = RecursiveSplitter(60, 30)(text)
+    assert second.start < first.end
+    assert second.text.startswith("令牌桶")
+
+
+@pytest.mark.parametrize("size", [100, 200, 1000])
+@pytest.mark.parametrize("gap", [" ", "\n", "\n\n"])
+def test_the_largest_overlap_is_kept_between_all_chunks(size, gap):
+    """The white space after a cut leaves a little less to repeat, and not nothing."""
+    chance = random.Random(size)
+    words = ["a", "bucket", "refills", "steadily", "and", "never", "overflows"]
+    text = gap.join(
+        " ".join(chance.choices(words, k=chance.randint(2, 9))) + "." for _ in range(900)
+    )
+    chunks = RecursiveSplitter(size, size // 2)(text)
+    check_invariants(text, chunks, size)
+    assert all(after.start < before.end for before, after in pairwise(chunks))
+
+
+@pytest.mark.parametrize("sizes", [(8, 2), (8, 4), (10, 5), (12, 6)])
+def test_no_word_is_cut_that_fits_without_what_is_repeated(sizes):
+    """Neither at the start of an overlap nor at the end of a chunk."""
+    text = "hello there you are so welcome to a bucket of tokens that refills"
+    words = {word for chunk in RecursiveSplitter(*sizes)(text) for word in chunk.text.split()}
+    assert words == set(text.split())

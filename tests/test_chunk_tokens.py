@@ -209,3 +209,11 @@ def test_a_model_that_nobody_knows_is_an_error_at_once():
     """Before a long run begins."""
     with pytest.raises(ValueError, match="no vocabulary for 'no-such-model'"):
         SemanticSplitter(max_tokens=40, count_tokens="no-such-model")
+
+
+@pytest.mark.parametrize("sizes", [(2, 0), (2, 1), (3, 1), (4, 2)])
+def test_words_are_not_cut_where_few_tokens_make_a_chunk(sizes):
+    """Each fits by itself; a half of one is never repeated either."""
+    text = "hello there you are, world! again a limit is fine"
+    chunks = TokenSplitter(*sizes)(text)
+    assert {word for chunk in chunks for word in chunk.text.split()} == set(text.split())

@@ -5,20 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ragasync.documents.document import Chunk, Document
 
+# What ends a sentence without a space after it (Chinese, Japanese, Hindi, Ethiopian, Armenian,
+# Khmer), what closes a quotation after it, and what ends a part of a sentence.
+_ENDS = "。！？｡．…।॥።։។"
+_ENDS_BEFORE_SPACE = ".!?؟۔"
+_CLOSERS = "」』”’）】》"
+_CLAUSES = "，、；：､،؛፣"
+_UNSPACED = "\u0e00"  # Thai; of the scripts beyond it many write words without spaces
+_Separators: TypeAlias = tuple[tuple[str, int], ...]
+
 # Where to cut if there is no blank line, best first: a separator, and how many of its characters
 # end the chunk.
-_BOUNDARIES = (
-    ((".\n", 1), ("!\n", 1), ("?\n", 1)),
+_BOUNDARIES: tuple[_Separators, ...] = (
+    tuple((f"{end}\n", 1) for end in _ENDS_BEFORE_SPACE + _ENDS)
+    + tuple((f"{end}{closer}\n", 2) for end in "。！？" for closer in _CLOSERS),
     (("\n", 0),),
-    ((". ", 1), ("! ", 1), ("? ", 1), ("。", 1), ("！", 1), ("？", 1)),
-    ((" ", 0), ("\t", 0)),
+    tuple((f"{end} ", 1) for end in _ENDS_BEFORE_SPACE)
+    + tuple((end, 1) for end in _ENDS)
+    + tuple((f"{end}{closer}", 2) for end in "。！？" for closer in _CLOSERS),
+    tuple((clause, 1) for clause in _CLAUSES),
+    ((" ", 0), ("\t", 0), ("\u3000", 0)),
+)
+_ASCII_BOUNDARIES = tuple(
+    tuple(each for each in separators if each[0].isascii())
+    for separators in _BOUNDARIES
+    if separators[0][0].isascii()
 )
 _VISIBLE = re.compile(r"\S")
-_SENTENCE_START = re.compile(r"(?<=[.!?]\s)\S|(?<=\n)\S")
-_WORD_START = re.compile(r"(?<=\s)\S")
+_SENTENCE_START = re.compile(
+    rf"(?<=[{_ENDS_BEFORE_SPACE}]\s)\S|(?<=\n)\S|(?<=[{_ENDS}])[^\s{_ENDS}{_CLOSERS}]"
+    rf"|(?<=[{_ENDS}][{_CLOSERS}])[^\s{_ENDS}{_CLOSERS}]"
+)
+_WORD_START = re.compile(rf"(?<=\s)\S|(?<=[{_CLAUSES}])\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +50,10 @@ class RecursiveSplitter:
 
     Each chunk is filled to the limit and then taken back to the last good place in its second
     half: before a heading, at a blank line, after a sentence that ends its line, at a line end,
-    after a sentence, between words; within a word only where nothing else is left. So chunks
-    are at least half full, and small paragraphs are joined. Every character but white space is
-    in some chunk; the time taken is linear, whatever the text.
+    after a sentence, after a part of one (`，、；：`), between words; within a word only where
+    nothing else is left. Sentences end with `.!?` and a space, or with `。！？।` and their like
+    without one. So chunks are at least half full, and small paragraphs are joined. Every character
+    but white space is in some chunk; the time taken is linear, whatever the text.
 
     Example:
         >>> from ragasync.documents import RecursiveSplitter
@@ -95,14 +118,45 @@ def spans(
         visible = _VISIBLE.search(text, cut)
         assert visible is not None  # `stop` is after the last one
         fresh = visible.start()
-        start = _start(text, cut, fresh, max(back(cut), start + 1))
-        limit = reach(start)
-        if fresh - start > (limit - start) // 2:  # a long gap must not leave it without room
-            start, limit = fresh, reach(fresh)
-        cut = stop if stop <= limit else _cut(text, start, fresh, limit)
-        while fits is not None and not fits(start, cut) and cut > fresh + 1:
-            cut = _cut(text, start, fresh, cut - 1)
+        start, limit = _beginning(text, cut, fresh, max(back(cut), start + 1), reach)
+        end = _end(text, start, fresh, min(limit, stop), stop, fits)
+        if start < fresh and _splits_word(text, end) and not _splits_word(text, fresh):
+            # What is repeated must not take the room of a word that fits without it.
+            alone = _end(text, fresh, fresh, min(reach(fresh), stop), stop, fits)
+            if not _splits_word(text, alone):
+                start, end = fresh, alone
+        cut = end
         yield start, start + len(text[start:cut].rstrip())
+
+
+def _beginning(
+    text: str, cut: int, fresh: int, earliest: int, reach: Callable[[int], int]
+) -> tuple[int, int]:
+    """Return where the chunk after a cut starts, and where it ends at the furthest."""
+    start = _start(text, cut, fresh, earliest)
+    limit = reach(start)
+    if fresh - start > (room := (limit - start) // 2):
+        # The white space after the cut counts too: so a little less is repeated.
+        start = _start(text, cut, fresh, max(fresh - room, earliest))
+        limit = reach(start)
+    if fresh - start > (limit - start) // 2:  # a long gap must not leave it without room
+        start, limit = fresh, reach(fresh)
+    return start, limit
+
+
+def _end(
+    text: str,
+    start: int,
+    fresh: int,
+    limit: int,
+    stop: int,
+    fits: Callable[[int, int], bool] | None,
+) -> int:
+    """Return where the chunk ends that starts at `start`, always after `fresh`."""
+    cut = stop if stop <= limit else _cut(text, start, fresh, limit)
+    while fits is not None and not fits(start, cut) and cut > fresh + 1:
+        cut = _cut(text, start, fresh, cut - 1)
+    return cut
 
 
 def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
@@ -112,7 +166,15 @@ def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
     for boundary in (_SENTENCE_START, _WORD_START):
         if found := boundary.search(text, earliest, cut):
             return found.start()
+    if _splits_word(text, earliest) and not _splits_word(text, cut):
+        return fresh  # the end of a word says nothing
     return earliest
+
+
+def _splits_word(text: str, at: int) -> bool:
+    """Return whether a cut here is within a word, of those scripts that put spaces around them."""
+    pair = text[at - 1 : at + 1]
+    return len(pair) == 2 and pair.isalnum() and max(pair) < _UNSPACED
 
 
 def _cut(text: str, start: int, fresh: int, limit: int) -> int:
@@ -120,7 +182,7 @@ def _cut(text: str, start: int, fresh: int, limit: int) -> int:
     half = max(fresh, start + (limit - start) // 2)
     if (cut := _at_blank_line(text, fresh, half, limit)) > fresh:
         return cut
-    for separators in _BOUNDARIES:
+    for separators in _ASCII_BOUNDARIES if text.isascii() else _BOUNDARIES:
         if (cut := _last(text, separators, half, limit)) > fresh:
             return cut
     space = _last(text, _BOUNDARIES[-1], fresh, half)
@@ -150,7 +212,7 @@ def check_sizes(size: int, overlap: int, name: str = "max_chars") -> None:
         raise ValueError(f"overlap must be within 0 and half of {name}={size!r}, got {overlap!r}")
 
 
-def _last(text: str, separators: tuple[tuple[str, int], ...], low: int, limit: int) -> int:
+def _last(text: str, separators: _Separators, low: int, limit: int) -> int:
     """Return the last cut within `low` and `limit` that one of the separators allows, else -1."""
     best = -1
     for separator, kept in separators:

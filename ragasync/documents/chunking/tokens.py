@@ -19,6 +19,7 @@ It bounds chunks of white space, and of what a counter takes for one long word.
 """
 
 _FULL = 0.9
+_MANY = 20  # of fewer tokens, nine tenths are the end of a word less
 _USUAL = 4.0
 _GUESSES = 4
 
@@ -125,7 +126,7 @@ class _Rule:
             counted = self._count(piece(size))
             if counted <= tokens:
                 low = size
-                if counted >= _FULL * tokens:
+                if counted >= _FULL * tokens and tokens >= _MANY:
                     break
             else:
                 high = size
