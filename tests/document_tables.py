@@ -17,6 +17,7 @@ DOCUMENTS = {
     "stage": "category",
     "chunks": "Int32",
     "documents": "Int32",
+    "bad_rows": "Int32",
     "tokens": "Int64",
     "unchanged": "bool",
     "skipped": "category",

@@ -1,17 +1,24 @@
 """CSV rows and JSON lines: many documents of one file."""
 
+import contextlib
 import csv
 import io
 import pickle
+import tracemalloc
+from functools import partial
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragasync import AsyncDocumentProcessor, documents_dataframe
 from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import csv_rows
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.json_lines import JsonLines
 from ragasync.documents.loaders.load import LOADERS, load_source
+from ragasync.documents.stores.memory import MemoryStore
 
 
 def facts(records) -> list[tuple[str, str]]:
@@ -235,3 +242,245 @@ def test_what_no_store_could_take_is_replaced():
     (record,) = load(b'{"t": "a\\u0000b\\ud800", "m": {"k": ["\\ud800"]}, "n": NaN}\n')
     assert record.text == "ab?"
     assert metadata([record]) == [{"m": {"k": ["?"]}, "n": None}]
+
+
+# Headers
+
+
+@pytest.mark.timeout(20)  # minutes where it is quadratic
+@pytest.mark.parametrize("names", [["a"] * 60_000, [""] * 60_000, ["a", "a.2", "a.3"] * 20_000])
+def test_a_header_of_repeated_names_takes_linear_time(names):
+    """Each column gets a name of its own."""
+    data = ",".join(names) + "\n" + ",".join(["1"] * len(names)) + "\n"
+    (record,) = CsvRows(delimiter=",")(data.encode())
+    assert len({line.partition(":")[0] for line in record.text.split("\n")}) == len(names)
+
+
+def test_a_header_beyond_all_bounds_is_refused():
+    """Nobody's table has so many columns."""
+    data = b"a," * 300_000 + b"a\n"
+    assert "300,001 columns, and 200,000 are the most" in refusal_of(CsvRows(), data)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        '# written by a program, with "quotes\n# on Monday\n\n',
+        "Sales report\n",
+        "Sales report 2024\n\n",
+        "Report\n\n",
+        "Sales report,,\n,,\n",
+        "\n\nSales report\n\n",
+        "# note\nSales report\n",
+        "sep=,\n",
+        "\ufeff# note\n",
+        "# a\n" * 200,
+    ],
+)
+def test_comments_and_titles_above_the_header_give_no_documents(above):
+    """They are counted as rows, as a spreadsheet does."""
+    first = above.count("\n") + 2
+    records = list(CsvRows()(f"{above}town,about,people\nOslo,rain,7\nBergen,sun,8\n".encode()))
+    assert facts(records) == [
+        (str(first), "town: Oslo\nabout: rain\npeople: 7"),
+        (str(first + 1), "town: Bergen\nabout: sun\npeople: 8"),
+    ]
+    assert [record.metadata["line"] for record in records] == [first, first + 1]
+
+
+def test_a_title_above_two_columns_of_words_is_one():
+    """Where it is a line of several words."""
+    assert facts(CsvRows()(b"Towns of Norway\ntown,about\nOslo,rain\nBergen,sun\n"))[0] == (
+        "3",
+        "town: Oslo\nabout: rain",
+    )
+
+
+def test_a_header_may_begin_with_the_mark_of_a_comment():
+    """As in the formats of biology; and a column may have a name like a title."""
+    data = b"## version 4\n#chrom\tpos\n1\t100\n2\t200\n"
+    assert facts(CsvRows()(data)) == [("3", "#chrom: 1\npos: 100"), ("4", "#chrom: 2\npos: 200")]
+    assert facts(CsvRows()(b"body\nhello\nworld\n")) == [("2", "hello"), ("3", "world")]
+    assert facts(CsvRows()(b",x,\n0,1,2\n")) == [("2", "column 1: 0\nx: 1\ncolumn 3: 2")]
+
+
+def test_a_column_of_texts_with_commas_is_not_taken_for_a_table_with_a_title():
+    """Its first row is no title, so that the commas are an error."""
+    assert "there are 1 columns" in refusal_of(CsvRows(), b"body\nhello, you\nand, me\nso, be it\n")
+
+
+def test_a_comment_below_the_header_is_none_of_the_rows():
+    """Where it does not fit; a cell may begin with its mark."""
+    assert facts(CsvRows()(b"a,b\n1,2\n# half\n#3,4\n")) == [
+        ("2", "a: 1\nb: 2"),
+        ("4", "a: #3\nb: 4"),
+    ]
+
+
+@pytest.mark.parametrize("data", ["a,b\n1,2,\n3,4,\n", "a,b,\n1,2,\n3,4,\n", "a,b,\n1,2\n3,4\n"])
+def test_a_delimiter_too_many_at_the_end_is_no_cell(data):
+    """Programs write it in the header, in the rows or in both."""
+    texts = [record.text for record in CsvRows()(data.encode())]
+    assert texts == ["a: 1\nb: 2", "a: 3\nb: 4"]
+
+
+# Bad rows
+
+BAD = [
+    ("a,b,c\n1,2,3\nTotal,2\n4,5,6\n", "row 3, on line 3, has 2 cells"),
+    ("a,b,c\n1,2,3\n1,2,3,4\n4,5,6\n", "row 3, on line 3, has 4 cells"),
+    ('a,b,c\n1,2,3\n"x"y,2,3\n4,5,6\n', "row 3, from line 3 on: "),
+    ('a,b,c\n1,2,3\n"x,2,3\n4,5,6\n', "row 3, from line 3 on: unexpected end"),
+    ('a,b,c\n1,2,3\n"x,2,3\n4,5,6\n7,"8\n', "row 3, from line 3 on: "),
+    ('a,b,c\n1,2,3\n"x\n",2\n4,5,6\n', "row 3, on line 3, has 2 cells"),
+    ("a,b,c\n1,2,3\n4,5,6\n7,", "row 4, on line 4, has 2 cells"),
+    ('a,b,c\n1,2,3\n4,5,6\n7,8,"cut', "row 4, from line 4 on: unexpected end"),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), BAD)
+def test_a_bad_row_fails_the_file_or_is_left_out(data, said):
+    """As it is told; the error says which row it is and what to do."""
+    said_by_error = refusal_of(CsvRows(), data.encode())
+    assert said in said_by_error
+    assert 'on_bad_rows="skip"' in said_by_error
+    assert "load_text" in said_by_error
+    records = list(CsvRows(on_bad_rows="skip")(data.encode()))
+    assert [record.text for record in records] == ["a: 1\nb: 2\nc: 3", "a: 4\nb: 5\nc: 6"]
+    assert all(record.metadata["bad_rows"] >= 1 for record in records)
+
+
+def test_bad_rows_do_not_move_the_numbers_of_the_others():
+    """Nor do quoted line ends: a row is named as an editor and a spreadsheet show it."""
+    data = b'a,b\n1,"x\ny"\nTotal\n3,"z\n\nz"\n4,5,6\n5,6\n'
+    records = list(CsvRows(on_bad_rows="skip")(data))
+    assert [(r.metadata["row"], r.metadata["line"], r.metadata["bad_rows"]) for r in records] == [
+        (2, 2, 2),
+        (4, 5, 2),
+        (6, 9, 2),
+    ]
+
+
+def test_rows_without_an_id_or_with_one_that_was_there_are_bad_rows():
+    """The first of two is kept; numbers stay numbers."""
+    load = CsvRows(text_columns=["t"], id_column="id", on_bad_rows="skip")
+    records = list(load(b"id,t,n\n1,x,5\n,y,6\n1,z,7\n2,w,8\nTotal,26\n"))
+    assert facts(records) == [("1", "x"), ("2", "w")]
+    assert [record.metadata["n"] for record in records] == [5, 8]
+    assert {record.metadata["bad_rows"] for record in records} == {3}
+
+
+@pytest.mark.parametrize(
+    ("load", "data"),
+    [
+        (CsvRows(on_bad_rows="skip"), b"a,b\n1\n2\n3\n"),
+        (CsvRows(on_bad_rows="skip", text_columns=["c"]), b"a,b\n1,2\n"),
+        (JsonLines(on_bad_rows="skip"), b"{\n]\n"),
+    ],
+)
+def test_a_file_of_bad_rows_alone_is_refused(load, data):
+    """To skip it all in silence would lose a file."""
+    assert "rows can be read: " in refusal_of(load, data)
+
+
+@pytest.mark.parametrize("load", [CsvRows, JsonLines])
+def test_what_becomes_of_bad_rows_is_one_of_two(load):
+    """Anything else is a mistake, before a long run begins."""
+    with pytest.raises(ValueError, match='on_bad_rows must be "fail" or "skip", got'):
+        load(on_bad_rows="ignore")
+
+
+BAD_LINES = [
+    (b'{"a": 1}\n{"a": 2}\n{"a": "cut', "line 3 is not JSON: "),
+    (b'{"a": 1}\n{"a": }\n{"a": 2}\n', "line 2 is not JSON: "),
+    (b'{"a": 1}\n{"a": ' + b"[" * 900 + b"]" * 900 + b'}\n{"a": 2}\n', "line 2 is not JSON: "),
+    (b'{"a": 1}\n{"a": ' + b"[" * 90_000 + b'\n{"a": 2}\n', "line 2 is not JSON: "),
+    (b'{"a": 1}\n{"a": 2}\n{"a' + b"\0" * 4096, "binary: "),
+    (b'{"a": 1}\n{"a": 2}\n' + b"\0" * 4096, "binary: "),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), BAD_LINES)
+def test_a_bad_line_fails_the_file_or_is_left_out(data, said):
+    """Such as the last one, where the power went off while it was written."""
+    assert said in refusal_of(JsonLines(), data)
+    records = list(JsonLines(on_bad_rows="skip")(data))
+    assert [record.text for record in records] == ["1", "2"]
+    assert {record.metadata["bad_rows"] for record in records} <= {1, 2}
+
+
+def test_what_is_nested_deep_fails_as_a_file_and_not_as_recursion():
+    """At any depth that Python's stack may or may not take; brackets in texts are not nested."""
+    for depth in (300, 900, 980, 5_000):
+        for opens, closes in (("[", "]"), ('{"k":', "}")):
+            data = f'{{"a": {opens * depth}1{closes * depth}}}\n'
+            assert "nested deeper" in refusal_of(JsonLines(), data.encode())
+    (record,) = JsonLines()(b'{"a": "' + b"[{" * 5_000 + b'"}\n')
+    assert len(record.text) == 10_000
+
+
+def test_numbers_of_any_length_are_read():
+    """Python refuses to convert over 4,300 digits, and writes numbers that are none."""
+    data = b'{"a": %s, "b": NaN, "c": %s}\n' % (b"7" * 5_000, b"8" * 30)
+    (record,) = JsonLines(text_fields=["a"])(data)
+    assert record.text == "7" * 5_000
+    assert metadata([record]) == [{"b": None, "c": int("8" * 30)}]
+
+
+def test_a_few_nul_bytes_make_their_rows_bad_where_these_are_skipped():
+    """And only a file that has nothing else is binary."""
+    data = b"a,b\n" + b"1,2\n" * 200 + b"3,\0004\n5,6\n" + b"\0" * 5_000
+    assert refusal_of(CsvRows(), data).startswith("binary: ")
+    records = list(CsvRows(on_bad_rows="skip")(data))
+    assert (len(records), records[-1].text) == (201, "a: 5\nb: 6")
+    assert refusal_of(CsvRows(on_bad_rows="skip"), b"\0a\0,\0b\n" * 99).startswith("binary: ")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("line", ['x",y,"\n', '1,"\n', '"""\n', "1,2\n"])
+def test_open_quotes_take_no_square_time(line):
+    """Where each of many lines could be the start of a row up to the end."""
+    data = ('a,b,c\n1,2,3\n"x,y\n' + line * 60_000).encode()
+    with contextlib.suppress(LoadError):
+        list(CsvRows(on_bad_rows="skip")(data))
+
+
+def test_a_cell_that_swallows_a_file_is_a_row_with_an_open_quote(monkeypatch):
+    """No text is so long, and the rows in it are not lost."""
+    monkeypatch.setattr(csv_rows, "MAX_CELL", 200_000)
+    limit = csv.field_size_limit(131_072)
+    try:
+        data = b'a,b\n"x,2\n' + b"1,2\n" * 60_000 + b'"y",2\n'
+        assert "field larger than" in refusal_of(CsvRows(), data)
+        assert sum(1 for _ in CsvRows(on_bad_rows="skip")(data)) == 60_001
+    finally:
+        csv.field_size_limit(limit)
+
+
+def test_how_many_rows_were_left_out_is_told_where_users_look(tmp_path):
+    """In the table of documents, also when the store has them already, and in the metadata."""
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\nTotal\n3,4\n5\n")
+    (tmp_path / "b.csv").write_bytes(b"a,b\n1,2\n")
+    loaders = {**LOADERS, ".csv": CsvRows(on_bad_rows="skip")}
+    load = partial(load_source, loaders=loaders)
+    with MemoryStore() as store:
+        processor = AsyncDocumentProcessor(load=load, store=store)
+        for _ in range(2):
+            frame = documents_dataframe(processor.process_sync(tmp_path))
+            assert frame["bad_rows"].tolist() == [2, pd.NA]
+        hits = store.search("1", where={"bad_rows": 2})
+        assert {hit.document_id for hit in hits} <= {"a.csv#2", "a.csv#4"}
+        assert hits
+
+
+def test_rows_are_not_held_in_memory():
+    """Only the text is, however many rows it has."""
+    data = b"id,name,about\n" + b"123,Oslo,rain and more rain\n" * 50_000
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in CsvRows()(data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 50_000
+    assert peak < 4 * len(data)

@@ -52,6 +52,7 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
         | stage | category | where it failed; missing where it did not |
         | chunks | Int32 | missing where they were not counted, as of what is unchanged |
         | documents | Int32 | how many the source gave; missing where it is not done |
+        | bad_rows | Int32 | rows of its file that were left out; missing where there were none |
         | tokens | Int64 | its share of what the embedder reported; missing where nothing was |
         | unchanged | bool | whether the store had it already |
         | skipped | category | why it was passed over; missing where it was not |
@@ -82,6 +83,7 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
             "stage": taken.categories(taken.sparse(columns.stages)),
             "chunks": _numbers(columns, found, "chunk_count", "Int32"),
             "documents": _numbers(columns, found, "document_count", "Int32"),
+            "bad_rows": _numbers(columns, found, "bad_rows", "Int32"),
             "tokens": _numbers(columns, found, "tokens", "Int64"),
             "unchanged": _flags(columns, {row: each.unchanged for row, each in found.items()}),
             "skipped": taken.categories(skipped),

@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record
-from ragasync.documents.loaders.decode import load_text
-from ragasync.documents.loaders.records import Layout, Row, marked
+from ragasync.documents.loaders.records import (
+    BadRow,
+    Layout,
+    OnBadRows,
+    Records,
+    Row,
+    check_on_bad_rows,
+    is_damaged,
+    lines_of,
+    load_rows,
+)
 
 DELIMITERS = (",", ";", "\t", "|")
 """What may stand between cells where nothing else is said."""
 
+MAX_COLUMNS = 200_000
+"""The most columns of a table."""
+
+MAX_CELL = 10_000_000
+"""The most characters of a cell: beyond it, a quote was left open."""
+
 _LOOKED_AT = 20
-_WHOLE = re.compile(r"-?(?:0|[1-9]\d{0,17})")
-_DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?(?:[eE][+-]?\d{1,2})?")
+_LOOKED_AT_CHARS = 1_000_000
+_MAX_TITLES = 10
+_COMMENT = "#"
+_SEPARATOR_LINE = re.compile(r"""["']?sep=(.)["']?[ \t]*\n""")
+_NAME = re.compile(r"\S(?:.{0,58}\S)?")
+_NUMBER = re.compile(r"[-+]?[\d.,' %]*\d[\d.,' %]*")
+_ADVICE = (
+    'correct the row, leave such rows out with CsvRows(on_bad_rows="skip"), or load the file as '
+    'one text with {**LOADERS, ".csv": load_text}'
+)
+
+
+class _Cells(NamedTuple):
+    """The cells of a row as they stand, with its number and the line where it starts."""
+
+    number: int
+    line: int
+    values: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where reading begins: an offset, the number of its row, and its line."""
+
+    offset: int = 0
+    number: int = 1
+    line: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +75,12 @@ class CsvRows:
     where every cell is a number, or empty, holds numbers.
 
     The delimiter is the one of comma, semicolon, tab and bar by which the first 20 rows are all
-    as long as the header; of several, the one that makes most columns.
+    as long as the header, or most of them; of several, the one that makes most columns.
+
+    Lines above the header that begin with `#` are comments, and those of one cell, or of one that
+    is filled, are titles; they are counted as rows and give no documents. Below it, a row that
+    begins with `#` and does not fit is a comment too. A row may end with a delimiter too many.
+    Any other row that does not fit the header, or whose quotes do not, is bad: see `on_bad_rows`.
 
     Example:
         >>> from pathlib import Path
@@ -52,11 +99,16 @@ class CsvRows:
         columns: The names of the columns of a file that has no header.
         delimiter: What stands between cells.
         encoding: The encoding of the file, where that is known.
+        on_bad_rows: "fail" to refuse a file with a bad row, "skip" to leave such rows out: then
+            `metadata["bad_rows"]` of the others says how many there were, and so does the column
+            `bad_rows` of `documents_dataframe`.
 
     Raises:
         LoadError: "csv" for a row that is longer or shorter than the header, that has an open
-            quote, or whose id is empty or there before, and for a column that is not there;
-            "binary" or "encoding".
+            quote, or whose id is empty or there before, unless such rows are skipped and there
+            are others; for a column that is not there, and for too many columns; "binary" or
+            "encoding".
+        ValueError: If `on_bad_rows` is something else.
     """
 
     text_columns: Sequence[str] | None = None
@@ -65,65 +117,298 @@ class CsvRows:
     columns: Sequence[str] | None = None
     delimiter: str | None = None
     encoding: str | None = None
+    on_bad_rows: OnBadRows = "fail"
+
+    def __post_init__(self) -> None:
+        """Check what is to become of bad rows before a long run begins."""
+        check_on_bad_rows(self.on_bad_rows)
 
     def __call__(self, data: bytes) -> Iterable[Record]:
-        """Return a record for each row that has a text."""
-        text, read_as = load_text(data, encoding=self.encoding)
+        """Return the records of the rows that have a text; they are made when iterated over."""
+        text, read_as = load_rows(data, self.on_bad_rows, self.encoding)
         # The limit is the process's, and meant for streams: here the whole text is in memory.
-        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-        rows = list(_rows(text, self.delimiter or _delimiter_of(text)))
-        if self.columns is None and rows:
-            columns = _unique([name.strip() for name in rows.pop(0)[2]])
-        else:
-            columns = list(self.columns or ())
-        _refuse_ragged(rows, columns)
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
+        table = _table_of(text, self.delimiter, self.columns)
         layout = Layout("csv", self.text_columns, self.id_column, self.metadata_columns)
-        return marked(self._typed(layout.records(_named(rows, columns))), read_as)
-
-    def _typed(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records with numbers in those columns of their metadata that hold numbers."""
-        kept = list(records)
-        names = list(kept[0].metadata)[2:] if kept else []
-        numbers = {
-            name: kind
-            for name in names
-            if (kind := _kind_of([str(record.metadata[name]) for record in kept]))
-        }
-        for record in kept:
-            values = {
-                name: kind(cell) if (cell := str(record.metadata[name])) else None
-                for name, kind in numbers.items()
-            }
-            yield Record(record.key, record.text, {**record.metadata, **values})
+        rows = partial(_rows, table, recover=self.on_bad_rows == "skip")
+        return Records(rows, layout, self.on_bad_rows, read_as=read_as, has_numbers=True)
 
 
-def _rows(text: str, delimiter: str) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the number, the first line and the cells of each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number, line = 0, 1
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """
+    Says how a text is read as a table.
+
+    Args:
+        text: the text.
+        delimiter: what stands between cells.
+        start: where its first row of data is.
+        columns: their names.
+        unnamed: how many of the last columns have no name of their own, so that rows may lack them.
+    """
+
+    text: str
+    delimiter: str
+    start: _Place
+    columns: Sequence[str]
+    unnamed: int = 0
+
+
+def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -> _Table:
+    """
+    Return how a text is read, by its first rows.
+
+    Raises:
+        LoadError: there are too many columns.
+    """
+    start = _Place()
+    if delimiter is None and (said := _SEPARATOR_LINE.match(text)):
+        delimiter, start = said[1], _Place(said.end(), 2, 2)
+    comments = _comments(text, start)
+    after = comments[-1] if comments else start
+    delimiter = delimiter or _delimiter_of(text, after)
+    if columns is not None:
+        return _Table(text, delimiter, after, list(columns))
+    sample = _sample(text, delimiter, after)
+    if len(comments) > 1 and _is_header(text, delimiter, comments[-2:], sample):
+        after = comments[-2]
+    else:
+        after = _place_of_header(text, after, sample)
+    header = next(_cells(text, delimiter, after, recover=False), None)
+    if header is None:
+        return _Table(text, delimiter, after, [])
+    if isinstance(header, BadRow):
+        raise LoadError("csv", f"{header.message}; that is its header")
+    if len(header.values) > MAX_COLUMNS:
+        raise LoadError(
+            "csv",
+            f"its header has {len(header.values):,} columns, and {MAX_COLUMNS:,} are the most; "
+            f"if {delimiter!r} is not what stands between cells, name it: CsvRows(delimiter=)",
+        )
+    names = [name.strip() for name in header.values]
+    unnamed = len(names) - max((n for n, name in enumerate(names, 1) if name), default=0)
+    first = _after_header(text, delimiter, after)
+    return _Table(text, delimiter, first, _unique(names), min(unnamed, len(names) - 1))
+
+
+def _comments(text: str, start: _Place) -> list[_Place]:
+    """Return where each leading comment starts, and where what follows the last of them does."""
+    places: list[_Place] = []
+    place = start
+    for line in lines_of(text, start.offset):
+        if not line.startswith(_COMMENT):
+            if line.strip():
+                break
+        elif not places or places[-1] != place:
+            places.append(place)
+        place = _Place(place.offset + len(line), place.number + 1, place.line + 1)
+    return [*places, place] if places else []
+
+
+def _is_header(
+    text: str, delimiter: str, places: Sequence[_Place], sample: Sequence[_Cells]
+) -> bool:
+    """Return whether the last leading comment is the header, as in `#chrom,start,end`."""
+    line = text[places[0].offset : places[1].offset].strip().removeprefix(_COMMENT)
+    names = next(csv.reader([line], delimiter=delimiter), [])
+    if len(names) < 2 or not sample or any(not _NAME.fullmatch(name) for name in names):
+        return False
+    fitting = [cells for cells in sample if _fits(cells.values, len(names))]
+    has_spaces = any(" " in name for name in names)
+    return len(fitting) == len(sample) and not has_spaces and not _reads_as_header(sample)
+
+
+def _reads_as_header(sample: Sequence[_Cells]) -> bool:
+    """Return whether the first of some rows has no number where those below have one."""
+    first, *others = sample
+    return _is_named(first.values) and any(
+        not _NUMBER.fullmatch(name) and _NUMBER.fullmatch(cell.strip())
+        for row in others
+        for name, cell in zip(first.values, row.values, strict=False)
+    )
+
+
+def _place_of_header(text: str, start: _Place, sample: Sequence[_Cells]) -> _Place:
+    """Return where the header is: the first row, unless there are titles above it."""
+    titles = _title_count(sample)
+    if not titles:
+        return start
+    header = sample[titles]
+    offset = start.offset
+    for line in islice(lines_of(text, offset), header.line - start.line):
+        offset += len(line)
+    return _Place(offset, header.number, header.line)
+
+
+def _title_count(sample: Sequence[_Cells]) -> int:
+    """Return how many of the first rows are titles above a table."""
+    if len(sample) < 3:
+        return 0
+    width, _ = Counter(len(row.values) for row in sample).most_common(1)[0]
+    for count, row in enumerate(sample[:_MAX_TITLES]):
+        if len(row.values) == width and not _is_padded_title(row.values):
+            return count if count and _begins_table(sample, count) else 0
+        if not (_is_padded_title(row.values) or _is_title(row.values, width)):
+            return 0
+    return 0
+
+
+def _begins_table(sample: Sequence[_Cells], count: int) -> bool:
+    """Return whether what stands below some titles reads as a header and its rows."""
+    title, header = sample[count - 1], sample[count]
+    if count + 1 == len(sample) or not _is_named(header.values):
+        return False
+    if len(header.values) > 2 or not title.values[0].strip().isalnum():
+        return True
+    # One word above pairs may as well be the header of a column whose texts have commas.
+    return header.line > title.line + 1 or _reads_as_header(sample[count:])
+
+
+def _is_title(cells: Sequence[str], width: int) -> bool:
+    """Return whether a row is a line of words: one cell, or few of a wide table."""
+    return len(cells) == 1 < width or len(cells) <= width - 2
+
+
+def _is_padded_title(cells: Sequence[str]) -> bool:
+    """Return whether a row has only its first cell, or none, as a spreadsheet writes a title."""
+    return len(cells) >= 3 and not any(cell.strip() for cell in cells[1:])
+
+
+def _is_named(cells: Sequence[str]) -> bool:
+    """Return whether cells may be names of columns: short, each its own, not all of them numbers.
+
+    Words after a comma begin with a space, and are none.
+    """
+    names = [cell for cell in cells if cell]
+    return (
+        len(names) >= 2
+        and len(set(names)) == len(names)
+        and all(_NAME.fullmatch(name) for name in names)
+        and not all(_NUMBER.fullmatch(name) for name in names)
+    )
+
+
+def _after_header(text: str, delimiter: str, header: _Place) -> _Place:
+    """Return where the row after the header starts."""
+    lines = _Lines(text, header)
+    next(csv.reader(lines, delimiter=delimiter, strict=True), None)
+    return _Place(lines.offset, header.number + 1, lines.line)
+
+
+def _rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
+    """Yield the rows of a table with their cells by name."""
+    columns, count = table.columns, len(table.columns)
+    for row in _cells(table.text, table.delimiter, table.start, recover=recover):
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        cells = row.values
+        if len(cells) != count and (not _fits(cells, count, table.unnamed)):
+            if not cells[0].startswith(_COMMENT):
+                yield BadRow(
+                    row.number,
+                    row.line,
+                    f"row {row.number}, on line {row.line}, has {len(cells)} cells, and there are "
+                    f"{count} columns; {_ADVICE}",
+                )
+            continue
+        cells += [""] * (count - len(cells))
+        yield Row(row.number, row.line, dict(zip(columns, cells, strict=False)))
+
+
+def _fits(cells: Sequence[str], count: int, unnamed: int = 0) -> bool:
+    """Return whether cells are so many, but for empty ones at the end and columns without name."""
+    return count - unnamed <= len(cells) <= count or (len(cells) > count and not any(cells[count:]))
+
+
+class _Lines:
+    """Gives the lines of a text from a place on, and knows where it is."""
+
+    def __init__(self, text: str, start: _Place) -> None:
+        self._text = text
+        self.offset, self.line = start.offset, start.line
+
+    def __iter__(self) -> Iterator[str]:
+        """Return itself, for it can be set to another place."""
+        return self
+
+    def __next__(self) -> str:
+        """Return the next line, with its end."""
+        start = self.offset
+        if start >= len(self._text):
+            raise StopIteration
+        self.offset = self._text.find("\n", start) + 1 or len(self._text)
+        self.line += 1
+        return self._text[start : self.offset]
+
+
+def _cells(text: str, delimiter: str, start: _Place, *, recover: bool) -> Iterator[_Cells | BadRow]:
+    """
+    Yield the cells of each row that is not blank.
+
+    Args:
+        text: the text.
+        delimiter: what stands between cells.
+        start: where to begin.
+        recover: whether to go on after a row whose quotes do not fit, on the line after the one
+            where it starts; the lines that had been taken for a part of it are then looked at
+            closely.
+
+    Raises:
+        LoadError: so many quotes are open that the text would be read over and over.
+    """
+    lines = _Lines(text, start)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    number, suspect, read_again = start.number - 1, 0, 0
+    has_damage = is_damaged(text)
     while True:
         number += 1
+        line, offset = lines.line, lines.offset
         try:
-            cells = next(reader)
+            values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            raise LoadError("csv", f"row {number}, from line {line} on: {error}") from None
-        if cells:
-            yield number, line, cells
-        line = reader.line_num + 1
+            yield BadRow(number, line, f"row {number}, from line {line} on: {error}; {_ADVICE}")
+            if not recover:
+                return
+            suspect = max(suspect, lines.offset)
+            end = text.find("\n", offset) + 1 or len(text)
+            read_again += lines.offset - end
+            if read_again > len(text) + _LOOKED_AT_CHARS:
+                raise LoadError(
+                    "csv", f"too many quotes are open up to line {line}; {_ADVICE}"
+                ) from None
+            lines.offset, lines.line = end, line + 1
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            continue
+        if not values:
+            continue
+        if has_damage and is_damaged(text[offset : lines.offset]):
+            yield BadRow(number, line, f"row {number}, on line {line}, has NUL bytes")
+        elif offset < suspect and text.count('"', offset, lines.offset) % 2:
+            yield BadRow(number, line, f"row {number}, on line {line}, has an open quote")
+        else:
+            yield _Cells(number, line, values)
 
 
-def _delimiter_of(text: str) -> str:
+def _sample(text: str, delimiter: str, start: _Place) -> list[_Cells]:
+    """Return the first rows that can be read, of which the last may be cut off."""
+    part = text[: start.offset + _LOOKED_AT_CHARS]
+    rows = _cells(part, delimiter, start, recover=True)
+    return [row for row in islice(rows, _LOOKED_AT) if isinstance(row, _Cells)]
+
+
+def _delimiter_of(text: str, start: _Place) -> str:
     """Return the delimiter by which the first rows are as long as the header, and long."""
 
-    def fitness(delimiter: str) -> tuple[bool, int]:
-        widths: list[int] = []
-        try:
-            widths.extend(len(cells) for _, _, cells in islice(_rows(text, delimiter), _LOOKED_AT))
-        except LoadError:
-            return False, widths[0] if widths else 0
-        return len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0
+    def fitness(delimiter: str) -> tuple[bool, float, int]:
+        widths = [len(row.values) for row in _sample(text, delimiter, start)]
+        if not widths:
+            return False, 0, 0
+        width, count = Counter(widths).most_common(1)[0]
+        is_table = width > 1
+        return is_table and count == len(widths), is_table * count / len(widths), widths[0]
 
     return max(DELIMITERS, key=fitness)
 
@@ -131,38 +416,13 @@ def _delimiter_of(text: str) -> str:
 def _unique(names: Sequence[str]) -> list[str]:
     """Return names for columns: those without one by their place, the second `x` as `x.2`."""
     unique: dict[str, None] = {}
+    latest: dict[str, int] = {}  # from where on to try, so that the time is linear
     for place, given in enumerate(names, start=1):
         name = first = given or f"column {place}"
-        again = 1
+        again = latest.get(first, 1)
         while name in unique:
             again += 1
             name = f"{first}.{again}"
+        latest[first] = again
         unique[name] = None
     return list(unique)
-
-
-def _refuse_ragged(rows: Iterable[tuple[int, int, list[str]]], columns: Sequence[str]) -> None:
-    """Raise for the first row that is not as long as the header."""
-    for number, line, cells in rows:
-        if len(cells) != len(columns):
-            raise LoadError(
-                "csv",
-                f"row {number}, on line {line}, has {len(cells)} cells, and there are "
-                f'{len(columns)} columns; {{**LOADERS, ".csv": load_text}} loads it as one text',
-            )
-
-
-def _named(rows: Iterable[tuple[int, int, list[str]]], columns: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows with their cells by name."""
-    for number, line, cells in rows:
-        yield Row(number, line, dict(zip(columns, cells, strict=True)))
-
-
-def _kind_of(cells: Sequence[str]) -> type[int | float] | None:
-    """Return which numbers all cells of a column hold, if they do; 007 is none."""
-    if not any(cells):
-        return None
-    for kind, written in ((int, _WHOLE), (float, _DECIMAL)):
-        if all(not cell or written.fullmatch(cell) for cell in cells):
-            return kind
-    return None

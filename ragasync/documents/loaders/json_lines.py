@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record
-from ragasync.documents.loaders.decode import load_text
-from ragasync.documents.loaders.records import Layout, Row, marked
+from ragasync.documents.loaders.records import (
+    BadRow,
+    Layout,
+    OnBadRows,
+    Records,
+    Row,
+    check_on_bad_rows,
+    is_damaged,
+    lines_of,
+    load_rows,
+)
+
+MAX_DEPTH = 200
+"""The most lists and objects within each other; what has more is no record of anybody's."""
+
+_ADVICE = 'correct the line, or leave such lines out with JsonLines(on_bad_rows="skip")'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,36 +49,95 @@ class JsonLines:
         id_field: The field that makes the id instead of the line's number.
         metadata_fields: The fields that become metadata; by default those that make no text.
         encoding: The encoding of the file, where that is known.
+        on_bad_rows: "fail" to refuse a file with a bad line, "skip" to leave such lines out: then
+            `metadata["bad_rows"]` of the others says how many there were, and so does the column
+            `bad_rows` of `documents_dataframe`.
 
     Raises:
-        LoadError: "json lines" for a line that is not JSON, that lacks a field which was named,
-            or whose id is empty or there before; "binary" or "encoding".
+        LoadError: "json lines" for a line that is not JSON (as the last one where a program was
+            stopped while it wrote), that is nested too deep, that lacks a field which was named,
+            or whose id is empty or there before, unless such lines are skipped and there are
+            others; "binary" or "encoding".
+        ValueError: If `on_bad_rows` is something else.
     """
 
     text_fields: Sequence[str] | None = None
     id_field: str | None = None
     metadata_fields: Sequence[str] | None = None
     encoding: str | None = None
+    on_bad_rows: OnBadRows = "fail"
+
+    def __post_init__(self) -> None:
+        """Check what is to become of bad lines before a long run begins."""
+        check_on_bad_rows(self.on_bad_rows)
 
     def __call__(self, data: bytes) -> Iterable[Record]:
-        """Return a record for each line that holds a text."""
-        text, read_as = load_text(data, encoding=self.encoding)
+        """Return the records of the lines that hold a text; they are made when iterated over."""
+        text, read_as = load_rows(data, self.on_bad_rows, self.encoding)
         layout = Layout("json lines", self.text_fields, self.id_field, self.metadata_fields)
-        return marked(layout.records(_rows(text)), read_as)
+        return Records(partial(_rows, text), layout, self.on_bad_rows, read_as=read_as)
 
 
-def _rows(text: str) -> Iterator[Row]:
+def _rows(text: str) -> Iterator[Row | BadRow]:
     """Yield the lines that are not blank."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line and not line.isspace():
-            try:
-                # NaN is not JSON, but Python writes it.
-                value = json.loads(line, parse_constant=lambda name: None)  # noqa: ARG005
-            except (ValueError, RecursionError) as error:
-                raise LoadError("json lines", f"line {number} is not JSON: {error}") from None
-            if "\\u" in line:
-                value = _clean(value)
-            yield Row(number, number, value if isinstance(value, dict) else {"value": value})
+    has_damage = is_damaged(text)
+    for number, line in enumerate(lines_of(text), start=1):
+        if line.isspace():
+            continue
+        if has_damage and is_damaged(line):
+            yield BadRow(number, number, f"line {number} has NUL bytes")
+            continue
+        try:
+            value = _parsed(line)
+        except (ValueError, RecursionError) as error:
+            yield BadRow(number, number, f"line {number} is not JSON: {error}; {_ADVICE}")
+            continue
+        if "\\u" in line:
+            value = _clean(value)
+        yield Row(number, number, value if isinstance(value, dict) else {"value": value})
+
+
+def _parsed(line: str) -> object:
+    """
+    Return the value of a line.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deep.
+        RecursionError: it is nested deeper than Python can follow.
+    """
+    if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(line):
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} lists and objects")
+    try:
+        return _DECODER.decode(line)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # Python's bound on the digits of a number
+        return _DECODER_OF_LONG_NUMBERS.decode(line)
+
+
+def _is_deep(line: str) -> bool:
+    """Return whether more than MAX_DEPTH lists and objects are within each other in a line."""
+    depth = 0
+    for mark in _NESTING.finditer(line):
+        if mark[0] in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif mark[0] in "]}":
+            depth -= 1
+    return False
+
+
+def _number(digits: str) -> int | str:
+    """Return a whole number, or its digits where Python takes so many for an attack."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits
+
+
+_MAX_DIGITS = 4000
+_NESTING = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*"?')  # a text as a whole
+# NaN is not JSON, but Python writes it.
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+_DECODER_OF_LONG_NUMBERS = json.JSONDecoder(parse_constant=lambda _: None, parse_int=_number)
 
 
 def _clean(value: object) -> object:

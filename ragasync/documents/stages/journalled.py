@@ -24,6 +24,7 @@ _FACTS = (
     "skipped",
     "encoding",
     "encoding_confidence",
+    "bad_rows",
 )
 """The fields of a ProcessedDocument that are kept whatever it has besides."""
 

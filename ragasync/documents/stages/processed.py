@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.loaders.records import BAD_ROWS
 from ragasync.reports.words import counted
 
 
@@ -44,6 +45,7 @@ class ProcessedDocument:
         encoding: in which it was read, where that is not UTF-8; None likewise for several that
             differ, and for what is no text file.
         encoding_confidence: how likely that is, from 0 to 1, where it was guessed; else None.
+        bad_rows: how many rows of its file were left out, where the loader counted any.
     """
 
     id: str
@@ -60,6 +62,7 @@ class ProcessedDocument:
     skipped: str | None = None
     encoding: str | None = None
     encoding_confidence: float | None = None
+    bad_rows: int | None = None
 
     def __repr__(self) -> str:
         if self.skipped is not None:
@@ -89,6 +92,12 @@ def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
     return {"encoding": encoding, "encoding_confidence": confidence}
 
 
+def bad_rows_of(document: Document) -> int | None:
+    """Return how many rows of a document's file its loader left out; None for none."""
+    count = document.metadata.get(BAD_ROWS)
+    return count if type(count) is int else None
+
+
 def together(
     id_: str, source: str | None, documents: Sequence[ProcessedDocument]
 ) -> ProcessedDocument:
@@ -100,6 +109,7 @@ def together(
         source: where they came from.
         documents: each of them; there may be none.
     """
+    bad_rows = [each.bad_rows for each in documents if each.bad_rows is not None]
     chunks = [each.chunk_count for each in documents if each.chunk_count is not None]
     tokens = [each.tokens for each in documents if each.tokens is not None]
     return ProcessedDocument(
@@ -110,5 +120,6 @@ def together(
         tokens=sum(tokens) if tokens else None,
         document_count=len(documents),
         documents=tuple(documents),
+        bad_rows=max(bad_rows, default=None),
         **_read_alike(documents),
     )

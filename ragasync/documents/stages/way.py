@@ -13,7 +13,7 @@ from ragasync.documents.metering import Meter, Metered
 from ragasync.documents.stages.caching import Vector
 from ragasync.documents.stages.failures import RunEnding, note_place, places_of
 from ragasync.documents.stages.prepare import Prepared
-from ragasync.documents.stages.processed import ProcessedDocument, read_as
+from ragasync.documents.stages.processed import ProcessedDocument, bad_rows_of, read_as
 from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
@@ -83,6 +83,7 @@ class Way:
             embeddings=embeddings if keep else None,
             fingerprint=prepared.fingerprint,
             tokens=tokens,
+            bad_rows=bad_rows_of(document),
             **read_as(document),
         )
 
@@ -166,6 +167,7 @@ def unchanged(prepared: Prepared) -> ProcessedDocument:
         None,
         unchanged=True,
         fingerprint=prepared.fingerprint,
+        bad_rows=bad_rows_of(document),
         **read_as(document),
     )
 
