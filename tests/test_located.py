@@ -5,7 +5,9 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store_kinds import KINDS, opened
 
+from ragasync import AsyncDocumentProcessor
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.chunking.located import located
 from ragasync.documents.chunking.semantic import SemanticSplitter
@@ -53,11 +55,11 @@ def test_a_chunk_knows_the_headings_above_it_and_its_line():
     """A heading ends those of its level and below; a chunk that starts with one is below it."""
     assert places(Document("a.md", TEXT), "intro", "how", "apt", "## On Mac", "brew", "run") == [
         {"line": 1},
-        {"line": 5, "heading": "Install"},
-        {"line": 9, "heading": "Install > On Linux"},
-        {"line": 11, "heading": "Install > On Mac"},
-        {"line": 13, "heading": "Install > On Mac"},
-        {"line": 18, "heading": "Use"},
+        {"line": 5, "heading": "Install", "headings": ["Install"]},
+        {"line": 9, "heading": "Install > On Linux", "headings": ["Install", "On Linux"]},
+        {"line": 11, "heading": "Install > On Mac", "headings": ["Install", "On Mac"]},
+        {"line": 13, "heading": "Install > On Mac", "headings": ["Install", "On Mac"]},
+        {"line": 18, "heading": "Use", "headings": ["Use"]},
     ]
 
 
@@ -93,7 +95,8 @@ def test_lines_and_order_hold_for_any_chunks(text, data):
 def test_comments_in_code_are_no_headings(name):
     """Only Markdown has headings that are not told, and a text without a suffix is taken for it."""
     assert places(Document(name, "# a\nb"), "b") == [{"line": 2}]
-    assert places(Document("an id", "# a\nb"), "b") == [{"line": 2, "heading": "a"}]
+    (facts,) = places(Document("an id", "# a\nb"), "b")
+    assert facts == {"line": 2, "heading": "a", "headings": ["a"]}
     assert places(Document("an id", "# a\nb", source=name), "b") == [{"line": 2}]
 
 
@@ -152,7 +155,7 @@ def test_a_chunk_of_a_notebook_knows_its_cell():
         b'{"cell_type": "code", "source": "# no\\nx = 1"}], "metadata": {}}'
     )
     (facts,) = places(Document("a.ipynb", text, metadata), "x = 1")
-    assert facts == {"line": 6, "heading": "A > B", "cell": 2}
+    assert facts == {"line": 6, "heading": "A > B", "headings": ["A", "B"], "cell": 2}
 
 
 def test_a_row_of_a_table_keeps_its_line():
@@ -165,7 +168,7 @@ def test_what_the_splitter_says_itself_stays():
     """And whatever else it noted."""
     chunk = Chunk("b", 4, 5, {"heading": "own", "score": 1})
     (told,) = located(Document("a", "# a\nb"), [chunk])
-    assert dict(told.metadata) == {"line": 2, "heading": "own", "score": 1}
+    assert dict(told.metadata) == {"line": 2, "heading": "own", "headings": ["a"], "score": 1}
 
 
 @pytest.mark.parametrize("unit", ["x", "\n", "# a\n", "a\n=\n", "-\n", "```\n", "---\na\n", "`"])
@@ -188,3 +191,65 @@ def test_the_work_is_linear_whatever_the_text(unit):
         return seen
 
     assert steps(40_000) <= 2.2 * steps(20_000) + 100
+
+
+# All headings of a chunk, and what a search finds by them
+
+STARTS = {
+    "an intro": "Read this first.\n\n",
+    "front matter": "---\ntitle: A guide\n---\n\n",
+    "a heading": "",
+}
+GUIDE = "# Limits\n\nA bucket refills.\n\n## Retries ##\n\nWait, then try again.\n\n## Notes\n\nx"
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_chunk_knows_the_headings_in_it_too(start):
+    """However its document begins, and whether it is one chunk or many."""
+    document = Document("a.md", STARTS[start] + GUIDE)
+    (whole,) = located(document, RecursiveSplitter(500)(document))
+    assert whole.metadata["heading"] == "Limits"
+    assert whole.metadata["headings"] == ["Limits", "Retries", "Notes"]
+    *_, last = located(document, RecursiveSplitter(24)(document))
+    assert last.metadata["headings"] == ["Limits", "Notes"]
+
+
+def test_navigation_in_front_of_a_page_hides_none_of_its_headings():
+    """What stands in front belongs to none of them, and they are in the chunk."""
+    text, metadata = load_html(b"<nav>Home Docs</nav><h1>Limits</h1>a<h2>Retries</h2>b")
+    document = Document("a.html", text, metadata)
+    (chunk,) = located(document, RecursiveSplitter()(document))
+    assert chunk.metadata["headings"] == ["Limits", "Retries"]
+
+
+def test_headings_of_a_chunk_are_bounded_and_their_time_linear():
+    """A chunk of headings alone does not carry them all, and each is told once."""
+    text = "".join(f"# {n}\n" for n in range(20_000)) + "# 1\n" * 20
+    whole = Chunk(text, 0, len(text))
+    (told,) = located(Document("a", text), [whole])
+    assert len(told.metadata["headings"]) <= 200
+    deep = [(n * 2, n + 1) for n in range(5_000)]
+    document = Document("a", "x\n" * 5_000, {"headings": deep})
+    chunks = located(document, [Chunk("x", n * 2, n * 2 + 1) for n in range(5_000)])
+    assert max(len(chunk.metadata["headings"]) for chunk in chunks) <= 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_by_heading_finds_what_is_below_it_or_holds_it(kind, tmp_path):
+    """By its title, wherever it stands in the chunk, and in every store."""
+    documents = [
+        Document("small.md", STARTS["an intro"] + GUIDE),
+        Document("b.md", "# Else\n\nWait."),
+    ]
+    with opened(kind, tmp_path) as store:
+        AsyncDocumentProcessor(store=store).process_sync(documents)
+        for where, ids in (
+            ({"heading": "Limits"}, {"small.md"}),
+            ({"heading": "Retries"}, {"small.md"}),
+            ({"heading": ["Notes", "None"]}, {"small.md"}),
+            ({"heading": {"$gte": "R"}}, {"small.md"}),
+            ({"heading": {"$ne": "Retries"}}, {"b.md"}),
+            ({"heading": "Retry"}, set()),
+        ):
+            hits = store.search("wait", where=where)
+            assert {hit.document_id for hit in hits} == ids, where

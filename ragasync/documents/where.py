@@ -17,6 +17,9 @@ Conditions by metadata key, all of which have to hold.
     {"year": {"$gte": 2020, "$lt": 2025}}       # "$gt", "$gte", "$lt", "$lte", "$ne"
     {"source": "/docs/guide.md", "draft": None} # the document's own; without one, or with None
 
+A condition on "heading" is one on all headings above a chunk or in it: it holds where it does of
+one of them, by its title or as "Install > On Linux"; "$ne" where it does of each.
+
 The keys of a chunk's metadata go over those of its document; "id" and "source" are always the
 document's own. Numbers are compared with numbers and texts with texts: 1 is 1.0 and is neither "1"
 nor True. A value that is itself a list or a dict equals nothing. "$ne" holds too where the key is
@@ -32,6 +35,9 @@ Example:
     ['2024']
     >>> store.close()
 """
+
+HEADING, HEADINGS = "heading", "headings"
+"""The keys of the heading above a chunk, and of the list of all that are above it or in it."""
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
@@ -101,9 +107,21 @@ def matches(
     """
     for condition in conditions:  # `all` would make a generator for each chunk
         value = value_of(condition.key, document_id, source, of_document, of_chunk)
-        if not condition.holds(value):
+        if condition.key == HEADING and (titles := titles_of(of_chunk)):
+            held = map(condition.holds, (value, *titles))
+            if not (all(held) if condition.operator == "$ne" else any(held)):
+                return False
+        elif not condition.holds(value):
             return False
     return True
+
+
+def titles_of(of_chunk: Mapping[str, object]) -> list[str]:
+    """Return the titles of the headings above a chunk and in it, as far as its metadata tells."""
+    titles = of_chunk.get(HEADINGS)
+    if not isinstance(titles, list | tuple):
+        return []
+    return [title for title in titles if isinstance(title, str)]
 
 
 def value_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -12,6 +12,9 @@ from ragasync.documents.loaders.headings import markdown_headings, title_at
 
 MARKDOWN = frozenset({"", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"})
 """Suffixes of what is read as Markdown; a text without any is one too."""
+
+MAX_TITLES = 100
+"""The most titles of headings above a chunk, and in it, that are kept."""
 
 PLACES = ("page_starts", "cell_starts", "headings")
 """
@@ -28,9 +31,10 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
 
     `line` is the line, from 1: the one that an editor shows, where the text is that of the file.
     `heading` holds the headings above, as "Install > On Linux"; a chunk that starts with a heading
-    is below it. `page`, and `cell` for notebooks, are known where the loader tells, see `PLACES`.
-    What a chunk's metadata has already stays; a document that names a line of its own, such as a
-    row of a table, keeps that.
+    is below it, and one that nothing stands above has the first that is in it. `headings` lists
+    the titles of all that are above it or in it. `page`, and `cell` for notebooks, are known where
+    the loader tells, see `PLACES`. What a chunk's metadata has already stays; a document that names
+    a line of its own, such as a row of a table, keeps that.
 
     The time it takes is linear, whatever the splitter.
 
@@ -41,16 +45,18 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
         >>> chunks = located(guide, RecursiveSplitter(max_chars=32)(guide))
         >>> [(chunk.metadata["line"], chunk.metadata["heading"]) for chunk in chunks]
         [(1, 'Limits'), (5, 'Retries')]
+        >>> [whole] = located(guide, RecursiveSplitter()(guide))
+        >>> whole.metadata["headings"]
+        ['Limits', 'Retries']
 
     Args:
         document: what was cut.
         chunks: its chunks, in any order.
     """
     given = list(chunks)
-    starts = [chunk.start for chunk in given]
-    order = sorted(range(len(given)), key=starts.__getitem__)
-    starts.sort()
-    for place, told in zip(order, _places(document, starts), strict=True):
+    order = sorted(range(len(given)), key=lambda place: given[place].start)
+    spans = [(given[place].start, given[place].end) for place in order]
+    for place, told in zip(order, _places(document, spans), strict=True):
         given[place] = given[place]._placed(told)
     return given
 
@@ -64,11 +70,10 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
         spans: where each starts and ends; no start is before the one in front of it.
     """
     text = document.text
-    starts = [start for start, _ in spans]
     if _has_lines_alone(document):
-        places = map(_on_line, _lines(text, starts))
+        places = map(_on_line, _lines(text, (start for start, _ in spans)))
     else:
-        places = map(MappingProxyType, _places(document, starts))
+        places = map(MappingProxyType, _places(document, spans))
     return [
         Chunk._at(text[start:end], start, end, place)
         for (start, end), place in zip(spans, places, strict=True)
@@ -89,17 +94,21 @@ def _on_line(line: int) -> Mapping[str, object]:
     return MappingProxyType({"line": line})
 
 
-def _places(document: Document, starts: Sequence[int]) -> list[dict[str, object]]:
-    """Return what is known of each offset, which must not decrease."""
+def _places(document: Document, spans: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
+    """Return what is known of each span, of which no start is before the one in front of it."""
     metadata = document.metadata
+    starts = [start for start, _ in spans]
     if "line" in metadata:
         places: list[dict[str, object]] = [{} for _ in starts]
     else:
         places = [{"line": line} for line in _lines(document.text, starts)]
     if marks := _marks(document):
-        for told, heading in zip(places, _headings(document.text, marks, starts), strict=True):
+        for told, (heading, titles) in zip(
+            places, _headings(document.text, marks, spans), strict=True
+        ):
             if heading:
                 told["heading"] = heading
+                told["headings"] = titles
     for name, key in (("page", "page_starts"), ("cell", "cell_starts")):
         if key in metadata and isinstance(offsets := metadata[key], list | tuple):
             for told, start in zip(places, starts, strict=True):
@@ -118,12 +127,16 @@ def _lines(text: str, starts: Iterable[int]) -> list[int]:
 
 
 def _headings(
-    text: str, marks: Sequence[tuple[int, int]], starts: Iterable[int]
-) -> list[str | None]:
-    """Return the headings above each offset, which must not decrease; None where there are none."""
+    text: str, marks: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
+) -> Iterator[tuple[str, list[str]]]:
+    """
+    Yield the headings above each span, joined, and the titles of these and of those in it.
+
+    Where none is above, the first in it stands for it. No start may be before the one in front.
+    """
     above: list[tuple[int, str]] = []
-    passed, joined, headings = 0, "", []
-    for start in starts:
+    passed, joined, titles = 0, "", []
+    for start, end in spans:
         if passed < len(marks) and marks[passed][0] <= start:
             while passed < len(marks) and marks[passed][0] <= start:
                 offset, level = marks[passed]
@@ -131,9 +144,21 @@ def _headings(
                     above.pop()
                 above.append((level, title_at(text, offset)))
                 passed += 1
-            joined = " > ".join(title for _, title in above if title)
-        headings.append(joined or None)
-    return headings
+            titles = [title for _, title in above if title][-MAX_TITLES:]
+            joined = " > ".join(titles)
+        within = _titles_within(text, marks, passed, end)
+        yield joined or next(iter(within), ""), list(dict.fromkeys([*titles, *within]))
+
+
+def _titles_within(text: str, marks: Sequence[tuple[int, int]], place: int, end: int) -> list[str]:
+    """Return the titles of the headings from one on that begin before an offset."""
+    titles = []
+    for offset, _ in marks[place : place + MAX_TITLES]:
+        if offset >= end:
+            break
+        if title := title_at(text, offset):
+            titles.append(title)
+    return titles
 
 
 def _marks(document: Document) -> Sequence[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
-from ragasync.documents.where import Condition, kind_of
+from ragasync.documents.where import HEADING, Condition, kind_of, titles_of
 
 EVERY_CHUNK = "ordinal >= 0"
 """The predicate of all rows that are chunks; a document itself has a row with ordinal -1."""
@@ -26,7 +26,8 @@ def facts_of(metadata: Mapping[str, object]) -> list[str]:
     """
     present = [(key, value) for key, value in metadata.items() if value is not None]
     keys = [_has(str(key)) for key, _ in present]
-    return keys + [_is(str(key), value) for key, value in present if kind_of(value)]
+    titles = [_is(HEADING, title) for title in titles_of(metadata)]
+    return keys + titles + [_is(str(key), value) for key, value in present if kind_of(value)]
 
 
 def predicate_of(

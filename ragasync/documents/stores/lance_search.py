@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ragasync.documents.store import Hit
 from ragasync.documents.stores.lance_filter import digest, has_key
 from ragasync.documents.stores.search import telling_words
-from ragasync.documents.where import value_of
+from ragasync.documents.where import HEADING, titles_of, value_of
 
 if TYPE_CHECKING:
     from lancedb.table import LanceTable
@@ -72,7 +72,10 @@ def values_under(table: LanceTable, key: str) -> Iterator[object]:
     columns = ["document_id", "source", "of_document", "of_chunk"]
     rows = table.search().where(has_key(key)).select(columns).to_arrow()
     for name, source, *metadata in set(zip(*(rows[c].to_pylist() for c in columns), strict=True)):
-        yield value_of(key, name, source, *map(json.loads, metadata))
+        of_document, of_chunk = map(json.loads, metadata)
+        yield value_of(key, name, source, of_document, of_chunk)
+        if key == HEADING:
+            yield from titles_of(of_chunk)
 
 
 def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:

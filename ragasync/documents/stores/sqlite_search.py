@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ragasync.documents.store import Hit
 from ragasync.documents.stores.search import any_word_of, nearest
 from ragasync.documents.stores.vectors import VectorMatrix
-from ragasync.documents.where import Condition, matches
+from ragasync.documents.where import HEADING, HEADINGS, Condition, matches
 
 _NOTHING: Mapping[str, object] = {}
 
@@ -96,6 +96,8 @@ def _teach(db: Connection, conditions: tuple[Condition, ...]) -> None:
     statement would have to be made of the conditions.
     """
     keys = [json.dumps(condition.key) for condition in conditions]
+    if json.dumps(HEADING) in keys:
+        keys.append(json.dumps(HEADINGS))
     verdicts: dict[str, bool] = {}
 
     def holds(document_id: str, source: str | None, of_document: str, of_chunk: str) -> bool:
@@ -121,7 +123,7 @@ def _written(conditions: tuple[Condition, ...]) -> str | None:
     So SQLite can leave out most chunks of a selective condition without a call of ours.
     """
     for condition in conditions:
-        if condition.key in ("id", "source") or condition.operator != "in":
+        if condition.key in ("id", "source", HEADING) or condition.operator != "in":
             continue
         if len(condition.values) == 1:
             [value] = condition.values
