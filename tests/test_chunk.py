@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.chunking.semantic import SemanticSplitter
 from ragasync.documents.document import Document
+from ragasync.documents.stages.stage_values import as_chunks
 from ragasync.errors import MissingExtra
 
 # Pieces that splitters stumble over: every separator, long words, gaps, wide characters.
@@ -273,3 +274,21 @@ def test_no_word_is_cut_that_fits_without_what_is_repeated(sizes):
     text = "hello there you are so welcome to a bucket of tokens that refills"
     words = {word for chunk in RecursiveSplitter(*sizes)(text) for word in chunk.text.split()}
     assert words == set(text.split())
+
+
+@pytest.mark.timeout(20)  # a minute where it is quadratic
+def test_pieces_that_a_splitter_rewrote_are_looked_for_in_linear_time():
+    """Those that it left as they were are found between them, however many there are."""
+    words = [f"Sentence {number} of a long text." for number in range(60_000)]
+    text = "\n".join(words)
+    chunks = as_chunks([word.upper() for word in words], text)
+    assert {chunk.start for chunk in chunks} == {0}
+    mixed = [word if number % 2 else word.upper() for number, word in enumerate(words)]
+    kept = as_chunks(mixed, text)[1::2]
+    assert all(text[chunk.start : chunk.end] == chunk.text for chunk in kept)
+
+
+def test_a_piece_far_from_the_one_before_is_found():
+    """A splitter may leave out as much as it likes."""
+    text = "one " + "x" * 1_000_000 + " two"
+    assert [chunk.start for chunk in as_chunks(["one", "ONE", "two"], text)] == [0, 0, 1_000_005]

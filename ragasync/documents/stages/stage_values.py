@@ -15,6 +15,12 @@ from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.stages.pruning import full_path
 
+PATIENCE = 32
+"""How often a text may be searched in vain as a whole for the pieces that a splitter gave."""
+
+NEARBY = 2_000
+"""How many characters are searched for a piece once that is used up, and its own length twice."""
+
 
 def as_documents(loaded: object, source: object) -> Document | list[Document]:
     """
@@ -65,17 +71,45 @@ def as_chunks(pieces: Iterable[Chunk | str], text: str) -> list[Chunk]:
             f"chunk must return a list of Chunks or texts, got one text {pieces!r:.200}"
         )
     chunks: list[Chunk] = []
-    start, after = 0, 0
+    search = _PieceSearch(text)
     for piece in pieces:
         if isinstance(piece, Chunk):
             chunks.append(piece)
         elif isinstance(piece, str):
-            if (found := text.find(piece, after)) >= 0:
-                start, after = found, found + 1
+            start = search.start_of(piece)
             chunks.append(Chunk(piece, start, min(len(text), start + len(piece))))
         else:
             raise TypeError(f"chunk must return Chunks or texts, got {piece!r:.200}")
     return chunks
+
+
+class _PieceSearch:
+    """
+    Finds the pieces of a text in their order, in linear time also where none is found.
+
+    A piece that is not there costs a look at the whole rest. Once these looks have taken as long as
+    PATIENCE times the text, the next ones go only as far as the piece can be if what is between
+    was rewritten too.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._start = self._after = 0
+        self._missed = 0  # characters of the pieces that were not found since the latest that was
+        self._patience = PATIENCE * len(text)
+
+    def start_of(self, piece: str) -> int:
+        """Return where a piece starts, or the one before where it is not found."""
+        reach = len(self._text)
+        if self._patience <= 0:
+            reach = min(reach, self._after + NEARBY + min(self._missed, NEARBY) + 2 * len(piece))
+        found = self._text.find(piece, self._after, reach)
+        if found >= 0:
+            self._start, self._after, self._missed = found, found + 1, 0
+        else:
+            self._patience -= reach - self._after
+            self._missed += 2 * len(piece)
+        return self._start
 
 
 def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] | None]:
