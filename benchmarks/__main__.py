@@ -45,6 +45,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "importing": [[]],
     "retrieval": [[]],
     "simulating": [[]],
+    "tables": [[]],
 }
 """The runs of each family, a list of arguments each."""
 

@@ -54,10 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
+    print(f"### Tables of {rows:,} rows\n")
     print("| case | file, MB | seconds | memory, MB |\n|---|---|---|---|")
     for name, (load, data) in cases(rows).items():
         took, memory = measured(load, data)
-        print(f"| {name} | {len(data) / 1e6:.0f} | {took:.1f} | {memory:.0f} |", flush=True)
+        print(
+            f"| ragasync, {name} | {len(data) / 1e6:.0f} | {took:.1f} | {memory:.0f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

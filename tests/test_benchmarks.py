@@ -37,6 +37,7 @@ RUNS = {
     "soak": ["--items", "500"],
     "streaming": ["--items", "200", "400"],
     "sync_functions": ["--calls", "64", "--items", "200", "--rounds", "1"],
+    "tables": ["--rows", "2000"],
 }
 
 
