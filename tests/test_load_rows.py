@@ -436,6 +436,15 @@ def test_a_few_nul_bytes_make_their_rows_bad_where_these_are_skipped():
     assert refusal_of(CsvRows(on_bad_rows="skip"), b"\0a\0,\0b\n" * 99).startswith("binary: ")
 
 
+def test_the_encoding_that_is_given_holds_for_a_file_with_bad_rows_too():
+    """And each record says in which it was read, and how many rows are left out."""
+    text = "имя,город\n" + "Иван,Москва\n" * 20 + "Ан\0на,Омск\n"
+    data = text.encode("koi8-r") + b"\0" * 50
+    *_, last = CsvRows(encoding="koi8-r", on_bad_rows="skip")(data)
+    assert last.text == "имя: Иван\nгород: Москва"
+    assert last.metadata == {"encoding": "koi8-r", "row": 21, "line": 21, "bad_rows": 2}
+
+
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("line", ['x",y,"\n', '1,"\n', '"""\n', "1,2\n"])
 def test_open_quotes_take_no_square_time(line):
