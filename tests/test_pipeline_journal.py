@@ -165,7 +165,7 @@ async def test_without_a_store_texts_and_vectors_come_back_whole(bench):
     sources = [
         Document("a", "one two", {"year": 2026, "tags": ["x"]}, "/a"),
         Document("empty", ""),
-        ("odd", "\ud800 lone\u2028line\n"),
+        ("odd", "\ufeff lone\u2028line\0\n"),
     ]
 
     def rewrite(text: str) -> list[str]:

@@ -523,9 +523,10 @@ def test_a_damaged_file_is_an_error(path):
 
 def test_a_path_that_cannot_be_opened_is_an_error(tmp_path):
     """A folder, and a folder that is not there."""
-    for path in (tmp_path, tmp_path / "nowhere" / "store.sqlite"):
-        with pytest.raises(StoreError, match="folder must exist"):
-            SqliteStore(path)
+    with pytest.raises(StoreError, match="is no regular file: choose another path"):
+        SqliteStore(tmp_path)
+    with pytest.raises(StoreError, match="folder must exist"):
+        SqliteStore(tmp_path / "nowhere" / "store.sqlite")
 
 
 @pytest.mark.real_time

@@ -88,8 +88,10 @@ class Claim:
     def count(self, journal: str, commits: int) -> None:
         """Note how many commits the journal of this id has."""
         with suppress(sqlite3.Error):  # on a full disk: there is less to compare with
-            self._locks[0].execute(f"PRAGMA application_id = {_number_of(journal)}")
-            self._locks[0].execute(f"PRAGMA user_version = {commits:d}")
+            numbers = {"application_id": _number_of(journal), "user_version": commits}
+            for pragma, number in numbers.items():
+                setting = f"PRAGMA {pragma} = {number:d}"  # a pragma takes no parameters
+                self._locks[0].execute(setting)
 
     def counted(self, journal: str) -> int | None:
         """Return how many commits there were at least; None: the lock is of another journal."""
@@ -158,8 +160,9 @@ def _locked(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
     try:
         # What it counts is one page: no file beside it is left, and no disk waited for.
-        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = MEMORY", "synchronous = OFF"):
-            connection.execute(f"PRAGMA {setting}")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN EXCLUSIVE")
     except BaseException:
         connection.close()
