@@ -24,7 +24,7 @@ async def steer(job: Job[int, int], service: Watched, knobs: Sequence[Turn]) -> 
                 service.paused = True
             case "resume":
                 job.resume()
-                service.paused = False
+                service.resume()
             case "resize":
                 job.max_concurrency = service.limit = turn.value
             case "rate":

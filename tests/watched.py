@@ -27,15 +27,21 @@ class Call:
     ended: float = -1.0
     end: str = "open"
     error: BaseException | None = None
+    resumed: float = float("inf")  # when the job first was, after its end
 
     @property
     def seconds(self) -> float:
         """How long it took."""
         return self.ended - self.began
 
+    @property
+    def rest(self) -> float:
+        """Seconds that its Retry-After held: to its end, or until the job was resumed."""
+        return min(RETRY_AFTER, self.resumed - self.ended) if self.end == "busy" else 0.0
+
     def is_too_soon_after(self, other: "Call") -> bool:
         """Whether the other's end asked for a longer rest."""
-        return other.end == "busy" and self.began - other.ended < RETRY_AFTER - A_MOMENT
+        return other.end == "busy" and self.began - other.ended < other.rest - A_MOMENT
 
 
 class Watched:
@@ -81,6 +87,14 @@ class Watched:
         if call.error is not None:
             raise call.error
         return 10 * item
+
+    def resume(self) -> None:
+        """Go on, whatever the calls that have ended asked for."""
+        self.paused = False
+        self.closed_until = float("-inf")
+        for call in self.calls:
+            if call.ended >= 0.0:
+                call.resumed = min(call.resumed, now())
 
     def calls_with(self, item: int) -> list[Call]:
         """The calls with this item, in order."""
@@ -137,7 +151,7 @@ class Watched:
         """The back-offs of an item that were shorter than its policy or the service asked for."""
         short = []
         for retry, (before, after) in enumerate(pairwise(self.calls_with(item))):
-            asked = max(self.told.delay * 2**retry, RETRY_AFTER * (before.end == "busy"))
+            asked = max(self.told.delay * 2**retry, before.rest)
             if after.began - before.ended < asked - A_MOMENT:
                 short.append(after.began - before.ended)
         return short
