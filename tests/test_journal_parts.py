@@ -13,6 +13,9 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, Journal, JournalError
 
+# The killed process has its own function of this name, whose source Python 3.13 keeps for `-c` too.
+pytestmark = pytest.mark.filterwarnings("ignore:the source of 'double' has changed")
+
 _KILLED = """
 import asyncio, os, signal, sys
 from ragasync import AsyncBatchProcessor, Journal
