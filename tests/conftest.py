@@ -22,7 +22,7 @@ from ragasync.simulation import run_virtual
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the core be tested alone: for that the extra `test-core` is enough."""
     parser.addoption(
-        "--core", action="store_true", help="leave out documents, kernels and browsers"
+        "--core", action="store_true", help="leave out documents, kernels, browsers and slow tests"
     )
 
 
@@ -42,13 +42,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that drive a kernel or a browser."""
-    if config.getoption("--core"):
-        driving = [
-            item for item in items if {"kernel", "browser"} & {m.name for m in item.iter_markers()}
-        ]
-        config.hook.pytest_deselected(items=driving)
-        items[:] = [item for item in items if item not in driving]
+    """Leave out the tests that drive a kernel or a browser, and those that one Python is enough for."""
+    if not config.getoption("--core"):
+        return
+    core, rest = [], []
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        (rest if marks & {"kernel", "browser", "slow"} else core).append(item)
+    config.hook.pytest_deselected(items=rest)
+    items[:] = core
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -98,15 +98,18 @@ def collected(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_the_core_is_tested_without_documents_kernels_and_browsers():
     """Those may need what is not there for every Python."""
     ran = collected("--core", "--ignore-glob", "*/test_[!p]*", "tests")
     assert ran.returncode == 0, ran.stdout
+    assert "::test_a_copy_is_brought_up_to_date_ever_more_seldom" not in ran.stdout  # it is slow
     files = {line.partition("::")[0] for line in ran.stdout.splitlines() if "::" in line}
     assert "tests/test_properties.py" in files
     assert not files & {"tests/test_pipeline_quick.py", "tests/test_processes_kernel.py"}
 
 
+@pytest.mark.slow
 def test_an_installed_pytest_asyncio_does_no_harm(tmp_path: Path):
     """Its plugin is never loaded, where it would run the async tests itself."""
     (tmp_path / "asyncio_plugin.py").write_text("raise RuntimeError('loaded')\n")

@@ -396,6 +396,7 @@ def test_a_stack_of_long_messages_is_bounded():
     assert len(errors_dataframe(result)["traceback"][0]) < 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [

@@ -12,6 +12,7 @@ from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync.simulation import forecast
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_truth_lies_in_the_interval_about_as_often_as_promised():
     """Of 40 runs of 2,000 items, each foreseen from its first 200; and intervals say something."""
@@ -47,6 +48,7 @@ class Stalls:
             self.seconds += max(0.0, clock() - due - self._borne)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 async def test_a_run_over_http_takes_as_long_as_its_pilot_foretold():
     """Two hundred requests foretell two thousand, the limit that holds them, and twice the rate."""

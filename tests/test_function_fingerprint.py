@@ -516,6 +516,7 @@ class Holder:
         self.given = given
 
 
+@pytest.mark.slow
 def test_size_and_depth_are_bounded():
     """Of the huge and the endless, a digest of their beginning."""
     circle: list[Any] = []

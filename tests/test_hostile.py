@@ -117,6 +117,7 @@ async def test_ten_thousand_requests_are_accounted_for_and_keep_to_the_limit():
 # ---- batches
 
 
+@pytest.mark.slow
 async def test_ten_thousand_items_in_batches_are_accounted_for():
     """Poison fails alone, its neighbours are done, and each has as many attempts as it had."""
     fates = draw_fates(TEXTS, seed=6, passing=0.02, lasting=0.006, unanswered=10)

@@ -87,6 +87,7 @@ def test_a_journal_cut_off_anywhere_is_refused(path: Path):
     assert what_becomes_of(path, b"") == "done again"
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_noticed_or_changes_nothing(path: Path):
     """In a value, a key, an error or SQLite's own pages: 300 of them."""
     content = content_of_a_whole_journal(path)
@@ -125,6 +126,7 @@ def files_after_a_crash(path: Path, outcomes: int) -> tuple[bytes, bytes]:
     return copies[0], copies[1]
 
 
+@pytest.mark.slow
 def test_a_log_cut_off_leaves_the_outcomes_before_it(path: Path):
     """As after a power cut, without the lock: what was not whole is done again, nothing else."""
     file, log = files_after_a_crash(path, 60)

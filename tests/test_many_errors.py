@@ -70,12 +70,14 @@ def check(result: BatchResult[None], count: int) -> None:
         assert words in last
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 def test_100_000_errors_hold_no_frames_but_those_of_the_first_twenty_of_a_kind():
     """With their causes and notes; the texts of their stacks are two."""
     check(run(ERRORS), ERRORS)
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 def test_20_000_errors_are_written_and_recalled(tmp_path: Path):
     """Each with its message, its notes and its stack, of which a result holds one text a kind."""
@@ -90,6 +92,7 @@ def test_20_000_errors_are_written_and_recalled(tmp_path: Path):
         assert words in last
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 def test_an_error_costs_no_more_than_its_objects():
     """A thousand bytes each: itself, its cause, their arguments, a note and its dictionary."""

@@ -682,6 +682,7 @@ async def test_a_job_that_is_over_at_once_has_no_copy(displayed):
     assert list(displayed.copies.values()) == [[""]]
 
 
+@pytest.mark.slow
 async def test_a_copy_is_brought_up_to_date_ever_more_seldom(displayed):
     """At first each second, then each tenth of the run, at last each half minute."""
     job = started(100_000)

@@ -164,6 +164,7 @@ def test_tracebacks_without_secrets_stay(call: Callable[[], object]):
     assert masked(text) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_the_time_is_linear_whoever_wrote_the_text(piece: str):
     """300 kB of what a rule may begin with: a second of work, but hours if it were quadratic."""
@@ -189,6 +190,7 @@ DENSE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", DENSE)
 def test_the_time_is_linear_in_names_without_secrets(piece: str):
     """64 KB in a fraction of a second, but in a minute if each name read to the end again."""
@@ -201,6 +203,7 @@ def test_the_time_is_linear_in_names_without_secrets(piece: str):
 PIECES = st.sampled_from([*HOSTILE, *(text for text, _ in FORMS), "***", "abc1", "%3D", "pwd", ";"])
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(PIECES | st.text(max_size=8), max_size=12).map("".join))
 def test_what_is_masked_stays_as_it_is(text: str):

@@ -114,6 +114,7 @@ async def test_an_endless_source_is_streamed_and_nothing_is_kept(ordered: bool):
     assert most <= (2048 if ordered else 64) + 4 + 2
 
 
+@pytest.mark.slow
 async def test_a_long_stream_does_not_grow():
     """Memory after 30,000 outcomes is that after 3,000."""
 
