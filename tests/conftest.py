@@ -42,7 +42,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that drive a kernel or a browser, and those that one Python is enough for."""
+    """Leave out what drives a kernel or a browser, and what one Python is enough for."""
     if not config.getoption("--core"):
         return
     core, rest = [], []

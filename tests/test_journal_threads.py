@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,10 @@ async def test_a_run_cancelled_while_its_journal_opens_leaves_it_free(
     # After several cancellations nobody waits for the thread, which may still be at it.
     for _ in range(1000):
         gc.collect()
-        try:
+        with suppress(JournalError):
             result = await AsyncBatchProcessor(same, journal=path).process([1])
-        except JournalError as error:
-            assert "in use by another run" in str(error)
-            await asyncio.sleep(0.01)
-        else:
             break
+        await asyncio.sleep(0.01)
     assert result.all_succeeded
     assert {file.name for file in path.parent.iterdir()} == {"run.sqlite", "run.sqlite-lock"}
 
