@@ -33,6 +33,11 @@ class Dimension:
         self._confirmed = False
         self.known = asked
 
+    @property
+    def confirmed(self) -> int | None:
+        """The length that an answer had; None before the first."""
+        return self.known if self._confirmed else None
+
     def rows_of(self, reply: Reply, expected: int) -> NDArray[np.float32]:
         """
         Return the vectors of an answer as rows in the order of the texts.

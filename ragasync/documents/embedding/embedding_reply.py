@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedding.service_errors import BrokenReply, WrongVector
+from ragasync.documents.embedding.service_errors import BrokenReply, WrongVector, short_text
 from ragasync.errors import WrongNumberOfValues
+from ragasync.foreign_errors import attribute, guarded, text_of
+
+_MOST_TOKENS: Final = 2**53
+"""A count above this is not one; a float holds every number up to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +38,30 @@ class Reply:
     headers: Mapping[str, str]
 
 
-def reply_of(answer: object, headers: Mapping[str, str]) -> Reply:
+def reply_of(
+    answer: object, headers: Mapping[str, str], without_secrets: Callable[[str], str] = str
+) -> Reply:
     """
     Return what an answer says, be it parsed JSON or an object of a client's.
+
+    Args:
+        answer: the answer.
+        headers: by lower-case name.
+        without_secrets: takes the key out of a text, which the service may have quoted.
 
     Raises:
         BrokenReply: it is no list of embeddings.
     """
     data = _part(answer, "data")
     if not isinstance(data, Sequence) or isinstance(data, str | bytes):
-        raise BrokenReply(f"expected a list of embeddings under 'data', got {answer!r:.200}")
+        got = short_text(without_secrets(text_of(guarded(repr, answer))))
+        raise BrokenReply(f"expected a list of embeddings under 'data', got {got}")
     usage = _part(answer, "usage")
     tokens = _part(usage, "total_tokens")
     return Reply(
         [_part(entry, "embedding") for entry in data],
         [_part(entry, "index") for entry in data],
-        tokens if type(tokens) is int and tokens >= 0 else None,
+        tokens if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS else None,
         headers,
     )
 
@@ -67,7 +81,7 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
     read = [_vector(vector) for vector in vectors]
     if all(index is None for index in indices):
         return read
-    placed = dict(zip(indices, read, strict=True)) if _are_numbers(indices) else {}
+    placed = dict(zip(indices, read, strict=True)) if _are_indices(indices) else {}
     if placed.keys() != set(range(expected)):
         raise WrongNumberOfValues(
             f"expected a vector for each of {expected} texts, got {len(placed)} from the service, "
@@ -105,7 +119,7 @@ def checked_rows(
 def _fault(vector: NDArray[np.float32] | None, dimension: int) -> str:
     """Say what is wrong with a vector, or nothing."""
     if vector is None:
-        return "none"
+        return "not a list of numbers"
     if len(vector) != dimension:
         return f"of {len(vector)} dimensions"
     return "" if np.isfinite(vector).all() else "not finite"
@@ -115,19 +129,30 @@ def _vector(given: object) -> NDArray[np.float32] | None:
     """Return what was given as a vector; None where it is none."""
     try:
         if isinstance(given, str):
-            return np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4")
-        with np.errstate(over="ignore"):
-            row = np.asarray(given, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
+            row = np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4")
+        elif not _are_numbers(given):
+            return None
+        else:
+            with np.errstate(over="ignore"):
+                row = np.asarray(given, dtype=np.float32)
+    except Exception:  # whatever the object of a client raises
         return None
     return row if row.ndim == 1 and len(row) else None
 
 
-def _are_numbers(indices: Sequence[object]) -> bool:
+def _are_numbers(given: object) -> bool:
+    """Return whether this is a list or an array of numbers alone; true and "1.0" are none."""
+    if not isinstance(given, list | tuple):
+        return np.asarray(given).dtype.kind in "fiu"
+    kinds = set(map(type, given)) - {float, int, NoneType}  # null becomes NaN
+    return all(issubclass(kind, np.floating | np.integer) for kind in kinds)
+
+
+def _are_indices(indices: Sequence[object]) -> bool:
     """Return whether every index is a whole number."""
     return all(type(index) is int for index in indices)
 
 
 def _part(whole: object, name: str) -> object:
     """Return an entry of a dict, or an attribute of an object; None where there is none."""
-    return whole.get(name) if isinstance(whole, Mapping) else getattr(whole, name, None)
+    return whole.get(name) if isinstance(whole, Mapping) else attribute(whole, name)

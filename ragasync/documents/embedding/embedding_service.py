@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from importlib.util import find_spec
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import blake2b
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from ragasync.calling.calls import is_async
+from ragasync.documents.embedders.openai_http import (
+    OPENAI,
+    HttpService,
+    Opened,
+    VectorEncoding,
+    address_of,
+    checked_headers,
+    host_of,
+)
 from ragasync.documents.embedding.embedding_reply import Reply, reply_of
-from ragasync.documents.embedding.service_errors import BrokenReply, refusal
-from ragasync.errors import MissingExtra
+from ragasync.documents.embedding.service_errors import headers_to_keep
 
-OPENAI = "https://api.openai.com/v1"
-"""Where the service is that the others are compatible with."""
+_ARGUMENTS: Final = ("model", "dimensions", "input")
+"""What has an argument of its own, and no place in `extra_body`."""
+
+_CHANGES_NO_VECTOR: Final = frozenset({"encoding_format", "user"})
 
 
 class EmbeddingService(Protocol):
@@ -27,74 +37,17 @@ class EmbeddingService(Protocol):
     def host(self) -> str:
         """Where it is, without what is secret; nothing where that is not known."""
 
-    def opened(self) -> Any:
+    def opened(self, for_one_call: bool = False) -> AbstractAsyncContextManager[Opened]:
         """Return an async context manager that gives the client."""
 
-    async def ask(self, client: Any, body: Mapping[str, object]) -> Reply:
-        """Ask once."""
-
-
-class HttpService:
-    """
-    An OpenAI-compatible service at an address, asked by httpx.
-
-    It never tries again by itself, and waits without end: both are the caller's.
-
-    Args:
-        base_url: the address before `/embeddings`.
-        api_key: what is sent as a bearer token; None for nothing.
-
-    Raises:
-        ValueError: `base_url` is no address of a web service.
-        MissingExtra: httpx is not installed.
-    """
-
-    def __init__(self, base_url: str, api_key: str | None) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"base_url must be an address such as {OPENAI!r}, got one of scheme "
-                f"{parts.scheme!r} and host {parts.hostname!r}"
-            )
-        if find_spec("httpx") is None:
-            raise MissingExtra("OpenAIEmbedder without client=", "httpx", "openai")
-        self._url = f"{base_url.rstrip('/')}/embeddings"
-        port = f":{parts.port}" if parts.port else ""
-        self.host = f"{parts.hostname}{port}"
-        self._headers = {"Content-Type": "application/json"}
-        if api_key is not None:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Any]:
-        """Open a client on this loop, for as many calls at once as its user makes."""
-        import httpx
-
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx.AsyncClient(headers=self._headers, limits=limits, timeout=None) as client:
-            yield client
-
-    async def ask(self, client: Any, body: Mapping[str, object]) -> Reply:
-        """
-        Ask once.
-
-        Raises:
-            ServiceRefusal: the service answered with another status than of success.
-            BrokenReply: what it answered is no JSON, or not what was asked for.
-        """
-        # A lone surrogate, which UTF-8 cannot say, becomes a question mark.
-        asked = {**body, "encoding_format": "base64"}  # a tenth of the time to read
-        content = json.dumps(asked, ensure_ascii=False).encode(errors="replace")
-        response = await client.post(self._url, content=content)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        if not response.is_success:
-            raise refusal(self.host, response.status_code, response.content, headers)
-        try:
-            answer = json.loads(response.content)
-        except ValueError as error:
-            size = len(response.content)
-            raise BrokenReply(f"expected JSON from {self.host}, got {size:,} bytes") from error
-        return reply_of(answer, headers)
+    async def ask(
+        self,
+        opened: Opened,
+        body: Mapping[str, Any],
+        dimension: int | None,
+        sending: Callable[[], None],
+    ) -> Reply:
+        """Request the vectors of `body["input"]`; see `HttpService.ask`."""
 
 
 class ClientService:
@@ -106,9 +59,10 @@ class ClientService:
 
     Args:
         client: the caller's, who also closes it.
+        extra: further fields of a request's body, which an SDK takes as `extra_body=`.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, extra: Mapping[str, object]) -> None:
         self._has_sdk_options = isinstance(getattr(client, "max_retries", None), int)
         if self._has_sdk_options:
             client = client.with_options(max_retries=0)
@@ -118,44 +72,70 @@ class ClientService:
                 f"got a {type(client).__name__}"
             )
         self._client = client
-        base_url = str(getattr(client, "base_url", "")) if self._has_sdk_options else ""
-        parts = urlsplit(base_url)
-        self.host = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+        self._extra = {"extra_body": dict(extra)} if extra else {}
+        self._encoding = VectorEncoding()
+        self.host = ""
+        if self._has_sdk_options:
+            self.host = host_of(urlsplit(str(getattr(client, "base_url", ""))))
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Any]:
+    async def opened(self, for_one_call: bool = False) -> AsyncIterator[Opened]:
         """Give the client as it is."""
-        yield self._client
+        yield Opened(self._client, for_one_call)
 
-    async def ask(self, client: Any, body: Mapping[str, object]) -> Reply:
+    async def ask(
+        self,
+        opened: Opened,
+        body: Mapping[str, Any],
+        dimension: int | None,  # noqa: ARG002  # the client reads its replies as a whole
+        sending: Callable[[], None],
+    ) -> Reply:
         """
-        Ask once.
+        Request the vectors of `body["input"]`.
 
         Raises:
             BrokenReply: what came is not what was asked for.
             Exception: whatever the client raises.
         """
+        asked = {**body, **self._extra}
+        if not self._has_sdk_options or "encoding_format" in self._extra.get("extra_body", ()):
+            return await self._send(opened.client, asked, sending)
+
+        async def send(in_base64: bool) -> Reply:
+            encoding = {} if in_base64 else {"encoding_format": "float"}  # the SDK's own is base64
+            return await self._send(opened.client, {**asked, **encoding}, sending)
+
+        return await self._encoding.ask(send, opened, len(body["input"]))
+
+    async def _send(
+        self, client: Any, asked: Mapping[str, Any], sending: Callable[[], None]
+    ) -> Reply:
+        """Call the client once."""
+        sending()
         embeddings = client.embeddings
         shows_headers = self._has_sdk_options and hasattr(embeddings, "with_raw_response")
         create = (embeddings.with_raw_response if shows_headers else embeddings).create
-        made = create(**body) if is_async(create) else await asyncio.to_thread(create, **body)
+        made = create(**asked) if is_async(create) else await asyncio.to_thread(create, **asked)
         answer = await made if hasattr(made, "__await__") else made
         if not shows_headers:
             return reply_of(answer, {})
-        headers = {str(name).lower(): str(value) for name, value in answer.headers.items()}
-        return reply_of(answer.parse(), headers)
+        return reply_of(answer.parse(), headers_to_keep(answer.headers.items()))
 
 
-def key_to_send(given: str | None, base_url: str) -> str | None:
+def key_to_send(given: str | None, base_url: str, headers: Mapping[str, str]) -> str | None:
     """
     Return the key to show: the given one, or for OpenAI itself that of OPENAI_API_KEY.
 
     To another host that key is not sent unless it is given: whose it is nobody knows.
 
     Raises:
-        ValueError: OpenAI is to be asked without a key, or a key has characters that none has.
+        TypeError: `base_url` is no text.
+        ValueError: OpenAI is to be asked without a key, a key has characters that none has, or
+            `base_url` is no address.
     """
-    is_openai = urlsplit(base_url).hostname == urlsplit(OPENAI).hostname
+    is_openai = address_of(base_url).hostname == urlsplit(OPENAI).hostname
+    if given is None and "authorization" in headers:
+        return None
     key = (given or (os.environ.get("OPENAI_API_KEY", "") if is_openai else "")).strip()
     if is_openai and not key:
         raise ValueError("expected a key: pass api_key=, or set OPENAI_API_KEY before the start")
@@ -164,15 +144,62 @@ def key_to_send(given: str | None, base_url: str) -> str | None:
     return key or None
 
 
-def service_of(client: Any, base_url: str, api_key: str | None) -> EmbeddingService:
-    """Return the service behind a client, or else at an address."""
-    if client is not None:
-        return ClientService(client)
-    return HttpService(base_url, key_to_send(api_key, base_url))
+def service_of(
+    client: Any,
+    base_url: str,
+    api_key: str | None,
+    headers: Mapping[str, str] | None,
+    extra: Mapping[str, object],
+) -> EmbeddingService:
+    """
+    Return the service behind a client, or else at an address.
+
+    Raises:
+        ValueError: `headers` were passed with a client, which has its own.
+    """
+    if client is None:
+        own = checked_headers(headers or {})
+        return HttpService(base_url, key_to_send(api_key, base_url, own), own, extra)
+    if headers:
+        raise ValueError("headers= is for use without client=: set them on the client itself")
+    return ClientService(client, extra)
 
 
-def name_of_vectors(model: str, dimensions: int | None, host: str) -> str:
-    """Return what tells these vectors from others: the model, the dimension asked for, the host."""
+def checked_extra(extra: Mapping[str, object] | None) -> dict[str, object]:
+    """
+    Return further fields of a request's body, as plain data.
+
+    Raises:
+        TypeError: they are not a mapping of JSON values by name.
+        ValueError: one of them has an argument of its own, or is not finite.
+    """
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
+        raise TypeError(f"extra_body must be a dict of fields by name, got {extra!r:.200}")
+    for name in _ARGUMENTS:
+        if name in extra:
+            advice = "the texts are its items" if name == "input" else f"pass {name}="
+            raise ValueError(f"extra_body must not have {name!r}: {advice}")
+    try:
+        fields: dict[str, object] = json.loads(json.dumps(dict(extra), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise type(error)(f"extra_body must be plain JSON data: {error}") from None
+    return fields
+
+
+def name_of_vectors(
+    model: str, dimensions: int | None, host: str, extra: Mapping[str, object]
+) -> str:
+    """
+    Return what tells these vectors from others.
+
+    That is the model, the dimension asked for, the host, and a digest of what else a request says,
+    such as a task.
+    """
     shortened = "" if dimensions is None else f"-{dimensions}"
     elsewhere = f"@{host}" if host not in ("", urlsplit(OPENAI).hostname) else ""
-    return f"openai:{model}{shortened}{elsewhere}"
+    said = {name: value for name, value in extra.items() if name not in _CHANGES_NO_VECTOR}
+    written = json.dumps(said, sort_keys=True).encode()
+    digest = f"#{blake2b(written, digest_size=4).hexdigest()}" if said else ""
+    return f"openai:{model}{shortened}{elsewhere}{digest}"

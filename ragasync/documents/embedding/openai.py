@@ -14,16 +14,17 @@ from ragasync.arguments import check_count, check_positive
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.chunking.token_count import weigher
+from ragasync.documents.embedders.openai_http import OPENAI, Opened
 from ragasync.documents.embedding.embed import check_texts
 from ragasync.documents.embedding.embedding_dimension import Dimension
 from ragasync.documents.embedding.embedding_reply import Reply
 from ragasync.documents.embedding.embedding_service import (
-    OPENAI,
+    checked_extra,
     name_of_vectors,
     service_of,
 )
 from ragasync.documents.embedding.ratelimit_headers import HeardLimiter
-from ragasync.documents.embedding.service_errors import WrongDimension
+from ragasync.documents.embedding.service_errors import RedirectRefused, WrongDimension
 from ragasync.documents.spending import Spending
 from ragasync.documents.stage import Stage
 from ragasync.errors import AttemptTimeout
@@ -37,8 +38,8 @@ _FOR_A_SEARCH = AsyncRetry(2, 0.5, deadline=30.0)
 
 
 def unless_nothing_helps(error: Exception) -> Verdict:
-    """Return FATAL for a service that does not heed `dimensions=`; else the default verdict."""
-    return FATAL if isinstance(error, WrongDimension) else default_verdict(error)
+    """Return FATAL for a wrong dimension or a refused redirect; else the default verdict."""
+    return FATAL if isinstance(error, WrongDimension | RedirectRefused) else default_verdict(error)
 
 
 class OpenAIEmbedder:
@@ -70,8 +71,12 @@ class OpenAIEmbedder:
         client: an object with `embeddings.create(model=, input=)`, such as an AsyncOpenAI, which
             belongs to the event loop that it was first used on. Without one, httpx asks (extra
             `[openai]`), with a client opened once a run.
-        base_url: where the service is; not for a `client`.
+        base_url: where the service is, with or without `/embeddings`; a query, such as
+            `?api-version=2024-10-21`, is kept. Not for a `client`.
         api_key: what is shown to it; by default OPENAI_API_KEY, for OpenAI itself alone.
+        headers: further headers of each request, such as `{"api-key": key}`; not for a `client`.
+        extra_body: further fields of each request, such as `{"input_type": "passage"}`. They
+            count in `name`, as they may change the vectors, and hold for searches too.
         dimensions: the length to ask for, of models that can shorten their vectors.
         requests_per_minute: the rate; None takes what the service states.
         tokens_per_minute: likewise.
@@ -100,6 +105,8 @@ class OpenAIEmbedder:
         client: Any = None,
         base_url: str = OPENAI,
         api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, object] | None = None,
         dimensions: int | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
@@ -114,10 +121,11 @@ class OpenAIEmbedder:
         name: str | None = None,
     ) -> None:
         check_count("max_batch", max_batch, at_least=1)
-        self._service = service_of(client, base_url, api_key)
+        extra = checked_extra(extra_body)
+        self._service = service_of(client, base_url, api_key, headers, extra)
         self._dimension = Dimension(dimensions)
         self._body = {"model": model} | ({} if dimensions is None else {"dimensions": dimensions})
-        self._name = name or name_of_vectors(model, dimensions, self._service.host)
+        self._name = name or name_of_vectors(model, dimensions, self._service.host, extra)
         self._weigh = weigher(count_tokens, max_tokens, max_batch_tokens)
         self._max_batch, self._max_batch_tokens = max_batch, max_batch_tokens
         self._requests = HeardLimiter("requests", requests_per_minute)
@@ -157,12 +165,13 @@ class OpenAIEmbedder:
         """The limiters of requests and of tokens, which all runs share."""
         return self._requests.limiter, self._tokens.limiter
 
-    def open(self) -> AbstractAsyncContextManager[Any]:
+    def open(self) -> AbstractAsyncContextManager[Opened]:
         """Return what opens a client on the running loop; for `resources=`, or for many calls."""
-        manager: AbstractAsyncContextManager[Any] = self._service.opened()
-        return manager
+        return self._service.opened()
 
-    async def __call__(self, texts: Sequence[str], client: Any = None, /) -> NDArray[np.float32]:
+    async def __call__(
+        self, texts: Sequence[str], client: Opened | None = None, /
+    ) -> NDArray[np.float32]:
         """
         Return the vectors of the texts, by one call.
 
@@ -180,7 +189,8 @@ class OpenAIEmbedder:
             WrongNumberOfValues: it gave more or fewer vectors than texts.
             WrongVector: it gave one of another dimension, or one that is not finite.
             AttemptTimeout: it took longer than `timeout`.
-            BrokenReply: its answer could not be read.
+            BrokenReply: its answer could not be read, or is larger than such vectors can be.
+            RedirectRefused: it redirects to another host.
         """
         check_texts(texts)
         for text in texts:
@@ -189,7 +199,7 @@ class OpenAIEmbedder:
             return np.zeros((0, self._dimension.known or 0), dtype=np.float32)
         if client is not None:
             return await self._embedded(texts, client)
-        async with self.open() as own:
+        async with self._service.opened(for_one_call=True) as own:
             return await self._embedded(texts, own)
 
     def query(self, text: str) -> NDArray[np.float32]:
@@ -218,9 +228,8 @@ class OpenAIEmbedder:
             "resources": self.open,
         }
 
-    async def _embedded(self, texts: Sequence[str], client: Any) -> NDArray[np.float32]:
+    async def _embedded(self, texts: Sequence[str], client: Opened) -> NDArray[np.float32]:
         """Ask, heed what the answer says of limits and costs, and check its vectors."""
-        self._spending.call()
         try:
             reply = await self._reply(texts, client)
         except Exception as error:
@@ -231,11 +240,16 @@ class OpenAIEmbedder:
         self._spending.answered(sum(map(self._weigh.count, texts)) if tokens is None else tokens)
         return self._dimension.rows_of(reply, len(texts))
 
-    async def _reply(self, texts: Sequence[str], client: Any) -> Reply:
+    async def _reply(self, texts: Sequence[str], client: Opened) -> Reply:
         """Ask once, with a limit of time."""
         try:
             async with asyncio.timeout(self._timeout) as deadline:
-                return await self._service.ask(client, {**self._body, "input": list(texts)})
+                return await self._service.ask(
+                    client,
+                    {**self._body, "input": list(texts)},
+                    self._dimension.confirmed,
+                    self._spending.call,
+                )
         except TimeoutError:
             if not deadline.expired():
                 raise  # the client's own

@@ -5,20 +5,24 @@ What may be wrong with the answer of an embedding service.
     ├── ServiceRefusal                        it answered with a status of failure
     ├── BrokenReply                           its answer is cut short, or no such answer at all
     ├── WrongVector (ValueError)              a vector of another dimension, or not finite
-    └── WrongDimension (NotImplementedError)  it does not heed the dimension that was asked for
+    ├── WrongDimension (NotImplementedError)  it does not heed the dimension that was asked for
+    └── RedirectRefused (NotImplementedError) it redirects to another host
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from itertools import islice
 
 from ragasync.errors import RagasyncError
 from ragasync.masking.masked import masked
 
 _LONGEST = 300
-_TOLD = ("retry-after", "x-should-retry", "x-ratelimit", "x-request-id")
+_LONGEST_HEADER = 200
+_MOST_HEADERS = 256
+_KEPT_HEADERS = ("retry-after", "x-should-retry", "x-ratelimit", "x-request-id")
 
 
 class ServiceRefusal(RagasyncError):
@@ -47,7 +51,7 @@ class ServiceRefusal(RagasyncError):
         self.status_code = status
         self.code = code
         self.type = type
-        self.headers = {name: text for name, text in headers.items() if name.startswith(_TOLD)}
+        self.headers = headers_to_keep(headers.items())
 
 
 class BrokenReply(RagasyncError):
@@ -62,8 +66,37 @@ class WrongDimension(RagasyncError, NotImplementedError):
     """A service does not heed `dimensions=`: every later vector would be of the wrong one too."""
 
 
-def refusal(where: str, status: int, body: bytes, headers: Mapping[str, str]) -> ServiceRefusal:
-    """Return the error that an answer is; its text is JSON as of OpenAI, or anything."""
+class RedirectRefused(RagasyncError, NotImplementedError):
+    """A service redirects to another host, or in a circle: every later call would fail too."""
+
+
+def headers_to_keep(headers: Iterable[tuple[object, object]]) -> dict[str, str]:
+    """Return those headers that say when to call again, each cut, by lower-case name."""
+    named = ((str(name).lower(), value) for name, value in islice(headers, _MOST_HEADERS))
+    return {
+        name: str(value)[:_LONGEST_HEADER]
+        for name, value in named
+        if name.startswith(_KEPT_HEADERS)
+    }
+
+
+def refusal(
+    where: str,
+    status: int,
+    body: bytes | bytearray,
+    headers: Mapping[str, str],
+    without_secrets: Callable[[str], str] = str,
+) -> ServiceRefusal:
+    """
+    Return the error that a reply is; its text is JSON as of OpenAI, or anything.
+
+    Args:
+        where: the host.
+        status: the HTTP status.
+        body: of the reply.
+        headers: of the reply.
+        without_secrets: takes the key out of a text, which the service may have quoted.
+    """
     text = body[: 64 * _LONGEST].decode(errors="replace")
     error: object = None
     try:
@@ -77,10 +110,12 @@ def refusal(where: str, status: int, body: bytes, headers: Mapping[str, str]) ->
         text = str(error.get("message") or error.get("detail") or text)
     elif isinstance(error, str):
         text = error
-    return ServiceRefusal(where, status, _short(text), headers, code=code, type=kind)
+    said = short_text(without_secrets(text))
+    code, kind = (word and without_secrets(word) for word in (code, kind))
+    return ServiceRefusal(where, status, said, headers, code=code, type=kind)
 
 
-def _short(text: str) -> str:
+def short_text(text: str) -> str:
     """Return the beginning of a text in one line; masked first, as a cut secret is not known."""
     line = " ".join(masked(text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
@@ -88,7 +123,7 @@ def _short(text: str) -> str:
 
 def _word(value: object) -> str | None:
     """Return a word of the service's; a number would pass for a status."""
-    return value if isinstance(value, str) else None
+    return value[:_LONGEST] if isinstance(value, str) else None
 
 
 def _phrase(status: int) -> str:

@@ -119,10 +119,13 @@ def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] 
     So the document that it belongs to can fail without another call for the others.
 
     Raises:
-        TypeError: it gave no array, nor a list of vectors.
+        TypeError: it gave no array, nor a list of vectors, or texts in place of numbers.
         ValueError: it gave too many or too few, or vectors of different lengths.
     """
-    rows = np.asarray(checked_values(vectors, len(texts)), dtype=np.float32)
+    given = np.asarray(checked_values(vectors, len(texts)))
+    if given.dtype.kind in "bSU":  # numpy would take true and "1.0" for numbers
+        raise TypeError(f"embed must return numbers, got {given.dtype} in {vectors!r:.200}")
+    rows = np.asarray(given, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise TypeError(
             f"embed must return a vector for each of {len(texts)} texts, "

@@ -1,0 +1,5 @@
+"""
+Embedders that call a service.
+
+    openai_http.py    HttpService: requests, redirects and bounded replies over HTTP
+"""

@@ -1,0 +1,397 @@
+"""HttpService: an OpenAI-compatible embedding service over HTTP, whose replies are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from ragasync.documents.embedding.embedding_reply import Reply, reply_of
+from ragasync.documents.embedding.service_errors import (
+    BrokenReply,
+    RedirectRefused,
+    headers_to_keep,
+    refusal,
+)
+from ragasync.errors import MissingExtra
+from ragasync.foreign_errors import text_of
+from ragasync.masking.masked import MASK
+from ragasync.retries.replies import status_of
+
+if TYPE_CHECKING:
+    from httpx import AsyncClient, Response
+
+OPENAI: Final = "https://api.openai.com/v1"
+"""The base URL of the service that the others are compatible with."""
+
+_LONGEST_ERROR: Final = 65_536
+"""Bytes of an error's body that are read, and bytes allowed around the vectors of a reply."""
+
+_BYTES_PER_NUMBER: Final = 48
+"""Of a number as indented JSON, with its sign, its exponent and all digits of a double."""
+
+_BYTES_PER_VECTOR: Final = 8192 * _BYTES_PER_NUMBER
+"""While the dimension is unknown; in base64 that is enough for 73,728 numbers."""
+
+_MOST_REDIRECTS: Final = 5
+_SHORTEST_SECRET: Final = 8
+_REPEATS_THE_POST: Final = frozenset({301, 302, 307, 308})
+_PERMANENT: Final = frozenset({301, 308})
+_REFUSES_A_FIELD: Final = frozenset({400, 422})
+_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """
+    A client that is open on a loop.
+
+    Attributes:
+        client: an `httpx.AsyncClient`, or whatever client the user passed.
+        for_one_call: whether it was opened for a single call.
+        probing: held while a request is repeated without base64.
+    """
+
+    client: Any
+    for_one_call: bool = False
+    probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class VectorEncoding:
+    """
+    Whether a service sends vectors in base64, which are read ten times as fast as numbers.
+
+    A service that does not know `encoding_format` refuses the whole request (400 or 422). Such a
+    request is repeated for numbers. If that succeeds, base64 is never requested again; once base64
+    has succeeded, a refusal is about the texts. If both are refused, the cause may be either:
+    numbers are requested until a request succeeds, so that a wrong model costs one request more,
+    not twice as many. A first refusal of several texts that does not mention the encoding is left
+    to the processor, which splits the batch: a bad text is more likely.
+    """
+
+    def __init__(self) -> None:
+        self._has_base64: bool | None = None
+        self._was_refused = self._is_in_doubt = False
+
+    async def ask(
+        self, send: Callable[[bool], Awaitable[Reply]], opened: Opened, texts: int
+    ) -> Reply:
+        """
+        Send a request in the encoding that the service is known to take, or find out.
+
+        Args:
+            send: sends the request, for base64 if its argument is True.
+            opened: the client; concurrent refusals wait for the outcome of one repetition.
+            texts: how many the request has.
+        """
+        if self._has_base64 is False or self._is_in_doubt:
+            reply = await send(False)
+            self._is_in_doubt = False
+            return reply
+        try:
+            reply = await send(True)
+        except Exception as error:
+            if not self._may_be_about_encoding(error, opened.for_one_call or texts == 1):
+                raise
+            refused = error
+        else:
+            self._has_base64 = True if self._has_base64 is None else self._has_base64
+            return reply
+        async with opened.probing:
+            if self._has_base64 or self._is_in_doubt:
+                raise refused
+            try:
+                reply = await send(False)
+            except Exception as error:
+                self._is_in_doubt = status_of(error) in _REFUSES_A_FIELD
+                raise
+            self._has_base64 = False
+            return reply
+
+    def _may_be_about_encoding(self, error: Exception, is_alone: bool) -> bool:
+        """Return whether to repeat a request for numbers, and note that it was refused."""
+        if self._has_base64 or status_of(error) not in _REFUSES_A_FIELD:
+            return False
+        before, self._was_refused = self._was_refused, True
+        said = text_of(error).lower()
+        return before or is_alone or "base64" in said or "encoding_format" in said
+
+
+class HttpService:
+    """
+    An OpenAI-compatible service at an address, called through httpx.
+
+    It makes no retries and sets no timeout; its caller does. A reply is read up to the size that
+    its request can need, before and after decompression. Redirects are followed within the host:
+    another one would get the key and the texts.
+
+    Args:
+        base_url: the address, with or without `/embeddings` at its end; a query is kept.
+        api_key: sent as a bearer token; None sends none.
+        headers: further headers, by lower-case name; they replace ours.
+        extra: further fields of a request's body.
+
+    Raises:
+        TypeError: `base_url` is not a text.
+        ValueError: `base_url` is not the address of a web service.
+        MissingExtra: httpx is not installed.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        headers: Mapping[str, str],
+        extra: Mapping[str, object],
+    ) -> None:
+        parts = address_of(base_url)
+        if find_spec("httpx") is None:
+            raise MissingExtra("OpenAIEmbedder without client=", "httpx", "openai")
+        path = parts.path.rstrip("/").removesuffix("/embeddings")
+        self._url = parts._replace(path=f"{path}/embeddings", fragment="").geturl()
+        self.host = host_of(parts)
+        self._headers = {"content-type": "application/json", "accept-encoding": "gzip"}
+        if api_key is not None:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._headers |= headers
+        secrets = set(_secrets_of(api_key, parts.password, *headers.values()))
+        self._secrets = sorted(secrets, key=len, reverse=True)
+        self._extra = dict(extra)
+        self._encoding = VectorEncoding()
+
+    @asynccontextmanager
+    async def opened(self, for_one_call: bool = False) -> AsyncIterator[Opened]:
+        """Open a client on this loop, for any number of concurrent calls."""
+        import httpx
+
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        async with httpx.AsyncClient(headers=self._headers, limits=limits, timeout=None) as client:
+            yield Opened(client, for_one_call)
+
+    async def ask(
+        self,
+        opened: Opened,
+        body: Mapping[str, Any],
+        dimension: int | None,
+        sending: Callable[[], None],
+    ) -> Reply:
+        """
+        Request the vectors of `body["input"]`.
+
+        Args:
+            opened: what `opened` yielded.
+            body: of the request.
+            dimension: of the vectors, where it is known: it bounds the reply.
+            sending: called before each request that is sent.
+
+        Raises:
+            ServiceRefusal: the service replied with an error.
+            RedirectRefused: it redirects to another host, or in a circle.
+            BrokenReply: its reply is too large, not JSON, or not a list of embeddings.
+        """
+
+        async def send(in_base64: bool) -> Reply:
+            encoding = {"encoding_format": "base64"} if in_base64 else {}
+            asked = {**body, **encoding, **self._extra}
+            return await self._send(opened.client, asked, dimension, sending)
+
+        if "encoding_format" in self._extra:
+            return await send(False)
+        return await self._encoding.ask(send, opened, len(body["input"]))
+
+    async def _send(
+        self,
+        client: AsyncClient,
+        body: Mapping[str, Any],
+        dimension: int | None,
+        sending: Callable[[], None],
+    ) -> Reply:
+        """Send one request, and follow its redirects."""
+        # A lone surrogate, which UTF-8 cannot encode, becomes a question mark.
+        content = json.dumps(body, ensure_ascii=False).encode(errors="replace")
+        expected = len(body["input"])
+        longest = _most_bytes(expected, dimension, len(content))
+        url = self._url
+        for _ in range(_MOST_REDIRECTS + 1):
+            sending()
+            async with client.stream("POST", url, content=content) as response:
+                kept = headers_to_keep(response.headers.items())
+                headers = {name: self._without_secrets(text) for name, text in kept.items()}
+                status = response.status_code
+                if response.is_success:
+                    raw = await _body_of(response, longest)
+                    if len(raw) > longest:
+                        raise BrokenReply(
+                            f"expected at most {longest:,} bytes from {self.host} for the vectors "
+                            f"of {expected} texts, got more: check base_url"
+                        )
+                    return self._reply_of(raw, headers, expected, len(content))
+                raw = await _body_of(response, _LONGEST_ERROR)
+            if status not in _REPEATS_THE_POST or "location" not in response.headers:
+                raise refusal(self.host, status, raw, headers, self._without_secrets)
+            url = self._redirected(response, url)
+            if status in _PERMANENT:
+                self._url = url
+        raise RedirectRefused(
+            f"{self.host} redirected {_MOST_REDIRECTS + 1} times in a row: pass the final address "
+            "as base_url="
+        )
+
+    def _reply_of(
+        self, raw: bytearray, headers: dict[str, str], expected: int, asked: int
+    ) -> Reply:
+        """Return what a body of JSON says."""
+        if not _is_plausible(raw, expected, asked):
+            raise BrokenReply(
+                f"expected {expected} embeddings from {self.host}, got {len(raw):,} bytes with "
+                "more lists, objects or texts than these can have: check base_url"
+            )
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            size = len(raw)
+            raise BrokenReply(f"expected JSON from {self.host}, got {size:,} bytes") from error
+        return reply_of(answer, headers, self._without_secrets)
+
+    def _redirected(self, response: Response, url: str) -> str:
+        """Return the address that a reply redirects to, if it is on the same host."""
+        import httpx
+
+        here = httpx.URL(url)
+        try:
+            there = here.join(response.headers["location"][:4096])
+        except (httpx.InvalidURL, ValueError):
+            raise RedirectRefused(
+                f"{self.host} redirects to an address that cannot be read: check base_url"
+            ) from None
+        same = (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
+        # The same host may also ask for an encrypted connection.
+        upgrade = (here.scheme, here.port, there.scheme, there.port) == (
+            "http",
+            None,
+            "https",
+            None,
+        )
+        if not (same or (upgrade and here.host == there.host)):
+            where = self._without_secrets(f"{there.scheme}://{there.netloc.decode()}")
+            raise RedirectRefused(
+                f"{self.host} redirects to {where:.200}, which would get the key and the texts: "
+                "if you trust that address, pass it as base_url="
+            )
+        return str(there.copy_with(userinfo=here.userinfo))
+
+    def _without_secrets(self, text: str) -> str:
+        """Return a text without the key and the headers of this service, should it quote them."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
+
+
+def host_of(parts: SplitResult) -> str:
+    """Return host and port of an address; nothing where it has no host."""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.hostname}{port}" if parts.hostname else ""
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return headers by lower-case name.
+
+    Raises:
+        TypeError: they are not a mapping of texts.
+        ValueError: one cannot be sent. No value is quoted, because it may be a key.
+    """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a dict of texts, got a {type(headers).__name__}")
+    checked = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(
+                f"headers must be a dict of texts, got a {type(value).__name__} for {name!r:.100}"
+            )
+        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            raise ValueError(f"headers has a name that cannot be sent: {name!r:.100}")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"headers must leave {name!r} to the HTTP client: leave it out")
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(
+                f"the header {name!r} has characters that no header can hold: is it copied whole?"
+            )
+        checked[name.lower()] = value.strip()
+    return checked
+
+
+def address_of(base_url: str) -> SplitResult:
+    """Return the parts of an address, or say what is wrong with it without quoting it."""
+    if not isinstance(base_url, str):
+        raise TypeError(f"base_url must be an address such as {OPENAI!r}, got {base_url!r:.200}")
+    try:
+        parts = urlsplit(base_url.strip())
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            f"base_url must be an address such as {OPENAI!r}, got one whose host or port cannot "
+            "be read"
+        ) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"base_url must be an address such as {OPENAI!r}, got one of scheme "
+            f"{parts.scheme!r} and host {parts.hostname!r}"
+        )
+    return parts
+
+
+def _secrets_of(*values: str | None) -> Iterator[str]:
+    """Yield the values that an error must not quote, and the words of those with several."""
+    for value in values:
+        for word in {value, *value.split()} if value else ():
+            if len(word) >= _SHORTEST_SECRET:
+                yield word
+
+
+async def _body_of(response: Response, longest: int) -> bytearray:
+    """
+    Return a body of at most `longest` bytes, decompressed; of a longer one some bytes more.
+
+    What a client decompresses by itself is of any size: a megabyte may hold a gigabyte.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _COMPRESSED and encoding not in ("", "identity"):
+        raise BrokenReply(f"expected a plain or gzip reply, got content-encoding {encoding!r:.100}")
+    unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS) if encoding in _COMPRESSED else None
+    body, received = bytearray(), 0
+    async for piece in response.aiter_raw():
+        received += len(piece)
+        if unpacker is not None:
+            try:
+                piece = unpacker.decompress(piece, longest + 1 - len(body))
+            except zlib.error as error:
+                raise BrokenReply("expected a gzip reply, got one that cannot be read") from error
+        body += piece
+        if len(body) > longest or received > 2 * longest:
+            break
+    return body
+
+
+def _most_bytes(texts: int, dimension: int | None, asked: int) -> int:
+    """Return the size that a reply can need: its vectors, and each text once more, escaped."""
+    vector = _BYTES_PER_VECTOR if dimension is None else dimension * _BYTES_PER_NUMBER
+    return _LONGEST_ERROR + 2 * asked + texts * (1024 + vector)
+
+
+def _is_plausible(raw: bytearray, texts: int, asked: int) -> bool:
+    """
+    Return whether a body has as few lists, objects and strings as embeddings of some texts have.
+
+    Each of these takes some 60 bytes once it is parsed, and two or three in the body. The texts,
+    which a service may repeat, can have as many as the request has bytes.
+    """
+    most = 4096 + 64 * texts + 2 * asked
+    return raw.count(b"[") + raw.count(b"{") <= most and raw.count(b'"') <= most
