@@ -1,5 +1,7 @@
 """What a forecast refuses, with which words, and what it shows."""
 
+import asyncio
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -32,13 +34,33 @@ def test_runs_that_were_merged_are_refused():
         forecast(pilot.merge(pilot), 100)
 
 
-def test_a_limiter_that_weighs_tokens_is_asked_for():
-    """Its rate is not one of calls, so the pilot cannot tell it."""
-    limiter = RateLimiter(100, cost=lambda _: 1.0)
-    pilot = run(taking(1.0), 20, rate_limiter=limiter)
+def test_a_limiter_is_asked_for_where_its_weights_are_lost():
+    """A function is not pickled with a result; limits of calls are."""
+    limiters = [RateLimiter(4), RateLimiter(100, cost=lambda _: 1.0)]
+    plain, weighing = (run(taking(1.0), 20, rate_limiter=each) for each in limiters)
+    assert forecast(weighing, 100).makespan == pytest.approx(25)
+    copy = pickle.loads(pickle.dumps(weighing))
+    with pytest.raises(ValueError, match="rate_limiter="):
+        forecast(copy, 100)
+    assert forecast(copy, 100, rate_limiter=limiters).makespan == pytest.approx(26, rel=0.02)
+    assert forecast(pickle.loads(pickle.dumps(plain)), 100) == forecast(plain, 100)
+
+
+def test_a_limiter_of_another_kind_without_a_rate_is_asked_for():
+    """Nobody can tell what it allows."""
+
+    class Closed:
+        cost, highest_cost = None, 1.0
+
+        async def acquire(self, cost: float = 1.0) -> None:
+            await asyncio.sleep(0.5)
+
+        def pause(self, seconds: float) -> None:
+            """Be of no effect."""
+
+    pilot = run(taking(1.0), 20, rate_limiter=[Closed(), RateLimiter(5)])
     with pytest.raises(ValueError, match="rate_limiter="):
         forecast(pilot, 100)
-    assert forecast(pilot, 100, rate_limiter=limiter).makespan == pytest.approx(25)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
+from ragasync.foreign_errors import attribute
 from ragasync.limits.limiter import Limiter, RateLimiter
 from ragasync.outcomes.busy import Activity
-from ragasync.outcomes.facts import Knobs, RunFacts, SourceKind, StageFacts, Where
+from ragasync.outcomes.facts import Knobs, Limit, RunFacts, SourceKind, StageFacts, Where
 from ragasync.plan import Plan
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     plan = run.plan
     shared = plan.items_a_call > 1  # items of one call would count its time many times
     rates = [_rate_of(limiter) for limiter in plan.limiters]
+    own = () if run.gate.rate is None else (Limit(run.gate.rate),)
     bounds = run.bounds.told()
     return RunFacts(
         max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
@@ -44,6 +46,7 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
             timeout=plan.timeout,
             retry_delay=plan.retry.base_delay,
             rate=min((rate for rate in [*rates, run.gate.rate] if rate is not None), default=None),
+            limits=(*map(limit_of, plan.limiters), *own),
         ),
         stages=run.stages(),
         told=run.told(),
@@ -78,6 +81,15 @@ def stage_facts(name: str, run: Steering[Any, Any], activity: Activity, ended: i
         waiting=len(run.admission),
         busy=(activity.snapshot(),),
     )
+
+
+def limit_of(limiter: Limiter) -> Limit:
+    """Return what a limiter allows, as far as it says."""
+    rate, burst, window = (
+        value if isinstance(value := attribute(limiter, name), int | float) else None
+        for name in ("rate", "_explicit_burst", "window")
+    )
+    return Limit(rate, burst, window, limiter.cost is not None, limiter.cost)
 
 
 def kind_of(source: object) -> SourceKind:

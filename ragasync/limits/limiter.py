@@ -165,6 +165,12 @@ class RateLimiter:
         return self._line.bucket.burst
 
     @property
+    def window(self) -> float | None:
+        """The length of the window of `at_most`, in seconds; None for a limiter without one."""
+        bucket = self._line.bucket
+        return bucket.per if isinstance(bucket, StrictBucket) else None
+
+    @property
     def cost(self) -> Callable[..., float] | None:
         """What an item costs; None where a call costs 1."""
         return self._cost

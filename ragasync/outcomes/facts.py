@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -18,6 +19,34 @@ SourceKind: TypeAlias = Literal["", "list", "iterator", "async"]
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """
+    What a rate limiter allowed, for a run like this one.
+
+    Args:
+        rate: a second, in calls or in weight; None where the limiter does not say.
+        burst: the burst that was set; None for the usual one.
+        window: the seconds in which it never admits more than `rate * window`; None without that.
+        weighs: whether it counts the weight of items, not calls.
+        weight: what an item weighs. It is left behind when the result is pickled.
+    """
+
+    rate: float | None
+    burst: float | None = None
+    window: float | None = None
+    weighs: bool = False
+    weight: Callable[..., float] | None = field(default=None, compare=False)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a limiter like it can be made."""
+        return self.rate is not None and (self.weight is not None or not self.weighs)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Limit, (self.rate, self.burst, self.window, self.weighs)
+
+
+@dataclass(frozen=True, slots=True)
 class Knobs:
     """
     What a run was told, as far as that says why it took its time.
@@ -30,6 +59,7 @@ class Knobs:
         timeout: seconds for an attempt, or None.
         retry_delay: the base of the back-off, in seconds.
         rate: the calls a second of its strictest limiter, or None.
+        limits: of all of its limiters, its own included.
     """
 
     where: Where = ""
@@ -39,6 +69,7 @@ class Knobs:
     timeout: float | None = None
     retry_delay: float = 0.0
     rate: float | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,11 @@ class RedisRateLimiter:
         return given if self._explicit_burst else max(given, smoothest_burst(self.rate))
 
     @property
+    def window(self) -> float | None:
+        """The length of the window of `at_most`, in seconds; None for a limiter without one."""
+        return self._memory.terms.per or None
+
+    @property
     def cost(self) -> Callable[..., float] | None:
         """What an item costs; None where a call costs 1."""
         return self._cost

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from ragasync.arguments import check_count, check_number, check_positive
+from ragasync.engine.telling import limit_of
 from ragasync.limits.limiter import Limiter, RateLimiter
 from ragasync.plan import as_limiters, check_concurrency
 from ragasync.retries.retry import AsyncRetry
-from ragasync.simulation.copies import copied_limiters
+from ragasync.simulation.copies import copied_limiters, limiter_of
 from ragasync.simulation.pilot import Pilot
 
 USUAL_RETRIES = 3
@@ -64,10 +65,15 @@ class Circumstances:
         return self.batch_size or 1
 
     @property
+    def strictest(self) -> Limiter | None:
+        """The limiter of calls with the lowest rate; None where none counts calls."""
+        counting = (limiter for limiter in self.limiters if limiter.cost is None)
+        return min(counting, key=lambda limiter: limit_of(limiter).rate or 0.0, default=None)
+
+    @property
     def rate(self) -> float | None:
         """The calls a second of the strictest limiter that counts calls."""
-        counting = [limiter for limiter in self.limiters if limiter.cost is None]
-        return min((copy.rate for copy in copied_limiters(counting, None)), default=None)
+        return None if self.strictest is None else limit_of(self.strictest).rate
 
 
 def circumstances_of(
@@ -117,17 +123,16 @@ def circumstances_of(
 def _limiters(
     pilot: Pilot, given: Limiter | Sequence[Limiter] | AsInThePilot | None
 ) -> tuple[Limiter, ...]:
-    """Return the limiters that were given, or one at the pilot's rate."""
+    """Return the limiters that were given, or those of the pilot."""
     if given is AS_IN_THE_PILOT:
-        facts = pilot.result.facts
-        if facts.knobs.rate is not None:
-            return (RateLimiter(facts.knobs.rate),)
-        if facts.limited:
+        limits = pilot.result.facts.knobs.limits
+        if not pilot.knows_limits:
             raise ValueError(
-                "the pilot had a rate limiter that it cannot tell the calls a second of: pass it "
-                "as rate_limiter= (it is copied, and not touched), or rate_limiter=None"
+                "the pilot had a rate limiter whose rate, or whose weight of an item, is not known "
+                "any more: pass it as rate_limiter= (it is copied, and not touched), or "
+                "rate_limiter=None"
             )
-        return ()
+        return tuple(limiter_of(limit, limit.weight) for limit in limits)
     limiters = tuple(as_limiters(given))
     copied_limiters(limiters, cost=lambda _: 1.0)  # refuses those whose rate is not known
     return limiters

@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ragasync.limits.bucket import StrictBucket
+from ragasync.engine.telling import limit_of
 from ragasync.limits.limiter import Limiter, RateLimiter
+from ragasync.outcomes.facts import Limit
 from ragasync.plan import as_limiters
 from ragasync.retries.retry import AsyncRetry
 
@@ -39,18 +40,28 @@ def _copied(limiter: Limiter, cost: Cost | None) -> RateLimiter:
             f"{limiter!r} weighs items, and a simulation has only their numbers: pass "
             "cost=, what an item costs there: a number, or the costs of some items to draw from"
         )
-    cost = cost if limiter.cost is not None else None
-    if isinstance(limiter, RateLimiter) and isinstance(limiter._line.bucket, StrictBucket):
-        bucket = limiter._line.bucket
-        return RateLimiter.at_most(bucket.limit, bucket.per, cost=cost)
-    rate = getattr(limiter, "rate", None)
-    if not isinstance(rate, int | float):
+    limit = limit_of(limiter)
+    if limit.rate is None:
         raise TypeError(
             f"a simulation copies limiters by their rate, got {limiter!r}, which has none: "
             "pass RateLimiter(...) with the rate and burst of it"
         )
-    burst = getattr(limiter, "_explicit_burst", None)
-    return RateLimiter(rate, burst, cost=cost)
+    return limiter_of(limit, cost)
+
+
+def limiter_of(limit: Limit, cost: Callable[..., float] | None) -> RateLimiter:
+    """
+    Return a new limiter that allows this.
+
+    Args:
+        limit: what it allows; its rate is known.
+        cost: what an item costs, where the limiter weighs items.
+    """
+    assert limit.rate is not None
+    cost = cost if limit.weighs else None
+    if limit.window is None:
+        return RateLimiter(limit.rate, limit.burst, cost=cost)
+    return RateLimiter.at_most(round(limit.rate * limit.window, 9), limit.window, cost=cost)
 
 
 def copied_retry(retry: AsyncRetry, seed: int) -> AsyncRetry:

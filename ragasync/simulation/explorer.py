@@ -35,7 +35,8 @@ class Explorer:
 
     def __init__(self, made: Forecast) -> None:
         self._made, self._made_of = made, made._made_of
-        self.under = self._made_of.under
+        self.under = under = self._made_of.under
+        self._others = tuple(each for each in under.limiters if each is not under.strictest)
         self._longest = made.interval[1]
         self._due: asyncio.TimerHandle | None = None
         self.box: Any = None
@@ -91,13 +92,14 @@ class Explorer:
 
         Args:
             max_concurrency: the most calls at once; 0 leaves it.
-            rate: the most calls a second; None for no bound, a negative number leaves it.
+            rate: the most calls a second, in place of the strictest limiter of calls; None for no
+                bound, a negative number leaves it. All other limiters stay.
         """
         if max_concurrency:
             self.under = replace(self.under, max_concurrency=max_concurrency)
         if rate is None or rate > 0:
-            limiters = () if rate is None else (RateLimiter(rate),)
-            self.under = replace(self.under, limiters=limiters)
+            own = () if rate is None else (RateLimiter(rate),)
+            self.under = replace(self.under, limiters=(*self._others, *own))
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

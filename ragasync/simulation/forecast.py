@@ -168,7 +168,7 @@ def forecast(
         n_items: the items of the whole run.
         max_concurrency: the most calls at once. What calls take is not known to change with it.
         rate_limiter: a RateLimiter or several, copied and never touched; None for no limit. By
-            default one at the pilot's rate.
+            default all that the pilot had, weighing items as they did there.
         batch_size: the most items in a call. A call is taken to last as long as in the pilot.
         retry: when to try again; by default with the delays that the pilot had.
         error_rate: the share of attempts that fail and may be tried again, from 0 to 1.

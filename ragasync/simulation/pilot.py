@@ -46,7 +46,7 @@ class Pilot:
     Args:
         result: the run.
         calls: each call's attempts in order; one call an item, or one a batch.
-        rows: for each call the row of its first item.
+        rows: for each call the rows of its items.
         poisoned: for each item whether it failed for good; only of batches, where a call's
             attempts do not tell.
         size: how many items a call had on average.
@@ -56,7 +56,7 @@ class Pilot:
 
     result: BatchResult[Any]
     calls: tuple[tuple[Tried, ...], ...]
-    rows: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
     poisoned: tuple[bool, ...]
     size: float
     source_pace: float | None
@@ -89,9 +89,15 @@ class Pilot:
         gave_up = [len(tries) for tries in self.calls if tries[-1].fate == "passing"]
         return max(gave_up, default=None)
 
-    def item_of(self, call: int) -> Any:
-        """Return the first item of a call."""
-        return self.result.columns.item_at(self.rows[call])
+    @property
+    def knows_limits(self) -> bool:
+        """Whether limiters can be made like those that it had."""
+        return all(limit.is_known for limit in self.result.facts.knobs.limits)
+
+    def item_of(self, call: int, place: int) -> Any:
+        """Return the item at some place of a call; of a longer call, its items again."""
+        rows = self.rows[call]
+        return self.result.columns.item_at(rows[place % len(rows)])
 
 
 def pilot_of(result: BatchResult[Any]) -> Pilot:
@@ -105,7 +111,8 @@ def pilot_of(result: BatchResult[Any]) -> Pilot:
     _check(result)
     batched = bool(result.facts.knobs.batch_size)
     rows = list(_rows_of_calls(result.columns, batched=batched))
-    calls = list(_settled([_tries_of(result.columns, row, batched=batched) for row in rows]))
+    tries = [_tries_of(result.columns, each[0], batched=batched) for each in rows]
+    calls = list(_settled(tries))
     ended = result.success_count + result.error_count
     held_by_source = _source_pace(result)
     return Pilot(
@@ -154,18 +161,17 @@ def _check(result: BatchResult[Any]) -> None:
         )
 
 
-def _rows_of_calls(columns: Columns[Any, Any], *, batched: bool) -> Iterator[int]:
-    """Yield a row for each call: the first of its batch that succeeded, or that ended."""
+def _rows_of_calls(columns: Columns[Any, Any], *, batched: bool) -> Iterator[tuple[int, ...]]:
+    """Yield the rows of each call, those that succeeded before those that failed."""
     ended = (row for row in columns.rows_with(DONE, FAILED) if columns.attempts[row])
     if not batched or columns.batch is None:
-        yield from ended
+        yield from ((row,) for row in ended)
         return
-    first: dict[int, int] = {}
+    calls: dict[int, list[int]] = {}
     for row in ended:
-        number = columns.batch[row]
-        if number not in first or _failed(columns, first[number]) > _failed(columns, row):
-            first[number] = row
-    yield from first.values()
+        calls.setdefault(columns.batch[row], []).append(row)
+    for rows in calls.values():
+        yield tuple(sorted(rows, key=lambda row: _failed(columns, row)))
 
 
 def _tries_of(columns: Columns[Any, Any], row: int, *, batched: bool) -> tuple[Tried, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from ragasync.limits.limiter import RateLimiter
 from ragasync.plan import Plan
 from ragasync.simulation.apart import run_apart
 from ragasync.simulation.circumstances import Circumstances
+from ragasync.simulation.copies import limiter_of
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import Lasting, Passing, complete, policy_of
 
@@ -44,8 +45,7 @@ def drag_of(pilot: Pilot) -> tuple[float, float, str]:
 def _replayed(pilot: Pilot) -> float | None:
     """Return how long the pilot takes on a clock that is never late; None: nobody knows."""
     facts = pilot.result.facts
-    unknown_limit = facts.limited and facts.knobs.rate is None
-    known = facts.max_concurrency and not unknown_limit and not pilot.was_split
+    known = facts.max_concurrency and pilot.knows_limits and not pilot.was_split
     if not known or pilot.source_pace is not None:
         return None
     tries = [0] * len(pilot.calls)
@@ -61,13 +61,20 @@ def _replayed(pilot: Pilot) -> float | None:
         if tried.fate == "lasting":
             raise Lasting("as in the pilot")
 
-    limits = () if facts.knobs.rate is None else (RateLimiter(facts.knobs.rate),)
+    def weight_of(weight: Callable[..., float] | None) -> Callable[..., float] | None:
+        if weight is None:
+            return None
+        return lambda call: sum(
+            weight(pilot.item_of(call, place)) for place in range(len(pilot.rows[call]))
+        )
+
+    limits = facts.knobs.limits
     retries = Circumstances(1, max_retries=pilot.most_attempts - 1)
     plan: Plan[int, None] = Plan(
         again,
         is_async=True,
         max_concurrency=facts.max_concurrency,
-        limiters=limits,
+        limiters=tuple(limiter_of(limit, weight_of(limit.weight)) for limit in limits),
         retry=policy_of(retries, seed=0),
     )
     return run_apart(complete(plan, len(pilot.calls))).seconds or None

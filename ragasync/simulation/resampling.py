@@ -182,7 +182,8 @@ def course_of(
     service = Resampled(pilot, under, simulated, n_items, seed)
 
     def cost_of(cost: Callable[..., float]) -> Callable[..., float]:
-        return lambda item: cost(pilot.item_of(service.call_of(item)))
+        size = under.items_a_call
+        return lambda item: cost(pilot.item_of(service.call_of(item), item % size))
 
     plan: Plan[int, None] = Plan(
         service.many if under.batch_size else service.one,
