@@ -34,14 +34,14 @@ from ragasync.documents import (
 PAGES = "/usr/share/doc/python3.11/html/library"
 QUESTIONS = Path(__file__).with_name("questions.json")
 
-ROWS = {"ragasync": "both", "vectors alone": "vectors", "BM25 alone": "bm25"}
-"""The rows of a table, and what they rank by: "both", the default, is ours."""
+ROWS = {"ragasync": "hybrid", "vectors alone": "vector", "BM25 alone": "keyword"}
+"""The rows of a table, and the mode of their searches: "hybrid", the default, is ours."""
 
 EARLIER = {
-    ("HashingEmbedder", "vectors"): ".62 (.68)",
-    ("WordLlamaEmbedder", "vectors"): ".70 (.78)",
-    ("HashingEmbedder", "bm25"): ".77 (.83)",
-    ("WordLlamaEmbedder", "bm25"): ".77 (.83)",
+    ("HashingEmbedder", "vector"): ".62 (.68)",
+    ("WordLlamaEmbedder", "vector"): ".70 (.78)",
+    ("HashingEmbedder", "keyword"): ".77 (.83)",
+    ("WordLlamaEmbedder", "keyword"): ".77 (.83)",
 }
 """Recall at 5 (at 10) before there was this package, by an earlier 60 questions."""
 
@@ -82,11 +82,11 @@ def filled(path: Path, pages: Mapping[str, Path], embedder: Callable[..., Any]) 
     return store
 
 
-def places(store: SqliteStore, questions: Questions, by: Any) -> list[float]:
+def places(store: SqliteStore, questions: Questions, mode: Any) -> list[float]:
     """Return for each question at which place the first right page is, from 1; inf where none."""
     found = []
     for question, right in questions.items():
-        hits = store.search(question, HITS, by=by)
+        hits = store.search(question, HITS, mode=mode)
         seen = dict.fromkeys(Path(hit.source or "").stem for hit in hits)
         ranks = (place for place, page in enumerate(seen, start=1) if page in right)
         found.append(next(ranks, math.inf))
@@ -116,16 +116,16 @@ def against(join: Sequence[float], part: Sequence[float], cut: int) -> str:
 
 def table_of(name: str, store: SqliteStore, questions: Questions) -> str:
     """Return the recall of each way to search a store."""
-    found = {row: places(store, questions, by) for row, by in ROWS.items()}
+    found = {row: places(store, questions, mode) for row, mode in ROWS.items()}
     join = found["ragasync"]
     rows = [
         [
             row,
             *(recall(found[row], cut) for cut in CUTS),
             *("" if row == "ragasync" else against(join, found[row], cut) for cut in CUTS),
-            EARLIER.get((name, by), ""),
+            EARLIER.get((name, mode), ""),
         ]
-        for row, by in ROWS.items()
+        for row, mode in ROWS.items()
     ]
     heads = [
         "",

@@ -88,7 +88,7 @@ def test_the_vectors_are_the_same_in_every_process():
 def test_the_hashing_of_version_1_stays_as_it_is():
     """A store made today is searched by tomorrow's ragasync: a change needs a new name."""
     row = HashingEmbedder(16)(["token buckets refill, and refill again"])[0]
-    assert HashingEmbedder(16).name == "hashing-16-v1"
+    assert HashingEmbedder(16).name == "hashing-16-v2"
     np.testing.assert_allclose(row, EXPECTED_V1, atol=1e-6)
 
 
@@ -127,8 +127,8 @@ def test_a_megabyte_without_a_space_is_embedded():
 
 def test_the_name_tells_the_embedder():
     """A hashing embedder is made again from its name; other names are not its."""
-    assert HashingEmbedder.from_name("hashing-512-v1").dimension == 512
-    for name in ("wordllama-l2_supercat-256", "hashing-512-v2", "hashing-0-v1", "hashing--1-v1"):
+    assert HashingEmbedder.from_name("hashing-512-v2").dimension == 512
+    for name in ("wordllama-l2_supercat-256", "hashing-512-v3", "hashing-0-v2", "hashing--1-v2"):
         assert HashingEmbedder.from_name(name) is None
 
 

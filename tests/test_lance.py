@@ -29,7 +29,7 @@ def test_what_is_stored_is_there_after_opening_again(path):
     with LanceStore(path) as store:
         assert ids(store.search("bucket")) == ["bucket"]
         assert store.fingerprint_of("bucket") == "first"
-        assert repr(store).endswith("1 documents, 1 chunks by 'hashing-64-v1'>")
+        assert repr(store).endswith("1 documents, 1 chunks by 'hashing-64-v2'>")
 
 
 def test_a_missing_lancedb_is_named_with_what_to_install(path, monkeypatch):
@@ -68,7 +68,7 @@ def test_texts_come_back_as_they_were(path, text):
             chunk = Chunk(text, 0, len(text))
             vectors = embed(["word"])  # of a text without words it would be near nothing
             store.upsert(document, [chunk], vectors, fingerprint=text, embedder=embed.name)
-        [hit] = store.search("x", where={"id": text}, by="vectors")
+        [hit] = store.search("", where={"id": text}, mode="vector", vector=vectors[0])
         assert (hit.text, hit.document_id, hit.source) == (text, text, text)
         assert hit.metadata == {text[:9]: text}
         assert store.fingerprint_of(text) == text
@@ -90,7 +90,7 @@ def test_many_small_files_are_joined(path, monkeypatch):
                 put(store, Document(f"page {n}", f"token {n}"))
             in_use = table.stats()["fragment_stats"]["num_fragments"]
         assert in_use < 9 <= files()  # the former ones go after an hour
-        assert len(store.search("token", by="bm25")) == 9
+        assert len(store.search("token", mode="keyword")) == 9
         assert len(store) == 9
 
 

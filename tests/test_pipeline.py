@@ -586,5 +586,5 @@ def test_wrong_arguments_are_errors_at_once():
 def test_a_repr_tells_the_settings():
     """In one line."""
     assert repr(AsyncDocumentProcessor()) == (
-        "<AsyncDocumentProcessor embed=hashing-1024-v1, batch_size=32, max_concurrency=8>"
+        "<AsyncDocumentProcessor embed=hashing-1024-v2, batch_size=32, max_concurrency=8>"
     )

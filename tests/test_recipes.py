@@ -76,7 +76,7 @@ def test_langchain_cuts_and_embeds(run: Run):
     assert len(made["hits"]) == 3
     for piece in (pieces[0], pieces[-1]):
         vector = embeddings.embed_query(piece)
-        hit = store.search(piece, k=1, by="vectors", vector=vector)[0]
+        hit = store.search(piece, k=1, mode="vector", vector=vector)[0]
         assert (hit.text, text[hit.start : hit.end]) == (piece, piece)
         assert hit.score == pytest.approx(1.0)
     store.close()
@@ -118,7 +118,7 @@ def test_llama_indexs_node_parser_cuts_at_its_nodes(run: Run):
     assert made["result"].all_succeeded
     assert [done.chunk_count for done in made["result"].get_successful()] == [2] * COUNT
     assert len(made["hits"]) == 3
-    hit = made["store"].search("Better than 7", k=1, by="bm25")[0]
+    hit = made["store"].search("Better than 7", k=1, mode="keyword")[0]
     text = Path("docs/7.md").read_text()
     assert hit.text == "## Now\n\nBetter than 7." == text[hit.start : hit.end]
     assert hit.metadata["heading"] == "Errors 7 > Now"

@@ -1,4 +1,4 @@
-"""Ranking by exact nearness, and joining rankings."""
+"""Ranking by exact nearness, joining rankings, and words as expressions of FTS5."""
 
 import sqlite3
 from contextlib import closing
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.stores.search import any_word_of, fuse, nearest
+from ragasync.documents.search_text import query_words
+from ragasync.documents.stores.search import fts5_expression, fuse, nearest
 
 
 def rows(*vectors):
@@ -80,21 +81,19 @@ def test_fusing_nothing_gives_nothing():
     assert fuse() == fuse([], []) == []
 
 
+def expression(text):
+    """Return the FTS5 expression of what is searched for."""
+    return fts5_expression(query_words(text, 64))
+
+
 def test_words_are_quoted_and_joined_by_or():
     """Each word counts once; operators are words like others."""
-    assert any_word_of('Retry NEAR("back*off") -retry') == '"retry" OR "near" OR "back" OR "off"'
+    assert expression('Retry NEAR("back*off") -retry') == '"retry" OR "near" OR "back" OR "off"'
 
 
-def test_common_words_are_left_out_unless_there_are_no_others():
-    """A query of common words alone is still a query."""
-    assert any_word_of("what is a bucket") == '"bucket"'
-    assert any_word_of("to be or not") == '"to" OR "be" OR "or" OR "not"'
-
-
-@pytest.mark.parametrize("text", ["", "  ", '"*()^:-+{}', "___"])
-def test_a_text_without_words_has_no_expression(text):
-    """Punctuation alone matches nothing."""
-    assert any_word_of(text) is None
+def test_a_single_character_of_a_script_without_spaces_begins_a_pair():
+    """The index has pairs, and so whatever follows it."""
+    assert expression("猫 and 東京") == '"猫"* OR "東京"'
 
 
 @given(st.text(st.characters()))
@@ -102,11 +101,6 @@ def test_no_text_is_fts5_syntax(text):
     """SQLite understands the expression of any text, NULs, quotes and surrogates included."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE VIRTUAL TABLE words USING fts5 (text)")
-        expression = any_word_of(text)
-        if expression is not None:
-            db.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,)).fetchall()
-
-
-def test_a_very_long_text_is_a_short_expression():
-    """A megabyte that is searched for costs no more than 64 words."""
-    assert any_word_of(" ".join(f"word{n}" for n in range(100_000))).count(" OR ") == 63
+        if query_words(text, 64):
+            statement = "SELECT rowid FROM words WHERE words MATCH ?"
+            db.execute(statement, (expression(text),)).fetchall()

@@ -83,7 +83,7 @@ def test_a_function_is_known_by_its_qualified_name():
 def test_what_says_its_own_name_is_believed():
     """A fingerprint goes before a name, also through a bound method."""
     assert name_of(RecursiveSplitter(500)) == RecursiveSplitter(500).fingerprint
-    assert name_of(HashingEmbedder(64)) == name_of(HashingEmbedder(64).__call__) == "hashing-64-v1"
+    assert name_of(HashingEmbedder(64)) == name_of(HashingEmbedder(64).__call__) == "hashing-64-v2"
     assert Stage(split, name="mine").fingerprint() == "mine"
 
 

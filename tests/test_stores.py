@@ -52,8 +52,8 @@ def test_a_stored_document_replaces_its_former_chunks(library):
     assert len(library) == 7
     put(library, Document("bucket", "four"), fingerprint="second")
     assert (library.documents, len(library)) == (5, 5)
-    assert library.search("ponies", by="bm25") == []
-    assert ids(library.search("four", 1, by="vectors")) == ["bucket"]
+    assert library.search("ponies", mode="keyword") == []
+    assert ids(library.search("four", 1, mode="vector")) == ["bucket"]
     assert library.fingerprint_of("bucket") == "second"
 
 
@@ -88,7 +88,11 @@ def test_a_document_without_chunks_is_remembered(store):
     assert (store.documents, len(store)) == (1, 0)
     put(store, Document("page", "token"))
     store.upsert(Document("empty", ""), [], nothing, fingerprint="g", embedder="y")
-    assert [len(store.search("token", by=by)) for by in ("both", "vectors", "bm25")] == [1, 1, 1]
+    assert [len(store.search("token", mode=mode)) for mode in ("hybrid", "vector", "keyword")] == [
+        1,
+        1,
+        1,
+    ]
     store.upsert(Document("page", ""), [], nothing, fingerprint="h", embedder="y")
     assert (store.documents, len(store), store.search("token")) == (2, 0, [])
     assert store.fingerprint_of("page") == "h"
@@ -112,7 +116,7 @@ def test_vectors_come_back_at_the_length_they_had(store):
     store.upsert(Document("d", "longzero"), chunks, vectors, fingerprint="", embedder="x")
     found = store.vectors_of("x", ["long", "zero"])
     assert [vector.tolist() for vector in found] == vectors.tolist()
-    hits = store.search("", by="vectors", vector=np.array([3.0, 4.0]))
+    hits = store.search("", mode="vector", vector=np.array([3.0, 4.0]))
     assert (hits[0].text, hits[0].score) == ("long", pytest.approx(1))
     assert [hit.score for hit in hits[1:]] in ([], [0.0])
 
@@ -131,15 +135,15 @@ def test_sources_are_told_by_their_beginning(library):
 
 def test_another_embedder_is_refused(library):
     """By name and by dimension, in storing and in searching; nothing of the document is stored."""
-    with pytest.raises(WrongEmbedder, match=r"'hashing-64-v1' with 64.*'hashing-32-v1' with 32"):
+    with pytest.raises(WrongEmbedder, match=r"'hashing-64-v2' with 64.*'hashing-32-v2' with 32"):
         put(library, Document("new", "x"), made_by=HashingEmbedder(32))
     assert library.fingerprint_of("new") is None
     with pytest.raises(WrongEmbedder, match=r"64 dimensions.*has 3"):
         library.search("x", vector=np.ones(3))
     library.embedder = HashingEmbedder(32)
-    with pytest.raises(WrongEmbedder, match=r"'hashing-64-v1'.*'hashing-32-v1'"):
+    with pytest.raises(WrongEmbedder, match=r"'hashing-64-v2'.*'hashing-32-v2'"):
         library.search("x")
-    assert ids(library.search("quotes", by="bm25")) == ["it's"]
+    assert ids(library.search("quotes", mode="keyword")) == ["it's"]
 
 
 @pytest.mark.parametrize("part", ["id", "text", "source"])
@@ -183,7 +187,7 @@ def test_the_repr_tells_what_is_in_it(library):
     """Live numbers, and afterwards that it is closed."""
     name = type(library).__name__
     assert repr(library).startswith(f"<{name} '")
-    assert repr(library).endswith("': 5 documents, 5 chunks by 'hashing-64-v1'>")
+    assert repr(library).endswith("': 5 documents, 5 chunks by 'hashing-64-v2'>")
     library.close()
     library.close()
     assert "closed" in repr(library)

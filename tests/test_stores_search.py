@@ -22,10 +22,10 @@ def library(store):
     return fill(store)
 
 
-@pytest.mark.parametrize("by", ["both", "vectors", "bm25"])
-def test_the_text_is_found(library, by):
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+def test_the_text_is_found(library, mode):
     """With its place and its metadata."""
-    hit = library.search("does the token bucket refill?", by=by)[0]
+    hit = library.search("does the token bucket refill?", mode=mode)[0]
     assert (hit.document_id, hit.source) == ("bucket", "/docs/bucket.md")
     assert (hit.text, hit.start, hit.end) == (PAGES["bucket"][0], 0, len(PAGES["bucket"][0]))
     assert hit.metadata == {"lang": "en", "year": 2020}
@@ -34,7 +34,7 @@ def test_the_text_is_found(library, by):
 def test_vectors_are_scored_by_the_cosine_and_both_by_ranks(library):
     """The very same text has cosine 1, and is first in both rankings."""
     text = PAGES["retry"][0]
-    assert library.search(text, 1, by="vectors")[0].score == pytest.approx(1, abs=1e-6)
+    assert library.search(text, 1, mode="vector")[0].score == pytest.approx(1, abs=1e-6)
     assert library.search(text, 1)[0].score == pytest.approx(2 / 6)
 
 
@@ -51,17 +51,18 @@ def test_vectors_are_scored_by_the_cosine_and_both_by_ranks(library):
 )
 def test_words_are_found_by_stems_and_without_accents_and_never_as_syntax(library, query, found):
     """The same in each store."""
-    assert ids(library.search(query, by="bm25")) == found
+    assert ids(library.search(query, mode="keyword")) == found
 
 
-@pytest.mark.parametrize(("k", "by"), [(0, "both"), (1, "magic")])
-def test_a_search_for_nothing_or_by_magic_is_refused(library, k, by):
+@pytest.mark.parametrize(("k", "mode"), [(0, "hybrid"), (1, "magic")])
+def test_a_search_for_nothing_or_by_magic_is_refused(library, k, mode):
     """The same errors everywhere."""
-    with pytest.raises(ValueError, match=r"at least 1|'both', 'vectors', 'bm25'"):
-        library.search("x", k, by=by)
+    with pytest.raises(ValueError, match=r"at least 1|'hybrid', 'vector', 'keyword'"):
+        library.search("x", k, mode=mode)
 
 
-@pytest.mark.parametrize("by", ["both", "vectors", "bm25"])
+@pytest.mark.filterwarnings("ignore:no document has")
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
 @pytest.mark.parametrize(
     ("where", "found"),
     [
@@ -78,19 +79,19 @@ def test_a_search_for_nothing_or_by_magic_is_refused(library, k, by):
         ({"lang": []}, set()),
     ],
 )
-def test_conditions_leave_out_the_others_before_ranking(library, by, where, found):
+def test_conditions_leave_out_the_others_before_ranking(library, mode, where, found):
     """Every chunk that is allowed is found, by any way of searching."""
     words = " ".join(text for text, _, _ in PAGES.values())
-    assert set(ids(library.search(words, by=by, where=where))) == found
+    assert set(ids(library.search(words, mode=mode, where=where))) == found
 
 
-@pytest.mark.parametrize("by", ["both", "vectors", "bm25"])
-def test_a_filter_that_keeps_one_in_a_hundred_still_fills_the_hits(store, by):
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+def test_a_filter_that_keeps_one_in_a_hundred_still_fills_the_hits(store, mode):
     """Although what it leaves out would all rank higher."""
     near = [Chunk("token bucket", n, n, {"kept": False}) for n in range(297)]
     far = [Chunk(f"bucket of water {n}", 300 + n, 300 + n, {"kept": True}) for n in range(3)]
     put(store, Document("d", ""), *near, *far)
-    hits = store.search("token bucket", 3, by=by, where={"kept": True})
+    hits = store.search("token bucket", 3, mode=mode, where={"kept": True})
     assert sorted(hit.start for hit in hits) == [300, 301, 302]
 
 
@@ -100,7 +101,7 @@ def test_a_chunks_metadata_goes_over_its_documents(store):
     put(store, Document("d", "onetwo", {"page": 0, "title": "t"}), *chunks)
     assert [hit.start for hit in store.search("one two", where={"page": 1})] == [0]
     assert [hit.start for hit in store.search("one two", where={"page": 0})] == [3]
-    assert store.search("one", 1, by="bm25")[0].metadata == {"page": 1, "title": "t"}
+    assert store.search("one", 1, mode="keyword")[0].metadata == {"page": 1, "title": "t"}
 
 
 def test_a_condition_that_is_none_is_refused(library):
@@ -132,6 +133,7 @@ def refill(store, pages):
         store.delete(str(n))
 
 
+@pytest.mark.filterwarnings("ignore:no document has")
 def test_lance_and_sqlite_find_the_same_by_any_conditions(tmp_path):
     """What a hash of a value says is what comparing it says."""
     metadata = st.dictionaries(st.sampled_from("ab'"), VALUE, max_size=3)
@@ -146,7 +148,7 @@ def test_lance_and_sqlite_find_the_same_by_any_conditions(tmp_path):
             refill(store, pages)
         for where in conditions_on(key, value):
             one, other = (
-                store.search("", by="vectors", where=where, vector=np.ones(2)) for store in stores
+                store.search("", mode="vector", where=where, vector=np.ones(2)) for store in stores
             )
             assert {(hit.document_id, hit.start) for hit in one} == {
                 (hit.document_id, hit.start) for hit in other

@@ -35,7 +35,7 @@ from ragasync.documents import (
     Document,
     Embedder,
     HashingEmbedder,
-    Hit,
+    Hits,
     MemoryStore,
     ProcessedDocument,
     RecursiveSplitter,
@@ -179,5 +179,8 @@ def documents() -> None:
     result = AsyncDocumentProcessor(embed=embedder, store=store).process_sync("docs")
     assert_type(result, BatchResult[ProcessedDocument])
     where: Where = {"year": {"$gte": 2020}}
-    assert_type(SqliteStore("library.sqlite").search("a bucket", where=where), list[Hit])
+    hits = SqliteStore("library.sqlite").search("a bucket", where=where, min_score=0.1)
+    assert_type(hits, Hits)
+    assert_type(hits[:3], Hits)
+    assert_type(hits[0].line, int | None)
     assert_type(RecursiveSplitter(800)(Document("guide", "A bucket refills.")), list[Chunk])

@@ -6,7 +6,8 @@ Load, chunk, embed and store documents on the engine.
     stores/       SqliteStore, LanceStore           embedding/ by hashing, a small model, a service
     chunking/     where a text is cut, and where its pieces stand
     loaders/      bytes to text, by file type       sources/   folders, paths, texts
-    stage, store, document, where, metering, spending, fingerprint, errors: nouns
+    stage, store, document, where, hits, metering, spending, fingerprint, errors: nouns
+    search_text   the words of a text in any script
 """
 
 from ragasync.documents.chunk_frames import chunks_dataframe
@@ -20,6 +21,7 @@ from ragasync.documents.embedding.openai import OpenAIEmbedder
 from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
+from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.loaders.csv_rows import CsvRows
 from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.html import load_html
@@ -32,7 +34,7 @@ from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stage import Stage
 from ragasync.documents.stages.failures import SomeDocumentsFailed
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.store import Hit, Store, StoreError, WrongEmbedder
+from ragasync.documents.store import Store, StoreError, WrongEmbedder
 from ragasync.documents.stores.lance import LanceStore
 from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.stores.sqlite import SqliteStore
@@ -49,6 +51,7 @@ __all__ = [
     "EmptyPage",
     "HashingEmbedder",
     "Hit",
+    "Hits",
     "JsonLines",
     "LanceStore",
     "LoadError",

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
+from ragasync.documents.hits import Hits
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.store import Hit, StoreError
+from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
@@ -152,7 +153,7 @@ def _cause(error: BaseException | None) -> tuple[str, str]:
     return kind, message
 
 
-def _answers(hits: Sequence[Hit], question: str) -> Iterator[str]:
+def _answers(hits: Hits, question: str) -> Iterator[str]:
     """Yield the hits of a search: where, and the line that has most of the question's words."""
     yield f"\n{question}"
     if not hits:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ragasync.documents.document import Chunk
 from ragasync.documents.frames import processed, result_columns
+from ragasync.documents.hits import place_columns
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
@@ -14,9 +15,6 @@ from ragasync.reports.reading import number_array, object_column, string_array
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PLACES = ("line", "page")
-"""What says where a chunk stands, in numbers."""
 
 
 @runtime_checkable
@@ -72,7 +70,9 @@ def _of_store(store: Tabled) -> pd.DataFrame:
     if "metadata" not in frame or "end" not in frame:
         return frame  # another store's own
     after = list(frame.columns).index("end") + 1
-    for place, (name, values) in enumerate(_places(list(frame["metadata"])).items(), start=after):
+    for place, (name, values) in enumerate(
+        place_columns(list(frame["metadata"])).items(), start=after
+    ):
         frame.insert(place, name, values)
     return frame
 
@@ -94,7 +94,7 @@ def _of_result(columns: Columns[Any, Any]) -> pd.DataFrame:
             "ordinal": number_array([ordinal for *_, ordinal, _ in rows], "int64"),
             "start": number_array([chunk.start for *_, chunk in rows], "int64"),
             "end": number_array([chunk.end for *_, chunk in rows], "int64"),
-            **_places(metadata),
+            **place_columns(metadata),
             "text": string_array([chunk.text for *_, chunk in rows]),
             "metadata": object_column(metadata),
             "embedding": object_column([_vector(each, at) for _, each, at, _ in rows]),
@@ -121,20 +121,6 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
     for row, one in documents:
         for ordinal, chunk in enumerate(one.chunks or ()):
             yield columns.index_of(row), one, ordinal, chunk
-
-
-def _places(metadata: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-    """Return the columns that say where chunks stand, as far as their metadata tells."""
-    places: dict[str, Any] = {}
-    for name in PLACES:
-        told = (each.get(name) for each in metadata)
-        numbers = [value if type(value) is int else None for value in told]
-        places[name] = number_array(numbers, "Int64")
-    headings = (each.get("heading") for each in metadata)
-    places["heading"] = string_array(
-        [_or_missing(heading if isinstance(heading, str) else None) for heading in headings]
-    )
-    return places
 
 
 def _vector(document: ProcessedDocument, ordinal: int) -> object:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync.arguments import check_count, check_number
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.hits import Hits
 from ragasync.documents.where import Where
 from ragasync.errors import RagasyncError
 
-SearchBy: TypeAlias = Literal["both", "vectors", "bm25"]
+SearchMode: TypeAlias = Literal["hybrid", "vector", "keyword"]
 """What a search ranks by: nearness of vectors, words in common, or both joined."""
 
 
@@ -49,47 +50,9 @@ class WrongEmbedder(StoreError, ValueError):
         ...     store.search("a bucket")
         ... except WrongEmbedder as error:
         ...     print(error)
-        the store holds vectors of 'hashing-1024-v1', and its embedder= is 'hashing-64-v1': ...
+        the store holds vectors of 'hashing-1024-v2', and its embedder= is 'hashing-64-v2': ...
         >>> store.close()
     """
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Hit:
-    """
-    Hold one chunk that a search found.
-
-    Example:
-        >>> from ragasync import AsyncDocumentProcessor
-        >>> from ragasync.documents import MemoryStore
-        >>> store = MemoryStore()
-        >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
-        >>> [hit] = store.search("bucket")
-        >>> hit.document_id, hit.text, hit.start, hit.end
-        ('guide', 'A bucket refills.', 0, 17)
-        >>> store.close()
-
-    Args:
-        document_id: The id of its document.
-        source: Where the document came from, or None.
-        text: The chunk's text.
-        start: The offset of its first character in the document's text.
-        end: The offset after its last character.
-        score: The higher the better; comparable within one search only.
-        metadata: The document's metadata, with the chunk's own over it.
-    """
-
-    document_id: str
-    source: str | None
-    text: str
-    start: int
-    end: int
-    score: float
-    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
-
-    def __repr__(self) -> str:
-        place = f"{self.document_id!r} {self.start}:{self.end}"
-        return f"<Hit {self.score:.3f} {place} {self.text[:40]!r}>"
 
 
 class Store(Protocol):
@@ -129,8 +92,15 @@ class Store(Protocol):
         """Remove a document and its chunks; return whether it was there."""
 
     def search(
-        self, text: str, k: int = 10, *, by: SearchBy = "both", where: Where | None = None
-    ) -> list[Hit]:
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        mode: SearchMode = "hybrid",
+        where: Where | None = None,
+        min_score: float | None = None,
+        vector: NDArray[np.float32] | None = None,
+    ) -> Hits:
         """Return the `k` best chunks for a text among those that `where` allows, best first."""
 
     def close(self) -> None:
@@ -151,12 +121,13 @@ class TellsVectors(Protocol):
         """Return the vectors that an embedder of this name made of texts, None where unknown."""
 
 
-def check_search(by: str, k: int) -> None:
+def check_search(mode: str, k: int, min_score: float | None) -> None:
     """Refuse what no store can search by or for."""
-    if by not in get_args(SearchBy):
-        raise ValueError(f"by must be one of {get_args(SearchBy)}, not {by!r}")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k!r}")
+    if mode not in get_args(SearchMode):
+        raise ValueError(f"mode must be one of {get_args(SearchMode)}, got {mode!r:.200}")
+    check_count("k", k, at_least=1)
+    if min_score is not None and check_number("min_score", min_score, at_least=-1) > 1:
+        raise ValueError(f"min_score is a cosine, at most 1, got {min_score!r}")
 
 
 def check_embedder(stored: tuple[str, int] | None, given: tuple[str, int]) -> None:

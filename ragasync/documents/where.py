@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 Where: TypeAlias = Mapping[str, object]
@@ -13,8 +17,13 @@ Where: TypeAlias = Mapping[str, object]
 Conditions by metadata key, all of which have to hold.
 
     {"lang": "en"}                              # this value
-    {"lang": ["en", "de"]}                      # any of these
-    {"year": {"$gte": 2020, "$lt": 2025}}       # "$gt", "$gte", "$lt", "$lte", "$ne"
+    {"lang": ["en", "de"]}                      # any of these; the same as {"$in": [...]}
+    {"year": {"$gte": 2020, "$lt": 2025}}       # "$gt", "$gte", "$lt", "$lte", "$eq", "$ne"
+    {"lang": {"$nin": ["en", "de"]}}            # none of these
+    {"tags": {"$contains": "draft"}}            # a list with this entry
+    {"mtime": {"$gte": date(2026, 5, 1)}}       # on this day or later
+    {"$or": [{"lang": "en"}, {"year": 2024}]}   # "$and", "$or" of conditions, "$not" of one
+    {"year": {"$not": {"$lt": 2020}}}           # what is missing is not less either
     {"source": "/docs/guide.md", "draft": None} # the document's own; without one, or with None
 
 A condition on "heading" is one on all headings above a chunk or in it: it holds where it does of
@@ -22,8 +31,14 @@ one of them, by its title or as "Install > On Linux"; "$ne" where it does of eac
 
 The keys of a chunk's metadata go over those of its document; "id" and "source" are always the
 document's own. Numbers are compared with numbers and texts with texts: 1 is 1.0 and is neither "1"
-nor True. A value that is itself a list or a dict equals nothing. "$ne" holds too where the key is
-missing, and no comparison does.
+nor True. A value that is itself a list or a dict equals nothing. "$ne", "$nin" and "$not" hold too
+where the key is missing, and no comparison does.
+
+A date or datetime is compared with texts such as "2026-05-01" or "2026-05-01T12:30+02:00", and with
+numbers as seconds since 1970, which "mtime" is. A date is the whole day; without a time zone, it
+is UTC.
+
+A search warns of a key that no document has, because it may be misspelt.
 
 Example:
     >>> from ragasync import AsyncDocumentProcessor
@@ -39,81 +54,135 @@ Example:
 HEADING, HEADINGS = "heading", "headings"
 """The keys of the heading above a chunk, and of the list of all that are above it or in it."""
 
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
     "$lt": operator.lt,
     "$lte": operator.le,
 }
-_OPERATORS = (*_ORDER, "$ne")
+_SETS = ("$in", "$nin")
+_GROUPS = ("$and", "$or")
+_OPERATORS = ("$eq", "$ne", *ORDER, *_SETS, "$contains", "$not")
+_DEEPEST = 50
+
+_ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_ISO_LONGEST = 40
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class Comparison:
     """
     Hold what has to be true of the value under one key.
 
     Args:
         key: The metadata key.
-        operator: "in" for any of the values, or one of Where's operators, with one value.
+        operator: "in" for any of the values, "contains" for a list with one of them, or "$gt",
+            "$gte", "$lt", "$lte" with one value.
         values: What is compared with: texts, finite or infinite numbers, booleans, None.
+        of_dates: Whether the value is a date, and the one to compare with in seconds since 1970.
     """
 
     key: str
     operator: str
     values: tuple[object, ...]
+    of_dates: bool = False
 
     def holds(self, value: object) -> bool:
         """Return whether it is true of a value; a missing one is None."""
+        if self.operator == "contains":
+            return isinstance(value, list | tuple) and any(map(self._is_any, value))
+        if self.of_dates:
+            value = instant(value)
         if self.operator == "in":
-            return any(_equal(value, one) for one in self.values)
+            return self._is_any(value)
         [bound] = self.values
-        if self.operator == "$ne":
-            return not _equal(value, bound)
-        return kind_of(value) == kind_of(bound) and _ORDER[self.operator](value, bound)
+        return kind_of(value) == kind_of(bound) and ORDER[self.operator](value, bound)
+
+    def _is_any(self, value: object) -> bool:
+        """Return whether a value is any of those to compare with."""
+        return any(_equal(value, one) for one in self.values)
 
 
-def conditions_of(where: Where | None) -> tuple[Condition, ...]:
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Hold conditions that all have to hold; none of them always do."""
+
+    parts: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Hold conditions of which one has to hold."""
+
+    parts: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Hold a condition that must not hold."""
+
+    part: Condition
+
+
+Condition: TypeAlias = Comparison | AllOf | AnyOf | Not
+
+
+def condition_of(where: Where | None) -> Condition | None:
     """
-    Return the conditions that a user's `where` states; none for None or an empty one.
+    Return the condition that a user's `where` states; None for None or an empty one.
 
     Raises:
         TypeError: When it is no mapping by texts, or a value is none that metadata can equal.
         ValueError: When an operator is unknown, or a number is not a number.
     """
     if where is None:
-        return ()
-    if not isinstance(where, Mapping):
-        raise TypeError(f"where must be a dict of metadata keys to values, got {where!r:.200}")
-    return tuple(one for key, wanted in where.items() for one in _of_key(key, wanted))
+        return None
+    condition = _of_mapping(where, "where", 0)
+    return None if condition == AllOf(()) else condition
+
+
+def comparisons(condition: Condition | None) -> Iterator[Comparison]:
+    """Yield every comparison within a condition."""
+    match condition:
+        case Comparison():
+            yield condition
+        case AllOf(parts) | AnyOf(parts):
+            for part in parts:
+                yield from comparisons(part)
+        case Not(part):
+            yield from comparisons(part)
 
 
 def matches(
-    conditions: tuple[Condition, ...],
+    condition: Condition,
     document_id: str,
     source: str | None,
     of_document: Mapping[str, object],
     of_chunk: Mapping[str, object],
 ) -> bool:
     """
-    Return whether all conditions hold of one chunk.
+    Return whether a condition holds of one chunk.
 
     Args:
-        conditions: What has to hold.
+        condition: What has to hold.
         document_id: The id of its document.
         source: Where the document came from.
         of_document: The document's metadata.
         of_chunk: The chunk's own, which goes over it.
     """
-    for condition in conditions:  # `all` would make a generator for each chunk
-        value = value_of(condition.key, document_id, source, of_document, of_chunk)
-        if condition.key == HEADING and (titles := titles_of(of_chunk)):
-            held = map(condition.holds, (value, *titles))
-            if not (all(held) if condition.operator == "$ne" else any(held)):
-                return False
-        elif not condition.holds(value):
-            return False
-    return True
+    chunk = document_id, source, of_document, of_chunk
+    match condition:
+        case Comparison(key):
+            if condition.holds(_value_of(key, *chunk)):
+                return True
+            return key == HEADING and any(map(condition.holds, titles_of(of_chunk)))
+        case AllOf(parts):
+            return all(matches(part, *chunk) for part in parts)
+        case AnyOf(parts):
+            return any(matches(part, *chunk) for part in parts)
+        case Not(part):
+            return not matches(part, *chunk)
 
 
 def titles_of(of_chunk: Mapping[str, object]) -> list[str]:
@@ -124,7 +193,53 @@ def titles_of(of_chunk: Mapping[str, object]) -> list[str]:
     return [title for title in titles if isinstance(title, str)]
 
 
-def value_of(
+def kind_of(value: object) -> str | None:
+    """Return what a value can be compared with; None for a list, a dict or anything else."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "truth"
+    if isinstance(value, int | float):
+        return "number"
+    return "text" if isinstance(value, str) else None
+
+
+def instant(value: object) -> object:
+    """Return the seconds since 1970 that a date as text means, or a number as it is."""
+    if isinstance(value, str):
+        if len(value) > _ISO_LONGEST or not _ISO_DATE.match(value):
+            return None
+        try:
+            return _seconds(datetime.fromisoformat(value))
+        except ValueError:
+            return None
+    return value if kind_of(value) == "number" else None
+
+
+def keys_to_know(condition: Condition | None) -> list[str]:
+    """Return the keys that some document should have; a condition for None asks for none."""
+    asked = (one for one in comparisons(condition) if None not in one.values)
+    return [*dict.fromkeys(one.key for one in asked if one.key not in ("id", "source"))]
+
+
+def warn_of_unknown(unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Warn the caller of a search of keys that no document has, with those that it may mean."""
+    known = [*known]
+    for key in unknown:
+        near = get_close_matches(key, known, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(known)
+        warnings.warn(f"no document has the metadata key {key!r:.200}: {hint}", stacklevel=4)
+
+
+def _listed(known: list[str]) -> str:
+    """Return which keys there are, some of many."""
+    most = 10
+    listed = ", ".join(f"{key!r:.60}" for key in sorted(known)[:most])
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return f"there are {listed}{more}" if known else "there is no metadata at all"
+
+
+def _value_of(
     key: str,
     document_id: str,
     source: str | None,
@@ -139,55 +254,133 @@ def value_of(
     return of_chunk[key] if key in of_chunk else of_document.get(key)
 
 
-def kind_of(value: object) -> str | None:
-    """Return what a value can be compared with; None for a list, a dict or anything else."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "truth"
-    if isinstance(value, int | float):
-        return "number"
-    return "text" if isinstance(value, str) else None
+def _of_mapping(where: object, place: str, depth: int) -> Condition:
+    """Return the condition that all entries of a dict state."""
+    if not isinstance(where, Mapping):
+        raise TypeError(f"{place} must be a dict of metadata keys to values, got {where!r:.200}")
+    if depth > _DEEPEST:
+        raise ValueError(f"where must not be nested more than {_DEEPEST} deep")
+    return _all_of(_of_key(key, wanted, depth) for key, wanted in where.items())
 
 
-def _of_key(key: object, wanted: object) -> list[Condition]:
-    """Return the conditions on one key."""
+def _of_key(key: object, wanted: object, depth: int) -> Condition:
+    """Return the condition on one key, or that of a group."""
     if not isinstance(key, str):
         raise TypeError(f"the keys of where must be texts, got {key!r:.200}")
-    if isinstance(wanted, Mapping):
-        return [_by_operator(key, name, bound) for name, bound in wanted.items()]
-    if isinstance(wanted, list | tuple | set | frozenset):
-        return [Condition(key, "in", tuple(_checked(key, value) for value in wanted))]
-    return [Condition(key, "in", (_checked(key, wanted),))]
-
-
-def _by_operator(key: str, name: object, bound: object) -> Condition:
-    """Return the condition that an operator states."""
-    if name not in _OPERATORS:
+    if key in _GROUPS:
+        if not isinstance(wanted, list | tuple) or not wanted:
+            raise TypeError(f"{key} needs a list of conditions, got {wanted!r:.200}")
+        parts = (_of_mapping(each, f"each entry of {key}", depth + 1) for each in wanted)
+        return _all_of(parts) if key == "$and" else AnyOf(tuple(parts))
+    if key == "$not":
+        return Not(_of_mapping(wanted, key, depth + 1))
+    if key.startswith("$"):
         raise ValueError(
-            f"where knows {', '.join(_OPERATORS)}, and of the key {key!r} was asked {name!r:.200}"
+            f"unsupported operator {key!r:.200} in place of a metadata key: use one of "
+            f"{', '.join(_GROUPS)}, $not, with conditions in it"
         )
-    value = _checked(key, bound)
-    if name != "$ne" and kind_of(value) not in ("text", "number"):
-        raise TypeError(
-            f"only texts and numbers have an order, and the key {key!r} was to be {name} {value!r}"
-        )
-    return Condition(key, str(name), (value,))
+    return _of_value(key, wanted, depth)
 
 
-def _checked(key: str, value: object) -> object:
-    """Return a value that metadata can equal; of a number of numpy's the plain number."""
-    item = getattr(value, "item", None)
-    plain = item() if callable(item) and getattr(value, "ndim", None) == 0 else value
-    kind = kind_of(plain)
-    if kind is None:
+def _of_value(key: str, wanted: object, depth: int) -> Condition:
+    """Return the condition that a value, a list of values, or operators state for a key."""
+    if isinstance(wanted, Mapping):
+        if depth > _DEEPEST:
+            raise ValueError(f"where must not be nested more than {_DEEPEST} deep")
+        return _all_of(_by_operator(key, name, bound, depth) for name, bound in wanted.items())
+    if isinstance(wanted, list | tuple | set | frozenset):
+        return _any_value(key, wanted)
+    return _any_value(key, [wanted])
+
+
+def _by_operator(key: str, name: object, bound: object, depth: int) -> Condition:
+    """Return the condition that an operator states."""
+    match name:
+        case "$eq":
+            return _any_value(key, [bound])
+        case "$ne":
+            return Not(_any_value(key, [bound]))
+        case "$in" | "$nin":
+            if not isinstance(bound, list | tuple | set | frozenset):
+                raise TypeError(f"{name} of {key!r} needs a list of values, got {bound!r:.200}")
+            found = _any_value(key, bound)
+            return found if name == "$in" else Not(found)
+        case "$contains":
+            return Comparison(key, "contains", (_plain(key, bound),))
+        case "$not":
+            return Not(_of_value(key, bound, depth + 1))
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            return _ordered(key, name, bound)
+    raise ValueError(
+        f"unsupported operator {name!r:.200} for {key!r}: use one of {', '.join(_OPERATORS)}"
+    )
+
+
+def _any_value(key: str, values: Iterable[object]) -> Condition:
+    """Return the condition that a key has any of these values."""
+    parts: list[Condition] = []
+    plain: list[object] = []
+    for value in map(_unwrapped, values):
+        if isinstance(value, datetime):
+            parts.append(Comparison(key, "in", (_seconds(value),), of_dates=True))
+        elif isinstance(value, date):
+            parts.append(_all_of(_ordered(key, name, value) for name in ("$gte", "$lte")))
+        else:
+            plain.append(_plain(key, value))
+    if plain or not parts:
+        parts.insert(0, Comparison(key, "in", tuple(plain)))
+    return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+
+
+def _ordered(key: str, name: str, bound: object) -> Condition:
+    """Return the condition that a key's value is before or after another."""
+    bound = _unwrapped(bound)
+    if isinstance(bound, datetime):
+        return Comparison(key, name, (_seconds(bound),), of_dates=True)
+    if isinstance(bound, date):
+        start = _seconds(datetime(bound.year, bound.month, bound.day))
+        if name in ("$gt", "$lte"):  # the end of the day
+            name, start = {"$gt": "$gte", "$lte": "$lt"}[name], start + _DAY
+        return Comparison(key, name, (start,), of_dates=True)
+    value = _plain(key, bound)
+    if kind_of(value) not in ("text", "number"):
         raise TypeError(
-            f"where compares with texts, numbers, booleans, None, or a list of them, and the key "
-            f"{key!r} with {value!r:.200}"
+            f"only texts, numbers and dates have an order: {name} of {key!r} got {value!r:.200}"
+        )
+    return Comparison(key, name, (value,))
+
+
+def _all_of(parts: Iterable[Condition]) -> Condition:
+    """Return the condition that all of these hold."""
+    held = tuple(parts)
+    return held[0] if len(held) == 1 else AllOf(held)
+
+
+def _plain(key: str, value: object) -> object:
+    """Return a value that metadata can equal."""
+    plain = _unwrapped(value)
+    if kind_of(plain) is None:
+        raise TypeError(
+            f"where compares with texts, numbers, booleans, dates, None, or a list of them, and "
+            f"the key {key!r} with {value!r:.200}"
         )
     if isinstance(plain, float) and math.isnan(plain):
         raise ValueError(f"no metadata is equal to or beyond NaN: give {key!r} a number, or None")
     return plain
+
+
+def _unwrapped(value: object) -> object:
+    """Return a value as Python has it: of a number or date of numpy's the plain one."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
+def _seconds(moment: datetime) -> float:
+    """Return the seconds since 1970; without a time zone it is UTC."""
+    if moment != moment:  # pandas.NaT is a datetime
+        raise ValueError("NaT is before or after no date: use a date, or None")
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)
 
 
 def _equal(one: object, other: object) -> bool:

@@ -13,22 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync.documents.search_text import is_function_word, is_unspaced, words_of
+
+_NAME = re.compile(r"hashing-([1-9]\d*)-v2")
+
 # Pieces of at most 40 characters: a megabyte of base64 stays a few features a piece.
-_WORD = re.compile(r"[^\W_]{1,40}")
-_NAME = re.compile(r"hashing-([1-9]\d*)-v1")
+_PIECE = 40
+_ASCII_PIECE = re.compile(r"[^\W_]{1,40}")
 
 # The weights below are the best found for retrieval of docstring bodies by their summaries.
 _GRAM = 4
 _GRAMS_WEIGHT = 1.5
-_COMMON_WEIGHT = 0.2
-_COMMON = """
-    a about all also an and any are as at be been both but by can do does each for from has have
-    how i if in into is it its may more most no not of on only or other our over same so some
-    such than that the their them then there these they this those to was we were what when
-    where which who why will with would you your
-"""
-COMMON_WORDS = frozenset(_COMMON.split())
-"""English words that say little about what a text is about."""
+_FUNCTION_WORD_WEIGHT = 0.2
 
 _TEXTS_AT_ONCE = 256
 
@@ -72,9 +68,10 @@ class HashingEmbedder:
     Each word, lower-cased, has a fixed sparse vector: a signed entry for itself and one for each
     of its 4-grams with the word's ends marked, so that `retry` and `retries` meet. A text is the
     sum over its words, a word that occurs n times counting 1 + ln n and a common English word a
-    fifth of that, scaled to length 1. There is no model and no state: a text has the same vector
-    in every process, whatever else is in its batch. It matches words and their forms, not
-    meanings. A text without words is a row of zeros.
+    fifth of that, scaled to length 1. Of scripts without spaces, each two neighbouring characters
+    are a word, see `words_of`. There is no model and no state: a text has the same vector in every
+    process, whatever else is in its batch. It matches words and their forms, not meanings. A text
+    without words is a row of zeros.
 
     The signed hashing is that of Weinberger et al., Feature Hashing for Large Scale Multitask
     Learning (2009); n-grams in words that of Bojanowski et al., Enriching Word Vectors with
@@ -110,7 +107,7 @@ class HashingEmbedder:
     @property
     def name(self) -> str:
         """The name under which a store remembers whose vectors it holds."""
-        return f"hashing-{self._dimension}-v1"
+        return f"hashing-{self._dimension}-v2"
 
     @property
     def dimension(self) -> int:
@@ -162,7 +159,7 @@ def scaled_to_one(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 def _embed(texts: Sequence[str], dimension: int) -> NDArray[np.float32]:
     """Return the vectors of a few texts, summed in one pass over all of their features."""
-    counts = [Counter(_WORD.findall(text.lower())) for text in texts]
+    counts = [Counter(_words(text)) for text in texts]
     features = [_features(word, dimension) for words in counts for word in words]
     if not features:
         return np.zeros((len(texts), dimension), dtype=np.float32)
@@ -179,20 +176,50 @@ def _embed(texts: Sequence[str], dimension: int) -> NDArray[np.float32]:
     return scaled_to_one(np.asarray(sums, dtype=np.float64).reshape(len(texts), dimension))
 
 
+def have_feature_in_common(text: str, query: str) -> bool:
+    """
+    Return whether a HashingEmbedder finds in a text anything of what is searched for.
+
+    Two vectors can be near because unlike words share an entry; this looks at the words themselves.
+    Function words count only where the query has no others.
+    """
+    words = _words(query)
+    words = [word for word in words if not is_function_word(word)] or words
+    wanted = {feature for word in words for feature in _names(word)}
+    return any(not wanted.isdisjoint(_names(word)) for word in set(_words(text)))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text, long ones in pieces."""
+    if text.isascii():
+        return _ASCII_PIECE.findall(text.lower())
+    return [
+        word[start : start + _PIECE]
+        for word in words_of(text)
+        for start in range(0, len(word), _PIECE)
+    ]
+
+
 @lru_cache(maxsize=50_000)
 def _features(word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return where a word's features lie in the vector and their signed weights."""
-    marked = f"<{word}>"
-    grams = [marked[i : i + _GRAM] for i in range(len(marked) - _GRAM + 1)]
-    if len(marked) <= _GRAM:
-        grams = []  # the word as a whole is there already
-    weight_of_word = _COMMON_WEIGHT if word in COMMON_WORDS else 1.0
-    weight_of_gram = weight_of_word * _GRAMS_WEIGHT / math.sqrt(len(grams) or 1)
-    weights = [weight_of_word] + [weight_of_gram] * len(grams)
-    hashes = [_hash(feature) for feature in (marked, *grams)]
+    names = _names(word)
+    weight_of_word = _FUNCTION_WORD_WEIGHT if is_function_word(word) else 1.0
+    grams = len(names) - 1
+    weight_of_gram = weight_of_word * _GRAMS_WEIGHT / math.sqrt(grams or 1)
+    weights = [weight_of_word] + [weight_of_gram] * grams
+    hashes = [_hash(feature) for feature in names]
     slots = np.array([(value >> 1) % dimension for value in hashes], dtype=np.int64)
     signs = np.array([1 if value & 1 else -1 for value in hashes])
     return slots, (signs * weights).astype(np.float32)
+
+
+def _names(word: str) -> tuple[str, ...]:
+    """Return a word's features: itself with its ends marked, and the n-grams of that."""
+    marked = f"<{word}>"
+    if len(marked) <= _GRAM or is_unspaced(word):
+        return (marked,)  # the word as a whole says it all
+    return (marked, *(marked[i : i + _GRAM] for i in range(len(marked) - _GRAM + 1)))
 
 
 def _hash(feature: str) -> int:

@@ -10,22 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.hits import Hits
 from ragasync.documents.store import (
-    Hit,
-    SearchBy,
+    SearchMode,
     StoreError,
     check_embedder,
     check_search,
     checked_vectors,
 )
-from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest, predicate_of
+from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import columns_of, vector_column
 from ragasync.documents.stores.lance_search import (
     FRAME,
-    hit_of,
-    nearest_rows,
-    rows_by_words,
-    values_under,
+    known_keys,
+    run_search,
+    unknown_keys,
     vectors_of_texts,
 )
 from ragasync.documents.stores.lance_table import (
@@ -35,13 +34,19 @@ from ragasync.documents.stores.lance_table import (
     replace_rows,
     whose_vectors,
 )
-from ragasync.documents.stores.query import Embed, query_vector
-from ragasync.documents.stores.search import JOINED, fuse
+from ragasync.documents.stores.query import Embed, search_for
 from ragasync.documents.stores.store_frame import chunk_frame
-from ragasync.documents.where import Where, conditions_of
+from ragasync.documents.where import (
+    Condition,
+    Where,
+    condition_of,
+    keys_to_know,
+    warn_of_unknown,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lancedb.table import LanceTable
 
 
 class LanceStore:
@@ -75,6 +80,7 @@ class LanceStore:
         self.embedder = embedder
         self.path = os.fspath(path)
         self._rows = LanceRows(self.path)
+        self._known_keys: set[str] = set()
 
     def upsert(
         self,
@@ -118,33 +124,31 @@ class LanceStore:
         text: str,
         k: int = 10,
         *,
-        by: SearchBy = "both",
+        mode: SearchMode = "hybrid",
         where: Where | None = None,
+        min_score: float | None = None,
         vector: NDArray[np.float32] | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """
         Return the best chunks for a text, the best first; arguments as for SqliteStore's.
 
         The scores of BM25 are Lance's own, which differ in scale from SQLite's; a chunk whose
-        vector is all zeros is near nothing, and only words find it.
+        vector is all zeros is near nothing, and only words find it. With a `min_score`, the 1,000
+        best by words are looked at.
         """
-        check_search(by, k)
-        conditions = conditions_of(where)
+        check_search(mode, k, min_score)
+        condition = condition_of(where)
         with self._rows.reading() as table:
             stored = whose_vectors(table)
         if stored is None:
-            return []
-        query = None if by == "bm25" else query_vector(text, self.embedder, stored, vector)
-        depth = max(k, JOINED) if by == "both" else k
+            return Hits(query=text)
+        search = search_for(text, k, mode, min_score, vector, self.embedder, stored)
         with self._rows.reading() as table:
-            predicate = predicate_of(conditions, lambda key: values_under(table, key))
-            near = [] if query is None else nearest_rows(table, query, depth, predicate)
-            worded = [] if by == "vectors" else rows_by_words(table, text, depth, predicate)
-        if by != "both":
-            return [hit_of(row, score) for row, score in near or worded]
-        rows = {row["id"]: row for row, _ in [*near, *worded]}
-        joined = fuse([row["id"] for row, _ in near], [row["id"] for row, _ in worded])
-        return [hit_of(rows[name], score) for name, score in joined[:k]]
+            found = run_search(table, search, condition)
+            unknown = self._unknown_keys(table, condition)
+            known = known_keys(table) if unknown else ()
+        warn_of_unknown(unknown, known)
+        return found
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Return the vectors that are stored for texts, None for others; as SqliteStore's does."""
@@ -191,6 +195,15 @@ class LanceStore:
     def __exit__(self, *_: object) -> None:
         """Let go of the folder."""
         self.close()
+
+    def _unknown_keys(self, table: LanceTable, condition: Condition | None) -> list[str]:
+        """Return the keys of a condition that no chunk has, if there are any chunks."""
+        asked = [key for key in keys_to_know(condition) if key not in self._known_keys]
+        if not asked or not table.count_rows(EVERY_CHUNK):
+            return []
+        unknown = unknown_keys(table, asked)
+        self._known_keys.update(set(asked).difference(unknown))
+        return unknown
 
     def __repr__(self) -> str:
         try:

@@ -1,15 +1,35 @@
-"""Conditions on metadata as predicates over hashed facts, for a store without JSON in its SQL."""
+"""Conditions on metadata as predicates over a JSON column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
-from ragasync.documents.where import HEADING, Condition, kind_of, titles_of
+from ragasync.documents.where import (
+    HEADING,
+    HEADINGS,
+    AllOf,
+    AnyOf,
+    Comparison,
+    Condition,
+    Not,
+    instant,
+    kind_of,
+)
 
 EVERY_CHUNK = "ordinal >= 0"
 """The predicate of all rows that are chunks; a document itself has a row with ordinal -1."""
+
+_NEVER_ASKED = frozenset({"page_starts", "cell_starts"})
+"""What loaders leave for the splitters: long lists, the same in each chunk."""
+
+_NOTHING, _OTHER = "-", "x"
+_SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_WHOLE = 200
+"""Bytes of a text that are compared in order; beyond them, it is only equal or not."""
 
 
 def digest(text: str) -> str:
@@ -17,76 +37,150 @@ def digest(text: str) -> str:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
-def facts_of(metadata: Mapping[str, object]) -> list[str]:
+def facts_of(metadata: Mapping[str, object]) -> str:
     """
-    Return what can be asked of metadata: that a key has a value, and that it has just this one.
+    Return what can be asked of metadata, as a JSON object of texts.
 
-    Each fact is a digest, so that no key and no value is ever part of a predicate. None counts as
-    no value, and a list or dict as one that equals nothing.
+    A value is coded so that the order of codes is that of values, within a kind; a list has the
+    codes of its entries, and a text that is a date has that of its seconds since 1970. Keys are
+    digests and codes are made of digits and letters, so that no key and no value is ever part of a
+    predicate.
     """
-    present = [(key, value) for key, value in metadata.items() if value is not None]
-    keys = [_has(str(key)) for key, _ in present]
-    titles = [_is(HEADING, title) for title in titles_of(metadata)]
-    return keys + titles + [_is(str(key), value) for key, value in present if kind_of(value)]
+    facts: dict[str, object] = {}
+    for key, value in metadata.items():
+        key = str(key)
+        facts[_name("is", key)] = code_of(value)
+        if isinstance(value, list | tuple) and key not in _NEVER_ASKED:
+            facts[_name("list", key)] = [code_of(each) for each in value if kind_of(each)]
+        if isinstance(value, str) and (seconds := instant(value)) is not None:
+            facts[_name("date", key)] = code_of(seconds)
+    return json.dumps(facts)
 
 
-def predicate_of(
-    conditions: Iterable[Condition], values_of: Callable[[str], Iterable[object]]
-) -> str:
+def predicate_of(condition: Condition | None, stored_titles: Callable[[], Iterable[str]]) -> str:
     """
-    Return the predicate of the chunks of which all conditions hold.
+    Return the predicate of the chunks of which a condition holds.
 
     Args:
-        conditions: What has to hold.
-        values_of: Gives all values that are stored under a key: an order among hashes tells
-            nothing, so that the values that fit are looked for first.
+        condition: What has to hold.
+        stored_titles: Gives the titles of all headings that are stored, for an order among them.
     """
-    parts = [EVERY_CHUNK]
-    for condition in conditions:
-        if condition.operator in ("in", "$ne"):
-            part = _any_of(condition.key, condition.values)
-            parts.append(f"NOT ({part})" if condition.operator == "$ne" else f"({part})")
-        else:
-            fitting = filter(condition.holds, values_of(condition.key))
-            parts.append(f"({_any_of(condition.key, fitting)})")
-    return " AND ".join(parts)
+    if condition is None:
+        return EVERY_CHUNK
+    return f"{EVERY_CHUNK} AND {_predicate(condition, stored_titles)}"
 
 
 def has_key(key: str) -> str:
     """Return the predicate of the chunks that have a value under a key."""
-    return f"{EVERY_CHUNK} AND {_among([_has(key)])}"
+    return f"{EVERY_CHUNK} AND {_value('is', key)} IS NOT NULL"
 
 
-def _any_of(key: str, values: Iterable[object]) -> str:
-    """Return the predicate of the rows that have any of these values under a key."""
-    values = list(values)
-    facts = sorted({_is(key, value) for value in values if value is not None})
-    parts = [_among(facts)] if facts else []
-    if len(facts) < len(values) and None in values:
-        parts.append(f"NOT {_among([_has(key)])}")
-    return " OR ".join(parts) or "false"
+def code_of(value: object) -> str:
+    """Return the text that stands for a value: the codes of a kind are in the values' order."""
+    match value:
+        case None:
+            return _NOTHING
+        case bool():
+            return f"b{value:d}"
+        case float() if math.isnan(value):
+            return _OTHER  # equal to nothing
+        case int() | float():
+            return f"n{_number(value)}"
+        case str():
+            data = value.encode(errors="surrogatepass")
+            rest = f":{digest(value)}" if len(data) > _WHOLE else ""
+            return f"t{data[:_WHOLE].hex()}{rest}"
+        case _:
+            return _OTHER
 
 
-def _among(facts: Iterable[str]) -> str:
-    """Return the predicate of the rows with any of these facts."""
-    listed = ", ".join(f"'{fact}'" for fact in facts)
-    return f"array_has_any(facts, [{listed}])"
+def _predicate(condition: Condition, stored_titles: Callable[[], Iterable[str]]) -> str:
+    """Return the predicate of a condition, which is never null."""
+    match condition:
+        case Comparison():
+            return f"({' OR '.join(_comparisons(condition, stored_titles))})"
+        case Not(part):
+            return f"NOT {_predicate(part, stored_titles)}"
+        case AllOf(parts):
+            held = [_predicate(part, stored_titles) for part in parts]
+            return f"({' AND '.join(held) or 'true'})"
+        case AnyOf(parts):
+            held = [_predicate(part, stored_titles) for part in parts]
+            return f"({' OR '.join(held)})"
 
 
-def _has(key: str) -> str:
-    """Return the fact that a key has a value."""
-    return _hashed(f"has:{key}")
+def _comparisons(
+    condition: Comparison, stored_titles: Callable[[], Iterable[str]]
+) -> Iterator[str]:
+    """Yield the predicates of which one must hold for a comparison to hold."""
+    key, values = condition.key, condition.values
+    if condition.operator == "contains":
+        yield from _lists(key, values)
+        return
+    yield from _compared(_value("is", key), condition)
+    if condition.of_dates:
+        yield from _compared(_value("date", key), condition)
+    if key == HEADING:
+        yield from _lists(HEADINGS, filter(condition.holds, stored_titles()))
 
 
-def _is(key: str, value: object) -> str:
-    """Return the fact that a key has this value, the same for 1 and 1.0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return _hashed(f"is:{len(key)}:{key}:{kind_of(value)}:{value}")
+def _compared(value: str, condition: Comparison) -> Iterator[str]:
+    """Yield the predicates of which one must hold of a coded value."""
+    codes = [code_of(one) for one in condition.values]
+    if condition.operator == "in":
+        if _NOTHING in codes:
+            yield f"{value} IS NULL"
+        listed = ", ".join(f"'{code}'" for code in codes)
+        yield f"coalesce({value} IN ({listed}), false)" if codes else "false"
+        return
+    [code] = codes
+    operator = _SQL[condition.operator]
+    # Codes of other kinds begin with another letter.
+    within = f"{value} >= '{code[0]}'" if "<" in operator else f"{value} < '{_after(code[0])}'"
+    yield f"coalesce({value} {operator} '{code}' AND {within}, false)"
 
 
-# Most chunks of a document have most facts in common.
+def _lists(key: str, values: Iterable[object]) -> Iterator[str]:
+    """Yield the predicates of the rows whose list under a key has one of these values."""
+    for code in sorted({code_of(value) for value in values}):
+        yield f"coalesce(json_array_contains(facts, '$.{_name('list', key)}', '{code}'), false)"
+    yield "false"
+
+
+def _value(what: str, key: str) -> str:
+    """Return the expression of a fact about a key; it is null where there is none."""
+    return f"json_get_string(facts, '{_name(what, key)}')"
+
+
+# Most chunks have most keys in common.
 @lru_cache(maxsize=20_000)
-def _hashed(fact: str) -> str:
-    """Return the digest of a fact."""
-    return digest(fact)
+def _name(what: str, key: str) -> str:
+    """Return the name of a fact about a key; a letter first, as a JSON path wants it."""
+    return f"k{digest(f'{what}:{key}')}"
+
+
+def _after(letter: str) -> str:
+    """Return the letter after this one."""
+    return chr(ord(letter) + 1)
+
+
+def _number(value: float) -> str:
+    """
+    Return a text for a number, exact for ints and floats of any size, in the order of numbers.
+
+    That is its sign, the exponent of its highest bit, and the bits after it; of a negative number
+    all but the sign is turned round.
+    """
+    if math.isinf(value) or not value:
+        return "3" if value > 0 else "1" if not value else "/"
+    numerator, denominator = abs(value).as_integer_ratio()
+    exponent = numerator.bit_length() - denominator.bit_length()
+    bits = bin(numerator)[3:].rstrip("0")
+    bits = bits.ljust(-(-len(bits) // 4) * 4, "0")
+    digits = f"{exponent + 2**31:08x}" + (f"{int(bits, 2):0{len(bits) // 4}x}" if bits else "")
+    if value > 0:
+        return f"2{digits}"
+    return f"0{digits.translate(_TURNED)}~"
+
+
+_TURNED = str.maketrans("0123456789abcdef", "fedcba9876543210")

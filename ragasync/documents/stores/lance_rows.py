@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.search_text import words_of
 from ragasync.documents.store import as_json, chunk_id
 from ragasync.documents.stores.lance_filter import digest, facts_of
 
@@ -43,8 +44,17 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
         "ordinal": range(-1, len(chunks)),
         "start": [0, *[chunk.start for chunk in chunks]],
         "end": [0, *[chunk.end for chunk in chunks]],
-        "facts": [None, *[facts_of(metadata | dict(chunk.metadata) | place) for chunk in chunks]],
+        "facts": _json([facts_of(metadata | dict(each.metadata) | place) for each in chunks]),
+        "words": [None, *[" ".join(words_of(chunk.text, singles=True)) for chunk in chunks]],
     }
+
+
+def _json(chunks: Sequence[str]) -> pa.Array:
+    """Return a column of JSON: that of each chunk, after nothing of the document itself."""
+    import pyarrow as pa
+
+    # Of this type, Lance stores it in parts; of the type that its schema tells, as it is.
+    return pa.array(["{}", *chunks], type=pa.json_())
 
 
 def vector_column(vectors: NDArray[np.float32], dimension: int) -> pa.Array:

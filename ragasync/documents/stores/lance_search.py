@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.store import Hit
-from ragasync.documents.stores.lance_filter import digest, has_key
-from ragasync.documents.stores.search import telling_words
-from ragasync.documents.where import HEADING, titles_of, value_of
+from ragasync.documents.embedding.embed import scaled_to_one
+from ragasync.documents.hits import Hit, Hits
+from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest, has_key, predicate_of
+from ragasync.documents.stores.search import Search
+from ragasync.documents.where import HEADING, Condition, titles_of
 
 if TYPE_CHECKING:
     from lancedb.table import LanceTable
@@ -25,57 +26,56 @@ FRAME = ("document_id", "source", "ordinal", "start", "end", "text", "of_documen
 
 _AT_ONCE = 500
 
+_MOST_WORDED = 1_000
+"""Chunks that are ranked by words where a least cosine will drop many of them."""
 
-def nearest_rows(
-    table: LanceTable, query: NDArray[np.float32], k: int, predicate: str
-) -> list[tuple[Row, float]]:
-    """Return the `k` nearest of the chunks that a predicate holds of, with their cosines."""
-    if not query.any():
-        return []
-    found = (
-        table.search(query, query_type="vector", vector_column_name="vector")
-        .distance_type("cosine")
-        .where(predicate, prefilter=True)
-        .select(["id", *FRAME, "_distance"])
-        .limit(k)
-        .to_list()
+
+def run_search(table: LanceTable, search: Search, condition: Condition | None) -> Hits:
+    """Return the hits of a search."""
+    query, words = search.vector, search.words
+    predicate = predicate_of(condition, lambda: stored_titles(table))
+    near: list[Row] = []
+    worded: list[Row] = []
+    if query is not None and search.mode != "keyword":
+        near = _nearest(table, query, search.depth, predicate)
+    if search.mode != "vector":
+        depth = search.depth if search.min_score is None else max(search.depth, _MOST_WORDED)
+        worded = _worded(table, words, depth, predicate)
+    rows = {row["id"]: row for row in (*near, *worded)}
+    cosines = {} if query is None else {name: _cosine(row, query) for name, row in rows.items()}
+    ranking = search.joined(
+        [(row["id"], cosines[row["id"]]) for row in near if search.is_near(cosines[row["id"]])],
+        [(row["id"], row["_score"]) for row in worded if search.is_near(cosines.get(row["id"]))],
     )
-    return [(row, 1 - row["_distance"]) for row in found]
+    scores = {row["id"]: row["_score"] for row in worded}
+    scores |= _word_scores(table, words, [name for name, _ in ranking if name not in scores])
+    found = Hits(query=search.text)
+    for name, score in ranking:
+        cosine, keyword_score = cosines.get(name), scores.get(name)
+        if search.is_hit(rows[name]["text"], cosine, keyword_score is not None):
+            found.append(_hit_of(rows[name], score, cosine, keyword_score))
+        if len(found) == search.k:
+            break
+    return found
 
 
-def rows_by_words(table: LanceTable, text: str, k: int, predicate: str) -> list[tuple[Row, float]]:
-    """Return the `k` best by BM25 of the chunks that a predicate holds of, with their scores."""
-    from lancedb.query import MatchQuery
-
-    words = telling_words(text)
-    if not words:
-        return []
-    found = (
-        table.search(MatchQuery(" ".join(words), "text"), query_type="fts")
-        .where(predicate, prefilter=True)
-        .select(["id", *FRAME, "_score"])
-        .limit(k)
-        .to_list()
-    )
-    return [(row, row["_score"]) for row in found]
+def unknown_keys(table: LanceTable, keys: Iterable[str]) -> list[str]:
+    """Return those of some keys that no chunk has."""
+    return [key for key in keys if not table.search().where(has_key(key)).limit(1).to_list()]
 
 
-def hit_of(row: Row, score: float) -> Hit:
-    """Return one chunk as a hit."""
-    metadata = json.loads(row["of_document"]) | json.loads(row["of_chunk"])
-    place = row["start"], row["end"]
-    return Hit(row["document_id"], row["source"], row["text"], *place, score, metadata)
+def known_keys(table: LanceTable) -> set[str]:
+    """Return all keys that chunks have, their documents' included."""
+    rows = table.search().where(EVERY_CHUNK).select(["of_document", "of_chunk"]).to_arrow()
+    texts = {*rows["of_document"].to_pylist(), *rows["of_chunk"].to_pylist()}
+    return {str(key) for text in texts for key in json.loads(text)}
 
 
-def values_under(table: LanceTable, key: str) -> Iterator[object]:
-    """Give the values that chunks have under a key, some of them often."""
-    columns = ["document_id", "source", "of_document", "of_chunk"]
-    rows = table.search().where(has_key(key)).select(columns).to_arrow()
-    for name, source, *metadata in set(zip(*(rows[c].to_pylist() for c in columns), strict=True)):
-        of_document, of_chunk = map(json.loads, metadata)
-        yield value_of(key, name, source, of_document, of_chunk)
-        if key == HEADING:
-            yield from titles_of(of_chunk)
+def stored_titles(table: LanceTable) -> set[str]:
+    """Return the titles of all headings that are stored."""
+    rows = table.search().where(has_key(HEADING)).select(["of_chunk"]).to_arrow()
+    texts = {*rows["of_chunk"].to_pylist()}
+    return {title for text in texts for title in titles_of(json.loads(text))}
 
 
 def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
@@ -88,3 +88,67 @@ def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np
         for row in found.select(["text_digest", "vector"]).to_list():
             known[row["text_digest"]] = np.array(row["vector"], dtype=np.float32)
     return [known.get(one) for one in digests]
+
+
+def _nearest(table: LanceTable, query: NDArray[np.float32], k: int, predicate: str) -> list[Row]:
+    """Return the `k` nearest of the chunks that a predicate holds of."""
+    if not query.any():
+        return []
+    found: list[Row] = (
+        table.search(query, query_type="vector", vector_column_name="vector")
+        .distance_type("cosine")
+        .where(predicate, prefilter=True)
+        .select(["id", *FRAME, "_distance"])
+        .limit(k)
+        .to_list()
+    )
+    return found
+
+
+def _worded(table: LanceTable, words: Sequence[str], k: int, predicate: str) -> list[Row]:
+    """Return the `k` best by BM25 of the chunks that a predicate holds of."""
+    return _by_words(table, words, k, predicate, ["id", *FRAME, "vector", "_score"])
+
+
+def _word_scores(
+    table: LanceTable, words: Sequence[str], chunks: Sequence[str]
+) -> dict[str, float]:
+    """Return the BM25 scores of some chunks by their ids, of those that have a word."""
+    if not chunks:
+        return {}
+    listed = ", ".join(f"'{name}'" for name in chunks)
+    rows = _by_words(table, words, len(chunks), f"id IN ({listed})", ["id", "_score"])
+    return {row["id"]: row["_score"] for row in rows}
+
+
+def _by_words(
+    table: LanceTable, words: Sequence[str], k: int, predicate: str, columns: list[str]
+) -> list[Row]:
+    """Return columns of the `k` best by BM25 of the chunks that a predicate holds of."""
+    from lancedb.query import MatchQuery
+
+    if not words:
+        return []
+    found: list[Row] = (
+        table.search(MatchQuery(" ".join(words), "words"), query_type="fts")
+        .where(predicate, prefilter=True)
+        .select(columns)
+        .limit(k)
+        .to_list()
+    )
+    return found
+
+
+def _cosine(row: Row, query: NDArray[np.float32]) -> float:
+    """Return the cosine of a row's vector and the query's, which has length 1."""
+    if "_distance" in row:
+        return float(1 - row["_distance"])
+    vector = scaled_to_one(np.array([row["vector"]], dtype=np.float32))[0]
+    return float(vector @ query)
+
+
+def _hit_of(row: Row, score: float, cosine: float | None, keyword_score: float | None) -> Hit:
+    """Return one chunk as a hit."""
+    metadata = json.loads(row["of_document"]) | json.loads(row["of_chunk"])
+    place = row["document_id"], row["source"], row["text"], row["start"], row["end"]
+    return Hit(*place, score, metadata, vector_score=cosine, keyword_score=keyword_score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from lancedb.table import LanceTable
 
 _NAME = "ragasync_chunks"
-_VERSION = "1"
+_VERSION = "2"
 _WHOSE = b"embedder"
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # Each document is a commit, which leaves a small file, and its words wait for their index: after
 # so many of either, and when the rows have grown by a fifth, files are joined and words indexed.
@@ -71,11 +73,10 @@ class LanceRows:
         self._commits = 0
         self._written = 0
         self._tidied_at = 0
+        self._lock_file = str(Path(path) / "ragasync.lock")
+        self._is_read_only = False
         with clear_lance_errors(path):
-            Path(path).mkdir(exist_ok=True)
-            self._lock_file = str(Path(path) / "ragasync.lock")
-            with turn_at(self._lock_file):
-                self._table: LanceTable | None = _open(path)
+            self._table: LanceTable | None = self._open()
 
     @contextmanager
     def reading(self) -> Iterator[LanceTable]:
@@ -86,6 +87,10 @@ class LanceRows:
     @contextmanager
     def writing(self, rows: int = 0) -> Iterator[LanceTable]:
         """Give the table to one thread at a time for one commit of so many rows."""
+        if self._is_read_only:
+            raise StoreError(
+                f"the store {self.path!r} can only be read: its folder is not writable"
+            )
         with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
             table = self._opened()
             yield table
@@ -101,6 +106,21 @@ class LanceRows:
             if table is not None and self._written:
                 with turn_at(self._lock_file):
                     self._tidy(table)
+
+    def _open(self) -> LanceTable:
+        """Open the table, or make it where there is none; for reading alone where it has to be."""
+        folder = Path(self.path)
+        folder.mkdir(exist_ok=True)
+        try:
+            with turn_at(self._lock_file):
+                table = _table_in(self.path)
+                _index_words(table)
+        except OSError as error:
+            if error.errno not in _READ_ONLY or not (folder / f"{_NAME}.lance").is_dir():
+                raise
+            self._is_read_only = True
+            table = _table_in(self.path)
+        return table
 
     def _opened(self) -> LanceTable:
         """Return the table, or say that it is closed."""
@@ -139,28 +159,31 @@ def replace_rows(
     """Write the rows of a document, known by its digest, over those that are there; one commit."""
     import pyarrow as pa
 
-    rows = pa.table(
-        {field.name: columns[field.name] for field in table.schema}, schema=table.schema
-    )
+    arrays = {
+        field.name: column
+        if isinstance(column := columns[field.name], pa.Array)
+        else pa.array(column, field.type)
+        for field in table.schema
+    }
     (
         table.merge_insert("id")
         .when_matched_update_all()
         .when_not_matched_insert_all()
         .when_not_matched_by_source_delete(f"document = '{document}'")
-        .execute(rows)
+        .execute(pa.table(arrays))
     )
 
 
-def _open(path: str) -> LanceTable:
+def _table_in(path: str) -> LanceTable:
     """Open the table in a folder, or make it."""
     import lancedb
     import pyarrow as pa
-    from lancedb.index import FTS
 
     texts = ["id", "document", "document_id", "source", "fingerprint", "text", "text_digest"]
-    fields = [pa.field(name, pa.string()) for name in (*texts, "of_document", "of_chunk")]
+    texts += ["of_document", "of_chunk", "words"]
+    fields = [pa.field(name, pa.string()) for name in texts]
     fields += [pa.field(name, pa.int64()) for name in ("ordinal", "start", "end")]
-    fields.append(pa.field("facts", pa.list_(pa.string())))
+    fields.append(pa.field("facts", pa.json_()))
     schema = pa.schema(fields, metadata={"ragasync_store": _VERSION})
     # Nothing is read from memory that another process may have changed.
     folder = lancedb.connect(path, read_consistency_interval=timedelta(0))
@@ -172,7 +195,19 @@ def _open(path: str) -> LanceTable:
             f"the table {_NAME!r} in {path!r} is of another version: use the ragasync that wrote "
             "it, or begin anew in another folder"
         )
-    if not table.list_indices():
-        words = FTS(stem=True, remove_stop_words=False, ascii_folding=True, with_position=False)
-        table.create_index("text", config=words)
     return table
+
+
+def _index_words(table: LanceTable) -> None:
+    """Make the index of words, which are split and in lower case already; once a table."""
+    from lancedb.index import FTS
+
+    if not table.list_indices():
+        words = FTS(
+            base_tokenizer="whitespace",
+            stem=True,
+            remove_stop_words=False,
+            ascii_folding=True,
+            with_position=False,
+        )
+        table.create_index("words", config=words)

@@ -1,4 +1,4 @@
-"""The vector of a text that is searched for, from the embedder whose vectors are stored."""
+"""What is searched for, with its vector from the embedder whose vectors are stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.embedding.embed import HashingEmbedder, scaled_to_one
-from ragasync.documents.store import WrongEmbedder
+from ragasync.documents.store import SearchMode, WrongEmbedder
+from ragasync.documents.stores.search import Search
 
 Embed: TypeAlias = Callable[[Sequence[str]], Any]
 """
@@ -19,6 +20,37 @@ What turns texts into vectors, sync or async; where it has a `name`, that is che
 Where it has a method `query`, of one text, that embeds what is searched for: some models do not
 embed questions as they embed what answers them.
 """
+
+
+def search_for(
+    text: str,
+    k: int,
+    mode: SearchMode,
+    min_score: float | None,
+    vector: NDArray[np.float32] | None,
+    embedder: Embed | None,
+    stored: tuple[str, int] | None,
+) -> Search:
+    """
+    Return what is searched for, its vector included where one is needed.
+
+    Args:
+        text: What the user searches for.
+        k: The most hits.
+        mode: What is ranked by.
+        min_score: The least cosine of a hit.
+        vector: The text's vector, where the user gives it.
+        embedder: What embeds the text otherwise; None for the one that the stored name tells.
+        stored: The name and dimension of the embedder whose vectors are stored, if any are.
+
+    Raises:
+        WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
+        RunAsyncError: When the embedder is async and bound to another event loop.
+    """
+    is_needed = mode != "keyword" or min_score is not None or vector is not None
+    hashed = stored is not None and HashingEmbedder.from_name(stored[0]) is not None
+    made = query_vector(text, embedder, stored, vector) if stored and is_needed else None
+    return Search(text, int(k), mode, min_score, made, hashed, vector is not None)
 
 
 def query_vector(
@@ -59,7 +91,7 @@ def _of_name(name: str) -> Embed:
     if embedder is None:
         raise WrongEmbedder(
             f"the store holds vectors of {name!r}, which has to embed the text too: pass "
-            'embedder= to the store or vector= to the search, or search by="bm25"'
+            'embedder= to the store or vector= to the search, or search with mode="keyword"'
         )
     return embedder
 

@@ -1,25 +1,24 @@
-"""Rank by exact nearness of vectors, and join rankings into one."""
+"""Rank by exact nearness of vectors, join rankings into one, and tell what is a hit."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedding.embed import COMMON_WORDS
+from ragasync.documents.embedding.embed import have_feature_in_common
+from ragasync.documents.search_text import is_single, query_words
+from ragasync.documents.store import SearchMode
 
 Key = TypeVar("Key", bound=Hashable)
 
 JOINED = 50
 """So many of each ranking are joined: what neither places higher is not a good answer."""
 
-_WORD = re.compile(r"[^\W_]+")
-
-# A text of any length may be searched for; beyond this many words it costs time and finds nothing.
+# Beyond so many words of what is searched for, more cost time and find nothing.
 _MOST_WORDS = 64
 
 
@@ -78,26 +77,67 @@ def fuse(*rankings: Sequence[Key], k: float = 5) -> list[tuple[Key, float]]:
     return sorted(scores.items(), key=lambda pair: -pair[1])
 
 
-def any_word_of(text: str) -> str | None:
+def fts5_expression(words: Sequence[str]) -> str:
     """
-    Return the FTS5 expression that matches any word of a text, or None where it has no words.
+    Return the FTS5 expression that matches any of these words.
 
-    Each word is quoted, so that nothing in the text is syntax.
+    Each word is quoted, so that nothing in it is syntax. A single character of a script without
+    spaces begins the pairs that are indexed, see `words_of`.
     """
-    return " OR ".join(f'"{word}"' for word in telling_words(text)) or None
+    return " OR ".join(f'"{word}"*' if is_single(word) else f'"{word}"' for word in words)
 
 
-def telling_words(text: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Search:
     """
-    Return the words of a text to search for.
-
-    Common English words are left out unless there are no others: nearly every chunk has them, and
-    ranking them all takes long.
+    Hold what is searched for, and decide what of it is a hit.
 
     Args:
-        text: Whatever was searched for; its first 64 different words count.
+        text: What the user searches for.
+        k: The most hits.
+        mode: What is ranked by.
+        min_score: The least cosine of a hit.
+        vector: The vector of the text; None where none is needed or none is stored.
+        hashed: Whether the vectors are a HashingEmbedder's. Its cosine of texts that have nothing
+            in common is noise about 0, so that those are no hits.
+        vector_is_given: Whether the vector may be of another text than `text`.
     """
-    # Composed, because FTS5 takes a letter and its accent for one character.
-    words = dict.fromkeys(_WORD.findall(unicodedata.normalize("NFC", text).lower()))
-    telling = [word for word in words if word not in COMMON_WORDS] or list(words)
-    return telling[:_MOST_WORDS]
+
+    text: str
+    k: int
+    mode: SearchMode
+    min_score: float | None
+    vector: NDArray[np.float32] | None
+    hashed: bool
+    vector_is_given: bool
+
+    @property
+    def words(self) -> list[str]:
+        """The words to look for; a text of any length may be searched for, at a bounded cost."""
+        return query_words(self.text, _MOST_WORDS)
+
+    @property
+    def depth(self) -> int:
+        """The number of chunks to rank by vectors, and by words."""
+        return max(self.k, JOINED)
+
+    def joined(
+        self, near: Sequence[tuple[Key, float]], worded: Sequence[tuple[Key, float]]
+    ) -> list[tuple[Key, float]]:
+        """Return the ranking that the mode asks for."""
+        if self.mode != "hybrid":
+            return [*(near if self.mode == "vector" else worded)]
+        closer = [key for key, cosine in near if cosine > 0 or not self.hashed]
+        return fuse(closer, [key for key, _ in worded])
+
+    def is_near(self, cosine: float | None) -> bool:
+        """Return whether a cosine is not below the least one."""
+        return self.min_score is None or (cosine is not None and cosine >= self.min_score)
+
+    def is_hit(self, text: str, cosine: float | None, has_word: bool) -> bool:
+        """Return whether a chunk has anything in common with what is searched for."""
+        if has_word or not self.hashed:
+            return True
+        if cosine is None or cosine <= 0:
+            return False
+        return self.vector_is_given or have_feature_in_common(text, self.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.store import Hit, SearchBy, StoreError, check_search, checked_vectors
-from ragasync.documents.stores.query import Embed, query_vector
-from ragasync.documents.stores.search import JOINED, fuse
+from ragasync.documents.hits import Hits
+from ragasync.documents.store import SearchMode, StoreError, check_search, checked_vectors
+from ragasync.documents.stores.query import Embed, search_for
 from ragasync.documents.stores.sqlite_file import StoreFile
 from ragasync.documents.stores.sqlite_rows import (
     chunk_count,
@@ -26,10 +27,16 @@ from ragasync.documents.stores.sqlite_rows import (
     vectors_of,
     write_document,
 )
-from ragasync.documents.stores.sqlite_search import hits, nearest_chunks, ranked_by_words
+from ragasync.documents.stores.sqlite_search import known_keys, run_search, unknown_keys
 from ragasync.documents.stores.store_frame import chunk_frame
 from ragasync.documents.stores.vectors import VectorMatrix
-from ragasync.documents.where import Where, conditions_of
+from ragasync.documents.where import (
+    Condition,
+    Where,
+    condition_of,
+    keys_to_know,
+    warn_of_unknown,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +84,7 @@ class SqliteStore:
         self.embedder = embedder
         self.path = os.fspath(path)
         self._matrix = VectorMatrix()
+        self._known_keys: set[str] = set()
         self._file = StoreFile(self.path, timeout)
 
     def upsert(
@@ -126,47 +134,54 @@ class SqliteStore:
         text: str,
         k: int = 10,
         *,
-        by: SearchBy = "both",
+        mode: SearchMode = "hybrid",
         where: Where | None = None,
+        min_score: float | None = None,
         vector: NDArray[np.float32] | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """
         Return the best chunks for a text, the best first.
+
+        With vectors of a HashingEmbedder, a chunk that has nothing in common with the text is no
+        hit: no word, function words left out, and no part of one. Of other embedders' vectors, all
+        are ranked, however far; `min_score` cuts them.
 
         Args:
             text: What to search for; it is data, never query syntax.
             k: The most hits.
-            by: "vectors" ranks by the cosine, "bm25" by the words in common (any of them), "both"
-                joins the first 50 of each, or k where that is more, by reciprocal rank.
+            mode: "vector" ranks by the cosine, "keyword" by the words in common (BM25, any of
+                them), "hybrid" joins the first 50 of each, or k where that is more, by reciprocal
+                rank.
             where: Conditions on metadata, which leave out chunks before anything is ranked:
                 `{"lang": "en", "year": {"$gte": 2020}}`; see `Where`.
+            min_score: The least cosine of a hit, whatever the mode; None for any.
             vector: The text's own vector, where it is made elsewhere, by an async embedder for
-                instance; otherwise the store's embedder makes it.
+                instance; otherwise the store's embedder makes it, except where the mode is
+                "keyword" and no `min_score` needs it.
 
         Returns:
-            At most `k` hits; `score` is the cosine, BM25 or the sum of reciprocal ranks.
+            At most `k` hits, each with its cosine and its BM25 score; `score` is what the mode
+            ranks by: one of the two, or the sum of reciprocal ranks.
 
         Raises:
-            ValueError: When `by` or `k` is none of these, or `where` asks for an operator that
-                there is not.
+            ValueError: When `mode`, `k` or `min_score` is none of these, or `where` asks for an
+                operator that there is not.
             TypeError: When `where` is no dict, or compares with what no metadata can equal.
             WrongEmbedder: When the vectors stored are another embedder's, or one is needed.
             StoreError: When the file cannot be read.
         """
-        check_search(by, k)
-        conditions = conditions_of(where)
-        # Outside the lock: an embedder may be a slow service.
-        query = None if by == "bm25" else self._query_vector(text, vector)
-        depth = max(k, JOINED) if by == "both" else k
+        check_search(mode, k, min_score)
+        condition = condition_of(where)
         with self._file.reading() as db:
-            near = (
-                [] if query is None else nearest_chunks(db, self._matrix, query, depth, conditions)
-            )
-            worded = [] if by == "vectors" else ranked_by_words(db, text, depth, conditions)
-            if by == "both":
-                joined = fuse([number for number, _ in near], [number for number, _ in worded])
-                return hits(db, joined[:k])
-            return hits(db, near or worded)
+            stored = remembered_embedder(db)
+        # Outside the lock: an embedder may be a slow service.
+        search = search_for(text, k, mode, min_score, vector, self.embedder, stored)
+        with self._file.reading() as db:
+            found = run_search(db, self._matrix, search, condition)
+            unknown = self._unknown_keys(db, condition)
+            known = known_keys(db) if unknown else ()
+        warn_of_unknown(unknown, known)
+        return found
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """
@@ -243,10 +258,11 @@ class SqliteStore:
         of = f" by {stored[0]!r}" if stored else ""
         return f"<{type(self).__name__} {self.path!r}: {held}{of}>"
 
-    def _query_vector(
-        self, text: str, given: NDArray[np.float32] | None
-    ) -> NDArray[np.float32] | None:
-        """Return the vector to search by, or None while none is stored to compare it with."""
-        with self._file.reading() as db:
-            stored = remembered_embedder(db)
-        return query_vector(text, self.embedder, stored, given) if stored else None
+    def _unknown_keys(self, db: sqlite3.Connection, condition: Condition | None) -> list[str]:
+        """Return the keys of a condition that no document has, if there are any documents."""
+        asked = [key for key in keys_to_know(condition) if key not in self._known_keys]
+        if not asked or not document_count(db):
+            return []
+        unknown = unknown_keys(db, asked)
+        self._known_keys.update(set(asked).difference(unknown))
+        return unknown

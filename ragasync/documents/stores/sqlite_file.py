@@ -12,10 +12,12 @@ from ragasync.documents.store import StoreError
 from ragasync.own_database import Kind, clear_errors, open_own, transaction
 
 # Stems, so that "threads" finds "thread": of English words, and others are left as they are.
+# Marks (M*) are parts of words, as the vowels of Hindi are.
 _WORDS = """
+CREATE VIEW searched (number, text) AS SELECT number, coalesce(indexed, text) FROM chunks;
 CREATE VIRTUAL TABLE words USING fts5 (
-    text, content = 'chunks', content_rowid = 'number',
-    tokenize = 'porter unicode61 remove_diacritics 2'
+    text, content = 'searched', content_rowid = 'number',
+    tokenize = "porter unicode61 remove_diacritics 2 categories 'L* M* N* Co'"
 );
 """
 
@@ -38,7 +40,9 @@ CREATE TABLE chunks (
     "end" INTEGER NOT NULL,
     text TEXT NOT NULL,
     metadata TEXT NOT NULL,
-    text_hash BLOB,
+    text_hash BLOB NOT NULL,
+    -- What is indexed in place of the text: of scripts without spaces, of letters in two parts.
+    indexed TEXT,
     UNIQUE (document, ordinal)
 );
 -- A text that is stored anywhere need not be embedded again.
@@ -50,7 +54,8 @@ CREATE TABLE vectors (
 );
 -- Adding has no such trigger: it would flush FTS5's memory at each row, a third of the time.
 CREATE TRIGGER chunk_removed AFTER DELETE ON chunks BEGIN
-    INSERT INTO words (words, rowid, text) VALUES ('delete', old.number, old.text);
+    INSERT INTO words (words, rowid, text)
+    VALUES ('delete', old.number, coalesce(old.indexed, old.text));
 END;
 """
 
@@ -60,26 +65,13 @@ def text_hash(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _to_version_2(connection: sqlite3.Connection) -> None:
-    """Turn a file of version 1 into one that finds chunks by their texts, and words by stems."""
-    connection.create_function("text_hash", 1, text_hash, deterministic=True)
-    connection.execute("ALTER TABLE chunks ADD COLUMN text_hash BLOB")
-    connection.execute("UPDATE chunks SET text_hash = text_hash(text)")
-    connection.execute("CREATE INDEX chunks_by_text ON chunks (text_hash)")
-    connection.execute("DROP TABLE words")
-    connection.execute(_WORDS)
-    connection.execute("INSERT INTO words (words) VALUES ('rebuild')")
-    connection.execute("PRAGMA user_version = 2")
-
-
 STORE = Kind(
     what="store",
     application_id=0x72616773,  # "rags", in the file's header
-    version=2,
+    version=3,
     schema=_SCHEMA + _WORDS,
     synchronous="NORMAL",
     error=StoreError,
-    upgrades={1: _to_version_2},
 )
 
 

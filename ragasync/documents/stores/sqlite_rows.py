@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.search_text import indexed_text
 from ragasync.documents.store import as_json, check_embedder, chunk_id
 from ragasync.documents.stores.sqlite_file import text_hash
 
@@ -30,7 +31,7 @@ def write_document(
     first = (last or 0) + 1
     numbered = list(enumerate(chunks, start=first))
     db.executemany(
-        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 row,
@@ -42,6 +43,7 @@ def write_document(
                 chunk.text,
                 as_json(chunk.metadata, document.id),
                 text_hash(chunk.text),
+                indexed_text(chunk.text),
             )
             for ordinal, (row, chunk) in enumerate(numbered)
         ],
@@ -51,7 +53,7 @@ def write_document(
         [(row, vector.tobytes()) for (row, _), vector in zip(numbered, vectors, strict=True)],
     )
     db.execute(
-        "INSERT INTO words (rowid, text) SELECT number, text FROM chunks WHERE number >= ?",
+        "INSERT INTO words (rowid, text) SELECT number, text FROM searched WHERE number >= ?",
         (first,),
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from sqlite3 import Connection
 from typing import cast
@@ -11,12 +12,54 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.store import Hit
-from ragasync.documents.stores.search import any_word_of, nearest
+from ragasync.documents.hits import Hit, Hits
+from ragasync.documents.stores.search import Search, fts5_expression, nearest
 from ragasync.documents.stores.vectors import VectorMatrix
-from ragasync.documents.where import HEADING, HEADINGS, Condition, matches
+from ragasync.documents.where import (
+    HEADING,
+    HEADINGS,
+    AllOf,
+    Comparison,
+    Condition,
+    comparisons,
+    matches,
+)
 
 _NOTHING: Mapping[str, object] = {}
+
+
+def run_search(
+    db: Connection, matrix: VectorMatrix, search: Search, condition: Condition | None
+) -> Hits:
+    """Return the hits of a search."""
+    query, words = search.vector, search.words
+    near: list[tuple[int, float]] = []
+    worded: list[tuple[int, float]] = []
+    if query is not None and search.mode != "keyword":
+        near = nearest_chunks(db, matrix, query, search.depth, condition)
+    if search.mode != "vector":
+        depth = search.depth if search.min_score is None else -1
+        worded = ranked_by_words(db, words, depth, condition)
+    cosines, scores = dict(near), dict(worded)
+    if query is not None:
+        cosines |= cosines_of(db, matrix, query, scores.keys() - cosines.keys())
+    near, worded = (
+        [pair for pair in ranking if search.is_near(cosines.get(pair[0]))]
+        for ranking in (near, worded)
+    )
+    ranking = search.joined(near, worded)
+    scores |= word_scores(db, words, [number for number, _ in ranking if number not in scores])
+    found = Hits(query=search.text)
+    for number, score in ranking:
+        hit = chunk_at(db, number)
+        cosine, keyword_score = cosines.get(number), scores.get(number)
+        if search.is_hit(hit.text, cosine, keyword_score is not None):
+            found.append(
+                replace(hit, score=score, vector_score=cosine, keyword_score=keyword_score)
+            )
+        if len(found) == search.k:
+            break
+    return found
 
 
 def nearest_chunks(
@@ -24,27 +67,39 @@ def nearest_chunks(
     matrix: VectorMatrix,
     query: NDArray[np.float32],
     k: int,
-    conditions: tuple[Condition, ...] = (),
+    condition: Condition | None = None,
 ) -> list[tuple[int, float]]:
     """Return the numbers of the `k` nearest chunks and their cosines, the best first."""
     numbers, rows = matrix.current(db)
-    among = np.searchsorted(numbers, _numbers_where(db, conditions)) if conditions else None
+    among = np.searchsorted(numbers, _numbers_where(db, condition)) if condition else None
     return [(int(numbers[row]), cosine) for row, cosine in nearest(rows, query, k, among)]
 
 
+def cosines_of(
+    db: Connection, matrix: VectorMatrix, query: NDArray[np.float32], chunks: Iterable[int]
+) -> dict[int, float]:
+    """Return the cosines of some chunks by their numbers."""
+    numbers, rows = matrix.current(db)
+    wanted = list(chunks)
+    if not wanted:
+        return {}
+    cosines = rows[np.searchsorted(numbers, wanted)] @ query
+    return dict(zip(wanted, cosines.tolist(), strict=True))
+
+
 def ranked_by_words(
-    db: Connection, text: str, k: int, conditions: tuple[Condition, ...] = ()
+    db: Connection, words: Sequence[str], k: int, condition: Condition | None = None
 ) -> list[tuple[int, float]]:
     """Return the numbers of the `k` best chunks by BM25, and their scores, the best first."""
-    words = any_word_of(text)
-    if words is None:
+    if not words:
         return []
     # FTS5's rank is BM25 times -1, so that the best comes first in ascending order.
-    if not conditions:
+    if condition is None:
         return db.execute(
-            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?", (words, k)
+            "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
+            (fts5_expression(words), k),
         ).fetchall()
-    _teach(db, conditions)
+    _teach(db, condition)
     # CROSS keeps SQLite from asking the words about each chunk in turn.
     return db.execute(
         "SELECT words.rowid, -words.rank FROM words "
@@ -53,49 +108,78 @@ def ranked_by_words(
         "WHERE words MATCH ? "
         "AND holds(documents.id, source, documents.metadata, chunks.metadata) "
         "ORDER BY words.rank LIMIT ?",
-        (words, k),
+        (fts5_expression(words), k),
     ).fetchall()
 
 
-def hits(db: Connection, ranking: Sequence[tuple[int, float]]) -> list[Hit]:
-    """Return the chunks of these numbers with their scores."""
-    return [_hit(db, number, score) for number, score in ranking]
-
-
-def _numbers_where(db: Connection, conditions: tuple[Condition, ...]) -> NDArray[np.int64]:
-    """Return the numbers of the chunks of which all conditions hold, ascending."""
-    _teach(db, conditions)
-    rows = db.execute(
-        "SELECT chunks.number FROM chunks JOIN documents ON documents.number = document "
-        "WHERE (:written IS NULL OR instr(chunks.metadata, :written) "
-        "OR instr(documents.metadata, :written)) "
-        "AND holds(documents.id, source, documents.metadata, chunks.metadata) "
-        "ORDER BY chunks.number",
-        {"written": _written(conditions)},
+def word_scores(db: Connection, words: Sequence[str], chunks: Iterable[int]) -> dict[int, float]:
+    """Return the BM25 scores of some chunks by their numbers, of those that have a word."""
+    listed = json.dumps([*chunks])
+    if not words or listed == "[]":
+        return {}
+    # The plus keeps SQLite from asking the words about each chunk in turn.
+    found = db.execute(
+        "SELECT rowid, -rank FROM words "
+        "WHERE words MATCH ? AND +rowid IN (SELECT value FROM json_each(?))",
+        (fts5_expression(words), listed),
     )
-    return np.fromiter((number for (number,) in rows), dtype=np.int64)
+    return dict(found)
 
 
-def _hit(db: Connection, number: int, score: float) -> Hit:
-    """Return one chunk as a hit."""
+def chunk_at(db: Connection, number: int) -> Hit:
+    """Return one chunk as a hit without scores."""
     document_id, source, text, start, end, of_document, of_chunk = db.execute(
         'SELECT documents.id, source, text, "start", "end", documents.metadata, chunks.metadata '
         "FROM chunks JOIN documents ON documents.number = document WHERE chunks.number = ?",
         (number,),
     ).fetchone()
     metadata = json.loads(of_document) | json.loads(of_chunk)
-    return Hit(document_id, source, text, start, end, score, metadata)
+    return Hit(document_id, source, text, start, end, 0.0, metadata)
 
 
-def _teach(db: Connection, conditions: tuple[Condition, ...]) -> None:
+def unknown_keys(db: Connection, keys: Iterable[str]) -> list[str]:
+    """Return those of some keys that neither a document nor a chunk has."""
+    statement = (
+        "SELECT EXISTS (SELECT 1 FROM documents WHERE instr(metadata, :key)) "
+        "OR EXISTS (SELECT 1 FROM chunks WHERE instr(metadata, :key))"
+    )
+    written = {key: f"{json.dumps(key)}: " for key in keys}
+    return [
+        key
+        for key, text in written.items()
+        if not db.execute(statement, {"key": text}).fetchone()[0]
+    ]
+
+
+def known_keys(db: Connection) -> set[str]:
+    """Return all keys that documents and chunks have."""
+    rows = db.execute("SELECT metadata FROM documents UNION SELECT metadata FROM chunks")
+    return {str(key) for (metadata,) in rows for key in json.loads(metadata)}
+
+
+def _numbers_where(db: Connection, condition: Condition) -> NDArray[np.int64]:
+    """Return the numbers of the chunks of which a condition holds, ascending."""
+    _teach(db, condition)
+    rows = db.execute(
+        "SELECT chunks.number FROM chunks JOIN documents ON documents.number = document "
+        "WHERE (:written IS NULL OR instr(chunks.metadata, :written) "
+        "OR instr(documents.metadata, :written)) "
+        "AND holds(documents.id, source, documents.metadata, chunks.metadata) "
+        "ORDER BY chunks.number",
+        {"written": _written(condition)},
+    )
+    return np.fromiter((number for (number,) in rows), dtype=np.int64)
+
+
+def _teach(db: Connection, condition: Condition) -> None:
     """
-    Give SQLite the function `holds` for these conditions.
+    Give SQLite the function `holds` for a condition.
 
     SQLite's own JSON functions are three times as fast, 1 µs a chunk, but from one version to the
     next they differ in keys with escapes, texts with NULs and the last digit of a number; and a
     statement would have to be made of the conditions.
     """
-    keys = [json.dumps(condition.key) for condition in conditions]
+    keys = [json.dumps(one.key) for one in comparisons(condition)]
     if json.dumps(HEADING) in keys:
         keys.append(json.dumps(HEADINGS))
     verdicts: dict[str, bool] = {}
@@ -104,32 +188,33 @@ def _teach(db: Connection, conditions: tuple[Condition, ...]) -> None:
         for key in keys:
             if key in of_chunk:
                 document, chunk = _metadata(of_document), json.loads(of_chunk)
-                return matches(conditions, document_id, source, document, chunk)
+                return matches(condition, document_id, source, document, chunk)
         # A chunk that has none of the keys is as its document.
         verdict = verdicts.get(document_id)
         if verdict is None:
             document = _metadata(of_document)
-            verdict = matches(conditions, document_id, source, document, _NOTHING)
+            verdict = matches(condition, document_id, source, document, _NOTHING)
             verdicts[document_id] = verdict
         return verdict
 
     db.create_function("holds", 4, holds, deterministic=True)
 
 
-def _written(conditions: tuple[Condition, ...]) -> str | None:
+def _written(condition: Condition) -> str | None:
     """
-    Return what stands in all metadata of which the conditions hold, if anything does.
+    Return what stands in all metadata of which a condition holds, if anything does.
 
     So SQLite can leave out most chunks of a selective condition without a call of ours.
     """
-    for condition in conditions:
-        if condition.key in ("id", "source", HEADING) or condition.operator != "in":
-            continue
-        if len(condition.values) == 1:
-            [value] = condition.values
+    for part in condition.parts if isinstance(condition, AllOf) else (condition,):
+        match part:
+            case Comparison("id" | "source" | "heading"):
+                pass
             # A number may be written as another that equals it: 7 as 7.0, 10**16 as 1e+16.
-            if isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < 10**15):
-                return json.dumps({condition.key: value})[1:-1]
+            case Comparison(key, "in", (str() | bool() as value,), False):
+                return json.dumps({key: value})[1:-1]
+            case Comparison(key, "in", (int() as value,), False) if abs(value) < 10**15:
+                return json.dumps({key: value})[1:-1]
     return None
 
 

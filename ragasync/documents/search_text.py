@@ -1,0 +1,145 @@
+"""The words of a text, as searches and the hashing embedder see them, in any script."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from unicodedata import category
+
+_PLAIN = re.compile(r"[^\W_]+")
+
+# Han, kana, bopomofo, Hangul, Thai, Lao, Burmese, Khmer, Tai Le, Tai Lue and Tai Tham. Hangul has
+# spaces, but its particles are attached to the words.
+_UNSPACED = (
+    "\u1000-\u103f\u1050-\u109f\u1100-\u11ff\u1780-\u17d3\u1950-\u19c9\u1a20-\u1a7f"
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf"
+    "\u3005-\u3007\u3021-\u3029\u3041-\u309f\u30a1-\u30fa\u30fc-\u318e\u31a0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uaa60-\uaa7f\uac00-\ud7ff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_RUN = re.compile(f"[{_UNSPACED}]+")
+
+# What is drawn as nothing within a word: soft hyphens, joiners, variation selectors.
+_INVISIBLE = dict.fromkeys(
+    [0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
+)
+
+_FUNCTION_WORDS = """
+    a about all also an and any are as at be been both but by can do does each for from has have
+    how i if in into is it its may more most no not of on only or other our over same so some
+    such than that the their them then there these they this those to was we were what when
+    where which who why will with would you your
+"""
+_ENGLISH = frozenset(_FUNCTION_WORDS.split())
+
+# Pairs of hiragana are endings and particles; pairs with these Chinese characters are too.
+_PARTICLES = re.compile(r"[\u3041-\u309f]{1,2}|.?[的了吗呢吧么].?")
+
+
+def words_of(text: str, *, singles: bool = False) -> list[str]:
+    """
+    Return the lower-cased words of a text, in order.
+
+    The text is normalised by NFKC first, so that composed and decomposed letters, ligatures and
+    full-width forms are one. A run of a script without spaces between words gives its overlapping
+    pairs of characters, and its last character: any two characters of it are a word. Marks belong
+    to the letter in front of them, and Indic vowels to their word.
+
+    Args:
+        text: Any text.
+        singles: Give each character of such a run as well, not only the last.
+    """
+    if text.isascii():
+        return _PLAIN.findall(text.lower())
+    words = []
+    for run in _runs(_normalised(text)):
+        if is_unspaced(run):
+            characters = _characters(run)
+            words += _pairs(characters) + (characters if singles else characters[-1:])
+        else:
+            words.append(run)
+    return words
+
+
+def indexed_text(text: str) -> str | None:
+    """Return what an index of words must hold instead of a text, or None for the text itself."""
+    if text.isascii():
+        return None
+    words = words_of(text)
+    return None if words == _split(text.lower()) else " ".join(words)
+
+
+def query_words(text: str, most: int) -> list[str]:
+    """
+    Return the different words of a text to search for.
+
+    Function words are left out unless there are no others: nearly every chunk has them, and
+    ranking them all takes long.
+
+    Args:
+        text: What is searched for.
+        most: How many words are enough.
+    """
+    words: list[str] = []
+    for run in _runs(_normalised(text)):
+        if is_unspaced(run):
+            characters = _characters(run)
+            words += _pairs(characters) or characters
+        else:
+            words.append(run)
+    telling = dict.fromkeys(word for word in words if not is_function_word(word))
+    return [*(telling or dict.fromkeys(words))][:most]
+
+
+def is_single(word: str) -> bool:
+    """Return whether a word is a single character of a script without spaces."""
+    return is_unspaced(word) and len(_characters(word)) == 1
+
+
+def is_unspaced(word: str) -> bool:
+    """Return whether a word is of a script without spaces between words."""
+    return _RUN.match(word) is not None
+
+
+def is_function_word(word: str) -> bool:
+    """Return whether a word says little about what a text is about."""
+    return word in _ENGLISH or _PARTICLES.fullmatch(word) is not None
+
+
+def _normalised(text: str) -> str:
+    """Return a text in lower case in which letters that look alike are alike."""
+    return unicodedata.normalize("NFKC", text).translate(_INVISIBLE).lower()
+
+
+def _runs(text: str) -> list[str]:
+    """Return the words of a normalised text, runs without spaces whole."""
+    return _split(_RUN.sub(r" \g<0> ", text))
+
+
+def _split(text: str) -> list[str]:
+    """Return the words of a text, each with its marks."""
+    has_marks = _patterns()[0].search(text)
+    return (_patterns()[1] if has_marks else _PLAIN).findall(text)
+
+
+def _characters(run: str) -> list[str]:
+    """Return the characters of a run, each with the marks that stand on it."""
+    return _patterns()[2].findall(run) if _patterns()[0].search(run) else list(run)
+
+
+def _pairs(characters: Sequence[str]) -> list[str]:
+    """Return what each two neighbours are together."""
+    return [one + other for one, other in pairwise(characters)]
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Return what matches a mark, a word with marks in it, and a character with its marks."""
+    # Python's re knows no classes of characters; this takes some milliseconds, once.
+    marks = "".join(chr(c) for c in range(0x300, 0x10000) if category(chr(c))[0] == "M")
+    found = rf"[{marks}]", rf"(?:[^\W_]|[{marks}])+", rf".[{marks}]*"
+    mark, word, character = (re.compile(each, re.DOTALL) for each in found)
+    return mark, word, character

@@ -1,0 +1,83 @@
+"""The words of a text in any script, for the index and for what is searched for."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragasync.documents.search_text import indexed_text, query_words, words_of
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Retry_after 3 times", ["retry", "after", "3", "times"]),
+        ("数据库", ["数据", "据库", "库"]),
+        ("用SQLite存", ["用", "sqlite", "存"]),
+        ("東京。大阪、", ["東京", "京", "大阪", "阪"]),
+        ("ﾃﾞｰﾀ", ["デー", "ータ", "タ"]),
+        ("서울에", ["서울", "울에", "에"]),
+        ("ที่นี่", ["ที่นี่", "นี่"]),
+        ("भाषा हिन्दी", ["भाषा", "हिन्दी"]),
+        ("cafe\u0301 ﬁne ＡＢＣ", ["café", "fine", "abc"]),
+        ("и\u0306од", ["йод"]),
+        ("data\u00adbase", ["database"]),
+        ("नमस्\u200dते", ["नमस्ते"]),
+        ("❤\ufe0fyes", ["yes"]),
+        ("Ёлка, СЪЕШЬ!", ["ёлка", "съешь"]),
+    ],
+)
+def test_the_words_of_a_text(text, words):
+    """Spaces part words where there are any; elsewhere two neighbours are one."""
+    assert words_of(text) == words
+
+
+def test_single_characters_are_given_where_they_are_asked_for():
+    """For an index that cannot look for the beginnings of words."""
+    assert words_of("数据库 x", singles=True) == ["数据", "据库", "数", "据", "库", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("what is a bucket", ["bucket"]),
+        ("to be or not", ["to", "be", "or", "not"]),
+        ("bucket and BUCKET", ["bucket"]),
+        ("数据库", ["数据", "据库"]),
+        ("猫", ["猫"]),
+        ("猫がいます", ["猫が"]),
+        ("がいます", ["がい", "いま", "ます"]),
+        ("", []),
+        ('"*()^:-+{} ___', []),
+    ],
+)
+def test_function_words_are_not_searched_for_unless_there_are_no_others(text, words):
+    """Particles and endings of Japanese are such too; no last character is asked for alone."""
+    assert query_words(text, 64) == words
+
+
+def test_of_a_very_long_text_few_words_are_searched_for():
+    """The first that differ."""
+    words = [f"word{n}" for n in range(100_000)]
+    assert query_words(" ".join(words), 64) == words[:64]
+
+
+@pytest.mark.parametrize("text", ["a bucket", "Ёлка, день", "Größe … x\u00a0y", "भाषा", "émoi ❤"])
+def test_the_index_takes_a_text_as_it_is_where_that_has_the_same_words(text):
+    """No text is kept twice without need."""
+    assert indexed_text(text) is None
+
+
+@pytest.mark.parametrize("text", ["数据库", "cafe\u0301", "data\u00adbase", "ﬁne", "ไทย"])
+def test_the_index_takes_the_words_of_a_text_that_has_others(text):
+    """In their order."""
+    assert indexed_text(text) == " ".join(words_of(text))
+
+
+@given(st.text(st.characters()))
+def test_any_text_has_the_words_of_its_normal_forms(text):
+    """Composed or not, its words are the same, and each of them is found in the text."""
+    words = words_of(text)
+    assert words_of(unicodedata.normalize("NFD", text)) == words
+    assert set(query_words(text, 10**6)) <= set(words)
