@@ -83,7 +83,7 @@ def test_fusing_nothing_gives_nothing():
 
 def expression(text):
     """Return the FTS5 expression of what is searched for."""
-    return fts5_expression(query_words(text, 64))
+    return fts5_expression(query_words(text))
 
 
 def test_words_are_quoted_and_joined_by_or():
@@ -101,6 +101,6 @@ def test_no_text_is_fts5_syntax(text):
     """SQLite understands the expression of any text, NULs, quotes and surrogates included."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.execute("CREATE VIRTUAL TABLE words USING fts5 (text)")
-        if query_words(text, 64):
+        if query_words(text):
             statement = "SELECT rowid FROM words WHERE words MATCH ?"
             db.execute(statement, (expression(text),)).fetchall()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.search_text import indexed_text, query_words, words_of
+from ragasync.documents.search_text import indexed_text, query_words, stem, words_of
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,8 @@ def test_single_characters_are_given_where_they_are_asked_for():
         ("数据库", ["数据", "据库"]),
         ("猫", ["猫"]),
         ("猫がいます", ["猫が"]),
+        ("что это за вода", ["вода"]),
+        ("къде е водата", ["водата"]),
         ("がいます", ["がい", "いま", "ます"]),
         ("", []),
         ('"*()^:-+{} ___', []),
@@ -54,13 +56,30 @@ def test_single_characters_are_given_where_they_are_asked_for():
 )
 def test_function_words_are_not_searched_for_unless_there_are_no_others(text, words):
     """Particles and endings of Japanese are such too; no last character is asked for alone."""
-    assert query_words(text, 64) == words
+    assert query_words(text) == words
 
 
 def test_of_a_very_long_text_few_words_are_searched_for():
     """The first that differ."""
     words = [f"word{n}" for n in range(100_000)]
-    assert query_words(" ".join(words), 64) == words[:64]
+    assert query_words(" ".join(words)) == words[:64]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("книга книгата книгите книгу книгой", "книг"),
+        ("столове столовете стола", "стол"),
+        ("соседи соседей соседями", "сосед"),
+        ("перезапускает перезапуск перезапускать", "перезапуск"),
+        ("дом", "дом"),
+        ("buckets", "buckets"),
+        ("数据", "数据"),
+    ],
+)
+def test_the_stem_of_a_word_is_that_of_its_forms(words, expected):
+    """Of Cyrillic words; the indexes know the stems of English ones."""
+    assert {stem(word) for word in words.split()} == {expected}
 
 
 @pytest.mark.parametrize("text", ["a bucket", "Ёлка, день", "Größe … x\u00a0y", "भाषा", "émoi ❤"])
@@ -80,4 +99,4 @@ def test_any_text_has_the_words_of_its_normal_forms(text):
     """Composed or not, its words are the same, and each of them is found in the text."""
     words = words_of(text)
     assert words_of(unicodedata.normalize("NFD", text)) == words
-    assert set(query_words(text, 10**6)) <= set(words)
+    assert set(query_words(text)) <= set(words)

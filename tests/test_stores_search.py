@@ -1,12 +1,16 @@
 """Every store of this package finds the same: in a file, in memory, in Lance."""
 
+from datetime import UTC, date, datetime
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragasync.documents.document import Chunk, Document
-from tests.store_kinds import KINDS, PAGES, fill, ids, opened, put
+from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.store import WrongEmbedder
+from tests.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
 
 @pytest.fixture(params=KINDS)
@@ -112,13 +116,201 @@ def test_a_condition_that_is_none_is_refused(library):
         library.search("x", where="lang")
 
 
+# Each script has two texts, and words of the first to find it by: its own, or written otherwise.
+SCRIPTS = [
+    (
+        "数据库连接超时后会自动重试。",
+        "图书馆下周一闭馆整理。",
+        ["数据库", "连接", "我们的数据"],
+    ),
+    ("猫が好きで、毎朝えさをやる。", "サーバーを再起動する。", ["猫", "毎朝のえさ", "えさ"]),
+    ("サーバーを再起動する。", "猫が好きだ。", ["ｻｰﾊﾞｰ", "再起動", "サーバーが"]),
+    ("데이터베이스를 다시 연결합니다.", "고양이가 창가에서 잡니다.", ["데이터베이스", "연결"]),
+    ("ฐานข้อมูลจะเชื่อมต่อใหม่", "แมวนอนบนโต๊ะ", ["ฐานข้อมูล", "เชื่อมต่อ"]),
+    ("डेटाबेस फिर से जुड़ता है", "बिल्ली मेज़ पर सोती है", ["डेटाबेस", "जुड़ता"]),
+    ("Le café sert une crème brûlée", "Le chat dort", ["cafe\u0301", "CRÈME", "ｃａｆé"]),
+    ("Поезд из Варны опаздывает", "Кошка спит на столе", ["поезда", "ВАРНЕ", "что с поездом"]),
+    ("Ѝ и \u0438\u0306од в аптеките", "Котката спи", ["йод", "аптеките"]),
+    ("The data\u00adbase of oﬃces", "A cat sleeps", ["database", "offices"]),
+    ("ទិន្នន័យត្រូវបានរក្សាទុក", "ឆ្មាដេក", ["ទិន្នន័យ"]),
+]
+
+
+@pytest.mark.parametrize(("text", "other", "queries"), SCRIPTS)
+def test_words_of_any_script_are_found(store, text, other, queries):
+    """By vectors and by words, and nothing else of that script is."""
+    put(store, Document("other", other), made_by=HashingEmbedder())
+    put(store, Document("sought", text), made_by=HashingEmbedder())
+    put(store, Document("english", "A token bucket refills."), made_by=HashingEmbedder())
+    for query in queries:
+        for mode in ("hybrid", "vector", "keyword"):
+            hits = store.search(query, mode=mode)
+            assert ids(hits) == ["sought"], (query, mode)
+            assert hits[0].text == text
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+@pytest.mark.parametrize("query", ["zebra", "数据库", "what is the zebra of it?", "เสือ", "0", "?!"])
+def test_what_has_nothing_in_common_with_the_query_is_no_hit(library, mode, query):
+    """Though vectors of unlike words share entries, and function words are everywhere."""
+    assert library.search(query, mode=mode) == []
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+def test_a_hit_has_both_partial_scores(library, mode):
+    """The cosine, except where words alone are asked for, and BM25 of any word in common."""
+    hit = library.search("refills tokens", mode=mode)[0]
+    cosine = float((embed(["refills tokens"]) @ embed([hit.text]).T)[0, 0])
+    expected = None if mode == "keyword" else pytest.approx(cosine, abs=1e-5)
+    assert hit.vector_score == expected
+    assert hit.keyword_score > 0
+    assert hit.score in (hit.vector_score, hit.keyword_score, 2 / 6)
+
+
+def test_a_hit_that_shares_parts_of_words_alone_has_no_keyword_score(library):
+    """Found by its vector."""
+    [hit] = library.search("sortable", mode="hybrid")
+    assert (hit.document_id, hit.keyword_score) == ("sort", None)
+    assert hit.vector_score > 0
+
+
+def directions(store):
+    """Store four chunks whose learned vectors have cosines 1, 0.8, 0 and -1 with [1, 0]."""
+    vectors = np.array([[1, 0], [0.8, 0.6], [0, 2], [-1, 0]], dtype=np.float32)
+    chunks = [Chunk(f"chunk {word}", n, n) for n, word in enumerate(("a", "b", "c", "d"))]
+    store.upsert(Document("d", ""), chunks, vectors, fingerprint="", embedder="learned")
+
+
+@pytest.mark.parametrize(
+    ("min_score", "starts"), [(None, [0, 1, 2, 3]), (-1, [0, 1, 2, 3]), (0.5, [0, 1]), (0.9, [0])]
+)
+@pytest.mark.parametrize("mode", ["hybrid", "vector"])
+def test_learned_vectors_are_all_ranked_and_cut_by_the_least_cosine(store, mode, min_score, starts):
+    """However far they are, unless a least cosine is asked for."""
+    directions(store)
+    hits = store.search("x", mode=mode, min_score=min_score, vector=np.array([5.0, 0.0]))
+    assert [hit.start for hit in hits] == starts
+    assert [hit.vector_score for hit in hits] == pytest.approx([1, 0.8, 0, -1][: len(starts)])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+def test_a_least_cosine_cuts_what_words_alone_find(store, mode):
+    """In every mode, and however many better words there are."""
+    directions(store)
+    vector = np.array([0.0, 1.0])
+    hits = store.search("chunk a", 1, mode=mode, min_score=0.9, vector=vector)
+    assert [(hit.start, hit.keyword_score is None) for hit in hits] == [(2, False)]
+    assert hits[0].vector_score == pytest.approx(1)
+
+
+def test_words_are_searched_for_without_an_embedder_unless_a_cosine_is_asked_for(store):
+    """An embedder may be a service that costs something."""
+    directions(store)
+    assert [hit.vector_score for hit in store.search("a", mode="keyword")] == [None]
+    with pytest.raises(WrongEmbedder, match=r'vector= to the search, .* mode="keyword"'):
+        store.search("a", mode="keyword", min_score=0.1)
+
+
+@pytest.mark.parametrize(
+    ("min_score", "error"), [(1.1, ValueError), (float("nan"), ValueError), ("high", TypeError)]
+)
+def test_a_least_cosine_that_is_none_is_refused(library, min_score, error):
+    """It is from -1 to 1."""
+    with pytest.raises(error, match="min_score"):
+        library.search("x", min_score=min_score)
+
+
+@pytest.fixture
+def shelf(store):
+    """Give a store of three documents with lists, dates, headings and pages."""
+    facts = {
+        "a": ({"tags": ["x", "y"], "day": "2026-05-01", "mtime": 1777636800.5}, "Rates"),
+        "b": ({"tags": ["y", 1], "day": "2026-05-01T23:30:00-05:00", "n": 3}, "Retries"),
+        "c": ({"tags": [], "day": "May", "mtime": 1777723200, "n": None}, None),
+    }
+    for name, (metadata, title) in facts.items():
+        own = {"heading": f"Guide > {title}", "headings": ["Guide", title]} if title else {}
+        put(store, Document(name, "word", metadata), Chunk("word", 0, 4, own))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ({"tags": {"$contains": "y"}}, "ab"),
+        ({"tags": {"$contains": 1}}, "b"),
+        ({"tags": {"$not": {"$contains": "y"}}}, "c"),
+        ({"tags": "y"}, ""),
+        ({"n": {"$in": [3, 4]}}, "b"),
+        ({"n": {"$nin": [3]}}, "ac"),
+        ({"n": {"$eq": 3}}, "b"),
+        ({"n": {"$in": []}}, ""),
+        ({"n": {"$nin": []}}, "abc"),
+        ({"n": {"$not": {"$gte": 3}}}, "ac"),
+        ({"n": None}, "ac"),
+        ({"$or": [{"n": 3}, {"tags": {"$contains": "x"}}]}, "ab"),
+        ({"$and": [{"tags": {"$contains": "y"}}, {"n": 3}]}, "b"),
+        ({"$not": {"$or": [{"n": 3}, {"id": "c"}]}}, "a"),
+        ({"id": {"$lt": "b"}, "$or": [{"n": 3}, {"n": None}]}, "a"),
+        ({"day": date(2026, 5, 1)}, "a"),
+        ({"day": {"$gt": date(2026, 5, 1)}}, "b"),
+        ({"day": {"$lte": date(2026, 5, 2)}}, "ab"),
+        ({"day": [date(2026, 5, 2), "May"]}, "bc"),
+        ({"day": datetime(2026, 5, 2, 4, 30, tzinfo=UTC)}, "b"),
+        ({"day": {"$gte": "2026-05-01T"}}, "bc"),
+        ({"mtime": date(2026, 5, 1)}, "a"),
+        ({"mtime": {"$gte": datetime(2026, 5, 2, 12)}}, "c"),
+        ({"mtime": {"$ne": date(2026, 5, 1)}}, "bc"),
+        ({"heading": "Retries"}, "b"),
+        ({"heading": "Guide"}, "ab"),
+        ({"heading": {"$ne": "Rates"}}, "bc"),
+        ({"heading": {"$gt": "Guide > S", "$lt": "Rf"}}, "ab"),
+        ({"headings": {"$contains": "Rates"}}, "a"),
+    ],
+)
+def test_conditions_of_each_sort_find_the_same_in_each_store(shelf, where, found):
+    """Lists, dates, headings, and conditions joined or negated."""
+    for mode in ("hybrid", "vector", "keyword"):
+        hits = shelf.search("word", mode=mode, where=where)
+        assert "".join(sorted(ids(hits))) == found
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"tagz": {"$contains": "y"}}, r"key 'tagz': did you mean 'tags'\?"),
+        ({"zzz": 1}, r"key 'zzz': there are 'day', 'heading', .*'tags'"),
+        ({"$or": [{"dey": 1}, {"n": 3}]}, "key 'dey': did you mean 'day'"),
+        ({"dey": {"$ne": 1}}, "key 'dey'"),
+    ],
+)
+def test_a_key_that_no_document_has_is_warned_of(shelf, where, said):
+    """With the keys that may be meant; the warning is where the search is called."""
+    with pytest.warns(UserWarning, match=said) as warned:
+        hits = shelf.search("word", where=where)
+    assert [each.filename for each in warned] == [__file__]
+    found = {"tagz": [], "zzz": [], "$or": ["b"]}.get(*where, ["a", "b", "c"])
+    assert sorted(ids(hits)) == found
+
+
+def test_no_key_is_warned_of_that_a_document_has_or_may_lack(shelf, store):
+    """Nor in an empty store, which has none."""
+    for where in ({"n": None}, {"missing": None}, {"id": "z"}, {"source": "z"}, {"mtime": "z"}):
+        shelf.search("word", where=where)
+    for name in "abc":
+        store.delete(name)
+    assert store.search("word", where={"anything": 1}) == []
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-VALUE = TEXT | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
+PLAIN = TEXT | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none()
+VALUE = PLAIN | st.dates().map(str) | st.datetimes().map(str)
 
 
 def conditions_on(key, value):
     """Return one condition of each sort with a value."""
     yield from ({key: value}, {key: [value, None]}, {key: {"$ne": value}})
+    yield {"$or": [{key: {"$contains": value}}, {"$not": {"b": value}}]}
     if value is not None and not isinstance(value, bool):
         yield from ({key: {"$gt": value}}, {key: {"$lte": value}})
 
@@ -136,13 +328,15 @@ def refill(store, pages):
 @pytest.mark.filterwarnings("ignore:no document has")
 def test_lance_and_sqlite_find_the_same_by_any_conditions(tmp_path):
     """What a hash of a value says is what comparing it says."""
-    metadata = st.dictionaries(st.sampled_from("ab'"), VALUE, max_size=3)
+    values = VALUE | st.lists(VALUE, max_size=3)
+    metadata = st.dictionaries(st.sampled_from("ab'"), values, max_size=3)
     pages = st.lists(st.tuples(metadata, metadata), min_size=1, max_size=3)
 
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(pages, st.sampled_from("ab'"), st.data())
     def agree(pages, key, data):
         stored = [value for page in pages for part in page for value in part.values()]
+        stored = [each for one in stored for each in (one if isinstance(one, list) else [one])]
         value = data.draw(st.sampled_from(stored) if stored else VALUE)
         for store in stores:
             refill(store, pages)

@@ -11,6 +11,9 @@ from unicodedata import category
 
 _PLAIN = re.compile(r"[^\W_]+")
 
+# Beyond so many words of what is searched for, more cost time and find nothing.
+_MOST_WORDS = 64
+
 # Han, kana, bopomofo, Hangul, Thai, Lao, Burmese, Khmer, Tai Le, Tai Lue and Tai Tham. Hangul has
 # spaces, but its particles are attached to the words.
 _UNSPACED = (
@@ -27,16 +30,40 @@ _INVISIBLE = dict.fromkeys(
     [0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
 )
 
+# English, and Russian, Bulgarian and Ukrainian together.
 _FUNCTION_WORDS = """
     a about all also an and any are as at be been both but by can do does each for from has have
     how i if in into is it its may more most no not of on only or other our over same so some
     such than that the their them then there these they this those to was we were what when
     where which who why will with would you your
+    а але без е будет була були бути бъде бы был было быть в вам вас весь ви во вот все всё вы від
+    где го да де делать для до его ему если есть ето ещё же з за и из или им их й к как какая
+    какие како какой какую кем ко кога когда кое което които който коли которая которые который
+    която кто куда къде ли либо лишь ме между мене меня мне може может можна можно мой му мы між
+    на над надо нам нас не него нее ней нет ни ним них но ну нужно о об он она они оно от перед по
+    под после при про с са само све се себе себя си сколько след со су съм сюда та так также такой
+    там твой те тебя тем тех ти то това тогда того тоже той только том тому ту тут ты тя у уже це
+    че чего чем через чи что чтобы ще що эта эти этих это этого этой этом этому этот я як яка який
+    які
 """
-_ENGLISH = frozenset(_FUNCTION_WORDS.split())
+_FUNCTION_WORD = frozenset(_FUNCTION_WORDS.split())
 
 # Pairs of hiragana are endings and particles; pairs with these Chinese characters are too.
 _PARTICLES = re.compile(r"[\u3041-\u309f]{1,2}|.?[的了吗呢吧么].?")
+
+# Endings of nouns, adjectives and verbs of those three, the longest first, and what a stem must
+# have left of a word.
+_ENDINGS = """
+    ються ться тись ешься ишься овете евете остей остью остях
+    ами ями ого его ому ему ыми ими ете ите ешь ишь ает яет ует ают яют уют ить ать ять еть уть
+    ость ости ове еве ата ета ите ията ието овать
+    ов ев ів ей ий ый ой ая яя ое ее ые ие ії ую юю ою ею ом ем ам ям ах ях ых их ым им ия ию ии
+    ет ит ут ют ат ят ал ял ил ел ла ло ли ть ти та то те ът ят ня ен на но ны ся сь
+    а я о е и і ї ы у ю ь й
+"""
+_CYRILLIC = re.compile(r"[\u0400-\u052f]+")
+_ENDING = re.compile(f"(?:{'|'.join(_ENDINGS.split())})$")
+_STEM = 4
 
 
 def words_of(text: str, *, singles: bool = False) -> list[str]:
@@ -72,16 +99,12 @@ def indexed_text(text: str) -> str | None:
     return None if words == _split(text.lower()) else " ".join(words)
 
 
-def query_words(text: str, most: int) -> list[str]:
+def query_words(text: str) -> list[str]:
     """
-    Return the different words of a text to search for.
+    Return the different words of a text to search for, at most 64.
 
     Function words are left out unless there are no others: nearly every chunk has them, and
     ranking them all takes long.
-
-    Args:
-        text: What is searched for.
-        most: How many words are enough.
     """
     words: list[str] = []
     for run in _runs(_normalised(text)):
@@ -91,7 +114,21 @@ def query_words(text: str, most: int) -> list[str]:
         else:
             words.append(run)
     telling = dict.fromkeys(word for word in words if not is_function_word(word))
-    return [*(telling or dict.fromkeys(words))][:most]
+    return [*(telling or dict.fromkeys(words))][:_MOST_WORDS]
+
+
+def stem(word: str) -> str:
+    """
+    Return a word without its ending where it is Cyrillic, and any other as it is.
+
+    Of English words, the indexes know the stems. Two endings at most are taken off, because
+    Bulgarian has its article after that of the number.
+    """
+    if _CYRILLIC.fullmatch(word):
+        for _ in range(2):
+            ending = _ENDING.search(word, _STEM)
+            word = word[: ending.start()] if ending else word
+    return word
 
 
 def is_single(word: str) -> bool:
@@ -106,7 +143,7 @@ def is_unspaced(word: str) -> bool:
 
 def is_function_word(word: str) -> bool:
     """Return whether a word says little about what a text is about."""
-    return word in _ENGLISH or _PARTICLES.fullmatch(word) is not None
+    return word in _FUNCTION_WORD or _PARTICLES.fullmatch(word) is not None
 
 
 def _normalised(text: str) -> str:

@@ -228,7 +228,7 @@ def warn_of_unknown(unknown: Iterable[str], known: Iterable[str]) -> None:
     for key in unknown:
         near = get_close_matches(key, known, n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(known)
-        warnings.warn(f"no document has the metadata key {key!r:.200}: {hint}", stacklevel=4)
+        warnings.warn(f"no document has the metadata key {key!r:.200}: {hint}", stacklevel=3)
 
 
 def _listed(known: list[str]) -> str:

@@ -13,13 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.search_text import is_function_word, is_unspaced, words_of
+from ragasync.documents.search_text import is_function_word, is_single, is_unspaced, words_of
 
 _NAME = re.compile(r"hashing-([1-9]\d*)-v2")
 
 # Pieces of at most 40 characters: a megabyte of base64 stays a few features a piece.
 _PIECE = 40
 _ASCII_PIECE = re.compile(r"[^\W_]{1,40}")
+
+_HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
 
 # The weights below are the best found for retrieval of docstring bodies by their summaries.
 _GRAM = 4
@@ -67,11 +69,11 @@ class HashingEmbedder:
 
     Each word, lower-cased, has a fixed sparse vector: a signed entry for itself and one for each
     of its 4-grams with the word's ends marked, so that `retry` and `retries` meet. A text is the
-    sum over its words, a word that occurs n times counting 1 + ln n and a common English word a
+    sum over its words, a word that occurs n times counting 1 + ln n and a function word a
     fifth of that, scaled to length 1. Of scripts without spaces, each two neighbouring characters
-    are a word, see `words_of`. There is no model and no state: a text has the same vector in every
-    process, whatever else is in its batch. It matches words and their forms, not meanings. A text
-    without words is a row of zeros.
+    are a word, and so is each Chinese character. There is no model and no state: a text has the
+    same vector in every process, whatever else is in its batch. It matches words and their forms,
+    not meanings. A text without words is a row of zeros.
 
     The signed hashing is that of Weinberger et al., Feature Hashing for Large Scale Multitask
     Learning (2009); n-grams in words that of Bojanowski et al., Enriching Word Vectors with
@@ -185,7 +187,7 @@ def have_feature_in_common(text: str, query: str) -> bool:
     """
     words = _words(query)
     words = [word for word in words if not is_function_word(word)] or words
-    wanted = {feature for word in words for feature in _names(word)}
+    wanted = {name for word in words for name in _names(word)}
     return any(not wanted.isdisjoint(_names(word)) for word in set(_words(text)))
 
 
@@ -195,7 +197,8 @@ def _words(text: str) -> list[str]:
         return _ASCII_PIECE.findall(text.lower())
     return [
         word[start : start + _PIECE]
-        for word in words_of(text)
+        for word in words_of(text, singles=True)
+        if not is_single(word) or _HAN.match(word)  # a letter says nothing
         for start in range(0, len(word), _PIECE)
     ]
 

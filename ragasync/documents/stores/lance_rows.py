@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.search_text import words_of
+from ragasync.documents.search_text import stem, words_of
 from ragasync.documents.store import as_json, chunk_id
 from ragasync.documents.stores.lance_filter import digest, facts_of
 
@@ -45,8 +45,13 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
         "start": [0, *[chunk.start for chunk in chunks]],
         "end": [0, *[chunk.end for chunk in chunks]],
         "facts": _json([facts_of(metadata | dict(each.metadata) | place) for each in chunks]),
-        "words": [None, *[" ".join(words_of(chunk.text, singles=True)) for chunk in chunks]],
+        "words": [None, *[_indexed(chunk.text) for chunk in chunks]],
     }
+
+
+def _indexed(text: str) -> str:
+    """Return the words to index; Lance cannot look for the beginnings of words as SQLite can."""
+    return " ".join(map(stem, words_of(text, singles=True)))
 
 
 def _json(chunks: Sequence[str]) -> pa.Array:

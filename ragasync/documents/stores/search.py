@@ -10,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.embedding.embed import have_feature_in_common
-from ragasync.documents.search_text import is_single, query_words
+from ragasync.documents.search_text import is_single, query_words, stem
 from ragasync.documents.store import SearchMode
 
 Key = TypeVar("Key", bound=Hashable)
 
 JOINED = 50
 """So many of each ranking are joined: what neither places higher is not a good answer."""
-
-# Beyond so many words of what is searched for, more cost time and find nothing.
-_MOST_WORDS = 64
 
 
 def nearest(
@@ -81,10 +78,17 @@ def fts5_expression(words: Sequence[str]) -> str:
     """
     Return the FTS5 expression that matches any of these words.
 
-    Each word is quoted, so that nothing in it is syntax. A single character of a script without
-    spaces begins the pairs that are indexed, see `words_of`.
+    Each is quoted, so that nothing in it is syntax. A single character of a script without spaces
+    begins the pairs that are indexed, see `words_of`, and a Cyrillic stem its words.
     """
-    return " OR ".join(f'"{word}"*' if is_single(word) else f'"{word}"' for word in words)
+    return " OR ".join(map(_fts5_term, words))
+
+
+def _fts5_term(word: str) -> str:
+    """Return the FTS5 expression that matches a word in its forms."""
+    beginning = stem(word)
+    is_beginning = beginning != word or is_single(word)
+    return f'"{beginning}"*' if is_beginning else f'"{word}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class Search:
     @property
     def words(self) -> list[str]:
         """The words to look for; a text of any length may be searched for, at a bounded cost."""
-        return query_words(self.text, _MOST_WORDS)
+        return query_words(self.text)
 
     @property
     def depth(self) -> int:
