@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, join_parts
+from ragasync.documents.loaders.pdf_fonts import install_stand_in_font
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -21,11 +22,17 @@ _one_at_a_time = threading.Lock()
 
 _MAX_TEXT = 200_000_000  # characters; pages of a small file may share one long text
 _MAX_PIXELS = 20_000_000  # of one page as an image; a file may claim a page of any size
+_MAX_BROKEN = 1_000  # pages; a small file may claim to have billions
 _MAX_FIELDS = 10_000  # of one page
-_MAX_FORM = 10_000_000  # bytes of all names and values; fields may share one long value
+_MAX_TYPED = 10_000_000  # bytes of all names, values and notes; some may share one long text
+_HIDDEN = 1 << 1 | 1 << 5  # of the flags of an annotation: ISO 32000-1, table 165
 _PASSWORD = 1 << 13  # of the flags of a text field: ISO 32000-1, table 228
 _DPI = 200
 _LINE_END_HYPHEN = re.compile(r"(?:\x02|\ufffe|\xad)\n?(?=(\w?))|\xad")
+# One character on a line, with the punctuation that stands next to it.
+_MARKS = "[\u3001-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff65]{0,2}"
+_ALONE = f"{_MARKS}[\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]{_MARKS}"
+_VERTICAL = re.compile(f"(?m)^{_ALONE}(?:\n{_ALONE}){{4,}}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +59,13 @@ class PDFLoader:
     """
     Load the text of all pages, joined by blank lines.
 
-    Words that are hyphenated at the end of a line are joined. The values of a form follow the
-    text of their page, as lines of `name: value`. `metadata["page_starts"]` holds the offset at
-    which each page starts, `metadata["pages_without_text"]` the numbers, from 1, of those that
-    have no text: scans most often. Files are read one at a time, however many threads ask.
+    Words that are hyphenated at the end of a line are joined, and so are the characters of
+    vertical writing. The values of a form follow the text of their page, as lines of
+    `name: value`, and so do notes that were typed on the page. `metadata["page_starts"]` holds the
+    offset at which each page starts, `metadata["pages_without_text"]` the numbers, from 1, of
+    those that have no text: scans most often. `metadata["unreadable_pages"]` holds the numbers of
+    pages that are broken, if others can be read. Files are read one at a time, however many
+    threads ask.
 
     Example:
         >>> from ragasync.documents import LOADERS, PDFLoader
@@ -86,13 +96,19 @@ class PDFLoader:
         except ImportError:
             raise MissingExtra("loading a PDF", "pypdfium2", "ingest") from None
         try:
-            pages = self._pages(data)
+            pages, unreadable = self._pages(data)
         except pypdfium2.PdfiumError as error:
             if "password" not in str(error).lower():
                 raise LoadError("pdf", f"PDFium cannot open it: {error}") from None
             advice = "give PDFLoader(password=...)" if self.password is None else "wrong password"
             raise LoadError("encrypted", f"locked by a password: {advice}") from None
         text, starts = join_parts(pages)
+        if not text.strip() and unreadable:
+            raise LoadError(
+                "pdf",
+                f"{len(unreadable)} of its {len(pages)} pages are broken, and the others have no "
+                "text: open it in a PDF viewer and print it to a new PDF",
+            )
         if not text.strip():
             raise LoadError(
                 "no text",
@@ -100,49 +116,59 @@ class PDFLoader:
                 "PDFLoader(on_empty_page=...)",
             )
         metadata: dict[str, object] = {"page_starts": starts}
-        if empty := tuple(n for n, page in enumerate(pages, 1) if not page.strip()):
-            metadata["pages_without_text"] = empty
+        empty = (n for n, page in enumerate(pages, 1) if not page.strip() and n not in unreadable)
+        if without_text := tuple(empty):
+            metadata["pages_without_text"] = without_text
+        if unreadable:
+            metadata["unreadable_pages"] = tuple(unreadable)
         return text, metadata
 
-    def _pages(self, data: bytes) -> list[str]:
-        """Return the text of each page."""
+    def _pages(self, data: bytes) -> tuple[list[str], list[int]]:
+        """Return the text of each page, and the numbers of those that are broken."""
         import pypdfium2
 
         with _one_at_a_time:
+            install_stand_in_font()
             pdf = pypdfium2.PdfDocument(data, password=self.password)
-            form = _Form(pdf)
+            annotations = _Annotations(pdf)
         try:
             with _one_at_a_time:
                 count = len(pdf)
             pages: list[str] = []
+            unreadable: list[int] = []
             size = 0
-            for number in range(count):
-                pages.append(self._page(pdf, form, number))
+            for number in range(1, count + 1):
+                try:
+                    text, image = self._page(pdf, annotations, number - 1)
+                except pypdfium2.PdfiumError:
+                    text, image = "", None
+                    unreadable.append(number)
+                    _refuse_broken(len(unreadable))
+                # PDFium is free meanwhile: the hook may take long, or read a PDF itself.
+                pages.append(text if image is None else self._read_image(EmptyPage(number, image)))
                 size += len(pages[-1])
                 if size > _MAX_TEXT:
                     raise LoadError(
-                        "too large", f"more than {_MAX_TEXT:,} characters by page {number + 1:,}"
+                        "too large", f"more than {_MAX_TEXT:,} characters by page {number:,}"
                     )
-            return pages
+            return pages, unreadable
         finally:
             with _one_at_a_time:
-                form.close()
+                annotations.close()
                 pdf.close()
 
-    def _page(self, pdf: PdfDocument, form: _Form, number: int) -> str:
-        """Return the text of one page, and let go of PDFium while somebody else reads an image."""
+    def _page(self, pdf: PdfDocument, annotations: _Annotations, index: int) -> tuple[str, np.ndarray | None]:
+        """Return the text of one page, and its image if it has none and there is a hook."""
         with _one_at_a_time:
-            page = pdf[number]
+            page = pdf[index]
             try:
                 text = _page_text(page)
-                values = "\n".join(form.values(page))
-                text = f"{text}\n{values}" if text.strip() and values else values or text
-                if text.strip() or self.on_empty_page is None:
-                    return text
-                image = _image_of(page)
+                typed = "\n".join(annotations.lines(page))
+                text = f"{text}\n{typed}" if text.strip() and typed else typed or text
+                is_wanted = not text.strip() and self.on_empty_page is not None
+                return text, _image_of(page) if is_wanted else None
             finally:
                 page.close()
-        return self._read_image(EmptyPage(number + 1, image))
 
     def _read_image(self, page: EmptyPage) -> str:
         """Return what the hook makes of a page."""
@@ -164,6 +190,12 @@ def load_pdf(data: bytes) -> Loaded:
     return PDFLoader()(data)
 
 
+def _refuse_broken(pages: int) -> None:
+    """Raise for more broken pages than a file that is worth reading has."""
+    if pages > _MAX_BROKEN:
+        raise LoadError("pdf", f"more than {_MAX_BROKEN:,} of its pages are broken")
+
+
 def _page_text(page: PdfPage) -> str:
     """Return the text of one page, its hyphenated words joined."""
     textpage = page.get_textpage()
@@ -171,7 +203,12 @@ def _page_text(page: PdfPage) -> str:
         text: str = textpage.get_text_bounded()
     finally:
         textpage.close()
-    return join_hyphenated(text.replace("\r\n", "\n").replace("\0", ""))
+    return join_vertical(join_hyphenated(text.replace("\r\n", "\n").replace("\0", "")))
+
+
+def join_vertical(text: str) -> str:
+    """Join the characters of vertical writing, which PDFium gives a line each."""
+    return _VERTICAL.sub(lambda lines: lines[0].replace("\n", ""), text)
 
 
 def join_hyphenated(text: str) -> str:
@@ -190,9 +227,9 @@ def _joint(hyphen: re.Match[str]) -> str:
     return "-" if is_part_of_name else ""
 
 
-class _Form:
+class _Annotations:
     """
-    Read the values of a document's form.
+    Read what was typed into a document: the values of its form, and notes on its pages.
 
     The form is opened beside the document and not by its `init_forms`: that makes PDFium draw
     each field when its page is opened, which takes minutes for a long value.
@@ -215,13 +252,12 @@ class _Form:
             pdfium.FPDFDOC_ExitFormFillEnvironment(self._form)
             self._form = None
 
-    def values(self, page: PdfPage) -> list[str]:
-        """Return `name: value` for each field of a page that is filled in, each line once."""
+    def lines(self, page: PdfPage) -> list[str]:
+        """Return `name: value` for each field of a page that is filled in, and notes, each once."""
         import pypdfium2.raw as pdfium
 
         lines: dict[str, None] = {}
-        count = pdfium.FPDFPage_GetAnnotCount(page) if self._form else 0
-        for index in range(min(count, _MAX_FIELDS)):
+        for index in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_FIELDS)):
             annotation = pdfium.FPDFPage_GetAnnot(page, index)
             if annotation:
                 try:
@@ -231,6 +267,15 @@ class _Form:
         return [line for line in lines if line]
 
     def _line(self, annotation: object) -> str:
+        """Return the text of one annotation, "" for one that nobody typed."""
+        import pypdfium2.raw as pdfium
+
+        if pdfium.FPDFAnnot_GetSubtype(annotation) == pdfium.FPDF_ANNOT_FREETEXT:
+            is_shown = not pdfium.FPDFAnnot_GetFlags(annotation) & _HIDDEN
+            return self._text(pdfium.FPDFAnnot_GetStringValue, annotation, b"Contents") * is_shown
+        return self._field(annotation) if self._form else ""
+
+    def _field(self, annotation: object) -> str:
         """Return `name: value` of a field, "" for one that is empty, a button or a password."""
         import pypdfium2.raw as pdfium
 
@@ -239,29 +284,29 @@ class _Form:
         is_password = kind == pdfium.FPDF_FORMFIELD_TEXTFIELD and flags & _PASSWORD
         if kind < pdfium.FPDF_FORMFIELD_CHECKBOX or is_password:
             return ""
-        value = self._text(pdfium.FPDFAnnot_GetFormFieldValue, annotation)
+        value = self._text(pdfium.FPDFAnnot_GetFormFieldValue, self._form, annotation)
         is_box = kind in (pdfium.FPDF_FORMFIELD_CHECKBOX, pdfium.FPDF_FORMFIELD_RADIOBUTTON)
-        if is_box and value == "Off":
+        if not value or (is_box and value == "Off"):
             return ""
-        if not value:
-            return ""
-        name = self._text(pdfium.FPDFAnnot_GetFormFieldAlternateName, annotation)
-        name = name or self._text(pdfium.FPDFAnnot_GetFormFieldName, annotation)
+        name = self._text(pdfium.FPDFAnnot_GetFormFieldAlternateName, self._form, annotation)
+        name = name or self._text(pdfium.FPDFAnnot_GetFormFieldName, self._form, annotation)
         return f"{name}: {value}" if name else value
 
-    def _text(self, get: Callable[..., int], annotation: object) -> str:
-        """Return a text of a field: PDFium is asked for its size first."""
+    def _text(self, get: Callable[..., int], *of: object) -> str:
+        """Return a text of an annotation: PDFium is asked for its size first."""
         import ctypes
 
         import pypdfium2.raw as pdfium
 
-        size = get(self._form, annotation, None, 0)
+        size = get(*of, None, 0)
         self._taken += size
-        if self._taken > _MAX_FORM:
-            raise LoadError("too large", f"its form holds more than {_MAX_FORM:,} bytes of text")
+        if self._taken > _MAX_TYPED:
+            raise LoadError(
+                "too large",
+                f"its form holds more than {_MAX_TYPED:,} bytes of text, notes on pages included",
+            )
         buffer = ctypes.create_string_buffer(max(size, 2))
-        wide = ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR))
-        get(self._form, annotation, wide, size)
+        get(*of, ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)), size)
         text = buffer.raw[:size].decode("utf-16-le", "replace")
         return text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
