@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, join_parts
@@ -15,7 +15,7 @@ from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
     import numpy as np
-    from pypdfium2 import PdfDocument, PdfPage
+    from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
 
 # PDFium is not thread-safe: several threads at once crash the process.
 _one_at_a_time = threading.Lock()
@@ -29,6 +29,10 @@ _HIDDEN = 1 << 1 | 1 << 5  # of the flags of an annotation: ISO 32000-1, table 1
 _PASSWORD = 1 << 13  # of the flags of a text field: ISO 32000-1, table 228
 _DPI = 200
 _LINE_END_HYPHEN = re.compile(r"(?:\x02|\ufffe|\xad)\n?(?=(\w?))|\xad")
+_CONTROLS = re.compile(r"[\x01-\x08\x0b-\x1f]")  # mostly the space of a font without Unicode
+_Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
+_WORD_GAP = 0.15  # of the height of a line
+_NOT_PRINTED = re.compile(r"[\0-\x08\x0e-\x1f\xad\ufffe]")
 # One character on a line, with the punctuation that stands next to it.
 _MARKS = "[\u3001-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff65]{0,2}"
 _ALONE = f"{_MARKS}[\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]{_MARKS}"
@@ -197,13 +201,62 @@ def _refuse_broken(pages: int) -> None:
 
 
 def _page_text(page: PdfPage) -> str:
-    """Return the text of one page, its hyphenated words joined."""
+    """Return the text of one page, its hyphenated words joined and its cells apart."""
     textpage = page.get_textpage()
     try:
+        # The text in the page's box glues cells that PDFium does not know to be on one line,
+        # 400.01 and 3 to 400.013; all text has their gaps, and printers' marks beside the page.
         text: str = textpage.get_text_bounded()
+        if _words(text) != _words(textpage.get_text_range()):
+            text = _text_by_places(textpage, page.get_bbox())
     finally:
         textpage.close()
-    return join_vertical(join_hyphenated(text.replace("\r\n", "\n").replace("\0", "")))
+    text = join_hyphenated(text.replace("\r\n", "\n").replace("\0", ""))
+    return join_vertical(_CONTROLS.sub(" ", text))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text, without the characters that only some of its readings have."""
+    return _NOT_PRINTED.sub("", text).split()
+
+
+def _text_by_places(textpage: PdfTextPage, page: _Box) -> str:
+    """Return the characters whose middle is on the page, line by line; much slower."""
+    import pypdfium2.raw as pdfium
+
+    characters: list[str] = []
+    gap = ""
+    last: _Box | None = None
+    for index in range(textpage.count_chars()):
+        character = chr(pdfium.FPDFText_GetUnicode(textpage, index))
+        if character.isspace():
+            gap += character
+            continue
+        box = textpage.get_charbox(index, loose=True)
+        if not _has_middle_of(page, box):
+            continue
+        if last is not None and "\n" in gap:
+            gap = _gap_between(last, box)
+        characters += gap, character
+        gap, last = "", box
+    # On Windows, PDFium gives rare characters in two halves.
+    return "".join(characters).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _has_middle_of(page: _Box, box: _Box) -> bool:
+    """Return whether a character is on the page and not beside it."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return page[0] <= x <= page[2] and page[1] <= y <= page[3]
+
+
+def _gap_between(first: _Box, second: _Box) -> str:
+    """Return what stands between two characters where PDFium says that a line ends."""
+    height = min(first[3] - first[1], second[3] - second[1])
+    is_one_line = 2 * (min(first[3], second[3]) - max(first[1], second[1])) > height
+    distance = second[0] - first[2]
+    if not is_one_line or distance < -_WORD_GAP * height:
+        return "\n"
+    return " " if distance > _WORD_GAP * height else ""
 
 
 def join_vertical(text: str) -> str:
