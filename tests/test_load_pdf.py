@@ -9,7 +9,7 @@ from test_load_packed import pdf_of
 from ragasync.documents import LOADERS, EmptyPage, PDFLoader, load_source
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import pdf as pdf_module
-from ragasync.documents.loaders.pdf import load_pdf
+from ragasync.documents.loaders.pdf import join_vertical, load_pdf
 
 
 def lines_of(*lines: str) -> bytes:
@@ -85,6 +85,128 @@ def test_long_values_that_fields_share_are_bounded():
     with pytest.raises(LoadError, match=r"^too large: its form holds more than 10,000,000 bytes"):
         load_pdf(data)
     assert time.thread_time() - started < 1
+
+
+def east_asian(encoding: str, collection: str, *codes: bytes) -> bytes:
+    """Write a PDF whose font is not in the file, and whose characters are shown one by one."""
+    font = (
+        f"<< /Type /Font /Subtype /Type0 /BaseFont /Nowhere /Encoding /{encoding} "
+        "/DescendantFonts [<< /Type /Font /Subtype /CIDFontType2 /BaseFont /Nowhere /CIDSystemInfo "
+        f"<< /Registry (Adobe) /Ordering ({collection}) /Supplement 2 >> >>] >>"
+    )
+    stream = " 14 0 Td ".join(f"<{code.hex()}> Tj" for code in codes)
+    data = pdf_of("@@").replace(b"(@@) Tj", stream.encode())
+    helvetica = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    return with_length(data.replace(helvetica, font.encode()))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "collection", "codec", "words"),
+    [
+        ("GBK-EUC-H", "GB1", "gbk", "数据库连接超时"),
+        ("90ms-RKSJ-H", "Japan1", "cp932", "東京タワー"),
+        ("KSCms-UHC-H", "Korea1", "cp949", "서울특별시"),
+        ("ETen-B5-H", "CNS1", "big5", "臺北市政府"),
+    ],
+)
+def test_east_asian_text_needs_no_installed_font(encoding, collection, codec, words):
+    """Many scanners write such files, and a server has none of the fonts that they name."""
+    data = east_asian(encoding, collection, *(word.encode(codec) for word in words))
+    assert load_pdf(data)[0].replace(" ", "") == words
+
+
+def test_vertical_writing_is_joined():
+    """A search for a word finds nothing where each character has a line of its own."""
+    words = "第二条の規定、東京"
+    data = east_asian("90ms-RKSJ-H", "Japan1", *(word.encode("cp932") for word in words))
+    assert load_pdf(data.replace(b" 14 0 Td ", b" 0 -14 Td "))[0].replace("\n", "") == words
+    assert join_vertical("一\n二\n三\n四\n五、\n六") == "一二三四五、六"
+    assert join_vertical("王伟\n李娜\n张敏\n刘洋\n陈静") == "王伟\n李娜\n张敏\n刘洋\n陈静"
+
+
+def placed(*cells: tuple[str, int, int], box: str = "0 0 300 200") -> bytes:
+    """Write a PDF of one page with each text at its place."""
+    stream = "/F1 12 Tf " + " ".join(f"1 0 0 1 {x} {y} Tm ({text}) Tj" for text, x, y in cells)
+    data = pdf_of("@@").replace(b"/F1 12 Tf 20 100 Td (@@) Tj", stream.encode())
+    return with_length(data.replace(b"/MediaBox [0 0 300 200]", f"/MediaBox [{box}]".encode()))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [["Ada", "400.01", "3"], ["Bob", "600.01", "5"], ["Cy", "700.01", "7"]],
+        [["A", "B", "C"], ["1", "2", "3"], ["4", "5", "6"]],
+        [["x", "22", "y"], ["1", "88", "9"]],
+    ],
+)
+def test_cells_of_one_character_are_not_added_to_their_neighbours(rows):
+    """400.01 and 3 are no 400.013."""
+    cells = [
+        (text, 20 + 80 * column, 150 - 20 * row)
+        for row, line in enumerate(rows)
+        for column, text in enumerate(line)
+    ]
+    text = load_pdf(placed(*cells))[0]
+    assert [line.split() for line in text.splitlines()] == rows
+
+
+def test_letters_that_are_placed_one_by_one_make_words():
+    """Some programs write each letter by itself, and so do those that read scans."""
+    word = [(letter, 20 + 8 * at, 100) for at, letter in enumerate("BUCKET")]
+    below = [(letter, 20 + 8 * at, 80) for at, letter in enumerate("TOKEN")]
+    assert load_pdf(placed(*word, *below))[0].split() == ["BUCKET", "TOKEN"]
+
+
+def test_printers_marks_beside_the_page_are_left_out():
+    """Also where a page has cells that have to be kept apart."""
+    marks = [("4TH PASS", 20, -30), ("31", 320, 90)]
+    table = [("400.01", 20, 100), ("3", 120, 100), ("600.01", 20, 80), ("5", 120, 80)]
+    assert load_pdf(placed(*marks, *table))[0].split() == ["400.01", "3", "600.01", "5"]
+
+
+def annotated(*annotations: str) -> bytes:
+    """Write a PDF of one page with these annotations, each the inside of its dictionary."""
+    written = " ".join(
+        f"<< /Type /Annot /Rect [20 20 90 40] {annotation} >>" for annotation in annotations
+    )
+    data = pdf_of("Page").replace(b"/Type /Page /", f"/Type /Page /Annots [{written}] /".encode())
+    return with_length(data)
+
+
+def test_what_was_typed_on_a_page_is_read():
+    """So people fill in a form that has no fields; links and hidden notes say nothing."""
+    data = annotated(
+        "/Subtype /FreeText /F 4 /Contents (Ada Lovelace)",
+        "/Subtype /FreeText /F 4 /Contents <FEFF04210430043C04380442>",
+        "/Subtype /FreeText /F 2 /Contents (hidden)",
+        "/Subtype /Link /F 4 /Contents (a link)",
+        "/Subtype /FreeText /F 4",
+    )
+    assert load_pdf(data)[0] == "Page\nAda Lovelace\nСамит"
+
+
+def test_a_broken_page_costs_nothing_but_itself():
+    """The others are read, and its number is named."""
+    pages = pdf_of("one", "two", "three")
+    data = with_length(pages.replace(b"6 0 obj\n<< /Type /Page /", b"6 0 obj\n<< /Type /Font /"))
+    text, metadata = load_pdf(data)
+    assert text.split() == ["one", "three"]
+    assert metadata["unreadable_pages"] == (2,)
+    assert "pages_without_text" not in metadata
+
+
+def test_broken_pages_alone_are_an_error():
+    """Not that of scans: there is nothing to read for OCR either."""
+    data = with_length(pdf_of("one", "two").replace(b"<< /Type /Page /", b"<< /Type /Font /"))
+    with pytest.raises(LoadError, match=r"^pdf: 2 of its 2 pages are broken"):
+        load_pdf(data)
+
+
+def test_the_broken_pages_of_a_file_are_bounded():
+    """A few bytes may claim any number of pages that are not there."""
+    data = with_length(pdf_of("one").replace(b"/Count 1", b"/Count 5000"))
+    with pytest.raises(LoadError, match=r"^pdf: more than 1,000 of its pages are broken"):
+        load_pdf(data)
 
 
 def test_pages_without_text_are_named():

@@ -161,7 +161,9 @@ class PDFLoader:
                 annotations.close()
                 pdf.close()
 
-    def _page(self, pdf: PdfDocument, annotations: _Annotations, index: int) -> tuple[str, np.ndarray | None]:
+    def _page(
+        self, pdf: PdfDocument, annotations: _Annotations, index: int
+    ) -> tuple[str, np.ndarray | None]:
         """Return the text of one page, and its image if it has none and there is a hook."""
         with _one_at_a_time:
             page = pdf[index]

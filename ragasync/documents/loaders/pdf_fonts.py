@@ -51,9 +51,7 @@ def _handler_class() -> type:
             face: object,
             exact: object,
         ) -> int | None:
-            found: int | None = super().MapFont(
-                caller, weight, italic, charset, pitch, face, exact
-            )
+            found: int | None = super().MapFont(caller, weight, italic, charset, pitch, face, exact)
             return found or (None if charset in _BUILT_IN else self._handle)
 
         def GetFontData(  # noqa: N802
@@ -117,4 +115,6 @@ def box_font() -> bytes:
     for name, table in tables.items():
         listed += name + struct.pack(">III", 0, start + len(content), len(table))
         content += table + b"\0" * (-len(table) % 4)
-    return struct.pack(">I4H", 0x10000, len(tables), 64, 2, 16 * len(tables) - 64) + listed + content
+    return (
+        struct.pack(">I4H", 0x10000, len(tables), 64, 2, 16 * len(tables) - 64) + listed + content
+    )
