@@ -89,6 +89,44 @@ def test_malformed_pages_are_read_as_far_as_they_go(page, text):
     assert load_html(page)[0] == text
 
 
+SWALLOWING = [
+    (b"<p>a<script>x()</script\n\n<!-- c --><p>b<script>y()</script>", "a b"),
+    (b"<p>a<script>x()</script data-a='1'><p>b<script>y()</script>", "a b"),
+    (b"<style>p {}</style/><p>a", "a"),
+    (b"<p>a<![if !IE]><p>b<![endif]--><p>c<![if gt IE 9]><p>d<![endif]>", "a b c d"),
+    (b"<!--[if !IE]>--><p>a<![endif]--><p>b<!--[if IE]>no<![endif]--><p>c", "a b c"),
+    (b"<p>a<!--><p>b--><p>c", "a b--> c"),
+    (b"<p>a<!---><p>b", "a b"),
+    (b"<p>a<!-- no --!><p>b<!-- no -- no --><p>c", "a b c"),
+    (b"<?xml version='1.0'?><d><t><![CDATA[a <b>b</b>]]></t> <t><![CDATA[c]]></t></d>", "a b c"),
+    (b"<p>a[b[0]]>1<p>c", "a[b[0]]>1 c"),
+    (b"<p>" + b"word " * 300 + b"a\0b</p>", "word " * 300 + "ab"),
+]
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+@pytest.mark.parametrize(("page", "words"), SWALLOWING)
+def test_odd_marks_swallow_no_text(load, page, words):
+    """A script's sloppy end tag, conditions for old browsers, comments, CDATA, a NUL byte."""
+    assert " ".join(load(page)[0].split()) == words
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+def test_a_page_of_many_nul_bytes_is_binary(load):
+    """A browser shows it all the same, but nobody wrote it as a text."""
+    with pytest.raises(LoadError, match=r"^binary"):
+        load(b"<p>" + b"wor\0d " * 300)
+
+
+@pytest.mark.timeout(20)
+def test_open_comments_take_no_square_time():
+    """Each of them would look for its end through the whole page."""
+    assert load_html(b"a" + b"<!-- b>" * 100_000)[0].startswith("a")
+    assert load_html(b"a" + b"<![if b>" * 100_000)[0] == "a"
+    assert load_html(b"a" + b"</script b" * 100_000)[0] == "a"
+    assert load_html(b"a" + b"<![CDATA[ b" * 100_000)[0].startswith("a")
+
+
 def test_a_malformed_declaration_is_an_error():
     """Where Python's parser gives up, so does the loader, with a reason."""
     with pytest.raises(LoadError, match=r"^html: a malformed declaration"):

@@ -47,6 +47,15 @@ _ENDED_BY: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 _UNSEEN_STYLE = re.compile(r"(?i)(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b")
 
+_BYTES_PER_NUL = 1000
+"""How many bytes of a page there must be for each NUL that is passed over; a binary has more."""
+
+# Parsers of Python before 3.13.6 want nothing else in such an end tag, or go on to the next one.
+_RAW_END = re.compile(r"(?i)</(script|style|textarea|title)(?=[\s/])[^>]*>")
+_CONDITION = re.compile(r"<!\[\s*(?:if|else|endif)\b")
+_EMPTY_COMMENT = re.compile(r"<!---?>")
+_COMMENT_END = re.compile(r"--!?>")
+
 _WIDTHS = ("", " ", "\n", "\n\n")
 _TAG_START = re.compile(r"<[a-zA-Z/!?]")
 
@@ -94,12 +103,32 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
 
 def decode_html(data: bytes, encoding: str | None = None) -> Loaded:
     """
-    Decode a page as `load_text` does a text.
+    Decode a page as `load_text` does a text, and take out what would hide text from a parser.
+
+    As in a browser, a few NUL bytes are passed over. What XML has in CDATA sections is text.
 
     Raises:
-        LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
+        LoadError: "binary" for many NUL bytes, "encoding" where nothing fits.
     """
-    return decode(data, encoding)
+    try:
+        text, metadata = decode(data, encoding)
+    except LoadError as error:
+        if error.reason != "binary" or _BYTES_PER_NUL * data.count(b"\0") > len(data):
+            raise
+        text, metadata = decode(data.replace(b"\0", b""), encoding)
+    return _without_cdata_marks(_with_plain_ends(text)), metadata
+
+
+def _with_plain_ends(text: str) -> str:
+    """Leave nothing but the name in the end tags of scripts, styles and the like."""
+    end = text.rfind(">") + 1  # behind it, the search for `>` would take square time
+    return _RAW_END.sub(r"</\1>", text[:end]) + text[end:]
+
+
+def _without_cdata_marks(text: str) -> str:
+    """Drop the marks around CDATA sections, and keep what is between them."""
+    first, *others = text.split("<![CDATA[")
+    return first + "".join(part.replace("]]>", "", 1) for part in others)
 
 
 def _without_cut_off_tag(text: str) -> str:
@@ -169,6 +198,7 @@ class _VisibleText(HTMLParser):
         self._size = 0
         self._level = 0
         self._headings: list[tuple[int, int]] = []
+        self._comments_end = True
 
     @property
     def title(self) -> str:
@@ -180,6 +210,21 @@ class _VisibleText(HTMLParser):
         text = "".join(self._parts).rstrip()
         blank = len(text) - len(text.lstrip())
         return text[blank:], tuple((offset - blank, level) for offset, level in self._headings)
+
+    def parse_comment(self, i: int, report: bool = True) -> int:  # noqa: ARG002
+        """Return where a comment ends, as browsers see it; -1 if it does not."""
+        if empty := _EMPTY_COMMENT.match(self.rawdata, i):
+            return empty.end()
+        # One search that finds none is enough: many open comments would take square time.
+        end = _COMMENT_END.search(self.rawdata, i + 4) if self._comments_end else None
+        self._comments_end = end is not None
+        return end.end() if end else -1
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """Return where `<![endif]-->` and the like end: Python looks for `]>`, far behind it."""
+        if _CONDITION.match(self.rawdata, i):
+            return self.rawdata.find(">", i) + 1 or -1
+        return super().parse_marked_section(i, report)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Enter an element."""
