@@ -78,7 +78,7 @@ def filled(path: Path, pages: Mapping[str, Path], embedder: Callable[..., Any]) 
     processor = AsyncDocumentProcessor(embed=embedder, store=store)
     result = processor.process_sync(pages.values())
     result.raise_for_errors()
-    assert store.documents == len(pages), "pages are missing from the store"
+    assert len(store.documents()) == len(pages), "pages are missing from the store"
     return store
 
 
@@ -133,7 +133,7 @@ def table_of(name: str, store: SqliteStore, questions: Questions) -> str:
         *(f"only ragasync : only this, at {cut}" for cut in CUTS),
         "at 5 (10), an earlier 60 questions",
     ]
-    size = f"{store.documents:,} pages, {len(store):,} chunks"
+    size = f"{len(store.documents()):,} pages, {len(store):,} chunks"
     return table(f"recall of {len(questions)} questions, {size}, {name}", heads, rows)
 
 

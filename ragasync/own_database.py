@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from types import MappingProxyType
 
 from ragasync.errors import RagasyncError
 
@@ -26,8 +25,6 @@ class Kind:
         schema: the statements that make its tables.
         synchronous: how commits reach the disk, SQLite's NORMAL or FULL.
         error: what is raised when the file cannot be used.
-        upgrades: by an older version, what turns such a file into one of a newer version, and has
-            it say so; in a transaction.
     """
 
     what: str
@@ -36,9 +33,6 @@ class Kind:
     schema: str
     synchronous: str
     error: type[RagasyncError]
-    upgrades: Mapping[int, Callable[[sqlite3.Connection], None]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
 
 
 _BETWEEN_TRIES = 0.01
@@ -206,8 +200,6 @@ def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) 
                     connection.execute(statement)
     if _application(connection) != kind.application_id:
         raise _not_ours(path, kind)
-    if _version(connection) in kind.upgrades:
-        _upgrade(connection, kind)
     version = _version(connection)
     if version != kind.version:
         raise kind.error(
@@ -230,14 +222,6 @@ def _switch_to_wal(connection: sqlite3.Connection, timeout: float) -> None:
             if not is_busy or monotonic() >= deadline:
                 raise
         sleep(_BETWEEN_TRIES)
-
-
-def _upgrade(connection: sqlite3.Connection, kind: Kind) -> None:
-    """Bring a file of an older version to the present one, all the way or not at all."""
-    with transaction(connection, "BEGIN IMMEDIATE"):
-        # Once more: another process may have come first.
-        while (version := _version(connection)) in kind.upgrades:
-            kind.upgrades[version](connection)
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -48,7 +48,7 @@ async def test_hostile_files_fail_with_their_reasons_and_harm_no_other(tmp_path)
     for outcome in result.get_failed():
         assert isinstance(outcome.error, LoadError)
         assert outcome.stage == "load"
-        reasons[outcome.item.id] = outcome.error.reason
+        reasons[outcome.item.path.name] = outcome.error.reason
     assert reasons == {name: reason for name, (_, reason) in HOSTILE.items()}
     assert result.success_count == 5
 
@@ -123,5 +123,5 @@ async def test_a_crash_of_a_native_library_ends_no_run(tmp_path):
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         load = Stage(crash_on_some, executor=pool, max_concurrency=1)
         result = await AsyncDocumentProcessor(load).process(tmp_path)
-    assert [outcome.item.id for outcome in result.get_failed()] == ["crash.pdf"]
+    assert [outcome.item.path.name for outcome in result.get_failed()] == ["crash.pdf"]
     assert result.success_count == 6

@@ -173,7 +173,7 @@ async def test_a_processor_calls_it_in_its_own_way_and_its_store_searches_by_it(
         asked = len(server.requests)
         assert (await processor.process(documents)).success_count == len(TEXTS)
         assert len(server.requests) == asked
-        hits = await asyncio.to_thread(store.search, TEXTS[17], 1, by="vectors")
+        hits = await asyncio.to_thread(store.search, TEXTS[17], 1, mode="vector")
         assert hits[0].score == pytest.approx(1)
     assert embed.tokens == sum(map(tokens_of, TEXTS)) + tokens_of(TEXTS[17])
 

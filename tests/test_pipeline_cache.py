@@ -43,7 +43,7 @@ async def test_a_line_that_is_edited_embeds_its_chunk_alone(store, concerns):
     assert len(embed.texts) == 1
     assert (done.chunk_count, done.unchanged) == (100, False)
     assert len(store) == 100
-    assert [hit.text for hit in store.search("told", by="bm25")] == embed.texts
+    assert [hit.text for hit in store.search("told", mode="keyword")] == embed.texts
 
 
 async def test_each_chunk_keeps_its_own_vector(store):

@@ -159,7 +159,7 @@ async def test_calls_in_flight_finish_and_their_documents_are_stored():
     with SqliteStore(":memory:") as store:
         processor = exact(embed, max_spend=2.0, embed_concurrency=3, store=store)
         result = await processor.process(texts(50))
-        assert (len(embed.calls), result.success_count, store.documents) == (3, 3, 3)
+        assert (len(embed.calls), result.success_count, len(store.documents())) == (3, 3, 3)
     assert result.stopped_because == "2 was spent, which reaches max_spend=2"
     assert result.facts.money == 3.0
 

@@ -1,5 +1,7 @@
 """Sources that cannot be read are passed over where that is asked for, and seen all the same."""
 
+from pathlib import Path
+
 import pytest
 from embedders import CountingEmbedder
 
@@ -20,7 +22,7 @@ def folder(tmp_path):
 
 def skipped(result) -> dict[str, str]:
     """Return which sources were passed over, and why."""
-    return {done.id: done.skipped for done in result.get_successful() if done.skipped}
+    return {Path(done.id).name: done.skipped for done in result.get_successful() if done.skipped}
 
 
 async def test_unless_it_is_asked_for_they_fail(folder):
@@ -46,14 +48,14 @@ async def test_every_one_that_cannot_be_read_is_passed_over(folder, load):
     done = result.results[1]
     assert (done.chunk_count, done.document_count, done.documents) == (0, 0, None)
     assert done.source == str(folder / "b.bin")
-    assert repr(done) == "<ProcessedDocument 'b.bin': skipped, binary>"
+    assert repr(done) == f"<ProcessedDocument '{folder}/b.bin': skipped, binary>"
 
 
 async def test_only_those_are_that_were_named(folder):
     """For others one may want to do something."""
     result = await AsyncDocumentProcessor(skip_unreadable={"binary"}).process(folder)
     assert skipped(result) == {"b.bin": "binary", "c.bin": "binary"}
-    assert [outcome.item.id for outcome in result.get_failed()] == ["d.txt"]
+    assert [outcome.item.path.name for outcome in result.get_failed()] == ["d.txt"]
 
 
 async def test_other_errors_are_failures_all_the_same(folder):
@@ -74,7 +76,7 @@ async def test_what_was_stored_of_them_before_stays(folder):
         (folder / "a.txt").write_bytes(b"\0")
         result = await processor.process(folder, prune=True)
         assert skipped(result)["a.txt"] == "binary"
-        assert list(store.to_dataframe()["document_id"]) == ["a.txt"]
+        assert list(store.to_dataframe()["document_id"]) == [str(folder / "a.txt")]
 
 
 async def test_a_journal_keeps_that_they_were_passed_over(folder, tmp_path):

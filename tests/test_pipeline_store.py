@@ -48,16 +48,18 @@ class Memory:
 
 
 def unchanged(result) -> list[str]:
-    """Return the ids of the documents that were not embedded again."""
-    return [done.id for done in result.get_successful() if done.unchanged]
+    """Return the documents that were not embedded again, by their ids without folders."""
+    ids = [done.id for done in result.get_successful() if done.unchanged]
+    return [id_.rpartition("/")[2] for id_ in ids]
 
 
 async def test_what_a_store_keeps_the_result_does_not(store, folder):
     """Ids and counts, unless everything is asked for."""
     (done, *_) = (await AsyncDocumentProcessor(store=store).process(folder)).get_successful()
-    assert (done.id, done.source, done.chunk_count) == ("a.txt", str(folder / "a.txt"), 1)
+    path = str(folder / "a.txt")
+    assert (done.id, done.source, done.chunk_count) == (path, path, 1)
     assert (done.document, done.chunks, done.embeddings) == (None, None, None)
-    assert repr(done) == "<ProcessedDocument 'a.txt': 1 chunks>"
+    assert repr(done) == f"<ProcessedDocument {path!r}: 1 chunks>"
 
 
 async def test_keep_all_keeps_it_beside_the_store(store):
@@ -82,7 +84,7 @@ async def test_a_second_run_embeds_nothing_and_stores_nothing_twice(store, folde
     second = await processor.process(folder)
     assert unchanged(second) == ["a.txt", "b.txt", "c.txt"]
     assert (len(embed.texts), len(cut), len(store)) == (3, 3, 3)
-    assert repr(second.results[0]) == "<ProcessedDocument 'a.txt': unchanged>"
+    assert repr(second.results[0]) == f"<ProcessedDocument '{folder}/a.txt': unchanged>"
 
 
 async def test_a_changed_document_replaces_its_old_chunks(store, folder):
@@ -94,7 +96,7 @@ async def test_a_changed_document_replaces_its_old_chunks(store, folder):
     result = await processor.process(folder)
     assert unchanged(result) == ["a.txt", "c.txt"]
     assert embed.texts[12:] == ["shorter"]
-    assert [hit.text for hit in store.search("shorter", by="bm25")] == ["shorter"]
+    assert [hit.text for hit in store.search("shorter", mode="keyword")] == ["shorter"]
     assert len(store) == 4 + 1 + 4
 
 
@@ -153,7 +155,7 @@ async def test_an_empty_document_is_stored_and_known_again(store):
     embed = CountingEmbedder()
     processor = AsyncDocumentProcessor(embed=embed, store=store)
     first = await processor.process([("a", " \n")])
-    assert (first.results[0].chunk_count, store.documents, embed.calls) == (0, 1, [])
+    assert (first.results[0].chunk_count, len(store.documents()), embed.calls) == (0, 1, [])
     assert unchanged(await processor.process([("a", " \n")])) == ["a"]
 
 
@@ -204,7 +206,7 @@ async def test_the_store_can_search_by_the_embedder_that_filled_it(store):
         return [[float(text.startswith("a")), 1.0] for text in texts]
 
     await AsyncDocumentProcessor(embed=embed, store=store).process([("x", "apple"), ("y", "pear")])
-    assert store.search("avocado", 1, by="vectors")[0].text == "apple"
+    assert store.search("avocado", 1, mode="vector")[0].text == "apple"
 
 
 async def test_what_failed_can_be_run_again_when_its_cause_is_mended(store, tmp_path):
@@ -219,8 +221,10 @@ async def test_what_failed_can_be_run_again_when_its_cause_is_mended(store, tmp_
     )
     whole = await result.retry_failed(mended)
     assert whole.all_succeeded
-    assert [done.id for done in whole.get_successful()] == ["a.py", "b.py"]
-    assert (len(embed.texts), store.documents) == (2, 2)
+    assert [done.id for done in whole.get_successful()] == [
+        str(tmp_path / name) for name in ("a.py", "b.py")
+    ]
+    assert (len(embed.texts), len(store.documents())) == (2, 2)
 
 
 async def test_what_failed_can_be_run_again_when_its_file_is_mended(store, tmp_path):

@@ -19,8 +19,8 @@ def make(folder: Path, *names: str) -> None:
 
 
 def ids(sources, **options) -> list[str]:
-    """Return the ids that are found."""
-    return [found.id for found in find_sources(sources, **options)]
+    """Return the ids that are found, relative to the folder where nothing else is said."""
+    return [found.id for found in find_sources(sources, **{"root": sources, **options})]
 
 
 def test_a_folder_is_walked_in_order_with_ids_relative_to_it(tmp_path):
@@ -71,11 +71,14 @@ def test_a_folder_that_cannot_be_opened_is_found_as_a_source(tmp_path, monkeypat
     assert ids(tmp_path) == ["a.md", "closed", "open/c.md"]
 
 
-def test_members_of_an_iterable_keep_the_path_as_given(tmp_path, monkeypatch):
+def test_members_of_an_iterable_have_the_ids_of_their_paths(tmp_path, monkeypatch):
     """Two folders may hold the same names without sharing an id."""
     monkeypatch.chdir(tmp_path)
     make(tmp_path, "one/a.md", "two/a.md", "c.md")
-    assert ids([Path("one"), "two", "c.md"]) == ["one/a.md", "two/a.md", "c.md"]
+    names = ["one/a.md", "two/a.md", "c.md"]
+    assert ids([Path("one"), "two", "c.md"], root=".") == names
+    absolute = [str(tmp_path / name) for name in names]
+    assert ids([Path("one"), "two", "c.md"], root=None) == absolute
 
 
 def test_documents_texts_and_sources_pass_among_paths(tmp_path):
@@ -130,7 +133,7 @@ def test_a_name_that_is_not_utf8_gets_an_id_that_can_be_stored(tmp_path):
         (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("text")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (source,) = find_sources(tmp_path)
+    (source,) = find_sources(tmp_path, root=tmp_path)
     document = load_source(source)
     assert (document.id, document.text) == (r"caf\xe9.md", "text")
     assert document.source.encode()

@@ -24,7 +24,8 @@ def make(folder: Path, *names: str) -> Path:
 
 def found(folder: Path, **options: bool) -> dict[str, str | None]:
     """Return why each source that is found is barred, by its id."""
-    sources = [source for source in find_sources(folder, **options) if isinstance(source, Source)]
+    found = find_sources(folder, root=folder, **options)
+    sources = [source for source in found if isinstance(source, Source)]
     assert len({source.id for source in sources}) == len(sources)
     return {source.id: source.barred for source in sources}
 
@@ -141,7 +142,7 @@ async def test_what_is_barred_fails_with_its_reason_and_harms_nothing_else(top: 
     """The text of what is outside is never read, by a loader of one's own either."""
     special(top)
     with SqliteStore(top.parent / "store.sqlite") as store:
-        result = await AsyncDocumentProcessor(load, store=store).process(top)
+        result = await AsyncDocumentProcessor(load, store=store, root=top).process(top)
         texts = [hit.text for hit in store.search("secret", 20)]
     failures = {outcome.item.id: outcome for outcome in result.get_failed()}
     reasons = {id_: outcome.error.reason for id_, outcome in failures.items()}
@@ -159,7 +160,7 @@ async def test_what_is_barred_fails_with_its_reason_and_harms_nothing_else(top: 
 @pytest.mark.real_time
 async def test_what_is_outside_is_loaded_where_that_is_allowed(top: Path):
     """By sources that were found so."""
-    result = await AsyncDocumentProcessor().process(find_sources(top, links=True))
+    result = await AsyncDocumentProcessor().process(find_sources(top, links=True, root=top))
     assert result.all_succeeded
     assert "out/deep/secret.md" in {document.id for document in result.get_successful()}
 

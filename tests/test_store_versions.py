@@ -8,12 +8,9 @@ import pytest
 
 from ragasync import own_database
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.documents.stores.sqlite_file import STORE
-
-embed = HashingEmbedder(16)
 
 
 class Contended:

@@ -19,7 +19,7 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding.embed import Embedder, HashingEmbedder
 from ragasync.documents.embedding.openai import OpenAIEmbedder
 from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
-from ragasync.documents.errors import LOAD_REASONS, LoadError, LoadReason
+from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.loaders.csv_rows import CsvRows
@@ -34,7 +34,14 @@ from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stage import Stage
 from ragasync.documents.stages.failures import SomeDocumentsFailed
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.store import Store, StoreError, WrongEmbedder
+from ragasync.documents.store import (
+    RunRefused,
+    Store,
+    StoredDocument,
+    StoredDocuments,
+    StoreError,
+    WrongEmbedder,
+)
 from ragasync.documents.stores.lance import LanceStore
 from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.stores.sqlite import SqliteStore
@@ -52,6 +59,7 @@ __all__ = [
     "HashingEmbedder",
     "Hit",
     "Hits",
+    "IdConflictError",
     "JsonLines",
     "LanceStore",
     "LoadError",
@@ -61,6 +69,7 @@ __all__ = [
     "PDFLoader",
     "ProcessedDocument",
     "RecursiveSplitter",
+    "RunRefused",
     "SemanticSplitter",
     "SomeDocumentsFailed",
     "Source",
@@ -68,6 +77,8 @@ __all__ = [
     "Stage",
     "Store",
     "StoreError",
+    "StoredDocument",
+    "StoredDocuments",
     "TokenSplitter",
     "Where",
     "WordLlamaEmbedder",

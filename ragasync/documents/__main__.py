@@ -18,6 +18,7 @@ from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.hits import Hits
 from ragasync.documents.pipeline import AsyncDocumentProcessor
+from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import StoreError
@@ -49,12 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not Path(folder).exists():
         return _refuse(f"there is no file or folder at {folder!r}", 2)
     sources = list(find_sources(folder, skip=skip))
+    top = FileIds().of_folder(folder)
     if not sources:
         return _refuse(f"there is no file to ingest in {folder!r}", 2)
     try:
         with SqliteStore(options.store) as store:
             processor = AsyncDocumentProcessor(store=store, journal=_journal(options.journal))
-            return _ingest(sources, processor, store, question)
+            return _ingest(sources, processor, store, question, top)
     except (StoreError, JournalError) as error:
         return _refuse(message_of(error), 1)
 
@@ -75,6 +77,7 @@ def _ingest(
     processor: AsyncDocumentProcessor,
     store: SqliteStore,
     question: str | None,
+    top: str,
 ) -> int:
     """Ingest, report, and search where there is something to look for."""
     try:
@@ -85,9 +88,9 @@ def _ingest(
         return _refuse(
             f"interrupted: {done}\nrun it again to go on: {store.path} keeps what is done", 130
         )
-    print(*_report(result, store), sep="\n")
+    print(*_report(result, store, top), sep="\n")
     if question:
-        print(*_answers(store.search(question, 5), question), sep="\n")
+        print(*_answers(store.search(question, 5), question, top), sep="\n")
     return 0 if result.success_count else 1
 
 
@@ -121,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(result: BatchResult[ProcessedDocument], store: SqliteStore) -> Iterator[str]:
-    """Yield what came of the files, and the failures by reason."""
+def _report(result: BatchResult[ProcessedDocument], store: SqliteStore, top: str) -> Iterator[str]:
+    """Yield what came of the files, and the failures by reason; names are below `top`."""
     recalled = sum(outcome.ok and not outcome.attempts for outcome in result)
     unchanged = recalled + sum(
         document.unchanged
@@ -134,7 +137,7 @@ def _report(result: BatchResult[ProcessedDocument], store: SqliteStore) -> Itera
     failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for outcome in result.get_failed():
         reason, message = _cause(outcome.error)
-        name = str(getattr(outcome.item, "id", outcome.item))
+        name = str(getattr(outcome.item, "id", outcome.item)).removeprefix(top)
         failures.setdefault((outcome.stage or "", reason), []).append((name, message))
     if failures:
         yield f"\n{'failed':>6}  {'stage':<6} {'reason':<20} first file, and what is wrong with it"
@@ -153,7 +156,7 @@ def _cause(error: BaseException | None) -> tuple[str, str]:
     return kind, message
 
 
-def _answers(hits: Hits, question: str) -> Iterator[str]:
+def _answers(hits: Hits, question: str, top: str) -> Iterator[str]:
     """Yield the hits of a search: where, and the line that has most of the question's words."""
     yield f"\n{question}"
     if not hits:
@@ -162,7 +165,8 @@ def _answers(hits: Hits, question: str) -> Iterator[str]:
     for number, hit in enumerate(hits, start=1):
         lines = [line for line in hit.text.splitlines() if line.strip()]
         best = max(lines, key=lambda line: sum(word in line.lower() for word in words), default="")
-        yield f"{number:>3}. {one_line(hit.document_id)}\n     {one_line(best, 90)}"
+        yield f"{number:>3}. {one_line(hit.document_id.removeprefix(top))}"
+        yield f"     {one_line(best, 90)}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from ragasync.errors import RagasyncError
 
@@ -90,3 +90,62 @@ class LoadError(RagasyncError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+class IdConflictError(RagasyncError, ValueError):
+    """
+    Two sources have one id, of which the second would replace the first in a store.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import IdConflictError
+        >>> result = AsyncDocumentProcessor().process_sync([("a", "A bucket."), ("a", "A tap.")])
+        >>> isinstance(result.errors[1], IdConflictError)
+        True
+
+    Args:
+        message: the id, both sources, and what to do.
+        id: the id that both have.
+        first: the source that has it.
+        second: the source that was refused.
+    """
+
+    def __init__(self, message: str, id: str, first: str, second: str) -> None:  # noqa: A002
+        super().__init__(message, id, first, second)  # so that it can be pickled
+        self.message, self.id, self.first, self.second = message, id, first, second
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def between(cls, id_: str, first: str, second: str) -> Self:
+        """Return the error about two sources of one run."""
+        return cls(
+            f"two sources have the id {id_!r:.200}: {first}, and {second}, which was refused, "
+            "because it would replace the other: give each an id of its own",
+            id_,
+            first,
+            second,
+        )
+
+    @classmethod
+    def with_stored(cls, id_: str, stored: str | None, second: str | None) -> Self:
+        """Return the error about a source whose id is stored for another one."""
+        first, new = _described(stored), _described(second)
+        moved = (
+            f"if it moved, call store.relocate({stored!r}, {second!r}); "
+            if stored is not None and second is not None
+            else ""
+        )
+        return cls(
+            f"the store has the id {id_!r:.200} for {first}, and this is {new}, which would "
+            f"replace it: {moved}give this one an id of its own, or call store.delete(id) first",
+            id_,
+            first,
+            new,
+        )
+
+
+def _described(source: str | None) -> str:
+    """Return a stored source in words; None is that of a document which the user made."""
+    return "a document without a source" if source is None else f"the source {source!r:.300}"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragasync.documents.document import Document
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.skipping import id_of, source_path
 from ragasync.errors import RecalledError
@@ -33,7 +32,7 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
         >>> from ragasync import AsyncDocumentProcessor, documents_dataframe
         >>> for name, text in [("good.md", "A bucket refills."), ("bad.md", "")]:
         ...     _ = Path(name).write_text(text)
-        >>> result = AsyncDocumentProcessor().process_sync(".")
+        >>> result = AsyncDocumentProcessor(root=".").process_sync(".")
         >>> documents_dataframe(result)[["id", "status", "stage", "chunks", "error_message"]]
                          id  status stage  chunks             error_message
         item_index
@@ -193,7 +192,7 @@ def _sources(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument])
     sources = {row: each.source for row, each in found.items()}
     for row, item in enumerate(columns.items):
         if row not in found:
-            sources[row] = item.source if isinstance(item, Document) else source_path(item)
+            sources[row] = source_path(item)
     return {row: source for row, source in sources.items() if source is not None}
 
 

@@ -13,6 +13,8 @@ from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.loaders.load import load_source
+from ragasync.documents.sources.file_ids import FileIds
+from ragasync.documents.sources.own_files import OwnFiles
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.stages.intake import Intake
 from ragasync.documents.stages.recipe import Settings, Stages, recipe_of
@@ -75,6 +77,8 @@ class AsyncDocumentProcessor(DocumentRuns):
         cache: whether a chunk whose text the store has from the same embedder takes its vector
             from there instead of having it made again.
         keep: "all" keeps documents, chunks and embeddings in the result beside a store.
+        root: the folder that ids and sources of files are relative to, so that the store fits
+            another machine or a folder that moved; None for absolute paths.
         version: changes the fingerprint of every document, and so has all of them embedded anew,
             whatever the store has: for another model behind the same name.
         key: makes of a source the text (or other plain data) that the journal knows it by; without
@@ -110,6 +114,7 @@ class AsyncDocumentProcessor(DocumentRuns):
         skip_unreadable: bool | Collection[str] = False,
         cache: bool = True,
         keep: Literal["ids", "all"] = "ids",
+        root: str | os.PathLike[str] | None = None,
         version: str = "",
         key: Callable[[Any], object] | None = None,
         journal: Journal | str | os.PathLike[str] | None = None,
@@ -130,7 +135,7 @@ class AsyncDocumentProcessor(DocumentRuns):
             )
         if max_spend is not None:
             check_positive("max_spend", max_spend)
-        keep_all, skips = keep == "all", Skips.of(skip_unreadable)
+        keep_all, skips, ids = keep == "all", Skips.of(skip_unreadable), FileIds(root)
         recipe = recipe_of(
             stages,
             Settings(
@@ -147,14 +152,15 @@ class AsyncDocumentProcessor(DocumentRuns):
                 max_spend=max_spend,
                 max_initial_failures=max_initial_failures,
                 skips=skips,
+                ids=ids,
             ),
         )
         use = journal_use(journal, key, stages, version=version, keep_all=keep_all, skips=skips)
-        own = (getattr(stages.known, "path", None), use and use.journal.path)
+        own = OwnFiles((getattr(stages.known, "path", None), use and use.journal.path))
         _let_search(stages.known, stages.embed)
         super().__init__(
             recipe,
-            Intake(as_given=load is not None, own=own, store=stages.known),
+            Intake(as_given=load is not None, ids=ids, own=own, store=stages.known),
             max_errors=max_errors,
             journal=use,
         )

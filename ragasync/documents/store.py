@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.hits import Hits
 from ragasync.documents.where import Where
 from ragasync.errors import RagasyncError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SearchMode: TypeAlias = Literal["hybrid", "vector", "keyword"]
 """What a search ranks by: nearness of vectors, words in common, or both joined."""
@@ -53,6 +58,136 @@ class WrongEmbedder(StoreError, ValueError):
         the store holds vectors of 'hashing-1024-v2', and its embedder= is 'hashing-64-v2': ...
         >>> store.close()
     """
+
+
+class RunRefused(StoreError, ValueError):
+    """
+    A run was refused before it began, because stored documents would be lost.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import MemoryStore, RunRefused
+        >>> store, folder = MemoryStore(), Path("shared")
+        >>> folder.mkdir()
+        >>> _ = (folder / "notes.md").write_text("A bucket refills.")
+        >>> processor = AsyncDocumentProcessor(store=store)
+        >>> _ = processor.process_sync(folder)
+        >>> (folder / "notes.md").unlink()
+        >>> try:
+        ...     processor.process_sync(folder, prune=True)
+        ... except RunRefused as error:
+        ...     print(error)
+        the folder '...shared' is empty, and the store has 1 of its documents, which prune=True ...
+        >>> store.close()
+    """
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredDocument:
+    """
+    Hold what a store has of one document.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import MemoryStore
+        >>> store = MemoryStore()
+        >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
+        >>> store.get("guide")
+        <StoredDocument 'guide': 1 chunks>
+        >>> store.get("guide").text
+        'A bucket refills.'
+        >>> store.close()
+
+    Args:
+        id: The id that it is stored under.
+        source: Where it came from; None for a document that the user made.
+        metadata: What is known of it.
+        fingerprint: What it was stored with; see `Store.fingerprint_of`.
+        chunk_count: The number of its chunks.
+        chunks: Its chunks in order; None in a list of documents, where only `get` has them.
+    """
+
+    id: str
+    source: str | None
+    metadata: Mapping[str, object] = field(hash=False)
+    fingerprint: str
+    chunk_count: int
+    chunks: tuple[Chunk, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        """
+        The text as far as the chunks cover it, each at its place; what is between them is blank.
+
+        Raises:
+            ValueError: It is of a list of documents, which has no chunks.
+        """
+        if self.chunks is None:
+            raise ValueError(f"a list of documents has no texts: call store.get({self.id!r:.200})")
+        if any(len(chunk.text) != chunk.end - chunk.start for chunk in self.chunks):
+            return "\n\n".join(chunk.text for chunk in self.chunks)  # the splitter rewrote it
+        parts, end = [], 0
+        for chunk in self.chunks:
+            parts += ["\n" * (chunk.start - end), chunk.text[max(0, end - chunk.start) :]]
+            end = max(end, chunk.end)
+        return "".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<StoredDocument {self.id!r}: {self.chunk_count:,} chunks>"
+
+
+class StoredDocuments(list[StoredDocument]):
+    """
+    The documents of a store, which a notebook shows as a table.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import Document, MemoryStore
+        >>> store = MemoryStore()
+        >>> guide = Document("guide", "A bucket refills.", {"lang": "en"})
+        >>> _ = AsyncDocumentProcessor(store=store).process_sync(guide)
+        >>> store.documents().to_dataframe()[["id", "chunks", "metadata"]]
+              id  chunks        metadata
+        0  guide       1  {'lang': 'en'}
+        >>> store.close()
+    """
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return a row for each document: id, source, chunks, fingerprint and metadata."""
+        import pandas as pd
+
+        texts = ("id", "source", "fingerprint")
+        columns: dict[str, list[object]] = {
+            name: [getattr(each, name) for each in self] for name in texts
+        }
+        columns["chunks"] = [each.chunk_count for each in self]
+        frame = pd.DataFrame(columns).astype(dict.fromkeys(texts, "string") | {"chunks": "int64"})
+        metadata = [dict(each.metadata) for each in self]
+        frame["metadata"] = pd.Series(metadata, index=frame.index, dtype="object")
+        return frame[["id", "source", "chunks", "fingerprint", "metadata"]]
+
+    def _repr_html_(self) -> str:
+        """Return the table as HTML, every value escaped; pandas leaves out the middle of many."""
+        return str(self.to_dataframe().to_html(max_rows=20, notebook=True))
+
+    def __repr__(self) -> str:
+        return f"<StoredDocuments: {len(self):,}>"
+
+
+@dataclass(frozen=True, slots=True)
+class IdScheme:
+    """
+    Say what the ids of files in a store are.
+
+    Args:
+        relative: whether they are paths below a root; else they are absolute.
+        root: the root of the last run, where they are relative: a hint, which may be of another
+            machine.
+    """
+
+    relative: bool
+    root: str | None = None
 
 
 class Store(Protocol):
@@ -105,6 +240,29 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections; once more does no harm."""
+
+
+@runtime_checkable
+class SupportsIdentity(Protocol):
+    """What a store has besides that keeps the documents of different sources apart."""
+
+    def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
+        """Return what is stored of a document, or None."""
+
+    def ids_with(self, fingerprint: str) -> list[tuple[str, str | None]]:
+        """Return the ids and sources of the documents that were stored with a fingerprint."""
+
+    def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
+        """Replace the metadata of documents, by their ids; chunks and vectors stay."""
+
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+        """Move the documents of a folder or file to their new path; return how many."""
+
+    def id_scheme(self) -> IdScheme | None:
+        """Return what the ids of files are, or None while there are none."""
+
+    def remember_id_scheme(self, scheme: IdScheme) -> None:
+        """Remember what the ids of files are."""
 
 
 class TellsSources(Protocol):

@@ -222,13 +222,15 @@ def keys_to_know(condition: Condition | None) -> list[str]:
     return [*dict.fromkeys(one.key for one in asked if one.key not in ("id", "source"))]
 
 
-def warn_of_unknown(unknown: Iterable[str], known: Iterable[str]) -> None:
+def warn_of_unknown(unknown: Iterable[str], known: Iterable[str], stacklevel: int = 3) -> None:
     """Warn the caller of a search of keys that no document has, with those that it may mean."""
     known = [*known]
     for key in unknown:
         near = get_close_matches(key, known, n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(known)
-        warnings.warn(f"no document has the metadata key {key!r:.200}: {hint}", stacklevel=3)
+        warnings.warn(
+            f"no document has the metadata key {key!r:.200}: {hint}", stacklevel=stacklevel
+        )
 
 
 def _listed(known: list[str]) -> str:

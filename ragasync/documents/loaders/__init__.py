@@ -16,7 +16,7 @@ class Record:
     One of the documents that a file holds: a row of a table, a line of JSON.
 
     Args:
-        key: What tells it from the others in its file; its document's id is `file#key`.
+        key: What tells it from the others in its file; its document's id is `file//#key`.
         text: Its text.
         metadata: What else is known of it.
     """

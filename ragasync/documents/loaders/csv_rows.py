@@ -67,7 +67,7 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvRows:
     r"""
-    Load each row of a table as a document of its own, `data.csv#17` by the number of the row.
+    Load each row of a table as a document of its own, `data.csv//#17` by the number of the row.
 
     Rows are counted as a spreadsheet does: the header is row 1. A row's text is its cells as
     lines of `column: value`, or one column as it stands. `metadata["row"]` is the row's number,
@@ -89,8 +89,8 @@ class CsvRows:
         >>> rows = CsvRows(text_columns=["title"], id_column="isbn")
         >>> for document in load_source("books.csv", loaders={**LOADERS, ".csv": rows}):
         ...     print(document.id, document.text, document.metadata["year"])
-        books.csv#111 Limits 2020
-        books.csv#222 Retries 2024
+        /...books.csv//#111 Limits 2020
+        /...books.csv//#222 Retries 2024
 
     Args:
         text_columns: The columns that make the text; by default all.

@@ -30,7 +30,7 @@ _ADVICE = 'correct the line, or leave such lines out with JsonLines(on_bad_rows=
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonLines:
     """
-    Load each line of JSON as a document of its own, `data.jsonl#17` by the number of its line.
+    Load each line of JSON as a document of its own, `data.jsonl//#17` by the number of its line.
 
     An object's text is its fields as lines of `name: value`, or one field as it stands; any other
     value is a text by itself. `metadata["line"]` is the line, as an editor shows it.
@@ -42,7 +42,7 @@ class JsonLines:
         >>> fields = JsonLines(text_fields=["body"], id_field="url")
         >>> for document in load_source("pages.jsonl", loaders={**LOADERS, ".jsonl": fields}):
         ...     print(document.id, document.text)
-        pages.jsonl#/limits A bucket refills.
+        /...pages.jsonl//#/limits A bucket refills.
 
     Args:
         text_fields: The fields that make the text; by default all.

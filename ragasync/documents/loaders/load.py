@@ -24,6 +24,7 @@ from ragasync.documents.loaders.json_lines import JsonLines
 from ragasync.documents.loaders.no_loader import refuse_format, refuse_markup
 from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
+from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Origin, Source, source_of
 
 LOADER_VERSION = 3
@@ -76,8 +77,9 @@ def load_source(
 
     Each row of a CSV file and each line of JSON lines is a document of its own, so that a search
     finds the row and not a stretch of a table without its header; such a document's id is
-    `data.csv#17`. `{**LOADERS, ".csv": load_text}` loads tables as one text, `CsvRows` and
-    `JsonLines` can be told which columns make the text, the id and the metadata.
+    `data.csv//#17`, which no file can have. `{**LOADERS, ".csv": load_text}` loads tables as one
+    text, `CsvRows` and `JsonLines` can be told which columns make the text, the id and the
+    metadata.
 
     `metadata["mtime"]`, in seconds since 1970, and `metadata["size"]`, in bytes, are the file's;
     the rows of a table go without. They are in no fingerprint: a file that was only touched is
@@ -90,8 +92,8 @@ def load_source(
         >>> from pathlib import Path
         >>> from ragasync.documents import load_source
         >>> _ = Path("notes.md").write_text("A bucket refills.")
-        >>> load_source("notes.md")
-        <Document 'notes.md': 17 characters>
+        >>> load_source("notes.md").text
+        'A bucket refills.'
         >>> load_source(("an-id", "a text that is there already"))
         <Document 'an-id': 28 characters>
 
@@ -102,9 +104,10 @@ def load_source(
         loaders: What turns bytes into text, by suffix in lower case.
 
     Returns:
-        The document or documents, with the full path as their `source`.
+        The document or documents, with the absolute path as their id and `source`.
 
     Raises:
+        IdConflictError: If another source of the run has its id.
         LoadError: If the file is too large, or holds no text that its loader can read; its
             `reason` is one of `LOAD_REASONS`.
         MissingExtra: If its format needs a package that is not installed.
@@ -143,14 +146,13 @@ def _documents(
     loaded: Loaded | Iterable[Record], source: Source, mtime: float, size: int
 ) -> Document | list[Document]:
     """Return what a loader gave as a document with its file's date and size, or as one a record."""
-    path = full_path(source)
     if isinstance(loaded, tuple):
         text, metadata = loaded
         facts = {"mtime": mtime, "size": size, **metadata}
-        return Document(source.id, text, facts, source=path)
+        return Document(source.id, text, facts, source=source.source)
     return [
-        Document(f"{source.id}#{record.key}", record.text, record.metadata, source=path)
-        for record in loaded
+        Document(part_id(source.id, each.key), each.text, each.metadata, source=source.source)
+        for each in loaded
     ]
 
 
@@ -190,8 +192,3 @@ def _refuse_large(size: int, max_bytes: int) -> None:
         raise LoadError(
             "too large", f"{size:,} bytes or more, over the bound of max_bytes={max_bytes:,}"
         )
-
-
-def full_path(source: Source) -> str:
-    """Return the path from the root on, without following links."""
-    return str(source.path.absolute()).encode("utf-8", "backslashreplace").decode()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ragasync.documents.document import Document
-from ragasync.documents.errors import LoadError
+from ragasync.documents.errors import IdConflictError, LoadError
 from ragasync.documents.sources.border import WHY_BARRED, Barred, Border, real_path
+from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
 
 ALWAYS_SKIPPED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
 """Names that a walk passes over: hidden ones, Python's caches, folders of version control."""
@@ -26,7 +27,7 @@ class Source:
         >>> from pathlib import Path
         >>> from ragasync.documents import find_sources
         >>> _ = Path("notes.md").write_text("A bucket refills.")
-        >>> [source] = find_sources(".")
+        >>> [source] = find_sources(".", root=".")
         >>> source.id
         'notes.md'
 
@@ -34,11 +35,20 @@ class Source:
         id: The id of its document, with forward slashes on every system.
         path: Where the file is.
         barred: Why it must not be opened; it is found all the same, so that it is seen to fail.
+        source: Where its documents say that they came from; by default the absolute path.
+        taken_by: The source that has its id already; then it fails without being opened.
     """
 
     id: str
     path: Path
     barred: Barred | None = None
+    source: str = ""
+    taken_by: str = ""
+
+    def __post_init__(self) -> None:
+        """Fix the absolute path, as long as the working folder is the one that was meant."""
+        if not self.source:
+            object.__setattr__(self, "source", as_id(plain_path(self.path)))
 
     def __repr__(self) -> str:
         return f"<Source {self.id!r}>"
@@ -49,7 +59,10 @@ class Source:
 
         Raises:
             LoadError: If it must not be opened.
+            IdConflictError: If another source has its id.
         """
+        if self.taken_by:
+            raise IdConflictError.between(self.id, self.taken_by, f"the file {str(self.path)!r}")
         if self.barred is not None:
             raise LoadError(self.barred, WHY_BARRED[self.barred])
         return self.path
@@ -60,7 +73,11 @@ Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
 
 
 def find_sources(
-    sources: Origin | Iterable[Origin], *, skip: Collection[str] = (), links: bool = False
+    sources: Origin | Iterable[Origin],
+    *,
+    skip: Collection[str] = (),
+    links: bool = False,
+    root: str | os.PathLike[str] | None = None,
 ) -> Iterator[Source | Document]:
     """
     Yield one source or document after the other, without opening any.
@@ -74,19 +91,23 @@ def find_sources(
     is not, since that folder is walked anyway. Each folder beyond the border is walked once.
     Pipes, sockets and devices fail likewise and are never opened.
 
-    The id of a file is its path relative to the folder, so that it is the same on another
-    machine. Inside an iterable, where two folders could hold the same names, the folder's path
-    as given goes in front.
+    The id of a file is its absolute path: it is the same however the file is named and from
+    whichever folder that is done. Dots are removed, links are kept, and letters with accents are
+    composed (Unicode's NFC). With `root` it is the path below that folder, the same on another
+    machine.
 
     Example:
         >>> from pathlib import Path
         >>> from ragasync.documents import find_sources
         >>> for name in ("notes.md", "picture.png", ".hidden"):
         ...     Path(name).touch()
-        >>> [source.id for source in find_sources(".", skip=["*.png"])]
+        >>> [source.id for source in find_sources(".", skip=["*.png"], root=".")]
         ['notes.md']
-        >>> [source.id for source in find_sources([Path("a.md"), ("b", "a text")])]
-        ['a.md', 'b']
+        >>> [source.id for source in find_sources([Path("notes.md"), ("b", "a text")], root=".")]
+        ['notes.md', 'b']
+        >>> [source] = find_sources("notes.md")
+        >>> source.id == Path("notes.md").absolute().as_posix()
+        True
 
     Args:
         sources: A path to a file or a folder, a Document, a Source, or an iterable of these and
@@ -94,29 +115,36 @@ def find_sources(
             most often a text; a Path that does not exist is found missing by `load_source`.
         skip: Further names to pass over, as patterns of `fnmatch` for the name alone.
         links: Whether links may lead out of the folder that was named.
+        root: The folder that ids are relative to; None for absolute paths. A Source or Document
+            keeps the id that it has.
 
     Raises:
         FileNotFoundError: If a str names no existing path.
         TypeError: If something is neither of these.
+        ValueError: If a path is not below `root`.
     """
+    ids = FileIds(root)
     if isinstance(sources, str | os.PathLike):
-        yield from _walk(_existing(sources), skip, links, prefix="")
+        yield from _walk(_existing(sources), skip, links, ids)
     elif isinstance(sources, Source | Document):
         yield sources
     elif isinstance(sources, Iterable):
         for origin in sources:
             if isinstance(origin, str | os.PathLike):
-                path = _existing(origin)
-                yield from _walk(path, skip, links, prefix=f"{_readable(path).rstrip('/')}/")
+                yield from _walk(_existing(origin), skip, links, ids)
             else:
-                yield source_of(origin)
+                yield source_of(origin, ids)
     else:
         raise TypeError(_expected(sources))
 
 
-def source_of(origin: Origin) -> Source | Document:
+def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
     """
     Return what one origin names: a Source for a path, a Document for a text.
+
+    Args:
+        origin: what was given.
+        ids: makes the ids of files; None for absolute paths.
 
     Raises:
         TypeError: If it is neither.
@@ -127,33 +155,38 @@ def source_of(origin: Origin) -> Source | Document:
         case (str(id_), str(text)):
             return Document(id_, text)
         case str() | os.PathLike():
-            path = Path(origin)
-            return Source(_readable(path), path)
+            return _file(plain_path(origin), ids or FileIds())
         case _:
             raise TypeError(_expected(origin))
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
-    """Return the path, or say how texts are given where a str names nothing."""
+def _file(path: str, ids: FileIds) -> Source:
+    """Return the source of a file at an absolute path."""
+    id_ = ids.of(path)
+    return Source(id_, Path(path), source=id_)
+
+
+def _existing(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path, or say how texts are given where a str names nothing."""
     # os.path answers False where pathlib raises: for a text that is too long for a name.
     if isinstance(path, str) and not os.path.lexists(path):
         raise FileNotFoundError(
-            f"no file or folder at {path[:200]!r}: "
-            "texts are given as Document(id, text) or as (id, text) pairs"
+            f"no file or folder at {path[:200]!r}: texts are given as Document(id, text) or as "
+            "(id, text) pairs, and patterns as Path(folder).glob(pattern)"
         )
-    return Path(path)
+    return plain_path(path)
 
 
-def _walk(top: Path, skip: Collection[str], links: bool, prefix: str) -> Iterator[Source]:
-    """Yield the file itself, or every file below a folder, with ids that start with `prefix`."""
+def _walk(top: str, skip: Collection[str], links: bool, ids: FileIds) -> Iterator[Source]:
+    """Yield the file itself, or every file below a folder."""
     if not os.path.isdir(top):  # noqa: PTH112  # never raises
-        yield Source(_readable(top), top)
+        yield _file(top, ids)
         return
     patterns = (*ALWAYS_SKIPPED, *skip)
     border = Border(real_path(top), links)
-    folders = [(top, False)]
+    folders = [(Path(top), ids.of_folder(top), False)]
     while folders:
-        folder, is_linked = folders.pop()
+        folder, prefix, is_linked = folders.pop()
         try:
             with os.scandir(folder) as entries:
                 kept = sorted(
@@ -162,27 +195,23 @@ def _walk(top: Path, skip: Collection[str], links: bool, prefix: str) -> Iterato
                 )
         except OSError:
             # Opening it when it is loaded raises the same, as a row of its own.
-            yield Source(prefix + _readable(folder.relative_to(top)), folder)
+            name = prefix.rstrip("/") or "."
+            yield Source(name, folder, source=name)
             continue
-        below: list[tuple[Path, bool]] = []
+        below: list[tuple[Path, str, bool]] = []
         for entry in kept:
             path, sort = folder / entry.name, border.sort_of(entry)
+            id_ = prefix + as_id(entry.name)
             if sort != "folder":
-                barred = None if sort == "file" else sort
-                yield Source(prefix + _readable(path.relative_to(top)), path, barred)
+                yield Source(id_, path, None if sort == "file" else sort, id_)
             elif border.lets_walk(path, is_linked or entry.is_symlink()):
-                below.append((path, is_linked or entry.is_symlink()))
+                below.append((path, f"{id_}/", is_linked or entry.is_symlink()))
         folders += reversed(below)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     """Say whether a name is one to pass over."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _readable(path: Path) -> str:
-    """Return a path as an id: bytes of a name that are not UTF-8 are written out."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _expected(got: object) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from ragasync.documents.document import Document
-from ragasync.documents.sources.finding import Origin, Source, find_sources
-from ragasync.documents.sources.own_files import without_own
+from ragasync.documents.sources.file_ids import FileIds
+from ragasync.documents.sources.finding import Origin, Source, find_sources, source_of
+from ragasync.documents.sources.own_files import OwnFiles
+from ragasync.documents.sources.unique import UniqueSources
 from ragasync.documents.stages.line import Occasion
-from ragasync.documents.stages.pruning import pruner_for
+from ragasync.documents.stages.pruning import Prune, pruner_for
+from ragasync.documents.stages.root_check import RootCheck
 from ragasync.documents.store import Store
 
 Sources: TypeAlias = (
@@ -30,15 +33,17 @@ class Intake:
     Args:
         as_given: whether a `load` of the caller's own takes what is in an iterable: then only a
             single path is walked.
-        own: the paths of the pipeline's own databases, which are passed over.
+        ids: makes the ids of files.
+        own: the pipeline's own files, which are passed over.
         store: the store that can tell what it has, if there is one.
     """
 
     as_given: bool
-    own: Sequence[object]
+    ids: FileIds
+    own: OwnFiles
     store: Store | None
 
-    def of(self, sources: Sources, *, prune: bool) -> tuple[Items, Occasion]:
+    def of(self, sources: Sources, *, prune: Prune) -> tuple[Items, Occasion]:
         """
         Return what there is to process, and what a run over it brings.
 
@@ -50,24 +55,49 @@ class Intake:
             FileNotFoundError: a str names no existing path.
             TypeError: to prune, the store would have to tell what it has of a folder.
             ValueError: to prune, a folder would have to be among the sources.
+            RunRefused: documents that are stored would be lost.
         """
-        pruner = pruner_for(self.store, sources, as_given=self.as_given) if prune else None
-        items = self._items(sources)
+        if prune not in (True, False, "force"):
+            raise ValueError(f'prune must be True, False or "force", got {prune!r:.200}')
+        pruner = None
+        if prune:
+            force = prune == "force"
+            pruner = pruner_for(self.store, sources, self.ids, as_given=self.as_given, force=force)
+            sources = pruner.without_missing(sources) if force else sources
+        root_check = RootCheck(self.store, self.ids)
+        unique = UniqueSources(self.ids, self.own)
+        items = root_check.watch(self._items(sources, unique))
         if pruner is not None and not isinstance(items, AsyncIterable):
             items = pruner.watch(items)
-        return items, Occasion(pruner=pruner)
+            if prune != "force":
+                pruner.refuse_empty()
+        check = root_check if root_check.is_other_root else None
+        return items, Occasion(pruner=pruner, root_check=check, taken=unique.taken)
 
-    def _items(self, sources: Sources) -> Items:
+    def _items(self, sources: Sources, unique: UniqueSources) -> Items:
         """Return what there is to process: a list where it is finite anyway, for the progress."""
         if isinstance(sources, AsyncIterable):
-            return sources
+            return unique.of_async(sources, _itself if self.as_given else self._source_of)
         if isinstance(sources, str | os.PathLike | Source | Document):
-            return list(without_own(find_sources(sources), self.own))
-        if self.as_given:
-            return sources
-        origins = cast("Iterable[Origin]", sources)  # each is checked
-        found = without_own(find_sources(origins), self.own)
-        return list(found) if isinstance(sources, Sequence) else _closing(found, sources)
+            return list(unique.of(find_sources(sources, root=self.ids.root)))
+        given: Iterable[Any] = sources
+        if not self.as_given:
+            origins = cast("Iterable[Origin]", sources)  # each is checked
+            given = find_sources(origins, root=self.ids.root)
+        items = unique.of(given)
+        return list(items) if isinstance(sources, Sized) else _closing(items, sources)
+
+    def _source_of(self, item: Any) -> Any:
+        """Return the source that an item names; what names none fails when it is loaded."""
+        try:
+            return source_of(item, self.ids)
+        except TypeError:
+            return item
+
+
+def _itself(item: Any) -> Any:
+    """Return what was given."""
+    return item
 
 
 def _closing(found: Iterable[Any], sources: object) -> Iterator[Any]:

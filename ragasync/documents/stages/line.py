@@ -6,21 +6,25 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ragasync.calling.calls import Calls
 from ragasync.documents.chunking.located import located
 from ragasync.documents.document import Document
 from ragasync.documents.metering import Meter, metered_by
+from ragasync.documents.sources.unique import Taken
+from ragasync.documents.stages.claims import IdClaims
 from ragasync.documents.stages.failures import Postponed, note_place
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared, refuse_given
 from ragasync.documents.stages.processed import ProcessedDocument, together
 from ragasync.documents.stages.pruning import Pruner
 from ragasync.documents.stages.recipe import Recipe
+from ragasync.documents.stages.root_check import RootCheck
 from ragasync.documents.stages.several import Several
 from ragasync.documents.stages.skipping import id_of, source_path
+from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.tally import Tally
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.engine.service import Service
@@ -39,10 +43,14 @@ class Occasion:
     Args:
         run: the run, where it is known before its first document.
         pruner: what removes from the store what the run has not found.
+        root_check: what has to be compared first, where the store was used with another root.
+        taken: the ids of its sources so far.
     """
 
     run: Steering[Any, Any] | None = None
     pruner: Pruner | None = None
+    root_check: RootCheck | None = None
+    taken: Taken = field(default_factory=dict)
 
 
 class Line:
@@ -64,6 +72,8 @@ class Line:
         self.way = Way(recipe, self.meter)
         prunes = occasion.pruner is not None
         self.tally = Tally(recipe, self.way.services, prepare, self.meter, keeps_ids=prunes)
+        self._stored = StoredChanges(recipe.known)
+        self._claims = IdClaims(occasion.taken, recipe.load_function, min(64, recipe.room // 2))
         self._run: Steering[Any, Any] | None = None
         self._loading = 0
         self._stopped_early = False
@@ -85,15 +95,15 @@ class Line:
                 return await self.way.go(quick, taken)
             self._count_loading(1)
             try:
-                prepared = quick or await self._prepared(source)
+                prepared = quick or await self._claimed(source)
                 if not isinstance(prepared, Prepared):
                     return await self._several(source, prepared)
                 if prepared.chunks is None:
-                    return unchanged(prepared)
+                    return await self._unchanged(prepared)
                 weight = await self.way.enter(prepared)
             finally:
                 self._count_loading(-1)
-            return await self.way.go(prepared, weight)
+            return await self._go(prepared, weight)
         except StageFailure as failure:
             if (skipped := self._recipe.skips.skipped(source, failure)) is None:
                 raise
@@ -132,6 +142,26 @@ class Line:
             note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
             raise
         return prepared
+
+    async def _claimed(self, source: object) -> Prepared | Sequence[Entry]:
+        """Return what is prepared of a source, with ids that no other source of the run has."""
+        with self._claims.place_of(source) as place:
+            prepared = await self._prepared(source)
+            if place is None:
+                return prepared
+            self._count_loading(-1)  # or the run would draw none of those that it waits for
+            try:
+                await self._claims.turn_of(place)
+            finally:
+                self._count_loading(1)
+            if not isinstance(prepared, Prepared):
+                return self._claims.claimed(source, prepared)
+            (checked,) = self._claims.claimed(source, [prepared])
+        if isinstance(checked, Lost):
+            failure = checked.failure
+            note_place(failure.error, failure.stage, repr(getattr(source, "id", source)))
+            raise failure
+        return checked
 
     async def _prepared(self, source: object) -> Prepared | Sequence[Entry]:
         """Return the document of a source with its chunks, or a list of its documents."""
@@ -189,12 +219,37 @@ class Line:
             if isinstance(entry, Document):
                 entry = await self._cut(entry, entry)
             if entry.chunks is None:
-                return unchanged(entry)
+                return await self._unchanged(entry)
             weight = await self.way.enter(entry)
         finally:
             self._count_loading(-1)
             has_left_room()
-        return await self.way.go(entry, weight)
+        return await self._go(entry, weight)
+
+    async def _unchanged(self, prepared: Prepared) -> ProcessedDocument:
+        """Return what becomes of a document that the store has; its file may have been touched."""
+        if prepared.stored.is_outdated:
+            await self._stored.refresh(prepared.document)
+        return unchanged(prepared)
+
+    async def _go(self, prepared: Prepared, weight: int) -> ProcessedDocument:
+        """Have a document embedded and stored; note where its content was stored before."""
+        done = await self.way.go(prepared, weight)
+        if prepared.stored.moved_from is not None:
+            self._stored.has_moved(prepared.document, prepared.stored.moved_from)
+        return done
+
+    async def is_unchanged(self, source: object) -> bool | None:
+        """Return whether the store has just what a source gives; None where it cannot be read."""
+        try:
+            found = await self._prepared(source)
+            entries = [found] if isinstance(found, Prepared) else found
+            cut = [
+                await self._cut(one, one) if isinstance(one, Document) else one for one in entries
+            ]
+        except Exception:
+            return None  # it fails in its turn
+        return all(isinstance(one, Prepared) and one.chunks is None for one in cut)
 
     async def end(self, occasion: Occasion) -> None:
         """Do what is due when a run has come to its end and was not cut short."""
@@ -212,6 +267,8 @@ class Line:
             self.tally.pruned = 0
             if is_whole:
                 self.tally.pruned = await asyncio.to_thread(pruner.prune, self.tally.ids)
+        await self._stored.write()
+        await self._stored.warn_of_moved(self._recipe.ids)
 
     def _when_spent(self, reason: str) -> None:
         """Have the run stop, from whatever thread this is called in."""
@@ -263,6 +320,8 @@ async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIt
                 service: Service[Any, Any] = Service(plan, **waits_in_vain)
                 service.run.when_stopped_early = line.stop_early
                 line.way.services[stage] = await stack.enter_async_context(service)
+        if occasion.root_check is not None:
+            await occasion.root_check.compare(line.is_unchanged, occasion.pruner)
         line.tally.restart()
         yield line
         await line.end(occasion)

@@ -16,9 +16,12 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
+from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources.unique import RefusedDocument
 from ragasync.documents.stage import declared_async
 from ragasync.documents.stages.caching import Recall, Vector, VectorMark
+from ragasync.documents.stages.stored_state import NOT_STORED, StoredState, stored_state
 from ragasync.documents.store import Store
 from ragasync.errors import StageFailure
 
@@ -36,12 +39,14 @@ class Prepared:
         fingerprint: what the store is to know it by.
         chunks: its chunks; None where the store has it already.
         vectors: those that the store has of its chunks; None where it has none of them.
+        stored: what the store has of it.
     """
 
     document: Document
     fingerprint: str
     chunks: Sequence[Chunk] | None
     vectors: Sequence[Vector | None] | None = None
+    stored: StoredState = NOT_STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,13 @@ class Recognised(NamedTuple):
         fingerprint: what it would be stored with now.
         is_known: whether it is stored with just that.
         may_recall: whether vectors that are stored may serve for its chunks.
+        stored: what it has of the document.
     """
 
     fingerprint: str
     is_known: bool
     may_recall: bool
+    stored: StoredState = NOT_STORED
 
 
 UNKNOWN = Recognised("", is_known=False, may_recall=False)
@@ -122,17 +129,20 @@ class Recognise:
         pipeline: the fingerprint of all stages.
         mark: what vectors depend on.
         store: the store to ask; it never travels to another process.
+        ids: makes the ids of files.
     """
 
     pipeline: str
     mark: VectorMark
     store: Store
+    ids: FileIds
 
     def __call__(self, document: Document) -> Recognised:
         """Return a document's fingerprint, and what the store has of it."""
         fingerprint = self.mark.text + fingerprint_of(document, self.pipeline)
-        stored = self.store.fingerprint_of(document.id)
-        return Recognised(fingerprint, stored == fingerprint, self.mark.allows(stored))
+        stored = stored_state(self.store, self.ids, document, fingerprint)
+        is_known = stored.fingerprint == fingerprint
+        return Recognised(fingerprint, is_known, self.mark.allows(stored.fingerprint), stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +191,12 @@ class LoadAndCut:
         if self.recognise is not None:
             known = _staged("store", self.recognise, document)
         if known.is_known:
-            return Prepared(document, known.fingerprint, None)
+            return Prepared(document, known.fingerprint, None, stored=known.stored)
         chunks = _staged("chunk", self._cut_and_locate, document)
         vectors = None
         if known.may_recall and self.recall is not None:
             vectors = _staged("store", self.recall, chunks)
-        return Prepared(document, known.fingerprint, chunks, vectors)
+        return Prepared(document, known.fingerprint, chunks, vectors, known.stored)
 
     def _cut_and_locate(self, document: Document) -> list[Chunk]:
         """Return a document's chunks with their places."""
@@ -216,8 +226,10 @@ def refuse_given(document: Document) -> None:
     Raise for a document of the user's that no store would take, as if it had been loaded.
 
     Raises:
-        StageFailure: of the stage "load", because of a LoadError.
+        StageFailure: of the stage "load", because of a LoadError, or of an IdConflictError.
     """
+    if isinstance(document, RefusedDocument):
+        raise StageFailure("load", document.refusal())
     _staged("load", refuse_surrogates, document.text)
 
 

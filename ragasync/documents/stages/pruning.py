@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ragasync.documents.document import Document
+from ragasync.documents.sources.file_ids import FileIds, plain_path
 from ragasync.documents.sources.finding import Source
-from ragasync.documents.store import Store
+from ragasync.documents.store import RunRefused, Store
+
+Prune: TypeAlias = bool | Literal["force"]
+"""Whether a run removes what is gone; "force" does where the whole folder is empty or missing."""
 
 
-def full_path(path: Path) -> str:
-    """Return the path from the root on, without following links, as documents have it."""
-    return str(path.absolute()).encode("utf-8", "backslashreplace").decode()
-
-
-def pruner_for(store: Any, sources: object, *, as_given: bool) -> Pruner:
+def pruner_for(store: Any, sources: object, ids: FileIds, *, as_given: bool, force: bool) -> Pruner:
     """
     Return what prunes a store after a run over these sources.
 
     Args:
         store: the store.
         sources: what was given to be processed.
+        ids: makes the ids of files.
         as_given: whether what is in an iterable is not walked, but loaded as it is.
+        force: whether a folder may be missing or empty.
 
     Raises:
         TypeError: the store cannot tell what it has of a folder.
         ValueError: no folder is among the sources.
+        RunRefused: a folder that the store has documents of is missing.
     """
     if not hasattr(store, "sources_within") or not hasattr(store, "delete"):
         raise TypeError(
@@ -40,14 +41,19 @@ def pruner_for(store: Any, sources: object, *, as_given: bool) -> Pruner:
         origins = [sources]
     elif isinstance(sources, Sequence) and not as_given:
         origins = list(sources)
-    folders = [Path(each) for each in origins if isinstance(each, str | os.PathLike)]
-    tops = [full_path(folder) for folder in folders if folder.is_dir()]
-    if not tops:
+    named = [plain_path(each) for each in origins if isinstance(each, str | os.PathLike)]
+    folders = [path for path in named if os.path.isdir(path)]  # noqa: PTH112  # never raises
+    missing = [path for path in named if not os.path.lexists(path)]
+    pruner = Pruner(store, ids, folders + missing * force, missing)
+    if not force:
+        for path in missing:
+            pruner.refuse_if_stored(path, "missing")
+    if not folders and not (force and missing):
         raise ValueError(
             "prune=True removes what is no longer in the folder that is processed: pass an "
             f"existing folder, or a list with one, got {sources!r:.200}"
         )
-    return Pruner(store, tops)
+    return pruner
 
 
 class Pruner:
@@ -59,14 +65,31 @@ class Pruner:
 
     Args:
         store: the store.
-        folders: the full paths of the folders that are walked.
+        ids: makes the ids of files.
+        folders: the paths of the folders that are walked.
+        missing: the named paths that nothing is at.
     """
 
-    def __init__(self, store: Store, folders: Sequence[str]) -> None:
+    def __init__(
+        self, store: Store, ids: FileIds, folders: Sequence[str], missing: Sequence[str]
+    ) -> None:
         self._store: Any = store
-        self._folders = [os.path.join(folder, "") for folder in folders]  # noqa: PTH118  # ends in /
+        self._ids = ids
+        self._folders = [(path, ids.of_folder(path)) for path in folders]
+        self._missing = frozenset(missing)
         self._found: set[str] = set()
         self._ended = False
+
+    def without_missing(self, sources: Any) -> Any:
+        """Return the sources without the folders that are missing, which are pruned by force."""
+        given = [sources] if isinstance(sources, str | os.PathLike) else sources
+        if not self._missing:
+            return sources
+        return [
+            each
+            for each in given
+            if not (isinstance(each, str | os.PathLike) and plain_path(each) in self._missing)
+        ]
 
     def watch(self, sources: Iterable[Any]) -> Iterable[Any]:
         """Note what is found, to the end; return it as it is, or as it comes."""
@@ -79,12 +102,33 @@ class Pruner:
     def _noted(self, sources: Iterable[Any]) -> Iterator[Any]:
         """Yield what is found, and note it."""
         for source in sources:
-            if isinstance(source, Source):
-                self._found.add(full_path(source.path))
-            elif isinstance(source, Document) and source.source is not None:
+            if isinstance(source, Source | Document) and source.source is not None:
                 self._found.add(source.source)
             yield source
         self._ended = True
+
+    def refuse_empty(self) -> None:
+        """
+        Refuse to prune a folder in which nothing was found, but of which the store has documents.
+
+        Raises:
+            RunRefused: most likely its disk is not mounted.
+        """
+        for path, prefix in self._folders:
+            if not any(source.startswith(prefix) for source in self._found):
+                self.refuse_if_stored(path, "empty")
+
+    def refuse_if_stored(self, path: str, state: str) -> None:
+        """Refuse to prune a folder that is empty or missing, if anything of it is stored."""
+        if stored := len(self._stored_in(self._ids.of_folder(path))):
+            raise RunRefused(
+                f"the folder {path!r} is {state}, and the store has {stored:,} of its documents, "
+                'which prune=True would delete: mount its disk, or pass prune="force"'
+            )
+
+    def stale(self) -> list[str]:
+        """Return the ids of what is stored of files that are no longer there, rows left out."""
+        return self._stale({})
 
     def prune(self, gave: Mapping[str, frozenset[str]]) -> int:
         """
@@ -96,29 +140,45 @@ class Pruner:
         """
         if not self._ended:
             return 0
-        stale = {
-            document_id
-            for folder in self._folders
-            for document_id, source in list(self._store.sources_within(folder))
-            if source.startswith(folder) and self._is_gone(document_id, source, folder, gave)
-        }
-        return sum(bool(self._store.delete(document_id)) for document_id in sorted(stale))
+        return sum(bool(self._store.delete(document_id)) for document_id in self._stale(gave))
 
-    def _is_gone(
-        self, document_id: str, source: str, folder: str, gave: Mapping[str, frozenset[str]]
-    ) -> bool:
+    def _stale(self, gave: Mapping[str, frozenset[str]]) -> list[str]:
+        """Return the ids of the documents that are no longer there."""
+        return sorted(
+            {
+                document_id
+                for _, prefix in self._folders
+                for document_id, source in self._stored_in(prefix)
+                if self._is_gone(document_id, source, gave)
+            }
+        )
+
+    def _stored_in(self, prefix: str) -> list[tuple[str, str]]:
+        """Return the ids and sources of what is stored of a folder."""
+        stored = list(self._store.sources_within(prefix))
+        inside = [(id_, source) for id_, source in stored if source.startswith(prefix)]
+        if prefix:
+            return inside
+        # All of the root: what has an absolute path or a URL for a source is elsewhere.
+        return [(id_, source) for id_, source in inside if not _is_elsewhere(source)]
+
+    def _is_gone(self, document_id: str, source: str, gave: Mapping[str, frozenset[str]]) -> bool:
         """Return whether a document's source was not found, or gives it no longer."""
         if source in self._found:
             return source in gave and document_id not in gave[source]
-        if os.path.lexists(source):  # passed over, or come since: it is there
+        if self._ids.has_file(source):  # passed over, or come since: it is there
             return False
-        return not any(str(parent) in self._found for parent in _parents(source, folder))
+        return not any(parent in self._found for parent in _parents(source))
 
 
-def _parents(source: str, folder: str) -> Iterator[Path]:
-    """Yield the folders above a file, up to the one that was walked."""
-    top = Path(folder)
-    for parent in Path(source).parents:
-        yield parent
-        if parent == top:
-            return
+def _parents(source: str) -> Iterator[str]:
+    """Yield the folders above a file."""
+    while "/" in source:
+        source = source.rpartition("/")[0]
+        yield source
+    yield "."
+
+
+def _is_elsewhere(source: str) -> bool:
+    """Return whether a source is no path below a root."""
+    return os.path.isabs(source) or "://" in source  # noqa: PTH117

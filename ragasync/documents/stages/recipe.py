@@ -7,8 +7,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.loaders.load import LOADER_VERSION
 from ragasync.documents.metering import metering
+from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.stage import Stage
 from ragasync.documents.stages.caching import VectorMark, recall_of
 from ragasync.documents.stages.failures import Postponed, RunEnding
@@ -70,6 +72,7 @@ class Settings:
     max_spend: float | None
     max_initial_failures: int | None
     skips: Skips
+    ids: FileIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,9 @@ class Recipe:
         keep_all: whether the result keeps texts and vectors.
         max_spend: the money at which the run stops, or None.
         skips: which sources that cannot be read are passed over.
+        ids: makes the ids of files.
+        known: the store that can tell what it has, if there is one.
+        load_function: the function that loads, as it was given.
     """
 
     prepare: StagePlan | None
@@ -111,6 +117,9 @@ class Recipe:
     keep_all: bool
     max_spend: float | None
     skips: Skips
+    ids: FileIds
+    known: Store | None
+    load_function: StageFunction
 
 
 def recipe_of(stages: Stages, settings: Settings) -> Recipe:
@@ -133,7 +142,9 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     embedding = _embedding(stages.embed, settings)
     embedder = stages.embed.fingerprint()
     mark = VectorMark(embedder, settings.version)
-    recognise = None if known is None else Recognise(stages.pipeline(settings.version), mark, known)
+    recognise = None
+    if known is not None:
+        recognise = Recognise(stages.pipeline(settings.version), mark, known, settings.ids)
     recall = recall_of(known, embedder, settings.cache)
     load_and_cut: LoadAndCut | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
@@ -154,6 +165,9 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         keep_all=settings.keep_all or stages.store is None,
         max_spend=settings.max_spend,
         skips=settings.skips,
+        ids=settings.ids,
+        known=known,
+        load_function=load.function,
     )
 
 

@@ -10,7 +10,9 @@ from typing import TypeGuard
 
 from ragasync.documents.document import Document
 from ragasync.documents.fingerprint import name_of
+from ragasync.documents.sources.file_ids import plain_path
 from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources.unique import RefusedDocument
 from ragasync.documents.stages.journalled import Documents
 from ragasync.documents.stages.prepare import fingerprint_of
 from ragasync.documents.stages.processed import ProcessedDocument
@@ -45,14 +47,16 @@ class KeyOfSource:
         if key is not None:
             found = key_of(item, key)
             return self._of("key", found.digest.hex(), found.shown)
+        if isinstance(item, RefusedDocument):
+            return self._of(item.id, item.taken_by, item.id)
         if isinstance(item, Document):
             return self._of(item.id, fingerprint_of(item, self.pipeline), item.id)
         if isinstance(item, Source):
-            content = key_of(item.path).digest.hex() if item.barred is None else item.barred
+            content = item.taken_by or item.barred or key_of(item.path).digest.hex()
             return self._of(item.id, content, item.id)
         if isinstance(item, os.PathLike) or _names_a_file(item):
             found = key_of(Path(item))
-            return self._of(str(Path(item)), found.digest.hex(), found.shown)
+            return self._of(plain_path(item), found.digest.hex(), found.shown)
         found = key_of(item)
         return self._of("item", found.digest.hex(), found.shown)
 

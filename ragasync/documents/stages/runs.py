@@ -14,8 +14,10 @@ from ragasync.bridge.run_async import run_async
 from ragasync.documents.stages.intake import Intake, Sources
 from ragasync.documents.stages.line import Line, Occasion, open_line
 from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.stages.pruning import Prune
 from ragasync.documents.stages.recipe import Recipe, ends_the_run
 from ragasync.engine.batch_run import BatchRun
+from ragasync.engine.stream import streamed
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.use import JournalUse
@@ -67,7 +69,7 @@ class DocumentRuns:
         *,
         total: int | None = None,
         limit: int | None = None,
-        prune: bool = False,
+        prune: Prune = False,
     ) -> BatchResult[ProcessedDocument]:
         """
         Take every source through all stages and return all outcomes, in order.
@@ -82,12 +84,16 @@ class DocumentRuns:
             prune: remove from the store, at the end, the documents of files that are no longer in
                 the folders that `sources` names, and of rows that are no longer in their file.
                 What lies elsewhere stays, and what failed keeps its old version. Nothing is
-                removed when the run did not come to its end, or had a `limit`.
+                removed when the run did not come to its end, or had a `limit`. A folder that is
+                empty or missing is refused while the store has documents of it, because most
+                often its disk is not mounted; "force" removes these too.
 
         Raises:
             FileNotFoundError: a str names no existing path.
             TypeError: to prune, the store would have to tell what it has of a folder.
-            ValueError: to prune, a folder would have to be among the sources.
+            ValueError: to prune, a folder would have to be among the sources; or a file is not
+                below `root`.
+            RunRefused: documents that are stored would be lost.
             RunAsyncError: a stage uses an object of another event loop.
         """
         items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=prune)
@@ -100,7 +106,7 @@ class DocumentRuns:
         *,
         total: int | None = None,
         limit: int | None = None,
-        prune: bool = False,
+        prune: Prune = False,
     ) -> BatchResult[ProcessedDocument]:
         """Do as `process` does, from sync code; see `run_async`."""
         return run_async(
@@ -111,8 +117,9 @@ class DocumentRuns:
         self, sources: Sources, *, ordered: bool = False, total: int | None = None
     ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
         """Yield each document's outcome as it comes; see `AsyncBatchProcessor.stream`."""
-        items, _ = await asyncio.to_thread(self._intake.of, sources, prune=False)
-        async with aclosing(self._batch.stream(items, ordered=ordered, total=total)) as outcomes:
+        items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=False)
+        plan = replace(self._batch._plan, resources=partial(open_line, self._recipe, occasion))
+        async with aclosing(streamed(plan, items, ordered=ordered, total=total)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
@@ -124,7 +131,7 @@ class DocumentRuns:
         total: int | None = None,
         limit: int | None = None,
         here: bool = False,
-        prune: bool = False,
+        prune: Prune = False,
     ) -> Job[Any, ProcessedDocument]:
         """
         Begin in the background and return the Job; see `AsyncBatchProcessor.start`.

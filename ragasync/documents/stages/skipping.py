@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
+from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.stages.pruning import full_path
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 
@@ -65,15 +64,13 @@ class Skips:
 
 
 def id_of(source: object) -> str:
-    """Return what a source is known by, be it a Source, a path, or whatever a loader takes."""
-    if isinstance(source, Path):
-        return source.as_posix()
+    """Return what a source is known by, be it a Source or whatever a loader takes."""
     found = getattr(source, "id", source)
     return found if isinstance(found, str) else f"{found!s:.500}"
 
 
 def source_path(source: object) -> str | None:
     """Return where the documents of a source come from, as these say it."""
-    if isinstance(source, Source | Path):
-        return full_path(source.path if isinstance(source, Source) else source)
+    if isinstance(source, Source | Document):
+        return source.source
     return source if isinstance(source, str) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ragasync.calling.calls import checked_values
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.decode import refuse_surrogates
+from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Source
-from ragasync.documents.stages.pruning import full_path
 
 PATIENCE = 32
 """How often a text may be searched in vain as a whole for the pieces that a splitter gave."""
@@ -26,7 +26,8 @@ def as_documents(loaded: object, source: object) -> Document | list[Document]:
     """
     Return what a loader gave: a Document, or a list of them where it gave an iterable.
 
-    A text gets the id of its source, and the texts of an iterable that id with their numbers.
+    A text gets the id of its source, and the texts of an iterable that id with their numbers. A
+    Document without a source gets the file that it was loaded from.
 
     Raises:
         TypeError: it gave something else.
@@ -41,20 +42,15 @@ def as_documents(loaded: object, source: object) -> Document | list[Document]:
 
 def _documents_of(loaded: object, source: object) -> Document | list[Document]:
     """Return what a loader gave as a Document, or as a list of them."""
-    if isinstance(loaded, Document):
-        return loaded
-    if isinstance(loaded, str):
-        return _document_of(loaded, source, "")
+    if isinstance(loaded, Document | str):
+        return _document_of(loaded, source, None)
     is_pair = isinstance(loaded, tuple) and len(loaded) == 2 and all(map(_is_text, loaded))
     if is_pair or isinstance(loaded, bytes | Mapping) or not isinstance(loaded, Iterable):
         raise TypeError(
             f"load must return a Document (or a text, for a path or a str), or an iterable of "
             f"these, got {loaded!r:.200}"
         )
-    documents = [
-        each if isinstance(each, Document) else _document_of(each, source, f"#{number}")
-        for number, each in enumerate(loaded, start=1)
-    ]
+    documents = [_document_of(each, source, number) for number, each in enumerate(loaded, start=1)]
     _refuse_twins(documents)
     return documents
 
@@ -138,18 +134,20 @@ def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] 
     return [row if is_finite else None for row, is_finite in zip(rows, finite, strict=True)]
 
 
-def _document_of(text: object, source: object, suffix: str) -> Document:
-    """Return a text that was loaded as the Document of its source."""
-    if isinstance(text, str) and isinstance(source, Source):
-        return Document(source.id + suffix, text, source=full_path(source.path))
-    if isinstance(text, str) and isinstance(source, Path):
-        path = full_path(source)
-        return Document(f"{source.as_posix()}{suffix}", text, source=path)
-    if isinstance(text, str) and isinstance(source, str):
-        return Document(source + suffix, text, source=source)
+def _document_of(loaded: object, source: object, number: int | None) -> Document:
+    """Return what was loaded as a Document of its source."""
+    if isinstance(loaded, Document):
+        if loaded.source is None and isinstance(source, Source):
+            return replace(loaded, source=source.source)
+        return loaded
+    name, origin = source, source
+    if isinstance(source, Source):
+        name, origin = source.id, source.source
+    if isinstance(loaded, str) and isinstance(name, str) and isinstance(origin, str):
+        return Document(name if number is None else part_id(name, str(number)), loaded, {}, origin)
     raise TypeError(
-        f"load must return Documents (or texts, for a path or a str), got {text!r:.200}"
-        f"{f' as number {suffix[1:]}' if suffix else ''}"
+        f"load must return Documents (or texts, for a path or a str), got {loaded!r:.200}"
+        f"{f' as number {number}' if number else ''}"
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,25 @@ from numpy.typing import NDArray
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.hits import Hits
 from ragasync.documents.store import (
+    IdScheme,
     SearchMode,
+    StoredDocument,
+    StoredDocuments,
     StoreError,
     check_embedder,
     check_search,
     checked_vectors,
+)
+from ragasync.documents.stores.lance_documents import (
+    delete_documents,
+    ids_with,
+    read_id_scheme,
+    relocate,
+    stored_document,
+    stored_documents,
+    stored_ids,
+    write_id_scheme,
+    write_metadata,
 )
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import columns_of, vector_column
@@ -35,6 +49,8 @@ from ragasync.documents.stores.lance_table import (
     whose_vectors,
 )
 from ragasync.documents.stores.query import Embed, search_for
+from ragasync.documents.stores.relocation import relocation
+from ragasync.documents.stores.selection import check_delete, selected
 from ragasync.documents.stores.store_frame import chunk_frame
 from ragasync.documents.where import (
     Condition,
@@ -104,7 +120,7 @@ class LanceStore:
                     whose = embedder, vectors.shape[1]
             if whose is not None:
                 columns["vector"] = vector_column(vectors, whose[1])
-            replace_rows(table, digest(document.id), columns)
+            replace_rows(table, [digest(document.id)], columns)
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Return the fingerprint that a document was stored with, or None without one."""
@@ -113,11 +129,70 @@ class LanceStore:
             found = of_document.select(["fingerprint"]).to_list()
         return found[0]["fingerprint"] if found else None
 
-    def delete(self, document_id: str) -> bool:
-        """Remove a document and its chunks; return whether it was there."""
+    def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
+        """Return what is stored of a document, or None; as SqliteStore's does."""
+        with self._rows.reading() as table:
+            return stored_document(table, document_id, chunks=chunks)
+
+    def documents(self, where: Where | None = None) -> StoredDocuments:
+        """Return the stored documents by their ids, without their texts; as SqliteStore's does."""
+        condition = condition_of(where)
+        with self._rows.reading() as table:
+            found = stored_documents(table)
+        return selected(found, condition)
+
+    @overload
+    def delete(self, document_id: str) -> bool: ...
+
+    @overload
+    def delete(self, *, where: Where) -> int: ...
+
+    def delete(self, document_id: str | None = None, *, where: Where | None = None) -> int:
+        """Remove a document, or all documents that conditions hold of; as SqliteStore's does."""
+        check_delete(document_id, where)
+        if document_id is not None:
+            with self._rows.writing() as table:
+                return bool(table.delete(f"document = '{digest(document_id)}'").num_deleted_rows)
+        condition = condition_of(where)
         with self._rows.writing() as table:
-            deleted = table.delete(f"document = '{digest(document_id)}'")
-        return bool(deleted.num_deleted_rows)
+            found = [each.id for each in selected(stored_documents(table), condition)]
+            delete_documents(table, found)
+        return len(found)
+
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+        """
+        Move the documents of a folder or file that has moved; as SqliteStore's does.
+
+        It takes a commit for every 200 documents; where it was interrupted, call it again.
+        """
+        with self._rows.reading() as table:
+            stored, scheme = stored_ids(table), read_id_scheme(self.path)
+        change = relocation(stored, scheme, old, new)
+        with self._rows.writing() as table:
+            relocate(table, change)
+            if change.scheme is not None:
+                write_id_scheme(self.path, change.scheme)
+        return change.count
+
+    def ids_with(self, fingerprint: str) -> list[tuple[str, str | None]]:
+        """Return the ids and sources of the documents that were stored with a fingerprint."""
+        with self._rows.reading() as table:
+            return ids_with(table, fingerprint)
+
+    def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
+        """Replace the metadata of documents; as SqliteStore's does."""
+        with self._rows.writing() as table:
+            write_metadata(table, metadata)
+
+    def id_scheme(self) -> IdScheme | None:
+        """Return what the ids of files are, or None while the store has no files."""
+        with self._rows.reading():
+            return read_id_scheme(self.path)
+
+    def remember_id_scheme(self, scheme: IdScheme) -> None:
+        """Remember what the ids of files are."""
+        with self._rows.writing():
+            write_id_scheme(self.path, scheme)
 
     def search(
         self,
@@ -173,12 +248,6 @@ class LanceStore:
         rows.sort(key=lambda row: (row["document_id"], row["ordinal"]))
         return chunk_frame([tuple(row[name] for name in FRAME) for row in rows])
 
-    @property
-    def documents(self) -> int:
-        """The number of documents, those without chunks included."""
-        with self._rows.reading() as table:
-            return int(table.count_rows("ordinal < 0"))
-
     def __len__(self) -> int:
         """Return the number of chunks."""
         with self._rows.reading() as table:
@@ -209,7 +278,8 @@ class LanceStore:
         try:
             with self._rows.reading() as table:
                 stored = whose_vectors(table)
-            held = f"{self.documents:,} documents, {len(self):,} chunks"
+                documents = int(table.count_rows("ordinal < 0"))
+            held = f"{documents:,} documents, {len(self):,} chunks"
         except StoreError as error:
             return f"<LanceStore {self.path!r}: {error}>"
         of = f" by {stored[0]!r}" if stored else ""

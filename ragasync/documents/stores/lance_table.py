@@ -154,11 +154,12 @@ def make_room_for_vectors(table: LanceTable, embedder: str, dimension: int) -> N
 
 
 def replace_rows(
-    table: LanceTable, document: str, columns: Mapping[str, Sequence[Any] | pa.Array]
+    table: LanceTable, documents: Sequence[str], columns: Mapping[str, Sequence[Any] | pa.Array]
 ) -> None:
-    """Write the rows of a document, known by its digest, over those that are there; one commit."""
+    """Write rows over those of the documents with these digests, in one commit."""
     import pyarrow as pa
 
+    digests = ", ".join(f"'{document}'" for document in documents)
     arrays = {
         field.name: column
         if isinstance(column := columns[field.name], pa.Array)
@@ -169,7 +170,7 @@ def replace_rows(
         table.merge_insert("id")
         .when_matched_update_all()
         .when_not_matched_insert_all()
-        .when_not_matched_by_source_delete(f"document = '{document}'")
+        .when_not_matched_by_source_delete(f"document IN ({digests})")
         .execute(pa.table(arrays))
     )
 

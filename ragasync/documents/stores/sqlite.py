@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.hits import Hits
-from ragasync.documents.store import SearchMode, StoreError, check_search, checked_vectors
+from ragasync.documents.store import (
+    IdScheme,
+    SearchMode,
+    StoredDocument,
+    StoredDocuments,
+    StoreError,
+    check_search,
+    checked_vectors,
+)
 from ragasync.documents.stores.query import Embed, search_for
+from ragasync.documents.stores.relocation import relocation
+from ragasync.documents.stores.selection import check_delete, selected
 from ragasync.documents.stores.sqlite_file import StoreFile
 from ragasync.documents.stores.sqlite_rows import (
     chunk_count,
@@ -21,11 +31,19 @@ from ragasync.documents.stores.sqlite_rows import (
     delete_document,
     document_count,
     fingerprint_of,
+    id_scheme,
+    ids_with,
+    relocate,
     remember_embedder,
     remembered_embedder,
     sources,
+    stored_document,
+    stored_documents,
+    stored_ids,
     vectors_of,
     write_document,
+    write_id_scheme,
+    write_metadata,
 )
 from ragasync.documents.stores.sqlite_search import known_keys, run_search, unknown_keys
 from ragasync.documents.stores.store_frame import chunk_frame
@@ -52,7 +70,7 @@ class SqliteStore:
     whose vectors it holds and refuses another embedder's. Several processes may read and write it
     at once.
 
-    A file of an older version is brought to the present one when it is opened.
+    A file of an older version is refused: store its sources again, in another file.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -124,10 +142,130 @@ class SqliteStore:
         with self._file.reading() as db:
             return fingerprint_of(db, document_id)
 
-    def delete(self, document_id: str) -> bool:
-        """Remove a document and its chunks; return whether it was there."""
+    def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
+        """
+        Return what is stored of a document, or None where it is not stored.
+
+        Args:
+            document_id: Its id.
+            chunks: Whether to read its chunks too, which make its text.
+        """
+        with self._file.reading() as db:
+            return stored_document(db, document_id, chunks=chunks)
+
+    def documents(self, where: Where | None = None) -> StoredDocuments:
+        """
+        Return the stored documents, in the order in which they were stored, without their texts.
+
+        Args:
+            where: Conditions on the id, the source and the metadata of a document; see `Where`.
+                What only a chunk has, such as a page or a heading, no document has.
+
+        Raises:
+            ValueError: When `where` asks for an operator that there is not.
+            TypeError: When `where` is no dict, or compares with what no metadata can equal.
+        """
+        condition = condition_of(where)
+        with self._file.reading() as db:
+            found = stored_documents(db)
+        return selected(found, condition)
+
+    @overload
+    def delete(self, document_id: str) -> bool: ...
+
+    @overload
+    def delete(self, *, where: Where) -> int: ...
+
+    def delete(self, document_id: str | None = None, *, where: Where | None = None) -> int:
+        """
+        Remove a document with its chunks, or all documents that conditions hold of.
+
+        Args:
+            document_id: The id of one document.
+            where: Conditions on the id, the source and the metadata of a document, in its place;
+                as for `documents`.
+
+        Returns:
+            Whether the document was there; with `where`, how many documents were removed.
+
+        Raises:
+            TypeError: When both are given, or neither.
+            ValueError: When `where` has no condition.
+        """
+        check_delete(document_id, where)
+        if document_id is not None:
+            with self._file.writing() as db:
+                return delete_document(db, document_id)
+        condition = condition_of(where)
         with self._file.writing() as db:
-            return delete_document(db, document_id)
+            found = selected(stored_documents(db), condition)
+            return sum(delete_document(db, each.id) for each in found)
+
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+        """
+        Move the documents of a folder or file that has moved, so that nothing is embedded again.
+
+        Ids and sources that begin with the old path begin with the new one afterwards. What is
+        stored under the new id already stays, and replaces what moves there, if it has the same
+        content or the old file is gone. Where ids are relative, the root itself may be moved too:
+        then the store takes documents from the new root without asking.
+
+        Example:
+            >>> from ragasync import AsyncDocumentProcessor
+            >>> from ragasync.documents import SqliteStore
+            >>> store = SqliteStore("library.sqlite")
+            >>> texts = [("drafts/guide", "A bucket refills.")]
+            >>> _ = AsyncDocumentProcessor(store=store).process_sync(texts)
+            >>> store.relocate("drafts", "final")
+            1
+            >>> [document.id for document in store.documents()]
+            ['final/guide']
+            >>> store.close()
+
+        Args:
+            old: Where it was: a path, or the beginning of ids, up to a slash.
+            new: Where it is now.
+
+        Returns:
+            How many documents are at the new path.
+
+        Raises:
+            TypeError: When one of them is no path.
+            ValueError: When both are the same, or one is outside the root of relative ids.
+            IdConflictError: When other documents are stored at the new path.
+        """
+        with self._file.writing() as db:
+            change = relocation(stored_ids(db), id_scheme(db), old, new)
+            relocate(db, change)
+        return change.count
+
+    def ids_with(self, fingerprint: str) -> list[tuple[str, str | None]]:
+        """Return the ids and sources of the documents that were stored with a fingerprint."""
+        with self._file.reading() as db:
+            return ids_with(db, fingerprint)
+
+    def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
+        """
+        Replace the metadata of documents; their chunks and vectors stay.
+
+        Args:
+            metadata: The new metadata by the documents' ids.
+
+        Raises:
+            TypeError: When it is not plain data.
+        """
+        with self._file.writing() as db:
+            write_metadata(db, metadata)
+
+    def id_scheme(self) -> IdScheme | None:
+        """Return what the ids of files are, or None while the store has no files."""
+        with self._file.reading() as db:
+            return id_scheme(db)
+
+    def remember_id_scheme(self, scheme: IdScheme) -> None:
+        """Remember what the ids of files are."""
+        with self._file.writing() as db:
+            write_id_scheme(db, scheme)
 
     def search(
         self,
@@ -223,12 +361,6 @@ class SqliteStore:
         with self._file.reading() as db:
             rows = chunk_rows(db)
         return chunk_frame(rows)
-
-    @property
-    def documents(self) -> int:
-        """The number of documents, those without chunks included."""
-        with self._file.reading() as db:
-            return document_count(db)
 
     def __len__(self) -> int:
         """Return the number of chunks."""

@@ -23,6 +23,8 @@ CREATE VIRTUAL TABLE words USING fts5 (
 
 _SCHEMA = """
 CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL);
+-- What the ids of files are: one row, once there are any.
+CREATE TABLE id_scheme (relative INTEGER NOT NULL, root TEXT);
 CREATE TABLE documents (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -30,6 +32,8 @@ CREATE TABLE documents (
     fingerprint TEXT NOT NULL,
     metadata TEXT NOT NULL
 );
+-- A file that moved is known by its content.
+CREATE INDEX documents_by_fingerprint ON documents (fingerprint);
 -- AUTOINCREMENT never gives a number twice: vectors in memory are known by it.
 CREATE TABLE chunks (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

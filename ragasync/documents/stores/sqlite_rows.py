@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from sqlite3 import Connection
 
 import numpy as np
@@ -10,8 +12,21 @@ from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.search_text import indexed_text
-from ragasync.documents.store import as_json, check_embedder, chunk_id
+from ragasync.documents.store import (
+    IdScheme,
+    StoredDocument,
+    as_json,
+    check_embedder,
+    chunk_id,
+)
+from ragasync.documents.stores.relocation import Relocation, StoredId
 from ragasync.documents.stores.sqlite_file import text_hash
+
+_ALL_DOCUMENTS = (
+    "SELECT id, source, metadata, fingerprint, "
+    "(SELECT count(*) FROM chunks WHERE document = documents.number) FROM documents"
+)
+_ONE_DOCUMENT = _ALL_DOCUMENTS + " WHERE id = ?"
 
 
 def write_document(
@@ -68,6 +83,80 @@ def fingerprint_of(db: Connection, document_id: str) -> str | None:
     statement = "SELECT fingerprint FROM documents WHERE id = ?"
     found: tuple[str] | None = db.execute(statement, (document_id,)).fetchone()
     return found[0] if found else None
+
+
+def stored_document(db: Connection, document_id: str, *, chunks: bool) -> StoredDocument | None:
+    """Return what is stored of a document, with its chunks where these are asked for."""
+    row = db.execute(_ONE_DOCUMENT, (document_id,)).fetchone()
+    if row is None or not chunks:
+        return None if row is None else _document(row)
+    rows = db.execute(
+        'SELECT text, "start", "end", metadata FROM chunks WHERE document = '
+        "(SELECT number FROM documents WHERE id = ?) ORDER BY ordinal",
+        (document_id,),
+    )
+    pieces = (Chunk(text, start, end, json.loads(own)) for text, start, end, own in rows)
+    return replace(_document(row), chunks=tuple(pieces))
+
+
+def stored_documents(db: Connection) -> list[StoredDocument]:
+    """Return all documents in the order in which they were stored, without their chunks."""
+    return [_document(row) for row in db.execute(_ALL_DOCUMENTS)]
+
+
+def _document(row: tuple[str, str | None, str, str, int]) -> StoredDocument:
+    """Return what is stored of a document, without its chunks."""
+    id_, source, metadata, fingerprint, chunk_count = row
+    return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count)
+
+
+def ids_with(db: Connection, fingerprint: str) -> list[tuple[str, str | None]]:
+    """Return the ids and sources of the documents that were stored with a fingerprint."""
+    statement = "SELECT id, source FROM documents WHERE fingerprint = ?"
+    return db.execute(statement, (fingerprint,)).fetchall()
+
+
+def write_metadata(db: Connection, metadata: Mapping[str, Mapping[str, object]]) -> None:
+    """Replace the metadata of documents, by their ids."""
+    rows = [(as_json(each, id_), id_) for id_, each in metadata.items()]
+    db.executemany("UPDATE documents SET metadata = ? WHERE id = ?", rows)
+
+
+def stored_ids(db: Connection) -> list[StoredId]:
+    """Return the id, source and fingerprint of every document."""
+    return [StoredId(*row) for row in db.execute("SELECT id, source, fingerprint FROM documents")]
+
+
+def id_scheme(db: Connection) -> IdScheme | None:
+    """Return what the ids of files are, or None while there are none."""
+    found = db.execute("SELECT relative, root FROM id_scheme").fetchone()
+    return IdScheme(bool(found[0]), found[1]) if found else None
+
+
+def write_id_scheme(db: Connection, scheme: IdScheme) -> None:
+    """Write what the ids of files are over what was known of them."""
+    db.execute("DELETE FROM id_scheme")
+    db.execute("INSERT INTO id_scheme VALUES (?, ?)", (scheme.relative, scheme.root))
+
+
+def relocate(db: Connection, change: Relocation) -> None:
+    """Give documents their new ids and sources, and delete those that are there already."""
+    db.executemany("DELETE FROM documents WHERE id = ?", [(id_,) for id_ in change.superseded])
+    numbers = dict(db.execute("SELECT id, number FROM documents"))
+    moved = [(new, source, numbers[old]) for old, (new, source) in change.moves.items()]
+    only_numbers = [(number,) for *_, number in moved]
+    # Through ids that nobody has, because one's new id may be another's old one.
+    db.executemany("UPDATE documents SET id = char(0) || number WHERE number = ?", only_numbers)
+    db.executemany("UPDATE chunks SET id = char(0) || number WHERE document = ?", only_numbers)
+    db.executemany("UPDATE documents SET id = ?, source = ? WHERE number = ?", moved)
+    # A chunk's id has its document's in it.
+    db.create_function("chunk_id", 3, chunk_id, deterministic=True)
+    db.executemany(
+        "UPDATE chunks SET id = chunk_id(?, ordinal, text) WHERE document = ?",
+        [(new, number) for new, _, number in moved],
+    )
+    if change.scheme is not None:
+        write_id_scheme(db, change.scheme)
 
 
 def document_count(db: Connection) -> int:

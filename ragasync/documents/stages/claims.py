@@ -1,0 +1,111 @@
+"""The ids that a loader of the user's own gives: of two sources with one id the later fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+from ragasync.documents.document import Document
+from ragasync.documents.errors import IdConflictError
+from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.loaders.load import load_source
+from ragasync.documents.sources.file_ids import part_id
+from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources.unique import Taken, content_of
+from ragasync.documents.stages.prepare import Lost, Prepared
+from ragasync.errors import StageFailure
+
+E = TypeVar("E", bound="Document | Prepared | Lost")
+
+
+class IdClaims:
+    """
+    Gives ids to documents in the order of their sources, where only loading tells the ids.
+
+    A source that is loaded waits until the earlier ones are: else it would depend on their speed
+    which of two gets the id. It waits for a few others at most, because one may take very long.
+
+    Args:
+        taken: the ids that are given, shared with what finds the sources.
+        load: the function that loads.
+        most: how many sources wait for an earlier one; one more, and the first goes before it.
+    """
+
+    def __init__(self, taken: Taken, load: StageFunction, most: int) -> None:
+        self._taken, self._most = taken, most
+        while isinstance(load, partial):
+            load = load.func
+        self._is_ours = load is load_source
+        self._order: deque[int] = deque()
+        self._settled: set[int] = set()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._next = 0
+
+    @contextmanager
+    def place_of(self, source: object) -> Iterator[int | None]:
+        """Give a source its place in the order; None where its id is known without loading."""
+        if isinstance(source, Document) or (self._is_ours and isinstance(source, Source)):
+            yield None
+            return
+        place = self._next
+        self._next += 1
+        self._order.append(place)
+        try:
+            yield place
+        finally:
+            self._settle(place)
+
+    async def turn_of(self, place: int) -> None:
+        """Wait until all earlier sources are loaded, or too many wait for one of them."""
+        if self._first() == place:
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[place] = future
+        if len(self._waiting) > self._most:
+            self._wake(min(self._waiting))
+        try:
+            await future
+        finally:
+            self._waiting.pop(place, None)
+
+    def claimed(self, source: object, entries: Sequence[E]) -> list[E | Lost]:
+        """Return the documents of a source; those whose ids are another source's are lost."""
+        checked: list[E | Lost] = []
+        for entry in entries:
+            document = entry if isinstance(entry, Document) else entry.document
+            error = None if isinstance(entry, Lost) else self._conflict(source, document)
+            checked.append(entry if error is None else Lost(document, StageFailure("load", error)))
+        return checked
+
+    def _conflict(self, source: object, document: Document) -> IdConflictError | None:
+        """Return the error of a document whose id another source has; else it has it now."""
+        name = getattr(source, "id", None)
+        if isinstance(name, str) and (
+            document.id == name or document.id.startswith(part_id(name, ""))
+        ):
+            return None
+        mine = content_of(document), f"{document!r} of {source!r:.200}"
+        content, owner = self._taken.setdefault(document.id, mine)
+        return None if content == mine[0] else IdConflictError.between(document.id, owner, mine[1])
+
+    def _settle(self, place: int) -> None:
+        """Note that the ids of a source are given; the next in the order may go on."""
+        self._settled.add(place)
+        if (first := self._first()) is not None:
+            self._wake(first)
+
+    def _first(self) -> int | None:
+        """Return the first source whose ids are not given."""
+        while self._order and self._order[0] in self._settled:
+            self._settled.discard(self._order.popleft())
+        return self._order[0] if self._order else None
+
+    def _wake(self, place: int) -> None:
+        """Let a source go on that waits."""
+        future = self._waiting.pop(place, None)
+        if future is not None and not future.done():
+            future.set_result(None)

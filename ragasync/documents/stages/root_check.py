@@ -1,0 +1,204 @@
+"""Whether the ids of a run fit the store: absolute or relative, of this root or of another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
+from typing import Any, cast
+
+from ragasync.documents.sources.file_ids import FileIds
+from ragasync.documents.sources.finding import Source
+from ragasync.documents.stages.pruning import Pruner
+from ragasync.documents.store import (
+    IdScheme,
+    RunRefused,
+    StoreError,
+    SupportsIdentity,
+)
+
+SAMPLE = 200
+"""How many files are compared with what is stored before a run under another root begins."""
+
+_AHEAD = 1000
+"""How many sources of an iterable are looked at for that."""
+
+
+class RootCheck:
+    """
+    Refuses a run whose files would replace those of another folder, or be stored a second time.
+
+    Where ids are relative, the files of two folders may have the same ids. So the store knows the
+    root of its last run, and a run under another root begins with a comparison: the documents are
+    the same where the folder was moved, or copied with its store to another machine.
+
+    Args:
+        store: the store.
+        ids: makes the ids of files.
+    """
+
+    def __init__(self, store: object, ids: FileIds) -> None:
+        self._store: Any = None
+        self._ids = ids
+        self._scheme: IdScheme | None = None
+        if isinstance(store, SupportsIdentity):
+            with suppress(StoreError):  # each document will say so
+                self._scheme = store.id_scheme()
+                self._store = store
+        self._has_begun = self._store is None
+        self._files: list[Source] = []
+        self._head: AsyncHead | None = None
+
+    @property
+    def is_other_root(self) -> bool:
+        """Whether ids are relative, to another root than those of the last run."""
+        scheme, root = self._scheme, self._ids.root
+        return scheme is not None and scheme.relative and root is not None and scheme.root != root
+
+    def watch(self, items: Iterable[Any] | AsyncIterable[Any]) -> Any:
+        """
+        Return items, the first file among which is checked: at once where they are a list.
+
+        Raises:
+            RunRefused: ids are absolute in the store and relative in the run, or the reverse.
+        """
+        if self._has_begun:
+            return items
+        if isinstance(items, AsyncIterable):
+            self._head = AsyncHead(items, self._see)
+            return self._head
+        if isinstance(items, list):
+            for item in items:
+                self._see(item)
+            return items
+        head = list(islice(items, _AHEAD)) if self.is_other_root else []
+        for item in head:
+            self._see(item)
+        return self._watched(head, iter(items))
+
+    async def compare(
+        self, is_unchanged: Callable[[Source], Awaitable[bool | None]], pruner: Pruner | None
+    ) -> None:
+        """
+        Compare the files of a run with what is stored under their ids, from another root.
+
+        Args:
+            is_unchanged: says of a file whether the store has it; None where it cannot be read.
+            pruner: what will remove documents that are gone, if anything does.
+
+        Raises:
+            RunRefused: more than half of the documents that the run meets would be lost.
+        """
+        if self._head is not None:
+            self._files = [item for item in await self._head.read(_AHEAD) if _is_file(item)]
+        stored = await asyncio.to_thread(self._store.sources_within, "")
+        documents = Counter(source for _, source in stored)
+        met = [file for file in self._files if documents[file.source]]
+        sample = met[:: max(1, -(-len(met) // SAMPLE))]
+        verdicts = await asyncio.gather(*map(is_unchanged, sample))
+        same, other = verdicts.count(True), verdicts.count(False)
+        kept = sum(documents[file.source] for file in met)
+        replaced = kept * other / (same + other) if other else 0
+        pruned = 0 if pruner is None else len(await asyncio.to_thread(pruner.stale))
+        if replaced + pruned > (kept + pruned) / 2:
+            raise self._refusal(round(replaced), pruned, kept + pruned)
+        await asyncio.to_thread(self._remember)
+
+    def _watched(self, head: Iterable[Any], items: Iterator[Any]) -> Iterator[Any]:
+        """Yield the first items and the others; close these if they are a generator."""
+        try:
+            for item in chain(head, items):
+                self._see(item)
+                yield item
+        finally:
+            if (close := getattr(items, "close", None)) is not None:
+                close()
+
+    def _see(self, item: object) -> None:
+        """Check the first file, and keep those that can be compared."""
+        if not isinstance(item, Source):
+            return
+        if self.is_other_root:
+            self._files.append(item)
+        if not self._has_begun:
+            self._begin()
+            self._has_begun = True
+
+    def _begin(self) -> None:
+        """Refuse ids of the other kind; in a store without files, say what ids are from now on."""
+        if self._scheme is None:
+            self._remember()
+            return
+        root = self._ids.root
+        if self._scheme.relative and root is None:
+            raise RunRefused(
+                f"the store's ids are paths relative to a root, last {self._scheme.root!r}, and "
+                "this run's are absolute, so that every file would be stored a second time: pass "
+                "root=, or use another store"
+            )
+        if not self._scheme.relative and root is not None:
+            raise RunRefused(
+                f"the store's ids are absolute paths, and this run's are relative to {root!r}, so "
+                "that every file would be stored a second time: leave root= out, or use another "
+                "store"
+            )
+
+    def _remember(self) -> None:
+        """Have the store know the root."""
+        root = self._ids.root
+        self._store.remember_id_scheme(IdScheme(root is not None, root))
+
+    def _refusal(self, replaced: int, pruned: int, met: int) -> RunRefused:
+        """Return the error about a run under another root."""
+        old = self._scheme.root if self._scheme is not None else None
+        new = self._ids.root
+        return RunRefused(
+            f"the store was last used with root={old!r}, and under root={new!r} this run would "
+            f"replace {replaced:,} and prune {pruned:,} of the {met:,} stored documents that it "
+            f"meets: if the folder was moved, call store.relocate({old!r}, {new!r}) first; if it "
+            "is another folder, use another store"
+        )
+
+
+class AsyncHead:
+    """
+    An async iterable of which the first items may be read before the others.
+
+    Args:
+        items: the items.
+        see: called with each of them.
+    """
+
+    def __init__(self, items: AsyncIterable[Any], see: Callable[[Any], None]) -> None:
+        self._all = cast("AsyncGenerator[Any, None]", aiter(items))
+        self._head: list[Any] = []
+        self._see = see
+
+    async def read(self, count: int) -> list[Any]:
+        """Return the first items."""
+        while len(self._head) < count:
+            try:
+                self._head.append(await anext(self._all))
+            except StopAsyncIteration:
+                break
+        return self._head
+
+    async def __aiter__(self) -> AsyncGenerator[Any, None]:
+        """Yield the first items and the others, and close these."""
+        try:
+            while self._head:
+                item = self._head.pop(0)
+                await asyncio.to_thread(self._see, item)
+                yield item
+            async for item in self._all:
+                self._see(item)
+                yield item
+        finally:
+            await self._all.aclose()
+
+
+def _is_file(item: object) -> bool:
+    """Return whether an item is a file to load."""
+    return isinstance(item, Source)

@@ -1,0 +1,180 @@
+"""The documents of a LanceStore: read, given new metadata, and moved to other ids."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.store import IdScheme, StoredDocument
+from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
+from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
+from ragasync.documents.stores.lance_table import replace_rows, whose_vectors
+from ragasync.documents.stores.relocation import Relocation, StoredId
+
+if TYPE_CHECKING:
+    from lancedb.table import LanceTable
+
+Change: TypeAlias = Callable[[Document], Document]
+"""Makes of a stored document what is to be stored in its place."""
+
+_EVERY_DOCUMENT = "ordinal < 0"
+_OF_DOCUMENT = ("document_id", "source", "fingerprint", "of_document")
+_OF_CHUNK = ("text", "start", "end", "of_chunk")
+_TOGETHER = 200
+"""How many documents are rewritten in one commit; a run that is killed goes on with the rest."""
+
+
+def stored_document(table: LanceTable, document_id: str, *, chunks: bool) -> StoredDocument | None:
+    """Return what is stored of a document, with its chunks where these are asked for."""
+    rows = _rows(table, [document_id], (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal"))
+    if not rows:
+        return None
+    found = _document(rows[0], len(rows) - 1)
+    return replace(found, chunks=tuple(map(_chunk, rows[1:]))) if chunks else found
+
+
+def stored_documents(table: LanceTable) -> list[StoredDocument]:
+    """Return all documents by their ids, without their chunks."""
+    chunks = table.search().where(EVERY_CHUNK).select(["document_id"]).to_arrow()
+    counts = Counter(chunks["document_id"].to_pylist())
+    rows = table.search().where(_EVERY_DOCUMENT).select([*_OF_DOCUMENT]).to_list()
+    rows.sort(key=lambda row: row["document_id"])
+    return [_document(row, counts[row["document_id"]]) for row in rows]
+
+
+def stored_ids(table: LanceTable) -> list[StoredId]:
+    """Return the id, source and fingerprint of every document."""
+    rows = table.search().where(_EVERY_DOCUMENT).select([*_OF_DOCUMENT[:3]]).to_list()
+    return [StoredId(*(row[name] for name in _OF_DOCUMENT[:3])) for row in rows]
+
+
+def ids_with(table: LanceTable, fingerprint: str) -> list[tuple[str, str | None]]:
+    """Return the ids and sources of the documents that were stored with a fingerprint."""
+    written = fingerprint.replace("'", "''")
+    found = table.search().where(f"{_EVERY_DOCUMENT} AND fingerprint = '{written}'")
+    return [(row["document_id"], row["source"]) for row in found.select([*_OF_DOCUMENT]).to_list()]
+
+
+def write_metadata(table: LanceTable, metadata: Mapping[str, Mapping[str, object]]) -> None:
+    """Replace the metadata of documents, by their ids."""
+
+    def changed(document: Document) -> Document:
+        return replace(document, metadata=metadata[document.id])
+
+    _rewrite(table, list(metadata), changed)
+
+
+def relocate(table: LanceTable, change: Relocation) -> None:
+    """Give documents their new ids and sources, and delete those that are there already."""
+
+    def changed(document: Document) -> Document:
+        id_, source = change.moves[document.id]
+        return replace(document, id=id_, source=source)
+
+    delete_documents(table, change.superseded)
+    # From the far end of a chain of moves, so that no id is written while it is another's.
+    left = dict(change.moves)
+    while left:
+        free = [old for old, (new, _) in left.items() if new == old or new not in left]
+        _rewrite(table, free, changed)
+        for old in free:
+            del left[old]
+
+
+def delete_documents(table: LanceTable, document_ids: Sequence[str]) -> None:
+    """Delete documents with their chunks."""
+    for start in range(0, len(document_ids), _TOGETHER):
+        table.delete(_among(document_ids[start : start + _TOGETHER]))
+
+
+def read_id_scheme(folder: str) -> IdScheme | None:
+    """Return what the ids of files are, or None while there are none."""
+    try:
+        facts = json.loads(_scheme_file(folder).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return IdScheme(bool(facts["relative"]), facts["root"])
+
+
+def write_id_scheme(folder: str, scheme: IdScheme) -> None:
+    """Write what the ids of files are over what was known of them, all of it or nothing."""
+    whole = _scheme_file(folder)
+    part = whole.with_suffix(".part")
+    facts = {"relative": scheme.relative, "root": scheme.root}
+    part.write_text(json.dumps(facts), encoding="utf-8")
+    os.replace(part, whole)  # noqa: PTH105  # the same for a file that is there
+
+
+def _scheme_file(folder: str) -> Path:
+    """Return the path of the file, beside the table, that says what the ids of files are."""
+    return Path(folder) / "ragasync-ids.json"
+
+
+def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> None:
+    """Store changed documents in place of others, with the same chunks and vectors."""
+    import pyarrow as pa
+
+    whose = whose_vectors(table)
+    names = (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal", *(("vector",) if whose else ()))
+    for start in range(0, len(document_ids), _TOGETHER):
+        of_document: dict[str, list[Any]] = {}
+        for row in _rows(table, document_ids[start : start + _TOGETHER], names):
+            of_document.setdefault(row["document_id"], []).append(row)
+        columns: list[Columns] = []
+        digests: set[str] = set()
+        for own, *pieces in of_document.values():
+            before = Document(own["document_id"], "", json.loads(own["of_document"]), own["source"])
+            after = change(before)
+            columns.append(columns_of(after, list(map(_chunk, pieces)), own["fingerprint"]))
+            if whose is not None:
+                vectors = np.array([row["vector"] for row in pieces], dtype=np.float32)
+                vectors = vectors.reshape(len(pieces), whose[1])
+                columns[-1]["vector"] = vector_column(vectors, whose[1])
+            digests |= {digest(before.id), digest(after.id)}
+        if columns:
+            replace_rows(table, sorted(digests), _together(columns, pa))
+
+
+def _together(columns: Sequence[Columns], pa: Any) -> Columns:
+    """Return the rows of several documents one after the other."""
+    joined: Columns = {}
+    for name, first in columns[0].items():
+        parts = [each[name] for each in columns]
+        if isinstance(first, pa.Array):
+            joined[name] = pa.concat_arrays(parts)
+        else:
+            joined[name] = [value for part in parts for value in part]
+    return joined
+
+
+def _rows(table: LanceTable, document_ids: Sequence[str], names: Sequence[str]) -> list[Any]:
+    """Return the rows of documents, each document's own row first."""
+    found = table.search().where(_among(document_ids)).select([*names]).to_list()
+    return sorted(found, key=lambda row: (row["document_id"], row["ordinal"]))
+
+
+def _among(document_ids: Sequence[str]) -> str:
+    """Return the predicate of the rows of some documents."""
+    digests = ", ".join(f"'{digest(each)}'" for each in document_ids)
+    return f"document IN ({digests})"
+
+
+def _document(row: Mapping[str, Any], chunk_count: int) -> StoredDocument:
+    """Return what is stored of a document, without its chunks."""
+    metadata = json.loads(row["of_document"])
+    return StoredDocument(
+        row["document_id"], row["source"], metadata, row["fingerprint"], chunk_count
+    )
+
+
+def _chunk(row: Mapping[str, Any]) -> Chunk:
+    """Return a chunk as it was stored."""
+    return Chunk(row["text"], row["start"], row["end"], json.loads(row["of_chunk"]))

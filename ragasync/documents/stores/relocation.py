@@ -1,0 +1,128 @@
+"""Which documents of a store move to other ids when their folder or file has moved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ragasync.documents.errors import IdConflictError
+from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
+from ragasync.documents.store import IdScheme
+
+
+class StoredId(NamedTuple):
+    """The id, source and fingerprint of a stored document."""
+
+    id: str
+    source: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """
+    What a store has to change.
+
+    Args:
+        moves: by their ids, the new ids and sources of documents.
+        superseded: the ids of those to delete, because they are stored under the new id already.
+        scheme: what the ids of files are afterwards, where that changes.
+        count: how many documents are at the new path.
+    """
+
+    moves: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    superseded: Sequence[str] = ()
+    scheme: IdScheme | None = None
+    count: int = 0
+
+
+def relocation(
+    stored: Iterable[StoredId],
+    scheme: IdScheme | None,
+    old: str | os.PathLike[str],
+    new: str | os.PathLike[str],
+) -> Relocation:
+    """
+    Return what changes in a store when a folder or file has moved.
+
+    Args:
+        stored: its documents.
+        scheme: what the ids of files are.
+        old: where it was: a path, or the beginning of ids up to a slash.
+        new: where it is, likewise.
+
+    Raises:
+        TypeError: one of them is no path.
+        ValueError: both are the same; or one is outside the root that ids are relative to.
+        IdConflictError: other documents are stored at the new path.
+    """
+    for name, given in (("old", old), ("new", new)):
+        if not isinstance(given, str | os.PathLike):
+            raise TypeError(f"{name} must be a path or the beginning of ids, got {given!r:.200}")
+    documents = list(stored)
+    before, after = _as_written(old), _as_written(new)
+    if not any(_begins(each.id, before) or _begins(each.source, before) for each in documents):
+        if scheme is not None and scheme.relative and plain_path(old) == scheme.root:
+            moved = sum(each.source is not None for each in documents)
+            return Relocation(scheme=IdScheme(True, plain_path(new)), count=moved)
+        ids = FileIds(scheme.root if scheme is not None and scheme.relative else None)
+        before, after = ids.of_folder(old).rstrip("/"), ids.of_folder(new).rstrip("/")
+    if before == after:
+        raise ValueError(f"relocate needs two different paths, got {old!r:.200} twice")
+    return _moved(documents, before, after, scheme)
+
+
+def _moved(
+    documents: Sequence[StoredId], old: str, new: str, scheme: IdScheme | None
+) -> Relocation:
+    """Return which of the documents begin with one path, and what they are with the other."""
+    moves = {
+        each.id: (_replaced(each.id, old, new), each.source and _replaced(each.source, old, new))
+        for each in documents
+        if _begins(each.id, old) or _begins(each.source, old)
+    }
+    standing = {each.id: each for each in documents if each.id not in moves}
+    superseded = []
+    for each in documents:
+        there = standing.get(moves[each.id][0]) if each.id in moves else None
+        if there is None:
+            continue
+        if each.fingerprint != there.fingerprint and _is_file(each.source, scheme):
+            raise IdConflictError(
+                f"the store has {each.id!r:.200} and {there.id!r:.200}, with other contents, and "
+                "both files are there: delete one of these documents, or give other paths",
+                there.id,
+                each.id,
+                there.id,
+            )
+        superseded.append(each.id)
+    count = len(moves)
+    for id_ in superseded:
+        del moves[id_]
+    return Relocation(moves, superseded, count=count)
+
+
+def _as_written(path: str | os.PathLike[str]) -> str:
+    """Return the beginning of ids as it was given, without a slash at its end."""
+    return as_id(os.fspath(path)).rstrip("/")
+
+
+def _begins(text: str | None, prefix: str) -> bool:
+    """Return whether an id or source is a path, or lies below it."""
+    return text is not None and (text == prefix or text.startswith(f"{prefix}/"))
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    """Return an id or source with another beginning, or as it is where it begins otherwise."""
+    if not _begins(text, old):
+        return text
+    rest = text[len(old) :]
+    return f"{new}{rest}" if new or text.startswith("/") else rest.lstrip("/")
+
+
+def _is_file(source: str | None, scheme: IdScheme | None) -> bool:
+    """Return whether there is still something at the path of a source."""
+    root = scheme.root if scheme is not None and scheme.relative else None
+    return source is not None and FileIds(root).has_file(source)

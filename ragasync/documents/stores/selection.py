@@ -1,0 +1,51 @@
+"""Which documents of a store conditions hold of, for lists and deletions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ragasync.documents.store import StoredDocument, StoredDocuments
+from ragasync.documents.where import (
+    Condition,
+    Where,
+    keys_to_know,
+    matches,
+    warn_of_unknown,
+)
+
+
+def selected(documents: Sequence[StoredDocument], condition: Condition | None) -> StoredDocuments:
+    """
+    Return the documents that a condition holds of, whatever their chunks have besides.
+
+    None of them where it asks for a key that no document has; a warning says so.
+    """
+    if condition is None:
+        return StoredDocuments(documents)
+    known = {key for document in documents for key in document.metadata}
+    unknown = [key for key in keys_to_know(condition) if key not in known] if documents else []
+    if unknown:
+        warn_of_unknown(unknown, known, stacklevel=4)
+        return StoredDocuments()
+    return StoredDocuments(
+        each for each in documents if matches(condition, each.id, each.source, each.metadata, {})
+    )
+
+
+def check_delete(document_id: object, where: Where | None) -> None:
+    """
+    Refuse to delete nothing in particular.
+
+    Raises:
+        TypeError: A document and conditions are given, or neither; or the id is no text.
+        ValueError: There is no condition, which would hold of everything.
+    """
+    if (document_id is None) == (where is None):
+        raise TypeError("delete takes a document's id, or where= with conditions: pass one of them")
+    if document_id is not None and not isinstance(document_id, str):
+        raise TypeError(f"delete takes a document's id, which is a text, got {document_id!r:.200}")
+    if where is not None and not where:
+        raise ValueError(
+            f"delete needs at least one condition, got where={where!r}, which holds of every "
+            "document: to begin anew, open another store"
+        )

@@ -1,0 +1,333 @@
+"""Ids below a root, stores that move with their folder, and folders that moved without it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from embedders import CountingEmbedder, given
+from store_kinds import KINDS, opened
+
+from ragasync import Journal
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Document,
+    RunRefused,
+    SqliteStore,
+    StoreError,
+    find_sources,
+)
+
+
+@pytest.fixture(params=KINDS)
+def store(request, tmp_path_factory):
+    """An empty store of each kind, outside of the folders of the test."""
+    with opened(request.param, tmp_path_factory.mktemp("store")) as empty:
+        yield empty
+
+
+@pytest.fixture
+def docs(tmp_path):
+    """A folder of four files and a table."""
+    return made(tmp_path / "docs", *[f"the text of {name}" for name in "abcd"])
+
+
+def made(folder: Path, *texts: str) -> Path:
+    """Write texts and a table into a folder, and return it."""
+    (folder / "sub").mkdir(parents=True)
+    for number, text in enumerate(texts):
+        (folder / "sub" / f"{number}.txt").write_text(text)
+    (folder / "t.csv").write_text("name\nAda\n")
+    return folder
+
+
+def copied(folder: Path) -> Path:
+    """Copy a folder to another beside it, and return that."""
+    return Path(shutil.copytree(folder, folder.with_name("copy")))
+
+
+def ids(store) -> list[str]:
+    """Return the ids of all documents, in order."""
+    return sorted(document.id for document in store.documents())
+
+
+def all_are_files(store) -> bool:
+    """Return whether the source of each document is there."""
+    return all(Path(document.source).exists() for document in store.documents())
+
+
+NAMES = ["sub/0.txt", "sub/1.txt", "sub/2.txt", "sub/3.txt", "t.csv//#2"]
+
+
+async def test_ids_and_sources_are_paths_below_the_root(store, docs, monkeypatch):
+    """However root and sources are named, and wherever that is done."""
+    embed = CountingEmbedder(0.01)
+    monkeypatch.chdir(docs)
+    for root, sources in (
+        (docs, docs),
+        (".", "."),
+        ("../docs/", [docs / "t.csv", "sub"]),
+        (docs, find_sources("sub")),
+        (f"{docs}/sub/..", docs.iterdir()),
+    ):
+        processor = AsyncDocumentProcessor(embed=embed, store=store, root=root)
+        assert (await processor.process(sources)).all_succeeded
+        assert ids(store) == NAMES
+        assert {each.source for each in store.documents()} == {*NAMES[:4], "t.csv"}
+    assert len(embed.texts) == 5
+
+
+async def test_a_root_above_or_behind_a_link_is_one_too(store, docs):
+    """The folder is the same under both names."""
+    (docs.parent / "link").symlink_to(docs)
+    await AsyncDocumentProcessor(store=store, root=docs.parent / "link").process(docs)
+    assert ids(store) == NAMES
+    result = await AsyncDocumentProcessor(root=docs.parent).process(docs / "t.csv")
+    assert result.results[0].id == "docs/t.csv"
+
+
+async def test_what_is_not_below_the_root_is_refused(store, docs, tmp_path):
+    """The error says what would be."""
+    (tmp_path / "other.txt").write_text("other")
+    processor = AsyncDocumentProcessor(store=store, root=docs)
+    for sources in (tmp_path, tmp_path / "other.txt", [docs, "/"], [tmp_path / "missing.txt"]):
+        with pytest.raises(ValueError, match=r"is not below root=.*pass a folder that holds all"):
+            await processor.process(sources)
+    with pytest.raises(TypeError, match="root must be the path of a folder, or None, got 7"):
+        AsyncDocumentProcessor(root=7)
+
+
+async def test_a_store_moves_with_its_folder(docs, tmp_path):
+    """To another path or machine: nothing is embedded again, and what is gone is pruned."""
+    with SqliteStore(docs / "store.sqlite") as store:
+        await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    moved = docs.rename(tmp_path / "elsewhere")
+    (moved / "sub" / "0.txt").unlink()
+    (moved / "sub" / "1.txt").write_text("changed")
+    embed = CountingEmbedder(0.01)
+    with SqliteStore(moved / "store.sqlite", timeout=1) as store:
+        processor = AsyncDocumentProcessor(store=store, root=moved)
+        result = await processor.process(moved, prune=True)
+        assert [done.unchanged for done in result.results] == [True, False, True, True]
+        assert result.facts.told == (("pruned", 1),)
+        assert ids(store) == NAMES[1:]
+    assert embed.texts == []
+
+
+async def test_another_folder_under_the_same_ids_is_refused(store, docs, tmp_path):
+    """Nothing is replaced, pruned or embedded, and the error names both ways out."""
+    other = made(tmp_path / "other", "one", "two", "three")
+    (other / "t.csv").write_text("name\nAlan\n")
+    embed = CountingEmbedder(0.01)
+    await AsyncDocumentProcessor(embed=embed, store=store, root=docs).process(docs)
+    before = {each.id: store.get(each.id).text for each in store.documents()}
+    embedded = len(embed.texts)
+
+    async def later():
+        for source in find_sources(other, root=other):
+            yield source
+
+    processor = AsyncDocumentProcessor(embed=embed, store=store, root=other)
+    for sources, prune in (
+        (other, False),
+        (other, True),
+        (find_sources(other), False),
+        (later(), False),
+    ):
+        with pytest.raises(RunRefused) as caught:
+            await processor.process(sources, prune=prune)
+        assert f"store.relocate({str(docs)!r}, {str(other)!r})" in str(caught.value)
+        assert "use another store" in str(caught.value)
+    assert "replace 4 and prune 0 of the 4" in str(caught.value)
+    with pytest.raises(RunRefused):
+        async for _ in processor.stream(other):
+            pass
+    assert {each.id: store.get(each.id).text for each in store.documents()} == before
+    assert len(embed.texts) == embedded
+    await AsyncDocumentProcessor(embed=embed, store=store, root=docs).process(docs)
+    assert len(embed.texts) == embedded
+
+
+async def test_a_root_that_is_relocated_is_not_asked_about(store, docs, tmp_path):
+    """The advice of the error works."""
+    other = made(tmp_path / "other", "one", "two", "three")
+    await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    assert store.relocate(docs, other) == 5
+    result = await AsyncDocumentProcessor(store=store, root=other).process(other)
+    assert result.all_succeeded
+    assert store.get("sub/0.txt").text == "one"
+
+
+async def test_a_run_that_would_prune_most_of_another_root_is_refused(store, docs, tmp_path):
+    """As one that would replace it."""
+    await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    other = made(tmp_path / "other")
+    (other / "new.txt").write_text("new")
+    processor = AsyncDocumentProcessor(store=store, root=other)
+    with pytest.raises(RunRefused, match="replace 0 and prune 4 of the 5"):
+        await processor.process(other, prune=True)
+    assert ids(store) == NAMES
+
+
+async def test_a_copy_of_which_less_than_half_has_changed_is_taken(store, docs, tmp_path):
+    """Also what it adds; and the next run from there asks nothing."""
+    await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    copy = copied(docs)
+    for number in (0, 1):
+        (copy / "sub" / f"{number}.txt").write_text("changed")
+    (copy / "new.txt").write_text("new")
+    processor = AsyncDocumentProcessor(store=store, root=copy)
+    result = await processor.process(copy)
+    assert sum(done.unchanged for done in result.results) == 3
+    assert len(ids(store)) == 6
+    for number in range(4):
+        (copy / "sub" / f"{number}.txt").write_text("all changed")
+    assert (await processor.process(copy)).all_succeeded
+
+
+async def test_a_loader_of_ones_own_is_compared_too(store, docs, tmp_path):
+    """By what it gives now."""
+
+    def load(path: Path) -> list[Document]:
+        return [Document(path.name, path.read_text())]
+
+    await AsyncDocumentProcessor(load, store=store, root=docs).process(docs)
+    other = made(tmp_path / "other", "one", "two", "three")
+    with pytest.raises(RunRefused):
+        await AsyncDocumentProcessor(load, store=store, root=other).process(other)
+    copy = copied(docs)
+    result = await AsyncDocumentProcessor(load, store=store, root=copy).process(copy)
+    assert all(done.unchanged for done in result.results)
+
+
+async def test_absolute_and_relative_ids_do_not_mix(store, docs):
+    """Every file would be there twice."""
+    await AsyncDocumentProcessor(store=store).process(docs)
+    with pytest.raises(RunRefused, match="leave root= out, or use another store"):
+        await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    with pytest.raises(RunRefused, match="leave root= out"):
+        await AsyncDocumentProcessor(store=store, root=docs).process(find_sources(docs))
+    assert ids(store) == [f"{docs}/{name}" for name in NAMES]
+
+
+async def test_relative_ids_need_their_root(store, docs):
+    """Texts do not, and the refusal is an error of the store's."""
+    await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    processor = AsyncDocumentProcessor(store=store)
+    with pytest.raises(StoreError, match=r"relative to a root, last '.*docs'.*pass root="):
+        await processor.process(docs)
+    assert (await processor.process([("by hand", "a text")])).all_succeeded
+    assert ids(store) == sorted(["by hand", *NAMES])
+
+
+async def test_a_folder_is_relocated_below_its_root(store, docs):
+    """By what its ids begin with, or by its path."""
+    embed = CountingEmbedder(0.01)
+    processor = AsyncDocumentProcessor(embed=embed, store=store, root=docs)
+    await processor.process(docs)
+    for old, new, before, after in (
+        ("sub", "one", "sub", "one"),
+        (docs / "one", docs / "two", "one", "two"),
+    ):
+        (docs / before).rename(docs / after)
+        assert store.relocate(old, new) == 4
+        assert ids(store) == sorted(["t.csv//#2", *[f"{after}/{n}.txt" for n in range(4)]])
+    result = await processor.process(docs, prune=True)
+    assert all(done.unchanged for done in result.results)
+    assert result.facts.told == (("pruned", 0),)
+    with pytest.raises(ValueError, match="is not below root="):
+        store.relocate("/elsewhere", docs / "sub")
+
+
+async def test_a_renamed_folder_is_noticed_and_the_way_out_works(store, docs, tmp_path):
+    """Its contents are stored already; relocate moves them, and then prune works there."""
+    embed = CountingEmbedder(0.01)
+    processor = AsyncDocumentProcessor(embed=embed, store=store)
+    await processor.process(docs)
+    renamed = docs.rename(tmp_path / "papers")
+    (renamed / "sub" / "0.txt").unlink()
+    (renamed / "sub" / "1.txt").write_text("edited since")
+    advice = f"store.relocate({str(docs)!r}, {str(renamed)!r})"
+    with pytest.warns(UserWarning, match="contents of stored ones whose files are gone") as warned:
+        await processor.process(renamed, prune=True)
+    assert advice in str(warned[0].message)
+    assert "3 documents" in str(warned[0].message)
+    assert len(ids(store)) == 9
+    assert store.relocate(docs, renamed) == 5
+    result = await processor.process(renamed, prune=True)
+    assert all(done.unchanged for done in result.results)
+    assert ids(store) == [f"{renamed}/{name}" for name in NAMES[1:]]
+    assert all_are_files(store)
+    assert sum("edited" in text for text in embed.texts) == 1
+
+
+async def test_a_renamed_folder_may_be_relocated_first(store, docs, tmp_path):
+    """Then nothing is embedded, and nothing is warned of."""
+    embed = CountingEmbedder(0.01)
+    processor = AsyncDocumentProcessor(embed=embed, store=store)
+    await processor.process(docs)
+    renamed = docs.rename(tmp_path / "papers")
+    assert store.relocate(docs, renamed) == 5
+    result = await processor.process(renamed)
+    assert all(done.unchanged for done in result.results)
+    assert len(embed.texts) == 5
+
+
+async def test_a_copied_file_is_no_moved_one(store, docs):
+    """The other is still there; nor is one that is pruned in the same run."""
+    processor = AsyncDocumentProcessor(store=store)
+    await processor.process(docs)
+    shutil.copy(docs / "sub" / "0.txt", docs / "copy.txt")
+    assert (await processor.process(docs)).all_succeeded
+    (docs / "copy.txt").rename(docs / "renamed.txt")
+    result = await processor.process(docs, prune=True)
+    assert result.facts.told == (("pruned", 1),)
+    (docs / "renamed.txt").rename(docs / "again.txt")
+    with pytest.warns(UserWarning, match=r"relocate\('.*renamed\.txt', '.*again\.txt'\)"):
+        await processor.process(docs)
+
+
+async def test_a_run_that_is_refused_leaves_a_journal_as_it_was(docs, tmp_path):
+    """What it has is done under the old root still."""
+    journal = tmp_path / "run.sqlite"
+    with SqliteStore(":memory:") as store:
+        await AsyncDocumentProcessor(store=store, root=docs, journal=journal).process(docs)
+        other = made(tmp_path / "other", "one", "two", "three")
+        with pytest.raises(RunRefused):
+            await AsyncDocumentProcessor(store=store, root=other, journal=journal).process(other)
+        processor = AsyncDocumentProcessor(store=store, root=docs, journal=Journal(journal))
+        result = await processor.process(docs)
+        assert [outcome.attempts for outcome in result] == [0] * 5
+
+
+async def test_a_journal_fits_a_folder_that_moved_with_its_root(docs, tmp_path):
+    """Nothing is loaded again."""
+    with SqliteStore(":memory:") as store:
+        settings = {"store": store, "journal": tmp_path / "run.sqlite"}
+        await AsyncDocumentProcessor(root=docs, **settings).process(docs)
+        moved = docs.rename(tmp_path / "elsewhere")
+        result = await AsyncDocumentProcessor(root=moved, **settings).process(moved)
+        assert [outcome.attempts for outcome in result] == [0] * 5
+
+
+class Plain:
+    """A store of somebody's own, which knows nothing of sources."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def upsert(self, document, chunks, embeddings, *, fingerprint, embedder) -> None:
+        """Keep a document."""
+        self.kept[document.id] = fingerprint
+
+    def fingerprint_of(self, document_id: str) -> str | None:
+        """Return what it was kept with."""
+        return self.kept.get(document_id)
+
+
+async def test_a_store_of_ones_own_takes_ids_below_a_root(docs):
+    """Without being able to check them."""
+    store = Plain()
+    for load in (None, given):
+        processor = AsyncDocumentProcessor(load, store=store, root=docs)
+        await processor.process([docs] if load is None else [Document("a", "text")])
+    assert sorted(store.kept) == sorted(["a", *NAMES])
