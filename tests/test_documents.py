@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,8 @@ def test_wrong_arguments_are_errors_at_once():
         Document("a", b"bytes")
     with pytest.raises(TypeError, match=r"Document\.id must be a str, got 1"):
         Document(1, "text")
+    with pytest.raises(TypeError, match=r"Document\.source must be a str or None.*str\(path"):
+        Document("a", "text", source=Path("/docs/a.md"))
     with pytest.raises(TypeError, match=r"Chunk\.text must be a str, got None"):
         Chunk(None, 0, 0)
     with pytest.raises(ValueError, match="got start=4, end=3"):

@@ -149,6 +149,23 @@ async def test_two_files_whose_names_look_alike_are_not_one(store, tmp_path):
     assert list(stored(store).values()) == ["composed"]
 
 
+async def test_a_folder_may_come_among_others_one_by_one(store, folder):
+    """It is walked, as in a list."""
+
+    async def later():
+        yield ("text", "a text")
+        yield folder / "a"
+        yield str(folder / "b" / "README.md")
+        yield folder
+
+    result = await AsyncDocumentProcessor(store=store).process(later())
+    assert [done.id for done in result.results] == [
+        "text",
+        f"{folder}/a/README.md",
+        f"{folder}/b/README.md",
+    ]
+
+
 @pytest.mark.parametrize("kind", ["list", "generator", "async", "loader"])
 async def test_a_source_named_twice_is_processed_once(store, folder, kind):
     """A folder and a file in it, a file and itself, a text and itself."""

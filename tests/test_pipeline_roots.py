@@ -247,10 +247,10 @@ async def test_a_renamed_folder_is_noticed_and_the_way_out_works(store, docs, tm
     (renamed / "sub" / "0.txt").unlink()
     (renamed / "sub" / "1.txt").write_text("edited since")
     advice = f"store.relocate({str(docs)!r}, {str(renamed)!r})"
-    with pytest.warns(UserWarning, match="contents of stored ones whose files are gone") as warned:
+    with pytest.warns(UserWarning, match="whose files are gone") as warned:
         await processor.process(renamed, prune=True)
     assert advice in str(warned[0].message)
-    assert "3 documents" in str(warned[0].message)
+    assert str(warned[0].message).startswith("3 documents are stored whose files are gone")
     assert len(ids(store)) == 9
     assert store.relocate(docs, renamed) == 5
     result = await processor.process(renamed, prune=True)
@@ -284,6 +284,18 @@ async def test_a_copied_file_is_no_moved_one(store, docs):
     (docs / "renamed.txt").rename(docs / "again.txt")
     with pytest.warns(UserWarning, match=r"relocate\('.*renamed\.txt', '.*again\.txt'\)"):
         await processor.process(docs)
+
+
+async def test_files_without_a_text_say_nothing_of_moves(store, tmp_path):
+    """All of them are alike."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+    processor = AsyncDocumentProcessor(store=store)
+    await processor.process(old)
+    shutil.rmtree(old)
+    assert (await processor.process(new)).all_succeeded
 
 
 async def test_a_run_that_is_refused_leaves_a_journal_as_it_was(docs, tmp_path):

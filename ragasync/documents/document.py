@@ -39,7 +39,7 @@ class Document:
         source: Where it came from, a full path for instance; None for a text given as it is.
 
     Raises:
-        TypeError: If `id` or `text` is not a str.
+        TypeError: If `id` or `text` is not a str, or `source` is neither a str nor None.
     """
 
     id: str
@@ -53,6 +53,11 @@ class Document:
         for name, value in (("id", self.id), ("text", self.text)):
             if not isinstance(value, str):
                 raise TypeError(f"Document.{name} must be a str, got {value!r:.200}")
+        source: object = self.source
+        if source is not None and not isinstance(source, str):
+            raise TypeError(
+                f"Document.source must be a str or None, got {source!r:.200}: pass str(path)"
+            )
         if self.metadata is not _NOTHING:
             object.__setattr__(self, "metadata", _read_only(self.metadata))
 

@@ -7,7 +7,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    get_args,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,6 +183,14 @@ class StoredDocuments(list[StoredDocument]):
         return f"<StoredDocuments: {len(self):,}>"
 
 
+class StoredId(NamedTuple):
+    """The id, source and fingerprint of a stored document."""
+
+    id: str
+    source: str | None
+    fingerprint: str
+
+
 @dataclass(frozen=True, slots=True)
 class IdScheme:
     """
@@ -249,8 +265,8 @@ class SupportsIdentity(Protocol):
     def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
         """Return what is stored of a document, or None."""
 
-    def ids_with(self, fingerprint: str) -> list[tuple[str, str | None]]:
-        """Return the ids and sources of the documents that were stored with a fingerprint."""
+    def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
+        """Return the documents that were stored with any of these fingerprints."""
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
         """Replace the metadata of documents, by their ids; chunks and vectors stay."""

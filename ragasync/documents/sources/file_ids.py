@@ -52,6 +52,12 @@ class FileIds:
             return ""
         return self.of(path).rstrip("/") + "/"
 
+    def is_file(self, source: str) -> bool:
+        """Return whether a document's source can be a file with such an id, and is no URL."""
+        if self.root is None:
+            return os.path.isabs(source)  # noqa: PTH117
+        return not os.path.isabs(source) and "://" not in source  # noqa: PTH117
+
     def has_file(self, source: str) -> bool:
         """Return whether the file is there that a document came from, given its source."""
         path = self._path(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -69,13 +70,15 @@ class UniqueSources:
                 yield item
 
     async def of_async(
-        self, sources: AsyncIterable[Any], prepare: Callable[[Any], Any]
+        self, sources: AsyncIterable[Any], found_in: Callable[[Any], Iterable[Any]]
     ) -> AsyncGenerator[Any, None]:
-        """Yield the items of sources that come one by one, each prepared; close these too."""
+        """Yield the items of what is found in sources that come one by one; close these too."""
         try:
             async for source in sources:
-                if (item := self._item(prepare(source))) is not None:
-                    self._count += 1
+                found = found_in(source)
+                if not isinstance(found, list):  # a folder, which is walked
+                    found = await asyncio.to_thread(list, found)
+                for item in self.of(found):
                     yield item
         finally:
             if (close := getattr(sources, "aclose", None)) is not None:

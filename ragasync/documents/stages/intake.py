@@ -77,7 +77,7 @@ class Intake:
     def _items(self, sources: Sources, unique: UniqueSources) -> Items:
         """Return what there is to process: a list where it is finite anyway, for the progress."""
         if isinstance(sources, AsyncIterable):
-            return unique.of_async(sources, _itself if self.as_given else self._source_of)
+            return unique.of_async(sources, self._found_in)
         if isinstance(sources, str | os.PathLike | Source | Document):
             return list(unique.of(find_sources(sources, root=self.ids.root)))
         given: Iterable[Any] = sources
@@ -87,17 +87,16 @@ class Intake:
         items = unique.of(given)
         return list(items) if isinstance(sources, Sized) else _closing(items, sources)
 
-    def _source_of(self, item: Any) -> Any:
-        """Return the source that an item names; what names none fails when it is loaded."""
+    def _found_in(self, item: Any) -> Iterable[Any]:
+        """Return what there is to load in one item; what names nothing fails when it is loaded."""
+        if self.as_given:
+            return [item]
+        if isinstance(item, str | os.PathLike) and os.path.isdir(item):  # noqa: PTH112
+            return find_sources(item, root=self.ids.root)
         try:
-            return source_of(item, self.ids)
+            return [source_of(item, self.ids)]
         except TypeError:
-            return item
-
-
-def _itself(item: Any) -> Any:
-    """Return what was given."""
-    return item
+            return [item]
 
 
 def _closing(found: Iterable[Any], sources: object) -> Iterator[Any]:

@@ -233,10 +233,10 @@ class Line:
         return unchanged(prepared)
 
     async def _go(self, prepared: Prepared, weight: int) -> ProcessedDocument:
-        """Have a document embedded and stored; note where its content was stored before."""
+        """Have a document embedded and stored; note that it is new."""
         done = await self.way.go(prepared, weight)
-        if prepared.stored.moved_from is not None:
-            self._stored.has_moved(prepared.document, prepared.stored.moved_from)
+        if prepared.stored.fingerprint is None and prepared.chunks:
+            self._stored.has_new(prepared.document, prepared.fingerprint)
         return done
 
     async def is_unchanged(self, source: object) -> bool | None:

@@ -16,7 +16,6 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprint import StageFunction
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
-from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import RefusedDocument
 from ragasync.documents.stage import declared_async
@@ -129,18 +128,16 @@ class Recognise:
         pipeline: the fingerprint of all stages.
         mark: what vectors depend on.
         store: the store to ask; it never travels to another process.
-        ids: makes the ids of files.
     """
 
     pipeline: str
     mark: VectorMark
     store: Store
-    ids: FileIds
 
     def __call__(self, document: Document) -> Recognised:
         """Return a document's fingerprint, and what the store has of it."""
         fingerprint = self.mark.text + fingerprint_of(document, self.pipeline)
-        stored = stored_state(self.store, self.ids, document, fingerprint)
+        stored = stored_state(self.store, document)
         is_known = stored.fingerprint == fingerprint
         return Recognised(fingerprint, is_known, self.mark.allows(stored.fingerprint), stored)
 

@@ -156,11 +156,11 @@ class Pruner:
     def _stored_in(self, prefix: str) -> list[tuple[str, str]]:
         """Return the ids and sources of what is stored of a folder."""
         stored = list(self._store.sources_within(prefix))
-        inside = [(id_, source) for id_, source in stored if source.startswith(prefix)]
-        if prefix:
-            return inside
-        # All of the root: what has an absolute path or a URL for a source is elsewhere.
-        return [(id_, source) for id_, source in inside if not _is_elsewhere(source)]
+        return [
+            (id_, source)
+            for id_, source in stored
+            if source.startswith(prefix) and self._ids.is_file(source)
+        ]
 
     def _is_gone(self, document_id: str, source: str, gave: Mapping[str, frozenset[str]]) -> bool:
         """Return whether a document's source was not found, or gives it no longer."""
@@ -177,8 +177,3 @@ def _parents(source: str) -> Iterator[str]:
         source = source.rpartition("/")[0]
         yield source
     yield "."
-
-
-def _is_elsewhere(source: str) -> bool:
-    """Return whether a source is no path below a root."""
-    return os.path.isabs(source) or "://" in source  # noqa: PTH117

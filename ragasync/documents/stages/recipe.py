@@ -142,9 +142,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     embedding = _embedding(stages.embed, settings)
     embedder = stages.embed.fingerprint()
     mark = VectorMark(embedder, settings.version)
-    recognise = None
-    if known is not None:
-        recognise = Recognise(stages.pipeline(settings.version), mark, known, settings.ids)
+    recognise = None if known is None else Recognise(stages.pipeline(settings.version), mark, known)
     recall = recall_of(known, embedder, settings.cache)
     load_and_cut: LoadAndCut | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):

@@ -91,6 +91,17 @@ class RootCheck:
         Raises:
             RunRefused: more than half of the documents that the run meets would be lost.
         """
+        try:
+            await self._compare(is_unchanged, pruner)
+        except BaseException:
+            if self._head is not None:
+                await self._head.close()
+            raise
+
+    async def _compare(
+        self, is_unchanged: Callable[[Source], Awaitable[bool | None]], pruner: Pruner | None
+    ) -> None:
+        """Do so; what was read of the files is not closed."""
         if self._head is not None:
             self._files = [item for item in await self._head.read(_AHEAD) if _is_file(item)]
         stored = await asyncio.to_thread(self._store.sources_within, "")
@@ -185,6 +196,10 @@ class AsyncHead:
                 break
         return self._head
 
+    async def close(self) -> None:
+        """Close the items."""
+        await self._all.aclose()
+
     async def __aiter__(self) -> AsyncGenerator[Any, None]:
         """Yield the first items and the others, and close these."""
         try:
@@ -196,7 +211,7 @@ class AsyncHead:
                 self._see(item)
                 yield item
         finally:
-            await self._all.aclose()
+            await self.close()
 
 
 def _is_file(item: object) -> bool:

@@ -1,11 +1,10 @@
-"""What a store has of a document already: the same, another source's, or under another path."""
+"""What a store has of a document already: the same, another source's, or at another path."""
 
 from __future__ import annotations
 
 import asyncio
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
@@ -29,52 +28,32 @@ class StoredState:
     Args:
         fingerprint: what it was stored with; None where it is not stored.
         is_outdated: whether its file's date or size are others by now.
-        moved_from: the id and source of the same content under a path that is gone; None for none.
     """
 
     fingerprint: str | None
     is_outdated: bool = False
-    moved_from: tuple[str, str] | None = None
 
 
 NOT_STORED = StoredState(None)
 
 
-def stored_state(store: Store, ids: FileIds, document: Document, fingerprint: str) -> StoredState:
+def stored_state(store: Store, document: Document) -> StoredState:
     """
     Return what a store has of a document. It blocks.
-
-    Args:
-        store: the store.
-        ids: makes the ids of files.
-        document: the document.
-        fingerprint: what it would be stored with.
 
     Raises:
         IdConflictError: its id is stored for another source.
     """
-    known = store.fingerprint_of(document.id)
-    if not isinstance(store, SupportsIdentity):
-        return StoredState(known)
-    found = None if known is None else store.get(document.id, chunks=False)
-    if found is None:
-        if document.source is None:
-            return NOT_STORED
-        return StoredState(None, moved_from=_moved_from(store, ids, document, fingerprint))
+    fingerprint = store.fingerprint_of(document.id)
+    if fingerprint is None or not isinstance(store, SupportsIdentity):
+        return StoredState(fingerprint)
+    found = store.get(document.id, chunks=False)
+    if found is None:  # it was deleted meanwhile
+        return NOT_STORED
     if found.source != document.source:
         raise IdConflictError.with_stored(document.id, found.source, document.source)
     new, old = document.metadata, found.metadata
-    return StoredState(known, any(new.get(key) != old.get(key) for key in REFRESHED))
-
-
-def _moved_from(
-    store: SupportsIdentity, ids: FileIds, document: Document, fingerprint: str
-) -> tuple[str, str] | None:
-    """Return where the store has a new document's content from, if that file is gone."""
-    for id_, source in store.ids_with(fingerprint):
-        if source not in (None, document.source) and not ids.has_file(source):
-            return id_, source
-    return None
+    return StoredState(fingerprint, any(new.get(key) != old.get(key) for key in REFRESHED))
 
 
 class StoredChanges:
@@ -88,7 +67,7 @@ class StoredChanges:
     def __init__(self, store: object) -> None:
         self._store = store if isinstance(store, SupportsIdentity) else None
         self._metadata: dict[str, dict[str, object]] = {}
-        self._moved: list[tuple[str, str, str]] = []
+        self._new: dict[str, str] = {}
 
     async def refresh(self, document: Document) -> None:
         """Have the metadata of an unchanged document stored, together with that of others."""
@@ -102,28 +81,34 @@ class StoredChanges:
         if metadata and self._store is not None:
             await asyncio.to_thread(self._store.update_metadata, metadata)
 
-    def has_moved(self, document: Document, moved_from: tuple[str, str]) -> None:
-        """Note a document whose content is stored under a path that is gone."""
-        if document.source is not None:
-            self._moved.append((*moved_from, document.source))
+    def has_new(self, document: Document, fingerprint: str) -> None:
+        """Note a document of a file that was not stored before; its content may have been."""
+        if self._store is not None and document.source is not None:
+            self._new[fingerprint] = document.source
 
     async def warn_of_moved(self, ids: FileIds) -> None:
         """Warn of contents that are stored twice now, under paths that are gone; say what to do."""
-        if self._moved and self._store is not None:
+        if self._new and self._store is not None:
             await asyncio.to_thread(self._warn_of_moved, self._store, ids)
 
-    def _warn_of_moved(self, store: Any, ids: FileIds) -> None:
-        """Warn of those that were not pruned meanwhile. It blocks."""
-        left = [(old, new) for id_, old, new in self._moved if store.fingerprint_of(id_)]
-        if not left:
+    def _warn_of_moved(self, store: SupportsIdentity, ids: FileIds) -> None:
+        """Do so after pruning. It blocks."""
+        moved = []
+        for _, old, fingerprint in store.with_fingerprints(list(self._new)):
+            new = self._new[fingerprint]
+            if old is None or old == new or not (ids.is_file(old) and ids.is_file(new)):
+                continue
+            if ids.has_file(new) and not ids.has_file(old):
+                moved.append((old, new))
+        if not moved:
             return
-        folders = dict.fromkeys(_moved_folder(ids, old, new) for old, new in left)
+        folders = dict.fromkeys(_moved_folder(ids, old, new) for old, new in moved)
         calls = [f"store.relocate({old!r}, {new!r})" for old, new in [*folders][:_EXAMPLES]]
         more = f" and {len(folders) - _EXAMPLES:,} more" if len(folders) > _EXAMPLES else ""
         warnings.warn(
-            f"{len(left):,} documents of this run have the contents of stored ones whose files are "
-            f"gone, as {left[0][1]!r:.200} that of {left[0][0]!r:.200}: if these were moved or "
-            f"renamed, call {', '.join(calls)}{more}; otherwise both stay in the store",
+            f"{len(moved):,} documents are stored whose files are gone and whose contents this run "
+            f"found under new paths, as {moved[0][0]!r:.200} at {moved[0][1]!r:.200}: if they were "
+            f"moved or renamed, call {', '.join(calls)}{more}; otherwise both stay in the store",
             UserWarning,
             stacklevel=2,
         )

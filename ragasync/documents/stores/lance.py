@@ -16,6 +16,7 @@ from ragasync.documents.store import (
     SearchMode,
     StoredDocument,
     StoredDocuments,
+    StoredId,
     StoreError,
     check_embedder,
     check_search,
@@ -23,12 +24,12 @@ from ragasync.documents.store import (
 )
 from ragasync.documents.stores.lance_documents import (
     delete_documents,
-    ids_with,
     read_id_scheme,
     relocate,
     stored_document,
     stored_documents,
     stored_ids,
+    with_fingerprints,
     write_id_scheme,
     write_metadata,
 )
@@ -174,10 +175,10 @@ class LanceStore:
                 write_id_scheme(self.path, change.scheme)
         return change.count
 
-    def ids_with(self, fingerprint: str) -> list[tuple[str, str | None]]:
-        """Return the ids and sources of the documents that were stored with a fingerprint."""
+    def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
+        """Return the documents that were stored with any of these fingerprints."""
         with self._rows.reading() as table:
-            return ids_with(table, fingerprint)
+            return with_fingerprints(table, fingerprints)
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
         """Replace the metadata of documents; as SqliteStore's does."""

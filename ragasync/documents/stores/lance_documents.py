@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.store import IdScheme, StoredDocument
+from ragasync.documents.store import IdScheme, StoredDocument, StoredId
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
 from ragasync.documents.stores.lance_table import replace_rows, whose_vectors
-from ragasync.documents.stores.relocation import Relocation, StoredId
+from ragasync.documents.stores.relocation import Relocation
 
 if TYPE_CHECKING:
     from lancedb.table import LanceTable
@@ -52,15 +52,16 @@ def stored_documents(table: LanceTable) -> list[StoredDocument]:
 
 def stored_ids(table: LanceTable) -> list[StoredId]:
     """Return the id, source and fingerprint of every document."""
-    rows = table.search().where(_EVERY_DOCUMENT).select([*_OF_DOCUMENT[:3]]).to_list()
-    return [StoredId(*(row[name] for name in _OF_DOCUMENT[:3])) for row in rows]
+    return _stored_ids(table, _EVERY_DOCUMENT)
 
 
-def ids_with(table: LanceTable, fingerprint: str) -> list[tuple[str, str | None]]:
-    """Return the ids and sources of the documents that were stored with a fingerprint."""
-    written = fingerprint.replace("'", "''")
-    found = table.search().where(f"{_EVERY_DOCUMENT} AND fingerprint = '{written}'")
-    return [(row["document_id"], row["source"]) for row in found.select([*_OF_DOCUMENT]).to_list()]
+def with_fingerprints(table: LanceTable, fingerprints: Sequence[str]) -> list[StoredId]:
+    """Return the documents that were stored with any of these fingerprints."""
+    wanted = set(fingerprints)
+    if len(wanted) > _TOGETHER:
+        return [each for each in stored_ids(table) if each.fingerprint in wanted]
+    written = ", ".join("'" + each.replace("'", "''") + "'" for each in wanted)
+    return _stored_ids(table, f"{_EVERY_DOCUMENT} AND fingerprint IN ({written})") if wanted else []
 
 
 def write_metadata(table: LanceTable, metadata: Mapping[str, Mapping[str, object]]) -> None:
@@ -116,6 +117,12 @@ def write_id_scheme(folder: str, scheme: IdScheme) -> None:
 def _scheme_file(folder: str) -> Path:
     """Return the path of the file, beside the table, that says what the ids of files are."""
     return Path(folder) / "ragasync-ids.json"
+
+
+def _stored_ids(table: LanceTable, predicate: str) -> list[StoredId]:
+    """Return the id, source and fingerprint of the documents that a predicate holds of."""
+    rows = table.search().where(predicate).select([*_OF_DOCUMENT[:3]]).to_list()
+    return [StoredId(*(row[name] for name in _OF_DOCUMENT[:3])) for row in rows]
 
 
 def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> None:

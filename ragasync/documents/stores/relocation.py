@@ -5,19 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
-from ragasync.documents.store import IdScheme
-
-
-class StoredId(NamedTuple):
-    """The id, source and fingerprint of a stored document."""
-
-    id: str
-    source: str | None
-    fingerprint: str
+from ragasync.documents.store import IdScheme, StoredId
 
 
 @dataclass(frozen=True, slots=True)

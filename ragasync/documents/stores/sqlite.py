@@ -17,6 +17,7 @@ from ragasync.documents.store import (
     SearchMode,
     StoredDocument,
     StoredDocuments,
+    StoredId,
     StoreError,
     check_search,
     checked_vectors,
@@ -32,7 +33,6 @@ from ragasync.documents.stores.sqlite_rows import (
     document_count,
     fingerprint_of,
     id_scheme,
-    ids_with,
     relocate,
     remember_embedder,
     remembered_embedder,
@@ -41,6 +41,7 @@ from ragasync.documents.stores.sqlite_rows import (
     stored_documents,
     stored_ids,
     vectors_of,
+    with_fingerprints,
     write_document,
     write_id_scheme,
     write_metadata,
@@ -239,10 +240,10 @@ class SqliteStore:
             relocate(db, change)
         return change.count
 
-    def ids_with(self, fingerprint: str) -> list[tuple[str, str | None]]:
-        """Return the ids and sources of the documents that were stored with a fingerprint."""
+    def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
+        """Return the documents that were stored with any of these fingerprints."""
         with self._file.reading() as db:
-            return ids_with(db, fingerprint)
+            return with_fingerprints(db, fingerprints)
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
         """

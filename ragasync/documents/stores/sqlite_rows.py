@@ -15,11 +15,12 @@ from ragasync.documents.search_text import indexed_text
 from ragasync.documents.store import (
     IdScheme,
     StoredDocument,
+    StoredId,
     as_json,
     check_embedder,
     chunk_id,
 )
-from ragasync.documents.stores.relocation import Relocation, StoredId
+from ragasync.documents.stores.relocation import Relocation
 from ragasync.documents.stores.sqlite_file import text_hash
 
 _ALL_DOCUMENTS = (
@@ -110,10 +111,10 @@ def _document(row: tuple[str, str | None, str, str, int]) -> StoredDocument:
     return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count)
 
 
-def ids_with(db: Connection, fingerprint: str) -> list[tuple[str, str | None]]:
-    """Return the ids and sources of the documents that were stored with a fingerprint."""
-    statement = "SELECT id, source FROM documents WHERE fingerprint = ?"
-    return db.execute(statement, (fingerprint,)).fetchall()
+def with_fingerprints(db: Connection, fingerprints: Sequence[str]) -> list[StoredId]:
+    """Return the documents that were stored with any of these fingerprints."""
+    statement = "SELECT id, source, fingerprint FROM documents WHERE fingerprint = ?"
+    return [StoredId(*row) for one in fingerprints for row in db.execute(statement, (one,))]
 
 
 def write_metadata(db: Connection, metadata: Mapping[str, Mapping[str, object]]) -> None:
