@@ -77,6 +77,38 @@ def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
     return connection
 
 
+def open_unwritable(path: str, kind: Kind) -> sqlite3.Connection:
+    """
+    Connect to a file of this kind that cannot be written to, nor its folder, to read it.
+
+    SQLite takes no locks then and sees no later change: where the file changes, open it again.
+
+    Raises:
+        RagasyncError: of the kind's own class, as `open_own`; also where a program that wrote to
+            the file has left its log beside it, which cannot be read without writing.
+    """
+    with clear_errors(path, kind, 0):
+        if _size(f"{_real(path)}-wal"):
+            raise kind.error(
+                f"the {kind.what} {path!r} has a log of changes beside it, and its folder is not "
+                "writable: close it where it was written, or copy all of its files to a folder "
+                "that is"
+            )
+        connection = open_unchanged(path, log=False)
+        try:
+            _recognise(connection, path, kind)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def is_unwritable(error: BaseException | None) -> bool:
+    """Return whether SQLite has failed because a file or its folder may not be written to."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
 def open_unchanged(path: str, *, log: bool, timeout: float = 5.0) -> sqlite3.Connection:
     """
     Connect to a database without writing to it, not even when it is closed.
@@ -198,6 +230,11 @@ def _create_or_recognise(connection: sqlite3.Connection, path: str, kind: Kind) 
             if _is_empty(connection):
                 for statement in _statements(kind):
                     connection.execute(statement)
+    _recognise(connection, path, kind)
+
+
+def _recognise(connection: sqlite3.Connection, path: str, kind: Kind) -> None:
+    """Refuse any file but one of this kind."""
     if _application(connection) != kind.application_id:
         raise _not_ours(path, kind)
     version = _version(connection)
@@ -288,6 +325,11 @@ def _explained(error: sqlite3.Error, timeout: float) -> str:
             return _damaged(error)
         case sqlite3.SQLITE_CANTOPEN:
             return f"cannot be opened ({error}): the folder must exist and be writable"
+        case sqlite3.SQLITE_READONLY:
+            return (
+                f"can only be read ({error}): make its file and its folder writable, or write to "
+                "a copy"
+            )
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
             return (
                 f"cannot be written ({error}): make room on the disk and run again; "

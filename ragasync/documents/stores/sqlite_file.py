@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,14 @@ from contextlib import contextmanager
 from hashlib import blake2b
 
 from ragasync.documents.store import StoreError
-from ragasync.own_database import Kind, clear_errors, open_own, transaction
+from ragasync.own_database import (
+    Kind,
+    clear_errors,
+    is_unwritable,
+    open_own,
+    open_unwritable,
+    transaction,
+)
 
 # Stems, so that "threads" finds "thread": of English words, and others are left as they are.
 # Marks (M*) are parts of words, as the vowels of Hindi are.
@@ -87,7 +95,7 @@ class StoreFile:
     thread. Commits are synchronised by SQLite's NORMAL: kill -9 loses nothing that was committed;
     a power cut may lose the last commits, never half of one and never the file, and the next run
     stores those documents again, because their fingerprints are gone with them. FULL would make
-    each document wait for the disk.
+    each document wait for the disk. A file in a folder that is not writable can be read.
 
     Args:
         path: The file, created where it is missing or empty, or ":memory:".
@@ -101,7 +109,8 @@ class StoreFile:
         self.path = path
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._connection = open_own(path, STORE, timeout)
+        self._unwritable: tuple[int, ...] | None = None
+        self._connection = self._open()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -120,12 +129,39 @@ class StoreFile:
         with self._lock:
             self._connection.close()
 
+    def _open(self) -> sqlite3.Connection:
+        """Open the file, for reading alone where that is all that can be done."""
+        self._unwritable = None
+        try:
+            return open_own(self.path, STORE, self._timeout)
+        except StoreError as error:
+            if not is_unwritable(error.__cause__) or (state := _state_of(self.path)) is None:
+                raise
+        self._unwritable = state
+        return open_unwritable(self.path, STORE)
+
+    def _reopen_if_changed(self) -> None:
+        """Open a file again that somebody else has changed while we can only read it."""
+        if self._unwritable is not None and self._unwritable != _state_of(self.path):
+            self._connection.close()
+            self._connection = self._open()
+
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         """Give the connection for one transaction, to one thread at a time."""
         with (
             self._lock,
             clear_errors(self.path, STORE, self._timeout),
-            transaction(self._connection, begin),
         ):
-            yield self._connection
+            self._reopen_if_changed()
+            with transaction(self._connection, begin):
+                yield self._connection
+
+
+def _state_of(path: str) -> tuple[int, ...] | None:
+    """Return what changes with the content of a file that is there and not empty."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # any text, as SQLite takes it
+    except (OSError, ValueError):
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status.st_size else None

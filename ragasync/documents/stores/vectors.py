@@ -24,7 +24,7 @@ class VectorMatrix:
     """
 
     def __init__(self) -> None:
-        self._as_of: tuple[int, int] | None = None
+        self._as_of: tuple[sqlite3.Connection, int, int] | None = None
         self._numbers = np.zeros(0, dtype=np.int64)
         self._rows = _NONE
 
@@ -35,11 +35,14 @@ class VectorMatrix:
         Return the numbers of all chunks, ascending, and their vectors, row by row.
 
         Args:
-            connection: A connection to the file, always the same one, inside a transaction.
+            connection: A connection to the file, inside a transaction. Another one than before is
+                to a file that may be another.
         """
+        if self._as_of is not None and self._as_of[0] is not connection:
+            self._numbers, self._rows = self._numbers[:0], _NONE
         # The first counts what others have committed, the second what this connection wrote.
         (by_others,) = connection.execute("PRAGMA data_version").fetchone()
-        as_of = (by_others, connection.total_changes)
+        as_of = (connection, by_others, connection.total_changes)
         if as_of != self._as_of:
             self._catch_up(connection)
             self._as_of = as_of
@@ -70,7 +73,7 @@ def _load(
     numbers = np.empty(count, dtype=np.int64)
     rows = np.empty((count, size // 4), dtype="<f4")
     # Blob by blob into its place: to join many first takes twice the time.
-    memory = memoryview(rows).cast("B")
+    memory = rows.data.cast("B")
     blobs = connection.execute(
         "SELECT chunk, embedding FROM vectors WHERE chunk > ? ORDER BY chunk", (after,)
     )
