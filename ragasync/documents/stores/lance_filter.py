@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -26,6 +26,9 @@ EVERY_CHUNK = "ordinal >= 0"
 _NEVER_ASKED = frozenset({"page_starts", "cell_starts"})
 """What loaders leave for the splitters: long lists, the same in each chunk."""
 
+_COLUMNS = {"id": "document_id", "source": "source"}
+"""What is asked of the document itself, and in which column it stands."""
+
 _NOTHING, _OTHER = "-", "x"
 _SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _WHOLE = 200
@@ -43,8 +46,8 @@ def facts_of(metadata: Mapping[str, object]) -> str:
 
     A value is coded so that the order of codes is that of values, within a kind; a list has the
     codes of its entries, and a text that is a date has that of its seconds since 1970. Keys are
-    digests and codes are made of digits and letters, so that no key and no value is ever part of a
-    predicate.
+    digests and codes are made of digits and letters, so that no key and no value of anybody's
+    metadata is ever part of a predicate.
     """
     facts: dict[str, object] = {}
     for key, value in metadata.items():
@@ -102,7 +105,9 @@ def _predicate(condition: Condition, stored_titles: Callable[[], Iterable[str]])
         case Not(part):
             return f"NOT {_predicate(part, stored_titles)}"
         case AllOf(parts):
-            held = [_predicate(part, stored_titles) for part in parts]
+            ranges, others = _ranges_in(parts)
+            held = [_range(value, bounds) for (_, value), bounds in ranges.items()]
+            held += [_predicate(part, stored_titles) for part in others]
             return f"({' AND '.join(held) or 'true'})"
         case AnyOf(parts):
             held = [_predicate(part, stored_titles) for part in parts]
@@ -114,6 +119,9 @@ def _comparisons(
 ) -> Iterator[str]:
     """Yield the predicates of which one must hold for a comparison to hold."""
     key, values = condition.key, condition.values
+    if key in _COLUMNS:
+        yield _of_column(_COLUMNS[key], condition)
+        return
     if condition.operator == "contains":
         yield from _lists(key, values)
         return
@@ -122,6 +130,26 @@ def _comparisons(
         yield from _compared(_value("date", key), condition)
     if key == HEADING:
         yield from _lists(HEADINGS, filter(condition.holds, stored_titles()))
+
+
+def _of_column(column: str, condition: Comparison) -> str:
+    """Return the predicate of a column of texts, of which only texts and None can be true."""
+    texts = [value for value in condition.values if isinstance(value, str) and _is_utf8(value)]
+    literals = [f"'{text.replace(chr(39), chr(39) * 2)}'" for text in texts]
+    parts = []
+    if condition.operator in _SQL and literals:
+        parts.append(f"{column} {_SQL[condition.operator]} {literals[0]}")
+    elif condition.operator == "in" and literals:
+        parts.append(f"{column} IN ({', '.join(literals)})")
+    held = [f"coalesce({part}, false)" for part in parts]
+    if condition.operator == "in" and None in condition.values:
+        held.append(f"{column} IS NULL")
+    return " OR ".join(held) or "false"
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether a text has no lone surrogates, which nothing that is stored has."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _compared(value: str, condition: Comparison) -> Iterator[str]:
@@ -133,11 +161,38 @@ def _compared(value: str, condition: Comparison) -> Iterator[str]:
         listed = ", ".join(f"'{code}'" for code in codes)
         yield f"coalesce({value} IN ({listed}), false)" if codes else "false"
         return
-    [code] = codes
-    operator = _SQL[condition.operator]
+    yield _range(value, [condition])
+
+
+def _ranges_in(
+    parts: Iterable[Condition],
+) -> tuple[dict[tuple[str, str], list[Comparison]], list[Condition]]:
+    """Return the orders among conditions by kind and value, and the other conditions."""
+    ranges: dict[tuple[str, str], list[Comparison]] = {}
+    others: list[Condition] = []
+    looked_up_apart = {HEADING, *_COLUMNS}
+    for part in parts:
+        match part:
+            case Comparison(key, "$gt" | "$gte" | "$lt" | "$lte", (bound,), False) if (
+                key not in looked_up_apart
+            ):
+                # Each look into the JSON takes time: a value between two bounds is looked up once.
+                ranges.setdefault((code_of(bound)[0], _value("is", key)), []).append(part)
+            case _:
+                others.append(part)
+    return ranges, others
+
+
+def _range(value: str, bounds: Sequence[Comparison]) -> str:
+    """Return the predicate of a coded value within bounds of one kind, and of that kind."""
+    codes = [(_SQL[bound.operator], code_of(bound.values[0])) for bound in bounds]
+    kind = codes[0][1][0]
+    signs = "".join(sign for sign, _ in codes)
     # Codes of other kinds begin with another letter.
-    within = f"{value} >= '{code[0]}'" if "<" in operator else f"{value} < '{_after(code[0])}'"
-    yield f"coalesce({value} {operator} '{code}' AND {within}, false)"
+    codes += [] if ">" in signs else [(">=", kind)]
+    codes += [] if "<" in signs else [("<", chr(ord(kind) + 1))]
+    within = " AND ".join(f"{value} {sign} '{code}'" for sign, code in codes)
+    return f"coalesce({within}, false)"
 
 
 def _lists(key: str, values: Iterable[object]) -> Iterator[str]:
@@ -156,12 +211,7 @@ def _value(what: str, key: str) -> str:
 @lru_cache(maxsize=20_000)
 def _name(what: str, key: str) -> str:
     """Return the name of a fact about a key; a letter first, as a JSON path wants it."""
-    return f"k{digest(f'{what}:{key}')}"
-
-
-def _after(letter: str) -> str:
-    """Return the letter after this one."""
-    return chr(ord(letter) + 1)
+    return f"k{digest(f'{what}:{key}')[:16]}"
 
 
 def _number(value: float) -> str:

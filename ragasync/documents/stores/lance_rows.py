@@ -28,7 +28,6 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
     """
     count = len(chunks) + 1
     key = digest(document.id)
-    place = {"id": document.id, "source": document.source}
     metadata = dict(document.metadata)
     ids = [chunk_id(document.id, n, chunk.text) for n, chunk in enumerate(chunks)]
     return {
@@ -44,7 +43,7 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
         "ordinal": range(-1, len(chunks)),
         "start": [0, *[chunk.start for chunk in chunks]],
         "end": [0, *[chunk.end for chunk in chunks]],
-        "facts": _json([facts_of(metadata | dict(each.metadata) | place) for each in chunks]),
+        "facts": _json([facts_of(metadata | dict(each.metadata)) for each in chunks]),
         "words": [None, *[_indexed(chunk.text) for chunk in chunks]],
     }
 
