@@ -44,6 +44,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "reporting": [[]],
     "importing": [[]],
     "retrieval": [[]],
+    "searching": [[]],
     "simulating": [[]],
     "tables": [[]],
 }

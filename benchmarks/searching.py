@@ -1,0 +1,129 @@
+"""
+How long a search takes: in many chunks of a SqliteStore, and of a LanceStore under a condition.
+
+    python benchmarks/searching.py                       # or: --chunks 5000 --rows 2000 --rounds 1
+
+SqliteStore: chunks of 1,024 dimensions in a file; each round opens it, searches once, which loads
+the vectors, and then by questions of four words that some hundreds of chunks have. LanceStore:
+a search by vectors, without and with a range of numbers as its condition. Milliseconds, of the
+wall and of the processor, which a busy machine moves less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from measuring import Figures, installed, table
+from numpy.typing import NDArray
+
+from ragasync.documents import Chunk, Document, HashingEmbedder, LanceStore, SqliteStore, Where
+
+CHUNKS_OF_ONE = 20
+WORDS = 20_000
+QUESTIONS = 20
+RANGE: Where = {"line": {"$gte": 500, "$lt": 2_500}}
+
+
+def documents(
+    chunks: int, dimension: int
+) -> Iterator[tuple[Document, list[Chunk], NDArray[np.float32]]]:
+    """Yield documents of random words, whose frequencies are as in a language, and of vectors."""
+    chance = np.random.default_rng(7)
+    shares = 1 / np.arange(10, WORDS + 10)
+    shares /= shares.sum()
+    for number in range(0, chunks, CHUNKS_OF_ONE):
+        drawn = chance.choice(WORDS, (CHUNKS_OF_ONE, 150), p=shares)
+        texts = [" ".join(f"w{word}" for word in row) for row in drawn]
+        lines = range(1 + number % 4_000, 4_400 + number, 20)
+        pieces = [
+            Chunk(text, 0, len(text), {"line": line})
+            for text, line in zip(texts, lines, strict=False)
+        ]
+        vectors = chance.standard_normal((CHUNKS_OF_ONE, dimension)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        yield Document(f"{number}", "", {"year": 2000 + number % 25}), pieces, vectors
+
+
+def fill(store: SqliteStore | LanceStore, chunks: int, dimension: int) -> None:
+    """Put so many chunks into a store."""
+    name = HashingEmbedder(dimension).name
+    for document, pieces, vectors in documents(chunks, dimension):
+        store.upsert(document, pieces, vectors, fingerprint="", embedder=name)
+
+
+def question(number: int) -> str:
+    """Return four words that some hundreds of chunks have."""
+    return " ".join(f"w{400 + 97 * number + 1_300 * word}" for word in range(4))
+
+
+class Timed:
+    """The milliseconds of something, on the wall and of the processor."""
+
+    def __init__(self) -> None:
+        self.wall, self.processor = Figures(), Figures()
+
+    def __call__(self, run: Callable[[], object]) -> None:
+        """Run it once."""
+        wall, processor = time.perf_counter(), time.process_time()
+        run()
+        self.processor.values.append(1e3 * (time.process_time() - processor))
+        self.wall.values.append(1e3 * (time.perf_counter() - wall))
+
+    def row(self, name: str) -> list[str]:
+        """Return a row of the table."""
+        return [name, str(self.wall), str(self.processor)]
+
+
+def in_sqlite(path: Path, chunks: int, rounds: int) -> str:
+    """Return the table of a SqliteStore."""
+    with SqliteStore(path) as store:
+        fill(store, chunks, 1_024)
+    first, later = Timed(), Timed()
+    for _ in range(rounds):
+        with SqliteStore(path) as store:
+            first(partial(store.search, question(0)))
+            for number in range(1, QUESTIONS):
+                later(partial(store.search, question(number)))
+    rows = [first.row("ragasync, first search"), later.row("ragasync, a later search")]
+    return table(f"SqliteStore, {chunks:,} chunks of 1,024 dimensions", HEADS, rows)
+
+
+def in_lance(path: Path, chunks: int, rounds: int) -> str:
+    """Return the table of a LanceStore."""
+    vector = np.ones(64, dtype=np.float32)
+    ways: dict[str, Where | None] = {"without a condition": None, f"where {RANGE}": RANGE}
+    timed = {name: Timed() for name in ways}
+    with LanceStore(path) as store:
+        fill(store, chunks, 64)
+        for number in range(rounds * QUESTIONS):
+            for name, where in ways.items():
+                search = partial(store.search, mode="vector", where=where, vector=vector)
+                timed[name](partial(search, question(number)))
+    rows = [each.row(f"ragasync, {name}") for name, each in timed.items()]
+    return table(f"LanceStore, {chunks:,} chunks of 64 dimensions", HEADS, rows)
+
+
+HEADS = ["", "ms, median (min-max)", "processor ms"]
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Measure how long searches take.")
+    parser.add_argument("--chunks", type=int, default=44_000)
+    parser.add_argument("--rows", type=int, default=20_000, help="chunks in the LanceStore")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(in_sqlite(Path(folder, "library.sqlite"), given.chunks, given.rounds))
+        if installed("lancedb"):
+            print(in_lance(Path(folder, "library.lance"), given.rows, given.rounds))
+
+
+if __name__ == "__main__":
+    main()
