@@ -37,6 +37,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "retries": [[]],
     "bridging": [[]],
     "documents": [[]],
+    "encodings": [[]],
     "library": [[]],
     "journalling": [[]],
     "drawing": [[]],

@@ -23,6 +23,7 @@ RUNS = {
     "clusters": ["--items", "64", "--mapped", "8", "--rounds", "1"],
     "documents": ["--documents", "20", "--embedded", "10", "--at-once", "4", "--rounds", "1"],
     "drawing": ["--seconds", "0.1", "--rounds", "1"],
+    "encodings": ["--texts", "2"],
     "frames": ["--items", "2000", "--rounds", "1"],
     "importing": ["--rounds", "1"],
     "journalling": ["--items", "100", "--at-once", "8", "--seconds", "0.001", "--rounds", "1"],

@@ -265,6 +265,31 @@ def test_a_text_without_any_sign_is_guessed_and_marked(text, encoding):
     assert 0 < metadata["encoding_confidence"] < 1
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Wójt gminy ogłosił przetarg na budowę dróg; żółte ściany, świeży chleb.", "iso8859-2"),
+        (
+            "Žádost o stavební povolení byla zamítnuta, protože chyběly důležité přílohy.",
+            "iso8859-2",
+        ),
+        ("Žiadosť o stavebné povolenie zamietli, lebo chýbali dôležité prílohy ľudí.", "iso8859-2"),
+        ("A főorvos szerint a műtét után erősödő fájdalmat üdítő jógával győzték le.", "cp1250"),
+        ("A főorvos szerint a műtét után erősödő fájdalmat üdítő jógával győzték le.", "iso8859-2"),
+        ("Başvuru reddedildi, çünkü gerekli belgelerin çoğu eksikti; görüşme yarın.", "cp1254"),
+        ("Œuvre complète : l’été déjà passé, les élèves ont quitté le lycée.", "cp1252"),
+        ("Þau sögðu að það væri hægt að fá leyfi á miðvikudaginn í næstu viku.", "cp1252"),
+        ("Đorđe Čvorović je predao zahtjev za građevinsku dozvolu, žureći kući.", "cp1250"),
+    ],
+)
+def test_languages_that_share_letters_are_told_apart(text, encoding):
+    """By letters that no language has together, and by signs that stand in no word."""
+    for times in (1, 30):
+        found, metadata = load_text((text * times).encode(encoding))
+        assert found == text * times
+        assert set(metadata) == GUESSED
+
+
 def test_a_guess_from_little_is_less_certain():
     """Three letters tell less than three pages."""
     confidences = [

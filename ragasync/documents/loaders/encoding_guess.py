@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ragasync.documents.loaders.encodings import Decoded, read_strictly
@@ -38,6 +39,12 @@ _ODD = re.compile("[\uff61-\uff9f\u3131-\u318e\U00020000-\U0003ffff]")
 _FILLER = "\u3164"
 """What cp949 reads where EUC-KR spells a syllable by its letters."""
 
+# Such as ¶ in gę¶l± and ¶wiat, as cp1250 reads ISO 8859-2; Catalan has · and some texts ª and º.
+_SIGN_IN_WORD = re.compile(
+    r"[^\W\d_][\xa1-\xa9\xab\xac\xae-\xb4\xb6\xb8\xb9\xbb-\xbf][^\W\d_]"
+    r"|(?<!\w)[\xa6\xae\xaf\xb6\xb8\xbc\xbe][^\W\d_]"
+)
+
 _KANA = re.compile("[\u3041-\u30fa]")
 
 _MIN_EVIDENCE = 3
@@ -55,7 +62,7 @@ _SIGNS = "\u00a0¡¢£§©ª«¬®°±²³µ·º»¼½¾¿×÷–—‘’‚“
 _NOT_WESTERN = re.compile(
     # What no such language has, a sign inside a word, three accents in a row, a late capital.
     f"[^\\x00-\\x7f{_ACCENTS}{_SIGNS}]"
-    f"|[a-zA-Z{_ACCENTS}][^\\w\\s\\x00-\\x7f’–—·®™°…][a-zA-Z{_ACCENTS}]"
+    f"|[a-zA-Z{_ACCENTS}](?:[^\\w\\s\\x00-\\x7f’–—·®™°…]|[¹³¼½¾])[a-zA-Z{_ACCENTS}]"
     f"|[{_ACCENTS}]{{3}}|[a-zà-ÿ][À-ÞŒŸ]"
 )
 
@@ -166,15 +173,61 @@ def _order(matches: CharsetMatches) -> Callable[[CharsetMatch], tuple[bool, bool
 
 
 def _is_odd(match: CharsetMatch) -> bool:
-    """Return whether a tenth is of characters that texts hardly have, or Japanese has no kana."""
+    """Return whether a text is spelt as none is in any language that its encoding is for."""
     text = str(match)
     if match.encoding == "cp949" and _FILLER in text:
         return False
     if 10 * len(_ODD.findall(text)) > len(text):
         return True
     beyond_ascii = len(text) - len(text.encode("ascii", "ignore"))
+    if 25 * len(_SIGN_IN_WORD.findall(text)) > beyond_ascii:
+        return True
+    misread = _MISREAD.get(match.encoding)
+    if misread is not None and misread(text.lower()):
+        return True
     is_japanese = match.encoding in ("cp932", "euc_jp")
     return is_japanese and 20 * len(_KANA.findall(text)) < beyond_ascii
+
+
+def _is_misread_as_western(text: str) -> bool:
+    """Return whether letters of Western Europe are together as in none of its languages."""
+    # Turkish ğ and ş, Baltic š, Croatian ć and đ come out as letters of Iceland, but not its æ with
+    # its vowels.
+    is_icelandic = "æ" in text and any(letter in text for letter in "áíúýö")
+    if ("þ" in text or "ð" in text) and not is_icelandic:
+        return True
+    # Hungarian ő comes out as õ: Portuguese has ã too, and Estonian none of the others.
+    return "õ" in text and "ã" not in text and any(letter in text for letter in "áéíóú")
+
+
+def _is_misread_as_central(text: str) -> bool:
+    """Return whether letters of Central Europe are together as in none of its languages."""
+    # Turkish and Baltic letters come out as đ, which is Croatian as ć is, and ţ, Romanian as ă.
+    # Czech š and ž of ISO 8859-2 come out as ą, which is Polish, and ľ, which is Slovak.
+    return (
+        ("đ" in text and "ć" not in text)
+        or ("ţ" in text and "ă" not in text)
+        or ("ą" in text and any(letter in text for letter in "čěřů"))
+        or ("ľ" in text and any(letter in text for letter in "ěřů"))
+    )
+
+
+def _is_misread_as_cyrillic(text: str) -> bool:
+    """Return whether there are too few vowels, as where Hebrew or Greek is read as Cyrillic."""
+    letters = sum("а" <= letter <= "џ" for letter in text)
+    return 10 * sum(map(text.count, "аеиоуыэюяіїєё")) < 3 * letters
+
+
+_MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
+    {
+        **dict.fromkeys(("cp1252", "iso8859_15"), _is_misread_as_western),
+        **dict.fromkeys(("cp1250", "iso8859_2"), _is_misread_as_central),
+        **dict.fromkeys(
+            "cp1251 koi8_r koi8_u iso8859_5 cp866 mac_cyrillic".split(),  # noqa: SIM905
+            _is_misread_as_cyrillic,
+        ),
+    }
+)
 
 
 def _rank(encoding: str) -> int:
