@@ -290,6 +290,20 @@ def test_languages_that_share_letters_are_told_apart(text, encoding):
         assert set(metadata) == GUESSED
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "名前,都市\n太郎,東京\n",
+        "氏名,住所,電話\n鈴木一郎,大阪市北区,06-1234-5678\n佐藤花子,京都市左京区,075-111-2222\n",
+        "第三回議事録 東京支社 出席者 山田太郎",
+    ],
+)
+def test_a_japanese_table_without_kana_is_not_read_as_korean(text):
+    """Names and addresses are kanji alone, and such files are written by every spreadsheet."""
+    assert load_text(text.encode("cp932"))[0] == text
+    assert load_text((text * 50).encode("cp932"))[0] == text * 50
+
+
 def test_a_guess_from_little_is_less_certain():
     """Three letters tell less than three pages."""
     confidences = [

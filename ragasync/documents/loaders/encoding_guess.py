@@ -45,6 +45,8 @@ _SIGN_IN_WORD = re.compile(
     r"|(?<!\w)[\xa6\xae\xaf\xb6\xb8\xbc\xbe][^\W\d_]"
 )
 
+_LAST_COMMON_KANJI = "腕".encode("cp932")  # the end of level 1 of JIS X 0208
+
 _KANA = re.compile("[\u3041-\u30fa]")
 
 _MIN_EVIDENCE = 3
@@ -130,7 +132,8 @@ def _by_shape_of_words(data: bytes) -> str | None:
 
     charset-normalizer takes a few words for those of another script. In Cyrillic, capitals are at
     the start of words or everywhere in them, and a quarter of the letters are vowels; Hebrew has
-    no capitals; Japanese has kana; and common ideographs have their own range in GB 2312.
+    no capitals; Japanese has kana, and its common kanji have a range of their own in Shift JIS, as
+    common ideographs have in GB 2312.
     """
     words = [word for word in _WORD.findall(data) if not word.isascii()]
     if _is_cyrillic(words, "cp1251"):
@@ -140,6 +143,9 @@ def _by_shape_of_words(data: bytes) -> str | None:
     for encoding in ("koi8-r", "cp866", "iso8859-5"):
         if _is_cyrillic(words, encoding):
             return encoding
+    japanese = read_strictly(data, "cp932")
+    if japanese is not None and all(map(_is_common_japanese, set(japanese.text))):
+        return "cp932"
     runs = b"".join(_HIGH_RUN.findall(data))
     if not _PAIRS.fullmatch(runs):
         return None
@@ -183,10 +189,7 @@ def _is_odd(match: CharsetMatch) -> bool:
     if 25 * len(_SIGN_IN_WORD.findall(text)) > beyond_ascii:
         return True
     misread = _MISREAD.get(match.encoding)
-    if misread is not None and misread(text.lower()):
-        return True
-    is_japanese = match.encoding in ("cp932", "euc_jp")
-    return is_japanese and 20 * len(_KANA.findall(text)) < beyond_ascii
+    return misread is not None and misread(text.lower())
 
 
 def _is_misread_as_western(text: str) -> bool:
@@ -218,6 +221,36 @@ def _is_misread_as_cyrillic(text: str) -> bool:
     return 10 * sum(map(text.count, "аеиоуыэюяіїєё")) < 3 * letters
 
 
+def _is_misread_as_shift_jis(text: str) -> bool:
+    """Return whether there is neither kana nor the common kanji of which names and titles are."""
+    beyond = [letter for letter in text if letter > "\x7f"]
+    return _has_no_kana(text) and 10 * sum(map(_is_common_japanese, beyond)) < 9 * len(beyond)
+
+
+def _is_common_japanese(letter: str) -> bool:
+    """Return whether a character is ASCII, a common kanji, kana, or punctuation of Japanese."""
+    if "\u4e00" <= letter <= "\u9fff":
+        return letter.encode("cp932", "replace") <= _LAST_COMMON_KANJI
+    return letter <= "\x7f" or "\u3001" <= letter <= "\u30ff" or "\uff01" <= letter <= "\uff60"
+
+
+def _has_no_kana(text: str) -> bool:
+    """Return whether fewer than a twentieth of the letters of a Japanese text are kana."""
+    return 20 * len(_KANA.findall(text)) < len(text) - len(text.encode("ascii", "ignore"))
+
+
+def _is_misread_as_korean(text: str) -> bool:
+    """Return whether many syllables are such as cp949 adds to the common ones of EUC-KR."""
+    hangul = "".join(letter for letter in text if "\uac00" <= letter <= "\ud7a3")
+    return 5 * (len(hangul) - len(hangul.encode("euc_kr", "ignore")) // 2) > len(hangul)
+
+
+def _is_misread_as_chinese(text: str) -> bool:
+    """Return whether nearly all characters are such as GBK adds to the common ones of GB 2312."""
+    han = "".join(letter for letter in text if "\u4e00" <= letter <= "\u9fff")
+    return 5 * (len(han.encode("gb2312", "ignore")) // 2) < len(han)
+
+
 _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
     {
         **dict.fromkeys(("cp1252", "iso8859_15"), _is_misread_as_western),
@@ -226,6 +259,10 @@ _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
             "cp1251 koi8_r koi8_u iso8859_5 cp866 mac_cyrillic".split(),  # noqa: SIM905
             _is_misread_as_cyrillic,
         ),
+        "cp932": _is_misread_as_shift_jis,
+        "euc_jp": _has_no_kana,
+        "cp949": _is_misread_as_korean,
+        "gb18030": _is_misread_as_chinese,
     }
 )
 
