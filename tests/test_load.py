@@ -253,6 +253,11 @@ PICTURE = "iVBORw0KGgo" + "AbCd+/09" * 5_000 + "=="
             '<img src="data:image/svg+xml" alt="b"> here',
         ),
         ("code", f"logo = '{PICTURE}'\nshow(logo)", "logo = '…'\nshow(logo)"),
+        (
+            "markdown",
+            "mail:\n" + ("iVBORw0KGgoAbCd+/09" * 4 + "\n") * 40 + "AbCd==\nend of the mail",
+            "mail:\n…\nend of the mail",
+        ),
         ("markdown", "small: data:,hello and data: more", "small: data:,hello and data: more"),
         ("code", "x = 'word ' * 3  # " + "word " * 400, None),
     ],
@@ -263,6 +268,15 @@ def test_pictures_in_the_cells_of_a_notebook_are_no_text(load, kind, source, lef
     cell = {"cell_type": kind, "source": source, "outputs": [output]}
     text = load("a.ipynb", notebook_of(cell)).text
     assert text == (source if left is None else left)
+
+
+def test_pictures_in_a_markdown_file_are_no_text(load):
+    """Editors on the web export them so; the lines keep their numbers, and plain texts stay."""
+    words = f"One ![][image1]\n\n[image1]: <data:image/png;base64,{PICTURE}>\n\nTwo"
+    assert (
+        load("a.md", words.encode()).text == "One ![][image1]\n\n[image1]: <data:image/png>\n\nTwo"
+    )
+    assert load("a.txt", words.encode()).text == words
 
 
 def test_what_no_store_could_take_is_replaced_in_a_notebook(load):

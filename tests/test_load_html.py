@@ -161,6 +161,10 @@ UNSEEN = [
     (b"<body style='display:none'>a <p hidden=until-found>b", "a b"),
     (b"a<p style='no-display:none;content:\"display:none\"'>b", "a b"),
     (b"<input hidden>a <img hidden>b", "a b"),
+    (
+        b"a<video src=v><p>no</p></video> b<audio>no</audio><canvas>no</canvas><iframe>no</iframe>",
+        "a b",
+    ),
 ]
 
 

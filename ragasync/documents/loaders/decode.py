@@ -7,6 +7,7 @@ import tokenize
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded
+from ragasync.documents.loaders.embedded_data import without_embedded_data
 from ragasync.documents.loaders.encoding_guess import guessed
 from ragasync.documents.loaders.encodings import (
     MARKS,
@@ -113,7 +114,10 @@ def _why_not_text(data: bytes) -> str:
 
 def load_markdown(data: bytes, *, encoding: str | None = None) -> Loaded:
     """
-    Return the text of a Markdown file as it stands, with its front matter as metadata too.
+    Return the text of a Markdown file, with its front matter as metadata too.
+
+    The text is the file's own but for pictures inside it, as some editors export them: of such a
+    `data:` URI, its kind is left.
 
     Args:
         data: The bytes of a file.
@@ -123,7 +127,7 @@ def load_markdown(data: bytes, *, encoding: str | None = None) -> Loaded:
         LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
     """
     text, metadata = decode(data, encoding)
-    return text, {**front_matter(text), **metadata}
+    return without_embedded_data(text), {**front_matter(text), **metadata}
 
 
 def load_python(data: bytes) -> Loaded:

@@ -11,7 +11,9 @@ from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded
 from ragasync.documents.loaders.decode import decode
 
-HIDDEN_TAGS = frozenset({"script", "style", "template", "noscript", "datalist"})
+HIDDEN_TAGS = frozenset(
+    "audio canvas datalist iframe noscript script style template video".split()  # noqa: SIM905
+)
 """Elements that a browser that runs scripts never shows."""
 
 _TAGS = {
@@ -64,8 +66,8 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     r"""
     Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
-    Left out is what a browser does not show: scripts, styles, `<template>`, `<noscript>`, and
-    elements with `hidden`, `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of
+    Left out is what a browser does not show: scripts, styles, `<template>`, `<noscript>`, what
+    `<video>` and the like hold for browsers without them, and elements with `hidden`, `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of
     a table stand apart by a space; where cells are empty, by a tab for each and one more, so that
     the columns of a row can still be counted.
 

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, join_parts
+from ragasync.documents.loaders.embedded_data import without_embedded_data
 from ragasync.documents.loaders.headings import markdown_headings
 
-# A picture or font within the text, and any other run that only a program writes and reads.
-_DATA_URI = re.compile(
-    r"""\bdata:([\w.+-]{1,80}/[\w.+-]{1,80})?[^\s,()"'<>]{0,200},[^\s()"'<>]{100,}"""
-)
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{1000,}={0,2}")
+# Base64 as mail and keys have it, in lines that are all as long.
+_WRAPPED_BASE64 = re.compile(r"(?m)^(?:[A-Za-z0-9+/]{60,}\n){10,}[A-Za-z0-9+/]*={0,2}")
 
 
 def load_notebook(data: bytes) -> Loaded:
@@ -67,15 +65,8 @@ def _sources(notebook: dict[str, object]) -> Iterator[tuple[bool, str]]:
             source = cell["source"] if "source" in cell else cell["input"]
             # JSON can spell half a surrogate pair or a NUL, which no store takes.
             text = "".join(source).replace("\0", "")
-            text = _without_binary(text.encode("utf-8", "replace").decode())
-            yield cell["cell_type"] == "markdown", text
-
-
-def _without_binary(text: str) -> str:
-    """Return the source of a cell without the pictures and other binary data in it."""
-    if "data:" in text:
-        text = _DATA_URI.sub(lambda uri: f"data:{uri[1] or ''}", text)
-    return _BASE64.sub("…", text) if len(text) >= 1000 else text
+            text = _WRAPPED_BASE64.sub("…", text.encode("utf-8", "replace").decode())
+            yield cell["cell_type"] == "markdown", without_embedded_data(text)
 
 
 def _language(metadata: dict[str, dict[str, object]]) -> str | None:
