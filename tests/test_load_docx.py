@@ -7,6 +7,7 @@ import zipfile
 import pytest
 from word_files import (
     cell,
+    drawn,
     field,
     item,
     level,
@@ -16,6 +17,7 @@ from word_files import (
     row,
     table,
     text_box,
+    with_parts,
     word_of,
     zip_of,
 )
@@ -231,6 +233,83 @@ def test_a_text_box_inside_of_a_text_box_is_read_once():
     """Each form holds both forms of the inner one."""
     text = text_of(p(text_box(p("outer", text_box(p("inner"))))))
     assert text == "outer\n\ninner"
+
+
+# Other parts that are shown
+
+DRAWING = "<w:r><w:drawing>{}</w:drawing></w:r>"
+
+
+def series(name: str, *values: str) -> str:
+    """Write one series of a chart over two years."""
+
+    def points(*texts: str) -> str:
+        return "".join(f"<c:pt><c:v>{text}</c:v></c:pt>" for text in texts)
+
+    return (
+        f"<c:ser><c:tx>{points(name)}</c:tx><c:cat>{points('2023', '2024')}</c:cat>"
+        f"<c:val>{points(*values)}</c:val></c:ser>"
+    )
+
+
+def test_a_chart_is_a_table_after_its_paragraph():
+    """Its title, its series and its numbers are what a reader sees."""
+    title = "<c:title><a:p><a:r><a:t>Sales</a:t></a:r></a:p></c:title>"
+    chart = title + series("Sofia", "4.4000000000000004", "5") + series("Osaka", "6", "7.5")
+    data = with_parts(
+        word_of(p("See:", DRAWING.format('<c:chart r:id="r1"/>')) + p("End")),
+        r1=("chart", "charts/chart1.xml", drawn("c:chartSpace", chart)),
+    )
+    assert load_docx(data)[0] == ("See:\n\nSales\nSofia\tOsaka\n2023\t4.4\t6\n2024\t5\t7.5\n\nEnd")
+
+
+def test_smart_art_gives_its_texts():
+    """They stand in a part of their own, each in a box."""
+    points = "".join(
+        f"<dgm:pt><dgm:t><a:p><a:r><a:t>{text}</a:t></a:r></a:p></dgm:t></dgm:pt>"
+        for text in ("Head", "", "Sofia office")
+    )
+    data = with_parts(
+        word_of(p("Chart:", DRAWING.format('<dgm:relIds r:dm="r1"/>'))),
+        r1=("diagramData", "diagrams/data1.xml", drawn("dgm:dataModel", points)),
+    )
+    assert load_docx(data)[0] == "Chart:\n\nHead\nSofia office"
+
+
+MAIL = b"MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>Inserted</p>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.html", b"<p>Inserted</p>"), ("a.txt", b"Inserted"), ("a.mht", MAIL)],
+)
+def test_an_inserted_file_is_read_in_its_place(name, content):
+    """Some programs write a whole document so, and Word shows it as its own."""
+    data = with_parts(
+        word_of(p("one") + '<w:altChunk r:id="r1"/>' + p("two")), r1=("aFChunk", name, content)
+    )
+    assert load_docx(data) == ("one\n\nInserted\n\ntwo", {})
+
+
+def test_an_inserted_file_that_cannot_be_read_is_named():
+    """The rest of the document is there."""
+    data = with_parts(
+        word_of(p("one") + '<w:altChunk r:id="r1"/>'), r1=("aFChunk", "a.rtf", b"{\\rtf1 x}")
+    )
+    assert load_docx(data) == ("one", {"unread_parts": ("/word/a.rtf",)})
+
+
+def test_a_part_that_is_shown_again_and_again_is_read_once():
+    """A few kilobytes would unfold to gigabytes."""
+    data = with_parts(
+        word_of(p("one") + '<w:altChunk r:id="r1"/>' * 10_000),
+        r1=("aFChunk", "a.txt", b"long " * 1_000_000),
+    )
+    assert len(load_docx(data)[0]) < 6_000_000
+    large = with_parts(
+        word_of(p("one") + '<w:altChunk r:id="r1"/>'), r1=("aFChunk", "a.html", b"<p>" * 4_000_000)
+    )
+    assert load_docx(large) == ("one", {"unread_parts": ("/word/a.html",)})
 
 
 # Tables

@@ -19,6 +19,9 @@ _OTHERS = {
     "mc": f"{_OFFICE}/markup-compatibility/2006",
     "wps": "http://schemas.microsoft.com/office/word/2010/wordprocessingShape",
     "v": "urn:schemas-microsoft-com:vml",
+    "a": f"{_OFFICE}/drawingml/2006/main",
+    "c": f"{_OFFICE}/drawingml/2006/chart",
+    "dgm": f"{_OFFICE}/drawingml/2006/diagram",
 }
 _ROOTS = {"styles": "styles", "numbering": "numbering", "header": "hdr", "footer": "ftr"}
 
@@ -66,6 +69,28 @@ def word_of(body: str, *, strict: bool = False, **parts: str) -> bytes:
         kind = kinds[name]
         files[f"word/{name}.xml"] = part(_ROOTS.get(kind, kind), inside)
     return zip_of(files)
+
+
+def with_parts(data: bytes, **parts: tuple[str, str, str | bytes]) -> bytes:
+    """Add parts to a Word document by their relationship's id: a kind, a name, and the content."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files: dict[str, str | bytes] = {each: archive.read(each) for each in archive.namelist()}
+    names = "word/_rels/document.xml.rels"
+    rows = "".join(
+        f'<Relationship Id="{key}" Type="{_TRANSITIONAL["r"]}/{kind}" Target="{name}"/>'
+        for key, (kind, name, _) in parts.items()
+    )
+    relations = files[names]
+    assert isinstance(relations, bytes)
+    files[names] = relations.replace(b"</Relationships>", f"{rows}</Relationships>".encode())
+    files |= {f"word/{name}": content for _, name, content in parts.values()}
+    return zip_of(files)
+
+
+def drawn(root: str, inside: str) -> str:
+    """Write a part of DrawingML, such as a chart."""
+    declared = " ".join(f'xmlns:{key}="{uri}"' for key, uri in _OTHERS.items())
+    return f"<{root} {declared}>{inside}</{root}>"
 
 
 def zip_of(files: dict[str, str | bytes]) -> bytes:

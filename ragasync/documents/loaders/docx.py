@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree.ElementTree import Element
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, join_parts
 from ragasync.documents.loaders.docx_lists import ListNumbers, Styles
+from ragasync.documents.loaders.docx_parts import chart_text, diagram_text, inserted_text
 from ragasync.documents.loaders.docx_text import Block, Note, WordText
 from ragasync.documents.loaders.docx_xml import attribute, elements_of, name_of, parse_part
 from ragasync.errors import MissingExtra
@@ -30,13 +32,15 @@ def load_docx(data: bytes) -> Loaded:
     Return the paragraphs and tables of a document in their order, joined by blank lines.
 
     The text is what Word shows with all changes accepted: inserted and moved text, results of
-    fields, content controls, text boxes, numbers of lists and formulas are in it, deleted text is
-    not. Notes follow the paragraph that refers to them. Headers and footers come once, after the
-    body. Strict files are read like others.
+    fields, content controls, text boxes, numbers of lists, formulas, SmartArt and charts are in it,
+    deleted text is not. Notes follow the paragraph that refers to them. Headers and footers come
+    once, after the body. Strict files are read like others.
 
     A heading is written as in Markdown, `## Title` for the style "heading 2", and
     `metadata["headings"]` holds where each starts and its level. `metadata["headers"]` and
     `metadata["footers"]` hold the texts of headers and footers, which end the text in this order.
+    `metadata["unread_parts"]` names files inside the document that Word inserts when it opens it,
+    and that are neither HTML nor plain text.
 
     Raises:
         MissingExtra: If python-docx is not installed.
@@ -121,14 +125,20 @@ class _Package:
         }
         self._tags = 0
 
-    def root_of(self, part: PackURI) -> Element | None:
-        """Return the XML of a part, None where the file has no such part."""
+    def read(self, part: PackURI) -> bytes | None:
+        """Return the bytes of a part, None where the file has no such part."""
         member = self._members.get(part.membername.lower())
         if member is None:
             return None
         if member.flag_bits & 1:
             raise LoadError("encrypted", f"{part} is locked by a password: save it without one")
-        data = self._archive.read(member)
+        return self._archive.read(member)
+
+    def root_of(self, part: PackURI) -> Element | None:
+        """Return the XML of a part, None where the file has no such part."""
+        data = self.read(part)
+        if data is None:
+            return None
         # Start and end tags are counted alike, and no text holds the sign itself.
         self._tags += data.count(b"<")
         if self._tags > _MAX_TAGS:
@@ -166,14 +176,17 @@ class _Document:
                 f"expected a Word document in {main}, got {came}: save it in Word as .docx",
             )
         self.root = root
+        self._main = main
         self._relations = list(package.relations(main))
+        self._shown: set[str] = set()
+        self._unread: list[str] = []
 
     def text(self) -> Loaded:
         """Return its text, and what is known of it."""
         styles = Styles(self._part("styles"))
         numbers = ListNumbers(self._part("numbering"), styles)
         reader = WordText(styles, numbers, self._notes())
-        body = reader.read(self.root)
+        body = reader.read(self.root, self._linked_from(self._main))
         edges = {kind: self._edges(kind, reader) for kind in ("header", "footer")}
         blocks = [*body, *(Block(0, text) for texts in edges.values() for text in texts)]
         text, starts = join_parts([block.text for block in blocks])
@@ -181,12 +194,44 @@ class _Document:
             (start, block.level) for start, block in zip(starts, blocks, strict=True) if block.level
         )
         metadata = {"headings": headings, **{f"{kind}s": edges[kind] for kind in edges}}
+        metadata["unread_parts"] = tuple(self._unread)
         return text, {key: value for key, value in metadata.items() if value}
 
     def _part(self, kind: str) -> Element | None:
         """Return the part of a kind, None where there is none."""
         targets = (each.target for each in self._relations if each.kind == kind)
         return next((root for part in targets if (root := self._package.root_of(part))), None)
+
+    def _linked_from(self, part: PackURI) -> Callable[[str], str]:
+        """Return what gives the text of parts that are shown in one, by the relationship's id."""
+
+        @cache
+        def targets() -> dict[str | None, _Relation]:
+            return {each.id: each for each in self._package.relations(part)}
+
+        return lambda key: self._linked_text(targets().get(key))
+
+    def _linked_text(self, relation: _Relation | None) -> str:
+        """Return the text of a part that is shown in another one, the first time that it is."""
+        if relation is None or relation.target in self._shown:
+            return ""  # else a small file could show a large part any number of times
+        part = relation.target
+        self._shown.add(part)
+        if relation.kind == "aFChunk":
+            return self._inserted_text(part)
+        shown = {"diagramData": diagram_text, "chart": chart_text}.get(relation.kind)
+        root = self._package.root_of(part) if shown else None
+        return "" if shown is None or root is None else shown(root)
+
+    def _inserted_text(self, part: PackURI) -> str:
+        """Return the text of an inserted file, and note its name if it cannot be read."""
+        try:
+            text = inserted_text(self._package.read(part) or b"", part.ext.lower())
+        except LoadError:
+            text = None
+        if text is None:
+            self._unread.append(str(part))
+        return text or ""
 
     def _notes(self) -> dict[Note, Element]:
         """Return the elements of all footnotes and endnotes."""
@@ -205,7 +250,7 @@ class _Document:
         texts: dict[str, None] = {}
         for part in parts.values():
             root = self._package.root_of(part)
-            blocks = [] if root is None else reader.read(root)
+            blocks = [] if root is None else reader.read(root, self._linked_from(part))
             text = "\n".join(block.text for block in blocks)
             if any(letter.isalpha() for letter in text):  # not a page's number alone
                 texts[text] = None

@@ -119,6 +119,7 @@ class WordText:
         self._labels: dict[Note, str] = {}
         self._counts = {"footnote": 0, "endnote": 0}
         self._due: list[Note] = []
+        self._linked: Callable[[str], str] = _nothing_linked
         self._depth = 0
         self._tables = 0
         self._fields: list[bool] = []  # of each open field, whether its result has begun
@@ -136,19 +137,26 @@ class WordText:
             "w:tbl": lambda element, _, boxes: self._table(element, boxes),
             "m:oMath": lambda element, pieces, _: self._say(math_text(element), pieces),
             "mc:AlternateContent": self._alternatives,
+            "c:chart": lambda element, _, boxes: self._link(element, "id", boxes),
+            "dgm:relIds": lambda element, _, boxes: self._link(element, "dm", boxes),
             "v:textpath": lambda element, pieces, _: self._say(
                 attribute(element, "string") or "", pieces
             ),
         }
 
-    def read(self, root: Element) -> list[Block]:
+    def read(self, root: Element, linked: Callable[[str], str]) -> list[Block]:
         """
         Return the blocks of one part, with the notes that it refers to.
+
+        Args:
+            root: The part.
+            linked: What gives the text of another part that it shows, by a relationship's id.
 
         Raises:
             LoadError: "docx" where it is nested too deeply, or a cell claims too many columns.
         """
         flow = _Flow()
+        self._linked = linked
         self._read(root, flow)
         # Not recursive: a note may refer to another one, and so on.
         while self._due:
@@ -179,6 +187,8 @@ class WordText:
                 self._table(child, flow)
             elif name in _LOOSE:
                 self._paragraph([child], flow)
+            elif name == "w:altChunk":
+                self._link(child, "id", flow)
             elif name == "mc:AlternateContent":
                 _first_with_text(child, self._each_block_into(flow), lambda: flow.size)
             elif name not in _LEFT_OUT:
@@ -188,6 +198,12 @@ class WordText:
     def _each_block_into(self, flow: _Flow) -> Callable[[Element], None]:
         """Return what reads the blocks of an element into a flow."""
         return lambda element: self._each_block(element, flow)
+
+    def _link(self, element: Element, name: str, flow: _Flow) -> None:
+        """Read another part that is shown here: a chart, SmartArt, an inserted file."""
+        if text := self._linked(attribute(element, name) or "").strip():
+            flow.finish()
+            flow.blocks.append(Block(0, text))
 
     def _paragraph(self, paragraph: Element | list[Element], flow: _Flow) -> None:
         """Read a paragraph, then the text boxes and notes that belong to it."""
@@ -350,6 +366,11 @@ class WordText:
             lambda: len(pieces) + boxes.size,
         )
         self._depth -= 1
+
+
+def _nothing_linked(_: str) -> str:
+    """Return no text for a part before one is read."""
+    return ""
 
 
 def _first_with_text(

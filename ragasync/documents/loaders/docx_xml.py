@@ -19,6 +19,12 @@ _PREFIXES = {
     f"{_OFFICE}/officeDocument/2006/math": "m",
     f"{_STRICT}/officeDocument/math": "m",
     f"{_OFFICE}/markup-compatibility/2006": "mc",
+    f"{_OFFICE}/drawingml/2006/main": "a",
+    f"{_STRICT}/drawingml/main": "a",
+    f"{_OFFICE}/drawingml/2006/chart": "c",
+    f"{_STRICT}/drawingml/chart": "c",
+    f"{_OFFICE}/drawingml/2006/diagram": "dgm",
+    f"{_STRICT}/drawingml/diagram": "dgm",
     "urn:schemas-microsoft-com:vml": "v",
 }
 _DOCTYPES = tuple(

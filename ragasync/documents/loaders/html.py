@@ -67,9 +67,10 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
     Left out is what a browser does not show: scripts, styles, `<template>`, `<noscript>`, what
-    `<video>` and the like hold for browsers without them, and elements with `hidden`, `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of
-    a table stand apart by a space; where cells are empty, by a tab for each and one more, so that
-    the columns of a row can still be counted.
+    `<video>` and the like hold for browsers without them, and elements with `hidden`,
+    `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of a table stand apart by a
+    space; where cells are empty, by a tab for each and one more, so that the columns of a row can
+    still be counted.
 
     A heading is written as in Markdown, `## Title` for `<h2>`, so that a splitter sees it, and
     `metadata["headings"]` holds where each starts and its level: `<pre>` may have lines that look
