@@ -109,3 +109,23 @@ def test_bytes_of_no_known_format_are_binary(tmp_path):
     """There is nothing better to say of them."""
     assert refusal_of(tmp_path / "a.bin", b"\x01\x02\0\0\x03" * 9).reason == "binary"
     assert refusal_of(tmp_path / "a.pptx", b"").reason == "empty"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.csv", b"PK\x03\x04\0\0\0", "a ZIP archive, as office documents are"),
+        ("a.csv", b"\x1f\x8b\x08\0\0\0", "an archive"),
+        ("a.jsonl", b"SQLite format 3\0", "a database"),
+        ("a.md", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0", "an office document of the old format"),
+        ("a.html", b"%PDF-1.7\n\0\0", "a PDF"),
+    ],
+)
+def test_a_file_under_the_name_of_another_format_is_named(tmp_path, name, data, said):
+    """A workbook that somebody called .csv is no text with a NUL byte."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(
+        LoadError, match=rf"^binary: this is {said}, though its name ends in"
+    ) as caught:
+        load_source(tmp_path / name)
+    assert str(tmp_path / name) in caught.value.__notes__[0]

@@ -21,13 +21,13 @@ from ragasync.documents.loaders.decode import (
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.json_lines import JsonLines
-from ragasync.documents.loaders.no_loader import refuse_format, refuse_markup
+from ragasync.documents.loaders.no_loader import format_of, refuse_format, refuse_markup
 from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Origin, Source, source_of
 
-LOADER_VERSION = 3
+LOADER_VERSION = 4
 """Part of the fingerprint of what was loaded; it rises when the same bytes give another text."""
 
 MAX_BYTES = 50_000_000
@@ -123,7 +123,8 @@ def load_source(
         data, mtime = _read(found.path_to_open(), max_bytes)
         if not data and suffix not in MAY_BE_EMPTY:
             raise LoadError("empty", "a file of 0 bytes")
-        loaded = _documents(load(data) if load else _as_text(suffix, data), found, mtime, len(data))
+        content = _load_as_named(load, suffix, data) if load else _as_text(suffix, data)
+        loaded = _documents(content, found, mtime, len(data))
         if suffix not in MAY_BE_EMPTY:
             _refuse_empty(loaded, len(data))
         for document in loaded if isinstance(loaded, list) else [loaded]:
@@ -132,6 +133,18 @@ def load_source(
         error.add_note(f"while loading {found.path}")
         raise
     return loaded
+
+
+def _load_as_named(load: Loader, suffix: str, data: bytes) -> Loaded | Iterable[Record]:
+    """Return what a loader makes of a file, or raise with the format that it is in instead."""
+    try:
+        return load(data)
+    except LoadError as error:
+        if error.reason != "binary" or (name := format_of(data)) is None:
+            raise
+        raise LoadError(
+            "binary", f"this is {name}, though its name ends in {suffix!r}: rename it"
+        ) from None
 
 
 def _as_text(suffix: str, data: bytes) -> Loaded:

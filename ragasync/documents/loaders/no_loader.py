@@ -65,9 +65,16 @@ def refuse_format(suffix: str, data: bytes) -> None:
     name = _BY_SUFFIX.get(suffix)
     if name is not None and (suffix not in _MAYBE_TEXT or b"\0" in data):
         _refuse(name, suffix)
+    if (name := format_of(data)) is not None:
+        _refuse(name, suffix)
+
+
+def format_of(data: bytes) -> str | None:
+    """Return what a file is by its first bytes, whatever its name says; None if not known."""
     for start, name in _BY_START:
         if data.startswith(start) and not (start == b"GIF8" and b"\0" not in data):
-            _refuse(name, suffix)
+            return name
+    return None
 
 
 def refuse_markup(suffix: str, text: str) -> None:
