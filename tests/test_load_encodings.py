@@ -206,6 +206,20 @@ def test_a_stray_byte_does_not_make_mojibake_of_a_whole_text(text, bad):
     assert metadata == {"replaced_bytes": len(bad)}
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b'<meta charset="utf-8">', b"<?xml version='1.0' encoding='UTF-8'?>", b"# coding: utf-8\n"],
+)
+def test_a_text_that_declares_utf8_needs_less_proof(head):
+    """An English page has few letters beyond ASCII, and one cut-off word makes no mojibake of it."""
+    words = "“quoted” words, a café".encode()
+    text, metadata = load_text(head + words + b" cut\xe2\x80 off")
+    assert text == head.decode() + "“quoted” words, a café cut\ufffd off"
+    assert metadata == {"replaced_bytes": 2}
+    # Latin-1 that only says so is read as what it is.
+    assert load_text(head + "déjà vu à l'été".encode("cp1252"))[1]["encoding"] == "cp1252"
+
+
 def test_a_stray_byte_behind_the_mark_of_utf8_is_counted_too():
     """The mark says UTF-8, and so does the rest."""
     data = codecs.BOM_UTF8 + CHINESE.encode() + b"\xff"

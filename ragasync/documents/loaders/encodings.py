@@ -24,7 +24,7 @@ GOOD_PER_BAD = 8
 """
 How many multi-byte sequences of UTF-8 there must be for each byte that is none.
 
-In chardet's test files of other encodings, there are never more than two.
+One is enough in a text that declares UTF-8, as most pages do. In chardet's test files of other encodings, there are never more than two.
 """
 
 # What browsers read instead, by the WHATWG's standard of encodings: each can read what the other
@@ -106,10 +106,11 @@ def read_unmarked(data: bytes) -> Decoded | None:
 
 def mostly_utf8(data: bytes) -> Decoded | None:
     """Return UTF-8 with a few bytes that are none, where that is the likely explanation."""
+    needed = 1 if declared_encoding(data) == "utf-8" else GOOD_PER_BAD
     text = data.decode(errors="replace")
     bad = len(data) - len(data.decode(errors="ignore").encode())
     good = len(text) - len(text.encode("ascii", "ignore")) - text.count("\ufffd")
-    return Decoded(text, "utf-8", replaced=bad) if good >= GOOD_PER_BAD * bad else None
+    return Decoded(text, "utf-8", replaced=bad) if good >= needed * bad else None
 
 
 def declared_encoding(data: bytes) -> str | None:
