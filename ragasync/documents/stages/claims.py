@@ -18,6 +18,7 @@ from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import Taken, content_of
 from ragasync.documents.stages.prepare import Lost, Prepared
 from ragasync.errors import StageFailure
+from ragasync.foreign_errors import guarded
 
 E = TypeVar("E", bound="Document | Prepared | Lost")
 
@@ -83,12 +84,9 @@ class IdClaims:
 
     def _conflict(self, source: object, document: Document) -> IdConflictError | None:
         """Return the error of a document whose id another source has; else it has it now."""
-        name = getattr(source, "id", None)
-        if isinstance(name, str) and (
-            document.id == name or document.id.startswith(part_id(name, ""))
-        ):
+        if isinstance(source, Source) and _is_of(document.id, source.id):
             return None
-        mine = content_of(document), f"{document!r} of {source!r:.200}"
+        mine = content_of(document), f"{document!r} of {_shown(source)}"
         content, owner = self._taken.setdefault(document.id, mine)
         return None if content == mine[0] else IdConflictError.between(document.id, owner, mine[1])
 
@@ -109,3 +107,14 @@ class IdClaims:
         future = self._waiting.pop(place, None)
         if future is not None and not future.done():
             future.set_result(None)
+
+
+def _is_of(document_id: str, source_id: str) -> bool:
+    """Return whether an id is that of a source, or of one of its parts."""
+    return document_id == source_id or document_id.startswith(part_id(source_id, ""))
+
+
+def _shown(source: object) -> str:
+    """Return a source of any class in a few words."""
+    said = guarded(repr, source)
+    return f"{said:.200}" if isinstance(said, str) else f"a {type(source).__name__}"
