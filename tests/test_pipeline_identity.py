@@ -167,24 +167,50 @@ async def test_a_folder_may_come_among_others_one_by_one(store, folder):
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async", "loader"])
-async def test_a_source_named_twice_is_processed_once(store, folder, kind):
-    """A folder and a file in it, a file and itself, a text and itself."""
-    text = Document("text", "a text", {"n": 1})
-    twice = Document("text", "a text", {"n": 1})
-    given = [folder / "a", folder / "a" / "README.md", text, folder / "a" / "README.md", twice]
+async def test_a_file_named_twice_is_one_item(store, folder, kind):
+    """A folder and a file in it, a file and itself."""
+    path = folder / "a" / "README.md"
 
     async def later():
-        for each in (folder / "a" / "README.md", text, folder / "a" / "README.md", twice):
+        for each in (path, folder / "b" / "README.md", path):
             yield each
 
     embed, load = CountingEmbedder(0.01), None
+    given = [folder, path, str(path), folder / "b"]
     if kind == "loader":
-        given, load = given[1:], lambda path: path.read_text()
+        given, load = [path, path, folder / "b" / "README.md"], lambda path: path.read_text()
     sources = {"list": given, "generator": iter(given), "async": later(), "loader": given}[kind]
     result = await AsyncDocumentProcessor(load, embed=embed, store=store).process(sources)
     assert (result.total, result.success_count) == (2, 2)
-    assert sorted(embed.texts) == ["a text", "the text of a"]
+    assert sorted(embed.texts) == ["the text of a", "the text of b"]
     assert len(stored(store)) == 2
+
+
+async def later_text(number: int) -> Document:
+    """Load the same text from each number, the first one last."""
+    await asyncio.sleep(9 - number)
+    return Document("same", "a text")
+
+
+@pytest.mark.parametrize("load", [None, later_text])
+async def test_a_text_given_twice_is_embedded_once(store, load):
+    """Each is an item, so that results fit what was given, and those after the first unchanged."""
+    embed = CountingEmbedder(5.0)
+    processor = AsyncDocumentProcessor(load, words, embed, store)
+    given = [Document("same", "a text", {"n": 1})] * 3 if load is None else range(3)
+    result = await processor.process(given)
+    assert [done.unchanged for done in result.results] == [False, True, True]
+    assert sorted(embed.texts) == ["a", "text"]
+    assert len(store.documents()) == 1
+
+
+async def test_a_text_given_twice_is_tried_twice_where_the_first_fails(store):
+    """Neither is done before it is stored."""
+    embed = CountingEmbedder(5.0, poison={"bad": ValueError("bad")})
+    processor = AsyncDocumentProcessor(chunk=words, embed=embed, store=store)
+    result = await processor.process([("same", "bad"), ("same", "bad")])
+    assert [outcome.status for outcome in result] == ["failed", "failed"]
+    assert stored(store) == {}
 
 
 async def test_of_two_texts_with_one_id_the_later_fails(store):

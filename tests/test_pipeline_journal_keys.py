@@ -38,12 +38,12 @@ async def test_metadata_is_a_part_of_the_content(path):
 
 
 async def test_equal_texts_under_two_ids_are_two_documents(path):
-    """And one that is given twice is one."""
+    """And one that is given twice is told apart by its place."""
     sources = [("a", "same"), ("b", "same"), ("a", "same")]
-    assert await attempts(path, sources) == [1, 1]
+    assert await attempts(path, sources) == [1, 1, 1]
     result = await processor(path).process(sources)
-    assert [outcome.value.id for outcome in result] == ["a", "b"]
-    assert await attempts(path, [*sources, ("c", "same")]) == [0, 0, 1]
+    assert [outcome.value.id for outcome in result] == ["a", "b", "a"]
+    assert await attempts(path, [*sources, ("a", "same")]) == [0, 0, 0, 1]
 
 
 class Ticket:

@@ -43,10 +43,11 @@ Taken: TypeAlias = dict[str, tuple[object, str]]
 
 class UniqueSources:
     """
-    Make items of sources: drop one that was named before, refuse one whose id is another's.
+    Make items of sources: drop a file that was named before, refuse one whose id is another's.
 
-    The ids of files and documents are known before they are loaded; those of other things, which
-    a loader of the user's takes, are not looked at here.
+    A document that is given twice stays an item, so that results fit what was given. The ids of
+    files and documents are known before they are loaded; those of other things, which a loader of
+    the user's takes, are not looked at here.
 
     Args:
         ids: makes the ids of files.
@@ -59,7 +60,6 @@ class UniqueSources:
     def __init__(self, ids: FileIds, own: OwnFiles) -> None:
         self._ids, self._own = ids, own
         self.taken: Taken = {}
-        self._texts: set[bytes] = set()
         self._count = 0
 
     def of(self, sources: Iterable[Any]) -> Iterator[Any]:
@@ -85,7 +85,7 @@ class UniqueSources:
                 await close()
 
     def _item(self, source: Any) -> Any:
-        """Return what is to be processed for a source, or None where that was done."""
+        """Return what is to be processed for a source, or None for a file that was there before."""
         if isinstance(source, Path):
             id_ = self._ids.of(source)
             source = Source(id_, source, source=id_)
@@ -95,11 +95,6 @@ class UniqueSources:
             return self._unless_taken(self._of_root(source), plain_path(source.path))
         if isinstance(source, Document):
             return self._unless_taken(source, content_of(source))
-        if type(source) is str:
-            digest = blake2b(source.encode(errors="surrogatepass"), digest_size=16).digest()
-            if digest in self._texts:
-                return None
-            self._texts.add(digest)
         return source
 
     def _of_root(self, source: Source) -> Source:
@@ -111,14 +106,14 @@ class UniqueSources:
         return replace(source, id=source.id if is_own else place, source=place)
 
     def _unless_taken(self, source: Source | Document, content: object) -> Any:
-        """Return a source as it is, or refused; None where this very one has its id already."""
+        """Return a source as it is, or refused; None for a file that has its id already."""
         kind = f"the file {content!r}" if isinstance(source, Source) else f"{source!r}"
         mine = content, f"{kind} (item {self._count})"
         found = self.taken.setdefault(source.id, mine)
         if found is mine:
             return source
         if _same(found[0], content):
-            return None
+            return None if isinstance(source, Source) else source
         if isinstance(source, Source):
             return replace(source, taken_by=found[1])
         return RefusedDocument(source.id, source.text, source.metadata, source.source, found[1])

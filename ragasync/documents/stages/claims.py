@@ -34,10 +34,12 @@ class IdClaims:
         taken: the ids that are given, shared with what finds the sources.
         load: the function that loads.
         most: how many sources wait for an earlier one; one more, and the first goes before it.
+        has_store: whether there is a store, in which one would replace the other; else none waits.
     """
 
-    def __init__(self, taken: Taken, load: StageFunction, most: int) -> None:
+    def __init__(self, taken: Taken, load: StageFunction, most: int, *, has_store: bool) -> None:
         self._taken, self._most = taken, most
+        self._has_store = has_store
         while isinstance(load, partial):
             load = load.func
         self._is_ours = load is load_source
@@ -62,7 +64,7 @@ class IdClaims:
 
     async def turn_of(self, place: int) -> None:
         """Wait until all earlier sources are loaded, or too many wait for one of them."""
-        if self._first() == place:
+        if self._first() == place or not self._has_store:
             return
         future = asyncio.get_running_loop().create_future()
         self._waiting[place] = future
@@ -118,3 +120,27 @@ def _shown(source: object) -> str:
     """Return a source of any class in a few words."""
     said = guarded(repr, source)
     return f"{said:.200}" if isinstance(said, str) else f"a {type(source).__name__}"
+
+
+class DocumentsInFlight:
+    """Has a document wait for an equal one, which another source of the run gave, to be stored."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    async def begin(self, document_id: str) -> bool:
+        """Return whether a document is the only one of its id; else wait for the other one."""
+        waiting = self._waiting.get(document_id)
+        if waiting is None:
+            self._waiting[document_id] = []
+            return True
+        future = asyncio.get_running_loop().create_future()
+        waiting.append(future)
+        await future
+        return False
+
+    def end(self, document_id: str) -> None:
+        """Let those go on that wait for a document."""
+        for future in self._waiting.pop(document_id, ()):
+            if not future.done():
+                future.set_result(None)

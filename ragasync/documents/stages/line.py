@@ -14,7 +14,7 @@ from ragasync.documents.chunking.located import located
 from ragasync.documents.document import Document
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.sources.unique import Taken
-from ragasync.documents.stages.claims import IdClaims
+from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims
 from ragasync.documents.stages.failures import Postponed, note_place
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared, refuse_given
@@ -73,7 +73,13 @@ class Line:
         prunes = occasion.pruner is not None
         self.tally = Tally(recipe, self.way.services, prepare, self.meter, keeps_ids=prunes)
         self._stored = StoredChanges(recipe.known)
-        self._claims = IdClaims(occasion.taken, recipe.load_function, min(64, recipe.room // 2))
+        self._claims = IdClaims(
+            occasion.taken,
+            recipe.load_function,
+            min(64, recipe.room // 2),
+            has_store=recipe.store is not None,
+        )
+        self._in_flight = DocumentsInFlight()
         self._run: Steering[Any, Any] | None = None
         self._loading = 0
         self._stopped_early = False
@@ -98,9 +104,8 @@ class Line:
                 prepared = quick or await self._claimed(source)
                 if not isinstance(prepared, Prepared):
                     return await self._several(source, prepared)
-                if prepared.chunks is None:
+                if (weight := await self._enter(prepared)) is None:
                     return await self._unchanged(prepared)
-                weight = await self.way.enter(prepared)
             finally:
                 self._count_loading(-1)
             return await self._go(prepared, weight)
@@ -218,13 +223,26 @@ class Line:
                 raise failure
             if isinstance(entry, Document):
                 entry = await self._cut(entry, entry)
-            if entry.chunks is None:
+            if (weight := await self._enter(entry)) is None:
                 return await self._unchanged(entry)
-            weight = await self.way.enter(entry)
         finally:
             self._count_loading(-1)
             has_left_room()
         return await self._go(entry, weight)
+
+    async def _enter(self, prepared: Prepared) -> int | None:
+        """Wait for room for a document; return None where the store has it, maybe by now."""
+        if prepared.chunks is None:
+            return None
+        known, id_ = self._recipe.known, prepared.document.id
+        while known is not None and not await self._in_flight.begin(id_):
+            if await asyncio.to_thread(known.fingerprint_of, id_) == prepared.fingerprint:
+                return None
+        try:
+            return await self.way.enter(prepared)
+        except BaseException:
+            self._in_flight.end(id_)
+            raise
 
     async def _unchanged(self, prepared: Prepared) -> ProcessedDocument:
         """Return what becomes of a document that the store has; its file may have been touched."""
@@ -234,7 +252,10 @@ class Line:
 
     async def _go(self, prepared: Prepared, weight: int) -> ProcessedDocument:
         """Have a document embedded and stored; note that it is new."""
-        done = await self.way.go(prepared, weight)
+        try:
+            done = await self.way.go(prepared, weight)
+        finally:
+            self._in_flight.end(prepared.document.id)
         if prepared.stored.fingerprint is None and prepared.chunks:
             self._stored.has_new(prepared.document, prepared.fingerprint)
         return done

@@ -166,12 +166,13 @@ def replace_rows(
         else pa.array(column, field.type)
         for field in table.schema
     }
+    rows = pa.table(arrays)
     (
         table.merge_insert("id")
         .when_matched_update_all()
         .when_not_matched_insert_all()
         .when_not_matched_by_source_delete(f"document IN ({digests})")
-        .execute(pa.table(arrays))
+        .execute(rows)
     )
 
 
