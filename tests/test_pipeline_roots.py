@@ -1,6 +1,7 @@
 """Ids below a root, stores that move with their folder, and folders that moved without it."""
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,16 @@ async def test_a_copied_file_is_no_moved_one(store, docs):
     (docs / "renamed.txt").rename(docs / "again.txt")
     with pytest.warns(UserWarning, match=r"relocate\('.*renamed\.txt', '.*again\.txt'\)"):
         await processor.process(docs)
+
+
+async def test_a_copy_of_a_file_with_accents_is_no_moved_one(store, tmp_path):
+    """Its name on the disk may be spelt otherwise than its id."""
+    original = tmp_path / unicodedata.normalize("NFD", "Café Ѝ.txt")
+    original.write_text("text")
+    processor = AsyncDocumentProcessor(store=store)
+    await processor.process(tmp_path)
+    shutil.copy(original, tmp_path / "copy.txt")
+    assert (await processor.process(tmp_path)).all_succeeded
 
 
 async def test_files_without_a_text_say_nothing_of_moves(store, tmp_path):

@@ -14,7 +14,6 @@ from typing import (
     Protocol,
     TypeAlias,
     get_args,
-    runtime_checkable,
 )
 
 import numpy as np
@@ -258,7 +257,6 @@ class Store(Protocol):
         """Let go of files and connections; once more does no harm."""
 
 
-@runtime_checkable
 class SupportsIdentity(Protocol):
     """What a store has besides that keeps the documents of different sources apart."""
 
@@ -279,6 +277,11 @@ class SupportsIdentity(Protocol):
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
         """Remember what the ids of files are."""
+
+
+def supports_identity(store: object) -> TypeGuard[SupportsIdentity]:
+    """Return whether a store does that; isinstance would take 20 µs for each document."""
+    return hasattr(store, "with_fingerprints") and hasattr(store, "id_scheme")
 
 
 class TellsSources(Protocol):

@@ -61,7 +61,11 @@ class FileIds:
     def has_file(self, source: str) -> bool:
         """Return whether the file is there that a document came from, given its source."""
         path = self._path(source)
-        return os.path.lexists(path) and not os.path.isdir(path)  # noqa: PTH112  # never raises
+        # The name may be written in the other way that Unicode has.
+        for spelling in (path, unicodedata.normalize("NFD", path)):
+            if os.path.lexists(spelling):
+                return not os.path.isdir(spelling)  # noqa: PTH112  # never raises
+        return False
 
     def has_folder(self, source: str) -> bool:
         """Return whether there is anything at a path above the file of a document."""

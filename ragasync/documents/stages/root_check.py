@@ -16,7 +16,7 @@ from ragasync.documents.store import (
     IdScheme,
     RunRefused,
     StoreError,
-    SupportsIdentity,
+    supports_identity,
 )
 
 SAMPLE = 200
@@ -43,7 +43,7 @@ class RootCheck:
         self._store: Any = None
         self._ids = ids
         self._scheme: IdScheme | None = None
-        if isinstance(store, SupportsIdentity):
+        if supports_identity(store):
             with suppress(StoreError):  # each document will say so
                 self._scheme = store.id_scheme()
                 self._store = store

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.store import Store, SupportsIdentity
+from ragasync.documents.store import Store, SupportsIdentity, supports_identity
 
 REFRESHED = ("mtime", "size")
 """The metadata of a file that may change where its document does not."""
@@ -45,7 +45,7 @@ def stored_state(store: Store, document: Document) -> StoredState:
         IdConflictError: its id is stored for another source.
     """
     fingerprint = store.fingerprint_of(document.id)
-    if fingerprint is None or not isinstance(store, SupportsIdentity):
+    if fingerprint is None or not supports_identity(store):
         return StoredState(fingerprint)
     found = store.get(document.id, chunks=False)
     if found is None:  # it was deleted meanwhile
@@ -65,7 +65,7 @@ class StoredChanges:
     """
 
     def __init__(self, store: object) -> None:
-        self._store = store if isinstance(store, SupportsIdentity) else None
+        self._store = store if supports_identity(store) else None
         self._metadata: dict[str, dict[str, object]] = {}
         self._new: dict[str, str] = {}
 
