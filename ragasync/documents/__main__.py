@@ -8,7 +8,6 @@ The main job as one command: ingest a folder, show what failed and why, and sear
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.hits import Hits
 from ragasync.documents.pipeline import AsyncDocumentProcessor
+from ragasync.documents.search_text import query_words
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stages.processed import ProcessedDocument
@@ -161,7 +161,7 @@ def _answers(hits: Hits, question: str, top: str) -> Iterator[str]:
     yield f"\n{question}"
     if not hits:
         yield "  nothing found"
-    words = set(re.findall(r"[^\W_]{3,}", question.lower()))
+    words = query_words(question)
     for number, hit in enumerate(hits, start=1):
         lines = [line for line in hit.text.splitlines() if line.strip()]
         best = max(lines, key=lambda line: sum(word in line.lower() for word in words), default="")

@@ -65,11 +65,12 @@ def _load(
     connection: sqlite3.Connection, after: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the chunks with numbers above `after`, ascending, and their vectors of length 1."""
-    (count, size) = connection.execute(
-        "SELECT count(*), max(length(embedding)) FROM vectors WHERE chunk > ?", (after,)
+    (count,) = connection.execute(
+        "SELECT count(*) FROM vectors WHERE chunk > ?", (after,)
     ).fetchone()
     if not count:
         return np.zeros(0, dtype=np.int64), _NONE
+    (size,) = connection.execute("SELECT length(embedding) FROM vectors LIMIT 1").fetchone()
     numbers = np.empty(count, dtype=np.int64)
     rows = np.empty((count, size // 4), dtype="<f4")
     # Blob by blob into its place: to join many first takes twice the time.
