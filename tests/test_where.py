@@ -2,8 +2,10 @@
 
 import math
 import warnings
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.where import condition_of, matches
 
 METADATA = {"lang": "en", "year": 2024, "rate": 0.5, "draft": False, "note": None, "tags": ["a"]}
+METADATA["when"] = "2026-05-01T12:30:00+02:00"
 
 
 def holds(where, of_chunk=None):
@@ -46,6 +49,13 @@ def holds(where, of_chunk=None):
         {"tags": {"$ne": "a"}},
         {"id": "guide", "source": "/docs/guide.md"},
         {"lang": "en", "year": 2024},
+        {"tags": {"$contains": "a"}},
+        {"year": {"$in": (2023, 2024)}},
+        {"when": np.datetime64("2026-05-01")},
+        {"when": pd.Timestamp("2026-05-01T10:30", tz="UTC")},
+        {"when": {"$lt": datetime(2026, 5, 1, 12, 31, tzinfo=timezone(timedelta(hours=2)))}},
+        {"$or": [{"lang": "de"}, {"$and": [{"year": {"$gt": 2000}}, {"rate": 0.5}]}]},
+        {"$not": {"lang": "en", "year": 2023}},
     ],
 )
 def test_conditions_hold(where):
@@ -100,6 +110,11 @@ def test_a_chunks_own_metadata_goes_over_its_documents():
         ({"lang": {"$gt": None}}, r"only texts, numbers and dates have an order.*'lang' got None"),
         ({"lang": {"$gt": True}}, "only texts, numbers and dates"),
         ({"lang": {"$ne": ["en"]}}, r"key 'lang' with \['en'\]"),
+        ({"lang": {"$in": "en"}}, r"\$in of 'lang' needs a list of values, got 'en'"),
+        ({"$or": {"lang": "en"}}, r"\$or needs a list of conditions, got \{'lang'"),
+        ({"$and": []}, r"\$and needs a list of conditions, got \[\]"),
+        ({"$or": ["lang"]}, r"each entry of \$or must be a dict .*got 'lang'"),
+        ({"$not": "lang"}, r"\$not must be a dict .*got 'lang'"),
     ],
 )
 def test_what_metadata_can_never_equal_is_a_mistake(where, said):
@@ -113,13 +128,24 @@ def test_what_metadata_can_never_equal_is_a_mistake(where, said):
     [
         ({"year": {"$regex": "x"}}, r"'\$regex' for 'year': use one of \$eq, \$ne, \$gt"),
         ({"year": {"gt": 1}}, "'gt'"),
+        ({"$nor": [{"year": 1}]}, r"'\$nor' in place of a metadata key: use one of \$and, \$or"),
+        ({"$gte": 3}, r"'\$gte' in place of a metadata key"),
+        ({"year": {"$gt": pd.NaT}}, "NaT"),
         ({"year": math.nan}, "NaN"),
         ({"year": [1, math.nan]}, "NaN"),
     ],
 )
-def test_an_unknown_operator_is_refused(where, said):
+def test_an_operator_that_is_unknown_or_out_of_place_is_refused(where, said):
     """The error names those that there are; a NaN equals nothing."""
     with pytest.raises(ValueError, match=said):
+        condition_of(where)
+
+
+def test_conditions_that_hold_themselves_are_refused():
+    """Rather than that Python runs out of its stack."""
+    where = {"lang": "en"}
+    where["$not"] = where
+    with pytest.raises(ValueError, match="nested more than 50 deep"):
         condition_of(where)
 
 
@@ -179,6 +205,8 @@ def test_any_metadata_is_stored_and_found_by_any_conditions(stored, where, kind)
                 or matches(condition, str(n), f"/{n}", of_document, chunk.metadata)
             ]
         for mode in ("vector", "keyword"):
-            with warnings.catch_warnings(action="ignore"):  # of keys that none of them has
+            with warnings.catch_warnings(record=True) as unknown:  # of keys that none of them has
+                warnings.simplefilter("always")
                 hits = store.search("word", 100, mode=mode, where=where, vector=np.ones(2))
-            assert sorted((hit.document_id, hit.start) for hit in hits) == expected
+            found = sorted((hit.document_id, hit.start) for hit in hits)
+            assert found == ([] if unknown else expected)

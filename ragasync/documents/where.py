@@ -38,7 +38,8 @@ A date or datetime is compared with texts such as "2026-05-01" or "2026-05-01T12
 numbers as seconds since 1970, which "mtime" is. A date is the whole day; without a time zone, it
 is UTC.
 
-A search warns of a key that no document has, because it may be misspelt.
+A key that no document has may be misspelt: it gives a warning and no hits, except where a document
+without it is asked for, by None.
 
 Example:
     >>> from ragasync import AsyncDocumentProcessor
@@ -64,6 +65,9 @@ _SETS = ("$in", "$nin")
 _GROUPS = ("$and", "$or")
 _OPERATORS = ("$eq", "$ne", *ORDER, *_SETS, "$contains", "$not")
 _DEEPEST = 50
+
+_OPERATOR = re.compile(r"\$[a-z]+")
+"""What is no metadata key, but an operator that is misspelt or in the wrong place."""
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ISO_LONGEST = 40
@@ -276,7 +280,7 @@ def _of_key(key: object, wanted: object, depth: int) -> Condition:
         return _all_of(parts) if key == "$and" else AnyOf(tuple(parts))
     if key == "$not":
         return Not(_of_mapping(wanted, key, depth + 1))
-    if key.startswith("$"):
+    if _OPERATOR.fullmatch(key):
         raise ValueError(
             f"unsupported operator {key!r:.200} in place of a metadata key: use one of "
             f"{', '.join(_GROUPS)}, $not, with conditions in it"

@@ -216,15 +216,15 @@ class LanceStore:
         condition = condition_of(where)
         with self._rows.reading() as table:
             stored = whose_vectors(table)
-        if stored is None:
+            unknown = self._unknown_keys(table, condition)
+            known = known_keys(table) if unknown else ()
+        if unknown:
+            warn_of_unknown(unknown, known)
+        if unknown or stored is None:
             return Hits(query=text)
         search = search_for(text, k, mode, min_score, vector, self.embedder, stored)
         with self._rows.reading() as table:
-            found = run_search(table, search, condition)
-            unknown = self._unknown_keys(table, condition)
-            known = known_keys(table) if unknown else ()
-        warn_of_unknown(unknown, known)
-        return found
+            return run_search(table, search, condition)
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Return the vectors that are stored for texts, None for others; as SqliteStore's does."""

@@ -292,7 +292,8 @@ class SqliteStore:
                 them), "hybrid" joins the first 50 of each, or k where that is more, by reciprocal
                 rank.
             where: Conditions on metadata, which leave out chunks before anything is ranked:
-                `{"lang": "en", "year": {"$gte": 2020}}`; see `Where`.
+                `{"lang": "en", "year": {"$gte": 2020}}`; see `Where`. A key that no document has
+                gives a warning and no hits.
             min_score: The least cosine of a hit, whatever the mode; None for any.
             vector: The text's own vector, where it is made elsewhere, by an async embedder for
                 instance; otherwise the store's embedder makes it, except where the mode is
@@ -313,14 +314,15 @@ class SqliteStore:
         condition = condition_of(where)
         with self._file.reading() as db:
             stored = remembered_embedder(db)
+            unknown = self._unknown_keys(db, condition)
+            known = known_keys(db) if unknown else ()
+        if unknown:
+            warn_of_unknown(unknown, known)
+            return Hits(query=text)
         # Outside the lock: an embedder may be a slow service.
         search = search_for(text, k, mode, min_score, vector, self.embedder, stored)
         with self._file.reading() as db:
-            found = run_search(db, self._matrix, search, condition)
-            unknown = self._unknown_keys(db, condition)
-            known = known_keys(db) if unknown else ()
-        warn_of_unknown(unknown, known)
-        return found
+            return run_search(db, self._matrix, search, condition)
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """
