@@ -211,7 +211,7 @@ def test_a_stray_byte_does_not_make_mojibake_of_a_whole_text(text, bad):
     [b'<meta charset="utf-8">', b"<?xml version='1.0' encoding='UTF-8'?>", b"# coding: utf-8\n"],
 )
 def test_a_text_that_declares_utf8_needs_less_proof(head):
-    """An English page has few letters beyond ASCII, and one cut-off word makes no mojibake of it."""
+    """An English page has few letters beyond ASCII: a bad byte makes no mojibake of it."""
     words = "“quoted” words, a café".encode()
     text, metadata = load_text(head + words + b" cut\xe2\x80 off")
     assert text == head.decode() + "“quoted” words, a café cut\ufffd off"

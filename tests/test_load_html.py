@@ -161,6 +161,11 @@ UNSEEN = [
     (b"<body style='display:none'>a <p hidden=until-found>b", "a b"),
     (b"a<p style='no-display:none;content:\"display:none\"'>b", "a b"),
     (b"<input hidden>a <img hidden>b", "a b"),
+    (b"<div><span hidden>no</div>a", "a"),
+    (b"<div>a<video src=v </video></div> b", "a b"),
+    (b"<div><section hidden>no<i>no</div>a", "a"),
+    (b"<b>a <div hidden>no</b>no</div>b", "a b"),
+    (b"a<p hidden>no</section>no</p> b", "a b"),
     (
         b"a<video src=v><p>no</p></video> b<audio>no</audio><canvas>no</canvas><iframe>no</iframe>",
         "a b",

@@ -24,7 +24,8 @@ GOOD_PER_BAD = 8
 """
 How many multi-byte sequences of UTF-8 there must be for each byte that is none.
 
-One is enough in a text that declares UTF-8, as most pages do. In chardet's test files of other encodings, there are never more than two.
+One is enough in a text that declares UTF-8, as most pages do. In chardet's test files of other
+encodings, there are never more than two.
 """
 
 # What browsers read instead, by the WHATWG's standard of encodings: each can read what the other

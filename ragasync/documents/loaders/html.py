@@ -157,11 +157,18 @@ def is_hidden(tag: str, attributes: Mapping[str, str | None]) -> bool:
 
 
 class _HiddenElement:
-    """Follow the tags within a hidden element to its end, also where end tags are left out."""
+    """
+    Follow the tags within a hidden element to its end, also where end tags are left out.
 
-    def __init__(self, tag: str) -> None:
+    Args:
+        tag: The element's tag.
+        around: How many elements of each tag are open around it.
+    """
+
+    def __init__(self, tag: str, around: Counter[str]) -> None:
+        self._tag = tag
+        self._around = around
         self._ended_by, self._shields = _ENDED_BY.get(tag, (frozenset(), frozenset()))
-        self._may_stay_open = tag in _ENDED_BY
         self._open = [tag]
         self._counts = Counter(self._open)
 
@@ -177,7 +184,8 @@ class _HiddenElement:
     def ends_at(self, tag: str) -> bool:
         """Take an end tag; return whether the hidden element has ended with it or before it."""
         if not self._counts[tag]:
-            return self._may_stay_open and tag in GAPS  # what is around it ends
+            # A block's end goes through all that was left open in it, any other through no block.
+            return self._around[tag] > 0 and (tag in _BLOCKS or self._tag not in _BLOCKS)
         while True:
             last = self._open.pop()
             self._counts[last] -= 1
@@ -192,6 +200,7 @@ class _VisibleText(HTMLParser):
         super().__init__(convert_charrefs=True)
         self._parts: list[str] = []
         self._owed = ""
+        self._open: Counter[str] = Counter()
         self._hidden: _HiddenElement | None = None
         self._in_empty_cell = False
         self._empty_cells = 0
@@ -236,9 +245,11 @@ class _VisibleText(HTMLParser):
                 return
             self._hidden = None
         if tag not in _VOID and is_hidden(tag, dict(attrs)):
-            self._hidden = _HiddenElement(tag)
+            self._hidden = _HiddenElement(tag, self._open)
             self._owe(GAPS.get(tag, ""))
             return
+        if tag not in _VOID:
+            self._open[tag] += 1
         if tag == "pre":
             self._preformatted += 1
         # Any other tag ends a title that was left open.
@@ -254,6 +265,7 @@ class _VisibleText(HTMLParser):
             if not self._hidden.ends_at(tag):
                 return
             self._hidden = None
+        self._open[tag] = max(0, self._open[tag] - 1)
         if tag == "title":
             self._in_title = False
         elif tag == "pre":
