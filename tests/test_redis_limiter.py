@@ -61,13 +61,17 @@ async def test_callers_go_in_the_order_in_which_they_came(limiter: Made):
     assert order == list(range(60))
 
 
-async def test_a_caller_who_is_cancelled_leaves_no_answer_behind(limiter: Made):
+async def test_a_caller_who_is_cancelled_leaves_no_answer_behind(
+    limiter: Made, server: RedisServer
+):
     """Those before and behind it go on; its place is lost only once Redis has given it."""
-    shared = limiter(20, 1)
+    shared = limiter(20, 1, name="cancelled")
     callers = [asyncio.create_task(shared.acquire()) for _ in range(8)]
     callers[0].cancel()  # before Redis was asked
     await callers[1]
-    assert shared._memory.request(())[0].ahead == pytest.approx(7 / 20, abs=0.06)
+    with server.asked() as asked:
+        tat, at = asked.hmget("ragasync:rate:{cancelled}", "tat", "at")
+    assert float(tat or 0) - float(at or 0) == pytest.approx(7 / 20, abs=0.06)
     for caller in callers[2:7]:
         caller.cancel()
     done, _ = await asyncio.wait(callers)

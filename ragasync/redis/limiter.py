@@ -49,17 +49,23 @@ class RedisRateLimiter:
       when it ends, each process asks again for its callers, in their order.
     - The bound is that of the places. A call begins as late as its loop wakes, and without an
       explicit burst up to 20 ms of that are allowed for.
-    - Under a name that Redis does not know the bucket begins empty: one call goes at once, the
-      rest at the rate. Nobody can tell a new name from one whose state was lost.
+    - Under a name that Redis does not know the bucket begins empty: the first call goes after
+      0.1 s and 1 / rate, the rest at the rate; `at_most` with weights gives nothing for a whole
+      window. Nobody can tell a new name from one whose state was lost. What has rested for an
+      hour is forgotten.
 
     The terms (rate, burst, window) belong to the name. A limiter says its own when it first asks,
     and again when `rate` is set; the last to say them counts, for all.
 
     Where Redis is away, callers wait and it is tried again, after 10 ms to a second, for
     `unavailable_timeout` seconds; then they get RedisUnavailable, which stops a job and keeps what
-    is done. When it is back without its state, each process brings along what it knows, so that
-    no burst goes over the bound. Redis replicas that lag behind the one that failed may still have
-    forgotten some places.
+    is done.
+
+    The bound holds where Redis loses its state: flushed, restarted, evicted, or replaced by a
+    replica that lagged behind. A place is used only by a process that has heard within 0.1 s of
+    the state that gave it, and a new state gives nothing before that time is over; callers whose
+    places have lapsed ask again, in their order. Only a weight above the burst may be forgotten
+    with the process that took it.
 
     Args:
         client: says where Redis is, and how one gets in. A `redis.asyncio` client of one server,
@@ -96,7 +102,7 @@ class RedisRateLimiter:
         self._name, self._key = name, key_of(name)
         self._timeout = check_positive("unavailable_timeout", unavailable_timeout)
         self._explicit_burst = burst_size
-        self._memory = Memory(Terms(rate, self._burst_at(rate)))
+        self._memory = Memory(Terms(rate, self._burst_at(rate)), weighs=cost is not None)
         self._highest_cost = sys.float_info.max if burst_size is None else burst_size
         self._cost = cost
         self._desks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Desk] = (
@@ -118,6 +124,8 @@ class RedisRateLimiter:
         Return a limiter that never gives more than `limit` places in any window of `per` seconds.
 
         As `RateLimiter.at_most`; the windows are kept 20 ms longer, for calls that begin late.
+        With a `cost`, or once any call weighs something else than 1, a name that Redis does not
+        know gives nothing for `per` seconds: the whole limit may have gone just before.
 
         Args:
             client: as in RedisRateLimiter.
@@ -134,7 +142,7 @@ class RedisRateLimiter:
         limit, per = check_positive("limit", limit), check_positive("per", per)
         rate = check_rate("limit / per", limit / per)
         limiter = cls(client, name, rate, cost=cost, unavailable_timeout=unavailable_timeout)
-        limiter._memory = Memory(Terms(rate, limiter._burst_at(rate), per))
+        limiter._memory = Memory(Terms(rate, limiter._burst_at(rate), per), weighs=cost is not None)
         limiter._highest_cost = limit
         return limiter
 

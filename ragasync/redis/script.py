@@ -20,16 +20,23 @@ local known, ahead, pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local says = ARGV[4] == '1'
 local rate, burst, per = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local pauses, resumes, waits_out = ARGV[8] == '1', ARGV[9] == '1', ARGV[10] == '1'
+local weighs, lapse = ARGV[11] == '1', tonumber(ARGV[12])
 local time = redis.call('TIME')
-local fields = {'epoch', 'offset', 'at', 'tat', 'last', 'opens', 'rate', 'burst', 'per', 'sum'}
+local fields = {'epoch', 'offset', 'at', 'tat', 'last', 'opens', 'rate', 'burst', 'per', 'sum',
+  'logged', 'server'}
 local state = redis.call('HMGET', key, unpack(fields))
 local epoch = state[1]
-local offset, now, tat, last, opens, sum
+local offset, now, tat, last, opens, sum, logged
+local owed, closed = 0, 0
+
+-- Which server this is: another one after a restart or a failover, whose copy may be old.
+local info = redis.pcall('INFO', 'server')
+local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 
 if epoch then
   -- Seconds since the state began, so that a double holds them finely.
   offset, tat, last = tonumber(state[2]), tonumber(state[4]), tonumber(state[5])
-  opens, sum = tonumber(state[6]), tonumber(state[10])
+  opens, sum, logged = tonumber(state[6]), tonumber(state[10]), tonumber(state[11])
   now = time[1] - string.match(epoch, '^%d+') + time[2] / 1000000 + offset
   local at = tonumber(state[3])
   if now < at then  -- somebody set the clock back: go on from where it was
@@ -42,12 +49,22 @@ if epoch then
   else
     rate, burst, per = tonumber(state[7]), tonumber(state[8]), tonumber(state[9])
   end
-else
-  -- A new name, or one whose state was lost: nobody can tell, so the bucket begins empty.
+  if state[12] ~= server or redis.call('LLEN', log) ~= logged then
+    epoch, owed, closed = false, tat - now, opens - now
+  end
+end
+if not epoch then
+  -- A new name, or one whose state was lost: nobody can tell what was given before. So the bucket
+  -- begins empty, and the window full where weights may have gone together.
   epoch = time[1] .. '.' .. time[2]
-  offset, now, sum = 0, time[2] / 1000000, 0
-  last, opens, tat = now, now, now + math.max(burst - 1, 0) / rate
+  offset, now, sum, logged = 0, time[2] / 1000000, 0, 0
   redis.call('DEL', log)
+  last, opens = now, now + math.max(closed, 0)
+  tat = math.max(now + lapse + math.max(burst - 1, 0) / rate, now + owed)
+  if per > 0 and weighs then
+    sum, logged = rate * per, 1
+    redis.call('RPUSH', log, string.format('%.17g %.17g', now + lapse, sum))
+  end
 end
 if known ~= epoch then tat = math.max(tat, now + ahead) end
 if resumes then opens = now end
@@ -56,8 +73,8 @@ if pauses or known ~= epoch then opens = math.max(opens, now + pause) end
 
 local waits = {}
 -- A place behind a pause could not be had earlier when the pause is ended.
-local asked = waits_out and opens > now and 10 or #ARGV
-for i = 11, asked do
+local asked = waits_out and opens > now and 12 or #ARGV
+for i = 13, asked do
   local cost = tonumber(ARGV[i])
   local due = math.max(now, opens, last, tat - math.max(burst - cost, 0) / rate)
   if per > 0 then
@@ -65,14 +82,16 @@ for i = 11, asked do
     while sum + cost > limit do
       local first = redis.call('LPOP', log)
       if not first then
-        sum = 0
+        sum, logged = 0, 0
         break
       end
+      logged = logged - 1
       local when, weight = string.match(first, '(%S+) (%S+)')
       sum = sum - weight
       due = math.max(due, when + per + 0.02)  -- longer, for a call that began late
     end
     sum = sum + cost
+    logged = logged + 1
     redis.call('RPUSH', log, string.format('%.17g %.17g', due, cost))
   end
   tat = math.max(tat, due) + cost / rate
@@ -80,8 +99,8 @@ for i = 11, asked do
   waits[#waits + 1] = string.format('%.6f', due - now)
 end
 
-local values = {offset, now, tat, last, opens, rate, burst, per, sum}
-local written = {'epoch', epoch}
+local values = {offset, now, tat, last, opens, rate, burst, per, sum, logged}
+local written = {'epoch', epoch, 'server', server}
 for i, value in ipairs(values) do
   written[#written + 1] = fields[i + 1]
   written[#written + 1] = string.format('%.17g', value)
@@ -125,7 +144,8 @@ class Request:
 
     Attributes:
         epoch: which state it knows, as the script named it; empty for none.
-        ahead: seconds until the bucket would be full by what it knows: holds if state was lost.
+        ahead: seconds until the bucket is full again after the places that this process has used:
+            counts where the state was lost.
         pause: seconds for which nothing is to be given.
         terms: what it takes to be in force.
         says: whether these terms hold from now on, even if others said otherwise.
@@ -133,6 +153,8 @@ class Request:
         pauses: whether the pause is new; one said before counts only where Redis has lost it.
         resumes: whether a pause in force ends now.
         waits_out: whether to give no places while there is a pause, which may be ended early.
+        weighs: whether places may differ in cost.
+        lapse: seconds that a new state gives nothing, until no place of a former one is used.
     """
 
     epoch: str
@@ -144,6 +166,8 @@ class Request:
     pauses: bool = True
     resumes: bool = False
     waits_out: bool = False
+    weighs: bool = False
+    lapse: float = 0.0
 
     def arguments(self) -> list[str]:
         """Return them as the script reads them."""
@@ -151,8 +175,9 @@ class Request:
         numbers = (float(terms.rate), float(terms.burst), float(terms.per))
         costs = (repr(float(cost)) for cost in self.costs)
         head = [self.epoch, repr(self.ahead), repr(self.pause), "1" if self.says else "0"]
-        flags = (self.pauses, self.resumes, self.waits_out)
-        return [*head, *map(repr, numbers), *("1" if flag else "0" for flag in flags), *costs]
+        flags = (self.pauses, self.resumes, self.waits_out, self.weighs)
+        said = ("1" if flag else "0" for flag in flags)
+        return [*head, *map(repr, numbers), *said, repr(self.lapse), *costs]
 
 
 @dataclass(frozen=True, slots=True)
