@@ -275,4 +275,4 @@ async def test_the_report_of_the_command_holds_none(tmp_path):
                 raise error
 
             done = await AsyncBatchProcessor(load, retry_count=0).process(["a"])
-            check("\n".join(_report(done, store)))  # type: ignore[arg-type]
+            check("\n".join(_report(done, store, "a")))  # type: ignore[arg-type]
