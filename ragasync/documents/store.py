@@ -13,6 +13,7 @@ from typing import (
     NamedTuple,
     Protocol,
     TypeAlias,
+    TypeGuard,
     get_args,
 )
 
