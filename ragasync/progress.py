@@ -35,7 +35,8 @@ class Progress:
     `limited_by` says what has held the job back most in the last second: the rate limit, the
     number of calls allowed at once, items in back-off, the source, or a pause. `paused_for` is how
     many seconds nothing is sent because a service has asked for it by Retry-After, or because a
-    limiter was paused; `pause` says who asked, and until when. `recalled` counts the items
+    limiter was paused; `pause` says who asked, and until when. `halt` says why the workers of an
+    executor start nothing, while they do not. `recalled` counts the items
     whose outcome a journal had from an earlier run; they are no part of the speed. `tokens` and
     `money` are what the calls of a pipeline's embedder reported so far.
 
@@ -63,6 +64,7 @@ class Progress:
     money: float = 0.0
     paused_for: float = 0.0
     pause: str = ""
+    halt: str = ""
 
     @property
     def finished(self) -> int:

@@ -18,6 +18,7 @@ from ragasync.calling.threads import CallThreads
 from ragasync.clock import clock_of
 from ragasync.errors import WrongNumberOfValues
 from ragasync.foreign_errors import is_a, is_error
+from ragasync.outcomes.pauses import ExecutorHalt
 from ragasync.plan import Plan
 from ragasync.saying import named
 
@@ -54,7 +55,7 @@ class Calls:
         if plan.executor is not None:
             by_name = names_its_functions(plan.executor)
             self._errand = Errand(self._function, by_name=by_name)
-            self._pools = Pools(plan.executor, lambda call: self._abandon(_Remote(call)))
+            self._pools = Pools(plan.executor, lambda call: self._abandon(_Remote(call)), loop)
         self._threads: CallThreads | None = None
         self._timeout = plan.timeout
         self._watch: DeadlineWatch | None = None
@@ -110,6 +111,11 @@ class Calls:
             apart: whether a worker may have died of them: see `Pools.send`.
         """
         return await self._sent(items, ItemNames(tuple(indices)), apart=apart)
+
+    @property
+    def halt(self) -> ExecutorHalt:
+        """For how long the workers of an executor were found to start nothing, and why."""
+        return ExecutorHalt() if self._pools is None else self._pools.watch.halt
 
     @property
     def running_threads(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 
+from ragasync.calling.cluster_watch import ClusterWatch
 from ragasync.calling.executors import is_death, made_alike
 from ragasync.calling.hops import Hop, HopReply, run_hop
 from ragasync.errors import WorkerDied
@@ -60,11 +61,19 @@ class Pools:
     Args:
         executor: the user's own, which is left to its owner.
         abandon: called with a call that was given up and goes on.
+        loop: the run's loop.
+
+    Attributes:
+        watch: knows whether the executor starts nothing.
     """
 
     def __init__(
-        self, executor: Executor, abandon: Callable[[asyncio.Future[HopReply]], None]
+        self,
+        executor: Executor,
+        abandon: Callable[[asyncio.Future[HopReply]], None],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.watch = ClusterWatch(executor, loop)
         self._shared = Pool(executor)
         self._abandon = abandon
         self._apart: list[Pool] = []
@@ -82,17 +91,22 @@ class Pools:
         Raises:
             WorkerDied: the worker ended before it answered.
         """
-        if not apart:
-            return await self._on(self._shared, hop, is_sure=False)
-        if (pool := self._pool_apart()) is None:
-            async with self._turn:
-                return await self._on(self._shared, hop, is_sure=True)
-        reply = await self._on(pool, hop, is_sure=True)
-        self._apart.append(pool)
-        return reply
+        self.watch.sent()
+        try:
+            if not apart:
+                return await self._on(self._shared, hop, is_sure=False)
+            if (pool := self._pool_apart()) is None:
+                async with self._turn:
+                    return await self._on(self._shared, hop, is_sure=True)
+            reply = await self._on(pool, hop, is_sure=True)
+            self._apart.append(pool)
+            return reply
+        finally:
+            self.watch.came_back()
 
     def close(self) -> None:
         """Shut down what was made here."""
+        self.watch.close()
         for pool in self._made:
             pool.close()
 

@@ -141,6 +141,7 @@ class BatchRun(Generic[T, R]):
             money=sum(stage.money for stage in stages),
             paused_for=paused_for,
             pause=pause if paused_for else "",
+            halt=self.run.halt.why if self._seconds is None and self.run.halt.is_now else "",
         )
 
     def _counts(self) -> tuple[int, int]:

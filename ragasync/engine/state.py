@@ -24,7 +24,7 @@ from ragasync.limits.gate import Gate
 from ragasync.outcomes.bounds import BoundHistory
 from ragasync.outcomes.busy import Activity
 from ragasync.outcomes.facts import StageFacts
-from ragasync.outcomes.pauses import ServicePauses
+from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
 
@@ -112,7 +112,7 @@ class State(Generic[T, R]):
 
         Where one lane waits, more of them would only wait with it: so one is enough to tell.
         """
-        if self.paused or self.gate.paused_for > 0.0:
+        if self.paused or self.gate.paused_for > 0.0 or self.own_halt.is_now:
             return "paused"
         if len(self.admission) > 0:
             return "rate"
@@ -140,6 +140,19 @@ class State(Generic[T, R]):
         for run in self.runs_of_stages():
             pauses = pauses.merged_with(run.pauses)
         return pauses
+
+    @property
+    def own_halt(self) -> ExecutorHalt:
+        """Whether the executor of this very run starts nothing."""
+        return self._calls.halt if self._is_open else ExecutorHalt()
+
+    @property
+    def halt(self) -> ExecutorHalt:
+        """Whether the executor of this run, or of a stage, starts nothing."""
+        halt = self.own_halt
+        for run in self.runs_of_stages():
+            halt = halt.merged_with(run.own_halt)
+        return halt
 
     @property
     def in_flight(self) -> int:

@@ -52,6 +52,7 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
         told=run.told(),
         pauses=run.all_pauses,
         input_blocked=run.input_blocked,
+        halt=run.halt,
     )
 
 

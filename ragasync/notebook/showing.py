@@ -132,6 +132,8 @@ def held_back(showing: Showing) -> str:
 
 def service_pause(now: Progress) -> str:
     """Return how long nothing is sent, until when, and who asked for it; or nothing."""
+    if now.halt:
+        return one_line(now.halt)
     if now.paused_for <= 0.0:
         return ""
     asked = f": {one_line(now.pause)}" if now.pause else ""

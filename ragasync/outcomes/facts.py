@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from ragasync.outcomes.bounds import Bounds, lane_seconds, shifted
 from ragasync.outcomes.busy import Busy
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.pauses import ServicePauses
+from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 
 Where: TypeAlias = Literal["", "loop", "threads", "executor"]
 """Where the calls of a run are made; empty where nobody knows."""
@@ -132,6 +132,7 @@ class RunFacts:
         adapted: whether the run moved it by itself.
         pauses: how often and how long the service asked to be left alone.
         input_blocked: seconds for which reading the source blocked the event loop.
+        halt: for how long the workers of an executor started nothing, and why.
     """
 
     max_concurrency: int = 0
@@ -148,6 +149,7 @@ class RunFacts:
     adapted: bool = False
     pauses: ServicePauses = field(default_factory=ServicePauses)
     input_blocked: float = 0.0
+    halt: ExecutorHalt = field(default_factory=ExecutorHalt)
 
     def lane_seconds(self, begin: float, end: float) -> float:
         """Return the seconds that lanes were allowed between two instants, over all lanes."""
@@ -186,6 +188,7 @@ class RunFacts:
             adapted=self.adapted or later.adapted,
             pauses=self.pauses.merged_with(later.pauses),
             input_blocked=self.input_blocked + later.input_blocked,
+            halt=self.halt.merged_with(later.halt),
         )
 
     def _bounds_with(self, later: RunFacts, seconds: float) -> Bounds:

@@ -1,4 +1,4 @@
-"""How often and how long a service asked to be left alone, by Retry-After."""
+"""For how long nothing went on: a service asked for it, or an executor started nothing."""
 
 from __future__ import annotations
 
@@ -42,6 +42,27 @@ class ServicePauses:
         return ServicePauses(
             self.count + later.count, self.seconds + later.seconds, last.until, last.asked
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorHalt:
+    """
+    That the workers of an executor started nothing.
+
+    Attributes:
+        seconds: for how long, added up.
+        why: what is wrong with them, and what to do; of the last time.
+        is_now: whether it lasts.
+    """
+
+    seconds: float = 0.0
+    why: str = ""
+    is_now: bool = False
+
+    def merged_with(self, later: ExecutorHalt) -> ExecutorHalt:
+        """Return the halts of two runs, or of two stages, as one."""
+        last = later if later.why and (later.is_now or not self.is_now) else self
+        return ExecutorHalt(self.seconds + later.seconds, last.why, self.is_now or later.is_now)
 
 
 def wall_time_in(seconds: float) -> str:

@@ -27,7 +27,7 @@ WIDTH = 96
 
 def explain(result: Finished) -> str:
     """Return in plain words where the time of a run went, and which knob would help."""
-    more = _of_the_service(result) + _of_the_source(result)
+    more = _of_the_service(result) + _of_the_executor(result) + _of_the_source(result)
     finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
     lanes = result.facts.max_concurrency
     if not lanes:
@@ -92,6 +92,14 @@ def _of_the_service(result: Finished) -> str:
         f" The service asked {times} to be left alone (Retry-After), {duration(pauses.seconds)} in "
         f"all: {last}{one_line(pauses.asked)}."
     )
+
+
+def _of_the_executor(result: Finished) -> str:
+    """Return for how long the workers of an executor started nothing, if they did."""
+    halt = result.facts.halt
+    if not halt.why:
+        return ""
+    return f" Nothing came back from the executor for {duration(halt.seconds)}: {halt.why}."
 
 
 def _of_the_source(result: Finished) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import json
 import operator
 import re
 import time
@@ -46,6 +47,14 @@ _PLACES: Final = frozenset(
 )
 """Every attribute that is read, so that errors without any of them are known quickly."""
 
+_READ_BODIES: Final = ("_content", "_body")
+"""
+Where httpx and requests, and aiohttp, keep a body that was read.
+
+Their public attributes would read it now, from a connection that may be slow or closed.
+"""
+
+_LONGEST_BODY: Final = 65_536
 _MOST_ANSWERS: Final = 32
 
 _THREE_DIGITS: Final = re.compile(r"\d{3}", re.ASCII)
@@ -265,13 +274,14 @@ def answers_of(error: BaseException) -> list[object]:
     Return this very error and the parts of the service's answer that it keeps, the nearest first.
 
     These are decoded JSON, with the dicts and lists in it, and the objects of SDKs that stand for
-    it; texts and bytes are not parsed.
+    it. Of the error of a bare client (httpx, requests, aiohttp) it is the JSON of its response, if
+    that has been read and is no longer than an error is; other texts and bytes are not parsed.
     """
     found: list[object] = [error]
     for place in _ANSWERS:
         _add(found, attribute(error, place))
-    if issubclass(type(response := attribute(error, "response")), dict):
-        found.append(response)  # botocore's; a response object states no more than the error
+    response = attribute(error, "response")
+    found.append(response if issubclass(type(response), dict) else _json_of(response))  # botocore's
     for part in found[1:]:
         if issubclass(type(part), dict):
             for within in ("error", "Error"):
@@ -280,6 +290,25 @@ def answers_of(error: BaseException) -> list[object]:
                 _add(found, field(inner, "details"))
                 _add(found, field(inner, "errors"))
     return found[:_MOST_ANSWERS]
+
+
+def _json_of(response: object) -> dict[str, object]:
+    """Return the JSON object that a response holds; an empty one where it holds nothing of it."""
+    for place in _READ_BODIES:
+        body = attribute(response, place)
+        if type(body) is bytes and len(body) <= _LONGEST_BODY:
+            return _json_object(body)
+    return {}
+
+
+@functools.lru_cache(maxsize=64)
+def _json_object(body: bytes) -> dict[str, object]:
+    """Return a JSON object, or an empty one where this is none."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if type(value) is dict else {}
 
 
 def _add(found: list[object], value: object) -> None:
