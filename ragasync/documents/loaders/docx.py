@@ -152,7 +152,8 @@ class _Package:
 
     def relations(self, part: PackURI) -> Iterator[_Relation]:
         """Yield what a part says of others inside of the package."""
-        for element in self.root_of(part.rels_uri) or ():
+        root = self.root_of(part.rels_uri)
+        for element in () if root is None else root:
             target = attribute(element, "Target")
             if target and attribute(element, "TargetMode") != "External":
                 kind = (attribute(element, "Type") or "").rpartition("/")[2]
@@ -237,7 +238,8 @@ class _Document:
         """Return the elements of all footnotes and endnotes."""
         notes = {}
         for kind in ("footnote", "endnote"):
-            for element in self._part(f"{kind}s") or ():
+            root = self._part(f"{kind}s")
+            for element in () if root is None else root:
                 if name_of(element) == f"w:{kind}":
                     notes[Note(kind, attribute(element, "id") or "")] = element
         return notes
