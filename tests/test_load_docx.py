@@ -425,10 +425,10 @@ async def test_a_document_with_headers_can_be_stored_and_found(tmp_path):
     """What the metadata hold is what a store can take."""
     section = '<w:sectPr><w:headerReference r:id="header1"/></w:sectPr>'
     (tmp_path / "a.docx").write_bytes(word_of(p("Body") + section, header1=p("Quarterly")))
-    store = SqliteStore(tmp_path / "store.db")
-    result = await AsyncDocumentProcessor(store=store).process([tmp_path / "a.docx"])
-    result.raise_for_errors()
-    assert "Quarterly" in store.search("Quarterly")[0].text
+    with SqliteStore(tmp_path / "store.db") as store:
+        result = await AsyncDocumentProcessor(store=store).process([tmp_path / "a.docx"])
+        result.raise_for_errors()
+        assert "Quarterly" in store.search("Quarterly")[0].text
 
 
 # Lists and headings

@@ -201,7 +201,8 @@ class _Document:
     def _part(self, kind: str) -> Element | None:
         """Return the part of a kind, None where there is none."""
         targets = (each.target for each in self._relations if each.kind == kind)
-        return next((root for part in targets if (root := self._package.root_of(part))), None)
+        roots = (self._package.root_of(part) for part in targets)
+        return next((root for root in roots if root is not None), None)
 
     def _linked_from(self, part: PackURI) -> Callable[[str], str]:
         """Return what gives the text of parts that are shown in one, by the relationship's id."""
