@@ -101,6 +101,7 @@ def in_lance(path: Path, chunks: int, rounds: int) -> str:
     timed = {name: Timed() for name in ways}
     with LanceStore(path) as store:
         fill(store, chunks, 64)
+    with LanceStore(path) as store:
         for number in range(rounds * QUESTIONS):
             for name, where in ways.items():
                 search = partial(store.search, mode="vector", where=where, vector=vector)

@@ -156,3 +156,26 @@ def test_of_two_processes_one_may_be_killed(path):
         other.stdin.close()
     with LanceStore(path) as store:
         assert whole(store).keys() >= acknowledged | {"after"}
+
+
+def unindexed(store):
+    """Return how many rows a search by words reads one by one."""
+    with store._rows.reading() as table:
+        [index] = table.list_indices()
+        return table.index_stats(index.name).num_unindexed_rows
+
+
+@pytest.mark.parametrize("then", ["search", "close"])
+def test_many_new_words_are_indexed_before_a_search_and_at_the_end(path, then):
+    """A search that reads thousands of rows one by one takes a multiple of the time."""
+    with LanceStore(path) as store:
+        for n in range(3):
+            chunks = [Chunk(f"token {n} {i}", i, i + 1) for i in range(1_200)]
+            put(store, Document(f"{n}", ""), *chunks)
+        assert unindexed(store) > 1_000
+        if then == "search":
+            assert len(store.search("token", mode="keyword")) == 10
+            assert unindexed(store) == 0
+    with LanceStore(path) as store:
+        assert unindexed(store) == 0
+        assert len(store.search("1199", mode="keyword")) == 3

@@ -214,6 +214,7 @@ class LanceStore:
         """
         check_search(mode, k, min_score)
         condition = condition_of(where)
+        self._rows.tidy_for_searches()
         with self._rows.reading() as table:
             stored = whose_vectors(table)
             unknown = self._unknown_keys(table, condition)

@@ -32,6 +32,10 @@ _COMMITS = 100
 _ROWS = 5_000
 _GROWTH = 0.2
 
+# A search compares the words of rows that are not indexed one by one: 500 take some milliseconds.
+_UNINDEXED = 500
+_SHARE_UNINDEXED = 0.02
+
 # Another process may still be reading what was joined an hour ago; nobody searches for as long.
 _KEPT_FOR = timedelta(hours=1)
 
@@ -73,6 +77,7 @@ class LanceRows:
         self._commits = 0
         self._written = 0
         self._tidied_at = 0
+        self._may_be_untidy = False
         self._lock_file = str(Path(path) / "ragasync.lock")
         self._is_read_only = False
         with clear_lance_errors(path):
@@ -94,18 +99,25 @@ class LanceRows:
         with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
             table = self._opened()
             yield table
+            self._may_be_untidy = True
             self._commits += 1
             self._written += rows
             if self._commits >= _COMMITS or self._written >= _ROWS:
                 self._tidy(table)
 
+    def tidy_for_searches(self) -> None:
+        """Tidy what this process has written, where searches would be slow otherwise."""
+        if self._may_be_untidy:
+            with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
+                self._tidy_if_slow(self._opened())
+
     def close(self) -> None:
-        """Index what was written last, and let go of the table; once more does no harm."""
+        """Tidy what was written last, and let go of the table; once more does no harm."""
         with self._lock, clear_lance_errors(self.path):
             table, self._table = self._table, None
-            if table is not None and self._written:
+            if table is not None and self._may_be_untidy:
                 with turn_at(self._lock_file):
-                    self._tidy(table)
+                    self._tidy_if_slow(table)
 
     def _open(self) -> LanceTable:
         """Open the table, or make it where there is none; for reading alone where it has to be."""
@@ -132,8 +144,22 @@ class LanceRows:
         """Join small files and index new words, where enough has come since the last time."""
         grown = self._written >= _GROWTH * self._tidied_at
         if grown or self._commits >= 10 * _COMMITS:
-            table.optimize(cleanup_older_than=_KEPT_FOR)
-            self._commits, self._written, self._tidied_at = 0, 0, table.count_rows()
+            self._optimize(table)
+
+    def _tidy_if_slow(self, table: LanceTable) -> None:
+        """Do the same where a search reads many rows without the index, or many files."""
+        self._may_be_untidy = False
+        rows, files = table.count_rows(), table.stats()["fragment_stats"]["num_fragments"]
+        [index] = table.list_indices()
+        found = table.index_stats(index.name)
+        unindexed = rows if found is None else found.num_unindexed_rows
+        if files > _COMMITS or unindexed > max(_UNINDEXED, _SHARE_UNINDEXED * rows):
+            self._optimize(table)
+
+    def _optimize(self, table: LanceTable) -> None:
+        """Join small files and index new words."""
+        table.optimize(cleanup_older_than=_KEPT_FOR)
+        self._commits, self._written, self._tidied_at = 0, 0, table.count_rows()
 
 
 def whose_vectors(table: LanceTable) -> tuple[str, int] | None:
