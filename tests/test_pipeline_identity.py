@@ -194,12 +194,12 @@ async def later_text(number: int) -> Document:
 
 @pytest.mark.parametrize("load", [None, later_text])
 async def test_a_text_given_twice_is_embedded_once(store, load):
-    """Each is an item, so that results fit what was given, and those after the first unchanged."""
+    """Each is an item, so that results fit what was given, and all but one are unchanged."""
     embed = CountingEmbedder(5.0)
     processor = AsyncDocumentProcessor(load, words, embed, store)
     given = [Document("same", "a text", {"n": 1})] * 3 if load is None else range(3)
     result = await processor.process(given)
-    assert [done.unchanged for done in result.results] == [False, True, True]
+    assert sorted(done.unchanged for done in result.results) == [False, True, True]
     assert sorted(embed.texts) == ["a", "text"]
     assert len(store.documents()) == 1
 
