@@ -1,6 +1,7 @@
 """The code of a function as a digest: of its source without its looks, else of its bytecode."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import dis
@@ -12,10 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import CodeType, FunctionType
-from typing import Final, TypeAlias, TypeGuard
+from typing import Final, TypeAlias
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 """The source of a function, as a tree."""
+
+ANY: Final = ""
+"""Stands among names that are changed for all that there are."""
 
 BYTECODE: Final = f"bytecode-{sys.version_info.major}.{sys.version_info.minor}"
 """The scheme of a digest that only the same Python can compare."""
@@ -29,10 +33,13 @@ _CHANGING: Final = frozenset(
 )
 """The methods by which a list, dict, set, deque or Counter changes."""
 
+_CONTAINERS: Final = frozenset({"dict", "list", "set", "Counter", "OrderedDict", "bytearray"})
+
 _UNSEEN: Final = frozenset({"ctx", "kind", "type_comment", "type_ignores", "annotation", "returns"})
 """Fields of a tree that change nothing about what a call does."""
 
 _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FUTURE: Final = __future__.annotations.compiler_flag
 _FLAGS: Final = 0x2AC  # *args, **kwargs, generator, coroutine, async generator
 _IDLE: Final = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "RESUME"})
 _ABOUT_A_CLASS: Final = frozenset({"__doc__", "__firstlineno__", "__static_attributes__"})
@@ -102,9 +109,34 @@ def digest_of_bytecode(code: CodeType) -> str:
     return f"{BYTECODE}:{digest(_steps(code))}"
 
 
-def changed_in_place(node: FunctionNode) -> set[str]:
-    """Return the names whose lists, dicts and sets a function changes, by its source."""
-    names = set()
+@dataclass(slots=True)
+class Changes:
+    """
+    What a function changes of what is outside of it.
+
+    Args:
+        names: the names of variables whose lists, dicts or sets it changes in place; ANY: nobody
+            knows which.
+        attributes: likewise, the names of attributes.
+        rebound: the names of an outer scope that it binds anew.
+    """
+
+    names: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    rebound: set[str] = field(default_factory=set)
+
+    def add(self, other: Changes) -> None:
+        """Add what another function changes."""
+        self.names |= other.names
+        self.attributes |= other.attributes
+        self.rebound |= other.rebound
+
+
+def changed_in_place(node: FunctionNode | None) -> Changes:
+    """Return what a function changes in place, by its source; without it, nobody knows."""
+    if node is None:
+        return Changes({ANY}, {ANY})
+    changes, aliases = Changes(), []
     for part in ast.walk(node):
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
             owner = part.func.value if part.func.attr in _CHANGING else None
@@ -112,20 +144,68 @@ def changed_in_place(node: FunctionNode) -> set[str]:
             owner = part.value
         elif isinstance(part, ast.AugAssign):
             owner = part.target
+        elif isinstance(part, ast.Assign) and isinstance(part.value, ast.Attribute | ast.Name):
+            aliases.append(part)
+            continue
         else:
             continue
-        while isinstance(owner, ast.Subscript | ast.Attribute):
-            owner = owner.value
-        if isinstance(owner, ast.Name):
-            names.add(owner.id)
+        _note_chain(owner, changes)
+    for alias in aliases:
+        names = {target.id for target in alias.targets if isinstance(target, ast.Name)}
+        if names & changes.names:
+            _note_chain(alias.value, changes)
+    return changes
+
+
+def _note_chain(owner: ast.expr | None, changes: Changes) -> None:
+    """Note a variable that is changed, or the attributes on the way to what is."""
+    while isinstance(owner, ast.Subscript | ast.Attribute):
+        if isinstance(owner, ast.Attribute):
+            changes.attributes.add(owner.attr)
+        owner = owner.value
+    if isinstance(owner, ast.Name):
+        changes.names.add(owner.id)
+
+
+def set_to_nothing(node: FunctionNode) -> set[str]:
+    """Return the attributes that a constructor sets to an empty list, dict or the like."""
+    names = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
+            targets = part.targets if isinstance(part, ast.Assign) else [part.target]
+            if _is_empty(part.value):
+                names |= {target.attr for target in targets if isinstance(target, ast.Attribute)}
     return names
+
+
+def _is_empty(value: ast.expr) -> bool:
+    """Return whether an expression makes an empty container, such as `[]` or `dict()`."""
+    match value:
+        case ast.List(elts=[]) | ast.Dict(keys=[]):
+            return True
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=arguments):
+            is_bare = not arguments and not value.keywords
+            return name == "defaultdict" or (is_bare and name in _CONTAINERS)
+    return False
+
+
+_Place: TypeAlias = tuple[str, int]
+"""The name of a function, and the line that it begins on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The functions of a file, as trees and as code, by where they are."""
+
+    nodes: dict[_Place, list[FunctionNode]]
+    codes: dict[_Place, list[CodeType]]
 
 
 class Sources:
     """The files that functions were written in, each read and parsed once."""
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[ast.Module, CodeType] | None] = {}
+        self._files: dict[tuple[str, int], _File | None] = {}
 
     def node_of(self, function: FunctionType) -> FunctionNode | None:
         """
@@ -134,38 +214,50 @@ class Sources:
         A file may have been edited since; so its source counts only where it gives this code.
         """
         code = function.__code__
+        flags, place = code.co_flags & _FUTURE, (code.co_name, code.co_firstlineno)
         for is_fresh in (False, True):
             if is_fresh:
                 linecache.checkcache(code.co_filename)
-                self._files.pop(code.co_filename, None)
-            parsed = self._parsed(code.co_filename, function.__globals__)
-            if parsed is None:
+                self._files.pop((code.co_filename, flags), None)
+            file = self._parsed(code.co_filename, flags, function.__globals__)
+            if file is None:
                 return None
-            tree, module = parsed
-            if any(part == code for part in _nested(module)):
-                return _node_at(tree, code)
+            if code in file.codes.get(place, ()):
+                return _node_of(file.nodes.get(place, []), code)
         return None
 
-    def _parsed(
-        self, filename: str, module_globals: dict[str, object]
-    ) -> tuple[ast.Module, CodeType] | None:
-        """Return a file as a tree and as code, or None where it cannot be had."""
-        if filename not in self._files:
-            self._files[filename] = None
+    def _parsed(self, filename: str, flags: int, module_globals: dict[str, object]) -> _File | None:
+        """Return the functions of a file, or None where it cannot be had."""
+        if (filename, flags) not in self._files:
+            self._files[filename, flags] = None
             with suppress(Exception):  # of a loader of somebody's own, or no Python at all
                 text = "".join(linecache.getlines(filename, module_globals))
                 if 0 < len(text) <= _LARGEST_FILE:
-                    self._files[filename] = _parse(text, filename)
-        return self._files[filename]
+                    self._files[filename, flags] = _parse(text, filename, flags)
+        return self._files[filename, flags]
 
 
-def _parse(text: str, filename: str) -> tuple[ast.Module, CodeType]:
-    """Return a text as a tree and as code; a notebook's cell may await outside of functions."""
+def _parse(text: str, filename: str, flags: int) -> _File:
+    """
+    Return the functions of a text.
+
+    A notebook's cell may await outside of functions, and has the future of the cells before it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were given when it was first compiled
         tree = ast.parse(text, filename)
-        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        return tree, compile(tree, filename, "exec", flags, dont_inherit=True)
+        flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        module = compile(tree, filename, "exec", flags, dont_inherit=True)
+    file = _File({}, {})
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            file.nodes.setdefault((node.name, first), []).append(node)
+        elif isinstance(node, ast.Lambda):
+            file.nodes.setdefault(("<lambda>", node.lineno), []).append(node)
+    for code in _nested(module):
+        file.codes.setdefault((code.co_name, code.co_firstlineno), []).append(code)
+    return file
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
@@ -176,10 +268,9 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
-def _node_at(tree: ast.Module, code: CodeType) -> FunctionNode | None:
-    """Return the function of a tree that some code of its was compiled from."""
-    found = [node for node in ast.walk(tree) if _begins(node, code)]
-    if len(found) > 1:  # lambdas of one line, which their columns tell apart
+def _node_of(nodes: list[FunctionNode], code: CodeType) -> FunctionNode | None:
+    """Return the one of these functions that code was compiled from."""
+    if len(nodes) > 1:  # lambdas of one line, which their columns tell apart
         places = [
             place
             for line, end_line, column, end_column in code.co_positions()
@@ -189,19 +280,9 @@ def _node_at(tree: ast.Module, code: CodeType) -> FunctionNode | None:
         if not places:
             return None
         first, last = min(places), max(places)
-        found = [node for node in found if _span(node)[0] <= first and last <= _span(node)[1]]
-        found.sort(key=lambda node: _span(node)[0], reverse=True)  # the innermost
-    return found[0] if found else None
-
-
-def _begins(node: ast.AST, code: CodeType) -> TypeGuard[FunctionNode]:
-    """Return whether a function of this name begins on the line where the code does."""
-    if isinstance(node, ast.Lambda):
-        return code.co_name == "<lambda>" and node.lineno == code.co_firstlineno
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return False
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return node.name == code.co_name and first == code.co_firstlineno
+        nodes = [node for node in nodes if _span(node)[0] <= first and last <= _span(node)[1]]
+        nodes.sort(key=lambda node: _span(node)[0], reverse=True)  # the innermost
+    return nodes[0] if nodes else None
 
 
 def _span(node: FunctionNode) -> tuple[tuple[int, int], tuple[int, int]]:

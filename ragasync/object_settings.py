@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -19,12 +20,13 @@ from types import (
     MethodDescriptorType,
     MethodWrapperType,
     ModuleType,
+    SimpleNamespace,
     WrapperDescriptorType,
 )
 from typing import Any, Final
 
 from ragasync.foreign_errors import is_a
-from ragasync.function_code import names_in
+from ragasync.function_code import ANY, names_in
 
 NATIVE: Final = (
     BuiltinFunctionType,
@@ -41,31 +43,49 @@ MUTABLE: Final = (list, dict, set, bytearray)
 CONSTRUCTORS: Final = ("__new__", "__init__", "__post_init__")
 """The methods that make an object."""
 
-_RECORDS: Final = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")
+_RUNTIME: Final = frozenset(
+    """asyncio concurrent contextvars http io logging multiprocessing queue random selectors socket
+    sqlite3 ssl subprocess tempfile thread threading time weakref""".split()  # noqa: SIM905
+)
+_HEAP_TYPE: Final = 1 << 9
 _OURS: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120
 _LIBRARY: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 
 
-def settings_of(value: object) -> dict[str, object]:
+def settings_of(
+    value: object, stored: set[str], changed: set[str], begin_empty: set[str]
+) -> dict[str, object]:
     """
     Return those attributes of an object that are settings, not what it has come to since.
 
-    An argument of the constructor is one, if it is no number that other methods set: that is a
-    counter. Of other attributes those are that no other method sets, and that do not change in
-    place. Of the classes of libraries only the arguments are known.
+    An argument of the constructor is one, if it is no number that code sets: that is a counter. Of
+    other attributes those are that nobody else sets. What changes in place is none if code changes
+    it, or if it begins empty. Of the classes of libraries only the arguments are known.
+
+    Args:
+        value: the object.
+        stored: the attributes that code sets after the constructor has, of whatever object.
+        changed: those whose content it changes in place; ANY: nobody knows which.
+        begin_empty: those that the constructor sets to something empty.
     """
     kind = type(value)
     if _is_no_function(kind):
         return {}
-    arguments, later = _arguments_of(kind), set_by_methods(kind)
+    arguments = _arguments_of(kind)
+    is_closed = is_library_class(kind) and kind is not SimpleNamespace
     found = {}
     for name, setting in attributes_of(value).items():
         bare = re.sub(r"^_\w+?__", "", name).strip("_")
-        if name.startswith("__") or (name in later and is_number(setting)):
+        is_mutable = is_a(setting, MUTABLE)
+        if name.startswith("__") or (name in stored and is_number(setting)):
+            continue
+        if is_a(static_member(kind, name), cached_property):  # what that has come to
+            continue
+        if is_mutable and not changed.isdisjoint({name, ANY}):
             continue
         if bare in arguments:
             found[bare] = setting
-        elif not (is_library_class(kind) or name in later or is_a(setting, MUTABLE)):
+        elif not (is_closed or name in stored or (is_mutable and name in begin_empty)):
             found[name] = setting
     return found
 
@@ -104,10 +124,11 @@ def attributes_of(value: object) -> dict[str, object]:
     for cls in _mro(type(value)):
         for name, member in vars_of(cls).items():
             try:
-                if is_a(member, MemberDescriptorType):
-                    found[name] = member.__get__(value)
-                elif name == "__dict__" and is_a(member, GetSetDescriptorType):
+                is_slot = is_a(member, MemberDescriptorType)
+                if name == "__dict__" and (is_slot or is_a(member, GetSetDescriptorType)):
                     found.update(member.__get__(value))
+                elif is_slot:
+                    found[name] = member.__get__(value)
             except (AttributeError, TypeError):  # an empty slot, or no dict
                 continue
     return {name: setting for name, setting in found.items() if type(name) is str}
@@ -164,9 +185,15 @@ def _is_no_function(cls: type) -> bool:
     return module.startswith("ragasync.")
 
 
-def is_record(cls: type) -> bool:
-    """Return whether a class only groups settings: a dataclass, or one of attrs or pydantic."""
-    return any(static_member(cls, name) is not None for name in _RECORDS)
+def is_runtime(cls: type) -> bool:
+    """Return whether a class of Python's own is about how a program runs, such as a logger."""
+    return module_of(cls).partition(".")[0].strip("_") in _RUNTIME
+
+
+def is_native_class(cls: type) -> bool:
+    """Return whether a class is written in C and built into Python or a module."""
+    flags: int = type.__dict__["__flags__"].__get__(cls)
+    return not flags & _HEAP_TYPE
 
 
 def module_of(cls: type) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from enum import Enum
 from fractions import Fraction
 from itertools import islice
 from pathlib import PurePath
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 from uuid import UUID
 
@@ -73,11 +74,13 @@ def plain(value: object) -> str:
     return _Writing().text(value)
 
 
-def entries(value: Any) -> Iterator[object]:
-    """Yield the entries of a container by the method of Python's own class."""
+def entries(value: Any) -> Iterator[tuple[object, object]]:
+    """Yield the keys and entries of a container; of a set, which has no order, none."""
     base: Any = next(cls for cls in CONTAINERS if is_a(value, cls))
-    found: Iterator[object] = iter(dict.values(value)) if base is dict else base.__iter__(value)
-    return found
+    if base is dict:
+        yield from dict.items(value)
+    elif base in (list, tuple):
+        yield from enumerate(base.__iter__(value))
 
 
 class _Writing:
@@ -107,6 +110,8 @@ class _Writing:
             kind is datetime and type(value.tzinfo) in (timezone, type(None))
         ):
             return repr(value)
+        if kind is MappingProxyType:
+            (value,) = gc.get_referents(value)  # as reading it may run a mapping of the user's
         if is_a(value, CONTAINERS) and depth <= DEEPEST:
             return self._container(value, depth + 1)
         return self._of_numpy(value, depth + 1)

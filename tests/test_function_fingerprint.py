@@ -17,7 +17,13 @@ from typing import Any, ClassVar
 import pytest
 
 from ragasync import AsyncRetry
-from ragasync.function_fingerprint import FunctionFingerprint, differences, fingerprint_of
+from ragasync.function_fingerprint import (
+    FunctionFingerprint,
+    differences,
+    fingerprint_of,
+    is_same_digest,
+    settings_fingerprint_of,
+)
 
 NUMBER = iter(range(10_000))
 
@@ -566,6 +572,270 @@ def test_numpy_is_known_by_value():
     one, other = (functools.partial(embed, value=np.arange(size)) for size in (3, 4))
     assert changes(one, other)[0] == "the argument value"
     assert changes(one, functools.partial(embed, value=np.arange(3))) == []
+
+
+@MADE
+def test_helpers_behind_a_cache_count(make: Make):
+    """Of the module, of a class, and in a closure."""
+    source = """
+        from functools import cache, lru_cache
+        @lru_cache(maxsize=8)
+        def clean(text): return text.strip()
+        class Embedder:
+            @cache
+            def scale(self): return 1
+            def embed(self, text): return clean(text), self.scale()
+        def made(clean):
+            def embed(text): return clean(text)
+            return embed
+        closed = made(clean)
+    """
+    before = make(source)
+    edited = make(source.replace("strip()", "lower()"))
+    other = make(source.replace("return 1", "return 2"))
+    cleaned = ["the code of 'clean'"]
+    assert changes(before["Embedder"]().embed, edited["Embedder"]().embed) == cleaned
+    assert changes(before["closed"], edited["closed"]) == cleaned
+    scaled = ["the code of 'Embedder.scale'"]
+    assert changes(before["Embedder"]().embed, other["Embedder"]().embed) == scaled
+
+
+def test_a_dict_that_a_constructor_fills_is_a_setting():
+    """One that begins empty, or that a method changes, is a memory."""
+    source = """
+        from collections import defaultdict
+        class Embedder:
+            def __init__(self, size):
+                self.options = {"size": size}
+                self.words = ["a", "b"]
+                self.more = dict(size=size)
+                self.known, self.seen, self.count = {}, list(), defaultdict(int)
+                self.aliased = {"calls": size}
+            def embed(self, text):
+                self.known[text] = self.seen
+                aliased = self.aliased
+                aliased["calls"] += 1
+                return self.options, self.words, self.more
+    """
+    made = module(source)["Embedder"]
+    used = made(1)
+    used.embed("text")
+    assert changes(made(1).embed, used.embed) == []
+    assert changes(made(1).embed, made(2).embed) == [
+        "the setting more of Embedder",
+        "the setting options of Embedder",
+    ]
+    other = module(source.replace('"b"', '"c"'))["Embedder"]
+    assert changes(made(1).embed, other(1).embed) == ["the setting words of Embedder"]
+
+
+def test_objects_that_objects_were_given_count_with_their_code():
+    """The user's own, and of libraries what they were made with; not what is about running."""
+    source = """
+        import logging, threading
+        class Words:
+            def __init__(self, most, log, lock): self.most, self.log, self.lock = most, log, lock
+            def of(self, text): return text.split()[:self.most]
+        class Cutter:
+            def __init__(self, words, known): self.words, self.known = words, known
+            def cut(self, text):
+                self.known[text] = 1
+                return self.words.of(text)
+        def cutter(most, level=10):
+            log = logging.getLogger("a")
+            log.setLevel(level)
+            return Cutter(Words(most, log, threading.Lock()), {}).cut
+    """
+    made = module(source)["cutter"]
+    used = made(1)
+    used("a text")
+    assert changes(made(1), used) == []
+    assert changes(made(1, 10), made(1, 40)) == []
+    assert changes(made(1), made(2)) == ["the setting most of Words: 1 -> 2"]
+    other = module(source.replace("split()", "split(' ')"))["cutter"]
+    assert changes(made(1), other(1)) == ["the code of 'Words.of'"]
+
+
+def test_a_memory_that_is_changed_from_outside_is_no_setting():
+    """A number or a list of an object that the function itself changes."""
+    source = """
+        class Stats:
+            def __init__(self, limit): self.calls, self.seen, self.limit = 0, ["first"], limit
+        def made(limit):
+            stats = Stats(limit)
+            def embed(text):
+                stats.calls += 1
+                stats.seen.append(text)
+                return stats
+            return embed
+    """
+    made = module(source)["made"]
+    used = made(3)
+    used("a")
+    assert changes(made(3), used) == []
+    assert changes(made(3), made(4)) == ["the setting limit of Stats: 3 -> 4"]
+
+
+def test_entries_of_a_container_count_one_by_one():
+    """Functions and objects in a dict, by their keys; whatever else is in it."""
+
+    def one(text: str) -> str:
+        return text
+
+    def other(text: str) -> str:
+        return text + "!"
+
+    def embed(text: str, parts: object) -> object:
+        return text, parts
+
+    def bound(*parts: object) -> Any:
+        return functools.partial(embed, parts={"a": parts[0], "b": parts[1], "c": object()})
+
+    assert changes(bound(one, 1), bound(one, 1)) == []
+    assert "the code of 'other' is new" in changes(bound(one, 1), bound(other, 1))
+    assert changes(bound(one, 1), bound(one, 2)) == ["the argument parts['b']: 1 -> 2"]
+    assert changes(bound(Holder("a"), 1), bound(Holder("b"), 1)) == ["the setting given of Holder"]
+    assert changes(bound(one, other), bound(other, one)) != []
+
+
+def test_a_function_of_c_is_known_by_its_name_alone():
+    """Another name is a change; the same one says nothing about its code."""
+    assert changes(str.split, str.splitlines) == [
+        "the code of 'builtins.str.splitlines': builtins.str.split -> builtins.str.splitlines"
+    ]
+    digest = fingerprint_of(str.split).digest()
+    assert is_same_digest(digest, digest) is None
+    assert is_same_digest(digest, fingerprint_of(str.splitlines).digest()) is False
+
+
+@MADE
+def test_a_digest_tells_what_a_fingerprint_tells(make: Make):
+    """In a few characters, for each document of a store."""
+    source = "LIMIT = 3\ndef embed(text, size=2):\n    return text[:LIMIT] * size"
+    digest = fingerprint_of(make(source)["embed"]).digest()
+    assert len(digest) < 100
+    same = fingerprint_of(make("\n\n" + source)["embed"]).digest()
+    assert is_same_digest(digest, same) is True
+    for one, other in (
+        ("LIMIT = 3", "LIMIT = 4"),
+        ("size=2", "size=3"),
+        ("* size", "+ size * ' '"),
+    ):
+        edited = fingerprint_of(make(source.replace(one, other))["embed"]).digest()
+        assert is_same_digest(digest, edited) is False
+    without = fingerprint_of(without_source(source)["embed"])
+    assert is_same_digest(digest, without.digest()) is (None if make is module else True)
+    theirs = {
+        part: value.replace("bytecode-3.", "bytecode-2.") for part, value in without.parts.items()
+    }
+    assert is_same_digest(FunctionFingerprint("", theirs).digest(), without.digest()) is None
+
+
+def test_settings_alone_do_not_depend_on_code():
+    """Of a function, a partial, a method: what it was made with."""
+    source = """
+        from functools import partial
+        LIMIT = 1
+        class Embedder:
+            def __init__(self, model): self.model = model
+            def embed(self, text, size=3): return text[:LIMIT]
+        def scaled(text, scale, size=3): return text
+        made = {"method": Embedder("small").embed, "partial": partial(scaled, scale=2)}
+    """
+    edited = source.replace("text[:LIMIT]", "text").replace("return text", "return text * 2")
+    for kind in ("method", "partial"):
+        one, other = (
+            settings_fingerprint_of(module(text)["made"][kind]) for text in (source, edited)
+        )
+        assert one == other
+    large = module(source.replace('"small"', '"large"').replace("scale=2", "scale=3"))["made"]
+    before = module(source)["made"]
+    for kind, named in [
+        ("method", "the setting model of Embedder: 'small' -> 'large'"),
+        ("partial", "the argument scale: 2 -> 3"),
+    ]:
+        found = [settings_fingerprint_of(one[kind]) for one in (before, large)]
+        assert differences(*found) == [named]
+
+
+MORE_SETTINGS = {
+    "a dict of the class": """
+        class Embedder:
+            options = {"size": NUMBER}
+            def __call__(self, text): return self.options["size"]
+        embed = Embedder()
+    """,
+    "a number that the function counts down": """
+        def embed(text, size=NUMBER):
+            size -= 1
+            return size
+    """,
+    "a number that goes by another name": """
+        SIZE = NUMBER
+        def embed(text):
+            size = SIZE
+            size -= 1
+            return size
+    """,
+    "a read-only dict": """
+        from types import MappingProxyType
+        OPTIONS = MappingProxyType({"size": NUMBER})
+        def embed(text): return OPTIONS["size"]
+    """,
+    "a simple namespace": """
+        from types import SimpleNamespace
+        options = SimpleNamespace(size=NUMBER)
+        def embed(text): return options.size
+    """,
+    "a method of a base class": """
+        class Base:
+            def embed(self, text): return NUMBER
+        class Embedder(Base):
+            def embed(self, text): return super().embed(text)
+        embed = Embedder().embed
+    """,
+    "a cached property": """
+        from functools import cached_property
+        class Embedder:
+            @cached_property
+            def size(self): return NUMBER
+            def __call__(self, text): return self.size
+        embed = Embedder()
+    """,
+    "a text that it binds anew": """
+        last = None
+        def embed(text):
+            global last
+            last = text
+            return NUMBER
+    """,
+    "a memory of the class": """
+        class Embedder:
+            known = {}
+            def __call__(self, text):
+                self.known[text] = 1
+                return NUMBER
+        embed = Embedder()
+    """,
+    "a memory by another name": """
+        KNOWN = {}
+        def embed(text):
+            known = KNOWN
+            known[text] = 1
+            return NUMBER
+    """,
+}
+
+
+@pytest.mark.parametrize("kind", MORE_SETTINGS)
+def test_what_is_set_counts_and_what_is_made_of_it_does_not(kind: str):
+    """However a number comes into a function, and whatever was called meanwhile."""
+    one, same, other = (
+        module(MORE_SETTINGS[kind].replace("NUMBER", number))["embed"] for number in "112"
+    )
+    same("text")
+    assert changes(one, same) == []
+    assert len(changes(one, other)) == 1
 
 
 # ── other processes, other Pythons ──────────────────────────────────────────────────────────────

@@ -78,17 +78,17 @@ async def test_the_cache_can_be_switched_off(store):
     assert embed.texts == ["one", "two", "two", "one"]
 
 
-async def test_another_version_takes_no_vectors_from_the_one_before(store):
-    """The embedder may be another one behind the same name; from then on it has its own."""
+async def test_another_version_chunks_again_and_keeps_the_vectors_of_unchanged_texts(store):
+    """It stands in place of code; and the cache is on for new documents too."""
     embed = CountingEmbedder()
     settings = {"chunk": words, "embed": embed, "store": store}
     await AsyncDocumentProcessor(**settings).process([("a", "one two")])
     embed.calls.clear()
     changed = AsyncDocumentProcessor(**settings, version="2")
-    await changed.process([("a", "one two"), ("b", "two one")])
-    assert sorted(embed.texts) == ["one", "one", "two", "two"]
-    embed.calls.clear()
-    await changed.process([("a", "one two three")])
+    result = await changed.process([("a", "one two"), ("b", "two one")])
+    assert [done.unchanged for done in result.get_successful()] == [False, False]
+    assert embed.texts == []
+    await changed.process([("a", "one two three"), ("c", "two one")])
     assert embed.texts == ["three"]
 
 

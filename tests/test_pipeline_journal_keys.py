@@ -6,7 +6,7 @@ import pytest
 from embedders import CountingEmbedder, words
 
 from ragasync import Journal, JournalError
-from ragasync.documents import AsyncDocumentProcessor, Document, Source
+from ragasync.documents import AsyncDocumentProcessor, Document, Source, Stage
 
 
 @pytest.fixture
@@ -145,6 +145,47 @@ async def test_a_mended_function_warns_and_goes_on_and_another_starts_anew(path)
     with pytest.warns(UserWarning, match="source of 'documents' has changed"):
         assert await attempts(path, [("a", "text")], chunk=mended) == [0]
     assert await attempts(path, [("a", "text")], chunk=other) == [1]
+
+
+class Embedder:
+    """An embedder with a model, whose code may be edited, and a key, which may be renewed."""
+
+    def __init__(self, model: str, api_key: str = "k") -> None:
+        self.model, self.api_key = model, api_key
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """Embed."""
+        return [[float(len(text)), 1.0] for text in texts]
+
+
+class Edited(Embedder):
+    """The same, edited since."""
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        """Embed."""
+        return [[float(len(text)), 2.0] for text in texts]
+
+
+Edited.__qualname__ = Edited.__name__ = "Embedder"
+
+
+async def test_the_journal_knows_functions_as_the_store_does(path):
+    """A renewed key or edited code of a named embedder is no change, another model another job."""
+    for embedder, expected in [
+        (Embedder("small"), [1]),
+        (Embedder("small", api_key="renewed"), [0]),
+        (Edited("small"), [0]),
+        (Embedder("large"), [1]),
+    ]:
+        assert await attempts(path, [("a", "text")], embed=embedder.embed) == expected
+
+
+async def test_a_version_stands_in_place_of_the_code_in_a_journal_too(path):
+    """An edited function is then no reason to warn."""
+    before, mended, _ = cutters()
+    assert await attempts(path, [("a", "text")], chunk=Stage(before, version="1")) == [1]
+    assert await attempts(path, [("a", "text")], chunk=Stage(mended, version="1")) == [0]
+    assert await attempts(path, [("a", "text")], chunk=Stage(mended, version="2")) == [1]
 
 
 async def test_a_journal_is_of_documents_or_of_another_name(path):

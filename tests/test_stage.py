@@ -3,7 +3,6 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 from services import turns
@@ -11,7 +10,7 @@ from services import turns
 from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.embedding.embed import HashingEmbedder
-from ragasync.documents.fingerprint import name_of
+from ragasync.documents.fingerprints import name_of
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.stages.room import Room
 from ragasync.limits.limiter import RateLimiter
@@ -84,7 +83,6 @@ def test_what_says_its_own_name_is_believed():
     """A fingerprint goes before a name, also through a bound method."""
     assert name_of(RecursiveSplitter(500)) == RecursiveSplitter(500).fingerprint
     assert name_of(HashingEmbedder(64)) == name_of(HashingEmbedder(64).__call__) == "hashing-64-v2"
-    assert Stage(split, name="mine").fingerprint() == "mine"
 
 
 class Embeddings:
@@ -121,21 +119,12 @@ def test_the_model_of_an_embedder_is_part_of_its_name(attribute):
     assert name_of(Other(**{attribute: object()}).embed) == f"{__name__}.Other.embed"
 
 
-def test_a_partial_of_other_arguments_has_another_name():
-    """The arguments are not spelled out, because one of them may be a key."""
-    small, large = partial(split, size=10), partial(split, size=20)
-    assert name_of(small) == name_of(partial(split, size=10)) != name_of(large)
-    key = partial(split, size="secret")
-    assert "secret" not in name_of(key) != name_of(split)
-
-
-def test_attributes_count_where_they_are_asked_for():
-    """A splitter of another size is another one; what is no plain value has no say."""
-    assert name_of(Splitter(3).split) == name_of(Splitter(4).split)
-    names = {name_of(Splitter(size).split, attributes=True) for size in (3, 3, 4)}
-    assert len(names) == 2
-    assert name_of(split, attributes=True) == name_of(split)
-    assert name_of(str.split, attributes=True) == "builtins.str.split"
+def test_a_name_or_version_that_is_no_text_is_refused():
+    """It would change the fingerprint of everything, and nobody would know why."""
+    with pytest.raises(TypeError, match="version must be a str, got 2: pass '2'"):
+        Stage(split, version=2)
+    with pytest.raises(TypeError, match="name must be a str or None, got 7"):
+        Stage(split, name=7)
 
 
 class Client:

@@ -11,11 +11,11 @@ from ragasync.arguments import check_positive
 from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.embedding.embed import HashingEmbedder
-from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.own_files import OwnFiles
-from ragasync.documents.stage import Stage, as_stage
+from ragasync.documents.stage import Stage, as_stage, check_version
 from ragasync.documents.stages.intake import Intake
 from ragasync.documents.stages.recipe import Settings, Stages, recipe_of
 from ragasync.documents.stages.resuming import journal_use
@@ -79,8 +79,10 @@ class AsyncDocumentProcessor(DocumentRuns):
         keep: "all" keeps documents, chunks and embeddings in the result beside a store.
         root: the folder that ids and sources of files are relative to, so that the store fits
             another machine or a folder that moved; None for absolute paths.
-        version: changes the fingerprint of every document, and so has all of them embedded anew,
-            whatever the store has: for another model behind the same name.
+        version: stands in place of the code of `load` and `chunk`, and of an `embed` function that
+            has no name: edited code is no change as long as it stays, and another version has
+            everything chunked again. Settings count in any case. Vectors of unchanged texts stay;
+            for another model behind the same name, pass Stage(embed, version=...).
         key: makes of a source the text (or other plain data) that the journal knows it by; without
             it that is its id and content, which for a file are read once more.
         journal: a Journal, or the path of one: a source whose outcome it has is not loaded again,
@@ -121,6 +123,7 @@ class AsyncDocumentProcessor(DocumentRuns):
     ) -> None:
         if keep not in ("ids", "all"):
             raise ValueError(f"keep must be 'ids' or 'all', got {keep!r}")
+        check_version(version)
         stages = Stages(
             as_stage(load, load_source, may_yield=True),
             as_stage(chunk, RecursiveSplitter(), may_yield=True),
@@ -155,9 +158,16 @@ class AsyncDocumentProcessor(DocumentRuns):
                 ids=ids,
             ),
         )
-        use = journal_use(journal, key, stages, version=version, keep_all=keep_all, skips=skips)
+        use = journal_use(
+            journal,
+            key,
+            stages,
+            recipe.fingerprint,
+            recipe.embedder.now,
+            keep_all=keep_all,
+            skips=skips,
+        )
         own = OwnFiles((getattr(stages.known, "path", None), use and use.journal.path))
-        _let_search(stages.known, stages.embed)
         super().__init__(
             recipe,
             Intake(as_given=load is not None, ids=ids, own=own, store=stages.known),
@@ -168,12 +178,6 @@ class AsyncDocumentProcessor(DocumentRuns):
     def __repr__(self) -> str:
         recipe = self._recipe
         return (
-            f"<AsyncDocumentProcessor embed={recipe.embedder}, "
+            f"<AsyncDocumentProcessor embed={recipe.embedder.name}, "
             f"batch_size={recipe.embed.batch_size}, max_concurrency={recipe.at_once}>"
         )
-
-
-def _let_search(store: Any, embed: Stage) -> None:
-    """Give a store that has no embedder this one, so that it can embed what is searched for."""
-    if getattr(store, "embedder", embed) is None:
-        store.embedder = embed.function

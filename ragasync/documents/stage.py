@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ragasync.calling.calls import is_async
-from ragasync.documents.fingerprint import StageFunction, name_of
+from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.store import Store
 from ragasync.limits.limiter import Limiter
 from ragasync.plan import Plan, as_limiters
@@ -57,8 +57,13 @@ class Stage:
         max_batch_cost: the most that the texts of one call may weigh together.
         resources: as for AsyncBatchProcessor: makes an async context manager, opened once a run on
             the run's own loop, whose value the function gets as its second argument.
-        name: what tells this stage from another in the fingerprint of a document; by default
-            what the function says of itself, or its qualified name.
+        name: what the stage is known by in place of its function's code: as long as name and
+            version stay, edited code is no change. Of `embed` it is the name under which a store
+            remembers the vectors; a store that knew the function by its code takes it on.
+        version: the same for one stage, where the function's name may stay: another version of
+            `load` or `chunk` has everything chunked again, another one of `embed` is another
+            embedder. Settings count in any case: closures, defaults, the arguments of a partial,
+            and what an object was made with.
     """
 
     fn: StageFunction | Store
@@ -72,6 +77,13 @@ class Stage:
     max_batch_cost: float | None = None
     resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     name: str | None = None
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise change the fingerprint of everything, and say nothing."""
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a str or None, got {self.name!r}")
+        check_version(self.version)
 
     @property
     def function(self) -> StageFunction:
@@ -89,10 +101,6 @@ class Stage:
     def is_plain(self) -> bool:
         """Whether it is called as the processor says, on threads."""
         return not declared_async(self.function) and not self._own
-
-    def fingerprint(self, *, attributes: bool = False) -> str:
-        """Return what tells this stage from another; see `name_of`."""
-        return name_of(self.function, attributes=attributes) if self.name is None else self.name
 
     def plan(self, function: StageFunction, **defaults: Any) -> Plan[Any, Any]:
         """
@@ -113,6 +121,12 @@ class Stage:
         """The settings that are not left to the processor."""
         own = {setting: getattr(self, setting) for setting in _SETTINGS}
         return {setting: value for setting, value in own.items() if value is not None}
+
+
+def check_version(version: object) -> None:
+    """Raise TypeError for a version that is no text: 1 and "1" would be two."""
+    if not isinstance(version, str):
+        raise TypeError(f"version must be a str, got {version!r}: pass {str(version)!r}")
 
 
 def declared_async(function: StageFunction) -> bool:

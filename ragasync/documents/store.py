@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import (
@@ -25,6 +25,7 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.hits import Hits
 from ragasync.documents.where import Where
 from ragasync.errors import RagasyncError
+from ragasync.own_database import explain_surrogate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,6 +286,47 @@ def supports_identity(store: object) -> TypeGuard[SupportsIdentity]:
     return hasattr(store, "with_fingerprints") and hasattr(store, "id_scheme")
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEmbedder:
+    """
+    Whose vectors a store holds.
+
+    Args:
+        name: the embedder's name.
+        dimension: the length of the vectors.
+        identity: what else the store was given to know it by; empty where it was given nothing.
+    """
+
+    name: str
+    dimension: int
+    identity: str = ""
+
+
+class SupportsEmbedderIdentity(Protocol):
+    """
+    What a store has besides that remembers by more than a name whose vectors it holds.
+
+    Its `upsert` takes `identity=`, which it keeps with the first vectors, and refuses another one
+    afterwards.
+    """
+
+    def stored_embedder(self) -> StoredEmbedder | None:
+        """Return whose vectors are stored; None while there are none."""
+
+    def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
+        """Know the embedder by another name and identity from now on; its vectors stay."""
+
+    def search_with(self, name: str, embed: Callable[[Sequence[str]], object]) -> None:
+        """Embed what is searched for by this, as long as the vectors of this name are stored."""
+
+
+class SupportsChecks(Protocol):
+    """What a store has besides that can tell before anything is embedded what it cannot take."""
+
+    def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
+        """Raise what `upsert` would raise for this document, whatever its vectors are."""
+
+
 class TellsSources(Protocol):
     """What a store has besides that can tell which documents are there no longer."""
 
@@ -308,13 +350,45 @@ def check_search(mode: str, k: int, min_score: float | None) -> None:
         raise ValueError(f"min_score is a cosine, at most 1, got {min_score!r}")
 
 
-def check_embedder(stored: tuple[str, int] | None, given: tuple[str, int]) -> None:
-    """Refuse vectors of another name or dimension than those that are stored, if any are."""
-    if stored not in (None, given):
+def check_embedder(stored: StoredEmbedder | None, given: StoredEmbedder) -> None:
+    """Refuse the vectors of another embedder than that of those that are stored, if any are."""
+    if stored is None:
+        return
+    if (stored.name, stored.dimension) != (given.name, given.dimension):
         raise WrongEmbedder(
-            f"the store holds vectors of {stored[0]!r} with {stored[1]} dimensions, and "
-            f"these are of {given[0]!r} with {given[1]}: use the former, or store in another file"
+            f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, and "
+            f"these are of {given.name!r} with {given.dimension}: use the former, or store in "
+            "another file"
         )
+    if stored.identity and given.identity and stored.identity != given.identity:
+        raise WrongEmbedder(
+            f"the store holds vectors of another {stored.name!r}, which another run has stored "
+            "since this one began: use that embedder, or store in another file"
+        )
+
+
+def check_storable(document: Document, chunks: Sequence[Chunk]) -> None:
+    """
+    Raise what no store of ours can keep, before anything is paid for it.
+
+    Raises:
+        TypeError: metadata that is no plain data.
+        ValueError: a text or an id with a lone surrogate, which UTF-8 cannot hold.
+    """
+    for text in (document.id, document.source, *(chunk.text for chunk in chunks)):
+        if text is not None and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                explain_surrogate(error)
+                raise
+    for metadata in (document.metadata, *(chunk.metadata for chunk in chunks)):
+        if not all(type(key) is str and type(value) in _PLAIN for key, value in metadata.items()):
+            as_json(metadata, document.id)
+
+
+_PLAIN = (str, int, float, bool, type(None))
+"""The values that JSON can hold, whatever they are."""
 
 
 def as_json(metadata: Mapping[str, object], document_id: str) -> str:
@@ -323,7 +397,7 @@ def as_json(metadata: Mapping[str, object], document_id: str) -> str:
         return "{}"
     try:
         return json.dumps(dict(metadata))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"the metadata of document {document_id!r} must be plain data that JSON can hold: "
             f"{error}"

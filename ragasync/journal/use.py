@@ -108,7 +108,7 @@ def used_by(
 
     name = definition_of(function).__qualname__.rpartition("<locals>.")[2]
     functions = {"function": fingerprint_of(function)}
-    return JournalUse(journal, name, functions, _users_line(), key)
+    return JournalUse(journal, name, functions, users_line(), key)
 
 
 def definition_of(function: Callable[..., Any]) -> Any:
@@ -119,7 +119,7 @@ def definition_of(function: Callable[..., Any]) -> Any:
     return inner if hasattr(inner, "__qualname__") else type(inner)
 
 
-def _users_line() -> tuple[str, int]:
+def users_line() -> tuple[str, int]:
     """Return the file and the line of the call into this package that led here."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:

@@ -9,7 +9,7 @@ from ragasync.documents.chunking.chunk import check_sizes
 from ragasync.documents.chunking.counting import counter_of
 from ragasync.documents.chunking.token_count import estimated_tokens
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.fingerprint import name_of
+from ragasync.documents.fingerprints import known_function
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _by_tokens(
     """Return the package's splitter by tokens, and the name of what counts them."""
     if not isinstance(count_tokens, str):
         count = counter_of(count_tokens)
-        return kind.from_callback(count, max_tokens, overlap=overlap), name_of(count)
+        return kind.from_callback(count, max_tokens, overlap=overlap), known_function(count)
     try:
         splitter = kind.from_tiktoken_model(count_tokens, max_tokens, overlap=overlap)
     except Exception as error:  # the package's own, which it does not export

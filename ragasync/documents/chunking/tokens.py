@@ -9,7 +9,7 @@ from ragasync.documents.chunking.chunk import check_sizes, spans
 from ragasync.documents.chunking.counting import counter_of
 from ragasync.documents.chunking.token_count import estimated_tokens
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.fingerprint import name_of
+from ragasync.documents.fingerprints import known_function
 
 CHARS_A_TOKEN = 16
 """
@@ -69,7 +69,7 @@ class TokenSplitter:
         """Name, version and parameters: what a store has to know to see that chunks changed."""
         return (
             f"TokenSplitter/1(max_tokens={self.max_tokens}, overlap={self.overlap}, "
-            f"count_tokens={name_of(self._count)})"
+            f"count_tokens={known_function(self._count)})"
         )
 
     def __call__(self, document: Document | str) -> list[Chunk]:

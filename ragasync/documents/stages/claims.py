@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
-from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Source

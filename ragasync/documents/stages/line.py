@@ -12,10 +12,11 @@ from typing import Any
 from ragasync.calling.calls import Calls
 from ragasync.documents.chunking.located import located
 from ragasync.documents.document import Document
+from ragasync.documents.embedding_cache import WHY_UNKNOWN
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.sources.unique import Taken
 from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims
-from ragasync.documents.stages.failures import Postponed, note_place
+from ragasync.documents.stages.failures import Postponed, RunEnding, note_place
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared, refuse_given
 from ragasync.documents.stages.processed import ProcessedDocument, together
@@ -27,9 +28,11 @@ from ragasync.documents.stages.skipping import id_of, source_path
 from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.tally import Tally
 from ragasync.documents.stages.way import Way, unchanged
+from ragasync.documents.store import StoreError, WrongEmbedder
 from ragasync.engine.service import Service
 from ragasync.engine.steering import Steering, current_run
 from ragasync.errors import JobStopped, StageFailure
+from ragasync.reports.words import counted
 
 Entry = Document | Prepared | Lost
 """One of the documents of a source: as it was loaded, or as far as it came in the same call."""
@@ -81,6 +84,9 @@ class Line:
         )
         self._in_flight = DocumentsInFlight()
         self._run: Steering[Any, Any] | None = None
+        self._refusal: WrongEmbedder | None = None
+        self._uncertain = 0
+        self._doubts: list[str] = []
         self._loading = 0
         self._stopped_early = False
         if occasion.run is not None:
@@ -94,6 +100,8 @@ class Line:
             StageFailure: the error of the stage that failed.
             Postponed: the run stops before it could be embedded.
         """
+        if self._refusal is not None:
+            raise RunEnding("store", self._refusal)
         try:
             quick = self._cut_here(source)
             if quick is not None and (taken := self.way.enter_now(quick)) is not None:
@@ -117,6 +125,37 @@ class Line:
             if self._stopped_early:
                 raise Postponed(*stopped.args) from stopped
             raise
+
+    async def check_embedder(self) -> None:
+        """Refuse the run if the store holds the vectors of another embedder; warn of any doubt."""
+        try:
+            warning = await asyncio.to_thread(self._recipe.embedder.check)
+        except WrongEmbedder as error:
+            self._refusal = error
+        except StoreError:  # each document will meet it too, and is retried as that says
+            return
+        else:
+            self._doubts = self._recipe.fingerprint.unknown if warning else []
+            if warning and self._doubts:
+                warning += f"; nor can it be told of {' and '.join(self._doubts)}"
+            self._warn(warning)
+
+    def _warn_of_unknown(self) -> None:
+        """Say once that some documents were taken for unchanged because nobody can tell."""
+        unknown = self._recipe.fingerprint.unknown
+        if not self._uncertain or (unknown and unknown == self._doubts):
+            return
+        self._warn(
+            f"cannot tell whether {' or '.join(unknown or ['load or chunk'])} has changed since "
+            f"{counted(self._uncertain, 'document')} were stored, because {WHY_UNKNOWN}: they are "
+            f"treated as unchanged. To decide it yourself, pass Stage(..., version=...), or "
+            f"version= for all stages"
+        )
+
+    def _warn(self, warning: str | None) -> None:
+        """Warn at the line that made the processor, for a run has a loop of its own."""
+        if warning is not None:
+            warnings.warn_explicit(warning, UserWarning, *self._recipe.made_at)
 
     def no_more_to_embed(self) -> bool:
         """Return whether every document of the run has handed its chunks on."""
@@ -193,14 +232,19 @@ class Line:
         if "recognise" in way.services:
             known = await way.take("recognise", document, source)
         if known.is_known:
-            return Prepared(document, known.fingerprint, None)
+            return Prepared(document, known.fingerprint, None, is_certain=known.is_certain)
         chunks = await way.take("chunk", document.text, source)
         if len(document.text) > QUICK:
             chunks = await asyncio.to_thread(located, document, chunks)
         else:
             chunks = located(document, chunks)
+        try:
+            self._recipe.check(document, chunks)
+        except Exception as error:
+            note_place(error, "store", repr(document.id))
+            raise StageFailure("store", error) from error
         vectors = None
-        if known.may_recall and "recall" in way.services:
+        if "recall" in way.services:
             vectors = await way.take("recall", chunks, source)
         return Prepared(document, known.fingerprint, chunks, vectors)
 
@@ -246,6 +290,7 @@ class Line:
 
     async def _unchanged(self, prepared: Prepared) -> ProcessedDocument:
         """Return what becomes of a document that the store has; its file may have been touched."""
+        self._uncertain += not prepared.is_certain
         if prepared.stored.is_outdated:
             await self._stored.refresh(prepared.document)
         return unchanged(prepared)
@@ -290,6 +335,7 @@ class Line:
                 self.tally.pruned = await asyncio.to_thread(pruner.prune, self.tally.ids)
         await self._stored.write()
         await self._stored.warn_of_moved(self._recipe.ids)
+        self._warn_of_unknown()
 
     def _when_spent(self, reason: str) -> None:
         """Have the run stop, from whatever thread this is called in."""
@@ -341,6 +387,7 @@ async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIt
                 service: Service[Any, Any] = Service(plan, **waits_in_vain)
                 service.run.when_stopped_early = line.stop_early
                 line.way.services[stage] = await stack.enter_async_context(service)
+        await line.check_embedder()
         if occasion.root_check is not None:
             await occasion.root_check.compare(line.is_unchanged, occasion.pruner)
         line.tally.restart()

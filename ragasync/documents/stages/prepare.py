@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.chunking.located import chunks_at, located
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
+from ragasync.documents.fingerprints import StageFunction, StagesFingerprint
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import RefusedDocument
 from ragasync.documents.stage import declared_async
-from ragasync.documents.stages.caching import Recall, Vector, VectorMark
 from ragasync.documents.stages.stored_state import NOT_STORED, StoredState, stored_state
 from ragasync.documents.store import Store
 from ragasync.errors import StageFailure
@@ -39,6 +38,7 @@ class Prepared:
         chunks: its chunks; None where the store has it already.
         vectors: those that the store has of its chunks; None where it has none of them.
         stored: what the store has of it.
+        is_certain: whether it is known that the store has it, where it is taken for known.
     """
 
     document: Document
@@ -46,6 +46,7 @@ class Prepared:
     chunks: Sequence[Chunk] | None
     vectors: Sequence[Vector | None] | None = None
     stored: StoredState = NOT_STORED
+    is_certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +105,18 @@ class Recognised(NamedTuple):
 
     Args:
         fingerprint: what it would be stored with now.
-        is_known: whether it is stored with just that.
-        may_recall: whether vectors that are stored may serve for its chunks.
+        is_known: whether that is what is stored, as far as anybody can tell.
         stored: what it has of the document.
+        is_certain: whether anybody can.
     """
 
     fingerprint: str
     is_known: bool
-    may_recall: bool
     stored: StoredState = NOT_STORED
+    is_certain: bool = True
 
 
-UNKNOWN = Recognised("", is_known=False, may_recall=False)
+UNKNOWN = Recognised("", is_known=False)
 """What is known of a document where no store can tell."""
 
 
@@ -125,21 +126,29 @@ class Recognise:
     Tells whether the store has just this document from just these stages.
 
     Args:
-        pipeline: the fingerprint of all stages.
-        mark: what vectors depend on.
+        stages: the fingerprint of the stages before the store.
         store: the store to ask; it never travels to another process.
     """
 
-    pipeline: str
-    mark: VectorMark
+    stages: StagesFingerprint
     store: Store
 
     def __call__(self, document: Document) -> Recognised:
         """Return a document's fingerprint, and what the store has of it."""
-        fingerprint = self.mark.text + fingerprint_of(document, self.pipeline)
+        fingerprint = self.stages.of(document)
         stored = stored_state(self.store, document)
-        is_known = stored.fingerprint == fingerprint
-        return Recognised(fingerprint, is_known, self.mark.allows(stored.fingerprint), stored)
+        holds = self.stages.holds(stored.fingerprint, fingerprint)
+        return Recognised(fingerprint, holds is not False, stored, is_certain=holds is not None)
+
+
+Check: TypeAlias = Callable[[Document, Sequence[Chunk]], object]
+"""Raises what a store cannot take of a document, before it is embedded."""
+
+
+def check_of(store: object) -> Check:
+    """Return what checks documents for a store; for one that cannot tell, nothing does."""
+    check: Check = getattr(store, "check", lambda *_: None)
+    return check
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +158,8 @@ class LoadAndCut:
     load: Finished
     recognise: Recognise | None
     cut: Finished
-    recall: Recall | None
+    check: Check
+    recall: CachedEmbeddings | None
 
     def is_quick(self, source: object) -> bool:
         """
@@ -188,11 +198,12 @@ class LoadAndCut:
         if self.recognise is not None:
             known = _staged("store", self.recognise, document)
         if known.is_known:
-            return Prepared(document, known.fingerprint, None, stored=known.stored)
+            return Prepared(
+                document, known.fingerprint, None, None, known.stored, is_certain=known.is_certain
+            )
         chunks = _staged("chunk", self._cut_and_locate, document)
-        vectors = None
-        if known.may_recall and self.recall is not None:
-            vectors = _staged("store", self.recall, chunks)
+        _staged("store", partial(self.check, document), chunks)
+        vectors = None if self.recall is None else _staged("store", self.recall, chunks)
         return Prepared(document, known.fingerprint, chunks, vectors, known.stored)
 
     def _cut_and_locate(self, document: Document) -> list[Chunk]:
@@ -200,22 +211,6 @@ class LoadAndCut:
         if type(self.cut.fn) is RecursiveSplitter:
             return chunks_at(document, self.cut.fn.spans(document.text))
         return located(document, self.cut.at_once(document.text))
-
-
-def fingerprint_of(document: Document, pipeline: str) -> str:
-    """Return what changes when a document does, or the stages that it goes through."""
-    metadata = sorted(_lasting(document).items())
-    content = f"{pipeline!r}{metadata!r}{document.text}".encode(errors="surrogatepass")
-    return blake2b(content, digest_size=16).hexdigest()
-
-
-def _lasting(document: Document) -> Mapping[str, object]:
-    """Return metadata without its file's date and size, which change where the content does not."""
-    match document.metadata:
-        case {"mtime": float(), "size": int(), **rest} if document.source is not None:
-            return rest
-        case metadata:
-            return metadata
 
 
 def refuse_given(document: Document) -> None:

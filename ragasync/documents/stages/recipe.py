@@ -7,21 +7,40 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ragasync.documents.fingerprint import StageFunction
+from ragasync.documents.embedding_cache import (
+    EmbedderInStore,
+    cached_embeddings,
+    supports_embedder_identity,
+)
+from ragasync.documents.fingerprints import (
+    EmbedderIdentity,
+    StageFunction,
+    StagesFingerprint,
+    embedder_identity,
+    stage_fingerprint,
+)
 from ragasync.documents.loaders.load import LOADER_VERSION
 from ragasync.documents.metering import metering
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.stage import Stage
-from ragasync.documents.stages.caching import VectorMark, recall_of
 from ragasync.documents.stages.failures import Postponed, RunEnding
 from ragasync.documents.stages.hops import InOneHop
-from ragasync.documents.stages.prepare import Finished, LoadAndCut, Recognise, finished
+from ragasync.documents.stages.prepare import (
+    Check,
+    Finished,
+    LoadAndCut,
+    Recognise,
+    check_of,
+    finished,
+)
 from ragasync.documents.stages.skipping import Skips
 from ragasync.documents.stages.stage_values import as_chunks, as_documents, as_rows
 from ragasync.documents.stages.storing import storing_plan
 from ragasync.documents.store import Store, WrongEmbedder
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
+from ragasync.function_code import Sources
+from ragasync.journal.use import users_line
 from ragasync.limits.limiter import Limiter
 from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL, default_verdict
@@ -46,12 +65,32 @@ class Stages:
         store = None if self.store is None else self.store.fn
         return store if hasattr(store, "fingerprint_of") else None  # type: ignore[return-value]
 
-    def pipeline(self, version: str) -> str:
-        """Return what changes when any of the stages before the store does."""
-        return (
-            f"load={self.load.fingerprint(attributes=True)}; "
-            f"chunk={self.chunk.fingerprint(attributes=True)}; "
-            f"embed={self.embed.fingerprint()}; loaders={LOADER_VERSION}; version={version}"
+    def fingerprint(
+        self, version: str, embedder: EmbedderIdentity, sources: Sources
+    ) -> StagesFingerprint:
+        """Return what changes when load or chunk does, or, where a store needs it, the embedder."""
+        load, chunk = (
+            stage_fingerprint(
+                stage.function,
+                name=stage.name,
+                version=stage.version or version,
+                sources=sources,
+            )
+            for stage in (self.load, self.chunk)
+        )
+        keeps_identity = self.known is None or supports_embedder_identity(self.known)
+        digest = "" if keeps_identity else embedder.digest
+        return StagesFingerprint(load, chunk, LOADER_VERSION, digest)
+
+    def embedder(self, version: str, sources: Sources) -> EmbedderIdentity:
+        """Return whose vectors the embed stage makes."""
+        stage = self.embed
+        return embedder_identity(
+            stage.function,
+            name=stage.name,
+            version=stage.version,
+            version_of_all=version,
+            sources=sources,
         )
 
 
@@ -88,10 +127,12 @@ class Recipe:
         recognise: tells a document's fingerprint, and whether the store has it; None where no
             store can say.
         chunk: makes Chunks of a text.
+        check: raises what the store cannot take, before it is embedded.
         recall: returns the vectors that the store has of chunks; None where it cannot tell.
         embed: makes vectors of texts.
         store: stores a Parcel, or None to keep everything in the result.
-        embedder: the embedder's name.
+        embedder: the embedder as the store knows it.
+        fingerprint: what the stages before the store are.
         at_once: how many documents may be loaded and cut at once.
         room: how many chunks may be on their way: in calls, as many waiting for these, and as
             many for documents that wait for their last chunk or the store.
@@ -101,6 +142,7 @@ class Recipe:
         ids: makes the ids of files.
         known: the store that can tell what it has, if there is one.
         load_function: the function that loads, as it was given.
+        made_at: the file and the line where the user made the processor.
     """
 
     prepare: StagePlan | None
@@ -108,10 +150,12 @@ class Recipe:
     load: StagePlan
     recognise: StagePlan | None
     chunk: StagePlan
+    check: Check
     recall: StagePlan | None
     embed: StagePlan
     store: StagePlan | None
-    embedder: str
+    embedder: EmbedderInStore
+    fingerprint: StagesFingerprint
     at_once: int
     room: int
     keep_all: bool
@@ -120,6 +164,7 @@ class Recipe:
     ids: FileIds
     known: Store | None
     load_function: StageFunction
+    made_at: tuple[str, int]
 
 
 def recipe_of(stages: Stages, settings: Settings) -> Recipe:
@@ -140,14 +185,17 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     loading = load.plan(finished(load.function, as_documents), **hops)
     cutting = chunk.plan(finished(chunk.function, as_chunks), **hops)
     embedding = _embedding(stages.embed, settings)
-    embedder = stages.embed.fingerprint()
-    mark = VectorMark(embedder, settings.version)
-    recognise = None if known is None else Recognise(stages.pipeline(settings.version), mark, known)
-    recall = recall_of(known, embedder, settings.cache)
+    sources = Sources()
+    identity = stages.embedder(settings.version, sources)
+    embedder = EmbedderInStore(known, identity, stages.embed.function)
+    fingerprint = stages.fingerprint(settings.version, identity, sources)
+    recognise = None if known is None else Recognise(fingerprint, known)
+    check = check_of(known)
+    recall = cached_embeddings(known, embedder, settings.cache)
     load_and_cut: LoadAndCut | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
         parts = Finished(load.function, as_documents), Finished(chunk.function, as_chunks)
-        load_and_cut = LoadAndCut(parts[0], recognise, parts[1], recall)
+        load_and_cut = LoadAndCut(parts[0], recognise, parts[1], check, recall)
     return Recipe(
         prepare=None if load_and_cut is None else Plan(InOneHop(load_and_cut), False, **common),
         load_and_cut=load_and_cut,
@@ -157,7 +205,9 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         recall=None if recall is None else Plan(recall, False, **common),
         embed=embedding,
         store=None if stages.store is None else _storing(stages.store, settings),
+        check=check,
         embedder=embedder,
+        fingerprint=fingerprint,
         at_once=max(loading.max_concurrency, cutting.max_concurrency),
         room=3 * embedding.max_concurrency * embedding.batch_size,
         keep_all=settings.keep_all or stages.store is None,
@@ -166,6 +216,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         ids=settings.ids,
         known=known,
         load_function=load.function,
+        made_at=users_line(),
     )
 
 

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ragasync.documents.document import Document
-from ragasync.documents.fingerprint import name_of
+from ragasync.documents.fingerprints import (
+    EmbedderIdentity,
+    StagesFingerprint,
+    content_digest,
+    name_of,
+)
 from ragasync.documents.sources.file_ids import plain_path
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import RefusedDocument
 from ragasync.documents.stages.journalled import Documents
-from ragasync.documents.stages.prepare import fingerprint_of
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.recipe import Stages
 from ragasync.documents.stages.skipping import Skips
 from ragasync.documents.store import Store
 from ragasync.function_fingerprint import FunctionFingerprint
-from ragasync.function_fingerprint import fingerprint_of as fingerprint_of_function
 from ragasync.journal import Journal
 from ragasync.journal.keys import PREVIEW, Key, KeyFunction, key_of
 from ragasync.journal.use import JournalUse, definition_of, used_by
@@ -32,7 +35,8 @@ class KeyOfSource:
     Tells one source from another, and from itself with other stages.
 
     Args:
-        pipeline: the fingerprint of the stages, so that what other ones did is not taken for it.
+        pipeline: names and settings of the stages, so that what other ones did is not taken for
+            it. Other code is not another job, for people mend a function and go on.
     """
 
     pipeline: str
@@ -50,7 +54,7 @@ class KeyOfSource:
         if isinstance(item, RefusedDocument):
             return self._of(item.id, item.taken_by, item.id)
         if isinstance(item, Document):
-            return self._of(item.id, fingerprint_of(item, self.pipeline), item.id)
+            return self._of(item.id, content_digest(item), item.id)
         if isinstance(item, Source):
             content = item.taken_by or item.barred or key_of(item.path).digest.hex()
             return self._of(item.id, content, item.id)
@@ -96,8 +100,9 @@ def journal_use(
     journal: Journal | str | os.PathLike[str] | None,
     key: KeyFunction | None,
     stages: Stages,
+    fingerprint: StagesFingerprint,
+    embedder: EmbedderIdentity,
     *,
-    version: str,
     keep_all: bool,
     skips: Skips,
 ) -> JournalUse | None:
@@ -122,8 +127,12 @@ def journal_use(
     return replace(
         use,
         name="documents",
-        functions=_fingerprints_of(stages),
-        keying=KeyOfSource(f"{stages.pipeline(version)}; store={_destination(stages)}"),
+        functions=_functions_of(stages, fingerprint, embedder),
+        keying=KeyOfSource(
+            f"load={fingerprint.load.settings}; chunk={fingerprint.chunk.settings}; "
+            f"embed={embedder.job}; loaders={fingerprint.loaders}; "
+            f"store={_destination(stages)}"
+        ),
         on_thread=True,
         serializer=Documents(everything=keep_all or keeps_nothing),
         still_holds=StillHolds(stages.known, keeps_nothing, skips),
@@ -144,11 +153,20 @@ def _destination(stages: Stages) -> str:
     return stages.store.name or name_of(stages.store.fn)  # type: ignore[arg-type]  # or a Store
 
 
-def _fingerprints_of(stages: Stages) -> dict[str, FunctionFingerprint]:
+def _functions_of(
+    stages: Stages, fingerprint: StagesFingerprint, embedder: EmbedderIdentity
+) -> dict[str, FunctionFingerprint]:
     """Return the fingerprints of the caller's own functions; ours have versions."""
-    given = [stage.function for stage in (stages.load, stages.chunk, stages.embed)]
-    own = [fn for fn in given if not (definition_of(fn).__module__ or "").startswith("ragasync.")]
-    return {name_of(fn): fingerprint_of_function(fn) for fn in own}
+    found = [
+        (stages.load, fingerprint.load.name, fingerprint.load.function),
+        (stages.chunk, fingerprint.chunk.name, fingerprint.chunk.function),
+        (stages.embed, embedder.name, embedder.function),
+    ]
+    return {
+        name: function
+        for stage, name, function in found
+        if not (definition_of(stage.function).__module__ or "").startswith("ragasync.")
+    }
 
 
 def _names_a_file(item: object) -> TypeGuard[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ragasync.calling.calls import is_async
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import WrongEmbedder
 from ragasync.foreign_errors import is_a
@@ -28,7 +29,7 @@ class Parcel:
     chunks: Sequence[Chunk]
     embeddings: NDArray[np.float32]
     fingerprint: str
-    embedder: str
+    embedder: EmbedderInStore
 
 
 def storing_plan(
@@ -76,14 +77,17 @@ def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
 
 def _upsert_to(store: Any) -> Callable[[Parcel], object]:
     """Return the call that stores a parcel in a Store."""
+    takes_identity = supports_embedder_identity(store)
 
     def put(parcel: Parcel) -> object:
+        name, identity = parcel.embedder.known_as
         return store.upsert(
             parcel.document,
             parcel.chunks,
             parcel.embeddings,
             fingerprint=parcel.fingerprint,
-            embedder=parcel.embedder,
+            embedder=name,
+            **({"identity": identity} if takes_identity else {}),
         )
 
     return put

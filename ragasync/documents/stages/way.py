@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.embedding_cache import Vector
 from ragasync.documents.metering import Meter, Metered
-from ragasync.documents.stages.caching import Vector
 from ragasync.documents.stages.failures import RunEnding, note_place, places_of
 from ragasync.documents.stages.prepare import Prepared
 from ragasync.documents.stages.processed import ProcessedDocument, bad_rows_of, read_as
 from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
+from ragasync.documents.store import WrongEmbedder
 from ragasync.engine.service import ItemError, Service
 from ragasync.errors import AttemptTimeout, StageFailure
 from ragasync.foreign_errors import is_a
@@ -130,16 +131,27 @@ class Way:
 
     def _check(self, vector: Vector | None, place: str) -> None:
         """Raise what is wrong with a vector; its dimension must be that of the first."""
-        if vector is not None and self._dimension is None:
+        stored = self._recipe.embedder.dimension
+        if vector is not None and self._dimension is None and stored in (None, len(vector)):
             self._dimension = len(vector)
             return
-        error = ValueError(
-            "expected finite numbers, got a vector with others: mend the embedder, which may "
-            "divide by the length of an empty text's vector"
-            if vector is None
-            else f"expected a vector of {self._dimension} dimensions, as the first of this run, "
-            f"got one of {len(vector)}: an embedder must give one dimension"
-        )
+        error: Exception
+        if vector is None:
+            error = ValueError(
+                "expected finite numbers, got a vector with others: mend the embedder, which may "
+                "divide by the length of an empty text's vector"
+            )
+        elif self._dimension is None:
+            error = WrongEmbedder(
+                f"the store holds vectors of {self._recipe.embedder.name!r} with {stored} "
+                f"dimensions, and embed= gives vectors of {len(vector)}: use the embedder that "
+                "made the former, or another store"
+            )
+        else:
+            error = ValueError(
+                f"expected a vector of {self._dimension} dimensions, as the first of this run, "
+                f"got one of {len(vector)}: an embedder must give one dimension"
+            )
         note_place(error, "embed", place)
         raise StageFailure("embed", error)
 

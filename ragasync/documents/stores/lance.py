@@ -16,10 +16,12 @@ from ragasync.documents.store import (
     SearchMode,
     StoredDocument,
     StoredDocuments,
+    StoredEmbedder,
     StoredId,
     StoreError,
     check_embedder,
     check_search,
+    check_storable,
     checked_vectors,
 )
 from ragasync.documents.stores.lance_documents import (
@@ -45,11 +47,13 @@ from ragasync.documents.stores.lance_search import (
 from ragasync.documents.stores.lance_table import (
     LanceRows,
     clear_lance_errors,
+    embedder_of_column,
     make_room_for_vectors,
     replace_rows,
-    whose_vectors,
+    stored_embedder,
+    write_embedder,
 )
-from ragasync.documents.stores.query import Embed, search_for
+from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
 from ragasync.documents.stores.selection import check_delete, selected
 from ragasync.documents.stores.store_frame import chunk_frame
@@ -85,8 +89,7 @@ class LanceStore:
 
     Args:
         path: The folder, on a local disk; created where it is missing.
-        embedder: What embeds the texts that are searched for; may be set later. None uses the
-            HashingEmbedder where the folder holds its vectors.
+        embedder: What embeds the texts that are searched for, as for SqliteStore.
 
     Raises:
         MissingExtra: When lancedb is not installed.
@@ -94,7 +97,7 @@ class LanceStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], embedder: Embed | None = None) -> None:
-        self.embedder = embedder
+        self._query = QueryEmbedder(embedder)
         self.path = os.fspath(path)
         self._rows = LanceRows(self.path)
         self._known_keys: set[str] = set()
@@ -107,20 +110,21 @@ class LanceStore:
         *,
         fingerprint: str,
         embedder: str,
+        identity: str = "",
     ) -> None:
         """Store a document in place of what was stored under its id; as SqliteStore's does."""
         vectors = checked_vectors(embeddings, len(chunks))
         with clear_lance_errors(self.path):
             columns = columns_of(document, chunks, fingerprint)
         with self._rows.writing(len(chunks) + 1) as table:
-            whose = whose_vectors(table)
-            if len(chunks):
-                check_embedder(whose, (embedder, vectors.shape[1]))
-                if whose is None:
-                    make_room_for_vectors(table, embedder, vectors.shape[1])
-                    whose = embedder, vectors.shape[1]
-            if whose is not None:
-                columns["vector"] = vector_column(vectors, whose[1])
+            given = StoredEmbedder(embedder, vectors.shape[1], identity)
+            if len(chunks) and embedder_of_column(table) != given:
+                stored = stored_embedder(table)
+                check_embedder(stored, given)
+                if stored is None:
+                    make_room_for_vectors(table, given)
+            if (column := embedder_of_column(table)) is not None:
+                columns["vector"] = vector_column(vectors, column.dimension)
             replace_rows(table, [digest(document.id)], columns)
 
     def fingerprint_of(self, document_id: str) -> str | None:
@@ -216,22 +220,50 @@ class LanceStore:
         condition = condition_of(where)
         self._rows.tidy_for_searches()
         with self._rows.reading() as table:
-            stored = whose_vectors(table)
+            stored = embedder_of_column(table)
             unknown = self._unknown_keys(table, condition)
             known = known_keys(table) if unknown else ()
         if unknown:
             warn_of_unknown(unknown, known)
         if unknown or stored is None:
             return Hits(query=text)
-        search = search_for(text, k, mode, min_score, vector, self.embedder, stored)
+        search = search_for(text, k, mode, min_score, vector, self._query, stored)
         with self._rows.reading() as table:
             return run_search(table, search, condition)
+
+    @property
+    def embedder(self) -> Embed | None:
+        """What was given to embed the texts that are searched for."""
+        return self._query.given
+
+    @embedder.setter
+    def embedder(self, embedder: Embed | None) -> None:
+        self._query.given = embedder
+
+    def search_with(self, name: str, embed: Embed) -> None:
+        """Embed what is searched for by this, as long as the vectors of this name are stored."""
+        self._query.learn(name, embed)
+
+    def stored_embedder(self) -> StoredEmbedder | None:
+        """Return whose vectors are stored; None while there are none."""
+        with self._rows.reading() as table:
+            return stored_embedder(table)
+
+    def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
+        """Know the embedder by another name and identity from now on; its vectors stay."""
+        with self._rows.writing() as table:
+            check_embedder(stored_embedder(table), before)
+            write_embedder(table, StoredEmbedder(name, before.dimension, identity))
+
+    def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
+        """Raise what `upsert` would raise for this document, whatever its vectors are."""
+        check_storable(document, chunks)
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """Return the vectors that are stored for texts, None for others; as SqliteStore's does."""
         with self._rows.reading() as table:
-            stored = whose_vectors(table)
-            if stored is None or stored[0] != embedder:
+            stored = embedder_of_column(table)
+            if stored is None or stored.name != embedder:
                 return [None for _ in texts]
             return vectors_of_texts(table, texts)
 
@@ -279,12 +311,12 @@ class LanceStore:
     def __repr__(self) -> str:
         try:
             with self._rows.reading() as table:
-                stored = whose_vectors(table)
+                stored = stored_embedder(table)
                 documents = int(table.count_rows("ordinal < 0"))
             held = f"{documents:,} documents, {len(self):,} chunks"
         except StoreError as error:
             return f"<LanceStore {self.path!r}: {error}>"
-        of = f" by {stored[0]!r}" if stored else ""
+        of = f" by {stored.name!r}" if stored else ""
         return f"<LanceStore {self.path!r}: {held}{of}>"
 
 

@@ -16,7 +16,7 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.store import IdScheme, StoredDocument, StoredId
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
-from ragasync.documents.stores.lance_table import replace_rows, whose_vectors
+from ragasync.documents.stores.lance_table import embedder_of_column, replace_rows
 from ragasync.documents.stores.relocation import Relocation
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> 
     """Store changed documents in place of others, with the same chunks and vectors."""
     import pyarrow as pa
 
-    whose = whose_vectors(table)
+    whose = embedder_of_column(table)
     names = (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal", *(("vector",) if whose else ()))
     for start in range(0, len(document_ids), _TOGETHER):
         of_document: dict[str, list[Any]] = {}
@@ -143,8 +143,8 @@ def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> 
             columns.append(columns_of(after, list(map(_chunk, pieces)), own["fingerprint"]))
             if whose is not None:
                 vectors = np.array([row["vector"] for row in pieces], dtype=np.float32)
-                vectors = vectors.reshape(len(pieces), whose[1])
-                columns[-1]["vector"] = vector_column(vectors, whose[1])
+                vectors = vectors.reshape(len(pieces), whose.dimension)
+                columns[-1]["vector"] = vector_column(vectors, whose.dimension)
             digests |= {digest(before.id), digest(after.id)}
         if columns:
             replace_rows(table, sorted(digests), _together(columns, pa))

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragasync.documents.store import StoreError
+from ragasync.documents.store import StoredEmbedder, StoreError
 from ragasync.documents.stores.turns import turn_at
 from ragasync.errors import MissingExtra
 from ragasync.own_database import explain_surrogate
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NAME = "ragasync_chunks"
 _VERSION = "2"
-_WHOSE = b"embedder"
+_WHOSE, _IDENTITY = b"embedder", b"identity"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 # Each document is a commit, which leaves a small file, and its words wait for their index: after
@@ -162,21 +162,39 @@ class LanceRows:
         self._commits, self._written, self._tidied_at = 0, 0, table.count_rows()
 
 
-def whose_vectors(table: LanceTable) -> tuple[str, int] | None:
-    """Return the name and dimension of the embedder whose vectors are in it, if any are."""
-    schema = table.schema
-    if "vector" not in schema.names:
+def embedder_of_column(table: LanceTable) -> StoredEmbedder | None:
+    """Return whose vectors the column of vectors is for, even while there are none."""
+    if "vector" not in table.schema.names:
         return None
-    field = schema.field("vector")
-    return field.metadata[_WHOSE].decode(), field.type.list_size
+    field = table.schema.field("vector")
+    identity = field.metadata.get(_IDENTITY, b"").decode()
+    return StoredEmbedder(field.metadata[_WHOSE].decode(), field.type.list_size, identity)
 
 
-def make_room_for_vectors(table: LanceTable, embedder: str, dimension: int) -> None:
-    """Add the column of vectors, which says whose they are."""
+def stored_embedder(table: LanceTable) -> StoredEmbedder | None:
+    """Return whose vectors are in it; None while there are none."""
+    return embedder_of_column(table) if table.count_rows("ordinal >= 0") else None
+
+
+def make_room_for_vectors(table: LanceTable, given: StoredEmbedder) -> None:
+    """Add the column of vectors, which says whose they are, in place of one without any."""
     import pyarrow as pa
 
-    kind = pa.list_(pa.float32(), dimension)
-    table.add_columns(pa.field("vector", kind, metadata={_WHOSE: embedder.encode()}))
+    if "vector" in table.schema.names:
+        table.drop_columns(["vector"])
+    kind = pa.list_(pa.float32(), given.dimension)
+    table.add_columns(pa.field("vector", kind, metadata=_metadata_of(given)))
+
+
+def write_embedder(table: LanceTable, given: StoredEmbedder) -> None:
+    """Write whose vectors are stored over what is there."""
+    texts = {key.decode(): value.decode() for key, value in _metadata_of(given).items()}
+    table.update_field_metadata({"path": "vector", "metadata": texts})
+
+
+def _metadata_of(given: StoredEmbedder) -> dict[bytes, bytes]:
+    """Return what the column of vectors says of them."""
+    return {_WHOSE: given.name.encode(), _IDENTITY: given.identity.encode()}
 
 
 def replace_rows(

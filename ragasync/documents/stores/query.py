@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.embedding.embed import HashingEmbedder, scaled_to_one
-from ragasync.documents.store import SearchMode, WrongEmbedder
+from ragasync.documents.store import SearchMode, StoredEmbedder, WrongEmbedder
 from ragasync.documents.stores.search import Search
 
 Embed: TypeAlias = Callable[[Sequence[str]], Any]
@@ -28,8 +28,8 @@ def search_for(
     mode: SearchMode,
     min_score: float | None,
     vector: NDArray[np.float32] | None,
-    embedder: Embed | None,
-    stored: tuple[str, int] | None,
+    embedder: QueryEmbedder,
+    stored: StoredEmbedder | None,
 ) -> Search:
     """
     Return what is searched for, its vector included where one is needed.
@@ -40,70 +40,84 @@ def search_for(
         mode: What is ranked by.
         min_score: The least cosine of a hit.
         vector: The text's vector, where the user gives it.
-        embedder: What embeds the text otherwise; None for the one that the stored name tells.
-        stored: The name and dimension of the embedder whose vectors are stored, if any are.
+        embedder: What embeds the text otherwise.
+        stored: Whose vectors are stored, if any are.
 
     Raises:
         WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
         RunAsyncError: When the embedder is async and bound to another event loop.
     """
     is_needed = mode != "keyword" or min_score is not None or vector is not None
-    hashed = stored is not None and HashingEmbedder.from_name(stored[0]) is not None
-    made = query_vector(text, embedder, stored, vector) if stored and is_needed else None
+    hashed = stored is not None and HashingEmbedder.from_name(stored.name) is not None
+    made = embedder.vector(text, stored, vector) if stored and is_needed else None
     return Search(text, int(k), mode, min_score, made, hashed, vector is not None)
 
 
-def query_vector(
-    text: str,
-    embedder: Embed | None,
-    stored: tuple[str, int],
-    given: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
+class QueryEmbedder:
     """
-    Return the vector to compare the stored ones with, of length 1.
+    Makes the vectors that a store is searched by.
 
     Args:
-        text: What is searched for.
-        embedder: What embeds it; None for the one that the stored name tells.
-        stored: The name and dimension of the embedder whose vectors are stored.
-        given: The vector itself, where it was made elsewhere.
-
-    Raises:
-        WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
-        RunAsyncError: When the embedder is async and bound to another event loop.
+        given: what the store's user has given to embed them, or None.
     """
-    name, dimension = stored
-    if given is None:
-        given = _embedded(text, _of_name(name) if embedder is None else embedder, name)
-    row = np.array(given, dtype=np.float32).reshape(1, -1)
-    if row.shape[1] != dimension:
-        raise WrongEmbedder(
-            f"the store holds vectors of {name!r} with {dimension} dimensions, and that of the "
-            f"text has {row.shape[1]}: pass embedder= the one that made the former"
-        )
-    scaled: NDArray[np.float32] = scaled_to_one(row)[0]
-    return scaled
+
+    def __init__(self, given: Embed | None) -> None:
+        self.given = given
+        self._learned: tuple[str, Embed] | None = None
+
+    def learn(self, name: str, embed: Embed) -> None:
+        """Note what a run stores vectors by, for where nothing is given."""
+        self._learned = name, embed
+
+    def vector(
+        self, text: str, stored: StoredEmbedder, given: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """
+        Return the vector to compare the stored ones with, of length 1.
+
+        Args:
+            text: What is searched for.
+            stored: Whose vectors are stored.
+            given: The vector itself, where it was made elsewhere.
+
+        Raises:
+            WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
+            RunAsyncError: When the embedder is async and bound to another event loop.
+        """
+        if given is None:
+            given = _embedded(text, self._embedder_of(stored.name))
+        row = np.array(given, dtype=np.float32).reshape(1, -1)
+        if row.shape[1] != stored.dimension:
+            raise WrongEmbedder(
+                f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, "
+                f"and that of the text has {row.shape[1]}: pass embedder= the one that made the "
+                "former"
+            )
+        scaled: NDArray[np.float32] = scaled_to_one(row)[0]
+        return scaled
+
+    def _embedder_of(self, name: str) -> Embed:
+        """Return what embeds a text as the stored ones were."""
+        if self.given is not None:
+            own_name = getattr(self.given, "name", name)
+            if own_name != name:
+                raise WrongEmbedder(
+                    f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: "
+                    "pass the one that made them, or store in another file"
+                )
+            return self.given
+        if self._learned is not None and self._learned[0] == name:
+            return self._learned[1]
+        if (embedder := HashingEmbedder.from_name(name)) is None:
+            raise WrongEmbedder(
+                f"the store holds vectors of {name!r}, which has to embed the text too: pass "
+                'embedder= to the store or vector= to the search, or search with mode="keyword"'
+            )
+        return embedder
 
 
-def _of_name(name: str) -> Embed:
-    """Return the embedder of a name where the name alone says which it is."""
-    embedder = HashingEmbedder.from_name(name)
-    if embedder is None:
-        raise WrongEmbedder(
-            f"the store holds vectors of {name!r}, which has to embed the text too: pass "
-            'embedder= to the store or vector= to the search, or search with mode="keyword"'
-        )
-    return embedder
-
-
-def _embedded(text: str, embedder: Embed, name: str) -> NDArray[np.float32]:
-    """Return what the embedder makes of one text, refusing one of another name."""
-    own_name = getattr(embedder, "name", name)
-    if own_name != name:
-        raise WrongEmbedder(
-            f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: pass the "
-            "one that made them, or store in another file"
-        )
+def _embedded(text: str, embedder: Embed) -> NDArray[np.float32]:
+    """Return what an embedder makes of one text."""
     query = getattr(embedder, "query", None)
     made: object = query(text) if callable(query) else embedder([text])
     if hasattr(made, "__await__"):

@@ -17,12 +17,15 @@ from ragasync.documents.store import (
     SearchMode,
     StoredDocument,
     StoredDocuments,
+    StoredEmbedder,
     StoredId,
     StoreError,
+    check_embedder,
     check_search,
+    check_storable,
     checked_vectors,
 )
-from ragasync.documents.stores.query import Embed, search_for
+from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
 from ragasync.documents.stores.selection import check_delete, selected
 from ragasync.documents.stores.sqlite_file import StoreFile
@@ -35,14 +38,15 @@ from ragasync.documents.stores.sqlite_rows import (
     id_scheme,
     relocate,
     remember_embedder,
-    remembered_embedder,
     sources,
     stored_document,
     stored_documents,
+    stored_embedder,
     stored_ids,
     vectors_of,
     with_fingerprints,
     write_document,
+    write_embedder,
     write_id_scheme,
     write_metadata,
 )
@@ -85,8 +89,9 @@ class SqliteStore:
 
     Args:
         path: The file, created where it is missing; ":memory:" keeps nothing.
-        embedder: What embeds the texts that are searched for; may be set later. None uses the
-            HashingEmbedder where the file holds its vectors.
+        embedder: What embeds the texts that are searched for; may be set later. None uses the one
+            of the latest run that this store was given to, or the HashingEmbedder where the file
+            holds its vectors.
         timeout: Seconds to wait for another process that is writing.
 
     Raises:
@@ -100,7 +105,7 @@ class SqliteStore:
         *,
         timeout: float = 10.0,
     ) -> None:
-        self.embedder = embedder
+        self._query = QueryEmbedder(embedder)
         self.path = os.fspath(path)
         self._matrix = VectorMatrix()
         self._known_keys: set[str] = set()
@@ -114,6 +119,7 @@ class SqliteStore:
         *,
         fingerprint: str,
         embedder: str,
+        identity: str = "",
     ) -> None:
         """
         Store a document in place of what was stored under its id, in one transaction.
@@ -124,9 +130,10 @@ class SqliteStore:
             embeddings: Their vectors, `(len(chunks), dimension)`.
             fingerprint: What `fingerprint_of` is to return from now on.
             embedder: The name of the embedder that made the vectors.
+            identity: What else it is known by.
 
         Raises:
-            WrongEmbedder: When the store holds vectors of another name or dimension.
+            WrongEmbedder: When the store holds vectors of another embedder or dimension.
             ValueError: When the embeddings are not one finite row a chunk, or a text or an id has
                 a lone surrogate, which UTF-8 cannot hold.
             TypeError: When the metadata is not plain data.
@@ -135,7 +142,7 @@ class SqliteStore:
         vectors = checked_vectors(embeddings, len(chunks))
         with self._file.writing() as db:
             if len(chunks):
-                remember_embedder(db, embedder, vectors.shape[1])
+                remember_embedder(db, StoredEmbedder(embedder, vectors.shape[1], identity))
             write_document(db, document, chunks, vectors, fingerprint)
 
     def fingerprint_of(self, document_id: str) -> str | None:
@@ -313,16 +320,49 @@ class SqliteStore:
         check_search(mode, k, min_score)
         condition = condition_of(where)
         with self._file.reading() as db:
-            stored = remembered_embedder(db)
+            stored = stored_embedder(db)
             unknown = self._unknown_keys(db, condition)
             known = known_keys(db) if unknown else ()
         if unknown:
             warn_of_unknown(unknown, known)
             return Hits(query=text)
         # Outside the lock: an embedder may be a slow service.
-        search = search_for(text, k, mode, min_score, vector, self.embedder, stored)
+        search = search_for(text, k, mode, min_score, vector, self._query, stored)
         with self._file.reading() as db:
             return run_search(db, self._matrix, search, condition)
+
+    @property
+    def embedder(self) -> Embed | None:
+        """What was given to embed the texts that are searched for."""
+        return self._query.given
+
+    @embedder.setter
+    def embedder(self, embedder: Embed | None) -> None:
+        self._query.given = embedder
+
+    def search_with(self, name: str, embed: Embed) -> None:
+        """Embed what is searched for by this, as long as the vectors of this name are stored."""
+        self._query.learn(name, embed)
+
+    def stored_embedder(self) -> StoredEmbedder | None:
+        """Return whose vectors are stored; None while there are none."""
+        with self._file.reading() as db:
+            return stored_embedder(db)
+
+    def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
+        """
+        Know the embedder by another name and identity from now on; its vectors stay.
+
+        Raises:
+            WrongEmbedder: When it is not that of before any more.
+        """
+        with self._file.writing() as db:
+            check_embedder(stored_embedder(db), before)
+            write_embedder(db, StoredEmbedder(name, before.dimension, identity))
+
+    def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
+        """Raise what `upsert` would raise for this document, whatever its vectors are."""
+        check_storable(document, chunks)
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """
@@ -386,11 +426,11 @@ class SqliteStore:
         try:
             with self._file.reading() as db:
                 documents, chunks = document_count(db), chunk_count(db)
-                stored = remembered_embedder(db)
+                stored = stored_embedder(db)
         except StoreError as error:
             return f"<{type(self).__name__} {self.path!r}: {error.__cause__}>"
         held = f"{documents:,} documents, {chunks:,} chunks"
-        of = f" by {stored[0]!r}" if stored else ""
+        of = f" by {stored.name!r}" if stored else ""
         return f"<{type(self).__name__} {self.path!r}: {held}{of}>"
 
     def _unknown_keys(self, db: sqlite3.Connection, condition: Condition | None) -> list[str]:

@@ -30,7 +30,7 @@ CREATE VIRTUAL TABLE words USING fts5 (
 """
 
 _SCHEMA = """
-CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL);
+CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL, identity TEXT NOT NULL);
 -- What the ids of files are: one row, once there are any.
 CREATE TABLE id_scheme (relative INTEGER NOT NULL, root TEXT);
 CREATE TABLE documents (

@@ -15,6 +15,7 @@ from ragasync.documents.search_text import indexed_text
 from ragasync.documents.store import (
     IdScheme,
     StoredDocument,
+    StoredEmbedder,
     StoredId,
     as_json,
     check_embedder,
@@ -170,26 +171,35 @@ def chunk_count(db: Connection) -> int:
     return int(db.execute("SELECT count(*) FROM chunks").fetchone()[0])
 
 
-def remembered_embedder(db: Connection) -> tuple[str, int] | None:
-    """Return the name and dimension of the embedder whose vectors are stored, if any are."""
-    found: tuple[str, int] | None = db.execute("SELECT name, dimension FROM embedder").fetchone()
-    return found
+def stored_embedder(db: Connection) -> StoredEmbedder | None:
+    """Return whose vectors are stored; None while there are none."""
+    found = db.execute(
+        "SELECT name, dimension, identity FROM embedder WHERE EXISTS (SELECT 1 FROM vectors)"
+    ).fetchone()
+    return StoredEmbedder(*found) if found else None
 
 
-def remember_embedder(db: Connection, name: str, dimension: int) -> None:
+def remember_embedder(db: Connection, given: StoredEmbedder) -> None:
     """Note whose vectors these are at the first, and refuse another's from then on."""
-    remembered = remembered_embedder(db)
-    check_embedder(remembered, (name, dimension))
-    if remembered is None:
-        db.execute("INSERT INTO embedder VALUES (?, ?)", (name, dimension))
+    stored = stored_embedder(db)
+    check_embedder(stored, given)
+    if stored is None:
+        write_embedder(db, given)
+
+
+def write_embedder(db: Connection, given: StoredEmbedder) -> None:
+    """Write whose vectors are stored over what is there."""
+    db.execute("DELETE FROM embedder")
+    values = given.name, given.dimension, given.identity
+    db.execute("INSERT INTO embedder VALUES (?, ?, ?)", values)
 
 
 def vectors_of(
     db: Connection, embedder: str, texts: Iterable[str]
 ) -> list[NDArray[np.float32] | None]:
     """Return the vectors that an embedder made of texts, None for each that is not stored."""
-    remembered = remembered_embedder(db)
-    if remembered is None or remembered[0] != embedder:
+    stored = stored_embedder(db)
+    if stored is None or stored.name != embedder:
         return [None for _ in texts]
     return [_vector_of(db, text_hash(text)) for text in texts]
 
