@@ -296,6 +296,29 @@ def test_a_title_above_two_columns_of_words_is_one():
     )
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["name,city", "name,,", "name", "name;city", "Name,Home city"],
+)
+@pytest.mark.parametrize(
+    "below",
+    ["Ann,Rome,x,y\nBob,Oslo,z,w\nCid,Bern,q,r\n", "Ann,Rome,1\nBob,Oslo,2\n", "Ann,Rome\n" * 3],
+)
+def test_a_header_that_names_too_few_columns_is_no_title(header, below):
+    """Or the first record would become the header, without a word."""
+    with contextlib.suppress(LoadError):
+        assert "Ann" in facts(CsvRows()(f"{header}\n{below}".encode()))[0][1].replace("Ann:", "")
+
+
+def test_blank_lines_above_the_header_are_no_rows_of_it():
+    """The header stands on the first line that has anything."""
+    records = list(CsvRows()(b"\n\na,b\n1,2\n3,4\n"))
+    assert facts(records) == [("4", "a: 1\nb: 2"), ("5", "a: 3\nb: 4")]
+    assert [record.metadata["line"] for record in records] == [4, 5]
+    (record,) = CsvRows(text_columns=["a"])(b"\n\na,b\n1,2\n")
+    assert record.metadata["b"] == 2
+
+
 def test_a_header_may_begin_with_the_mark_of_a_comment():
     """As in the formats of biology; and a column may have a name like a title."""
     data = b"## version 4\n#chrom\tpos\n1\t100\n2\t200\n"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragasync import AsyncDocumentProcessor
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.where import condition_of, matches
@@ -139,6 +140,30 @@ def test_an_operator_that_is_unknown_or_out_of_place_is_refused(where, said):
     """The error names those that there are; a NaN equals nothing."""
     with pytest.raises(ValueError, match=said):
         condition_of(where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"lang": {}},
+        {"$and": [{}]},
+        {"$or": [{"lang": "en"}, {}]},
+        {"$not": {}},
+        {"lang": {"$not": {}}},
+        {"year": 2024, "lang": {}},
+    ],
+)
+def test_an_empty_condition_within_others_is_refused(where):
+    """It would hold of everything, and a deletion by it would empty the store."""
+    store = MemoryStore()
+    AsyncDocumentProcessor(store=store).process_sync([Document("a", "bucket", {"lang": "en"})])
+    for act in (store.delete, store.documents):
+        with pytest.raises(ValueError, match="is empty and would hold of everything"):
+            act(where=where)
+    with pytest.raises(ValueError, match="is empty and would hold of everything"):
+        store.search("bucket", where=where)
+    assert len(store.documents(where={})) == 1
+    store.close()
 
 
 def test_conditions_that_hold_themselves_are_refused():

@@ -138,12 +138,12 @@ def condition_of(where: Where | None) -> Condition | None:
 
     Raises:
         TypeError: When it is no mapping by texts, or a value is none that metadata can equal.
-        ValueError: When an operator is unknown, or a number is not a number.
+        ValueError: When an operator is unknown, a number is not a number, or a dict in it is
+            empty, which would hold of everything.
     """
-    if where is None:
+    if where is None or (isinstance(where, Mapping) and not where):
         return None
-    condition = _of_mapping(where, "where", 0)
-    return None if condition == AllOf(()) else condition
+    return _of_mapping(where, "where", 0)
 
 
 def comparisons(condition: Condition | None) -> Iterator[Comparison]:
@@ -266,6 +266,8 @@ def _of_mapping(where: object, place: str, depth: int) -> Condition:
         raise TypeError(f"{place} must be a dict of metadata keys to values, got {where!r:.200}")
     if depth > _DEEPEST:
         raise ValueError(f"where must not be nested more than {_DEEPEST} deep")
+    if not where:
+        raise ValueError(f"{place} is empty and would hold of everything: leave it out")
     return _all_of(_of_key(key, wanted, depth) for key, wanted in where.items())
 
 
@@ -293,6 +295,11 @@ def _of_value(key: str, wanted: object, depth: int) -> Condition:
     if isinstance(wanted, Mapping):
         if depth > _DEEPEST:
             raise ValueError(f"where must not be nested more than {_DEEPEST} deep")
+        if not wanted:
+            raise ValueError(
+                f"the condition on {key!r:.200} is empty and would hold of everything: give it a "
+                f"value, or one of {', '.join(_OPERATORS)}"
+            )
         return _all_of(_by_operator(key, name, bound, depth) for name, bound in wanted.items())
     if isinstance(wanted, list | tuple | set | frozenset):
         return _any_value(key, wanted)

@@ -40,6 +40,7 @@ _MAX_TITLES = 10
 _COMMENT = "#"
 _SEPARATOR_LINE = re.compile(r"""["']?sep=(.)["']?[ \t]*\n""")
 _NAME = re.compile(r"\S(?:.{0,58}\S)?")
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _NUMBER = re.compile(r"[-+]?[\d.,' %]*\d[\d.,' %]*")
 _ADVICE = (
     'correct the row, leave such rows out with CsvRows(on_bad_rows="skip"), or load the file as '
@@ -228,6 +229,15 @@ def _reads_as_header(sample: Sequence[_Cells]) -> bool:
     )
 
 
+def _differs_in_case(sample: Sequence[_Cells]) -> bool:
+    """Return whether the first of some rows has a small letter where all below have capitals."""
+    first, *others = sample
+    return any(
+        name[:1].islower() and all(cell[:1].isupper() for cell in column)
+        for name, *column in zip(first.values, *(row.values for row in others), strict=False)
+    )
+
+
 def _place_of_header(text: str, start: _Place, sample: Sequence[_Cells]) -> _Place:
     """Return where the header is: the first row, unless there are titles above it."""
     titles = _title_count(sample)
@@ -258,15 +268,21 @@ def _begins_table(sample: Sequence[_Cells], count: int) -> bool:
     title, header = sample[count - 1], sample[count]
     if count + 1 == len(sample) or not _is_named(header.values):
         return False
-    if len(header.values) > 2 or not title.values[0].strip().isalnum():
+    rows = sample[count:]
+    if header.line > title.line + 1 or _reads_as_header(rows) or _differs_in_case(rows):
         return True
-    # One word above pairs may as well be the header of a column whose texts have commas.
-    return header.line > title.line + 1 or _reads_as_header(sample[count:])
+    # Without proof, it may as well be a header that names too few columns, above its first row.
+    return (
+        len(header.values) > 2
+        and " " in title.values[0].strip()
+        and not any(_NUMBER.fullmatch(name) for name in header.values if not _YEAR.fullmatch(name))
+    )
 
 
 def _is_title(cells: Sequence[str], width: int) -> bool:
-    """Return whether a row is a line of words: one cell, or few of a wide table."""
-    return len(cells) == 1 < width or len(cells) <= width - 2
+    """Return whether a row is a line of words: one cell, or few of a wide table, by its commas."""
+    is_words = all(cell.startswith(" ") for cell in cells[1:])
+    return is_words and (len(cells) == 1 < width or len(cells) <= width - 2)
 
 
 def _is_padded_title(cells: Sequence[str]) -> bool:
@@ -291,8 +307,11 @@ def _is_named(cells: Sequence[str]) -> bool:
 def _after_header(text: str, delimiter: str, header: _Place) -> _Place:
     """Return where the row after the header starts."""
     lines = _Lines(text, header)
-    next(csv.reader(lines, delimiter=delimiter, strict=True), None)
-    return _Place(lines.offset, header.number + 1, lines.line)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    number = header.number
+    while next(reader, None) == []:  # a blank line
+        number += 1
+    return _Place(lines.offset, number + 1, lines.line)
 
 
 def _rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
