@@ -516,3 +516,18 @@ def test_rows_are_not_held_in_memory():
         tracemalloc.stop()
     assert count == 50_000
     assert peak < 4 * len(data)
+
+
+@pytest.mark.parametrize("loader", ["csv", "json"])
+def test_a_field_named_line_does_not_hide_where_its_row_is(loader):
+    """Nor does one named row; each is there under another name."""
+    if loader == "csv":
+        records = CsvRows(text_columns=["t"])(b"line,row,t\n900,77,one\n901,78,two\n")
+    else:
+        rows = b'{"line": 900, "row": 77, "t": "one"}\n{"line": 901, "row": 78, "t": "two"}\n'
+        records = JsonLines(text_fields=["t"])(rows)
+    first = 2 if loader == "csv" else 1
+    assert [dict(record.metadata) for record in records] == [
+        {"row": first, "line": first, "field_line": 900, "field_row": 77},
+        {"row": first + 1, "line": first + 1, "field_line": 901, "field_row": 78},
+    ]

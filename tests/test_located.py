@@ -15,6 +15,7 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.notebook import load_notebook
+from ragasync.documents.stores.memory import MemoryStore
 
 TEXT = """intro
 
@@ -253,3 +254,29 @@ def test_a_search_by_heading_finds_what_is_below_it_or_holds_it(kind, tmp_path):
         ):
             hits = store.search("wait", where=where)
             assert {hit.document_id for hit in hits} == ids, where
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"headings": ["Intro", "Outro"]},
+        {"headings": [{"level": 1, "text": "Intro"}]},
+        {"headings": [(5, 1), (0, 1)]},
+        {"headings": [("0", 1)]},
+        {"cell_starts": ["a"]},
+        {"page_starts": [3, None]},
+        {"page_starts": [9, 0]},
+        {"page_starts": "first", "headings": {"Intro": 1}},
+    ],
+)
+def test_metadata_of_the_users_own_under_the_keys_of_loaders_tells_no_places(metadata):
+    """It stays what it is, and the places are found in the text."""
+    document = Document("a", "# Title\n\ntext", metadata)
+    (chunk,) = located(document, [Chunk(document.text, 0, len(document.text))])
+    assert dict(chunk.metadata) == {"line": 1, "heading": "Title", "headings": ["Title"]}
+    store = MemoryStore()
+    assert AsyncDocumentProcessor(store=store).process_sync([document]).all_succeeded
+    stored = store.get("a")
+    assert stored is not None
+    assert stored.metadata["headings" if "headings" in metadata else next(iter(metadata))]
+    store.close()

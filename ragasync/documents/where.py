@@ -27,7 +27,8 @@ Conditions by metadata key, all of which have to hold.
     {"source": "/docs/guide.md", "draft": None} # the document's own; without one, or with None
 
 A condition on "heading" is one on all headings above a chunk or in it: it holds where it does of
-one of them, by its title or as "Install > On Linux"; "$ne" where it does of each.
+the title of one of them, or of those above its start together, as "Install > On Linux"; "$ne" where
+it does of each.
 
 The keys of a chunk's metadata go over those of its document; "id" and "source" are always the
 document's own. Numbers are compared with numbers and texts with texts: 1 is 1.0 and is neither "1"

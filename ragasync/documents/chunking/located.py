@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
+from typing import TypeGuard
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
@@ -21,7 +23,8 @@ PLACES = ("page_starts", "cell_starts", "headings")
 The keys of a document's metadata by which a loader tells places in its text.
 
 `page_starts` and `cell_starts` are the offsets of the first characters of pages and cells;
-`headings` holds an (offset, level) pair for each heading, whose line is its title.
+`headings` holds an (offset, level) pair for each heading, whose line is its title. A user's own
+metadata under these keys, which is something else, tells no places.
 """
 
 
@@ -110,7 +113,7 @@ def _places(document: Document, spans: Sequence[tuple[int, int]]) -> list[dict[s
                 told["heading"] = heading
                 told["headings"] = titles
     for name, key in (("page", "page_starts"), ("cell", "cell_starts")):
-        if key in metadata and isinstance(offsets := metadata[key], list | tuple):
+        if _is_ascending(offsets := metadata.get(key)):
             for told, start in zip(places, starts, strict=True):
                 told[name] = max(1, bisect_right(offsets, start))
     return places
@@ -163,9 +166,28 @@ def _titles_within(text: str, marks: Sequence[tuple[int, int]], place: int, end:
 
 def _marks(document: Document) -> Sequence[tuple[int, int]]:
     """Return offset and level of a document's headings: as its loader tells, or as Markdown."""
-    if isinstance(told := document.metadata.get("headings"), list | tuple):
+    if _is_pairs(told := document.metadata.get("headings")):
         return told
     return list(markdown_headings(document.text)) if _is_markdown(document) else ()
+
+
+def _is_ascending(told: object) -> TypeGuard[Sequence[int]]:
+    """Return whether something is a list of offsets, each behind the one before."""
+    return (
+        isinstance(told, list | tuple)
+        and all(type(offset) is int for offset in told)
+        and all(one <= other for one, other in pairwise(told))
+    )
+
+
+def _is_pairs(told: object) -> TypeGuard[Sequence[tuple[int, int]]]:
+    """Return whether something is a list of offsets with levels."""
+    return (
+        isinstance(told, list | tuple)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in told)
+        and all(type(level) is int for _, level in told)
+        and _is_ascending([offset for offset, _ in told])
+    )
 
 
 def _is_markdown(document: Document) -> bool:

@@ -72,8 +72,9 @@ class CsvRows:
 
     Rows are counted as a spreadsheet does: the header is row 1. A row's text is its cells as
     lines of `column: value`, or one column as it stands. `metadata["row"]` is the row's number,
-    `metadata["line"]` the line on which it starts, as an editor shows it; a column of metadata
-    where every cell is a number, or empty, holds numbers.
+    `metadata["line"]` the line on which it starts, as an editor shows it; columns of these names
+    become `field_row` and `field_line`. A column of metadata where every cell is a number, or
+    empty, holds numbers.
 
     The delimiter is the one of comma, semicolon, tab and bar by which the first 20 rows are all
     as long as the header, or most of them; of several, the one that makes most columns.

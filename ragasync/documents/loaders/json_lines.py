@@ -33,7 +33,8 @@ class JsonLines:
     Load each line of JSON as a document of its own, `data.jsonl//#17` by the number of its line.
 
     An object's text is its fields as lines of `name: value`, or one field as it stands; any other
-    value is a text by itself. `metadata["line"]` is the line, as an editor shows it.
+    value is a text by itself. `metadata["line"]` is the line, as an editor shows it;
+    fields of the names `row` and `line` become `field_row` and `field_line`.
 
     Example:
         >>> from pathlib import Path

@@ -76,7 +76,9 @@ class Layout:
         if not (text := text_of(named)).strip():
             return Record("", "", {})
         key = str(row.number) if self.id is None else self._key(row, self.id)
-        return Record(key, text, {"row": row.number, "line": row.line, **self._rest(row, named)})
+        place = {"row": row.number, "line": row.line}
+        rest = {f"field_{n}" if n in place else n: v for n, v in self._rest(row, named).items()}
+        return Record(key, text, {**place, **rest})
 
     def _rest(self, row: Row, in_text: Mapping[str, object]) -> Mapping[str, object]:
         """Return the fields of a row that become metadata."""
