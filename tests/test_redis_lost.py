@@ -243,7 +243,7 @@ async def test_places_that_went_by_while_redis_was_silent_are_not_used_together(
         await asyncio.sleep(0.005)
     async with Lateness() as late:
         os.kill(process, signal.SIGSTOP)
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.0)
         silent = len(order)
         os.kill(process, signal.SIGCONT)
         await asyncio.gather(*calls)
@@ -260,3 +260,22 @@ async def test_a_new_name_begins_within_moments(server: RedisServer):
         began = time.monotonic()
         await make(server).acquire()
         assert least <= time.monotonic() - began <= most
+
+
+async def test_users_who_may_not_ask_which_server_it_is_lose_nothing(server: RedisServer):
+    """Beside others who may, they share one state."""
+    from redis.asyncio import Redis
+
+    with server.asked() as asked:
+        asked.execute_command("ACL", "SETUSER", "ann", "on", ">pa55", "~*", "+@all", "-info")
+        limiters = [
+            bucket(server),
+            RedisRateLimiter(
+                Redis(port=server.port, username="ann", password="pa55"), "a", RATE, BURST
+            ),
+        ]
+        epochs = set()
+        for limiter in limiters * 2:
+            await limiter.acquire()
+            epochs.add(asked.hget("ragasync:rate:{a}", "epoch"))
+    assert len(epochs) == 1

@@ -25,7 +25,7 @@ _MOST_AT_ONCE = 500
 _HEARS_EVERY = 1.0
 """Seconds between two questions in a pause, which another process may end."""
 
-_SILENCE = 0.25
+_SILENCE = 0.5
 """Seconds without an answer after which those places are not used that went by meanwhile."""
 
 _RESOLUTION = 1e-9

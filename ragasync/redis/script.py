@@ -29,9 +29,11 @@ local epoch = state[1]
 local offset, now, tat, last, opens, sum, logged
 local owed, closed = 0, 0
 
--- Which server this is: another one after a restart or a failover, whose copy may be old.
+-- Which server this is: another one after a restart or a failover, whose copy may be old. Some
+-- users may not ask, and some servers do not say.
 local info = redis.pcall('INFO', 'server')
-local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or state[12] or ''
+local is_another = (state[12] or '') ~= '' and state[12] ~= server
 
 if epoch then
   -- Seconds since the state began, so that a double holds them finely.
@@ -49,7 +51,7 @@ if epoch then
   else
     rate, burst, per = tonumber(state[7]), tonumber(state[8]), tonumber(state[9])
   end
-  if state[12] ~= server or redis.call('LLEN', log) ~= logged then
+  if is_another or redis.call('LLEN', log) ~= logged then
     epoch, owed, closed = false, tat - now, opens - now
   end
 end
