@@ -31,6 +31,7 @@ _DPI = 200
 _LINE_END_HYPHEN = re.compile(r"(?:\x02|\ufffe|\xad)\n?(?=(\w?))|\xad")
 _CONTROLS = re.compile(r"[\x01-\x08\x0b-\x1f]")  # mostly the space of a font without Unicode
 _Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
+_MAX_PLACED = 200_000  # characters of a page that are looked at one by one
 _WORD_GAP = 0.15  # of the height of a line
 _NOT_PRINTED = re.compile(r"[\0-\x08\x0e-\x1f\xad\ufffe]")
 # One character on a line, with the punctuation that stands next to it.
@@ -209,7 +210,9 @@ def _page_text(page: PdfPage) -> str:
         # The text in the page's box glues cells that PDFium does not know to be on one line,
         # 400.01 and 3 to 400.013; all text has their gaps, and printers' marks beside the page.
         text: str = textpage.get_text_bounded()
-        if _words(text) != _words(textpage.get_text_range()):
+        if textpage.count_chars() <= _MAX_PLACED and (
+            _words(text) != _words(textpage.get_text_range())
+        ):
             text = _text_by_places(textpage, page.get_bbox())
     finally:
         textpage.close()
