@@ -291,6 +291,29 @@ def test_an_inserted_file_is_read_in_its_place(name, content):
     assert load_docx(data) == ("one\n\nInserted\n\ntwo", {})
 
 
+def test_an_inserted_document_is_read_in_its_place():
+    """So some programs merge documents; one inside of that is named, and not followed further."""
+
+    def with_inserted(words: str, inner: bytes) -> bytes:
+        body = p(words) + '<w:altChunk r:id="r1"/>' + p("end")
+        return with_parts(word_of(body), r1=("aFChunk", f"{words}.docx", inner))
+
+    once = with_inserted("one", word_of(p("two") + table(["a", "b"])))
+    assert load_docx(once) == ("one\n\ntwo\n\na\tb\n\nend", {})
+    text, metadata = load_docx(with_inserted("zero", once))
+    assert text == "zero\n\none\n\nend\n\nend"
+    assert metadata == {"unread_parts": ("/word/one.docx",)}
+
+
+def test_a_broken_chart_costs_nothing_but_itself():
+    """It is named, and the text around it is there."""
+    data = with_parts(
+        word_of(p("See:", DRAWING.format('<c:chart r:id="r1"/>')) + p("End")),
+        r1=("chart", "charts/chart1.xml", "<c:chartSpace"),
+    )
+    assert load_docx(data) == ("See:\n\nEnd", {"unread_parts": ("/word/charts/chart1.xml",)})
+
+
 def test_an_inserted_file_that_cannot_be_read_is_named():
     """The rest of the document is there."""
     data = with_parts(
@@ -306,6 +329,9 @@ def test_a_part_that_is_shown_again_and_again_is_read_once():
         r1=("aFChunk", "a.txt", b"long " * 1_000_000),
     )
     assert len(load_docx(data)[0]) < 6_000_000
+    names = {f"r{n}": ("aFChunk", name, "x") for n, name in enumerate(("A.txt", "a.TXT"), 2)}
+    shown = "".join(f'<w:altChunk r:id="{key}"/>' for key in ("r1", *names))
+    assert load_docx(with_parts(word_of(shown), r1=("aFChunk", "a.txt", "x"), **names))[0] == "x"
     large = with_parts(
         word_of(p("one") + '<w:altChunk r:id="r1"/>'), r1=("aFChunk", "a.html", b"<p>" * 4_000_000)
     )

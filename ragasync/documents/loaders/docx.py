@@ -40,7 +40,7 @@ def load_docx(data: bytes) -> Loaded:
     `metadata["headings"]` holds where each starts and its level. `metadata["headers"]` and
     `metadata["footers"]` hold the texts of headers and footers, which end the text in this order.
     `metadata["unread_parts"]` names files inside the document that Word inserts when it opens it,
-    and that are neither HTML nor plain text.
+    and that are neither Word documents, HTML nor plain text.
 
     Raises:
         MissingExtra: If python-docx is not installed.
@@ -55,7 +55,7 @@ def load_docx(data: bytes) -> Loaded:
     try:
         _refuse_locked(data)
         with _open_package(data) as archive:
-            return _Document(_Package(archive, names.PackURI)).text()
+            return _Document(_Package(archive, names.PackURI, _TagBudget())).text()
     except LoadError:
         raise
     except Exception as error:
@@ -113,17 +113,32 @@ class _Relation(NamedTuple):
     target: PackURI
 
 
+class _TagBudget:
+    """Counts the tags of all parts that are read, also in documents inside of the document."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    def take(self, count: int) -> None:
+        """Count some more, or raise."""
+        self._taken += count
+        if self._taken > _MAX_TAGS:
+            raise LoadError(
+                "too large", f"it has more than {_MAX_TAGS:,} XML tags: split the document"
+            )
+
+
 class _Package:
     """The parts of a document by their names; what is not asked for is not unpacked."""
 
-    def __init__(self, archive: zipfile.ZipFile, uri: type[PackURI]) -> None:
+    def __init__(self, archive: zipfile.ZipFile, uri: type[PackURI], tags: _TagBudget) -> None:
         self._archive = archive
+        self.tags = tags
         self.uri = uri
         # Names are compared without case (ECMA-376, part 2), and some writers use backslashes.
         self._members = {
             member.filename.replace("\\", "/").lower(): member for member in archive.infolist()
         }
-        self._tags = 0
 
     def read(self, part: PackURI) -> bytes | None:
         """Return the bytes of a part, None where the file has no such part."""
@@ -140,11 +155,7 @@ class _Package:
         if data is None:
             return None
         # Start and end tags are counted alike, and no text holds the sign itself.
-        self._tags += data.count(b"<")
-        if self._tags > _MAX_TAGS:
-            raise LoadError(
-                "too large", f"it has more than {_MAX_TAGS:,} XML tags: split the document"
-            )
+        self.tags.take(data.count(b"<"))
         _refuse_many(part, lambda name: _count_in_bytes(data, name))
         root = parse_part(data, part.membername)
         _refuse_many(part, lambda name: sum(1 for _ in elements_of(root, name)))
@@ -162,10 +173,17 @@ class _Package:
 
 
 class _Document:
-    """The main part of a package, and those that belong to it."""
+    """
+    The main part of a package, and those that belong to it.
 
-    def __init__(self, package: _Package) -> None:
+    Args:
+        package: The package.
+        is_inserted: Whether it is inside of another document; what is inside of it is not read.
+    """
+
+    def __init__(self, package: _Package, *, is_inserted: bool = False) -> None:
         self._package = package
+        self._is_inserted = is_inserted
         relations = package.relations(package.uri("/"))
         mains = (each.target for each in relations if each.kind == "officeDocument")
         main = next(mains, package.uri("/word/document.xml"))
@@ -215,25 +233,40 @@ class _Document:
 
     def _linked_text(self, relation: _Relation | None) -> str:
         """Return the text of a part that is shown in another one, the first time that it is."""
-        if relation is None or relation.target in self._shown:
+        # By names without case, as parts are found: else one would be read under many names.
+        if relation is None or relation.target.lower() in self._shown:
             return ""  # else a small file could show a large part any number of times
+        self._shown.add(relation.target.lower())
+        try:
+            text = self._text_of(relation)
+        except LoadError as error:
+            if error.reason == "too large":
+                raise
+            text = None
+        if text is None:
+            self._unread.append(str(relation.target))
+        return text or ""
+
+    def _text_of(self, relation: _Relation) -> str | None:
+        """Return the text of a chart, SmartArt or an inserted file; None if it cannot be read."""
         part = relation.target
-        self._shown.add(part)
         if relation.kind == "aFChunk":
-            return self._inserted_text(part)
+            data = self._package.read(part) or b""
+            if part.ext.lower() != "docx":
+                return inserted_text(data, part.ext.lower())
+            return None if self._is_inserted else self._inserted_document(data)
         shown = {"diagramData": diagram_text, "chart": chart_text}.get(relation.kind)
         root = self._package.root_of(part) if shown else None
         return "" if shown is None or root is None else shown(root)
 
-    def _inserted_text(self, part: PackURI) -> str:
-        """Return the text of an inserted file, and note its name if it cannot be read."""
-        try:
-            text = inserted_text(self._package.read(part) or b"", part.ext.lower())
-        except LoadError:
-            text = None
-        if text is None:
-            self._unread.append(str(part))
-        return text or ""
+    def _inserted_document(self, data: bytes) -> str:
+        """Return the text of a Word document inside of this one."""
+        with _open_package(data) as archive:
+            package = _Package(archive, self._package.uri, self._package.tags)
+            text, metadata = _Document(package, is_inserted=True).text()
+        unread = metadata.get("unread_parts", ())
+        self._unread += unread if isinstance(unread, tuple) else ()
+        return text
 
     def _notes(self) -> dict[Note, Element]:
         """Return the elements of all footnotes and endnotes."""

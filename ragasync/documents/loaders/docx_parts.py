@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from xml.etree.ElementTree import Element
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.docx_xml import name_of
 from ragasync.documents.loaders.html import load_html
@@ -39,10 +38,10 @@ def inserted_text(data: bytes, suffix: str) -> str | None:
     Return the text of a file that Word inserts when it opens the document; None if unknown.
 
     Raises:
-        LoadError: "too large" for more than 10 MB, and whatever the file's own loader raises.
+        LoadError: Whatever the file's own loader raises.
     """
     if len(data) > _MAX_INSERTED:
-        raise LoadError("too large", f"an inserted file of {len(data):,} bytes")
+        return None
     match suffix:
         case "htm" | "html" | "xhtml":
             return load_html(data)[0]
