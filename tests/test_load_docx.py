@@ -162,6 +162,14 @@ def test_a_ruby_gives_the_word_and_its_reading_in_parentheses():
     assert text_of(body) == "東京(とうきょう)の塔"
 
 
+def test_readings_over_single_characters_leave_their_word_whole():
+    """Word writes one over each character, and 東(とう)京(きょう) would not be found."""
+    ruby = "<w:r><w:ruby><w:rubyPr/><w:rt>{}</w:rt><w:rubyBase>{}</w:rubyBase></w:ruby></w:r>"
+    tokyo = ruby.format(r("とう"), r("東")) + ruby.format(r("きょう"), r("京"))
+    tower = ruby.format(r("とう"), r("塔"))
+    assert text_of(p(tokyo, "の", tower)) == "東京(とうきょう)の塔(とう)"
+
+
 def test_line_ends_of_the_file_are_spaces():
     """A writer that indents its XML adds no lines to the text."""
     assert text_of(p("one\n    two")) == "one two"

@@ -53,6 +53,21 @@ class Note(NamedTuple):
     id: str
 
 
+class _Ruby(str):
+    """A word with its reading, as text; it keeps both, so that the next ones can join it."""
+
+    base: str
+    reading: str
+
+    __slots__ = ("base", "reading")
+
+    def __new__(cls, base: str, reading: str) -> _Ruby:
+        """Write the reading in parentheses behind the word."""
+        ruby = super().__new__(cls, f"{base}({reading})" if reading else base)
+        ruby.base, ruby.reading = base, reading
+        return ruby
+
+
 class _Flow:
     """Collect the blocks of one container: the body, a cell, a text box."""
 
@@ -349,13 +364,23 @@ class WordText:
 
     def _ruby(self, element: Element, pieces: list[str], boxes: _Flow) -> None:
         """Read a word with its reading above it: the word, then the reading in parentheses."""
-        for name, begin, end in (("w:rubyBase", "", ""), ("w:rt", "(", ")")):
-            part = child_of(element, name)
-            texts: list[str] = []
-            if part is not None:
-                self._inline(part, texts, boxes)
-            if text := "".join(texts):
-                pieces.append(f"{begin}{text}{end}")
+        base, reading = "", ""
+        if pieces and isinstance(pieces[-1], _Ruby):
+            # Word writes a reading over each character of a word, which a search has to find whole.
+            base, reading = pieces[-1].base, pieces[-1].reading
+            pieces.pop()
+        base += self._part_of_ruby(element, "w:rubyBase", boxes)
+        reading += self._part_of_ruby(element, "w:rt", boxes)
+        if base or reading:
+            pieces.append(_Ruby(base, reading))
+
+    def _part_of_ruby(self, element: Element, name: str, boxes: _Flow) -> str:
+        """Return the text of a part of a ruby."""
+        part = child_of(element, name)
+        texts: list[str] = []
+        if part is not None:
+            self._inline(part, texts, boxes)
+        return "".join(texts)
 
     def _alternatives(self, element: Element, pieces: list[str], boxes: _Flow) -> None:
         """Read the first of several forms of one thing, such as a text box, that has text."""
