@@ -111,6 +111,30 @@ def test_odd_marks_swallow_no_text(load, page, words):
     assert " ".join(load(page)[0].split()) == words
 
 
+RUBIES = [
+    "<ruby>東京<rt>とうきょう</rt></ruby>タワー",
+    "<ruby>東京<rp>(</rp><rt>とうきょう</rt><rp>)</rp></ruby>タワー",
+    "<ruby>東<rt>とう</rt>京<rt>きょう</rt></ruby>タワー",
+    "<RUBY class=x><rb>東</rb><rt>とう<rb>京</rb><rt>きょう</ruby>タワー",
+    "<ruby>東<rt>とう</rt></ruby><ruby>京<rt>きょう</rt></ruby>タワー",
+]
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+@pytest.mark.parametrize("page", RUBIES)
+def test_a_word_with_a_reading_stays_whole(load, page):
+    """Its reading follows, also where each character has one of its own."""
+    assert load(f"<p>a {page}".encode())[0] == "a 東京(とうきょう)タワー"
+    assert load(f"<p>{page}、<b>{page}</b>".encode())[0].count("東京(とうきょう)") == 2
+
+
+@pytest.mark.parametrize("load", [load_html, load_html_fast])
+def test_a_ruby_without_a_reading_or_an_end_is_a_text(load):
+    """Nothing of it is lost."""
+    assert load("<p><ruby>東京</ruby> <ruby>東京<rt></rt></ruby>".encode())[0] == "東京 東京"
+    assert load("<p><ruby>東京<p>b".encode())[0] == "東京\n\nb"
+
+
 @pytest.mark.parametrize("load", [load_html, load_html_fast])
 def test_a_page_of_many_nul_bytes_is_binary(load):
     """A browser shows it all the same, but nobody wrote it as a text."""
@@ -125,6 +149,8 @@ def test_open_comments_take_no_square_time():
     assert load_html(b"a" + b"<![if b>" * 100_000)[0] == "a"
     assert load_html(b"a" + b"</script b" * 100_000)[0] == "a"
     assert load_html(b"a" + b"<![CDATA[ b" * 100_000)[0].startswith("a")
+    assert load_html(b"a" + b"<ruby>b" * 100_000)[0].startswith("a")
+    assert load_html(b"a" + b"<ruby><rt>" * 100_000 + b"</ruby>")[0] == "a"
 
 
 def test_a_malformed_declaration_is_an_error():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from xml.etree.ElementTree import Element
 
 from ragasync.documents.errors import LoadError
@@ -61,7 +61,7 @@ class _Ruby(str):
 
     __slots__ = ("base", "reading")
 
-    def __new__(cls, base: str, reading: str) -> _Ruby:
+    def __new__(cls, base: str, reading: str) -> Self:
         """Write the reading in parentheses behind the word."""
         ruby = super().__new__(cls, f"{base}({reading})" if reading else base)
         ruby.base, ruby.reading = base, reading

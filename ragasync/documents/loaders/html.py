@@ -54,6 +54,11 @@ _BYTES_PER_NUL = 1000
 
 # Parsers of Python before 3.13.6 want nothing else in such an end tag, or go on to the next one.
 _RAW_END = re.compile(r"(?i)</(script|style|textarea|title)(?=[\s/])[^>]*>")
+# Words with a reading above them, several in a row if nothing is between them.
+_RUBIES = re.compile(r"(?is)(?:<ruby\b[^>]{0,200}>(?:(?!</?ruby\b).){0,1000}</ruby>)+")
+_RUBY_PARENTHESIS = re.compile(r"(?is)<rp\b[^>]*>[^<]*(?:</rp>)?")
+_RUBY_TEXT = re.compile(r"(?is)<rt\b[^>]*>(.*?)(?:</rt>|(?=<r[btp]|</ruby>))")
+_ANY_TAG = re.compile(r"<[^>]*>")
 _CONDITION = re.compile(r"<!\[\s*(?:if|else|endif)\b")
 _EMPTY_COMMENT = re.compile(r"<!---?>")
 _COMMENT_END = re.compile(r"--!?>")
@@ -66,7 +71,8 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     r"""
     Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
 
-    Left out is what a browser does not show: scripts, styles, `<template>`, `<noscript>`, what
+    A word with a reading above it, a ruby, is followed by the reading in parentheses. Left out is
+    what a browser does not show: scripts, styles, `<template>`, `<noscript>`, what
     `<video>` and the like hold for browsers without them, and elements with `hidden`,
     `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of a table stand apart by a
     space; where cells are empty, by a tab for each and one more, so that the columns of a row can
@@ -119,7 +125,24 @@ def decode_html(data: bytes, encoding: str | None = None) -> Loaded:
         if error.reason != "binary" or _BYTES_PER_NUL * data.count(b"\0") > len(data):
             raise
         text, metadata = decode(data.replace(b"\0", b""), encoding)
-    return _without_cdata_marks(_with_plain_ends(text)), metadata
+    text = _without_cdata_marks(_with_plain_ends(text))
+    return _RUBIES.sub(_word_with_reading, text), metadata
+
+
+def _word_with_reading(rubies: re.Match[str]) -> str:
+    """
+    Return words with their readings in parentheses behind them.
+
+    Readings are given over each character of a word, which a search has to find whole.
+    """
+    inside = _RUBY_PARENTHESIS.sub("", rubies[0])
+    word, *parts = _RUBY_TEXT.split(inside)
+    words, readings = [word], []
+    for reading, rest in zip(parts[::2], parts[1::2], strict=True):
+        readings.append(reading)
+        words.append(rest)
+    base, above = (_ANY_TAG.sub("", "".join(texts)) for texts in (words, readings))
+    return f"{base.strip()}({above.strip()})" if above.strip() else base
 
 
 def _with_plain_ends(text: str) -> str:
