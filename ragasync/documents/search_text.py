@@ -51,19 +51,20 @@ _FUNCTION_WORD = frozenset(_FUNCTION_WORDS.split())
 # Pairs of hiragana are endings and particles; pairs with these Chinese characters are too.
 _PARTICLES = re.compile(r"[\u3041-\u309f]{1,2}|.?[的了吗呢吧么].?")
 
-# Endings of nouns, adjectives and verbs of those three, the longest first, and what a stem must
-# have left of a word.
+# Endings of nouns, adjectives and verbs of Russian and Bulgarian, and what is left of a word.
 _ENDINGS = """
-    ються ться тись ешься ишься овете евете остей остью остях
-    ами ями ого его ому ему ыми ими ете ите ешь ишь ает яет ует ают яют уют ить ать ять еть уть
-    ость ости ове еве ата ета ите ията ието овать
-    ов ев ів ей ий ый ой ая яя ое ее ые ие ії ую юю ою ею ом ем ам ям ах ях ых их ым им ия ию ии
-    ет ит ут ют ат ят ал ял ил ел ла ло ли ть ти та то те ът ят ня ен на но ны ся сь
+    овете евете
+    ами ями ата ята ото ето ите ого его ому ему ыми ими ает яет ует ают яют уют
+    ать ять ить еть уть ала яла ила али яли или
+    ой ей ий ый ая яя ое ее ые ие ую юю ою ею ом ем ам ям ах ях ых их ым им ов ев ия ию ии
+    ът ят ал ял ил
     а я о е и і ї ы у ю ь й
 """
 _CYRILLIC = re.compile(r"[\u0400-\u052f]+")
 _ENDING = re.compile(f"(?:{'|'.join(_ENDINGS.split())})$")
-_STEM = 4
+_STEM = 3
+
+_ACCENT = re.compile("[\u0300-\u036f]")
 
 
 def words_of(text: str, *, singles: bool = False) -> list[str]:
@@ -73,7 +74,8 @@ def words_of(text: str, *, singles: bool = False) -> list[str]:
     The text is normalised by NFKC first, so that composed and decomposed letters, ligatures and
     full-width forms are one. A run of a script without spaces between words gives its overlapping
     pairs of characters, and its last character: any two characters of it are a word. Marks belong
-    to the letter in front of them, and Indic vowels to their word.
+    to the letter in front of them, and Indic vowels to their word. Cyrillic words are without their
+    endings; English ones as they are, because the indexes know their stems.
 
     Args:
         text: Any text.
@@ -87,7 +89,7 @@ def words_of(text: str, *, singles: bool = False) -> list[str]:
             characters = _characters(run)
             words += _pairs(characters) + (characters if singles else characters[-1:])
         else:
-            words.append(run)
+            words.append(stem(run))
     return words
 
 
@@ -101,7 +103,7 @@ def indexed_text(text: str) -> str | None:
 
 def query_words(text: str) -> list[str]:
     """
-    Return the different words of a text to search for, at most 64.
+    Return the different words of a text to search for, at most 64, as they are indexed.
 
     Function words are left out unless there are no others: nearly every chunk has them, and
     ranking them all takes long.
@@ -112,23 +114,28 @@ def query_words(text: str) -> list[str]:
             characters = _characters(run)
             words += _pairs(characters) or characters
         else:
-            words.append(run)
-    telling = dict.fromkeys(word for word in words if not is_function_word(word))
-    return [*(telling or dict.fromkeys(words))][:_MOST_WORDS]
+            words.append(stem(run))
+    telling = [word for word in words if not is_function_word(word)]
+    return [*dict.fromkeys(telling or words)][:_MOST_WORDS]
 
 
 def stem(word: str) -> str:
     """
-    Return a word without its ending where it is Cyrillic, and any other as it is.
+    Return a word without its endings where it is Cyrillic, and any other as it is.
 
-    Of English words, the indexes know the stems. Two endings at most are taken off, because
-    Bulgarian has its article after that of the number.
+    More than one ending is taken off: in Bulgarian, the article follows that of the number.
     """
-    if _CYRILLIC.fullmatch(word):
-        for _ in range(2):
-            ending = _ENDING.search(word, _STEM)
-            word = word[: ending.start()] if ending else word
+    if _CYRILLIC.fullmatch(word) and word not in _FUNCTION_WORD:
+        while ending := _ENDING.search(word, _STEM):
+            word = word[: ending.start()]
     return word
+
+
+def unaccented(word: str) -> str:
+    """Return a Latin word without its accents, and any other as it is."""
+    if word.isascii() or not "a" <= word[0] < "\u0250":
+        return word
+    return _ACCENT.sub("", unicodedata.normalize("NFD", word))
 
 
 def is_single(word: str) -> bool:

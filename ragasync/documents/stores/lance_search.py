@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ragasync.documents.embedding.embed import scaled_to_one
 from ragasync.documents.hits import Hit, Hits
-from ragasync.documents.search_text import stem
+from ragasync.documents.search_text import unaccented
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest, has_key, predicate_of
 from ragasync.documents.stores.search import Search
 from ragasync.documents.where import HEADING, Condition, titles_of
@@ -131,7 +131,7 @@ def _by_words(
     if not words:
         return []
     found: list[Row] = (
-        table.search(MatchQuery(" ".join(map(stem, words)), "words"), query_type="fts")
+        table.search(MatchQuery(" ".join(map(unaccented, words)), "words"), query_type="fts")
         .where(predicate, prefilter=True)
         .select(columns)
         .limit(k)

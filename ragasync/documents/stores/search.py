@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.embedding.embed import have_feature_in_common
-from ragasync.documents.search_text import is_single, query_words, stem
+from ragasync.documents.search_text import is_single, query_words
 from ragasync.documents.store import SearchMode
 
 Key = TypeVar("Key", bound=Hashable)
@@ -79,16 +79,9 @@ def fts5_expression(words: Sequence[str]) -> str:
     Return the FTS5 expression that matches any of these words.
 
     Each is quoted, so that nothing in it is syntax. A single character of a script without spaces
-    begins the pairs that are indexed, see `words_of`, and a Cyrillic stem its words.
+    begins the pairs that are indexed, see `words_of`.
     """
-    return " OR ".join(map(_fts5_term, words))
-
-
-def _fts5_term(word: str) -> str:
-    """Return the FTS5 expression that matches a word in its forms."""
-    beginning = stem(word)
-    is_beginning = beginning != word or is_single(word)
-    return f'"{beginning}"*' if is_beginning else f'"{word}"'
+    return " OR ".join(f'"{word}"*' if is_single(word) else f'"{word}"' for word in words)
 
 
 @dataclass(frozen=True, slots=True)
