@@ -69,6 +69,7 @@ def main(folder: str, dies_after: int, flush: float) -> None:
             store=store,
             batch_size=IN_A_CALL,
             embed_concurrency=CALLS,
+            root=place / "docs",
             journal=journal,
         ).process_sync(place / "docs")
         rows = [

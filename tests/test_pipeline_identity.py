@@ -166,6 +166,31 @@ async def test_a_folder_may_come_among_others_one_by_one(store, folder):
     ]
 
 
+class Opened:
+    """Sources that are read by an async generator, which notes its end."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    async def __aiter__(self):
+        try:
+            for number in range(1000):
+                yield (str(number), "text")
+        finally:
+            self.ended += 1
+
+
+@pytest.mark.parametrize("root", [None, "other"])
+async def test_sources_that_come_one_by_one_are_closed(store, folder, root):
+    """When a run has had enough of them, and when it is refused."""
+    sources = Opened()
+    if root is not None:
+        await AsyncDocumentProcessor(store=store, root=folder / "a").process(folder / "a")
+        root = folder / root
+    await AsyncDocumentProcessor(store=store, root=root).process(sources, limit=3)
+    assert sources.ended == 1
+
+
 @pytest.mark.parametrize("kind", ["list", "generator", "async", "loader"])
 async def test_a_file_named_twice_is_one_item(store, folder, kind):
     """A folder and a file in it, a file and itself."""

@@ -184,6 +184,14 @@ class StoredDocuments(list[StoredDocument]):
         return f"<StoredDocuments: {len(self):,}>"
 
 
+class StoredEntry(NamedTuple):
+    """What a document was stored with: its fingerprint, source and metadata."""
+
+    fingerprint: str
+    source: str | None
+    metadata: Mapping[str, object]
+
+
 class StoredId(NamedTuple):
     """The id, source and fingerprint of a stored document."""
 
@@ -262,8 +270,8 @@ class Store(Protocol):
 class SupportsIdentity(Protocol):
     """What a store has besides that keeps the documents of different sources apart."""
 
-    def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
-        """Return what is stored of a document, or None."""
+    def entry_of(self, document_id: str) -> StoredEntry | None:
+        """Return what a document was stored with, or None where it is not stored."""
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Return the documents that were stored with any of these fingerprints."""

@@ -73,15 +73,16 @@ class UniqueSources:
         self, sources: AsyncIterable[Any], found_in: Callable[[Any], Iterable[Any]]
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of what is found in sources that come one by one; close these too."""
+        iterator = aiter(sources)
         try:
-            async for source in sources:
+            async for source in iterator:
                 found = found_in(source)
                 if not isinstance(found, list):  # a folder, which is walked
                     found = await asyncio.to_thread(list, found)
                 for item in self.of(found):
                     yield item
         finally:
-            if (close := getattr(sources, "aclose", None)) is not None:
+            if (close := getattr(iterator, "aclose", None)) is not None:
                 await close()
 
     def _item(self, source: Any) -> Any:

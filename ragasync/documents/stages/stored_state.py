@@ -44,16 +44,15 @@ def stored_state(store: Store, document: Document) -> StoredState:
     Raises:
         IdConflictError: its id is stored for another source.
     """
-    fingerprint = store.fingerprint_of(document.id)
-    if fingerprint is None or not supports_identity(store):
-        return StoredState(fingerprint)
-    found = store.get(document.id, chunks=False)
-    if found is None:  # it was deleted meanwhile
+    if not supports_identity(store):
+        return StoredState(store.fingerprint_of(document.id))
+    found = store.entry_of(document.id)
+    if found is None:
         return NOT_STORED
     if found.source != document.source:
         raise IdConflictError.with_stored(document.id, found.source, document.source)
     new, old = document.metadata, found.metadata
-    return StoredState(fingerprint, any(new.get(key) != old.get(key) for key in REFRESHED))
+    return StoredState(found.fingerprint, any(new.get(key) != old.get(key) for key in REFRESHED))
 
 
 class StoredChanges:

@@ -17,6 +17,7 @@ from ragasync.documents.store import (
     StoredDocument,
     StoredDocuments,
     StoredEmbedder,
+    StoredEntry,
     StoredId,
     StoreError,
     check_embedder,
@@ -30,6 +31,7 @@ from ragasync.documents.stores.lance_documents import (
     relocate,
     stored_document,
     stored_documents,
+    stored_entry,
     stored_ids,
     with_fingerprints,
     write_id_scheme,
@@ -129,15 +131,13 @@ class LanceStore:
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Return the fingerprint that a document was stored with, or None without one."""
-        with self._rows.reading() as table:
-            of_document = table.search().where(_itself(document_id))
-            found = of_document.select(["fingerprint"]).to_list()
-        return found[0]["fingerprint"] if found else None
+        found = self.entry_of(document_id)
+        return None if found is None else found.fingerprint
 
-    def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
-        """Return what is stored of a document, or None; as SqliteStore's does."""
+    def get(self, document_id: str) -> StoredDocument | None:
+        """Return what is stored of a document, with its chunks, or None; as SqliteStore's does."""
         with self._rows.reading() as table:
-            return stored_document(table, document_id, chunks=chunks)
+            return stored_document(table, document_id)
 
     def documents(self, where: Where | None = None) -> StoredDocuments:
         """Return the stored documents by their ids, without their texts; as SqliteStore's does."""
@@ -178,6 +178,11 @@ class LanceStore:
             if change.scheme is not None:
                 write_id_scheme(self.path, change.scheme)
         return change.count
+
+    def entry_of(self, document_id: str) -> StoredEntry | None:
+        """Return what a document was stored with, or None where it is not stored."""
+        with self._rows.reading() as table:
+            return stored_entry(table, document_id)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Return the documents that were stored with any of these fingerprints."""
@@ -318,8 +323,3 @@ class LanceStore:
             return f"<LanceStore {self.path!r}: {error}>"
         of = f" by {stored.name!r}" if stored else ""
         return f"<LanceStore {self.path!r}: {held}{of}>"
-
-
-def _itself(document_id: str) -> str:
-    """Return the predicate of the row that stands for a document."""
-    return f"document = '{digest(document_id)}' AND ordinal < 0"

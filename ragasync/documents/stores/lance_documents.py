@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.store import IdScheme, StoredDocument, StoredId
+from ragasync.documents.store import IdScheme, StoredDocument, StoredEntry, StoredId
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
 from ragasync.documents.stores.lance_table import embedder_of_column, replace_rows
@@ -32,13 +32,22 @@ _TOGETHER = 200
 """How many documents are rewritten in one commit; a run that is killed goes on with the rest."""
 
 
-def stored_document(table: LanceTable, document_id: str, *, chunks: bool) -> StoredDocument | None:
-    """Return what is stored of a document, with its chunks where these are asked for."""
+def stored_entry(table: LanceTable, document_id: str) -> StoredEntry | None:
+    """Return what a document was stored with, or None where it is not stored."""
+    itself = table.search().where(f"{_among([document_id])} AND {_EVERY_DOCUMENT}")
+    found = itself.select(["fingerprint", "source", "of_document"]).to_list()
+    if not found:
+        return None
+    [row] = found
+    return StoredEntry(row["fingerprint"], row["source"], json.loads(row["of_document"]))
+
+
+def stored_document(table: LanceTable, document_id: str) -> StoredDocument | None:
+    """Return what is stored of a document, with its chunks; None where it is not stored."""
     rows = _rows(table, [document_id], (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal"))
     if not rows:
         return None
-    found = _document(rows[0], len(rows) - 1)
-    return replace(found, chunks=tuple(map(_chunk, rows[1:]))) if chunks else found
+    return replace(_document(rows[0], len(rows) - 1), chunks=tuple(map(_chunk, rows[1:])))
 
 
 def stored_documents(table: LanceTable) -> list[StoredDocument]:

@@ -18,6 +18,7 @@ from ragasync.documents.store import (
     StoredDocument,
     StoredDocuments,
     StoredEmbedder,
+    StoredEntry,
     StoredId,
     StoreError,
     check_embedder,
@@ -42,6 +43,7 @@ from ragasync.documents.stores.sqlite_rows import (
     stored_document,
     stored_documents,
     stored_embedder,
+    stored_entry,
     stored_ids,
     vectors_of,
     with_fingerprints,
@@ -150,16 +152,10 @@ class SqliteStore:
         with self._file.reading() as db:
             return fingerprint_of(db, document_id)
 
-    def get(self, document_id: str, *, chunks: bool = True) -> StoredDocument | None:
-        """
-        Return what is stored of a document, or None where it is not stored.
-
-        Args:
-            document_id: Its id.
-            chunks: Whether to read its chunks too, which make its text.
-        """
+    def get(self, document_id: str) -> StoredDocument | None:
+        """Return what is stored of a document, with its chunks, or None where it is not stored."""
         with self._file.reading() as db:
-            return stored_document(db, document_id, chunks=chunks)
+            return stored_document(db, document_id)
 
     def documents(self, where: Where | None = None) -> StoredDocuments:
         """
@@ -246,6 +242,13 @@ class SqliteStore:
             change = relocation(stored_ids(db), id_scheme(db), old, new)
             relocate(db, change)
         return change.count
+
+    def entry_of(self, document_id: str) -> StoredEntry | None:
+        """Return what a document was stored with, or None where it is not stored."""
+        if self.fingerprint_of(document_id) is None:  # a subclass may know better
+            return None
+        with self._file.reading() as db:
+            return stored_entry(db, document_id)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Return the documents that were stored with any of these fingerprints."""

@@ -16,6 +16,7 @@ from ragasync.documents.store import (
     IdScheme,
     StoredDocument,
     StoredEmbedder,
+    StoredEntry,
     StoredId,
     as_json,
     check_embedder,
@@ -87,11 +88,18 @@ def fingerprint_of(db: Connection, document_id: str) -> str | None:
     return found[0] if found else None
 
 
-def stored_document(db: Connection, document_id: str, *, chunks: bool) -> StoredDocument | None:
-    """Return what is stored of a document, with its chunks where these are asked for."""
+def stored_entry(db: Connection, document_id: str) -> StoredEntry | None:
+    """Return what a document was stored with, or None where it is not stored."""
+    statement = "SELECT fingerprint, source, metadata FROM documents WHERE id = ?"
+    row = db.execute(statement, (document_id,)).fetchone()
+    return None if row is None else StoredEntry(row[0], row[1], json.loads(row[2]))
+
+
+def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
+    """Return what is stored of a document, with its chunks; None where it is not stored."""
     row = db.execute(_ONE_DOCUMENT, (document_id,)).fetchone()
-    if row is None or not chunks:
-        return None if row is None else _document(row)
+    if row is None:
+        return None
     rows = db.execute(
         'SELECT text, "start", "end", metadata FROM chunks WHERE document = '
         "(SELECT number FROM documents WHERE id = ?) ORDER BY ordinal",
