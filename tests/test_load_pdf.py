@@ -164,6 +164,11 @@ def test_printers_marks_beside_the_page_are_left_out():
     assert load_pdf(placed(*marks, *table))[0].split() == ["400.01", "3", "600.01", "5"]
 
 
+def test_a_page_whose_box_is_wrong_is_read_all_the_same():
+    """Where all of the text is beside the page, it is no printer's mark."""
+    assert load_pdf(placed(("Minutes", 20, 100), box="400 400 700 600"))[0] == "Minutes"
+
+
 def annotated(*annotations: str) -> bytes:
     """Write a PDF of one page with these annotations, each the inside of its dictionary."""
     written = " ".join(

@@ -213,7 +213,8 @@ def _page_text(page: PdfPage) -> str:
         if textpage.count_chars() <= _MAX_PLACED and (
             _words(text) != _words(textpage.get_text_range())
         ):
-            text = _text_by_places(textpage, page.get_bbox())
+            # Where nothing is in the page's box, the box is wrong and not the text.
+            text = _text_by_places(textpage, page.get_bbox()) or textpage.get_text_range()
     finally:
         textpage.close()
     text = join_hyphenated(text.replace("\r\n", "\n").replace("\0", ""))
