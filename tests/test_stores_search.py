@@ -275,6 +275,19 @@ def test_conditions_of_each_sort_find_the_same_in_each_store(shelf, where, found
         assert "".join(sorted(ids(hits))) == found
 
 
+def test_dates_in_metadata_are_stored_as_texts_and_compared_with_dates(store):
+    """Of a document and of a chunk; alone and in lists."""
+    own = {"at": datetime(2026, 5, 3, 12, tzinfo=UTC)}
+    put(store, Document("a", "word", {"day": date(2026, 5, 1)}), Chunk("word", 0, 4, own))
+    put(store, Document("b", "word", {"days": [date(2026, 5, 2), 7]}))
+    [hit] = store.search("word", where={"day": {"$gte": date(2026, 5, 1)}})
+    assert hit.metadata == {"day": "2026-05-01", "at": "2026-05-03T12:00:00+00:00"}
+    assert ids(store.search("word", where={"at": date(2026, 5, 3)})) == ["a"]
+    assert ids(store.search("word", where={"days": {"$contains": "2026-05-02"}})) == ["b"]
+    with pytest.raises(TypeError, match=r"'c' must be plain data .* is of object"):
+        put(store, Document("c", "word", {"day": object()}))
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from hashlib import blake2b
 from typing import (
     TYPE_CHECKING,
@@ -400,16 +401,23 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def as_json(metadata: Mapping[str, object], document_id: str) -> str:
-    """Return metadata as it is stored."""
+    """Return metadata as it is stored: dates as texts, which conditions compare with dates."""
     if not metadata:
         return "{}"
     try:
-        return json.dumps(dict(metadata))
+        return json.dumps(dict(metadata), default=_date_as_text)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"the metadata of document {document_id!r} must be plain data that JSON can hold: "
             f"{error}"
         ) from error
+
+
+def _date_as_text(value: object) -> str:
+    """Return a date as the text that JSON has for it."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{value!r:.200} is of {type(value).__name__}, of which JSON has nothing")
 
 
 def chunk_id(document_id: str, ordinal: int, text: str) -> str:

@@ -37,7 +37,7 @@ where the key is missing, and no comparison does.
 
 A date or datetime is compared with texts such as "2026-05-01" or "2026-05-01T12:30+02:00", and with
 numbers as seconds since 1970, which "mtime" is. A date is the whole day; without a time zone, it
-is UTC.
+is UTC. Dates in metadata are stored as such texts.
 
 A key that no document has may be misspelt: it gives a warning and no hits, except where a document
 without it is asked for, by None.

@@ -51,7 +51,6 @@ def facts_of(metadata: Mapping[str, object]) -> str:
     """
     facts: dict[str, object] = {}
     for key, value in metadata.items():
-        key = str(key)
         facts[_name("is", key)] = code_of(value)
         if isinstance(value, list | tuple) and key not in _NEVER_ASKED:
             facts[_name("list", key)] = [code_of(each) for each in value if kind_of(each)]

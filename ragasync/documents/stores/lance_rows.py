@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
     """
     count = len(chunks) + 1
     key = digest(document.id)
-    metadata = dict(document.metadata)
+    of_document = as_json(document.metadata, document.id)
+    of_chunks = [as_json(chunk.metadata, document.id) for chunk in chunks]
+    metadata = json.loads(of_document)
     ids = [chunk_id(document.id, n, chunk.text) for n, chunk in enumerate(chunks)]
     return {
         "id": [f"document-{key}", *ids],
@@ -38,12 +41,12 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
         "fingerprint": [fingerprint] * count,
         "text": [None, *[chunk.text for chunk in chunks]],
         "text_digest": [None, *[digest(chunk.text) for chunk in chunks]],
-        "of_document": [as_json(metadata, document.id)] * count,
-        "of_chunk": ["{}", *[as_json(chunk.metadata, document.id) for chunk in chunks]],
+        "of_document": [of_document] * count,
+        "of_chunk": ["{}", *of_chunks],
         "ordinal": range(-1, len(chunks)),
         "start": [0, *[chunk.start for chunk in chunks]],
         "end": [0, *[chunk.end for chunk in chunks]],
-        "facts": _json([facts_of(metadata | dict(each.metadata)) for each in chunks]),
+        "facts": _json([facts_of(metadata | json.loads(own)) for own in of_chunks]),
         "words": [None, *[_indexed(chunk.text) for chunk in chunks]],
     }
 
