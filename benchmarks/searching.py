@@ -51,7 +51,7 @@ def documents(
 
 
 def fill(store: SqliteStore | LanceStore, chunks: int, dimension: int) -> None:
-    """Put so many chunks into a store."""
+    """Put this number of chunks into a store."""
     name = HashingEmbedder(dimension).name
     for document, pieces, vectors in documents(chunks, dimension):
         store.upsert(document, pieces, vectors, fingerprint="", embedder=name)

@@ -85,6 +85,14 @@ def test_the_stem_of_a_word_is_that_of_its_forms(words, expected):
     assert {stem(word) for word in words.split()} == {expected}
 
 
+@pytest.mark.parametrize("letter", ["а", "字", "ก", "é", "\u0301", "й\u0306"])
+def test_a_word_of_many_letters_takes_no_longer_than_a_text(letter):
+    """Whatever its script: no file can hold up a run."""
+    text = letter * 200_000
+    assert query_words(text)
+    assert indexed_text(text) or text
+
+
 @pytest.mark.parametrize("text", ["a bucket", "Größe … x\u00a0y", "भाषा", "émoi ❤"])
 def test_the_index_takes_a_text_as_it_is_where_that_has_the_same_words(text):
     """No text is kept twice without need."""

@@ -11,7 +11,7 @@ from unicodedata import category
 
 _PLAIN = re.compile(r"[^\W_]+")
 
-# Beyond so many words of what is searched for, more cost time and find nothing.
+# More words of a query cost time and find nothing.
 _MOST_WORDS = 64
 
 # Han, kana, bopomofo, Hangul, Thai, Lao, Burmese, Khmer, Tai Le, Tai Lue and Tai Tham. Hangul has
@@ -25,12 +25,12 @@ _UNSPACED = (
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
 
-# What is drawn as nothing within a word: soft hyphens, joiners, variation selectors.
+# Characters within a word that are not drawn: soft hyphens, joiners, variation selectors.
 _INVISIBLE = dict.fromkeys(
     [0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
 )
 
-# English, and Russian, Bulgarian and Ukrainian together.
+# Function words of English, and of Russian, Bulgarian and Ukrainian together.
 _FUNCTION_WORDS = """
     a about all also an and any are as at be been both but by can do does each for from has have
     how i if in into is it its may more most no not of on only or other our over same so some
@@ -51,7 +51,7 @@ _FUNCTION_WORD = frozenset(_FUNCTION_WORDS.split())
 # Pairs of hiragana are endings and particles; pairs with these Chinese characters are too.
 _PARTICLES = re.compile(r"[\u3041-\u309f]{1,2}|.?[的了吗呢吧么].?")
 
-# Endings of nouns, adjectives and verbs of Russian and Bulgarian, and what is left of a word.
+# Endings of nouns, adjectives and verbs of Russian and Bulgarian, and the fewest letters of a stem.
 _ENDINGS = """
     овете евете
     ами ями ата ята ото ето ите ого его ому ему ыми ими ает яет ует ают яют уют
@@ -63,6 +63,8 @@ _ENDINGS = """
 _CYRILLIC = re.compile(r"[\u0400-\u052f]+")
 _ENDING = re.compile(f"(?:{'|'.join(_ENDINGS.split())})$")
 _STEM = 3
+_LONGEST_ENDING = 5
+_MOST_ENDINGS = 4
 
 _ACCENT = re.compile("[\u0300-\u036f]")
 
@@ -94,7 +96,7 @@ def words_of(text: str, *, singles: bool = False) -> list[str]:
 
 
 def indexed_text(text: str) -> str | None:
-    """Return what an index of words must hold instead of a text, or None for the text itself."""
+    """Return the words to index in place of a text, or None where the text itself will do."""
     if text.isascii():
         return None
     words = words_of(text)
@@ -125,9 +127,13 @@ def stem(word: str) -> str:
 
     More than one ending is taken off: in Bulgarian, the article follows that of the number.
     """
-    if _CYRILLIC.fullmatch(word) and word not in _FUNCTION_WORD:
-        while ending := _ENDING.search(word, _STEM):
-            word = word[: ending.start()]
+    if word in _FUNCTION_WORD or not _CYRILLIC.fullmatch(word):
+        return word
+    for _ in range(_MOST_ENDINGS):
+        ending = _ENDING.search(word, max(_STEM, len(word) - _LONGEST_ENDING))
+        if ending is None:
+            break
+        word = word[: ending.start()]
     return word
 
 
@@ -175,13 +181,13 @@ def _characters(run: str) -> list[str]:
 
 
 def _pairs(characters: Sequence[str]) -> list[str]:
-    """Return what each two neighbours are together."""
+    """Return each two neighbours as one word."""
     return [one + other for one, other in pairwise(characters)]
 
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Return what matches a mark, a word with marks in it, and a character with its marks."""
+    """Return patterns of a mark, a word with marks in it, and a character with its marks."""
     # Python's re knows no classes of characters; this takes some milliseconds, once.
     marks = "".join(chr(c) for c in range(0x300, 0x10000) if category(chr(c))[0] == "M")
     found = rf"[{marks}]", rf"(?:[^\W_]|[{marks}])+", rf".[{marks}]*"

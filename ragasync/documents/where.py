@@ -199,7 +199,7 @@ def titles_of(of_chunk: Mapping[str, object]) -> list[str]:
 
 
 def kind_of(value: object) -> str | None:
-    """Return what a value can be compared with; None for a list, a dict or anything else."""
+    """Return the kind of a value, within which it is compared; None for a list or a dict."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -253,7 +253,7 @@ def _value_of(
     of_document: Mapping[str, object],
     of_chunk: Mapping[str, object],
 ) -> object:
-    """Return what a chunk has under a key, None where it has nothing; see `matches`."""
+    """Return the value of a chunk under a key, None where it has none; see `matches`."""
     if key == "id":
         return document_id
     if key == "source":

@@ -42,7 +42,7 @@ def digest(text: str) -> str:
 
 def facts_of(metadata: Mapping[str, object]) -> str:
     """
-    Return what can be asked of metadata, as a JSON object of texts.
+    Return a JSON object with the coded values of metadata, for conditions to look into.
 
     A value is coded so that the order of codes is that of values, within a kind; a list has the
     codes of its entries, and a text that is a date has that of its seconds since 1970. Keys are

@@ -32,7 +32,7 @@ def search_for(
     stored: StoredEmbedder | None,
 ) -> Search:
     """
-    Return what is searched for, its vector included where one is needed.
+    Return the search to run, with the vector of its text where one is needed.
 
     Args:
         text: What the user searches for.

@@ -159,7 +159,7 @@ class StoreFile:
 
 
 def _state_of(path: str) -> tuple[int, ...] | None:
-    """Return what changes with the content of a file that is there and not empty."""
+    """Return the date, size and number of a file, or None where it is missing or empty."""
     try:
         status = os.stat(path)  # noqa: PTH116  # any text, as SQLite takes it
     except (OSError, ValueError):

@@ -202,7 +202,7 @@ def _teach(db: Connection, condition: Condition) -> None:
 
 def _written(condition: Condition) -> str | None:
     """
-    Return what stands in all metadata of which a condition holds, if anything does.
+    Return a text that all metadata contains of which a condition holds, if there is one.
 
     So SQLite can leave out most chunks of a selective condition without a call of ours.
     """
