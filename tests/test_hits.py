@@ -70,7 +70,7 @@ def test_the_table_states_scores_and_places_and_no_colour_of_its_own():
     assert cells[5:8] == ["0.500", "–", "7.125"]
     assert re.findall(r"/a.pdf<div[^>]*>([^<]*)</div>", page) == ["page 1,234, Rates"]
     assert "2 hits" in page
-    assert not re.search(r"background|#[0-9a-f]{3}|color:(?!var)", page)
+    assert not re.search(r"background|#[0-9a-f]{3}|color:(?!var|inherit)", page)
 
 
 def test_the_table_is_bounded():

@@ -202,7 +202,7 @@ def place_columns(metadata: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     return places
 
 
-_TABLE = "border-collapse:collapse;font-size:13px"
+_TABLE = "border-collapse:collapse;font-size:13px;color:inherit"
 _CELL = "text-align:left;vertical-align:top;padding:3px 10px 3px 0;overflow-wrap:anywhere"
 _NUMBER = "text-align:right;vertical-align:top;padding:3px 10px 3px 0;white-space:nowrap"
 
