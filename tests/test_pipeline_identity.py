@@ -389,20 +389,28 @@ async def test_odd_names_are_ids_as_they_are(store, tmp_path, name):
     assert stored(store) == {f"{tmp_path}/{name}": "text"}
 
 
-async def test_a_touched_file_is_not_embedded_and_its_date_is_kept(store, folder):
-    """What the store says of a file is as of the last run."""
+@pytest.mark.parametrize("chunk", [None, words])
+async def test_a_touched_file_is_not_embedded_and_its_date_is_kept(store, folder, chunk):
+    """What the store says of a file is as of the last run, by whichever way it went."""
     embed = CountingEmbedder(0.01)
-    processor = AsyncDocumentProcessor(embed=embed, store=store)
+    processor = AsyncDocumentProcessor(chunk=chunk, embed=embed, store=store)
     path = folder / "a" / "README.md"
     await processor.process(folder)
-    os.utime(path, (1_000_000_000, 1_000_000_000))
-    result = await processor.process(folder)
-    assert all(done.unchanged for done in result.results)
-    assert store.get(str(path)).metadata["mtime"] == 1_000_000_000
-    assert len(embed.texts) == 2
-    assert store.get(str(path)).text == "the text of a"
+    embedded = len(embed.texts)
+    for date in (1_000_000_000, 1_000_000_001):
+        touch(path, date)
+        result = await processor.process(folder)
+        assert all(done.unchanged for done in result.results)
+        assert store.get(str(path)).metadata["mtime"] == date
+    assert len(embed.texts) == embedded
+    assert store.get(str(path)).chunk_count == (1 if chunk is None else 4)
     hits = store.search("text", where={"mtime": {"$lt": 1_100_000_000}}, vector=[1.0, 1.0])
-    assert [hit.document_id for hit in hits] == [str(path)]
+    assert {hit.document_id for hit in hits} == {str(path)}
+
+
+def touch(path: Path, date: int) -> None:
+    """Change a file's date."""
+    os.utime(path, (date, date))
 
 
 async def test_the_table_of_documents_names_what_failed_as_what_is_done(tmp_path):

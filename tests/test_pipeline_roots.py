@@ -239,10 +239,16 @@ async def test_a_folder_is_relocated_below_its_root(store, docs):
         store.relocate("/elsewhere", docs / "sub")
 
 
-async def test_a_renamed_folder_is_noticed_and_the_way_out_works(store, docs, tmp_path):
+async def whole(text: str) -> list[str]:
+    """Cut a text into one piece: an async splitter is a stage of its own."""
+    return [text]
+
+
+@pytest.mark.parametrize("chunk", [None, whole])
+async def test_a_renamed_folder_is_noticed_and_the_way_out_works(store, docs, tmp_path, chunk):
     """Its contents are stored already; relocate moves them, and then prune works there."""
     embed = CountingEmbedder(0.01)
-    processor = AsyncDocumentProcessor(embed=embed, store=store)
+    processor = AsyncDocumentProcessor(chunk=chunk, embed=embed, store=store)
     await processor.process(docs)
     renamed = docs.rename(tmp_path / "papers")
     (renamed / "sub" / "0.txt").unlink()

@@ -232,7 +232,9 @@ class Line:
         if "recognise" in way.services:
             known = await way.take("recognise", document, source)
         if known.is_known:
-            return Prepared(document, known.fingerprint, None, is_certain=known.is_certain)
+            return Prepared(
+                document, known.fingerprint, None, stored=known.stored, is_certain=known.is_certain
+            )
         chunks = await way.take("chunk", document.text, source)
         if len(document.text) > QUICK:
             chunks = await asyncio.to_thread(located, document, chunks)
@@ -246,7 +248,7 @@ class Line:
         vectors = None
         if "recall" in way.services:
             vectors = await way.take("recall", chunks, source)
-        return Prepared(document, known.fingerprint, chunks, vectors)
+        return Prepared(document, known.fingerprint, chunks, vectors, known.stored)
 
     async def _several(self, source: object, entries: Sequence[Entry]) -> ProcessedDocument:
         """Take the documents of one source through; it is done when all of them are."""
