@@ -185,6 +185,18 @@ async def test_a_copy_of_which_less_than_half_has_changed_is_taken(store, docs, 
     assert (await processor.process(copy)).all_succeeded
 
 
+async def test_rows_are_compared_one_by_one(store, tmp_path):
+    """A table in which one of many has changed is the same table still."""
+    table = tmp_path / "docs" / "t.csv"
+    table.parent.mkdir()
+    table.write_text("name\n" + "".join(f"name {number}\n" for number in range(9)))
+    await AsyncDocumentProcessor(store=store, root=table.parent).process(table)
+    copy = copied(table.parent)
+    (copy / "t.csv").write_text(table.read_text().replace("name 3", "other") + "new\n")
+    result = await AsyncDocumentProcessor(store=store, root=copy).process(copy)
+    assert sum(done.unchanged for done in result.results[0].documents) == 8
+
+
 async def test_a_loader_of_ones_own_is_compared_too(store, docs, tmp_path):
     """By what it gives now."""
 

@@ -5,7 +5,7 @@ Load, chunk, embed and store documents on the engine.
     stages/       its stages, open for a run, and how a document passes them
     stores/       SqliteStore, LanceStore           embedding/ by hashing, a small model, a service
     chunking/     where a text is cut, and where its pieces stand
-    loaders/      bytes to text, by file type       sources/   folders, paths, texts
+    loaders/      bytes to text, by file type       sources/   folders, paths, texts, ids
     fingerprints  what counts as changed            embedding_cache  the vectors that a store has
     stage, store, document, where, hits, metering, spending, errors: nouns
     search_text   the words of a text in any script

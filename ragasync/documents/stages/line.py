@@ -307,17 +307,23 @@ class Line:
             self._stored.has_new(prepared.document, prepared.fingerprint)
         return done
 
-    async def is_unchanged(self, source: object) -> bool | None:
-        """Return whether the store has just what a source gives; None where it cannot be read."""
+    async def compare_file(self, source: object) -> tuple[int, int]:
+        """Return of how many stored documents a source gives the same, and of how many another."""
         try:
             found = await self._prepared(source)
             entries = [found] if isinstance(found, Prepared) else found
             cut = [
-                await self._cut(one, one) if isinstance(one, Document) else one for one in entries
+                await self._cut(entry, entry) if isinstance(entry, Document) else entry
+                for entry in entries
             ]
         except Exception:
-            return None  # it fails in its turn
-        return all(isinstance(one, Prepared) and one.chunks is None for one in cut)
+            return 0, 0  # it fails in its turn
+        stored = [
+            entry.chunks is None
+            for entry in cut
+            if isinstance(entry, Prepared) and entry.stored.fingerprint is not None
+        ]
+        return sum(stored), len(stored) - sum(stored)
 
     async def end(self, occasion: Occasion) -> None:
         """Do what is due when a run has come to its end and was not cut short."""
@@ -391,7 +397,7 @@ async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIt
                 line.way.services[stage] = await stack.enter_async_context(service)
         await line.check_embedder()
         if occasion.root_check is not None:
-            await occasion.root_check.compare(line.is_unchanged, occasion.pruner)
+            await occasion.root_check.compare(line.compare_file, occasion.pruner)
         line.tally.restart()
         yield line
         await line.end(occasion)

@@ -69,47 +69,46 @@ class RootCheck:
         if isinstance(items, AsyncIterable):
             self._head = AsyncHead(items, self._see)
             return self._head
-        if isinstance(items, list):
-            for item in items:
-                self._see(item)
-            return items
-        head = list(islice(items, _AHEAD)) if self.is_other_root else []
+        is_list = isinstance(items, list)
+        head = items if is_list else list(islice(items, _AHEAD)) if self.is_other_root else []
         for item in head:
             self._see(item)
-        return self._watched(head, iter(items))
+        self._files = _files_of(head)
+        return items if is_list else self._watched(head, iter(items))
 
     async def compare(
-        self, is_unchanged: Callable[[Source], Awaitable[bool | None]], pruner: Pruner | None
+        self, compare_file: Callable[[Source], Awaitable[tuple[int, int]]], pruner: Pruner | None
     ) -> None:
         """
         Compare the files of a run with what is stored under their ids, from another root.
 
         Args:
-            is_unchanged: says of a file whether the store has it; None where it cannot be read.
+            compare_file: returns of how many stored documents a file gives the same, and of how
+                many another version.
             pruner: what will remove documents that are gone, if anything does.
 
         Raises:
             RunRefused: more than half of the documents that the run meets would be lost.
         """
         try:
-            await self._compare(is_unchanged, pruner)
+            await self._compare(compare_file, pruner)
         except BaseException:
             if self._head is not None:
                 await self._head.close()
             raise
 
     async def _compare(
-        self, is_unchanged: Callable[[Source], Awaitable[bool | None]], pruner: Pruner | None
+        self, compare_file: Callable[[Source], Awaitable[tuple[int, int]]], pruner: Pruner | None
     ) -> None:
         """Do so; what was read of the files is not closed."""
         if self._head is not None:
-            self._files = [item for item in await self._head.read(_AHEAD) if _is_file(item)]
+            self._files = _files_of(await self._head.read(_AHEAD))
         stored = await asyncio.to_thread(self._store.sources_within, "")
         documents = Counter(source for _, source in stored)
         met = [file for file in self._files if documents[file.source]]
         sample = met[:: max(1, -(-len(met) // SAMPLE))]
-        verdicts = await asyncio.gather(*map(is_unchanged, sample))
-        same, other = verdicts.count(True), verdicts.count(False)
+        compared = await asyncio.gather(*map(compare_file, sample))
+        same, other = (sum(counts) for counts in zip((0, 0), *compared, strict=True))
         kept = sum(documents[file.source] for file in met)
         replaced = kept * other / (same + other) if other else 0
         pruned = 0 if pruner is None else len(await asyncio.to_thread(pruner.stale))
@@ -128,12 +127,8 @@ class RootCheck:
                 close()
 
     def _see(self, item: object) -> None:
-        """Check the first file, and keep those that can be compared."""
-        if not isinstance(item, Source):
-            return
-        if self.is_other_root:
-            self._files.append(item)
-        if not self._has_begun:
+        """Check the first file."""
+        if isinstance(item, Source) and not self._has_begun:
             self._begin()
             self._has_begun = True
 
@@ -214,6 +209,6 @@ class AsyncHead:
             await self.close()
 
 
-def _is_file(item: object) -> bool:
-    """Return whether an item is a file to load."""
-    return isinstance(item, Source)
+def _files_of(items: Iterable[object]) -> list[Source]:
+    """Return those items that are files to load."""
+    return [item for item in items if isinstance(item, Source)]
