@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from store_kinds import KINDS, embed, fill, opened, put
 
 from ragasync.documents import (
@@ -9,6 +11,7 @@ from ragasync.documents import (
     Document,
     HashingEmbedder,
     IdConflictError,
+    MemoryStore,
     RecursiveSplitter,
 )
 
@@ -185,6 +188,8 @@ def test_a_single_file_is_relocated(store):
 def test_what_was_stored_under_the_new_path_meanwhile_replaces_what_moves_there(store, tmp_path):
     """A run came first: the same content is kept once, and of a file that changed the new one."""
     old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    (new / "edited").write_text("after")
     for folder, text in ((old, "before"), (new, "after")):
         put(store, Document(f"{folder}/same", "same", source=f"{folder}/same"))
         path = f"{folder}/edited"
@@ -203,9 +208,48 @@ def test_two_files_that_are_both_there_are_not_made_one(store, tmp_path):
         path.write_text(name)
         put(store, Document(str(path), name, source=str(path)), fingerprint=name)
     before = stored_ids(store)
-    with pytest.raises(IdConflictError, match="both files are there: delete one"):
+    with pytest.raises(IdConflictError, match=r"no file is known to have moved.*delete one"):
         store.relocate(tmp_path / "one", tmp_path / "two")
     assert stored_ids(store) == before
+
+
+@pytest.mark.parametrize(
+    "sources", [(None, None), ("https://x/a", "https://x/b"), ("/x/a", "/x/b")]
+)
+def test_documents_of_which_nobody_knows_that_they_moved_are_not_made_one(store, sources):
+    """Those that the user made, of the web, or of a disk that is not there."""
+    for name, source in zip(("a", "b"), sources, strict=True):
+        put(store, Document(f"{name}/guide", name, source=source), fingerprint=name)
+    with pytest.raises(IdConflictError, match="'a/guide' and 'b/guide' with different contents"):
+        store.relocate("a", "b")
+    assert {each.id: store.get(each.id).text for each in store.documents()} == {
+        "a/guide": "a",
+        "b/guide": "b",
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text("ab/", min_size=1, max_size=6), min_size=1, max_size=8, unique=True),
+    st.text("ab/", min_size=1, max_size=4),
+    st.text("ab/", min_size=1, max_size=4),
+)
+def test_no_relocation_loses_a_document(names, old, new):
+    """Whatever ids are like: all texts are there afterwards, or nothing has changed."""
+    with MemoryStore() as store:
+        for name in names:
+            put(store, Document(name, f"text of {name}"), fingerprint=name)
+        before = {each.id: store.get(each.id).text for each in store.documents()}
+        try:
+            moved = store.relocate(old, new)
+        except ValueError:
+            assert {each.id: store.get(each.id).text for each in store.documents()} == before
+            return
+        after = {each.id: store.get(each.id).text for each in store.documents()}
+        assert sorted(after.values()) == sorted(before.values())
+        changed = [text for id_, text in after.items() if before.get(id_) != text]
+        assert len(changed) <= moved
+        assert {hit.document_id for hit in store.search("text", 9, mode="keyword")} == after.keys()
 
 
 def test_wrong_paths_are_refused(store):

@@ -80,10 +80,11 @@ def _moved(
         there = standing.get(moves[each.id][0]) if each.id in moves else None
         if there is None:
             continue
-        if each.fingerprint != there.fingerprint and _is_file(each.source, scheme):
+        if each.fingerprint != there.fingerprint and not _has_moved(each, there, scheme):
             raise IdConflictError(
-                f"the store has {each.id!r:.200} and {there.id!r:.200}, with other contents, and "
-                "both files are there: delete one of these documents, or give other paths",
+                f"the store has {each.id!r:.200} and {there.id!r:.200} with different contents, "
+                "and no file is known to have moved from the one to the other: delete one of "
+                "these documents first, or give other paths",
                 there.id,
                 each.id,
                 there.id,
@@ -113,7 +114,9 @@ def _replaced(text: str, old: str, new: str) -> str:
     return f"{new}{rest}" if new or text.startswith("/") else rest.lstrip("/")
 
 
-def _is_file(source: str | None, scheme: IdScheme | None) -> bool:
-    """Return whether there is still something at the path of a source."""
-    root = scheme.root if scheme is not None and scheme.relative else None
-    return source is not None and FileIds(root).has_file(source)
+def _has_moved(old: StoredId, new: StoredId, scheme: IdScheme | None) -> bool:
+    """Return whether there is a file at the new path of a document, and none at the old one."""
+    ids = FileIds(scheme.root if scheme is not None and scheme.relative else None)
+    if old.source is None or new.source is None or not ids.is_file(old.source):
+        return False
+    return ids.has_file(new.source) and not ids.has_file(old.source)

@@ -211,8 +211,9 @@ class SqliteStore:
 
         Ids and sources that begin with the old path begin with the new one afterwards. What is
         stored under the new id already stays, and replaces what moves there, if it has the same
-        content or the old file is gone. Where ids are relative, the root itself may be moved too:
-        then the store takes documents from the new root without asking.
+        content, or if the old file is gone and the new one is there. Where ids are relative, the
+        root itself may be moved too: then the store takes documents from the new root without
+        asking.
 
         Example:
             >>> from ragasync import AsyncDocumentProcessor
