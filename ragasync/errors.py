@@ -232,7 +232,7 @@ class JournalError(RagasyncError):
         ...     AsyncBatchProcessor(str.lower, journal="run.sqlite").process_sync(["a"])
         ... except JournalError as error:
         ...     print(error)
-        the journal 'run.sqlite' is of the job 'str.upper', version '', and this is the job ...
+        the journal '/...run.sqlite' is of the job 'str.upper', version '', and this is the job ...
     """
 
 

@@ -99,7 +99,7 @@ def test_a_missing_folder_and_a_foreign_store_are_plain_errors(folder, tmp_path)
     (tmp_path / "notes.txt").write_text("no database " * 100)
     foreign = run(folder, "--store", "notes.txt", cwd=tmp_path)
     assert foreign.returncode == 1
-    assert foreign.stderr.startswith("the store 'notes.txt'")
+    assert foreign.stderr.startswith(f"the store '{tmp_path / 'notes.txt'}'")
     assert len(foreign.stderr.splitlines()) == 1
 
 

@@ -1,6 +1,7 @@
 """A journal: what is done stays done, over interruptions, kernels and machines."""
 
 import asyncio
+import os
 import pickle
 from collections.abc import AsyncIterator
 from functools import partial
@@ -620,3 +621,16 @@ async def test_decorated_functions_have_a_name_too(path: Path):
     wrapped = AsyncRetry()(double)
     await AsyncBatchProcessor(wrapped, journal=path).process([1])
     assert "'double'" in repr(Journal(path))
+
+
+async def test_a_journal_given_by_a_relative_path_stays_where_it_is(tmp_path, monkeypatch):
+    """A notebook may change its folder, and nothing is done twice."""
+    monkeypatch.chdir(tmp_path)
+    journal = Journal("run.sqlite")
+    processor = AsyncBatchProcessor(double, journal=journal)
+    await processor.process(range(3))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [outcome.attempts for outcome in await processor.process(range(3))] == [0, 0, 0]
+    assert repr(journal).startswith("<Journal 'run.sqlite': ")
+    assert not os.listdir()

@@ -1,11 +1,14 @@
 """Documents in every kind of store: read back, listed, deleted by conditions, and relocated."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_kinds import KINDS, embed, fill, opened, put
 
+from ragasync import AsyncDocumentProcessor
 from ragasync.documents import (
     Chunk,
     Document,
@@ -52,6 +55,39 @@ def test_what_is_not_stored_is_none(store):
     vectors = np.zeros((0, 64))
     store.upsert(Document("empty", ""), [], vectors, fingerprint="1", embedder=embed.name)
     assert (store.get("empty").text, store.get("empty").chunks) == ("", ())
+
+
+def test_a_text_is_whole_whatever_the_order_of_its_chunks(store):
+    """A splitter may give them in any."""
+    text = "first second third"
+    put(
+        store,
+        Document("a", text),
+        *(Chunk(text[a:b], a, b) for a, b in [(6, 12), (13, 18), (0, 6)]),
+    )
+    assert store.get("a").text == "first second\nthird"
+
+
+@pytest.mark.parametrize("document_id", [Path("a"), 123, None, b"a"])
+def test_an_id_is_a_text(store, document_id):
+    """The error says what it is of a file."""
+    with pytest.raises(TypeError, match=r"get takes a document's id.*got .*absolute path"):
+        store.get(document_id)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "lance"])
+def test_a_store_given_by_a_relative_path_stays_where_it_is(kind, tmp_path, monkeypatch):
+    """A notebook may change its folder; the store's own files are still no documents."""
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "a.md").write_text("A bucket refills.")
+    monkeypatch.chdir(tmp_path / "f")
+    with opened(kind, Path()) as store:
+        assert "'store." in repr(store)
+        monkeypatch.chdir(tmp_path)
+        for _ in range(2):
+            result = AsyncDocumentProcessor(store=store).process_sync("f")
+            assert [outcome.status for outcome in result] == ["done"]
+        assert stored_ids(store) == [str(tmp_path / "f" / "a.md")]
 
 
 def test_a_text_is_whole_where_chunks_overlap_or_were_rewritten(store):

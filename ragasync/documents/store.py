@@ -47,7 +47,7 @@ class StoreError(RagasyncError):
         ...     store.search("a bucket")
         ... except StoreError as error:
         ...     print(error)
-        the store 'library.sqlite' cannot be used: Cannot operate on a closed database.
+        the store '/...library.sqlite' cannot be used: Cannot operate on a closed database.
     """
 
 
@@ -138,7 +138,7 @@ class StoredDocument:
         if any(len(chunk.text) != chunk.end - chunk.start for chunk in self.chunks):
             return "\n\n".join(chunk.text for chunk in self.chunks)  # the splitter rewrote it
         parts, end = [], 0
-        for chunk in self.chunks:
+        for chunk in sorted(self.chunks, key=lambda chunk: chunk.start):
             parts += ["\n" * (chunk.start - end), chunk.text[max(0, end - chunk.start) :]]
             end = max(end, chunk.end)
         return "".join(parts)

@@ -73,11 +73,12 @@ class Journal:
         flush_items: int = 500,
         timeout: float = 5.0,
     ) -> None:
-        self.path = os.fspath(path)
-        if not isinstance(self.path, str) or self.path in ("", ":memory:"):
+        given = self._given = os.fspath(path)
+        if not isinstance(given, str) or given in ("", ":memory:"):
             raise ValueError(f"a journal is a file, and needs its path, got {path!r}")
-        if "\0" in self.path:
+        if "\0" in given:
             raise ValueError(f"a path has no null character, got {path!r}")
+        self.path = os.path.abspath(given)  # noqa: PTH100  # a link stays one
         for argument, value in (("name", name or ""), ("version", version)):
             if not isinstance(value, str):
                 raise TypeError(f"{argument} must be a text, got {value!r}")
@@ -107,7 +108,7 @@ class Journal:
     def __repr__(self) -> str:
         from ragasync.journal.table import in_one_line
 
-        return f"<Journal {self.path!r}: {in_one_line(self)}>"
+        return f"<Journal {self._given!r}: {in_one_line(self)}>"
 
 
 def _as_serializer(given: str | Serializer) -> Serializer:

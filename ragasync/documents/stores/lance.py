@@ -57,7 +57,7 @@ from ragasync.documents.stores.lance_table import (
 )
 from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
-from ragasync.documents.stores.selection import check_delete, selected
+from ragasync.documents.stores.selection import check_delete, check_id, selected
 from ragasync.documents.stores.store_frame import chunk_frame
 from ragasync.documents.where import (
     Condition,
@@ -100,7 +100,8 @@ class LanceStore:
 
     def __init__(self, path: str | os.PathLike[str], embedder: Embed | None = None) -> None:
         self._query = QueryEmbedder(embedder)
-        self.path = os.fspath(path)
+        self._given = os.fspath(path)
+        self.path = os.path.abspath(self._given)  # noqa: PTH100  # a link stays one
         self._rows = LanceRows(self.path)
         self._known_keys: set[str] = set()
 
@@ -136,6 +137,7 @@ class LanceStore:
 
     def get(self, document_id: str) -> StoredDocument | None:
         """Return what is stored of a document, with its chunks, or None; as SqliteStore's does."""
+        check_id(document_id, "get")
         with self._rows.reading() as table:
             return stored_document(table, document_id)
 
@@ -320,6 +322,6 @@ class LanceStore:
                 documents = int(table.count_rows("ordinal < 0"))
             held = f"{documents:,} documents, {len(self):,} chunks"
         except StoreError as error:
-            return f"<LanceStore {self.path!r}: {error}>"
+            return f"<LanceStore {self._given!r}: {error}>"
         of = f" by {stored.name!r}" if stored else ""
-        return f"<LanceStore {self.path!r}: {held}{of}>"
+        return f"<LanceStore {self._given!r}: {held}{of}>"

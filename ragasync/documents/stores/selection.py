@@ -32,6 +32,20 @@ def selected(documents: Sequence[StoredDocument], condition: Condition | None) -
     )
 
 
+def check_id(document_id: object, method: str) -> None:
+    """
+    Check the id that a method of a store is given.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if not isinstance(document_id, str):
+        raise TypeError(
+            f"{method} takes a document's id, which is a text, got {document_id!r:.200}: of a "
+            "file, it is the absolute path, or the path below root="
+        )
+
+
 def check_delete(document_id: object, where: Where | None) -> None:
     """
     Refuse to delete nothing in particular.
@@ -42,8 +56,8 @@ def check_delete(document_id: object, where: Where | None) -> None:
     """
     if (document_id is None) == (where is None):
         raise TypeError("delete takes a document's id, or where= with conditions: pass one of them")
-    if document_id is not None and not isinstance(document_id, str):
-        raise TypeError(f"delete takes a document's id, which is a text, got {document_id!r:.200}")
+    if document_id is not None:
+        check_id(document_id, "delete")
     if where is not None and not where:
         raise ValueError(
             f"delete needs at least one condition, got where={where!r}, which holds of every "

@@ -28,7 +28,7 @@ from ragasync.documents.store import (
 )
 from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
-from ragasync.documents.stores.selection import check_delete, selected
+from ragasync.documents.stores.selection import check_delete, check_id, selected
 from ragasync.documents.stores.sqlite_file import StoreFile
 from ragasync.documents.stores.sqlite_rows import (
     chunk_count,
@@ -108,7 +108,9 @@ class SqliteStore:
         timeout: float = 10.0,
     ) -> None:
         self._query = QueryEmbedder(embedder)
-        self.path = os.fspath(path)
+        self._given = os.fspath(path)
+        # A notebook may change its folder; a link stays one.
+        self.path = self._given if path == ":memory:" else os.path.abspath(self._given)  # noqa: PTH100
         self._matrix = VectorMatrix()
         self._known_keys: set[str] = set()
         self._file = StoreFile(self.path, timeout)
@@ -154,6 +156,7 @@ class SqliteStore:
 
     def get(self, document_id: str) -> StoredDocument | None:
         """Return what is stored of a document, with its chunks, or None where it is not stored."""
+        check_id(document_id, "get")
         with self._file.reading() as db:
             return stored_document(db, document_id)
 
@@ -432,10 +435,10 @@ class SqliteStore:
                 documents, chunks = document_count(db), chunk_count(db)
                 stored = stored_embedder(db)
         except StoreError as error:
-            return f"<{type(self).__name__} {self.path!r}: {error.__cause__}>"
+            return f"<{type(self).__name__} {self._given!r}: {error.__cause__}>"
         held = f"{documents:,} documents, {chunks:,} chunks"
         of = f" by {stored.name!r}" if stored else ""
-        return f"<{type(self).__name__} {self.path!r}: {held}{of}>"
+        return f"<{type(self).__name__} {self._given!r}: {held}{of}>"
 
     def _unknown_keys(self, db: sqlite3.Connection, condition: Condition | None) -> list[str]:
         """Return the keys of a condition that no document has, if there are any documents."""
