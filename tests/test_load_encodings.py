@@ -292,6 +292,8 @@ def test_a_text_without_any_sign_is_guessed_and_marked(text, encoding):
         ("A főorvos szerint a műtét után erősödő fájdalmat üdítő jógával győzték le.", "iso8859-2"),
         ("Başvuru reddedildi, çünkü gerekli belgelerin çoğu eksikti; görüşme yarın.", "cp1254"),
         ("Œuvre complète : l’été déjà passé, les élèves ont quitté le lycée.", "cp1252"),
+        ("Prašymą statyti namą atmetė, nes trūko svarbių priedų; žmonės nustebo.", "cp1257"),
+        ("Lūgums būvēt māju tika noraidīts, jo trūka svarīgu pielikumu; šķiet žēl.", "cp1257"),
         ("Þau sögðu að það væri hægt að fá leyfi á miðvikudaginn í næstu viku.", "cp1252"),
         ("Đorđe Čvorović je predao zahtjev za građevinsku dozvolu, žureći kući.", "cp1250"),
     ],

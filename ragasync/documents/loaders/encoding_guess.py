@@ -215,6 +215,13 @@ def _is_misread_as_central(text: str) -> bool:
     )
 
 
+def _is_misread_as_turkish(text: str) -> bool:
+    """Return whether ğ and ş are among letters that Turkish lacks, or without its own vowels."""
+    has_its_vowels = any(letter in text for letter in "ıöü")
+    has_others = any(letter in text for letter in "àáèëæõ")
+    return ("ğ" in text or "ş" in text) and (has_others or not has_its_vowels)
+
+
 def _is_misread_as_cyrillic(text: str) -> bool:
     """Return whether there are too few vowels, as where Hebrew or Greek is read as Cyrillic."""
     letters = sum("а" <= letter <= "џ" for letter in text)
@@ -259,6 +266,7 @@ _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
             "cp1251 koi8_r koi8_u iso8859_5 cp866 mac_cyrillic".split(),  # noqa: SIM905
             _is_misread_as_cyrillic,
         ),
+        "cp1254": _is_misread_as_turkish,
         "cp932": _is_misread_as_shift_jis,
         "euc_jp": _has_no_kana,
         "cp949": _is_misread_as_korean,
