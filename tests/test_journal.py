@@ -1,7 +1,6 @@
 """A journal: what is done stays done, over interruptions, kernels and machines."""
 
 import asyncio
-import os
 import pickle
 from collections.abc import AsyncIterator
 from functools import partial
@@ -633,4 +632,4 @@ async def test_a_journal_given_by_a_relative_path_stays_where_it_is(tmp_path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert [outcome.attempts for outcome in await processor.process(range(3))] == [0, 0, 0]
     assert repr(journal).startswith("<Journal 'run.sqlite': ")
-    assert not os.listdir()
+    assert not any((tmp_path / "elsewhere").iterdir())

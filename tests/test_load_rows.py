@@ -531,3 +531,41 @@ def test_a_field_named_line_does_not_hide_where_its_row_is(loader):
         {"row": first, "line": first, "field_line": 900, "field_row": 77},
         {"row": first + 1, "line": first + 1, "field_line": 901, "field_row": 78},
     ]
+
+
+def test_rows_that_begin_with_a_hash_are_data_where_they_fit_named_columns():
+    """There is no header, above which comments would stand; what does not fit is one."""
+    rows = CsvRows(columns=["id", "t"])
+    assert facts(rows(b"#1,alpha\n#2,beta\nx,gamma\n")) == [
+        ("1", "id: #1\nt: alpha"),
+        ("2", "id: #2\nt: beta"),
+        ("3", "id: x\nt: gamma"),
+    ]
+    assert facts(rows(b"# made by hand\n1,alpha\n")) == [("2", "id: 1\nt: alpha")]
+
+
+def test_a_header_that_begins_with_a_hash_may_have_rows_like_it():
+    """The first of the lines that fit is the header, and no row is lost."""
+    records = CsvRows()(b"#tag,count\n#python,3\nrust,5\ngo,7\n")
+    assert facts(records) == [
+        ("2", "#tag: #python\ncount: 3"),
+        ("3", "#tag: rust\ncount: 5"),
+        ("4", "#tag: go\ncount: 7"),
+    ]
+
+
+def test_a_ragged_row_that_begins_with_a_hash_is_bad_unless_it_reads_as_a_comment():
+    """It is counted, as any other."""
+    with pytest.raises(LoadError, match="row 3, on line 3, has 3 cells"):
+        list(CsvRows()(b"id,title\n1,ok\n#2,Fix, the bug\n3,ok\n"))
+    data = b"id,title\n1,ok\n# see a, b, c\n## and, so, on\n#\n3,ok\n"
+    assert [key for key, _ in facts(CsvRows()(data))] == ["2", "6"]
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_texts_with_a_delimiter_each_are_one_column_where_the_header_has_none(delimiter):
+    """They are valid CSV, and neither the header nor a row is lost."""
+    data = "\n".join(["Your comment", *(f"{a}{delimiter}{b}" for a, b in ["Gb", "Bs", "Mo"]), ""])
+    assert [text for _, text in facts(CsvRows()(data.encode()))] == [
+        f"{a}{delimiter}{b}" for a, b in ["Gb", "Bs", "Mo"]
+    ]

@@ -34,6 +34,12 @@ It raises LoadError where it cannot.
 """
 
 
+def passing(suffix: str, loader: str) -> str:
+    """Return the code that gives a processor another loader for a suffix, for errors to advise."""
+    loaders = f'loaders={{**LOADERS, "{suffix}": {loader}}}'
+    return f"AsyncDocumentProcessor(partial(load_source, {loaders}))"
+
+
 def join_parts(parts: Sequence[str]) -> tuple[str, tuple[int, ...]]:
     """Join pages or cells by blank lines, and return with the text where each of them starts."""
     starts, position = [], 0

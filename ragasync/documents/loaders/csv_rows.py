@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders import Record
+from ragasync.documents.loaders import Record, passing
 from ragasync.documents.loaders.records import (
     BadRow,
     Layout,
@@ -42,9 +42,10 @@ _SEPARATOR_LINE = re.compile(r"""["']?sep=(.)["']?[ \t]*\n""")
 _NAME = re.compile(r"\S(?:.{0,58}\S)?")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NUMBER = re.compile(r"[-+]?[\d.,' %]*\d[\d.,' %]*")
+_SKIPPING = passing(".csv", 'CsvRows(on_bad_rows="skip")')
 _ADVICE = (
-    'correct the row, leave such rows out with CsvRows(on_bad_rows="skip"), or load the file as '
-    'one text with {**LOADERS, ".csv": load_text}'
+    f"correct the row, leave such rows out, {_SKIPPING}, or in the same way name what stands "
+    'between cells, CsvRows(delimiter=","), or load the file as one text, load_text'
 )
 
 
@@ -81,8 +82,9 @@ class CsvRows:
 
     Lines above the header that begin with `#` are comments, and those of one cell, or of one that
     is filled, are titles; they are counted as rows and give no documents. Below it, a row that
-    begins with `#` and does not fit is a comment too. A row may end with a delimiter too many.
-    Any other row that does not fit the header, or whose quotes do not, is bad: see `on_bad_rows`.
+    begins with `# ` or `##` and does not fit is a comment too. A row may end with a delimiter too
+    many. Any other row that does not fit the header, or whose quotes do not, is bad: see
+    `on_bad_rows`.
 
     Example:
         >>> from pathlib import Path
@@ -169,11 +171,14 @@ def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -
     comments = _comments(text, start)
     after = comments[-1] if comments else start
     delimiter = delimiter or _delimiter_of(text, after)
-    if columns is not None:
-        return _Table(text, delimiter, after, list(columns))
+    if columns is not None:  # what begins with "#" may be a row of data; see `_rows`
+        return _Table(text, delimiter, start, list(columns))
     sample = _sample(text, delimiter, after)
-    if len(comments) > 1 and _is_header(text, delimiter, comments[-2:], sample):
-        after = comments[-2]
+    headers = len(comments) - 1
+    while headers > 0 and _is_header(text, delimiter, comments[headers - 1 : headers + 1], sample):
+        headers -= 1
+    if headers < len(comments) - 1:
+        after = comments[headers]
     else:
         after = _place_of_header(text, after, sample)
     header = next(_cells(text, delimiter, after, recover=False), None)
@@ -210,7 +215,7 @@ def _comments(text: str, start: _Place) -> list[_Place]:
 def _is_header(
     text: str, delimiter: str, places: Sequence[_Place], sample: Sequence[_Cells]
 ) -> bool:
-    """Return whether the last leading comment is the header, as in `#chrom,start,end`."""
+    """Return whether a leading comment is a header or a row, as in `#chrom,start,end`."""
     line = text[places[0].offset : places[1].offset].strip().removeprefix(_COMMENT)
     names = next(csv.reader([line], delimiter=delimiter), [])
     if len(names) < 2 or not sample or any(not _NAME.fullmatch(name) for name in names):
@@ -324,7 +329,7 @@ def _rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
             continue
         cells = row.values
         if len(cells) != count and (not _fits(cells, count, table.unnamed)):
-            if not cells[0].startswith(_COMMENT):
+            if not _is_comment(cells):
                 yield BadRow(
                     row.number,
                     row.line,
@@ -334,6 +339,11 @@ def _rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
             continue
         cells += [""] * (count - len(cells))
         yield Row(row.number, row.line, dict(zip(columns, cells, strict=False)))
+
+
+def _is_comment(cells: Sequence[str]) -> bool:
+    """Return whether a row that does not fit is a comment, and none that begins with `#2`, say."""
+    return cells[0].startswith(_COMMENT) and (len(cells) == 1 or cells[0][1:2] in ("", " ", "#"))
 
 
 def _fits(cells: Sequence[str], count: int, unnamed: int = 0) -> bool:
@@ -423,11 +433,13 @@ def _delimiter_of(text: str, start: _Place) -> str:
     """Return the delimiter by which the first rows are as long as the header, and long."""
 
     def fitness(delimiter: str) -> tuple[bool, float, int]:
-        widths = [len(row.values) for row in _sample(text, delimiter, start)]
+        sample = _sample(text, delimiter, start)
+        widths = [len(row.values) for row in sample]
         if not widths:
             return False, 0, 0
         width, count = Counter(widths).most_common(1)[0]
-        is_table = width > 1
+        # Without the delimiter in the header, texts with one each are a column, unless titled.
+        is_table = width > 1 and (widths[0] > 1 or _title_count(sample) > 0)
         return is_table and count == len(widths), is_table * count / len(widths), widths[0]
 
     return max(DELIMITERS, key=fitness)

@@ -6,7 +6,7 @@ import io
 import tokenize
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders import Loaded
+from ragasync.documents.loaders import Loaded, passing
 from ragasync.documents.loaders.embedded_data import without_embedded_data
 from ragasync.documents.loaders.encoding_guess import guessed
 from ragasync.documents.loaders.encodings import (
@@ -18,9 +18,7 @@ from ragasync.documents.loaders.encodings import (
 )
 from ragasync.documents.loaders.front_matter import front_matter
 
-_ADVICE = (
-    'if you know the encoding: loaders={**LOADERS, ".txt": partial(load_text, encoding="...")}'
-)
+_ADVICE = "if you know the encoding: " + passing(".txt", 'partial(load_text, encoding="...")')
 
 
 def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:

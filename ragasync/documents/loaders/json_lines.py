@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ragasync.documents.loaders import Record
+from ragasync.documents.loaders import Record, passing
 from ragasync.documents.loaders.records import (
     BadRow,
     Layout,
@@ -24,7 +24,9 @@ from ragasync.documents.loaders.records import (
 MAX_DEPTH = 200
 """The most lists and objects within each other; what has more is no record of anybody's."""
 
-_ADVICE = 'correct the line, or leave such lines out with JsonLines(on_bad_rows="skip")'
+_ADVICE = "correct the line, or leave such lines out, " + passing(
+    ".jsonl", 'JsonLines(on_bad_rows="skip")'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders import passing
 
 _FORMATS = {
     "a PowerPoint presentation": "ppt pptx pptm pps ppsx pot potx",
@@ -89,8 +90,8 @@ def refuse_markup(suffix: str, text: str) -> None:
         raise LoadError(
             "no loader",
             f"this is XML, and there is no loader for {_named(suffix)}; "
-            f'loaders={{**LOADERS, "{suffix}": load_html}} reads the text of its elements, '
-            f"load_text in its place the source with its tags",
+            f"{passing(suffix, 'load_html')} reads the text of its elements, load_text in its "
+            "place the source with its tags",
         )
 
 
@@ -99,8 +100,8 @@ def _refuse(name: str, suffix: str) -> None:
     raise LoadError(
         "no loader",
         f"this is {name}, and there is no loader for {_named(suffix)}, also not in an extra; "
-        f'pass one, loaders={{**LOADERS, "{suffix}": function_from_bytes}}, convert the file to '
-        f"PDF, DOCX, HTML or text, or leave it out by skip=",
+        f"pass one, {passing(suffix, 'function_from_bytes')}, convert the file to PDF, DOCX, HTML "
+        "or text, or leave it out by skip=",
     )
 
 
