@@ -199,6 +199,8 @@ class _HiddenElement:
         """Take a start tag; return whether the hidden element has ended in front of it."""
         if tag in self._ended_by and not any(self._counts[shield] for shield in self._shields):
             return True
+        if tag in _ENDED_BY["p"][0] and self._around["p"]:
+            return True  # the paragraph around it ends, and so does all that is open in it
         if tag not in _VOID:
             self._open.append(tag)
             self._counts[tag] += 1
@@ -267,6 +269,8 @@ class _VisibleText(HTMLParser):
             if not self._hidden.ends_before(tag):
                 return
             self._hidden = None
+        if tag in _ENDED_BY["p"][0]:
+            self._open["p"] = 0
         if tag not in _VOID and is_hidden(tag, dict(attrs)):
             self._hidden = _HiddenElement(tag, self._open)
             self._owe(GAPS.get(tag, ""))
