@@ -17,7 +17,7 @@ from needs import needs
 from openai_server import KEY, OpenAIServer, embedder, is_whole
 from raw_server import RawServer, Received, vectors
 
-from ragasync import AsyncRetry, AttemptTimeout
+from ragasync import AsyncRetry, AttemptTimeout, WrongNumberOfValues
 from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.documents.embedding.openai import OpenAIEmbedder
 from ragasync.documents.embedding.service_errors import (
@@ -192,6 +192,47 @@ async def test_odd_headers_change_no_limit():
             await embed(["a"])
         assert [limiter.rate for limiter in embed.limiters] == rates
         assert [limiter.paused_for for limiter in embed.limiters] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"index": 0}, {"index": 0}],
+        [{"index": -1}, {"index": 0}],
+        [{"index": 1}, {"index": 2}],
+        [{"index": False}, {"index": True}],
+        [{"index": "0"}, {"index": "1"}],
+        [{"index": 0.0}, {"index": 1.0}],
+        [{}, {"index": 1}],
+    ],
+)
+async def test_every_text_has_an_index_of_its_own(data: list[dict[str, Any]]):
+    """Two of one text, one of none, or what is no number: nobody knows whose vectors these are."""
+    body = json.dumps({"data": [{"embedding": [1.0]} | each for each in data]})
+    async with RawServer(lambda request: request.send(body)) as server:
+        with pytest.raises(WrongNumberOfValues, match="each of 2 texts"):
+            await asking(server)(["a", "b"])
+
+
+@pytest.mark.parametrize("data", [["a", "b"], [None, None], [1, 2], [[1.0], [2.0]]])
+async def test_entries_that_are_no_embeddings_are_no_vectors(data: list[Any]):
+    """Whatever methods Python has for such values."""
+    async with RawServer(lambda request: request.send(json.dumps({"data": data}))) as server:
+        with pytest.raises(WrongVector, match="none that can be read"):
+            await asking(server)(["a", "b"])
+
+
+@pytest.mark.parametrize(("code", "calls"), [(404, 1), (429, 2)])
+async def test_an_error_in_a_reply_of_status_200_has_the_status_that_it_names(
+    code: int, calls: int
+):
+    """Some gateways answer so; a wrong model is not asked for again."""
+    body = json.dumps({"error": {"message": "no such model", "code": code}})
+    async with RawServer(lambda request: request.send(body)) as server:
+        embed = asking(server, retry=AsyncRetry(1, 0.0))
+        result = await embed.as_processor().process(["a"])
+        assert f"answered {code}" in str(result.errors[0])
+        assert len(server.received) == calls
 
 
 # ---- what a vector is

@@ -258,6 +258,10 @@ class HttpService:
         except (ValueError, RecursionError) as error:
             size = len(raw)
             raise BrokenReply(f"expected JSON from {self.host}, got {size:,} bytes") from error
+        told = answer.get("error") if isinstance(answer, dict) else None
+        status = told.get("code") if isinstance(told, dict) else None
+        if type(status) is int and 400 <= status <= 599:  # some gateways always answer 200
+            raise refusal(self.host, status, raw, headers, self._without_secrets)
         return reply_of(answer, headers, self._without_secrets)
 
     def _redirected(self, response: Response, url: str) -> str:

@@ -154,5 +154,8 @@ def _are_indices(indices: Sequence[object]) -> bool:
 
 
 def _part(whole: object, name: str) -> object:
-    """Return an entry of a dict, or an attribute of an object; None where there is none."""
-    return whole.get(name) if isinstance(whole, Mapping) else attribute(whole, name)
+    """Return an entry of a dict, or an attribute of a client's object; None where there is none."""
+    if isinstance(whole, Mapping):
+        return whole.get(name)
+    # A text has a method called index.
+    return None if type(whole).__module__ == "builtins" else attribute(whole, name)
