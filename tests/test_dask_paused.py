@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from needs import needs
 
-from ragasync import AsyncBatchProcessor
+from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor
 
 needs("distributed")
 
@@ -126,6 +126,28 @@ def test_a_job_goes_on_when_the_memory_is_freed(client: Any):
     assert result.results == list(range(8))
     assert "paused" in str(caught[0].message)
     assert "Nothing came back from the executor for" in " ".join(result.explain().split())
+
+
+def load(source: str) -> str:
+    """Keep 40 MB for good, and give a text."""
+    keep(0)
+    return f"the text of {source}"
+
+
+def test_a_pipeline_says_that_the_workers_of_its_stages_are_paused(client: Any):
+    """The time counts once, though loading and cutting wait for the same worker."""
+    processor = AsyncDocumentProcessor(load, executor=client.get_executor())
+    with heard():
+        job = processor.start(f"source {number}" for number in range(40))
+        until(lambda: bool(job.progress.halt))
+        time.sleep(1.5)
+        said, limited_by = repr(job), job.progress.limited_by
+        job.cancel()
+        result = job.wait()
+    assert "1 of 1 Dask workers is paused" in said
+    assert limited_by == "paused"
+    assert "Dask workers is paused" in " ".join(result.explain().split())
+    assert result.facts.halt.seconds < result.seconds
 
 
 def test_a_cluster_without_workers_is_told_of(cluster: Any, client: Any):

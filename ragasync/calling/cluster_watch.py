@@ -102,7 +102,7 @@ class ClusterWatch:
             self._halted_since = self._answered
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(why, UserWarning, stacklevel=2)
+            warnings.warn(why, UserWarning, stacklevel=1)
 
     def _end_halt(self) -> None:
         """Add up the time of a halt that is over."""

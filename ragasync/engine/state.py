@@ -112,7 +112,7 @@ class State(Generic[T, R]):
 
         Where one lane waits, more of them would only wait with it: so one is enough to tell.
         """
-        if self.paused or self.gate.paused_for > 0.0 or self.own_halt.is_now:
+        if self.paused or self.gate.paused_for > 0.0 or self.halt.is_now:
             return "paused"
         if len(self.admission) > 0:
             return "rate"
@@ -149,10 +149,8 @@ class State(Generic[T, R]):
     @property
     def halt(self) -> ExecutorHalt:
         """Whether the executor of this run, or of a stage, starts nothing."""
-        halt = self.own_halt
-        for run in self.runs_of_stages():
-            halt = halt.merged_with(run.own_halt)
-        return halt
+        halts = (self.own_halt, *(run.own_halt for run in self.runs_of_stages()))
+        return max(halts, key=lambda halt: (halt.is_now, halt.seconds))  # they halt together
 
     @property
     def in_flight(self) -> int:

@@ -60,7 +60,7 @@ class ExecutorHalt:
     is_now: bool = False
 
     def merged_with(self, later: ExecutorHalt) -> ExecutorHalt:
-        """Return the halts of two runs, or of two stages, as one."""
+        """Return the halts of two runs as one."""
         last = later if later.why and (later.is_now or not self.is_now) else self
         return ExecutorHalt(self.seconds + later.seconds, last.why, self.is_now or later.is_now)
 
