@@ -49,14 +49,16 @@ def run_search(table: LanceTable, search: Search, condition: Condition | None) -
         [(row["id"], row["_score"]) for row in worded if search.is_near(cosines.get(row["id"]))],
     )
     scores = {row["id"]: row["_score"] for row in worded}
-    scores |= _word_scores(table, words, [name for name, _ in ranking if name not in scores])
     found = Hits(query=search.text)
-    for name, score in ranking:
-        cosine, keyword_score = cosines.get(name), scores.get(name)
-        if search.is_hit(rows[name]["text"], cosine, keyword_score is not None):
-            found.append(_hit_of(rows[name], score, cosine, keyword_score))
-        if len(found) == search.k:
-            break
+    for start in range(0, len(ranking), search.k):  # the first part is mostly enough
+        part = ranking[start : start + search.k]
+        scores |= _word_scores(table, words, [name for name, _ in part if name not in scores])
+        for name, score in part:
+            cosine, keyword_score = cosines.get(name), scores.get(name)
+            if search.is_hit(rows[name]["text"], cosine, keyword_score is not None):
+                found.append(_hit_of(rows[name], score, cosine, keyword_score))
+            if len(found) == search.k:
+                return found
     return found
 
 

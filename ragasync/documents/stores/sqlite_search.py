@@ -48,17 +48,19 @@ def run_search(
         for ranking in (near, worded)
     )
     ranking = search.joined(near, worded)
-    scores |= word_scores(db, words, [number for number, _ in ranking if number not in scores])
     found = Hits(query=search.text)
-    for number, score in ranking:
-        hit = chunk_at(db, number)
-        cosine, keyword_score = cosines.get(number), scores.get(number)
-        if search.is_hit(hit.text, cosine, keyword_score is not None):
-            found.append(
-                replace(hit, score=score, vector_score=cosine, keyword_score=keyword_score)
-            )
-        if len(found) == search.k:
-            break
+    for start in range(0, len(ranking), search.k):  # the first part is mostly enough
+        part = ranking[start : start + search.k]
+        scores |= word_scores(db, words, [number for number, _ in part if number not in scores])
+        for number, score in part:
+            hit = chunk_at(db, number)
+            cosine, keyword_score = cosines.get(number), scores.get(number)
+            if search.is_hit(hit.text, cosine, keyword_score is not None):
+                found.append(
+                    replace(hit, score=score, vector_score=cosine, keyword_score=keyword_score)
+                )
+            if len(found) == search.k:
+                return found
     return found
 
 
