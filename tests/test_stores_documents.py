@@ -213,6 +213,17 @@ def test_a_folder_moves_into_one_of_its_own(store):
     assert stored_ids(store) == ["a/a/a/x", "a/a/x", "a/x"]
 
 
+def test_a_folder_is_emptied_into_the_one_above(store):
+    """As into a root; but no document is left without an id."""
+    for name in ("drafts/a", "drafts/sub/b", "drafts/a//#2"):
+        put(store, Document(name, name))
+    assert store.relocate("drafts/", "") == 3
+    assert stored_ids(store) == ["a", "a//#2", "sub/b"]
+    with pytest.raises(ValueError, match="a document needs an id"):
+        store.relocate("a", "")
+    assert store.relocate("sub/b", "b") == 1
+
+
 def test_a_single_file_is_relocated(store):
     """With its rows."""
     for name in ("/d/old.csv//#1", "/d/old.csv//#2", "/d/old.csv.bak"):

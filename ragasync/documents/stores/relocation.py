@@ -74,6 +74,10 @@ def _moved(
         for each in documents
         if _begins(each.id, old) or _begins(each.source, old)
     }
+    if any(not id_ for id_, _ in moves.values()):
+        raise ValueError(
+            f"a document needs an id, and {old!r:.200} would have none at {new!r:.200}"
+        )
     standing = {each.id: each for each in documents if each.id not in moves}
     superseded = []
     for each in documents:
@@ -111,7 +115,7 @@ def _replaced(text: str, old: str, new: str) -> str:
     if not _begins(text, old):
         return text
     rest = text[len(old) :]
-    return f"{new}{rest}" if new or text.startswith("/") else rest.lstrip("/")
+    return f"{new}{rest}" if new or text.startswith("/") else rest.removeprefix("/")
 
 
 def _has_moved(old: StoredId, new: StoredId, scheme: IdScheme | None) -> bool:
