@@ -25,14 +25,22 @@ class Received:
         """The path and the query."""
         return self.line.split()[1]
 
-    def send(
-        self, body: bytes | str, *headers: str, status: int = 200, length: bool = True
-    ) -> None:
+    def send(self, body: bytes | str, *headers: str, status: int = 200) -> None:
         """Answer with a body, whole."""
         body = body.encode() if isinstance(body, str) else body
-        sized = (f"Content-Length: {len(body)}",) if length else ("Connection: close",)
-        head = "\r\n".join((f"HTTP/1.1 {status} X", *headers, *sized, "", ""))
+        size = f"Content-Length: {len(body)}"
+        head = "\r\n".join((f"HTTP/1.1 {status} X", *headers, size, "", ""))
         self.stream.write(head.encode() + body)
+
+    async def send_pieces(self, body: bytes, *headers: str, length: bool = True) -> None:
+        """Answer with a body as fast as it is read; without a length, its end closes the stream."""
+        size = f"Content-Length: {len(body)}" if length else "Connection: close"
+        self.stream.write("\r\n".join(("HTTP/1.1 200 X", *headers, size, "", "")).encode())
+        for start in range(0, len(body), 65_536):
+            self.stream.write(body[start : start + 65_536])
+            await self.stream.drain()
+        if not length:
+            self.stream.close()
 
     async def send_chunks(self, pieces: AsyncIterable[bytes], *headers: str) -> None:
         """Answer in chunks, without a length, until the client hangs up."""
