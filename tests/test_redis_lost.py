@@ -279,3 +279,28 @@ async def test_users_who_may_not_ask_which_server_it_is_lose_nothing(server: Red
             await limiter.acquire()
             epochs.add(asked.hget("ragasync:rate:{a}", "epoch"))
     assert len(epochs) == 1
+
+
+@pytest.mark.parametrize("lose", [flush, restart, restart_from_old_copy])
+async def test_the_rate_that_was_set_last_survives_a_loss(
+    server: RedisServer, lose: Callable[[RedisServer], None]
+):
+    """Also where one that had not heard of it comes first; a rate set after the loss counts."""
+    setting, idle = bucket(server), bucket(server)
+    await setting.acquire()
+    await idle.acquire()
+    if lose is restart_from_old_copy:
+        with server.asked() as asked:
+            asked.save()
+    setting.rate = 20.0
+    await setting.acquire()
+    lose(server)
+    await idle.acquire()
+    await setting.acquire()
+    await idle.acquire()
+    assert (setting.rate, idle.rate) == (20.0, 20.0)
+    lose(server) if lose is flush else None
+    idle.rate = 40.0
+    await idle.acquire()
+    await setting.acquire()
+    assert (setting.rate, idle.rate) == (40.0, 40.0)

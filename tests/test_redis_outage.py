@@ -107,6 +107,34 @@ async def test_a_wrong_password_is_told_at_once(server: RedisServer):
         await limiter(server, password="pa55word").acquire()
 
 
+async def test_a_full_redis_is_not_taken_for_missing_rights(server: RedisServer):
+    """What to do is about its memory."""
+    with server.asked() as asked:
+        asked.config_set("maxmemory-policy", "noeviction")
+        asked.config_set("maxmemory", "1")
+    with pytest.raises(
+        RedisUnavailable, match=r"its memory is full: raise its maxmemory"
+    ) as caught:
+        await limiter(server).acquire()
+    assert "user may run scripts" not in str(caught.value)
+
+
+async def test_a_redis_that_lacks_replicas_says_so(server: RedisServer):
+    """The advice is about replicas."""
+    with server.asked() as asked:
+        asked.config_set("min-replicas-to-write", "1")
+    with pytest.raises(RedisUnavailable, match="too few of its replicas"):
+        await limiter(server).acquire()
+
+
+async def test_a_user_who_may_not_run_scripts_is_told(server: RedisServer):
+    """The advice about rights is for this one."""
+    with server.asked() as asked:
+        asked.acl_setuser("ann", enabled=True, passwords=["+pa55word"], categories=["+@read"])
+    with pytest.raises(RedisUnavailable, match="see that this user may run scripts"):
+        await limiter(server, password="pa55word").acquire()
+
+
 async def test_a_job_without_its_redis_stops_and_keeps_what_is_done(server: RedisServer):
     """Its items do not fail one by one, each after its own wait."""
     shared = limiter(server, unavailable_timeout=0.3)

@@ -30,7 +30,7 @@ class Memory:
 
     def __init__(self, terms: Terms, *, weighs: bool = False) -> None:
         self._lock = threading.Lock()
-        self._terms = terms
+        self._terms, self._set_at = terms, 0.0
         self._weighs = weighs
         # What was set here is numbered, to tell what Redis knows of it.
         self._version, self._said = 1, 0
@@ -84,6 +84,7 @@ class Memory:
                 waits_out=True,
                 weighs=self._weighs,
                 lapse=LEASE + _settling(self._terms),
+                set_at=self._set_at,
             )
             return asked, self._version
 
@@ -99,7 +100,7 @@ class Memory:
             self._epoch = reply.epoch
             self._said = max(self._said, version)
             if self._terms_set <= version:
-                self._terms = reply.terms
+                self._terms, self._set_at = reply.terms, reply.set_at
             if max(self._paused, self._resumed) <= version:
                 self._opens = monotonic() + reply.closed if reply.closed else -1.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from ragasync.saying import message_of, type_name
@@ -67,14 +68,32 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, (*away, *changing, OSError))
 
 
+_ADVICE = (
+    (
+        "WRONGTYPE",
+        "under this name it keeps something else: delete that, or give the limiter another",
+    ),
+    ("AUTH|password|WRONGPASS", "give the client the right username and password"),
+    (
+        "OOM|OutOfMemory|maxmemory",
+        "its memory is full: raise its maxmemory, or delete what it need not keep",
+    ),
+    ("MISCONF", "it cannot write to its disk: free some space there, or see its log"),
+    ("NOREPLICAS", "too few of its replicas are up: start them, or lower min-replicas-to-write"),
+    ("BUSY", "another script occupies it: wait for that, or end it with SCRIPT KILL"),
+    (
+        "CROSSSLOT|CrossSlot|MOVED|Moved|CLUSTERDOWN|ClusterDown|AskError",
+        "it is one node of a cluster: use a Redis of its own",
+    ),
+    ("NOPERM|permission|unknown command", "see that this user may run scripts there"),
+)
+"""What to do about an error with one of these words in it."""
+
+
 def refusal(url: str, error: Exception) -> str:
     """Say that Redis is there and will not do it."""
     said = message_of(error)
-    todo = "see that this user may run scripts there"
-    if "WRONGTYPE" in said:
-        todo = "under this name it keeps something else: delete that, or give the limiter another"
-    elif "AUTH" in said or "password" in said or "WRONGPASS" in said:
-        todo = "give the client the right username and password"
-    elif "OOM" in said:
-        todo = "its memory is full"
-    return f"Redis at {url} refuses to keep the rate limit ({type_name(error)}: {said}): {todo}"
+    named = f"{type_name(error)}: {said}"
+    fitting = (todo for words, todo in _ADVICE if re.search(words, named))
+    todo = next(fitting, "see its log, and run the same again once it answers")
+    return f"Redis at {url} refuses to keep the rate limit ({named}): {todo}"

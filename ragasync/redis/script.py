@@ -20,10 +20,10 @@ local known, ahead, pause = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local says = ARGV[4] == '1'
 local rate, burst, per = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local pauses, resumes, waits_out = ARGV[8] == '1', ARGV[9] == '1', ARGV[10] == '1'
-local weighs, lapse = ARGV[11] == '1', tonumber(ARGV[12])
+local weighs, lapse, set_at = ARGV[11] == '1', tonumber(ARGV[12]), tonumber(ARGV[13])
 local time = redis.call('TIME')
 local fields = {'epoch', 'offset', 'at', 'tat', 'last', 'opens', 'rate', 'burst', 'per', 'sum',
-  'logged', 'server'}
+  'logged', 'set_at', 'server'}
 local state = redis.call('HMGET', key, unpack(fields))
 local epoch = state[1]
 local offset, now, tat, last, opens, sum, logged
@@ -32,8 +32,12 @@ local owed, closed = 0, 0
 -- Which server this is: another one after a restart or a failover, whose copy may be old. Some
 -- users may not ask, and some servers do not say.
 local info = redis.pcall('INFO', 'server')
-local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or state[12] or ''
-local is_another = (state[12] or '') ~= '' and state[12] ~= server
+local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or state[13] or ''
+local is_another = (state[13] or '') ~= '' and state[13] ~= server
+
+-- The terms that were set last are in force, also where the state that had them was lost.
+local set_before = tonumber(state[12] or 0)
+if says then set_at = math.max(time[1] + time[2] / 1000000, set_before) end
 
 if epoch then
   -- Seconds since the state began, so that a double holds them finely.
@@ -45,11 +49,12 @@ if epoch then
     offset = offset + at - now
     now = at
   end
-  if says then
+  if says or set_at > set_before then
     local base = math.max(now, last)  -- places that were given stay given
     if tat > base then tat = base + (tat - base) * tonumber(state[7]) / rate end
   else
     rate, burst, per = tonumber(state[7]), tonumber(state[8]), tonumber(state[9])
+    set_at = set_before
   end
   if is_another or redis.call('LLEN', log) ~= logged then
     epoch, owed, closed = false, tat - now, opens - now
@@ -75,8 +80,8 @@ if pauses or known ~= epoch then opens = math.max(opens, now + pause) end
 
 local waits = {}
 -- A place behind a pause could not be had earlier when the pause is ended.
-local asked = waits_out and opens > now and 12 or #ARGV
-for i = 13, asked do
+local asked = waits_out and opens > now and 13 or #ARGV
+for i = 14, asked do
   local cost = tonumber(ARGV[i])
   local due = math.max(now, opens, last, tat - math.max(burst - cost, 0) / rate)
   if per > 0 then
@@ -101,7 +106,7 @@ for i = 13, asked do
   waits[#waits + 1] = string.format('%.6f', due - now)
 end
 
-local values = {offset, now, tat, last, opens, rate, burst, per, sum, logged}
+local values = {offset, now, tat, last, opens, rate, burst, per, sum, logged, set_at}
 local written = {'epoch', epoch, 'server', server}
 for i, value in ipairs(values) do
   written[#written + 1] = fields[i + 1]
@@ -113,7 +118,7 @@ local expires = math.ceil(math.max(tat, last + per, opens) - now) + 3600
 redis.call('EXPIRE', key, expires)
 if per > 0 then redis.call('EXPIRE', log, expires) end
 local told = {epoch}
-for _, value in ipairs({tat - now, rate, burst, per, math.max(opens - now, 0)}) do
+for _, value in ipairs({tat - now, rate, burst, per, math.max(opens - now, 0), set_at}) do
   told[#told + 1] = string.format('%.17g', value)
 end
 return {told, waits}
@@ -157,6 +162,8 @@ class Request:
         waits_out: whether to give no places while there is a pause, which may be ended early.
         weighs: whether places may differ in cost.
         lapse: seconds that a new state gives nothing, until no place of a former one is used.
+        set_at: when the terms were set, by the clock of the Redis that was told; 0 where unknown.
+            If its state was lost, those that were set last of all that are told come into force.
     """
 
     epoch: str
@@ -170,6 +177,7 @@ class Request:
     waits_out: bool = False
     weighs: bool = False
     lapse: float = 0.0
+    set_at: float = 0.0
 
     def arguments(self) -> list[str]:
         """Return them as the script reads them."""
@@ -179,7 +187,7 @@ class Request:
         head = [self.epoch, repr(self.ahead), repr(self.pause), "1" if self.says else "0"]
         flags = (self.pauses, self.resumes, self.waits_out, self.weighs)
         said = ("1" if flag else "0" for flag in flags)
-        return [*head, *map(repr, numbers), *said, repr(self.lapse), *costs]
+        return [*head, *map(repr, numbers), *said, repr(self.lapse), repr(self.set_at), *costs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,7 @@ class Reply:
         waits: seconds until each place comes, never less than for the one before. There are none
             in a pause, for a request that waits it out.
         closed: seconds until the pause in force ends; 0 without one.
+        set_at: when the terms in force were set.
     """
 
     epoch: str
@@ -201,11 +210,12 @@ class Reply:
     terms: Terms
     waits: tuple[float, ...]
     closed: float = 0.0
+    set_at: float = 0.0
 
     @classmethod
     def read(cls, told: Any) -> Reply:
         """Read it, as bytes."""
         (epoch, *numbers), waits = told
-        ahead, rate, burst, per, closed = map(float, numbers)
+        ahead, rate, burst, per, closed, set_at = map(float, numbers)
         terms = Terms(rate, burst, per)
-        return cls(epoch.decode(), ahead, terms, tuple(map(float, waits)), closed)
+        return cls(epoch.decode(), ahead, terms, tuple(map(float, waits)), closed, set_at)
