@@ -10,13 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding.embed import HashingEmbedder
-from ragasync.documents.store import Store, StoreError, WrongEmbedder, checked_vectors, chunk_id
+from ragasync.documents.store import (
+    Store,
+    StoreError,
+    WrongEmbedder,
+    as_json,
+    checked_vectors,
+    chunk_id,
+)
 from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.documents.stores.sqlite_file import STORE
 
@@ -605,3 +613,23 @@ def test_killing_a_writer_leaves_whole_documents_only(path):
             stored = store.fingerprint_of(f"document {acknowledged % 50}")
             assert int(stored) >= acknowledged
         assert counts(path) == (50, 350, 350, 350)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_vectors_near_the_end_of_float32_are_stored_without_a_warning(dtype):
+    """Their sum is beyond it, and they are not."""
+    rows = np.full((20, 4), [3e38, 3e38, 3e38, -3e38], dtype)
+    assert checked_vectors(rows, 20).tolist() == rows.astype("f4").tolist()
+
+
+def test_vectors_beyond_float32_are_refused_without_a_warning():
+    """As what is not finite there."""
+    with pytest.raises(ValueError, match="chunk 1 has entries that are not finite"):
+        checked_vectors(np.array([[1, 2], [1e39, -1e39]]), 2)
+
+
+def test_a_date_that_is_missing_is_stored_as_none():
+    """NaT is how pandas says so."""
+    assert as_json({"due": pd.NaT, "day": pd.Timestamp("2026-05-01")}, "a") == (
+        '{"due": null, "day": "2026-05-01T00:00:00"}'
+    )

@@ -317,3 +317,14 @@ def test_many_documents_are_relocated_and_deleted(store):
     assert stored_ids(store) == sorted(f"b/{n}" for n in range(250))
     assert store.delete(where={"id": [f"b/{n}" for n in range(240)]}) == 240
     assert len(store) == 10
+
+
+@pytest.mark.parametrize("key", ["heading", "headings", "line"])
+def test_a_key_of_chunks_alone_is_named_as_such(store, key):
+    """Documents are selected by their own metadata."""
+    chunk = Chunk("bucket", 0, 6, {"heading": "Rates", "headings": ["Rates"], "line": 1})
+    put(store, Document("a", "bucket", {"lang": "en"}), chunk)
+    for act in (store.documents, store.delete):
+        with pytest.warns(UserWarning, match=f"'{key}' belongs to chunks, which only search"):
+            assert not act(where={key: "Rates"})
+    assert len(store.documents()) == 1

@@ -1,5 +1,6 @@
 """Every store of this package finds the same: in a file, in memory, in Lance."""
 
+import math
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -364,3 +365,115 @@ def test_lance_and_sqlite_find_the_same_by_any_conditions(tmp_path):
     with opened("memory", tmp_path) as memory, opened("lance", tmp_path) as lance:
         stores = [memory, lance]
         agree()
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+@pytest.mark.parametrize(
+    ("text", "queries"),
+    [
+        ("قَرَأْتُ كِتَابًا جَدِيدًا", ["قرات", "جديدا", "كِتابا"]),
+        ("أهـــلاً وسهلاً", ["اهلا", "أهلا"]),
+        ("בְּרֵאשִׁית", ["בראשית", "בְּראשית"]),
+        ("Mon résumé naïf", ["resume", "RÉSUMÉ", "naif"]),
+        ("Die größte Straße", ["grosste", "STRASSE", "straße"]),
+        ("Η Αθήνα", ["αθηνα", "ΑΘΗΝΑ"]),
+        ("Ёжик в тумане", ["ежик", "ЁЖИК"]),
+    ],
+)
+def test_a_word_is_found_as_people_type_it(store, mode, text, queries):
+    """Without points, vowel signs, tatweel and accents, whatever the text has, and the reverse."""
+    put(store, Document("it", text), made_by=HashingEmbedder())
+    put(store, Document("plain", queries[0]), made_by=HashingEmbedder())
+    put(store, Document("other", "a token bucket"), made_by=HashingEmbedder())
+    for query in queries:
+        assert {*ids(store.search(query, mode=mode))} >= {"it"}, query
+    words = ids(store.search(text, mode=mode))
+    assert {*words} == {"it", "plain"}
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "keyword"])
+def test_a_least_cosine_finds_what_many_better_words_are_in_front_of(store, mode):
+    """However many of those there are, by words alone."""
+    starts = range(1300)
+    chunks = [Chunk("bucket" if n < 1290 else f"bucket {'word ' * n}", n, n + 1) for n in starts]
+    vectors = np.array([[1, 0.1 * (n >= 1290)] if n >= 1290 else [0, 1] for n in starts], "f4")
+    store.upsert(Document("a", "x"), chunks, vectors, fingerprint="1", embedder="mine")
+    hits = store.search("bucket", 20, mode=mode, min_score=0.9, vector=np.array([1, 0], "f4"))
+    assert sorted(hit.start for hit in hits) == [*range(1290, 1300)]
+    assert all(hit.keyword_score for hit in hits)
+
+
+@pytest.mark.parametrize("entry", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+def test_a_vector_to_search_by_is_finite(library, mode, entry):
+    """One that is not is near nothing, which would look like no hits."""
+    vector = [0.0] * 63 + [entry]
+    with pytest.raises(ValueError, match=r"vector=, must have finite entries, got (nan|-?inf)"):
+        library.search("bucket", mode=mode, vector=vector)
+
+
+def test_large_numbers_are_no_less_of_a_direction(library):
+    """Beyond float32, too: a vector counts by its direction."""
+    vector = embed(["bucket"])[0]
+    [small, large] = (
+        ids(library.search("bucket", mode="vector", vector=vector.astype("f8") * scale))
+        for scale in (1, 1e60)
+    )
+    assert small == large != []
+
+
+def test_a_key_within_a_value_is_no_key_of_a_document(store):
+    """Neither in a dict nor in a text that looks like metadata."""
+    put(store, Document("a", "bucket", {"meta": {"lang": "en"}, "note": '"kind": 1'}))
+    put(store, Document("b", "bucket"))
+    for key in ("lang", "kind"):
+        for where in ({key: "en"}, {key: {"$ne": "en"}}, {"$not": {key: "en"}}):
+            with pytest.warns(UserWarning, match=f"no document has the metadata key '{key}'"):
+                assert store.search("bucket", where=where) == []
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 2**63, 10**309 + 1])
+def test_whole_numbers_of_any_size_are_stored_and_compared_exactly(store, number):
+    """No float holds them."""
+    put(store, Document("it", "bucket", {"n": number}))
+    put(store, Document("next", "bucket", {"n": number + 1}))
+    assert ids(store.search("bucket", where={"n": number})) == ["it"]
+    assert ids(store.search("bucket", where={"n": {"$gt": number}})) == ["next"]
+    assert ids(store.search("bucket", where={"n": {"$lt": float("inf"), "$lte": number}})) == ["it"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (date(2026, 5, 1), ["day", "moment"]),
+        (date(2026, 6, 1), ["day"]),
+        (date(1970, 1, 1), ["numbers"]),
+        (datetime(2026, 5, 1), ["day"]),
+        (datetime(2026, 5, 1, 23, 30, tzinfo=UTC), ["moment"]),
+        (np.datetime64("2026-05-01T23:30", "ns"), ["moment"]),
+        (datetime(1970, 1, 1, 0, 0, 7), ["numbers"]),
+        (date(2026, 5, 2), []),
+        ("2026-06-01", ["day"]),
+    ],
+)
+def test_a_list_is_searched_for_a_date(store, wanted, found):
+    """A date is a whole day of UTC, a datetime is that moment."""
+    put(store, Document("day", "bucket", {"dates": ["2026-05-01", "2026-06-01", "later"]}))
+    put(store, Document("moment", "bucket", {"dates": ["2026-05-02T01:30:00+02:00"]}))
+    put(store, Document("numbers", "bucket", {"dates": [7, float("inf"), True, None]}))
+    put(store, Document("no list", "bucket", {"dates": "2026-05-01"}))
+    where = {"dates": {"$contains": wanted}}
+    assert sorted(ids(store.search("bucket", where=where))) == found
+    assert sorted(each.id for each in store.documents(where=where)) == found
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_the_dates_of_numpy_are_dates_in_conditions(store, unit):
+    """Of whatever unit: a column of pandas' has nanoseconds."""
+    put(store, Document("it", "bucket", {"mtime": 1_600_000_000.5}))
+    day = np.datetime64("2020-01-01", unit)
+    assert ids(store.search("bucket", where={"mtime": {"$gte": day}})) == ["it"]
+    assert ids(store.search("bucket", where={"mtime": {"$lt": day}})) == []
+    with pytest.raises(ValueError, match="NaT"):
+        store.delete(where={"expires": np.datetime64("NaT", unit)})
+    assert len(store.documents()) == 1

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.where import condition_of, matches
 
 METADATA = {"lang": "en", "year": 2024, "rate": 0.5, "draft": False, "note": None, "tags": ["a"]}
+METADATA["days"] = ["soon", "2026-06-01", "2026-05-01T08:15+02:00", 3, math.inf, 10**400]
 METADATA["when"] = "2026-05-01T12:30:00+02:00"
 
 
@@ -53,6 +54,18 @@ def holds(where, of_chunk=None):
         {"tags": {"$contains": "a"}},
         {"year": {"$in": (2023, 2024)}},
         {"when": np.datetime64("2026-05-01")},
+        {"when": np.datetime64("2026-05-01T10:30:00", "ns")},
+        {"when": {"$lt": np.datetime64("2026-05-01T10:30:00.000001", "ns")}},
+        {"when": np.array("2026-05-01T10:30", "datetime64[ns]")},
+        {"when": {"$gt": pd.Series(pd.to_datetime(["2026-05-01T10:29"])).to_numpy()[0]}},
+        {"rate": np.float16(0.5)},
+        {"rate": np.longdouble(0.5)},
+        {"draft": np.bool_(False)},
+        {"lang": np.str_("en")},
+        {"days": {"$contains": date(2026, 5, 1)}},
+        {"days": {"$contains": np.datetime64("2026-06-01", "ns")}},
+        {"days": {"$contains": pd.Timestamp("2026-05-01T08:15", tz="Europe/Berlin")}},
+        {"days": {"$not": {"$contains": date(2026, 5, 2)}}},
         {"when": pd.Timestamp("2026-05-01T10:30", tz="UTC")},
         {"when": {"$lt": datetime(2026, 5, 1, 12, 31, tzinfo=timezone(timedelta(hours=2)))}},
         {"$or": [{"lang": "de"}, {"$and": [{"year": {"$gt": 2000}}, {"rate": 0.5}]}]},
@@ -108,6 +121,11 @@ def test_a_chunks_own_metadata_goes_over_its_documents():
         ({1: "en"}, r"keys of where must be texts, got 1"),
         ({"lang": object()}, r"key 'lang' with <object"),
         ({"lang": [["en"]]}, r"key 'lang' with \['en'\]"),
+        ({"year": np.timedelta64(5, "ns")}, "key 'year' with np.timedelta64"),
+        ({"year": np.timedelta64("NaT")}, "key 'year' with np.timedelta64"),
+        ({"year": pd.Timedelta(5)}, "key 'year' with Timedelta"),
+        ({"year": pd.NA}, "key 'year' with <NA>"),
+        ({"year": np.complex64(1)}, "key 'year' with"),
         ({"lang": {"$gt": None}}, r"only texts, numbers and dates have an order.*'lang' got None"),
         ({"lang": {"$gt": True}}, "only texts, numbers and dates"),
         ({"lang": {"$ne": ["en"]}}, r"key 'lang' with \['en'\]"),
@@ -132,6 +150,11 @@ def test_what_metadata_can_never_equal_is_a_mistake(where, said):
         ({"$nor": [{"year": 1}]}, r"'\$nor' in place of a metadata key: use one of \$and, \$or"),
         ({"$gte": 3}, r"'\$gte' in place of a metadata key"),
         ({"year": {"$gt": pd.NaT}}, "NaT"),
+        ({"year": np.datetime64("NaT")}, "NaT"),
+        ({"year": {"$ne": np.datetime64("NaT", "ns")}}, "NaT"),
+        ({"year": {"$contains": np.array("NaT", "datetime64[D]")}}, "NaT"),
+        ({"year": {"$lt": np.datetime64(10**17, "s")}}, "years 1 to 9999"),
+        ({"year": np.float32("nan")}, "NaN"),
         ({"year": math.nan}, "NaN"),
         ({"year": [1, math.nan]}, "NaN"),
     ],

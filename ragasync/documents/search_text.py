@@ -26,9 +26,38 @@ _UNSPACED = (
 _RUN = re.compile(f"[{_UNSPACED}]+")
 
 # Characters within a word that are not drawn: soft hyphens, joiners, variation selectors.
-_INVISIBLE = dict.fromkeys(
-    [0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
+_INVISIBLE = (
+    0xAD,
+    0x200C,
+    0x200D,
+    0x2060,
+    0xFEFF,
+    *range(0xFE00, 0xFE10),
+    *range(0xE0100, 0xE01F0),
 )
+
+# What is left out when people type: accents, Hebrew points and cantillation, Arabic and Syriac
+# vowel signs and the line that stretches a word, Vedic tones. Vowel signs of Indic scripts, Thai
+# and Thaana are letters to those who type them.
+_DECORATION = re.compile(
+    "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+    "\u0711\u0730-\u074a\u07fa\u0898-\u089f\u08ca-\u08e1\u08e3-\u08ff"
+    "\u0951-\u0954\u1cd0-\u1cd2\u1cd4-\u1ce0\u1ce2-\u1ce8\u1ced\u1cf4\u1cf7-\u1cf9]"
+)
+
+# Latin, Greek and Arabic letters, of which those that have decoration are typed without it.
+_DECORATED = (*range(0xC0, 0x250), *range(0x370, 0x400), *range(0x622, 0x6D4))
+_DECORATED += tuple(range(0x1E00, 0x2000))
+
+# Letters that no normal form takes apart. Of the Cyrillic ones, \u0439 and \u0457 are letters of
+# their own, and these are not.
+_SAME_LETTERS = {
+    "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ħ": "h",
+    "ŧ": "t", "ŋ": "n", "ı": "i", "ς": "σ", "ё": "е", "ѐ": "е", "ѝ": "и",
+    "ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك",
+}  # fmt: skip
 
 # Function words of English, and of Russian, Bulgarian and Ukrainian together.
 _FUNCTION_WORDS = """
@@ -36,8 +65,8 @@ _FUNCTION_WORDS = """
     how i if in into is it its may more most no not of on only or other our over same so some
     such than that the their them then there these they this those to was we were what when
     where which who why will with would you your
-    а але без е будет була були бути бъде бы был было быть в вам вас весь ви во вот все всё вы від
-    где го да де делать для до его ему если есть ето ещё же з за и из или им их й к как какая
+    а але без е будет була були бути бъде бы был было быть в вам вас весь ви во вот все вы від
+    где го да де делать для до его ему если есть ето же з за и из или им их й к как какая
     какие како какой какую кем ко кога когда кое което които който коли которая которые который
     която кто куда къде ли либо лишь ме между мене меня мне може может можна можно мой му мы між
     на над надо нам нас не него нее ней нет ни ним них но ну нужно о об он она они оно от перед по
@@ -66,18 +95,17 @@ _STEM = 3
 _LONGEST_ENDING = 5
 _MOST_ENDINGS = 4
 
-_ACCENT = re.compile("[\u0300-\u036f]")
-
 
 def words_of(text: str, *, singles: bool = False) -> list[str]:
     """
     Return the lower-cased words of a text, in order.
 
     The text is normalised by NFKC first, so that composed and decomposed letters, ligatures and
-    full-width forms are one. A run of a script without spaces between words gives its overlapping
-    pairs of characters, and its last character: any two characters of it are a word. Marks belong
-    to the letter in front of them, and Indic vowels to their word. Cyrillic words are without their
-    endings; English ones as they are, because the indexes know their stems.
+    full-width forms are one. Accents, Hebrew points, Arabic vowel signs and other marks that people
+    leave out when they type are removed. A run of a script without spaces between words gives its
+    overlapping pairs of characters, and its last character: any two characters of it are a word.
+    Other marks belong to the letter in front of them, and Indic vowels to their word. Cyrillic
+    words are without their endings; English ones as they are, because the indexes know their stems.
 
     Args:
         text: Any text.
@@ -137,13 +165,6 @@ def stem(word: str) -> str:
     return word
 
 
-def unaccented(word: str) -> str:
-    """Return a Latin word without its accents, and any other as it is."""
-    if word.isascii() or not "a" <= word[0] < "\u0250":
-        return word
-    return _ACCENT.sub("", unicodedata.normalize("NFD", word))
-
-
 def is_single(word: str) -> bool:
     """Return whether a word is a single character of a script without spaces."""
     return is_unspaced(word) and len(_characters(word)) == 1
@@ -160,8 +181,8 @@ def is_function_word(word: str) -> bool:
 
 
 def _normalised(text: str) -> str:
-    """Return a text in lower case in which letters that look alike are alike."""
-    return unicodedata.normalize("NFKC", text).translate(_INVISIBLE).lower()
+    """Return a text in lower case in which words are as people type them."""
+    return unicodedata.normalize("NFKC", text).lower().translate(_folding())
 
 
 def _runs(text: str) -> list[str]:
@@ -183,6 +204,19 @@ def _characters(run: str) -> list[str]:
 def _pairs(characters: Sequence[str]) -> list[str]:
     """Return each two neighbours as one word."""
     return [one + other for one, other in pairwise(characters)]
+
+
+@lru_cache(maxsize=1)
+def _folding() -> dict[int, str | None]:
+    """Return by what each character is replaced when people type it, None for nothing."""
+    same = str.maketrans(_SAME_LETTERS)
+    folding: dict[int, str | None] = {**same}
+    for code in _DECORATED:
+        plain = _DECORATION.sub("", unicodedata.normalize("NFD", chr(code))).translate(same)
+        if plain != chr(code):
+            folding[code] = plain
+    decoration = [c for c in range(0x300, 0xFE30) if _DECORATION.match(chr(c))]
+    return folding | dict.fromkeys([*_INVISIBLE, *decoration])
 
 
 @lru_cache(maxsize=1)

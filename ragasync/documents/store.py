@@ -413,10 +413,10 @@ def as_json(metadata: Mapping[str, object], document_id: str) -> str:
         ) from error
 
 
-def _date_as_text(value: object) -> str:
-    """Return a date as the text that JSON has for it."""
+def _date_as_text(value: object) -> str | None:
+    """Return a date as the text that JSON has for it, and NaT as None."""
     if isinstance(value, date):
-        return value.isoformat()
+        return value.isoformat() if value == value else None  # pandas.NaT is a date
     raise TypeError(f"{value!r:.200} is of {type(value).__name__}, of which JSON has nothing")
 
 
@@ -453,14 +453,17 @@ def checked_vectors(embeddings: NDArray[np.float32], count: int) -> NDArray[np.f
     """
     if count == 0:
         return np.zeros((0, 0), dtype="<f4")
-    rows = np.ascontiguousarray(embeddings, dtype="<f4")
+    with np.errstate(over="ignore"):  # what is out of range is not finite, and refused below
+        rows = np.ascontiguousarray(embeddings, dtype="<f4")
     if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0:
         raise ValueError(
             f"expected a row of numbers for each of {count} chunks, got an array of shape "
             f"{rows.shape}: the embedder must return (number of texts, dimension)"
         )
     # The sum has what is not finite in it, and costs a third of looking at each entry.
-    if not (np.isfinite(rows.sum()) or np.isfinite(rows).all()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = rows.sum()
+    if not (np.isfinite(total) or np.isfinite(rows).all()):
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise ValueError(
             f"the embedding of chunk {bad} has entries that are not finite: mend the embedder, "

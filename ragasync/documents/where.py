@@ -6,11 +6,13 @@ import math
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, TypeAlias
+
+import numpy as np
 
 Where: TypeAlias = Mapping[str, object]
 """
@@ -20,7 +22,7 @@ Conditions by metadata key, all of which have to hold.
     {"lang": ["en", "de"]}                      # any of these; the same as {"$in": [...]}
     {"year": {"$gte": 2020, "$lt": 2025}}       # "$gt", "$gte", "$lt", "$lte", "$eq", "$ne"
     {"lang": {"$nin": ["en", "de"]}}            # none of these
-    {"tags": {"$contains": "draft"}}            # a list with this entry
+    {"tags": {"$contains": "draft"}}            # a list with this entry, which may be a date
     {"mtime": {"$gte": date(2026, 5, 1)}}       # on this day or later
     {"$or": [{"lang": "en"}, {"year": 2024}]}   # "$and", "$or" of conditions, "$not" of one
     {"year": {"$not": {"$lt": 2020}}}           # what is missing is not less either
@@ -73,6 +75,7 @@ _OPERATOR = re.compile(r"\$[a-z]+")
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ISO_LONGEST = 40
 _DAY = 86_400
+_NO_DATE = "NaT is before or after no date: use a date, or None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class Comparison:
 
     Args:
         key: The metadata key.
-        operator: "in" for any of the values, "contains" for a list with one of them, or "$gt",
+        operator: "in" for any of the values, "contains" for a list with one of them,
+            "contains_day" for a list with a date on one of these days since 1970, or "$gt",
             "$gte", "$lt", "$lte" with one value.
         values: What is compared with: texts, finite or infinite numbers, booleans, None.
         of_dates: Whether the value is a date, and the one to compare with in seconds since 1970.
@@ -95,17 +99,22 @@ class Comparison:
 
     def holds(self, value: object) -> bool:
         """Return whether it is true of a value; a missing one is None."""
-        if self.operator == "contains":
-            return isinstance(value, list | tuple) and any(map(self._is_any, value))
-        if self.of_dates:
-            value = instant(value)
-        if self.operator == "in":
-            return self._is_any(value)
+        match self.operator:
+            case "contains":
+                return isinstance(value, list | tuple) and any(map(self._is_any, value))
+            case "contains_day":
+                return isinstance(value, list | tuple) and any(
+                    day_of(one) in self.values for one in value
+                )
+            case "in":
+                return self._is_any(value)
         [bound] = self.values
+        value = instant(value) if self.of_dates else value
         return kind_of(value) == kind_of(bound) and ORDER[self.operator](value, bound)
 
     def _is_any(self, value: object) -> bool:
         """Return whether a value is any of those to compare with."""
+        value = instant(value) if self.of_dates else value
         return any(_equal(value, one) for one in self.values)
 
 
@@ -221,21 +230,47 @@ def instant(value: object) -> object:
     return value if kind_of(value) == "number" else None
 
 
+def day_of(value: object) -> int | None:
+    """Return the day since 1970 of a date as text, or of a number of seconds."""
+    seconds = instant(value)
+    if isinstance(seconds, float) and not math.isfinite(seconds):
+        return None
+    return int(seconds // _DAY) if isinstance(seconds, int | float) else None
+
+
 def keys_to_know(condition: Condition | None) -> list[str]:
     """Return the keys that some document should have; a condition for None asks for none."""
     asked = (one for one in comparisons(condition) if None not in one.values)
     return [*dict.fromkeys(one.key for one in asked if one.key not in ("id", "source"))]
 
 
-def warn_of_unknown(unknown: Iterable[str], known: Iterable[str], stacklevel: int = 3) -> None:
-    """Warn the caller of a search of keys that no document has, with those that it may mean."""
+def warn_of_unknown(
+    unknown: Iterable[str],
+    known: Iterable[str],
+    of_chunks: Collection[str] = (),
+    stacklevel: int = 3,
+) -> None:
+    """
+    Warn the caller of keys that no document has, with those that it may mean.
+
+    Args:
+        unknown: The keys that no document has.
+        known: Those that there are.
+        of_chunks: The keys that chunks have, where conditions are on documents alone.
+        stacklevel: That of the caller, as `warnings.warn` counts.
+    """
     known = [*known]
     for key in unknown:
-        near = get_close_matches(key, known, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(known)
-        warnings.warn(
-            f"no document has the metadata key {key!r:.200}: {hint}", stacklevel=stacklevel
-        )
+        if key in of_chunks:
+            said = (
+                f"the metadata key {key!r:.200} belongs to chunks, which only search() looks at: "
+                "documents() and delete() select by the metadata of documents"
+            )
+        else:
+            near = get_close_matches(key, known, n=3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(known)
+            said = f"no document has the metadata key {key!r:.200}: {hint}"
+        warnings.warn(said, stacklevel=stacklevel)
 
 
 def _listed(known: list[str]) -> str:
@@ -320,7 +355,7 @@ def _by_operator(key: str, name: object, bound: object, depth: int) -> Condition
             found = _any_value(key, bound)
             return found if name == "$in" else Not(found)
         case "$contains":
-            return Comparison(key, "contains", (_plain(key, bound),))
+            return _containing(key, bound)
         case "$not":
             return Not(_of_value(key, bound, depth + 1))
         case "$gt" | "$gte" | "$lt" | "$lte":
@@ -344,6 +379,16 @@ def _any_value(key: str, values: Iterable[object]) -> Condition:
     if plain or not parts:
         parts.insert(0, Comparison(key, "in", tuple(plain)))
     return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
+
+
+def _containing(key: str, wanted: object) -> Condition:
+    """Return the condition that a key has a list with this entry."""
+    wanted = _unwrapped(wanted)
+    if isinstance(wanted, datetime):
+        return Comparison(key, "contains", (_seconds(wanted),), of_dates=True)
+    if isinstance(wanted, date):
+        return Comparison(key, "contains_day", (day_of(wanted.isoformat()),))
+    return Comparison(key, "contains", (_plain(key, wanted),))
 
 
 def _ordered(key: str, name: str, bound: object) -> Condition:
@@ -385,14 +430,38 @@ def _plain(key: str, value: object) -> object:
 
 def _unwrapped(value: object) -> object:
     """Return a value as Python has it: of a number or date of numpy's the plain one."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    match value:
+        case np.datetime64():
+            return _plain_date(value)
+        case np.timedelta64():
+            return value  # no length of time is in metadata; as an int it would pass for a number
+        case np.floating():
+            return float(value)
+        case np.generic():
+            return value.item()
     item = getattr(value, "item", None)
-    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+    plain = item() if callable(item) and getattr(value, "ndim", None) == 0 else None
+    return value if plain is None else plain
+
+
+def _plain_date(value: np.datetime64) -> date:
+    """Return a day where the unit is days or longer, and a moment otherwise."""
+    if np.isnat(value):
+        raise ValueError(_NO_DATE)
+    plain: object = value.item()
+    if isinstance(plain, int) and np.datetime_data(value.dtype)[0] in ("ns", "ps", "fs", "as"):
+        plain = value.astype("datetime64[us]").item()
+    if not isinstance(plain, date):
+        raise ValueError(f"only dates of the years 1 to 9999 can be compared with, got {value!r}")
+    return plain
 
 
 def _seconds(moment: datetime) -> float:
     """Return the seconds since 1970; without a time zone it is UTC."""
     if moment != moment:  # pandas.NaT is a datetime
-        raise ValueError("NaT is before or after no date: use a date, or None")
+        raise ValueError(_NO_DATE)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(seconds=1)
 

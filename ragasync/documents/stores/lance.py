@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
@@ -146,7 +147,7 @@ class LanceStore:
         condition = condition_of(where)
         with self._rows.reading() as table:
             found = stored_documents(table)
-        return selected(found, condition)
+            return selected(found, condition, partial(known_keys, table))
 
     @overload
     def delete(self, document_id: str) -> bool: ...
@@ -162,7 +163,10 @@ class LanceStore:
                 return bool(table.delete(f"document = '{digest(document_id)}'").num_deleted_rows)
         condition = condition_of(where)
         with self._rows.writing() as table:
-            found = [each.id for each in selected(stored_documents(table), condition)]
+            found = [
+                each.id
+                for each in selected(stored_documents(table), condition, partial(known_keys, table))
+            ]
             delete_documents(table, found)
         return len(found)
 

@@ -16,6 +16,7 @@ from ragasync.documents.where import (
     Comparison,
     Condition,
     Not,
+    day_of,
     instant,
     kind_of,
 )
@@ -54,6 +55,10 @@ def facts_of(metadata: Mapping[str, object]) -> str:
         facts[_name("is", key)] = code_of(value)
         if isinstance(value, list | tuple) and key not in _NEVER_ASKED:
             facts[_name("list", key)] = [code_of(each) for each in value if kind_of(each)]
+            dates = [instant(each) for each in value if isinstance(each, str)]
+            facts[_name("dates", key)] = [code_of(each) for each in dates if each is not None]
+            days = {day_of(each) for each in value} - {None}
+            facts[_name("days", key)] = [code_of(day) for day in days]
         if isinstance(value, str) and (seconds := instant(value)) is not None:
             facts[_name("date", key)] = code_of(seconds)
     return json.dumps(facts)
@@ -121,14 +126,19 @@ def _comparisons(
     if key in _COLUMNS:
         yield _of_column(_COLUMNS[key], condition)
         return
+    if condition.operator == "contains_day":
+        yield from _lists("days", key, values)
+        return
     if condition.operator == "contains":
-        yield from _lists(key, values)
+        yield from _lists("list", key, values)
+        if condition.of_dates:
+            yield from _lists("dates", key, values)
         return
     yield from _compared(_value("is", key), condition)
     if condition.of_dates:
         yield from _compared(_value("date", key), condition)
     if key == HEADING:
-        yield from _lists(HEADINGS, filter(condition.holds, stored_titles()))
+        yield from _lists("list", HEADINGS, filter(condition.holds, stored_titles()))
 
 
 def _of_column(column: str, condition: Comparison) -> str:
@@ -194,10 +204,10 @@ def _range(value: str, bounds: Sequence[Comparison]) -> str:
     return f"coalesce({within}, false)"
 
 
-def _lists(key: str, values: Iterable[object]) -> Iterator[str]:
-    """Yield the predicates of the rows whose list under a key has one of these values."""
+def _lists(what: str, key: str, values: Iterable[object]) -> Iterator[str]:
+    """Yield the predicates of the rows with one of these values in a list of facts about a key."""
     for code in sorted({code_of(value) for value in values}):
-        yield f"coalesce(json_array_contains(facts, '$.{_name('list', key)}', '{code}'), false)"
+        yield f"coalesce(json_array_contains(facts, '$.{_name(what, key)}', '{code}'), false)"
     yield "false"
 
 
@@ -220,7 +230,7 @@ def _number(value: float) -> str:
     That is its sign, the exponent of its highest bit, and the bits after it; of a negative number
     all but the sign is turned round.
     """
-    if math.isinf(value) or not value:
+    if not value or (isinstance(value, float) and math.isinf(value)):
         return "3" if value > 0 else "1" if not value else "/"
     numerator, denominator = abs(value).as_integer_ratio()
     exponent = numerator.bit_length() - denominator.bit_length()

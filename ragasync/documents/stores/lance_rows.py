@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.search_text import unaccented, words_of
+from ragasync.documents.search_text import words_of
 from ragasync.documents.store import as_json, chunk_id
 from ragasync.documents.stores.lance_filter import digest, facts_of
 
@@ -52,8 +52,8 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
 
 
 def _indexed(text: str) -> str:
-    """Return the words to index; SQLite looks for the beginnings of words and drops accents."""
-    return " ".join(map(unaccented, words_of(text, singles=True)))
+    """Return the words to index; only SQLite looks for the beginnings of words."""
+    return " ".join(words_of(text, singles=True))
 
 
 def _json(chunks: Sequence[str]) -> pa.Array:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ragasync.documents.embedding.embed import scaled_to_one
 from ragasync.documents.hits import Hit, Hits
-from ragasync.documents.search_text import unaccented
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest, has_key, predicate_of
 from ragasync.documents.stores.search import Search
 from ragasync.documents.where import HEADING, Condition, titles_of
@@ -27,9 +26,6 @@ FRAME = ("document_id", "source", "ordinal", "start", "end", "text", "of_documen
 
 _AT_ONCE = 500
 
-_MOST_WORDED = 1_000
-"""Chunks that are ranked by words where a least cosine will drop many of them."""
-
 
 def run_search(table: LanceTable, search: Search, condition: Condition | None) -> Hits:
     """Return the hits of a search."""
@@ -40,8 +36,7 @@ def run_search(table: LanceTable, search: Search, condition: Condition | None) -
     if query is not None and search.mode != "keyword":
         near = _nearest(table, query, search.depth, predicate)
     if search.mode != "vector":
-        depth = search.depth if search.min_score is None else max(search.depth, _MOST_WORDED)
-        worded = _worded(table, words, depth, predicate)
+        worded = _worded(table, search, predicate)
     rows = {row["id"]: row for row in (*near, *worded)}
     cosines = {} if query is None else {name: _cosine(row, query) for name, row in rows.items()}
     ranking = search.joined(
@@ -108,9 +103,24 @@ def _nearest(table: LanceTable, query: NDArray[np.float32], k: int, predicate: s
     return found
 
 
-def _worded(table: LanceTable, words: Sequence[str], k: int, predicate: str) -> list[Row]:
-    """Return the `k` best by BM25 of the chunks that a predicate holds of."""
-    return _by_words(table, words, k, predicate, ["id", *FRAME, "vector", "_score"])
+def _worded(table: LanceTable, search: Search, predicate: str) -> list[Row]:
+    """Return the best chunks by BM25, of those that are near enough and a predicate holds of."""
+    if search.min_score is None or search.vector is None:
+        columns = ["id", *FRAME, "vector", "_score"]
+        return _by_words(table, search.words, search.depth, predicate, columns)
+    # Nobody knows how many of the best are not near enough: read on until there are as many.
+    ranked = _by_words(table, search.words, table.count_rows(), predicate, ["id", "_score"])
+    found: list[Row] = []
+    for start in range(0, len(ranked), _AT_ONCE):
+        part = ranked[start : start + _AT_ONCE]
+        listed = ", ".join(f"'{row['id']}'" for row in part)
+        rows = table.search().where(f"id IN ({listed})").select(["id", *FRAME, "vector"]).to_list()
+        by_id = {row["id"]: row for row in rows}
+        joined = [by_id[row["id"]] | row for row in part]
+        found += [row for row in joined if search.is_near(_cosine(row, search.vector))]
+        if len(found) >= search.depth:
+            break
+    return found[: search.depth]
 
 
 def _word_scores(
@@ -133,7 +143,7 @@ def _by_words(
     if not words:
         return []
     found: list[Row] = (
-        table.search(MatchQuery(" ".join(map(unaccented, words)), "words"), query_type="fts")
+        table.search(MatchQuery(" ".join(words), "words"), query_type="fts")
         .where(predicate, prefilter=True)
         .select(columns)
         .limit(k)

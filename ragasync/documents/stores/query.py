@@ -82,11 +82,19 @@ class QueryEmbedder:
 
         Raises:
             WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
+            ValueError: When the vector has an entry that is not finite.
             RunAsyncError: When the embedder is async and bound to another event loop.
         """
+        made: object = given
         if given is None:
-            given = _embedded(text, self._embedder_of(stored.name))
-        row = np.array(given, dtype=np.float32).reshape(1, -1)
+            made = _embedded(text, self._embedder_of(stored.name))
+        row = np.array(made, dtype=np.float64).reshape(1, -1)
+        if not np.isfinite(row).all():
+            whose = "that the embedder returned for the text" if given is None else "vector="
+            raise ValueError(
+                f"the vector to search by, {whose}, must have finite entries, got "
+                f"{row[~np.isfinite(row)][0]}: correct what made it"
+            )
         if row.shape[1] != stored.dimension:
             raise WrongEmbedder(
                 f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, "
@@ -116,10 +124,10 @@ class QueryEmbedder:
         return embedder
 
 
-def _embedded(text: str, embedder: Embed) -> NDArray[np.float32]:
+def _embedded(text: str, embedder: Embed) -> object:
     """Return what an embedder makes of one text."""
     query = getattr(embedder, "query", None)
     made: object = query(text) if callable(query) else embedder([text])
     if hasattr(made, "__await__"):
         made = run_async(cast("Awaitable[object]", made))
-    return np.asarray(made, dtype=np.float32)
+    return made

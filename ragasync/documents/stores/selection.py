@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ragasync.documents.store import StoredDocument, StoredDocuments
 from ragasync.documents.where import (
@@ -14,18 +14,27 @@ from ragasync.documents.where import (
 )
 
 
-def selected(documents: Sequence[StoredDocument], condition: Condition | None) -> StoredDocuments:
+def selected(
+    documents: Sequence[StoredDocument],
+    condition: Condition | None,
+    all_keys: Callable[[], Collection[str]],
+) -> StoredDocuments:
     """
     Return the documents that a condition holds of, whatever their chunks have besides.
 
     None of them where it asks for a key that no document has; a warning says so.
+
+    Args:
+        documents: All that are stored.
+        condition: What has to hold; None for all.
+        all_keys: Gives the metadata keys of documents and of chunks.
     """
     if condition is None:
         return StoredDocuments(documents)
     known = {key for document in documents for key in document.metadata}
     unknown = [key for key in keys_to_know(condition) if key not in known] if documents else []
     if unknown:
-        warn_of_unknown(unknown, known, stacklevel=4)
+        warn_of_unknown(unknown, known, all_keys(), stacklevel=4)
         return StoredDocuments()
     return StoredDocuments(
         each for each in documents if matches(condition, each.id, each.source, each.metadata, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
@@ -175,7 +176,7 @@ class SqliteStore:
         condition = condition_of(where)
         with self._file.reading() as db:
             found = stored_documents(db)
-        return selected(found, condition)
+            return selected(found, condition, partial(known_keys, db))
 
     @overload
     def delete(self, document_id: str) -> bool: ...
@@ -205,7 +206,7 @@ class SqliteStore:
                 return delete_document(db, document_id)
         condition = condition_of(where)
         with self._file.writing() as db:
-            found = selected(stored_documents(db), condition)
+            found = selected(stored_documents(db), condition, partial(known_keys, db))
             return sum(delete_document(db, each.id) for each in found)
 
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:

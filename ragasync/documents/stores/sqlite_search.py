@@ -47,7 +47,7 @@ def run_search(
         [pair for pair in ranking if search.is_near(cosines.get(pair[0]))]
         for ranking in (near, worded)
     )
-    ranking = search.joined(near, worded)
+    ranking = search.joined(near, worded[: search.depth])
     found = Hits(query=search.text)
     for start in range(0, len(ranking), search.k):  # the first part is mostly enough
         part = ranking[start : start + search.k]
@@ -141,16 +141,17 @@ def chunk_at(db: Connection, number: int) -> Hit:
 
 def unknown_keys(db: Connection, keys: Iterable[str]) -> list[str]:
     """Return those of some keys that neither a document nor a chunk has."""
-    statement = (
-        "SELECT EXISTS (SELECT 1 FROM documents WHERE instr(metadata, :key)) "
-        "OR EXISTS (SELECT 1 FROM chunks WHERE instr(metadata, :key))"
+    return [key for key in keys if not _has_key(db, key)]
+
+
+def _has_key(db: Connection, key: str) -> bool:
+    """Return whether a document or a chunk has a key, and not only in a value."""
+    rows = db.execute(
+        "SELECT metadata FROM documents WHERE instr(metadata, :key) "
+        "UNION SELECT metadata FROM chunks WHERE instr(metadata, :key)",
+        {"key": f"{json.dumps(key)}: "},
     )
-    written = {key: f"{json.dumps(key)}: " for key in keys}
-    return [
-        key
-        for key, text in written.items()
-        if not db.execute(statement, {"key": text}).fetchone()[0]
-    ]
+    return any(key in json.loads(metadata) for (metadata,) in rows)
 
 
 def known_keys(db: Connection) -> set[str]:
