@@ -234,9 +234,12 @@ class AsyncBatchProcessor(Generic[T, R]):
         at_once = '"auto"' if plan.adapts else plan.max_concurrency
         return f"<AsyncBatchProcessor {name}{size}, max_concurrency={at_once}>"
 
-    async def _process_again(self, items: Items[T]) -> BatchResult[R]:
+    async def _process_again(
+        self, items: Items[T], _kept: object = (), plan: Plan[T, R] | None = None
+    ) -> BatchResult[R]:
         """Process items whatever a journal has of them: they are wanted anew."""
-        plan = replace(self._plan, max_initial_failures=None)  # all of them failed before
+        # All of them failed before.
+        plan = replace(plan or self._plan, max_initial_failures=None)
         if plan.journal is not None:
             plan = replace(plan, journal=replace(plan.journal, again=True))
         return await self._batch(items, None, None, None, plan).complete()

@@ -203,8 +203,11 @@ class BatchResult(Generic[R]):
             )
         rows = rows_to_rerun(self.columns, only)
         items = [self.columns.items[row] for row in rows]
-        process = getattr(processor, "_process_again", processor.process)  # past its journal
-        later = await process(items)
+        if (again := getattr(processor, "_process_again", None)) is None:
+            later = await processor.process(items)
+        else:  # past its journal, and beside what is done
+            rest = set(range(len(self.columns))).difference(rows)
+            later = await again(items, (self[row] for row in sorted(rest)))
         indices = [self.columns.index_of(row) for row in rows]
         # The run's own result keeps its own indices: only this view of it is placed anew.
         placed = replace(later, columns=replace(later.columns, items=items, origin=indices))

@@ -32,7 +32,8 @@ def opened(kind, folder):
 def fill(store):
     """Put the pages into a store, a chunk each, and return it."""
     for name, (text, lang, year) in PAGES.items():
-        put(store, Document(name, text, {"lang": lang, "year": year}, source=f"/docs/{name}.md"))
+        path = f"/docs/{name}.md"
+        put(store, Document(name, text, {"lang": lang, "year": year}, source=path, file=path))
     return store
 
 

@@ -63,7 +63,7 @@ def test_texts_come_back_as_they_were(path, text):
     """As text, id, source and metadata; no quote ends a predicate."""
     with LanceStore(path) as store:
         put(store, Document("another", "another"))
-        document = Document(text, text, {text[:9]: text}, source=text)
+        document = Document(text, text, {text[:9]: text}, source=text, file=text)
         for _ in range(2):
             chunk = Chunk(text, 0, len(text))
             vectors = embed(["word"])  # of a text without words it would be near nothing

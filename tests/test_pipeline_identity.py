@@ -19,6 +19,7 @@ from ragasync.documents import (
     Source,
     SqliteStore,
     find_sources,
+    load_source,
 )
 
 
@@ -472,3 +473,66 @@ async def test_a_loader_of_ones_own_is_not_given_the_store_either(tmp_path):
         await processor.process(list(find_sources(tmp_path)))
         await processor.process(sorted(tmp_path.iterdir()))
     assert seen == ["a.md", "a.md"]
+
+
+@pytest.mark.parametrize("has_root", [False, True])
+async def test_a_loader_of_ones_own_knows_files_by_their_paths(
+    store, folder, monkeypatch, has_root
+):
+    """However they are named: by texts, below the working folder or not, or by paths."""
+    loaded: list[object] = []
+
+    def load(path: str | Path) -> str:
+        loaded.append(path)
+        return Path(path).read_text()
+
+    processor = AsyncDocumentProcessor(load, store=store, root=folder if has_root else None)
+    for name in ("a", "b"):
+        monkeypatch.chdir(folder / name)
+        result = await processor.process(["README.md"])
+        assert (result.error_count, loaded.pop()) == (0, "README.md")
+    names = ["../a/README.md", f"{folder}/a/README.md", Path("README.md"), "no file", "../a"]
+    result = await processor.process(names[:3])
+    assert [done.unchanged for done in result.results] == [True, True]
+    result = await processor.process([(names[3])], prune=False)
+    assert result.error_count == 1
+    start = "" if has_root else f"{folder}/"
+    assert stored(store) == {f"{start}{name}/README.md": f"the text of {name}" for name in "ab"}
+
+
+async def test_a_text_that_is_no_file_is_what_it_was(store, folder, monkeypatch):
+    """An id, an address, a folder, or much text, given to a loader as it is."""
+    monkeypatch.chdir(folder)
+    texts = ["x" * 10_000, "https://example.org/a/README.md", "a", "nul \0", "", "a/README.md/"]
+    loaded: list[object] = []
+
+    def load(text: str) -> Document:
+        loaded.append(text)
+        return Document(f"id {len(loaded)}", "text")
+
+    await AsyncDocumentProcessor(load, store=store).process(texts)
+    assert sorted(loaded) == sorted(texts)
+    assert {document.file for document in store.documents()} == {None}
+
+
+async def test_our_own_loader_given_by_hand_knows_files_as_ever(store, folder, monkeypatch):
+    """A list for it is not walked, but what is in it has the same ids."""
+    monkeypatch.chdir(folder)
+    await AsyncDocumentProcessor(load_source, store=store, root=folder).process(["a/README.md"])
+    result = await AsyncDocumentProcessor(store=store, root=folder).process("a")
+    assert result[0].value.unchanged
+    result = await AsyncDocumentProcessor(load_source, store=store, root=folder).process(
+        ["a/README.md", Path("a/README.md")]
+    )
+    assert (result.total, list(stored(store))) == (1, ["a/README.md"])
+
+
+async def test_a_key_of_the_users_own_gets_texts_that_name_files(folder, monkeypatch, tmp_path):
+    """As they were given."""
+    monkeypatch.chdir(folder)
+    processor = AsyncDocumentProcessor(
+        lambda path: Path(path).read_text(), journal=tmp_path / "j.sqlite", key=str.upper
+    )
+    for attempts in (1, 0):
+        result = await processor.process(["a/README.md"])
+        assert (result.error_count, result[0].attempts) == (0, attempts)

@@ -372,3 +372,62 @@ async def test_a_store_of_ones_own_takes_ids_below_a_root(docs):
         processor = AsyncDocumentProcessor(load, store=store, root=docs)
         await processor.process([docs] if load is None else [Document("a", "text")])
     assert sorted(store.kept) == sorted(["a", *NAMES])
+
+
+@pytest.mark.parametrize("small_first", [False, True])
+async def test_two_folders_in_one_store_do_not_prune_one_another(store, tmp_path, small_first):
+    """No run under one root makes the store forget the documents of the other."""
+    small, big = tmp_path / "small", tmp_path / "big"
+    for folder, count in ((small, 2), (big, 5)):
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{folder.name} {number}.md").write_text(f"{folder} {number}")
+    order = [small, big] if small_first else [big, small]
+    processors = {folder: AsyncDocumentProcessor(store=store, root=folder) for folder in order}
+    for folder in [*order, *order]:
+        await processors[folder].process(folder)
+    for folder in (small, small, order[0]):
+        if folder == small:
+            with pytest.raises(RunRefused, match="prune 5 of the 7 stored documents"):
+                await processors[folder].process(folder, prune=True)
+        await processors[folder].process(folder)
+    assert len(store.documents()) == 7
+
+
+async def test_a_root_of_which_most_is_met_is_known_again(store, docs):
+    """A run of a part has it compared once more; after that nothing is asked."""
+    await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    copy = copied(docs)
+    processor = AsyncDocumentProcessor(store=store, root=copy)
+    await processor.process(copy / "t.csv")
+    assert (store.id_scheme().root, store.id_scheme().is_mixed) == (str(docs), True)
+    await processor.process(copy)
+    assert (store.id_scheme().root, store.id_scheme().is_mixed) == (str(copy), False)
+    for name in "0123":
+        (copy / "sub" / f"{name}.txt").write_text("another text")
+    result = await processor.process(copy)
+    assert result.error_count == 0
+
+
+@pytest.mark.parametrize("first", ["absolute", "relative"])
+@pytest.mark.parametrize("why", ["nothing could be read", "all was deleted", "only texts"])
+async def test_a_store_without_files_takes_ids_of_either_kind(store, docs, first, why):
+    """What its ids are is decided by the first file that is stored."""
+    roots = [None, docs] if first == "absolute" else [docs, None]
+    empty = docs.parent / "empty"
+    empty.mkdir()
+    (docs / "empty.md" if roots[0] else empty / "empty.md").write_text("")
+    one, other = (AsyncDocumentProcessor(store=store, root=root) for root in roots)
+    if why == "nothing could be read":
+        result = await one.process(docs / "empty.md" if roots[0] else empty)
+        assert result.error_count == 1
+    elif why == "all was deleted":
+        await one.process(docs)
+        store.delete(where={"id": {"$ne": ""}})
+    else:
+        await one.process([Document("a", "text", source="a.md")])
+    assert store.id_scheme() is None
+    (docs / "empty.md").unlink(missing_ok=True)
+    result = await other.process(docs)
+    assert result.error_count == 0
+    assert store.id_scheme().relative is (first == "absolute")

@@ -178,7 +178,7 @@ def test_a_document_that_fails_leaves_its_old_version(library, path):
     chunks = [Chunk("fine", 0, 4), Chunk("odd", 4, 7, {"when": object()})]
     with pytest.raises(TypeError, match="plain data"):
         library.upsert(
-            Document("bucket", "fineodd"),
+            Document("bucket", "fineodd", source="/docs/bucket.md"),
             chunks,
             embed(["fine", "odd"]),
             fingerprint="second",

@@ -19,6 +19,8 @@ from ragasync.documents.store import (
 from ragasync.documents.stores.memory import MemoryStore
 from tests.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
+BUCKET = "/docs/bucket.md"
+
 
 @pytest.fixture(params=KINDS)
 def store(request, tmp_path):
@@ -48,9 +50,9 @@ def test_each_is_a_store_that_tells_all(store):
 def test_a_stored_document_replaces_its_former_chunks(library):
     """No chunk of a longer former version is left, in no search and no count."""
     chunks = Chunk("ponies", 0, 6), Chunk("two", 6, 9), Chunk("three", 9, 14)
-    put(library, Document("bucket", "x"), *chunks)
+    put(library, Document("bucket", "x", source=BUCKET), *chunks)
     assert len(library) == 7
-    put(library, Document("bucket", "four"), fingerprint="second")
+    put(library, Document("bucket", "four", source=BUCKET), fingerprint="second")
     assert (len(library.documents()), len(library)) == (5, 5)
     assert library.search("ponies", mode="keyword") == []
     assert ids(library.search("four", 1, mode="vector")) == ["bucket"]
@@ -121,10 +123,11 @@ def test_vectors_come_back_at_the_length_they_had(store):
     assert [hit.score for hit in hits[1:]] in ([], [0.0])
 
 
-def test_sources_are_told_by_their_beginning(library):
-    """Character by character; a document without a source has none."""
+def test_files_are_told_by_their_beginning(library):
+    """Character by character; a document that the user made has no file, whatever its source."""
     put(library, Document("loose", "no source"))
-    put(library, Document("old", "elsewhere", source="/docs-old/a.md"))
+    put(library, Document("mine", "no file", source="/docs/a.md"))
+    put(library, Document("old", "elsewhere", source="/docs-old/a.md", file="/docs-old/a.md"))
     assert sorted(library.sources_within("/docs/")) == sorted(
         (name, f"/docs/{name}.md") for name in PAGES
     )
@@ -159,7 +162,7 @@ def test_a_lone_surrogate_is_refused_with_what_to_do(library, part):
 def test_metadata_that_is_no_plain_data_is_refused(library):
     """The old version stays."""
     with pytest.raises(TypeError, match=r"'bucket' must be plain data"):
-        put(library, Document("bucket", "new", {"when": object()}))
+        put(library, Document("bucket", "new", {"when": object()}, source=BUCKET))
     assert library.fingerprint_of("bucket") == "first"
 
 

@@ -37,6 +37,8 @@ class Document:
         text: The whole text, its lines ended by newlines alone where it was loaded from a file.
         metadata: Whatever else is known of it; copied, and read-only from then on.
         source: Where it came from, a full path for instance; None for a text given as it is.
+        file: The id of the file that a run has loaded it from; None for a document that the user
+            made, which no pruning removes, whatever its source is.
 
     Raises:
         TypeError: If `id` or `text` is not a str, or `source` is neither a str nor None.
@@ -47,6 +49,7 @@ class Document:
     # Left out of the hash because its values may be lists.
     metadata: Mapping[str, object] = field(default_factory=_nothing, hash=False)
     source: str | None = None
+    file: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check what would fail late and far from here, and make the metadata read-only."""
@@ -63,7 +66,7 @@ class Document:
 
     def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
         """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
-        return type(self), (self.id, self.text, dict(self.metadata), self.source)
+        return type(self), (self.id, self.text, dict(self.metadata), self.source, self.file)
 
     def __repr__(self) -> str:
         return f"<Document {self.id!r}: {len(self.text):,} characters>"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ragasync.arguments import check_count, check_number
 from ragasync.documents.document import Chunk, Document
+from ragasync.documents.errors import IdConflictError
 from ragasync.documents.hits import Hits
 from ragasync.documents.where import Where
 from ragasync.errors import RagasyncError
@@ -116,6 +117,7 @@ class StoredDocument:
         fingerprint: What it was stored with; see `Store.fingerprint_of`.
         chunk_count: The number of its chunks.
         chunks: Its chunks in order; None in a list of documents, where only `get` has them.
+        file: The id of the file that it was loaded from; None for a document that the user made.
     """
 
     id: str
@@ -124,6 +126,7 @@ class StoredDocument:
     fingerprint: str
     chunk_count: int
     chunks: tuple[Chunk, ...] | None = None
+    file: str | None = None
 
     @property
     def text(self) -> str:
@@ -194,11 +197,12 @@ class StoredEntry(NamedTuple):
 
 
 class StoredId(NamedTuple):
-    """The id, source and fingerprint of a stored document."""
+    """The id, source, fingerprint and file of a stored document."""
 
     id: str
     source: str | None
     fingerprint: str
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +214,12 @@ class IdScheme:
         relative: whether they are paths below a root; else they are absolute.
         root: the root of the last run, where they are relative: a hint, which may be of another
             machine.
+        is_mixed: whether a run under another root has met less than half of the documents since.
     """
 
     relative: bool
     root: str | None = None
+    is_mixed: bool = False
 
 
 class Store(Protocol):
@@ -244,7 +250,12 @@ class Store(Protocol):
         fingerprint: str,
         embedder: str,
     ) -> None:
-        """Store a document in place of what was stored under its id, in one transaction."""
+        """
+        Store a document in place of what was stored under its id, in one transaction.
+
+        A store that keeps the documents of sources apart refuses, by an IdConflictError, one whose
+        id it has for another source.
+        """
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Return the fingerprint that a document was stored with, or None without one."""
@@ -284,7 +295,7 @@ class SupportsIdentity(Protocol):
         """Move the documents of a folder or file to their new path; return how many."""
 
     def id_scheme(self) -> IdScheme | None:
-        """Return what the ids of files are, or None while there are none."""
+        """Return what the ids of files are, or None while no document of a file is stored."""
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
         """Remember what the ids of files are."""
@@ -340,7 +351,7 @@ class TellsSources(Protocol):
     """What a store has besides that can tell which documents are there no longer."""
 
     def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
-        """Return the ids and sources of the documents whose source begins so."""
+        """Return the ids and files of the documents that have a file whose id begins so."""
 
 
 class TellsVectors(Protocol):
@@ -374,6 +385,21 @@ def check_embedder(stored: StoredEmbedder | None, given: StoredEmbedder) -> None
             f"the store holds vectors of another {stored.name!r}, which another run has stored "
             "since this one began: use that embedder, or store in another file"
         )
+
+
+def check_source(document: Document, stored: str | None) -> None:
+    """
+    Refuse a document whose id is stored for another source.
+
+    Args:
+        document: the document.
+        stored: the source of what is stored under its id.
+
+    Raises:
+        IdConflictError: the sources differ.
+    """
+    if stored != document.source:
+        raise IdConflictError.with_stored(document.id, stored, document.source)
 
 
 def check_storable(document: Document, chunks: Sequence[Chunk]) -> None:

@@ -143,23 +143,23 @@ class Recalling:
 
     def _still_true(self, index: int, item: Any, row: Row, place: Place) -> Known | None:
         """Return the outcome of an earlier run, or None where the item has to run."""
-        if self._use.again or (row[0] == "failed" and self._journal.retry_failed):
+        runs_again = self._journal.retry_failed or row[3] in self._use.passing
+        if self._use.again or (row[0] == "failed" and runs_again):
             return None
         outcome, stack = recalled(index, item, row[:-1], self._loads)
-        if outcome.ok and not self._holds(outcome.value, place):
+        if outcome.ok and not self._holds(item, outcome.value, place):
             return None
         return outcome, stack and self._stacks.setdefault(stack, stack)
 
-    def _holds(self, value: Any, place: Place) -> bool:
+    def _holds(self, item: Any, value: Any, place: Place) -> bool:
         """Return whether an earlier value is still true, and no later one is about the same."""
         use = self._use
-        if use.still_holds is not None and not use.still_holds(value):
-            return False
-        if use.subject is None:
-            return True
-        if self._latest is None:
-            self._latest = self._latest_of_each(use.subject)
-        return self._latest.get(use.subject(value)) == (place.key, place.occurrence)
+        if use.subject is not None:
+            if self._latest is None:
+                self._latest = self._latest_of_each(use.subject)
+            if self._latest.get(use.subject(value)) != (place.key, place.occurrence):
+                return False
+        return use.still_holds is None or use.still_holds(item, value)
 
     def _latest_of_each(self, subject: Callable[[Any], object]) -> dict[object, tuple[bytes, int]]:
         """Return which outcome about each thing was written last, in earlier runs."""

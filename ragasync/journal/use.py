@@ -37,7 +37,8 @@ class JournalUse:
         keying: makes the Key of an item; None: `key_of`.
         on_thread: whether making a key may take long, and belongs on a thread.
         serializer: how values are kept, where the journal does not say; None: as JSON.
-        still_holds: says of an earlier value whether it is still true; None: always.
+        still_holds: says of an item and its earlier value whether that is still true; None: always.
+        passing: the names of errors that come of more than the item, which runs again after them.
         subject: says what an earlier value is about: of several about one thing only the one that
             was written last holds; None: each is about a thing of its own.
         again: whether items that failed are to run again whatever the journal says.
@@ -54,7 +55,8 @@ class JournalUse:
     keying: Callable[[Any, KeyFunction | None], Key] | None = None
     on_thread: bool = False
     serializer: Serializer | None = None
-    still_holds: Callable[[Any], bool] | None = None
+    still_holds: Callable[[Any, Any], bool] | None = None
+    passing: frozenset[str] = frozenset()
     subject: Callable[[Any], object] | None = None
     again: bool = False
 

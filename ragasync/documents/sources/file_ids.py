@@ -52,15 +52,11 @@ class FileIds:
             return ""
         return self.of(path).rstrip("/") + "/"
 
-    def is_file(self, source: str) -> bool:
-        """Return whether a document's source can be a file with such an id, and is no URL."""
-        if self.root is None:
-            return os.path.isabs(source)  # noqa: PTH117
-        return not os.path.isabs(source) and "://" not in source  # noqa: PTH117
-
     def has_file(self, source: str) -> bool:
         """Return whether the file is there that a document came from, given its source."""
         path = self._path(source)
+        if not os.path.isabs(path):  # noqa: PTH117  # a text of the user's
+            return False
         # The name may be written in the other way that Unicode has.
         for spelling in (path, unicodedata.normalize("NFD", path)):
             if os.path.lexists(spelling):

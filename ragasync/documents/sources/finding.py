@@ -67,6 +67,16 @@ class Source:
             raise LoadError(self.barred, WHY_BARRED[self.barred])
         return self.path
 
+    def as_given(self) -> str | Path:
+        """
+        Return the path as a loader of the user's own takes it.
+
+        Raises:
+            LoadError: If it must not be opened.
+            IdConflictError: If another source has its id.
+        """
+        return self.path_to_open()
+
 
 Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
 """One thing to load: a path, a source, a document, or a text with its id in front."""

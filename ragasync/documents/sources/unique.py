@@ -6,12 +6,12 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
+from ragasync.documents.fingerprints import content_digest
 from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.own_files import OwnFiles
@@ -37,6 +37,23 @@ class RefusedDocument(Document):
         return IdConflictError.between(self.id, self.taken_by, f"{Document.__repr__(self)}")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class NamedFile(Source):
+    """
+    A file that a text names, which a loader of the user's own gets as it was given.
+
+    Args:
+        text: the text.
+    """
+
+    text: str = ""
+
+    def as_given(self) -> str | Path:
+        """Return the text; raise what opening the file would."""
+        Source.path_to_open(self)
+        return self.text
+
+
 Taken: TypeAlias = dict[str, tuple[object, str]]
 """The ids of one run: by each, what tells its source from others, and the source in words."""
 
@@ -46,8 +63,8 @@ class UniqueSources:
     Make items of sources: drop a file that was named before, refuse one whose id is another's.
 
     A document that is given twice stays an item, so that results fit what was given. The ids of
-    files and documents are known before they are loaded; those of other things, which a loader of
-    the user's takes, are not looked at here.
+    files and documents are known before they are loaded, also of files that a text names; those of
+    other things, which a loader of the user's takes, are not looked at here.
 
     Args:
         ids: makes the ids of files.
@@ -90,13 +107,14 @@ class UniqueSources:
         if isinstance(source, Path):
             id_ = self._ids.of(source)
             source = Source(id_, source, source=id_)
+        elif isinstance(source, str) and os.path.isfile(source):  # noqa: PTH113  # never raises
+            id_ = self._ids.of(source)
+            source = NamedFile(id_, Path(source), source=id_, text=source)
         if isinstance(source, Source):
             if self._own.has(source.path):
                 return None
-            return self._unless_taken(self._of_root(source), plain_path(source.path))
-        if isinstance(source, Document):
-            return self._unless_taken(source, content_of(source))
-        return source
+            source = self._of_root(source)
+        return self._unless_taken(source) if isinstance(source, Source | Document) else source
 
     def _of_root(self, source: Source) -> Source:
         """Return a source with the id and origin of these ids; another id of its own it keeps."""
@@ -106,10 +124,10 @@ class UniqueSources:
         is_own = source.id != as_id(plain_path(source.path))
         return replace(source, id=source.id if is_own else place, source=place)
 
-    def _unless_taken(self, source: Source | Document, content: object) -> Any:
+    def _unless_taken(self, source: Source | Document) -> Any:
         """Return a source as it is, or refused; None for a file that has its id already."""
-        kind = f"the file {content!r}" if isinstance(source, Source) else f"{source!r}"
-        mine = content, f"{kind} (item {self._count})"
+        content = _content_of(source)
+        mine = content, f"{_in_words(source)} (item {self._count})"
         found = self.taken.setdefault(source.id, mine)
         if found is mine:
             return source
@@ -117,17 +135,33 @@ class UniqueSources:
             return None if isinstance(source, Source) else source
         if isinstance(source, Source):
             return replace(source, taken_by=found[1])
-        return RefusedDocument(source.id, source.text, source.metadata, source.source, found[1])
+        return RefusedDocument(
+            source.id, source.text, source.metadata, source.source, taken_by=found[1]
+        )
 
 
-def content_of(document: Document) -> bytes:
+def content_of(document: Document) -> object:
     """Return what tells a document from another with the same id."""
     try:
-        rest = repr((document.source, sorted(document.metadata.items(), key=repr)))
+        return document.source, content_digest(document)
     except Exception:  # metadata may be of any class
-        rest = f"at {id(document)}"
-    content = f"{rest}\0{document.text}".encode(errors="surrogatepass")
-    return blake2b(content, digest_size=16).digest()
+        return document.source, document.text, id(document.metadata)
+
+
+def claim(taken: Taken, source: object) -> None:
+    """Give a file or document of an earlier run its id, unless another has it."""
+    if isinstance(source, Source | Document):
+        taken.setdefault(source.id, (_content_of(source), _in_words(source)))
+
+
+def _content_of(source: Source | Document) -> object:
+    """Return what tells a source from another with the same id."""
+    return plain_path(source.path) if isinstance(source, Source) else content_of(source)
+
+
+def _in_words(source: Source | Document) -> str:
+    """Return a source in a few words."""
+    return repr(source) if isinstance(source, Document) else f"the file {plain_path(source.path)!r}"
 
 
 def _same(one: object, other: object) -> bool:

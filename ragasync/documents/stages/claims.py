@@ -17,6 +17,7 @@ from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import Taken, content_of
 from ragasync.documents.stages.prepare import Lost, Prepared
+from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import guarded
 
@@ -86,11 +87,9 @@ class IdClaims:
 
     def _conflict(self, source: object, document: Document) -> IdConflictError | None:
         """Return the error of a document whose id another source has; else it has it now."""
-        if isinstance(source, Source) and _is_of(document.id, source.id):
-            return None
         mine = content_of(document), f"{document!r} of {_shown(source)}"
-        content, owner = self._taken.setdefault(document.id, mine)
-        return None if content == mine[0] else IdConflictError.between(document.id, owner, mine[1])
+        owner = _owner_else(self._taken, source, document.id, mine)
+        return None if owner is None else IdConflictError.between(document.id, owner, mine[1])
 
     def _settle(self, place: int) -> None:
         """Note that the ids of a source are given; the next in the order may go on."""
@@ -109,6 +108,41 @@ class IdClaims:
         future = self._waiting.pop(place, None)
         if future is not None and not future.done():
             future.set_result(None)
+
+
+def claim_earlier(taken: Taken, source: object, done: ProcessedDocument) -> bool:
+    """
+    Give the documents that an earlier run made of a source their ids, as if this run had made them.
+
+    Args:
+        taken: the ids that are given.
+        source: the source.
+        done: what became of it.
+
+    Returns:
+        Whether no other source of this run has any of these ids.
+    """
+    for each in (done,) if done.documents is None else done.documents:
+        if each.document is not None:
+            content = content_of(each.document)
+        elif each.fingerprint:
+            content = each.source, each.fingerprint.partition("/")[0]
+        else:
+            continue  # in a store that cannot tell what it has
+        mine = content, f"{each!r} of {_shown(source)}"
+        if _owner_else(taken, source, each.id, mine) is not None:
+            return False
+    return True
+
+
+def _owner_else(
+    taken: Taken, source: object, document_id: str, mine: tuple[object, str]
+) -> str | None:
+    """Return the other source that has an id, in words; None where this one has it now."""
+    if isinstance(source, Source) and _is_of(document_id, source.id):
+        return None
+    content, owner = taken.setdefault(document_id, mine)
+    return None if content == mine[0] else owner
 
 
 def _is_of(document_id: str, source_id: str) -> bool:

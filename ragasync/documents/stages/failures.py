@@ -75,6 +75,10 @@ class SomeDocumentsFailed(RagasyncError):
         return error
 
 
+class SomeDocumentsRefused(SomeDocumentsFailed):
+    """Some of the documents of one source failed, because other sources have their ids."""
+
+
 def note_place(error: BaseException, stage: str, place: str) -> None:
     """
     Note on an error where it happened.

@@ -13,9 +13,10 @@ from ragasync.calling.calls import Calls
 from ragasync.documents.chunking.located import located
 from ragasync.documents.document import Document
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
+from ragasync.documents.errors import IdConflictError
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.sources.unique import Taken
-from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims
+from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims, claim_earlier
 from ragasync.documents.stages.failures import Postponed, RunEnding, note_place
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared, refuse_given
@@ -32,6 +33,7 @@ from ragasync.documents.store import StoreError, WrongEmbedder
 from ragasync.engine.service import Service
 from ragasync.engine.steering import Steering, current_run
 from ragasync.errors import JobStopped, StageFailure
+from ragasync.foreign_errors import is_a
 from ragasync.reports.words import counted
 
 Entry = Document | Prepared | Lost
@@ -55,6 +57,26 @@ class Occasion:
     root_check: RootCheck | None = None
     taken: Taken = field(default_factory=dict)
 
+    def recalled(self, source: object, done: ProcessedDocument) -> bool:
+        """Return whether what an earlier run did with a source holds beside the others of this."""
+        if done.skipped is None:
+            if not claim_earlier(self.taken, source, done):
+                return False
+            self.noted(source, done)
+        return True
+
+    def noted(self, source: object, done: ProcessedDocument) -> ProcessedDocument:
+        """Note what a source gave, all of which is stored; return it."""
+        if self.pruner is not None:
+            documents = (done,) if done.documents is None else done.documents
+            self.pruner.gave(source, [each.id for each in documents])
+        return done
+
+    def note_failed(self, error: BaseException) -> None:
+        """Note what a document could not replace."""
+        if self.pruner is not None and is_a(error, IdConflictError):
+            self.pruner.keep(error.id)
+
 
 class Line:
     """
@@ -73,8 +95,8 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self.meter = Meter(recipe.max_spend, self._when_spent)
         self.way = Way(recipe, self.meter)
-        prunes = occasion.pruner is not None
-        self.tally = Tally(recipe, self.way.services, prepare, self.meter, keeps_ids=prunes)
+        self.tally = Tally(recipe, self.way.services, prepare, self.meter)
+        self._occasion = occasion
         self._stored = StoredChanges(recipe.known)
         self._claims = IdClaims(
             occasion.taken,
@@ -111,13 +133,14 @@ class Line:
             try:
                 prepared = quick or await self._claimed(source)
                 if not isinstance(prepared, Prepared):
-                    return await self._several(source, prepared)
+                    return self._occasion.noted(source, await self._several(source, prepared))
                 if (weight := await self._enter(prepared)) is None:
-                    return await self._unchanged(prepared)
+                    return self._occasion.noted(source, await self._unchanged(prepared))
             finally:
                 self._count_loading(-1)
-            return await self._go(prepared, weight)
+            return self._occasion.noted(source, await self._go(prepared, weight))
         except StageFailure as failure:
+            self._occasion.note_failed(failure.error)
             if (skipped := self._recipe.skips.skipped(source, failure)) is None:
                 raise
             return skipped
@@ -232,9 +255,7 @@ class Line:
         if "recognise" in way.services:
             known = await way.take("recognise", document, source)
         if known.is_known:
-            return Prepared(
-                document, known.fingerprint, None, stored=known.stored, is_certain=known.is_certain
-            )
+            return known.prepared(document)
         chunks = await way.take("chunk", document.text, source)
         if len(document.text) > QUICK:
             chunks = await asyncio.to_thread(located, document, chunks)
@@ -248,19 +269,28 @@ class Line:
         vectors = None
         if "recall" in way.services:
             vectors = await way.take("recall", chunks, source)
-        return Prepared(document, known.fingerprint, chunks, vectors, known.stored)
+        return known.prepared(document, chunks, vectors)
 
     async def _several(self, source: object, entries: Sequence[Entry]) -> ProcessedDocument:
         """Take the documents of one source through; it is done when all of them are."""
         several = Several(entries, self._one_of_several, self._recipe.at_once)
         done = await several.done()
-        self.tally.gave(source_path(source), done)
         return together(id_of(source), source_path(source), done)
 
     async def _one_of_several(
         self, entry: Entry, has_left_room: Callable[[], None]
     ) -> ProcessedDocument:
         """Take one of the documents of a source through what is left of its way."""
+        try:
+            return await self._rest_of_way(entry, has_left_room)
+        except StageFailure as failure:
+            self._occasion.note_failed(failure.error)
+            raise
+
+    async def _rest_of_way(
+        self, entry: Entry, has_left_room: Callable[[], None]
+    ) -> ProcessedDocument:
+        """Do so."""
         self._count_loading(1)
         try:
             if isinstance(entry, Lost):
@@ -340,7 +370,7 @@ class Line:
             is_whole = run.stopped_because is None and run.error is None
             self.tally.pruned = 0
             if is_whole:
-                self.tally.pruned = await asyncio.to_thread(pruner.prune, self.tally.ids)
+                self.tally.pruned = await asyncio.to_thread(pruner.prune)
         await self._stored.write()
         await self._stored.warn_of_moved(self._recipe.ids)
         self._warn_of_unknown()

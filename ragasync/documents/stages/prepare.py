@@ -115,6 +115,17 @@ class Recognised(NamedTuple):
     stored: StoredState = NOT_STORED
     is_certain: bool = True
 
+    def prepared(
+        self,
+        document: Document,
+        chunks: Sequence[Chunk] | None = None,
+        vectors: Sequence[Vector | None] | None = None,
+    ) -> Prepared:
+        """Return the document with its chunks, or without any where it is known."""
+        return Prepared(
+            document, self.fingerprint, chunks, vectors, self.stored, is_certain=self.is_certain
+        )
+
 
 UNKNOWN = Recognised("", is_known=False)
 """What is known of a document where no store can tell."""
@@ -198,13 +209,11 @@ class LoadAndCut:
         if self.recognise is not None:
             known = _staged("store", self.recognise, document)
         if known.is_known:
-            return Prepared(
-                document, known.fingerprint, None, None, known.stored, is_certain=known.is_certain
-            )
+            return known.prepared(document)
         chunks = _staged("chunk", self._cut_and_locate, document)
         _staged("store", partial(self.check, document), chunks)
         vectors = None if self.recall is None else _staged("store", self.recall, chunks)
-        return Prepared(document, known.fingerprint, chunks, vectors, known.stored)
+        return known.prepared(document, chunks, vectors)
 
     def _cut_and_locate(self, document: Document) -> list[Chunk]:
         """Return a document's chunks with their places."""
@@ -238,5 +247,5 @@ def _argument(function: StageFunction, item: object) -> object:
     while isinstance(function, partial):
         function = function.func
     if isinstance(item, Source) and function is not load_source:
-        return item.path_to_open()
+        return item.as_given()
     return item

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
-from ragasync.documents.document import Document
 from ragasync.documents.sources.file_ids import FileIds, plain_path
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.store import RunRefused, Store
@@ -78,6 +77,8 @@ class Pruner:
         self._folders = [(path, ids.of_folder(path)) for path in folders]
         self._missing = frozenset(missing)
         self._found: set[str] = set()
+        self._gave: dict[str, frozenset[str]] = {}
+        self._kept: set[str] = set()
         self._ended = False
 
     def without_missing(self, sources: Any) -> Any:
@@ -102,7 +103,7 @@ class Pruner:
     def _noted(self, sources: Iterable[Any]) -> Iterator[Any]:
         """Yield what is found, and note it."""
         for source in sources:
-            if isinstance(source, Source | Document) and source.source is not None:
+            if isinstance(source, Source):
                 self._found.add(source.source)
             yield source
         self._ended = True
@@ -115,7 +116,7 @@ class Pruner:
             RunRefused: most likely its disk is not mounted.
         """
         for path, prefix in self._folders:
-            if not any(source.startswith(prefix) for source in self._found):
+            if not any(file.startswith(prefix) for file in self._found):
                 self.refuse_if_stored(path, "empty")
 
     def refuse_if_stored(self, path: str, state: str) -> None:
@@ -126,54 +127,54 @@ class Pruner:
                 'which prune=True would delete: mount its disk, or pass prune="force"'
             )
 
-    def stale(self) -> list[str]:
-        """Return the ids of what is stored of files that are no longer there, rows left out."""
-        return self._stale({})
+    def gave(self, source: object, document_ids: Iterable[str]) -> None:
+        """Note all that a file gives: others of it that are stored are gone."""
+        if isinstance(source, Source):
+            self._gave[source.source] = frozenset(document_ids)
 
-    def prune(self, gave: Mapping[str, frozenset[str]]) -> int:
-        """
-        Delete what is no longer there; return how many documents. It blocks.
+    def keep(self, document_id: str) -> None:
+        """Note a stored document that a source was not allowed to replace."""
+        self._kept.add(document_id)
 
-        Args:
-            gave: of each file that gave several documents in this run, their ids: the store may
-                have others from before, of rows that are gone.
-        """
+    def prune(self) -> int:
+        """Delete what is no longer there; return how many documents. It blocks."""
         if not self._ended:
             return 0
-        return sum(bool(self._store.delete(document_id)) for document_id in self._stale(gave))
+        return sum(bool(self._store.delete(document_id)) for document_id in self.stale())
 
-    def _stale(self, gave: Mapping[str, frozenset[str]]) -> list[str]:
-        """Return the ids of the documents that are no longer there."""
+    def stale(self) -> list[str]:
+        """Return the ids of what is stored, and is no longer there as far as the run has seen."""
         return sorted(
             {
                 document_id
                 for _, prefix in self._folders
-                for document_id, source in self._stored_in(prefix)
-                if self._is_gone(document_id, source, gave)
+                for document_id, file in self._stored_in(prefix)
+                if self._is_gone(document_id, file)
             }
         )
 
     def _stored_in(self, prefix: str) -> list[tuple[str, str]]:
-        """Return the ids and sources of what is stored of a folder."""
+        """Return the ids and files of what is stored of a folder."""
         stored = list(self._store.sources_within(prefix))
-        return [
-            (id_, source)
-            for id_, source in stored
-            if source.startswith(prefix) and self._ids.is_file(source)
-        ]
+        return [(id_, file) for id_, file in stored if file.startswith(prefix)]
 
-    def _is_gone(self, document_id: str, source: str, gave: Mapping[str, frozenset[str]]) -> bool:
-        """Return whether a document's source was not found, or gives it no longer."""
-        if source in self._found:
-            return source in gave and document_id not in gave[source]
-        if self._ids.has_file(source):  # passed over, or come since: it is there
+    def _is_gone(self, document_id: str, file: str) -> bool:
+        """Return whether a document's file was not found, or gives it no longer."""
+        if document_id in self._kept:
             return False
-        return not any(parent in self._found for parent in _parents(source))
+        if file in self._found:
+            return file in self._gave and document_id not in self._gave[file]
+        if self._ids.has_file(file):  # passed over, or come since: it is there
+            return False
+        # What was found and is no file is a folder that could not be walked.
+        return not any(
+            parent in self._found and not self._ids.has_file(parent) for parent in _parents(file)
+        )
 
 
-def _parents(source: str) -> Iterator[str]:
+def _parents(file: str) -> Iterator[str]:
     """Yield the folders above a file."""
-    while "/" in source:
-        source = source.rpartition("/")[0]
-        yield source
+    while "/" in file:
+        file = file.rpartition("/")[0]
+        yield file
     yield "."

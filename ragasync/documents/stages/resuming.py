@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeGuard
 
 from ragasync.documents.document import Document
+from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import (
     EmbedderIdentity,
     StagesFingerprint,
@@ -17,12 +19,13 @@ from ragasync.documents.fingerprints import (
 )
 from ragasync.documents.sources.file_ids import plain_path
 from ragasync.documents.sources.finding import Source
-from ragasync.documents.sources.unique import RefusedDocument
+from ragasync.documents.sources.unique import NamedFile, RefusedDocument
+from ragasync.documents.stages.failures import SomeDocumentsRefused
 from ragasync.documents.stages.journalled import Documents
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.recipe import Stages
 from ragasync.documents.stages.skipping import Skips
-from ragasync.documents.store import Store
+from ragasync.documents.store import Store, supports_identity
 from ragasync.function_fingerprint import FunctionFingerprint
 from ragasync.journal import Journal
 from ragasync.journal.keys import PREVIEW, Key, KeyFunction, key_of
@@ -49,15 +52,15 @@ class KeyOfSource:
             TypeError: it is nothing that is known by its content, and there is no `key`.
         """
         if key is not None:
-            found = key_of(item, key)
+            found = key_of(item.text if isinstance(item, NamedFile) else item, key)
             return self._of("key", found.digest.hex(), found.shown)
         if isinstance(item, RefusedDocument):
             return self._of(item.id, item.taken_by, item.id)
         if isinstance(item, Document):
-            return self._of(item.id, content_digest(item), item.id)
+            return self._of(item.id, repr((item.source, content_digest(item))), item.id)
         if isinstance(item, Source):
             content = item.taken_by or item.barred or key_of(item.path).digest.hex()
-            return self._of(item.id, content, item.id)
+            return self._of(item.id, repr((item.source, content)), item.id)
         if isinstance(item, os.PathLike) or _names_a_file(item):
             found = key_of(Path(item))
             return self._of(plain_path(item), found.digest.hex(), found.shown)
@@ -85,15 +88,33 @@ class StillHolds:
     keeps_nothing: bool
     skips: Skips
 
-    def __call__(self, value: ProcessedDocument) -> bool:
+    def __call__(self, source: object, value: ProcessedDocument) -> bool:
         """Return whether the store has just what it acknowledged, or the value is whole."""
         if value.skipped is not None:
             return self.skips.covers(value.skipped)
         if value.documents is not None:
-            return all(map(self, value.documents))
-        if self.store is not None:
+            return all(self(source, each) for each in value.documents)
+        if self.store is None:
+            return value.document is not None or not self.keeps_nothing
+        if not supports_identity(self.store):
             return self.store.fingerprint_of(value.id) == value.fingerprint
-        return value.document is not None or not self.keeps_nothing
+        stored = self.store.entry_of(value.id)
+        if stored is None or (stored.fingerprint, stored.source) != (
+            value.fingerprint,
+            value.source,
+        ):
+            return False
+        return not (isinstance(source, Source) and _is_touched(source.path, stored.metadata))
+
+
+def _is_touched(path: Path, metadata: Mapping[str, object]) -> bool:
+    """Return whether a file has another date than the metadata of its document, if that has any."""
+    if not isinstance(stored := metadata.get("mtime"), float):
+        return False
+    try:
+        return path.stat().st_mtime != stored
+    except OSError:
+        return False
 
 
 def journal_use(
@@ -136,6 +157,8 @@ def journal_use(
         on_thread=True,
         serializer=Documents(everything=keep_all or keeps_nothing),
         still_holds=StillHolds(stages.known, keeps_nothing, skips),
+        # The other source may be gone.
+        passing=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
         # A store that cannot tell has what it was given last, of each source.
         subject=_id_of if stages.store is not None and stages.known is None else None,
     )

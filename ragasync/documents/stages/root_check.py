@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -32,7 +33,8 @@ class RootCheck:
 
     Where ids are relative, the files of two folders may have the same ids. So the store knows the
     root of its last run, and a run under another root begins with a comparison: the documents are
-    the same where the folder was moved, or copied with its store to another machine.
+    the same where the folder was moved, or copied with its store to another machine. Where the run
+    meets less than half of what is stored, every run is compared from then on.
 
     Args:
         store: the store.
@@ -55,7 +57,9 @@ class RootCheck:
     def is_other_root(self) -> bool:
         """Whether ids are relative, to another root than those of the last run."""
         scheme, root = self._scheme, self._ids.root
-        return scheme is not None and scheme.relative and root is not None and scheme.root != root
+        if scheme is None or not scheme.relative or root is None:
+            return False
+        return scheme.is_mixed or scheme.root != root
 
     def watch(self, items: Iterable[Any] | AsyncIterable[Any]) -> Any:
         """
@@ -104,7 +108,7 @@ class RootCheck:
         if self._head is not None:
             self._files = _files_of(await self._head.read(_AHEAD))
         stored = await asyncio.to_thread(self._store.sources_within, "")
-        documents = Counter(source for _, source in stored)
+        documents = Counter(file for _, file in stored)
         met = [file for file in self._files if documents[file.source]]
         sample = met[:: max(1, -(-len(met) // SAMPLE))]
         compared = await asyncio.gather(*map(compare_file, sample))
@@ -114,7 +118,12 @@ class RootCheck:
         pruned = 0 if pruner is None else len(await asyncio.to_thread(pruner.stale))
         if replaced + pruned > (kept + pruned) / 2:
             raise self._refusal(round(replaced), pruned, kept + pruned)
-        await asyncio.to_thread(self._remember)
+        assert self._scheme is not None  # ids are relative to another root
+        is_known = 2 * kept > len(stored)
+        scheme = (
+            IdScheme(True, self._ids.root) if is_known else replace(self._scheme, is_mixed=True)
+        )
+        await asyncio.to_thread(self._store.remember_id_scheme, scheme)
 
     def _watched(self, head: Iterable[Any], items: Iterator[Any]) -> Iterator[Any]:
         """Yield the first items and the others; close these if they are a generator."""
@@ -134,10 +143,10 @@ class RootCheck:
 
     def _begin(self) -> None:
         """Refuse ids of the other kind; in a store without files, say what ids are from now on."""
-        if self._scheme is None:
-            self._remember()
-            return
         root = self._ids.root
+        if self._scheme is None:
+            self._store.remember_id_scheme(IdScheme(root is not None, root))
+            return
         if self._scheme.relative and root is None:
             raise RunRefused(
                 f"the store's ids are paths relative to a root, last {self._scheme.root!r}, and "
@@ -151,20 +160,16 @@ class RootCheck:
                 "store"
             )
 
-    def _remember(self) -> None:
-        """Have the store know the root."""
-        root = self._ids.root
-        self._store.remember_id_scheme(IdScheme(root is not None, root))
-
     def _refusal(self, replaced: int, pruned: int, met: int) -> RunRefused:
         """Return the error about a run under another root."""
         old = self._scheme.root if self._scheme is not None else None
         new = self._ids.root
+        moved = f"if the folder was moved, call store.relocate({old!r}, {new!r}) first; if it is "
         return RunRefused(
-            f"the store was last used with root={old!r}, and under root={new!r} this run would "
-            f"replace {replaced:,} and prune {pruned:,} of the {met:,} stored documents that it "
-            f"meets: if the folder was moved, call store.relocate({old!r}, {new!r}) first; if it "
-            "is another folder, use another store"
+            f"the store has documents of root={old!r}{' and others' * (old == new)}, and under "
+            f"root={new!r} this run would replace {replaced:,} and prune {pruned:,} of the {met:,} "
+            f"stored documents that it meets: {moved if old != new else 'if they are of '}another "
+            "folder, use another store"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
+from ragasync.documents.sources.unique import claim
 from ragasync.documents.stages.intake import Intake, Sources
 from ragasync.documents.stages.line import Line, Occasion, open_line
 from ragasync.documents.stages.processed import ProcessedDocument
@@ -22,6 +23,7 @@ from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.use import JournalUse
 from ragasync.outcomes.outcome import Outcome
+from ragasync.plan import Plan
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
@@ -118,7 +120,7 @@ class DocumentRuns:
     ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
         """Yield each document's outcome as it comes; see `AsyncBatchProcessor.stream`."""
         items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=False)
-        plan = replace(self._batch._plan, resources=partial(open_line, self._recipe, occasion))
+        plan = self._plan_of(occasion)
         async with aclosing(streamed(plan, items, ordered=ordered, total=total)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
@@ -151,17 +153,36 @@ class DocumentRuns:
         limit: int | None,
     ) -> BatchRun[Any, ProcessedDocument]:
         """Make a run, and have its line know it."""
-        opened = partial(open_line, self._recipe, occasion)
-        plan = replace(self._batch._plan, resources=opened)
+        plan = self._plan_of(occasion)
         batch = self._batch._batch(items, progress_callback, total, limit, plan)
         occasion.run = batch.run
         if limit is not None:
             occasion.pruner = None  # a pilot has not seen what is there
         return batch
 
-    async def _process_again(self, items: Iterable[Any]) -> BatchResult[ProcessedDocument]:
-        """Process items that were found before, whatever a journal has of them."""
-        return await self._batch._process_again(items)
+    def _plan_of(self, occasion: Occasion) -> Plan[Any, ProcessedDocument]:
+        """Return the plan of one run."""
+        plan = replace(self._batch._plan, resources=partial(open_line, self._recipe, occasion))
+        if plan.journal is None or (holds := plan.journal.still_holds) is None:
+            return plan
+
+        def still_holds(source: object, done: ProcessedDocument) -> bool:
+            return holds(source, done) and occasion.recalled(source, done)
+
+        return replace(plan, journal=replace(plan.journal, still_holds=still_holds))
+
+    async def _process_again(
+        self, items: Sequence[Any], kept: Iterable[Outcome[Any, ProcessedDocument]] = ()
+    ) -> BatchResult[ProcessedDocument]:
+        """Process items that were found before, beside those that keep their outcomes."""
+        occasion = Occasion()
+        for outcome in kept:
+            claim(occasion.taken, outcome.item)
+            if isinstance(outcome.value, ProcessedDocument):
+                occasion.recalled(outcome.item, outcome.value)
+        for item in items:
+            claim(occasion.taken, item)
+        return await self._batch._process_again(items, plan=self._plan_of(occasion))
 
 
 async def _through_the_line(source: object, line: Line) -> ProcessedDocument:

@@ -7,10 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from ragasync.documents.document import Document
-from ragasync.documents.stages.failures import RunEnding, SomeDocumentsFailed
+from ragasync.documents.errors import IdConflictError
+from ragasync.documents.stages.failures import (
+    RunEnding,
+    SomeDocumentsFailed,
+    SomeDocumentsRefused,
+)
 from ragasync.documents.stages.prepare import Lost, Prepared
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.errors import StageFailure
+from ragasync.foreign_errors import is_a
 
 E = TypeVar("E", bound="Document | Prepared | Lost")
 
@@ -89,5 +95,7 @@ class Several(Generic[E]):
         """Raise the failures of some documents as that of their source."""
         failures = [self._failed[place] for place in sorted(self._failed)]
         _, first = failures[0]
-        error = SomeDocumentsFailed.of(failures, len(self._done))
+        is_refused = any(is_a(failure.error, IdConflictError) for _, failure in failures)
+        kind = SomeDocumentsRefused if is_refused else SomeDocumentsFailed
+        error = kind.of(failures, len(self._done))
         raise StageFailure(first.stage, error) from first.error

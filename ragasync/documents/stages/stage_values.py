@@ -27,7 +27,7 @@ def as_documents(loaded: object, source: object) -> Document | list[Document]:
     Return what a loader gave: a Document, or a list of them where it gave an iterable.
 
     A text gets the id of its source, and the texts of an iterable that id with their numbers. A
-    Document without a source gets the file that it was loaded from.
+    Document knows the file that it was loaded from, which is its source where it has none.
 
     Raises:
         TypeError: it gave something else.
@@ -136,15 +136,15 @@ def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] 
 
 def _document_of(loaded: object, source: object, number: int | None) -> Document:
     """Return what was loaded as a Document of its source."""
+    file = source.source if isinstance(source, Source) else None
     if isinstance(loaded, Document):
-        if loaded.source is None and isinstance(source, Source):
-            return replace(loaded, source=source.source)
-        return loaded
+        return replace(loaded, source=loaded.source or file, file=file) if file else loaded
     name, origin = source, source
     if isinstance(source, Source):
         name, origin = source.id, source.source
     if isinstance(loaded, str) and isinstance(name, str) and isinstance(origin, str):
-        return Document(name if number is None else part_id(name, str(number)), loaded, {}, origin)
+        id_ = name if number is None else part_id(name, str(number))
+        return Document(id_, loaded, {}, origin, file)
     raise TypeError(
         f"load must return Documents (or texts, for a path or a str), got {loaded!r:.200}"
         f"{f' as number {number}' if number else ''}"

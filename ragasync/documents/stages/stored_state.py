@@ -7,9 +7,8 @@ import warnings
 from dataclasses import dataclass
 
 from ragasync.documents.document import Document
-from ragasync.documents.errors import IdConflictError
 from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.store import Store, SupportsIdentity, supports_identity
+from ragasync.documents.store import Store, SupportsIdentity, check_source, supports_identity
 
 REFRESHED = ("mtime", "size")
 """The metadata of a file that may change where its document does not."""
@@ -49,8 +48,7 @@ def stored_state(store: Store, document: Document) -> StoredState:
     found = store.entry_of(document.id)
     if found is None:
         return NOT_STORED
-    if found.source != document.source:
-        raise IdConflictError.with_stored(document.id, found.source, document.source)
+    check_source(document, found.source)
     new, old = document.metadata, found.metadata
     return StoredState(found.fingerprint, any(new.get(key) != old.get(key) for key in REFRESHED))
 
@@ -82,8 +80,8 @@ class StoredChanges:
 
     def has_new(self, document: Document, fingerprint: str) -> None:
         """Note a document of a file that was not stored before; its content may have been."""
-        if self._store is not None and document.source is not None:
-            self._new[fingerprint] = document.source
+        if self._store is not None and document.file is not None:
+            self._new[fingerprint] = document.file
 
     async def warn_of_moved(self, ids: FileIds) -> None:
         """Warn of contents that are stored twice now, under paths that are gone; say what to do."""
@@ -93,11 +91,9 @@ class StoredChanges:
     def _warn_of_moved(self, store: SupportsIdentity, ids: FileIds) -> None:
         """Do so after pruning. It blocks."""
         moved = []
-        for _, old, fingerprint in store.with_fingerprints(list(self._new)):
-            new = self._new[fingerprint]
-            if old is None or old == new or not (ids.is_file(old) and ids.is_file(new)):
-                continue
-            if ids.has_file(new) and not ids.has_file(old):
+        for stored in store.with_fingerprints(list(self._new)):
+            old, new = stored.file, self._new[stored.fingerprint]
+            if old not in (None, new) and ids.has_file(new) and not ids.has_file(old):
                 moved.append((old, new))
         if not moved:
             return

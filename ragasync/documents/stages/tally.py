@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ragasync.documents.metering import Meter
 from ragasync.documents.stages.hops import Hops
-from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.recipe import Recipe
 from ragasync.engine.service import Service
 from ragasync.outcomes.facts import StageFacts
@@ -26,11 +25,9 @@ class Tally:
         services: the open stages by their names.
         prepare: loads and cuts, where that is one call.
         meter: what the embedder's calls used.
-        keeps_ids: whether the ids of the documents of one source will be asked for.
 
     Attributes:
         pruned: the documents that were removed from the store; None where that was not asked for.
-        ids: of each file that gave several documents, which these were.
     """
 
     def __init__(
@@ -39,14 +36,10 @@ class Tally:
         services: Mapping[str, Service[Any, Any]],
         prepare: Hops[object, Any] | None,
         meter: Meter,
-        *,
-        keeps_ids: bool,
     ) -> None:
         self._recipe, self._services = recipe, services
-        self._keeps_ids = keeps_ids
         self._prepare, self._meter = prepare, meter
         self.pruned: int | None = None
-        self.ids: dict[str, frozenset[str]] = {}
 
     def restart(self) -> None:
         """Count time from now on, when all stages are open."""
@@ -54,11 +47,6 @@ class Tally:
             service.activity.restart()
         if self._prepare is not None:
             self._prepare.activity.restart()
-
-    def gave(self, source: str | None, documents: Sequence[ProcessedDocument]) -> None:
-        """Note which documents a source gave, all of which are stored."""
-        if source is not None and self._keeps_ids:
-            self.ids[source] = frozenset(document.id for document in documents)
 
     def stages(self) -> tuple[StageFacts, ...]:
         """Return how busy each stage was so far, in the order of a document's way."""

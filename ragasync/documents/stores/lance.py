@@ -23,11 +23,13 @@ from ragasync.documents.store import (
     StoreError,
     check_embedder,
     check_search,
+    check_source,
     check_storable,
     checked_vectors,
 )
 from ragasync.documents.stores.lance_documents import (
     delete_documents,
+    files,
     read_id_scheme,
     relocate,
     stored_document,
@@ -121,6 +123,8 @@ class LanceStore:
         with clear_lance_errors(self.path):
             columns = columns_of(document, chunks, fingerprint)
         with self._rows.writing(len(chunks) + 1) as table:
+            if (found := stored_entry(table, document.id)) is not None:
+                check_source(document, found.source)
             given = StoredEmbedder(embedder, vectors.shape[1], identity)
             if len(chunks) and embedder_of_column(table) != given:
                 stored = stored_embedder(table)
@@ -177,7 +181,7 @@ class LanceStore:
         It takes a commit for every 200 documents; where it was interrupted, call it again.
         """
         with self._rows.reading() as table:
-            stored, scheme = stored_ids(table), read_id_scheme(self.path)
+            stored, scheme = stored_ids(table), read_id_scheme(table, self.path)
         change = relocation(stored, scheme, old, new)
         with self._rows.writing() as table:
             relocate(table, change)
@@ -201,9 +205,9 @@ class LanceStore:
             write_metadata(table, metadata)
 
     def id_scheme(self) -> IdScheme | None:
-        """Return what the ids of files are, or None while the store has no files."""
-        with self._rows.reading():
-            return read_id_scheme(self.path)
+        """Return what the ids of files are, or None while no document of a file is stored."""
+        with self._rows.reading() as table:
+            return read_id_scheme(table, self.path)
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
         """Remember what the ids of files are."""
@@ -279,12 +283,10 @@ class LanceStore:
             return vectors_of_texts(table, texts)
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
-        """Return the ids and sources of the documents whose source begins with a text."""
+        """Return the ids and files of the documents that have a file whose id begins so."""
         with self._rows.reading() as table:
-            documents = table.search().where("ordinal < 0 AND source IS NOT NULL")
-            rows = documents.select(["document_id", "source"]).to_list()
-        pairs = [(row["document_id"], row["source"]) for row in rows]
-        return [(name, source) for name, source in pairs if source.startswith(prefix)]
+            stored = files(table)
+        return [(document_id, file) for document_id, file in stored if file.startswith(prefix)]
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return a row a chunk, by document id and ordinal; columns as SqliteStore's."""

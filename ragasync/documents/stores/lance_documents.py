@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +26,9 @@ Change: TypeAlias = Callable[[Document], Document]
 """Makes of a stored document what is to be stored in its place."""
 
 _EVERY_DOCUMENT = "ordinal < 0"
-_OF_DOCUMENT = ("document_id", "source", "fingerprint", "of_document")
+_EVERY_FILE = f"{_EVERY_DOCUMENT} AND file IS NOT NULL"
+_OF_ID = ("document_id", "source", "fingerprint", "file")
+_OF_DOCUMENT = (*_OF_ID, "of_document")
 _OF_CHUNK = ("text", "start", "end", "of_chunk")
 _TOGETHER = 200
 """How many documents are rewritten in one commit; a run that is killed goes on with the rest."""
@@ -60,7 +62,7 @@ def stored_documents(table: LanceTable) -> list[StoredDocument]:
 
 
 def stored_ids(table: LanceTable) -> list[StoredId]:
-    """Return the id, source and fingerprint of every document."""
+    """Return the id, source, fingerprint and file of every document."""
     return _stored_ids(table, _EVERY_DOCUMENT)
 
 
@@ -86,14 +88,14 @@ def relocate(table: LanceTable, change: Relocation) -> None:
     """Give documents their new ids and sources, and delete those that are there already."""
 
     def changed(document: Document) -> Document:
-        id_, source = change.moves[document.id]
-        return replace(document, id=id_, source=source)
+        id_, source, file = change.moves[document.id]
+        return replace(document, id=id_, source=source, file=file)
 
     delete_documents(table, change.superseded)
     # From the far end of a chain of moves, so that no id is written while it is another's.
     left = dict(change.moves)
     while left:
-        free = [old for old, (new, _) in left.items() if new == old or new not in left]
+        free = [old for old, (new, *_) in left.items() if new == old or new not in left]
         _rewrite(table, free, changed)
         for old in free:
             del left[old]
@@ -105,21 +107,20 @@ def delete_documents(table: LanceTable, document_ids: Sequence[str]) -> None:
         table.delete(_among(document_ids[start : start + _TOGETHER]))
 
 
-def read_id_scheme(folder: str) -> IdScheme | None:
-    """Return what the ids of files are, or None while there are none."""
+def read_id_scheme(table: LanceTable, folder: str) -> IdScheme | None:
+    """Return what the ids of files are, or None while no document of a file is stored."""
     try:
         facts = json.loads(_scheme_file(folder).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return IdScheme(bool(facts["relative"]), facts["root"])
+    return IdScheme(**facts) if table.count_rows(_EVERY_FILE) else None
 
 
 def write_id_scheme(folder: str, scheme: IdScheme) -> None:
     """Write what the ids of files are over what was known of them, all of it or nothing."""
     whole = _scheme_file(folder)
     part = whole.with_suffix(".part")
-    facts = {"relative": scheme.relative, "root": scheme.root}
-    part.write_text(json.dumps(facts), encoding="utf-8")
+    part.write_text(json.dumps(asdict(scheme)), encoding="utf-8")
     os.replace(part, whole)  # noqa: PTH105  # the same for a file that is there
 
 
@@ -128,10 +129,16 @@ def _scheme_file(folder: str) -> Path:
     return Path(folder) / "ragasync-ids.json"
 
 
+def files(table: LanceTable) -> list[tuple[str, str]]:
+    """Return the id and the file of every document that was loaded from one."""
+    rows = table.search().where(_EVERY_FILE).select(["document_id", "file"]).to_list()
+    return [(row["document_id"], row["file"]) for row in rows]
+
+
 def _stored_ids(table: LanceTable, predicate: str) -> list[StoredId]:
-    """Return the id, source and fingerprint of the documents that a predicate holds of."""
-    rows = table.search().where(predicate).select([*_OF_DOCUMENT[:3]]).to_list()
-    return [StoredId(*(row[name] for name in _OF_DOCUMENT[:3])) for row in rows]
+    """Return what the documents are known by that a predicate holds of."""
+    rows = table.search().where(predicate).select([*_OF_ID]).to_list()
+    return [StoredId(*(row[name] for name in _OF_ID)) for row in rows]
 
 
 def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> None:
@@ -147,7 +154,8 @@ def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> 
         columns: list[Columns] = []
         digests: set[str] = set()
         for own, *pieces in of_document.values():
-            before = Document(own["document_id"], "", json.loads(own["of_document"]), own["source"])
+            metadata = json.loads(own["of_document"])
+            before = Document(own["document_id"], "", metadata, own["source"], own["file"])
             after = change(before)
             columns.append(columns_of(after, list(map(_chunk, pieces)), own["fingerprint"]))
             if whose is not None:
@@ -187,7 +195,12 @@ def _document(row: Mapping[str, Any], chunk_count: int) -> StoredDocument:
     """Return what is stored of a document, without its chunks."""
     metadata = json.loads(row["of_document"])
     return StoredDocument(
-        row["document_id"], row["source"], metadata, row["fingerprint"], chunk_count
+        row["document_id"],
+        row["source"],
+        metadata,
+        row["fingerprint"],
+        chunk_count,
+        file=row["file"],
     )
 
 

@@ -38,6 +38,7 @@ def columns_of(document: Document, chunks: Sequence[Chunk], fingerprint: str) ->
         "document": [key] * count,
         "document_id": [document.id] * count,
         "source": [document.source] * count,
+        "file": [document.file] * count,
         "fingerprint": [fingerprint] * count,
         "text": [None, *[chunk.text for chunk in chunks]],
         "text_digest": [None, *[digest(chunk.text) for chunk in chunks]],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.documents.store import StoredEmbedder, StoreError
 from ragasync.documents.stores.turns import turn_at
-from ragasync.errors import MissingExtra
+from ragasync.errors import MissingExtra, RagasyncError
 from ragasync.own_database import explain_surrogate
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lancedb.table import LanceTable
 
 _NAME = "ragasync_chunks"
-_VERSION = "2"
+_VERSION = "3"
 _WHOSE, _IDENTITY = b"embedder", b"identity"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -48,7 +48,7 @@ def clear_lance_errors(path: str) -> Iterator[None]:
     except UnicodeEncodeError as error:
         explain_surrogate(error)
         raise
-    except StoreError:
+    except RagasyncError:
         raise
     except (RuntimeError, OSError, ValueError) as error:
         raise StoreError(f"the store {path!r} cannot be used: {error}") from error
@@ -225,8 +225,8 @@ def _table_in(path: str) -> LanceTable:
     import lancedb
     import pyarrow as pa
 
-    texts = ["id", "document", "document_id", "source", "fingerprint", "text", "text_digest"]
-    texts += ["of_document", "of_chunk", "words"]
+    texts = ["id", "document", "document_id", "source", "file", "fingerprint", "text"]
+    texts += ["text_digest", "of_document", "of_chunk", "words"]
     fields = [pa.field(name, pa.string()) for name in texts]
     fields += [pa.field(name, pa.int64()) for name in ("ordinal", "start", "end")]
     fields.append(pa.field("facts", pa.json_()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
@@ -17,13 +17,13 @@ class Relocation:
     What a store has to change.
 
     Args:
-        moves: by their ids, the new ids and sources of documents.
+        moves: by their ids, the new ids, sources and files of documents.
         superseded: the ids of those to delete, because they are stored under the new id already.
         scheme: what the ids of files are afterwards, where that changes.
         count: how many documents are at the new path.
     """
 
-    moves: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    moves: Mapping[str, tuple[str, str | None, str | None]] = field(default_factory=dict)
     superseded: Sequence[str] = ()
     scheme: IdScheme | None = None
     count: int = 0
@@ -54,10 +54,10 @@ def relocation(
             raise TypeError(f"{name} must be a path or the beginning of ids, got {given!r:.200}")
     documents = list(stored)
     before, after = _as_written(old), _as_written(new)
-    if not any(_begins(each.id, before) or _begins(each.source, before) for each in documents):
+    if not any(_moves(each, before) for each in documents):
         if scheme is not None and scheme.relative and plain_path(old) == scheme.root:
-            moved = sum(each.source is not None for each in documents)
-            return Relocation(scheme=IdScheme(True, plain_path(new)), count=moved)
+            moved = sum(each.file is not None for each in documents)
+            return Relocation(scheme=replace(scheme, root=plain_path(new)), count=moved)
         ids = FileIds(scheme.root if scheme is not None and scheme.relative else None)
         before, after = ids.of_folder(old).rstrip("/"), ids.of_folder(new).rstrip("/")
     if before == after:
@@ -69,35 +69,52 @@ def _moved(
     documents: Sequence[StoredId], old: str, new: str, scheme: IdScheme | None
 ) -> Relocation:
     """Return which of the documents begin with one path, and what they are with the other."""
+    root = scheme.root if scheme is not None and scheme.relative else None
+    ids = FileIds(root)
+    moving = [each for each in documents if _moves(each, old)]
     moves = {
-        each.id: (_replaced(each.id, old, new), each.source and _replaced(each.source, old, new))
-        for each in documents
-        if _begins(each.id, old) or _begins(each.source, old)
+        each.id: (
+            _replaced(each.id, old, new),
+            each.source and _replaced(each.source, old, new),
+            each.file and _replaced(each.file, old, new),
+        )
+        for each in moving
     }
-    if any(not id_ for id_, _ in moves.values()):
+    if not all(id_ for id_, *_ in moves.values()):
         raise ValueError(
             f"a document needs an id, and {old!r:.200} would have none at {new!r:.200}"
         )
-    standing = {each.id: each for each in documents if each.id not in moves}
+    there = {each.id: each for each in documents if moves.get(each.id, (each.id,))[0] == each.id}
     superseded = []
-    for each in documents:
-        there = standing.get(moves[each.id][0]) if each.id in moves else None
-        if there is None:
+    for each in moving:
+        standing = there.setdefault(moves[each.id][0], each)
+        if standing is each:
             continue
-        if each.fingerprint != there.fingerprint and not _has_moved(each, there, scheme):
+        if each.fingerprint != standing.fingerprint and not _has_moved(each, standing, ids):
             raise IdConflictError(
-                f"the store has {each.id!r:.200} and {there.id!r:.200} with different contents, "
+                f"the store has {each.id!r:.200} and {standing.id!r:.200} with different contents, "
                 "and no file is known to have moved from the one to the other: delete one of "
                 "these documents first, or give other paths",
-                there.id,
+                moves[each.id][0],
                 each.id,
-                there.id,
+                standing.id,
             )
         superseded.append(each.id)
-    count = len(moves)
     for id_ in superseded:
         del moves[id_]
-    return Relocation(moves, superseded, count=count)
+    return Relocation(moves, superseded, count=len(moving))
+
+
+def _has_moved(old: StoredId, new: StoredId, ids: FileIds) -> bool:
+    """Return whether there is a file at the new path of a document, and none at the old one."""
+    if old.source is None or new.source is None:
+        return False
+    return ids.has_file(new.source) and not ids.has_file(old.source)
+
+
+def _moves(document: StoredId, path: str) -> bool:
+    """Return whether a document is at a path, or below it."""
+    return any(_begins(text, path) for text in (document.id, document.source, document.file))
 
 
 def _as_written(path: str | os.PathLike[str]) -> str:
@@ -116,11 +133,3 @@ def _replaced(text: str, old: str, new: str) -> str:
         return text
     rest = text[len(old) :]
     return f"{new}{rest}" if new or text.startswith("/") else rest.removeprefix("/")
-
-
-def _has_moved(old: StoredId, new: StoredId, scheme: IdScheme | None) -> bool:
-    """Return whether there is a file at the new path of a document, and none at the old one."""
-    ids = FileIds(scheme.root if scheme is not None and scheme.relative else None)
-    if old.source is None or new.source is None or not ids.is_file(old.source):
-        return False
-    return ids.has_file(new.source) and not ids.has_file(old.source)

@@ -36,11 +36,11 @@ from ragasync.documents.stores.sqlite_rows import (
     chunk_rows,
     delete_document,
     document_count,
+    files,
     fingerprint_of,
     id_scheme,
     relocate,
     remember_embedder,
-    sources,
     stored_document,
     stored_documents,
     stored_embedder,
@@ -138,6 +138,7 @@ class SqliteStore:
             identity: What else it is known by.
 
         Raises:
+            IdConflictError: When its id is stored for another source: delete that first.
             WrongEmbedder: When the store holds vectors of another embedder or dimension.
             ValueError: When the embeddings are not one finite row a chunk, or a text or an id has
                 a lone surrogate, which UTF-8 cannot hold.
@@ -274,7 +275,7 @@ class SqliteStore:
             write_metadata(db, metadata)
 
     def id_scheme(self) -> IdScheme | None:
-        """Return what the ids of files are, or None while the store has no files."""
+        """Return what the ids of files are, or None while no document of a file is stored."""
         with self._file.reading() as db:
             return id_scheme(db)
 
@@ -389,17 +390,15 @@ class SqliteStore:
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
         """
-        Return the ids and sources of the documents whose source begins with a text.
+        Return the ids and files of the documents that have a file whose id begins with a text.
 
         Args:
             prefix: The beginning, character by character: end a folder with its separator, or
                 "/docs" is the beginning of "/docs-old/a.md" too.
         """
         with self._file.reading() as db:
-            stored = sources(db)
-        return [
-            (document_id, source) for document_id, source in stored if source.startswith(prefix)
-        ]
+            stored = files(db)
+        return [(document_id, file) for document_id, file in stored if file.startswith(prefix)]
 
     def to_dataframe(self) -> pd.DataFrame:
         """

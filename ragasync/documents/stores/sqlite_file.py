@@ -32,14 +32,17 @@ CREATE VIRTUAL TABLE words USING fts5 (
 _SCHEMA = """
 CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL, identity TEXT NOT NULL);
 -- What the ids of files are: one row, once there are any.
-CREATE TABLE id_scheme (relative INTEGER NOT NULL, root TEXT);
+CREATE TABLE id_scheme (relative INTEGER NOT NULL, root TEXT, is_mixed INTEGER NOT NULL);
 CREATE TABLE documents (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     source TEXT,
+    -- The file that it was loaded from; NULL for a document that the user made.
+    file TEXT,
     fingerprint TEXT NOT NULL,
     metadata TEXT NOT NULL
 );
+CREATE INDEX documents_by_file ON documents (file) WHERE file IS NOT NULL;
 -- A file that moved is known by its content.
 CREATE INDEX documents_by_fingerprint ON documents (fingerprint);
 -- AUTOINCREMENT never gives a number twice: vectors in memory are known by it.
@@ -80,7 +83,7 @@ def text_hash(text: str) -> bytes:
 STORE = Kind(
     what="store",
     application_id=0x72616773,  # "rags", in the file's header
-    version=3,
+    version=4,
     schema=_SCHEMA + _WORDS,
     synchronous="NORMAL",
     error=StoreError,

@@ -20,15 +20,17 @@ from ragasync.documents.store import (
     StoredId,
     as_json,
     check_embedder,
+    check_source,
     chunk_id,
 )
 from ragasync.documents.stores.relocation import Relocation
 from ragasync.documents.stores.sqlite_file import text_hash
 
 _ALL_DOCUMENTS = (
-    "SELECT id, source, metadata, fingerprint, "
+    "SELECT id, source, file, metadata, fingerprint, "
     "(SELECT count(*) FROM chunks WHERE document = documents.number) FROM documents"
 )
+_IDS = "SELECT id, source, fingerprint, file FROM documents"
 _ONE_DOCUMENT = _ALL_DOCUMENTS + " WHERE id = ?"
 
 
@@ -39,11 +41,19 @@ def write_document(
     vectors: NDArray[np.float32],
     fingerprint: str,
 ) -> None:
-    """Write a document with its chunks and their vectors over what is there under its id."""
-    delete_document(db, document.id)
+    """
+    Write a document with its chunks and their vectors over what is there under its id.
+
+    Raises:
+        IdConflictError: that is of another source.
+    """
+    id_, source = document.id, document.source
+    for (stored,) in db.execute("SELECT source FROM documents WHERE id = ?", (id_,)).fetchall():
+        check_source(document, stored)
+        delete_document(db, id_)
     number = db.execute(
-        "INSERT INTO documents (id, source, fingerprint, metadata) VALUES (?, ?, ?, ?)",
-        (document.id, document.source, fingerprint, as_json(document.metadata, document.id)),
+        "INSERT INTO documents (id, source, file, fingerprint, metadata) VALUES (?, ?, ?, ?, ?)",
+        (id_, source, document.file, fingerprint, as_json(document.metadata, id_)),
     ).lastrowid
     (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
     first = (last or 0) + 1
@@ -114,15 +124,15 @@ def stored_documents(db: Connection) -> list[StoredDocument]:
     return [_document(row) for row in db.execute(_ALL_DOCUMENTS)]
 
 
-def _document(row: tuple[str, str | None, str, str, int]) -> StoredDocument:
+def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
     """Return what is stored of a document, without its chunks."""
-    id_, source, metadata, fingerprint, chunk_count = row
-    return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count)
+    id_, source, file, metadata, fingerprint, chunk_count = row
+    return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count, file=file)
 
 
 def with_fingerprints(db: Connection, fingerprints: Sequence[str]) -> list[StoredId]:
     """Return the documents that were stored with any of these fingerprints."""
-    statement = "SELECT id, source, fingerprint FROM documents WHERE fingerprint = ?"
+    statement = f"{_IDS} WHERE fingerprint = ?"
     return [StoredId(*row) for one in fingerprints for row in db.execute(statement, (one,))]
 
 
@@ -133,37 +143,41 @@ def write_metadata(db: Connection, metadata: Mapping[str, Mapping[str, object]])
 
 
 def stored_ids(db: Connection) -> list[StoredId]:
-    """Return the id, source and fingerprint of every document."""
-    return [StoredId(*row) for row in db.execute("SELECT id, source, fingerprint FROM documents")]
+    """Return the id, source, fingerprint and file of every document."""
+    return [StoredId(*row) for row in db.execute(_IDS)]
 
 
 def id_scheme(db: Connection) -> IdScheme | None:
-    """Return what the ids of files are, or None while there are none."""
-    found = db.execute("SELECT relative, root FROM id_scheme").fetchone()
-    return IdScheme(bool(found[0]), found[1]) if found else None
+    """Return what the ids of files are, or None while no document of a file is stored."""
+    found = db.execute(
+        "SELECT relative, root, is_mixed FROM id_scheme "
+        "WHERE EXISTS (SELECT 1 FROM documents WHERE file IS NOT NULL)"
+    ).fetchone()
+    return IdScheme(bool(found[0]), found[1], bool(found[2])) if found else None
 
 
 def write_id_scheme(db: Connection, scheme: IdScheme) -> None:
     """Write what the ids of files are over what was known of them."""
     db.execute("DELETE FROM id_scheme")
-    db.execute("INSERT INTO id_scheme VALUES (?, ?)", (scheme.relative, scheme.root))
+    values = scheme.relative, scheme.root, scheme.is_mixed
+    db.execute("INSERT INTO id_scheme VALUES (?, ?, ?)", values)
 
 
 def relocate(db: Connection, change: Relocation) -> None:
     """Give documents their new ids and sources, and delete those that are there already."""
     db.executemany("DELETE FROM documents WHERE id = ?", [(id_,) for id_ in change.superseded])
     numbers = dict(db.execute("SELECT id, number FROM documents"))
-    moved = [(new, source, numbers[old]) for old, (new, source) in change.moves.items()]
+    moved = [(*new, numbers[old]) for old, new in change.moves.items()]
     only_numbers = [(number,) for *_, number in moved]
     # Through ids that nobody has, because one's new id may be another's old one.
     db.executemany("UPDATE documents SET id = char(0) || number WHERE number = ?", only_numbers)
     db.executemany("UPDATE chunks SET id = char(0) || number WHERE document = ?", only_numbers)
-    db.executemany("UPDATE documents SET id = ?, source = ? WHERE number = ?", moved)
+    db.executemany("UPDATE documents SET id = ?, source = ?, file = ? WHERE number = ?", moved)
     # A chunk's id has its document's in it.
     db.create_function("chunk_id", 3, chunk_id, deterministic=True)
     db.executemany(
         "UPDATE chunks SET id = chunk_id(?, ordinal, text) WHERE document = ?",
-        [(new, number) for new, _, number in moved],
+        [(new, number) for new, *_, number in moved],
     )
     if change.scheme is not None:
         write_id_scheme(db, change.scheme)
@@ -212,9 +226,9 @@ def vectors_of(
     return [_vector_of(db, text_hash(text)) for text in texts]
 
 
-def sources(db: Connection) -> list[tuple[str, str]]:
-    """Return the id and the source of every document that has one."""
-    return db.execute("SELECT id, source FROM documents WHERE source IS NOT NULL").fetchall()
+def files(db: Connection) -> list[tuple[str, str]]:
+    """Return the id and the file of every document that was loaded from one."""
+    return db.execute("SELECT id, file FROM documents WHERE file IS NOT NULL").fetchall()
 
 
 def chunk_rows(db: Connection) -> list[tuple[str, str | None, int, int, int, str, str, str]]:
