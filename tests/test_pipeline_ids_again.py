@@ -203,3 +203,20 @@ def test_a_store_replaces_no_document_of_another_source(store):
                 Document("x", "", source=source), [], vectors, fingerprint="2", embedder="e"
             )
     assert (store.get("x").source, store.get("x").fingerprint) == ("a", "1")
+
+
+@pytest.mark.parametrize("is_text_first", [True, False])
+async def test_a_text_and_a_row_of_one_id_do_not_replace_one_another(
+    store, tmp_path, is_text_first
+):
+    """Whichever is stored first stays, and the other one fails."""
+    path = tmp_path / "t.csv"
+    path.write_text("a\nAda\n")
+    mine = Document(f"{path}//#2", "mine")
+    sources = [mine, path] if is_text_first else [path, mine]
+    result = await AsyncDocumentProcessor(
+        embed=CountingEmbedder(0.01), store=store, batch_size=1
+    ).process(sources)
+    assert sorted(statuses(result)) == ["done", "failed"]
+    [stored] = store.documents()
+    assert (stored.source is None) == (result[sources.index(mine)].status == "done")

@@ -1,19 +1,24 @@
 """Ids below a root, stores that move with their folder, and folders that moved without it."""
 
+import asyncio
 import shutil
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from embedders import CountingEmbedder, given
+from needs import needs
 from store_kinds import KINDS, opened
 
 from ragasync import Journal
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
+    LanceStore,
     RunRefused,
     SqliteStore,
+    Stage,
     StoreError,
     find_sources,
 )
@@ -431,3 +436,53 @@ async def test_a_store_without_files_takes_ids_of_either_kind(store, docs, first
     result = await other.process(docs)
     assert result.error_count == 0
     assert store.id_scheme().relative is (first == "absolute")
+
+
+async def test_two_first_runs_at_once_do_not_mix_ids(store, docs):
+    """Of a run with a root and one without, the other's documents are refused."""
+    (docs / "t.csv").unlink()
+    begun = asyncio.Barrier(2)
+
+    async def embed(texts: list[str]) -> np.ndarray:
+        await begun.wait()
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+    settings = {"store": store, "embed": Stage(embed, name="same", max_concurrency=1)}
+    results = await asyncio.gather(
+        AsyncDocumentProcessor(**settings).process(docs),
+        AsyncDocumentProcessor(root=docs, **settings).process(docs),
+    )
+    assert sorted(result.success_count for result in results) == [0, 4]
+    assert len({document.file.startswith("/") for document in store.documents()}) == 1
+    assert all(
+        isinstance(error, RunRefused) for result in results for error in result.errors if error
+    )
+
+
+async def test_a_root_behind_a_link_is_the_same_root(store, docs):
+    """It has only another name: whatever has changed in it, nothing was moved."""
+    link = docs.with_name("link")
+    link.symlink_to(docs)
+    await AsyncDocumentProcessor(store=store, root=link).process(link)
+    for name in "0123":
+        (docs / "sub" / f"{name}.txt").write_text("another text")
+    result = await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+    assert result.error_count == 0
+    assert ids(store) == NAMES
+
+
+@pytest.mark.parametrize("lost", ["", '{"rel', "[]", None])
+async def test_what_a_lance_store_has_lost_of_its_ids_is_read_off_them(docs, tmp_path, lost):
+    """Without the file that says it, another folder still replaces nothing."""
+    needs("lancedb")
+    with LanceStore(tmp_path / "store") as store:
+        await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+        said = tmp_path / "store" / "ragasync-ids.json"
+        said.unlink() if lost is None else said.write_text(lost)
+        other = made(tmp_path / "other", *"wxyz")
+        with pytest.raises(RunRefused, match="would replace 4"):
+            await AsyncDocumentProcessor(store=store, root=other).process(other)
+        with pytest.raises(RunRefused, match="absolute"):
+            await AsyncDocumentProcessor(store=store).process(docs)
+        await AsyncDocumentProcessor(store=store, root=docs).process(docs)
+        assert store.id_scheme().root == str(docs)

@@ -402,6 +402,27 @@ def check_source(document: Document, stored: str | None) -> None:
         raise IdConflictError.with_stored(document.id, stored, document.source)
 
 
+def check_id_scheme(document: Document, scheme: IdScheme | None) -> None:
+    """
+    Refuse a document of a file whose id is of the other kind.
+
+    Args:
+        document: the document.
+        scheme: what the ids of files are.
+
+    Raises:
+        RunRefused: another run has begun meanwhile, with or without a root.
+    """
+    if document.file is None or scheme is None:
+        return
+    if os.path.isabs(document.file) is scheme.relative:  # noqa: PTH117  # an id
+        raise RunRefused(
+            f"expected {'a relative' if scheme.relative else 'an absolute'} path as the id of a "
+            "file, as of another run that has begun to use this store meanwhile, got "
+            f"{document.file!r:.200}: give all runs the same root=, or use another store"
+        )
+
+
 def check_storable(document: Document, chunks: Sequence[Chunk]) -> None:
     """
     Raise what no store of ours can keep, before anything is paid for it.

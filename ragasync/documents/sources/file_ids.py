@@ -52,6 +52,10 @@ class FileIds:
             return ""
         return self.of(path).rstrip("/") + "/"
 
+    def is_root(self, path: str | None) -> bool:
+        """Return whether a path is that of the root, which may have another through a link."""
+        return path == self.root or (path is not None and _real(path) == self._real)
+
     def has_file(self, source: str) -> bool:
         """Return whether the file is there that a document came from, given its source."""
         path = self._path(source)

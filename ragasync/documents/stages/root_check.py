@@ -56,10 +56,10 @@ class RootCheck:
     @property
     def is_other_root(self) -> bool:
         """Whether ids are relative, to another root than those of the last run."""
-        scheme, root = self._scheme, self._ids.root
-        if scheme is None or not scheme.relative or root is None:
+        scheme = self._scheme
+        if scheme is None or not scheme.relative or self._ids.root is None:
             return False
-        return scheme.is_mixed or scheme.root != root
+        return scheme.is_mixed or not self._ids.is_root(scheme.root)
 
     def watch(self, items: Iterable[Any] | AsyncIterable[Any]) -> Any:
         """
@@ -144,6 +144,8 @@ class RootCheck:
     def _begin(self) -> None:
         """Refuse ids of the other kind; in a store without files, say what ids are from now on."""
         root = self._ids.root
+        if self._scheme is None:  # unless another run has stored a file meanwhile
+            self._scheme = self._store.id_scheme()
         if self._scheme is None:
             self._store.remember_id_scheme(IdScheme(root is not None, root))
             return

@@ -22,6 +22,7 @@ from ragasync.documents.store import (
     StoredId,
     StoreError,
     check_embedder,
+    check_id_scheme,
     check_search,
     check_source,
     check_storable,
@@ -32,6 +33,7 @@ from ragasync.documents.stores.lance_documents import (
     files,
     read_id_scheme,
     relocate,
+    remembered_id_scheme,
     stored_document,
     stored_documents,
     stored_entry,
@@ -123,6 +125,7 @@ class LanceStore:
         with clear_lance_errors(self.path):
             columns = columns_of(document, chunks, fingerprint)
         with self._rows.writing(len(chunks) + 1) as table:
+            check_id_scheme(document, remembered_id_scheme(self.path))
             if (found := stored_entry(table, document.id)) is not None:
                 check_source(document, found.source)
             given = StoredEmbedder(embedder, vectors.shape[1], identity)

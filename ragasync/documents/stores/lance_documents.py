@@ -109,11 +109,19 @@ def delete_documents(table: LanceTable, document_ids: Sequence[str]) -> None:
 
 def read_id_scheme(table: LanceTable, folder: str) -> IdScheme | None:
     """Return what the ids of files are, or None while no document of a file is stored."""
-    try:
-        facts = json.loads(_scheme_file(folder).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    found = table.search().where(_EVERY_FILE).select(["file"]).limit(1).to_list()
+    if not found:
         return None
-    return IdScheme(**facts) if table.count_rows(_EVERY_FILE) else None
+    is_relative = not os.path.isabs(found[0]["file"])  # noqa: PTH117  # an id
+    return remembered_id_scheme(folder) or IdScheme(is_relative, is_mixed=True)
+
+
+def remembered_id_scheme(folder: str) -> IdScheme | None:
+    """Return what the ids of files are, or will be; None where that is not known."""
+    try:
+        return IdScheme(**json.loads(_scheme_file(folder).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def write_id_scheme(folder: str, scheme: IdScheme) -> None:

@@ -20,6 +20,7 @@ from ragasync.documents.store import (
     StoredId,
     as_json,
     check_embedder,
+    check_id_scheme,
     check_source,
     chunk_id,
 )
@@ -46,7 +47,9 @@ def write_document(
 
     Raises:
         IdConflictError: that is of another source.
+        RunRefused: the ids of files are of the other kind.
     """
+    check_id_scheme(document, _remembered_id_scheme(db))
     id_, source = document.id, document.source
     for (stored,) in db.execute("SELECT source FROM documents WHERE id = ?", (id_,)).fetchall():
         check_source(document, stored)
@@ -149,10 +152,13 @@ def stored_ids(db: Connection) -> list[StoredId]:
 
 def id_scheme(db: Connection) -> IdScheme | None:
     """Return what the ids of files are, or None while no document of a file is stored."""
-    found = db.execute(
-        "SELECT relative, root, is_mixed FROM id_scheme "
-        "WHERE EXISTS (SELECT 1 FROM documents WHERE file IS NOT NULL)"
-    ).fetchone()
+    has_files = db.execute("SELECT 1 FROM documents WHERE file IS NOT NULL LIMIT 1").fetchone()
+    return _remembered_id_scheme(db) if has_files else None
+
+
+def _remembered_id_scheme(db: Connection) -> IdScheme | None:
+    """Return what the ids of files are, or will be."""
+    found = db.execute("SELECT relative, root, is_mixed FROM id_scheme").fetchone()
     return IdScheme(bool(found[0]), found[1], bool(found[2])) if found else None
 
 
