@@ -319,12 +319,27 @@ def test_many_documents_are_relocated_and_deleted(store):
     assert len(store) == 10
 
 
-@pytest.mark.parametrize("key", ["heading", "headings", "line"])
-def test_a_key_of_chunks_alone_is_named_as_such(store, key):
-    """Documents are selected by their own metadata."""
-    chunk = Chunk("bucket", 0, 6, {"heading": "Rates", "headings": ["Rates"], "line": 1})
-    put(store, Document("a", "bucket", {"lang": "en"}), chunk)
-    for act in (store.documents, store.delete):
-        with pytest.warns(UserWarning, match=f"'{key}' belongs to chunks, which only search"):
-            assert not act(where={key: "Rates"})
-    assert len(store.documents()) == 1
+def test_of_two_documents_that_would_get_one_id_none_is_lost(store):
+    """One that moves by its source keeps its id; equal ones become one."""
+    put(store, Document("a/x", "one"), fingerprint="1")
+    put(store, Document("b/x", "two", source="a/y"), fingerprint="2")
+    put(store, Document("a/z", "three"), fingerprint="3")
+    before = {each.id: store.get(each.id).text for each in store.documents()}
+    with pytest.raises(IdConflictError, match="'a/x' and 'b/x' with different contents"):
+        store.relocate("a", "b")
+    assert {each.id: store.get(each.id).text for each in store.documents()} == before
+    store.delete("a/x")
+    put(store, Document("a/x", "two"), fingerprint="2")
+    assert store.relocate("a", "b") == 3
+    assert stored_ids(store) == ["b/x", "b/z"]
+    assert store.get("b/x").source == "b/y"
+
+
+def test_a_relocated_document_still_has_its_file(store):
+    """Which has moved with it, as pruning needs to know; one without a file gets none."""
+    path = "/disk/docs/a.csv"
+    put(store, Document(f"{path}//#2", "row", source="https://x/a", file=path))
+    put(store, Document("/disk/docs/mine", "text"))
+    assert store.relocate("/disk/docs", "/disk/new") == 2
+    assert store.sources_within("/disk/") == [("/disk/new/a.csv//#2", "/disk/new/a.csv")]
+    assert store.get("/disk/new/a.csv//#2").source == "https://x/a"

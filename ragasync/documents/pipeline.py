@@ -52,7 +52,7 @@ class AsyncDocumentProcessor(DocumentRuns):
 
     Args:
         load: takes a path (or whatever `sources` holds) and returns a Document or a text; by
-            default by file type.
+            default by file type. A text among `sources` that names a file is known by its path.
         chunk: takes a text and returns texts or Chunks; by default RecursiveSplitter().
         embed: takes a list of texts and returns as many vectors; by default HashingEmbedder().
         store: a Store, or a function of (document, chunks, embeddings); None keeps documents,
@@ -87,7 +87,9 @@ class AsyncDocumentProcessor(DocumentRuns):
             it that is its id and content, which for a file are read once more.
         journal: a Journal, or the path of one: a source whose outcome it has is not loaded again,
             as long as the stages are the same and the store has what it acknowledged then. A store
-            that cannot tell is trusted. What failed stays so, unless `retry_failed` is asked for.
+            that cannot tell is trusted. A file with a new date is loaded again, to have that in the
+            store. What failed stays so, unless `retry_failed` is asked for, or another source had
+            its id, which may be gone.
 
     Raises:
         TypeError: an argument of the wrong kind.
