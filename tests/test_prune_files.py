@@ -181,3 +181,59 @@ async def test_a_file_that_is_refused_within_a_run_keeps_the_stored_document(sto
     (docs / "a.md").unlink()
     result = await processor.process(docs, prune=prune)
     assert store.get(".md").text == "the text of a"
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+async def test_a_document_whose_file_was_renamed_is_kept_and_known_by_the_new_one(
+    store, docs, tmp_path, has_journal
+):
+    """Where its id and source are not its file's: only the later file's end is its own."""
+    embed = CountingEmbedder(0.01)
+    processor = AsyncDocumentProcessor(
+        load=lambda path: Document(
+            path.suffix, path.read_text(), source=f"https://x/{path.suffix}"
+        ),
+        embed=embed,
+        store=store,
+        journal=tmp_path / "run.sqlite" if has_journal else None,
+    )
+    await processor.process(docs)
+    embedded = len(embed.texts)
+    (docs / "a.md").rename(docs / "z.md")
+    assert pruned(await processor.process(docs, prune=True)) == 0
+    assert (store.get(".md").file, len(embed.texts)) == (str(docs / "z.md"), embedded)
+    result = await processor.process(docs, prune=True)
+    assert (pruned(result), all(done.unchanged for done in result.results)) == (
+        0,
+        not has_journal,  # which recalls what the last run did
+    )
+    (docs / "z.md").unlink()
+    assert pruned(await processor.process(docs, prune=True)) == 1
+    assert ids(store) == {".csv"}
+
+
+async def test_a_text_that_a_file_gives_later_is_the_files(store, docs):
+    """One that a program loaded itself at first, for instance."""
+    source = str(docs / "a.md")
+    await AsyncDocumentProcessor(store=store).process([load_source(source)])
+    assert store.get(source).file is None
+    processor = AsyncDocumentProcessor(store=store)
+    await processor.process(docs)
+    assert store.get(source).file == source
+    await processor.process([load_source(source)])
+    (docs / "a.md").unlink()
+    assert pruned(await processor.process(docs, prune=True)) == 1
+
+
+async def test_a_document_that_two_files_give_is_stored_once(store, docs):
+    """It is of the first, until that is gone; then of the other."""
+    processor = AsyncDocumentProcessor(
+        load=lambda path: Document("x", "the same", source="both"), store=store
+    )
+    for _ in range(3):
+        result = await processor.process(docs, prune=True)
+        assert (result.success_count, pruned(result)) == (2, 0)
+    assert [done.unchanged for done in result.results] == [True, True]
+    (docs / store.get("x").file).unlink()
+    assert pruned(await processor.process(docs, prune=True)) == 0
+    assert (docs / store.get("x").file).exists()

@@ -189,10 +189,11 @@ class StoredDocuments(list[StoredDocument]):
 
 
 class StoredEntry(NamedTuple):
-    """What a document was stored with: its fingerprint, source and metadata."""
+    """What a document was stored with: its fingerprint, source, file and metadata."""
 
     fingerprint: str
     source: str | None
+    file: str | None
     metadata: Mapping[str, object]
 
 

@@ -16,6 +16,7 @@ from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
 from ragasync.documents.fingerprints import StageFunction, StagesFingerprint
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
+from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import RefusedDocument
 from ragasync.documents.stage import declared_async
@@ -139,15 +140,17 @@ class Recognise:
     Args:
         stages: the fingerprint of the stages before the store.
         store: the store to ask; it never travels to another process.
+        ids: makes the ids of files.
     """
 
     stages: StagesFingerprint
     store: Store
+    ids: FileIds
 
     def __call__(self, document: Document) -> Recognised:
         """Return a document's fingerprint, and what the store has of it."""
         fingerprint = self.stages.of(document)
-        stored = stored_state(self.store, document)
+        stored = stored_state(self.store, document, self.ids)
         holds = self.stages.holds(stored.fingerprint, fingerprint)
         return Recognised(fingerprint, holds is not False, stored, is_certain=holds is not None)
 

@@ -128,9 +128,11 @@ class Pruner:
             )
 
     def gave(self, source: object, document_ids: Iterable[str]) -> None:
-        """Note all that a file gives: others of it that are stored are gone."""
+        """Note all that a source gives: of a file, others that are stored are gone."""
+        given = frozenset(document_ids)
+        self._kept |= given
         if isinstance(source, Source):
-            self._gave[source.source] = frozenset(document_ids)
+            self._gave[source.source] = given
 
     def keep(self, document_id: str) -> None:
         """Note a stored document that a source was not allowed to replace."""

@@ -189,7 +189,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
     identity = stages.embedder(settings.version, sources)
     embedder = EmbedderInStore(known, identity, stages.embed.function)
     fingerprint = stages.fingerprint(settings.version, identity, sources)
-    recognise = None if known is None else Recognise(fingerprint, known)
+    recognise = None if known is None else Recognise(fingerprint, known, settings.ids)
     check = check_of(known)
     recall = cached_embeddings(known, embedder, settings.cache)
     load_and_cut: LoadAndCut | None = None

@@ -36,9 +36,11 @@ class StoredState:
 NOT_STORED = StoredState(None)
 
 
-def stored_state(store: Store, document: Document) -> StoredState:
+def stored_state(store: Store, document: Document, ids: FileIds) -> StoredState:
     """
     Return what a store has of a document. It blocks.
+
+    A document whose file has moved counts as another version, so that its new file is stored.
 
     Raises:
         IdConflictError: its id is stored for another source.
@@ -49,6 +51,8 @@ def stored_state(store: Store, document: Document) -> StoredState:
     if found is None:
         return NOT_STORED
     check_source(document, found.source)
+    if document.file not in (None, found.file) and not (found.file and ids.has_file(found.file)):
+        return StoredState("")
     new, old = document.metadata, found.metadata
     return StoredState(found.fingerprint, any(new.get(key) != old.get(key) for key in REFRESHED))
 

@@ -37,11 +37,12 @@ _TOGETHER = 200
 def stored_entry(table: LanceTable, document_id: str) -> StoredEntry | None:
     """Return what a document was stored with, or None where it is not stored."""
     itself = table.search().where(f"{_among([document_id])} AND {_EVERY_DOCUMENT}")
-    found = itself.select(["fingerprint", "source", "of_document"]).to_list()
+    found = itself.select([*_OF_DOCUMENT]).to_list()
     if not found:
         return None
     [row] = found
-    return StoredEntry(row["fingerprint"], row["source"], json.loads(row["of_document"]))
+    metadata = json.loads(row["of_document"])
+    return StoredEntry(row["fingerprint"], row["source"], row["file"], metadata)
 
 
 def stored_document(table: LanceTable, document_id: str) -> StoredDocument | None:

@@ -103,9 +103,12 @@ def fingerprint_of(db: Connection, document_id: str) -> str | None:
 
 def stored_entry(db: Connection, document_id: str) -> StoredEntry | None:
     """Return what a document was stored with, or None where it is not stored."""
-    statement = "SELECT fingerprint, source, metadata FROM documents WHERE id = ?"
+    statement = "SELECT fingerprint, source, file, metadata FROM documents WHERE id = ?"
     row = db.execute(statement, (document_id,)).fetchone()
-    return None if row is None else StoredEntry(row[0], row[1], json.loads(row[2]))
+    if row is None:
+        return None
+    fingerprint, source, file, metadata = row
+    return StoredEntry(fingerprint, source, file, json.loads(metadata))
 
 
 def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
