@@ -237,3 +237,23 @@ async def test_a_document_that_two_files_give_is_stored_once(store, docs):
     (docs / store.get("x").file).unlink()
     assert pruned(await processor.process(docs, prune=True)) == 0
     assert (docs / store.get("x").file).exists()
+
+
+@pytest.mark.parametrize("has_journal", [False, True])
+async def test_what_was_in_a_file_that_is_empty_now_is_gone(store, docs, tmp_path, has_journal):
+    """Where empty files may be; where they fail, or are unreadable otherwise, it stays."""
+    settings = {"store": store, "journal": tmp_path / "run.sqlite" if has_journal else None}
+    await AsyncDocumentProcessor(**settings).process(docs)
+    before = ids(store)
+    (docs / "a.md").write_text("")
+    table(docs)
+    for skipped in (False, {"binary"}):
+        result = await AsyncDocumentProcessor(skip_unreadable=skipped, store=store).process(
+            docs, prune=True
+        )
+        assert (result.error_count, pruned(result), ids(store)) == (2, 0, before)
+    (docs / "a.md").write_bytes(b"\0binary\0")
+    processor = AsyncDocumentProcessor(skip_unreadable=True, **settings)
+    await processor.process(docs)
+    result = await processor.process(docs, prune=True)
+    assert (pruned(result), ids(store)) == (3, {str(docs / "a.md")})

@@ -59,17 +59,16 @@ class Occasion:
 
     def recalled(self, source: object, done: ProcessedDocument) -> bool:
         """Return whether what an earlier run did with a source holds beside the others of this."""
-        if done.skipped is None:
-            if not claim_earlier(self.taken, source, done):
-                return False
-            self.noted(source, done)
+        if done.skipped is None and not claim_earlier(self.taken, source, done):
+            return False
+        self.noted(source, done)
         return True
 
     def noted(self, source: object, done: ProcessedDocument) -> ProcessedDocument:
-        """Note what a source gave, all of which is stored; return it."""
-        if self.pruner is not None:
+        """Note what a source gave, all of which is stored, or that it is empty; return it."""
+        if self.pruner is not None and done.skipped in (None, "empty"):
             documents = (done,) if done.documents is None else done.documents
-            self.pruner.gave(source, [each.id for each in documents])
+            self.pruner.gave(source, [each.id for each in documents if each.skipped is None])
         return done
 
     def note_failed(self, error: BaseException) -> None:
@@ -143,7 +142,7 @@ class Line:
             self._occasion.note_failed(failure.error)
             if (skipped := self._recipe.skips.skipped(source, failure)) is None:
                 raise
-            return skipped
+            return self._occasion.noted(source, skipped)
         except JobStopped as stopped:
             if self._stopped_early:
                 raise Postponed(*stopped.args) from stopped

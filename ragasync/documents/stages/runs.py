@@ -86,10 +86,11 @@ class DocumentRuns:
             prune: remove from the store, at the end, the documents of files that are no longer in
                 the folders that `sources` names, and of rows that are no longer in their file.
                 What lies elsewhere stays, as does any Document that was given, whatever its
-                source; and what failed keeps its old version. Nothing is
-                removed when the run did not come to its end, or had a `limit`. A folder that is
-                empty or missing is refused while the store has documents of it, because most
-                often its disk is not mounted; "force" removes these too.
+                source; and what failed keeps its old version, but not an empty file that
+                `skip_unreadable` passes over. Nothing is removed when the run did not come to its
+                end, or had a `limit`. A folder that is empty or missing is refused while the store
+                has documents of it, because most often its disk is not mounted; "force" removes
+                these too.
 
         Raises:
             FileNotFoundError: a str names no existing path.
