@@ -71,8 +71,9 @@ class HashingEmbedder:
     of its 4-grams with the word's ends marked, so that `retry` and `retries` meet. A text is the
     sum over its words, a word that occurs n times counting 1 + ln n and a function word a
     fifth of that, scaled to length 1. Of scripts without spaces, each two neighbouring characters
-    are a word, and so is each Chinese character; Cyrillic words are without their endings. There is
-    no model and no state: a text has the same vector in every process, whatever else is in its
+    are a word, and so is each Chinese character; Cyrillic words are without their endings. Accents,
+    Hebrew points and Arabic vowel signs are left out, as people type. There is no model and no
+    state: a text has the same vector in every process, whatever else is in its
     batch. It matches words and their forms, not meanings. A text without words is a row of zeros.
 
     The signed hashing is that of Weinberger et al., Feature Hashing for Large Scale Multitask
