@@ -61,15 +61,12 @@ class FileIds:
         path = self._path(source)
         if not os.path.isabs(path):  # noqa: PTH117  # a text of the user's
             return False
-        # The name may be written in the other way that Unicode has.
-        for spelling in (path, unicodedata.normalize("NFD", path)):
-            if os.path.lexists(spelling):
-                return not os.path.isdir(spelling)  # noqa: PTH112  # never raises
-        return False
+        found = _on_disk(path)
+        return found is not None and not os.path.isdir(found)  # noqa: PTH112  # never raises
 
     def has_folder(self, source: str) -> bool:
         """Return whether there is anything at a path above the file of a document."""
-        return os.path.lexists(self._path(source))
+        return _on_disk(self._path(source)) is not None
 
     def _path(self, source: str) -> str:
         """Return the path of a source."""
@@ -116,6 +113,37 @@ def part_id(file_id: str, key: str) -> str:
     No file has such an id: paths have no two slashes in a row after their first characters.
     """
     return f"{file_id}//#{key}"
+
+
+def _on_disk(path: str) -> str | None:
+    """
+    Return the path of what is there, or None where there is nothing.
+
+    An id has composed letters; on a disk each folder, and each file, may be spelt either way.
+    """
+    if os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    if path.isascii() or folder == path or (above := _on_disk(folder)) is None:
+        return None
+    for spelling in (name, unicodedata.normalize("NFD", name)):
+        if os.path.lexists(found := os.path.join(above, spelling)):  # noqa: PTH118
+            return found
+    return _in_another_spelling(above, name) if not name.isascii() else None
+
+
+def _in_another_spelling(folder: str, name: str) -> str | None:
+    """Return the path of an entry of a folder, some letters of which are composed, some not."""
+    if unicodedata.is_normalized("NFD", name):
+        return None
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return None
+    for entry in entries:
+        if unicodedata.normalize("NFC", entry) == name:
+            return os.path.join(folder, entry)  # noqa: PTH118
+    return None
 
 
 def _real(path: str) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
 from ragasync.documents.store import IdScheme, StoredId
+
+Place: TypeAlias = tuple[str, str | None, str | None]
+"""The id, source and file of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Relocation:
         count: how many documents are at the new path.
     """
 
-    moves: Mapping[str, tuple[str, str | None, str | None]] = field(default_factory=dict)
+    moves: Mapping[str, Place] = field(default_factory=dict)
     superseded: Sequence[str] = ()
     scheme: IdScheme | None = None
     count: int = 0
@@ -38,64 +42,99 @@ def relocation(
     """
     Return what changes in a store when a folder or file has moved.
 
+    Files are found by their path, which is written as their ids are: absolute, or below the root.
+    Documents that the user made are found by the beginning of their ids, as it is given.
+
     Args:
         stored: its documents.
         scheme: what the ids of files are.
         old: where it was: a path, or the beginning of ids up to a slash.
-        new: where it is, likewise.
+        new: where it is now.
 
     Raises:
         TypeError: one of them is no path.
-        ValueError: both are the same; or one is outside the root that ids are relative to.
+        ValueError: both are the same; one is empty, or outside the root that ids are relative to;
+            or one is absolute and the other is the beginning of ids that are not.
         IdConflictError: other documents are stored at the new path.
     """
     for name, given in (("old", old), ("new", new)):
         if not isinstance(given, str | os.PathLike):
             raise TypeError(f"{name} must be a path or the beginning of ids, got {given!r:.200}")
     documents = list(stored)
-    before, after = _as_written(old), _as_written(new)
-    if not any(_moves(each, before) for each in documents):
-        if scheme is not None and scheme.relative and plain_path(old) == scheme.root:
-            moved = sum(each.file is not None for each in documents)
-            return Relocation(scheme=replace(scheme, root=plain_path(new)), count=moved)
-        ids = FileIds(scheme.root if scheme is not None and scheme.relative else None)
-        before, after = ids.of_folder(old).rstrip("/"), ids.of_folder(new).rstrip("/")
-    if before == after:
-        raise ValueError(f"relocate needs two different paths, got {old!r:.200} twice")
-    return _moved(documents, before, after, scheme)
+    root = scheme.root if scheme is not None and scheme.relative else None
+    ids = FileIds(root)
+    written = _as_written(old), _as_written(new)
+    is_written = any(_moves(each, written[0]) for each in documents)
+    if scheme is not None and root is not None and not is_written and _is_root(old, ids):
+        moved = sum(each.file is not None for each in documents)
+        return Relocation(scheme=replace(scheme, root=plain_path(new)), count=moved)
+    try:
+        paths = _as_paths(documents, ids, old, new)
+    except ValueError:  # outside the root, where the user's own documents may be
+        if not is_written:
+            raise
+        paths = None
+    if paths is None and is_written and _is_absolute(old) != _is_absolute(new):
+        raise ValueError(
+            f"the ids that begin with {written[0]!r:.200} are no paths of files, and cannot begin "
+            f"with {written[1]!r:.200}: give two absolute paths, or two beginnings of ids"
+        )
+    if written[0] == written[1] or (paths is not None and paths[0] == paths[1]):
+        raise ValueError(f"relocate needs two different paths, got {old!r:.200} and {new!r:.200}")
+    pairs = [] if paths is None else [paths]
+    if _is_absolute(old) == _is_absolute(new):
+        pairs.append(written)
+    return _moved(documents, pairs, ids)
+
+
+def _as_paths(
+    documents: Sequence[StoredId],
+    ids: FileIds,
+    old: str | os.PathLike[str],
+    new: str | os.PathLike[str],
+) -> tuple[str, str] | None:
+    """
+    Return two paths as files there have them in their ids, or None where no document is there.
+
+    Where ids are relative, so may paths be: to the root, or else to the current folder.
+    """
+    for base in ("",) if ids.root is None else (ids.root, ""):
+        before = ids.of_folder(os.path.join(base, os.fspath(old))).rstrip("/")  # noqa: PTH118
+        if any(_moves(each, before) for each in documents):
+            if not os.fspath(new) and ids.root is None:
+                raise ValueError("new must be the path where the files are now, got ''")
+            after = ids.of_folder(os.path.join(base, os.fspath(new))).rstrip("/")  # noqa: PTH118
+            return before, after
+    return None
 
 
 def _moved(
-    documents: Sequence[StoredId], old: str, new: str, scheme: IdScheme | None
+    documents: Sequence[StoredId], pairs: Sequence[tuple[str, str]], ids: FileIds
 ) -> Relocation:
-    """Return which of the documents begin with one path, and what they are with the other."""
-    root = scheme.root if scheme is not None and scheme.relative else None
-    ids = FileIds(root)
-    moving = [each for each in documents if _moves(each, old)]
-    moves = {
-        each.id: (
-            _replaced(each.id, old, new),
-            each.source and _replaced(each.source, old, new),
-            each.file and _replaced(each.file, old, new),
-        )
-        for each in moving
-    }
-    if not all(id_ for id_, *_ in moves.values()):
-        raise ValueError(
-            f"a document needs an id, and {old!r:.200} would have none at {new!r:.200}"
-        )
+    """Return which documents begin with the first of a pair, and what they are with the second."""
+    moves: dict[str, Place] = {}
+    for each in documents:
+        for old, new in pairs:
+            if _moves(each, old):
+                moves[each.id] = _placed(each, old, new)
+                break
+    moving = [each for each in documents if each.id in moves]
     there = {each.id: each for each in documents if moves.get(each.id, (each.id,))[0] == each.id}
     superseded = []
     for each in moving:
-        standing = there.setdefault(moves[each.id][0], each)
+        id_ = moves[each.id][0]
+        standing = there.setdefault(id_, each)
         if standing is each:
             continue
-        if each.fingerprint != standing.fingerprint and not _has_moved(each, standing, ids):
+        moved = StoredId(id_, moves[each.id][1], each.fingerprint, moves[each.id][2])
+        if each.fingerprint != standing.fingerprint and not _is_moved_file(
+            _file_of(each), _file_of(moved), _file_of(standing), ids
+        ):
             raise IdConflictError(
                 f"the store has {each.id!r:.200} and {standing.id!r:.200} with different contents, "
                 "and no file is known to have moved from the one to the other: delete one of "
                 "these documents first, or give other paths",
-                moves[each.id][0],
+                id_,
                 each.id,
                 standing.id,
             )
@@ -105,11 +144,29 @@ def _moved(
     return Relocation(moves, superseded, count=len(moving))
 
 
-def _has_moved(old: StoredId, new: StoredId, ids: FileIds) -> bool:
-    """Return whether there is a file at the new path of a document, and none at the old one."""
-    if old.source is None or new.source is None:
+def _file_of(document: StoredId) -> str | None:
+    """Return the file that a document came from; a source that is an absolute path is one."""
+    source = document.source
+    is_path = source is not None and os.path.isabs(source)  # noqa: PTH117
+    return document.file or (source if is_path else None)
+
+
+def _is_moved_file(old: str | None, new: str | None, standing: str | None, ids: FileIds) -> bool:
+    """Return whether a file is at its new path, which another document has, and not at the old."""
+    if old is None or new is None or new != standing:
         return False
-    return ids.has_file(new.source) and not ids.has_file(old.source)
+    return ids.has_file(new) and not ids.has_file(old)
+
+
+def _placed(document: StoredId, old: str, new: str) -> Place:
+    """Return the id, source and file of a document with another beginning."""
+    id_ = _replaced(document.id, old, new)
+    if not id_:
+        raise ValueError(
+            f"a document needs an id, and {document.id!r:.200} would have none at {new!r:.200}"
+        )
+    source, file = document.source, document.file
+    return id_, source and _replaced(source, old, new), file and _replaced(file, old, new)
 
 
 def _moves(document: StoredId, path: str) -> bool:
@@ -117,9 +174,22 @@ def _moves(document: StoredId, path: str) -> bool:
     return any(_begins(text, path) for text in (document.id, document.source, document.file))
 
 
+def _is_root(path: str | os.PathLike[str], ids: FileIds) -> bool:
+    """Return whether a path is the folder that ids are relative to."""
+    try:
+        return ids.of_folder(path) == ""
+    except ValueError:
+        return False
+
+
+def _is_absolute(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is absolute, or a URL."""
+    return os.path.isabs(path) or "://" in os.fsdecode(path)  # noqa: PTH117
+
+
 def _as_written(path: str | os.PathLike[str]) -> str:
     """Return the beginning of ids as it was given, without a slash at its end."""
-    return as_id(os.fspath(path)).rstrip("/")
+    return as_id(os.fsdecode(path)).rstrip("/")
 
 
 def _begins(text: str | None, prefix: str) -> bool:
