@@ -53,6 +53,7 @@ from ragasync.documents.stores.lance_search import (
 )
 from ragasync.documents.stores.lance_table import (
     LanceRows,
+    as_rows,
     clear_lance_errors,
     embedder_of_column,
     make_room_for_vectors,
@@ -136,7 +137,7 @@ class LanceStore:
                     make_room_for_vectors(table, given)
             if (column := embedder_of_column(table)) is not None:
                 columns["vector"] = vector_column(vectors, column.dimension)
-            replace_rows(table, [digest(document.id)], columns)
+            replace_rows(table, [digest(document.id)], as_rows(table, columns))
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Return the fingerprint that a document was stored with, or None without one."""
@@ -181,13 +182,12 @@ class LanceStore:
         """
         Move the documents of a folder or file that has moved; as SqliteStore's does.
 
-        It takes a commit for every 200 documents; where it was interrupted, call it again.
+        It is one commit, whose rows wait in a file in the store's folder.
         """
-        with self._rows.reading() as table:
-            stored, scheme = stored_ids(table), read_id_scheme(table, self.path)
-        change = relocation(stored, scheme, old, new)
         with self._rows.writing() as table:
-            relocate(table, change)
+            stored, scheme = stored_ids(table), read_id_scheme(table, self.path)
+            change = relocation(stored, scheme, old, new)
+            relocate(table, self.path, change)
             if change.scheme is not None:
                 write_id_scheme(self.path, change.scheme)
         return change.count

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,10 +18,11 @@ from ragasync.documents.document import Chunk, Document
 from ragasync.documents.store import IdScheme, StoredDocument, StoredEntry, StoredId
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
-from ragasync.documents.stores.lance_table import embedder_of_column, replace_rows
+from ragasync.documents.stores.lance_table import as_rows, embedder_of_column, replace_rows
 from ragasync.documents.stores.relocation import Relocation
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from lancedb.table import LanceTable
 
 Change: TypeAlias = Callable[[Document], Document]
@@ -31,7 +34,7 @@ _OF_ID = ("document_id", "source", "fingerprint", "file")
 _OF_DOCUMENT = (*_OF_ID, "of_document")
 _OF_CHUNK = ("text", "start", "end", "of_chunk")
 _TOGETHER = 200
-"""How many documents are rewritten in one commit; a run that is killed goes on with the rest."""
+"""How many documents are rewritten at a time."""
 
 
 def stored_entry(table: LanceTable, document_id: str) -> StoredEntry | None:
@@ -82,24 +85,37 @@ def write_metadata(table: LanceTable, metadata: Mapping[str, Mapping[str, object
     def changed(document: Document) -> Document:
         return replace(document, metadata=metadata[document.id])
 
-    _rewrite(table, list(metadata), changed)
+    for rows, documents in _changed_rows(table, list(metadata), changed):
+        replace_rows(table, documents, rows)
 
 
-def relocate(table: LanceTable, change: Relocation) -> None:
-    """Give documents their new ids and sources, and delete those that are there already."""
+def relocate(table: LanceTable, folder: str, change: Relocation) -> None:
+    """
+    Give documents their new ids and sources, and delete those that are there already.
+
+    It is one commit, because a second call could not tell what the first one had moved: one's new
+    id may be another's old one. The rows wait in a file, as they may be more than memory holds.
+    """
+    import pyarrow as pa
 
     def changed(document: Document) -> Document:
         id_, source, file = change.moves[document.id]
         return replace(document, id=id_, source=source, file=file)
 
-    delete_documents(table, change.superseded)
-    # From the far end of a chain of moves, so that no id is written while it is another's.
-    left = dict(change.moves)
-    while left:
-        free = [old for old, (new, *_) in left.items() if new == old or new not in left]
-        _rewrite(table, free, changed)
-        for old in free:
-            del left[old]
+    moved = _changed_rows(table, list(change.moves), changed)
+    first = next(moved, None)
+    if first is None:
+        delete_documents(table, change.superseded)
+        return
+    new = (id_ for id_, *_ in change.moves.values())
+    documents = {digest(each) for each in (*change.moves, *new, *change.superseded)}
+    with TemporaryDirectory(prefix="moving-", dir=folder, ignore_cleanup_errors=True) as waiting:
+        path = str(Path(waiting) / "rows.arrow")
+        with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, first[0].schema) as writer:
+            for rows, _ in chain([first], moved):
+                writer.write_table(rows)
+        with pa.memory_map(path) as file:
+            replace_rows(table, documents, pa.ipc.open_stream(file))
 
 
 def delete_documents(table: LanceTable, document_ids: Sequence[str]) -> None:
@@ -150,8 +166,10 @@ def _stored_ids(table: LanceTable, predicate: str) -> list[StoredId]:
     return [StoredId(*(row[name] for name in _OF_ID)) for row in rows]
 
 
-def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> None:
-    """Store changed documents in place of others, with the same chunks and vectors."""
+def _changed_rows(
+    table: LanceTable, document_ids: Sequence[str], change: Change
+) -> Iterator[tuple[pa.Table, list[str]]]:
+    """Yield the rows of changed documents, with their chunks and vectors, and their old digests."""
     import pyarrow as pa
 
     whose = embedder_of_column(table)
@@ -161,19 +179,17 @@ def _rewrite(table: LanceTable, document_ids: Sequence[str], change: Change) -> 
         for row in _rows(table, document_ids[start : start + _TOGETHER], names):
             of_document.setdefault(row["document_id"], []).append(row)
         columns: list[Columns] = []
-        digests: set[str] = set()
         for own, *pieces in of_document.values():
             metadata = json.loads(own["of_document"])
-            before = Document(own["document_id"], "", metadata, own["source"], own["file"])
+            before = Document(own["document_id"], "", metadata, own["source"], file=own["file"])
             after = change(before)
             columns.append(columns_of(after, list(map(_chunk, pieces)), own["fingerprint"]))
             if whose is not None:
                 vectors = np.array([row["vector"] for row in pieces], dtype=np.float32)
                 vectors = vectors.reshape(len(pieces), whose.dimension)
                 columns[-1]["vector"] = vector_column(vectors, whose.dimension)
-            digests |= {digest(before.id), digest(after.id)}
         if columns:
-            replace_rows(table, sorted(digests), _together(columns, pa))
+            yield as_rows(table, _together(columns, pa)), [digest(each) for each in of_document]
 
 
 def _together(columns: Sequence[Columns], pa: Any) -> Columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
@@ -197,20 +197,24 @@ def _metadata_of(given: StoredEmbedder) -> dict[bytes, bytes]:
     return {_WHOSE: given.name.encode(), _IDENTITY: given.identity.encode()}
 
 
-def replace_rows(
-    table: LanceTable, documents: Sequence[str], columns: Mapping[str, Sequence[Any] | pa.Array]
-) -> None:
-    """Write rows over those of the documents with these digests, in one commit."""
+def as_rows(table: LanceTable, columns: Mapping[str, Sequence[Any] | pa.Array]) -> pa.Table:
+    """Return columns as rows of the table."""
     import pyarrow as pa
 
-    digests = ", ".join(f"'{document}'" for document in documents)
     arrays = {
         field.name: column
         if isinstance(column := columns[field.name], pa.Array)
         else pa.array(column, field.type)
         for field in table.schema
     }
-    rows = pa.table(arrays)
+    return pa.table(arrays)
+
+
+def replace_rows(
+    table: LanceTable, documents: Iterable[str], rows: pa.Table | pa.RecordBatchReader
+) -> None:
+    """Write rows over those of the documents with these digests, in one commit."""
+    digests = ", ".join(f"'{document}'" for document in documents)
     (
         table.merge_insert("id")
         .when_matched_update_all()

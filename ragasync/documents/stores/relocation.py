@@ -64,6 +64,7 @@ def relocation(
     root = scheme.root if scheme is not None and scheme.relative else None
     ids = FileIds(root)
     written = _as_written(old), _as_written(new)
+    are_alike = _is_absolute(old) == _is_absolute(new)
     is_written = any(_moves(each, written[0]) for each in documents)
     if scheme is not None and root is not None and not is_written and _is_root(old, ids):
         moved = sum(each.file is not None for each in documents)
@@ -71,18 +72,18 @@ def relocation(
     try:
         paths = _as_paths(documents, ids, old, new)
     except ValueError:  # outside the root, where the user's own documents may be
-        if not is_written:
+        if not (is_written and are_alike):
             raise
         paths = None
-    if paths is None and is_written and _is_absolute(old) != _is_absolute(new):
+    if paths is None and is_written and not are_alike:
         raise ValueError(
             f"the ids that begin with {written[0]!r:.200} are no paths of files, and cannot begin "
             f"with {written[1]!r:.200}: give two absolute paths, or two beginnings of ids"
         )
     if written[0] == written[1] or (paths is not None and paths[0] == paths[1]):
-        raise ValueError(f"relocate needs two different paths, got {old!r:.200} and {new!r:.200}")
+        raise ValueError(f"relocate needs two different paths, got {old!r:.200} twice")
     pairs = [] if paths is None else [paths]
-    if _is_absolute(old) == _is_absolute(new):
+    if are_alike:
         pairs.append(written)
     return _moved(documents, pairs, ids)
 
