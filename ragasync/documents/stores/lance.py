@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from ragasync.documents.store import (
     StoredEntry,
     StoredId,
     StoreError,
+    as_json,
     check_embedder,
     check_id_scheme,
     check_search,
@@ -29,6 +31,7 @@ from ragasync.documents.store import (
     checked_vectors,
 )
 from ragasync.documents.stores.lance_documents import (
+    StoredEntries,
     delete_documents,
     files,
     read_id_scheme,
@@ -36,7 +39,6 @@ from ragasync.documents.stores.lance_documents import (
     remembered_id_scheme,
     stored_document,
     stored_documents,
-    stored_entry,
     stored_ids,
     with_fingerprints,
     write_id_scheme,
@@ -110,6 +112,7 @@ class LanceStore:
         self.path = os.path.abspath(self._given)  # noqa: PTH100  # a link stays one
         self._rows = LanceRows(self.path)
         self._known_keys: set[str] = set()
+        self._entries = StoredEntries()
 
     def upsert(
         self,
@@ -125,9 +128,11 @@ class LanceStore:
         vectors = checked_vectors(embeddings, len(chunks))
         with clear_lance_errors(self.path):
             columns = columns_of(document, chunks, fingerprint)
+            of_document = as_json(document.metadata, document.id)
         with self._rows.writing(len(chunks) + 1) as table:
             check_id_scheme(document, remembered_id_scheme(self.path))
-            if (found := stored_entry(table, document.id)) is not None:
+            before = table.version
+            if (found := self._entries.of(table, document.id)) is not None:
                 check_source(document, found.source)
             given = StoredEmbedder(embedder, vectors.shape[1], identity)
             if len(chunks) and embedder_of_column(table) != given:
@@ -138,6 +143,10 @@ class LanceStore:
             if (column := embedder_of_column(table)) is not None:
                 columns["vector"] = vector_column(vectors, column.dimension)
             replace_rows(table, [digest(document.id)], as_rows(table, columns))
+            entry = StoredEntry(
+                fingerprint, document.source, document.file, json.loads(of_document)
+            )
+            self._entries.add(document.id, entry, before, table.version)
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Return the fingerprint that a document was stored with, or None without one."""
@@ -184,9 +193,16 @@ class LanceStore:
 
         It is one commit, whose rows wait in a file in the store's folder.
         """
-        with self._rows.writing() as table:
+        with self._rows.reading() as table:
+            version = table.version
             stored, scheme = stored_ids(table), read_id_scheme(table, self.path)
-            change = relocation(stored, scheme, old, new)
+        change = relocation(stored, scheme, old, new)
+        with self._rows.writing() as table:
+            if table.version != version:
+                raise StoreError(
+                    f"the store {self.path!r} has been written to in the meantime, and nothing "
+                    "was moved: call relocate again"
+                )
             relocate(table, self.path, change)
             if change.scheme is not None:
                 write_id_scheme(self.path, change.scheme)
@@ -195,7 +211,7 @@ class LanceStore:
     def entry_of(self, document_id: str) -> StoredEntry | None:
         """Return what a document was stored with, or None where it is not stored."""
         with self._rows.reading() as table:
-            return stored_entry(table, document_id)
+            return self._entries.of(table, document_id)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Return the documents that were stored with any of these fingerprints."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -37,15 +38,49 @@ _TOGETHER = 200
 """How many documents are rewritten at a time."""
 
 
-def stored_entry(table: LanceTable, document_id: str) -> StoredEntry | None:
-    """Return what a document was stored with, or None where it is not stored."""
-    itself = table.search().where(f"{_among([document_id])} AND {_EVERY_DOCUMENT}")
-    found = itself.select([*_OF_DOCUMENT]).to_list()
-    if not found:
-        return None
-    [row] = found
-    metadata = json.loads(row["of_document"])
-    return StoredEntry(row["fingerprint"], row["source"], row["file"], metadata)
+class StoredEntries:
+    """
+    What documents were stored with, read from the table once as long as nobody else writes to it.
+
+    To look one document up takes a scan of the table. So the second look-up in the same version of
+    the table reads all entries, some 500 bytes a document; what this process writes is added.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, StoredEntry] = {}
+        self._version: int | None = None
+        self._asked_of: int | None = None
+
+    def of(self, table: LanceTable, document_id: str) -> StoredEntry | None:
+        """Return what a document was stored with, or None where it is not stored."""
+        with self._lock:
+            version = table.version
+            if self._version != version and self._asked_of == version:
+                # Whoever writes between these two leaves a later version, and is read again.
+                self._entries, self._version = _entries(table, _EVERY_DOCUMENT), version
+            self._asked_of = version
+            if self._version == version:
+                return self._entries.get(document_id)
+        one = f"{_among([document_id])} AND {_EVERY_DOCUMENT}"
+        return _entries(table, one).get(document_id)
+
+    def add(self, document_id: str, entry: StoredEntry, before: int, after: int) -> None:
+        """Add what this process has written, between two versions that nobody else wrote to."""
+        with self._lock:
+            if self._version in (before, after):
+                self._entries[document_id], self._version = entry, after
+
+
+def _entries(table: LanceTable, predicate: str) -> dict[str, StoredEntry]:
+    """Return what the documents that a predicate holds of were stored with, by their ids."""
+    rows = table.search().where(predicate).select([*_OF_DOCUMENT]).to_list()
+    return {
+        row["document_id"]: StoredEntry(
+            row["fingerprint"], row["source"], row["file"], json.loads(row["of_document"])
+        )
+        for row in rows
+    }
 
 
 def stored_document(table: LanceTable, document_id: str) -> StoredDocument | None:
