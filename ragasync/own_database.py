@@ -103,10 +103,15 @@ def open_unwritable(path: str, kind: Kind) -> sqlite3.Connection:
     return connection
 
 
+def is_read_only(error: BaseException | None) -> bool:
+    """Return whether SQLite has failed to write to what can only be read."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+
+
 def is_unwritable(error: BaseException | None) -> bool:
     """Return whether SQLite has failed because a file or its folder may not be written to."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+    cannot_open = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN
+    return cannot_open or is_read_only(error)
 
 
 def open_unchanged(path: str, *, log: bool, timeout: float = 5.0) -> sqlite3.Connection:

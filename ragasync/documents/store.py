@@ -71,6 +71,10 @@ class WrongEmbedder(StoreError, ValueError):
     """
 
 
+class StoreNotWritable(StoreError):
+    """A store can be read, and cannot be written to."""
+
+
 class RunRefused(StoreError, ValueError):
     """
     A run was refused before it began, because stored documents would be lost.
@@ -343,6 +347,9 @@ class SupportsEmbedderIdentity(Protocol):
 
 class SupportsChecks(Protocol):
     """What a store has besides that can tell before anything is embedded what it cannot take."""
+
+    def check_writable(self) -> None:
+        """Raise a StoreError where nothing can be stored, because it can only be read."""
 
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
         """Raise what `upsert` would raise for this document, whatever its vectors are."""

@@ -56,9 +56,11 @@ class Intake:
             TypeError: to prune, the store would have to tell what it has of a folder.
             ValueError: to prune, a folder would have to be among the sources.
             RunRefused: documents that are stored would be lost.
+            StoreNotWritable: the store can only be read.
         """
         if prune not in (True, False, "force"):
             raise ValueError(f'prune must be True, False or "force", got {prune!r:.200}')
+        getattr(self.store, "check_writable", lambda: None)()
         pruner = None
         if prune:
             force = prune == "force"

@@ -13,7 +13,7 @@ from ragasync.calling.calls import is_async
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.stage import Stage
-from ragasync.documents.store import WrongEmbedder
+from ragasync.documents.store import StoreNotWritable, WrongEmbedder
 from ragasync.foreign_errors import is_a
 from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL
@@ -67,10 +67,10 @@ def storing_plan(
 
 
 def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
-    """Return the policy's own judgement, but for a store that refuses the embedder."""
+    """Return the policy's own judgement, but for a store that refuses all."""
 
     def verdict(error: Exception) -> Verdict:
-        return FATAL if is_a(error, WrongEmbedder) else verdict_of(error, retry.retry_on)
+        return FATAL if is_a(error, (WrongEmbedder, StoreNotWritable)) else verdict_of(error, retry.retry_on)
 
     return verdict
 

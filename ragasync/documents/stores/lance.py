@@ -289,6 +289,10 @@ class LanceStore:
             check_embedder(stored_embedder(table), before)
             write_embedder(table, StoredEmbedder(name, before.dimension, identity))
 
+    def check_writable(self) -> None:
+        """Raise an error where the folder can only be read; as SqliteStore's does."""
+        self._rows.check_writable()
+
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
         """Raise what `upsert` would raise for this document, whatever its vectors are."""
         check_storable(document, chunks)

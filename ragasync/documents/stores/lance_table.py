@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from ragasync.documents.store import StoredEmbedder, StoreError
+from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores.turns import turn_at
 from ragasync.errors import MissingExtra, RagasyncError
 from ragasync.own_database import explain_surrogate
@@ -93,9 +94,7 @@ class LanceRows:
     def writing(self, rows: int = 0) -> Iterator[LanceTable]:
         """Give the table to one thread at a time for one commit of so many rows."""
         if self._is_read_only:
-            raise StoreError(
-                f"the store {self.path!r} can only be read: its folder is not writable"
-            )
+            raise self._not_writable()
         with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
             table = self._opened()
             yield table
@@ -104,6 +103,33 @@ class LanceRows:
             self._written += rows
             if self._commits >= _COMMITS or self._written >= _ROWS:
                 self._tidy(table)
+
+    def check_writable(self) -> None:
+        """
+        Raise an error where the folder can only be read.
+
+        Raises:
+            StoreNotWritable: it may not be written to.
+        """
+        with self._lock, clear_lance_errors(self.path):
+            if self._table is None:
+                return  # each document will say so
+            if self._is_read_only:
+                self._is_read_only = False  # it may have been made writable since
+                self._table = self._open()
+            try:
+                for folder in (".", f"{_NAME}.lance", f"{_NAME}.lance/_versions"):
+                    TemporaryFile(dir=Path(self.path) / folder).close()
+            except OSError as error:
+                if error.errno in _READ_ONLY:
+                    raise self._not_writable() from error
+
+    def _not_writable(self) -> StoreNotWritable:
+        """Return the error about a folder that can only be read."""
+        return StoreNotWritable(
+            f"the store {self.path!r} can only be read, and nothing can be stored: make its "
+            "folder and all in it writable, or write to a copy"
+        )
 
     def tidy_for_searches(self) -> None:
         """Tidy what this process has written, where searches would be slow otherwise."""

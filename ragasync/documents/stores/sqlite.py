@@ -369,6 +369,15 @@ class SqliteStore:
             check_embedder(stored_embedder(db), before)
             write_embedder(db, StoredEmbedder(name, before.dimension, identity))
 
+    def check_writable(self) -> None:
+        """
+        Raise an error where the file can only be read; it is opened again to look.
+
+        Raises:
+            StoreError: When its file or its folder may not be written to.
+        """
+        self._file.check_writable()
+
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
         """Raise what `upsert` would raise for this document, whatever its vectors are."""
         check_storable(document, chunks)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 
-from ragasync.documents.store import StoreError
+from ragasync.documents.store import StoreError, StoreNotWritable
 from ragasync.own_database import (
     Kind,
     clear_errors,
+    is_read_only,
     is_unwritable,
     open_own,
     open_unwritable,
@@ -124,8 +125,45 @@ class StoreFile:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Give the connection for one transaction that is committed whole or not at all."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+        try:
+            with self._transaction("BEGIN IMMEDIATE") as connection:
+                yield connection
+        except StoreError as error:
+            if not is_read_only(error.__cause__):
+                raise
+            raise StoreNotWritable(*error.args) from error.__cause__
+
+    def check_writable(self) -> None:
+        """
+        Raise an error where the file can only be read; wait for nobody who is writing.
+
+        Raises:
+            StoreNotWritable: it or its folder may not be written to.
+        """
+        with self._lock:
+            if self._is_writable():
+                return
+            self._connection.close()
+            self._connection = self._open()  # it may have been made writable since
+            if not self._is_writable():
+                raise StoreNotWritable(
+                    f"the store {self.path!r} can only be read, and nothing can be stored: make "
+                    "its file and its folder writable, or write to a copy"
+                )
+
+    def _is_writable(self) -> bool:
+        """Return whether the file can be written to, as far as can be told without writing."""
+        if self._unwritable is not None:
+            return False
+        try:
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._connection.execute("DELETE FROM embedder WHERE false")
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+        except sqlite3.Error as error:
+            return not is_read_only(error)  # others, such as a closed store, each document meets
+        return True
 
     def close(self) -> None:
         """Close the file; once more does no harm."""
