@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ragasync.documents import AsyncDocumentProcessor
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores import lance_table
@@ -179,3 +180,47 @@ def test_many_new_words_are_indexed_before_a_search_and_at_the_end(path, then):
     with LanceStore(path) as store:
         assert unindexed(store) == 0
         assert len(store.search("1199", mode="keyword")) == 3
+
+
+def test_documents_that_are_stored_are_looked_up_together(path, monkeypatch):
+    """A second run scans the table a few times, not once for each document."""
+    from lancedb.table import LanceTable
+
+    scans = []
+    search = LanceTable.search
+    monkeypatch.setattr(
+        LanceTable, "search", lambda *args, **kwargs: scans.append(1) or search(*args, **kwargs)
+    )
+    texts = [(f"d{number}", f"text {number}") for number in range(40)]
+    with LanceStore(path) as store:
+        AsyncDocumentProcessor(store=store).process_sync(texts)
+    with LanceStore(path) as store:
+        scans.clear()
+        result = AsyncDocumentProcessor(store=store).process_sync(texts)
+    assert all(done.unchanged for done in result.results)
+    assert len(scans) < 10
+
+
+def test_what_others_write_meanwhile_is_looked_up(path):
+    """Replaced, deleted, and moved, by another store of the same folder or by this one."""
+    with LanceStore(path) as store, LanceStore(path) as other:
+        for name in ("a", "b", "c"):
+            put(store, Document(name, name))
+
+        def known() -> list[str | None]:
+            return [store.fingerprint_of(name) for name in ("a", "b", "c", "d") for _ in "12"][::2]
+
+        assert known() == ["first", "first", "first", None]
+        put(other, Document("a", "a"), fingerprint="second")
+        other.delete("b")
+        assert known() == ["second", None, "first", None]
+        other.relocate("c", "d")
+        assert known() == ["second", None, None, "first"]
+        put(store, Document("b", "b"), fingerprint="third")
+        put(other, Document("c", "c"), fingerprint="fourth")
+        put(store, Document("a", "a"), fingerprint="fifth")
+        assert known() == ["fifth", "third", "fourth", "first"]
+        store.delete("a")
+        store.update_metadata({"b": {"mtime": 7.0}})
+        assert known() == [None, "third", "fourth", "first"]
+        assert store.entry_of("b").metadata == {"mtime": 7.0}

@@ -15,6 +15,7 @@ from ragasync import Journal
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
+    IdConflictError,
     LanceStore,
     RunRefused,
     SqliteStore,
@@ -294,6 +295,56 @@ async def test_a_renamed_folder_may_be_relocated_first(store, docs, tmp_path):
     result = await processor.process(renamed)
     assert all(done.unchanged for done in result.results)
     assert len(embed.texts) == 5
+
+
+async def test_projects_that_share_a_file_are_not_made_one(store, tmp_path):
+    """The advice is about the file, where its folder is gone but most of it is nowhere else."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "LICENSE").write_text("the text of a licence")
+        (tmp_path / name / "README.md").write_text(f"read me first: {name}")
+        (tmp_path / name / "notes.md").write_text(f"notes on {name}")
+    processor = AsyncDocumentProcessor(store=store)
+    await processor.process(tmp_path / "one")
+    (tmp_path / "one").rename(tmp_path / "unmounted")
+    old, new = f"{tmp_path}/one/LICENSE", f"{tmp_path}/two/LICENSE"
+    with pytest.warns(UserWarning) as warned:
+        await processor.process(tmp_path / "two")
+    assert f"call store.relocate({old!r}, {new!r}); otherwise" in str(warned[0].message)
+    assert store.relocate(old, new) == 1
+    assert {each.rpartition("/")[0] for each in ids(store)} == {f"{tmp_path}/{n}" for n in ("one", "two")}
+    assert len(ids(store)) == 5
+
+
+async def test_a_file_is_there_however_each_folder_above_it_is_spelt(store, tmp_path):
+    """Names are composed or decomposed, or some letters of one each way."""
+    folder = tmp_path / unicodedata.normalize("NFD", "Ünï Ѝ") / "für"
+    folder.mkdir(parents=True)
+    (folder / (unicodedata.normalize("NFD", "é") + "ö.txt")).write_text("same text")
+    processor = AsyncDocumentProcessor(store=store)
+    await processor.process(folder)
+    shutil.copytree(folder, tmp_path / "copy")
+    assert (await processor.process(tmp_path / "copy")).all_succeeded
+    (copied,) = (tmp_path / "copy").iterdir()
+    copied.write_text("other text")
+    await processor.process(tmp_path / "copy")
+    with pytest.raises(IdConflictError, match="no file is known to have moved"):
+        store.relocate(folder, tmp_path / "copy")
+    assert len(ids(store)) == 2
+
+
+@pytest.mark.parametrize("new", ["papers/new", "./papers/x/../new", "/outside"])
+async def test_relative_ids_stay_relative(store, docs, tmp_path, monkeypatch, new):
+    """Whatever paths say where their folder is now; one outside the root has no id there."""
+    monkeypatch.chdir(tmp_path)
+    await AsyncDocumentProcessor(store=store, root=tmp_path).process(docs)
+    if new == "/outside":
+        with pytest.raises(ValueError, match="is not below root="):
+            store.relocate("docs", new)
+        return
+    assert store.relocate("docs", tmp_path / "papers") == 5
+    assert store.relocate("papers", new) == 5
+    assert ids(store) == sorted(f"papers/new/{name}" for name in NAMES)
 
 
 async def test_a_copied_file_is_no_moved_one(store, docs):

@@ -299,6 +299,84 @@ def test_no_relocation_loses_a_document(names, old, new):
         assert {hit.document_id for hit in store.search("text", 9, mode="keyword")} == after.keys()
 
 
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [("a/x", None), ("b/x", "a/y")],
+        [("a/x", None), ("c/y", "a/x"), ("b/x", "c")],
+        [("a/x", "a/1"), ("a/y", "a/2"), ("b/y", None)],
+    ],
+)
+def test_documents_that_would_get_one_id_are_refused(store, documents):
+    """Whether the other stays or moves as well; nothing has changed afterwards."""
+    for name, source in documents:
+        put(store, Document(name, f"text of {name}", source=source), fingerprint=name)
+    before = [(each.id, each.source) for each in store.documents()]
+    with pytest.raises(IdConflictError, match="with different contents.*delete one"):
+        store.relocate("a", "b")
+    assert [(each.id, each.source) for each in store.documents()] == before
+
+
+@pytest.mark.parametrize("new", ["/disk/final", "final", "./final", "zz/../final"])
+def test_files_move_to_a_path_that_is_written_as_their_ids_are(store, tmp_path, monkeypatch, new):
+    """Absolute and without dots, wherever the current folder is."""
+    monkeypatch.chdir(tmp_path)
+    path = f"{tmp_path}/drafts/a.md"
+    put(store, Document(path, "text", source=path, file=path))
+    assert store.relocate(f"{tmp_path}/x/../drafts", new) == 1
+    folder = new if new.startswith("/") else f"{tmp_path}/final"
+    (found,) = store.documents()
+    assert (found.id, found.source, found.file) == (f"{folder}/a.md",) * 3
+
+
+def test_files_and_documents_of_ones_own_move_together(store, tmp_path, monkeypatch):
+    """A folder that is given by a relative path has both."""
+    monkeypatch.chdir(tmp_path)
+    path = f"{tmp_path}/notes/a.md"
+    put(store, Document(path, "of a file", source=path, file=path))
+    put(store, Document("notes/mine", "my own"))
+    assert store.relocate("notes", "archive") == 2
+    assert stored_ids(store) == sorted([f"{tmp_path}/archive/a.md", "archive/mine"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("notes", "/archive", "give two absolute paths, or two beginnings of ids"),
+        ("notes/mine", "", "would have no id"),
+    ],
+)
+def test_ids_become_no_paths_and_are_never_empty(store, old, new, said):
+    """Of a document that the user made."""
+    put(store, Document("notes/mine", "my own"))
+    with pytest.raises(ValueError, match=said):
+        store.relocate(old, new)
+    assert stored_ids(store) == ["notes/mine"]
+
+
+def test_a_relocation_that_was_interrupted_has_moved_nothing(tmp_path, monkeypatch):
+    """So that it can be called again, also into a folder of its own."""
+    with opened("lance", tmp_path) as store:
+        for number in range(3):
+            put(store, Document(f"docs/{number}", f"text {number}"))
+
+        class Interrupted(Exception):
+            """Raised in the middle."""
+
+        def interrupt(*_: object) -> str:
+            raise Interrupted
+
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            import lancedb.merge
+
+            patched.setattr(lancedb.merge.LanceMergeInsertBuilder, "execute", interrupt)
+            store.relocate("docs", "docs/old")
+        assert stored_ids(store) == ["docs/0", "docs/1", "docs/2"]
+        assert store.relocate("docs", "docs/old") == 3
+        assert stored_ids(store) == ["docs/old/0", "docs/old/1", "docs/old/2"]
+        assert not [*(tmp_path / "store.lance").glob("moving-*")]
+
+
 def test_wrong_paths_are_refused(store):
     """One is no path, or both are the same."""
     put(store, Document("a/x", "text"))

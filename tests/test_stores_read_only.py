@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents import Document, StoreError
+from ragasync.documents import AsyncDocumentProcessor, Document, HashingEmbedder, StoreError
+from tests.embedders import CountingEmbedder
 from tests.store_kinds import fill, ids, opened, put
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="folders have no such permissions")
@@ -110,3 +111,39 @@ def test_a_store_that_is_not_there_cannot_be_made_in_a_read_only_folder(kind, fo
     allow(folder, 0o555)
     with as_nobody(), pytest.raises(StoreError, match=r"store\.(sqlite|lance)' cannot be"):
         opened(kind, folder)
+
+
+@pytest.mark.parametrize("which", ["all of it", "only its inside"])
+def test_a_run_into_a_read_only_store_is_refused_before_anything_is_embedded(kind, folder, which):
+    """Once, with what to do; after that was done, the same store takes the run."""
+    with opened(kind, folder) as store:
+        ids(fill(store).search("bucket"))
+    if which == "all of it":
+        allow(folder, 0o555)
+    else:
+        allow(folder)
+        for inside in folder.rglob("*"):
+            if inside.name in ("store.sqlite", "_versions", "ragasync_chunks.lance"):
+                inside.chmod(0o444 if inside.is_file() else 0o555)
+    embed = CountingEmbedder(0.0)
+    with as_nobody(), opened(kind, folder) as store:
+        processor = AsyncDocumentProcessor(embed=embed, store=store)
+        with pytest.raises(StoreError, match=r"can only be read.*make its .* writable, or write"):
+            processor.process_sync([(f"d{n}", f"text {n}") for n in range(9)])
+        assert not embed.texts
+        assert ids(store.search("token bucket"))[0] == "bucket"
+    allow(folder)
+
+
+def test_a_store_that_was_made_writable_takes_a_run(kind, folder):
+    """It need not be opened again."""
+    with opened(kind, folder) as store:
+        ids(fill(store).search("bucket"))
+    allow(folder, 0o555)
+    with as_nobody():
+        store = opened(kind, folder)
+    allow(folder)
+    with as_nobody(), store:
+        processor = AsyncDocumentProcessor(embed=HashingEmbedder(64), store=store)
+        assert processor.process_sync([("new", "purple ponies")]).all_succeeded
+        assert ids(store.search("ponies")) == ["new"]

@@ -276,6 +276,27 @@ def test_conditions_of_each_sort_find_the_same_in_each_store(shelf, where, found
         assert "".join(sorted(ids(hits))) == found
 
 
+LONG = "x" * 199
+LONG_TEXTS = [LONG, *(LONG + end for end in ("x", "xa", "xb", "xé", "é", "ж" * 9, "y", "z" * 300))]
+
+
+@pytest.mark.parametrize("operator", ["$lt", "$lte", "$gt", "$gte"])
+def test_texts_are_compared_to_their_ends(store, operator):
+    """However many of their first characters are alike, and also the other way round."""
+    for number, text in enumerate(LONG_TEXTS):
+        put(store, Document(str(number), "bucket", {"path": text, "n": 1}))
+    put(store, Document("none", "bucket", {"path": 7}))
+    for bound in (*LONG_TEXTS, LONG + "xaa", LONG[:-1], LONG + "\U0001f388" * 3):
+        where = {"path": {operator: bound}}
+        listed = {each.id for each in store.documents(where=where)}
+        assert {hit.document_id for hit in store.search("bucket", 99, where=where)} == listed
+        held = {"$lt": str.__lt__, "$lte": str.__le__, "$gt": str.__gt__, "$gte": str.__ge__}
+        wanted = {str(n) for n, text in enumerate(LONG_TEXTS) if held[operator](text, bound)}
+        assert listed == wanted
+        others = {hit.document_id for hit in store.search("bucket", 99, where={"$not": where})}
+        assert others == {*map(str, range(len(LONG_TEXTS))), "none"} - wanted
+
+
 def test_dates_in_metadata_are_stored_as_texts_and_compared_with_dates(store):
     """Of a document and of a chunk; alone and in lists."""
     own = {"at": datetime(2026, 5, 3, 12, tzinfo=UTC)}

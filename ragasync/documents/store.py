@@ -284,7 +284,14 @@ class Store(Protocol):
         """Let go of files and connections; once more does no harm."""
 
 
-class SupportsIdentity(Protocol):
+class TellsSources(Protocol):
+    """What a store has besides that can tell which documents are there no longer."""
+
+    def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
+        """Return the ids and files of the documents that have a file whose id begins so."""
+
+
+class SupportsIdentity(TellsSources, Protocol):
     """What a store has besides that keeps the documents of different sources apart."""
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
@@ -308,7 +315,8 @@ class SupportsIdentity(Protocol):
 
 def supports_identity(store: object) -> TypeGuard[SupportsIdentity]:
     """Return whether a store does that; isinstance would take 20 µs for each document."""
-    return hasattr(store, "with_fingerprints") and hasattr(store, "id_scheme")
+    names = "with_fingerprints", "id_scheme", "sources_within"
+    return all(hasattr(store, name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,13 +361,6 @@ class SupportsChecks(Protocol):
 
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
         """Raise what `upsert` would raise for this document, whatever its vectors are."""
-
-
-class TellsSources(Protocol):
-    """What a store has besides that can tell which documents are there no longer."""
-
-    def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
-        """Return the ids and files of the documents that have a file whose id begins so."""
 
 
 class TellsVectors(Protocol):

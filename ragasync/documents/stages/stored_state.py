@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from ragasync.documents.document import Document
 from ragasync.documents.sources.file_ids import FileIds
@@ -94,33 +97,63 @@ class StoredChanges:
 
     def _warn_of_moved(self, store: SupportsIdentity, ids: FileIds) -> None:
         """Do so after pruning. It blocks."""
-        moved = []
+        moved: dict[str, str] = {}
         for stored in store.with_fingerprints(list(self._new)):
             old, new = stored.file, self._new[stored.fingerprint]
-            if old not in (None, new) and ids.has_file(new) and not ids.has_file(old):
-                moved.append((old, new))
+            if old is not None and old != new and ids.has_file(new) and not ids.has_file(old):
+                moved[old] = new
         if not moved:
             return
-        folders = dict.fromkeys(_moved_folder(ids, old, new) for old, new in moved)
-        calls = [f"store.relocate({old!r}, {new!r})" for old, new in [*folders][:_EXAMPLES]]
+        folders = _moved_folders(moved, {file for _, file in store.sources_within("")}, ids)
+        example = next(iter(moved.items()))
+        calls = [f"store.relocate({old!r}, {new!r})" for old, new in folders[:_EXAMPLES]]
         more = f" and {len(folders) - _EXAMPLES:,} more" if len(folders) > _EXAMPLES else ""
         warnings.warn(
             f"{len(moved):,} documents are stored whose files are gone and whose contents this run "
-            f"found under new paths, as {moved[0][0]!r:.200} at {moved[0][1]!r:.200}: if they were "
+            f"found under new paths, as {example[0]!r:.200} at {example[1]!r:.200}: if they were "
             f"moved or renamed, call {', '.join(calls)}{more}; otherwise both stay in the store",
             UserWarning,
             stacklevel=2,
         )
 
 
-def _moved_folder(ids: FileIds, old: str, new: str) -> tuple[str, str]:
-    """Return the uppermost folders that were one and the same, of which the old one is gone."""
-    before, after = old.split("/"), new.split("/")
-    moved = old, new
-    while len(before) > 1 and len(after) > 1 and before[-1] == after[-1]:
-        del before[-1], after[-1]
-        upper = "/".join(before)
-        if not upper or before == after or ids.has_folder(upper):
-            break
-        moved = upper, "/".join(after)
-    return moved
+def _moved_folders(
+    moved: Mapping[str, str], stored: Iterable[str], ids: FileIds
+) -> list[tuple[str, str]]:
+    """
+    Return the uppermost folders that have moved, or files where no folder has.
+
+    A folder has if it is gone and more than half of its stored files were found under one other:
+    two projects may share a file, such as a licence.
+
+    Args:
+        moved: the new paths of files, by the old ones.
+        stored: the paths of all files.
+        ids: tells what is there.
+    """
+    held = Counter(chain.from_iterable(map(_above, stored)))
+    found = Counter(chain.from_iterable(_same_above(old, new) for old, new in moved.items()))
+    folders: dict[tuple[str, str], None] = {}
+    for pair in moved.items():
+        uppermost = pair
+        for old, new in _same_above(*pair):
+            if found[old, new] <= held[old] / 2 or ids.has_folder(old):
+                break
+            uppermost = old, new
+        folders[uppermost] = None
+    return list(folders)
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield the folders above a path, the nearest first."""
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _same_above(old: str, new: str) -> Iterator[tuple[str, str]]:
+    """Yield the folders above two paths, as long as what is in them has the same name."""
+    for before, after in zip(_above(old), _above(new), strict=False):
+        if before == after or old.rpartition("/")[2] != new.rpartition("/")[2]:
+            return
+        yield before, after
+        old, new = before, after

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Protocol
 
 from ragasync.documents.where import (
     HEADING,
@@ -33,7 +34,17 @@ _COLUMNS = {"id": "document_id", "source": "source"}
 _NOTHING, _OTHER = "-", "x"
 _SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _WHOLE = 200
-"""Bytes of a text that are compared in order; beyond them, it is only equal or not."""
+"""Bytes of a text that its code has in order; of a longer one, it has a digest of the whole too."""
+
+
+class StoredTexts(Protocol):
+    """Gives texts that are stored, where conditions have to be compared with each of them."""
+
+    def titles(self) -> Iterable[str]:
+        """Return the titles of all headings."""
+
+    def texts(self, key: str, predicate: str) -> Iterable[str]:
+        """Return the texts under a key of the chunks that a predicate holds of."""
 
 
 def digest(text: str) -> str:
@@ -64,17 +75,17 @@ def facts_of(metadata: Mapping[str, object]) -> str:
     return json.dumps(facts)
 
 
-def predicate_of(condition: Condition | None, stored_titles: Callable[[], Iterable[str]]) -> str:
+def predicate_of(condition: Condition | None, stored: StoredTexts) -> str:
     """
     Return the predicate of the chunks of which a condition holds.
 
     Args:
         condition: What has to hold.
-        stored_titles: Gives the titles of all headings that are stored, for an order among them.
+        stored: Gives texts that are stored, where their codes do not tell their order.
     """
     if condition is None:
         return EVERY_CHUNK
-    return f"{EVERY_CHUNK} AND {_predicate(condition, stored_titles)}"
+    return f"{EVERY_CHUNK} AND {_predicate(condition, stored)}"
 
 
 def has_key(key: str) -> str:
@@ -101,25 +112,25 @@ def code_of(value: object) -> str:
             return _OTHER
 
 
-def _predicate(condition: Condition, stored_titles: Callable[[], Iterable[str]]) -> str:
+def _predicate(condition: Condition, stored: StoredTexts) -> str:
     """Return the predicate of a condition, which is never null."""
     match condition:
         case Comparison():
-            return f"({' OR '.join(_comparisons(condition, stored_titles))})"
+            return f"({' OR '.join(_comparisons(condition, stored))})"
         case Not(part):
-            return f"NOT {_predicate(part, stored_titles)}"
+            return f"NOT {_predicate(part, stored)}"
         case AllOf(parts):
             ranges, others = _ranges_in(parts)
             held = [_range(value, bounds) for (_, value), bounds in ranges.items()]
-            held += [_predicate(part, stored_titles) for part in others]
+            held += [_predicate(part, stored) for part in others]
             return f"({' AND '.join(held) or 'true'})"
         case AnyOf(parts):
-            held = [_predicate(part, stored_titles) for part in parts]
+            held = [_predicate(part, stored) for part in parts]
             return f"({' OR '.join(held)})"
 
 
 def _comparisons(
-    condition: Comparison, stored_titles: Callable[[], Iterable[str]]
+    condition: Comparison, stored: StoredTexts
 ) -> Iterator[str]:
     """Yield the predicates of which one must hold for a comparison to hold."""
     key, values = condition.key, condition.values
@@ -134,11 +145,14 @@ def _comparisons(
         if condition.of_dates:
             yield from _lists("dates", key, values)
         return
-    yield from _compared(_value("is", key), condition)
+    if condition.operator in _SQL and _is_long(values[0]):
+        yield from _compared_whole(condition, stored)
+    else:
+        yield from _compared(_value("is", key), condition)
     if condition.of_dates:
         yield from _compared(_value("date", key), condition)
     if key == HEADING:
-        yield from _lists("list", HEADINGS, filter(condition.holds, stored_titles()))
+        yield from _lists("list", HEADINGS, filter(condition.holds, stored.titles()))
 
 
 def _of_column(column: str, condition: Comparison) -> str:
@@ -173,6 +187,30 @@ def _compared(value: str, condition: Comparison) -> Iterator[str]:
     yield _range(value, [condition])
 
 
+def _compared_whole(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
+    """
+    Yield the predicates of which one must hold for an order of texts that are long.
+
+    Codes have the order of their first bytes only: of those that are alike, each is compared.
+    """
+    value, code = _value("is", condition.key), code_of(condition.values[0])
+    first, last = code.partition(":")[0] + ":", code.partition(":")[0] + ";"
+    alike = f"coalesce({value} >= '{first}' AND {value} < '{last}', false)"
+    if condition.operator in ("$lt", "$lte"):
+        yield f"coalesce({value} >= '{code[0]}' AND {value} < '{first}', false)"
+    else:
+        yield f"coalesce({value} >= '{last}' AND {value} < '{chr(ord(code[0]) + 1)}', false)"
+    held = {code_of(text) for text in stored.texts(condition.key, alike) if condition.holds(text)}
+    if held:
+        listed = ", ".join(f"'{each}'" for each in sorted(held))
+        yield f"coalesce({value} IN ({listed}), false)"
+
+
+def _is_long(value: object) -> bool:
+    """Return whether a value is a text whose code does not have all of it in order."""
+    return isinstance(value, str) and ":" in code_of(value)
+
+
 def _ranges_in(
     parts: Iterable[Condition],
 ) -> tuple[dict[tuple[str, str], list[Comparison]], list[Condition]]:
@@ -183,7 +221,7 @@ def _ranges_in(
     for part in parts:
         match part:
             case Comparison(key, "$gt" | "$gte" | "$lt" | "$lte", (bound,), False) if (
-                key not in looked_up_apart
+                key not in looked_up_apart and not _is_long(bound)
             ):
                 # Each look into the JSON takes time: a value between two bounds is looked up once.
                 ranges.setdefault((code_of(bound)[0], _value("is", key)), []).append(part)

@@ -30,7 +30,7 @@ _AT_ONCE = 500
 def run_search(table: LanceTable, search: Search, condition: Condition | None) -> Hits:
     """Return the hits of a search."""
     query, words = search.vector, search.words
-    predicate = predicate_of(condition, lambda: stored_titles(table))
+    predicate = predicate_of(condition, StoredInTable(table))
     near: list[Row] = []
     worded: list[Row] = []
     if query is not None and search.mode != "keyword":
@@ -69,11 +69,24 @@ def known_keys(table: LanceTable) -> set[str]:
     return {str(key) for text in texts for key in json.loads(text)}
 
 
-def stored_titles(table: LanceTable) -> set[str]:
-    """Return the titles of all headings that are stored."""
-    rows = table.search().where(has_key(HEADING)).select(["of_chunk"]).to_arrow()
-    texts = {*rows["of_chunk"].to_pylist()}
-    return {title for text in texts for title in titles_of(json.loads(text))}
+class StoredInTable:
+    """The texts of a table that conditions are compared with one by one."""
+
+    def __init__(self, table: LanceTable) -> None:
+        self._table = table
+
+    def titles(self) -> set[str]:
+        """Return the titles of all headings."""
+        rows = self._table.search().where(has_key(HEADING)).select(["of_chunk"]).to_arrow()
+        texts = {*rows["of_chunk"].to_pylist()}
+        return {title for text in texts for title in titles_of(json.loads(text))}
+
+    def texts(self, key: str, predicate: str) -> set[str]:
+        """Return the texts under a key of the chunks that a predicate holds of."""
+        found = self._table.search().where(f"{EVERY_CHUNK} AND {predicate}")
+        rows = found.select(["of_document", "of_chunk"]).to_arrow().to_pylist()
+        pairs = {(row["of_document"], row["of_chunk"]) for row in rows}
+        return {(json.loads(whole) | json.loads(part))[key] for whole, part in pairs}
 
 
 def vectors_of_texts(table: LanceTable, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
