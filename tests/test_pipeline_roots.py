@@ -308,11 +308,13 @@ async def test_projects_that_share_a_file_are_not_made_one(store, tmp_path):
     await processor.process(tmp_path / "one")
     (tmp_path / "one").rename(tmp_path / "unmounted")
     old, new = f"{tmp_path}/one/LICENSE", f"{tmp_path}/two/LICENSE"
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="files are gone") as warned:
         await processor.process(tmp_path / "two")
     assert f"call store.relocate({old!r}, {new!r}); otherwise" in str(warned[0].message)
     assert store.relocate(old, new) == 1
-    assert {each.rpartition("/")[0] for each in ids(store)} == {f"{tmp_path}/{n}" for n in ("one", "two")}
+    assert {each.rpartition("/")[0] for each in ids(store)} == {
+        f"{tmp_path}/{n}" for n in ("one", "two")
+    }
     assert len(ids(store)) == 5
 
 

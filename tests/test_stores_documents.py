@@ -312,7 +312,7 @@ def test_documents_that_would_get_one_id_are_refused(store, documents):
     for name, source in documents:
         put(store, Document(name, f"text of {name}", source=source), fingerprint=name)
     before = [(each.id, each.source) for each in store.documents()]
-    with pytest.raises(IdConflictError, match="with different contents.*delete one"):
+    with pytest.raises(IdConflictError, match=r"with different contents.*delete one"):
         store.relocate("a", "b")
     assert [(each.id, each.source) for each in store.documents()] == before
 
@@ -366,11 +366,12 @@ def test_a_relocation_that_was_interrupted_has_moved_nothing(tmp_path, monkeypat
         def interrupt(*_: object) -> str:
             raise Interrupted
 
-        with monkeypatch.context() as patched, pytest.raises(Interrupted):
-            import lancedb.merge
+        from lancedb.merge import LanceMergeInsertBuilder
 
-            patched.setattr(lancedb.merge.LanceMergeInsertBuilder, "execute", interrupt)
-            store.relocate("docs", "docs/old")
+        with monkeypatch.context() as patched:
+            patched.setattr(LanceMergeInsertBuilder, "execute", interrupt)
+            with pytest.raises(Interrupted):
+                store.relocate("docs", "docs/old")
         assert stored_ids(store) == ["docs/0", "docs/1", "docs/2"]
         assert store.relocate("docs", "docs/old") == 3
         assert stored_ids(store) == ["docs/old/0", "docs/old/1", "docs/old/2"]

@@ -70,7 +70,11 @@ def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
     """Return the policy's own judgement, but for a store that refuses all."""
 
     def verdict(error: Exception) -> Verdict:
-        return FATAL if is_a(error, (WrongEmbedder, StoreNotWritable)) else verdict_of(error, retry.retry_on)
+        return (
+            FATAL
+            if is_a(error, (WrongEmbedder, StoreNotWritable))
+            else verdict_of(error, retry.retry_on)
+        )
 
     return verdict
 

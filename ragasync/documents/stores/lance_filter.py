@@ -129,9 +129,7 @@ def _predicate(condition: Condition, stored: StoredTexts) -> str:
             return f"({' OR '.join(held)})"
 
 
-def _comparisons(
-    condition: Comparison, stored: StoredTexts
-) -> Iterator[str]:
+def _comparisons(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
     """Yield the predicates of which one must hold for a comparison to hold."""
     key, values = condition.key, condition.values
     if key in _COLUMNS:
