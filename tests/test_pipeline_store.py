@@ -1,6 +1,8 @@
 """What is stored is stored once: unchanged, changed, mended, and run again."""
 
 import asyncio
+import shutil
+import sys
 
 import pytest
 from embedders import CountingEmbedder, given, words
@@ -235,3 +237,39 @@ async def test_what_failed_can_be_run_again_when_its_file_is_mended(store, tmp_p
     assert result.error_count == 1
     (tmp_path / "a.txt").write_text("text")
     assert (await result.retry_failed(processor)).all_succeeded
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file is neither deleted nor replaced")
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_a_store_whose_file_is_lost_takes_no_more_documents(tmp_path, how):
+    """The run stops, and no document is done that nobody can find again."""
+    path, copy, calls = tmp_path / "store.sqlite", tmp_path / "copy", []
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        calls.append(texts)
+        if len(calls) == 4 and how == "deleted":
+            path.unlink()
+        elif len(calls) == 4:
+            shutil.copy(path, copy)
+            copy.replace(path)
+        return [[1.0, 2.0] for _ in texts]
+
+    with SqliteStore(path) as store:
+        result = await AsyncDocumentProcessor(
+            embed=Stage(embed, name="mine"), store=store, batch_size=1, embed_concurrency=1
+        ).process([(f"d{number}", f"text {number}") for number in range(9)])
+    done = [outcome.status == "done" for outcome in result]
+    assert not any(done[3:])
+    assert any(f"was {how}" in str(outcome.error) for outcome in result)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file is not renamed")
+async def test_a_store_whose_file_gets_another_number_is_the_same(tmp_path):
+    """As it does on some shares: a link in its place stands for the same file."""
+    path = tmp_path / "store.sqlite"
+    with SqliteStore(path) as store:
+        processor = AsyncDocumentProcessor(store=store)
+        assert (await processor.process([("a", "text")])).all_succeeded
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+        assert (await processor.process([("b", "text")])).all_succeeded

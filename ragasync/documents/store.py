@@ -72,7 +72,7 @@ class WrongEmbedder(StoreError, ValueError):
 
 
 class StoreNotWritable(StoreError):
-    """A store can be read, and cannot be written to."""
+    """Nothing can be stored: the store can only be read, or its file is gone."""
 
 
 class RunRefused(StoreError, ValueError):

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 
 from ragasync.documents.store import StoreError, StoreNotWritable
@@ -15,6 +15,7 @@ from ragasync.own_database import (
     clear_errors,
     is_read_only,
     is_unwritable,
+    open_unchanged,
     open_own,
     open_unwritable,
     transaction,
@@ -81,6 +82,9 @@ def text_hash(text: str) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
+_STATE = ("SELECT max(number), count(*) FROM documents", "SELECT seq FROM sqlite_sequence")
+"""What differs between a file that was just written to, and a copy of it that was not."""
+
 STORE = Kind(
     what="store",
     application_id=0x72616773,  # "rags", in the file's header
@@ -114,6 +118,7 @@ class StoreFile:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._unwritable: tuple[int, ...] | None = None
+        self._status: os.stat_result | None = None
         self._connection = self._open()
 
     @contextmanager
@@ -168,13 +173,16 @@ class StoreFile:
     def close(self) -> None:
         """Close the file; once more does no harm."""
         with self._lock:
+            self._unwritable = None
             self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
         """Open the file, for reading alone where that is all that can be done."""
-        self._unwritable = None
+        self._unwritable = self._status = None
         try:
-            return open_own(self.path, STORE, self._timeout)
+            connection = open_own(self.path, STORE, self._timeout)
+            self._status = None if self.path == ":memory:" else os.stat(self.path)  # noqa: PTH116
+            return connection
         except StoreError as error:
             if not is_unwritable(error.__cause__) or (state := _state_of(self.path)) is None:
                 raise
@@ -197,6 +205,40 @@ class StoreFile:
             self._reopen_if_changed()
             with transaction(self._connection, begin):
                 yield self._connection
+            if begin != "BEGIN" and self._status is not None:
+                self._status = self._checked_status(self._status)
+
+    def _checked_status(self, before: os.stat_result) -> os.stat_result:
+        """
+        Return what the system says of the file that the path stands for, if it is still this one.
+
+        Raises:
+            StoreNotWritable: it is not, so that what was written goes with this connection.
+        """
+        try:
+            now = os.stat(self.path)  # noqa: PTH116
+        except FileNotFoundError:
+            raise self._lost("deleted or renamed") from None
+        if os.path.samestat(before, now):
+            return now
+        # Some shares number their files again, so what was written is looked for under the path.
+        _, logged, moved = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if logged != moved:  # somebody reads: after the next commit then
+            return before
+        with closing(open_unchanged(self.path, log=False)) as there:
+            if any(
+                there.execute(state).fetchall() != self._connection.execute(state).fetchall()
+                for state in _STATE
+            ):
+                raise self._lost("replaced")
+        return now
+
+    def _lost(self, how: str) -> StoreNotWritable:
+        """Return the error about a file that others can no longer see."""
+        return StoreNotWritable(
+            f"the file of the store {self.path!r} was {how} while it was open, so that what is "
+            "stored now would be lost: put it back or open a new store, and run again"
+        )
 
 
 def _state_of(path: str) -> tuple[int, ...] | None:
