@@ -258,8 +258,7 @@ async def test_a_store_whose_file_is_lost_takes_no_more_documents(tmp_path, how)
         result = await AsyncDocumentProcessor(
             embed=Stage(embed, name="mine"), store=store, batch_size=1, embed_concurrency=1
         ).process([(f"d{number}", f"text {number}") for number in range(9)])
-    done = [outcome.status == "done" for outcome in result]
-    assert not any(done[3:])
+    assert sum(outcome.status == "done" for outcome in result) <= 3
     assert any(f"was {how}" in str(outcome.error) for outcome in result)
 
 

@@ -343,7 +343,7 @@ def test_files_and_documents_of_ones_own_move_together(store, tmp_path, monkeypa
     ("old", "new", "said"),
     [
         ("notes", "/archive", "give two absolute paths, or two beginnings of ids"),
-        ("notes/mine", "", "would have no id"),
+        ("notes/mine", "", "a document needs an id"),
     ],
 )
 def test_ids_become_no_paths_and_are_never_empty(store, old, new, said):

@@ -98,10 +98,12 @@ class StoredChanges:
     def _warn_of_moved(self, store: SupportsIdentity, ids: FileIds) -> None:
         """Do so after pruning. It blocks."""
         moved: dict[str, str] = {}
+        count = 0
         for stored in store.with_fingerprints(list(self._new)):
             old, new = stored.file, self._new[stored.fingerprint]
             if old is not None and old != new and ids.has_file(new) and not ids.has_file(old):
                 moved[old] = new
+                count += 1
         if not moved:
             return
         folders = _moved_folders(moved, {file for _, file in store.sources_within("")}, ids)
@@ -109,7 +111,7 @@ class StoredChanges:
         calls = [f"store.relocate({old!r}, {new!r})" for old, new in folders[:_EXAMPLES]]
         more = f" and {len(folders) - _EXAMPLES:,} more" if len(folders) > _EXAMPLES else ""
         warnings.warn(
-            f"{len(moved):,} documents are stored whose files are gone and whose contents this run "
+            f"{count:,} documents are stored whose files are gone and whose contents this run "
             f"found under new paths, as {example[0]!r:.200} at {example[1]!r:.200}: if they were "
             f"moved or renamed, call {', '.join(calls)}{more}; otherwise both stay in the store",
             UserWarning,
@@ -137,9 +139,10 @@ def _moved_folders(
     for pair in moved.items():
         uppermost = pair
         for old, new in _same_above(*pair):
-            if found[old, new] <= held[old] / 2 or ids.has_folder(old):
+            if ids.has_folder(old):
                 break
-            uppermost = old, new
+            if found[old, new] > held[old] / 2:
+                uppermost = old, new
         folders[uppermost] = None
     return list(folders)
 

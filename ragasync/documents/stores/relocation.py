@@ -66,7 +66,7 @@ def relocation(
     written = _as_written(old), _as_written(new)
     are_alike = _is_absolute(old) == _is_absolute(new)
     is_written = any(_moves(each, written[0]) for each in documents)
-    if scheme is not None and root is not None and not is_written and _is_root(old, ids):
+    if scheme is not None and not is_written and ids.is_root(os.fsdecode(old)):
         moved = sum(each.file is not None for each in documents)
         return Relocation(scheme=replace(scheme, root=plain_path(new)), count=moved)
     try:
@@ -173,14 +173,6 @@ def _placed(document: StoredId, old: str, new: str) -> Place:
 def _moves(document: StoredId, path: str) -> bool:
     """Return whether a document is at a path, or below it."""
     return any(_begins(text, path) for text in (document.id, document.source, document.file))
-
-
-def _is_root(path: str | os.PathLike[str], ids: FileIds) -> bool:
-    """Return whether a path is the folder that ids are relative to."""
-    try:
-        return ids.of_folder(path) == ""
-    except ValueError:
-        return False
 
 
 def _is_absolute(path: str | os.PathLike[str]) -> bool:
