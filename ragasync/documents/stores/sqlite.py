@@ -233,7 +233,8 @@ class SqliteStore:
             >>> store.close()
 
         Args:
-            old: Where it was: a path, or the beginning of ids, up to a slash.
+            old: Where it was: a path, or the beginning of ids that you gave, up to a slash. Paths
+                of files are made absolute; where ids are relative, they are below the root.
             new: Where it is now.
 
         Returns:
@@ -241,8 +242,9 @@ class SqliteStore:
 
         Raises:
             TypeError: When one of them is no path.
-            ValueError: When both are the same, or one is outside the root of relative ids.
-            IdConflictError: When other documents are stored at the new path.
+            ValueError: When both are the same; one is outside the root of relative ids; or one is
+                an absolute path, and the other the beginning of ids that are not.
+            IdConflictError: When another document has, or would get, one of the new ids.
         """
         with self._file.writing() as db:
             change = relocation(stored_ids(db), id_scheme(db), old, new)

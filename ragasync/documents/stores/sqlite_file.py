@@ -15,8 +15,8 @@ from ragasync.own_database import (
     clear_errors,
     is_read_only,
     is_unwritable,
-    open_unchanged,
     open_own,
+    open_unchanged,
     open_unwritable,
     transaction,
 )
