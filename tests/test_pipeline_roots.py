@@ -328,7 +328,8 @@ async def test_a_file_is_there_however_each_folder_above_it_is_spelt(store, tmp_
     shutil.copytree(folder, tmp_path / "copy")
     assert (await processor.process(tmp_path / "copy")).all_succeeded
     (copied,) = (tmp_path / "copy").iterdir()
-    copied.write_text("other text")
+    copied.unlink()
+    (tmp_path / "copy" / "éö.txt").write_text("other text")
     await processor.process(tmp_path / "copy")
     with pytest.raises(IdConflictError, match="no file is known to have moved"):
         store.relocate(folder, tmp_path / "copy")

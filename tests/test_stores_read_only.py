@@ -118,6 +118,7 @@ def test_a_run_into_a_read_only_store_is_refused_before_anything_is_embedded(kin
     """Once, with what to do; after that was done, the same store takes the run."""
     with opened(kind, folder) as store:
         ids(fill(store).search("bucket"))
+        AsyncDocumentProcessor().process_sync([("a", "text")])  # all is imported
     if which == "all of it":
         allow(folder, 0o555)
     else:
@@ -139,6 +140,7 @@ def test_a_store_that_was_made_writable_takes_a_run(kind, folder):
     """It need not be opened again."""
     with opened(kind, folder) as store:
         ids(fill(store).search("bucket"))
+        AsyncDocumentProcessor().process_sync([("a", "text")])  # all is imported
     allow(folder, 0o555)
     with as_nobody():
         store = opened(kind, folder)
