@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
             processes=True,
             host="127.0.0.1",
             memory_limit="400MB",
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
     ):

@@ -23,7 +23,7 @@ def count_words(path):
 
 if __name__ == "__main__":  # worker processes import this file
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         processor = AsyncBatchProcessor(
