@@ -160,12 +160,13 @@ class StoreFile:
         """Return whether the file can be written to, as far as can be told without writing."""
         if self._unwritable is not None:
             return False
+        timeout = f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}"  # it takes no parameters
         try:
             self._connection.execute("PRAGMA busy_timeout = 0")
             try:
                 self._connection.execute("DELETE FROM embedder WHERE false")
             finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+                self._connection.execute(timeout)
         except sqlite3.Error as error:
             return not is_read_only(error)  # others, such as a closed store, each document meets
         return True
