@@ -113,7 +113,7 @@ def test_a_paused_job_and_one_that_has_hardly_begun_have_a_line_too():
         begun = AsyncBatchProcessor(lambda item: time.sleep(60)).start(range(7))
         """
     )
-    assert out == []
+    assert set(out) <= {"cleaned up"}  # calls that had begun before the pause
     assert len(err) == 2
     assert err[1].endswith("0 of 7 items were done and 0 had failed")
 

@@ -119,7 +119,10 @@ def test_an_interrupt_ends_it_and_goes_up():
     with pytest.raises(KeyboardInterrupt):
         simulate(10_000_000, latency=seconds)
     assert calls >= 50
-    assert not [each for each in threading.enumerate() if each.name == "ragasync-simulation"]
+    left = [each for each in threading.enumerate() if each.name == "ragasync-simulation"]
+    for each in left:
+        each.join(30)  # it may be at its last lines
+    assert not any(each.is_alive() for each in left)
 
 
 def test_what_is_raised_in_there_is_raised_here():
