@@ -247,8 +247,7 @@ class LanceStore:
         Return the best chunks for a text, the best first; arguments as for SqliteStore's.
 
         The scores of BM25 are Lance's own, which differ in scale from SQLite's; a chunk whose
-        vector is all zeros is near nothing, and only words find it. With a `min_score`, the 1,000
-        best by words are looked at.
+        vector is all zeros is near nothing, and only words find it.
         """
         check_search(mode, k, min_score)
         condition = condition_of(where)
