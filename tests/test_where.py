@@ -189,6 +189,29 @@ def test_an_empty_condition_within_others_is_refused(where):
     store.close()
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        {},
+        {"lang": {"$nin": []}},
+        {"$not": {"lang": []}},
+        {"$or": [{"lang": "de"}, {"lang": {"$nin": ()}}]},
+        {"lang": {"$nin": []}, "year": {"$not": {"$in": []}}},
+        {"$not": {"$and": [{"lang": "en"}, {"lang": []}]}},
+    ],
+)
+def test_a_deletion_whose_condition_holds_of_everything_is_refused(where):
+    """Code that had nothing to leave out made it; a search may well ask for that."""
+    store = MemoryStore()
+    document = Document("a", "bucket", {"lang": "en", "year": 2024})
+    AsyncDocumentProcessor(store=store).process_sync([document])
+    with pytest.raises(ValueError, match="holds of every document"):
+        store.delete(where=where)
+    assert len(store.search("bucket", where=where)) == len(store.documents(where=where)) == 1
+    assert store.delete(where={"lang": {"$nin": ["de"]}}) == 1
+    store.close()
+
+
 def test_conditions_that_hold_themselves_are_refused():
     """Rather than that Python runs out of its stack."""
     where = {"lang": "en"}

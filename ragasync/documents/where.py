@@ -156,6 +156,32 @@ def condition_of(where: Where | None) -> Condition | None:
     return _of_mapping(where, "where", 0)
 
 
+def holds_always(condition: Condition) -> bool:
+    """Return whether a condition holds whatever the metadata, as `{"lang": {"$nin": []}}` does."""
+    match condition:
+        case Comparison():
+            return False
+        case AllOf(parts):
+            return all(map(holds_always, parts))
+        case AnyOf(parts):
+            return any(map(holds_always, parts))
+        case Not(part):
+            return _holds_never(part)
+
+
+def _holds_never(condition: Condition) -> bool:
+    """Return whether a condition holds of nothing, as `{"lang": []}` does."""
+    match condition:
+        case Comparison():
+            return not condition.values
+        case AllOf(parts):
+            return any(map(_holds_never, parts))
+        case AnyOf(parts):
+            return all(map(_holds_never, parts))
+        case Not(part):
+            return holds_always(part)
+
+
 def comparisons(condition: Condition | None) -> Iterator[Comparison]:
     """Yield every comparison within a condition."""
     match condition:

@@ -8,6 +8,8 @@ from ragasync.documents.store import StoredDocument, StoredDocuments
 from ragasync.documents.where import (
     Condition,
     Where,
+    condition_of,
+    holds_always,
     keys_to_know,
     matches,
     warn_of_unknown,
@@ -67,7 +69,8 @@ def check_delete(document_id: object, where: Where | None) -> None:
         raise TypeError("delete takes a document's id, or where= with conditions: pass one of them")
     if document_id is not None:
         check_id(document_id, "delete")
-    if where is not None and not where:
+    condition = condition_of(where)
+    if where is not None and (condition is None or holds_always(condition)):
         raise ValueError(
             f"delete needs at least one condition, got where={where!r}, which holds of every "
             "document: to begin anew, open another store"
