@@ -1,6 +1,7 @@
 """An error on a worker process means here what it meant there, whatever its class is like."""
 
 import asyncio
+import copyreg
 import dataclasses
 import http.client
 import json
@@ -381,6 +382,25 @@ def test_an_error_of_a_worker_is_judged_as_it_was_there(name: str):
         assert shape(back)[:3] == expected[:3]
     else:
         assert shape(back) == expected
+
+
+def forgetful(error: BaseException) -> tuple[object, ...]:
+    """Pickle an error so that it comes back without what it was made with."""
+    return type(error).__new__, (type(error),)
+
+
+@pytest.mark.parametrize("name", sorted(set(STRANGERS) - {"circle"}))
+@pytest.mark.real_time
+def test_an_error_survives_a_package_that_changed_how_its_class_is_pickled(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As tblib does for every class of error once Dask is imported: some then lose their text."""
+    error = STRANGERS[name]()
+    expected = shape(error)
+    for kind in type(error).__mro__:
+        if issubclass(kind, BaseException):
+            monkeypatch.setitem(copyreg.dispatch_table, kind, forgetful)
+    assert shape(came_back(error)) == expected
 
 
 KEEPS_ITS_CLASS = set(STRANGERS) - {

@@ -207,6 +207,7 @@ def _is_plain(error: BaseException) -> bool:
     return (
         built_in(type(error)) is type(error)
         and type(error).__module__ == "builtins"
+        and type(error) not in copyreg.dispatch_table  # a package may have changed its pickling
         and not is_a(error, BaseExceptionGroup)
         and error.__cause__ is None
         and (error.__context__ is None or error.__suppress_context__)
