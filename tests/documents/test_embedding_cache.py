@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cells import cell, without_source
-from embedders import CountingEmbedder
 
 from ragasync.documents import (
     AsyncDocumentProcessor,
@@ -21,7 +19,9 @@ from ragasync.documents import (
     Stage,
     WrongEmbedder,
 )
-from tests.store_kinds import KINDS, opened
+from tests.support.embedders import CountingEmbedder
+from tests.support.notebook_cells import cell, without_source
+from tests.support.store_kinds import KINDS, opened
 
 TEXTS = [("a", "one two three"), ("b", "four five")]
 MORE = [*TEXTS, ("c", "one two three")]

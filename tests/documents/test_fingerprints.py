@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cells import cell, without_source
-from embedders import CountingEmbedder
-from pythons import needs_other_pythons
 
 from ragasync.documents import (
     LOADERS,
@@ -31,6 +28,9 @@ from ragasync.documents import (
     TokenSplitter,
     load_source,
 )
+from tests.support.embedders import CountingEmbedder
+from tests.support.notebook_cells import cell, without_source
+from tests.support.pythons import needs_other_pythons
 
 TEXTS = [("a", "one two three. four five six."), ("b", "seven eight nine")]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel import Kernel, running_kernel
+
+from tests.support.kernels import Kernel, running_kernel
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,172 @@
+"""A run that stays open: many callers, each of whom awaits the values of its own items."""
+
+import asyncio
+
+import pytest
+
+from ragasync.calling.calls import is_async
+from ragasync.engine.service import ItemError, Service
+from ragasync.errors import JobStopped, RunAsyncError, StageFailure
+from ragasync.plan import Plan
+from ragasync.retries.retry import AsyncRetry
+from tests.support.services import BatchService, Refused, about, now, other_tasks, turns
+from tests.support.services import Service as Fake
+
+
+def opened(function, **settings):
+    """Return a service for a function, as yet to be entered."""
+    return Service(Plan(function, is_async(function), **settings))
+
+
+async def test_each_caller_gets_the_values_of_its_own_items_in_order():
+    """Two orders share one batch, and neither sees anything of the other."""
+    fake = BatchService()
+    async with opened(fake, batched=True, batch_size=4) as service:
+        first, second = await asyncio.gather(service([1, 2, 3]), service([4]))
+    assert (first, second) == ([10, 20, 30], [40])
+    assert fake.batches == [[1, 2, 3, 4]]
+    assert fake.starts == [0.0]
+
+
+async def test_an_unfilled_batch_leaves_after_twenty_milliseconds():
+    """Nobody says that no more will come, so a lone order waits only a moment for others."""
+    fake = BatchService()
+    async with opened(fake, batched=True, batch_size=4) as service:
+        await service([1])
+    assert fake.starts == [about(0.02)]
+
+
+async def test_an_empty_order_needs_no_call():
+    """A document without chunks does not wait for anybody."""
+    fake = BatchService()
+    async with opened(fake, batched=True) as service:
+        assert await service([]) == []
+    assert fake.batches == []
+
+
+async def test_only_the_order_with_the_bad_item_fails():
+    """The error says which of its items it was, and the others of the batch succeed."""
+    fake = BatchService(poison={3: ValueError("bad")})
+    async with opened(fake, batched=True, batch_size=4) as service:
+        first, second = await asyncio.gather(
+            service([1, 2]), service([4, 3]), return_exceptions=True
+        )
+    assert first == [10, 20]
+    assert isinstance(second, ItemError)
+    assert (second.places, str(second.error)) == ([1], "bad")
+
+
+async def test_items_of_one_order_that_share_an_error_are_all_named():
+    """A call that cannot be halved fails for all of its items."""
+    fake = BatchService(poison={3: TypeError("a bug")})
+    async with opened(fake, batched=True, batch_size=3) as service:
+        with pytest.raises(ItemError) as caught:
+            await service([1, 2, 3])
+    assert caught.value.places == [0, 1, 2]
+
+
+async def test_what_is_left_of_a_failed_order_is_not_called():
+    """A document that failed costs no further calls."""
+    fake = Fake(errors={0: ValueError("bad")})
+    async with opened(fake, max_concurrency=1) as service:
+        with pytest.raises(ItemError):
+            await service([0, 1, 2])
+        assert await service([7]) == [70]
+    assert fake.items == [0, 7]
+
+
+async def test_what_is_left_of_a_cancelled_order_is_not_called():
+    """A caller that went away leaves nothing to be done."""
+    fake = Fake()
+    async with opened(fake, max_concurrency=1) as service:
+        caller = asyncio.create_task(service([1, 2, 3]))
+        await turns()
+        caller.cancel()
+        assert await service([7]) == [70]
+    assert fake.items == [1, 7]
+
+
+async def test_retries_and_concurrency_are_those_of_the_plan():
+    """A service is a run like any other."""
+    fake = Fake(errors={1: [Refused(503)]})
+    retry = AsyncRetry(1, 5.0, jitter=None)
+    async with opened(fake, max_concurrency=2, retry=retry) as service:
+        assert await service([1, 2, 3, 4]) == [10, 20, 30, 40]
+    assert fake.most_in_flight == 2
+    assert fake.starts_of(1) == [0.0, about(6.0)]
+
+
+async def test_a_fatal_error_fails_its_order_and_refuses_the_others():
+    """Whoever waits hears why nothing more is done, and so does who comes later."""
+    fake = Fake(seconds=[1, 9], errors={0: Refused(401, message="bad key")})
+    async with opened(fake, max_concurrency=2) as service:
+        first, second = await asyncio.gather(service([0]), service([1]), return_exceptions=True)
+        assert str(first.error) == "bad key"
+        assert isinstance(second, JobStopped)
+        assert str(second) == "a fatal error: Refused: bad key"
+        assert service.has_stopped
+        with pytest.raises(JobStopped, match="bad key"):
+            await service([2])
+    assert now() == about(1.0)
+    assert fake.cancelled == [1]
+
+
+async def test_an_object_of_another_loop_ends_all_with_the_same_error():
+    """It is raised as what it is, not as a service that stopped."""
+    wrong = RuntimeError(
+        "<asyncio.locks.Lock object at 0x7F [unlocked]> is bound to a different event loop"
+    )
+    async with opened(Fake(errors={0: wrong}), max_concurrency=1) as service:
+        with pytest.raises(ItemError):
+            await service([0])
+        with pytest.raises(RunAsyncError, match="another event loop"):
+            await service([1])
+
+
+async def test_the_stage_that_a_failure_names_is_handed_on():
+    """A call of several parts says which of them it was."""
+
+    async def fails(item: int) -> int:
+        raise StageFailure("load", KeyError(item))
+
+    async with opened(fails) as service:
+        with pytest.raises(ItemError) as caught:
+            await service([1])
+    assert (caught.value.stage, type(caught.value.error)) == ("load", KeyError)
+
+
+async def test_errors_keep_their_tracebacks_however_many_there_are():
+    """They go on to a run that turns them into text; here nothing is dropped."""
+
+    async def fails(item: int) -> int:
+        raise KeyError(item)
+
+    async with opened(fails) as service:
+        orders = [service([item]) for item in range(30)]
+        failures = await asyncio.gather(*orders, return_exceptions=True)
+    assert all(failure.error.__traceback__ is not None for failure in failures)
+
+
+async def test_closing_cancels_what_runs_and_refuses_who_waits():
+    """Nothing is left behind, and nobody waits for ever."""
+    fake = Fake(seconds=100)
+    async with opened(fake, max_concurrency=1) as service:
+        waiting = asyncio.create_task(service([1, 2]))
+        await turns()
+    with pytest.raises(JobStopped, match="the service is closed"):
+        await waiting
+    with pytest.raises(JobStopped, match="the service is closed"):
+        await service([3])
+    assert fake.cancelled == [1]
+    assert other_tasks() == set()
+
+
+async def test_a_cancelled_opening_leaves_no_task():
+    """The run begins in a task of its own, which must not outlive who opened it."""
+    service = opened(Fake())
+    opening = asyncio.create_task(service.__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert other_tasks() == set()

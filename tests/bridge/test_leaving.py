@@ -1,0 +1,156 @@
+"""What leaves a coroutine by any door: each reaches the caller, and the loop lives on."""
+
+import sys
+
+import pytest
+
+from tests.support.scripts import printed_by
+
+pytestmark = pytest.mark.real_time
+
+SCRIPT = """
+import asyncio, itertools, sys, threading, warnings
+from ragasync import AsyncBatchProcessor, run_async
+
+class Foreign(BaseException):
+    pass
+
+EAGER = {eager}
+
+class Eager(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self):
+        loop = super().new_event_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
+
+if EAGER:
+    asyncio.set_event_loop_policy(Eager())
+
+LEAVES = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, StopIteration,
+          StopAsyncIteration, Foreign]
+
+async def leaves(error, late):
+    if late:
+        await asyncio.sleep(0.001)
+    raise error
+
+def expected(error):
+    return RuntimeError if error is StopIteration else error  # so Python has it
+
+def check(name, error, late, call, expects=expected):
+    try:
+        call()
+    except BaseException as raised:
+        if type(raised) is not expects(error) and not isinstance(raised, expects(error)):
+            print(name, error.__name__, late, "raised", repr(raised))
+    else:
+        print(name, error.__name__, late, "raised nothing")
+    if run_async(asyncio.sleep(0.001, "alive"), timeout=10) != "alive":
+        print(name, error.__name__, late, "dead")
+
+def in_a_loop(function):
+    async def main():
+        try:
+            function()
+        except BaseException as error:  # or it would end this loop
+            return error
+    loop = asyncio.new_event_loop()
+    error = loop.run_until_complete(main())
+    loop.close()
+    if error is not None:
+        raise error
+"""
+
+CALLS = {
+    "plain": "run_async(leaves(error, late))",
+    "with a timeout": "run_async(leaves(error, late), timeout=10)",
+    "in a loop": "in_a_loop(lambda: run_async(leaves(error, late)))",
+    "nested": "in_a_loop(lambda: run_async(leaves(error, late), nested=True))",
+    "nested, with a timeout": (
+        "in_a_loop(lambda: run_async(leaves(error, late), nested=True, timeout=10))"
+    ),
+    "in a call": "run_async(blocking(leaves(error, late)))",
+    "in a task": "run_async(in_a_task(leaves(error, late)))",
+}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("call", CALLS)
+def test_whatever_is_raised_reaches_the_caller(call, eager):
+    """Before the first await and after it; and the next call is served."""
+    if eager and sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+    assert (
+        printed_by(
+            SCRIPT.format(eager=eager),
+            f"""
+            async def blocking(coro):
+                return run_async(coro)
+
+            async def in_a_task(coro):
+                return await asyncio.create_task(coro)
+
+            for error, late in itertools.product(LEAVES, (False, True)):
+                if EAGER and {call == "in a task"} and error in (KeyboardInterrupt, SystemExit):
+                    continue  # asyncio itself loses such a task, and complains
+                check({call!r}, error, late, lambda: {CALLS[call]})
+            """,
+        )
+        == []
+    )
+
+
+# What ends a job is raised by whoever asks for its result; the rest are failures of their items.
+JOBS = {
+    "wait": "AsyncBatchProcessor(call, retry_count=0).start([1]).wait(timeout=10)",
+    "run_async": "run_async(AsyncBatchProcessor(call, retry_count=0).start([1]))",
+    "process_sync": "AsyncBatchProcessor(call, retry_count=0).process_sync([1])",
+}
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("job", JOBS)
+def test_what_ends_a_job_reaches_whoever_waits(job, eager):
+    """KeyboardInterrupt, SystemExit and GeneratorExit; also before the first await."""
+    if eager and sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+    assert (
+        printed_by(
+            SCRIPT.format(eager=eager),
+            f"""
+            for error, late in itertools.product(
+                (KeyboardInterrupt, SystemExit, GeneratorExit), (False, True)
+            ):
+                async def call(item, error=error, late=late):
+                    await leaves(error, late)
+
+                check({job!r}, error, late, lambda: {JOBS[job]})
+            """,
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("job", JOBS)
+def test_what_a_source_raises_reaches_whoever_waits(job, eager):
+    """A source is read before the first await."""
+    if eager and sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+    assert (
+        printed_by(
+            SCRIPT.format(eager=eager),
+            f"""
+            async def call(item):
+                return item
+
+            def source(error):
+                yield 1
+                raise error
+
+            for error in (KeyboardInterrupt, SystemExit, ValueError):
+                check({job!r}, error, False, lambda: {JOBS[job].replace("[1]", "source(error)")})
+            """,
+        )
+        == []
+    )

@@ -1,0 +1,226 @@
+"""What is Lance's own: its folder, its many small files, and other processes in it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ragasync.documents import AsyncDocumentProcessor
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.store import StoreError
+from ragasync.documents.stores import lance_table
+from ragasync.documents.stores.lance import LanceStore
+from ragasync.errors import MissingExtra
+from tests.support.requirements import needs
+from tests.support.store_kinds import embed, ids, put
+
+needs("lancedb")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Give a place for a store's folder."""
+    return tmp_path / "store.lance"
+
+
+def test_what_is_stored_is_there_after_opening_again(path):
+    """Words, vectors and whose they are."""
+    with LanceStore(path) as store:
+        put(store, Document("bucket", "A token bucket."))
+    with LanceStore(path) as store:
+        assert ids(store.search("bucket")) == ["bucket"]
+        assert store.fingerprint_of("bucket") == "first"
+        assert repr(store).endswith("1 documents, 1 chunks by 'hashing-64-v2'>")
+
+
+def test_a_missing_lancedb_is_named_with_what_to_install(path, monkeypatch):
+    """Before anything is made."""
+    monkeypatch.setattr(lance_table, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r'pip install "ragasync\[lance\]"'):
+        LanceStore(path)
+    assert not path.exists()
+
+
+def test_another_table_of_the_same_name_is_refused(path):
+    """And left as it is."""
+    import lancedb
+
+    theirs = lancedb.connect(path).create_table("ragasync_chunks", [{"x": 1}])
+    with pytest.raises(StoreError, match="another version"):
+        LanceStore(path)
+    assert theirs.schema.names == ["x"]
+
+
+def test_a_path_that_cannot_be_used_is_an_error(tmp_path):
+    """A file, and a folder within no folder."""
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path / "file", tmp_path / "nowhere" / "store"):
+        with pytest.raises(StoreError, match="cannot be used"):
+            LanceStore(path)
+
+
+@pytest.mark.parametrize("text", ["nul \0 in it", "🎈", "x" * 1_000_000, "'; DROP TABLE x", "é\n"])
+def test_texts_come_back_as_they_were(path, text):
+    """As text, id, source and metadata; no quote ends a predicate."""
+    with LanceStore(path) as store:
+        put(store, Document("another", "another"))
+        document = Document(text, text, {text[:9]: text}, source=text, file=text)
+        for _ in range(2):
+            chunk = Chunk(text, 0, len(text))
+            vectors = embed(["word"])  # of a text without words it would be near nothing
+            store.upsert(document, [chunk], vectors, fingerprint=text, embedder=embed.name)
+        [hit] = store.search("", where={"id": text}, mode="vector", vector=vectors[0])
+        assert (hit.text, hit.document_id, hit.source) == (text, text, text)
+        assert hit.metadata == {text[:9]: text}
+        assert store.fingerprint_of(text) == text
+        assert store.sources_within(text) == [(text, text)]
+        assert store.delete(text)
+        assert (len(store.documents()), len(store)) == (1, 1)
+
+
+def test_many_small_files_are_joined(path, monkeypatch):
+    """After so many commits, and everything is found as before."""
+    monkeypatch.setattr(lance_table, "_COMMITS", 5)
+
+    def files():
+        return sum(1 for _ in (path / "ragasync_chunks.lance" / "data").iterdir())
+
+    with LanceStore(path) as store:
+        with store._rows.reading() as table:
+            for n in range(9):
+                put(store, Document(f"page {n}", f"token {n}"))
+            in_use = table.stats()["fragment_stats"]["num_fragments"]
+        assert in_use < 9 <= files()  # the former ones go after an hour
+        assert len(store.search("token", mode="keyword")) == 9
+        assert len(store) == 9
+
+
+WRITER = """
+import sys
+from ragasync.documents.document import Chunk, Document
+from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.stores.lance import LanceStore
+embed, store = HashingEmbedder(64), LanceStore(sys.argv[1])
+for line in sys.stdin:
+    n, me = line.split()
+    texts = [f"{me} {n} {i}" for i in range(int(me) + 1)]
+    chunks = [Chunk(text, 0, 1) for text in texts]
+    store.upsert(Document(n, ""), chunks, embed(texts), fingerprint=me, embedder=embed.name)
+    print(n, flush=True)
+"""
+
+
+def writer(path):
+    """Start a process that stores the documents that it is told."""
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tell(process, line):
+    """Have a process store a document, and do not wait for it."""
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def whole(store):
+    """Return who wrote each document, having looked that it is whole and there once."""
+    writers = {}
+    for name, rows in store.to_dataframe().groupby("document_id"):
+        [writers[name]] = {text.partition(" ")[0] for text in rows.text}
+        assert rows.ordinal.tolist() == list(range(int(writers[name]) + 1))
+        assert store.fingerprint_of(name) == writers[name]
+    assert len(store.documents()) == len(writers)
+    return writers
+
+
+@pytest.mark.real_time
+def test_of_two_processes_one_may_be_killed(path):
+    """What both store is there once and whole; the dead one holds up nobody, its word is kept."""
+    with writer(path) as mortal, writer(path) as other:
+        for n in range(8):
+            for me, process in enumerate((mortal, other), start=1):
+                tell(process, f"{n} {me}")
+            for process in (mortal, other):
+                assert process.stdout.readline() == f"{n}\n"
+        for n in range(8, 20):
+            tell(mortal, f"{n} 1")
+        for _ in range(3):
+            mortal.stdout.readline()
+        mortal.kill()
+        acknowledged = {f"{n}" for n in range(11)} | {line.strip() for line in mortal.stdout}
+        tell(other, "after 2")
+        assert other.stdout.readline() == "after\n"
+        other.stdin.close()
+    with LanceStore(path) as store:
+        assert whole(store).keys() >= acknowledged | {"after"}
+
+
+def unindexed(store):
+    """Return how many rows a search by words reads one by one."""
+    with store._rows.reading() as table:
+        [index] = table.list_indices()
+        return table.index_stats(index.name).num_unindexed_rows
+
+
+@pytest.mark.parametrize("then", ["search", "close"])
+def test_many_new_words_are_indexed_before_a_search_and_at_the_end(path, then):
+    """A search that reads thousands of rows one by one takes a multiple of the time."""
+    with LanceStore(path) as store:
+        for n in range(3):
+            chunks = [Chunk(f"token {n} {i}", i, i + 1) for i in range(1_200)]
+            put(store, Document(f"{n}", ""), *chunks)
+        assert unindexed(store) > 1_000
+        if then == "search":
+            assert len(store.search("token", mode="keyword")) == 10
+            assert unindexed(store) == 0
+    with LanceStore(path) as store:
+        assert unindexed(store) == 0
+        assert len(store.search("1199", mode="keyword")) == 3
+
+
+def test_documents_that_are_stored_are_looked_up_together(path, monkeypatch):
+    """A second run scans the table a few times, not once for each document."""
+    from lancedb.table import LanceTable
+
+    scans = []
+    search = LanceTable.search
+    monkeypatch.setattr(
+        LanceTable, "search", lambda *args, **kwargs: scans.append(1) or search(*args, **kwargs)
+    )
+    texts = [(f"d{number}", f"text {number}") for number in range(40)]
+    with LanceStore(path) as store:
+        AsyncDocumentProcessor(store=store).process_sync(texts)
+    with LanceStore(path) as store:
+        scans.clear()
+        result = AsyncDocumentProcessor(store=store).process_sync(texts)
+    assert all(done.unchanged for done in result.results)
+    assert len(scans) < 10
+
+
+def test_what_others_write_meanwhile_is_looked_up(path):
+    """Replaced, deleted, and moved, by another store of the same folder or by this one."""
+    with LanceStore(path) as store, LanceStore(path) as other:
+        for name in ("a", "b", "c"):
+            put(store, Document(name, name))
+
+        def known() -> list[str | None]:
+            return [store.fingerprint_of(name) for name in ("a", "b", "c", "d") for _ in "12"][::2]
+
+        assert known() == ["first", "first", "first", None]
+        put(other, Document("a", "a"), fingerprint="second")
+        other.delete("b")
+        assert known() == ["second", None, "first", None]
+        other.relocate("c", "d")
+        assert known() == ["second", None, None, "first"]
+        put(store, Document("b", "b"), fingerprint="third")
+        put(other, Document("c", "c"), fingerprint="fourth")
+        put(store, Document("a", "a"), fingerprint="fifth")
+        assert known() == ["fifth", "third", "fourth", "first"]
+        store.delete("a")
+        store.update_metadata({"b": {"mtime": 7.0}})
+        assert known() == [None, "third", "fourth", "first"]
+        assert store.entry_of("b").metadata == {"mtime": 7.0}

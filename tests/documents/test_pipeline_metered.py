@@ -1,0 +1,244 @@
+"""What a run of the pipeline uses is told, shared among documents, and bounded by max_spend."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from ragasync import JobStopped
+from ragasync.documents import AsyncDocumentProcessor, SqliteStore
+from ragasync.documents.metering import note_usage
+from tests.support.embedders import CountingEmbedder, given, words
+from tests.support.services import Refused
+
+
+class Metered(CountingEmbedder):
+    """An embedder that reports a token a character and a price a call."""
+
+    def __init__(self, price: float = 0.25, **settings) -> None:
+        super().__init__(**settings)
+        self.price = price
+
+    async def __call__(self, texts: list[str]) -> np.ndarray:
+        """Answer after a while, and tell what it took."""
+        rows = await super().__call__(texts)
+        note_usage(tokens=sum(map(len, texts)), money=self.price)
+        return rows
+
+
+def exact(embed, **settings) -> AsyncDocumentProcessor:
+    """Return a processor without threads, one chunk a call, one call at a time."""
+    settings = {"batch_size": 1, "embed_concurrency": 1} | settings
+    return AsyncDocumentProcessor(chunk=words, embed=embed, **settings)
+
+
+def texts(count: int, chunks: int = 1) -> list[tuple[str, str]]:
+    """Return so many texts with their ids, each of so many words."""
+    return [(f"d{number}", " ".join(["word"] * chunks)) for number in range(count)]
+
+
+def embed_facts(result):
+    """Return what is told of the embedding stage."""
+    (facts,) = [stage for stage in result.facts.stages if stage.name == "embed"]
+    return facts
+
+
+async def test_a_run_tells_the_calls_tokens_and_money_of_its_embedder():
+    """In its facts, its summary and its HTML."""
+    result = await exact(Metered(), batch_size=2).process(texts(5, chunks=2))
+    facts = embed_facts(result)
+    assert (facts.calls, facts.tokens, facts.money) == (5, 40, 1.25)
+    assert (result.facts.tokens, result.facts.money) == (40, 1.25)
+    for said in (result.summary(), result._repr_html_()):
+        assert "tokens" in said
+        assert "40" in said
+        assert "1.25" in said
+
+
+async def test_a_run_that_is_not_metered_says_nothing_of_it():
+    """No line of noughts."""
+    embed = CountingEmbedder()
+    result = await exact(embed).process(texts(2))
+    assert embed_facts(result).calls == len(embed.calls) == 2
+    assert "tokens" not in result.summary()
+    assert "money" not in result.summary()
+    assert [done.tokens for done in result.results] == [None, None]
+
+
+async def test_failed_attempts_are_paid_for_too():
+    """Where the service has counted them; and each is a call."""
+
+    async def embed(batch: list[str]) -> np.ndarray:
+        note_usage(tokens=10)
+        if len(calls := embed.calls) == 0:
+            calls.append(batch)
+            raise Refused(503)
+        return np.ones((len(batch), 2))
+
+    embed.calls = []
+    result = await exact(embed).process(texts(1))
+    assert (embed_facts(result).calls, embed_facts(result).tokens) == (2, 20)
+    assert result.results[0].tokens == 10
+
+
+async def test_documents_share_the_tokens_of_their_calls_to_the_unit():
+    """By the length of their texts; calls for chunks of several documents are divided."""
+    sources = [("a", "1 22 333"), ("b", "4444"), ("c", ""), ("d", "55555 1")]
+
+    async def embed(batch: list[str]) -> np.ndarray:
+        note_usage(tokens=11)
+        return np.ones((len(batch), 2))
+
+    result = await exact(embed, batch_size=4).process(sources)
+    tokens = [done.tokens for done in result.results]
+    assert embed_facts(result).calls == 2
+    assert sum(each or 0 for each in tokens) == 22 == result.facts.tokens
+    assert tokens[2] is None
+    # The first call has 1 + 2 + 3 + 4 characters for 11 tokens, of which b has four tenths.
+    assert tokens[:2] == [6, 5]
+
+
+@pytest.mark.real_time
+async def test_an_embedder_on_threads_reports_to_its_run():
+    """Context variables go with it; two runs at once keep apart."""
+    together = threading.Barrier(2, timeout=30)
+
+    def embed_for(tokens: int):
+        def embed(batch: list[str]) -> np.ndarray:
+            together.wait()
+            note_usage(tokens=tokens)
+            return np.ones((len(batch), 2))
+
+        return embed
+
+    runs = [exact(embed_for(tokens)).process(texts(3)) for tokens in (1, 100)]
+    one, hundred = await asyncio.gather(*runs)
+    assert (one.facts.tokens, hundred.facts.tokens) == (3, 300)
+    assert [done.tokens for done in hundred.results] == [100, 100, 100]
+
+
+async def test_a_job_tells_what_it_has_used_so_far():
+    """Its progress and its panel do, before the end and at it."""
+    job = exact(Metered(price=0.5, seconds=1.0)).start(texts(4), here=True)
+    await asyncio.sleep(2.5)
+    assert (job.progress.tokens, job.progress.money) == (8, 1.0)
+    assert "tokens 8, money 1.00" in repr(job)
+    await job
+    assert (job.progress.tokens, job.progress.money) == (16, 2.0)
+    assert (job.result.facts.tokens, job.result.facts.money) == (16, 2.0)
+
+
+async def test_what_two_runs_used_is_added_when_their_results_are_merged():
+    """A retry costs as well."""
+    embed = Metered(poison={"poison": Refused(400)})
+    processor = exact(embed)
+    first = await processor.process([("a", "one"), ("b", "poison")])
+    embed.poison = {}
+    whole = await first.retry_failed(processor)
+    assert (embed_facts(first).calls, embed_facts(whole).calls) == (2, 3)
+    assert (first.facts.money, whole.facts.money) == (0.25, 0.5)
+
+
+# ── max_spend ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_run_stops_when_its_money_is_spent():
+    """No call begins after that; the rest is pending, and why is said with both numbers."""
+    embed = Metered(price=0.25)
+    result = await exact(embed, max_spend=1.0).process(texts(100))
+    assert len(embed.calls) == 4
+    assert (result.success_count, result.pending_count, result.error_count) == (4, 96, 0)
+    assert result.stopped_because == "1 was spent, which reaches max_spend=1"
+    assert result.seconds == pytest.approx(4.0)
+
+
+async def test_calls_in_flight_finish_and_their_documents_are_stored():
+    """They were paid for."""
+    embed = Metered(price=1.0)
+    with SqliteStore(":memory:") as store:
+        processor = exact(embed, max_spend=2.0, embed_concurrency=3, store=store)
+        result = await processor.process(texts(50))
+        assert (len(embed.calls), result.success_count, len(store.documents())) == (3, 3, 3)
+    assert result.stopped_because == "2 was spent, which reaches max_spend=2"
+    assert result.facts.money == 3.0
+
+
+async def test_a_big_document_cannot_spend_beyond_the_bound():
+    """It is left pending: of its chunks no further one is embedded."""
+    embed = Metered(price=0.5)
+    result = await exact(embed, max_spend=2.0).process([("a", "one"), ("big", "word " * 1000)])
+    assert len(embed.calls) == 4
+    assert [outcome.status for outcome in result] == ["done", "pending"]
+
+
+@pytest.mark.real_time
+async def test_an_embedder_on_a_thread_stops_its_run_too():
+    """It reports from elsewhere than the loop."""
+    called = []
+
+    def embed(batch: list[str]) -> np.ndarray:
+        called.append(batch)
+        note_usage(money=1.0)
+        return np.ones((len(batch), 2))
+
+    result = await exact(embed, max_spend=3.0).process(texts(50))
+    assert len(called) in (3, 4)  # the loop may hear of it after it has begun the next
+    assert (result.success_count, result.error_count) == (len(called), 0)
+    assert result.pending_count == 50 - len(called)
+
+
+async def test_what_was_left_is_done_by_the_next_run():
+    """The bound is a run's; what is stored is not embedded again."""
+    embed = Metered(price=1.0)
+    with SqliteStore(":memory:") as store:
+        processor = exact(embed, max_spend=4.0, store=store, cache=False)
+        runs = [await processor.process(texts(10)) for _ in range(3)]
+    assert [run.success_count for run in runs] == [4, 8, 10]
+    assert len(embed.calls) == 10
+    assert runs[2].stopped_because is None
+
+
+async def test_a_journal_calls_nothing_done_that_was_left(tmp_path):
+    """The next run with it goes on there."""
+    embed = Metered(price=1.0)
+    processor = exact(embed, max_spend=4.0, journal=tmp_path / "run.sqlite")
+    first = await processor.process(texts(6))
+    second = await processor.process(texts(6))
+    assert (first.success_count, first.pending_count) == (4, 2)
+    assert [outcome.attempts for outcome in second] == [0] * 4 + [1] * 2
+    assert len(embed.calls) == 6
+
+
+async def test_a_stream_ends_with_the_reason():
+    """As it does for `max_errors`."""
+    seen = []
+
+    async def read() -> None:
+        async for outcome in exact(Metered(price=1.0), max_spend=2.0).stream(texts(9)):
+            seen.append(outcome.status)  # noqa: PERF401  # what came before the error is kept
+
+    with pytest.raises(JobStopped, match="max_spend=2"):
+        await read()
+    assert seen == ["done", "done"]
+
+
+async def test_a_bound_on_what_nobody_reports_is_warned_of_once():
+    """At the end, because only then it is known."""
+    with pytest.warns(RuntimeWarning, match="nothing reported what it cost") as warned:
+        result = await exact(CountingEmbedder(), max_spend=1.0).process(texts(5))
+    assert len(warned) == 1
+    assert result.all_succeeded
+
+
+async def test_nothing_is_warned_of_where_nothing_was_embedded():
+    """There was nothing to report."""
+    result = await exact(CountingEmbedder(), max_spend=1.0).process([("a", "")])
+    assert result.all_succeeded
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, float("nan"), float("inf")])
+def test_a_bound_must_be_positive_and_finite(bound):
+    """Said at once."""
+    with pytest.raises(ValueError, match="max_spend"):
+        AsyncDocumentProcessor(load=given, max_spend=bound)

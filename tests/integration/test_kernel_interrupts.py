@@ -1,0 +1,265 @@
+"""The stop button and Ctrl-C while a batch runs: in a real kernel, and in scripts of their own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.kernels import Kernel, running_kernel
+from tests.support.scripts import printed_by
+
+pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
+
+PROMPT = 3.0
+"""Seconds within which the prompt must be back: about one is the aim, and this machine is slow."""
+
+# The first two items are done at once; the others are in flight until they are cancelled.
+SETUP = """
+import asyncio, threading, time
+from ragasync import AsyncBatchProcessor, run_async
+
+beats = 0
+cleaned_up = []
+
+async def call(item):
+    global beats
+    if item < 2:
+        return item
+    if item == 3:
+        print("ready", flush=True)
+    try:
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+    finally:
+        await asyncio.sleep(0.01)
+        cleaned_up.append(item)
+
+async def ours_left():
+    return [task.get_name() for task in asyncio.all_tasks() if "ragasync" in task.get_name()]
+
+processor = AsyncBatchProcessor(call, max_concurrency=2)
+"""
+
+AFTERWARDS = """
+before = beats
+await asyncio.sleep(0.2)
+result = processor.last_result
+print("still beating:", beats != before)
+print("cleaned up:", sorted(cleaned_up))
+print("tasks left:", await ours_left(), run_async(ours_left()))
+print("values:", [each.value for each in result if each.status == "done"])
+print("counts:", result.success_count, result.error_count, result.cancelled_count,
+      result.pending_count, result.total)
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    """One kernel for the tests of this file."""
+    with running_kernel() as kernel:
+        yield kernel
+
+
+def assert_nothing_is_lost(kernel: Kernel) -> None:
+    """No call runs on, the result is whole, and the next cells work."""
+    assert kernel.run(AFTERWARDS).stdout.splitlines() == [
+        "still beating: False",
+        "cleaned up: [2, 3]",
+        "tasks left: [] []",
+        "values: [0, 1]",
+        "counts: 2 0 2 6 10",
+    ]
+    assert kernel.run("(await processor.process([0, 1])).results").value == "[0, 1]"
+    assert kernel.run("processor.process_sync([0, 1]).results").value == "[0, 1]"
+    assert kernel.run("processor.start([0, 1]).wait(10).results").value == "[0, 1]"
+
+
+@pytest.mark.parametrize(
+    ("cell", "error"),
+    [
+        ("await processor.process(range(10))", "CancelledError"),
+        ("processor.process_sync(range(10))", "KeyboardInterrupt"),
+        ("job = processor.start(range(10)); await job", "CancelledError"),
+        ("job = processor.start(range(10)); job.wait()", "KeyboardInterrupt"),
+        ("await processor.start(range(10), here=True)", "CancelledError"),
+        ("async for outcome in processor.stream(range(10)): pass", "CancelledError"),
+    ],
+)
+def test_the_stop_button_ends_a_cell_at_once_and_loses_nothing(
+    kernel: Kernel, cell: str, error: str
+):
+    """The prompt is back, the calls in flight have cleaned up, and what was done is kept."""
+    ran = kernel.run_interrupted(SETUP + cell)
+    assert ran.error == error
+    assert ran.seconds < PROMPT
+    if "stream" not in cell:
+        assert_nothing_is_lost(kernel)
+
+
+def test_a_sync_call_inside_an_awaiting_cell_is_stopped_too(kernel: Kernel):
+    """The cell awaits, and what it awaits blocks in process_sync."""
+    ran = kernel.run_interrupted(
+        SETUP
+        + """
+async def outer():
+    await asyncio.sleep(0)
+    return processor.process_sync(range(10))
+
+await outer()
+"""
+    )
+    assert ran.status == "error"
+    assert ran.seconds < PROMPT
+    assert_nothing_is_lost(kernel)
+
+
+def test_the_interrupt_says_what_was_done(kernel: Kernel):
+    """The traceback in the cell ends with the count and the place where the rest is kept."""
+    for cell in ("await processor.process(range(10))", "processor.process_sync(range(10))"):
+        ran = kernel.run_interrupted(
+            SETUP
+            + f"""
+try:
+    {cell}
+except BaseException as error:
+    print(error.__notes__)
+    raise
+"""
+        )
+        assert "2 of 10 items were done" in ran.stdout
+        assert "last_result" in ran.stdout
+
+
+THREADS = """
+import asyncio, threading, time
+from ragasync import AsyncBatchProcessor
+
+calls = []
+release = threading.Event()
+
+def call(item):
+    calls.append(item)
+    if item < 2:
+        return item
+    if item == 3:
+        print("ready", flush=True)
+    release.wait(60)
+
+processor = AsyncBatchProcessor(call, max_concurrency=2)
+try:
+    CELL
+except BaseException as error:
+    notes = error.__notes__
+    raise
+"""
+
+
+@pytest.mark.parametrize(
+    "cell", ["await processor.process(range(10))", "processor.process_sync(range(10))"]
+)
+def test_a_cell_whose_calls_run_on_threads_is_stopped(kernel: Kernel, cell: str):
+    """Threads cannot be killed: nobody waits for them, nothing more is begun, the note says so."""
+    ran = kernel.run_interrupted(THREADS.replace("CELL", cell))
+    assert ran.status == "error"
+    assert ran.seconds < PROMPT
+    ran = kernel.run(
+        """
+release.set()
+await asyncio.sleep(0.1)
+result = processor.last_result
+print(sorted(calls), [each.value for each in result if each.status == "done"])
+print(result.success_count, result.cancelled_count, result.pending_count, result.total)
+print(notes)
+"""
+    )
+    called, counted, notes = ran.stdout.splitlines()
+    assert called == "[0, 1, 2, 3] [0, 1]"
+    assert counted == "2 2 6 10"
+    assert "2 of 10 items were done" in notes
+    assert "2 threads are still in a call" in notes
+
+
+def test_a_job_in_the_background_leaves_the_notebook_usable(kernel: Kernel):
+    """Cells run while it does, an interrupt of one of them does not reach it, and it is stopped."""
+    assert kernel.run(SETUP + "job = processor.start(range(10)); None").status == "ok"
+    assert kernel.run("await asyncio.sleep(0.1); job.progress.in_flight").value == "2"
+    ran = kernel.run_interrupted("print('ready', flush=True)\nwhile True: pass")
+    assert ran.error == "KeyboardInterrupt"
+    assert kernel.run("job.done, job.progress.done").value == "(False, 2)"
+    assert kernel.run("job.cancel(); (await job).cancelled_count").value == "2"
+    assert_nothing_is_lost(kernel)
+
+
+SCRIPT = """
+import asyncio, os, signal, threading
+from ragasync import AsyncBatchProcessor
+
+def press():
+    thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
+    thread.start()
+    thread.join()
+
+async def call(item):
+    if item < 2:
+        return item
+    try:
+        if item == 3:
+            press()
+        await asyncio.sleep(60)
+    finally:
+        print("cleaned up", item)
+
+processor = AsyncBatchProcessor(call, max_concurrency=2)
+
+def report(error):
+    result = processor.last_result
+    print(type(error).__name__, error.__notes__[0].partition(";")[0])
+    print(result.success_count, result.cancelled_count, result.pending_count)
+"""
+
+REPORTED = [
+    "cleaned up 2",
+    "cleaned up 3",
+    "KeyboardInterrupt ragasync: 2 of 10 items were done and 0 had failed",
+    "2 2 6",
+]
+
+
+@pytest.mark.parametrize("call", ["process_sync(range(10))", "start(range(10)).wait()"])
+def test_ctrl_c_in_a_script_says_how_many_were_done(call):
+    """KeyboardInterrupt goes up with a note, when the calls in flight have cleaned up."""
+    assert (
+        printed_by(
+            SCRIPT,
+            f"""
+            try:
+                processor.{call}
+            except KeyboardInterrupt as error:
+                report(error)
+            """,
+        )
+        == REPORTED
+    )
+
+
+@pytest.mark.parametrize("awaited", ["process(range(10))", "start(range(10))"])
+def test_ctrl_c_under_asyncio_run_says_how_many_were_done(awaited):
+    """The task is cancelled with the note, and asyncio.run raises KeyboardInterrupt."""
+    printed = printed_by(
+        SCRIPT,
+        f"""
+        async def main():
+            try:
+                await processor.{awaited}
+            except asyncio.CancelledError as error:
+                report(error)
+                raise
+
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+    )
+    expected = [line.replace("KeyboardInterrupt", "CancelledError") for line in REPORTED]
+    assert printed == [*expected, "interrupted"]

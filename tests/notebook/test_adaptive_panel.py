@@ -1,0 +1,34 @@
+"""The panel of a job whose bound adapts."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ragasync import AsyncBatchProcessor
+from ragasync.notebook.controls import Controls
+from ragasync.notebook.failures import Failures
+from ragasync.outcomes.columns import Columns
+from tests.support.hidden_limits import Queueing, still
+from tests.support.requirements import needs
+
+
+async def test_the_slider_of_a_panel_follows_the_bound():
+    """It shows what is found, and turns nothing by that: the run goes on adapting."""
+    needs("ipywidgets")
+    job = AsyncBatchProcessor(Queueing(still(64)), max_concurrency="auto").start(
+        range(4_000), here=True
+    )
+    await asyncio.sleep(0.1)
+    none: Failures = Failures(Columns(items=[]))
+    controls = Controls(job, job._showing(), none, lambda: None)
+    seen = [controls._at_once.widget.label]
+    for _ in range(4):
+        await asyncio.sleep(0.2)
+        controls.draw(job._showing(), none)
+        seen.append(controls._at_once.widget.label)
+        assert seen[-1] == str(job.max_concurrency)
+    assert seen == ["4", "4", "8", "16", "32"]
+    assert "(auto)" in repr(job)
+    controls.close()
+    job.cancel()
+    await job

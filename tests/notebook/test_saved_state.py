@@ -1,0 +1,99 @@
+"""What is left of jobs and bars in a notebook that was run without a front end, and saved."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.front_end import VIEW
+from tests.support.requirements import needs
+
+needs("ipykernel", "nbclient", "nbformat")
+
+import nbformat  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
+
+pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
+
+SETUP = """
+import asyncio
+from ragasync import AsyncBatchProcessor, WidgetProgress
+
+async def call(item):
+    await asyncio.sleep(0.05)
+    if item == 3:
+        raise ValueError("item <3> is bad")
+    return item
+
+processor = AsyncBatchProcessor(call, max_concurrency=4, retry_count=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """The outputs of each cell of a notebook that was run from top to bottom."""
+    cells = [
+        SETUP + "job = processor.start(range(20))\njob",
+        "result = await job\nresult.explain()",
+        "bar = await processor.process(range(20), WidgetProgress('again'))",
+        "job",
+        "cancelled = processor.start(range(500))\ncancelled",
+        "cancelled.cancel()\n(await cancelled).stopped_because",
+        "processor.start(range(500))",
+    ]
+    folder = tmp_path_factory.mktemp("notebook")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=60, kernel_name="python3", resources=where).execute()
+    path = Path(folder) / "saved.ipynb"
+    nbformat.write(notebook, path)
+    return [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
+
+
+def data_of(cell: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the only output of a cell shows that has any words."""
+    (output,) = [output for output in cell if output["data"]["text/plain"]]
+    data: dict[str, Any] = output["data"]
+    return data
+
+
+@pytest.mark.parametrize("number", [0, 3], ids=["shown live", "shown after the end"])
+def test_a_job_that_was_awaited_is_saved_with_its_last_state(outputs, number):
+    """As text and as HTML, without a view of widgets that no kernel has any more."""
+    data = data_of(outputs[number])
+    assert set(data) == {"text/plain", "text/html"}
+    for text in data.values():
+        assert "20 of 20" in text
+        assert "1 failed" in text
+    assert "item &lt;3&gt; is bad" in data["text/html"]
+    assert "item <3> is bad" in data["text/plain"]
+
+
+def test_nothing_else_is_left_of_a_job_that_has_ended(outputs):
+    """The copy that stood behind its panel says nothing any more."""
+    assert [output["data"] for output in outputs[0][1:]] == [{"text/plain": "", "text/html": ""}]
+
+
+def test_a_bar_is_saved_with_its_last_count(outputs):
+    """Not frozen at the first."""
+    data = data_of(outputs[2])
+    assert VIEW not in data
+    assert "20 / 20" in data["text/html"]
+
+
+def test_a_job_that_was_cancelled_is_saved_as_that(outputs):
+    """The panel of the cell before says how it ended."""
+    assert "Job cancelled" in data_of(outputs[4])["text/html"]
+    assert data_of(outputs[5])["text/plain"] == "'it was cancelled'"
+
+
+def test_an_explanation_is_saved_as_lines(outputs):
+    """As the last line of a cell, it is no quoted string."""
+    assert data_of(outputs[1])["text/plain"].startswith("19 of 20 done, 1 failed in ")
+
+
+def test_a_job_that_was_never_awaited_is_saved_with_text_for_the_widget_that_is_gone(outputs):
+    """The run ended before it did: a front end without its widget has text and HTML to show."""
+    data = data_of(outputs[6])
+    assert "of 500" in data["text/html"]
+    assert "of 500" in data["text/plain"]

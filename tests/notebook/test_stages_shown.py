@@ -1,0 +1,213 @@
+"""A running job of documents shows its stages, and a result when each of them was at work."""
+
+import asyncio
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragasync import AsyncBatchProcessor, RateLimiter, plot_timeline
+from ragasync.documents import AsyncDocumentProcessor, Document
+from ragasync.notebook.failures import Failures
+from ragasync.notebook.panel_html import panel_text, still_bundle
+from ragasync.notebook.stages_shown import MARK, stage_lines, stages_html
+from ragasync.outcomes.busy import Busy
+from ragasync.outcomes.facts import RunFacts, StageFacts
+from ragasync.reports.money import money_text
+from tests.notebook.test_panel import at, words_of
+from tests.support.document_tables import MeteredEmbedder, exact, texts
+from tests.support.embedders import CountingEmbedder, words
+from tests.support.requirements import needs
+from tests.support.results import done, result_of
+from tests.support.services import about
+
+
+async def load(source: str) -> Document:
+    """Load in a second; every fifth source is away."""
+    await asyncio.sleep(1.0)
+    if int(source) % 5 == 4:
+        raise OSError("away")
+    return Document(source, source)
+
+
+def started(**settings: Any) -> Any:
+    """Start a job of forty sources on this loop: four loads at once, one call of the embedder."""
+    settings = {"embed": MeteredEmbedder(2.0), "embed_concurrency": 1, "batch_size": 1} | settings
+    processor = AsyncDocumentProcessor(
+        load=load, chunk=words, max_concurrency=4, retry_count=0, **settings
+    )
+    return processor.start(list(map(str, range(40))), here=True)
+
+
+def shown(job: Any) -> list[str]:
+    """Return the panel of a job as lines of text."""
+    return panel_text(job._showing(), Failures(job._batch.columns)).splitlines()
+
+
+# ── the panel ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_running_job_shows_a_line_a_stage():
+    """What is in flight, what has left it, how busy it is; the one that holds back is marked."""
+    job = started()
+    await at(8.5)
+    lines = shown(job)
+    assert lines[1] == "3 done · 2 failed · 0 retried · tokens 40 · money 0.40 · 7 in flight"
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:5]] == [
+        ["load", "0 of 4 in flight", "12 documents", "35% busy"],
+        ["chunk", "0 of 4 in flight", "10 documents", "0% busy"],
+        [f"{MARK} embed", "1 of 1 in flight", "3 chunks", "88% busy"],
+    ]
+    assert lines[5] == "embed holds the others back: its calls are under way 88% of the time"
+    assert "busy: load 35%, chunk 0%, embed 88%" in repr(job)
+    job.cancel()
+    await job
+
+
+async def test_html_and_text_state_the_same_of_the_stages():
+    """While it runs, and when it has ended."""
+    job = started()
+    await at(8.5)
+    for _ in range(2):
+        bundle = still_bundle(job._showing(), Failures(job._batch.columns))
+        told = words_of(str(bundle["text/html"]))
+        for line in stage_lines(job._showing().stages, job.progress.seconds, ended=job.done):
+            assert " ".join((line.name, *line.facts)) in told
+            assert all(fact in str(bundle["text/plain"]) for fact in line.facts)
+        await job
+    assert "embed 1 at once 32 chunks 98% busy" in told
+
+
+async def test_a_stage_that_waits_for_its_limiter_is_told_from_a_busy_one():
+    """Its calls in line are shown beside those in flight."""
+    limiter = RateLimiter(0.5, burst_size=1)
+    job = started(embed=CountingEmbedder(0.5), embed_concurrency=3, rate_limiter=limiter)
+    await at(15.2)
+    lines = shown(job)
+    assert re.split(r"\s{2,}", lines[4])[1] == "1 of 3, 2 waiting"
+    assert lines[5] == "embed holds the others back: its calls wait for the rate limit"
+    job.cancel()
+    await job
+
+
+async def test_a_long_first_call_counts_while_it_is_under_way():
+    """Nobody has to wait for its end to learn what holds the job back."""
+    job = started(embed=CountingEmbedder(600.0))
+    await at(60.0)
+    assert shown(job)[4].startswith(f"{MARK} embed")
+    assert "98% busy" in shown(job)[4]
+    job.cancel()
+    await job
+
+
+async def test_no_stage_is_blamed_where_none_is_busy():
+    """What limits the run itself is told instead, as of any job."""
+    job = started(embed=CountingEmbedder(0.0))
+    await at(0.5)
+    assert "holds the others back" not in "\n".join(shown(job))
+    assert f"limited by {job.progress.limited_by}" in "\n".join(shown(job))
+    job.cancel()
+    await job
+
+
+async def test_another_job_has_no_stages():
+    """Its panel is as before."""
+
+    async def same(item: int) -> int:
+        return item
+
+    job = AsyncBatchProcessor(same).start(range(3), here=True)
+    await job
+    assert "busy" not in repr(job)
+    assert stages_html([]) == ""
+
+
+def test_a_stages_name_is_escaped():
+    """Nothing that is shown is taken for HTML."""
+    line = stage_lines((StageFacts("<b>", 1, 1.0),), 1.0, ended=False)
+    assert "&lt;b&gt;" in stages_html(line)
+    assert "<b>" not in stages_html(line)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (1234.5, "1,234.50"),
+        (1, "1.00"),
+        (0.25, "0.25"),
+        (0.1, "0.10"),
+        (0.01234, "0.0123"),
+        (1.2e-05, "0.000012"),
+        (1e-12, "0.00"),
+        (0, "0.00"),
+    ],
+)
+def test_money_is_read_without_exponents(amount, text):
+    """Cents, and of less than these three digits that say something."""
+    assert money_text(amount) == text
+
+
+# ── the timeline ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_result_knows_when_each_stage_was_at_work():
+    """Exact on the virtual clock: three calls of two seconds, one after the other."""
+    processor = exact(embed=CountingEmbedder(2.0), batch_size=1, embed_concurrency=1)
+    result = await processor.process(texts("one two three"))
+    *_, embed = result.facts.stages
+    (busy,) = embed.busy
+    ends = int(6.0 / busy.width)
+    assert busy.at_once()[:ends] == about([1.0] * ends)
+    assert sum(busy.at_once()) * busy.width == about(6.0)
+
+
+async def test_a_timeline_of_documents_has_a_band_a_stage():
+    """As high as its calls, with its failures in it; of two runs end to end."""
+    needs("matplotlib")
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    job = started()
+    first = await job
+    axes = plot_timeline(first)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["load (4)", "chunk (4)", "embed (1)"]
+    (marks,) = [line for line in axes.lines if line.get_marker() == "x"]
+    assert set(np.asarray(marks.get_ydata())) == {0}
+    assert len(np.asarray(marks.get_xdata())) == 8
+    whole = first.merge(await started())
+    again = plot_timeline(whole)
+    assert len(again.patches) == 2 * len(axes.patches) == 6
+    edges = [patch.get_data().edges for patch in again.patches]
+    assert edges[5][0] == about(first.seconds)
+    pyplot.close("all")
+
+
+def test_a_band_is_as_high_as_the_share_of_calls_under_way():
+    """Half of the calls are half the height; more than may be, after a knob was turned, are all."""
+    needs("matplotlib")
+    from matplotlib import pyplot
+
+    stage = StageFacts("embed", 2, 3.0, busy=(Busy(1.0, [0, 0, 0], [1.0, 2.0, 5.0]),))
+    outcomes = [done(0, started=0.0, seconds=3.0)]
+    result = result_of(outcomes, seconds=3.0, facts=RunFacts(1, stages=(stage,)))
+    (band,) = plot_timeline(result).patches
+    values = np.asarray(band.get_data().baseline - band.get_data().values)
+    assert list(values) == pytest.approx([0.4, 0.8, 0.8])
+    pyplot.close("all")
+
+
+# ── which stage to give more ────────────────────────────────────────────────────────────────
+
+
+async def test_where_tokens_are_limited_too_no_rate_of_calls_is_advised():
+    """Twice the calls would only wait for their tokens."""
+    limiters = [RateLimiter(1000.0), RateLimiter(5.0, burst_size=10, cost=len)]
+    processor = exact(embed=CountingEmbedder(0.1), rate_limiter=limiters, batch_size=1)
+    result = await processor.process(texts(*["four"] * 6) * 4)
+    text = " ".join(result.explain().split())
+    assert "The rate limit of embed is what holds this job back: a higher one would help" in text
+    assert "RateLimiter(" not in text

@@ -1,0 +1,242 @@
+"""The plots: drawn from any result, small, labelled, readable in every style."""
+
+import sys
+from array import array
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.requirements import needs
+from tests.support.results import done, failed, pending, result_of
+from tests.support.services import Service, about
+
+needs("matplotlib")
+
+import matplotlib  # noqa: E402
+
+matplotlib.use("agg")
+
+from matplotlib import pyplot  # noqa: E402
+from matplotlib.colors import to_hex  # noqa: E402
+
+from ragasync import (  # noqa: E402
+    AsyncBatchProcessor,
+    AsyncRetry,
+    Attempt,
+    BatchResult,
+    MissingExtra,
+    Outcome,
+    plot_latency,
+    plot_throughput,
+    plot_timeline,
+)
+from ragasync.outcomes.columns import Columns  # noqa: E402
+from ragasync.outcomes.facts import RunFacts  # noqa: E402
+from ragasync.outcomes.outcome import DONE, FAILED  # noqa: E402
+
+PLOTS = [plot_timeline, plot_latency, plot_throughput]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    """Leave no figure open."""
+    yield
+    pyplot.close("all")
+
+
+def many(n: int) -> BatchResult[None]:
+    """Return a long run on 64 lanes, with waits for a limit, back-off and a failure in 100."""
+    rng = np.random.default_rng(1)
+    columns: Columns[int, None] = Columns(items=range(n))
+    columns.status[:] = bytes([DONE]) * n
+    for row, seconds in enumerate(rng.lognormal(0.0, 0.6, n).tolist()):
+        columns.started[row], columns.seconds[row] = row / 50, seconds
+        columns.lane[row] = row % 64
+    backed_off = array("d", [0.0]) * n
+    for row in range(0, n, 100):
+        columns.status[row] = FAILED
+        columns.errors[row], columns.attempts[row] = ValueError("bad"), 2
+        columns.history[row] = (Attempt(row / 50, 0.1, "E", 1.0, columns.seconds[row]),)
+        backed_off[row] = 1.0
+    columns.waited, columns.backed_off = columns.seconds[:], backed_off
+    return BatchResult.of(columns, seconds=n / 50 + 5, facts=RunFacts(max_concurrency=64))
+
+
+def staged() -> BatchResult[Any]:
+    """Return documents of which one failed in each of two stages."""
+    return result_of(
+        [
+            done(0, seconds=1.0),
+            failed(1, OSError(), seconds=0.5, stage="load"),
+            failed(2, ValueError(), seconds=2.0, stage="embed", lane=1),
+        ],
+        seconds=2.0,
+    )
+
+
+ODD = {
+    "empty": BatchResult([], [], 0, 0),
+    "made by hand": BatchResult([1, None], [None, ValueError()], 1, 1),
+    "pending": result_of([pending(0)], seconds=1.0),
+    "one item": result_of([done(0, seconds=1.0)], seconds=1.0),
+    "no time at all": result_of([done(0), done(1)], seconds=0.0),
+    "all failed": result_of([failed(0, ValueError(), seconds=1.0)], seconds=1.0),
+    "cancelled": result_of(
+        [done(0, seconds=0.4), Outcome(1, None, "cancelled", attempts=1, seconds=0.6, lane=1)],
+        seconds=1.0,
+        stopped_because="it was $cancelled$",
+    ),
+    "only cancelled": result_of([Outcome(0, None, "cancelled", attempts=1, seconds=1.0, lane=0)]),
+    "merged": staged().merge(result_of([done(0, seconds=3.0)], seconds=3.0)),
+    "stages": staged(),
+    "a stage like a formula": result_of([failed(0, OSError(), seconds=1.0, stage=r"$\frac{1}$")]),
+    "many times of 0": result_of([done(n, started=1.0) for n in range(3_001)], seconds=1.0),
+    "times of 0": result_of([done(0, seconds=0.0), done(1, seconds=9.0)], seconds=9.0),
+}
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("name", ODD)
+def test_every_result_can_be_drawn(plot, name):
+    """Without a warning, under a title that says the counts, with labels that have units."""
+    result = ODD[name]
+    ax = plot(result)
+    ax.figure.savefig(BytesIO())
+    assert ax.get_title(loc="left").startswith(result.summary().splitlines()[0].split(":")[0])
+    if ax.get_xticks().size:
+        assert ax.get_xlabel().endswith(("(ms)", "(s)", "(min)", "(h)"))
+        assert ax.get_ylabel()
+    else:
+        assert [text.get_text() for text in ax.texts] == ["no times are known"]
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("n", [10, 3_000, 50_000])
+def test_a_picture_stays_small(plot, n):
+    """A few artists and under 100 kB in a notebook, from ten items to 50,000."""
+    ax = plot(many(n))
+    picture = BytesIO()
+    ax.figure.savefig(picture, dpi=100)
+    assert len(picture.getvalue()) < 100_000
+    assert len(ax.collections) + len(ax.patches) + len(ax.lines) < 12
+
+
+def test_calls_are_single_bars_until_there_are_too_many():
+    """Lanes on the axis, then how many calls at once."""
+    few, lots = plot_timeline(many(400)), plot_timeline(many(5_000))
+    assert (few.get_ylabel(), lots.get_ylabel()) == ("lane", "calls at once")
+    assert sum(len(bars.get_paths()) for bars in few.collections) >= 800
+
+
+def test_limiter_back_off_and_work_are_told_apart():
+    """A colour and a name for each, with bars and with areas."""
+    for n in (400, 5_000):
+        names = plot_timeline(many(n)).get_legend_handles_labels()[1]
+        assert {"in calls", "waiting for the rate limit", "backing off"} <= set(names)
+
+
+def test_failures_are_counted_with_their_stages():
+    """In the legend, by the mark."""
+    assert (
+        "2 failed (1 in load, 1 in embed)" in plot_timeline(staged()).get_legend_handles_labels()[1]
+    )
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_text_has_the_colour_of_the_style(plot):
+    """White on black as well as black on white; also with Axes that were made in another style."""
+    with pyplot.style.context("dark_background"):
+        ax = pyplot.subplots()[1]
+    plot(staged(), ax=ax)
+    texts = [ax.title, ax._left_title, *ax.get_legend().get_texts()]
+    assert {to_hex(text.get_color()) for text in texts if text.get_text()} == {"#ffffff"}
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_it_draws_where_it_is_told(plot):
+    """In the Axes given, which come back, and in no new figure."""
+    ax = pyplot.subplots()[1]
+    assert plot(staged(), ax=ax) is ax
+    assert len(pyplot.get_fignums()) == 1
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_without_matplotlib_the_error_names_the_command(plot, monkeypatch):
+    """What is missing, and how to get it."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtra, match=rf'{plot.__name__}.*pip install "ragasync\[plot\]"'):
+        plot(staged())
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_what_cannot_be_drawn_is_refused(plot):
+    """No result, or no Axes."""
+    with pytest.raises(TypeError, match="needs a BatchResult"):
+        plot([1, 2])
+    with pytest.raises(TypeError, match="one matplotlib Axes"):
+        plot(staged(), ax=pyplot.subplots(2)[1])
+
+
+def test_latency_is_logarithmic_where_it_spreads_widely():
+    """From milliseconds to minutes, but not from one second to two."""
+    wide = result_of([done(n, seconds=0.001 * 2.0**n) for n in range(16)], seconds=60.0)
+    narrow = result_of([done(n, seconds=1.0 + n / 16) for n in range(16)], seconds=60.0)
+    assert plot_latency(wide).get_xscale() == "log"
+    assert plot_latency(narrow).get_xscale() == "linear"
+
+
+def test_latency_marks_median_and_95th_percentile_with_their_values():
+    """For done and failed apart."""
+    outcomes = [done(n, seconds=n + 1.0) for n in range(101)]
+    ax = plot_latency(result_of([*outcomes, failed(101, ValueError(), seconds=7.0)], seconds=101.0))
+    assert ax.get_legend_handles_labels()[1] == [
+        "101 done: median 51 s (line), p95 96 s (dots)",
+        "1 failed: median 7 s (line), p95 7 s (dots)",
+    ]
+    assert [line.get_xdata()[0] for line in ax.lines] == [51.0, 96.0, 7.0, 7.0]
+
+
+def test_throughput_adds_up_to_the_items():
+    """The area is their number, the line their mean."""
+    result = many(500)
+    ax = plot_throughput(result)
+    done_rates, edges, _ = ax.patches[0].get_data()
+    assert (done_rates * np.diff(edges)).sum() == pytest.approx(result.success_count)
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(500 / result.seconds)
+
+
+async def test_every_attempt_is_drawn_where_it_was_made():
+    """A call lies from 0.42 above the number of its lane, a back-off from 0.28 below it."""
+    service = Service([1.0, 2.0, 9.0], {0: [OSError("away")]})
+    retry = AsyncRetry(1, 0.5, jitter=None)
+    result = await AsyncBatchProcessor(service, max_concurrency=2, retry=retry).process(range(3))
+    corners = {
+        bars.get_label(): sorted(
+            path.get_extents().min.round(2).tolist() for path in bars.get_paths()
+        )
+        for bars in plot_timeline(result).collections
+    }
+    assert corners == {
+        "failed, then tried again": [[0, -0.42]],
+        "in calls": [[0, 0.58], [1, -0.42], [2, 0.58]],
+        "backing off": [[1, 1.28]],
+    }
+
+
+async def test_merged_runs_are_drawn_one_after_the_other():
+    """With a line where they meet, in bars and in rates."""
+    first = await AsyncBatchProcessor(Service(1.0, {1: ValueError()}), 1, 1, 0).process([0, 1])
+    whole = await first.retry_failed(AsyncBatchProcessor(Service(3.0), 1, 1))
+    timeline, throughput = plot_timeline(whole), plot_throughput(whole)
+    (bars,) = timeline.collections
+    assert [path.get_extents().intervalx for path in bars.get_paths()] == [
+        about([0, 1]),
+        about([2, 5]),
+    ]
+    for ax in (timeline, throughput):
+        assert ax.lines[0].get_xdata() == about([2, 2])
+        assert ax.get_xlim() == about((0, 5))
+        assert ax.get_xlabel() == "time since the start, runs end to end (s)"
+        assert ax.get_title(loc="left").endswith("(2 runs)")

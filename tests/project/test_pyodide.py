@@ -1,0 +1,142 @@
+"""The core in a browser: under Pyodide, in node, where RAGASYNC_PYODIDE says where that is."""
+
+import asyncio
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ragasync import AsyncBatchProcessor, JournalError, RateLimiter
+from ragasync.simulation import run_virtual
+
+HERE = Path(__file__).parents[1]
+SOURCE = HERE.parent
+FOLDER = os.environ.get("RAGASYNC_PYODIDE", "")
+
+STACK_SWITCHING = "--experimental-wasm-stack-switching"
+"""With it node can put a Python stack aside, as Chromium does by default."""
+
+FILES = [
+    "tests/batch/test_retried_calls.py",
+    "tests/limits/test_overtaking_pauses.py",
+    "tests/retries/test_retry.py",
+]
+"""Tests of the core that need nothing that a browser lacks."""
+
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
+"""What pytest is made of; all of it is pure Python."""
+
+
+def run_in_pyodide(script: str, *arguments: str, flag: str = "", beside: tuple[str, ...] = ()):
+    """Run a script of tests/pyodide there, with these importable modules, and return its output."""
+    node = shutil.which("node")
+    if not (FOLDER and node and Path(FOLDER, "node_modules", "pyodide").is_dir()):
+        pytest.skip(
+            "needs node, and Pyodide: `npm install pyodide` in a folder, and that folder's path "
+            "in the environment variable RAGASYNC_PYODIDE"
+        )
+    places = {"/src": str(SOURCE)}
+    for name in beside:
+        found = importlib.util.find_spec(name)
+        assert found is not None
+        assert found.origin is not None
+        path = Path(found.origin)
+        here = path.parent if path.name == "__init__.py" else path
+        places[f"/packages/{here.name}"] = str(here)
+    flags = [flag] if flag else []
+    ran = subprocess.run(
+        [
+            *(node, *flags, HERE / "pyodide" / "try_core.mjs", Path(FOLDER).resolve()),
+            *(HERE / "pyodide" / script, json.dumps(places), *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    assert ran.stderr == ""
+    return ran.stdout
+
+
+@pytest.mark.real_time
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("flag", ["", STACK_SWITCHING], ids=["awaiting", "stack switching"])
+def test_the_core_runs_on_the_loop_of_a_browser(flag: str):
+    """Batches, limits, retries, jobs, and run_async where the stack can be put aside."""
+    ability, *tests = map(json.loads, run_in_pyodide("core.py", flag=flag).splitlines())
+    assert ability == {"can_run_sync": bool(flag)}
+    assert {test["test"]: test["error"] for test in tests if test["error"]} == {}
+    assert len(tests) > 10
+
+
+@pytest.mark.real_time
+@pytest.mark.timeout(300)
+def test_the_tests_of_the_core_pass_there():
+    """On a virtual clock of their own, which needs neither threads nor sockets there."""
+    output = run_in_pyodide("run_pytest.py", *FILES, beside=PYTEST)
+    assert "pytest ended with 0" in output, output[-6000:]
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ragasync believe that it is in a browser."""
+    monkeypatch.setattr(sys, "platform", "emscripten")
+
+
+def test_a_sync_function_is_refused_where_there_are_no_threads(browser):
+    """At once, and not in every item."""
+    with pytest.raises(TypeError, match="`async def`"):
+        AsyncBatchProcessor(len)
+
+
+def test_a_journal_is_refused_where_there_are_no_threads(browser, tmp_path: Path):
+    """At once, before there is a file."""
+    with pytest.raises(JournalError, match="leave out journal="):
+        AsyncBatchProcessor(asyncio.sleep, journal=tmp_path / "run.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_virtual_clock_needs_no_sockets_where_nobody_can_wake_it(browser):
+    """A browser has none to give."""
+    assert run_virtual(asyncio.sleep(3600, "slept")) == "slept"
+
+
+class _BrowsersTimer(asyncio.Handle):
+    """A timer that can be cancelled, and that is all."""
+
+    def __init__(self, timer: asyncio.TimerHandle, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(timer.cancel, (), loop)
+        self._timer = timer
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+class _BrowsersLoop(asyncio.SelectorEventLoop):
+    """A loop whose timers are handles like any other, as those of Pyodide's loop are."""
+
+    def call_at(self, *args: Any, **kwargs: Any) -> Any:
+        return _BrowsersTimer(super().call_at(*args, **kwargs), self)
+
+
+@pytest.mark.real_time
+def test_a_limiter_waits_on_a_loop_whose_timers_do_not_know_when():
+    """Also where a second waiter would set the alarm anew."""
+
+    async def two_wait() -> None:
+        limiter = RateLimiter(100, burst_size=1)
+        await limiter.acquire()
+        first = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        limiter.rate = 200
+        await asyncio.gather(first, limiter.acquire())
+
+    with asyncio.Runner(loop_factory=_BrowsersLoop) as runner:
+        runner.run(two_wait())

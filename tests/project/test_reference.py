@@ -1,0 +1,62 @@
+"""The API reference: it is built without a warning, and shows what is public and nothing else."""
+
+import re
+import sys
+from pathlib import Path
+from subprocess import run
+
+import pytest
+from public import MODULES, docstring_of, public_names
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that the command has built, with warnings as errors."""
+    pytest.importorskip("pdoc", reason="not installed: the extra `docs`; CI has a place for it")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-W", "error", "tests/reference/reference.py", str(folder)]
+    ran = run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return folder
+
+
+def test_every_public_name_is_on_its_page(site: Path):
+    """Those that are loaded when they are asked for, too; values with the text below them."""
+    missing = [
+        (module, name)
+        for module, name in public_names()
+        if (name not in _shown(site, module)) or not docstring_of(module, name)
+    ]
+    assert missing == []
+
+
+def test_a_class_is_shown_with_what_it_inherits_from_us(site: Path):
+    """A reader finds `process_sync` where it is called, whichever file has it."""
+    assert "AsyncDocumentProcessor.process_sync" in _shown(site, "ragasync")
+    assert "MemoryStore.search" in _shown(site, "ragasync.documents")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_private_is_shown(site: Path, module: str):
+    """Neither names that begin with an underscore, nor arguments, nor paths of this machine."""
+    private = [name for name in _shown(site, module) if re.search(r"(^|\.)_(?!_init__)", name)]
+    assert private == []
+    page = _page(site, module)
+    assert re.findall(r'class="param">\s*<span class="n">_\w+', page) == []
+    assert str(ROOT) not in page
+    assert " at 0x" not in page
+
+
+def _shown(site: Path, module: str) -> set[str]:
+    """Return what has a heading of its own on a page."""
+    return set(re.findall(r'id="([\w.]+)"', _page(site, module)))
+
+
+def _page(site: Path, module: str) -> str:
+    """Return the HTML of a module's page."""
+    return (site / f"{module.replace('.', '/')}.html").read_text(encoding="utf-8")

@@ -1,0 +1,101 @@
+"""The chart of a result's HTML: what its bars show, and that they reach every notebook."""
+
+import re
+
+from ragasync import Attempt, BatchResult
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.facts import RunFacts, StageFacts
+from ragasync.outcomes.outcome import DONE
+from ragasync.reports.chart import chart
+from ragasync.reports.html import result_html
+from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS
+from ragasync.reports.timeline import timeline_of
+from tests.support.results import done, failed, result_of
+
+KEPT = {
+    *(
+        "align-items",
+        "background",
+        "border-bottom",
+        "border-radius",
+        "border-top",
+        "color",
+        "cursor",
+    ),
+    *("display", "flex", "font-family", "font-size", "font-weight", "gap", "height"),
+    *("justify-content", "line-height", "margin-bottom", "margin-right", "margin-top", "max-width"),
+    *("min-width", "opacity", "overflow", "overflow-wrap", "padding-right", "padding-top"),
+    *("text-align", "white-space"),
+}
+"""What JupyterLab leaves of the styles of a notebook that it does not trust, as far as used."""
+
+
+def busy(**facts: RunFacts) -> BatchResult:
+    """Return two calls of four seconds: one worked twice, one waited for the limit first."""
+    history = (Attempt(0.0, 1.0, "E", 2.0),)
+    return result_of(
+        [
+            done(0, seconds=2.0, attempts=2, backed_off=2.0, history=history),
+            failed(1, ValueError(), started=2.0, seconds=2.0, waited=2.0, lane=1),
+        ],
+        seconds=4.0,
+        **facts,
+    )
+
+
+def words(html: str) -> str:
+    """Return the text of a fragment."""
+    return " ".join(re.sub("<[^>]*>", " ", html).split())
+
+
+def test_calls_waits_and_back_off_are_told_apart():
+    """Each with its mean number at once, its colour and its name."""
+    html = chart(timeline_of(busy()))
+    assert words(html).endswith(
+        "calls at once, on average: ■ 1 in calls ■ 0.5 waiting for the rate limit ■ 0.5 backing off"
+    )
+    assert f"background:{STATE_COLOURS[LIMITER]}" in html
+    assert f"px solid {STATE_COLOURS[BACKOFF]}" in html
+
+
+def test_what_did_not_happen_is_not_in_the_legend():
+    """A run without a limit does not name one."""
+    html = chart(timeline_of(result_of([done(0, seconds=1.0)], seconds=1.0)))
+    assert words(html).endswith("calls at once, on average: ■ 1 in calls")
+
+
+def test_documents_are_called_documents():
+    """One of them makes many calls."""
+    facts = RunFacts(stages=(StageFacts("embed", 4, 1.0),))
+    html = chart(timeline_of(busy(facts=facts)))
+    assert "documents at once, on average: ■ 1 under way" in words(html)
+
+
+def test_merged_runs_are_said_to_stand_end_to_end():
+    """The axis goes through both."""
+    html = chart(timeline_of(busy().merge(result_of([done(0, seconds=3.0)], seconds=3.0))))
+    assert "0 s items ended over time, 2 runs end to end, at most" in words(html)
+    assert "a second 7.00 s calls" in words(html)
+
+
+def test_no_time_no_chart():
+    """Nothing at all is drawn where nothing is known."""
+    assert chart(timeline_of(BatchResult([1], [None], 1, 0))) == ""
+
+
+def test_untrusted_notebooks_keep_its_styles():
+    """JupyterLab drops every property that is not on its list."""
+    styles = re.findall('style="([^"]*)"', result_html(busy()))
+    assert {part.split(":")[0] for style in styles for part in style.split(";")} <= KEPT
+
+
+def test_bars_that_look_alike_are_one_element():
+    """A steady run of a million items takes a few kilobytes."""
+    n = 1_000_000
+    columns: Columns[int, None] = Columns(items=range(n))
+    columns.status[:] = bytes([DONE]) * n
+    for row in range(n):
+        columns.started[row], columns.seconds[row] = row / 1000, 0.5
+    html = chart(timeline_of(BatchResult.of(columns, seconds=1000.5)))
+    assert len(html) < 6_000
+    assert html.count("<div") < 75

@@ -1,0 +1,527 @@
+"""Why a run took its time: the table, and advice that names the argument to change."""
+
+import asyncio
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, RateLimiter
+from ragasync.outcomes.facts import Knobs, RunFacts, StageFacts
+from ragasync.outcomes.outcome import Attempt, Outcome
+from ragasync.reports.amounts import above, rounded
+from ragasync.result import BatchResult
+from tests.support.results import done, failed, result_of
+
+
+class Refused(Exception):
+    """A service's 429."""
+
+    status_code = 429
+
+
+class Overloaded(Exception):
+    """A service's 503."""
+
+    status_code = 503
+
+
+def calls_of(seconds: float) -> Any:
+    """Return an async function whose calls take so long."""
+
+    async def call(item: object) -> object:
+        await asyncio.sleep(seconds)
+        return item
+
+    return call
+
+
+async def items_every(seconds: float, count: int) -> Any:
+    """Yield an item every so many seconds."""
+    for number in range(count):
+        await asyncio.sleep(seconds)
+        yield number
+
+
+def advice_of(result: BatchResult[Any]) -> str:
+    """Return what is said below the table, on one line."""
+    return result.explain().replace("\n", " ").rpartition("lane) ")[2]
+
+
+def forty(**facts: float) -> list[Outcome[Any, Any]]:
+    """Return forty items alike."""
+    return [done(index, **facts) for index in range(40)]
+
+
+def explained(facts: RunFacts, outcomes: list[Outcome[Any, Any]]) -> str:
+    """Return the advice on a run of ten seconds."""
+    return advice_of(result_of(outcomes, seconds=10.0, facts=facts))
+
+
+# ── the table ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_parts_of_the_lane_time_stand_in_a_table():
+    """They add up to the whole, and back-off stands below, for it holds no lane."""
+    facts = RunFacts(4, limited=True)
+    outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
+    text = result_of(outcomes, seconds=10.0, facts=facts).explain()
+    assert text.splitlines()[1:9] == [
+        "What the lanes (max_concurrency=4) did, 10.00 s each:",
+        "  in calls                          4.00 s    10%",
+        "  waiting for the rate limit        8.00 s    20%",
+        "  waiting for input                 0.00 s     0%",
+        "  idle until retries were due       4.00 s    10%",
+        "  idle, nothing left to begin      12.00 s    30%",
+        "  idle otherwise                   12.00 s    30%",
+        "  items in back-off                 4.00 s      – (holds no lane)",
+    ]
+
+
+async def test_lanes_that_a_slow_source_never_opened_waited_for_input():
+    """One lane was enough for what came; the others are no riddle."""
+    processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
+    text = (await processor.process(items_every(0.25, 40))).explain()
+    assert "waiting for input             1 min 12 s    88%" in text
+
+
+def test_items_of_one_batch_share_their_call_s_time():
+    """A call of 20 items that took a second took its lane one second."""
+    outcomes = [done(index, seconds=1.0, batch=index // 20) for index in range(40)]
+    text = result_of(outcomes, seconds=10.0, facts=RunFacts(4)).explain()
+    assert "  in calls                          2.00 s" in text
+
+
+def test_what_the_engine_says_of_its_lanes_counts_more_than_the_items():
+    """Only the engine knows how calls and items went together."""
+    facts = RunFacts(4, worked=3.0, limiter_waited=1.0)
+    text = result_of(forty(seconds=0.5, waited=0.5), seconds=10.0, facts=facts).explain()
+    assert "  in calls                          3.00 s" in text
+    assert "  waiting for the rate limit        1.00 s" in text
+
+
+def test_a_merged_run_says_that_its_times_are_not_whole():
+    """The times of outcomes that were replaced are gone."""
+    text = result_of(forty(), seconds=10.0, facts=RunFacts(4, runs=2)).explain()
+    assert "2 runs are merged here" in text
+
+
+def test_too_little_is_said_to_be_too_little():
+    """No advice from three items, and none where nobody knows how they ran."""
+    few = result_of([done(0, seconds=1.0)], seconds=1.0, facts=RunFacts(4)).explain()
+    assert "Too little to say where the time goes" in few
+    unknown = BatchResult([1], [None], 1, 0).explain()
+    assert "How it ran is not known" in unknown
+
+
+async def test_no_line_of_an_explanation_is_long():
+    """It is read in a terminal too."""
+    processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=32, rate_limiter=RateLimiter(10))
+    text = (await processor.process(range(100))).explain()
+    assert max(map(len, text.splitlines())) <= 96
+
+
+# ── limits, calls, source ───────────────────────────────────────────────────────────────────
+
+
+async def test_a_rate_limit_is_named_with_a_rate_and_the_lanes_that_do():
+    """What it let through, what could be made, and both knobs."""
+    processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16, rate_limiter=RateLimiter(10))
+    advice = advice_of(await processor.process(range(300)))
+    assert advice == (
+        "The rate limit is what holds this job back: it let 9.97 calls a second through, where 16 "
+        "calls at once could make 80. If the service allows it, a higher rate would help: "
+        "rate_limiter=RateLimiter(20). More concurrency would not; max_concurrency=3 does as well."
+    )
+
+
+async def test_a_rate_of_the_job_s_own_is_named_as_that():
+    """The knob is where it was set."""
+    job = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16).start(range(200), here=True)
+    job.rate = 10
+    assert "a higher rate would help: job.rate = 20" in advice_of(await job)
+
+
+async def test_batches_under_a_rate_limit_may_be_larger():
+    """More items pass with as many calls."""
+
+    async def call(items: list[int]) -> list[int]:
+        return items
+
+    processor = AsyncBatchProcessor(call, 8, batched=True, rate_limiter=RateLimiter(5))
+    assert "more items in a call: batch_size=16" in advice_of(await processor.process(range(400)))
+
+
+def test_a_limiter_that_counts_something_else_gets_no_value_to_try():
+    """Its rate is not one of calls."""
+    advice = explained(RunFacts(4, limited=True), forty(waited=0.9, seconds=0.01))
+    assert "A higher rate would help, if the service allows one" in advice
+
+
+async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
+    """Retry-After closes the job's own gate."""
+    answers = iter(range(10_000))
+
+    class Later(Refused):
+        headers = MappingProxyType({"retry-after": "5"})
+
+    async def call(item: int) -> int:
+        await asyncio.sleep(0.1)
+        if next(answers) % 10 == 9:
+            raise Later
+        return item
+
+    advice = advice_of(await AsyncBatchProcessor(call, max_concurrency=8).process(range(100)))
+    assert "The service asked to wait (by Retry-After)" in advice
+    assert "rate_limiter=RateLimiter(1." in advice
+
+
+async def test_calls_that_take_their_time_want_more_lanes():
+    """Twice as many, and what that would bring."""
+    processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=4)
+    assert advice_of(await processor.process(range(300))) == (
+        "The calls themselves take the time, 0.50 s each: a larger max_concurrency would help, if "
+        "the service bears it. Try max_concurrency=8, which would take about half as long."
+    )
+
+
+async def test_no_more_lanes_are_advised_than_there_are_calls():
+    """Forty-five lanes are enough for as many items."""
+    processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=32)
+    assert "Try max_concurrency=45." in advice_of(await processor.process(range(45)))
+
+
+async def test_full_batches_may_be_larger():
+    """Where calls take the time, and each is full."""
+
+    async def call(items: list[int]) -> list[int]:
+        await asyncio.sleep(0.5)
+        return items
+
+    processor = AsyncBatchProcessor(call, 8, 2, batched=True)
+    assert "or batch_size=16" in advice_of(await processor.process(range(400)))
+
+
+async def test_a_run_near_both_limits_is_told_to_raise_both():
+    """Neither of them alone would help."""
+    processor = AsyncBatchProcessor(
+        calls_of(0.25), max_concurrency=32, rate_limiter=RateLimiter(130)
+    )
+    advice = advice_of(await processor.process(range(2000)))
+    assert "about as fast as it was allowed to be" in advice
+    assert "max_concurrency=64 and rate_limiter=RateLimiter(260)" in advice
+
+
+def test_an_executor_needs_workers_to_match():
+    """More calls at once alone would only queue there."""
+    facts = RunFacts(4, knobs=Knobs(where="executor"))
+    assert "more workers in the executor" in explained(facts, forty(seconds=0.9))
+
+
+async def test_a_slow_source_is_named_with_its_pace():
+    """And with the lanes that would do for it."""
+    processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
+    advice = advice_of(await processor.process(items_every(0.25, 200)))
+    assert "its source gave 3.98 items a second, where 8 calls at once could take 40" in advice
+    assert "max_concurrency=2 does as well" in advice
+
+
+async def test_batches_that_a_source_does_not_fill_are_named():
+    """Eight at a time come, and thirty-two would fit."""
+
+    async def call(items: list[int]) -> list[int]:
+        await asyncio.sleep(0.5)
+        return items
+
+    async def in_eights() -> Any:
+        for number in range(400):
+            await asyncio.sleep(0 if number % 8 else 0.1)
+            yield number
+
+    result = await AsyncBatchProcessor(call, 32, batched=True).process(in_eights())
+    assert "a call carried 10.3 items on average, where batch_size=32 allows" in advice_of(result)
+    assert "let it fetch ahead" in advice_of(result)
+
+
+async def test_batches_that_their_weight_bounds_are_named():
+    """The knob is the weight, not the count."""
+
+    async def call(items: list[int]) -> list[int]:
+        await asyncio.sleep(0.5)
+        return items
+
+    processor = AsyncBatchProcessor(call, 32, batched=True, cost=lambda _: 10, max_batch_cost=100)
+    assert "a larger max_batch_cost would help" in advice_of(await processor.process(range(400)))
+
+
+# ── failures ────────────────────────────────────────────────────────────────────────────────
+
+
+def tried_again(error: str) -> list[Outcome[Any, Any]]:
+    """Return forty items that were tried twice, at first in vain, and waited long in between."""
+    history = (Attempt(0.0, 0.05, error, 5.0),)
+    return forty(seconds=0.1, attempts=2, backed_off=5.0, history=history)
+
+
+def test_a_storm_of_retries_is_named_with_its_cause():
+    """Fewer calls at once, or a shorter back-off."""
+    facts = RunFacts(8, knobs=Knobs(retry_delay=1.0))
+    assert explained(facts, tried_again("Overloaded: try later")) == (
+        "Retries are what hold this job back: 40 items were tried again, mostly after Overloaded: "
+        "try later, and lanes stood idle until they were due. If it is the load that the service "
+        "cannot bear, fewer calls at once would help: max_concurrency=4. If it is not, a shorter "
+        "back-off: retry_delay=0.5."
+    )
+
+
+def test_a_single_lane_that_waits_for_retries_cannot_be_fewer():
+    """Only the back-off is left to change."""
+    facts = RunFacts(1, knobs=Knobs(retry_delay=1.0))
+    advice = explained(facts, tried_again("Overloaded: try later"))
+    assert "fewer calls at once" not in advice
+    assert "a shorter back-off: retry_delay=0.5" in advice
+
+
+@pytest.mark.parametrize("error", ["HTTPError: 429 Too Many Requests", "RateLimitError: slow down"])
+def test_refusals_ask_for_a_limiter_at_what_succeeded(error):
+    """Four a second did."""
+    assert "Try rate_limiter=RateLimiter(4)".lower() in explained(
+        RunFacts(8), tried_again(error)
+    ).lower().replace("  ", " ")
+
+
+async def test_a_refusal_is_told_by_its_status():
+    """Where its message does not say so."""
+
+    async def call(item: int) -> int:
+        await asyncio.sleep(0.01)
+        if item % 2:
+            raise Refused("no")
+        return item
+
+    result = await AsyncBatchProcessor(call, max_concurrency=8).process(range(100))
+    assert "The service refuses calls that come too fast" in advice_of(result)
+
+
+async def test_attempts_that_time_out_most_of_the_time_get_a_shorter_timeout():
+    """From what the calls take that end."""
+
+    async def call(item: int) -> int:
+        await asyncio.sleep(30 if item % 10 == 0 else 0.2)
+        return item
+
+    processor = AsyncBatchProcessor(call, max_concurrency=8, timeout=5)
+    advice = advice_of(await processor.process(range(300)))
+    assert "92% of the time in calls went into calls that failed" in advice
+    assert "timeout=0.6 gives the others up sooner" in advice
+
+
+def test_other_errors_that_take_the_time_are_to_be_looked_at():
+    """No knob mends them."""
+    bad = [failed(index, ValueError("no"), seconds=0.9) for index in range(40)]
+    advice = explained(RunFacts(4), bad)
+    assert "most of them with ValueError: no" in advice
+    assert "error_summary(result)" in advice
+
+
+# ── tails, idling, computing ────────────────────────────────────────────────────────────────
+
+
+async def test_slow_items_at_the_end_are_named():
+    """Which, how slow, and a timeout that would spare the others."""
+
+    async def call(item: int) -> int:
+        await asyncio.sleep(60 if item == 190 else 0.2)
+        return item
+
+    advice = advice_of(await AsyncBatchProcessor(call, max_concurrency=8).process(range(200)))
+    assert "item 190 took 1 min 00 s, half of all calls 0.20 s at most" in advice
+    assert "timeout=0.6 would cut such calls short" in advice
+
+
+def test_a_thread_cannot_be_cut_short():
+    """No timeout is advised where it would only leave the thread behind."""
+    outcomes = [done(index, started=0.0, seconds=0.1) for index in range(39)]
+    outcomes.append(done(39, started=0.5, seconds=9.5))
+    advice = explained(RunFacts(4, knobs=Knobs(where="threads")), outcomes)
+    assert "Slow items first would help." in advice
+    assert "timeout" not in advice
+
+
+async def test_more_lanes_than_items_are_said_to_be_too_many():
+    """All calls were under way at once."""
+    result = await AsyncBatchProcessor(calls_of(3), max_concurrency=64).process(range(25))
+    assert "max_concurrency=25 does as well" in advice_of(result)
+
+
+async def test_fewer_batches_than_lanes_want_to_be_smaller():
+    """Two calls for eight lanes leave six with nothing to do."""
+
+    async def call(items: list[int]) -> list[int]:
+        await asyncio.sleep(1)
+        return items
+
+    result = await AsyncBatchProcessor(call, 50, 8, batched=True).process(range(100))
+    assert "There were only 2 calls for 8 lanes" in advice_of(result)
+    assert "Try batch_size=7." in advice_of(result)
+
+
+def test_lanes_that_run_dry_without_a_slow_item_are_too_many():
+    """Nothing to cut short: the job is short itself."""
+    advice = explained(RunFacts(32), forty(started=0.0, seconds=0.9))
+    assert "there is too little to do for 32 calls at once" in advice
+
+
+def test_functions_that_compute_on_threads_want_processes():
+    """Threads share one core for Python code."""
+    facts = RunFacts(4, computed=9.8, knobs=Knobs(where="threads"))
+    advice = explained(facts, forty(seconds=0.9))
+    assert "this process kept 1.0 cores busy" in advice
+    assert "executor=ProcessPoolExecutor() would help" in advice
+
+
+def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
+    """Return items whose calls followed each other."""
+    return [done(n, started=n * seconds, seconds=seconds) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("computed", "advice"),
+    [
+        (9.8, "computes on the event loop"),
+        (0.1, "No two calls were under way at the same time, although 4 were allowed"),
+    ],
+)
+def test_async_functions_that_keep_the_loop_are_named(computed, advice):
+    """By computing, or by waiting without await."""
+    facts = RunFacts(4, computed=computed, knobs=Knobs(where="loop"))
+    assert advice in explained(facts, one_by_one(40, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("computed", "outcomes"),
+    [
+        (9.8, one_by_one(1000, 1e-5)),
+        (0.1, one_by_one(1000, 1e-5)),
+        (0.1, [done(n, started=n / 30_000, seconds=1e-4) for n in range(300_000)]),
+    ],
+    ids=["it computed", "never two at once", "a great many a second"],
+)
+def test_calls_that_take_no_time_need_no_knob(computed, outcomes):
+    """That they never overlap is no fault then."""
+    facts = RunFacts(4, computed=computed, knobs=Knobs(where="loop"))
+    assert "The calls take next to no time" in explained(facts, outcomes)
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [("iterator", "Make it an async generator, or a list"), ("list", "the job was paused")],
+)
+def test_idling_without_a_reason_that_is_known_names_the_likely_ones(source, advice):
+    """A source that blocks, a pause, a busy loop."""
+    outcomes = one_by_one(39, 0.01)
+    facts = RunFacts(4, knobs=Knobs(source=source))
+    assert advice in explained(facts, [*outcomes, done(39, started=9.9, seconds=0.1)])
+
+
+@pytest.mark.real_time
+async def test_a_run_measures_what_its_process_computes():
+    """On the real clock; virtual seconds compare with no processor's."""
+
+    def compute(item: int) -> int:
+        return sum(number * number for number in range(20_000))
+
+    result = await AsyncBatchProcessor(compute).process(range(20))
+    assert result.facts.computed is not None
+    assert result.facts.computed > 0
+
+
+async def test_a_run_on_a_virtual_clock_measures_no_processor():
+    """It would be busy all of the time that does not pass."""
+    assert (await AsyncBatchProcessor(calls_of(1)).process(range(4))).facts.computed is None
+
+
+# ── pipelines ───────────────────────────────────────────────────────────────────────────────
+
+
+async def vectors(texts: list[str]) -> list[list[float]]:
+    """Embed slowly."""
+    await asyncio.sleep(1.0)
+    return [[1.0, 0.0] for _ in texts]
+
+
+DOCUMENTS = [(f"text {number}", "word and more. " * 400) for number in range(60)]
+
+
+async def test_a_slow_embedder_is_told_from_the_other_stages():
+    """The lanes of a pipeline are documents on their way: the stages say what they waited for."""
+    result = await AsyncDocumentProcessor(embed=vectors, embed_concurrency=2).process(DOCUMENTS)
+    lines = result.explain().splitlines()
+    assert lines[2].split() == ["at", "once", "in", "calls", "rate", "limit", "idle"]
+    assert lines[4] == "  embed                  2      100%          0%     0%"
+    text = " ".join(lines)
+    assert "The stage embed is what holds this job back" in text
+    assert "embed_concurrency=4, or batch_size=64" in text
+
+
+async def test_a_limited_embedder_is_told_from_a_slow_one():
+    """The knob is its limiter."""
+    processor = AsyncDocumentProcessor(
+        embed=vectors, embed_concurrency=16, rate_limiter=RateLimiter(2)
+    )
+    text = (await processor.process(DOCUMENTS * 4)).explain().replace("\n", " ")
+    assert "The rate limit of embed is what holds this job back" in text
+    assert "rate_limiter=RateLimiter(4)" in text
+
+
+async def test_a_slow_load_wants_more_documents_at_once():
+    """Its own knob, not that of the embedder."""
+
+    async def load(source: str) -> str:
+        await asyncio.sleep(5.0)
+        return "a few words"
+
+    processor = AsyncDocumentProcessor(load=load, embed=vectors, max_concurrency=2)
+    text = (await processor.process(list("abcdefghijkl"))).explain().replace("\n", " ")
+    assert "The stage load is what holds this job back" in text
+    assert "max_concurrency=4" in text
+
+
+@pytest.mark.parametrize(
+    ("stage", "computed", "advice"),
+    [
+        (StageFacts("store", 1, 9.0), 0.0, "one document at a time"),
+        (StageFacts("store", 4, 38.0), 0.0, "embed_concurrency=8"),
+        (StageFacts("load and chunk", 2, 19.0), 9.8, "executor=ProcessPoolExecutor()"),
+        (StageFacts("embed", 4, 1.0, 30.0), 0.0, "a higher one would help"),
+        (StageFacts("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
+    ],
+)
+def test_each_stage_has_a_knob_of_its_own(stage, computed, advice):
+    """The busiest is what counts."""
+    facts = RunFacts(100, computed=computed, stages=(StageFacts("load", 8, 0.1), stage))
+    text = result_of(forty(seconds=5.0), seconds=10.0, facts=facts).explain()
+    assert advice in text.replace("\n", " ")
+
+
+def test_stages_of_two_runs_are_added_up():
+    """A merged pipeline was as busy as both."""
+    first, second = (RunFacts(4, stages=(StageFacts("embed", 2, worked),)) for worked in (1.0, 2.0))
+    assert first.merged_with(second).stages == (StageFacts("embed", 2, 3.0),)
+
+
+# ── values to try ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "0.012"), (9.97, "10"), (12.6, "13"), (1234.0, "1200")]
+)
+def test_a_rate_to_try_has_two_digits(value, text):
+    """As it is typed, without separators."""
+    assert rounded(value) == text
+
+
+@pytest.mark.parametrize(("value", "next_one"), [(0.21, 0.3), (0.6, 0.6), (31, 40), (0.0, 0.0)])
+def test_a_time_to_try_has_one_digit_and_is_no_less(value, next_one):
+    """What would cut off nothing that it should not."""
+    assert above(value) == next_one

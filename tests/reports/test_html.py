@@ -1,0 +1,161 @@
+"""A result as HTML: the facts of its text, escaped, bounded, in need of nothing."""
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.outcome import DONE, FAILED, Outcome
+from ragasync.reports.html import result_html
+from ragasync.reports.timeline import timeline_of
+from ragasync.result import BatchResult
+from tests.support.results import done, failed, pending, result_of
+
+HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\">&amp;"
+
+
+class Balance(HTMLParser):
+    """Reads HTML and notes its tags, attributes and whether all is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        """Note an opening tag."""
+        self.open.append(tag)
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag):
+        """Match a closing tag."""
+        assert self.open.pop() == tag
+
+
+def read(html: str) -> Balance:
+    """Return what a parser makes of a fragment."""
+    parser = Balance()
+    parser.feed(html)
+    parser.close()
+    return parser
+
+
+def text_of(html: str) -> str:
+    """Return the words of a fragment, with a single space between."""
+    return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
+
+
+def mixed() -> BatchResult[int]:
+    """Return a result with an item of each sort and three kinds of errors."""
+    return result_of(
+        [
+            done(0, started=0.0, seconds=1.0, attempts=2, backed_off=0.5, waited=0.25),
+            *(failed(n, ValueError(f"item {n} is bad"), started=2.0) for n in range(1, 1200)),
+            failed(1200, KeyError("k"), started=3.0),
+            failed(1201, TimeoutError(), started=3.5),
+            Outcome(1202, None, "cancelled", attempts=1, started=3.9),
+            pending(1203),
+        ],
+        seconds=4.0,
+        stopped_because="it was cancelled",
+    )
+
+
+def test_it_states_the_same_facts_as_the_text():
+    """Every number and every example of the summary stands in the HTML."""
+    result = mixed()
+    html, summary = text_of(result_html(result)), result.summary()
+    for line in summary.splitlines():
+        for number in re.findall(r"[\d,.]*\d", line):
+            assert re.search(rf"(?<![\d,.]){re.escape(number)}(?![\d])", html), line
+    headline, *_ = summary.splitlines()
+    assert headline in html
+    assert "1,199 × ValueError : item 1 is bad (item 1)" in html
+
+
+@pytest.mark.parametrize("place", ["message", "type", "reason"])
+def test_every_value_is_escaped(place):
+    """What comes from outside makes no element and no attribute."""
+    kind = type(HOSTILE, (Exception,), {}) if place == "type" else ValueError
+    error = kind(HOSTILE if place == "message" else "no")
+    reason = HOSTILE if place == "reason" else None
+    html = result_html(result_of([failed(0, error, item=HOSTILE)], stopped_because=reason))
+    parsed = read(html)
+    assert parsed.tags == {"div", "span", "details", "summary"}
+    assert parsed.attributes == {"style"}
+    assert HOSTILE in unescape(html)
+
+
+def test_it_needs_no_style_sheet_no_script_and_no_picture():
+    """A notebook that is not trusted keeps all of it, and every element is closed."""
+    parsed = read(result_html(mixed()))
+    assert parsed.tags == {"div", "span", "details", "summary"}
+    assert parsed.attributes == {"style"}
+    assert parsed.open == []
+
+
+def test_text_takes_the_notebook_s_colour_and_else_that_around_it():
+    """Readable on dark and light, with JupyterLab's variables and without."""
+    assert "color:var(--jp-content-font-color1,inherit)" in result_html(mixed())
+
+
+def test_a_million_items_make_no_more_html_than_a_few():
+    """Under ten kilobytes, with failures in every stretch."""
+    n = 1_000_000
+    columns: Columns[int, None] = Columns(items=range(n))
+    columns.status[:] = bytes([DONE]) * n
+    for row in range(0, n, 500):
+        columns.started[row] = row / 1000
+        columns.seconds[row] = 1.0
+        columns.status[row] = FAILED
+        columns.errors[row] = ValueError(f"{row} " + "long " * 1000)
+    for row in range(1, n, 100):
+        columns.started[row] = row / 1000
+    html = result_html(BatchResult.of(columns, seconds=1001.0))
+    assert html.count("border-top:") == 60
+    assert len(html) < 10_000
+
+
+@pytest.mark.parametrize(
+    "result", [BatchResult([], [], 0, 0), BatchResult([1], [None], 1, 0), result_of([pending(0)])]
+)
+def test_a_result_without_times_has_no_chart(result):
+    """And is a fragment all the same."""
+    html = result_html(result)
+    assert read(html).open == []
+    assert "items ended" not in html
+    assert result.summary().splitlines()[0] in text_of(html)
+
+
+def test_the_timeline_counts_ends_in_equal_stretches():
+    """Done and failed told apart; the times between attempts count."""
+    result = result_of(
+        [
+            done(0, started=0.0, seconds=0.5),
+            done(1, started=0.0, seconds=1.0, attempts=2, backed_off=1.5),
+            failed(2, ValueError(), started=3.0, seconds=1.0),
+            pending(3),
+        ],
+        seconds=4.0,
+    )
+    timeline = timeline_of(result, 4)
+    assert timeline is not None
+    assert (timeline.done, timeline.failed) == ([1, 0, 1, 0], [0, 0, 0, 1])
+    assert (timeline.seconds, timeline.peak, timeline.peak_rate) == (4.0, 1, 1.0)
+
+
+def test_the_timeline_is_as_long_as_what_happened():
+    """An end after the makespan, as in merged runs, is not lost."""
+    timeline = timeline_of(result_of([done(0, started=0.0, seconds=8.0)], seconds=4.0), 2)
+    assert timeline is not None
+    assert (timeline.seconds, timeline.done) == (8.0, [0, 1])
+
+
+def test_the_notebook_asks_the_result_for_it():
+    """`_repr_html_` is what a notebook calls."""
+    result = mixed()
+    assert result._repr_html_() == result_html(result)

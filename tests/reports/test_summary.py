@@ -1,0 +1,129 @@
+"""A result in words: the headline and the summary."""
+
+import pytest
+
+from ragasync.outcomes.outcome import Outcome
+from ragasync.reports.kinds import pattern_of
+from ragasync.reports.words import counted, duration, headline, per_second
+from ragasync.result import BatchResult
+from tests.support.results import done, failed, pending, result_of
+
+
+def test_a_headline_names_only_the_counts_there_are():
+    """Counts, then time, then the reason for an early end."""
+    outcomes = [done(0), failed(1, KeyError()), Outcome(2, None, "cancelled"), pending(3)]
+    assert headline(result_of([done(0)], seconds=1.0)) == "1 of 1 done in 1.00 s"
+    assert headline(result_of(outcomes, seconds=61.0, stopped_because="it was cancelled")) == (
+        "1 of 4 done, 1 failed, 1 cancelled, 1 pending in 1 min 01 s: "
+        "stopped because it was cancelled"
+    )
+
+
+def test_large_counts_are_grouped():
+    """A million can be told from ten million."""
+    result = BatchResult([1] * 12_345, [None] * 12_345, 12_345, 0)
+    assert headline(result) == "12,345 of 12,345 done in 0.00 s"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (12_345, "12,345 items")]
+)
+def test_one_thing_is_no_number_of_things(count: int, shown: str):
+    """As one says it."""
+    assert counted(count, "item") == shown
+
+
+def test_a_summary_has_the_totals_and_the_commonest_errors():
+    """Every line, to the letter."""
+    result = result_of(
+        [
+            done(0, seconds=1.0, attempts=2, waited=0.5, backed_off=0.25),
+            failed(1, ValueError("item 1 is bad"), seconds=0.5),
+            failed(2, ValueError("item 2 is bad"), seconds=0.5),
+            failed(3, TimeoutError()),
+        ],
+        seconds=2.0,
+    )
+    assert result.summary().splitlines() == [
+        "1 of 4 done, 3 failed in 2.00 s",
+        "  speed: 2 items a second",
+        "  mean time in calls: 0.50 s",
+        "  retried: 1 item",
+        "  waited for the rate limit: 0.50 s, all items together",
+        "  backed off: 0.25 s, all items together",
+        "errors:",
+        "  2 × ValueError: item 1 is bad (item 1)",
+        "  1 × TimeoutError (item 3)",
+    ]
+
+
+def test_calls_that_were_cut_short_do_not_count_in_the_mean_time():
+    """They are no items that ended, so their seconds are not shared among those."""
+    cancelled = Outcome(1, None, "cancelled", attempts=1, seconds=9.0)
+    summary = result_of([done(0, seconds=1.0), cancelled], seconds=10.0).summary()
+    assert "mean time in calls: 1.00 s" in summary
+
+
+def test_a_summary_counts_the_kinds_that_it_leaves_out():
+    """Five kinds, and how many more."""
+    outcomes = [failed(index, ValueError("x" * (index + 1))) for index in range(8)]
+    lines = result_of(outcomes).summary().splitlines()
+    assert len(lines) == 8
+    assert lines[-1] == "  3 more, of 3 other kinds"
+
+
+def test_an_empty_result_can_be_summed_up():
+    """Nothing to divide by."""
+    assert BatchResult([], [], 0, 0).summary() == "0 of 0 done in 0.00 s"
+
+
+class Printer:
+    """What IPython hands to what prints itself."""
+
+    def __init__(self) -> None:
+        self.printed = ""
+
+    def text(self, obj: str, /) -> None:
+        self.printed += obj
+
+
+@pytest.mark.parametrize("text", [result_of([done(0)]).summary(), result_of([done(0)]).explain()])
+def test_ipython_shows_the_lines_of_a_text(text):
+    """As the last line of a cell it is no quoted string with signs for its line breaks."""
+    printer = Printer()
+    text._repr_pretty_(printer, False)
+    assert printer.printed == text
+    assert "\n" in text or text.startswith("1 of 1 done")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 s"),
+        (1e-12, "0.00 s"),
+        (0.00123, "1.2 ms"),
+        (59.99, "59.99 s"),
+        (59.996, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (36_180, "10 h 03 min"),
+    ],
+)
+def test_a_duration_is_written_in_the_unit_that_fits(seconds, text):
+    """Seconds, then minutes, then hours, without 60 of any."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.01234, "0.0123"), (9.876, "9.88"), (99.6, "100"), (12_345.6, "12,346")]
+)
+def test_a_rate_has_three_digits_or_is_whole(rate, text):
+    """Never an exponent in sight."""
+    assert per_second(rate) == text
+
+
+def test_an_encoding_keeps_its_number():
+    """It tells kinds apart, where the numbers of items do not."""
+    assert (
+        pattern_of("doc17: cp1252 fails at 17, UTF-8 too") == "doc#: cp1252 fails at #, UTF-8 too"
+    )

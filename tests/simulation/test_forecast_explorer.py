@@ -1,0 +1,67 @@
+"""The sliders beside a forecast: what they show, and what they leave alone."""
+
+import asyncio
+
+import pytest
+
+from ragasync.simulation import forecast
+from ragasync.simulation.explorer import Explorer
+from tests.simulation.test_forecast import run, taking
+
+
+def shown(panel: Explorer) -> str:
+    """Return what stands above the sliders."""
+    answer: str = panel.box.children[0].value
+    return answer
+
+
+def explorer() -> Explorer:
+    """Return a panel of 1,000 items of 0.5 s, of which 10 go at once, drawn."""
+    panel = forecast(run(taking(0.5), 200, max_concurrency=10), 1_000).explore()
+    panel._repr_mimebundle_()
+    return panel
+
+
+def test_a_drag_shows_what_comes_of_it():
+    """Of the calls at once, of the rate, and of no rate at all."""
+    panel = explorer()
+    assert "1,000 items in 50.00 s" in shown(panel)
+    panel.turn(max_concurrency=20)
+    assert "1,000 items in 25.00 s" in shown(panel)
+    panel.turn(rate=4.0)
+    assert "limited by rate" in shown(panel)
+    panel.turn(rate=None)
+    assert "1,000 items in 25.00 s" in shown(panel)
+
+
+async def test_many_drags_are_answered_once():
+    """The last of them, after a moment: runs for each would come ever later."""
+    panel = explorer()
+    before = shown(panel)
+    for at_once in (12, 15, 20):
+        panel.turn(max_concurrency=at_once)
+    assert shown(panel) == before
+    await asyncio.sleep(1)
+    assert "1,000 items in 25.00 s" in shown(panel)
+
+
+def test_the_slider_is_what_turns_it():
+    """Moved to its next notch, it asks for that many calls at once."""
+    panel = explorer()
+    slider = panel.box.children[1].children[1]
+    slider.index += 1
+    assert panel.under.max_concurrency == 12
+
+
+def test_without_widgets_it_is_text_and_still_html(monkeypatch: pytest.MonkeyPatch):
+    """What ends up in a terminal, or in a notebook whose kernel has gone."""
+    panel = forecast(run(taking(0.5), 40), 100).explore()
+    monkeypatch.setattr(Explorer, "_make_widgets", _no_widgets)
+    bundle = panel._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html"}
+    assert "100 items in" in str(bundle["text/plain"])
+
+
+def _no_widgets(_: Explorer) -> None:
+    """Be without ipywidgets."""
+    raise ImportError("ipywidgets")

@@ -1,0 +1,53 @@
+"""An executor that pickles what goes there and what comes back, and runs it on the spot."""
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tests.support.services import now
+
+
+class ByPost(Executor):
+    """
+    Stands for a pool of processes, without the processes.
+
+    Args:
+        dies_of: says of the items of a hop whether the worker dies of them.
+        is_open: whether hops are answered at once, or when `answer` is called.
+
+    Attributes:
+        hops: the items of each hop, in the order in which they came.
+        starts: when each came, on the clock of the loop.
+        waiting: hops that wait for `answer`.
+    """
+
+    def __init__(
+        self, dies_of: Callable[[list[Any]], bool] = lambda _: False, *, is_open: bool = True
+    ) -> None:
+        self._dies_of, self._is_open = dies_of, is_open
+        self.hops: list[list[Any]] = []
+        self.starts: list[float] = []
+        self.waiting: list[tuple[Future[Any], Any]] = []
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Take a hop."""
+        (hop,) = args
+        future: Future[Any] = Future()
+        self.hops.append(list(hop.arguments))
+        self.starts.append(now())
+        if self._dies_of(list(hop.arguments)):
+            future.set_exception(BrokenProcessPool("a process ended"))
+            return future
+        self.waiting.append((future, (function, pickle.dumps(hop))))
+        if self._is_open:
+            self.answer()
+        return future
+
+    def answer(self) -> None:
+        """Run what waits."""
+        while self.waiting:
+            future, (function, posted) = self.waiting.pop(0)
+            if future.set_running_or_notify_cancel():
+                future.set_result(pickle.loads(pickle.dumps(function(pickle.loads(posted)))))
