@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from public import PACKAGE, carries_its_docstring, docstring_of, public_names
 
+from tests.reference.public import PACKAGE, carries_its_docstring, docstring_of, public_names
 from tests.support.requirements import needs
 
 pytestmark = pytest.mark.real_time

@@ -6,7 +6,8 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
-from public import MODULES, docstring_of, public_names
+
+from tests.reference.public import MODULES, docstring_of, public_names
 
 ROOT = Path(__file__).parents[2]
 

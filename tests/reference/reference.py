@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pdoc.render
 from pdoc.doc import Class, Function, Module
-from public import MODULES, carries_its_docstring, docstring_of
+
+from tests.reference.public import MODULES, carries_its_docstring, docstring_of
 
 SITE = Path(__file__).parents[2] / "site"
 
