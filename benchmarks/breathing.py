@@ -30,7 +30,7 @@ async def reckon(item: int) -> int:
     return item
 
 
-class Ticker:
+class Refresher:
     """A timer that notes the longest time between two turns of its loop."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ async def stood_still(
     contender: Contender, items: Sequence[int], at_once: int
 ) -> tuple[float, float]:
     """Return the milliseconds that the loop stood at most, and what share of the run that is."""
-    ticker = Ticker()
+    ticker = Refresher()
     began = time.perf_counter()
     given = await contender.run(reckon, items, at_once)
     ticker.stop()

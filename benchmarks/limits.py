@@ -68,7 +68,7 @@ class Flow:
 
     share: Figures = field(default_factory=Figures)
     """Percent of the rate, the first burst not counted."""
-    cost: Figures = field(default_factory=Figures)
+    weight: Figures = field(default_factory=Figures)
     """Processor microseconds a grant."""
     most: int = 0
     """The most grants in any half-open second of all runs."""
@@ -112,12 +112,12 @@ def flow(runner: Runner, flow: Flow, rate: float, burst: float, seconds: float) 
         flow.note(log, rate, burst, *ends)
 
     took = processor_time(for_a_while, note)
-    flow.cost.values.append(took * 1e6 / max(1, len(log.granted)))
+    flow.weight.values.append(took * 1e6 / max(1, len(log.granted)))
     return flow.share.values[-1]
 
 
 def table_of_flows(rate: float, seconds: float, rounds: int) -> str:
-    """Return what all contenders keep and cost at a rate."""
+    """Return what all contenders keep and weight at a rate."""
     flows = {name: Flow() for name in RUNNERS}
     bursts = {name: make(rate).burst for name, make in LIMITERS.items()}
     runs = {
@@ -125,7 +125,7 @@ def table_of_flows(rate: float, seconds: float, rounds: int) -> str:
         for name, runner in RUNNERS.items()
     }
     in_turns(runs, rounds)
-    over = ratios({name: each.cost for name, each in flows.items()}, REFERENCE)
+    over = ratios({name: each.weight for name, each in flows.items()}, REFERENCE)
     long_enough = seconds > 1.5 * WAITERS / rate
     return table(
         f"{WAITERS} waiters at {rate:,.0f} a second for {seconds:g} s: median (min-max)",
@@ -144,7 +144,7 @@ def table_of_flows(rate: float, seconds: float, rounds: int) -> str:
                 f"{each.most:,}",
                 f"{each.overtakes.median:.1f}",
                 each.longest if long_enough else "",
-                f"{each.cost} x{over[name]:.2f}",
+                f"{each.weight} x{over[name]:.2f}",
             ]
             for name, each in flows.items()
         ],
@@ -160,7 +160,7 @@ async def warm_up() -> None:
 
 def main() -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description="Compare what rate limiters cost and keep.")
+    parser = argparse.ArgumentParser(description="Compare what rate limiters weight and keep.")
     parser.add_argument("--rates", type=float, nargs="+", default=[10, 100, 1_000, 10_000])
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--acquires", type=int, default=20_000)

@@ -6,7 +6,7 @@ What it costs to simulate a job, by the item, and how long a million takes.
 The same service each time, with a long tail of slow calls, 64 at once: alone, with errors that are
 retried, behind a rate limit, and in batches. Beside it what the same run costs on the virtual clock
 of the tests, which also looks at sockets and lets others breathe, and what bare tasks that do
-nothing but sleep cost there. Processor time of all threads.
+nothing but sleep weight there. Processor time of all threads.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 
-from ragasync.documents import CsvRows, JsonLines
+from ragasync.documents import CSVLoader, JSONLinesLoader
 from ragasync.documents.loaders import Record
 
 Load = Callable[[bytes], Iterable[Record]]
@@ -24,11 +24,11 @@ def cases(rows: int) -> dict[str, tuple[Load, bytes]]:
     table = b"id,town,about\n" + b"".join(b"%d,Oslo,rain and rain\n" % n for n in range(rows))
     lines = b"".join(b'{"id": %d, "town": "Oslo", "about": "rain"}\n' % n for n in range(rows))
     return {
-        "csv, all columns are text": (CsvRows(), table),
-        "csv, ids and numbers": (CsvRows(text_columns=["about"], id_column="id"), table),
-        "csv, bad rows skipped": (CsvRows(on_bad_rows="skip"), table + b"Total\n"),
-        "json lines": (JsonLines(), lines),
-        "json lines, cut off": (JsonLines(on_bad_rows="skip"), lines[:-9]),
+        "csv, all columns are text": (CSVLoader(), table),
+        "csv, ids and numbers": (CSVLoader(text_columns=["about"], id_column="id"), table),
+        "csv, bad rows skipped": (CSVLoader(on_bad_rows="skip"), table + b"Total\n"),
+        "json lines": (JSONLinesLoader(), lines),
+        "json lines, cut off": (JSONLinesLoader(on_bad_rows="skip"), lines[:-9]),
     }
 
 

@@ -13,14 +13,14 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from ragasync.arguments import check_count, check_number
 from ragasync.bridge.run_async import run_async
 from ragasync.calling.calls import is_async
-from ragasync.engine.batch_run import BatchRun, Items
+from ragasync.engine.batch_run import Items, JobRun
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
 from ragasync.journal import Journal
-from ragasync.journal.use import used_by
+from ragasync.journal.use import bind_journal
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
-from ragasync.plan import Plan, as_limiters, concurrency_of
+from ragasync.plan import Plan, as_limiters, parse_concurrency
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
@@ -86,8 +86,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_initial_failures: stop when the first so many calls, on different items, all failed with
             the same status (400, 401, 403, 404 or 405) and the same message: a wrong model or path
             fails every item. None goes through all of them.
-        cost: what an item weighs (its tokens, say), for `max_batch_cost`.
-        max_batch_cost: the most that the items of one batch may weigh together.
+        weight: what an item weighs (its tokens, say), for `max_batch_weight`.
+        max_batch_weight: the most that the items of one batch may weigh together.
         key: makes of an item the text (or other plain data) that the journal knows it by; without
             it the journal knows items by their content.
         journal: a Journal, or the path of one: outcomes are written to it, and what it has is not
@@ -118,8 +118,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         executor: Executor | None = None,
         max_errors: float | None = None,
         max_initial_failures: int | None = 20,
-        cost: Callable[[T], float] | None = None,
-        max_batch_cost: float | None = None,
+        weight: Callable[[T], float] | None = None,
+        max_batch_weight: float | None = None,
         key: Callable[[T], object] | None = None,
         journal: Journal | str | os.PathLike[str] | None = None,
         resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
@@ -127,7 +127,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         given = retry_given(retry_count, retry_delay)
         if retry is not None and given:
             raise ValueError(f"pass {given} or retry={retry!r}, not both")
-        at_once, adapts = concurrency_of(max_concurrency)
+        at_once, adapts = parse_concurrency(max_concurrency)
         self._plan: Plan[T, R] = Plan(
             process_fn,
             is_async(process_fn),
@@ -141,10 +141,10 @@ class AsyncBatchProcessor(Generic[T, R]):
             executor=executor,
             max_errors=max_errors,
             max_initial_failures=max_initial_failures,
-            cost=cost,
-            max_batch_cost=max_batch_cost,
+            weight=weight,
+            max_batch_weight=max_batch_weight,
             resources=resources,
-            journal=used_by(process_fn, journal, key),
+            journal=bind_journal(process_fn, journal, key),
         )
         self.last_result: BatchResult[R] | None = None
 
@@ -251,9 +251,9 @@ class AsyncBatchProcessor(Generic[T, R]):
         total: int | None,
         limit: int | None,
         plan: Plan[T, R] | None = None,
-    ) -> BatchRun[T, R]:
+    ) -> JobRun[T, R]:
         """Make a run of this processor's plan, or of a variant of it."""
-        return BatchRun(
+        return JobRun(
             plan or self._plan,
             items,
             progress_callback,
@@ -262,7 +262,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             on_result=self._keep,
         )
 
-    def _job(self, batch: BatchRun[T, R], here: bool) -> Job[T, R]:
+    def _job(self, batch: JobRun[T, R], here: bool) -> Job[T, R]:
         """Begin a run in the background, or on the loop of this thread."""
         return Job(batch, _loop_here() if here else _loop_in_background())
 

@@ -11,7 +11,7 @@ Clock: TypeAlias = Callable[[], float]
 """Seconds since some fixed instant, never going back."""
 
 
-def clock_of(loop: asyncio.AbstractEventLoop) -> Clock:
+def loop_clock(loop: asyncio.AbstractEventLoop) -> Clock:
     """
     Return the clock that this loop's timers follow.
 
@@ -37,17 +37,17 @@ def loop_here() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def clock_here() -> Clock:
+def current_clock() -> Clock:
     """Return the clock of the loop that runs in this thread, else `time.monotonic`."""
     loop = loop_here()
     if loop is None or type(loop) in _monotonic_loops:
         return time.monotonic
-    clock = clock_of(loop)
+    clock = loop_clock(loop)
     if clock is time.monotonic:
         _monotonic_loops.add(type(loop))
     return clock
 
 
-def time_here() -> float:
+def current_time() -> float:
     """Return the time on that clock."""
-    return clock_here()()
+    return current_clock()()

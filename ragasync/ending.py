@@ -29,7 +29,7 @@ def _mask_secrets(record: logging.LogRecord) -> bool:
 log.addFilter(_mask_secrets)
 
 
-class Ending(Generic[R]):
+class JobFuture(Generic[R]):
     """
     The end of a job, seen from other threads and loops.
 

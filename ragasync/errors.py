@@ -4,16 +4,16 @@ The errors that ragasync raises of its own accord.
     RagasyncError
     ├── RunAsyncError (RuntimeError)     an object is bound to another event loop
     ├── AttemptTimeout (TimeoutError)    one attempt took longer than `timeout`
-    ├── WrongNumberOfValues (ValueError) a batched function did not return a value an item
-    ├── CostTooHigh (ValueError)         one item weighs more than a whole batch may
+    ├── ResultCountError (ValueError) a batched function did not return a value an item
+    ├── ItemTooLargeError (ValueError)         one item weighs more than a whole batch may
     ├── WorkerDied (RuntimeError)        the process that ran an item ended
     ├── CallAborted (RuntimeError)       a call on a worker raised what is no Exception
     ├── RemoteError                      stands for a worker's error that cannot be loaded here
-    ├── CannotTravel (ValueError)        a function, item or value cannot be pickled
+    ├── SerializationError (ValueError)        a function, item or value cannot be pickled
     ├── JobStopped                       a stream ended before its source did
     ├── IncompleteRun (RuntimeError)     a run lost track of an item: never to be seen
     ├── JournalError                     a journal cannot be used: foreign, locked, broken, full
-    ├── RecalledError                    stands for an error that a journal has kept
+    ├── JournaledError                    stands for an error that a journal has kept
     ├── RedisUnavailable (ConnectionError) Redis is away for too long, or refuses
     └── MissingExtra (ImportError)       an optional package is not installed
 
@@ -70,7 +70,7 @@ class AttemptTimeout(RagasyncError, TimeoutError):
     """
 
 
-class WrongNumberOfValues(RagasyncError, ValueError):
+class ResultCountError(RagasyncError, ValueError):
     """
     A batched function returned more or fewer values than it was given items.
 
@@ -82,15 +82,15 @@ class WrongNumberOfValues(RagasyncError, ValueError):
     """
 
 
-class CostTooHigh(RagasyncError, ValueError):
+class ItemTooLargeError(RagasyncError, ValueError):
     """
-    One item alone costs more than `max_batch_cost` allows for a batch.
+    One item alone weighs more than `max_batch_weight` allows for a batch.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
-        >>> processor = AsyncBatchProcessor(list, batched=True, cost=len, max_batch_cost=10)
+        >>> processor = AsyncBatchProcessor(list, batched=True, weight=len, max_batch_weight=10)
         >>> print(processor.process_sync(["short", "much too long"]).errors[1])
-        this item alone costs 13, more than max_batch_cost=10 allows for a whole batch: shorten ...
+        this item alone weighs 13, more than max_batch_weight=10 allows for a ...
     """
 
 
@@ -158,7 +158,7 @@ class RemoteError(RagasyncError):
     """
 
 
-class CannotTravel(RagasyncError, ValueError):
+class SerializationError(RagasyncError, ValueError):
     """
     What has to go to another process, or to come back, cannot be pickled.
 
@@ -169,7 +169,7 @@ class CannotTravel(RagasyncError, ValueError):
         ...     processor = AsyncBatchProcessor(str.upper, executor=pool)
         ...     result = processor.process_sync(["a", (letter for letter in "b")])
         >>> result.errors[1]
-        CannotTravel("item 1 cannot be pickled: TypeError: cannot pickle 'generator' object")
+        SerializationError("item 1 cannot be pickled: TypeError: cannot pickle 'generator' object")
 
     Attributes:
         function: whether it is the function itself, so that no item can be processed.
@@ -236,20 +236,20 @@ class JournalError(RagasyncError):
     """
 
 
-class RecalledError(RagasyncError):
+class JournaledError(RagasyncError):
     """
     Stands for an error of an earlier run that a journal has kept.
 
     It has the name, the message and the notes of the error that it stands for.
 
     Example:
-        >>> from ragasync import AsyncBatchProcessor, RecalledError
+        >>> from ragasync import AsyncBatchProcessor, JournaledError
         >>> processor = AsyncBatchProcessor(int, retry_count=0, journal="run.sqlite")
         >>> _ = processor.process_sync(["seven"])
         >>> error = processor.process_sync(["seven"]).errors[0]  # not called again
         >>> error
         ValueError("invalid literal for int() with base 10: 'seven'")
-        >>> isinstance(error, RecalledError)
+        >>> isinstance(error, JournaledError)
         True
     """
 

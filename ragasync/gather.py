@@ -7,7 +7,7 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from ragasync.engine.batch_run import BatchRun
+from ragasync.engine.batch_run import JobRun
 from ragasync.plan import Plan
 from ragasync.retries.retry import AsyncRetry
 
@@ -72,7 +72,7 @@ async def gather_with_concurrency(
             stops_at_first_error=not return_exceptions,
             reads_on_loop=True,
         )
-        batch: BatchRun[Any, R] = BatchRun(
+        batch: JobRun[Any, R] = JobRun(
             plan, coros, None, total=None, limit=None, on_result=lambda _: None
         )
         drawn = batch.columns.items

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
-from ragasync.ending import Ending
-from ragasync.engine.batch_run import BatchRun
+from ragasync.ending import JobFuture
+from ragasync.engine.batch_run import JobRun
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.errors import RunAsyncError
 from ragasync.own_task import own_task
-from ragasync.plan import concurrency_of
+from ragasync.plan import parse_concurrency
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 from ragasync.saying import named, show_in_one_line
@@ -22,7 +22,7 @@ from ragasync.unfinished_jobs import UnfinishedJob
 
 if TYPE_CHECKING:
     from ragasync.notebook.panel import Panel
-    from ragasync.notebook.showing import Showing
+    from ragasync.notebook.showing import JobView
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,7 +59,7 @@ class Job(Generic[T, R]):
         100
     """
 
-    def __init__(self, batch: BatchRun[T, R], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, batch: JobRun[T, R], loop: asyncio.AbstractEventLoop) -> None:
         self._batch = batch
         self._loop = loop
         self._max_concurrency = batch.run.max_concurrency
@@ -68,7 +68,7 @@ class Job(Generic[T, R]):
         self._paused = self._cancelled = False
         self._panel: Panel | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ending: Ending[R] = Ending()
+        self._ending: JobFuture[R] = JobFuture()
         # Told to stop at once, because what its calls on threads raise then is no failure.
         self._place = BlockingCall(self._stop)
         self._place.at_once = True
@@ -176,7 +176,7 @@ class Job(Generic[T, R]):
 
     @max_concurrency.setter
     def max_concurrency(self, value: int | Literal["auto"]) -> None:
-        at_once, adapts = concurrency_of(value)
+        at_once, adapts = parse_concurrency(value)
         run = self._batch.run
         if adapts:
             run.plan.check_adaptable()
@@ -201,9 +201,9 @@ class Job(Generic[T, R]):
     # ── show ────────────────────────────────────────────────────────────────────────────────
 
     def __repr__(self) -> str:
-        from ragasync.notebook.showing import in_one_line
+        from ragasync.notebook.showing import repr_line
 
-        return in_one_line(self._showing())
+        return repr_line(self._showing())
 
     def _ipython_display_(self) -> None:
         """Show a live panel in a notebook, the same facts as text elsewhere."""
@@ -218,15 +218,15 @@ class Job(Generic[T, R]):
         if self._panel is not None:
             self._panel.flush()
 
-    def _showing(self) -> Showing:
+    def _showing(self) -> JobView:
         """Return what there is to show."""
-        from ragasync.notebook.showing import Showing
+        from ragasync.notebook.showing import JobView
 
         run, ended, progress = self._batch.run, self.done, self.progress
         because = run.stopped_because
         if ended and because is None and (error := self._ending.error) is not None:
             because = named(error)
-        return Showing(
+        return JobView(
             ended=ended,
             because=because,
             cancelled=because == CANCELLED or (self._cancelled and not ended),

@@ -30,7 +30,7 @@ _OF_A_VALUE_ERROR: Final = (
 )
 
 
-def mismatch_behind(error: BaseException) -> BaseException | None:
+def find_loop_mismatch(error: BaseException) -> BaseException | None:
     """
     Return the error in a tree of groups and causes that is about another event loop, or None.
 

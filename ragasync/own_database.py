@@ -41,7 +41,7 @@ _SMALLEST = 512
 """Bytes of the smallest page, and so of the smallest database that is not empty."""
 
 
-def open_own(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
+def open_database(path: str, kind: Kind, timeout: float) -> sqlite3.Connection:
     """
     Connect to a file of this kind, creating it where it is missing or empty.
 
@@ -84,8 +84,8 @@ def open_unwritable(path: str, kind: Kind) -> sqlite3.Connection:
     SQLite takes no locks then and sees no later change: where the file changes, open it again.
 
     Raises:
-        RagasyncError: of the kind's own class, as `open_own`; also where a program that wrote to
-            the file has left its log beside it, which cannot be read without writing.
+        RagasyncError: of the kind's own class, as `open_database`; also where a program that wrote
+            to the file has left its log beside it, which cannot be read without writing.
     """
     with clear_errors(path, kind, 0):
         if _size(f"{_real(path)}-wal"):

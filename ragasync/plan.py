@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_count, check_positive
-from ragasync.journal.use import JournalUse
+from ragasync.journal.use import JournalBinding
 from ragasync.limits.adaptive import FIRST
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.retry import AsyncRetry
@@ -46,28 +46,28 @@ class Plan(Generic[T, R]):
     max_initial_failures: int | None = None
     stops_at_first_error: bool = False
     reads_on_loop: bool = False
-    cost: Callable[[T], float] | None = None
-    max_batch_cost: float | None = None
+    weight: Callable[[T], float] | None = None
+    max_batch_weight: float | None = None
     resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
-    journal: JournalUse | None = None
+    journal: JournalBinding | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "batch_size", check_count("batch_size", self.batch_size, at_least=1)
         )
         check_concurrency(self.max_concurrency)
-        for name in ("timeout", "max_batch_cost"):
+        for name in ("timeout", "max_batch_weight"):
             if (value := getattr(self, name)) is not None:
                 check_positive(name, value)
         self._check_max_errors()
         if self.max_initial_failures is not None:
             check_count("max_initial_failures", self.max_initial_failures, at_least=1)
-        if self.max_batch_cost is not None and self.cost is None:
+        if self.max_batch_weight is not None and self.weight is None:
             raise ValueError(
-                "max_batch_cost needs cost=, a function that says what one item weighs"
+                "max_batch_weight needs weight=, a function that says what one item weighs"
             )
-        if self.cost is not None and not self.batched:
-            raise ValueError("cost= bounds batches: it needs batched=True")
+        if self.weight is not None and not self.batched:
+            raise ValueError("weight= bounds batches: it needs batched=True")
         if self.executor is not None:
             self._check_executor()
         if self.adapts:
@@ -75,14 +75,14 @@ class Plan(Generic[T, R]):
         self._check_kinds()
 
     @property
-    def in_hops(self) -> bool:
+    def chunked(self) -> bool:
         """Whether items travel to an executor, several in one hop."""
         return self.executor is not None and not self.batched
 
     @property
     def items_a_call(self) -> int:
         """The most items in one call, or in one hop to an executor."""
-        return self.batch_size if self.batched or self.in_hops else 1
+        return self.batch_size if self.batched or self.chunked else 1
 
     def make_resources(self) -> AbstractAsyncContextManager[Any] | None:
         """Return what opens the resources of a run, if there are any."""
@@ -111,7 +111,7 @@ class Plan(Generic[T, R]):
         Hops get smaller towards the end, a quarter of what is left for each lane, so that all
         lanes end at about the same time.
         """
-        if not self.in_hops or total is None:
+        if not self.chunked or total is None:
             return self.items_a_call
         share = math.ceil((total - drawn) / (4 * max_concurrency))
         return max(1, min(self.batch_size, share))
@@ -128,12 +128,12 @@ class Plan(Generic[T, R]):
                 f"retry must be an AsyncRetry, got {self.retry!r}: "
                 f"for 3 retries pass retry_count=3 or AsyncRetry(3)"
             )
-        if self.cost is not None and not callable(self.cost):
-            raise TypeError(f"cost must be a function of one item, got {self.cost!r}")
-        if self.cost is not None and self.max_batch_cost is None:
+        if self.weight is not None and not callable(self.weight):
+            raise TypeError(f"weight must be a function of one item, got {self.weight!r}")
+        if self.weight is not None and self.max_batch_weight is None:
             raise ValueError(
-                "cost= needs max_batch_cost=, the most that a batch may weigh: "
-                "to bound the rate by cost, pass RateLimiter(..., cost=) instead"
+                "weight= needs max_batch_weight=, the most that a batch may weigh: "
+                "to bound the rate by weight, pass RateLimiter(..., weight=) instead"
             )
         if self.resources is not None and not callable(self.resources):
             raise TypeError(
@@ -172,7 +172,7 @@ def check_concurrency(value: object) -> int:
     return at_once
 
 
-def concurrency_of(value: int | Literal["auto"]) -> tuple[int, bool]:
+def parse_concurrency(value: int | Literal["auto"]) -> tuple[int, bool]:
     """
     Return how many calls at once to begin with, and whether to adapt that to the service.
 
@@ -194,7 +194,7 @@ def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
     """Return the limiters as a sequence, checked."""
     limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
     for limiter in limiters:
-        if not all(hasattr(limiter, name) for name in ("acquire", "pause", "highest_cost")):
+        if not all(hasattr(limiter, name) for name in ("acquire", "pause", "max_weight")):
             raise TypeError(
                 f"rate_limiter must be a RateLimiter or a sequence of them, got {limiter!r}: "
                 f"for 10 calls a second pass RateLimiter(10)"

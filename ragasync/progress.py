@@ -38,7 +38,7 @@ class Progress:
     limiter was paused; `pause` says who asked, and until when. `halt` says why the workers of an
     executor start nothing, while they do not. `recalled` counts the items
     whose outcome a journal had from an earlier run; they are no part of the speed. `tokens` and
-    `money` are what the calls of a pipeline's embedder reported so far.
+    `cost` are what the calls of a pipeline's embedder reported so far.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -61,7 +61,7 @@ class Progress:
     seconds: float
     recalled: int = 0
     tokens: int = 0
-    money: float = 0.0
+    cost: float = 0.0
     paused_for: float = 0.0
     pause: str = ""
     halt: str = ""
@@ -72,7 +72,7 @@ class Progress:
         return self.done + self.failed
 
 
-class Speed:
+class RateMeter:
     """Measures items a second over the last WINDOW seconds."""
 
     def __init__(self, clock: Clock) -> None:
@@ -93,7 +93,7 @@ class Speed:
         return (finished - before) / elapsed if elapsed > 0 else 0.0
 
 
-class CallbackGuard:
+class SafeCallback:
     """
     Calls a progress callback, and drops it after its first error: the job goes on without.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync.errors import as_exception
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import NO_FACTS, RunFacts
+from ragasync.outcomes.facts import NO_FACTS, RunStats
 from ragasync.outcomes.given import check_counts, columns_of
 from ragasync.outcomes.merging import merged_columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
@@ -18,7 +18,7 @@ from ragasync.outcomes.rerun import rows_to_rerun
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BatchResult", "Reprocessor", "RunFacts"]
+__all__ = ["BatchResult", "Reprocessor", "RunStats"]
 
 R = TypeVar("R")
 
@@ -73,7 +73,7 @@ class BatchResult(Generic[R]):
     seconds: float = field(default=0.0, kw_only=True)
     stopped_because: str | None = field(default=None, kw_only=True)
     columns: Columns[Any, R] = field(default_factory=lambda: Columns(()), kw_only=True)
-    facts: RunFacts = field(default=NO_FACTS, kw_only=True)
+    facts: RunStats = field(default=NO_FACTS, kw_only=True)
 
     def __post_init__(self) -> None:
         if len(self.results) != len(self.errors):
@@ -92,7 +92,7 @@ class BatchResult(Generic[R]):
         *,
         seconds: float = 0.0,
         stopped_because: str | None = None,
-        facts: RunFacts = NO_FACTS,
+        facts: RunStats = NO_FACTS,
     ) -> BatchResult[R]:
         """Return the result that these columns hold, without copying them."""
         return cls(

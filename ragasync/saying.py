@@ -59,7 +59,7 @@ def type_name(error: BaseException) -> str:
         return "Exception"
 
 
-def message_of(error: BaseException) -> str:
+def safe_message(error: BaseException) -> str:
     """Return an error's own message, cut and masked; the one way by which it becomes text."""
     said = beginning_of(error, LONGEST_MESSAGE + 1)
     if said is None:
@@ -74,11 +74,11 @@ def error_text(error: BaseException) -> ErrorText:
     An error raised from another says so, unless its message has told it already, as those of
     ragasync do.
     """
-    own = message_of(error)
+    own = safe_message(error)
     if not group_members(error):
         return ErrorText(type_name(error), _with_cause(error, own), own)
     leaves = leaves_of(error)
-    message = _with_cause(leaves[0], message_of(leaves[0]))
+    message = _with_cause(leaves[0], safe_message(leaves[0]))
     if len(leaves) > 1:
         message = f"{message} (and {len(leaves) - 1:,} more)".lstrip()
     return ErrorText(type_name(leaves[0]), message, own)
@@ -89,7 +89,7 @@ def _with_cause(error: BaseException, message: str) -> str:
     cause = None if issubclass(type(error), RagasyncError) else first_cause(error)
     if cause is None:
         return message
-    name, said = type_name(cause), message_of(cause)
+    name, said = type_name(cause), safe_message(cause)
     if said in message and (said or name in message):
         return message
     said = cut(said, len(said), _LONGEST_CAUSE)
@@ -139,7 +139,7 @@ def cut(text: str, length: int, longest: int) -> str:
     return f"{kept} … ({length - len(kept):,} more characters)".lstrip()
 
 
-def note_on(error: BaseException, note: str) -> None:
+def add_note(error: BaseException, note: str) -> None:
     """Add a note to an error; one that cannot be changed goes on without."""
     with suppress(Exception):  # a frozen dataclass, say
         error.add_note(note)

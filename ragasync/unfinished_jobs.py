@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from ragasync.bridge.blocking_calls import BlockingCall
-from ragasync.ending import Ending
-from ragasync.engine.batch_run import BatchRun
+from ragasync.ending import JobFuture
+from ragasync.engine.batch_run import JobRun
 from ragasync.result import BatchResult
 
 GRACE = 2.0
@@ -37,9 +37,9 @@ class UnfinishedJob:
 
     def __init__(
         self,
-        batch: BatchRun[Any, Any],
+        batch: JobRun[Any, Any],
         loop: asyncio.AbstractEventLoop,
-        ending: Ending[Any],
+        ending: JobFuture[Any],
         place: BlockingCall,
     ) -> None:
         self._batch, self._loop, self._place = batch, loop, place

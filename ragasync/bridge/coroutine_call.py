@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast
 
 from ragasync.bridge.blocking_calls import BlockingCall, is_marker
 from ragasync.bridge.interrupts import Interrupted, pass_notes
-from ragasync.bridge.wrong_loop import explain_wrong_loop
+from ragasync.bridge.wrong_loop import as_run_async_error
 from ragasync.errors import RunAsyncError
 from ragasync.foreign_errors import is_a
 from ragasync.own_task import own_task
@@ -92,7 +92,7 @@ class CoroutineCall(Generic[T]):
             if error is None:
                 return cast("T", self._value)
             if is_a(error, (RuntimeError, ValueError)) and not is_a(error, RunAsyncError):
-                explained = explain_wrong_loop(error)
+                explained = as_run_async_error(error)
                 if explained is not None:
                     raise explained from error
             raise error

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from ragasync.errors import RunAsyncError
 from ragasync.foreign_errors import text_of
-from ragasync.loop_mismatch import mismatch_behind
+from ragasync.loop_mismatch import find_loop_mismatch
 
 WAYS_OUT = (
     "Three ways out: `await` the coroutine in the cell; make the object (client, session, lock) "
@@ -16,13 +16,13 @@ WAYS_OUT = (
 )
 
 
-def explain_wrong_loop(error: BaseException) -> RunAsyncError | None:
+def as_run_async_error(error: BaseException) -> RunAsyncError | None:
     """
     Return the RunAsyncError that says what to do, if this error is about another event loop.
 
     One that is a RunAsyncError already says it; one that only has such a cause is explained too.
     """
-    mismatch = mismatch_behind(error)
+    mismatch = find_loop_mismatch(error)
     if mismatch is None or isinstance(mismatch, RunAsyncError):
         return mismatch
     said = text_of(mismatch)

@@ -12,18 +12,18 @@ from typing import Any, Protocol, TypeGuard, cast
 
 from ragasync.calling.deadlines import DeadlineWatch
 from ragasync.calling.executors import names_its_functions
-from ragasync.calling.hops import Errand, Hop, HopReply, ItemNames
-from ragasync.calling.pools import Pools
-from ragasync.calling.threads import CallThreads
-from ragasync.clock import clock_of
-from ragasync.errors import WrongNumberOfValues
+from ragasync.calling.hops import GroupResult, ItemGroup, ItemNames, RemoteFunction
+from ragasync.calling.pools import ResilientExecutor
+from ragasync.calling.threads import DaemonThreadPool
+from ragasync.clock import loop_clock
+from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import is_a, is_error
 from ragasync.outcomes.pauses import ExecutorHalt
 from ragasync.plan import Plan
 from ragasync.saying import named
 
 
-class Returning(Protocol):
+class AbandonedCall(Protocol):
     """A call that was given up but goes on, because a thread or process cannot be interrupted."""
 
     async def wait_until_returned(self) -> None:
@@ -48,19 +48,21 @@ class Calls:
         resource: object,
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._abandoned: dict[asyncio.Task[Any], Returning] = {}
+        self._abandoned: dict[asyncio.Task[Any], AbandonedCall] = {}
         self._loop = loop
         self._function = _with_resource(plan, resource)
-        self._pools: Pools | None = None
+        self._pools: ResilientExecutor | None = None
         if plan.executor is not None:
             by_name = names_its_functions(plan.executor)
-            self._errand = Errand(self._function, by_name=by_name)
-            self._pools = Pools(plan.executor, lambda call: self._abandon(_Remote(call)), loop)
-        self._threads: CallThreads | None = None
+            self._errand = RemoteFunction(self._function, by_name=by_name)
+            self._pools = ResilientExecutor(
+                plan.executor, lambda call: self._abandon(_Remote(call)), loop
+            )
+        self._threads: DaemonThreadPool | None = None
         self._timeout = plan.timeout
         self._watch: DeadlineWatch | None = None
         if plan.timeout is not None:
-            self._watch = DeadlineWatch(loop, clock_of(loop), plan.timeout, is_ending)
+            self._watch = DeadlineWatch(loop, loop_clock(loop), plan.timeout, is_ending)
         self._call = self._call_for(plan)
 
     def enter(self) -> None:
@@ -101,14 +103,14 @@ class Calls:
 
     async def hop(
         self, items: Sequence[Any], indices: Sequence[int], *, apart: bool = False
-    ) -> HopReply:
+    ) -> GroupResult:
         """
         Call for several items in one hop to an executor, which has time for each of them.
 
         Args:
             items: what to call with.
             indices: what to call them in errors.
-            apart: whether a worker may have died of them: see `Pools.send`.
+            apart: whether a worker may have died of them: see `ResilientExecutor.send`.
         """
         return await self._sent(items, ItemNames(tuple(indices)), apart=apart)
 
@@ -135,18 +137,18 @@ class Calls:
         """Choose the way to call."""
         if plan.is_async or plan.executor is not None:
             return self._function
-        self._threads = CallThreads(self._loop)
+        self._threads = DaemonThreadPool(self._loop)
         return self._on_thread
 
     async def _sent(
         self, arguments: Sequence[Any], names: Sequence[str], *, apart: bool
-    ) -> HopReply:
+    ) -> GroupResult:
         """Send arguments to the executor, and return what became of them."""
         assert self._pools is not None
-        send: Callable[[Hop], Awaitable[HopReply]] = partial(self._pools.send, apart=apart)
+        send: Callable[[ItemGroup], Awaitable[GroupResult]] = partial(self._pools.send, apart=apart)
         if self._watch is not None and self._timeout is not None:
             send = self._watch.guarded(send, self._timeout * len(arguments))
-        reply = await send(Hop(self._errand, list(arguments), names, context=copy_context()))
+        reply = await send(ItemGroup(self._errand, list(arguments), names, context=copy_context()))
         if reply.trouble is not None:
             raise reply.trouble
         return reply
@@ -168,12 +170,12 @@ class Calls:
             raise
         return await value if hasattr(type(value), "__await__") else value
 
-    def abandoned_by_me(self) -> Returning | None:
+    def abandoned_by_me(self) -> AbandonedCall | None:
         """Take the call that the current task has given up and that still goes on, if any."""
         task = asyncio.current_task()
         return self._abandoned.pop(task, None) if task else None
 
-    def _abandon(self, call: Returning) -> None:
+    def _abandon(self, call: AbandonedCall) -> None:
         """Remember that this task's call goes on without it."""
         task = asyncio.current_task()
         assert task is not None
@@ -253,7 +255,7 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
 
     Raises:
         TypeError: no sequence of values at all.
-        WrongNumberOfValues: too many or too few.
+        ResultCountError: too many or too few.
     """
     if is_a(values, Coroutine):
         raise returned_coroutine(values)
@@ -265,7 +267,7 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
             f"({expected}), got {got}"
         ) from error
     if len(values) != expected:
-        raise WrongNumberOfValues(
+        raise ResultCountError(
             f"a batched process_fn must return a value for each item: "
             f"got {len(values)} values for {expected} items"
         )

@@ -7,7 +7,7 @@ from concurrent.futures import BrokenExecutor, Executor
 from ragasync.foreign_errors import is_a
 
 
-def is_death(error: BaseException) -> bool:
+def is_worker_crash(error: BaseException) -> bool:
     """Return whether an executor says with this that the worker of a call has ended."""
     if is_a(error, BrokenExecutor):
         return True
@@ -20,7 +20,7 @@ def names_its_functions(executor: Executor) -> bool:
     return getattr(executor, "_initializer", None) is not None
 
 
-def made_alike(executor: Executor, workers: int | None = None) -> Executor | None:
+def clone_executor(executor: Executor, workers: int | None = None) -> Executor | None:
     """
     Return a pool of processes like this one, or None if it is another kind of executor.
 

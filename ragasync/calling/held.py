@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ragasync.calling.calls import Returning
+from ragasync.calling.calls import AbandonedCall
 
 
-class HeldSlots:
+class StuckCalls:
     """
     Counts the slots that threads hold after their timeout, and stops the run when all do.
 
@@ -35,7 +35,7 @@ class HeldSlots:
         self._held = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def until_returned(self, call: Returning | None) -> None:
+    async def until_returned(self, call: AbandonedCall | None) -> None:
         """Hold a slot until this call has returned; nothing to hold where it was interrupted."""
         if call is None:
             return

@@ -18,7 +18,7 @@ from ragasync.calling.packing import (
     unpack,
 )
 from ragasync.calling.remote_errors import PackedError, aborted, packed_error, unpacked_error
-from ragasync.errors import CannotTravel
+from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
 from ragasync.saying import named
 
@@ -47,7 +47,7 @@ class ItemNames(Sequence[str]):
         return ItemNames, (self._indices,)
 
 
-class Errand:
+class RemoteFunction:
     """
     A run's function as it goes to workers: packed once, and only if it leaves this process.
 
@@ -70,7 +70,7 @@ class Errand:
         return self._token, self._packed
 
 
-class HopItem(NamedTuple):
+class GroupItem(NamedTuple):
     """What became of one item of a hop: a value or an error, and the seconds that it took."""
 
     value: Any
@@ -78,7 +78,7 @@ class HopItem(NamedTuple):
     seconds: float
 
 
-class HopReply:
+class GroupResult:
     """
     What comes back of a hop: columns, because an object an item costs 12 µs to pickle and unpickle.
 
@@ -107,7 +107,7 @@ class HopReply:
         self.values.append(None)
         self.errors[place] = error
 
-    def taken(self) -> list[HopItem]:
+    def taken(self) -> list[GroupItem]:
         """
         Return what became of each item, and keep nothing of it.
 
@@ -115,11 +115,11 @@ class HopReply:
         reply: they would hold each other.
         """
         errors = map(self.errors.get, range(len(self.values)))
-        items = list(map(HopItem, self.values, errors, self.seconds))
+        items = list(map(GroupItem, self.values, errors, self.seconds))
         self.values, self.errors = [], {}
         return items
 
-    def __reduce__(self) -> tuple[Callable[..., HopReply], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., GroupResult], tuple[object, ...]]:
         trouble = None
         if self.trouble is not None:
             trouble = packed_error(self.trouble, with_stack=False)
@@ -129,7 +129,7 @@ class HopReply:
             kept = list(self.values)
             for place, why in each_hindrance(self.values):
                 kept[place] = None
-                errors[place] = CannotTravel(
+                errors[place] = SerializationError(
                     f"the value of {self.names[place]} cannot be pickled: {why}. Return plain data"
                 )
             values = pack(kept)
@@ -137,7 +137,7 @@ class HopReply:
         return _arrived_reply, (self.names, values, self.seconds, packed, trouble)
 
 
-class Hop:
+class ItemGroup:
     """
     Items on their way to a worker.
 
@@ -156,7 +156,7 @@ class Hop:
 
     def __init__(
         self,
-        errand: Errand,
+        errand: RemoteFunction,
         arguments: Sequence[Any],
         names: Sequence[str],
         *,
@@ -204,7 +204,7 @@ class PackedHop(NamedTuple):
         arguments, problem = attempted(unpack, self.packed)
         if problem is not None:
             named_items = ", ".join(self.names)
-            raise CannotTravel(
+            raise SerializationError(
                 f"{named_items} cannot be loaded on the worker: {named(problem)}"
             ) from problem
         return function, arguments, self.left_behind
@@ -220,21 +220,21 @@ def _arrived_reply(
     seconds: list[float],
     errors: dict[int, PackedError],
     trouble: PackedError | None,
-) -> HopReply:
+) -> GroupResult:
     """Return a reply that was pickled; never raises, which would break the pool."""
-    reply = HopReply(names, None if trouble is None else unpacked_error(trouble))
+    reply = GroupResult(names, None if trouble is None else unpacked_error(trouble))
     reply.seconds = seconds
     reply.errors = {place: unpacked_error(error) for place, error in errors.items()}
     reply.values, problem = attempted(unpack, values)
     if problem is not None:
         of = ", ".join(names)
-        reply.trouble = CannotTravel(
+        reply.trouble = SerializationError(
             f"the value of {of} came back and cannot be loaded: {named(problem)}"
         )
     return reply
 
 
-def run_hop(hop: Hop | PackedHop) -> HopReply:
+def run_group(hop: ItemGroup | PackedHop) -> GroupResult:
     """
     Call the function for each item, on the worker; an item's failure is its own.
 
@@ -242,25 +242,25 @@ def run_hop(hop: Hop | PackedHop) -> HopReply:
     `max_concurrency` hops. These run on one loop, which lives as long as the worker. Each call has
     a copy of the context of its own: what it sets there, no other call ever sees.
     """
-    reply = HopReply(hop.names)
+    reply = GroupResult(hop.names)
     try:
         function, arguments, left_behind = hop.opened()
-    except CannotTravel as trouble:
+    except SerializationError as trouble:
         reply.trouble = trouble
         return reply
-    base = hop.context if isinstance(hop, Hop) else None
+    base = hop.context if isinstance(hop, ItemGroup) else None
     try:
         for place, argument in enumerate(arguments):
             began = time.perf_counter()
             try:
                 if place in left_behind:
-                    raise CannotTravel(left_behind[place])
+                    raise SerializationError(left_behind[place])
                 context = copy_context() if base is None else base.copy()
                 reply.values.append(context.run(_value_of, function, argument))
             except Exception as raised:
                 reply.failed(place, raised)
             except BaseException as raised:
-                if isinstance(hop, Hop) and is_a(raised, ENDS_THE_PROCESS):
+                if isinstance(hop, ItemGroup) and is_a(raised, ENDS_THE_PROCESS):
                     raise  # it is this process, then, that is to end
                 reply.failed(place, aborted(raised))
             reply.seconds.append(time.perf_counter() - began)

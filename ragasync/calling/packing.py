@@ -13,7 +13,7 @@ from functools import cache
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from ragasync.errors import CannotTravel
+from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
 from ragasync.saying import named
 
@@ -106,16 +106,16 @@ class PackedFunction(NamedTuple):
     trouble: str = ""
 
     def unpacked(self) -> Callable[[Any], Any]:
-        """Return the function; raise CannotTravel if no form of it is any good here."""
+        """Return the function; raise SerializationError if no form of it is any good here."""
         if self.trouble:
-            raise CannotTravel(self.trouble, function=True)
+            raise SerializationError(self.trouble, function=True)
         for form in self.forms:
             function: Callable[[Any], Any]
             function, problem = attempted(unpack, form)
             if problem is None:
                 return function
         assert problem is not None  # where there is no trouble, there is a form
-        raise CannotTravel(
+        raise SerializationError(
             f"{self.name} cannot be loaded on the worker: {named(problem)}. What it imports has to "
             f"be installed there{_hint()}",
             function=True,
@@ -147,13 +147,13 @@ def _to_blame(function: Callable[[Any], Any]) -> str:
     except (TypeError, ValueError):
         return ""
     found = {**around.globals, **around.nonlocals}
-    bad = [name for name, value in found.items() if hindrance(value)]
+    bad = [name for name, value in found.items() if pickling_problem(value)]
     if not bad:
         return ""
     return f". It uses {', '.join(bad)}: make that inside the function, or where the worker starts"
 
 
-def hindrance(value: object) -> str:
+def pickling_problem(value: object) -> str:
     """Return why a value cannot be pickled, or nothing if it can."""
     _, error = attempted(pack, value)
     return "" if error is None else named(error)
@@ -171,5 +171,5 @@ def _hint() -> str:
 def each_hindrance(values: list[Any]) -> Iterator[tuple[int, str]]:
     """Yield the place of each value that cannot be pickled, and why."""
     for place, value in enumerate(values):
-        if why := hindrance(value):
+        if why := pickling_problem(value):
             yield place, why

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 
 from ragasync.calling.cluster_watch import ClusterWatch
-from ragasync.calling.executors import is_death, made_alike
-from ragasync.calling.hops import Hop, HopReply, run_hop
+from ragasync.calling.executors import clone_executor, is_worker_crash
+from ragasync.calling.hops import GroupResult, ItemGroup, run_group
 from ragasync.errors import WorkerDied
 
 
@@ -28,18 +28,18 @@ class Pool:
         self.in_flight = 0
         self.one_died: bool | None = None
 
-    def submit(self, hop: Hop) -> tuple[Future[HopReply], asyncio.Future[HopReply]]:
+    def submit(self, hop: ItemGroup) -> tuple[Future[GroupResult], asyncio.Future[GroupResult]]:
         """Send a hop; return its future there and the one to await here."""
-        remote = self.executor.submit(run_hop, hop)
+        remote = self.executor.submit(run_group, hop)
         local = asyncio.wrap_future(remote)
         self.in_flight += 1
         local.add_done_callback(self._came_back)
         return remote, local
 
-    def _came_back(self, local: asyncio.Future[HopReply]) -> None:
+    def _came_back(self, local: asyncio.Future[GroupResult]) -> None:
         """Count, and see at the first death who it may have been: all others end with it."""
         error = None if local.cancelled() else local.exception()
-        if error is not None and is_death(error) and self.one_died is None:
+        if error is not None and is_worker_crash(error) and self.one_died is None:
             self.one_died = self.in_flight == 1
         self.in_flight -= 1
 
@@ -49,7 +49,7 @@ class Pool:
             self.executor.shutdown(wait=False)
 
 
-class Pools:
+class ResilientExecutor:
     """
     Sends hops to an executor, and goes on when one of its workers dies.
 
@@ -70,7 +70,7 @@ class Pools:
     def __init__(
         self,
         executor: Executor,
-        abandon: Callable[[asyncio.Future[HopReply]], None],
+        abandon: Callable[[asyncio.Future[GroupResult]], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.watch = ClusterWatch(executor, loop)
@@ -80,7 +80,7 @@ class Pools:
         self._made: list[Pool] = []
         self._turn = asyncio.Lock()
 
-    async def send(self, hop: Hop, *, apart: bool = False) -> HopReply:
+    async def send(self, hop: ItemGroup, *, apart: bool = False) -> GroupResult:
         """
         Return what came back of a hop.
 
@@ -110,7 +110,7 @@ class Pools:
         for pool in self._made:
             pool.close()
 
-    async def _on(self, pool: Pool, hop: Hop, *, is_sure: bool) -> HopReply:
+    async def _on(self, pool: Pool, hop: ItemGroup, *, is_sure: bool) -> GroupResult:
         """Send a hop to this pool and wait for it."""
         try:
             try:
@@ -125,7 +125,7 @@ class Pools:
                     self._abandon(local)
                 raise
         except Exception as error:
-            if not is_death(error):
+            if not is_worker_crash(error):
                 raise
             is_sure = is_sure or bool(pool.one_died)
             self._renewed(pool)
@@ -137,7 +137,7 @@ class Pools:
         """Return the pool to go on with; one is made for all who were on the broken one."""
         broken.close()
         if self._shared is broken:
-            alike = made_alike(broken.executor)
+            alike = clone_executor(broken.executor)
             if alike is None:
                 broken.one_died = None  # it goes on as it is
             else:
@@ -148,7 +148,7 @@ class Pools:
         """Return a pool of one worker, or None where none can be made."""
         if self._apart:
             return self._apart.pop()
-        alike = made_alike(self._shared.executor, workers=1)
+        alike = clone_executor(self._shared.executor, workers=1)
         return None if alike is None else self._ours(alike)
 
     def _ours(self, executor: Executor) -> Pool:

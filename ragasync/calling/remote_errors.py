@@ -32,7 +32,7 @@ from ragasync.calling.stand_ins import (
     names_of,
     plain_likeness,
 )
-from ragasync.errors import CallAborted, CannotTravel, RemoteError
+from ragasync.errors import CallAborted, RemoteError, SerializationError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
     MOST_LINKS,
@@ -43,9 +43,9 @@ from ragasync.foreign_errors import (
     text_of,
 )
 from ragasync.masking.masked import masked
-from ragasync.retries.causes import default_verdict, may_split, splits_at_once
+from ragasync.retries.causes import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
-from ragasync.retries.replies import headers_of, retry_after_of, status_of
+from ragasync.retries.replies import headers_of, http_status, retry_after_of
 from ragasync.saying import named, type_name
 
 DEEPEST: Final = 24
@@ -167,7 +167,7 @@ def packed_error(error: Exception, *, with_stack: bool = True) -> PackedError:
         error: what a call raised.
         with_stack: whether its traceback, which cannot travel, becomes a note.
     """
-    stack = (_stack_of(error),) if with_stack and not is_a(error, CannotTravel) else ()
+    stack = (_stack_of(error),) if with_stack and not is_a(error, SerializationError) else ()
     packed, problem = attempted(_packed, error)
     if problem is not None:
         packed = PackedError(b"", Likeness((), RuntimeError, text_of(error), {}))
@@ -354,8 +354,8 @@ def _said_by(error: BaseException) -> tuple[object, ...]:
         if type(value) in PLAIN and value is not None and name != "__notes__"
     }
     asked: tuple[Callable[[Any], object], ...] = (
-        *(_message_of, status_of, headers_of, _wait_asked_by),
-        *(default_verdict, may_split, splits_at_once, congestion_of),
+        *(_message_of, http_status, headers_of, _wait_asked_by),
+        *(default_retry, may_split, should_split, congestion_of),
     )
     answers = (attempted(ask, error)[0] for ask in asked)
     return names_of(type(error))[:1], plain, *answers

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
 
-class ThreadCall:
+class ThreadFuture:
     """
     One call on a thread: awaiting it gives its value; `returned` says whether the thread is free.
 
@@ -45,7 +45,7 @@ class ThreadCall:
         self._scope = scope
         self._asyncio_future_blocking = False  # by this name a task knows what it can wait for
         self._loop = loop
-        self._resume: tuple[Callable[[ThreadCall], object], Context | None] | None = None
+        self._resume: tuple[Callable[[ThreadFuture], object], Context | None] | None = None
         self._outcome: tuple[object, BaseException | None] = None, None
         self._value: object = None
         self._error: BaseException | None = None
@@ -83,7 +83,7 @@ class ThreadCall:
             resume, context = self._resume
             resume(self) if context is None else context.run(resume, self)
 
-    def __await__(self) -> Generator[ThreadCall, None, Any]:
+    def __await__(self) -> Generator[ThreadFuture, None, Any]:
         if not self.done:
             self._asyncio_future_blocking = True
             yield self
@@ -98,7 +98,7 @@ class ThreadCall:
         return self._loop
 
     def add_done_callback(
-        self, resume: Callable[[ThreadCall], object], *, context: Context | None = None
+        self, resume: Callable[[ThreadFuture], object], *, context: Context | None = None
     ) -> None:
         """Keep what resumes the one task that awaits this."""
         self._resume = resume, context
@@ -126,7 +126,7 @@ class ThreadCall:
             del error  # or its traceback, this frame and it would hold each other
 
 
-class CallThreads:
+class DaemonThreadPool:
     """
     A pool of threads that grows with the calls in flight and wakes its loop once a batch.
 
@@ -144,18 +144,18 @@ class CallThreads:
 
         cancel_at_once()
         self._loop = loop
-        self._work: SimpleQueue[ThreadCall | None] = SimpleQueue()
-        self._finished: deque[ThreadCall] = deque()
+        self._work: SimpleQueue[ThreadFuture | None] = SimpleQueue()
+        self._finished: deque[ThreadFuture] = deque()
         self._waking = False
         self._threads = 0
         self._stops_the_clock = hasattr(loop, "threads_at_work")
         self.running = 0
 
-    def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadCall:
+    def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadFuture:
         """Run `function(argument)` on a thread, a new one if all are busy."""
         context, scope = copy_context(), CallScope()
         context.run(scope.make_current)
-        call = ThreadCall(partial(context.run, function, argument), self._loop, scope)
+        call = ThreadFuture(partial(context.run, function, argument), self._loop, scope)
         self._count(+1)
         if self.running > self._threads:
             self._start_thread()

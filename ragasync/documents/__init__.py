@@ -14,7 +14,7 @@ Load, chunk, embed and store documents on the engine.
 from ragasync.documents.chunk_frames import chunks_dataframe
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.chunking.located import located
-from ragasync.documents.chunking.semantic import SemanticSplitter
+from ragasync.documents.chunking.semantic import SemanticTextSplitter
 from ragasync.documents.chunking.tokens import TokenSplitter
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding.embed import Embedder, HashingEmbedder
@@ -23,10 +23,10 @@ from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.hits import Hit, Hits
-from ragasync.documents.loaders.csv_rows import CsvRows
+from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.html import load_html
-from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.loaders.json_lines import JSONLinesLoader
 from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
 from ragasync.documents.metering import note_usage
@@ -36,12 +36,12 @@ from ragasync.documents.stage import Stage
 from ragasync.documents.stages.failures import SomeDocumentsFailed
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import (
+    EmbedderMismatch,
     RunRefused,
     Store,
     StoredDocument,
     StoredDocuments,
     StoreError,
-    WrongEmbedder,
 )
 from ragasync.documents.stores.lance import LanceStore
 from ragasync.documents.stores.memory import MemoryStore
@@ -52,16 +52,17 @@ __all__ = [
     "LOADERS",
     "LOAD_REASONS",
     "AsyncDocumentProcessor",
+    "CSVLoader",
     "Chunk",
-    "CsvRows",
     "Document",
     "Embedder",
+    "EmbedderMismatch",
     "EmptyPage",
     "HashingEmbedder",
     "Hit",
     "Hits",
     "IdConflictError",
-    "JsonLines",
+    "JSONLinesLoader",
     "LanceStore",
     "LoadError",
     "LoadReason",
@@ -71,7 +72,7 @@ __all__ = [
     "ProcessedDocument",
     "RecursiveSplitter",
     "RunRefused",
-    "SemanticSplitter",
+    "SemanticTextSplitter",
     "SomeDocumentsFailed",
     "Source",
     "SqliteStore",
@@ -83,7 +84,6 @@ __all__ = [
     "TokenSplitter",
     "Where",
     "WordLlamaEmbedder",
-    "WrongEmbedder",
     "chunks_dataframe",
     "documents_dataframe",
     "find_sources",

@@ -29,7 +29,7 @@ from ragasync.notebook.progress import TqdmProgress
 from ragasync.reports.kinds import one_line
 from ragasync.reports.words import headline
 from ragasync.result import BatchResult
-from ragasync.saying import error_text, message_of, safe_text
+from ragasync.saying import error_text, safe_message, safe_text
 
 QUESTION = "how do I parse command line arguments?"
 NOT_THE_LIBRARY = ("site-packages", "dist-packages")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processor = AsyncDocumentProcessor(store=store, journal=_journal(options.journal))
             return _ingest(sources, processor, store, question, top)
     except (StoreError, JournalError) as error:
-        return _refuse(message_of(error), 1)
+        return _refuse(safe_message(error), 1)
 
 
 def _refuse(why: str, code: int) -> int:

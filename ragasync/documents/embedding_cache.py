@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk
 from ragasync.documents.fingerprints import EmbedderIdentity, StageFunction
-from ragasync.documents.store import StoredEmbedder, SupportsEmbedderIdentity, WrongEmbedder
+from ragasync.documents.store import EmbedderMismatch, StoredEmbedder, SupportsEmbedderIdentity
 
 Vector: TypeAlias = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class EmbedderInStore:
             A warning that nobody can tell whether it is the same, or None.
 
         Raises:
-            WrongEmbedder: it is another one.
+            EmbedderMismatch: it is another one.
         """
         store = self._store
         if not supports_embedder_identity(store):
@@ -79,7 +79,7 @@ class EmbedderInStore:
         if now.dimension not in (None, stored.dimension):
             changes = [*(changes or ()), f"the dimension: {stored.dimension} -> {now.dimension}"]
         if changes:
-            raise WrongEmbedder(_refusal(store, stored, before, now, changes))
+            raise EmbedderMismatch(_refusal(store, stored, before, now, changes))
         is_newly_versioned = changes == [] and not before.named_by and now.version
         known_as = stored.name, stored.identity
         if is_named_now or is_newly_versioned:

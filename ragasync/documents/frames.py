@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.skipping import id_of, source_path
-from ragasync.errors import RecalledError
+from ragasync.errors import JournaledError
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished, StageFacts
+from ragasync.outcomes.facts import Finished, StageStats
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
-from ragasync.reports.reading import Reading, number_array, string_array
+from ragasync.reports.reading import DataFrameBuilder, number_array, string_array
 from ragasync.reports.stages import place_of, share_busy
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
     import pandas as pd
 
     columns = result_columns("documents_dataframe", result)
-    taken = Reading(columns, range(len(columns)))
+    taken = DataFrameBuilder(columns, range(len(columns)))
     errors = {row: columns.error_text(row) for row in taken.sparse(columns.errors)}
     found = processed(columns)
     skipped = {row: each.skipped for row, each in found.items() if each.skipped is not None}
@@ -125,7 +125,7 @@ def stages_dataframe(result: Finished) -> pd.DataFrame:
         | waited | float64 | seconds that its calls waited for the rate limit, added up |
         | busy | float64 | how much of the time it did either, all calls at once being 1 |
         | tokens | int64 | what its calls reported to have used |
-        | money | float64 | what they reported to have cost |
+        | cost | float64 | what they reported to have cost |
 
     Raises:
         TypeError: `result` is no result of a document processor.
@@ -148,7 +148,7 @@ def stages_dataframe(result: Finished) -> pd.DataFrame:
                 [share_busy(stage, result.seconds) for stage in stages], "float64"
             ),
             "tokens": number_array([stage.tokens for stage in stages], "int64"),
-            "money": number_array([stage.money for stage in stages], "float64"),
+            "cost": number_array([stage.cost for stage in stages], "float64"),
         }
     )
 
@@ -219,13 +219,13 @@ def _recalled(columns: Columns[Any, Any]) -> dict[int, bool]:
     done = {row: not columns.attempts[row] for row in columns.rows_with(DONE)}
     errors = columns.errors.items()
     return done | {
-        row: isinstance(error, RecalledError)
+        row: isinstance(error, JournaledError)
         for row, error in errors
         if columns.status[row] != PENDING
     }
 
 
-def _failures(columns: Columns[Any, Any], stages: Sequence[StageFacts]) -> list[int]:
+def _failures(columns: Columns[Any, Any], stages: Sequence[StageStats]) -> list[int]:
     """Return how many sources failed in each stage."""
     names = [stage.name for stage in stages]
     told = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))

@@ -20,32 +20,32 @@ class Meter:
     Add up what the calls of one run used; told from any thread.
 
     Args:
-        max_spend: the money after which the run is to stop, or None.
+        max_cost: the money after which the run is to stop, or None.
         when_spent: called once, with the reason, in the thread that reported the last of it.
 
     Attributes:
         tokens: the tokens so far.
-        money: the money so far, in whatever unit it is reported.
+        money: the cost so far, in whatever unit it is reported.
     """
 
     def __init__(
-        self, max_spend: float | None = None, when_spent: Callable[[str], None] | None = None
+        self, max_cost: float | None = None, when_spent: Callable[[str], None] | None = None
     ) -> None:
         self.tokens = 0
-        self.money = 0.0
-        self._max_spend, self._when_spent = max_spend, when_spent
+        self.cost = 0.0
+        self._max_spend, self._when_spent = max_cost, when_spent
         self._lock = threading.Lock()
 
-    def add(self, tokens: int, money: float) -> None:
+    def add(self, tokens: int, cost: float) -> None:
         """Add what one call used; say when the bound is reached."""
         with self._lock:
             self.tokens += tokens
-            self.money += money
+            self.cost += cost
             bound, say = self._max_spend, self._when_spent
-            if say is None or bound is None or self.money < bound * _ALMOST:
+            if say is None or bound is None or self.cost < bound * _ALMOST:
                 return
             self._when_spent = None
-            reason = f"{self.money:.6g} was spent, which reaches max_spend={bound:g}"
+            reason = f"{self.cost:.6g} was spent, which reaches max_cost={bound:g}"
         say(reason)
 
 
@@ -61,10 +61,10 @@ class Bill:
         self.meter = meter
         self.tokens = 0
 
-    def add(self, tokens: int, money: float) -> None:
+    def add(self, tokens: int, cost: float) -> None:
         """Add to what the call used, and to what the run did."""
         self.tokens += tokens
-        self.meter.add(tokens, money)
+        self.meter.add(tokens, cost)
 
     def on(self, texts: Sequence[str], rows: Sequence[Any]) -> Sequence[Any]:
         """Return the rows of a call, with its tokens shared among them if it reported any."""
@@ -86,7 +86,7 @@ _told: ContextVar[Meter | Bill | None] = ContextVar("told_of_usage", default=Non
 """Whoever is to be told of usage: the call that is being made, or the run that it is made in."""
 
 
-def note_usage(*, tokens: int = 0, money: float = 0.0) -> None:
+def note_usage(*, tokens: int = 0, cost: float = 0.0) -> None:
     """
     Report what a call used to the run in which it is made; outside of a run it does nothing.
 
@@ -98,7 +98,7 @@ def note_usage(*, tokens: int = 0, money: float = 0.0) -> None:
         >>> from ragasync.documents import HashingEmbedder, note_usage
         >>> hashing = HashingEmbedder()
         >>> def embed(texts):
-        ...     note_usage(tokens=12, money=12 * 2e-8)  # what the service's response says
+        ...     note_usage(tokens=12, cost=12 * 2e-8)  # what the service's response says
         ...     return hashing(texts)
         >>> result = AsyncDocumentProcessor(embed=embed).process_sync([("guide", "It refills.")])
         >>> result[0].value.tokens
@@ -106,17 +106,17 @@ def note_usage(*, tokens: int = 0, money: float = 0.0) -> None:
 
     Args:
         tokens: how many tokens it took.
-        money: what it cost, in any one currency: `max_spend` is in the same.
+        cost: what it cost, in any one currency: `max_cost` is in the same.
 
     Raises:
         ValueError: a number that is negative or not finite.
     """
-    if not (tokens >= 0 and 0 <= money < math.inf):
+    if not (tokens >= 0 and 0 <= cost < math.inf):
         raise ValueError(
-            f"usage must be finite and at least 0, got tokens={tokens!r}, money={money!r}"
+            f"usage must be finite and at least 0, got tokens={tokens!r}, cost={cost!r}"
         )
     if (told := _told.get()) is not None:
-        told.add(tokens, money)
+        told.add(tokens, cost)
 
 
 def metered_by(meter: Meter) -> Callable[[], None]:

@@ -69,7 +69,7 @@ class AsyncDocumentProcessor(DocumentRuns):
         max_initial_failures: stop when the first so many calls of `embed`, or of a `store`
             function, all failed alike, with 400, 401, 403, 404 or 405: a wrong model or path. None
             goes through all documents.
-        max_spend: the money, in whatever unit the embedder reports it by `note_usage`, at which
+        max_cost: the money, in whatever unit the embedder reports it by `note_usage`, at which
             the run stops: calls in flight finish, so that these may go beyond; documents whose
             chunks are all embedded are stored; the rest is pending.
         skip_unreadable: True, or the reasons of LoadErrors (such as {"binary", "empty"}) for which
@@ -114,7 +114,7 @@ class AsyncDocumentProcessor(DocumentRuns):
         executor: Executor | None = None,
         max_errors: float | None = None,
         max_initial_failures: int | None = 20,
-        max_spend: float | None = None,
+        max_cost: float | None = None,
         skip_unreadable: bool | Collection[str] = False,
         cache: bool = True,
         keep: Literal["ids", "all"] = "ids",
@@ -138,8 +138,8 @@ class AsyncDocumentProcessor(DocumentRuns):
             raise ValueError(
                 f"{given} would have no effect: every stage that is retried has a retry of its own"
             )
-        if max_spend is not None:
-            check_positive("max_spend", max_spend)
+        if max_cost is not None:
+            check_positive("max_cost", max_cost)
         keep_all, skips, ids = keep == "all", Skips.of(skip_unreadable), FileIds(root)
         recipe = recipe_of(
             stages,
@@ -154,7 +154,7 @@ class AsyncDocumentProcessor(DocumentRuns):
                 version,
                 keep_all=keep_all,
                 cache=cache,
-                max_spend=max_spend,
+                max_cost=max_cost,
                 max_initial_failures=max_initial_failures,
                 skips=skips,
                 ids=ids,

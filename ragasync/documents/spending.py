@@ -24,7 +24,7 @@ class Spending:
         self.tokens = 0
 
     @property
-    def money(self) -> float:
+    def cost(self) -> float:
         """The price of all tokens."""
         return self.tokens * self._price / 1e6
 
@@ -37,4 +37,4 @@ class Spending:
         """Count the tokens of an answer, which are paid for whether it is of use or not."""
         with self._lock:
             self.tokens += tokens
-        note_usage(tokens=tokens, money=tokens * self._price / 1e6)
+        note_usage(tokens=tokens, cost=tokens * self._price / 1e6)

@@ -23,8 +23,8 @@ _SETTINGS = (
     "retry",
     "timeout",
     "executor",
-    "cost",
-    "max_batch_cost",
+    "weight",
+    "max_batch_weight",
     "resources",
 )
 
@@ -53,8 +53,8 @@ class Stage:
         retry: when a failed call is tried again.
         timeout: seconds for one attempt.
         executor: where the function runs instead of on threads, or on the loop if it is async.
-        cost: what a text weighs, for `max_batch_cost`; for `embed` alone.
-        max_batch_cost: the most that the texts of one call may weigh together.
+        weight: what a text weighs, for `max_batch_weight`; for `embed` alone.
+        max_batch_weight: the most that the texts of one call may weigh together.
         resources: as for AsyncBatchProcessor: makes an async context manager, opened once a run on
             the run's own loop, whose value the function gets as its second argument.
         name: what the stage is known by in place of its function's code: as long as name and
@@ -73,8 +73,8 @@ class Stage:
     retry: AsyncRetry | None = None
     timeout: float | None = None
     executor: Executor | None = None
-    cost: Callable[[str], float] | None = None
-    max_batch_cost: float | None = None
+    weight: Callable[[str], float] | None = None
+    max_batch_weight: float | None = None
     resources: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     name: str | None = None
     version: str = ""

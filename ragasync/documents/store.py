@@ -52,19 +52,19 @@ class StoreError(RagasyncError):
     """
 
 
-class WrongEmbedder(StoreError, ValueError):
+class EmbedderMismatch(StoreError, ValueError):
     """
     A store holds the vectors of another embedder than the one at hand.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
-        >>> from ragasync.documents import HashingEmbedder, MemoryStore, WrongEmbedder
+        >>> from ragasync.documents import HashingEmbedder, MemoryStore, EmbedderMismatch
         >>> store = MemoryStore()
         >>> _ = AsyncDocumentProcessor(store=store).process_sync([("guide", "A bucket refills.")])
         >>> store.embedder = HashingEmbedder(64)
         >>> try:
         ...     store.search("a bucket")
-        ... except WrongEmbedder as error:
+        ... except EmbedderMismatch as error:
         ...     print(error)
         the store holds vectors of 'hashing-1024-v2', and its embedder= is 'hashing-64-v2': ...
         >>> store.close()
@@ -284,14 +284,14 @@ class Store(Protocol):
         """Let go of files and connections; once more does no harm."""
 
 
-class TellsSources(Protocol):
+class SupportsPruning(Protocol):
     """What a store has besides that can tell which documents are there no longer."""
 
     def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
         """Return the ids and files of the documents that have a file whose id begins so."""
 
 
-class SupportsIdentity(TellsSources, Protocol):
+class SupportsIdentity(SupportsPruning, Protocol):
     """What a store has besides that keeps the documents of different sources apart."""
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
@@ -363,7 +363,7 @@ class SupportsChecks(Protocol):
         """Raise what `upsert` would raise for this document, whatever its vectors are."""
 
 
-class TellsVectors(Protocol):
+class SupportsEmbeddingCache(Protocol):
     """What a store has besides that spares an embedder the texts that it has embedded before."""
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
@@ -384,13 +384,13 @@ def check_embedder(stored: StoredEmbedder | None, given: StoredEmbedder) -> None
     if stored is None:
         return
     if (stored.name, stored.dimension) != (given.name, given.dimension):
-        raise WrongEmbedder(
+        raise EmbedderMismatch(
             f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, and "
             f"these are of {given.name!r} with {given.dimension}: use the former, or store in "
             "another file"
         )
     if stored.identity and given.identity and stored.identity != given.identity:
-        raise WrongEmbedder(
+        raise EmbedderMismatch(
             f"the store holds vectors of another {stored.name!r}, which another run has stored "
             "since this one began: use that embedder, or store in another file"
         )

@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ragasync.clock import Clock
-from ragasync.limits.adaptive import AdaptiveBound
+from ragasync.limits.adaptive import ConcurrencyLimit
 from ragasync.limits.cohort import CallEnd
 from ragasync.retries.congestion import congestion_of
 
 V = TypeVar("V")
 
 
-class Adapting:
+class ConcurrencyController:
     """
     Watches the calls of a run, and moves its bound.
 
@@ -24,7 +24,7 @@ class Adapting:
     """
 
     def __init__(self, first: int, clock: Clock, resize: Callable[[int], None]) -> None:
-        self._bound = AdaptiveBound(first)
+        self._bound = ConcurrencyLimit(first)
         self._clock, self._resize = clock, resize
         self._in_flight = 0
         self._closed = False

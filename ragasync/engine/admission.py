@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ragasync.clock import Clock
-from ragasync.engine.ticket import Ticket
-from ragasync.limits.gate import Gate
+from ragasync.engine.ticket import PendingCall
+from ragasync.limits.gate import CombinedLimiter
 
 
-class Admission:
+class LimiterWait:
     """
     The gate of a run, and who waits before it.
 
@@ -23,7 +23,7 @@ class Admission:
         waited: seconds that calls waited, added up.
     """
 
-    def __init__(self, gate: Gate, *, by_items: bool) -> None:
+    def __init__(self, gate: CombinedLimiter, *, by_items: bool) -> None:
         self._gate = gate
         self._by_items = by_items
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -43,12 +43,14 @@ class Admission:
         """Whether nothing limits at all."""
         return self._gate.is_open
 
-    async def wait(self, ticket: Ticket[Any], clock: Clock, wanted: Callable[[], bool]) -> None:
+    async def wait(
+        self, ticket: PendingCall[Any], clock: Clock, wanted: Callable[[], bool]
+    ) -> None:
         """
         Wait until the gate lets a call through, if it is wanted then, and count the time.
 
         Raises:
-            ValueError: the call costs more than a limiter can ever grant.
+            ValueError: the call weighs more than a limiter can ever grant.
             Exception: a limiter's own trouble.
         """
         task, asked = asyncio.current_task(), clock()

@@ -7,22 +7,22 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.bridge.wrong_loop import explain_wrong_loop
+from ragasync.bridge.wrong_loop import as_run_async_error
 from ragasync.calling.calls import returned_coroutine
-from ragasync.calling.hops import HopReply
+from ragasync.calling.hops import GroupResult
 from ragasync.clock import Clock
-from ragasync.engine.backoff import BackoffLine
-from ragasync.engine.judging import GIVE_UP, HALVE, GiveUp, Halve, TryAgain, judge
-from ragasync.engine.recording import Recording
-from ragasync.engine.ticket import Ticket
-from ragasync.errors import CannotTravel, JobStopped, StageFailure, WorkerDied
+from ragasync.engine.backoff import RetryQueue
+from ragasync.engine.judging import GIVE_UP, HALVE, Fail, Split, TryAgain, judge
+from ragasync.engine.recording import Recorder
+from ragasync.engine.ticket import PendingCall
+from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
 from ragasync.foreign_errors import is_a, is_error, leaves_of
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 from ragasync.outcomes.pauses import ServicePauses, wall_time_in
 from ragasync.plan import Plan
 from ragasync.reports.words import duration
 from ragasync.retries.replies import retry_after_of
-from ragasync.saying import message_of, named
+from ragasync.saying import named, safe_message
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,7 +50,7 @@ class Stops(Protocol):
         """Stop at once because of an interrupt that a call got."""
 
 
-class Aftermath(Generic[T, R]):
+class ErrorHandler(Generic[T, R]):
     """
     Decides what follows from calls, the failed ones above all.
 
@@ -66,9 +66,9 @@ class Aftermath(Generic[T, R]):
     def __init__(
         self,
         plan: Plan[T, R],
-        recording: Recording[T, R],
-        gate: Gate,
-        parked: BackoffLine[T],
+        recording: Recorder[T, R],
+        gate: CombinedLimiter,
+        parked: RetryQueue[T],
         run: Stops,
         clock: Clock,
     ) -> None:
@@ -76,7 +76,9 @@ class Aftermath(Generic[T, R]):
         self._parked, self._run, self._clock = parked, run, clock
         self.retried = 0
 
-    def succeeded(self, ticket: Ticket[T], values: Sequence[R], began: float, lane: int) -> None:
+    def succeeded(
+        self, ticket: PendingCall[T], values: Sequence[R], began: float, lane: int
+    ) -> None:
         """Record the values of a call; an error that stands in an item's place is that item's."""
         if self._parked.holds_any:
             self._parked.release()  # a batch succeeded: the parts of another need not wait
@@ -88,7 +90,7 @@ class Aftermath(Generic[T, R]):
 
     def _succeeded_in_part(
         self,
-        ticket: Ticket[T],
+        ticket: PendingCall[T],
         values: Sequence[R],
         errors: dict[int, BaseException],
         began: float,
@@ -103,7 +105,9 @@ class Aftermath(Generic[T, R]):
         for place, error in errors.items():
             self.failed(ticket.alone(place), error, began, lane, ended=ended)
 
-    def hop_returned(self, ticket: Ticket[T], reply: HopReply, began: float, lane: int) -> None:
+    def hop_returned(
+        self, ticket: PendingCall[T], reply: GroupResult, began: float, lane: int
+    ) -> None:
         """Record each item of a hop by itself; each that failed goes on alone."""
         if not reply.errors:
             ticket.add_attempt(0.0)  # the items have times of their own
@@ -120,7 +124,7 @@ class Aftermath(Generic[T, R]):
                 self.failed(alone, item.error, at, lane, ended=at + item.seconds)
             at += item.seconds
 
-    def raised(self, ticket: Ticket[T], error: BaseException, began: float, lane: int) -> bool:
+    def raised(self, ticket: PendingCall[T], error: BaseException, began: float, lane: int) -> bool:
         """
         Arrange what follows from a call that raised; return whether the error must go on up.
 
@@ -150,7 +154,7 @@ class Aftermath(Generic[T, R]):
 
     def failed(
         self,
-        ticket: Ticket[T],
+        ticket: PendingCall[T],
         error: BaseException,
         began: float,
         lane: int,
@@ -181,7 +185,7 @@ class Aftermath(Generic[T, R]):
         except Exception as problem:  # the caller's own predicate raised
             self._recording.give_up(ticket, problem, lane)
         else:
-            if verdict is GIVE_UP and self._plan.in_hops and len(ticket) > 1:
+            if verdict is GIVE_UP and self._plan.chunked and len(ticket) > 1:
                 verdict = HALVE  # no item's own error: one of them cannot travel
             self._follow(verdict, ticket, error, began, ended, lane)
 
@@ -205,7 +209,7 @@ class Aftermath(Generic[T, R]):
         self._run.stop(f"{asked}: that is more than max_retry_after={most:g} s")
         return True
 
-    def gave_up_late(self, ticket: Ticket[T], lane: int) -> bool:
+    def gave_up_late(self, ticket: PendingCall[T], lane: int) -> bool:
         """Give up a ticket whose retry would begin past the deadline; return whether it was so."""
         deadline = self._plan.retry.deadline
         if deadline is None or ticket.error is None:
@@ -215,19 +219,19 @@ class Aftermath(Generic[T, R]):
         self._recording.give_up(ticket, ticket.error, lane)
         return True
 
-    def _park_now(self, ticket: Ticket[T]) -> None:
+    def _park_now(self, ticket: PendingCall[T]) -> None:
         """Have a ticket tried as soon as a lane is free."""
         self._parked.park(ticket, 0.0)
 
-    def _suspects(self, ticket: Ticket[T], error: WorkerDied) -> list[Ticket[T]]:
+    def _suspects(self, ticket: PendingCall[T], error: WorkerDied) -> list[PendingCall[T]]:
         """Return what a worker may have died of, if that is not this very call for sure."""
-        if self._plan.in_hops and len(ticket) > 1:
+        if self._plan.chunked and len(ticket) > 1:
             return [ticket.alone(place) for place in range(len(ticket))]
         return [] if error.is_sure else [ticket]
 
     def _go_apart(
         self,
-        parts: Sequence[Ticket[T]],
+        parts: Sequence[PendingCall[T]],
         error: BaseException,
         began: float,
         ended: float,
@@ -244,7 +248,7 @@ class Aftermath(Generic[T, R]):
 
     def _log(
         self,
-        ticket: Ticket[T],
+        ticket: PendingCall[T],
         error: BaseException,
         began: float,
         ended: float,
@@ -261,21 +265,21 @@ class Aftermath(Generic[T, R]):
     def _follow(
         self,
         verdict: Any,
-        ticket: Ticket[T],
+        ticket: PendingCall[T],
         error: BaseException,
         began: float,
         ended: float,
         lane: int,
     ) -> None:
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
-        if isinstance(verdict, GiveUp):
+        if isinstance(verdict, Fail):
             self._recording.give_up(ticket, error, lane)
             if verdict.stops_the_job or self._plan.stops_at_first_error:
                 self._run.stop(_fatal(error), cancel=True)
             else:
                 self._recording.call_failed(ticket, error)
             return
-        if isinstance(verdict, Halve) and self._recording.call_failed(ticket, error):
+        if isinstance(verdict, Split) and self._recording.call_failed(ticket, error):
             self._recording.give_up(ticket, error, lane)  # as all its parts would
             return
         if self._run.stopping:
@@ -285,7 +289,7 @@ class Aftermath(Generic[T, R]):
             delay = verdict.delay
             told = max(delay, retry_after_of(error) or 0.0)  # for as long the gate holds it
         self._log(ticket, error, began, ended, lane, told)
-        if isinstance(verdict, Halve):
+        if isinstance(verdict, Split):
             ticket.error = None
             put = self._parked.hold if self._recording.holds_parts else self._park_now
             for half in ticket.halves():
@@ -328,9 +332,9 @@ def _errors_among(values: Sequence[Any], *, returned: bool) -> dict[int, BaseExc
 
 def _why_no_call_can_succeed(error: BaseException) -> Exception | None:
     """Return what to raise where every other call must fail as this did."""
-    if is_a(error, CannotTravel) and error.function:
+    if is_a(error, SerializationError) and error.function:
         return error
-    return explain_wrong_loop(error)
+    return as_run_async_error(error)
 
 
 def _fatal(error: BaseException) -> str:
@@ -339,5 +343,5 @@ def _fatal(error: BaseException) -> str:
     if is_a(error, StageFailure):
         where, error = f" (in stage {error.stage})", error.error
     if is_a(error, JobStopped):
-        return message_of(error)
+        return safe_message(error)
     return f"a fatal error{where}: {named(error)}"

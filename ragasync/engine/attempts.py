@@ -7,24 +7,24 @@ from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from ragasync.calling.calls import Calls
-from ragasync.calling.held import HeldSlots
+from ragasync.calling.held import StuckCalls
 from ragasync.clock import Clock
-from ragasync.engine.adapting import Adapting
-from ragasync.engine.admission import Admission
-from ragasync.engine.aftermath import Aftermath
-from ragasync.engine.backoff import BackoffLine
-from ragasync.engine.recording import Recording
-from ragasync.engine.ticket import Ticket
+from ragasync.engine.adapting import ConcurrencyController
+from ragasync.engine.admission import LimiterWait
+from ragasync.engine.aftermath import ErrorHandler
+from ragasync.engine.backoff import RetryQueue
+from ragasync.engine.recording import Recorder
+from ragasync.engine.ticket import PendingCall
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
-from ragasync.limits.limiter import CostError
-from ragasync.outcomes.busy import Activity
+from ragasync.limits.limiter import WeightError
+from ragasync.outcomes.busy import ActivityMonitor
 from ragasync.plan import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-Permission: TypeAlias = Literal["now", "later", "never"]
+StartDecision: TypeAlias = Literal["now", "later", "never"]
 """Whether a call may begin: later, when the run is paused or its lane is one too many."""
 
 
@@ -54,11 +54,11 @@ class Attempts(Generic[T, R]):
         self,
         plan: Plan[T, R],
         calls: Calls,
-        admission: Admission,
-        recording: Recording[T, R],
-        after: Aftermath[T, R],
-        parked: BackoffLine[T],
-        held: HeldSlots,
+        admission: LimiterWait,
+        recording: Recorder[T, R],
+        after: ErrorHandler[T, R],
+        parked: RetryQueue[T],
+        held: StuckCalls,
         clock: Clock,
         is_cancelled: Callable[[], bool],
     ) -> None:
@@ -68,11 +68,11 @@ class Attempts(Generic[T, R]):
         self._held, self._clock = held, clock
         self.seconds = 0.0
         self.calls = 0
-        self.activity: Activity | None = None
-        self.adapting: Adapting | None = None
+        self.activity: ActivityMonitor | None = None
+        self.adapting: ConcurrencyController | None = None
 
     async def make(
-        self, ticket: Ticket[T], lane: int, permission: Callable[[], Permission]
+        self, ticket: PendingCall[T], lane: int, permission: Callable[[], StartDecision]
     ) -> None:
         """Pass the gate and make the call of a ticket, if it still may be made then."""
         # Who may not begin takes nothing from the limiters, before the wait and after it.
@@ -111,9 +111,9 @@ class Attempts(Generic[T, R]):
         """Hand on the failure of a plain call; return whether it must go on up."""
         if self.activity is not None:
             self.activity.note(began, self._clock())
-        return self._after.raised(Ticket((index,), (item,), started=began), error, began, lane)
+        return self._after.raised(PendingCall((index,), (item,), started=began), error, began, lane)
 
-    async def _make_now(self, ticket: Ticket[T], began: float, lane: int) -> None:
+    async def _make_now(self, ticket: PendingCall[T], began: float, lane: int) -> None:
         """Make the call, and hand its end on."""
         after = self._after
         try:
@@ -130,13 +130,13 @@ class Attempts(Generic[T, R]):
             if after.raised(ticket, error, began, lane):
                 raise
         else:
-            if self._plan.in_hops:
+            if self._plan.chunked:
                 after.hop_returned(ticket, answer, began, lane)
             else:
                 after.succeeded(ticket, answer, began, lane)
 
     async def _until_returned(
-        self, ticket: Ticket[T], error: BaseException, began: float, ended: float, lane: int
+        self, ticket: PendingCall[T], error: BaseException, began: float, ended: float, lane: int
     ) -> None:
         """Hold the slot of a call that was given up and goes on, until its thread is free."""
         call = self._calls.abandoned_by_me()
@@ -150,30 +150,32 @@ class Attempts(Generic[T, R]):
                     self._recording.give_up(ticket, error, lane)
                     raise
 
-    async def _call(self, ticket: Ticket[T]) -> Any:
+    async def _call(self, ticket: PendingCall[T]) -> Any:
         """Make the call of a ticket, and have it watched if somebody learns from it."""
         call = self._call_now(ticket)
         return await (call if self.adapting is None else self.adapting.watch(call))
 
-    async def _call_now(self, ticket: Ticket[T]) -> Any:
+    async def _call_now(self, ticket: PendingCall[T]) -> Any:
         """Make the call of a ticket, in the way that the plan says."""
-        if self._plan.in_hops:
+        if self._plan.chunked:
             return await self._calls.hop(ticket.items, ticket.indices, apart=ticket.suspect)
         if self._plan.batched:
             items = list(ticket.items)
             return await self._calls.many(items, ticket.indices, apart=ticket.suspect)
         return [await self._calls.one(ticket.items[0])]
 
-    async def _admitted(self, ticket: Ticket[T], lane: int, wanted: Callable[[], bool]) -> bool:
+    async def _admitted(
+        self, ticket: PendingCall[T], lane: int, wanted: Callable[[], bool]
+    ) -> bool:
         """Wait for the gate; return whether it has let the call through."""
         try:
             await self._admission.wait(ticket, self._clock, wanted)
-        except ValueError as error:  # an item costs too much, or nobody can tell what it costs
+        except ValueError as error:  # an item weighs too much, or its weight cannot be computed
             cause = error.__cause__
             if len(ticket) > 1:
                 for half in ticket.halves():
                     self._parked.park(half, 0.0)
-            elif is_a(error, CostError) and is_a(cause, Exception):
+            elif is_a(error, WeightError) and is_a(cause, Exception):
                 self._failed_before(ticket, cause, lane)
             else:
                 self._recording.give_up(ticket, error, lane)
@@ -183,7 +185,7 @@ class Attempts(Generic[T, R]):
             return False
         return True
 
-    def _failed_before(self, ticket: Ticket[T], error: Exception, lane: int) -> None:
+    def _failed_before(self, ticket: PendingCall[T], error: Exception, lane: int) -> None:
         """Hand on an error that arose before the call was made."""
         failed_at = self._clock()
         if ticket.started < 0:

@@ -10,7 +10,7 @@ from contextvars import Context
 from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
-from ragasync.engine.ticket import Ticket
+from ragasync.engine.ticket import PendingCall
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ HELD_SECONDS = 1.0
 """Seconds that the parts of the first failed batch wait for a second batch, at the most."""
 
 
-class BackoffLine(Generic[T]):
+class RetryQueue(Generic[T]):
     """
     Tickets that wait for an instant, the earliest first, ties in order of arrival.
 
@@ -37,8 +37,8 @@ class BackoffLine(Generic[T]):
         self._context = context
         self._clock = clock
         self._on_due = on_due
-        self._heap: list[tuple[float, int, Ticket[T]]] = []
-        self._held: deque[Ticket[T]] = deque()
+        self._heap: list[tuple[float, int, PendingCall[T]]] = []
+        self._held: deque[PendingCall[T]] = deque()
         self._arrivals = 0
         self.items = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -58,7 +58,7 @@ class BackoffLine(Generic[T]):
         """Whether a ticket is due now."""
         return bool(self._heap) and self._heap[0][0] <= self._clock()
 
-    def park(self, ticket: Ticket[T], delay: float) -> None:
+    def park(self, ticket: PendingCall[T], delay: float) -> None:
         """Let a ticket wait so many seconds."""
         ticket.parked_at = self._clock()
         self.items += len(ticket)
@@ -66,7 +66,7 @@ class BackoffLine(Generic[T]):
         heapq.heappush(self._heap, (ticket.parked_at + delay, self._arrivals, ticket))
         self._set_timer()
 
-    def pop_due(self) -> Ticket[T] | None:
+    def pop_due(self) -> PendingCall[T] | None:
         """Take the first ticket that is due, if any; note how long it waited between attempts."""
         if not self.has_due:
             return None
@@ -78,7 +78,7 @@ class BackoffLine(Generic[T]):
             self._set_timer()
         return ticket
 
-    def hold(self, ticket: Ticket[T]) -> None:
+    def hold(self, ticket: PendingCall[T]) -> None:
         """Let a ticket wait until it is released, or asked for, but no longer than HELD_SECONDS."""
         ticket.parked_at = self._clock()
         self.items += len(ticket)
@@ -88,7 +88,7 @@ class BackoffLine(Generic[T]):
                 HELD_SECONDS, self.release, context=self._context
             )
 
-    def pop_held(self) -> Ticket[T] | None:
+    def pop_held(self) -> PendingCall[T] | None:
         """Take the first ticket that is held back, if any."""
         if not self._held:
             return None

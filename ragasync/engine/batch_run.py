@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ragasync.arguments import check_count
-from ragasync.clock import Clock, clock_of
+from ragasync.clock import Clock, loop_clock
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.telling import kind_of, run_facts
@@ -17,10 +17,10 @@ from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.plan import Plan
-from ragasync.progress import CallbackGuard, LimitedBy, Progress, ProgressCallback, Speed
+from ragasync.progress import LimitedBy, Progress, ProgressCallback, RateMeter, SafeCallback
 from ragasync.reports.words import counted
 from ragasync.result import BatchResult
-from ragasync.saying import note_on, show_in_one_line
+from ragasync.saying import add_note, show_in_one_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,7 +31,7 @@ LOOKS = 9
 """How many of the latest beats say what limits a run: one alone may be a moment's chance."""
 
 
-class BatchRun(Generic[T, R]):
+class JobRun(Generic[T, R]):
     """
     A run, its outcomes in columns, and what can be said of it at any time.
 
@@ -59,7 +59,7 @@ class BatchRun(Generic[T, R]):
         on_result: Callable[[BatchResult[R]], None],
     ) -> None:
         source, known = checked_items(items, total, limit)
-        self._report = CallbackGuard(progress_callback)
+        self._report = SafeCallback(progress_callback)
         self._on_result = on_result
         self._source = kind_of(source)
         known_items = isinstance(source, list | range)
@@ -78,7 +78,7 @@ class BatchRun(Generic[T, R]):
         self._computed_before: float | None = None
         self._computed_in_all: float | None = None
         self._seconds: float | None = None
-        self._speed: Speed | None = None
+        self._speed: RateMeter | None = None
         self._limits: tuple[LimitedBy, ...] = ()
 
     async def complete(self) -> BatchResult[R]:
@@ -90,9 +90,9 @@ class BatchRun(Generic[T, R]):
             CancelledError: it was cancelled; like every error from here it has a note of what
                 was done, and the result went to `on_result` before.
         """
-        self._clock = clock_of(asyncio.get_running_loop())
+        self._clock = loop_clock(asyncio.get_running_loop())
         self._began = self._clock()
-        self._speed = Speed(self._clock)
+        self._speed = RateMeter(self._clock)
         if self._clock is time.monotonic:  # no processor time compares with virtual seconds
             self._computed_before = time.process_time()
         try:
@@ -102,7 +102,7 @@ class BatchRun(Generic[T, R]):
             result = self._end(whole=False)
             if is_a(error, IncompleteRun):
                 error.result = result
-            note_on(error, self.what_was_done())
+            add_note(error, self.what_was_done())
             if is_a(error, asyncio.CancelledError):
                 show_in_one_line(error, self.what_was_done())
             del self, result  # or the frames of an error that is kept would keep them alive
@@ -138,7 +138,7 @@ class BatchRun(Generic[T, R]):
             seconds=self._elapsed(),
             recalled=self.run.recalled,
             tokens=sum(stage.tokens for stage in stages),
-            money=sum(stage.money for stage in stages),
+            cost=sum(stage.cost for stage in stages),
             paused_for=paused_for,
             pause=pause if paused_for else "",
             halt=self.run.halt.why if self._seconds is None and self.run.halt.is_now else "",

@@ -1,4 +1,4 @@
-"""How single items become the items of one call: by count, by cost, or by the time they take."""
+"""How single items become the items of one call: by count, by weight, or by the time they take."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
-from ragasync.engine.drawing import LINGER, Drawing
-from ragasync.engine.push import PushFeed
-from ragasync.engine.ticket import Ticket
-from ragasync.errors import CostTooHigh, SourceFailed
+from ragasync.engine.drawing import FILL_TIMEOUT, Reader
+from ragasync.engine.push import QueuedItems
+from ragasync.engine.ticket import PendingCall
+from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS
 from ragasync.plan import Plan
 
 T = TypeVar("T")
 
 
-class Batches(Generic[T]):
+class Batcher(Generic[T]):
     """
     Draws the items of one call.
 
-    A batch leaves when it is full by count or cost, when the source ends, or when no further item
-    has come for LINGER seconds. One lane forms a batch at a time, so that a slow source fills one
-    batch and not as many as there are lanes; the others rest meanwhile.
+    A batch leaves when it is full by count or weight, when the source ends, or when no further item
+    has come for FILL_TIMEOUT seconds. One worker fills a batch at a time, so that a slow source
+    fills one batch and not one per worker; the other workers wait meanwhile.
 
     Args:
         feed: where the items come from.
         drawing: draws them from there.
         size: says how many items the next batch may have, given how many were drawn.
-        plan: says whether there are batches, and what bounds them by cost.
+        plan: says whether there are batches, and what bounds them by weight.
         clock: the run's clock.
         refuse: called with index, item and error for an item that can go in no batch.
 
@@ -39,8 +39,8 @@ class Batches(Generic[T]):
 
     def __init__(
         self,
-        feed: PushFeed[T],
-        drawing: Drawing[T],
+        feed: QueuedItems[T],
+        drawing: Reader[T],
         size: Callable[[int], int],
         plan: Plan[T, Any],
         clock: Clock,
@@ -49,9 +49,9 @@ class Batches(Generic[T]):
         self._feed, self._clock = feed, clock
         self._drawing = drawing
         self._size = size
-        self._numbered = plan.batched or plan.in_hops
-        self._cost = plan.cost if plan.max_batch_cost is not None else None
-        self._max_cost = plan.max_batch_cost or 0.0
+        self._numbered = plan.batched or plan.chunked
+        self._weight = plan.weight if plan.max_batch_weight is not None else None
+        self._max_weight = plan.max_batch_weight or 0.0
         self._refuse = refuse
         self._carried: tuple[int, T, float | None] | None = None
         self.forming = False
@@ -68,11 +68,11 @@ class Batches(Generic[T]):
         self._carried = None
         self._drawing.let_go()
 
-    async def next(self) -> Ticket[T] | None:
+    async def next(self) -> PendingCall[T] | None:
         """Return the next ticket, or None when nothing is at hand."""
         self.forming = True
         try:
-            form = self._by_count if self._cost is None else self._by_cost
+            form = self._by_count if self._weight is None else self._by_weight
             rows: list[tuple[int, T]] = []
             await form(self._size(self._drawn), rows)
         except asyncio.CancelledError:
@@ -91,61 +91,61 @@ class Batches(Generic[T]):
         if self._numbered:
             number, self._batches = self._batches, self._batches + 1
         indices, items = zip(*rows, strict=True)
-        return Ticket(indices, items, batch=number)
+        return PendingCall(indices, items, batch=number)
 
     async def _by_count(self, size: int, rows: list[tuple[int, T]]) -> None:
         """Draw so many items, or what comes before the batch has to leave."""
         rows += await self._drawing.take(size)
-        if 0 < len(rows) < size and await self._feed.more(size - len(rows), LINGER):
+        if 0 < len(rows) < size and await self._feed.more(size - len(rows), FILL_TIMEOUT):
             rows += await self._drawing.take(size - len(rows))
 
-    async def _by_cost(self, size: int, rows: list[tuple[int, T]]) -> None:
+    async def _by_weight(self, size: int, rows: list[tuple[int, T]]) -> None:
         """Draw as many items, while they weigh little enough together."""
-        weight = 0.0
+        total = 0.0
         while len(rows) < size:
             asked = self._clock()
             entry = await self._draw()
             if entry is None:
-                if rows and await self._feed.more(1, LINGER):
+                if rows and await self._feed.more(1, FILL_TIMEOUT):
                     continue
                 break
-            index, item, cost = entry
-            if cost is None:
+            index, item, weight = entry
+            if weight is None:
                 size -= 1  # a source of nothing else must let the loop turn, and the run stop
                 continue
-            if weight + cost > self._max_cost and rows:
+            if total + weight > self._max_weight and rows:
                 self._carried = entry
                 break
-            weight += cost
+            total += weight
             rows.append((index, item))
-            if len(rows) > 1 and self._clock() - asked > LINGER:
+            if len(rows) > 1 and self._clock() - asked > FILL_TIMEOUT:
                 break
 
     async def _draw(self) -> tuple[int, T, float | None] | None:
-        """Draw the next item with its cost, which is None where it was refused."""
+        """Draw the next item with its weight, which is None where it was refused."""
         if self._carried is not None:
             entry, self._carried = self._carried, None
             return entry
-        assert self._cost is not None
+        assert self._weight is not None
         for index, item in await self._drawing.take(1):
             try:
-                cost = _checked_cost(self._cost(item), self._max_cost)
+                weight = _checked_weight(self._weight(item), self._max_weight)
             except INTERRUPTS:
                 raise
             except BaseException as error:
                 self._refuse(index, item, error)
                 return index, item, None
-            return index, item, cost
+            return index, item, weight
         return None
 
 
-def _checked_cost(cost: Any, most: float) -> float:
+def _checked_weight(weight: Any, most: float) -> float:
     """Return what an item weighs, or raise if no batch can take it."""
-    if not cost >= 0:
-        raise ValueError(f"cost= must give a number of 0 or more for each item, got {cost!r}")
-    if cost > most:
-        raise CostTooHigh(
-            f"this item alone costs {cost:g}, more than max_batch_cost={most:g} allows for a whole "
-            f"batch: shorten it, or raise max_batch_cost"
+    if not weight >= 0:
+        raise ValueError(f"weight= must give a number of 0 or more for each item, got {weight!r}")
+    if weight > most:
+        raise ItemTooLargeError(
+            f"this item alone weighs {weight:g}, more than max_batch_weight={most:g} allows "
+            f"for a whole batch: shorten it, or raise max_batch_weight"
         )
-    return float(cost)
+    return float(weight)

@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.journalling import NewOf
-from ragasync.engine.push import PushFeed
+from ragasync.engine.push import QueuedItems
 from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
 
-LINGER = 0.02
+FILL_TIMEOUT = 0.02
 """Seconds that an unfilled batch waits for a further item while there is a free slot."""
 
 LOOK_AHEAD = 32
@@ -24,7 +24,7 @@ PASSED_OVER = 1024
 """How many items that need no call are passed over before the loop turns."""
 
 
-class Drawing(Generic[T]):
+class Reader(Generic[T]):
     """
     Draws items from a feed.
 
@@ -36,7 +36,7 @@ class Drawing(Generic[T]):
     """
 
     def __init__(
-        self, feed: PushFeed[T], clock: Clock, new_of: NewOf[T] | None, ahead: int
+        self, feed: QueuedItems[T], clock: Clock, new_of: NewOf[T] | None, ahead: int
     ) -> None:
         self._feed, self._clock = feed, clock
         self._new_of, self._ahead = new_of, ahead
@@ -59,11 +59,11 @@ class Drawing(Generic[T]):
                 elif late:
                     break
                 elif self._new_of is None:
-                    rows += self._feed.take(wanted - len(rows), LINGER, self._clock)
+                    rows += self._feed.take(wanted - len(rows), FILL_TIMEOUT, self._clock)
                     break
                 else:
                     asked = max(wanted - len(rows), self._ahead)
-                    came = self._feed.take(asked, LINGER, self._clock)
+                    came = self._feed.take(asked, FILL_TIMEOUT, self._clock)
                     await self._new_of(came, ready)
                     passed_over += len(came) - len(ready)
                     late = len(came) < asked

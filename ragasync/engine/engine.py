@@ -14,25 +14,25 @@ from weakref import getweakrefcount
 
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.calling.calls import Calls, returned_coroutine
-from ragasync.calling.held import HeldSlots
-from ragasync.clock import clock_of
-from ragasync.engine.aftermath import Aftermath
+from ragasync.calling.held import StuckCalls
+from ragasync.clock import loop_clock
+from ragasync.engine.aftermath import ErrorHandler
 from ragasync.engine.attempts import Attempts
-from ragasync.engine.backoff import BackoffLine
-from ragasync.engine.batches import Batches
-from ragasync.engine.drawing import LOOK_AHEAD, Drawing
-from ragasync.engine.feed import FeedMaker, Reader, open_feed
+from ragasync.engine.backoff import RetryQueue
+from ragasync.engine.batches import Batcher
+from ragasync.engine.drawing import LOOK_AHEAD, Reader
+from ragasync.engine.feed import FeedMaker, ReadOptions, open_feed
 from ragasync.engine.journalling import NewOf, journalled
-from ragasync.engine.lanes import AT_ONCE, Lanes
-from ragasync.engine.recording import Recording, Sink
+from ragasync.engine.lanes import AT_ONCE, WorkerPool
+from ragasync.engine.recording import Recorder, Sink
 from ragasync.engine.steering import Steering, current_run
-from ragasync.engine.ticket import Ticket
+from ragasync.engine.ticket import PendingCall
 from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
-from ragasync.saying import named, note_on
+from ragasync.saying import add_note, named
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,7 +78,7 @@ class Run(Steering[T, R]):
         self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, limit, keep
         self._new_of: NewOf[T] | None = None
-        self._is_plain = not plan.batched and not plan.in_hops and plan.journal is None
+        self._is_plain = not plan.batched and not plan.chunked and plan.journal is None
         if not plan.is_async and plan.timeout is not None:
             self._is_plain = False  # a thread that outlives its time holds its slot
 
@@ -98,7 +98,7 @@ class Run(Steering[T, R]):
     async def _run(self) -> None:
         """Open what the run consists of, and wait for its end."""
         loop = asyncio.get_running_loop()
-        self._loop, self._clock = loop, clock_of(loop)
+        self._loop, self._clock = loop, loop_clock(loop)
         self._zero = self._clock()
         async with AsyncExitStack() as stack:
             if self.plan.journal is not None:
@@ -145,16 +145,16 @@ class Run(Steering[T, R]):
         self._context.run(current_run.set, self)
         self._owner = asyncio.current_task()
         self._owner_cancels = self._owner.cancelling() if self._owner else 0
-        self._lanes = Lanes(self._work, self.max_concurrency, self._clock, self._context)
+        self._lanes = WorkerPool(self._work, self.max_concurrency, self._clock, self._context)
         self._calls = Calls(self.plan, self._loop, resource, self.is_cancelled)
         stack.callback(self._calls.close)
-        self._parked: BackoffLine[T] = BackoffLine(self._clock, self.look_up, self._context)
+        self._parked: RetryQueue[T] = RetryQueue(self._clock, self.look_up, self._context)
         stack.callback(self._parked.close)
-        self._recording = Recording(self.plan, self._sink, self._archive, self.stop, self._zero)
-        self._after = Aftermath(
+        self._recording = Recorder(self.plan, self._sink, self._archive, self.stop, self._zero)
+        self._after = ErrorHandler(
             self.plan, self._recording, self.gate, self._parked, self, self._clock
         )
-        held = HeldSlots(self.plan.timeout, self._goes_on_beside, self.stop)
+        held = StuckCalls(self.plan.timeout, self._goes_on_beside, self.stop)
         stack.callback(held.close)
         self._attempts = Attempts(
             self.plan,
@@ -167,7 +167,7 @@ class Run(Steering[T, R]):
             self._clock,
             self.is_cancelled,
         )
-        reader = Reader(
+        reader = ReadOptions(
             self._limit,
             self._keep,
             ahead=self.max_concurrency * self.plan.items_a_call,
@@ -179,8 +179,8 @@ class Run(Steering[T, R]):
         )
         self._feed = open_feed(self._source, reader)
         stack.push_async_callback(self._close_source)
-        drawing = Drawing(self._feed, self._clock, self._new_of, self._looked_up_at_once)
-        self._batches = Batches(
+        drawing = Reader(self._feed, self._clock, self._new_of, self._looked_up_at_once)
+        self._batches = Batcher(
             self._feed, drawing, self._next_size, self.plan, self._clock, self._refuse
         )
 
@@ -361,7 +361,7 @@ class Run(Steering[T, R]):
         if self.error is None:
             self.fail(error, f"the source raised {named(error)}")
         else:
-            note_on(self.error, f"ragasync: closing the source raised {named(error)}")
+            add_note(self.error, f"ragasync: closing the source raised {named(error)}")
 
     def _check_complete(self) -> None:
         """
@@ -389,4 +389,4 @@ class Run(Steering[T, R]):
 
     def _refuse(self, index: int, item: T, error: BaseException) -> None:
         """Let an item fail that can go in no call."""
-        self._recording.give_up(Ticket((index,), (item,)), error, lane=0)
+        self._recording.give_up(PendingCall((index,), (item,)), error, lane=0)

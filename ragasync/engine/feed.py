@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ragasync.calling.threads import CallThreads
+from ragasync.calling.threads import DaemonThreadPool
 from ragasync.clock import Clock
-from ragasync.engine.push import BRIEF, AsyncFeed, PushFeed, ReadAhead
+from ragasync.engine.push import BRIEF, AsyncIterableItems, QueuedItems, ReadAhead
 from ragasync.errors import SourceFailed
-from ragasync.saying import note_on
+from ragasync.saying import add_note
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ IN_MEMORY = (list, tuple, range)
 
 
 @dataclass(frozen=True, slots=True)
-class Reader(Generic[T]):
+class ReadOptions(Generic[T]):
     """
     How a run reads its source.
 
@@ -63,7 +63,7 @@ class Reader(Generic[T]):
     context: Context
 
 
-class SyncFeed(ReadAhead[T]):
+class IterableItems(ReadAhead[T]):
     """
     Draws from an iterable in the workers themselves: an item is pulled when a worker is free.
 
@@ -71,7 +71,7 @@ class SyncFeed(ReadAhead[T]):
     ahead: else every call in flight would stand still while the next item is read.
     """
 
-    def __init__(self, source: Iterable[T], reader: Reader[T]) -> None:
+    def __init__(self, source: Iterable[T], reader: ReadOptions[T]) -> None:
         super().__init__(
             reader.limit,
             reader.keep,
@@ -82,7 +82,7 @@ class SyncFeed(ReadAhead[T]):
         self._clock, self._held_up = reader.clock, reader.held_up
         self._may_move = reader.may_move
         self._iterator = iter(source)
-        self._threads: CallThreads | None = None
+        self._threads: DaemonThreadPool | None = None
         self._first_read_at = 0.0
         self._blocked = 0.0
         self._is_slow = False
@@ -137,7 +137,7 @@ class SyncFeed(ReadAhead[T]):
         if not self._is_slow:
             self._ended = True
             return
-        self._threads = CallThreads(self._loop)
+        self._threads = DaemonThreadPool(self._loop)
         self.fresh = self
         super().start()
 
@@ -205,7 +205,7 @@ class SyncFeed(ReadAhead[T]):
             )
             self.push(*items)
             if error is not None:
-                note_on(error, MOVED)
+                add_note(error, MOVED)
                 raise error
 
     def _next_block(
@@ -238,7 +238,7 @@ class SyncFeed(ReadAhead[T]):
         closing.cancel()
         await asyncio.wait([closing])
 
-    async def _close_on_thread(self, threads: CallThreads) -> None:
+    async def _close_on_thread(self, threads: DaemonThreadPool) -> None:
         """Close the source; a generator that is being read is closed by the thread that reads."""
 
         def close(iterator: Iterator[T]) -> None:
@@ -266,16 +266,18 @@ def _kept(
         yield index, item
 
 
-FeedMaker: TypeAlias = Callable[[Callable[[int, T], None] | None, Callable[[], None]], PushFeed[T]]
+FeedMaker: TypeAlias = Callable[
+    [Callable[[int, T], None] | None, Callable[[], None]], QueuedItems[T]
+]
 """A source that is no iterable: makes the feed, given what to call for each item and change."""
 
 
 def open_feed(
-    source: Iterable[T] | AsyncIterable[T] | FeedMaker[T], reader: Reader[T]
-) -> PushFeed[T]:
+    source: Iterable[T] | AsyncIterable[T] | FeedMaker[T], reader: ReadOptions[T]
+) -> QueuedItems[T]:
     """Return the feed that fits the source, which begins to read when it is started."""
     if isinstance(source, AsyncIterable):
-        return AsyncFeed(
+        return AsyncIterableItems(
             source,
             reader.limit,
             reader.keep,
@@ -287,4 +289,4 @@ def open_feed(
         )
     if callable(source) and not isinstance(source, Iterable):  # an Enum is both
         return source(reader.keep, reader.on_change)
-    return SyncFeed(source, reader)
+    return IterableItems(source, reader)

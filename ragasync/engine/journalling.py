@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from ragasync.engine.recording import Recorder, Sink
-from ragasync.journal.use import JournalUse
+from ragasync.engine.recording import RecordSuccess, Sink
+from ragasync.journal.use import JournalBinding
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.success import Success
-from ragasync.saying import named, note_on
+from ragasync.outcomes.success import CallSuccess
+from ragasync.saying import add_note, named
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-    from ragasync.journal.recalling import LookedUp
+    from ragasync.journal.recalling import Lookup
     from ragasync.journal.run import JournalRun
 
 T = TypeVar("T")
@@ -82,11 +82,11 @@ class Journalled(Generic[T, R]):
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
         return self._sink.unfinished(limit)
 
-    def recorder(self, lane: int, zero: float) -> Recorder[R]:
+    def recorder(self, lane: int, zero: float) -> RecordSuccess[R]:
         """Return what records a plain success; with a journal every call is a ticket instead."""
         return self._sink.recorder(lane, zero)
 
-    def settle_call(self, call: Success[T, R]) -> None:
+    def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Record that all items of a call succeeded."""
         self._sink.settle_call(call)
         for outcome in call.outcomes():
@@ -116,7 +116,7 @@ class Journalled(Generic[T, R]):
                 await asyncio.wait([looking_up])
             self._sort_out(looking_up.result(), new)
 
-    def _sort_out(self, found: LookedUp, new: deque[tuple[int, T]]) -> None:
+    def _sort_out(self, found: Lookup, new: deque[tuple[int, T]]) -> None:
         """Settle the items that the journal knows, and refuse those without a key."""
         for outcome, stack in found.known:
             self._sink.settle(outcome, stack)
@@ -128,7 +128,7 @@ class Journalled(Generic[T, R]):
 
 @asynccontextmanager
 async def journalled(
-    journal: JournalUse,
+    journal: JournalBinding,
     sink: Sink[T, R],
     refuse: Callable[[int, T, Exception], None],
     run: HoldsOn,
@@ -163,7 +163,7 @@ async def journalled(
         except BaseException as error:
             await thread.to_its_end(opened.close)
             if opened.error is not None:
-                note_on(error, f"ragasync: {named(opened.error)}")
+                add_note(error, f"ragasync: {named(opened.error)}")
             raise
         await thread.to_its_end(opened.close)
         if opened.error is not None:
@@ -243,7 +243,7 @@ class JournalThread:
             self._loop.threads_at_work += more  # type: ignore[attr-defined]  # a virtual loop
 
 
-async def _opened(journal: JournalUse, thread: JournalThread) -> JournalRun:
+async def _opened(journal: JournalBinding, thread: JournalThread) -> JournalRun:
     """Open a journal; one whose run is cancelled meanwhile is closed again."""
     opened: list[JournalRun] = []
     try:

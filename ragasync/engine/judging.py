@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ragasync.retries.causes import FATAL, may_split, splits_at_once
+from ragasync.retries.causes import FATAL, may_split, should_split
 from ragasync.retries.retry import AsyncRetry
 
 
@@ -17,20 +17,20 @@ class TryAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class Halve:
+class Split:
     """Call each half of the batch by itself, at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
+class Fail:
     """The error is the outcome of every item of the call."""
 
     stops_the_job: bool = False
 
 
-HALVE: Final = Halve()
-GIVE_UP: Final = GiveUp()
-STOP: Final = GiveUp(stops_the_job=True)
+HALVE: Final = Split()
+GIVE_UP: Final = Fail()
+STOP: Final = Fail(stops_the_job=True)
 
 
 def judge(
@@ -41,7 +41,7 @@ def judge(
     retries: int,
     elapsed: float,
     held: bool = False,
-) -> TryAgain | Halve | GiveUp:
+) -> TryAgain | Split | Fail:
     """
     Return what is to be done about a call that raised.
 
@@ -60,7 +60,7 @@ def judge(
     decision = policy.decide(error, retries=retries, elapsed=elapsed, held=held)
     if decision is FATAL:
         return STOP
-    if items > 1 and splits_at_once(error):
+    if items > 1 and should_split(error):
         return HALVE
     if decision is not None:
         return TryAgain(decision)

@@ -23,7 +23,7 @@ NAME = "ragasync lane"
 """What asyncio calls the task of a lane."""
 
 
-class Lanes:
+class WorkerPool:
     """
     A window of tasks, each of which runs `work(lane)` to its end, opened as they are needed.
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.success import Success
+from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import closing_lines
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Outlet(Generic[T, R]):
+class OutcomeBuffer(Generic[T, R]):
     """
     A bounded buffer of outcomes, in the order of their ends or in that of their items.
 
@@ -90,7 +90,7 @@ class Outlet(Generic[T, R]):
         self._look_whether_full()
         self._wake_reader()
 
-    def settle_call(self, call: Success[T, R]) -> None:
+    def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Take in the outcomes of all items of a call."""
         for outcome in call.outcomes():
             self.settle(outcome)

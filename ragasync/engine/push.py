@@ -21,7 +21,7 @@ BRIEF = 0.005
 """Seconds that reading one item may take on the loop, and nobody minds."""
 
 
-class PushFeed(Generic[T]):
+class QueuedItems(Generic[T]):
     """
     Draws from a buffer that somebody else fills, by `push` until `end`.
 
@@ -153,7 +153,7 @@ class PushFeed(Generic[T]):
             self._timer = self._loop.call_at(over_at, self._watch_for_a_pause, linger)
 
 
-class WantedFeed(PushFeed[T]):
+class WantedFeed(QueuedItems[T]):
     """Draws what was ordered, but for what nobody waits for any more."""
 
     def __init__(
@@ -179,7 +179,7 @@ class WantedFeed(PushFeed[T]):
         raise StopIteration
 
 
-class ReadAhead(PushFeed[T], ABC):
+class ReadAhead(QueuedItems[T], ABC):
     """
     Reads a source by a task of its own, a bounded number of items ahead.
 
@@ -327,7 +327,7 @@ class Timed(Generic[T]):
                 step = partial(steps.throw, error)
 
 
-class AsyncFeed(ReadAhead[T]):
+class AsyncIterableItems(ReadAhead[T]):
     """
     Draws from an async iterable.
 

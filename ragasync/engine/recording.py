@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ragasync.engine.stopping import ErrorLimit, InitialFailures
-from ragasync.engine.ticket import Ticket
+from ragasync.engine.ticket import PendingCall
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import Outcome, Status
-from ragasync.outcomes.success import Success
+from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.plan import Plan
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-Recorder: TypeAlias = Callable[[int, R, float, float], None]
+RecordSuccess: TypeAlias = Callable[[int, R, float, float], None]
 """Records a plain success: index, value, and the instants at which its call began and ended."""
 
 
@@ -36,17 +36,17 @@ class Sink(Protocol[T, R]):
     def unfinished(self, limit: int | None) -> int:
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
 
-    def recorder(self, lane: int, zero: float) -> Recorder[R]:
+    def recorder(self, lane: int, zero: float) -> RecordSuccess[R]:
         """Return what records a plain success in this lane of a run that began at `zero`."""
 
-    def settle_call(self, call: Success[T, R]) -> None:
+    def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Record that all items of a call succeeded."""
 
     def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Record any other outcome, with its traceback as text."""
 
 
-class Recording(Generic[T, R]):
+class Recorder(Generic[T, R]):
     """
     Writes what became of the items of a call.
 
@@ -78,7 +78,7 @@ class Recording(Generic[T, R]):
         """Drop the sink: the run is over."""
         del self._sink
 
-    def recorder(self, lane: int) -> Recorder[R]:
+    def recorder(self, lane: int) -> RecordSuccess[R]:
         """Return the sink's recorder; where a share of errors stops the job, one that counts."""
         record = self._sink.recorder(lane, self.zero)
         if not self._errors.counts_successes:
@@ -93,13 +93,13 @@ class Recording(Generic[T, R]):
 
     def succeeded(
         self,
-        ticket: Ticket[T],
+        ticket: PendingCall[T],
         values: Sequence[R],
         lane: int,
         seconds: Sequence[float] | None = None,
     ) -> None:
         """Record the values of a call, and where items took times of their own, these."""
-        call = Success(
+        call = CallSuccess(
             ticket.indices,
             ticket.items,
             values,
@@ -116,7 +116,7 @@ class Recording(Generic[T, R]):
         if self._errors.counts_successes:
             self._errors.note_successes(len(ticket))
 
-    def give_up(self, ticket: Ticket[T], error: BaseException, lane: int) -> None:
+    def give_up(self, ticket: PendingCall[T], error: BaseException, lane: int) -> None:
         """Make the error the outcome of every item of the call."""
         stage = None
         if is_a(error, StageFailure):
@@ -132,7 +132,7 @@ class Recording(Generic[T, R]):
         """Whether the parts of a failed batch are to wait for further batches."""
         return self._initial.holds_parts
 
-    def call_failed(self, ticket: Ticket[T], error: BaseException) -> bool:
+    def call_failed(self, ticket: PendingCall[T], error: BaseException) -> bool:
         """
         Note that a call is not made again as it was; stop where all calls so far failed alike.
 
@@ -145,7 +145,7 @@ class Recording(Generic[T, R]):
 
     def settle(
         self,
-        ticket: Ticket[T],
+        ticket: PendingCall[T],
         place: int,
         status: Status,
         lane: int,

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.clock import clock_of
+from ragasync.clock import loop_clock
 from ragasync.engine.engine import Run
-from ragasync.engine.push import PushFeed, WantedFeed
+from ragasync.engine.push import QueuedItems, WantedFeed
 from ragasync.engine.telling import stage_facts
 from ragasync.errors import JobStopped
-from ragasync.outcomes.busy import Activity
-from ragasync.outcomes.facts import StageFacts
+from ragasync.outcomes.busy import ActivityMonitor
+from ragasync.outcomes.facts import StageStats
 from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.success import Success
+from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import NoArchive
 from ragasync.own_task import own_task
 from ragasync.plan import Plan
@@ -24,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class ItemError(Exception):
+class RequestFailed(Exception):
     """
     An envelope: an error that ended an order.
 
@@ -50,7 +50,7 @@ class _Order(Generic[R]):
         self.first = first
         self.missing = size
         self.values: list[Any] = [None] * size
-        self.failure: ItemError | None = None
+        self.failure: RequestFailed | None = None
         self.future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
 
     def fill(self, index: int, value: R) -> None:
@@ -69,7 +69,7 @@ class _Order(Generic[R]):
         """End the order with its first error; items that share it are named too."""
         place = index - self.first
         if not self.future.done():
-            self.failure = ItemError(error, place, stage)
+            self.failure = RequestFailed(error, place, stage)
             self.future.set_exception(self.failure)
         elif self.failure is not None and self.failure.error is error:
             self.failure.places.append(place)
@@ -80,7 +80,7 @@ class _Orders(Generic[T, R]):
 
     is_full = False
     has_success = False
-    activity: Activity
+    activity: ActivityMonitor
 
     def __init__(self) -> None:
         self.of: dict[int, _Order[R]] = {}
@@ -114,7 +114,7 @@ class _Orders(Generic[T, R]):
 
         return record
 
-    def settle_call(self, call: Success[T, R]) -> None:
+    def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Hand the values of a call to the orders that its items came from."""
         self.has_success = True
         take = self.of.pop
@@ -156,7 +156,7 @@ class Service(Generic[T, R]):
         self._nothing_soon = nothing_soon
         self._orders: _Orders[T, R] = _Orders()
         self.run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())
-        self._feed: PushFeed[T] | None = None
+        self._feed: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._interrupted: Interrupted | None = None
@@ -166,14 +166,14 @@ class Service(Generic[T, R]):
         """Whether it takes nothing more: closed, or ended by an error."""
         return self._feed is None or self.run.stopping
 
-    def facts(self, name: str) -> StageFacts:
+    def facts(self, name: str) -> StageStats:
         """Return how busy it was so far, under the name of the stage that it is."""
         came = 0 if self._feed is None else self._feed.pushed
         return stage_facts(name, self.run, self.activity, came - len(self._orders.of))
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self.activity = self._orders.activity = Activity(clock_of(loop))
+        self.activity = self._orders.activity = ActivityMonitor(loop_clock(loop))
         self._task = own_task(self._serve(), loop, name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
         try:
@@ -194,7 +194,7 @@ class Service(Generic[T, R]):
         Return the value of each item.
 
         Raises:
-            ItemError: the first of them that failed.
+            RequestFailed: the first of them that failed.
             JobStopped: the service stopped, because of a fatal error or at its end.
             RunAsyncError: it stopped because of an object of another event loop.
         """
@@ -218,7 +218,7 @@ class Service(Generic[T, R]):
 
     def _open(
         self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
-    ) -> PushFeed[T]:
+    ) -> QueuedItems[T]:
         """Make the feed of the run; from here on items can be taken."""
         self.run.tell_calls_to(self.activity)
         self._feed = WantedFeed(self._orders.wanted_of, keep, on_change, self._nothing_soon)

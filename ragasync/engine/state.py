@@ -10,20 +10,20 @@ from typing import Any, Generic, TypeVar
 
 from ragasync.calling.calls import Calls
 from ragasync.clock import Clock
-from ragasync.engine.admission import Admission
-from ragasync.engine.aftermath import Aftermath
+from ragasync.engine.admission import LimiterWait
+from ragasync.engine.aftermath import ErrorHandler
 from ragasync.engine.attempts import Attempts
-from ragasync.engine.backoff import BackoffLine
-from ragasync.engine.batches import Batches
+from ragasync.engine.backoff import RetryQueue
+from ragasync.engine.batches import Batcher
 from ragasync.engine.journalling import Journalled
-from ragasync.engine.lanes import Lanes
+from ragasync.engine.lanes import WorkerPool
 from ragasync.engine.opening import Opening
-from ragasync.engine.push import PushFeed
-from ragasync.engine.recording import Recording, Sink
-from ragasync.limits.gate import Gate
-from ragasync.outcomes.bounds import BoundHistory
-from ragasync.outcomes.busy import Activity
-from ragasync.outcomes.facts import StageFacts
+from ragasync.engine.push import QueuedItems
+from ragasync.engine.recording import Recorder, Sink
+from ragasync.limits.gate import CombinedLimiter
+from ragasync.outcomes.bounds import LimitHistory
+from ragasync.outcomes.busy import ActivityMonitor
+from ragasync.outcomes.facts import StageStats
 from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 from ragasync.plan import Plan
 from ragasync.progress import LimitedBy
@@ -53,25 +53,25 @@ class State(Generic[T, R]):
         bounds: how many calls at once it has allowed so far.
     """
 
-    _after: Aftermath[T, R]
+    _after: ErrorHandler[T, R]
     _attempts: Attempts[T, R]
-    _batches: Batches[T]
-    _lanes: Lanes
+    _batches: Batcher[T]
+    _lanes: WorkerPool
     _loop: AbstractEventLoop
     _calls: Calls
     _clock: Clock
-    _feed: PushFeed[T]
-    _parked: BackoffLine[T]
-    _recording: Recording[T, R]
+    _feed: QueuedItems[T]
+    _parked: RetryQueue[T]
+    _recording: Recorder[T, R]
     _is_plain: bool
     _context: Context
 
     def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
         self.plan = plan
-        self.gate = Gate(plan.limiters)
+        self.gate = CombinedLimiter(plan.limiters)
         self.max_concurrency = plan.max_concurrency
         self.adapts = plan.adapts
-        self.bounds = BoundHistory(plan.max_concurrency)
+        self.bounds = LimitHistory(plan.max_concurrency)
         self.paused = False
         self.held_back = False
         self.stopping = False
@@ -85,10 +85,10 @@ class State(Generic[T, R]):
         self.pauses = ServicePauses()
         self._stop_was_asked = self._is_cancelling = self.stopped_early = False
         self.when_stopped_early: Callable[[str], None] = _ignore
-        self.stages: Callable[[], tuple[StageFacts, ...]] = tuple
+        self.stages: Callable[[], tuple[StageStats, ...]] = tuple
         self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple
         self.runs_of_stages: Callable[[], tuple[State[Any, Any], ...]] = tuple
-        self.admission = Admission(self.gate, by_items=plan.in_hops)
+        self.admission = LimiterWait(self.gate, by_items=plan.chunked)
         self._sink = sink
         self._is_open = False
         self._calling = False
@@ -171,7 +171,7 @@ class State(Generic[T, R]):
         """How many calls were made outside of the hot loop, each attempt."""
         return self._attempts.calls if self._is_open else 0
 
-    def tell_calls_to(self, activity: Activity) -> None:
+    def tell_calls_to(self, activity: ActivityMonitor) -> None:
         """Have it noted when calls outside of the hot loop are under way, and when others fail."""
         self._attempts.activity = activity
 

@@ -6,8 +6,8 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.engine.adapting import Adapting
-from ragasync.engine.attempts import Permission
+from ragasync.engine.adapting import ConcurrencyController
+from ragasync.engine.attempts import StartDecision
 from ragasync.engine.state import State
 from ragasync.saying import named
 
@@ -66,9 +66,9 @@ class Steering(State[T, R]):
         self.adapts = True
         if self._is_open:
             self._is_plain = False  # the hot loop tells nobody of its calls
-            self._watch_calls(Adapting(self.max_concurrency, self._clock, self._allow))
+            self._watch_calls(ConcurrencyController(self.max_concurrency, self._clock, self._allow))
 
-    def _watch_calls(self, adapting: Adapting | None) -> None:
+    def _watch_calls(self, adapting: ConcurrencyController | None) -> None:
         """Have somebody learn from the calls that begin from now on, or nobody."""
         if self._attempts.adapting is not None:
             self._attempts.adapting.close()
@@ -182,7 +182,7 @@ class Steering(State[T, R]):
         else:
             self.look_up()
 
-    def _permission(self) -> Permission:
+    def _permission(self) -> StartDecision:
         """Say whether a call that was drawn may begin now: things change while it waits."""
         if self.stopping:
             return "never"

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from ragasync.foreign_errors import text_of
 from ragasync.reports.words import counted
-from ragasync.retries.causes import retry_after_of, status_of
+from ragasync.retries.causes import http_status, retry_after_of
 from ragasync.saying import named
 
 WINDOW = 100
@@ -127,7 +127,7 @@ class InitialFailures:
 
 def _telling(error: BaseException) -> _Failure | None:
     """Return what tells this failure from others, or None where it says nothing of the rest."""
-    status = status_of(error)
+    status = http_status(error)
     if status not in TELLING or retry_after_of(error) is not None:
         return None
     return status, _PASSING.sub("", text_of(error))

@@ -9,13 +9,13 @@ from typing import TypeVar
 from ragasync.engine.batch_run import Items, checked_items
 from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
-from ragasync.engine.outlet import Outlet
+from ragasync.engine.outlet import OutcomeBuffer
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
 from ragasync.own_task import own_task
 from ragasync.plan import Plan
 from ragasync.reports.words import counted
-from ragasync.saying import note_on
+from ragasync.saying import add_note
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,7 +30,7 @@ async def streamed(
     # In order, all that is begun during the longest call waits for its end: with latencies that
     # have a heavy tail half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
-    outlet: Outlet[T, R] = Outlet(ordered=ordered, bound=bound)
+    outlet: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound)
     run: Run[T, R] = Run(plan, source, outlet, total=known, keep=outlet.keep)
     outlet.on_change = run.look_up
     running = own_task(run.run(), asyncio.get_running_loop(), name="ragasync stream")
@@ -49,7 +49,7 @@ async def streamed(
         running.result()
     except Exception as error:
         gave = counted(given, "outcome")
-        note_on(error, f"ragasync: the stream gave {gave} before this was raised")
+        add_note(error, f"ragasync: the stream gave {gave} before this was raised")
         raise
     if run.stopped_because:
         raise JobStopped(run.stopped_because)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.foreign_errors import attribute
 from ragasync.limits.limiter import Limiter, RateLimiter
-from ragasync.outcomes.busy import Activity
-from ragasync.outcomes.facts import Knobs, Limit, RunFacts, SourceKind, StageFacts, Where
+from ragasync.outcomes.busy import ActivityMonitor
+from ragasync.outcomes.facts import Limit, RunSettings, RunStats, SourceKind, StageStats, Where
 from ragasync.plan import Plan
 
 if TYPE_CHECKING:
     from ragasync.engine.steering import Steering
 
 
-def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunFacts:
+def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunStats:
     """
     Return the facts of a run, so far or at its end.
 
@@ -29,7 +29,7 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     rates = [_rate_of(limiter) for limiter in plan.limiters]
     own = () if run.gate.rate is None else (Limit(run.gate.rate),)
     bounds = run.bounds.told()
-    return RunFacts(
+    return RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
         bounds=bounds,
         adapted=run.adapts,
@@ -38,11 +38,11 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
         worked=run.worked if shared else None,
         limiter_waited=run.admission.waited if shared else None,
         computed=computed,
-        knobs=Knobs(
+        knobs=RunSettings(
             where=_where(plan),
             source=source,
             batch_size=plan.batch_size if plan.batched else 0,
-            bounded_by_cost=plan.max_batch_cost is not None,
+            bounded_by_weight=plan.max_batch_weight is not None,
             timeout=plan.timeout,
             retry_delay=plan.retry.base_delay,
             rate=min((rate for rate in [*rates, run.gate.rate] if rate is not None), default=None),
@@ -56,7 +56,9 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     )
 
 
-def stage_facts(name: str, run: Steering[Any, Any], activity: Activity, ended: int) -> StageFacts:
+def stage_facts(
+    name: str, run: Steering[Any, Any], activity: ActivityMonitor, ended: int
+) -> StageStats:
     """
     Return how busy a stage is whose run this is.
 
@@ -69,7 +71,7 @@ def stage_facts(name: str, run: Steering[Any, Any], activity: Activity, ended: i
     plan = run.plan
     rates = [_rate_of(limiter) for limiter in plan.limiters]
     known = None not in rates  # beside one that weighs tokens, nobody knows which of them holds
-    return StageFacts(
+    return StageStats(
         name,
         plan.max_concurrency,
         activity.seconds_so_far,
@@ -90,7 +92,7 @@ def limit_of(limiter: Limiter) -> Limit:
         value if isinstance(value := attribute(limiter, name), int | float) else None
         for name in ("rate", "_explicit_burst", "window")
     )
-    return Limit(rate, burst, window, limiter.cost is not None, limiter.cost)
+    return Limit(rate, burst, window, limiter.weight is not None, limiter.weight)
 
 
 def kind_of(source: object) -> SourceKind:
@@ -102,7 +104,7 @@ def kind_of(source: object) -> SourceKind:
 
 def _rate_of(limiter: Limiter) -> float | None:
     """Return how many calls a second a limiter allows, if it counts calls."""
-    return limiter.rate if isinstance(limiter, RateLimiter) and limiter.cost is None else None
+    return limiter.rate if isinstance(limiter, RateLimiter) and limiter.weight is None else None
 
 
 def _where(plan: Plan[Any, Any]) -> Where:

@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Retries:
+class RetryBudget:
     """How many retries were spent; one for a ticket and all the parts it is split into."""
 
     spent: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class Ticket(Generic[T]):
+class PendingCall(Generic[T]):
     """
     The items of one call (one, or a batch) on their way through attempts, waits and back-off.
 
@@ -35,7 +35,7 @@ class Ticket(Generic[T]):
     waited: float = 0.0
     backed_off: float = 0.0
     parked_at: float = -1.0
-    retries: Retries = field(default_factory=Retries)
+    retries: RetryBudget = field(default_factory=RetryBudget)
     history: tuple[Attempt, ...] = ()
     suspect: bool = False
     """Whether a worker may have died of one of its items."""
@@ -57,24 +57,24 @@ class Ticket(Generic[T]):
         waited = max(0.0, self.waited - sum(earlier.waited for earlier in self.history))
         self.history += (Attempt(started, seconds, error, delay, waited, lane),)
 
-    def halves(self) -> tuple[Ticket[T], Ticket[T]]:
+    def halves(self) -> tuple[PendingCall[T], PendingCall[T]]:
         """Return the two parts that this ticket splits into; they share its retries."""
         middle = len(self.indices) // 2
         first, second = self.part(0, middle), self.part(middle, len(self.indices))
         first.is_part = second.is_part = True
         return first, second
 
-    def alone(self, place: int) -> Ticket[T]:
+    def alone(self, place: int) -> PendingCall[T]:
         """Return one of its items as a ticket with the same past, whose retries are its own."""
-        return replace(self.part(place, place + 1), retries=Retries(self.retries.spent))
+        return replace(self.part(place, place + 1), retries=RetryBudget(self.retries.spent))
 
-    def some(self, places: Sequence[int]) -> Ticket[T]:
+    def some(self, places: Sequence[int]) -> PendingCall[T]:
         """Return the items at these places as a ticket with the same past and the same retries."""
         indices, items = self.indices, self.items
         return replace(
             self, indices=[indices[at] for at in places], items=[items[at] for at in places]
         )
 
-    def part(self, start: int, stop: int) -> Ticket[T]:
+    def part(self, start: int, stop: int) -> PendingCall[T]:
         """Return some of its items as a ticket with the same past and the same retries."""
         return replace(self, indices=self.indices[start:stop], items=self.items[start:stop])

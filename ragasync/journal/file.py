@@ -21,7 +21,7 @@ from ragasync.own_database import (
     check_pages,
     clear_errors,
     damage,
-    open_own,
+    open_database,
     open_unchanged,
     refuse_foreign_file,
     transaction,
@@ -132,7 +132,7 @@ def open_to_read(journal: Journal) -> sqlite3.Connection:
         raise JournalError(
             f"there is no journal at {journal.path!r} yet: a processor begins it when it runs"
         )
-    return open_own(journal.path, JOURNAL, journal.timeout)
+    return open_database(journal.path, JOURNAL, journal.timeout)
 
 
 class JournalFile:
@@ -173,7 +173,7 @@ class JournalFile:
             if Path(self._real).exists():
                 claim.hold(self._stat(self._path))
                 self._refuse_part()
-            self._writing = open_own(journal.path, JOURNAL, journal.timeout)
+            self._writing = open_database(journal.path, JOURNAL, journal.timeout)
             on_error.callback(close_quietly, self._writing)
             (page,) = self._writing.execute("PRAGMA page_size").fetchone()
             self._frame = _FRAME_HEADER + int(page)

@@ -106,9 +106,9 @@ class Journal:
         return journal_table(self)
 
     def __repr__(self) -> str:
-        from ragasync.journal.table import in_one_line
+        from ragasync.journal.table import repr_line
 
-        return f"<Journal {self._given!r}: {in_one_line(self)}>"
+        return f"<Journal {self._given!r}: {repr_line(self)}>"
 
 
 def _as_serializer(given: str | Serializer) -> Serializer:

@@ -18,7 +18,7 @@ from ragasync.own_database import clear_errors
 
 if TYPE_CHECKING:
     from ragasync.journal.journal import Journal
-    from ragasync.journal.use import JournalUse
+    from ragasync.journal.use import JournalBinding
 
 _FIND = (
     "SELECT status, value, error_module, error_type, error_message, error_notes, stack, stage,"
@@ -34,7 +34,7 @@ Known = tuple[Outcome[Any, Any], str | None]
 
 
 @dataclass(slots=True)
-class LookedUp:
+class Lookup:
     """
     What a journal says of some items.
 
@@ -51,7 +51,7 @@ class LookedUp:
     refused: list[tuple[int, Any, Exception]] = field(default_factory=list)
 
 
-class Recalling:
+class JournalReader:
     """
     Answers for items from the file of a journal.
 
@@ -70,7 +70,7 @@ class Recalling:
     """
 
     def __init__(
-        self, connection: Connection, journal: Journal, use: JournalUse, serializer: Serializer
+        self, connection: Connection, journal: Journal, use: JournalBinding, serializer: Serializer
     ) -> None:
         self._connection: Connection | None = connection
         self._journal, self._use, self._serializer = journal, use, serializer
@@ -84,7 +84,7 @@ class Recalling:
             self._written = frozenset(key for (key,) in keys)
             self.holds_success = connection.execute(_ANY_DONE).fetchone() is not None
 
-    def look_up(self, rows: Sequence[tuple[int, Any]]) -> LookedUp:
+    def look_up(self, rows: Sequence[tuple[int, Any]]) -> Lookup:
         """
         Tell the items that have an outcome from those that have to run.
 
@@ -92,7 +92,7 @@ class Recalling:
             TypeError: an item has no key by itself, and none was given.
             JournalError: the file cannot be read.
         """
-        found = LookedUp()
+        found = Lookup()
         with self._lock:
             for index, item in rows:
                 try:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 from zlib import crc32
 
-from ragasync.errors import RecalledError
+from ragasync.errors import JournaledError
 from ragasync.foreign_errors import attribute, leaves_of
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.own_database import damage
@@ -95,7 +95,7 @@ def recalled(
     return outcome, stack
 
 
-def recalled_error(module: str, kind: str, message: str, notes: str | None) -> RecalledError:
+def recalled_error(module: str, kind: str, message: str, notes: str | None) -> JournaledError:
     """Return what stands for an error of an earlier process: its name, its message, its notes."""
     error = _class_named(module, kind)(message)
     for note in (notes or "").splitlines():
@@ -104,9 +104,9 @@ def recalled_error(module: str, kind: str, message: str, notes: str | None) -> R
 
 
 @lru_cache(maxsize=1024)
-def _class_named(module: str, kind: str) -> type[RecalledError]:
+def _class_named(module: str, kind: str) -> type[JournaledError]:
     """Return a class that reads as the one that an error had."""
-    return type(kind, (RecalledError,), {"__module__": module, "__qualname__": kind})
+    return type(kind, (JournaledError,), {"__module__": module, "__qualname__": kind})
 
 
 def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.errors import JournalError
 from ragasync.journal.file import Job, JournalFile
-from ragasync.journal.recalling import LookedUp, Recalling
+from ragasync.journal.recalling import JournalReader, Lookup
 from ragasync.journal.rows import Place, row_of
 from ragasync.journal.serializers import BY_NAME
 from ragasync.journal.writer import Writer
@@ -17,7 +17,7 @@ from ragasync.outcomes.outcome import Outcome
 
 if TYPE_CHECKING:
     from ragasync.journal.journal import Journal
-    from ragasync.journal.use import JournalUse
+    from ragasync.journal.use import JournalBinding
 
 
 class JournalRun:
@@ -38,7 +38,7 @@ class JournalRun:
         holds_success: whether the outcome of an earlier run in it is a success.
     """
 
-    def __init__(self, journal: Journal, use: JournalUse) -> None:
+    def __init__(self, journal: Journal, use: JournalBinding) -> None:
         self._journal, self._use = journal, use
         self._serializer = journal.serializer or use.serializer or BY_NAME["json"]
         self._places: dict[int, Place] = {}
@@ -48,7 +48,7 @@ class JournalRun:
         self._file = JournalFile(journal, job)
         try:
             self.warning = _warning_of(journal, job.name, self._file.changes)
-            self._recalling = Recalling(self._file.reading, journal, use, self._serializer)
+            self._recalling = JournalReader(self._file.reading, journal, use, self._serializer)
             self.holds_success = self._recalling.holds_success
         except BaseException:
             self._file.close()
@@ -77,7 +77,7 @@ class JournalRun:
         """Whether nothing new should be begun until the disk has caught up."""
         return self._writer is not None and self._writer.is_full
 
-    def look_up(self, rows: Sequence[tuple[int, Any]]) -> LookedUp:
+    def look_up(self, rows: Sequence[tuple[int, Any]]) -> Lookup:
         """
         Tell the items that have an outcome from those that have to run.
 

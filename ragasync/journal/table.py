@@ -46,7 +46,7 @@ def journal_table(journal: Journal) -> pd.DataFrame:
     return frame.astype(_COLUMNS)
 
 
-def in_one_line(journal: Journal) -> str:
+def repr_line(journal: Journal) -> str:
     """Return whose journal it is and what it holds."""
     try:
         with _reading(journal) as connection:

@@ -24,7 +24,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
-class JournalUse:
+class JournalBinding:
     """
     A journal, and what a processor brings to it.
 
@@ -79,9 +79,9 @@ class JournalUse:
         return JournalRun(self.journal, self)
 
 
-def used_by(
+def bind_journal(
     function: Callable[..., Any], journal: object, key: KeyFunction | None
-) -> JournalUse | None:
+) -> JournalBinding | None:
     """
     Return a journal as a processor of this function uses it, or None without one.
 
@@ -96,7 +96,7 @@ def used_by(
     """
     if key is not None and not callable(key):
         raise TypeError(f"key must be a function of one item, got {key!r}")
-    if isinstance(journal, JournalUse):
+    if isinstance(journal, JournalBinding):
         return journal  # of a processor that is built on this one, and brings more of its own
     if journal is None:
         if key is not None:
@@ -110,7 +110,7 @@ def used_by(
 
     name = definition_of(function).__qualname__.rpartition("<locals>.")[2]
     functions = {"function": fingerprint_of(function)}
-    return JournalUse(journal, name, functions, users_line(), key)
+    return JournalBinding(journal, name, functions, users_line(), key)
 
 
 def definition_of(function: Callable[..., Any]) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ragasync.limits.background import WINDOW, Background, in_vain
-from ragasync.limits.cohort import Began, CallEnd, Cohort, Cut, Latency
+from ragasync.limits.background import WINDOW, ErrorBaseline, in_vain
+from ragasync.limits.cohort import Began, CallEnd, Cut, Latency, SampleWindow
 
 FIRST = 4
 """The calls at once that it begins with."""
@@ -37,7 +37,7 @@ LOOK_EVERY = 48
 """Cohorts after which it measures anew what calls take when there are fewer at once."""
 
 
-class AdaptiveBound:
+class ConcurrencyLimit:
     """
     The bound on calls in flight that a service's answers call for.
 
@@ -57,7 +57,7 @@ class AdaptiveBound:
     The cut and the rise are those of TCP (additive increase, multiplicative decrease), the way
     back that of BIC (Xu, Harfoush, Rhee 2004: a binary search for the last bound that held).
 
-        bound = AdaptiveBound()
+        bound = ConcurrencyLimit()
         began = bound.begin(in_flight=3)
         bound.end(began, 0.2, "success")
 
@@ -78,14 +78,14 @@ class AdaptiveBound:
         self._step = 1.0
         self._rest, self._patience = REST, REST
         self._since_look = 0
-        self._background = Background()
+        self._background = ErrorBaseline()
         self._cuts = self._fills = 0
         self._steady: Latency | None = None  # of the cohorts since it has settled
         self._before: Cut | None = None  # while a cut is judged
-        self._cohort = Cohort(self.bound)
+        self._cohort = SampleWindow(self.bound)
 
     def __repr__(self) -> str:
-        return f"<AdaptiveBound {self.bound}, {self._good} held, {self._ceiling} did not>"
+        return f"<ConcurrencyLimit {self.bound}, {self._good} held, {self._ceiling} did not>"
 
     def begin(self, in_flight: int) -> Began:
         """Note that a call begins, which makes so many in flight."""
@@ -115,7 +115,7 @@ class AdaptiveBound:
 
     # ── judging a cohort ────────────────────────────────────────────────────────────────────
 
-    def _judge(self, cohort: Cohort) -> None:
+    def _judge(self, cohort: SampleWindow) -> None:
         """Decide what follows from a cohort."""
         self._since_look += 1
         if self._before is not None:
@@ -143,7 +143,7 @@ class AdaptiveBound:
         else:
             self._move(self.bound)
 
-    def _held(self, cohort: Cohort, latency: Latency) -> None:
+    def _held(self, cohort: SampleWindow, latency: Latency) -> None:
         """Go up from a bound that held, if it was what held back."""
         if not cohort.is_full:
             self._move(self.bound)
@@ -193,7 +193,7 @@ class AdaptiveBound:
         self._since_look = 0
         self._move(max(1, math.floor(CUT * self.bound)))
 
-    def _judge_cut(self, cohort: Cohort, cut: Cut) -> None:
+    def _judge_cut(self, cohort: SampleWindow, cut: Cut) -> None:
         """Keep a cut that brought relief, go on down where that was not enough, or take it back."""
         latency, before = cohort.latency, cut.latency
         if cut.cohort.share and cohort.share and in_vain(cut.cohort, cohort):
@@ -236,4 +236,4 @@ class AdaptiveBound:
             size = max(4, self.bound // 3)
         else:
             size = max(8, 2 * self.bound)
-        self._cohort = Cohort(size)
+        self._cohort = SampleWindow(size)

@@ -10,7 +10,7 @@ _SHORTEST = 1e-9  # seconds; a shorter one might not move the clock, and would r
 _LATE = 1e-6  # seconds by which an alarm may ring late: sums of floats differ
 
 
-class Alarms(dict[asyncio.AbstractEventLoop, tuple[float, asyncio.Handle]]):
+class LoopTimers(dict[asyncio.AbstractEventLoop, tuple[float, asyncio.Handle]]):
     """
     By loop: when it goes off, and its handle, which need not know that: a browser's does not.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ragasync.limits.cohort import CallEnd, Cohort
+from ragasync.limits.cohort import CallEnd, SampleWindow
 
 WINDOW = 20
 """Calls below which nothing is said of a share; a burst of errors need not wait for so many."""
@@ -25,7 +25,7 @@ REMEMBERED = 2_000
 """The calls that the usual share is told by; older ones fade."""
 
 
-class Background:
+class ErrorBaseline:
     """
     How often calls fail for a reason that fewer of them at once would not take away.
 
@@ -41,7 +41,7 @@ class Background:
     def __repr__(self) -> str:
         return f"<Background: {self._failed:g} of {self._calls:g} calls>"
 
-    def is_exceeded(self, cohort: Cohort, how: CallEnd | None = None) -> bool:
+    def is_exceeded(self, cohort: SampleWindow, how: CallEnd | None = None) -> bool:
         """Return whether a cohort met more of one kind of errors, or of any, than is usual."""
         if how in ("refused", None):
             expected = self._refused * cohort.seen
@@ -53,21 +53,21 @@ class Background:
             return cohort.congested > expected + CLEAR * math.sqrt(expected) + 1
         return False
 
-    def held(self, cohort: Cohort) -> None:
+    def held(self, cohort: SampleWindow) -> None:
         """Learn from a cohort whose errors were no sign."""
         if self._calls > REMEMBERED:
             self._calls, self._failed = self._calls / 2, self._failed / 2
         self._calls += cohort.seen
         self._failed += cohort.congested
 
-    def endured(self, before: Cohort, after: Cohort) -> None:
+    def endured(self, before: SampleWindow, after: SampleWindow) -> None:
         """Learn from a cut that brought no relief: what came before it is no guide any more."""
         self._calls = float(before.seen + after.seen)
         self._failed = float(before.congested + after.congested)
         self._refused = max(self._refused, after.refused / max(1, after.seen))
 
 
-def in_vain(before: Cohort, after: Cohort) -> bool:
+def in_vain(before: SampleWindow, after: SampleWindow) -> bool:
     """
     Return whether a cut brought no relief, and calls fail as they did, but not all of them.
 

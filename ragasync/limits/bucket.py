@@ -2,8 +2,8 @@
 The arithmetic of a rate limit: how long until the next grant, and what a grant costs.
 
 A bucket is the generic cell rate algorithm (GCRA, ITU-T I.371): its whole state is the
-theoretical arrival time `tat`, the instant at which the bucket is full again. A grant of `cost`
-moves it by `cost / rate` seconds; a grant is due once `tat` is at most `(burst - cost) / rate`
+theoretical arrival time `tat`, the instant at which the bucket is full again. A grant of `weight`
+moves it by `weight / rate` seconds; a grant is due once `tat` is at most `(burst - weight) / rate`
 seconds ahead. No clock and no waiting in here: every method is told what time it is.
 """
 
@@ -61,31 +61,31 @@ class Bucket:
         if now < self.latest:
             self.restart()
 
-    def delay(self, cost: float, now: float) -> float:
+    def delay(self, weight: float, now: float) -> float:
         """
-        Return the seconds until a grant of `cost` is due, 0 when it is.
+        Return the seconds until a grant of `weight` is due, 0 when it is.
 
-        A cost above the burst is due when the bucket is full. Differences are taken before
+        A weight above the burst is due when the bucket is full. Differences are taken before
         anything is added, so that a clock far from 0 costs no precision.
         """
         wait = self.tat - now if self.tat > now else 0.0
-        if cost < self.burst:
-            wait -= (self.burst - cost) * self.interval
+        if weight < self.burst:
+            wait -= (self.burst - weight) * self.interval
         if self.opens - now > wait:
             wait = self.opens - now
         return wait if wait > RESOLUTION else 0.0
 
-    def delay_behind(self, first: float, cost: float, now: float) -> float:
-        """Return the seconds until `cost` would be due, had `first` been granted now."""
+    def delay_behind(self, first: float, weight: float, now: float) -> float:
+        """Return the seconds until `weight` would be due, had `first` been granted now."""
         tat = self.tat
         self.tat = max(tat, now) + first * self.interval
-        wait = self.delay(cost, now)
+        wait = self.delay(weight, now)
         self.tat = tat
         return wait
 
-    def take(self, cost: float, now: float) -> None:
-        """Grant `cost`, due or not; what is not there becomes a debt."""
-        self.tat = max(self.tat, now) + cost * self.interval
+    def take(self, weight: float, now: float) -> None:
+        """Grant `weight`, due or not; what is not there becomes a debt."""
+        self.tat = max(self.tat, now) + weight * self.interval
         self.latest = now
 
     def leeway_at(self, now: float) -> float:
@@ -96,7 +96,7 @@ class Bucket:
         """
         return self.burst * self.interval if self.opens <= now else -math.inf
 
-    def delay_of_some(self, costs: Sequence[float], wait: float, now: float) -> float:
+    def delay_of_some(self, weights: Sequence[float], wait: float, now: float) -> float:
         """
         Return the seconds until as many of these as hardly have to wait for each other may go.
 
@@ -104,35 +104,35 @@ class Bucket:
         takes in what comes when the timer is late.
 
         Args:
-            costs: of the first in line, in their order.
+            weights: of the first in line, in their order.
             wait: the seconds until the first of them is due, which is the least returned.
             now: what time it is.
         """
-        cost, latest = 0.0, wait + _TOGETHER
-        for each in costs:
-            cost += each
-            delay = self.delay(cost, now)
-            if 2.0 * cost > self.burst or delay > latest:
+        weight, latest = 0.0, wait + _TOGETHER
+        for each in weights:
+            weight += each
+            delay = self.delay(weight, now)
+            if 2.0 * weight > self.burst or delay > latest:
                 break
             wait = max(wait, delay)
         return wait
 
-    def try_take(self, cost: float, now: float) -> bool:
-        """Grant `cost` if it is due, and say whether it was."""
+    def try_take(self, weight: float, now: float) -> bool:
+        """Grant `weight` if it is due, and say whether it was."""
         self.synchronise(now)
-        if self.delay(cost, now) > 0.0:
+        if self.delay(weight, now) > 0.0:
             return False
-        self.take(cost, now)
+        self.take(weight, now)
         return True
 
-    def give_back(self, cost: float, taken: float, now: float) -> None:
+    def give_back(self, weight: float, taken: float, now: float) -> None:
         """
         Undo a grant made at `taken`, as far as it still counts.
 
         Had it not been made, the bucket might have been full for some of the time since, and a
         full bucket takes nothing in. Only the part that has certainly not refilled is undone.
         """
-        self.tat -= max(0.0, cost - self._refilled(taken, now)) * self.interval
+        self.tat -= max(0.0, weight - self._refilled(taken, now)) * self.interval
 
     def close(self, until: float) -> None:
         """Grant nothing before `until`; the later of two closings holds."""
@@ -162,7 +162,7 @@ class Bucket:
         return amount + (rate * (now - since) if now > since else 0.0)
 
 
-class StrictBucket(Bucket):
+class WindowBucket(Bucket):
     """A bucket that also grants at most `limit` in any half-open window of `per` seconds."""
 
     __slots__ = ("granted", "limit", "per", "sum")
@@ -178,27 +178,27 @@ class StrictBucket(Bucket):
         self.granted: deque[tuple[float, float]] = deque()
         self.sum = 0.0
 
-    def delay(self, cost: float, now: float) -> float:
-        """Return the seconds until a grant of `cost` is due by the rate and by the window."""
+    def delay(self, weight: float, now: float) -> float:
+        """Return the seconds until a grant of `weight` is due by the rate and by the window."""
         self._forget(now)
-        wait = super().delay(cost, now)
+        wait = super().delay(weight, now)
         slack = self.limit * RESOLUTION
-        # A cost above a limit that was lowered since waits for an empty window.
-        excess = self.sum + cost - self.limit
-        for when, weight in self.granted:
+        # A weight above a limit that was lowered since waits for an empty window.
+        excess = self.sum + weight - self.limit
+        for when, granted in self.granted:
             if excess <= slack:
                 break
             wait = max(wait, self.per - (now - when))
-            excess -= weight
+            excess -= granted
         return wait
 
-    def delay_behind(self, first: float, cost: float, now: float) -> float:
-        """Return the seconds until `cost` would be due, had `first` been granted and logged now."""
+    def delay_behind(self, first: float, weight: float, now: float) -> float:
+        """Return the seconds until `weight` is due if `first` is granted and logged now."""
         self._forget(now)
         before = self.sum
         self.granted.append((now, first))
         self.sum += first
-        wait = super().delay_behind(first, cost, now)
+        wait = super().delay_behind(first, weight, now)
         self.granted.pop()
         self.sum = before
         return wait
@@ -207,21 +207,21 @@ class StrictBucket(Bucket):
         """Return -inf: there is always the log to look at."""
         return -math.inf
 
-    def delay_of_some(self, costs: Sequence[float], wait: float, now: float) -> float:  # noqa: ARG002
+    def delay_of_some(self, weights: Sequence[float], wait: float, now: float) -> float:  # noqa: ARG002
         """Return `wait`: who goes late leaves the window late, and others have to wait for that."""
         return wait
 
-    def take(self, cost: float, now: float) -> None:
-        """Grant `cost` and log it."""
-        super().take(cost, now)
-        self.granted.append((now, cost))
-        self.sum += cost
+    def take(self, weight: float, now: float) -> None:
+        """Grant `weight` and log it."""
+        super().take(weight, now)
+        self.granted.append((now, weight))
+        self.sum += weight
 
-    def give_back(self, cost: float, taken: float, now: float) -> None:
+    def give_back(self, weight: float, taken: float, now: float) -> None:
         """Undo a grant made at `taken`."""
-        super().give_back(cost, taken, now)
-        if (taken, cost) in self.granted:
-            self.granted.remove((taken, cost))
+        super().give_back(weight, taken, now)
+        if (taken, weight) in self.granted:
+            self.granted.remove((taken, weight))
             self.sum = sum(weight for _, weight in self.granted)
 
     def change(self, rate: float, burst: float, now: float) -> None:

@@ -19,7 +19,7 @@ SURE = 1.5
 """How many standard deviations above chance a latency must be to be called higher."""
 
 
-class Cohort:
+class SampleWindow:
     """
     The calls that were begun while a bound was in force, up to a number.
 
@@ -153,7 +153,7 @@ class Latency:
 class Began(NamedTuple):
     """What is noted of a call when it begins."""
 
-    cohort: Cohort | None
+    cohort: SampleWindow | None
     cuts: int
     fills: int
 
@@ -163,5 +163,5 @@ class Cut(NamedTuple):
 
     bound: int
     step: float
-    cohort: Cohort
+    cohort: SampleWindow
     latency: Latency | None

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ragasync.clock import time_here
+from ragasync.clock import current_time
 from ragasync.limits.bucket import Bucket, smoothest_burst
 from ragasync.limits.limiter import (
     Limiter,
@@ -15,9 +15,9 @@ from ragasync.limits.limiter import (
     Resumable,
     check_pause,
     check_rate,
-    total_cost,
+    total_weight,
 )
-from ragasync.limits.line import Line, Places, Waiter
+from ragasync.limits.line import Claims, Line, Waiter
 from ragasync.limits.taking import exchange, give_back, join, leave, stand_again, take_now
 
 
@@ -26,14 +26,14 @@ class _Caller:
 
     __slots__ = ("calls", "number", "places", "turn", "waiter")
 
-    def __init__(self, places: Places, calls: int) -> None:
+    def __init__(self, places: Claims, calls: int) -> None:
         self.places = places
         self.calls = calls
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiter: Waiter | None = None  # once it stands in the lines of the limiters
         self.number = -1  # of its waiter, kept when it has to stand in other lines
 
-    def ran(self) -> tuple[Places, float] | None:
+    def ran(self) -> tuple[Claims, float] | None:
         """Return what was taken, and when; None where a pause came first, for a new turn."""
         assert self.waiter is not None
         if (again := stand_again(self.waiter)) is not None:
@@ -43,7 +43,7 @@ class _Caller:
         return self.waiter.places, self.waiter.granted
 
 
-class Gate:
+class CombinedLimiter:
     """
     Let a job's calls through, in order, as its limits allow.
 
@@ -66,7 +66,7 @@ class Gate:
         self._own = Line(Bucket(math.inf, 1.0))  # at this rate it holds nobody, unless closed
         self._limited = bool(limiters)
         self._own_counts = not limiters  # without others, it is the one that closes the gate
-        plain = [limiter for limiter in self._near if limiter.cost is None]
+        plain = [limiter for limiter in self._near if limiter.weight is None]
         self._lone = plain[0] if len(plain) == len(limiters) == 1 else None
         self._closed = False
         self._queue: deque[_Caller] = deque()
@@ -74,7 +74,7 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether nothing limits at all: there is no limiter, and the gate is not closed."""
-        if self._closed and self._own.bucket.opens <= time_here():
+        if self._closed and self._own.bucket.opens <= current_time():
             self._closed = False
         return not (self._limited or self._closed)
 
@@ -131,19 +131,19 @@ class Gate:
         Let a call through if every limiter admits it now and nobody stands in line.
 
         Args:
-            items: The items of the call, for limiters that count their cost.
-            calls: What the call costs at the others.
+            items: The items of the call, for limiters that count their weight.
+            calls: What the call weighs at the others.
 
         Returns:
             Whether it may go. A False has taken nothing; `admit` waits.
 
         Raises:
-            ValueError: The items cost more than a limiter can ever grant.
+            ValueError: The items weight more than a limiter can ever grant.
         """
         if self._far or self._queue:
             return False
         if self._lone is not None and not self._own_counts:
-            return calls <= self._lone.highest_cost and self._lone.try_acquire(calls)
+            return calls <= self._lone.max_weight and self._lone.try_acquire(calls)
         (places, part), *more = self._portions(items, calls)
         return not more and take_now(self._with_own(places, part)) is not None
 
@@ -157,22 +157,22 @@ class Gate:
         after a wait, it gives back what it has taken, as far as that still counts.
 
         Args:
-            items: The items of the call, for limiters that count their cost.
-            calls: What the call costs at the others.
+            items: The items of the call, for limiters that count their weight.
+            calls: What the call weighs at the others.
             wanted: Says, after a wait, whether the call is to begin.
 
         Raises:
-            ValueError: The items cost more than a limiter can ever grant.
+            ValueError: The items weight more than a limiter can ever grant.
         """
         if self._lone is not None and self.try_admit(items, calls):
             return
-        taken: list[tuple[Places, float]] = []
+        taken: list[tuple[Claims, float]] = []
         try:
             for places, part in self._portions(items, calls):
                 taken.append(await self._turn(places, part))
             for limiter in self._far:
-                for cost in _costs(limiter, items, calls):
-                    await limiter.acquire(cost)
+                for weight in _weights(limiter, items, calls):
+                    await limiter.acquire(weight)
         except (Exception, asyncio.CancelledError):
             for grant in taken:
                 give_back(*grant)
@@ -186,32 +186,32 @@ class Gate:
         """Whether there are several limits, so that only the gate's head stands in their lines."""
         return len(self._near) + self._own_counts > 1
 
-    def _with_own(self, places: Places, calls: int) -> Places:
+    def _with_own(self, places: Claims, calls: int) -> Claims:
         """Return what to take now, at the job's own limiter too."""
         return [*places, (self._own, calls)] if self._own_counts else places
 
-    def _portions(self, items: Sequence[object], calls: int) -> list[tuple[Places, int]]:
+    def _portions(self, items: Sequence[object], calls: int) -> list[tuple[Claims, int]]:
         """
         Return what to take from the near limiters, and for how many calls, step by step.
 
         The steps are as large as the smallest burst; what counts items is taken with the first.
         """
-        plain = [limiter for limiter in self._near if limiter.cost is None]
+        plain = [limiter for limiter in self._near if limiter.weight is None]
         places = [
-            limiter.place(cost)
+            limiter.place(weight)
             for limiter in self._near
-            if limiter.cost is not None
-            for cost in _costs(limiter, items, calls)
+            if limiter.weight is not None
+            for weight in _weights(limiter, items, calls)
         ]
         step = min([calls, *(_step(limiter) for limiter in plain)])
-        portions: list[tuple[Places, int]] = []
+        portions: list[tuple[Claims, int]] = []
         for start in range(0, calls, step):
             part = min(step, calls - start)
             portions.append(([*places, *(limiter.place(part) for limiter in plain)], part))
             places = []
         return portions
 
-    async def _turn(self, places: Places, calls: int) -> tuple[Places, float]:
+    async def _turn(self, places: Claims, calls: int) -> tuple[Claims, float]:
         """Wait until one portion is granted; return what was taken, and when."""
         if not self._queue:
             everywhere = self._with_own(places, calls)
@@ -268,10 +268,10 @@ class Gate:
         exchange([each.waiter for each in self._queue if each.waiter is not None], new)
 
 
-def _costs(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]:
+def _weights(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]:
     """Return what to take from a limiter, in portions; items without weight take nothing."""
-    if limiter.cost is not None:
-        weight = total_cost(limiter.cost, items)
+    if limiter.weight is not None:
+        weight = total_weight(limiter.weight, items)
         return [weight] if weight else []
     step = min(calls, _step(limiter))
     return [min(step, calls - start) for start in range(0, calls, step)]
@@ -279,4 +279,4 @@ def _costs(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]
 
 def _step(limiter: Limiter) -> int:
     """Return how many calls a limiter can admit at once; one that admits none says so itself."""
-    return max(1, math.floor(limiter.highest_cost))
+    return max(1, math.floor(limiter.max_weight))

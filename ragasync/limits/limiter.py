@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from ragasync.arguments import as_number, check_positive, check_sync, shown
 from ragasync.foreign_errors import text_of
-from ragasync.limits.bucket import Bucket, StrictBucket, smoothest_burst
+from ragasync.limits.bucket import Bucket, WindowBucket, smoothest_burst
 from ragasync.limits.line import LOCK, Line
 from ragasync.limits.taking import take_in_turn
 
@@ -19,7 +19,7 @@ _DEFAULT_RATE: Final = float("10.0")
 """Told apart from a 10.0 of the caller's by identity, and still reads 10.0 in the signature."""
 
 _ONE: Final = 1.0
-"""The usual cost, known by identity: a free grant of it needs no check."""
+"""The usual weight, known by identity: a free grant of it needs no check."""
 
 _LONGEST_DEBT: Final = 1e9
 """Seconds (some 30 years) of debt that one grant may leave; more is a mistake."""
@@ -29,15 +29,15 @@ class Limiter(Protocol):
     """What a job asks of a rate limiter; `RateLimiter` offers more, one kept elsewhere need not."""
 
     @property
-    def cost(self) -> Callable[..., float] | None:
-        """What one item costs; None where a call costs 1."""
+    def weight(self) -> Callable[..., float] | None:
+        """What one item weighs; None where a call weighs 1."""
 
     @property
-    def highest_cost(self) -> float:
+    def max_weight(self) -> float:
         """The most that one `acquire` may ask for."""
 
-    async def acquire(self, cost: float = 1.0) -> None:
-        """Wait until `cost` is granted."""
+    async def acquire(self, weight: float = 1.0) -> None:
+        """Wait until `weight` is granted."""
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for so long."""
@@ -80,14 +80,14 @@ class RateLimiter:
     Args:
         requests_per_second: The rate.
         burst_size: How much may go at once after a rest. None is as smooth as the rate can be
-            kept (see `burst`); a larger cost then waits for a full bucket and leaves a debt.
+            kept (see `burst`); a larger weight then waits for a full bucket and leaves a debt.
         rate: The rate in another unit of time, instead of `requests_per_second`.
         per: That unit, in seconds.
-        cost: What an item costs (its tokens, say). A processor takes the sum over the items of a
-            call, again for each attempt; without it a call costs 1.
+        weight: What an item weighs (its tokens, say). A processor takes the sum over the items of a
+            call, again for each attempt; without it a call weighs 1.
 
     Raises:
-        TypeError: One of them is not a number, or `cost` is not a function, or an async one.
+        TypeError: One of them is not a number, or `weight` is not a function, or an async one.
         ValueError: A rate, unit or burst is not positive and finite, or two rates are given.
     """
 
@@ -98,7 +98,7 @@ class RateLimiter:
         *,
         rate: float | None = None,
         per: float = 1.0,
-        cost: Callable[..., float] | None = None,
+        weight: Callable[..., float] | None = None,
     ) -> None:
         per = check_positive("per", per)
         if rate is None:
@@ -111,16 +111,16 @@ class RateLimiter:
             rate = check_rate("rate / per", check_positive("rate", rate) / per)
         if burst_size is not None:
             burst_size = check_positive("burst_size", burst_size)
-        if cost is not None:
-            check_sync("cost", cost)
+        if weight is not None:
+            check_sync("weight", weight)
         self._explicit_burst = burst_size
         self._line = Line(Bucket(rate, self._burst_at(rate)))
-        self._highest_cost = sys.float_info.max if burst_size is None else burst_size
-        self._cost = cost
+        self._max_weight = sys.float_info.max if burst_size is None else burst_size
+        self._weight = weight
 
     @classmethod
     def at_most(
-        cls, limit: float, per: float, *, cost: Callable[..., float] | None = None
+        cls, limit: float, per: float, *, weight: Callable[..., float] | None = None
     ) -> RateLimiter:
         """
         Return a limiter that never lets more than `limit` through in any window of `per` seconds.
@@ -130,17 +130,17 @@ class RateLimiter:
         makes the limit `rate * per`; who then stands in line with more than that passes alone.
 
         Args:
-            limit: The most, in calls or in what `cost` counts.
+            limit: The most, in calls or in what `weight` counts.
             per: The length of the window in seconds, its end not included.
-            cost: What an item costs, as in `RateLimiter`.
+            weight: What an item weighs, as in `RateLimiter`.
 
         Raises:
             ValueError: `limit` or `per` is not positive and finite.
         """
         limit, per = check_positive("limit", limit), check_positive("per", per)
-        limiter = cls(rate=limit, per=per, cost=cost)
-        limiter._line = Line(StrictBucket(limit, per))
-        limiter._highest_cost = limit
+        limiter = cls(rate=limit, per=per, weight=weight)
+        limiter._line = Line(WindowBucket(limit, per))
+        limiter._max_weight = limit
         return limiter
 
     @property
@@ -152,8 +152,8 @@ class RateLimiter:
     def rate(self, rate: float) -> None:
         rate = check_rate("rate", rate)
         self._line.change_rate(rate, self._burst_at(rate))
-        if isinstance(self._line.bucket, StrictBucket):
-            self._highest_cost = self._line.bucket.limit
+        if isinstance(self._line.bucket, WindowBucket):
+            self._max_weight = self._line.bucket.limit
 
     @property
     def burst(self) -> float:
@@ -168,66 +168,66 @@ class RateLimiter:
     def window(self) -> float | None:
         """The length of the window of `at_most`, in seconds; None for a limiter without one."""
         bucket = self._line.bucket
-        return bucket.per if isinstance(bucket, StrictBucket) else None
+        return bucket.per if isinstance(bucket, WindowBucket) else None
 
     @property
-    def cost(self) -> Callable[..., float] | None:
-        """What an item costs; None where a call costs 1."""
-        return self._cost
+    def weight(self) -> Callable[..., float] | None:
+        """What an item weighs; None where a call weighs 1."""
+        return self._weight
 
     @property
-    def highest_cost(self) -> float:
+    def max_weight(self) -> float:
         """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
-        return self._highest_cost
+        return self._max_weight
 
     @property
     def paused_for(self) -> float:
         """Seconds until the pause in force ends; 0.0 without one. It may be read in any thread."""
         return self._line.closed_for
 
-    async def acquire(self, cost: float = _ONE) -> None:
+    async def acquire(self, weight: float = _ONE) -> None:
         """
-        Wait until `cost` is granted, behind everybody who came before.
+        Wait until `weight` is granted, behind everybody who came before.
 
         Args:
-            cost: How much to take from the bucket.
+            weight: How much to take from the bucket.
 
         Raises:
-            TypeError: `cost` is not a number.
-            ValueError: `cost` is not positive and finite, or can never be granted.
+            TypeError: `weight` is not a number.
+            ValueError: `weight` is not positive and finite, or can never be granted.
         """
-        if cost is not _ONE:
-            cost = check_cost(cost, self._highest_cost)
+        if weight is not _ONE:
+            weight = check_weight(weight, self._max_weight)
         # The short way: a free grant, on the usual clock, without a single call into the
         # arithmetic. Whatever is out of the ordinary (a line, a pause, a log, another clock)
-        # has set the leeway to -inf; it is below what a cost that is too high would need.
+        # has set the leeway to -inf; it is below what a weight that is too high would need.
         bucket = self._line.bucket
         with LOCK:
             now = monotonic()
             tat = bucket.tat
             if tat < now:
                 tat = now
-            tat += cost * bucket.interval
+            tat += weight * bucket.interval
             if tat - bucket.leeway <= now:
                 bucket.tat = tat
                 return
-        place = self.place(cost)
-        if self._line.wakes_somebody or not self._line.try_take(cost):
+        place = self.place(weight)
+        if self._line.wakes_somebody or not self._line.try_take(weight):
             await take_in_turn((place,))
 
-    def try_acquire(self, cost: float = 1.0) -> bool:
+    def try_acquire(self, weight: float = 1.0) -> bool:
         """
-        Take `cost` if it is due and nobody stands in line; return whether it was.
+        Take `weight` if it is due and nobody stands in line; return whether it was.
 
         Args:
-            cost: How much to take from the bucket.
+            weight: How much to take from the bucket.
 
         Raises:
-            TypeError: `cost` is not a number.
-            ValueError: `cost` is not positive and finite, or can never be granted.
+            TypeError: `weight` is not a number.
+            ValueError: `weight` is not positive and finite, or can never be granted.
         """
-        line, cost = self.place(cost)
-        return line.try_take(cost)
+        line, weight = self.place(weight)
+        return line.try_take(weight)
 
     def pause(self, seconds: float) -> None:
         """
@@ -253,15 +253,16 @@ class RateLimiter:
         """
         self._line.reopen()
 
-    def place(self, cost: float) -> tuple[Line, float]:
-        """Return the line and the cost, checked, for a grant by several limiters in one step."""
-        cost, bucket = check_cost(cost, self._highest_cost), self._line.bucket
-        if cost > bucket.burst and (cost - bucket.burst) * bucket.interval > _LONGEST_DEBT:
+    def place(self, weight: float) -> tuple[Line, float]:
+        """Return the line and the weight, checked, for a grant by several limiters in one step."""
+        weight, bucket = check_weight(weight, self._max_weight), self._line.bucket
+        if weight > bucket.burst and (weight - bucket.burst) * bucket.interval > _LONGEST_DEBT:
             raise ValueError(
-                f"a cost of {cost:g} would keep the limiter busy for {cost / bucket.rate:.3g} s "
-                f"at {bucket.rate:g} per second. Split the call, or check what counts its cost."
+                f"a weight of {weight:g} would keep the limiter busy for "
+                f"{weight / bucket.rate:.3g} s at {bucket.rate:g} per second. Split the call, "
+                "or check the function that computes its weight."
             )
-        return self._line, cost
+        return self._line, weight
 
     async def __aenter__(self) -> None:
         await self.acquire()
@@ -272,7 +273,7 @@ class RateLimiter:
     def __repr__(self) -> str:
         bucket = self._line.bucket
         state = f"rate={bucket.rate:g}, burst={bucket.burst:g}, waiting={len(self._line.waiters)}"
-        if isinstance(bucket, StrictBucket):
+        if isinstance(bucket, WindowBucket):
             state = f"at most {bucket.limit:g} in {bucket.per:g} s, {state}"
         pause = self.paused_for
         return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause else ''}>"
@@ -282,8 +283,8 @@ class RateLimiter:
         return smoothest_burst(rate) if self._explicit_burst is None else self._explicit_burst
 
 
-class CostError(ValueError):
-    """The caller's function that counts a cost raised an error, which is the cause of this one."""
+class WeightError(ValueError):
+    """The caller's function for weights raised an error, which is the cause of this one."""
 
 
 def check_rate(name: str, rate: object) -> float:
@@ -294,19 +295,19 @@ def check_rate(name: str, rate: object) -> float:
     return number
 
 
-def check_cost(cost: object, highest: float) -> float:
+def check_weight(weight: object, highest: float) -> float:
     """
-    Return a cost as a plain number, or raise an error that says why it can never be granted.
+    Return a weight as a plain number, or raise an error that says why it can never be granted.
 
     A float32 of numpy would turn the bucket's times into its own.
     """
-    number = as_number("cost", cost)
+    number = as_number("weight", weight)
     if 0.0 < number <= highest:
         return number
     if not 0.0 < number <= sys.float_info.max:
-        raise ValueError(f"cost must be positive and finite, got {shown(cost)}")
+        raise ValueError(f"weight must be positive and finite, got {shown(weight)}")
     raise ValueError(
-        f"a cost of {shown(cost)} can never be granted: at most {highest:g} may go at once. "
+        f"a weight of {shown(weight)} can never be granted: at most {highest:g} may go at once. "
         "Split the call, or give the limiter a larger burst_size (or limit)."
     )
 
@@ -319,47 +320,47 @@ def check_pause(seconds: object) -> float:
     return float(number)
 
 
-def total_cost(cost: Callable[..., float], items: Iterable[object]) -> float:
+def total_weight(weight: Callable[..., float], items: Iterable[object]) -> float:
     """
-    Return what items cost together, as the caller's function counts them.
+    Return what items weight together, as the caller's function counts them.
 
     Raises:
-        CostError: The function raises.
-        ValueError: It returns no finite number of at least 0. A CostError is a ValueError too, so
+        WeightError: The function raises.
+        ValueError: It returns no finite number of at least 0. A WeightError is a ValueError too, so
             that the item is found by splitting its batch, and fails alone.
     """
     try:
-        return math.fsum([_cost_of(cost, item) for item in items])
+        return math.fsum([_weight_of(weight, item) for item in items])
     except OverflowError:
         return math.inf
 
 
-def _cost_of(cost: Callable[..., float], item: object) -> float:
-    """Return what one item costs, checked."""
+def _weight_of(weight: Callable[..., float], item: object) -> float:
+    """Return what one item weighs, checked."""
     try:
-        got: object = cost(item)
+        got: object = weight(item)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # also what extensions in other languages panic with
         said = f"{type(error).__name__}: {text_of(error)}"
-        raise CostError(f"cost= raised {said}. Check {shown(cost)}") from error
-    number = _as_count(cost, got)
+        raise WeightError(f"weight= raised {said}. Check {shown(weight)}") from error
+    number = _as_count(weight, got)
     if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(
-            f"what cost= returns must be finite and not negative, got {shown(got)}. "
-            f"Check {shown(cost)}"
+            f"what weight= returns must be finite and not negative, got {shown(got)}. "
+            f"Check {shown(weight)}"
         )
     return number
 
 
-def _as_count(cost: Callable[..., float], got: object) -> float:
+def _as_count(weight: Callable[..., float], got: object) -> float:
     """Return what a function counted as a float, if it is a number."""
     if inspect.iscoroutine(got):
         got.close()  # else Python warns that nobody awaited it
     try:
-        return as_number("what cost= returns", got)
+        return as_number("what weight= returns", got)
     except TypeError as error:
-        raise ValueError(f"{error}. Check {shown(cost)}") from None
+        raise ValueError(f"{error}. Check {shown(weight)}") from None
 
 
 def _two_forms(got: str) -> str:

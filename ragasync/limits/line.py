@@ -42,8 +42,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ragasync.clock import Clock, clock_here, loop_here, time_here
-from ragasync.limits.alarms import Alarms
+from ragasync.clock import Clock, current_clock, current_time, loop_here
+from ragasync.limits.alarms import LoopTimers
 from ragasync.limits.bucket import RESOLUTION, Bucket
 
 LOCK = threading.Lock()
@@ -62,7 +62,7 @@ class Waiter:
 
     __slots__ = ("awake", "future", "granted", "loop", "number", "places", "was_put_off")
 
-    def __init__(self, future: asyncio.Future[None], places: Places, number: int = -1) -> None:
+    def __init__(self, future: asyncio.Future[None], places: Claims, number: int = -1) -> None:
         self.future = future
         self.loop = future.get_loop()
         self.places = places
@@ -109,8 +109,8 @@ class Waiter:
         self.unlink()
         self.granted = now
         if self.tell(here):
-            for line, cost in self.places:
-                line.bucket.take(cost, now)
+            for line, weight in self.places:
+                line.bucket.take(weight, now)
                 line.last = self
 
     def tell(self, here: asyncio.AbstractEventLoop) -> bool:
@@ -149,7 +149,7 @@ class Line:
         self.bucket = bucket
         self.waiters: deque[Waiter] = deque()
         self.shared: dict[Waiter, None] = {}
-        self.alarms = Alarms()
+        self.alarms = LoopTimers()
         self.last: Waiter | None = None
         self._clock: Clock = time.monotonic  # by which it is closed
         self._roused: set[asyncio.AbstractEventLoop] = set()  # other loops that will attend
@@ -167,15 +167,15 @@ class Line:
         if opens == -math.inf:
             return 0.0
         # A thread without a loop cannot know the clock of the loops that wait, a virtual one, say.
-        clock = self._clock if loop_here() is None else clock_here()
+        clock = self._clock if loop_here() is None else current_clock()
         return max(0.0, opens - clock())
 
-    def try_take(self, cost: float) -> bool:
+    def try_take(self, weight: float) -> bool:
         """Take if it is due and nobody stands in line; return whether it was."""
         with LOCK:
-            clock = clock_here()
+            clock = current_clock()
             now = clock()
-            if not (self.is_free() and self.bucket.try_take(cost, now)):
+            if not (self.is_free() and self.bucket.try_take(weight, now)):
                 return False
             usual = clock is time.monotonic and not self.wakes_somebody
             self.bucket.leeway = self.bucket.leeway_at(now) if usual else -math.inf
@@ -196,7 +196,7 @@ class Line:
 
     def attend(self, here: asyncio.AbstractEventLoop) -> None:
         """Grant all who are due, and set the alarms of this loop, the running one. LOCK is held."""
-        now = time_here()
+        now = current_time()
         if not self.shared:
             self._watch(here, self._serve(now, here), now)
             return
@@ -214,13 +214,13 @@ class Line:
         """Go on at another rate; those in line see it immediately."""
         with LOCK:
             self.bucket.leeway = -math.inf
-            self.bucket.change(rate, burst, time_here())
+            self.bucket.change(rate, burst, current_time())
             self.rouse_all()
 
     def close(self, seconds: float) -> None:
         """Grant nothing for so long; a pause in force that ends later stays as it is."""
         with LOCK:
-            clock = clock_here()
+            clock = current_clock()
             now = clock()
             if now + seconds <= max(now, self.bucket.opens):
                 return
@@ -313,7 +313,7 @@ class _Pass:
     def __init__(self, line: Line) -> None:
         self.line = line
         self.skipped = 0  # waiters at the head that are passed over
-        self.reserved: list[tuple[Waiter, float, float]] = []  # of these: its cost, seconds to go
+        self.reserved: list[tuple[Waiter, float, float]] = []  # of these: its weight, seconds to go
         self.wait: float | None = None  # seconds until the holder is due
 
     def next(self, passes: dict[Line, _Pass]) -> Waiter | None:
@@ -330,9 +330,9 @@ class _Pass:
             self.skipped += 1
         return None
 
-    def hold_for_those_passed(self, cost: float, now: float) -> list[Waiter]:
+    def hold_for_those_passed(self, weight: float, now: float) -> list[Waiter]:
         """
-        Hold the line if a grant of `cost` now would put off a waiter that was passed over.
+        Hold the line if a grant of `weight` now would put off a waiter that was passed over.
 
         Returns:
             Those whom it may put off. That is allowed once for each, and only while it is not
@@ -341,7 +341,7 @@ class _Pass:
         """
         bucket, may_wait = self.line.bucket, []
         for waiter, reserved, due in self.reserved:
-            if bucket.delay_behind(cost, reserved, now) <= due + RESOLUTION:
+            if bucket.delay_behind(weight, reserved, now) <= due + RESOLUTION:
                 continue
             patience = bucket.delay(reserved, now) + reserved * bucket.interval
             if waiter.was_put_off or due <= patience:
@@ -350,11 +350,11 @@ class _Pass:
                 may_wait.append(waiter)
         return may_wait
 
-    def skip_or_hold(self, waiter: Waiter, cost: float, due: float, now: float) -> None:
+    def skip_or_hold(self, waiter: Waiter, weight: float, due: float, now: float) -> None:
         """Hold the line for a waiter that it makes wait longest; pass over all others."""
-        if self.line.bucket.delay(cost, now) < due - RESOLUTION:
+        if self.line.bucket.delay(weight, now) < due - RESOLUTION:
             self.skipped += 1
-            self.reserved.append((waiter, cost, due))
+            self.reserved.append((waiter, weight, due))
         else:
             self.wait = due
 
@@ -376,11 +376,11 @@ def grant_together(
         if waiter.is_gone():
             waiter.unlink()
             continue
-        stands = [(passes[line], cost) for line, cost in waiter.places]
-        due = max(each.line.bucket.delay(cost, now) for each, cost in stands)
+        stands = [(passes[line], weight) for line, weight in waiter.places]
+        due = max(each.line.bucket.delay(weight, now) for each, weight in stands)
         if due > 0.0:
-            for each, cost in stands:
-                each.skip_or_hold(waiter, cost, due, now)
+            for each, weight in stands:
+                each.skip_or_hold(waiter, weight, due, now)
         elif not _would_put_off(stands, now):
             waiter.grant(now, here)
     return {line: each.wait for line, each in passes.items()}
@@ -394,8 +394,8 @@ def _age(waiter: Waiter) -> int:
 def _would_put_off(stands: Sequence[tuple[_Pass, float]], now: float) -> bool:
     """Hold the lines in which a grant would put off older waiters too far; return if there are."""
     put_off: list[Waiter] = []
-    for each, cost in stands:
-        put_off += each.hold_for_those_passed(cost, now)
+    for each, weight in stands:
+        put_off += each.hold_for_those_passed(weight, now)
     if any(each.wait is not None for each, _ in stands):
         return True
     for older in put_off:
@@ -417,5 +417,5 @@ def _connected(start: Line) -> list[Line]:
 
 
 _NUMBERS = itertools.count()
-Places: TypeAlias = Sequence[tuple[Line, float]]
+Claims: TypeAlias = Sequence[tuple[Line, float]]
 """What to take from which line; no line twice."""

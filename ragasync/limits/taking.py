@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from ragasync.clock import time_here
-from ragasync.limits.line import LOCK, Places, Waiter
+from ragasync.clock import current_time
+from ragasync.limits.line import LOCK, Claims, Waiter
 
 
-def take_now(places: Places) -> float | None:
+def take_now(places: Claims) -> float | None:
     """Take from all if all are due and nobody stands in line; return when, or None."""
     with LOCK:
-        now = time_here()
-        for line, cost in places:
+        now = current_time()
+        for line, weight in places:
             line.bucket.synchronise(now)
-            if not line.is_free() or line.bucket.delay(cost, now) > 0.0:
+            if not line.is_free() or line.bucket.delay(weight, now) > 0.0:
                 return None
-        for line, cost in places:
-            line.bucket.take(cost, now)
+        for line, weight in places:
+            line.bucket.take(weight, now)
         return now
 
 
-async def take_in_turn(places: Places) -> float:
+async def take_in_turn(places: Claims) -> float:
     """
     Wait in line, take from all in one step, and return when.
 
@@ -79,7 +79,7 @@ def stand_again(waiter: Waiter) -> Waiter | None:
     """
     with LOCK:
         waiter.awake = True
-        now = time_here()
+        now = current_time()
         if not any(line.bucket.is_closed(now) for line, _ in waiter.places):
             return None
         assert waiter.granted is not None
@@ -102,7 +102,7 @@ def leave(waiter: Waiter) -> None:
         _rouse(waiter.places)
 
 
-def give_back(places: Places, granted: float) -> None:
+def give_back(places: Claims, granted: float) -> None:
     """Undo what was granted at that time; those in line profit at once."""
     with LOCK:
         _undo(places, granted)
@@ -112,7 +112,7 @@ def give_back(places: Places, granted: float) -> None:
 def _enter(waiter: Waiter) -> None:
     """Stand in every line, and be served, but never so that it runs before those granted."""
     if not waiter.places:  # there is nothing to wait for
-        waiter.grant(time_here(), waiter.loop)
+        waiter.grant(current_time(), waiter.loop)
         return
     line, _ = waiter.places[0]  # whoever attends to it attends to the others with it
     if waiter.enter():
@@ -121,14 +121,14 @@ def _enter(waiter: Waiter) -> None:
         line.attend_soon(waiter)
 
 
-def _undo(places: Places, granted: float) -> None:
+def _undo(places: Claims, granted: float) -> None:
     """Put back into every bucket what still counts. LOCK is held."""
-    now = time_here()
-    for line, cost in places:
-        line.bucket.give_back(cost, granted, now)
+    now = current_time()
+    for line, weight in places:
+        line.bucket.give_back(weight, granted, now)
 
 
-def _rouse(places: Places) -> None:
+def _rouse(places: Claims) -> None:
     """Have every loop in these lines attend to them. LOCK is held."""
     for line, _ in places:
         line.rouse_all()

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from ragasync.notebook import knobs
 from ragasync.notebook.failures import Failures
-from ragasync.notebook.making import Making
+from ragasync.notebook.making import WidgetFactory
 from ragasync.notebook.panel_html import facts_html, failures_html
-from ragasync.notebook.showing import Showing
+from ragasync.notebook.showing import JobView
 from ragasync.notebook.sliders import Slider
 from ragasync.reports.words import per_second
 
@@ -46,7 +46,7 @@ class Steered(Protocol):
     def cancel(self) -> None:
         """End it."""
 
-    def _showing(self) -> Showing:
+    def _showing(self) -> JobView:
         """Return what there is to show of it."""
 
 
@@ -62,10 +62,10 @@ class Controls:
     """
 
     def __init__(
-        self, job: Steered, showing: Showing, failures: Failures, clicked: Callable[[], object]
+        self, job: Steered, showing: JobView, failures: Failures, clicked: Callable[[], object]
     ) -> None:
         self._job, self._clicked = job, clicked
-        self._making = Making()
+        self._making = WidgetFactory()
         self._facts = self._making.html("facts", facts_html(showing))
         self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE)
         self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL)
@@ -81,7 +81,7 @@ class Controls:
     def __repr__(self) -> str:
         return f"<Controls: {self._at_once!r}, {self._rate!r}>"
 
-    def draw(self, showing: Showing, failures: Failures) -> None:
+    def draw(self, showing: JobView, failures: Failures) -> None:
         """Bring the widgets up to date: a message for each that has changed."""
         self._facts.value = facts_html(showing)
         self._errors.value = failures_html(failures)
@@ -114,7 +114,7 @@ class Controls:
         """Free all widgets."""
         self._making.close()
 
-    def _knob_of_calls(self, showing: Showing) -> list[Any]:
+    def _knob_of_calls(self, showing: JobView) -> list[Any]:
         """Return what turns how many calls are made at once."""
         self._fewer = self._button("−", "fewer", self._allow_fewer, "Fewer calls at once")
         self._more = self._button("+", "more", self._allow_more, "More calls at once")
@@ -129,7 +129,7 @@ class Controls:
         )
         return [self._fewer, self._at_once.widget, self._more]
 
-    def _knob_of_rate(self, showing: Showing) -> list[Any]:
+    def _knob_of_rate(self, showing: JobView) -> list[Any]:
         """Return what turns how many calls are made in a second."""
         self._slower = self._button("−", "slower", self._slow_down, "Fewer calls a second")
         self._faster = self._button("+", "faster", self._speed_up, "More calls a second")

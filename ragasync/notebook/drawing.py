@@ -20,7 +20,7 @@ ECHO = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ProgressState:
     """How far a run is: items that ended, the total if known, seconds and items since the start."""
 
     done: int
@@ -118,18 +118,18 @@ class ProgressDrawing(ABC):
             self._leave(self._reading())
 
     @abstractmethod
-    def _start(self, reading: Reading) -> None:
+    def _start(self, reading: ProgressState) -> None:
         """Show a new bar."""
 
     @abstractmethod
-    def _draw(self, reading: Reading) -> None:
+    def _draw(self, reading: ProgressState) -> None:
         """Bring the bar up to date."""
 
     @abstractmethod
-    def _end(self, reading: Reading) -> None:
+    def _end(self, reading: ProgressState) -> None:
         """Leave the bar in its last state."""
 
-    def _leave(self, reading: Reading) -> None:
+    def _leave(self, reading: ProgressState) -> None:
         """Show the last state of a run that was over before it had a bar."""
         self._start(reading)
         self._end(reading)
@@ -157,10 +157,10 @@ class ProgressDrawing(ABC):
         known = (done, total) == (self._done, self._total)
         return not self._running and known and self._clock() - self._ended < ECHO
 
-    def _reading(self) -> Reading:
+    def _reading(self) -> ProgressState:
         """Return how far the run is now."""
         seconds = self._clock() - self._began
-        return Reading(self._done, self._total, seconds, self._done - self._began_at)
+        return ProgressState(self._done, self._total, seconds, self._done - self._began_at)
 
     def _show_later(self) -> None:
         """Have the running loop show what came too early, if there is a loop."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Making:
+class WidgetFactory:
     """
     Make widgets, and know all models that came of it, for each costs a message and memory.
 

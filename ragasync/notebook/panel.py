@@ -14,7 +14,7 @@ from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import in_kernel, show_bundle
 from ragasync.notebook.panel_html import still_bundle
 from ragasync.notebook.snapshot import Snapshots
-from ragasync.notebook.ticker import Ticker
+from ragasync.notebook.ticker import Refresher
 from ragasync.outcomes.columns import Columns
 from ragasync.saying import named
 
@@ -40,7 +40,7 @@ class Panel:
         self._failures = Failures(columns)
         self._controls: Controls | None = None
         self._has_widgets = True  # until it turns out that there are none
-        self._ticker: Ticker | None = None
+        self._ticker: Refresher | None = None
         self._places: list[str] = []
         self._snapshots = Snapshots()
         self._still: dict[str, object] = {}
@@ -98,7 +98,7 @@ class Panel:
         if self._has_widgets:
             self._snapshots.show()
         if self._ticker is None:
-            self._ticker = Ticker(self._tick)
+            self._ticker = Refresher(self._tick)
             self._ticker.begin()
 
     def _is_due(self, job: Steered) -> bool:

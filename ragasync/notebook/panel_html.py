@@ -5,7 +5,14 @@ from __future__ import annotations
 from html import escape
 
 from ragasync.notebook.failures import Failures
-from ragasync.notebook.showing import Showing, bounds, counts, held_back, how_far, lines_of_stages
+from ragasync.notebook.showing import (
+    JobView,
+    bounds,
+    counts,
+    held_back,
+    lines_of_stages,
+    progress_text,
+)
 from ragasync.notebook.stages_shown import stages_html, stages_text
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.html import COLOURS, MONO, QUIET, TEXT, element
@@ -16,7 +23,7 @@ STEADY = "font-variant-numeric:tabular-nums"
 """Digits of one width, so that nothing moves when a number changes."""
 
 
-def still_bundle(showing: Showing, failures: Failures) -> dict[str, object]:
+def still_bundle(showing: JobView, failures: Failures) -> dict[str, object]:
     """Return a panel that needs no kernel: what a saved notebook shows of a job."""
     return {
         "text/plain": panel_text(showing, failures),
@@ -30,10 +37,10 @@ def still_bundle(showing: Showing, failures: Failures) -> dict[str, object]:
     }
 
 
-def panel_text(showing: Showing, failures: Failures) -> str:
+def panel_text(showing: JobView, failures: Failures) -> str:
     """Return a panel as a few lines of text."""
     lines = [
-        f"Job {showing.state}: {' · '.join(how_far(showing))}",
+        f"Job {showing.state}: {' · '.join(progress_text(showing))}",
         " · ".join(text for _, text in counts(showing)),
         *stages_text(lines_of_stages(showing)),
         held_back(showing),
@@ -48,7 +55,7 @@ def panel_text(showing: Showing, failures: Failures) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def facts_html(showing: Showing) -> str:
+def facts_html(showing: JobView) -> str:
     """Return the bar, the counts, and what holds the job back."""
     title, told = f"Job {showing.state}:", held_back(showing)
     return element(
@@ -58,7 +65,7 @@ def facts_html(showing: Showing) -> str:
             "div",
             "",
             element("span", "font-weight:600", title),
-            escape(f" {' · '.join(how_far(showing))}"),
+            escape(f" {' · '.join(progress_text(showing))}"),
         ),
         _bar(showing),
         element("div", "", *(_count(code, text) for code, text in counts(showing))),
@@ -76,7 +83,7 @@ def failures_html(failures: Failures) -> str:
     return element("div", f"{TEXT};{STEADY}", *rows)
 
 
-def _bar(showing: Showing) -> str:
+def _bar(showing: JobView) -> str:
     """Return the share of the items that ended, well and not."""
     finished = showing.progress.finished
     parts = []

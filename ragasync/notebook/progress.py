@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from ragasync.clock import Clock
-from ragasync.notebook.drawing import ProgressDrawing, Reading
+from ragasync.notebook.drawing import ProgressDrawing, ProgressState
 from ragasync.notebook.front_end import in_kernel, show_bundle
 from ragasync.notebook.showing import clock_time
 from ragasync.outcomes.outcome import DONE
@@ -38,19 +38,19 @@ class TqdmProgress(ProgressDrawing):
         self._kwargs = tqdm_kwargs
         self._bar: Any = None
 
-    def _start(self, reading: Reading) -> None:
+    def _start(self, reading: ProgressState) -> None:
         """Show a new bar."""
         from tqdm.auto import tqdm
 
         make: Callable[..., Any] = tqdm
         self._bar = make(**{"total": reading.total, "initial": reading.done, **self._kwargs})
 
-    def _draw(self, reading: Reading) -> None:
+    def _draw(self, reading: ProgressState) -> None:
         """Bring the bar up to date."""
         self._bar.total, self._bar.n = reading.total, reading.done
         self._bar.refresh()
 
-    def _end(self, reading: Reading) -> None:
+    def _end(self, reading: ProgressState) -> None:
         """Leave the bar in its last state."""
         self._draw(reading)
         self._bar.close()
@@ -82,7 +82,7 @@ class WidgetProgress(ProgressDrawing):
         self._bar: Any = None
         self._place = ""
 
-    def _start(self, reading: Reading) -> None:
+    def _start(self, reading: ProgressState) -> None:
         """Show a new bar."""
         if not in_kernel():
             self._text = TqdmProgress(clock=self._clock, desc=self.description or None)
@@ -96,14 +96,14 @@ class WidgetProgress(ProgressDrawing):
             {**self._bar._repr_mimebundle_(), **still_bundle(self.description, reading)}
         )
 
-    def _draw(self, reading: Reading) -> None:
+    def _draw(self, reading: ProgressState) -> None:
         """Bring the bar up to date, in one message."""
         if self._text is not None:
             self._text._draw(reading)
             return
         self._bar.value = bar_html(self.description, reading)
 
-    def _end(self, reading: Reading) -> None:
+    def _end(self, reading: ProgressState) -> None:
         """Put still HTML in the place of the widget, and free it."""
         if self._text is not None:
             self._text._end(reading)
@@ -112,7 +112,7 @@ class WidgetProgress(ProgressDrawing):
         for model in (self._bar.style, self._bar.layout, self._bar):
             model.close()
 
-    def _leave(self, reading: Reading) -> None:
+    def _leave(self, reading: ProgressState) -> None:
         """Show still HTML alone, for the price of one message."""
         if not in_kernel():
             super()._leave(reading)
@@ -120,7 +120,9 @@ class WidgetProgress(ProgressDrawing):
         show_bundle(still_bundle(self.description, reading, ended=True))
 
 
-def still_bundle(description: str, reading: Reading, *, ended: bool = False) -> dict[str, object]:
+def still_bundle(
+    description: str, reading: ProgressState, *, ended: bool = False
+) -> dict[str, object]:
     """Return a bar and its counts as text and as HTML that needs no kernel."""
     line = progress_line(reading, ended=ended)
     name = one_line(description)
@@ -130,7 +132,7 @@ def still_bundle(description: str, reading: Reading, *, ended: bool = False) -> 
     }
 
 
-def bar_html(description: str, reading: Reading, *, ended: bool = False) -> str:
+def bar_html(description: str, reading: ProgressState, *, ended: bool = False) -> str:
     """Return a bar and its counts as HTML: the live bar looks the same, so that nothing jumps."""
     name = one_line(description)
     share = reading.done / reading.total if reading.total else float(reading.done == reading.total)
@@ -144,7 +146,7 @@ def bar_html(description: str, reading: Reading, *, ended: bool = False) -> str:
     )
 
 
-def progress_line(reading: Reading, *, ended: bool = False) -> str:
+def progress_line(reading: ProgressState, *, ended: bool = False) -> str:
     """Return the counts as one line, such as `1,234 / 5,000 · 312/s · 0:12 left`."""
     count = f"{reading.done:,}"
     parts = [count if reading.total is None else f"{count} / {reading.total:,}"]

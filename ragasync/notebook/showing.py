@@ -10,7 +10,7 @@ from ragasync.notebook.stages_shown import (
     stage_lines,
     stages_in_short,
 )
-from ragasync.outcomes.facts import StageFacts
+from ragasync.outcomes.facts import StageStats
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.outcomes.pauses import wall_time_in
 from ragasync.progress import LimitedBy, Progress
@@ -27,7 +27,7 @@ BECAUSE: dict[LimitedBy, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Showing:
+class JobView:
     """
     What a job is doing at one moment.
 
@@ -54,7 +54,7 @@ class Showing:
     rate: float | None
     speed: float
     left: bytes | bytearray = b""
-    stages: tuple[StageFacts, ...] = ()
+    stages: tuple[StageStats, ...] = ()
     adapts: bool = False
 
     @property
@@ -80,7 +80,7 @@ class Showing:
         return min(self.progress.finished / total, 1.0)
 
 
-def how_far(showing: Showing) -> list[str]:
+def progress_text(showing: JobView) -> list[str]:
     """Return how far a job is, how fast, and how long it takes."""
     now = showing.progress
     total = "?" if now.total is None else f"{now.total:,}"
@@ -93,7 +93,7 @@ def how_far(showing: Showing) -> list[str]:
     return facts
 
 
-def counts(showing: Showing) -> list[tuple[int | None, str]]:
+def counts(showing: JobView) -> list[tuple[int | None, str]]:
     """Return the counts of a job, each with the status that it is of, or None."""
     now = showing.progress
     facts: list[tuple[int | None, str]] = [
@@ -103,7 +103,7 @@ def counts(showing: Showing) -> list[tuple[int | None, str]]:
     ]
     if now.recalled:
         facts.append((None, f"{now.recalled:,} from the journal"))
-    facts += [(None, f"{name} {value}") for name, value in usages(now.tokens, now.money)]
+    facts += [(None, f"{name} {value}") for name, value in usages(now.tokens, now.cost)]
     if not showing.ended:
         return [*facts, (None, f"{now.in_flight:,} in flight")]
     for status, name in ((CANCELLED, "cancelled"), (PENDING, "pending")):
@@ -112,7 +112,7 @@ def counts(showing: Showing) -> list[tuple[int | None, str]]:
     return facts
 
 
-def held_back(showing: Showing) -> str:
+def held_back(showing: JobView) -> str:
     """Return what holds a job back, or why it stopped, or nothing."""
     if showing.cancelled:
         return "" if showing.ended else "cancelling: what is in flight cleans up"
@@ -141,19 +141,19 @@ def service_pause(now: Progress) -> str:
     return f"nothing is sent for {duration(now.paused_for)} more, until {until}{asked}"
 
 
-def bounds(showing: Showing) -> str:
+def bounds(showing: JobView) -> str:
     """Return what a job is allowed."""
     at_once = counted(showing.max_concurrency, showing.noun)
     auto = " (auto)" if showing.adapts else ""
     return f"at most {at_once} at once{auto}, {rate_bound(showing)}"
 
 
-def lines_of_stages(showing: Showing) -> list[StageLine]:
+def lines_of_stages(showing: JobView) -> list[StageLine]:
     """Return what there is to say of each stage of a pipeline."""
     return stage_lines(showing.stages, showing.progress.seconds, ended=showing.ended)
 
 
-def rate_bound(showing: Showing) -> str:
+def rate_bound(showing: JobView) -> str:
     """Return the bound on the rate, or that there is none."""
     if showing.rate is None:
         return "no rate bound"
@@ -161,9 +161,9 @@ def rate_bound(showing: Showing) -> str:
     return f"{per_second(showing.rate)} {noun} a second"
 
 
-def in_one_line(showing: Showing) -> str:
+def repr_line(showing: JobView) -> str:
     """Return the repr of a job."""
-    first, *rest = how_far(showing)
+    first, *rest = progress_text(showing)
     facts = [first, *(text for _, text in counts(showing)), *rest]
     if showing.because is not None and not showing.cancelled:
         facts.append(held_back(showing))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from ragasync.notebook.making import Making
+from ragasync.notebook.making import WidgetFactory
 
 N = TypeVar("N", int, float | None)
 
@@ -28,7 +28,7 @@ class Slider(Generic[N]):
 
     def __init__(
         self,
-        making: Making,
+        making: WidgetFactory,
         name: str,
         notches: Iterable[N],
         now: N,

@@ -7,7 +7,7 @@ import time
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import show_bundle
 from ragasync.notebook.panel_html import still_bundle
-from ragasync.notebook.showing import Showing
+from ragasync.notebook.showing import JobView
 from ragasync.reports.html import QUIET, TEXT, element
 
 MOMENT = 0.5
@@ -48,7 +48,7 @@ class Snapshots:
         self._places.append(show_bundle(NOTHING))
         self._due = MOMENT
 
-    def refresh(self, showing: Showing, failures: Failures) -> None:
+    def refresh(self, showing: JobView, failures: Failures) -> None:
         """Bring the copies up to date, if it is time."""
         seconds = showing.progress.seconds
         if seconds < self._due:
@@ -69,7 +69,7 @@ class Snapshots:
         self._places.clear()
 
 
-def _bundle(showing: Showing, failures: Failures) -> dict[str, object]:
+def _bundle(showing: JobView, failures: Failures) -> dict[str, object]:
     """Return a copy, with its style sheet; without words, or these would be seen twice."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     note = element("div", f"{TEXT};{QUIET}", f"as of {now}; the kernel that ran it has gone")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ragasync.outcomes.facts import StageFacts
+from ragasync.outcomes.facts import StageStats
 from ragasync.reports.elements import QUIET, element
 from ragasync.reports.spans import STATE_COLOURS, WORK
 from ragasync.reports.stages import busiest, share_busy
@@ -40,7 +40,7 @@ class StageLine:
     holds: bool
 
 
-def stage_lines(stages: Sequence[StageFacts], seconds: float, *, ended: bool) -> list[StageLine]:
+def stage_lines(stages: Sequence[StageStats], seconds: float, *, ended: bool) -> list[StageLine]:
     """
     Return what there is to say of each stage.
 
@@ -65,7 +65,7 @@ def stage_lines(stages: Sequence[StageFacts], seconds: float, *, ended: bool) ->
     ]
 
 
-def holding_back(stages: Sequence[StageFacts], seconds: float) -> str:
+def holding_back(stages: Sequence[StageStats], seconds: float) -> str:
     """Return which stage holds the others back, and how; or nothing."""
     stage = busiest(stages, seconds)
     if stage is None:
@@ -121,7 +121,7 @@ def _row(line: StageLine) -> str:
     )
 
 
-def _at_once(stage: StageFacts, *, ended: bool) -> str:
+def _at_once(stage: StageStats, *, ended: bool) -> str:
     """Return the calls of a stage that are made now, and that wait to be."""
     if ended:
         return f"{stage.max_concurrency:,} at once"

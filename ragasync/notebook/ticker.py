@@ -20,7 +20,7 @@ SHARE = 0.02
 """The most of a thread's time that ticks may take: on a slow machine they come less often."""
 
 
-class Ticker:
+class Refresher:
     """
     Call something up to ten times a second: on the loop of the thread that began it if it is free.
 

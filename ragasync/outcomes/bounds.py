@@ -12,7 +12,7 @@ Bounds: TypeAlias = tuple[tuple[float, int], ...]
 MOST_KEPT = 512
 
 
-class BoundHistory:
+class LimitHistory:
     """
     Keeps how a bound moved, in at most MOST_KEPT steps.
 
@@ -24,7 +24,7 @@ class BoundHistory:
         self._steps: list[tuple[float, int]] = [(0.0, first)]
 
     def __repr__(self) -> str:
-        return f"<BoundHistory of {len(self._steps)} steps>"
+        return f"<LimitHistory of {len(self._steps)} steps>"
 
     def note(self, seconds: float, bound: int) -> None:
         """Note a bound that is in force from now on."""

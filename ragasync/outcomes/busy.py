@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from ragasync.clock import Clock
 
-STRETCHES = 300
+BINS = 300
 """How many there are; when a run goes on beyond the last, two of them become one."""
 
 NARROW = 0.01
@@ -20,7 +20,7 @@ _Bins: TypeAlias = "tuple[float, array[float], array[float]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class Utilization:
     """
     How many calls were under way at once, on average over each stretch of a run.
 
@@ -44,7 +44,7 @@ class Busy:
         return [calls + part / self.width for calls, part in pairs]
 
 
-class Activity:
+class ActivityMonitor:
     """
     Notes when calls were under way, in constant time and space, on the loop that makes them.
 
@@ -99,7 +99,7 @@ class Activity:
         self.seconds += ended - began
         start, end = max(0.0, began - self._zero), ended - self._zero
         width, steps, parts = self._bins
-        while end >= width * STRETCHES:
+        while end >= width * BINS:
             width, steps, parts = self._bins = _wider(self._bins)
         first, last = int(start / width), int(end / width)
         if first >= last:
@@ -110,15 +110,15 @@ class Activity:
         steps[first + 1] += 1  # takes itself back where there is no stretch in between
         steps[last] -= 1
 
-    def snapshot(self) -> Busy:
+    def snapshot(self) -> Utilization:
         """Return what was noted so far; from any thread."""
         width, steps, parts = self._bins
-        return Busy(width, steps[:], parts[:])
+        return Utilization(width, steps[:], parts[:])
 
 
 def _zeros() -> array[float]:
     """Return a number for each stretch."""
-    return array("d", bytes(8 * STRETCHES))
+    return array("d", bytes(8 * BINS))
 
 
 def _wider(bins: _Bins) -> _Bins:
@@ -126,6 +126,6 @@ def _wider(bins: _Bins) -> _Bins:
     width, steps, parts = bins
     narrow = [width * calls + part for calls, part in zip(accumulate(steps), parts, strict=True)]
     wide = _zeros()
-    for place in range(0, STRETCHES, 2):
+    for place in range(0, BINS, 2):
         wide[place // 2] = narrow[place] + narrow[place + 1]
     return 2 * width, _zeros(), wide

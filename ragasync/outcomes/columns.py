@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from ragasync.outcomes.outcome import CANCELLED, DONE, PENDING, STATUSES, Outcome
 from ragasync.outcomes.storage import Storage
-from ragasync.outcomes.success import Success
+from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import closing_lines
 from ragasync.saying import ErrorText, error_text
 
@@ -132,7 +132,7 @@ class Columns(Storage[T, R]):
             self.history[row] = outcome.history
         self.status[row] = STATUSES.index(outcome.status)
 
-    def settle_call(self, call: Success[T, R]) -> None:
+    def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Write what became of all items of a call: a slice of each column instead of rows."""
         rows = call.rows
         if rows is None or call.history:

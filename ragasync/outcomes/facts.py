@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ragasync.outcomes.bounds import Bounds, lane_seconds, shifted
-from ragasync.outcomes.busy import Busy
+from ragasync.outcomes.busy import Utilization
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 
@@ -47,7 +47,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
+class RunSettings:
     """
     What a run was told, as far as that says why it took its time.
 
@@ -65,7 +65,7 @@ class Knobs:
     where: Where = ""
     source: SourceKind = ""
     batch_size: int = 0
-    bounded_by_cost: bool = False
+    bounded_by_weight: bool = False
     timeout: float | None = None
     retry_delay: float = 0.0
     rate: float | None = None
@@ -73,7 +73,7 @@ class Knobs:
 
 
 @dataclass(frozen=True, slots=True)
-class StageFacts:
+class StageStats:
     """
     How busy one stage of a pipeline was.
 
@@ -86,7 +86,7 @@ class StageFacts:
         rate: the calls a second of its strictest limiter, or None.
         calls: the calls that have ended, each attempt.
         tokens: what its calls reported to have used; see `note_usage`.
-        money: what they reported to have cost; likewise.
+        cost: what they reported to have cost; likewise.
         ended: the items that have left it, well or not: chunks of `embed`, documents of others.
         in_flight: the calls that are being made now.
         waiting: those that wait for the rate limit now.
@@ -101,15 +101,15 @@ class StageFacts:
     rate: float | None = None
     calls: int = 0
     tokens: int = 0
-    money: float = 0.0
+    cost: float = 0.0
     ended: int = 0
     in_flight: int = 0
     waiting: int = 0
-    busy: tuple[Busy, ...] = field(default=(), repr=False)
+    busy: tuple[Utilization, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunStats:
     """
     What a run knows about itself beside its items' outcomes.
 
@@ -142,8 +142,8 @@ class RunFacts:
     limiter_waited: float | None = None
     runs: int = 1
     computed: float | None = None
-    knobs: Knobs = Knobs()
-    stages: tuple[StageFacts, ...] = ()
+    knobs: RunSettings = RunSettings()
+    stages: tuple[StageStats, ...] = ()
     told: tuple[tuple[str, int], ...] = ()
     bounds: Bounds = ()
     adapted: bool = False
@@ -161,11 +161,11 @@ class RunFacts:
         return sum(stage.tokens for stage in self.stages)
 
     @property
-    def money(self) -> float:
+    def cost(self) -> float:
         """What the calls of all stages reported to have cost."""
-        return sum(stage.money for stage in self.stages)
+        return sum(stage.cost for stage in self.stages)
 
-    def merged_with(self, later: RunFacts, seconds: float = 0.0) -> RunFacts:
+    def merged_with(self, later: RunStats, seconds: float = 0.0) -> RunStats:
         """
         Return the facts of both runs together; what only one of them knows is told anew.
 
@@ -173,7 +173,7 @@ class RunFacts:
             later: the facts of the later run.
             seconds: how long this one took.
         """
-        return RunFacts(
+        return RunStats(
             max_concurrency=max(self.max_concurrency, later.max_concurrency),
             input_waited=self.input_waited + later.input_waited,
             limited=self.limited or later.limited,
@@ -191,7 +191,7 @@ class RunFacts:
             halt=self.halt.merged_with(later.halt),
         )
 
-    def _bounds_with(self, later: RunFacts, seconds: float) -> Bounds:
+    def _bounds_with(self, later: RunStats, seconds: float) -> Bounds:
         """Return the bounds of both runs, where one of them was moved."""
         if not (self.bounds or later.bounds):
             return ()
@@ -199,7 +199,7 @@ class RunFacts:
         return (*earlier, *shifted(later.bounds, later.max_concurrency, seconds))
 
 
-NO_FACTS = RunFacts()
+NO_FACTS = RunStats()
 """What is known of a run that nobody watched."""
 
 
@@ -209,15 +209,15 @@ def _sum(earlier: float | None, later: float | None) -> float | None:
 
 
 def _merged(
-    earlier: tuple[StageFacts, ...], later: tuple[StageFacts, ...], seconds: float
-) -> tuple[StageFacts, ...]:
+    earlier: tuple[StageStats, ...], later: tuple[StageStats, ...], seconds: float
+) -> tuple[StageStats, ...]:
     """Add up how busy the stages of two runs were; how they were set is told of the later."""
     before = {stage.name: stage for stage in earlier}
-    unknown = StageFacts("", 0, 0.0)
+    unknown = StageStats("", 0, 0.0)
     return tuple(_sum_of(before.get(stage.name, unknown), stage, seconds) for stage in later)
 
 
-def _sum_of(earlier: StageFacts, later: StageFacts, seconds: float) -> StageFacts:
+def _sum_of(earlier: StageStats, later: StageStats, seconds: float) -> StageStats:
     """Return how busy a stage was in two runs, of which the earlier one took so long."""
     return replace(
         later,
@@ -225,7 +225,7 @@ def _sum_of(earlier: StageFacts, later: StageFacts, seconds: float) -> StageFact
         limiter_waited=earlier.limiter_waited + later.limiter_waited,
         calls=earlier.calls + later.calls,
         tokens=earlier.tokens + later.tokens,
-        money=earlier.money + later.money,
+        cost=earlier.cost + later.cost,
         ended=earlier.ended + later.ended,
         busy=(
             *earlier.busy,
@@ -260,5 +260,5 @@ class Finished(Protocol):
         """Why the job ended early, or None."""
 
     @property
-    def facts(self) -> RunFacts:
+    def facts(self) -> RunStats:
         """What the run knows about itself."""

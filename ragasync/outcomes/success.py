@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class Success(Generic[T, R]):
+class CallSuccess(Generic[T, R]):
     """
     The items of one call with their values, and the facts that they share.
 

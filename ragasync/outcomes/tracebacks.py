@@ -12,7 +12,7 @@ from types import TracebackType
 
 from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error
 from ragasync.masking.masked import masked
-from ragasync.saying import cut, message_of, safe_notes
+from ragasync.saying import cut, safe_message, safe_notes
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
@@ -121,9 +121,9 @@ def closing_lines(error: BaseException, message: str | None = None) -> str:
 
     Args:
         error: the error.
-        message: what `message_of` says of it, where that is known.
+        message: what `safe_message` says of it, where that is known.
     """
-    said = message_of(error) if message is None else message
+    said = safe_message(error) if message is None else message
     name = _full_name(type(error))  # type: ignore[arg-type]  # classes can be hashed
     notes = "".join(f"{note}\n" for note in safe_notes(error))
     return f"{name}: {said}\n{notes}" if said else f"{name}\n{notes}"
@@ -158,7 +158,7 @@ def _twin(error: BaseException, known: dict[int, BaseException]) -> BaseExceptio
     """Return an error that says the same, but briefly, without secrets, and without fail."""
     module, name = _module_and_name(type(error))
     members = group_members(error) if len(known) < MOST_LINKS else ()
-    said = message_of(error)
+    said = safe_message(error)
     body = {"__module__": module, "__qualname__": name, "__str__": lambda _: said}
     known[id(error)] = placeholder = Exception()
     if members:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragasync.outcomes.facts import Finished, StageFacts
+from ragasync.outcomes.facts import Finished, StageStats
 from ragasync.outcomes.outcome import FAILED
 from ragasync.plots.canvas import TimeUnit, failures_of, ink
 from ragasync.reports.spans import STATE_COLOURS, WORK
@@ -34,7 +34,7 @@ def draw_stages(ax: Axes, items: Timed, unit: TimeUnit, result: Finished, length
     ax.set_ylabel("stage (calls at once)")
 
 
-def _draw_band(ax: Axes, row: int, stage: StageFacts, unit: TimeUnit, length: float) -> None:
+def _draw_band(ax: Axes, row: int, stage: StageStats, unit: TimeUnit, length: float) -> None:
     """Draw how many of a stage's calls at once were under way."""
     bottom = row + HIGH / 2
     ax.axhline(bottom, color=ink(ax), linewidth=0.6, alpha=0.5)

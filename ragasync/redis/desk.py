@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ragasync.errors import RedisUnavailable
 from ragasync.own_task import own_task
-from ragasync.redis.link import Link
-from ragasync.redis.memory import LEASE, Memory
+from ragasync.redis.link import ScriptConnection
+from ragasync.redis.memory import LEASE, LocalState
 from ragasync.redis.outage import Outage, is_away, refusal
 
 _LINGERS = 1.0
@@ -35,12 +35,12 @@ _RESOLUTION = 1e-9
 class _Caller:
     """One who asks for a place; `turn` is set when it has come."""
 
-    cost: float
+    weight: float
     asked: float
     turn: asyncio.Future[None]
 
 
-class Desk:
+class Dispatcher:
     """
     Gives places to the callers of one loop, in the order in which they came.
 
@@ -57,7 +57,7 @@ class Desk:
         outage: what is said when Redis is away, and after how long.
     """
 
-    def __init__(self, link: Link, memory: Memory, outage: Outage) -> None:
+    def __init__(self, link: ScriptConnection, memory: LocalState, outage: Outage) -> None:
         self._link, self._memory, self._outage = link, memory, outage
         self._loop = asyncio.get_running_loop()
         self._callers: deque[_Caller] = deque()  # have no place yet
@@ -74,14 +74,14 @@ class Desk:
         """How many wait, with a place or without."""
         return len(self._callers) + len(self._placed)
 
-    async def wait(self, cost: float) -> None:
+    async def wait(self, weight: float) -> None:
         """
         Wait for a place, and until it has come.
 
         Raises:
             RedisUnavailable: Redis is away for too long, or refuses.
         """
-        caller = _Caller(cost, self._loop.time(), self._loop.create_future())
+        caller = _Caller(weight, self._loop.time(), self._loop.create_future())
         self._callers.append(caller)
         self._ring()
         await caller.turn
@@ -152,7 +152,7 @@ class Desk:
         if not (callers or to_say):
             return
         patience = min((self._patience(each) for each in callers), default=self._outage.timeout)
-        request, version = self._memory.request(tuple(each.cost for each in callers))
+        request, version = self._memory.request(tuple(each.weight for each in callers))
         self._asked = sent = self._loop.time()
         try:
             reply = await self._link.ask(request, max(patience, 0.1))
@@ -167,8 +167,8 @@ class Desk:
         # Where an answer takes longer than the lease, what it confirms can be used at once.
         self._holds_until = max(sent + LEASE, now)
         self._memory.learn(reply, version)
-        costs = request.costs if reply.waits else ()
-        places = [(now + wait, cost) for wait, cost in zip(reply.waits, costs, strict=True)]
+        weights = request.weights if reply.waits else ()
+        places = [(now + wait, weight) for wait, weight in zip(reply.waits, weights, strict=True)]
         was_lost = self._epoch != reply.epoch
         self._epoch = reply.epoch
         if was_lost or silent > _SILENCE:
@@ -176,7 +176,7 @@ class Desk:
             self._placed.clear()
             callers = [*(caller for _, caller in held), *callers]
             if not was_lost:
-                places = [*((due, each.cost) for due, each in held if due >= now), *places]
+                places = [*((due, each.weight) for due, each in held if due >= now), *places]
         self._place(callers, places)
 
     def _first(self) -> list[_Caller]:
@@ -194,15 +194,15 @@ class Desk:
 
         Args:
             callers: in their order.
-            places: when each comes, and its cost.
+            places: when each comes, and its weight.
         """
         free = deque(places)
         for number, caller in enumerate(callers):
-            due, cost = 0.0, 0.0
-            while free and cost < caller.cost:
+            due, weight = 0.0, 0.0
+            while free and weight < caller.weight:
                 due, more = free.popleft()
-                cost += more
-            if cost < caller.cost:
+                weight += more
+            if weight < caller.weight:
                 self._callers.extendleft(reversed(callers[number:]))
                 break
             self._placed.append((due, caller))
@@ -225,7 +225,7 @@ class Desk:
                     self._ring()
                     return
                 caller.turn.set_result(None)
-                self._memory.used(caller.cost)
+                self._memory.used(caller.weight)
             self._placed.popleft()
 
     def _patience(self, caller: _Caller) -> float:

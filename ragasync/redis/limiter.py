@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from ragasync.arguments import check_positive, check_sync
 from ragasync.clock import loop_here
 from ragasync.limits.bucket import smoothest_burst
-from ragasync.limits.limiter import check_cost, check_pause, check_rate
-from ragasync.redis.desk import Desk
-from ragasync.redis.link import Address, Link, key_of
-from ragasync.redis.memory import Memory
+from ragasync.limits.limiter import check_pause, check_rate, check_weight
+from ragasync.redis.desk import Dispatcher
+from ragasync.redis.link import ConnectionFactory, ScriptConnection, key_of
+from ragasync.redis.memory import LocalState
 from ragasync.redis.outage import Outage
 from ragasync.redis.script import Terms
 
@@ -73,9 +73,10 @@ class RedisRateLimiter:
             on, and closes it after a second without callers.
         name: whoever gives the same shares the rate; the key is `ragasync:rate:{name}`.
         requests_per_second: the rate.
-        burst_size: how much may go at once after a rest. None as in RateLimiter; a larger cost
+        burst_size: how much may go at once after a rest. None as in RateLimiter; a larger weight
             then waits for a full bucket and leaves a debt.
-        cost: what an item costs (its tokens, say), as in RateLimiter; without it a call costs 1.
+        weight: what an item weighs (its tokens, say), as in RateLimiter; a call weighs 1 without
+            it.
         unavailable_timeout: seconds for which a caller waits for a Redis that is away.
 
     Raises:
@@ -90,22 +91,22 @@ class RedisRateLimiter:
         requests_per_second: float = 10.0,
         burst_size: float | None = None,
         *,
-        cost: Callable[..., float] | None = None,
+        weight: Callable[..., float] | None = None,
         unavailable_timeout: float = 30.0,
     ) -> None:
         rate = check_rate("requests_per_second", requests_per_second)
         if burst_size is not None:
             burst_size = check_positive("burst_size", burst_size)
-        if cost is not None:
-            check_sync("cost", cost)
-        self._address = Address(client)
+        if weight is not None:
+            check_sync("weight", weight)
+        self._address = ConnectionFactory(client)
         self._name, self._key = name, key_of(name)
         self._timeout = check_positive("unavailable_timeout", unavailable_timeout)
         self._explicit_burst = burst_size
-        self._memory = Memory(Terms(rate, self._burst_at(rate)), weighs=cost is not None)
-        self._highest_cost = sys.float_info.max if burst_size is None else burst_size
-        self._cost = cost
-        self._desks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Desk] = (
+        self._memory = LocalState(Terms(rate, self._burst_at(rate)), weighs=weight is not None)
+        self._max_weight = sys.float_info.max if burst_size is None else burst_size
+        self._weight = weight
+        self._desks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Dispatcher] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -117,22 +118,22 @@ class RedisRateLimiter:
         limit: float,
         per: float,
         *,
-        cost: Callable[..., float] | None = None,
+        weight: Callable[..., float] | None = None,
         unavailable_timeout: float = 30.0,
     ) -> RedisRateLimiter:
         """
         Return a limiter that never gives more than `limit` places in any window of `per` seconds.
 
         As `RateLimiter.at_most`; the windows are kept 20 ms longer, for calls that begin late.
-        With a `cost`, or once any call weighs something else than 1, a name that Redis does not
+        With a `weight`, or once any call weighs something else than 1, a name that Redis does not
         know gives nothing for `per` seconds: the whole limit may have gone just before.
 
         Args:
             client: as in RedisRateLimiter.
             name: as there.
-            limit: the most, in calls or in what `cost` counts.
+            limit: the most, in calls or in what `weight` counts.
             per: the length of the window in seconds.
-            cost: as in RedisRateLimiter.
+            weight: as in RedisRateLimiter.
             unavailable_timeout: as there.
 
         Raises:
@@ -141,9 +142,11 @@ class RedisRateLimiter:
         """
         limit, per = check_positive("limit", limit), check_positive("per", per)
         rate = check_rate("limit / per", limit / per)
-        limiter = cls(client, name, rate, cost=cost, unavailable_timeout=unavailable_timeout)
-        limiter._memory = Memory(Terms(rate, limiter._burst_at(rate), per), weighs=cost is not None)
-        limiter._highest_cost = limit
+        limiter = cls(client, name, rate, weight=weight, unavailable_timeout=unavailable_timeout)
+        limiter._memory = LocalState(
+            Terms(rate, limiter._burst_at(rate), per), weighs=weight is not None
+        )
+        limiter._max_weight = limit
         return limiter
 
     @property
@@ -157,7 +160,7 @@ class RedisRateLimiter:
         per = self._memory.terms.per
         self._memory.terms = Terms(rate, self._burst_at(rate), per)
         if per:
-            self._highest_cost = rate * per
+            self._max_weight = rate * per
         self._say()
 
     @property
@@ -176,33 +179,33 @@ class RedisRateLimiter:
         return self._memory.terms.per or None
 
     @property
-    def cost(self) -> Callable[..., float] | None:
-        """What an item costs; None where a call costs 1."""
-        return self._cost
+    def weight(self) -> Callable[..., float] | None:
+        """What an item weighs; None where a call weighs 1."""
+        return self._weight
 
     @property
-    def highest_cost(self) -> float:
+    def max_weight(self) -> float:
         """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
-        return self._highest_cost
+        return self._max_weight
 
     @property
     def paused_for(self) -> float:
         """Seconds until the pause in force ends, as last known; 0.0 without one."""
         return self._memory.pause
 
-    async def acquire(self, cost: float = 1.0) -> None:
+    async def acquire(self, weight: float = 1.0) -> None:
         """
-        Wait until `cost` is granted.
+        Wait until `weight` is granted.
 
         Args:
-            cost: how much to take from the bucket.
+            weight: how much to take from the bucket.
 
         Raises:
-            TypeError: `cost` is not a number.
-            ValueError: `cost` is not positive and finite, or can never be granted.
+            TypeError: `weight` is not a number.
+            ValueError: `weight` is not positive and finite, or can never be granted.
             RedisUnavailable: Redis was away for `unavailable_timeout` seconds, or refuses.
         """
-        await self._desk().wait(check_cost(cost, self._highest_cost))
+        await self._desk().wait(check_weight(weight, self._max_weight))
 
     def pause(self, seconds: float) -> None:
         """
@@ -249,13 +252,13 @@ class RedisRateLimiter:
             f"{f', paused for {pause:.1f} s' if pause else ''}>"
         )
 
-    def _desk(self) -> Desk:
+    def _desk(self) -> Dispatcher:
         """Return the desk of the running loop."""
         loop = asyncio.get_running_loop()
         desk = self._desks.get(loop)
         if desk is None:
             outage = Outage(str(self._address), self._timeout)
-            desk = Desk(Link(self._address, self._key), self._memory, outage)
+            desk = Dispatcher(ScriptConnection(self._address, self._key), self._memory, outage)
             self._desks[loop] = desk
         return desk
 

@@ -15,7 +15,7 @@ LONGEST_ANSWER = 5.0
 """Seconds after which a Redis that accepts connections and says nothing counts as away."""
 
 
-class Address:
+class ConnectionFactory:
     """
     Where a client's Redis is, and how one gets in; the client's own connections stay untouched.
 
@@ -70,7 +70,7 @@ def key_of(name: str) -> str:
     return f"ragasync:rate:{{{name}}}"
 
 
-class Link:
+class ScriptConnection:
     """
     Asks the script, one request at a time, on the loop that it is used on.
 
@@ -79,7 +79,7 @@ class Link:
         key: under which it keeps the state.
     """
 
-    def __init__(self, address: Address, key: str) -> None:
+    def __init__(self, address: ConnectionFactory, key: str) -> None:
         self._address = address
         self._keys = (key, f"{key}:log")
         self._connection: Connection | None = None

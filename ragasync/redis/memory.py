@@ -16,7 +16,7 @@ So none of them is used later than that after the state was lost.
 """
 
 
-class Memory:
+class LocalState:
     """
     The terms in force, the pause, and which places were used, as far as this process knows.
 
@@ -25,7 +25,7 @@ class Memory:
 
     Args:
         terms: of the limiter; they are said with the first request.
-        weighs: whether the limiter has a `cost`.
+        weighs: whether the limiter has a `weight`.
     """
 
     def __init__(self, terms: Terms, *, weighs: bool = False) -> None:
@@ -67,10 +67,10 @@ class Memory:
             self._opens = -1.0
             self._version = self._resumed = self._version + 1
 
-    def request(self, costs: tuple[float, ...]) -> tuple[Request, int]:
+    def request(self, weights: tuple[float, ...]) -> tuple[Request, int]:
         """Return what to tell and to ask, and the version of what was set here."""
         with self._lock:
-            self._weighs = self._weighs or any(cost != 1.0 for cost in costs)
+            self._weighs = self._weighs or any(weight != 1.0 for weight in weights)
             ahead = max(0.0, self._full_at - monotonic())
             asked = Request(
                 self._epoch,
@@ -78,7 +78,7 @@ class Memory:
                 self.pause,
                 self._terms,
                 self._terms_set > self._said,
-                costs,
+                weights,
                 pauses=self._paused > self._said,
                 resumes=self._resumed > self._said,
                 waits_out=True,
@@ -88,10 +88,10 @@ class Memory:
             )
             return asked, self._version
 
-    def used(self, cost: float) -> None:
+    def used(self, weight: float) -> None:
         """Note that a place was used now: the bucket is full again after its burst at most."""
         with self._lock:
-            owed = max(cost, self._terms.burst) / self._terms.rate
+            owed = max(weight, self._terms.burst) / self._terms.rate
             self._full_at = max(self._full_at, monotonic() + owed)
 
     def learn(self, reply: Reply, version: int) -> None:

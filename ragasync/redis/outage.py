@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from ragasync.saying import message_of, type_name
+from ragasync.saying import safe_message, type_name
 
 _FIRST, _LONGEST = 0.05, 1.0
 """Seconds: the bounds of the delays between tries, which double (full jitter)."""
@@ -33,7 +33,7 @@ class Outage:
             self._began = now
             self._noticed = datetime.now().astimezone().isoformat(" ", "seconds")
         self._tries += 1
-        self._last = f"{type_name(error)}: {message_of(error)}"
+        self._last = f"{type_name(error)}: {safe_message(error)}"
 
     def is_over(self) -> None:
         """Note an answer."""
@@ -92,7 +92,7 @@ _ADVICE = (
 
 def refusal(url: str, error: Exception) -> str:
     """Say that Redis is there and will not do it."""
-    said = message_of(error)
+    said = safe_message(error)
     named = f"{type_name(error)}: {said}"
     fitting = (todo for words, todo in _ADVICE if re.search(words, named))
     todo = next(fitting, "see its log, and run the same again once it answers")

@@ -82,26 +82,26 @@ local waits = {}
 -- A place behind a pause could not be had earlier when the pause is ended.
 local asked = waits_out and opens > now and 13 or #ARGV
 for i = 14, asked do
-  local cost = tonumber(ARGV[i])
-  local due = math.max(now, opens, last, tat - math.max(burst - cost, 0) / rate)
+  local weight = tonumber(ARGV[i])
+  local due = math.max(now, opens, last, tat - math.max(burst - weight, 0) / rate)
   if per > 0 then
     local limit = rate * per * (1 + 1e-9)
-    while sum + cost > limit do
+    while sum + weight > limit do
       local first = redis.call('LPOP', log)
       if not first then
         sum, logged = 0, 0
         break
       end
       logged = logged - 1
-      local when, weight = string.match(first, '(%S+) (%S+)')
-      sum = sum - weight
+      local when, expired = string.match(first, '(%S+) (%S+)')
+      sum = sum - expired
       due = math.max(due, when + per + 0.02)  -- longer, for a call that began late
     end
-    sum = sum + cost
+    sum = sum + weight
     logged = logged + 1
-    redis.call('RPUSH', log, string.format('%.17g %.17g', due, cost))
+    redis.call('RPUSH', log, string.format('%.17g %.17g', due, weight))
   end
-  tat = math.max(tat, due) + cost / rate
+  tat = math.max(tat, due) + weight / rate
   last = due
   waits[#waits + 1] = string.format('%.6f', due - now)
 end
@@ -156,11 +156,11 @@ class Request:
         pause: seconds for which nothing is to be given.
         terms: what it takes to be in force.
         says: whether these terms hold from now on, even if others said otherwise.
-        costs: of the places that it asks for.
+        weights: of the places that it asks for.
         pauses: whether the pause is new; one said before counts only where Redis has lost it.
         resumes: whether a pause in force ends now.
         waits_out: whether to give no places while there is a pause, which may be ended early.
-        weighs: whether places may differ in cost.
+        weighs: whether places may differ in weight.
         lapse: seconds that a new state gives nothing, until no place of a former one is used.
         set_at: when the terms were set, by the clock of the Redis that was told; 0 where unknown.
             If its state was lost, those that were set last of all that are told come into force.
@@ -171,7 +171,7 @@ class Request:
     pause: float
     terms: Terms
     says: bool
-    costs: Sequence[float]
+    weights: Sequence[float]
     pauses: bool = True
     resumes: bool = False
     waits_out: bool = False
@@ -183,11 +183,11 @@ class Request:
         """Return them as the script reads them."""
         terms = self.terms
         numbers = (float(terms.rate), float(terms.burst), float(terms.per))
-        costs = (repr(float(cost)) for cost in self.costs)
+        weights = (repr(float(weight)) for weight in self.weights)
         head = [self.epoch, repr(self.ahead), repr(self.pause), "1" if self.says else "0"]
         flags = (self.pauses, self.resumes, self.waits_out, self.weighs)
         said = ("1" if flag else "0" for flag in flags)
-        return [*head, *map(repr, numbers), *said, repr(self.lapse), repr(self.set_at), *costs]
+        return [*head, *map(repr, numbers), *said, repr(self.lapse), repr(self.set_at), *weights]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class TimeBreakdown:
     """
     What the lanes of a run did with their time, in seconds added up over all lanes.
 
@@ -41,7 +41,7 @@ class Account:
     backed_off: float
 
 
-def account_of(result: Finished) -> Account:
+def account_of(result: Finished) -> TimeBreakdown:
     """Return where the lane time of a run went, as far as its columns and facts tell."""
     columns, facts = result.columns, result.facts
     work = _lane_time(columns, columns.seconds) if facts.worked is None else facts.worked
@@ -57,7 +57,7 @@ def account_of(result: Finished) -> Account:
     idle -= retrying + tail
     # Lanes are opened as items come: where one had to wait for them, the others were not needed.
     unopened = idle if facts.input_waited else 0.0
-    return Account(
+    return TimeBreakdown(
         lane_seconds=lane_seconds,
         work=work,
         limiter=limiter,

@@ -6,7 +6,7 @@ import math
 
 from ragasync.reports.advice_on_calls import on_limiter, on_retries, on_work
 from ragasync.reports.amounts import above
-from ragasync.reports.case import FAR_OUT, Case
+from ragasync.reports.case import FAR_OUT, RunDiagnosis
 from ragasync.reports.words import duration, per_second
 
 COMPUTING = 0.6
@@ -19,7 +19,7 @@ AN_ITEM = 50e-6
 """Seconds an item below which it is this process, and no service, that takes the time."""
 
 
-def advice(case: Case) -> str:
+def advice(case: RunDiagnosis) -> str:
     """Return what held a run back most, and which knob would help."""
     account = case.account
     parts = {
@@ -36,7 +36,7 @@ def advice(case: Case) -> str:
     return rule(case)
 
 
-def _on_blocked_loop(case: Case) -> str:
+def _on_blocked_loop(case: RunDiagnosis) -> str:
     """Return what to do where the calls compute, or keep the event loop to themselves."""
     knobs, shape, busy = case.knobs, case.shape, case.computed
     if knobs.where == "threads" and busy >= COMPUTING:
@@ -69,7 +69,7 @@ def _on_blocked_loop(case: Case) -> str:
     return ""
 
 
-def _on_source(case: Case) -> str:
+def _on_source(case: RunDiagnosis) -> str:
     """Return what to do about a slow source."""
     shape = case.shape
     told = (
@@ -85,7 +85,7 @@ def _on_source(case: Case) -> str:
     return f"{told}."
 
 
-def _on_tail(case: Case) -> str:
+def _on_tail(case: RunDiagnosis) -> str:
     """Return why lanes had nothing left to do."""
     shape, knobs = case.shape, case.knobs
     if shape.calls <= case.lanes and knobs.batch_size and shape.items > shape.calls:
@@ -115,7 +115,7 @@ def _on_tail(case: Case) -> str:
     return f"{told}."
 
 
-def _on_idle(case: Case) -> str:
+def _on_idle(case: RunDiagnosis) -> str:
     """Return why lanes may have stood idle with work at hand."""
     told = "The lanes were idle most of the time: "
     if case.knobs.source == "iterator":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ragasync.reports.amounts import above, rounded
-from ragasync.reports.case import FAR_OUT, Case
+from ragasync.reports.case import FAR_OUT, RunDiagnosis
 from ragasync.reports.kinds import one_line
 from ragasync.reports.words import duration, per_second
 
@@ -19,7 +19,7 @@ IN_VAIN = 0.4
 """The share of the time in calls that may go into calls that fail."""
 
 
-def on_limiter(case: Case) -> str:
+def on_limiter(case: RunDiagnosis) -> str:
     """Return what to do about a rate limit."""
     shape, knobs = case.shape, case.knobs
     if not case.limited and knobs.rate is None:
@@ -47,7 +47,7 @@ def on_limiter(case: Case) -> str:
     return f"{told}."
 
 
-def on_work(case: Case) -> str:
+def on_work(case: RunDiagnosis) -> str:
     """Return what to do where lanes were in calls most of the time."""
     shape, knobs = case.shape, case.knobs
     if shape.wasted > IN_VAIN * case.account.work:
@@ -81,7 +81,7 @@ def on_work(case: Case) -> str:
     return f"{told}."
 
 
-def _on_work_that_adapts(case: Case) -> str:
+def _on_work_that_adapts(case: RunDiagnosis) -> str:
     """Return what to do where calls take the time, and there are as many as the service bears."""
     told = f"The calls themselves take the time, {duration(case.shape.mean)} each"
     rate, size = case.knobs.rate, case.knobs.batch_size
@@ -93,7 +93,7 @@ def _on_work_that_adapts(case: Case) -> str:
     return f"{told}. So would batch_size={2 * size}." if size else f"{told}."
 
 
-def _on_waste(case: Case) -> str:
+def _on_waste(case: RunDiagnosis) -> str:
     """Return what to do where calls were made in vain."""
     shape, knobs = case.shape, case.knobs
     told = (
@@ -113,21 +113,21 @@ def _on_waste(case: Case) -> str:
     return f"{told} Look at these errors first: error_summary(result) counts what failed for good."
 
 
-def _on_thin_batches(case: Case) -> str:
+def _on_thin_batches(case: RunDiagnosis) -> str:
     """Return what to do where batches were not full."""
     knobs, shape = case.knobs, case.shape
     told = (
         f"Batches were not full: a call carried {shape.items / shape.calls:.1f} items on average, "
         f"where batch_size={knobs.batch_size} allows more."
     )
-    if knobs.bounded_by_cost:
-        return f"{told} They are bounded by weight: a larger max_batch_cost would help."
+    if knobs.bounded_by_weight:
+        return f"{told} They are bounded by weight: a larger max_batch_weight would help."
     if knobs.source == "async":
         return f"{told} The source gives items too slowly to fill them: let it fetch ahead."
     return f"{told} Batches that fail are halved: look at error_summary(result)."
 
 
-def on_retries(case: Case) -> str:
+def on_retries(case: RunDiagnosis) -> str:
     """Return what to do about a storm of retries."""
     shape, knobs = case.shape, case.knobs
     told = (
@@ -148,7 +148,7 @@ def on_retries(case: Case) -> str:
     return " ".join([told, *ways])
 
 
-def _slower(case: Case) -> str:
+def _slower(case: RunDiagnosis) -> str:
     """Return how to stay below what a service bears."""
     pace = case.shape.done / case.seconds
     told = "The service refuses calls that come too fast"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ragasync.outcomes.facts import StageFacts
+from ragasync.outcomes.facts import StageStats
 from ragasync.reports.advice import COMPUTING
 from ragasync.reports.amounts import rounded
-from ragasync.reports.case import Case
+from ragasync.reports.case import RunDiagnosis
 from ragasync.reports.stages import busiest, share_busy
 
 
-def stage_table(stages: tuple[StageFacts, ...], seconds: float) -> list[str]:
+def stage_table(stages: tuple[StageStats, ...], seconds: float) -> list[str]:
     """Return what the calls of each stage did, a line each."""
     lines = [f"  {'':<16}{'at once':>8}{'in calls':>10}{'rate limit':>12}{'idle':>7}"]
     for stage in stages:
@@ -22,7 +22,7 @@ def stage_table(stages: tuple[StageFacts, ...], seconds: float) -> list[str]:
     return lines
 
 
-def advice_on_stages(case: Case, stages: tuple[StageFacts, ...]) -> str:
+def advice_on_stages(case: RunDiagnosis, stages: tuple[StageStats, ...]) -> str:
     """Return which stage held the run back, and what would help."""
     held = busiest(stages, case.seconds)
     if held is None:
@@ -39,7 +39,7 @@ def advice_on_stages(case: Case, stages: tuple[StageFacts, ...]) -> str:
     )
 
 
-def _on_limited(held: StageFacts) -> str:
+def _on_limited(held: StageStats) -> str:
     """Return what to do about the rate limit of a stage."""
     told = f"The rate limit of {held.name} is what holds this job back"
     if held.rate is None:
@@ -53,7 +53,7 @@ def _on_limited(held: StageFacts) -> str:
     return f"{told}."
 
 
-def _on_busy(held: StageFacts, case: Case) -> str:
+def _on_busy(held: StageStats, case: RunDiagnosis) -> str:
     """Return what to do about a stage whose calls take the time."""
     twice = 2 * held.max_concurrency
     if held.name == "embed":

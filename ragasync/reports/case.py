@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ragasync.outcomes.facts import Finished, Knobs
-from ragasync.reports.accounting import Account
-from ragasync.reports.shape import Shape
+from ragasync.outcomes.facts import Finished, RunSettings
+from ragasync.reports.accounting import TimeBreakdown
+from ragasync.reports.shape import CallStatistics
 
 FAR_OUT = 3.0
 """How many times longer than half of all calls one takes that is called slow."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class RunDiagnosis:
     """What is known of a run when advice is asked for."""
 
     lanes: int
@@ -22,9 +22,9 @@ class Case:
     limited: bool
     adapted: bool
     computed: float
-    account: Account
-    shape: Shape
-    knobs: Knobs
+    account: TimeBreakdown
+    shape: CallStatistics
+    knobs: RunSettings
 
     @property
     def pace(self) -> float:
@@ -37,11 +37,11 @@ class Case:
         return min(self.lanes, math.ceil(self.account.work / self.seconds) + 1)
 
 
-def case_of(result: Finished, account: Account, shape: Shape) -> Case:
+def case_of(result: Finished, account: TimeBreakdown, shape: CallStatistics) -> RunDiagnosis:
     """Put together what is known of a run."""
     facts = result.facts
     computed = 0.0 if facts.computed is None else facts.computed / result.seconds
-    return Case(
+    return RunDiagnosis(
         facts.max_concurrency,
         result.seconds,
         facts.limited,

@@ -6,7 +6,7 @@ from textwrap import wrap
 
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.accounting import Account, account_of
+from ragasync.reports.accounting import TimeBreakdown, account_of
 from ragasync.reports.adapted import found_bound
 from ragasync.reports.advice import advice
 from ragasync.reports.advice_on_stages import advice_on_stages, stage_table
@@ -58,7 +58,7 @@ def explain(result: Finished) -> str:
     return Text("\n".join([headline(result), *table, *_of_merged_runs(result), *sentences]))
 
 
-def _table(account: Account) -> list[str]:
+def _table(account: TimeBreakdown) -> list[str]:
     """Return the parts of the lane time, aligned; back-off stands below, for it holds no lane."""
     parts = {
         "in calls": account.work,

@@ -9,8 +9,8 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import FAILED
 from ragasync.outcomes.tracebacks import frames_of, whole_text
-from ragasync.reports.kinds import kinds_of
-from ragasync.reports.reading import Reading, object_column, string_array
+from ragasync.reports.kinds import group_errors
+from ragasync.reports.reading import DataFrameBuilder, object_column, string_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,7 @@ def error_summary(result: Finished) -> pd.DataFrame:
     import pandas as pd
 
     columns = result.columns
-    kinds = kinds_of(columns)
+    kinds = group_errors(columns)
     failed, spent = sum(kind.count for kind in kinds), sum(columns.seconds)
     first_items = [columns.item_at(kind.first_row) for kind in kinds]
     return pd.DataFrame(
@@ -139,7 +139,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
     """Return these rows as a frame."""
     import pandas as pd
 
-    taken = Reading(columns, rows)
+    taken = DataFrameBuilder(columns, rows)
     errors = {at: columns.error_text(rows[at]) for at in taken.sparse(columns.errors)}
     tracebacks = {place: text for place in errors if (text := _traceback(columns, rows[place]))}
     return pd.DataFrame(

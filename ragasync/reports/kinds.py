@@ -56,14 +56,14 @@ class Kind:
     seconds: float = 0.0
 
 
-def pattern_of(message: str) -> str:
+def error_template(message: str) -> str:
     """
     Return a message with numbers as # and quoted values as …, but HTTP statuses as they are.
 
     The time is linear in the message.
 
     Example:
-        >>> pattern_of("item 17 is no 'path'")
+        >>> error_template("item 17 is no 'path'")
         'item # is no …'
     """
     parts: list[str] = []
@@ -139,7 +139,7 @@ class Kinds:
     def _kind_of(self, name: str, message: str, row: int) -> Kind:
         """Return the kind of a message that was not seen before, a new one if it is like none."""
         start = message[:COMPARED]
-        pattern = pattern_of(start) + ("…" if len(start) < len(message) else "")
+        pattern = error_template(start) + ("…" if len(start) < len(message) else "")
         kind = self._kinds.get((name, pattern))
         if kind is None:
             kind = self._kinds[name, pattern] = Kind(name, message, message, row)
@@ -180,7 +180,7 @@ def grouped(columns: Columns[Any, Any]) -> Kinds:
     return kinds
 
 
-def kinds_of(columns: Columns[Any, Any]) -> list[Kind]:
+def group_errors(columns: Columns[Any, Any]) -> list[Kind]:
     """Return the kinds of errors among the items that failed, the commonest first."""
     return grouped(columns).ranked()
 

@@ -8,7 +8,7 @@ MOST_DIGITS = 9
 """Behind the point: below that, every price is nothing."""
 
 
-def money_text(amount: float) -> str:
+def cost_text(amount: float) -> str:
     """Return an amount to be read: `1,234.50`, `0.12`, `0.000345`; never with an exponent."""
     if amount >= 1 or amount <= 0:
         return f"{amount:,.2f}"

@@ -53,7 +53,7 @@ def number_array(values: Sequence[object], dtype: str) -> pd.api.extensions.Exte
     return numbers
 
 
-class Reading:
+class DataFrameBuilder:
     """
     Copies some rows out of columns, an array a fact.
 

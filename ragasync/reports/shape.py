@@ -12,15 +12,15 @@ from typing import Any
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
-from ragasync.reports.accounting import Account
-from ragasync.reports.kinds import COMPARED, pattern_of
-from ragasync.retries.replies import status_of
+from ragasync.reports.accounting import TimeBreakdown
+from ragasync.reports.kinds import COMPARED, error_template
+from ragasync.retries.replies import http_status
 
 _REFUSED = r"\b429\b|rate.?limit|too.?many.?requests"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class CallStatistics:
     """
     The calls of a run in a few numbers; times are in seconds.
 
@@ -53,7 +53,7 @@ class Shape:
     refused: bool
 
 
-def shape_of(result: Finished, account: Account) -> Shape:
+def shape_of(result: Finished, account: TimeBreakdown) -> CallStatistics:
     """Return what the calls of a run were like; it must have ended an item."""
     columns = result.columns
     sizes = _sizes(result)
@@ -63,7 +63,7 @@ def shape_of(result: Finished, account: Account) -> Shape:
     slowest = max(compress(columns.seconds, ended), default=0.0)
     slowest_row = columns.seconds.index(slowest) if slowest else 0
     cause = _commonest(_causes(columns))
-    return Shape(
+    return CallStatistics(
         items=ended.count(1),
         done=columns.status.count(DONE),
         calls=calls,
@@ -94,8 +94,8 @@ def _calls(columns: Columns[Any, Any], sizes: Counter[int]) -> float:
 def _sizes(result: Finished) -> Counter[int]:
     """Return how many items went in each call, where several could; by the call's number."""
     batch = result.columns.batch
-    in_hops = result.facts.knobs.where == "executor" and not result.facts.knobs.batch_size
-    return Counter() if batch is None or in_hops else Counter(batch)
+    chunked = result.facts.knobs.where == "executor" and not result.facts.knobs.batch_size
+    return Counter() if batch is None or chunked else Counter(batch)
 
 
 def _size(columns: Columns[Any, Any], sizes: Counter[int], row: int) -> int:
@@ -112,7 +112,7 @@ def _commonest(causes: Iterable[str]) -> str:
     for cause in causes:
         pattern = patterns.get(cause)
         if pattern is None:
-            pattern = patterns[cause] = pattern_of(cause[:COMPARED])
+            pattern = patterns[cause] = error_template(cause[:COMPARED])
             first_of.setdefault(pattern, cause)
         counts[pattern] += 1
     return first_of[counts.most_common(1)[0][0]] if counts else ""
@@ -155,7 +155,7 @@ def _is_refusal(columns: Columns[Any, Any], cause: str) -> bool:
     if re.search(_REFUSED, cause, re.IGNORECASE):
         return True
     alike = (row for row in columns.rows_with(FAILED) if _named(columns, row) == cause)
-    return bool(cause) and any(status_of(columns.errors[row]) == 429 for row in alike)
+    return bool(cause) and any(http_status(columns.errors[row]) == 429 for row in alike)
 
 
 def _overlapped(columns: Columns[Any, Any]) -> bool:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import RunFacts
+from ragasync.outcomes.facts import RunStats
 from ragasync.outcomes.outcome import FAILED, Attempt
 from ragasync.reports.timed import Timed
 
@@ -71,12 +71,12 @@ def spans_of(columns: Columns[Any, Any], items: Timed) -> Spans:
     return Spans(state[real], start[real], end[real], lane[real], failed[real])
 
 
-def names_of(facts: RunFacts) -> dict[int, str]:
+def names_of(facts: RunStats) -> dict[int, str]:
     """Return what the states are called: an item of a pipeline is not in one call, but in many."""
     return {WORK: "under way" if facts.stages else "in calls", **_NAMES}
 
 
-def noun_of(facts: RunFacts) -> str:
+def noun_of(facts: RunStats) -> str:
     """Return what the stretches of a run are the stretches of."""
     return "documents" if facts.stages else "calls"
 

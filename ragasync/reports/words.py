@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import compress
 from typing import Any, Protocol
 
-from ragasync.errors import RecalledError
+from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.reports.kinds import grouped, one_line
-from ragasync.reports.money import money_text
+from ragasync.reports.money import cost_text
 
 
 class Printer(Protocol):
@@ -78,7 +78,7 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     if result.facts.stages and (skipped := _skipped_count(columns)):
         found.append(("skipped", counted(skipped, "item")))
     found += [(what, f"{count:,}") for what, count in result.facts.told]
-    found += usages(result.facts.tokens, result.facts.money)
+    found += usages(result.facts.tokens, result.facts.cost)
     if finished and result.seconds > 0:
         found.append(("speed", f"{per_second(finished / result.seconds)} items a second"))
     if finished and spent:
@@ -93,11 +93,11 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     return found
 
 
-def usages(tokens: int, money: float) -> list[tuple[str, str]]:
+def usages(tokens: int, cost: float) -> list[tuple[str, str]]:
     """Return what was used, as far as it was reported: names and values."""
     found = [("tokens", f"{tokens:,}")] if tokens else []
-    if money:
-        found.append(("money", money_text(money)))
+    if cost:
+        found.append(("cost", cost_text(cost)))
     return found
 
 
@@ -111,7 +111,7 @@ def recalled_count(columns: Columns[Any, Any]) -> int:
     if not columns.attempts.count(0):
         return 0
     done = sum(not tries for tries in compress(columns.attempts, columns.mask(DONE)))
-    return done + sum(is_a(error, RecalledError) for error in columns.errors.values())
+    return done + sum(is_a(error, JournaledError) for error in columns.errors.values())
 
 
 def counted(count: int, what: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeAlias, TypeVar, cast
 
-from ragasync.clock import Clock, clock_here
+from ragasync.clock import Clock, current_clock
 from ragasync.foreign_errors import attribute
 from ragasync.retries.causes import FATAL, Fatal
 from ragasync.retries.replies import describe_wait, retry_after_of
@@ -47,12 +47,12 @@ async def awaiting(
 ) -> T:
     """Await `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
     # A call that succeeds should cost next to nothing: only a deadline has to see its start.
-    failures = None if policy.deadline is None else _Failures(policy, clock_here())
+    failures = None if policy.deadline is None else _Failures(policy, current_clock())
     while True:
         try:
             return await fn(*args, **kwargs)
         except Exception as error:
-            failures = failures or _Failures(policy, clock_here())
+            failures = failures or _Failures(policy, current_clock())
             delay = failures.delay_after(error)
             if delay is None:
                 raise

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from ragasync.errors import (
     CallAborted,
-    CannotTravel,
     RagasyncError,
     RedisUnavailable,
     RemoteError,
+    SerializationError,
 )
 from ragasync.foreign_errors import (
     class_names,
@@ -30,26 +30,26 @@ from ragasync.foreign_errors import (
     text_of,
     walk_errors,
 )
-from ragasync.loop_mismatch import mismatch_behind
+from ragasync.loop_mismatch import find_loop_mismatch
 from ragasync.retries.replies import (
     answers_of,
+    http_status,
     may_have_reply,
     own_headers,
     own_status,
     retry_after_of,
-    status_of,
 )
 
 __all__ = [
     "FATAL",
     "Fatal",
-    "default_verdict",
+    "default_retry",
+    "http_status",
     "is_loop_mismatch",
     "is_programming_error",
     "may_split",
     "retry_after_of",
-    "splits_at_once",
-    "status_of",
+    "should_split",
 ]
 
 
@@ -110,7 +110,7 @@ _PROGRAMMING = (
     SyntaxError,
 )
 
-_FAILS_THE_SAME_WAY = (
+_NOT_RETRYABLE = (
     *_PROGRAMMING,
     LookupError,
     ArithmeticError,
@@ -120,7 +120,7 @@ _FAILS_THE_SAME_WAY = (
     PermissionError,
     NotADirectoryError,
     IsADirectoryError,
-    CannotTravel,
+    SerializationError,
     CallAborted,
 )
 
@@ -151,7 +151,7 @@ _SAY_SO = frozenset({"RuntimeError", "ClientConnectionError"})
 """Classes of such errors."""
 
 
-def default_verdict(error: BaseException) -> bool | Fatal:
+def default_retry(error: BaseException) -> bool | Fatal:
     """
     Return True if another attempt may help, False if it must fail the same way, or `FATAL`.
 
@@ -175,7 +175,7 @@ def default_verdict(error: BaseException) -> bool | Fatal:
 
 def is_loop_mismatch(error: BaseException) -> bool:
     """Return whether an object was used on another event loop than its own, or on a closed one."""
-    return mismatch_behind(error) is not None
+    return find_loop_mismatch(error) is not None
 
 
 def is_programming_error(error: BaseException) -> bool:
@@ -188,7 +188,7 @@ def is_programming_error(error: BaseException) -> bool:
     return any(issubclass(type(link), _PROGRAMMING) for link in speaking_links(error))
 
 
-def splits_at_once(error: BaseException) -> bool:
+def should_split(error: BaseException) -> bool:
     """
     Return whether a failed batch should be halved without another attempt as a whole.
 
@@ -268,7 +268,7 @@ def _verdict_of_type(kind: type) -> bool | Fatal | None:
     if issubclass(kind, EOFError):
         return True if issubclass(kind, asyncio.IncompleteReadError) else None
     names = class_names(kind)
-    if issubclass(kind, _FAILS_THE_SAME_WAY) or not _WRONG_ADDRESS.isdisjoint(names):
+    if issubclass(kind, _NOT_RETRYABLE) or not _WRONG_ADDRESS.isdisjoint(names):
         return False
     return True if _SAY_SO.isdisjoint(names) else None
 

@@ -118,7 +118,7 @@ _OVERRULED_BY_AWS: Final = frozenset({None, 400, 403})
 """Statuses of AWS that say less than the code in the body."""
 
 
-def status_of(error: BaseException) -> int | None:
+def http_status(error: BaseException) -> int | None:
     """
     Return the first HTTP status in an error, its groups and causes, or None.
 
@@ -168,7 +168,7 @@ def retry_after_of(error: BaseException, now: float | None = None) -> float | No
     stated = [wait for link in links for wait in _stated_waits(link, now)]
     if stated:
         return max(stated)
-    status = status_of(error)
+    status = http_status(error)
     if status is None:
         return None
     # An error without a status of its own wraps the one that has it.

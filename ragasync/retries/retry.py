@@ -15,7 +15,7 @@ from ragasync.arguments import check_callable, check_count, check_number, check_
 from ragasync.foreign_errors import INTERRUPTS
 from ragasync.masking.masked import masked
 from ragasync.retries.attempts import awaiting, blocking
-from ragasync.retries.causes import FATAL, Fatal, default_verdict
+from ragasync.retries.causes import FATAL, Fatal, default_retry
 from ragasync.retries.replies import retry_after_of
 from ragasync.retries.retry_on import RetryOn, Verdict, check_retry_on, verdict_of
 from ragasync.saying import named
@@ -76,7 +76,7 @@ class AsyncRetry:
         max_delay: Seconds, the most that any bound grows to.
         factor: What the bound is multiplied by from retry to retry, at least 1.
         jitter: "full", or None to wait the bound itself.
-        retry_on: None for `default_verdict`; the type or types to retry; or a predicate that
+        retry_on: None for `default_retry`; the type or types to retry; or a predicate that
             takes the error and returns True, False, a delay in seconds, or `FATAL`. None of these
             can retry an object bound to another event loop.
         deadline: Seconds from the start of the first attempt, past which no further one starts (a
@@ -267,7 +267,7 @@ async def retry_async(
     def verdict(error: Exception) -> Verdict:
         nonlocal retries
         retries += 1
-        usual = default_verdict(error)
+        usual = default_retry(error)
         return _bound(retries, 1.0, backoff_factor, sys.float_info.max) if usual is True else usual
 
     return await AsyncRetry(max_attempts - 1, retry_on=verdict).call(func)

@@ -10,7 +10,7 @@ from typing import TypeAlias, cast
 from ragasync.arguments import check_number, check_sync
 from ragasync.errors import CallAborted
 from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
-from ragasync.retries.causes import FATAL, Fatal, default_verdict, is_loop_mismatch
+from ragasync.retries.causes import FATAL, Fatal, default_retry, is_loop_mismatch
 from ragasync.saying import named
 
 Verdict: TypeAlias = bool | float | Fatal
@@ -19,7 +19,7 @@ Verdict: TypeAlias = bool | float | Fatal
 RetryOn: TypeAlias = (
     type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Verdict] | None
 )
-"""Which errors are tried again: a type, several, a predicate, or None for `default_verdict`."""
+"""Which errors are tried again: a type, several, a predicate, or None for `default_retry`."""
 
 
 def check_retry_on(retry_on: object) -> None:
@@ -52,7 +52,7 @@ def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
             none, or RuntimeError where it panics; from `error`.
     """
     if retry_on is None:
-        return default_verdict(error)
+        return default_retry(error)
     if issubclass(type(error), CallAborted):
         return False
     if is_loop_mismatch(error):

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ragasync.bridge.interrupts import InterruptibleWait
-from ragasync.simulation.leaping import LeapingLoop
+from ragasync.simulation.leaping import FastVirtualLoop
 
 T = TypeVar("T")
 
 
-def run_apart(coro: Coroutine[Any, Any, T]) -> T:
+def run_on_virtual_clock(coro: Coroutine[Any, Any, T]) -> T:
     """
     Run what only sleeps to its end on a virtual clock, also where a loop runs in this thread.
 
@@ -25,7 +25,7 @@ def run_apart(coro: Coroutine[Any, Any, T]) -> T:
     Raises:
         BaseException: what the coroutine raises, or the interrupt.
     """
-    loop = LeapingLoop()
+    loop = FastVirtualLoop()
     task = loop.create_task(coro)
     if sys.platform == "emscripten":
         _run_here(loop, task)
@@ -34,7 +34,7 @@ def run_apart(coro: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-def _run_in_thread(loop: LeapingLoop, task: asyncio.Task[Any]) -> None:
+def _run_in_thread(loop: FastVirtualLoop, task: asyncio.Task[Any]) -> None:
     """Run a task in a thread of its own, and wait for it."""
 
     def cancel() -> None:
@@ -53,7 +53,7 @@ def _run_in_thread(loop: LeapingLoop, task: asyncio.Task[Any]) -> None:
         waiting.wait()
 
 
-def _run_here(loop: LeapingLoop, task: asyncio.Task[Any]) -> None:
+def _run_here(loop: FastVirtualLoop, task: asyncio.Task[Any]) -> None:
     """Run a task in this thread, whose own loop stands still meanwhile."""
     running = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
@@ -63,7 +63,7 @@ def _run_here(loop: LeapingLoop, task: asyncio.Task[Any]) -> None:
         asyncio._set_running_loop(running)
 
 
-def _complete(loop: LeapingLoop, task: asyncio.Task[Any]) -> None:
+def _complete(loop: FastVirtualLoop, task: asyncio.Task[Any]) -> None:
     """Run the loop until the task has ended; what it raised stays with the task."""
     try:
         with suppress(BaseException):

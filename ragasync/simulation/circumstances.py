@@ -20,20 +20,20 @@ USUAL_RETRIES = 3
 
 
 class AsInThePilot(enum.Enum):
-    """The type of `AS_IN_THE_PILOT`."""
+    """The type of `USE_PILOT`."""
 
-    AS_IN_THE_PILOT = "as in the pilot"
+    USE_PILOT = "as in the pilot"
 
     def __repr__(self) -> str:
-        return "AS_IN_THE_PILOT"
+        return "USE_PILOT"
 
 
-AS_IN_THE_PILOT: Final = AsInThePilot.AS_IN_THE_PILOT
+USE_PILOT: Final = AsInThePilot.USE_PILOT
 """Nothing was said of a limiter, while None says that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class Scenario:
     """
     The knobs of a run that is foreseen.
 
@@ -67,7 +67,7 @@ class Circumstances:
     @property
     def strictest(self) -> Limiter | None:
         """The limiter of calls with the lowest rate; None where none counts calls."""
-        counting = (limiter for limiter in self.limiters if limiter.cost is None)
+        counting = (limiter for limiter in self.limiters if limiter.weight is None)
         return min(counting, key=lambda limiter: limit_of(limiter).rate or 0.0, default=None)
 
     @property
@@ -85,7 +85,7 @@ def circumstances_of(
     retry: AsyncRetry | None,
     error_rate: float | None,
     timeout: float | None,
-) -> Circumstances:
+) -> Scenario:
     """
     Return the pilot's knobs with these changes.
 
@@ -108,7 +108,7 @@ def circumstances_of(
         check_number("error_rate", error_rate)
         if error_rate > 1:
             raise ValueError(f"error_rate must be a share between 0 and 1, got {error_rate!r}")
-    return Circumstances(
+    return Scenario(
         lanes,
         _limiters(pilot, rate_limiter),
         _batch_size(pilot, batch_size),
@@ -124,7 +124,7 @@ def _limiters(
     pilot: Pilot, given: Limiter | Sequence[Limiter] | AsInThePilot | None
 ) -> tuple[Limiter, ...]:
     """Return the limiters that were given, or those of the pilot."""
-    if given is AS_IN_THE_PILOT:
+    if given is USE_PILOT:
         limits = pilot.result.facts.knobs.limits
         if not pilot.knows_limits:
             raise ValueError(
@@ -134,7 +134,7 @@ def _limiters(
             )
         return tuple(limiter_of(limit, limit.weight) for limit in limits)
     limiters = tuple(as_limiters(given))
-    copied_limiters(limiters, cost=lambda _: 1.0)  # refuses those whose rate is not known
+    copied_limiters(limiters, weight=lambda _: 1.0)  # refuses those whose rate is not known
     return limiters
 
 
@@ -142,7 +142,7 @@ def _batch_size(pilot: Pilot, given: int | None) -> int:
     """Return the most items in a call."""
     knobs = pilot.result.facts.knobs
     if given is None:
-        return max(1, round(pilot.size)) if knobs.bounded_by_cost else knobs.batch_size
+        return max(1, round(pilot.size)) if knobs.bounded_by_weight else knobs.batch_size
     check_count("batch_size", given, at_least=1)
     if not knobs.batch_size:
         raise ValueError(
@@ -160,7 +160,9 @@ def _retries(pilot: Pilot) -> int:
 
 
 def fresh(
-    limiter: Limiter, times: float, cost_of: Callable[[Callable[..., float]], Callable[..., float]]
+    limiter: Limiter,
+    times: float,
+    weight_of: Callable[[Callable[..., float]], Callable[..., float]],
 ) -> RateLimiter:
     """
     Return a limiter as this one was at its beginning.
@@ -168,9 +170,11 @@ def fresh(
     Args:
         limiter: the one to copy.
         times: what its rate is to be multiplied by.
-        cost_of: makes of its `cost` one that takes what the run calls an item.
+        weight_of: makes of its `weight` one that takes what the run calls an item.
     """
-    (copy,) = copied_limiters(limiter, None if limiter.cost is None else cost_of(limiter.cost))
+    (copy,) = copied_limiters(
+        limiter, None if limiter.weight is None else weight_of(limiter.weight)
+    )
     if times != 1.0:
         copy.rate *= times
     return copy

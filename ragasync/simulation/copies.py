@@ -17,28 +17,28 @@ Cost = Callable[[int], float]
 
 
 def copied_limiters(
-    given: Limiter | Sequence[Limiter] | None, cost: Cost | None
+    given: Limiter | Sequence[Limiter] | None, weight: Cost | None
 ) -> tuple[RateLimiter, ...]:
     """
     Return limiters with the same rates and bursts, full and with nobody in line.
 
     Args:
         given: one limiter or several.
-        cost: takes the place of the `cost` of those that have one: it knows other items.
+        weight: takes the place of the `weight` of those that have one: it knows other items.
 
     Raises:
         TypeError: one is no limiter, or none whose rate is known.
-        ValueError: one has a cost, and none is given.
+        ValueError: one has a weight, and none is given.
     """
-    return tuple(_copied(limiter, cost) for limiter in as_limiters(given))
+    return tuple(_copied(limiter, weight) for limiter in as_limiters(given))
 
 
-def _copied(limiter: Limiter, cost: Cost | None) -> RateLimiter:
+def _copied(limiter: Limiter, weight: Cost | None) -> RateLimiter:
     """Return a limiter as this one was at its beginning."""
-    if limiter.cost is not None and cost is None:
+    if limiter.weight is not None and weight is None:
         raise ValueError(
             f"{limiter!r} weighs items, and a simulation has only their numbers: pass "
-            "cost=, what an item costs there: a number, or the costs of some items to draw from"
+            "weight=, what an item weighs there: a number, or weights to draw from"
         )
     limit = limit_of(limiter)
     if limit.rate is None:
@@ -46,22 +46,22 @@ def _copied(limiter: Limiter, cost: Cost | None) -> RateLimiter:
             f"a simulation copies limiters by their rate, got {limiter!r}, which has none: "
             "pass RateLimiter(...) with the rate and burst of it"
         )
-    return limiter_of(limit, cost)
+    return limiter_of(limit, weight)
 
 
-def limiter_of(limit: Limit, cost: Callable[..., float] | None) -> RateLimiter:
+def limiter_of(limit: Limit, weight: Callable[..., float] | None) -> RateLimiter:
     """
     Return a new limiter that allows this.
 
     Args:
         limit: what it allows; its rate is known.
-        cost: what an item costs, where the limiter weighs items.
+        weight: what an item weighs, where the limiter weighs items.
     """
     assert limit.rate is not None
-    cost = cost if limit.weighs else None
+    weight = weight if limit.weighs else None
     if limit.window is None:
-        return RateLimiter(limit.rate, limit.burst, cost=cost)
-    return RateLimiter.at_most(round(limit.rate * limit.window, 9), limit.window, cost=cost)
+        return RateLimiter(limit.rate, limit.burst, weight=weight)
+    return RateLimiter.at_most(round(limit.rate * limit.window, 9), limit.window, weight=weight)
 
 
 def copied_retry(retry: AsyncRetry, seed: int) -> AsyncRetry:

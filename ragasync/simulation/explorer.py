@@ -9,7 +9,7 @@ from typing import Any
 
 from ragasync.limits.limiter import RateLimiter
 from ragasync.notebook import knobs
-from ragasync.notebook.making import Making
+from ragasync.notebook.making import WidgetFactory
 from ragasync.notebook.sliders import Slider
 from ragasync.outcomes.outcome import DONE
 from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
@@ -59,7 +59,7 @@ class Explorer:
 
     def _make_widgets(self) -> None:
         """Make the sliders and the place for what comes of them."""
-        making, under = Making(), self.under
+        making, under = WidgetFactory(), self.under
         self._answer = making.html("forecast", self._html(self._made.makespan, self._made.interval))
         at_once = Slider[int](
             making,

@@ -14,9 +14,9 @@ from ragasync.progress import LimitedBy
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
 from ragasync.simulation.circumstances import (
-    AS_IN_THE_PILOT,
+    USE_PILOT,
     AsInThePilot,
-    Circumstances,
+    Scenario,
     circumstances_of,
 )
 from ragasync.simulation.pilot import Pilot, pilot_of
@@ -31,7 +31,7 @@ from ragasync.simulation.projection import (
     projected,
     share_interval,
 )
-from ragasync.simulation.replay import drag_of
+from ragasync.simulation.replay import estimate_overhead
 from ragasync.simulation.what_ifs import WhatIf, what_if_frame, what_ifs
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ THOROUGH = Effort(runs=12, calls=300)
 
 
 @dataclass(frozen=True, slots=True)
-class Foresight:
+class ForecastInputs:
     """
     What a forecast was made of, for those who turn its knobs.
 
@@ -56,7 +56,7 @@ class Foresight:
     """
 
     pilot: Pilot
-    under: Circumstances
+    under: Scenario
     drag: Interval
     runs: Sequence[Projected]
 
@@ -99,7 +99,7 @@ class Forecast:
     failed: float
     failed_interval: Interval
     notes: tuple[str, ...]
-    _made_of: Foresight = field(repr=False, compare=False)
+    _made_of: ForecastInputs = field(repr=False, compare=False)
 
     @cached_property
     def what_if(self) -> tuple[WhatIf, ...]:
@@ -147,7 +147,7 @@ def forecast(
     n_items: int,
     *,
     max_concurrency: int | None = None,
-    rate_limiter: Limiter | Sequence[Limiter] | AsInThePilot | None = AS_IN_THE_PILOT,
+    rate_limiter: Limiter | Sequence[Limiter] | AsInThePilot | None = USE_PILOT,
     batch_size: int | None = None,
     retry: AsyncRetry | None = None,
     error_rate: float | None = None,
@@ -199,9 +199,9 @@ def forecast(
     return _foreseen(pilot, under, n_items)
 
 
-def _foreseen(pilot: Pilot, under: Circumstances, n_items: int) -> Forecast:
+def _foreseen(pilot: Pilot, under: Scenario, n_items: int) -> Forecast:
     """Return the forecast."""
-    low, high, told = drag_of(pilot)
+    low, high, told = estimate_overhead(pilot)
     runs = projected(pilot, under, n_items, THOROUGH)
     makespans = [run.makespan for run in runs]
     span = interval_of(makespans)
@@ -219,11 +219,11 @@ def _foreseen(pilot: Pilot, under: Circumstances, n_items: int) -> Forecast:
         failed=failed,
         failed_interval=(few * n_items, many * n_items),
         notes=tuple(filter(None, (*pilot.notes, told, *_assumed(pilot, under)))),
-        _made_of=Foresight(pilot, under, (low, high), runs),
+        _made_of=ForecastInputs(pilot, under, (low, high), runs),
     )
 
 
-def _assumed(pilot: Pilot, under: Circumstances) -> tuple[str, ...]:
+def _assumed(pilot: Pilot, under: Scenario) -> tuple[str, ...]:
     """Return what the forecast takes for granted."""
     facts = pilot.result.facts
     notes = []

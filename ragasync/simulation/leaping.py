@@ -18,7 +18,7 @@ _A_TURN = 1_000
 """Callbacks after which the loop looks whether it is to stop, though more are ready."""
 
 
-class LeapingLoop(VirtualClockLoop):
+class FastVirtualLoop(VirtualClockLoop):
     """
     Do what a VirtualClockLoop does, at half the price, but without looking at sockets.
 

@@ -11,8 +11,8 @@ from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.accounting import account_of
 from ragasync.result import BatchResult
-from ragasync.retries.causes import default_verdict
-from ragasync.retries.replies import status_of
+from ragasync.retries.causes import default_retry
+from ragasync.retries.replies import http_status
 from ragasync.saying import named
 
 Fate: TypeAlias = Literal["done", "passing", "lasting"]
@@ -190,7 +190,7 @@ def _fate(columns: Columns[Any, Any], row: int) -> Fate:
         return "done"
     error, history = columns.errors[row], columns.history.get(row, ())
     again = bool(history) and history[-1].error == named(error)  # it was worth that before
-    passes = isinstance(error, Exception) and default_verdict(error) is True
+    passes = isinstance(error, Exception) and default_retry(error) is True
     return "passing" if again or passes else "lasting"
 
 
@@ -235,7 +235,7 @@ def _notes(result: BatchResult[Any], source_pace: float | None) -> Iterator[str]
         )
     if result.stopped_because is not None:
         yield "The pilot was stopped early: what came before is taken for the whole."
-    statuses = Counter(map(status_of, result.columns.errors.values()))
+    statuses = Counter(map(http_status, result.columns.errors.values()))
     logged = sum("429" in a.error for tries in result.columns.history.values() for a in tries)
     if refused := statuses[429] + logged:
         yield (

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from ragasync.progress import LimitedBy
 from ragasync.reports.accounting import account_of
-from ragasync.simulation.circumstances import Circumstances
+from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.pilot import Pilot
-from ragasync.simulation.resampling import Course, course_of, round_of
+from ragasync.simulation.resampling import SimulatedRun, course_of, round_of
 
 LEVEL = 0.9
 """How often the truth is to lie in an interval."""
@@ -38,7 +38,7 @@ class Effort:
     calls: int
     waves: int = 8
 
-    def items(self, n_items: int, under: Circumstances, dealt: int) -> int:
+    def items(self, n_items: int, under: Scenario, dealt: int) -> int:
         """
         Return the items of a run, such that its last wave is as full as that of the whole.
 
@@ -54,7 +54,7 @@ class Effort:
             return n_items
         return least - least % wave + n_items % wave
 
-    def runs_of(self, items: int, under: Circumstances) -> int:
+    def runs_of(self, items: int, under: Scenario) -> int:
         """Return how many runs: the fewer, the longer each of them is."""
         spent = items / under.items_a_call * (1 + under.items_a_call / BATCHED)
         return max(min(self.runs, 5), min(self.runs, int(self.runs * 2 * self.calls / spent)))
@@ -72,7 +72,7 @@ class Projected:
 
 def projected(
     pilot: Pilot,
-    under: Circumstances,
+    under: Scenario,
     n_items: int,
     effort: Effort,
     *,
@@ -139,7 +139,7 @@ def mean_requests(runs: Sequence[Projected]) -> float:
 
 
 def _whole(
-    course: Course, pilot: Pilot, under: Circumstances, n_items: int, dealt: int, rate: float
+    course: SimulatedRun, pilot: Pilot, under: Scenario, n_items: int, dealt: int, rate: float
 ) -> Projected:
     """Return a run as it would be with all items."""
     simulated = course.result.total
@@ -154,7 +154,7 @@ def _whole(
     return Projected(makespan, course.calls * scale, failed, limited_by)
 
 
-def _seconds_an_item(course: Course, under: Circumstances, dealt: int) -> float:
+def _seconds_an_item(course: SimulatedRun, under: Scenario, dealt: int) -> float:
     """
     Return the pace in the middle of a run, where neither its start nor its end count.
 
@@ -172,7 +172,7 @@ def _seconds_an_item(course: Course, under: Circumstances, dealt: int) -> float:
     return spent / span * (len(ends) / course.result.total)
 
 
-def _limit_of(course: Course, under: Circumstances, rate: float) -> LimitedBy:
+def _limit_of(course: SimulatedRun, under: Scenario, rate: float) -> LimitedBy:
     """Return what was used most of what there is: the rate, or the lanes; else who kept them."""
     seconds, account = course.result.seconds, account_of(course.result)
     if not seconds:

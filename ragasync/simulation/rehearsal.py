@@ -24,7 +24,7 @@ class _Rehearsal(Run[int, R]):
         self._lanes.hold_breath()
 
 
-async def rehearse(plan: Plan[int, R], n_items: int) -> BatchResult[R]:
+async def run_simulation(plan: Plan[int, R], n_items: int) -> BatchResult[R]:
     """
     Run a plan over the numbers from 0, on a virtual clock, and return what became of them.
 

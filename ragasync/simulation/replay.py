@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from ragasync.plan import Plan
-from ragasync.simulation.apart import run_apart
-from ragasync.simulation.circumstances import Circumstances
+from ragasync.simulation.apart import run_on_virtual_clock
+from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.copies import limiter_of
 from ragasync.simulation.pilot import Pilot
-from ragasync.simulation.resampling import Lasting, Passing, complete, policy_of
+from ragasync.simulation.resampling import PermanentError, TransientError, complete, policy_of
 
 MUCH = 1.25
 """With more than so many times its replay, something went on in a pilot that is worth a word."""
@@ -19,7 +19,7 @@ REAL = 0.02
 """The share by which a real run may differ from a forecast at its best: timers are late."""
 
 
-def drag_of(pilot: Pilot) -> tuple[float, float, str]:
+def estimate_overhead(pilot: Pilot) -> tuple[float, float, str]:
     """
     Return what to multiply forecasts by, at least and at most, and what is to be said of it.
 
@@ -57,9 +57,9 @@ def _replayed(pilot: Pilot) -> float | None:
         if tried.seconds:
             await asyncio.sleep(tried.seconds)
         if tried.fate == "passing":
-            raise Passing(tried.delay)
+            raise TransientError(tried.delay)
         if tried.fate == "lasting":
-            raise Lasting("as in the pilot")
+            raise PermanentError("as in the pilot")
 
     def weight_of(weight: Callable[..., float] | None) -> Callable[..., float] | None:
         if weight is None:
@@ -69,7 +69,7 @@ def _replayed(pilot: Pilot) -> float | None:
         )
 
     limits = facts.knobs.limits
-    retries = Circumstances(1, max_retries=pilot.most_attempts - 1)
+    retries = Scenario(1, max_retries=pilot.most_attempts - 1)
     plan: Plan[int, None] = Plan(
         again,
         is_async=True,
@@ -77,4 +77,4 @@ def _replayed(pilot: Pilot) -> float | None:
         limiters=tuple(limiter_of(limit, weight_of(limit.weight)) for limit in limits),
         retry=policy_of(retries, seed=0),
     )
-    return run_apart(complete(plan, len(pilot.calls))).seconds or None
+    return run_on_virtual_clock(complete(plan, len(pilot.calls))).seconds or None

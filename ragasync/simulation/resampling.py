@@ -14,10 +14,10 @@ from ragasync.errors import AttemptTimeout
 from ragasync.outcomes.columns import Columns
 from ragasync.plan import Plan
 from ragasync.reports.accounting import account_of
-from ragasync.result import BatchResult, RunFacts
+from ragasync.result import BatchResult, RunStats
 from ragasync.retries.retry import AsyncRetry
-from ragasync.simulation.apart import run_apart
-from ragasync.simulation.circumstances import Circumstances, fresh
+from ragasync.simulation.apart import run_on_virtual_clock
+from ragasync.simulation.circumstances import Scenario, fresh
 from ragasync.simulation.pilot import Pilot, Tried
 
 SCARCE = 5
@@ -27,7 +27,7 @@ LONGEST_ROUND = 500
 """The most calls that are drawn from a pilot: a longer one gives no narrower interval."""
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """What an attempt fails of that may be tried again after `delay` seconds."""
 
     def __init__(self, delay: float) -> None:
@@ -35,12 +35,12 @@ class Passing(Exception):
         self.delay = delay
 
 
-class Lasting(ValueError):
+class PermanentError(ValueError):
     """What an item fails of for good; as a ValueError it has a batch split."""
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class SimulatedRun:
     """
     How a run went.
 
@@ -61,7 +61,7 @@ class Course:
         return account.work / account.lane_seconds if account.lane_seconds else 0.0
 
 
-class Resampled:
+class BootstrapService:
     """
     A service that fares as the pilot's did, drawn with replacement from its calls.
 
@@ -81,7 +81,7 @@ class Resampled:
     """
 
     def __init__(
-        self, pilot: Pilot, under: Circumstances, simulated: int, n_items: int, seed: int
+        self, pilot: Pilot, under: Scenario, simulated: int, n_items: int, seed: int
     ) -> None:
         self._under, self._seed = under, seed
         chance = random.Random(seed)
@@ -125,9 +125,9 @@ class Resampled:
         if tried.seconds:
             await asyncio.sleep(tried.seconds)
         if tried.fate == "passing":
-            raise Passing(tried.delay)
+            raise TransientError(tried.delay)
         if tried.fate == "lasting" or self._is_poisoned(items):
-            raise Lasting("drawn from the pilot")
+            raise PermanentError("drawn from the pilot")
         self.ends += [asyncio.get_running_loop().time()] * len(items)
 
     def _draw(self, item: int) -> Tried:
@@ -153,7 +153,7 @@ class Resampled:
         return self._poisoned is not None and any(self._poisoned[item] for item in items)
 
 
-def round_of(pilot: Pilot, under: Circumstances, n_items: int) -> int:
+def round_of(pilot: Pilot, under: Scenario, n_items: int) -> int:
     """Return how many calls are drawn, to be dealt out again and again."""
     seen, coming = len(pilot.calls), math.ceil(n_items / under.items_a_call)
     return min(LONGEST_ROUND, math.ceil(1 / (1 / seen + 1 / coming)))
@@ -161,13 +161,13 @@ def round_of(pilot: Pilot, under: Circumstances, n_items: int) -> int:
 
 def course_of(
     pilot: Pilot,
-    under: Circumstances,
+    under: Scenario,
     simulated: int,
     n_items: int,
     *,
     seed: int,
     rate: float = 1.0,
-) -> Course:
+) -> SimulatedRun:
     """
     Return how the first items of a run would go, once.
 
@@ -179,11 +179,11 @@ def course_of(
         seed: the chance that it meets.
         rate: what the rates of all limiters are multiplied by.
     """
-    service = Resampled(pilot, under, simulated, n_items, seed)
+    service = BootstrapService(pilot, under, simulated, n_items, seed)
 
-    def cost_of(cost: Callable[..., float]) -> Callable[..., float]:
+    def weight_of(weight: Callable[..., float]) -> Callable[..., float]:
         size = under.items_a_call
-        return lambda item: cost(pilot.item_of(service.call_of(item), item % size))
+        return lambda item: weight(pilot.item_of(service.call_of(item), item % size))
 
     plan: Plan[int, None] = Plan(
         service.many if under.batch_size else service.one,
@@ -191,27 +191,27 @@ def course_of(
         batch_size=under.items_a_call,
         max_concurrency=under.max_concurrency,
         batched=bool(under.batch_size),
-        limiters=tuple(fresh(limiter, rate, cost_of) for limiter in under.limiters),
+        limiters=tuple(fresh(limiter, rate, weight_of) for limiter in under.limiters),
         retry=policy_of(under, seed),
         timeout=under.timeout,
     )
-    result = run_apart(complete(plan, simulated))
-    return Course(result, service.calls, service.ends)
+    result = run_on_virtual_clock(complete(plan, simulated))
+    return SimulatedRun(result, service.calls, service.ends)
 
 
-def policy_of(under: Circumstances, seed: int) -> AsyncRetry:
+def policy_of(under: Scenario, seed: int) -> AsyncRetry:
     """Return when to try again: by the policy that was given, or as the pilot did."""
     chance = random.Random(f"jitter {seed}").random
     if under.retry is None:
         again = _as_the_pilot
         return AsyncRetry(under.max_retries, under.retry_delay, retry_on=again, _random=chance)
-    kinds = (Passing, AttemptTimeout)
+    kinds = (TransientError, AttemptTimeout)
     return replace(under.retry, retry_on=kinds, on_retry=None, _random=chance)
 
 
 def _as_the_pilot(error: Exception) -> bool | float:
     """Return the delay that the pilot had after this error."""
-    return error.delay if isinstance(error, Passing) else isinstance(error, AttemptTimeout)
+    return error.delay if isinstance(error, TransientError) else isinstance(error, AttemptTimeout)
 
 
 async def complete(plan: Plan[int, Any], n_items: int) -> BatchResult[Any]:
@@ -221,7 +221,7 @@ async def complete(plan: Plan[int, Any], n_items: int) -> BatchResult[Any]:
     run = Run(plan, items, columns, total=n_items)
     await run.run()
     shared = bool(plan.batched)
-    facts = RunFacts(
+    facts = RunStats(
         max_concurrency=plan.max_concurrency,
         worked=run.worked if shared else None,
         limiter_waited=run.admission.waited if shared else None,

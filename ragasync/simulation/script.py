@@ -18,7 +18,7 @@ class Script:
 
     latency: Latency
     error_rates: tuple[tuple[int, float], ...]
-    poison_rate: float
+    permanent_error_rate: float
     rate: float | None
     capacity: int | None
     slow_start: float
@@ -29,7 +29,7 @@ class Script:
         cls,
         latency: LatencyLike,
         error_rate: float | Mapping[int, float],
-        poison_rate: float,
+        permanent_error_rate: float,
         rate: float | None,
         capacity: int | None,
         slow_start: float,
@@ -44,7 +44,7 @@ class Script:
         return cls(
             as_latency(latency),
             _checked_rates(error_rate),
-            check_share("poison_rate", poison_rate),
+            check_share("permanent_error_rate", permanent_error_rate),
             rate,
             capacity,
             slow_start,
@@ -64,7 +64,7 @@ class Script:
     @property
     def may_fail(self) -> bool:
         """Whether a call that is served may fail."""
-        return bool(self.error_rates) or self.poison_rate > 0.0
+        return bool(self.error_rates) or self.permanent_error_rate > 0.0
 
 
 def check_share(name: str, value: float) -> float:

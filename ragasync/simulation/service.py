@@ -41,16 +41,16 @@ class ScriptedService:
         <ScriptedService 1 call, 0 failed, 0 in flight>
 
     A call is refused after 10 ms in an outage (503), above `rate` (429), and when twice `capacity`
-    are being served (503). Else it takes its latency, and then fails by `poison_rate` (400) or by
-    `error_rate`, or succeeds.
+    are being served (503). Else it takes its latency, and then fails by `permanent_error_rate`
+    (400) or by `error_rate`, or succeeds.
 
     Args:
         latency: seconds a call takes: a number, a `Latency`, measured seconds to draw from, or a
             function of a random.Random.
         error_rate: the share of calls that fail though another attempt may succeed, with status
             503; or shares by status, as {503: 0.02, 429: 0.01}.
-        poison_rate: the share of items that fail each time, and every batch that they are in, with
-            status 400.
+        permanent_error_rate: the share of items that fail each time, and every batch that
+            they are in, with status 400.
         rate: calls a second it allows, a second's worth at once; beyond, it answers 429 with the
             seconds in Retry-After.
         capacity: calls at once that it serves at full speed. With c above that, a call that begins
@@ -88,7 +88,7 @@ class ScriptedService:
         latency: LatencyLike = 1.0,
         error_rate: float | Mapping[int, float] = 0.0,
         *,
-        poison_rate: float = 0.0,
+        permanent_error_rate: float = 0.0,
         rate: float | None = None,
         capacity: int | None = None,
         slow_start: float = 0.0,
@@ -96,7 +96,7 @@ class ScriptedService:
         seed: int = 0,
     ) -> None:
         self._script = Script.of(
-            latency, error_rate, poison_rate, rate, capacity, slow_start, outages
+            latency, error_rate, permanent_error_rate, rate, capacity, slow_start, outages
         )
         self._begin(seed)
 
@@ -142,7 +142,7 @@ class ScriptedService:
 
     def is_poison(self, item: object) -> bool:
         """Return whether an item fails each time."""
-        rate = self._script.poison_rate
+        rate = self._script.permanent_error_rate
         return rate > 0.0 and share(draw(self._poison_seed, key_of(item))) < rate
 
     def calls_over_time(self, width: float = 1.0) -> list[int]:

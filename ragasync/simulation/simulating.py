@@ -7,14 +7,14 @@ from typing import Literal
 
 from ragasync.arguments import check_count, check_number
 from ragasync.limits.limiter import Limiter
-from ragasync.plan import Plan, concurrency_of
+from ragasync.plan import Plan, parse_concurrency
 from ragasync.result import BatchResult
 from ragasync.retries.retry import AsyncRetry
-from ragasync.simulation.apart import run_apart
+from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.chance import draw, scrambled, share
 from ragasync.simulation.copies import copied_limiters, copied_retry
 from ragasync.simulation.latency import LatencyLike
-from ragasync.simulation.rehearsal import rehearse
+from ragasync.simulation.rehearsal import run_simulation
 from ragasync.simulation.service import ScriptedService
 
 
@@ -25,7 +25,7 @@ def simulate(
     rate_limiter: Limiter | Sequence[Limiter] | None = None,
     latency: LatencyLike = 1.0,
     error_rate: float | Mapping[int, float] = 0.0,
-    poison_rate: float = 0.0,
+    permanent_error_rate: float = 0.0,
     retry: AsyncRetry | None = None,
     retry_count: int = 3,
     retry_delay: float = 1.0,
@@ -33,7 +33,7 @@ def simulate(
     batched: bool = False,
     timeout: float | None = None,
     max_errors: float | None = None,
-    cost: float | Sequence[float] | None = None,
+    weight: float | Sequence[float] | None = None,
     service: ScriptedService | None = None,
     seed: int = 0,
 ) -> BatchResult[int]:
@@ -62,7 +62,7 @@ def simulate(
             measured seconds to draw from, or a function of a random.Random.
         error_rate: the share of calls that fail though another attempt may succeed, with status
             503; or shares by status, as {503: 0.02, 429: 0.01}.
-        poison_rate: the share of items that fail each time.
+        permanent_error_rate: the share of items that fail each time.
         retry: an AsyncRetry, instead of `retry_count` and `retry_delay`; its counts and delays are
             taken, not its `retry_on` and `on_retry`.
         retry_count: retries after the first attempt.
@@ -71,10 +71,11 @@ def simulate(
         batched: whether calls take several items; `latency` is then that of a whole call.
         timeout: seconds for one attempt.
         max_errors: stop after more than so many failures, or above this share of the last 100.
-        cost: what an item costs at limiters that weigh items (by tokens, say): a number, or the
-            costs of some items to draw from.
-        service: a ScriptedService, instead of `latency`, `error_rate` and `poison_rate`: with a
-            limit of its own, a capacity, outages. Its script is taken, with this `seed`.
+        weight: what an item weighs at limiters that weigh items (by tokens, say): a number, or the
+            weights of some items to draw from.
+        service: a ScriptedService, instead of `latency`, `error_rate` and
+            `permanent_error_rate`: with a limit of its own, a capacity, outages. Its script is
+            taken, with this `seed`.
         seed: the chance that latencies, errors and jitter come from.
 
     Returns:
@@ -90,10 +91,12 @@ def simulate(
     if retry is None:
         retry = AsyncRetry(retry_count, retry_delay)
     if service is None:
-        service = ScriptedService(latency, error_rate, poison_rate=poison_rate, seed=seed)
+        service = ScriptedService(
+            latency, error_rate, permanent_error_rate=permanent_error_rate, seed=seed
+        )
     else:
-        _check_service(service, latency, error_rate, poison_rate)
-    at_once, adapts = concurrency_of(max_concurrency)
+        _check_service(service, latency, error_rate, permanent_error_rate)
+    at_once, adapts = parse_concurrency(max_concurrency)
     plan: Plan[int, int] = Plan(
         service.fresh(seed),
         is_async=True,
@@ -101,12 +104,12 @@ def simulate(
         max_concurrency=at_once,
         adapts=adapts,
         batched=batched,
-        limiters=copied_limiters(rate_limiter, _cost_of(cost, seed)),
+        limiters=copied_limiters(rate_limiter, _weight_of(weight, seed)),
         retry=copied_retry(retry, seed),
         timeout=timeout,
         max_errors=max_errors,
     )
-    return run_apart(rehearse(plan, n_items))
+    return run_on_virtual_clock(run_simulation(plan, n_items))
 
 
 def _check_service(service: object, latency: object, error_rate: object, poison: object) -> None:
@@ -116,19 +119,19 @@ def _check_service(service: object, latency: object, error_rate: object, poison:
     said = ((latency, 1.0), (error_rate, 0.0), (poison, 0.0))
     if not all(isinstance(value, int | float) and value == usual for value, usual in said):
         raise ValueError(
-            "expected latency, error_rate and poison_rate, or service=, got both: "
+            "expected latency, error_rate and permanent_error_rate, or service=, got both: "
             "tell the ScriptedService what they are"
         )
 
 
-def _cost_of(given: float | Sequence[float] | None, seed: int) -> Callable[[int], float] | None:
+def _weight_of(given: float | Sequence[float] | None, seed: int) -> Callable[[int], float] | None:
     """Return what an item costs, by its number."""
     if given is None:
         return None
-    costs = list(given) if isinstance(given, Iterable) else [given]
-    if not costs:
-        raise ValueError("cost must be a number or the costs of some items, got none")
-    for each in costs:
-        check_number("cost", each)
-    count, root = len(costs), scrambled(seed ^ 0xC057)
-    return lambda item: costs[int(share(draw(root, item)) * count)]
+    weights = list(given) if isinstance(given, Iterable) else [given]
+    if not weights:
+        raise ValueError("weight must be a number or the weights of some items, got none")
+    for each in weights:
+        check_number("weight", each)
+    count, root = len(weights), scrambled(seed ^ 0xC057)
+    return lambda item: weights[int(share(draw(root, item)) * count)]

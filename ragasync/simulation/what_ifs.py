@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ragasync.progress import LimitedBy
-from ragasync.simulation.circumstances import Circumstances
+from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.projection import Effort, Projected, commonest_limit, projected
 
@@ -50,13 +50,13 @@ class Change:
     words: str
     knob: str
     value: float | None
-    under: Circumstances
+    under: Scenario
     rate: float = 1.0
 
 
 def what_ifs(
     pilot: Pilot,
-    under: Circumstances,
+    under: Scenario,
     n_items: int,
     effort: Effort,
     plain: Sequence[Projected],
@@ -85,7 +85,7 @@ def what_ifs(
     return tuple(rows)
 
 
-def changes(pilot: Pilot, under: Circumstances) -> Iterator[Change]:
+def changes(pilot: Pilot, under: Scenario) -> Iterator[Change]:
     """Yield the changes that are worth a row."""
     lanes, size = under.max_concurrency, under.batch_size
     twice = replace(under, max_concurrency=2 * lanes)

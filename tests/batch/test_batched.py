@@ -10,9 +10,9 @@ import pytest
 from ragasync import (
     AsyncBatchProcessor,
     AsyncRetry,
-    CostTooHigh,
+    ItemTooLargeError,
     RateLimiter,
-    WrongNumberOfValues,
+    ResultCountError,
 )
 from tests.support.services import BatchService, Refused, Service, about
 
@@ -70,7 +70,7 @@ async def test_a_batched_call_takes_one_place_at_a_limiter_that_counts_calls():
 async def test_a_batched_call_takes_the_sum_of_its_items_from_a_limiter_with_cost():
     """The limiter counts tokens: ten a second, a burst of ten."""
     service = BatchService(seconds=0)
-    limiter = RateLimiter(10, burst_size=10, cost=lambda item: item)
+    limiter = RateLimiter(10, burst_size=10, weight=lambda item: item)
     await AsyncBatchProcessor(service, 2, 4, batched=True, rate_limiter=limiter).process(
         [4, 6, 3, 4, 1, 2]
     )
@@ -80,7 +80,7 @@ async def test_a_batched_call_takes_the_sum_of_its_items_from_a_limiter_with_cos
 async def test_a_batch_over_a_limiters_burst_is_split_until_it_fits():
     """The limiter can never grant 8 at once, but the halves."""
     service = BatchService(seconds=0)
-    limiter = RateLimiter(10, burst_size=5, cost=lambda item: 1)
+    limiter = RateLimiter(10, burst_size=5, weight=lambda item: 1)
     result = await AsyncBatchProcessor(service, 8, 1, batched=True, rate_limiter=limiter).process(
         range(8)
     )
@@ -379,7 +379,7 @@ async def test_a_wrong_number_of_values_names_both_numbers(returned: list[int]):
         return [*items, 0]
 
     result = await AsyncBatchProcessor(never, 3, 1, 0, batched=True).process([1])
-    assert isinstance(result.errors[0], WrongNumberOfValues)
+    assert isinstance(result.errors[0], ResultCountError)
     assert "got 2 values for 1 items" in str(result.errors[0])
 
 
@@ -450,7 +450,7 @@ async def test_max_batch_cost_bounds_a_batch_by_weight():
     """As well as by count."""
     service = BatchService()
     processor = AsyncBatchProcessor(
-        service, 3, 1, batched=True, cost=lambda item: item, max_batch_cost=10
+        service, 3, 1, batched=True, weight=lambda item: item, max_batch_weight=10
     )
     result = await processor.process([4, 6, 1, 9, 1, 1, 1, 1, 5, 5, 10])
     assert service.batches == [[4, 6], [1, 9], [1, 1, 1], [1, 5], [5], [10]]
@@ -461,12 +461,12 @@ async def test_an_item_over_the_bound_fails_alone_before_any_call():
     """The error says both weights; its neighbours go."""
     service = BatchService(seconds=0)
     processor = AsyncBatchProcessor(
-        service, 8, 1, batched=True, cost=lambda item: item, max_batch_cost=5
+        service, 8, 1, batched=True, weight=lambda item: item, max_batch_weight=5
     )
     result = await processor.process([2, 6, 3])
     assert service.batches == [[2, 3]]
-    assert isinstance(result.errors[1], CostTooHigh)
-    assert "costs 6, more than max_batch_cost=5" in str(result.errors[1])
+    assert isinstance(result.errors[1], ItemTooLargeError)
+    assert "weighs 6, more than max_batch_weight=5" in str(result.errors[1])
     assert (result[1].attempts, result[1].seconds) == (0, 0)
 
 
@@ -477,8 +477,8 @@ async def test_items_over_the_bound_count_as_errors():
         8,
         1,
         batched=True,
-        cost=lambda item: item,
-        max_batch_cost=5,
+        weight=lambda item: item,
+        max_batch_weight=5,
         max_errors=1,
     )
     result = await processor.process([9, 9, 1, 1])
@@ -496,14 +496,20 @@ async def test_a_source_of_nothing_but_items_over_the_bound_can_be_stopped():
             yield 9
 
     processor = AsyncBatchProcessor(
-        BatchService(), 8, 1, batched=True, cost=lambda item: item, max_batch_cost=5, max_errors=1
+        BatchService(),
+        8,
+        1,
+        batched=True,
+        weight=lambda item: item,
+        max_batch_weight=5,
+        max_errors=1,
     )
     await processor.process(source())
     assert len(drawn) == 8
 
 
 async def test_a_cost_that_cannot_be_told_fails_its_item_alone():
-    """cost= raising, or giving what is no weight."""
+    """weight= raising, or giving what is no weight."""
 
     def weigh(item: int) -> float:
         if item == 1:
@@ -511,12 +517,12 @@ async def test_a_cost_that_cannot_be_told_fails_its_item_alone():
         return float("nan") if item == 2 else 1.0
 
     processor = AsyncBatchProcessor(
-        BatchService(), 8, 1, batched=True, cost=weigh, max_batch_cost=5
+        BatchService(), 8, 1, batched=True, weight=weigh, max_batch_weight=5
     )
     result = await processor.process(range(4))
     assert [outcome.status for outcome in result] == ["done", "failed", "failed", "done"]
     assert isinstance(result.errors[1], KeyError)
-    assert "cost= must give a number of 0 or more" in str(result.errors[2])
+    assert "weight= must give a number of 0 or more" in str(result.errors[2])
 
 
 async def test_an_item_that_did_not_fit_begins_the_next_batch():
@@ -528,7 +534,7 @@ async def test_an_item_that_did_not_fit_begins_the_next_batch():
 
     service = BatchService()
     processor = AsyncBatchProcessor(
-        service, 8, 2, batched=True, cost=lambda item: item, max_batch_cost=7
+        service, 8, 2, batched=True, weight=lambda item: item, max_batch_weight=7
     )
     result = await processor.process(source())
     assert service.batches == [[3, 3], [3]]
@@ -544,7 +550,7 @@ async def test_cost_is_asked_once_an_item():
         return 3
 
     service = BatchService({0: Refused(400)}, seconds=0)
-    processor = AsyncBatchProcessor(service, 8, 1, batched=True, cost=weigh, max_batch_cost=7)
+    processor = AsyncBatchProcessor(service, 8, 1, batched=True, weight=weigh, max_batch_weight=7)
     await processor.process(range(5))
     assert asked == [0, 1, 2, 3, 4]
 

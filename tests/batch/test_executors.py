@@ -25,7 +25,7 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
-from ragasync.calling.hops import Errand, Hop, run_hop
+from ragasync.calling.hops import ItemGroup, RemoteFunction, run_group
 from tests.support.requirements import needs
 from tests.support.services import about, now
 
@@ -418,7 +418,7 @@ async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_p
 
 def test_a_reply_tells_of_each_item():
     """Though it travels in columns."""
-    reply = run_hop(Hop(Errand(odd_only), [1, 2, 3], "abc"))
+    reply = run_group(ItemGroup(RemoteFunction(odd_only), [1, 2, 3], "abc"))
     items = reply.taken()
     assert [(item.value, str(item.error)) for item in items] == [
         (1, "None"),

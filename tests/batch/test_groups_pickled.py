@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, AsyncRetry, CannotTravel, RateLimiter
+from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, SerializationError
 from ragasync.calling import hops
 from tests.support.pickling_executor import ByPost
 from tests.support.requirements import needs
@@ -88,7 +88,7 @@ async def test_a_function_that_cannot_be_pickled_ends_the_job_and_the_culprit_is
             return item
 
     processor = AsyncBatchProcessor(work, 4, 2, executor=ByPost())
-    with pytest.raises(CannotTravel, match=r"work cannot be pickled: .*It uses lock"):
+    with pytest.raises(SerializationError, match=r"work cannot be pickled: .*It uses lock"):
         await processor.process(range(100))
     assert processor.last_result is not None
     assert processor.last_result.success_count == 0
@@ -105,7 +105,7 @@ async def test_without_cloudpickle_the_error_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     processor = AsyncBatchProcessor(lambda item: item, executor=ByPost())
-    with pytest.raises(CannotTravel, match=r'pip install "ragasync\[processes\]"'):
+    with pytest.raises(SerializationError, match=r'pip install "ragasync\[processes\]"'):
         await processor.process([1])
 
 

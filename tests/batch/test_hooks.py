@@ -62,7 +62,7 @@ async def test_a_retry_on_that_raises_fails_the_item(kind: type[BaseException]):
 async def test_a_cost_of_a_batch_that_raises_fails_the_item(kind: type[BaseException]):
     """The others are done."""
     processor = AsyncBatchProcessor(
-        Flaky().in_batches, batched=True, cost=raising(kind, on=2), max_batch_cost=4
+        Flaky().in_batches, batched=True, weight=raising(kind, on=2), max_batch_weight=4
     )
     result = await processor.process(range(5))
     assert (result.success_count, result.error_count) == (4, 1)
@@ -72,7 +72,7 @@ async def test_a_cost_of_a_batch_that_raises_fails_the_item(kind: type[BaseExcep
 @ODD
 async def test_a_cost_at_a_limiter_that_raises_fails_the_item(kind: type[BaseException]):
     """The others are done."""
-    limiter = RateLimiter(1000, cost=raising(kind, on=2))
+    limiter = RateLimiter(1000, weight=raising(kind, on=2))
     processor = AsyncBatchProcessor(Flaky().in_batches, 1, batched=True, rate_limiter=limiter)
     result = await processor.process(range(5))
     assert (result.success_count, result.error_count) == (4, 1)

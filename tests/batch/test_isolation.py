@@ -437,7 +437,7 @@ async def test_a_replaced_worker_keeps_its_number():
 
 
 async def test_a_clean_function_keeps_its_workers():
-    """Timeouts, groups and bindings that are taken back cost no worker."""
+    """Timeouts, groups and bindings that are taken back weight no worker."""
     tasks = set()
 
     async def call(item: int) -> None:

@@ -289,7 +289,7 @@ async def test_cancelling_the_await_reaches_a_job_in_the_background():
 def test_the_loop_that_awaits_wakes_ten_times_a_second():
     """It never sleeps for more than 0.1 s, or a stop button would not be seen."""
 
-    class Recording(selectors.DefaultSelector):
+    class Recorder(selectors.DefaultSelector):
         def select(self, timeout=None):
             asked.append(timeout)
             return super().select(timeout)
@@ -304,7 +304,7 @@ def test_the_loop_that_awaits_wakes_ten_times_a_second():
         await job
         return list(asked)
 
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Recording())) as runner:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Recorder())) as runner:
         sleeps = runner.run(main())
     assert len(sleeps) >= 3
     assert all(timeout is not None and timeout <= 0.1 for timeout in sleeps)
@@ -669,9 +669,9 @@ async def test_a_second_cancel_leaves_the_clean_up_at_a_limiter_elsewhere_alone(
     cleaned_up_at = []
 
     class FarLimiter:
-        cost, highest_cost = None, 1.0
+        weight, max_weight = None, 1.0
 
-        async def acquire(self, cost=1.0):
+        async def acquire(self, weight=1.0):
             try:
                 await asyncio.sleep(3600)
             finally:

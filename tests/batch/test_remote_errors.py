@@ -22,18 +22,18 @@ from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, CallAborted, RemoteError
 from ragasync.calling import remote_errors
-from ragasync.calling.hops import Errand, Hop, run_hop
+from ragasync.calling.hops import ItemGroup, RemoteFunction, run_group
 from ragasync.calling.remote_errors import aborted
-from ragasync.retries.causes import default_verdict, may_split, splits_at_once
+from ragasync.retries.causes import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
-from ragasync.retries.replies import headers_of, retry_after_of, status_of
+from ragasync.retries.replies import headers_of, http_status, retry_after_of
 from tests.support.hostile_classes import Hidden, armed
 from tests.support.pickling_executor import ByPost
 from tests.support.requirements import needs
 
 needs("cloudpickle")
 
-Making = Callable[[], Exception]
+WidgetFactory = Callable[[], Exception]
 
 
 # ---- what strangers raise
@@ -249,7 +249,7 @@ def http_error() -> Exception:
     return urllib.error.HTTPError("http://x.test", 503, "away", headers, None)
 
 
-STRANGERS: dict[str, Making] = {
+STRANGERS: dict[str, WidgetFactory] = {
     "401 that needs keywords": lambda: NeedsKeywords("bad key", status=401),
     "429 with Retry-After": lambda: NeedsKeywords("slow", status=429, headers={"Retry-After": "7"}),
     "400 of a batch": lambda: NeedsKeywords("bad text", status=400),
@@ -342,11 +342,11 @@ def shape(error: BaseException | None, depth: int = 0) -> Any:
     answers = [
         ask(error)  # type: ignore[operator]
         for ask in (
-            status_of,
+            http_status,
             headers_of,
-            default_verdict,
+            default_retry,
             may_split,
-            splits_at_once,
+            should_split,
             congestion_of,
         )
     ]
@@ -365,7 +365,7 @@ def came_back(error: Exception) -> Exception:
     def call(item: int) -> int:
         raise error
 
-    reply = run_hop(Hop(Errand(call), [1], ["item 0"]))
+    reply = run_group(ItemGroup(RemoteFunction(call), [1], ["item 0"]))
     return pickle.loads(pickle.dumps(reply)).errors[0]
 
 
@@ -453,7 +453,7 @@ def test_the_errors_of_real_clients_come_back_as_themselves(name: str, status: i
         back = came_back(error)
         assert type(back) is type(error)
         assert shape(back) == shape(error)
-        assert status_of(back) == status
+        assert http_status(back) == status
         assert retry_after_of(back) == 3
 
 
@@ -533,7 +533,7 @@ def test_an_error_of_grpc_comes_back_as_itself(code: str):
         expected = shape(raised.value)
     server.stop(None).wait()
     assert shape(back) == expected
-    assert status_of(back) in (503, 401, 429)
+    assert http_status(back) in (503, 401, 429)
     assert retry_after_of(back) == 3
     assert isinstance(back, grpc.RpcError)
 
@@ -571,7 +571,7 @@ def test_a_chain_of_causes_comes_back_as_far_as_it_goes(length: int):
     error, causes = came_back(long_chain(length)), 0
     while error.__cause__ is not None:
         error, causes = error.__cause__, causes + 1  # type: ignore[assignment]
-        assert status_of(error) == 500 or isinstance(error, RemoteError)
+        assert http_status(error) == 500 or isinstance(error, RemoteError)
     assert causes == min(length, remote_errors.DEEPEST)
 
 
@@ -580,7 +580,7 @@ def test_a_chain_of_causes_comes_back_as_far_as_it_goes(length: int):
     [lambda: deep_group(1_000), lambda: ExceptionGroup("w", [ValueError(n) for n in range(2_000)])],
 )
 @pytest.mark.real_time
-def test_a_huge_group_comes_back_as_a_group(making: Making):
+def test_a_huge_group_comes_back_as_a_group(making: WidgetFactory):
     """Deep or wide."""
     error = making()
     back = came_back(error)
@@ -735,5 +735,5 @@ async def test_a_pool_of_processes_survives_every_error():
     for name, error in zip(IN_JOBS, result.errors, strict=False):
         expected = STRANGERS[name]()
         assert type(error).__qualname__ == type(expected).__qualname__, name
-        assert status_of(error) == status_of(expected), name  # type: ignore[arg-type]
+        assert http_status(error) == http_status(expected), name  # type: ignore[arg-type]
     assert isinstance(result.errors[-1], KeyError)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ragasync.calling.calls import is_async
-from ragasync.engine.service import ItemError, Service
+from ragasync.engine.service import RequestFailed, Service
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.plan import Plan
 from ragasync.retries.retry import AsyncRetry
@@ -52,7 +52,7 @@ async def test_only_the_order_with_the_bad_item_fails():
             service([1, 2]), service([4, 3]), return_exceptions=True
         )
     assert first == [10, 20]
-    assert isinstance(second, ItemError)
+    assert isinstance(second, RequestFailed)
     assert (second.places, str(second.error)) == ([1], "bad")
 
 
@@ -60,7 +60,7 @@ async def test_items_of_one_order_that_share_an_error_are_all_named():
     """A call that cannot be halved fails for all of its items."""
     fake = BatchService(poison={3: TypeError("a bug")})
     async with opened(fake, batched=True, batch_size=3) as service:
-        with pytest.raises(ItemError) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await service([1, 2, 3])
     assert caught.value.places == [0, 1, 2]
 
@@ -69,7 +69,7 @@ async def test_what_is_left_of_a_failed_order_is_not_called():
     """A document that failed costs no further calls."""
     fake = Fake(errors={0: ValueError("bad")})
     async with opened(fake, max_concurrency=1) as service:
-        with pytest.raises(ItemError):
+        with pytest.raises(RequestFailed):
             await service([0, 1, 2])
         assert await service([7]) == [70]
     assert fake.items == [0, 7]
@@ -117,7 +117,7 @@ async def test_an_object_of_another_loop_ends_all_with_the_same_error():
         "<asyncio.locks.Lock object at 0x7F [unlocked]> is bound to a different event loop"
     )
     async with opened(Fake(errors={0: wrong}), max_concurrency=1) as service:
-        with pytest.raises(ItemError):
+        with pytest.raises(RequestFailed):
             await service([0])
         with pytest.raises(RunAsyncError, match="another event loop"):
             await service([1])
@@ -130,7 +130,7 @@ async def test_the_stage_that_a_failure_names_is_handed_on():
         raise StageFailure("load", KeyError(item))
 
     async with opened(fails) as service:
-        with pytest.raises(ItemError) as caught:
+        with pytest.raises(RequestFailed) as caught:
             await service([1])
     assert (caught.value.stage, type(caught.value.error)) == ("load", KeyError)
 

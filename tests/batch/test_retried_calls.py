@@ -146,10 +146,10 @@ async def test_an_attempt_that_its_limiter_failed_began_when_that_was_known():
     """The wait lies before it, as before every other attempt."""
 
     class Away:
-        cost, highest_cost = None, 1.0
+        weight, max_weight = None, 1.0
         asked = 0
 
-        async def acquire(self, cost: float = 1.0) -> None:
+        async def acquire(self, weight: float = 1.0) -> None:
             self.asked += 1
             await asyncio.sleep(1)
             if self.asked == 1:
@@ -378,19 +378,19 @@ async def test_several_limiters_all_hold():
 async def test_a_limiter_that_can_never_grant_an_item_fails_that_item_alone():
     """Its weight is over the burst; the others go."""
     service = Service(0.0)
-    limiter = RateLimiter(10, burst_size=10, cost=lambda item: item)
+    limiter = RateLimiter(10, burst_size=10, weight=lambda item: item)
     result = await AsyncBatchProcessor(service, rate_limiter=limiter).process([5, 11, 5])
     assert [outcome.status for outcome in result] == ["done", "failed", "done"]
     assert "can never be granted" in str(result.errors[1])
 
 
 async def test_a_weight_that_cannot_be_told_is_not_blamed_on_the_source():
-    """The limiter's cost= raises: the error says where it came from."""
+    """The limiter's weight= raises: the error says where it came from."""
 
     def weigh(item: int) -> float:
         raise KeyError("no tokenizer")
 
-    processor = AsyncBatchProcessor(Service(), rate_limiter=RateLimiter(10, cost=weigh))
+    processor = AsyncBatchProcessor(Service(), rate_limiter=RateLimiter(10, weight=weigh))
     result = await processor.process([1])
     assert isinstance(result.errors[0], KeyError)
 

@@ -254,8 +254,8 @@ async def test_a_slow_reader_of_batches_bound_by_weight_gets_everything(
         32,
         2,
         batched=True,
-        cost=lambda item: 1,
-        max_batch_cost=31,
+        weight=lambda item: 1,
+        max_batch_weight=31,
     )
     items = source() if is_async else range(3000)
     seen: set[int] = set()

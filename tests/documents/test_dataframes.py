@@ -50,7 +50,7 @@ async def test_costs_of_documents_add_up_to_those_of_the_run():
     )
     (embed,) = stages_dataframe(result).query("stage == 'embed'").itertuples()
     assert documents_dataframe(result).tokens.sum() == embed.tokens == 110
-    assert embed.money == pytest.approx(1.1)
+    assert embed.cost == pytest.approx(1.1)
     assert (embed.calls, embed.items) == (3, 11)
 
 

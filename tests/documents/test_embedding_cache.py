@@ -15,9 +15,9 @@ from ragasync.documents import (
     AsyncDocumentProcessor,
     Chunk,
     Document,
+    EmbedderMismatch,
     HashingEmbedder,
     Stage,
-    WrongEmbedder,
 )
 from tests.support.embedders import CountingEmbedder
 from tests.support.notebook_cells import cell, without_source
@@ -48,8 +48,8 @@ async def refusal(store: Any, embed: Any, sources: Any = MORE, **settings: Any) 
     result = await AsyncDocumentProcessor(embed=embed, store=store, **settings).process(sources)
     assert result.success_count == 0
     (failed,) = result.get_failed()
-    assert isinstance(failed.error, WrongEmbedder)
-    assert "WrongEmbedder" in result.stopped_because
+    assert isinstance(failed.error, EmbedderMismatch)
+    assert "EmbedderMismatch" in result.stopped_because
     assert store.to_dataframe().equals(vectors)
     return str(failed.error)
 
@@ -398,7 +398,7 @@ async def test_two_runs_that_begin_with_an_empty_store_never_mix(store):
         return [[0.0, 0.0] for _ in texts]
 
     result = await AsyncDocumentProcessor(embed=embed, store=store).process([("z", "late")])
-    assert isinstance(result.errors[0], WrongEmbedder)
+    assert isinstance(result.errors[0], EmbedderMismatch)
     assert (await later.process(TEXTS)).success_count == 0
     assert len(store) == 2
 

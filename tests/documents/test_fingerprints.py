@@ -19,7 +19,7 @@ import pytest
 from ragasync.documents import (
     LOADERS,
     AsyncDocumentProcessor,
-    CsvRows,
+    CSVLoader,
     Document,
     MemoryStore,
     RecursiveSplitter,
@@ -270,7 +270,14 @@ async def test_a_loader_among_our_own_counts(store, tmp_path):
 
     found = [
         await unchanged(store, tmp_path, load=load(**{".csv": loader}))
-        for loader in (CsvRows(), CsvRows(), CsvRows(text_columns=["body"]), read, read, read_more)
+        for loader in (
+            CSVLoader(),
+            CSVLoader(),
+            CSVLoader(text_columns=["body"]),
+            read,
+            read,
+            read_more,
+        )
     ]
     assert found == [[False], [True], [False], [False], [True], [False]]
 

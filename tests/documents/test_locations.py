@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ragasync import AsyncDocumentProcessor
 from ragasync.documents.chunking.chunk import RecursiveSplitter
 from ragasync.documents.chunking.located import located
-from ragasync.documents.chunking.semantic import SemanticSplitter
+from ragasync.documents.chunking.semantic import SemanticTextSplitter
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
 from ragasync.documents.loaders.html import load_html
@@ -71,7 +71,7 @@ def test_chunks_may_come_in_any_order():
     assert mixed == [places(document, word)[0] for word in ("brew", "intro", "apt")]
 
 
-@pytest.mark.parametrize("splitter", [RecursiveSplitter(20, 8), SemanticSplitter(20, 8)])
+@pytest.mark.parametrize("splitter", [RecursiveSplitter(20, 8), SemanticTextSplitter(20, 8)])
 def test_the_line_is_the_one_that_an_editor_shows(splitter):
     """Of every chunk of every splitter, overlapping ones too."""
     document = Document("a.txt", TEXT * 3)

@@ -26,11 +26,11 @@ def meter():
 
 def test_outside_of_a_run_usage_is_nobodys_business():
     """An embedder may be called by hand."""
-    note_usage(tokens=10, money=0.5)
+    note_usage(tokens=10, cost=0.5)
 
 
 @pytest.mark.parametrize(
-    "usage", [{"tokens": -1}, {"money": -0.1}, {"money": float("nan")}, {"money": float("inf")}]
+    "usage", [{"tokens": -1}, {"cost": -0.1}, {"cost": float("nan")}, {"cost": float("inf")}]
 )
 def test_usage_that_is_no_amount_is_refused(usage):
     """A sum would be spoilt for good."""
@@ -40,9 +40,9 @@ def test_usage_that_is_no_amount_is_refused(usage):
 
 def test_a_run_adds_up_what_its_calls_report(meter):
     """Several reports of one call count together."""
-    note_usage(tokens=10, money=0.25)
+    note_usage(tokens=10, cost=0.25)
     note_usage(tokens=5)
-    assert (meter.tokens, meter.money) == (15, 0.25)
+    assert (meter.tokens, meter.cost) == (15, 0.25)
 
 
 async def test_tasks_and_threads_of_a_run_report_to_it():
@@ -65,7 +65,7 @@ def test_threads_that_report_at_once_lose_nothing():
         thread.start()
     for thread in threads:
         thread.join()
-    assert (meter.tokens, meter.money) == (10_000, 5_000.0)
+    assert (meter.tokens, meter.cost) == (10_000, 5_000.0)
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_a_call_that_reports_nothing_gives_its_rows_as_they_are(meter):
 def test_the_bound_is_said_to_be_reached_once():
     """With what was spent, and although 0.1 ten times is less than 1."""
     said = []
-    meter = Meter(max_spend=1.0, when_spent=said.append)
+    meter = Meter(max_cost=1.0, when_spent=said.append)
     for _ in range(9):
         meter.add(0, 0.1)
     assert said == []
     meter.add(0, 0.1)
     meter.add(0, 0.1)
-    assert said == ["1 was spent, which reaches max_spend=1"]
+    assert said == ["1 was spent, which reaches max_cost=1"]

@@ -312,7 +312,7 @@ async def forget(*parcel) -> None:
 async def test_a_batch_is_bounded_by_cost_too():
     """As many chunks as their tokens allow, and one too large fails alone."""
     embed = CountingEmbedder()
-    stage = Stage(embed, cost=len, max_batch_cost=10)
+    stage = Stage(embed, weight=len, max_batch_weight=10)
     sources = [("a", "four four four"), ("b", "elevenchars")]
     result = await exact(embed=stage).process([Document(*pair) for pair in sources])
     assert [outcome.status for outcome in result] == ["done", "failed"]

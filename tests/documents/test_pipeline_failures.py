@@ -10,11 +10,11 @@ from ragasync import FATAL, AsyncRetry, RunAsyncError
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
+    EmbedderMismatch,
     LoadError,
     SqliteStore,
     Stage,
     StoreError,
-    WrongEmbedder,
 )
 from tests.support.embedders import CountingEmbedder, given, words
 from tests.support.services import Refused, about, now
@@ -225,8 +225,10 @@ async def test_a_store_of_another_embedder_ends_the_run():
         embed = CountingEmbedder(name="second")
         result = await process(*["word"] * 1000, embed=embed, store=store, batch_size=1)
         assert len(store.documents()) == 1
-    assert result.stopped_because.startswith("a fatal error (in stage store): WrongEmbedder: the")
-    assert [type(failed.error) for failed in result.get_failed()] == [WrongEmbedder]
+    assert result.stopped_because.startswith(
+        "a fatal error (in stage store): EmbedderMismatch: the"
+    )
+    assert [type(failed.error) for failed in result.get_failed()] == [EmbedderMismatch]
     assert len(embed.calls) < 100
 
 

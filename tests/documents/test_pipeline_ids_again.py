@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from ragasync import Journal, RecalledError
+from ragasync import Journal, JournaledError
 from ragasync.documents import AsyncDocumentProcessor, Document, IdConflictError, Stage
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.store_kinds import KINDS, opened
@@ -127,7 +127,7 @@ async def test_a_refusal_is_not_recalled(store, tmp_path):
     store.delete("a")
     result = await processor.process(sources[1:])
     assert statuses(result) == ["done", "failed"]
-    assert isinstance(result.errors[1], RecalledError)
+    assert isinstance(result.errors[1], JournaledError)
     assert store.get("a").text == "text of http://a/2"
 
 

@@ -64,7 +64,10 @@ async def test_a_source_without_content_of_its_own_needs_a_key(path):
         await attempts(path, [Ticket(1)], load=load_ticket)
     with pytest.raises(ValueError, match=r"key= .* needs journal="):
         processor(None, key=id)
-    tickets, changes = [Ticket(1), Ticket(2)], {"load": load_ticket, "key": lambda one: one.number}
+    tickets, changes = (
+        [Ticket(1), Ticket(2)],
+        {"load": load_ticket, "key": lambda one: one.number},
+    )
     assert await attempts(path, tickets, **changes) == [1, 1]
     assert await attempts(path, [Ticket(3), Ticket(2)], **changes) == [1, 0]
 

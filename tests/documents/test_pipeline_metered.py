@@ -1,4 +1,4 @@
-"""What a run of the pipeline uses is told, shared among documents, and bounded by max_spend."""
+"""What a run of the pipeline uses is told, shared among documents, and bounded by max_cost."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ class Metered(CountingEmbedder):
     async def __call__(self, texts: list[str]) -> np.ndarray:
         """Answer after a while, and tell what it took."""
         rows = await super().__call__(texts)
-        note_usage(tokens=sum(map(len, texts)), money=self.price)
+        note_usage(tokens=sum(map(len, texts)), cost=self.price)
         return rows
 
 
@@ -48,8 +48,8 @@ async def test_a_run_tells_the_calls_tokens_and_money_of_its_embedder():
     """In its facts, its summary and its HTML."""
     result = await exact(Metered(), batch_size=2).process(texts(5, chunks=2))
     facts = embed_facts(result)
-    assert (facts.calls, facts.tokens, facts.money) == (5, 40, 1.25)
-    assert (result.facts.tokens, result.facts.money) == (40, 1.25)
+    assert (facts.calls, facts.tokens, facts.cost) == (5, 40, 1.25)
+    assert (result.facts.tokens, result.facts.cost) == (40, 1.25)
     for said in (result.summary(), result._repr_html_()):
         assert "tokens" in said
         assert "40" in said
@@ -62,7 +62,7 @@ async def test_a_run_that_is_not_metered_says_nothing_of_it():
     result = await exact(embed).process(texts(2))
     assert embed_facts(result).calls == len(embed.calls) == 2
     assert "tokens" not in result.summary()
-    assert "money" not in result.summary()
+    assert "cost" not in result.summary()
     assert [done.tokens for done in result.results] == [None, None]
 
 
@@ -122,11 +122,11 @@ async def test_a_job_tells_what_it_has_used_so_far():
     """Its progress and its panel do, before the end and at it."""
     job = exact(Metered(price=0.5, seconds=1.0)).start(texts(4), here=True)
     await asyncio.sleep(2.5)
-    assert (job.progress.tokens, job.progress.money) == (8, 1.0)
-    assert "tokens 8, money 1.00" in repr(job)
+    assert (job.progress.tokens, job.progress.cost) == (8, 1.0)
+    assert "tokens 8, cost 1.00" in repr(job)
     await job
-    assert (job.progress.tokens, job.progress.money) == (16, 2.0)
-    assert (job.result.facts.tokens, job.result.facts.money) == (16, 2.0)
+    assert (job.progress.tokens, job.progress.cost) == (16, 2.0)
+    assert (job.result.facts.tokens, job.result.facts.cost) == (16, 2.0)
 
 
 async def test_what_two_runs_used_is_added_when_their_results_are_merged():
@@ -137,19 +137,19 @@ async def test_what_two_runs_used_is_added_when_their_results_are_merged():
     embed.poison = {}
     whole = await first.retry_failed(processor)
     assert (embed_facts(first).calls, embed_facts(whole).calls) == (2, 3)
-    assert (first.facts.money, whole.facts.money) == (0.25, 0.5)
+    assert (first.facts.cost, whole.facts.cost) == (0.25, 0.5)
 
 
-# ── max_spend ───────────────────────────────────────────────────────────────────────────────
+# ── max_cost ───────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_run_stops_when_its_money_is_spent():
     """No call begins after that; the rest is pending, and why is said with both numbers."""
     embed = Metered(price=0.25)
-    result = await exact(embed, max_spend=1.0).process(texts(100))
+    result = await exact(embed, max_cost=1.0).process(texts(100))
     assert len(embed.calls) == 4
     assert (result.success_count, result.pending_count, result.error_count) == (4, 96, 0)
-    assert result.stopped_because == "1 was spent, which reaches max_spend=1"
+    assert result.stopped_because == "1 was spent, which reaches max_cost=1"
     assert result.seconds == pytest.approx(4.0)
 
 
@@ -157,17 +157,17 @@ async def test_calls_in_flight_finish_and_their_documents_are_stored():
     """They were paid for."""
     embed = Metered(price=1.0)
     with SqliteStore(":memory:") as store:
-        processor = exact(embed, max_spend=2.0, embed_concurrency=3, store=store)
+        processor = exact(embed, max_cost=2.0, embed_concurrency=3, store=store)
         result = await processor.process(texts(50))
         assert (len(embed.calls), result.success_count, len(store.documents())) == (3, 3, 3)
-    assert result.stopped_because == "2 was spent, which reaches max_spend=2"
-    assert result.facts.money == 3.0
+    assert result.stopped_because == "2 was spent, which reaches max_cost=2"
+    assert result.facts.cost == 3.0
 
 
 async def test_a_big_document_cannot_spend_beyond_the_bound():
     """It is left pending: of its chunks no further one is embedded."""
     embed = Metered(price=0.5)
-    result = await exact(embed, max_spend=2.0).process([("a", "one"), ("big", "word " * 1000)])
+    result = await exact(embed, max_cost=2.0).process([("a", "one"), ("big", "word " * 1000)])
     assert len(embed.calls) == 4
     assert [outcome.status for outcome in result] == ["done", "pending"]
 
@@ -179,10 +179,10 @@ async def test_an_embedder_on_a_thread_stops_its_run_too():
 
     def embed(batch: list[str]) -> np.ndarray:
         called.append(batch)
-        note_usage(money=1.0)
+        note_usage(cost=1.0)
         return np.ones((len(batch), 2))
 
-    result = await exact(embed, max_spend=3.0).process(texts(50))
+    result = await exact(embed, max_cost=3.0).process(texts(50))
     assert len(called) in (3, 4)  # the loop may hear of it after it has begun the next
     assert (result.success_count, result.error_count) == (len(called), 0)
     assert result.pending_count == 50 - len(called)
@@ -192,7 +192,7 @@ async def test_what_was_left_is_done_by_the_next_run():
     """The bound is a run's; what is stored is not embedded again."""
     embed = Metered(price=1.0)
     with SqliteStore(":memory:") as store:
-        processor = exact(embed, max_spend=4.0, store=store, cache=False)
+        processor = exact(embed, max_cost=4.0, store=store, cache=False)
         runs = [await processor.process(texts(10)) for _ in range(3)]
     assert [run.success_count for run in runs] == [4, 8, 10]
     assert len(embed.calls) == 10
@@ -202,7 +202,7 @@ async def test_what_was_left_is_done_by_the_next_run():
 async def test_a_journal_calls_nothing_done_that_was_left(tmp_path):
     """The next run with it goes on there."""
     embed = Metered(price=1.0)
-    processor = exact(embed, max_spend=4.0, journal=tmp_path / "run.sqlite")
+    processor = exact(embed, max_cost=4.0, journal=tmp_path / "run.sqlite")
     first = await processor.process(texts(6))
     second = await processor.process(texts(6))
     assert (first.success_count, first.pending_count) == (4, 2)
@@ -215,10 +215,10 @@ async def test_a_stream_ends_with_the_reason():
     seen = []
 
     async def read() -> None:
-        async for outcome in exact(Metered(price=1.0), max_spend=2.0).stream(texts(9)):
+        async for outcome in exact(Metered(price=1.0), max_cost=2.0).stream(texts(9)):
             seen.append(outcome.status)  # noqa: PERF401  # what came before the error is kept
 
-    with pytest.raises(JobStopped, match="max_spend=2"):
+    with pytest.raises(JobStopped, match="max_cost=2"):
         await read()
     assert seen == ["done", "done"]
 
@@ -226,19 +226,19 @@ async def test_a_stream_ends_with_the_reason():
 async def test_a_bound_on_what_nobody_reports_is_warned_of_once():
     """At the end, because only then it is known."""
     with pytest.warns(RuntimeWarning, match="nothing reported what it cost") as warned:
-        result = await exact(CountingEmbedder(), max_spend=1.0).process(texts(5))
+        result = await exact(CountingEmbedder(), max_cost=1.0).process(texts(5))
     assert len(warned) == 1
     assert result.all_succeeded
 
 
 async def test_nothing_is_warned_of_where_nothing_was_embedded():
     """There was nothing to report."""
-    result = await exact(CountingEmbedder(), max_spend=1.0).process([("a", "")])
+    result = await exact(CountingEmbedder(), max_cost=1.0).process([("a", "")])
     assert result.all_succeeded
 
 
 @pytest.mark.parametrize("bound", [0, -1.0, float("nan"), float("inf")])
 def test_a_bound_must_be_positive_and_finite(bound):
     """Said at once."""
-    with pytest.raises(ValueError, match="max_spend"):
-        AsyncDocumentProcessor(load=given, max_spend=bound)
+    with pytest.raises(ValueError, match="max_cost"):
+        AsyncDocumentProcessor(load=given, max_cost=bound)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
-from ragasync.retries.causes import default_verdict, may_split, splits_at_once
+from ragasync.retries.causes import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
-from ragasync.retries.replies import headers_of, retry_after_of, status_of
+from ragasync.retries.replies import headers_of, http_status, retry_after_of
 from tests.support.requirements import needs
 
 # A google.rpc.Status with a RetryInfo of 53.2 s, as a server of Google sends it.
@@ -24,7 +24,7 @@ RETRY_INFO = (
 
 def facts(error: BaseException) -> tuple[object, object, object]:
     """Return the status, the verdict and the Retry-After of an error."""
-    return status_of(error), default_verdict(error), retry_after_of(error)
+    return http_status(error), default_retry(error), retry_after_of(error)
 
 
 # httpx, and the SDKs built upon it
@@ -74,9 +74,9 @@ def test_a_used_up_quota_of_openai_is_fatal() -> None:
     """Its code is a field of the body, which the SDK keeps."""
     body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
     error = sdk_error("openai", 429, {}, body)
-    assert default_verdict(error) is FATAL
+    assert default_retry(error) is FATAL
     body["error"] = {"message": "insufficient_quota", "code": "rate_limit_exceeded"}
-    assert default_verdict(sdk_error("openai", 429, {}, body)) is True
+    assert default_retry(sdk_error("openai", 429, {}, body)) is True
 
 
 @SDKS
@@ -97,7 +97,7 @@ async def test_an_address_that_no_client_can_use_is_not_retried(url: str) -> Non
     async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0) as client:
         with pytest.raises(openai.APIConnectionError) as caught:
             await client.embeddings.create(input="a", model="m")
-    assert default_verdict(caught.value) is False
+    assert default_retry(caught.value) is False
 
 
 @pytest.mark.real_time
@@ -110,7 +110,7 @@ async def test_a_client_that_is_closed_is_not_retried_and_splits_no_batch() -> N
     await client.close()
     with pytest.raises((openai.APIConnectionError, RuntimeError)) as caught:
         await client.embeddings.create(input="a", model="m")
-    assert default_verdict(caught.value) is False
+    assert default_retry(caught.value) is False
     assert not may_split(caught.value)
 
 
@@ -127,7 +127,7 @@ async def test_closed_clients_of_httpx_and_aiohttp_are_not_retried() -> None:
     for call in (client.get, session.get):
         with pytest.raises(RuntimeError) as caught:
             await call("http://localhost:9/")  # type: ignore[operator]
-        assert default_verdict(caught.value) is False
+        assert default_retry(caught.value) is False
 
 
 @pytest.mark.real_time
@@ -144,7 +144,7 @@ async def test_wrong_addresses_of_httpx_and_aiohttp_are_not_retried() -> None:
         ):
             with pytest.raises(Exception) as caught:  # noqa: PT011 - each has its own
                 await call(url)  # type: ignore[operator]
-            assert default_verdict(caught.value) is False, caught.value
+            assert default_retry(caught.value) is False, caught.value
 
 
 @pytest.mark.parametrize("url", ["localhost/v1", "http://", "ftp://localhost/"])
@@ -155,7 +155,7 @@ def test_wrong_addresses_of_requests_are_not_retried(url: str) -> None:
 
     with pytest.raises(requests.RequestException) as caught:
         requests.get(url, timeout=1)
-    assert default_verdict(caught.value) is False
+    assert default_retry(caught.value) is False
 
 
 @pytest.mark.real_time
@@ -172,7 +172,7 @@ async def test_a_session_of_another_loop_is_a_mismatch() -> None:
     with pytest.raises(RuntimeError) as caught:
         await asyncio.to_thread(asyncio.run, use())
     await session.close()
-    assert default_verdict(caught.value) is FATAL
+    assert default_retry(caught.value) is FATAL
 
 
 def test_a_reply_that_aiohttp_could_not_read_is_a_lost_connection() -> None:
@@ -184,7 +184,7 @@ def test_a_reply_that_aiohttp_could_not_read_is_a_lost_connection() -> None:
     error = ClientPayloadError("Response payload is not completed")
     error.__cause__ = ContentLengthError("not enough data")
     assert facts(error) == (None, True, None)
-    assert not splits_at_once(error)
+    assert not should_split(error)
 
 
 # botocore
@@ -228,13 +228,13 @@ def test_the_codes_of_aws_are_read(
 ) -> None:
     """AWS answers 400 to much that is no fault of the data."""
     error = aws_error(code, status)
-    assert (status_of(error), default_verdict(error)) == (expected, verdict)
+    assert (http_status(error), default_retry(error)) == (expected, verdict)
 
 
 def test_throttling_by_aws_neither_splits_nor_goes_unnoticed() -> None:
     """It is a 429 in everything but its status."""
     error = aws_error("ThrottlingException")
-    assert not splits_at_once(error)
+    assert not should_split(error)
     assert not may_split(error)
     assert congestion_of(error) == "refused"
 
@@ -286,7 +286,7 @@ def test_every_code_of_grpc_but_ok_has_a_status() -> None:
     needs("grpc")
     import grpc
 
-    statuses = {code: status_of(grpc_error(code.name)) for code in grpc.StatusCode}
+    statuses = {code: http_status(grpc_error(code.name)) for code in grpc.StatusCode}
     assert [code.name for code, status in statuses.items() if status is None] == ["OK"]
 
 
@@ -386,7 +386,7 @@ class GenAIError(Exception):
 def test_the_json_of_google_is_read(shape: Callable[[object], object]) -> None:
     """Gemini answers with a list of errors to clients of OpenAI."""
     assert facts(GenAIError(shape(google_body()))) == (429, True, 53.0)
-    assert default_verdict(GenAIError(shape(google_body("BILLING_DISABLED")))) is FATAL
+    assert default_retry(GenAIError(shape(google_body("BILLING_DISABLED")))) is FATAL
 
 
 # In a job

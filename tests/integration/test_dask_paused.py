@@ -56,11 +56,11 @@ def client(cluster: Any) -> Iterator[Any]:
 
     with Client(cluster) as client:
         client.run(free)
-        until(lambda: "running" in str(status_of(client)))
+        until(lambda: "running" in str(http_status(client)))
         yield client
 
 
-def status_of(client: Any) -> list[str]:
+def http_status(client: Any) -> list[str]:
     """Return what the workers do."""
     return [worker["status"] for worker in client.scheduler_info()["workers"].values()]
 
@@ -154,7 +154,7 @@ def test_a_cluster_without_workers_is_told_of(cluster: Any, client: Any):
     """It would wait for one for good."""
     processor = AsyncBatchProcessor(abs, 1, 2, executor=client.get_executor())
     cluster.scale(0)
-    until(lambda: not status_of(client))
+    until(lambda: not http_status(client))
     with heard() as caught:
         job = processor.start(range(4))
         until(lambda: "has no workers" in repr(job))

@@ -20,8 +20,8 @@ from ragasync import (  # noqa: E402
     AttemptTimeout,
     BatchResult,
     RateLimiter,
+    ResultCountError,
     RunAsyncError,
-    WrongNumberOfValues,
     run_async,
 )
 from tests.support.http_server import Server, embed_many, embed_one  # noqa: E402
@@ -202,7 +202,7 @@ async def test_a_batch_with_a_value_too_few_is_split_down_to_the_item_at_fault()
         ).process(TEXTS)
     assert is_whole(result)
     assert [outcome.index for outcome in result.get_failed()] == [40]
-    assert isinstance(result.errors[40], WrongNumberOfValues)
+    assert isinstance(result.errors[40], ResultCountError)
     assert len(server.arrivals) <= 3 + 2 * 32 - 1
 
 

@@ -22,7 +22,7 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
-from ragasync.calling.hops import Errand, Hop, run_hop
+from ragasync.calling.hops import ItemGroup, RemoteFunction, run_group
 from tests.support.requirements import needs
 
 needs("cloudpickle", "loky")
@@ -397,9 +397,9 @@ def test_a_hop_in_this_process_sees_the_context_that_it_was_given():
     token = tenant.set("the one who started")
     context = contextvars.copy_context()
     tenant.reset(token)
-    hop = Hop(Errand(sets_everything), [1, 2, 3], ["a", "b", "c"], context=context)
+    hop = ItemGroup(RemoteFunction(sets_everything), [1, 2, 3], ["a", "b", "c"], context=context)
     with ThreadPoolExecutor(1) as executor:
-        reply = executor.submit(run_hop, hop).result()
+        reply = executor.submit(run_group, hop).result()
     assert [seen for seen, _ in reply.values] == ["the one who started"] * 3
     assert context[tenant] == "the one who started"
 

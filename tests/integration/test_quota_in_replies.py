@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
-from ragasync.retries.causes import default_verdict, retry_after_of
+from ragasync.retries.causes import default_retry, retry_after_of
 from tests.support.raw_server import RawServer
 from tests.support.requirements import needs
 
@@ -65,7 +65,7 @@ CLIENTS: list[Get] = [by_httpx, by_requests, by_aiohttp]
 async def verdict_on(get: Get, body: str | bytes, status: int = 429) -> object:
     """Return the verdict on a reply with this body."""
     async with RawServer(lambda request: request.send(body, status=status)) as server:
-        return default_verdict(await get(server.url))
+        return default_retry(await get(server.url))
 
 
 @pytest.mark.parametrize("get", CLIENTS)
@@ -122,7 +122,7 @@ async def test_a_body_that_was_not_read_stays_unread():
     ):
         with pytest.raises(httpx.HTTPStatusError) as caught:
             response.raise_for_status()
-        assert default_verdict(caught.value) is True
+        assert default_retry(caught.value) is True
         assert (await response.aread()).startswith(b"{")
 
 

@@ -13,9 +13,9 @@ from ragasync import (
     AsyncBatchProcessor,
     AsyncRetry,
     Journal,
+    JournaledError,
     JournalError,
     RateLimiter,
-    RecalledError,
 )
 
 CALLS: list[Any] = []
@@ -86,7 +86,7 @@ async def test_what_failed_stays_failed_and_reads_as_it_was(path: Path):
     again = await doubling(Journal(path)).process(range(5))
     error = again.errors[3]
     assert CALLS.count(3) == 1
-    assert isinstance(error, RecalledError)
+    assert isinstance(error, JournaledError)
     assert str(error) == "item 3 is bad"
     assert error.__notes__ == ["look at its source"]
     assert again[3].traceback == first[3].traceback
@@ -322,7 +322,7 @@ async def test_batches_bounded_by_cost_are_filled_with_what_is_new(path: Path):
 
     def processor() -> AsyncBatchProcessor[int, int]:
         return AsyncBatchProcessor(
-            keep, 9, 1, batched=True, cost=float, max_batch_cost=10, journal=path
+            keep, 9, 1, batched=True, weight=float, max_batch_weight=10, journal=path
         )
 
     await processor().process([1, 3, 5])

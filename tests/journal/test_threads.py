@@ -12,7 +12,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, Journal, JournalError
 from ragasync.engine.journalling import Journalled
-from ragasync.journal.use import JournalUse, used_by
+from ragasync.journal.use import JournalBinding, bind_journal
 from ragasync.journal.writer import Writer
 
 
@@ -74,7 +74,7 @@ async def test_no_thread_of_a_journal_outlives_its_run(path: Path):
     pytest.fail(f"left behind: {left}")
 
 
-class Opening(JournalUse):
+class Opening(JournalBinding):
     """A journal that stops while it is being opened until it is let go."""
 
     begun, go_on = threading.Event(), threading.Event()
@@ -92,9 +92,9 @@ async def test_a_run_cancelled_while_its_journal_opens_leaves_it_free(
     path: Path, cancellations: int
 ):
     """However often it is cancelled: what was opened is closed again."""
-    use = used_by(same, path, None)
+    use = bind_journal(same, path, None)
     assert use is not None
-    slow = Opening(*(getattr(use, name) for name in JournalUse.__dataclass_fields__))
+    slow = Opening(*(getattr(use, name) for name in JournalBinding.__dataclass_fields__))
     Opening.begun.clear()
     Opening.go_on.clear()
     task = asyncio.create_task(AsyncBatchProcessor(same, journal=slow).process([1]))
@@ -162,7 +162,7 @@ def test_whatever_failed_is_written_and_read_again(path: Path, kind: str):
     error = ERRORS[kind]
     if kind == "huge":
         error.add_note("note " * 1_000_000)
-    use = used_by(same, path, None)
+    use = bind_journal(same, path, None)
     assert use is not None
     for turn in range(2):
         run = use.open()
@@ -203,7 +203,7 @@ def test_a_run_knows_whether_its_journal_holds_a_success(
         return AsyncBatchProcessor(call, retry_count=0, journal=Journal(path, name="call"))
 
     run_virtual(processor().process(outcomes))
-    use = used_by(call, Journal(path, name="call"), None)
+    use = bind_journal(call, Journal(path, name="call"), None)
     assert use is not None
     opened = use.open()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, AdaptiveBound
+from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
 from ragasync.limits.cohort import Began, CallEnd, Latency
 from ragasync.retries.congestion import congestion_of
 
@@ -12,7 +12,7 @@ from ragasync.retries.congestion import congestion_of
 class Rounds:
     """Makes as many calls at once as the bound allows, round after round."""
 
-    def __init__(self, bound: AdaptiveBound) -> None:
+    def __init__(self, bound: ConcurrencyLimit) -> None:
         self.bound = bound
         self.seen: list[int] = []
 
@@ -33,16 +33,16 @@ class Rounds:
 @pytest.fixture
 def rounds() -> Rounds:
     """Rounds of a bound that has just begun."""
-    return Rounds(AdaptiveBound())
+    return Rounds(ConcurrencyLimit())
 
 
-def refuse(bound: AdaptiveBound, began: Began) -> int:
+def refuse(bound: ConcurrencyLimit, began: Began) -> int:
     """Refuse a call, as with a 429, and return the bound."""
     bound.end(began, 0.1, "refused")
     return bound.bound
 
 
-def bounds_of(bound: AdaptiveBound, every: int, how: CallEnd) -> list[int]:
+def bounds_of(bound: ConcurrencyLimit, every: int, how: CallEnd) -> list[int]:
     """Return the bound after each of many calls, of which every so manieth fails."""
     seen = []
     for number in range(10_000):
@@ -58,7 +58,7 @@ def test_it_doubles_with_each_round_while_latency_holds(rounds: Rounds):
 
 def test_it_never_goes_beyond_its_most():
     """However well the service bears it."""
-    rounds = Rounds(AdaptiveBound(most=50))
+    rounds = Rounds(ConcurrencyLimit(most=50))
     assert max(rounds.one() for _ in range(40)) == 50
 
 
@@ -153,14 +153,14 @@ def test_it_looks_below_now_and_then(rounds: Rounds):
 @pytest.mark.parametrize("every", [20, 7, 4])
 def test_overload_that_a_cut_does_not_lessen_is_taken_for_what_it_is(every: int):
     """Once in so many calls whatever one does, from the beginning: it goes up all the same."""
-    bound = AdaptiveBound(most=200)
+    bound = ConcurrencyLimit(most=200)
     assert max(bounds_of(bound, every, "congestion")) == 200
     assert bound.bound >= 150
 
 
 def test_refusals_that_a_cut_does_not_lessen_are_taken_for_what_they_are():
     """Where a cohort is large enough to tell: once in twenty calls, whatever one does."""
-    bound = AdaptiveBound(first=128)
+    bound = ConcurrencyLimit(first=128)
     assert bounds_of(bound, 20, "refused")[-1] >= 96
 
 

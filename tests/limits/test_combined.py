@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 from ragasync.limits.limiter import RateLimiter
 
 
@@ -15,7 +15,9 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def admissions(gate: Gate, count: int, items: Sequence[object] = ("",)) -> list[float]:
+async def admissions(
+    gate: CombinedLimiter, count: int, items: Sequence[object] = ("",)
+) -> list[float]:
     """Send so many callers to the gate at once; return when each was let through."""
 
     async def call() -> float:
@@ -34,15 +36,15 @@ async def settle() -> None:
 class FarLimiter:
     """A limiter kept elsewhere: grants after a second, notes what it was asked, and when."""
 
-    def __init__(self, cost: Callable[..., float] | None = None, highest_cost: float = 100) -> None:
-        self.cost = cost
-        self.highest_cost = highest_cost
+    def __init__(self, weight: Callable[..., float] | None = None, max_weight: float = 100) -> None:
+        self.weight = weight
+        self.max_weight = max_weight
         self.asked: list[tuple[float, float]] = []
         self.paused: list[float] = []
 
-    async def acquire(self, cost: float = 1.0) -> None:
+    async def acquire(self, weight: float = 1.0) -> None:
         """Grant after a second."""
-        self.asked.append((now(), cost))
+        self.asked.append((now(), weight))
         await asyncio.sleep(1)
 
     def pause(self, seconds: float) -> None:
@@ -55,7 +57,7 @@ class FarLimiter:
 
 async def test_without_limits_the_gate_is_open():
     """And lets everybody through at once."""
-    gate = Gate()
+    gate = CombinedLimiter()
     assert gate.is_open
     assert gate.try_admit([1])
     assert await admissions(gate, 3) == [0, 0, 0]
@@ -63,9 +65,9 @@ async def test_without_limits_the_gate_is_open():
 
 async def test_a_limiter_or_a_rate_closes_the_short_cut():
     """The engine has to ask."""
-    assert not Gate([RateLimiter(1)]).is_open
-    assert not Gate([FarLimiter()]).is_open
-    gate = Gate()
+    assert not CombinedLimiter([RateLimiter(1)]).is_open
+    assert not CombinedLimiter([FarLimiter()]).is_open
+    gate = CombinedLimiter()
     gate.rate = 5.0
     assert not gate.is_open
     gate.rate = None
@@ -74,7 +76,7 @@ async def test_a_limiter_or_a_rate_closes_the_short_cut():
 
 async def test_a_pause_without_limiters_closes_the_gate_itself():
     """The later of two pauses wins; afterwards it is open again."""
-    gate = Gate()
+    gate = CombinedLimiter()
     gate.pause(10)
     gate.pause(3)
     assert not gate.is_open
@@ -87,7 +89,7 @@ async def test_a_pause_without_limiters_closes_the_gate_itself():
 async def test_a_pause_holds_every_limiter():
     """Those of the user, the job's own, and one kept elsewhere."""
     near, far = RateLimiter(1000), FarLimiter()
-    gate = Gate([near, far])
+    gate = CombinedLimiter([near, far])
     gate.rate = 1000.0
     gate.pause(10)
     assert not near.try_acquire()
@@ -97,7 +99,7 @@ async def test_a_pause_holds_every_limiter():
 
 async def test_a_pause_holds_a_job_that_has_only_a_rate_of_its_own():
     """Removing that rate does not end the pause."""
-    gate = Gate()
+    gate = CombinedLimiter()
     gate.rate = 1000.0
     gate.pause(10)
     gate.rate = None
@@ -108,7 +110,7 @@ async def test_a_pause_holds_a_job_that_has_only_a_rate_of_its_own():
 def test_a_pause_without_an_end_is_refused(bad: float):
     """Also where there is no limiter that would refuse it."""
     with pytest.raises(ValueError, match="finite and not negative"):
-        Gate().pause(bad)
+        CombinedLimiter().pause(bad)
 
 
 # ---- one limiter
@@ -116,13 +118,15 @@ def test_a_pause_without_an_end_is_refused(bad: float):
 
 async def test_one_limiter_sets_the_pace():
     """Exact times."""
-    assert await admissions(Gate([RateLimiter(10, 2)]), 4) == pytest.approx([0, 0, 0.1, 0.2])
+    assert await admissions(CombinedLimiter([RateLimiter(10, 2)]), 4) == pytest.approx(
+        [0, 0, 0.1, 0.2]
+    )
 
 
 async def test_two_jobs_at_one_limiter_are_served_in_order_of_arrival():
     """First come, first served across the jobs."""
     limiter = RateLimiter(10, 1)
-    gates = [Gate([limiter]), Gate([limiter])]
+    gates = [CombinedLimiter([limiter]), CombinedLimiter([limiter])]
     order: list[int] = []
 
     async def call(caller: int) -> None:
@@ -135,7 +139,7 @@ async def test_two_jobs_at_one_limiter_are_served_in_order_of_arrival():
 
 async def test_try_admit_passes_nobody_who_waits():
     """What is free is for the first in line."""
-    gate = Gate([RateLimiter(10, 10)])
+    gate = CombinedLimiter([RateLimiter(10, 10)])
     assert gate.try_admit([], calls=10)
     waiting = asyncio.create_task(gate.admit([], calls=10))
     await asyncio.sleep(0.5)
@@ -146,16 +150,16 @@ async def test_try_admit_passes_nobody_who_waits():
 async def test_the_same_limiter_twice_counts_once():
     """A call takes one place of it."""
     limiter = RateLimiter(10, 1)
-    assert await admissions(Gate([limiter, limiter]), 3) == pytest.approx([0, 0.1, 0.2])
+    assert await admissions(CombinedLimiter([limiter, limiter]), 3) == pytest.approx([0, 0.1, 0.2])
 
 
-# ---- costs
+# ---- weights
 
 
 async def test_a_cost_function_is_summed_over_the_items():
     """Three items of 1, 2 and 3 take 6; calls do not count there."""
-    limiter = RateLimiter(10, 10, cost=float)
-    gate = Gate([limiter])
+    limiter = RateLimiter(10, 10, weight=float)
+    gate = CombinedLimiter([limiter])
     await gate.admit([1, 2, 3], calls=99)
     assert limiter.try_acquire(4)
     assert not limiter.try_acquire(0.1)
@@ -163,7 +167,7 @@ async def test_a_cost_function_is_summed_over_the_items():
 
 async def test_items_that_weigh_nothing_take_nothing():
     """A sum of 0 passes."""
-    gate = Gate([RateLimiter(1, 1, cost=float)])
+    gate = CombinedLimiter([RateLimiter(1, 1, weight=float)])
     assert gate.try_admit([0])
     await gate.admit([0, 0])
     assert gate.try_admit([1])
@@ -171,18 +175,18 @@ async def test_items_that_weigh_nothing_take_nothing():
 
 async def test_items_above_the_burst_are_refused():
     """The error reaches the caller, and nothing is taken anywhere."""
-    plain, tokens = RateLimiter(1, 1), RateLimiter(10, 5, cost=float)
-    gate = Gate([plain, tokens])
-    with pytest.raises(ValueError, match=r"cost of 6.* at most 5"):
+    plain, tokens = RateLimiter(1, 1), RateLimiter(10, 5, weight=float)
+    gate = CombinedLimiter([plain, tokens])
+    with pytest.raises(ValueError, match=r"weight of 6.* at most 5"):
         await gate.admit([6])
-    with pytest.raises(ValueError, match=r"cost of 6.* at most 5"):
+    with pytest.raises(ValueError, match=r"weight of 6.* at most 5"):
         gate.try_admit([6])
     assert gate.try_admit([5])
 
 
 async def test_more_calls_than_the_burst_are_taken_in_portions():
     """A hop of 32 items through a burst of one takes 31 intervals."""
-    gate = Gate([RateLimiter(10, 1)])
+    gate = CombinedLimiter([RateLimiter(10, 1)])
     assert not gate.try_admit([], calls=32)
     await gate.admit([], calls=32)
     assert now() == pytest.approx(3.1)
@@ -190,8 +194,8 @@ async def test_more_calls_than_the_burst_are_taken_in_portions():
 
 async def test_with_portions_the_items_weight_is_taken_once():
     """Three portions of one call, 6 tokens in all."""
-    tokens = RateLimiter(1, 6, cost=float)
-    gate = Gate([RateLimiter(10, 1), tokens])
+    tokens = RateLimiter(1, 6, weight=float)
+    gate = CombinedLimiter([RateLimiter(10, 1), tokens])
     await gate.admit([1, 2, 3], calls=3)
     assert now() == pytest.approx(0.2)
     assert not tokens.try_acquire(0.3)
@@ -201,7 +205,7 @@ async def test_with_portions_the_items_weight_is_taken_once():
 async def test_portions_that_were_taken_are_given_back_when_the_caller_is_cancelled():
     """What has not refilled yet is there for the next."""
     limiter = RateLimiter(1, 4)
-    gate = Gate([limiter])
+    gate = CombinedLimiter([limiter])
     big = asyncio.create_task(gate.admit([], calls=8))
     await settle()
     big.cancel()
@@ -211,7 +215,7 @@ async def test_portions_that_were_taken_are_given_back_when_the_caller_is_cancel
 
 async def test_items_that_weigh_nothing_do_not_wait_behind_others():
     """There is nothing that they would have to wait for."""
-    gate = Gate([RateLimiter(1, 1, cost=float)])
+    gate = CombinedLimiter([RateLimiter(1, 1, weight=float)])
     assert gate.try_admit([1])
     heavy = asyncio.create_task(gate.admit([1]))
     await settle()
@@ -226,7 +230,7 @@ async def test_items_that_weigh_nothing_do_not_wait_behind_others():
 
 async def test_a_rate_of_the_jobs_own_is_seen_at_once_by_those_who_wait():
     """Set, raised and removed while callers stand at the gate of a job without limiters."""
-    gate = Gate()
+    gate = CombinedLimiter()
     gate.rate = 0.1
     waiting = asyncio.create_task(admissions(gate, 6))
     await asyncio.sleep(4)
@@ -240,7 +244,7 @@ async def test_a_rate_of_the_jobs_own_is_seen_at_once_by_those_who_wait():
 
 async def test_a_rate_is_added_for_those_who_stand_in_a_shared_line():
     """They waited for a limiter at 10 a second, then keep to one a second."""
-    gate = Gate([RateLimiter(10, 1)])
+    gate = CombinedLimiter([RateLimiter(10, 1)])
     waiting = asyncio.create_task(admissions(gate, 5))
     await asyncio.sleep(0.15)
     gate.rate = 1.0
@@ -249,7 +253,7 @@ async def test_a_rate_is_added_for_those_who_stand_in_a_shared_line():
 
 async def test_a_rate_is_removed_for_those_who_stand_at_several():
     """The shared limiter alone sets the pace from then on, in the old order."""
-    gate, order = Gate([RateLimiter(10, 1)]), []
+    gate, order = CombinedLimiter([RateLimiter(10, 1)]), []
     gate.rate = 0.1
 
     async def call(caller: int) -> float:
@@ -266,7 +270,7 @@ async def test_a_rate_is_removed_for_those_who_stand_at_several():
 
 def test_the_rate_is_readable_and_checked():
     """None without one."""
-    gate = Gate()
+    gate = CombinedLimiter()
     assert gate.rate is None
     gate.rate = 5
     assert gate.rate == 5
@@ -281,7 +285,7 @@ def test_the_rate_is_readable_and_checked():
 async def test_several_limiters_are_all_kept():
     """The slower one sets the pace, and the faster is charged the same."""
     slow, fast = RateLimiter(1, 1), RateLimiter(10, 4)
-    gate = Gate([slow, fast])
+    gate = CombinedLimiter([slow, fast])
     assert await admissions(gate, 4) == pytest.approx([0, 1, 2, 3])
     assert fast.try_acquire(3)
     assert not fast.try_acquire(1)
@@ -291,7 +295,7 @@ async def test_takes_from_all_or_from_none():
     """While one limiter blocks, the other is left alone."""
     full, empty = RateLimiter(0.1, 3), RateLimiter(0.1, 1)
     empty.try_acquire()
-    gate = Gate([full, empty])
+    gate = CombinedLimiter([full, empty])
     assert not gate.try_admit([1])
     waiting = asyncio.create_task(gate.admit([1]))
     await asyncio.sleep(1)
@@ -303,8 +307,8 @@ async def test_takes_from_all_or_from_none():
 async def test_a_job_with_one_limiter_is_not_slowed_to_the_pace_of_one_with_two():
     """The other job waits at the shared limiter's head only for as long as it can take from it."""
     shared = RateLimiter(100, 2)
-    slowed = Gate([shared, RateLimiter(1, 1)])
-    free = Gate([shared])
+    slowed = CombinedLimiter([shared, RateLimiter(1, 1)])
+    free = CombinedLimiter([shared])
     background = asyncio.create_task(admissions(slowed, 1000))
     passed = 0
     while now() < 10:
@@ -319,9 +323,11 @@ async def test_callers_that_stand_in_line_pass_the_one_who_waits_elsewhere():
     shared, slow = RateLimiter(10, 1), RateLimiter(0.1, 1)
     slow.try_acquire()
     shared.try_acquire()
-    blocked = asyncio.create_task(Gate([shared, slow]).admit([1]))
+    blocked = asyncio.create_task(CombinedLimiter([shared, slow]).admit([1]))
     await settle()
-    assert await admissions(Gate([shared]), 5) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert await admissions(CombinedLimiter([shared]), 5) == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5]
+    )
     assert not blocked.done()
     await blocked
     assert now() == pytest.approx(10)
@@ -332,17 +338,17 @@ async def test_a_job_with_two_busy_limiters_does_not_starve():
     one, two = RateLimiter(10, 1), RateLimiter(10, 1)
     passed: list[float] = []
 
-    async def keep_calling(gate: Gate, times: list[float]) -> None:
+    async def keep_calling(gate: CombinedLimiter, times: list[float]) -> None:
         while True:
             await gate.admit([1])
             times.append(now())
 
     others: list[float] = []
-    tasks = [asyncio.create_task(keep_calling(Gate([one]), others)) for _ in range(4)]
+    tasks = [asyncio.create_task(keep_calling(CombinedLimiter([one]), others)) for _ in range(4)]
     await asyncio.sleep(0.05)
-    tasks += [asyncio.create_task(keep_calling(Gate([two]), others)) for _ in range(4)]
+    tasks += [asyncio.create_task(keep_calling(CombinedLimiter([two]), others)) for _ in range(4)]
     await asyncio.sleep(1)
-    tasks.append(asyncio.create_task(keep_calling(Gate([one, two]), passed)))
+    tasks.append(asyncio.create_task(keep_calling(CombinedLimiter([one, two]), passed)))
     await asyncio.sleep(20)
     for task in tasks:
         task.cancel()
@@ -356,7 +362,7 @@ async def test_a_caller_at_several_limiters_passes_nobody_in_any_line():
     second.try_acquire(10)
     big = asyncio.create_task(second.acquire(10))
     await settle()
-    both = asyncio.create_task(Gate([first, second]).admit([1]))
+    both = asyncio.create_task(CombinedLimiter([first, second]).admit([1]))
     for _ in range(9):
         await asyncio.sleep(1)
         await first.acquire()  # has the first line looked at
@@ -371,7 +377,7 @@ async def test_a_caller_whom_another_limiter_holds_up_by_now_is_not_forgotten():
     """Passed over at the first for the second, it meets a debt of another's at the first."""
     first, second = RateLimiter(2), RateLimiter(10, 1)
     second.pause(1)
-    caller = asyncio.create_task(Gate([first, second]).admit([1]))
+    caller = asyncio.create_task(CombinedLimiter([first, second]).admit([1]))
     await asyncio.sleep(0.4)
     await first.acquire(3)
     await caller
@@ -380,7 +386,7 @@ async def test_a_caller_whom_another_limiter_holds_up_by_now_is_not_forgotten():
 
 async def test_try_admit_does_not_pass_those_who_have_yet_to_step_up():
     """The head has been granted and has not run, so the second does not stand anywhere yet."""
-    gate = Gate([RateLimiter(10, 10), RateLimiter(10, 10)])
+    gate = CombinedLimiter([RateLimiter(10, 10), RateLimiter(10, 10)])
     gate.pause(1)
     waiting = asyncio.create_task(admissions(gate, 2))
     await settle()
@@ -392,8 +398,8 @@ async def test_try_admit_does_not_pass_those_who_have_yet_to_step_up():
 
 
 async def test_callers_at_several_limiters_pass_in_order():
-    """The gate's own line is first come, first served, whatever the costs."""
-    gate = Gate([RateLimiter(10, 10), RateLimiter(50, 50, cost=float)])
+    """The gate's own line is first come, first served, whatever the weights."""
+    gate = CombinedLimiter([RateLimiter(10, 10), RateLimiter(50, 50, weight=float)])
     order: list[int] = []
 
     async def call(caller: int, weight: float) -> None:
@@ -407,7 +413,7 @@ async def test_callers_at_several_limiters_pass_in_order():
 async def test_a_cancelled_caller_leaves_every_line():
     """At the head, behind it, and after its grant: the others pass as if it had not been there."""
     first, second = RateLimiter(1, 1), RateLimiter(1, 1)
-    gate = Gate([first, second])
+    gate = CombinedLimiter([first, second])
     assert gate.try_admit([0])
     calls = [asyncio.create_task(gate.admit([n])) for n in range(4)]
     await settle()
@@ -422,7 +428,7 @@ async def test_a_cancelled_caller_leaves_every_line():
 
 async def test_a_caller_cancelled_after_its_grant_gives_back_at_every_limiter():
     """Granted, but cancelled before it ran: the next goes in its place, at the same time."""
-    gate = Gate([RateLimiter(1, 1), RateLimiter(1, 1)])
+    gate = CombinedLimiter([RateLimiter(1, 1), RateLimiter(1, 1)])
     assert gate.try_admit([0])
     one, two = (asyncio.create_task(gate.admit([n])) for n in range(2))
     await settle()
@@ -439,7 +445,7 @@ def test_two_jobs_in_two_threads_with_the_same_limiters_do_not_deadlock():
     finished: list[int] = []
 
     async def job(mine: list[RateLimiter]) -> None:
-        gate = Gate(mine)
+        gate = CombinedLimiter(mine)
         await asyncio.gather(*(gate.admit([n]) for n in range(200)))
         finished.append(1)
 
@@ -460,7 +466,7 @@ def test_two_jobs_in_two_threads_with_the_same_limiters_do_not_deadlock():
 async def test_a_limiter_kept_elsewhere_is_asked_last():
     """Only when the near ones have granted, and never by try_admit."""
     far, near = FarLimiter(), RateLimiter(0.5, 1)
-    gate = Gate([far, near])
+    gate = CombinedLimiter([far, near])
     assert not gate.try_admit([1])
     assert near.try_acquire()
     await gate.admit([1])
@@ -470,16 +476,16 @@ async def test_a_limiter_kept_elsewhere_is_asked_last():
 
 async def test_a_limiter_kept_elsewhere_is_asked_for_its_own_cost():
     """The sum over the items, or the calls in portions."""
-    weighed, plain = FarLimiter(cost=float), FarLimiter(highest_cost=4)
-    await Gate([weighed, plain]).admit([1, 2, 3], calls=10)
-    assert [cost for _, cost in weighed.asked] == [6]
-    assert [cost for _, cost in plain.asked] == [4, 4, 2]
+    weighed, plain = FarLimiter(weight=float), FarLimiter(max_weight=4)
+    await CombinedLimiter([weighed, plain]).admit([1, 2, 3], calls=10)
+    assert [weight for _, weight in weighed.asked] == [6]
+    assert [weight for _, weight in plain.asked] == [4, 4, 2]
 
 
 async def test_a_caller_cancelled_at_a_limiter_kept_elsewhere_gives_the_near_ones_back():
     """It has taken a place of theirs, and makes no call."""
     near = RateLimiter(0.01, 1)
-    caller = asyncio.create_task(Gate([near, FarLimiter()]).admit([1]))
+    caller = asyncio.create_task(CombinedLimiter([near, FarLimiter()]).admit([1]))
     await settle()
     assert not near.try_acquire()
     caller.cancel()

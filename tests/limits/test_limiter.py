@@ -19,20 +19,21 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def grant_times(limiter: RateLimiter, costs: Sequence[float]) -> list[float]:
-    """Send these costs to the limiter at once; return when each was granted."""
+async def grant_times(limiter: RateLimiter, weights: Sequence[float]) -> list[float]:
+    """Send these weights to the limiter at once; return when each was granted."""
 
-    async def acquire(cost: float) -> float:
-        await limiter.acquire(cost)
+    async def acquire(weight: float) -> float:
+        await limiter.acquire(weight)
         return now()
 
-    return await asyncio.gather(*map(acquire, costs))
+    return await asyncio.gather(*map(acquire, weights))
 
 
 def most_in_a_window(grants: Sequence[tuple[float, float]], length: float) -> float:
-    """The largest sum of costs in a half-open window; it is enough to start one at each grant."""
+    """The largest sum of weights in a half-open window; it is enough to start one at each grant."""
     return max(
-        sum(cost for when, cost in grants if start <= when < start + length) for start, _ in grants
+        sum(weight for when, weight in grants if start <= when < start + length)
+        for start, _ in grants
     )
 
 
@@ -78,7 +79,7 @@ async def test_a_rate_in_another_unit_is_a_seconds_rate():
 
 
 async def test_costs_count_by_their_size():
-    """A cost of 5 takes as long as five calls."""
+    """A weight of 5 takes as long as five calls."""
     times = await grant_times(RateLimiter(10, burst_size=10), [5.0, 5.0, 2.5, 1.0])
     assert times == pytest.approx([0, 0, 0.25, 0.35])
 
@@ -93,24 +94,24 @@ async def test_a_cost_above_the_implicit_burst_waits_for_a_full_bucket_and_leave
 async def test_a_cost_above_an_explicit_burst_is_refused_at_once_with_the_numbers():
     """It could never be granted."""
     limiter = RateLimiter(10, burst_size=5)
-    with pytest.raises(ValueError, match=r"cost of 6 .* at most 5"):
+    with pytest.raises(ValueError, match=r"weight of 6 .* at most 5"):
         await limiter.acquire(6)
-    with pytest.raises(ValueError, match=r"cost of 6 .* at most 5"):
+    with pytest.raises(ValueError, match=r"weight of 6 .* at most 5"):
         limiter.try_acquire(6)
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_window_holds_more_than_burst_and_rate_allow(seed: int):
-    """Random arrivals and costs; every window that starts at a grant is counted."""
+    """Random arrivals and weights; every window that starts at a grant is counted."""
     chance = random.Random(seed)
     rate, burst = chance.choice([(3.0, 5.0), (50.0, 4.0), (1000.0, 40.0)])
     limiter = RateLimiter(rate, burst_size=burst)
     grants: list[tuple[float, float]] = []
 
-    async def call(at: float, cost: float) -> None:
+    async def call(at: float, weight: float) -> None:
         await asyncio.sleep(at)
-        await limiter.acquire(cost)
-        grants.append((now(), cost))
+        await limiter.acquire(weight)
+        grants.append((now(), weight))
 
     await asyncio.gather(
         *(call(chance.expovariate(0.05 * rate), chance.uniform(0.1, burst)) for _ in range(150))
@@ -118,8 +119,8 @@ async def test_no_window_holds_more_than_burst_and_rate_allow(seed: int):
     ends = [when for when, _ in grants]
     for first, start in enumerate(ends):
         total = 0.0
-        for when, cost in grants[first:]:
-            total += cost
+        for when, weight in grants[first:]:
+            total += weight
             assert total <= burst + rate * (when - start) + 1e-6
 
 
@@ -136,13 +137,13 @@ async def test_the_implicit_burst_keeps_every_second_near_the_rate():
 
 
 async def test_a_big_request_is_not_overtaken_by_small_ones():
-    """First come, first served, whatever the costs."""
+    """First come, first served, whatever the weights."""
     limiter = RateLimiter(10, burst_size=10)
     limiter.try_acquire(10)
     order: list[str] = []
 
-    async def call(name: str, cost: float) -> None:
-        await limiter.acquire(cost)
+    async def call(name: str, weight: float) -> None:
+        await limiter.acquire(weight)
         order.append(name)
 
     await asyncio.gather(call("big", 10), *(call(f"small {n}", 1) for n in range(5)))
@@ -187,7 +188,7 @@ async def test_a_long_line_at_a_high_rate_goes_a_few_at_a_time():
 
 
 async def test_costs_count_for_who_goes_together():
-    """Two of a cost of 2 are 2 ms apart, three would be 4: they go in pairs."""
+    """Two of a weight of 2 are 2 ms apart, three would be 4: they go in pairs."""
     limiter = RateLimiter(1000, burst_size=40)
     limiter.try_acquire(40)
     times = await grant_times(limiter, [2.0] * 65)
@@ -403,12 +404,12 @@ async def test_at_most_keeps_the_rate():
 
 
 async def test_at_most_counts_costs_and_refuses_one_above_the_limit():
-    """The limit is one of cost."""
+    """The limit is one of weight."""
     limiter = RateLimiter.at_most(10, 1.0)
     times = await grant_times(limiter, [6.0, 4.0, 6.0, 3.0] * 3)
     grants = list(zip(times, [6.0, 4.0, 6.0, 3.0] * 3, strict=True))
     assert most_in_a_window(grants, 1.0) <= 10
-    with pytest.raises(ValueError, match=r"cost of 11 .* at most 10"):
+    with pytest.raises(ValueError, match=r"weight of 11 .* at most 10"):
         limiter.try_acquire(11)
 
 
@@ -637,8 +638,8 @@ async def test_the_short_way_does_not_pass_the_line():
     await limiter.acquire(10)
     order: list[str] = []
 
-    async def call(name: str, cost: float) -> None:
-        await limiter.acquire(cost)
+    async def call(name: str, weight: float) -> None:
+        await limiter.acquire(weight)
         order.append(name)
 
     big = asyncio.create_task(call("big", 10))
@@ -671,9 +672,9 @@ def test_numbers_that_are_not_positive_and_finite_are_refused(bad: float):
 async def test_costs_that_are_not_positive_and_finite_are_refused(bad: float):
     """By both ways of taking."""
     limiter = RateLimiter(1)
-    with pytest.raises(ValueError, match="cost must be positive and finite"):
+    with pytest.raises(ValueError, match="weight must be positive and finite"):
         await limiter.acquire(bad)
-    with pytest.raises(ValueError, match="cost must be positive and finite"):
+    with pytest.raises(ValueError, match="weight must be positive and finite"):
         limiter.try_acquire(bad)
 
 
@@ -710,9 +711,9 @@ async def test_the_repr_shows_the_live_state():
 
 def test_the_cost_function_is_kept():
     """The processor asks for it."""
-    assert RateLimiter(1, cost=len).cost is len
-    assert RateLimiter.at_most(1, 1, cost=len).cost is len
-    assert RateLimiter(1).cost is None
+    assert RateLimiter(1, weight=len).weight is len
+    assert RateLimiter.at_most(1, 1, weight=len).weight is len
+    assert RateLimiter(1).weight is None
 
 
 @pytest.mark.parametrize("start", [1e7, 3.3e7, 1e9, 1e12])

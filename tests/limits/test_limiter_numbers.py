@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 
 HUGE = 10**400
 TOO_LONG = 10**6000  # Python refuses to print it
@@ -52,7 +52,7 @@ def test_numbers_of_any_library_are_rates(number: Any):
         RateLimiter.at_most(number, np.int32(1)),
     ]
     limiters[0].rate = number
-    gate = Gate()
+    gate = CombinedLimiter()
     gate.rate = number
     assert [limiter.rate for limiter in limiters] == [10.0] * 3
     assert all(type(limiter.rate) is float for limiter in [*limiters, gate])
@@ -62,7 +62,7 @@ def test_numbers_of_any_library_are_rates(number: Any):
 @pytest.mark.parametrize("wrong", [*NOT_NUMBERS, *NOT_POSITIVE, OddFloat("nan")], ids=kind_of)
 def test_a_wrong_rate_burst_or_window_is_refused_with_what_was_got(wrong: Any):
     """And one that is set leaves the one in force."""
-    limiter, gate = RateLimiter(5), Gate()
+    limiter, gate = RateLimiter(5), CombinedLimiter()
     tries = [
         lambda: RateLimiter(wrong),
         lambda: RateLimiter(rate=1, per=wrong),
@@ -98,10 +98,10 @@ def test_a_rate_that_overflows_in_its_unit_is_refused():
 @pytest.mark.parametrize("wrong", [3, "tokens", object()])
 def test_what_counts_a_cost_must_be_a_function(wrong: Any):
     """At once, not at the first call."""
-    with pytest.raises(TypeError, match="cost must be a function"):
-        RateLimiter(1, cost=wrong)
-    with pytest.raises(TypeError, match="cost must be a function"):
-        RateLimiter.at_most(1, 1, cost=wrong)
+    with pytest.raises(TypeError, match="weight must be a function"):
+        RateLimiter(1, weight=wrong)
+    with pytest.raises(TypeError, match="weight must be a function"):
+        RateLimiter.at_most(1, 1, weight=wrong)
 
 
 def test_an_async_function_cannot_count_a_cost():
@@ -110,8 +110,8 @@ def test_an_async_function_cannot_count_a_cost():
     async def count(item: str) -> float:
         return len(item)
 
-    with pytest.raises(TypeError, match="cost must be a function that is not async"):
-        RateLimiter(1, cost=count)
+    with pytest.raises(TypeError, match="weight must be a function that is not async"):
+        RateLimiter(1, weight=count)
 
 
 # ---- pauses
@@ -124,7 +124,7 @@ def test_an_async_function_cannot_count_a_cost():
 )
 async def test_a_wrong_pause_is_refused_and_holds_nobody(wrong: Any):
     """By a limiter, and by a gate."""
-    limiter, gate = RateLimiter(5), Gate([RateLimiter(5)])
+    limiter, gate = RateLimiter(5), CombinedLimiter([RateLimiter(5)])
     for pausing in (limiter, gate):
         with pytest.raises((TypeError, ValueError), match="seconds must be"):
             pausing.pause(wrong)
@@ -141,16 +141,16 @@ async def test_a_pause_may_be_a_number_of_any_library():
     assert type(limiter.paused_for) is float
 
 
-# ---- costs
+# ---- weights
 
 
 @pytest.mark.parametrize("wrong", [*NOT_NUMBERS, *NOT_POSITIVE, OddFloat("nan")], ids=kind_of)
 async def test_a_wrong_cost_is_refused_and_takes_nothing(wrong: Any):
     """The one who asks is told what was got; whoever waits goes as though it had not come."""
     limiter = RateLimiter(10, burst_size=2)
-    with pytest.raises((TypeError, ValueError), match=r"cost must be|cost of .* can never"):
+    with pytest.raises((TypeError, ValueError), match=r"weight must be|weight of .* can never"):
         await limiter.acquire(wrong)
-    with pytest.raises((TypeError, ValueError), match=r"cost must be|cost of .* can never"):
+    with pytest.raises((TypeError, ValueError), match=r"weight must be|weight of .* can never"):
         limiter.try_acquire(wrong)
     assert limiter.try_acquire(2)
     waiting = asyncio.create_task(limiter.acquire(2))
@@ -161,23 +161,23 @@ async def test_a_wrong_cost_is_refused_and_takes_nothing(wrong: Any):
     assert now() == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("cost", [*NUMBERS, Fraction(10)], ids=kind_of)
+@pytest.mark.parametrize("weight", [*NUMBERS, Fraction(10)], ids=kind_of)
 @pytest.mark.real_time
-async def test_a_cost_of_any_library_keeps_the_bucket_exact(cost: Any):
+async def test_a_cost_of_any_library_keeps_the_bucket_exact(weight: Any):
     """A float32 would round the clock to milliseconds, and the limiter with it."""
     limiter = RateLimiter(1e6, burst_size=1e6)
     for _ in range(3):
-        await limiter.acquire(cost)
-        assert limiter.try_acquire(cost)
+        await limiter.acquire(weight)
+        assert limiter.try_acquire(weight)
     assert type(limiter._line.bucket.tat) is float
 
 
 async def test_a_cost_that_would_take_the_limiter_decades_is_refused():
     """Who asks for it by mistake holds nobody up."""
     limiter = RateLimiter(10)
-    for cost in (1e300, 10**30, np.float64(1e12)):
+    for weight in (1e300, 10**30, np.float64(1e12)):
         with pytest.raises(ValueError, match="keep the limiter busy for"):
-            await limiter.acquire(cost)
+            await limiter.acquire(weight)
     await limiter.acquire()
     assert now() == 0
 
@@ -235,11 +235,11 @@ WRONG_COUNTS = [
 @pytest.mark.parametrize("make", WRONG_COUNTS)
 async def test_a_count_that_fails_is_told_to_the_caller_concerned_and_takes_nothing(make: Any):
     """At every limiter of the job."""
-    plain, weighed = RateLimiter(10, 1), RateLimiter(10, 5, cost=make())
-    gate = Gate([plain, weighed])
-    with pytest.raises(ValueError, match=r"cost= r.*Check <function"):
+    plain, weighed = RateLimiter(10, 1), RateLimiter(10, 5, weight=make())
+    gate = CombinedLimiter([plain, weighed])
+    with pytest.raises(ValueError, match=r"weight= r.*Check <function"):
         gate.try_admit([3])
-    with pytest.raises(ValueError, match=r"cost= r.*Check <function"):
+    with pytest.raises(ValueError, match=r"weight= r.*Check <function"):
         await gate.admit([3])
     assert plain.try_acquire()
     assert weighed.try_acquire(5)
@@ -261,7 +261,7 @@ async def test_an_item_whose_cost_cannot_be_counted_fails_alone(make: Any, batch
         batched=batched,
         batch_size=8,
         max_concurrency=2,
-        rate_limiter=[RateLimiter(1000), RateLimiter(1000, 100, cost=count)],
+        rate_limiter=[RateLimiter(1000), RateLimiter(1000, 100, weight=count)],
         retry=AsyncRetry(2, 0.1),
     ).process(range(8))
     assert sorted(asked) == [0, 1, 2, 4, 5, 6, 7]
@@ -274,16 +274,16 @@ async def test_an_item_whose_cost_cannot_be_counted_fails_alone(make: Any, batch
 async def test_a_negative_count_is_not_made_good_by_another_item():
     """The sum of the batch would be fine."""
     with pytest.raises(ValueError, match="not negative, got -5"):
-        await Gate([RateLimiter(10, 100, cost=float)]).admit([10, -5])
+        await CombinedLimiter([RateLimiter(10, 100, weight=float)]).admit([10, -5])
 
 
 async def test_counts_whose_sum_overflows_are_refused():
     """Each of them is finite."""
     with pytest.raises(ValueError, match="positive and finite, got inf"):
-        await Gate([RateLimiter(10, cost=float)]).admit([1e308] * 3)
+        await CombinedLimiter([RateLimiter(10, weight=float)]).admit([1e308] * 3)
 
 
 async def test_an_interrupt_in_a_count_is_not_swallowed():
     """It is no item's failure."""
     with pytest.raises(KeyboardInterrupt):
-        Gate([RateLimiter(10, cost=raising(KeyboardInterrupt()))]).try_admit([3])
+        CombinedLimiter([RateLimiter(10, weight=raising(KeyboardInterrupt()))]).try_admit([3])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 
 
 def now() -> float:
@@ -192,7 +192,7 @@ async def test_a_shorter_pause_than_the_one_in_force_changes_nothing(shorter: fl
 
 async def test_another_thread_reads_a_pause_by_the_clock_of_those_who_wait():
     """It has no loop, and this loop's clock is a virtual one."""
-    limiter, gate = RateLimiter(10), Gate()
+    limiter, gate = RateLimiter(10), CombinedLimiter()
     for paused in (limiter, gate):
         paused.pause(10)
     await asyncio.sleep(4)
@@ -207,7 +207,7 @@ async def test_another_thread_reads_a_pause_by_the_clock_of_those_who_wait():
 async def test_a_gate_is_paused_until_the_last_of_its_limiters_is_not():
     """Whoever paused them; its own counts where it stands in the way."""
     one, two = RateLimiter(10), RateLimiter(10)
-    gate = Gate([one, two])
+    gate = CombinedLimiter([one, two])
     assert gate.paused_for == 0.0
     one.pause(3)
     assert gate.paused_for == pytest.approx(3)
@@ -223,7 +223,7 @@ async def test_a_gate_is_paused_until_the_last_of_its_limiters_is_not():
 async def test_a_gate_ends_the_pauses_of_all_its_limiters_and_its_own():
     """Its callers go on in order, and those of others at the limiters too."""
     one, two = RateLimiter(10, 2), RateLimiter(1000, 10)
-    gate = Gate([one, two])
+    gate = CombinedLimiter([one, two])
     gate.rate = 1000.0
     gate.pause(60)
     two.pause(3600)
@@ -238,7 +238,7 @@ async def test_a_gate_ends_the_pauses_of_all_its_limiters_and_its_own():
 
 async def test_a_gate_without_limiters_opens_again():
     """It is closed by itself."""
-    gate = Gate()
+    gate = CombinedLimiter()
     gate.pause(3600)
     assert not gate.is_open
     asyncio.get_running_loop().call_later(2, gate.resume)
@@ -250,16 +250,16 @@ async def test_a_limiter_kept_elsewhere_that_cannot_resume_is_left_alone():
     """It need not know how."""
 
     class Elsewhere:
-        cost = None
-        highest_cost = 1.0
+        weight = None
+        max_weight = 1.0
 
-        async def acquire(self, cost: float = 1.0) -> None:
+        async def acquire(self, weight: float = 1.0) -> None:
             pass
 
         def pause(self, seconds: float) -> None:
             pass
 
-    gate = Gate([Elsewhere(), near := RateLimiter(1)])
+    gate = CombinedLimiter([Elsewhere(), near := RateLimiter(1)])
     gate.pause(9)
     assert gate.paused_for == pytest.approx(9)
     gate.resume()
@@ -270,11 +270,11 @@ async def test_a_limiter_kept_elsewhere_is_resumed_with_the_others():
     """And counts for how long the job is paused."""
 
     class Elsewhere:
-        cost = None
-        highest_cost = 1.0
+        weight = None
+        max_weight = 1.0
         paused_for = 0.0
 
-        async def acquire(self, cost: float = 1.0) -> None:
+        async def acquire(self, weight: float = 1.0) -> None:
             pass
 
         def pause(self, seconds: float) -> None:
@@ -284,7 +284,7 @@ async def test_a_limiter_kept_elsewhere_is_resumed_with_the_others():
             self.paused_for = 0.0
 
     far = Elsewhere()
-    gate = Gate([far])
+    gate = CombinedLimiter([far])
     gate.pause(7)
     assert gate.paused_for == 7
     gate.resume()

@@ -7,26 +7,26 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 from ragasync.limits.limiter import RateLimiter
 
-Passing = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]
+Held = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]
 """How to pass, and how to pause."""
 
 
-def through_a_limiter() -> Passing:
+def through_a_limiter() -> Held:
     """Two at once, ten a second."""
     limiter = RateLimiter(10, burst_size=2)
     return limiter.acquire, limiter.pause
 
 
-def through_a_gate(*others: RateLimiter) -> Passing:
+def through_a_gate(*others: RateLimiter) -> Held:
     """The same with others beside it, all to be passed in one step."""
-    gate = Gate([RateLimiter(10, burst_size=2), *others])
+    gate = CombinedLimiter([RateLimiter(10, burst_size=2), *others])
     return lambda: gate.admit([""]), gate.pause
 
 
-def through_two() -> Passing:
+def through_two() -> Held:
     """The other is wider."""
     return through_a_gate(RateLimiter(1000, burst_size=10))
 
@@ -38,7 +38,7 @@ def pause_after_grants(pause: Callable[[float], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", [through_a_limiter, through_a_gate, through_two])
-async def test_who_was_granted_and_has_not_run_is_held_too(kind: Callable[[], Passing]):
+async def test_who_was_granted_and_has_not_run_is_held_too(kind: Callable[[], Held]):
     """It gives back what it took and keeps its place: afterwards all is as it was."""
     loop = asyncio.get_running_loop()
     pass_through, pause = kind()
@@ -54,7 +54,9 @@ async def test_who_was_granted_and_has_not_run_is_held_too(kind: Callable[[], Pa
 
 
 @pytest.mark.parametrize("kind", [through_a_limiter, through_a_gate, through_two])
-async def test_who_is_held_so_and_then_cancelled_leaves_no_trace(kind: Callable[[], Passing]):
+async def test_who_is_held_so_and_then_cancelled_leaves_no_trace(
+    kind: Callable[[], Held],
+):
     """The others go as though it had never come."""
     loop = asyncio.get_running_loop()
     pass_through, pause = kind()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from ragasync import BatchResult, plot_timeline
-from ragasync.outcomes.facts import Knobs, RunFacts
+from ragasync.outcomes.facts import RunSettings, RunStats
 from tests.support.requirements import needs
 from tests.support.results import done, result_of
 
 
 def adapted(*bounds: tuple[float, int], rate: float | None = None) -> BatchResult[None]:
     """Return the result of ten seconds of calls, more than a picture draws one by one."""
-    facts = RunFacts(
+    facts = RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=4),
         bounds=bounds,
         adapted=True,
-        knobs=Knobs(where="loop", rate=rate),
+        knobs=RunSettings(where="loop", rate=rate),
     )
     outcomes = [done(n, started=n / 400, seconds=0.1, lane=n % 40) for n in range(4_000)]
     return result_of(outcomes, seconds=10.1, facts=facts)

@@ -18,10 +18,10 @@ import pytest
 from ragasync import AsyncBatchProcessor, AsyncRetry
 from ragasync.notebook import controls, failures, knobs, panel, sliders
 from ragasync.notebook.failures import Failures
-from ragasync.notebook.ticker import Ticker
+from ragasync.notebook.ticker import Refresher
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.kinds import kinds_of
+from ragasync.reports.kinds import group_errors
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -57,13 +57,13 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     monkeypatch.setattr(module, "display", seen)
     monkeypatch.setattr(panel, "MOMENT", 0)
-    tickers: list[Ticker] = []
+    tickers: list[Refresher] = []
 
-    def ticker(tick: Callable[[], bool]) -> Ticker:
-        tickers.append(Ticker(tick))
+    def ticker(tick: Callable[[], bool]) -> Refresher:
+        tickers.append(Refresher(tick))
         return tickers[-1]
 
-    monkeypatch.setattr(panel, "Ticker", ticker)
+    monkeypatch.setattr(panel, "Refresher", ticker)
     yield seen
     for each in tickers:
         each.stop()  # a panel that a failed test leaves would draw its end into the next one
@@ -813,7 +813,7 @@ def test_failures_grouped_as_they_come_are_those_grouped_at_once(at_most):
     grouped = Failures(columns)
     while grouped.unseen:
         assert grouped.look(at_most)
-    assert grouped.kinds == kinds_of(columns)
+    assert grouped.kinds == group_errors(columns)
     assert not grouped.look(at_most)
     assert repr(grouped) == "<Failures of 2 kinds, 0 not grouped>"
 
@@ -827,7 +827,7 @@ def test_an_error_that_is_not_settled_yet_is_looked_at_again():
     assert [kind.count for kind in grouped.kinds] == [1, 1]
     columns.status[1] = columns.status[0]
     grouped.look()
-    assert grouped.kinds == kinds_of(columns)
+    assert grouped.kinds == group_errors(columns)
 
 
 def test_errors_that_came_after_the_last_look_are_not_said_to_be_left_over():

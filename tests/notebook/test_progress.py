@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ragasync.notebook.drawing import ProgressDrawing, Reading
+from ragasync.notebook.drawing import ProgressDrawing, ProgressState
 from ragasync.notebook.progress import (
     TqdmProgress,
     WidgetProgress,
@@ -38,27 +38,27 @@ class Noting(ProgressDrawing):
         super().__init__(clock)
         self.seen: list[tuple[str, int, int | None]] = []
 
-    def _start(self, reading: Reading) -> None:
+    def _start(self, reading: ProgressState) -> None:
         self.seen.append(("start", reading.done, reading.total))
 
-    def _draw(self, reading: Reading) -> None:
+    def _draw(self, reading: ProgressState) -> None:
         self.seen.append(("draw", reading.done, reading.total))
 
-    def _end(self, reading: Reading) -> None:
+    def _end(self, reading: ProgressState) -> None:
         self.seen.append(("end", reading.done, reading.total))
 
 
 class Brief(Noting):
     """One that shows the end of a run without a bar in its own way."""
 
-    def _leave(self, reading: Reading) -> None:
+    def _leave(self, reading: ProgressState) -> None:
         self.seen.append(("leave", reading.done, reading.total))
 
 
 class Broken(Noting):
     """One that cannot show a bar."""
 
-    def _start(self, reading: Reading) -> None:
+    def _start(self, reading: ProgressState) -> None:
         raise ImportError("no front end")
 
 
@@ -248,13 +248,17 @@ async def test_nothing_is_drawn_after_the_end():
 @pytest.mark.parametrize(
     ("reading", "ended", "line"),
     [
-        (Reading(1234, 5000, 4.0, 1234), False, "1,234 / 5,000 · 308/s · 0:12 left"),
-        (Reading(1234, None, 4.0, 1234), False, "1,234 · 308/s · 0:04"),
-        (Reading(5000, 5000, 16.0, 5000), True, "5,000 / 5,000 · 312/s · 0:16"),
-        (Reading(1234, 5000, 4.0, 1234), True, "1,234 / 5,000 · 308/s · stopped after 0:04"),
-        (Reading(1, 5000, 0.0, 0), False, "1 / 5,000"),
-        (Reading(1, 10_001, 1.0, 1), False, "1 / 10,001 · 1/s · 2:46:40 left"),
-        (Reading(0, 0, 0.0, 0), True, "0 / 0 · 0:00"),
+        (ProgressState(1234, 5000, 4.0, 1234), False, "1,234 / 5,000 · 308/s · 0:12 left"),
+        (ProgressState(1234, None, 4.0, 1234), False, "1,234 · 308/s · 0:04"),
+        (ProgressState(5000, 5000, 16.0, 5000), True, "5,000 / 5,000 · 312/s · 0:16"),
+        (
+            ProgressState(1234, 5000, 4.0, 1234),
+            True,
+            "1,234 / 5,000 · 308/s · stopped after 0:04",
+        ),
+        (ProgressState(1, 5000, 0.0, 0), False, "1 / 5,000"),
+        (ProgressState(1, 10_001, 1.0, 1), False, "1 / 10,001 · 1/s · 2:46:40 left"),
+        (ProgressState(0, 0, 0.0, 0), True, "0 / 0 · 0:00"),
     ],
 )
 def test_the_line_says_what_is_known(reading, ended, line):
@@ -264,7 +268,7 @@ def test_the_line_says_what_is_known(reading, ended, line):
 
 def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text():
     """HTML and text for a saved notebook."""
-    bundle = still_bundle("<b>x</b>", Reading(5, 10, 1.0, 5))
+    bundle = still_bundle("<b>x</b>", ProgressState(5, 10, 1.0, 5))
     assert bundle["text/plain"] == "<b>x</b>: 5 / 10 · 5/s · 0:01 left"
     html = str(bundle["text/html"])
     assert "&lt;b&gt;x&lt;/b&gt;" in html
@@ -276,7 +280,9 @@ def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text()
 @pytest.mark.parametrize(("done", "total", "width"), [(0, 0, "100.0%"), (3, None, "0.0%")])
 def test_the_still_bar_of_nothing_is_full_and_of_an_unknown_total_is_empty(done, total, width):
     """Neither divides by zero."""
-    assert f"width:{width}" in str(still_bundle("", Reading(done, total, 0.0, 0))["text/html"])
+    assert f"width:{width}" in str(
+        still_bundle("", ProgressState(done, total, 0.0, 0))["text/html"]
+    )
 
 
 def test_a_widget_bar_lives_while_the_job_does_and_is_bar_html_afterwards(displayed, clock):
@@ -292,7 +298,7 @@ def test_a_widget_bar_lives_while_the_job_does_and_is_bar_html_afterwards(displa
     assert (how["raw"], how["update"]) == (True, False)
     clock.now += 2
     progress(50, 100)
-    assert progress._bar.value == bar_html("embedding", Reading(50, 100, 2.0, 50))
+    assert progress._bar.value == bar_html("embedding", ProgressState(50, 100, 2.0, 50))
     assert len(displayed) == 1
     clock.now += 2
     progress(100, 100)

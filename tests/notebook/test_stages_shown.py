@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ragasync.reports.cost import cost_text
 
 from ragasync import AsyncBatchProcessor, RateLimiter, plot_timeline
 from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import panel_text, still_bundle
 from ragasync.notebook.stages_shown import MARK, stage_lines, stages_html
-from ragasync.outcomes.busy import Busy
-from ragasync.outcomes.facts import RunFacts, StageFacts
-from ragasync.reports.money import money_text
+from ragasync.outcomes.busy import Utilization
+from ragasync.outcomes.facts import RunStats, StageStats
 from tests.notebook.test_panel import at, words_of
 from tests.support.document_tables import MeteredEmbedder, exact, texts
 from tests.support.embedders import CountingEmbedder, words
@@ -53,7 +53,7 @@ async def test_a_running_job_shows_a_line_a_stage():
     job = started()
     await at(8.5)
     lines = shown(job)
-    assert lines[1] == "3 done · 2 failed · 0 retried · tokens 40 · money 0.40 · 7 in flight"
+    assert lines[1] == "3 done · 2 failed · 0 retried · tokens 40 · cost 0.40 · 7 in flight"
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:5]] == [
         ["load", "0 of 4 in flight", "12 documents", "35% busy"],
         ["chunk", "0 of 4 in flight", "10 documents", "0% busy"],
@@ -125,7 +125,7 @@ async def test_another_job_has_no_stages():
 
 def test_a_stages_name_is_escaped():
     """Nothing that is shown is taken for HTML."""
-    line = stage_lines((StageFacts("<b>", 1, 1.0),), 1.0, ended=False)
+    line = stage_lines((StageStats("<b>", 1, 1.0),), 1.0, ended=False)
     assert "&lt;b&gt;" in stages_html(line)
     assert "<b>" not in stages_html(line)
 
@@ -145,7 +145,7 @@ def test_a_stages_name_is_escaped():
 )
 def test_money_is_read_without_exponents(amount, text):
     """Cents, and of less than these three digits that say something."""
-    assert money_text(amount) == text
+    assert cost_text(amount) == text
 
 
 # ── the timeline ────────────────────────────────────────────────────────────────────────────
@@ -191,9 +191,9 @@ def test_a_band_is_as_high_as_the_share_of_calls_under_way():
     needs("matplotlib")
     from matplotlib import pyplot
 
-    stage = StageFacts("embed", 2, 3.0, busy=(Busy(1.0, [0, 0, 0], [1.0, 2.0, 5.0]),))
+    stage = StageStats("embed", 2, 3.0, busy=(Utilization(1.0, [0, 0, 0], [1.0, 2.0, 5.0]),))
     outcomes = [done(0, started=0.0, seconds=3.0)]
-    result = result_of(outcomes, seconds=3.0, facts=RunFacts(1, stages=(stage,)))
+    result = result_of(outcomes, seconds=3.0, facts=RunStats(1, stages=(stage,)))
     (band,) = plot_timeline(result).patches
     values = np.asarray(band.get_data().baseline - band.get_data().values)
     assert list(values) == pytest.approx([0.4, 0.8, 0.8])
@@ -205,7 +205,7 @@ def test_a_band_is_as_high_as_the_share_of_calls_under_way():
 
 async def test_where_tokens_are_limited_too_no_rate_of_calls_is_advised():
     """Twice the calls would only wait for their tokens."""
-    limiters = [RateLimiter(1000.0), RateLimiter(5.0, burst_size=10, cost=len)]
+    limiters = [RateLimiter(1000.0), RateLimiter(5.0, burst_size=10, weight=len)]
     processor = exact(embed=CountingEmbedder(0.1), rate_limiter=limiters, batch_size=1)
     result = await processor.process(texts(*["four"] * 6) * 4)
     text = " ".join(result.explain().split())

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ragasync.notebook.ticker import SHARE, Ticker
+from ragasync.notebook.ticker import SHARE, Refresher
 
 
 @pytest.mark.parametrize(("cost", "ticks"), [(0.0, 10), (0.001, 10), (0.004, 5), (0.02, 1)])
@@ -19,7 +19,7 @@ async def test_ticks_take_a_small_share_of_a_threads_time(cost: float, ticks: in
         came.append(asyncio.get_running_loop().time())
         return True
 
-    ticker = Ticker(tick, lambda: spent)
+    ticker = Refresher(tick, lambda: spent)
     ticker.begin()
     await asyncio.sleep(1.05)
     ticker.stop()
@@ -35,6 +35,6 @@ async def test_no_tick_comes_after_the_last():
         came.append(1)
         return len(came) < 3
 
-    Ticker(tick, lambda: 0.0).begin()
+    Refresher(tick, lambda: 0.0).begin()
     await asyncio.sleep(2)
     assert len(came) == 3

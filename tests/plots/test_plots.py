@@ -33,7 +33,7 @@ from ragasync import (  # noqa: E402
     plot_timeline,
 )
 from ragasync.outcomes.columns import Columns  # noqa: E402
-from ragasync.outcomes.facts import RunFacts  # noqa: E402
+from ragasync.outcomes.facts import RunStats  # noqa: E402
 from ragasync.outcomes.outcome import DONE, FAILED  # noqa: E402
 
 PLOTS = [plot_timeline, plot_latency, plot_throughput]
@@ -61,7 +61,7 @@ def many(n: int) -> BatchResult[None]:
         columns.history[row] = (Attempt(row / 50, 0.1, "E", 1.0, columns.seconds[row]),)
         backed_off[row] = 1.0
     columns.waited, columns.backed_off = columns.seconds[:], backed_off
-    return BatchResult.of(columns, seconds=n / 50 + 5, facts=RunFacts(max_concurrency=64))
+    return BatchResult.of(columns, seconds=n / 50 + 5, facts=RunStats(max_concurrency=64))
 
 
 def staged() -> BatchResult[Any]:
@@ -124,7 +124,7 @@ def test_a_picture_stays_small(plot, n):
 
 
 def test_calls_are_single_bars_until_there_are_too_many():
-    """Lanes on the axis, then how many calls at once."""
+    """Workers on the axis, then how many calls at once."""
     few, lots = plot_timeline(many(400)), plot_timeline(many(5_000))
     assert (few.get_ylabel(), lots.get_ylabel()) == ("lane", "calls at once")
     assert sum(len(bars.get_paths()) for bars in few.collections) >= 800

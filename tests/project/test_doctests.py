@@ -18,7 +18,7 @@ NEEDED = {
     "LanceStore": "lancedb",
     "RedisRateLimiter": "redis",
     "RedisUnavailable": "redis",
-    "SemanticSplitter": "semantic_text_splitter",
+    "SemanticTextSplitter": "semantic_text_splitter",
     "WordLlamaEmbedder": "wordllama",
     "plot_latency": "matplotlib",
     "plot_throughput": "matplotlib",

@@ -16,9 +16,9 @@ import pytest
 from ragasync import Journal
 from ragasync.documents import (
     AsyncDocumentProcessor,
+    EmbedderMismatch,
     SqliteStore,
     Stage,
-    WrongEmbedder,
 )
 from tests.support.requirements import needs
 
@@ -105,7 +105,7 @@ def test_langchains_async_methods_fit_and_a_store_tells_its_classes_apart(run: R
     first = AsyncDocumentProcessor(embed=one.aembed_documents, store=store).process_sync("docs")
     assert first.all_succeeded
     later = AsyncDocumentProcessor(embed=other.aembed_documents, store=store).process_sync("docs")
-    assert isinstance(later.get_failed()[0].error, WrongEmbedder)
+    assert isinstance(later.get_failed()[0].error, EmbedderMismatch)
 
 
 # ── LlamaIndex ──────────────────────────────────────────────────────────────────────────────

@@ -81,7 +81,7 @@ def a_sync_function_and_sync_code() -> None:
 async def a_batched_function() -> None:
     """A value an item."""
     processor: AsyncBatchProcessor[str, list[float]] = AsyncBatchProcessor(
-        embed_all, batched=True, cost=len, max_batch_cost=8000, key=str.lower
+        embed_all, batched=True, weight=len, max_batch_weight=8000, key=str.lower
     )
     assert_type(await processor.process(iter(["a text"]), total=1), BatchResult[list[float]])
 
@@ -111,7 +111,7 @@ async def a_job() -> None:
 
 def rules(client: AbstractAsyncContextManager[object]) -> None:
     """Limits, retries and resources as values."""
-    requests, tokens = RateLimiter(10), RateLimiter.at_most(100_000, per=60.0, cost=len)
+    requests, tokens = RateLimiter(10), RateLimiter.at_most(100_000, per=60.0, weight=len)
 
     def verdict(error: Exception) -> bool | float:
         return isinstance(error, ConnectionError) or 0.5

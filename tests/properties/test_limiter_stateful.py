@@ -50,26 +50,26 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
     # ── what may happen ─────────────────────────────────────────────────────────────────────
 
     @precondition(lambda self: len(self.paper.line) < MOST_IN_LINE)
-    @rule(where=st.integers(0, 9), cost=st.sampled_from(COSTS), many=st.integers(1, 3))
-    def come(self, where: int, cost: float, many: int) -> None:
+    @rule(where=st.integers(0, 9), weight=st.sampled_from(COSTS), many=st.integers(1, 3))
+    def come(self, where: int, weight: float, many: int) -> None:
         """Some callers ask for the same."""
-        loop, cost = self._awake(where), min(cost, self.limiter.highest_cost)
+        loop, weight = self._awake(where), min(weight, self.limiter.max_weight)
         for _ in range(many):
-            caller = Caller(self.limiter, loop, cost)
+            caller = Caller(self.limiter, loop, weight)
             self.told.append(caller)
             self.paper.line.append(caller)
             self._settle()
 
-    @rule(where=st.integers(0, 9), cost=st.sampled_from(COSTS))
-    def try_at_once(self, where: int, cost: float) -> None:
+    @rule(where=st.integers(0, 9), weight=st.sampled_from(COSTS))
+    def try_at_once(self, where: int, weight: float) -> None:
         """Somebody takes only what is due, behind those who wait."""
-        loop, cost = self._awake(where), min(cost, self.limiter.highest_cost)
+        loop, weight = self._awake(where), min(weight, self.limiter.max_weight)
         waiting = [caller for caller in self.paper.line if not caller.is_gone]
-        is_due = not waiting and self.paper.delay(cost) < A_MOMENT
-        assert loop.do(lambda: self.limiter.try_acquire(cost)) == is_due
+        is_due = not waiting and self.paper.delay(weight) < A_MOMENT
+        assert loop.do(lambda: self.limiter.try_acquire(weight)) == is_due
         if is_due:
             self.paper.line.clear()
-            self.paper.take(cost)
+            self.paper.take(weight)
 
     @precondition(lambda self: self.told)
     @rule(who=st.integers(0, 99))

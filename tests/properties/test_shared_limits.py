@@ -15,7 +15,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, Job, RateLimiter
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 from ragasync.limits.line import Line, Waiter
 from ragasync.simulation import run_virtual
 from tests.support.random_schedules import examples, seconds
@@ -50,7 +50,7 @@ def weight_of(item: float) -> float:
 @pytest.mark.parametrize("pauses", [(2.0,), (0.3, 0.7, 2.0), (60.0, 1.0)])
 async def test_jobs_at_two_shared_limiters_finish_after_one_of_them_was_paused(pauses):
     """Two need both, one needs the one that is not paused."""
-    one, other = RateLimiter(20, 1), RateLimiter(2000, cost=weight_of)
+    one, other = RateLimiter(20, 1), RateLimiter(2000, weight=weight_of)
     jobs: list[Job[int, int]] = [
         AsyncBatchProcessor(same, rate_limiter=limiters).start([1, 1], here=True)
         for limiters in ([one, other], [one], [one, other])
@@ -86,9 +86,9 @@ async def test_jobs_in_a_ring_of_limiters_finish_after_any_of_them_was_paused(co
 
 async def test_a_pause_frees_those_who_waited_for_one_who_waits_for_it():
     """The first line was held for somebody who now has to wait for the second much longer."""
-    first, second = RateLimiter(1, 10), RateLimiter(10, 10, cost=weight_of)
+    first, second = RateLimiter(1, 10), RateLimiter(10, 10, weight=weight_of)
     first.try_acquire(10)
-    both = asyncio.create_task(Gate([first, second]).admit([1], calls=10))
+    both = asyncio.create_task(CombinedLimiter([first, second]).admit([1], calls=10))
     await settle()
     small = asyncio.create_task(first.acquire(1))
     await asyncio.sleep(2)
@@ -112,7 +112,7 @@ async def test_a_waiter_at_two_limiters_is_put_off_by_a_younger_one_once_and_no_
     others = [asyncio.create_task(keep_taking(each, at)) for each, at in ((one, 0), (two, 2.5))]
     await asyncio.sleep(0.5)
     async with asyncio.timeout(60):
-        await Gate([one, two]).admit([1])
+        await CombinedLimiter([one, two]).admit([1])
     # One stood at the first limiter before it, and one passed it at the second.
     assert now() == pytest.approx(2.5 + 5 + 5, abs=0.1)
     for task in others:
@@ -123,7 +123,7 @@ async def test_a_new_rate_of_the_job_keeps_the_places_at_a_shared_limiter():
     """Those who came later to the limiter go later, though the job's callers stand anew."""
     shared, order = RateLimiter(1, 1), []
     shared.try_acquire()
-    gate = Gate([shared])
+    gate = CombinedLimiter([shared])
 
     async def call(name: str) -> None:
         await (gate.admit([1]) if name.startswith("job") else shared.acquire())
@@ -141,11 +141,11 @@ async def test_a_new_rate_of_the_job_keeps_the_places_at_a_shared_limiter():
 @pytest.mark.real_time
 def test_jobs_in_threads_with_two_limiters_of_which_one_is_paused_again_and_again_finish():
     """Each thread has a loop of its own; whoever is due is woken from any of them."""
-    one, two = RateLimiter(2000, 5), RateLimiter(1500, 20, cost=weight_of)
+    one, two = RateLimiter(2000, 5), RateLimiter(1500, 20, weight=weight_of)
     finished: list[int] = []
 
     async def work(mine: list[RateLimiter], count: int) -> None:
-        gate = Gate(mine)
+        gate = CombinedLimiter(mine)
         for n in range(count):
             await gate.admit([1 + n % 3])
             if n % 50 == 10:
@@ -173,11 +173,11 @@ def test_jobs_in_threads_with_two_limiters_of_which_one_is_paused_again_and_agai
 def test_waiters_on_several_loops_all_go_whatever_is_done_to_their_limits_meanwhile(seed: int):
     """Each thread has a loop; this one has none, and pauses, resumes and changes rates."""
     chance = random.Random(seed)
-    limits = [RateLimiter(3000, 5), RateLimiter.at_most(200, 0.05), RateLimiter(4000, cost=len)]
+    limits = [RateLimiter(3000, 5), RateLimiter.at_most(200, 0.05), RateLimiter(4000, weight=len)]
     gates_of = [[[0, 1], [1, 2], [0]], [[2, 0], [1], [0, 1, 2]], [[2], [1, 0]]]
     done: list[int] = []
 
-    async def keep_calling(gate: Gate, count: int) -> None:
+    async def keep_calling(gate: CombinedLimiter, count: int) -> None:
         for number in range(count):
             if number % 9 == 0:  # somebody gives up
                 gone = asyncio.ensure_future(gate.admit(["ab"]))
@@ -187,7 +187,7 @@ def test_waiters_on_several_loops_all_go_whatever_is_done_to_their_limits_meanwh
             done.append(number)
 
     async def work(mine: list[list[int]]) -> None:
-        gates = [Gate([limits[n] for n in each]) for each in mine]
+        gates = [CombinedLimiter([limits[n] for n in each]) for each in mine]
         await asyncio.gather(*(keep_calling(gate, 60) for gate in gates for _ in range(3)))
 
     threads = [
@@ -222,10 +222,10 @@ class Kind:
 
     def make(self) -> RateLimiter:
         """Return a fresh one."""
-        cost = weight_of if self.weighted else None
+        weight = weight_of if self.weighted else None
         if self.per is not None:
-            return RateLimiter.at_most(self.rate * self.per, self.per, cost=cost)
-        return RateLimiter(self.rate, self.burst, cost=cost)
+            return RateLimiter.at_most(self.rate * self.per, self.per, weight=weight)
+        return RateLimiter(self.rate, self.burst, weight=weight)
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Limited:
     def rate_is(self, rate: float) -> None:
         """Note a rate from now on."""
         self.rates.append((now(), rate))
-        self.bursts.append(self.limiter.highest_cost if self.kind.per else self.limiter.burst)
+        self.bursts.append(self.limiter.max_weight if self.kind.per else self.limiter.burst)
 
     def flowed(self, since: float, until: float) -> float:
         """What flows in from one instant to another."""
@@ -288,10 +288,10 @@ class Limited:
             for (begin, rate), end in zip(self.rates, ends, strict=True)
         )
 
-    def note_grant(self, cost: float) -> None:
+    def note_grant(self, weight: float) -> None:
         """Check that it is not paused, and that no window up to now holds too much."""
         assert now() > self.opens - A_MOMENT, "it broke a pause"
-        self.grants.append((now(), cost))
+        self.grants.append((now(), weight))
         total, most = 0.0, max(self.bursts)
         for when, each in reversed(self.grants):
             total, most = total + each, max(most, each)
@@ -300,10 +300,10 @@ class Limited:
             elif now() - when < self.kind.per - A_MOMENT:
                 assert total <= most + A_MOMENT
 
-    def longest(self, cost: float) -> float:
+    def longest(self, weight: float) -> float:
         """The seconds that a grant may take here at most, after the one before."""
         lowest = min(rate for _, rate in self.rates)
-        return max(cost, 1.0) / lowest + (self.kind.per or 0.0) * 2
+        return max(weight, 1.0) / lowest + (self.kind.per or 0.0) * 2
 
 
 class World:
@@ -314,7 +314,7 @@ class World:
         for each in self.limits:
             each.rate_is(each.limiter.rate)
         self.jobs = [
-            (Gate([each.limiter for each in mine]), mine)
+            (CombinedLimiter([each.limiter for each in mine]), mine)
             for mine in (
                 [self.limits[n] for n in dict.fromkeys(each % len(kinds) for each in share)]
                 for share in shares
@@ -361,23 +361,23 @@ class World:
         self.tasks.append(asyncio.create_task(call))
 
     async def _bare(self, limited: Limited, amount: float, number: int) -> None:
-        cost = min(amount, limited.limiter.highest_cost)
+        weight = min(amount, limited.limiter.max_weight)
         limited.came.append(number)
-        self.needs.append(limited.longest(cost))
-        await limited.limiter.acquire(cost)
+        self.needs.append(limited.longest(weight))
+        await limited.limiter.acquire(weight)
         limited.went.append(number)
-        limited.note_grant(cost)
+        limited.note_grant(weight)
 
     async def _at_gate(self, job: int, amount: float, number: int) -> None:
         gate, mine = self.jobs[job]
-        weight = min([amount, *(each.limiter.highest_cost for each in mine)])
+        weight = min([amount, *(each.limiter.max_weight for each in mine)])
         alone = len(mine) == 1 and len(self.own_rates[job]) == 1
         if alone:
             mine[0].came.append(number)
         self.needs.append(max(each.longest(weight) for each in mine))
         await gate.admit([weight])
         for each in mine:
-            each.note_grant(weight if each.limiter.cost is not None else 1.0)
+            each.note_grant(weight if each.limiter.weight is not None else 1.0)
         if alone and len(self.own_rates[job]) == 1:
             mine[0].went.append(number)
 
@@ -413,7 +413,7 @@ def heads_all(waiter: Waiter) -> bool:
 
 def is_due(places: list[tuple[Line, float]]) -> bool:
     """Return whether all would admit it now."""
-    return all(line.bucket.delay(cost, now()) == 0.0 for line, cost in places)
+    return all(line.bucket.delay(weight, now()) == 0.0 for line, weight in places)
 
 
 @examples(250)
@@ -458,7 +458,11 @@ def test_every_schedule_of_pauses_at_two_limiters_ends():
 
     async def run(order: tuple[str, ...], pauses: tuple[float, float]) -> float:
         one, two = RateLimiter(20, 1), RateLimiter(5, 2)
-        gates = {"both": Gate([one, two]), "one": Gate([one]), "two": Gate([two])}
+        gates = {
+            "both": CombinedLimiter([one, two]),
+            "one": CombinedLimiter([one]),
+            "two": CombinedLimiter([two]),
+        }
         tasks = []
         for name, pause in itertools.zip_longest(order, pauses):
             tasks += [asyncio.create_task(gates[name].admit([1])) for _ in range(3)]

@@ -12,13 +12,13 @@ from ragasync import (
     AsyncBatchProcessor,
     Attempt,
     BatchResult,
-    CostTooHigh,
+    ItemTooLargeError,
     JobStopped,
     Outcome,
-    WrongNumberOfValues,
+    ResultCountError,
 )
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import RunFacts
+from ragasync.outcomes.facts import RunStats
 from ragasync.outcomes.outcome import STATUSES, Status
 from ragasync.simulation import run_virtual
 from tests.support.poison_schedules import Poisoned, Scale, scales
@@ -106,12 +106,12 @@ def check_poison(outcome: Outcome[int, int], service: Poisoned) -> None:
     scale, item = service.scale, outcome.index
     assert outcome.attempts == service.calls_with[item]
     if scale.weights[item] > scale.most:
-        assert isinstance(outcome.error, CostTooHigh)
+        assert isinstance(outcome.error, ItemTooLargeError)
         assert outcome.attempts == 0
     elif item not in scale.poison:
         assert (outcome.status, outcome.value) == ("done", 10 * item)
     elif scale.effect == "miscounted":
-        assert isinstance(outcome.error, WrongNumberOfValues)
+        assert isinstance(outcome.error, ResultCountError)
     else:
         assert outcome.error is service.raised[item]
 
@@ -154,7 +154,7 @@ def results(draw: st.DrawFn, run: int) -> BatchResult[str]:
         if status != "pending":
             stack = f"stack of {run}: " if status == "failed" else None
             columns.settle(replace(entry(index, run, status, sparse), index=row), stack)
-    facts = RunFacts(draw(st.integers(0, 9)), input_waited=run, limited=draw(st.booleans()))
+    facts = RunStats(draw(st.integers(0, 9)), input_waited=run, limited=draw(st.booleans()))
     because = draw(st.none() | st.just(f"of {run}"))
     return BatchResult.of(columns, seconds=float(run), facts=facts, stopped_because=because)
 

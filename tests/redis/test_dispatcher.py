@@ -9,15 +9,15 @@ from tests.support.requirements import needs
 needs("redis")
 
 from ragasync import RedisUnavailable  # noqa: E402
-from ragasync.redis.desk import Desk  # noqa: E402
-from ragasync.redis.memory import Memory  # noqa: E402
+from ragasync.redis.desk import Dispatcher  # noqa: E402
+from ragasync.redis.memory import LocalState  # noqa: E402
 from ragasync.redis.outage import Outage  # noqa: E402
 from ragasync.redis.script import Reply, Request, Terms  # noqa: E402
 
 TERMS = Terms(10, 1)
 
 
-class Link:
+class ScriptConnection:
     """Takes a second to fail, so many times; then gives the places of a second to all who ask."""
 
     def __init__(self, failures: float) -> None:
@@ -30,21 +30,21 @@ class Link:
         if self.failures:
             self.failures -= 1
             raise ConnectionError("nobody there")
-        return Reply("1.0", 0.0, TERMS, tuple(float(n) for n, _ in enumerate(request.costs)))
+        return Reply("1.0", 0.0, TERMS, tuple(float(n) for n, _ in enumerate(request.weights)))
 
     async def drop(self) -> None:
         """Hang up."""
         self.open = False
 
 
-def desk_at(link: Link, timeout: float = 30.0) -> Desk:
+def desk_at(link: ScriptConnection, timeout: float = 30.0) -> Dispatcher:
     """Return a desk with this link."""
-    return Desk(link, Memory(TERMS), Outage("redis://a", timeout))  # type: ignore[arg-type]
+    return Dispatcher(link, LocalState(TERMS), Outage("redis://a", timeout))  # type: ignore[arg-type]
 
 
 async def test_who_came_before_a_failed_try_goes_before_who_came_during_it():
     """The first were asked for already, and the others were not."""
-    desk, order = desk_at(Link(failures=2)), []
+    desk, order = desk_at(ScriptConnection(failures=2)), []
 
     async def call(number: int) -> None:
         await asyncio.sleep(number * 0.3)
@@ -57,7 +57,7 @@ async def test_who_came_before_a_failed_try_goes_before_who_came_during_it():
 
 async def test_each_caller_waits_so_long_for_a_redis_that_is_away_and_no_longer():
     """From when it came, but for the try that is under way."""
-    desk = desk_at(Link(failures=float("inf")), timeout=10.0)
+    desk = desk_at(ScriptConnection(failures=float("inf")), timeout=10.0)
     loop, ended = asyncio.get_running_loop(), []
 
     async def call(after: float) -> None:
@@ -72,7 +72,7 @@ async def test_each_caller_waits_so_long_for_a_redis_that_is_away_and_no_longer(
 
 async def test_it_hangs_up_a_second_after_the_last_caller():
     """And not before."""
-    link = Link(failures=0)
+    link = ScriptConnection(failures=0)
     desk = desk_at(link)
     await desk.wait(1.0)
     await asyncio.sleep(0.9)

@@ -15,7 +15,7 @@ from ragasync import (
     RedisUnavailable,
     run_async,
 )
-from ragasync.limits.gate import Gate
+from ragasync.limits.gate import CombinedLimiter
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.real_time
@@ -181,7 +181,7 @@ async def test_a_pause_is_ended_from_a_thread_without_a_loop(limiter: Made):
 async def test_a_job_ends_a_pause_of_a_limiter_in_redis(limiter: Made):
     """Its gate resumes all its limiters."""
     paused = limiter(name="of a job")
-    gate = Gate([paused, RateLimiter(1000)])
+    gate = CombinedLimiter([paused, RateLimiter(1000)])
     await gate.admit([1])
     gate.pause(3600)
     assert gate.paused_for > 3000
@@ -213,7 +213,7 @@ async def test_a_wrong_number_is_refused_with_what_was_got(limiter: Made, wrong)
     for attempt in (shared.pause, lambda wrong: setattr(shared, "rate", wrong), limiter):
         with pytest.raises((TypeError, ValueError), match="must be"):
             attempt(wrong)
-    with pytest.raises((TypeError, ValueError), match="cost must be"):
+    with pytest.raises((TypeError, ValueError), match="weight must be"):
         await shared.acquire(wrong)
     await shared.acquire()
 
@@ -239,14 +239,14 @@ async def test_at_most_never_gives_more_in_a_window(server: RedisServer):
 
     shared, grants = RedisRateLimiter.at_most(Redis(port=server.port), "most", 10, 0.2), []
 
-    async def call(cost: float) -> None:
-        await shared.acquire(cost)
-        grants.append((time.monotonic(), cost))
+    async def call(weight: float) -> None:
+        await shared.acquire(weight)
+        grants.append((time.monotonic(), weight))
 
-    await asyncio.gather(*(call(cost) for cost in [1, 7, 2, 10, 1, 1, 5, 5] * 2))
+    await asyncio.gather(*(call(weight) for weight in [1, 7, 2, 10, 1, 1, 5, 5] * 2))
     for start, _ in grants:
         # Calls may begin late; 20 ms of that are allowed for.
-        assert sum(cost for when, cost in grants if start <= when < start + 0.2 - 0.05) <= 10
+        assert sum(weight for when, weight in grants if start <= when < start + 0.2 - 0.05) <= 10
     with pytest.raises(ValueError, match="can never be granted: at most 10"):
         await shared.acquire(11)
 

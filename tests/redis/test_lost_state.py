@@ -49,7 +49,7 @@ def weights(server: RedisServer) -> RedisRateLimiter:
     """Return a limiter of weights in a window."""
     from redis.asyncio import Redis
 
-    return RedisRateLimiter.at_most(Redis(port=server.port), "a", LIMIT, PER, cost=len)
+    return RedisRateLimiter.at_most(Redis(port=server.port), "a", LIMIT, PER, weight=len)
 
 
 def flush(server: RedisServer) -> None:
@@ -110,23 +110,23 @@ def most_in(times: list[tuple[float, float]], seconds: float) -> float:
     times = sorted(times)
     starts = [when for when, _ in times]
     ends = (bisect_left(starts, start + seconds) for start in starts)
-    return max(sum(cost for _, cost in times[n:end]) for n, end in enumerate(ends))
+    return max(sum(weight for _, weight in times[n:end]) for n, end in enumerate(ends))
 
 
 async def calls_around(
     lose: Callable[[RedisServer], None],
     make: Callable[[RedisServer], RedisRateLimiter],
     server: RedisServer,
-    cost: float = 1.0,
+    weight: float = 1.0,
 ) -> list[tuple[float, float]]:
     """Return when calls began: of one process before a loss and through it, of others after it."""
     times: list[tuple[float, float]] = []
 
     async def call(limiter: RedisRateLimiter) -> None:
-        await limiter.acquire(cost)
-        times.append((time.monotonic(), cost))
+        await limiter.acquire(weight)
+        times.append((time.monotonic(), weight))
 
-    count = int(40 / cost)
+    count = int(40 / weight)
     first = make(server)
     await first.acquire()
     if lose is restart_from_old_copy:
@@ -171,7 +171,7 @@ async def test_a_window_of_weights_keeps_its_limit_when_its_state_is_lost(
 ):
     """A third of the limit may have gone in one call just before."""
     async with Lateness() as late:
-        times = await calls_around(lose, weights, server, cost=8.0)
+        times = await calls_around(lose, weights, server, weight=8.0)
     assert most_in(times, PER - late.most) <= LIMIT
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ragasync.limits.bucket import Bucket, StrictBucket
+from ragasync.limits.bucket import Bucket, WindowBucket
 from ragasync.redis.script import SCRIPT, Reply, Request, Terms
 from tests.support.redis_server import RedisServer
 
@@ -41,19 +41,24 @@ class Asked:
 
 
 def request(
-    *costs: float, terms: Terms, says: bool = False, pause: float = 0.0, epoch: str = "", ahead=0.0
+    *weights: float,
+    terms: Terms,
+    says: bool = False,
+    pause: float = 0.0,
+    epoch: str = "",
+    ahead=0.0,
 ) -> Request:
     """Return a request, of one that knows nothing if not told otherwise."""
-    return Request(epoch, ahead, pause, terms, says, costs)
+    return Request(epoch, ahead, pause, terms, says, weights)
 
 
-def places(bucket: Bucket, now: float, last: float, costs: tuple[float, ...]) -> list[float]:
+def places(bucket: Bucket, now: float, last: float, weights: tuple[float, ...]) -> list[float]:
     """Return when a line at this bucket, the last of which goes at `last`, goes on."""
     found = []
-    for cost in costs:
+    for weight in weights:
         at = max(now, last)
-        last = at + bucket.delay(cost, at)
-        bucket.take(cost, last)
+        last = at + bucket.delay(weight, at)
+        bucket.take(weight, last)
         found.append(last)
     return found
 
@@ -61,17 +66,17 @@ def places(bucket: Bucket, now: float, last: float, costs: tuple[float, ...]) ->
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("per", [0.0, 2.0])
 def test_places_are_when_a_limiter_in_memory_grants(server: RedisServer, seed: int, per: float):
-    """Over costs, rests, pauses and new rates at random."""
+    """Over weights, rests, pauses and new rates at random."""
     chance, asked = random.Random(seed), Asked(server)
     rate, burst = chance.choice([3.0, 50.0, 999.9]), chance.choice([1.0, 7.5, 40.0])
-    bucket: Bucket = StrictBucket(rate * per, per + 0.02) if per else Bucket(rate, burst)
-    if isinstance(bucket, StrictBucket):
+    bucket: Bucket = WindowBucket(rate * per, per + 0.02) if per else Bucket(rate, burst)
+    if isinstance(bucket, WindowBucket):
         bucket.rate, bucket.burst, bucket.interval = rate, burst, 1 / rate
         bucket.limit = rate * per
     now = last = 0.25
     bucket.tat = now + (burst - 1) / rate
     for _ in range(150):
-        costs = tuple(chance.choice([0.5, 1, 1, 3, rate * per or 60]) for _ in range(3))
+        weights = tuple(chance.choice([0.5, 1, 1, 3, rate * per or 60]) for _ in range(3))
         pause = chance.choice([0.0] * 9 + [3.0])
         says = not per and chance.random() < 0.1
         if says:
@@ -79,9 +84,9 @@ def test_places_are_when_a_limiter_in_memory_grants(server: RedisServer, seed: i
             bucket.change(rate, burst, max(now, last))
         bucket.close(now + pause)
         reply = asked.at(
-            now, request(*costs, terms=Terms(rate, burst, per), says=says, pause=pause)
+            now, request(*weights, terms=Terms(rate, burst, per), says=says, pause=pause)
         )
-        expected = places(bucket, now, last, costs)
+        expected = places(bucket, now, last, weights)
         assert [now + wait for wait in reply.waits] == pytest.approx(expected, abs=5e-6)
         assert now + reply.ahead == pytest.approx(bucket.tat, abs=5e-6)
         last = expected[-1]

@@ -4,7 +4,7 @@ import re
 
 from ragasync import Attempt, BatchResult
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import RunFacts, StageFacts
+from ragasync.outcomes.facts import RunStats, StageStats
 from ragasync.outcomes.outcome import DONE
 from ragasync.reports.chart import chart
 from ragasync.reports.html import result_html
@@ -30,7 +30,7 @@ KEPT = {
 """What JupyterLab leaves of the styles of a notebook that it does not trust, as far as used."""
 
 
-def busy(**facts: RunFacts) -> BatchResult:
+def busy(**facts: RunStats) -> BatchResult:
     """Return two calls of four seconds: one worked twice, one waited for the limit first."""
     history = (Attempt(0.0, 1.0, "E", 2.0),)
     return result_of(
@@ -66,7 +66,7 @@ def test_what_did_not_happen_is_not_in_the_legend():
 
 def test_documents_are_called_documents():
     """One of them makes many calls."""
-    facts = RunFacts(stages=(StageFacts("embed", 4, 1.0),))
+    facts = RunStats(stages=(StageStats("embed", 4, 1.0),))
     html = chart(timeline_of(busy(facts=facts)))
     assert "documents at once, on average: ■ 1 under way" in words(html)
 

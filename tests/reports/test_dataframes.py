@@ -9,9 +9,9 @@ import pytest
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
-from ragasync.reports.kinds import one_line, pattern_of
+from ragasync.reports.kinds import error_template, one_line
 from ragasync.result import BatchResult
-from ragasync.saying import message_of, type_name
+from ragasync.saying import safe_message, type_name
 from tests.support.results import COLUMNS, done, failed, pending, result_of
 
 DTYPES = {
@@ -226,7 +226,7 @@ def test_a_message_of_many_lines_stays_whole_in_tables():
 )
 def test_a_pattern_keeps_what_tells_kinds_apart(message, pattern):
     """Statuses and words stay; numbers, quoted values and hashes go."""
-    assert pattern_of(message) == pattern
+    assert error_template(message) == pattern
 
 
 def test_a_type_is_named_without_module_and_enclosing_function():
@@ -247,7 +247,7 @@ def test_an_error_that_cannot_say_its_message_is_still_a_row():
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
-    assert message_of(Mute()) == "<message of Mute cannot be shown>"
+    assert safe_message(Mute()) == "<message of Mute cannot be shown>"
     frame = errors_dataframe(result_of([failed(0, Mute())]))
     assert frame["error_message"][0] == "<message of Mute cannot be shown>"
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ragasync.notebook.drawing import Reading
+from ragasync.notebook.drawing import ProgressState
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import still_bundle
 from ragasync.notebook.progress import bar_html
-from ragasync.notebook.showing import Showing
+from ragasync.notebook.showing import JobView
 from ragasync.progress import Progress
 from ragasync.reports.kinds import one_line
 from ragasync.result import BatchResult
@@ -99,10 +99,10 @@ def result(words: str, name: str) -> BatchResult[Any]:
     )
 
 
-def showing(words: str) -> Showing:
+def showing(words: str) -> JobView:
     """Return what a panel shows of a job that stopped because of these words."""
     progress = Progress(1, 1, 3, 0, 0, 1.0, None, "rate", 4, 2.0)
-    return Showing(
+    return JobView(
         ended=True,
         because=words,
         cancelled=False,
@@ -150,7 +150,7 @@ def test_a_panel_shows_words_as_words(words: str, name: str):
 @example(LONG)
 def test_a_bar_shows_its_description_as_words(words: str):
     """The live one and the still one are the same HTML."""
-    reading = Reading(1, 3, 1.0, 1)
+    reading = ProgressState(1, 3, 1.0, 1)
     check(bar_html("x" + words, reading), bar_html("x", reading), one_line("x" + words))
 
 

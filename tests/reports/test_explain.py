@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, RateLimiter
-from ragasync.outcomes.facts import Knobs, RunFacts, StageFacts
+from ragasync.outcomes.facts import RunSettings, RunStats, StageStats
 from ragasync.outcomes.outcome import Attempt, Outcome
 from ragasync.reports.amounts import above, rounded
 from ragasync.result import BatchResult
@@ -53,7 +53,7 @@ def forty(**facts: float) -> list[Outcome[Any, Any]]:
     return [done(index, **facts) for index in range(40)]
 
 
-def explained(facts: RunFacts, outcomes: list[Outcome[Any, Any]]) -> str:
+def explained(facts: RunStats, outcomes: list[Outcome[Any, Any]]) -> str:
     """Return the advice on a run of ten seconds."""
     return advice_of(result_of(outcomes, seconds=10.0, facts=facts))
 
@@ -63,7 +63,7 @@ def explained(facts: RunFacts, outcomes: list[Outcome[Any, Any]]) -> str:
 
 def test_the_parts_of_the_lane_time_stand_in_a_table():
     """They add up to the whole, and back-off stands below, for it holds no lane."""
-    facts = RunFacts(4, limited=True)
+    facts = RunStats(4, limited=True)
     outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
     text = result_of(outcomes, seconds=10.0, facts=facts).explain()
     assert text.splitlines()[1:9] == [
@@ -88,13 +88,13 @@ async def test_lanes_that_a_slow_source_never_opened_waited_for_input():
 def test_items_of_one_batch_share_their_call_s_time():
     """A call of 20 items that took a second took its lane one second."""
     outcomes = [done(index, seconds=1.0, batch=index // 20) for index in range(40)]
-    text = result_of(outcomes, seconds=10.0, facts=RunFacts(4)).explain()
+    text = result_of(outcomes, seconds=10.0, facts=RunStats(4)).explain()
     assert "  in calls                          2.00 s" in text
 
 
 def test_what_the_engine_says_of_its_lanes_counts_more_than_the_items():
     """Only the engine knows how calls and items went together."""
-    facts = RunFacts(4, worked=3.0, limiter_waited=1.0)
+    facts = RunStats(4, worked=3.0, limiter_waited=1.0)
     text = result_of(forty(seconds=0.5, waited=0.5), seconds=10.0, facts=facts).explain()
     assert "  in calls                          3.00 s" in text
     assert "  waiting for the rate limit        1.00 s" in text
@@ -102,13 +102,13 @@ def test_what_the_engine_says_of_its_lanes_counts_more_than_the_items():
 
 def test_a_merged_run_says_that_its_times_are_not_whole():
     """The times of outcomes that were replaced are gone."""
-    text = result_of(forty(), seconds=10.0, facts=RunFacts(4, runs=2)).explain()
+    text = result_of(forty(), seconds=10.0, facts=RunStats(4, runs=2)).explain()
     assert "2 runs are merged here" in text
 
 
 def test_too_little_is_said_to_be_too_little():
     """No advice from three items, and none where nobody knows how they ran."""
-    few = result_of([done(0, seconds=1.0)], seconds=1.0, facts=RunFacts(4)).explain()
+    few = result_of([done(0, seconds=1.0)], seconds=1.0, facts=RunStats(4)).explain()
     assert "Too little to say where the time goes" in few
     unknown = BatchResult([1], [None], 1, 0).explain()
     assert "How it ran is not known" in unknown
@@ -154,7 +154,7 @@ async def test_batches_under_a_rate_limit_may_be_larger():
 
 def test_a_limiter_that_counts_something_else_gets_no_value_to_try():
     """Its rate is not one of calls."""
-    advice = explained(RunFacts(4, limited=True), forty(waited=0.9, seconds=0.01))
+    advice = explained(RunStats(4, limited=True), forty(waited=0.9, seconds=0.01))
     assert "A higher rate would help, if the service allows one" in advice
 
 
@@ -214,7 +214,7 @@ async def test_a_run_near_both_limits_is_told_to_raise_both():
 
 def test_an_executor_needs_workers_to_match():
     """More calls at once alone would only queue there."""
-    facts = RunFacts(4, knobs=Knobs(where="executor"))
+    facts = RunStats(4, knobs=RunSettings(where="executor"))
     assert "more workers in the executor" in explained(facts, forty(seconds=0.9))
 
 
@@ -250,8 +250,10 @@ async def test_batches_that_their_weight_bounds_are_named():
         await asyncio.sleep(0.5)
         return items
 
-    processor = AsyncBatchProcessor(call, 32, batched=True, cost=lambda _: 10, max_batch_cost=100)
-    assert "a larger max_batch_cost would help" in advice_of(await processor.process(range(400)))
+    processor = AsyncBatchProcessor(
+        call, 32, batched=True, weight=lambda _: 10, max_batch_weight=100
+    )
+    assert "a larger max_batch_weight would help" in advice_of(await processor.process(range(400)))
 
 
 # ── failures ────────────────────────────────────────────────────────────────────────────────
@@ -265,7 +267,7 @@ def tried_again(error: str) -> list[Outcome[Any, Any]]:
 
 def test_a_storm_of_retries_is_named_with_its_cause():
     """Fewer calls at once, or a shorter back-off."""
-    facts = RunFacts(8, knobs=Knobs(retry_delay=1.0))
+    facts = RunStats(8, knobs=RunSettings(retry_delay=1.0))
     assert explained(facts, tried_again("Overloaded: try later")) == (
         "Retries are what hold this job back: 40 items were tried again, mostly after Overloaded: "
         "try later, and lanes stood idle until they were due. If it is the load that the service "
@@ -276,7 +278,7 @@ def test_a_storm_of_retries_is_named_with_its_cause():
 
 def test_a_single_lane_that_waits_for_retries_cannot_be_fewer():
     """Only the back-off is left to change."""
-    facts = RunFacts(1, knobs=Knobs(retry_delay=1.0))
+    facts = RunStats(1, knobs=RunSettings(retry_delay=1.0))
     advice = explained(facts, tried_again("Overloaded: try later"))
     assert "fewer calls at once" not in advice
     assert "a shorter back-off: retry_delay=0.5" in advice
@@ -286,7 +288,7 @@ def test_a_single_lane_that_waits_for_retries_cannot_be_fewer():
 def test_refusals_ask_for_a_limiter_at_what_succeeded(error):
     """Four a second did."""
     assert "Try rate_limiter=RateLimiter(4)".lower() in explained(
-        RunFacts(8), tried_again(error)
+        RunStats(8), tried_again(error)
     ).lower().replace("  ", " ")
 
 
@@ -319,7 +321,7 @@ async def test_attempts_that_time_out_most_of_the_time_get_a_shorter_timeout():
 def test_other_errors_that_take_the_time_are_to_be_looked_at():
     """No knob mends them."""
     bad = [failed(index, ValueError("no"), seconds=0.9) for index in range(40)]
-    advice = explained(RunFacts(4), bad)
+    advice = explained(RunStats(4), bad)
     assert "most of them with ValueError: no" in advice
     assert "error_summary(result)" in advice
 
@@ -343,7 +345,7 @@ def test_a_thread_cannot_be_cut_short():
     """No timeout is advised where it would only leave the thread behind."""
     outcomes = [done(index, started=0.0, seconds=0.1) for index in range(39)]
     outcomes.append(done(39, started=0.5, seconds=9.5))
-    advice = explained(RunFacts(4, knobs=Knobs(where="threads")), outcomes)
+    advice = explained(RunStats(4, knobs=RunSettings(where="threads")), outcomes)
     assert "Slow items first would help." in advice
     assert "timeout" not in advice
 
@@ -368,13 +370,13 @@ async def test_fewer_batches_than_lanes_want_to_be_smaller():
 
 def test_lanes_that_run_dry_without_a_slow_item_are_too_many():
     """Nothing to cut short: the job is short itself."""
-    advice = explained(RunFacts(32), forty(started=0.0, seconds=0.9))
+    advice = explained(RunStats(32), forty(started=0.0, seconds=0.9))
     assert "there is too little to do for 32 calls at once" in advice
 
 
 def test_functions_that_compute_on_threads_want_processes():
     """Threads share one core for Python code."""
-    facts = RunFacts(4, computed=9.8, knobs=Knobs(where="threads"))
+    facts = RunStats(4, computed=9.8, knobs=RunSettings(where="threads"))
     advice = explained(facts, forty(seconds=0.9))
     assert "this process kept 1.0 cores busy" in advice
     assert "executor=ProcessPoolExecutor() would help" in advice
@@ -394,7 +396,7 @@ def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
 )
 def test_async_functions_that_keep_the_loop_are_named(computed, advice):
     """By computing, or by waiting without await."""
-    facts = RunFacts(4, computed=computed, knobs=Knobs(where="loop"))
+    facts = RunStats(4, computed=computed, knobs=RunSettings(where="loop"))
     assert advice in explained(facts, one_by_one(40, 0.25))
 
 
@@ -409,7 +411,7 @@ def test_async_functions_that_keep_the_loop_are_named(computed, advice):
 )
 def test_calls_that_take_no_time_need_no_knob(computed, outcomes):
     """That they never overlap is no fault then."""
-    facts = RunFacts(4, computed=computed, knobs=Knobs(where="loop"))
+    facts = RunStats(4, computed=computed, knobs=RunSettings(where="loop"))
     assert "The calls take next to no time" in explained(facts, outcomes)
 
 
@@ -420,7 +422,7 @@ def test_calls_that_take_no_time_need_no_knob(computed, outcomes):
 def test_idling_without_a_reason_that_is_known_names_the_likely_ones(source, advice):
     """A source that blocks, a pause, a busy loop."""
     outcomes = one_by_one(39, 0.01)
-    facts = RunFacts(4, knobs=Knobs(source=source))
+    facts = RunStats(4, knobs=RunSettings(source=source))
     assert advice in explained(facts, [*outcomes, done(39, started=9.9, seconds=0.1)])
 
 
@@ -490,24 +492,24 @@ async def test_a_slow_load_wants_more_documents_at_once():
 @pytest.mark.parametrize(
     ("stage", "computed", "advice"),
     [
-        (StageFacts("store", 1, 9.0), 0.0, "one document at a time"),
-        (StageFacts("store", 4, 38.0), 0.0, "embed_concurrency=8"),
-        (StageFacts("load and chunk", 2, 19.0), 9.8, "executor=ProcessPoolExecutor()"),
-        (StageFacts("embed", 4, 1.0, 30.0), 0.0, "a higher one would help"),
-        (StageFacts("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
+        (StageStats("store", 1, 9.0), 0.0, "one document at a time"),
+        (StageStats("store", 4, 38.0), 0.0, "embed_concurrency=8"),
+        (StageStats("load and chunk", 2, 19.0), 9.8, "executor=ProcessPoolExecutor()"),
+        (StageStats("embed", 4, 1.0, 30.0), 0.0, "a higher one would help"),
+        (StageStats("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
     ],
 )
 def test_each_stage_has_a_knob_of_its_own(stage, computed, advice):
     """The busiest is what counts."""
-    facts = RunFacts(100, computed=computed, stages=(StageFacts("load", 8, 0.1), stage))
+    facts = RunStats(100, computed=computed, stages=(StageStats("load", 8, 0.1), stage))
     text = result_of(forty(seconds=5.0), seconds=10.0, facts=facts).explain()
     assert advice in text.replace("\n", " ")
 
 
 def test_stages_of_two_runs_are_added_up():
     """A merged pipeline was as busy as both."""
-    first, second = (RunFacts(4, stages=(StageFacts("embed", 2, worked),)) for worked in (1.0, 2.0))
-    assert first.merged_with(second).stages == (StageFacts("embed", 2, 3.0),)
+    first, second = (RunStats(4, stages=(StageStats("embed", 2, worked),)) for worked in (1.0, 2.0))
+    assert first.merged_with(second).stages == (StageStats("embed", 2, 3.0),)
 
 
 # ── values to try ───────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 import pytest
 
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.kinds import pattern_of
+from ragasync.reports.kinds import error_template
 from ragasync.reports.words import counted, duration, headline, per_second
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
@@ -125,5 +125,6 @@ def test_a_rate_has_three_digits_or_is_whole(rate, text):
 def test_an_encoding_keeps_its_number():
     """It tells kinds apart, where the numbers of items do not."""
     assert (
-        pattern_of("doc17: cp1252 fails at 17, UTF-8 too") == "doc#: cp1252 fails at #, UTF-8 too"
+        error_template("doc17: cp1252 fails at 17, UTF-8 too")
+        == "doc#: cp1252 fails at #, UTF-8 too"
     )

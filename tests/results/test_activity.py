@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from ragasync.outcomes.busy import STRETCHES, Activity, Busy
-from ragasync.outcomes.facts import RunFacts, StageFacts
+from ragasync.outcomes.busy import BINS, ActivityMonitor, Utilization
+from ragasync.outcomes.facts import RunStats, StageStats
 from ragasync.reports.spans import occupancy
 
 
@@ -26,17 +26,17 @@ def clock() -> Clock:
     return Clock()
 
 
-def at_once(busy: Busy, calls: list[tuple[float, float]]) -> np.ndarray:
+def at_once(busy: Utilization, calls: list[tuple[float, float]]) -> np.ndarray:
     """Return how many of these calls there were at once in the same stretches."""
     start, end = np.array(calls).T - 1000.0
-    return occupancy(start, end, busy.width * np.arange(STRETCHES + 1))
+    return occupancy(start, end, busy.width * np.arange(BINS + 1))
 
 
 @pytest.mark.parametrize("longest", [0.005, 0.05, 3.0, 500.0])
 def test_the_calls_at_once_are_exact_however_long_the_run_was(clock, longest):
     """Calls of all lengths, and several doublings of the width while they are noted."""
     chance = random.Random(1)
-    calls, activity = [], Activity(clock)
+    calls, activity = [], ActivityMonitor(clock)
     for _ in range(400):
         took = chance.uniform(0, longest)
         clock.now += chance.uniform(0, longest / 8)
@@ -44,21 +44,21 @@ def test_the_calls_at_once_are_exact_however_long_the_run_was(clock, longest):
         activity.note(*calls[-1])
     busy = activity.snapshot()
     assert busy.at_once() == pytest.approx(at_once(busy, calls), abs=1e-6)
-    assert clock.now - 1000 < busy.width * STRETCHES
+    assert clock.now - 1000 < busy.width * BINS
     assert activity.calls == 400
     assert activity.seconds == pytest.approx(sum(end - start for start, end in calls))
 
 
 def test_a_stretch_is_no_wider_than_the_run_needs(clock):
     """Half as many of half the width would not reach to its end."""
-    activity = Activity(clock)
+    activity = ActivityMonitor(clock)
     activity.note(1000.0, 1100.0)
-    assert STRETCHES * activity.snapshot().width / 2 < 100 < STRETCHES * activity.snapshot().width
+    assert BINS * activity.snapshot().width / 2 < 100 < BINS * activity.snapshot().width
 
 
 def test_a_snapshot_does_not_change(clock):
     """It is a copy of two short arrays."""
-    activity = Activity(clock)
+    activity = ActivityMonitor(clock)
     before = activity.snapshot()
     activity.note(1000.0, 1001.0)
     assert not any(before.at_once())
@@ -66,7 +66,7 @@ def test_a_snapshot_does_not_change(clock):
 
 def test_what_began_before_the_run_counts_from_its_start(clock):
     """As a thread's time may, by another clock than that of the loop."""
-    activity = Activity(clock)
+    activity = ActivityMonitor(clock)
     clock.now += 1
     activity.ended(5.0)
     assert activity.snapshot().at_once()[:101] == pytest.approx([1.0] * 100 + [0.0])
@@ -74,7 +74,7 @@ def test_what_began_before_the_run_counts_from_its_start(clock):
 
 def test_calls_that_are_under_way_count_up_to_now(clock):
     """A call of a minute is not idleness until it ends."""
-    activity = Activity(clock)
+    activity = ActivityMonitor(clock)
     activity.begins(1000.0)
     activity.begins(1010.0)
     clock.now = 1030.0
@@ -88,7 +88,7 @@ def test_calls_that_are_under_way_count_up_to_now(clock):
 def test_a_merged_run_stands_behind_the_earlier_one():
     """So do the outcomes of its items."""
     first, second = (
-        RunFacts(stages=(StageFacts("embed", 2, 1.0, busy=(Busy(1.0, [1], [0]),), calls=3),))
+        RunStats(stages=(StageStats("embed", 2, 1.0, busy=(Utilization(1.0, [1], [0]),), calls=3),))
         for _ in range(2)
     )
     (stage,) = first.merged_with(second, 7.5).stages

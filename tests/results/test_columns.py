@@ -16,7 +16,7 @@ from ragasync.outcomes.outcome import (
     Outcome,
     SparseSequence,
 )
-from ragasync.outcomes.success import Success
+from ragasync.outcomes.success import CallSuccess
 
 
 def test_a_new_row_is_pending_with_no_attempt():
@@ -57,7 +57,7 @@ def test_a_settled_outcome_comes_back_whole():
     assert columns.outcome(0) == Outcome(0, "a", "pending")
 
 
-def success(indices: list[int], **facts: Any) -> Success[int, int]:
+def success(indices: list[int], **facts: Any) -> CallSuccess[int, int]:
     """A call that gave ten times each item."""
     given: dict[str, Any] = {
         "attempts": 1,
@@ -69,7 +69,7 @@ def success(indices: list[int], **facts: Any) -> Success[int, int]:
         "lane": 3,
         "history": (),
     }
-    return Success(indices, indices, [10 * index for index in indices], **given | facts)
+    return CallSuccess(indices, indices, [10 * index for index in indices], **given | facts)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def success(indices: list[int], **facts: Any) -> Success[int, int]:
         success([1, 2], attempts=2, history=(Attempt(1.0, 0.5, "ValueError: no", 0.25),)),
     ],
 )
-def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: Success[int, int]):
+def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: CallSuccess[int, int]):
     """Slices are only a faster way to write the same."""
     whole: Columns[int, int] = Columns(items=range(7))
     single: Columns[int, int] = Columns(items=range(7))

@@ -20,8 +20,8 @@ from ragasync import (
 from ragasync.notebook import failures as failures_module
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import failures_html
-from ragasync.reports.kinds import Kinds, kinds_of, pattern_of
-from ragasync.saying import cut, error_text, message_of, named, safe_text, type_name
+from ragasync.reports.kinds import Kinds, error_template, group_errors
+from ragasync.saying import cut, error_text, named, safe_message, safe_text, type_name
 from tests.support.hostile_classes import Silent, armed
 from tests.support.results import done, failed, result_of
 
@@ -319,8 +319,8 @@ async def test_whatever_error_it_is_ends_only_its_item(name: str):
 
 def test_a_text_of_a_class_of_its_own_becomes_a_plain_one():
     """Its methods are never called again."""
-    assert type(message_of(Odd(lambda: Text("odd")))) is str
-    assert message_of(Odd(lambda: Text("odd"))) == "odd"
+    assert type(safe_message(Odd(lambda: Text("odd")))) is str
+    assert safe_message(Odd(lambda: Text("odd"))) == "odd"
 
 
 def test_an_error_without_a_name_has_one():
@@ -354,7 +354,7 @@ def test_views_make_no_cycle_that_keeps_a_result_alive():
 def test_a_long_message_is_cut_at_a_space_and_says_how_much_was_left_out():
     """The word at the cut is dropped, and the rest counted."""
     message = "word " * 20_000
-    shown = message_of(ValueError(message))
+    shown = safe_message(ValueError(message))
     kept, said = shown.split(" … ")
     assert set(kept.split(" ")) == {"word"}
     assert len(kept) <= 4096
@@ -364,7 +364,7 @@ def test_a_long_message_is_cut_at_a_space_and_says_how_much_was_left_out():
 def test_a_message_of_a_few_kilobytes_stays_whole():
     """It is those beyond that are cut."""
     message = "word " * 800
-    assert message_of(ValueError(message)) == message
+    assert safe_message(ValueError(message)) == message
 
 
 @pytest.mark.parametrize("longest", [1, 2, 5, 10, 1500, 5000])
@@ -417,7 +417,7 @@ def test_a_stack_of_long_messages_is_bounded():
 )
 def test_a_pattern_takes_time_in_proportion_to_the_message(piece: str):
     """A megabyte: days if it were quadratic, and the test has a timeout."""
-    assert len(pattern_of(piece * (1_000_000 // len(piece)))) <= 1_000_000
+    assert len(error_template(piece * (1_000_000 // len(piece)))) <= 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_a_pattern_takes_time_in_proportion_to_the_message(piece: str):
 )
 def test_hashes_and_numbers_go_and_statuses_stay(message: str, pattern: str):
     """Beside those of the frames' own test."""
-    assert pattern_of(message) == pattern
+    assert error_template(message) == pattern
 
 
 # ---- once ----------------------------------------------------------------------------------
@@ -505,7 +505,7 @@ def test_the_commonest_kinds_are_at_hand_while_errors_come():
         ranked = kinds.ranked()
         assert kinds.commonest() == ranked[:5]
         assert kinds.others() == (sum(kind.count for kind in ranked[5:]), len(ranked[5:]))
-    assert ranked == kinds_of(result.columns)
+    assert ranked == group_errors(result.columns)
 
 
 def clock(step: float) -> Callable[[], float]:
@@ -524,4 +524,4 @@ def test_a_look_at_errors_that_take_long_is_cut_short(monkeypatch):
     assert grouped.left_over == grouped.unseen
     while grouped.unseen:
         assert grouped.look()
-    assert grouped.kinds == kinds_of(result.columns)
+    assert grouped.kinds == group_errors(result.columns)

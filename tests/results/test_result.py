@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import STATUSES, Outcome, Status
-from ragasync.result import BatchResult, RunFacts
+from ragasync.result import BatchResult, RunStats
 
 
 def result_of(statuses: list[Status], **facts: Any) -> BatchResult[str]:
@@ -28,7 +28,7 @@ def outcome(index: int, status: Status, **facts: Any) -> Outcome[str, str]:
     return Outcome(index, f"item {index}", status, value, error, **facts)
 
 
-class Recording:
+class Recorder:
     """A processor by hand: notes its items and settles them all with one status."""
 
     def __init__(self, status: Status = "done", seconds: float = 1.0) -> None:
@@ -178,7 +178,7 @@ def test_raise_for_errors_says_nothing_where_nothing_failed():
 async def test_retry_failed_runs_what_failed_and_nothing_else():
     """The merged whole has the later run's outcome, attempts and times, at the same places."""
     result = result_of(["done", "failed", "pending", "failed"], seconds=2.0)
-    processor = Recording()
+    processor = Recorder()
     whole = await result.retry_failed(processor)
     assert processor.seen == [["item 1", "item 3"]]
     assert [item.status for item in whole] == ["done", "done", "pending", "done"]
@@ -195,7 +195,7 @@ async def test_retry_failed_runs_what_failed_and_nothing_else():
 
 async def test_a_retry_that_fails_again_keeps_the_later_error():
     """What is known of an item is what happened last."""
-    whole = await result_of(["failed"]).retry_failed(Recording("failed"))
+    whole = await result_of(["failed"]).retry_failed(Recorder("failed"))
     assert isinstance(whole.errors[0], OSError)
     assert whole.get_failed()[0].attempts == 5
 
@@ -203,7 +203,7 @@ async def test_a_retry_that_fails_again_keeps_the_later_error():
 async def test_a_retry_of_unfinished_items_completes_a_stopped_job():
     """Then the reason why it had stopped is gone too."""
     result = result_of(["done", "pending", "cancelled", "failed"], stopped_because="too many")
-    whole = await result.retry_failed(Recording(), only=result.unfinished)
+    whole = await result.retry_failed(Recorder(), only=result.unfinished)
     assert whole.all_succeeded
     assert whole.stopped_because is None
 
@@ -211,21 +211,21 @@ async def test_a_retry_of_unfinished_items_completes_a_stopped_job():
 async def test_a_job_that_is_still_not_whole_keeps_saying_why():
     """The pending items are explained by the run that left them."""
     result = result_of(["failed", "pending"], stopped_because="too many")
-    assert (await result.retry_failed(Recording())).stopped_because == "too many"
+    assert (await result.retry_failed(Recorder())).stopped_because == "too many"
 
 
 async def test_only_takes_the_index_of_a_frame():
     """A filtered table leads back to its items."""
     result = result_of(["done", "failed", "failed"])
     frame = result.to_dataframe()
-    processor = Recording()
+    processor = Recorder()
     await result.retry_failed(processor, only=frame[frame["error_message"] == "bad 2"].index)
     assert processor.seen == [["item 2"]]
 
 
 async def test_only_runs_an_index_once_that_it_names_twice():
     """An item has one outcome."""
-    processor = Recording()
+    processor = Recorder()
     await result_of(["done", "failed"]).retry_failed(processor, only=[1, 0, 1])
     assert processor.seen == [["item 1", "item 0"]]
 
@@ -234,7 +234,7 @@ async def test_a_retry_of_a_retry_speaks_of_the_original_indices():
     """Indices are those of the whole job, however small the part."""
     part = result_of(["failed", "failed", "failed"])
     part.columns.origin = [10, 20, 30]
-    processor = Recording()
+    processor = Recorder()
     whole = await part.retry_failed(processor, only=[20])
     assert processor.seen == [["item 1"]]
     assert [(item.index, item.status) for item in whole] == [
@@ -247,7 +247,7 @@ async def test_a_retry_of_a_retry_speaks_of_the_original_indices():
 
 async def test_a_retry_leaves_the_run_s_own_result_alone():
     """`processor.last_result` keeps the indices of the run that it is of."""
-    processor = Recording()
+    processor = Recorder()
     await result_of(["done", "failed"]).retry_failed(processor)
     assert processor.last_result is not None
     assert processor.last_result[0].index == 0
@@ -270,28 +270,28 @@ async def test_a_retry_keeps_the_items_where_the_processor_gives_none_back():
 async def test_only_refuses_indices_that_are_not_there():
     """The error names them."""
     with pytest.raises(IndexError, match=r"of 2 items does not have: \[2, -1\]"):
-        await result_of(["done", "failed"]).retry_failed(Recording(), only=[1, 2, -1])
+        await result_of(["done", "failed"]).retry_failed(Recorder(), only=[1, 2, -1])
 
 
 @pytest.mark.parametrize("only", [[True, False], ["1"], [1.0]])
 async def test_only_refuses_what_is_no_index(only):
     """A mask would name items 0 and 1, silently."""
     with pytest.raises(TypeError, match=r"pass frame\.index, or frame\.index\[mask\]"):
-        await result_of(["done", "failed"]).retry_failed(Recording(), only=only)
+        await result_of(["done", "failed"]).retry_failed(Recorder(), only=only)
 
 
 async def test_a_retry_without_items_says_what_to_do():
     """A result of four arguments knows no items."""
     result = BatchResult([None], [KeyError()], 0, 1)
     with pytest.raises(ValueError, match="process them anew and merge"):
-        await result.retry_failed(Recording())
+        await result.retry_failed(Recorder())
 
 
 async def test_items_stay_unknown_through_a_merge():
     """A merge makes no None out of an item that nobody knows."""
     result = BatchResult([None, 1], [KeyError(), None], 1, 1)
     with pytest.raises(ValueError, match="process them anew and merge"):
-        await result.merge(result).retry_failed(Recording())
+        await result.merge(result).retry_failed(Recorder())
 
 
 async def test_a_function_is_no_processor():
@@ -342,10 +342,10 @@ def test_merging_runs_of_different_items_gives_all_of_them_in_order():
 
 def test_merging_adds_up_what_the_runs_know_of_themselves():
     """Times add up; the number of runs is kept."""
-    first = result_of(["failed"], facts=RunFacts(4, input_waited=1.0, worked=2.0), seconds=1.0)
-    second = result_of(["done"], facts=RunFacts(8, limited=True), seconds=2.0)
+    first = result_of(["failed"], facts=RunStats(4, input_waited=1.0, worked=2.0), seconds=1.0)
+    second = result_of(["done"], facts=RunStats(8, limited=True), seconds=2.0)
     merged = first.merge(second)
-    assert merged.facts == RunFacts(8, input_waited=1.0, limited=True, worked=None, runs=2)
+    assert merged.facts == RunStats(8, input_waited=1.0, limited=True, worked=None, runs=2)
     assert merged.seconds == 3.0
 
 

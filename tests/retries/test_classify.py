@@ -17,16 +17,16 @@ from aiohttp import ClientConnectionError, ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from ragasync.errors import AttemptTimeout, MissingExtra, RunAsyncError, WrongNumberOfValues
+from ragasync.errors import AttemptTimeout, MissingExtra, ResultCountError, RunAsyncError
 from ragasync.retries.causes import (
     FATAL,
-    default_verdict,
+    default_retry,
+    http_status,
     is_loop_mismatch,
     is_programming_error,
     may_split,
     retry_after_of,
-    splits_at_once,
-    status_of,
+    should_split,
 )
 from tests.support.requirements import needs
 
@@ -108,18 +108,18 @@ def urllib_error(status: int, headers: Mapping[str, str] | None = None) -> urlli
 @pytest.mark.parametrize("make", [aiohttp_error, urllib_error, ReplyError])
 def test_the_status_of_real_clients_errors_is_found(make: type[ReplyError]) -> None:
     """Aiohttp, urllib and clients with a response object say the status in different places."""
-    assert status_of(make(503)) == 503
+    assert http_status(make(503)) == 503
 
 
 @pytest.mark.parametrize("name", ["status_code", "http_status", "status", "code"])
 def test_a_status_is_found_under_each_of_its_names(name: str) -> None:
     """The status may be an attribute of the error itself."""
-    assert status_of(WithAttributes(**{name: 418})) == 418
+    assert http_status(WithAttributes(**{name: 418})) == 418
 
 
 def test_a_status_that_is_an_enum_comes_back_as_a_plain_int() -> None:
     """HTTPStatus is an int with a name; the answer is the int alone."""
-    assert type(status_of(WithAttributes(code=http.HTTPStatus.NOT_FOUND))) is int
+    assert type(http_status(WithAttributes(code=http.HTTPStatus.NOT_FOUND))) is int
 
 
 @pytest.mark.parametrize(
@@ -127,18 +127,18 @@ def test_a_status_that_is_an_enum_comes_back_as_a_plain_int() -> None:
 )
 def test_what_is_no_http_status_is_none(value: object) -> None:
     """Only a whole number from 100 to 599 is a status."""
-    assert status_of(WithAttributes(code=value)) is None
+    assert http_status(WithAttributes(code=value)) is None
 
 
 @pytest.mark.parametrize("status", ["RESOURCE_EXHAUSTED", True])
 def test_what_is_no_number_leaves_the_status_to_the_next_attribute(status: object) -> None:
     """Some SDKs have a status in words, or a flag, beside a code in numbers."""
-    assert status_of(WithAttributes(status=status, code=429)) == 429
+    assert http_status(WithAttributes(status=status, code=429)) == 429
 
 
 def test_attributes_that_raise_are_no_status() -> None:
     """An error that cannot be read is not a new error."""
-    assert status_of(Grumpy()) is None
+    assert http_status(Grumpy()) is None
 
 
 @pytest.mark.parametrize(("status", "verdict"), [(0, True), (403, False), (429, True)])
@@ -146,7 +146,7 @@ def test_deprecated_attributes_are_left_alone(status: int, verdict: bool) -> Non
     """The `code` of an aiohttp error warns when it is read, even where its status is 0."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert default_verdict(aiohttp_error(status)) is verdict
+        assert default_retry(aiohttp_error(status)) is verdict
     assert caught == []
 
 
@@ -163,7 +163,7 @@ def test_retry_after_is_found_in_httpx_headers() -> None:
 
     response = httpx.Response(429, headers={"Retry-After": "7"})
     error = httpx.HTTPStatusError("no", request=httpx.Request("GET", "http://x"), response=response)
-    assert (status_of(error), retry_after_of(error)) == (429, 7.0)
+    assert (http_status(error), retry_after_of(error)) == (429, 7.0)
 
 
 def test_retry_after_and_status_are_found_behind_a_response_that_is_false() -> None:
@@ -175,7 +175,7 @@ def test_retry_after_and_status_are_found_behind_a_response_that_is_false() -> N
     response.status_code = 503
     response.headers["Retry-After"] = "7"
     error = requests.HTTPError("no", response=response)
-    assert (status_of(error), retry_after_of(error)) == (503, 7.0)
+    assert (http_status(error), retry_after_of(error)) == (503, 7.0)
 
 
 @pytest.mark.parametrize("name", ["retry-after", "Retry-After", "RETRY-AFTER"])
@@ -287,14 +287,14 @@ def test_the_errors_own_headers_go_before_its_responses() -> None:
 )
 def test_what_must_fail_the_same_way_is_not_tried_again(error: Exception) -> None:
     """Neither the program nor the data changes by waiting."""
-    assert default_verdict(error) is False
+    assert default_retry(error) is False
 
 
 @pytest.mark.parametrize(
     "error",
     [
         *(Exception(), RuntimeError("x"), ConnectionResetError(), TimeoutError(), OSError()),
-        *(json.JSONDecodeError("x", "", 0), AttemptTimeout(), WrongNumberOfValues()),
+        *(json.JSONDecodeError("x", "", 0), AttemptTimeout(), ResultCountError()),
         *(ClientConnectionError(), ssl.SSLError(), asyncio.IncompleteReadError(b"", 1)),
         RuntimeError('the page says "Session is closed"'),
     ],
@@ -302,12 +302,12 @@ def test_what_must_fail_the_same_way_is_not_tried_again(error: Exception) -> Non
 )
 def test_other_errors_are_tried_again(error: Exception) -> None:
     """What is not known to be hopeless may pass."""
-    assert default_verdict(error) is True
+    assert default_retry(error) is True
 
 
 def test_an_error_that_cannot_be_read_is_tried_again() -> None:
     """Attributes and text that raise say nothing against it."""
-    assert default_verdict(Grumpy()) is True
+    assert default_retry(Grumpy()) is True
 
 
 def test_a_status_that_is_made_up_when_asked_for_is_found() -> None:
@@ -321,7 +321,7 @@ def test_a_status_that_is_made_up_when_asked_for_is_found() -> None:
                 return 400
             raise AttributeError(name)
 
-    assert default_verdict(Proxy()) is False
+    assert default_retry(Proxy()) is False
 
 
 def test_a_runtime_error_without_words_is_tried_again() -> None:
@@ -330,7 +330,7 @@ def test_a_runtime_error_without_words_is_tried_again() -> None:
     class Wordless(Grumpy, RuntimeError):
         """A RuntimeError that cannot be turned into text."""
 
-    assert default_verdict(Wordless()) is True
+    assert default_retry(Wordless()) is True
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_runtime_error_without_words_is_tried_again() -> None:
 @pytest.mark.parametrize("make", [aiohttp_error, urllib_error, ReplyError])
 def test_the_status_decides(make: type[ReplyError], status: int, verdict: object) -> None:
     """4xx is final but for those that speak of time; a bad key or bill ends the job."""
-    assert default_verdict(make(status)) is verdict
+    assert default_retry(make(status)) is verdict
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_the_status_decides(make: type[ReplyError], status: int, verdict: object
 @pytest.mark.parametrize("status", [403, 429])
 def test_a_used_up_quota_is_fatal(status: int, said: dict[str, str]) -> None:
     """A rate limit passes, an empty account does not; only a field tells them apart."""
-    assert default_verdict(ReplyError(status, **said)) is FATAL  # type: ignore[arg-type]
+    assert default_retry(ReplyError(status, **said)) is FATAL  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -379,24 +379,24 @@ def test_a_used_up_quota_is_fatal(status: int, said: dict[str, str]) -> None:
 )
 def test_the_word_elsewhere_than_in_its_field_stops_nothing(said: dict[str, str]) -> None:
     """A 429 may quote an item, and the item may hold any word."""
-    assert default_verdict(ReplyError(429, **said)) is True  # type: ignore[arg-type]
+    assert default_retry(ReplyError(429, **said)) is True  # type: ignore[arg-type]
 
 
 def test_a_used_up_quota_without_a_status_is_fatal() -> None:
     """An error in the middle of a stream has fields and no status."""
-    assert default_verdict(WithAttributes(code="insufficient_quota")) is FATAL
+    assert default_retry(WithAttributes(code="insufficient_quota")) is FATAL
 
 
 def test_the_code_of_a_server_error_is_not_trusted() -> None:
     """A 500 may pass, whatever it says."""
-    assert default_verdict(ReplyError(500, code="insufficient_quota")) is True
+    assert default_retry(ReplyError(500, code="insufficient_quota")) is True
 
 
 def test_a_refusal_without_words_is_judged_by_its_status() -> None:
     """An error that cannot be turned into text is not a new error."""
     error = Grumpy()
     error.__dict__["status"] = 429
-    assert default_verdict(error) is True
+    assert default_retry(error) is True
 
 
 @pytest.mark.parametrize(
@@ -413,13 +413,13 @@ def test_x_should_retry_overrules_a_status_that_is_not_fatal(
     status: int, asked: str, verdict: object
 ) -> None:
     """A service that says whether to retry knows better than its status."""
-    assert default_verdict(ReplyError(status, {"X-Should-Retry": asked})) is verdict
+    assert default_retry(ReplyError(status, {"X-Should-Retry": asked})) is verdict
 
 
 def test_a_used_up_quota_stays_fatal_when_the_service_says_not_to_retry() -> None:
     """`x-should-retry: false` speaks of one call, the empty account of them all."""
     error = ReplyError(429, {"x-should-retry": "false"}, code="insufficient_quota")
-    assert default_verdict(error) is FATAL
+    assert default_retry(error) is FATAL
 
 
 @pytest.mark.real_time
@@ -467,12 +467,12 @@ def test_a_mismatch_is_seen_through_the_clients_wrapping() -> None:
     inner = raised_from(ConnectionError(), RuntimeError("Event loop is closed"))
     error = raised_from(Exception("Connection error."), inner)
     assert is_loop_mismatch(error)
-    assert default_verdict(error) is FATAL
+    assert default_retry(error) is FATAL
 
 
 def test_our_own_error_about_loops_is_a_mismatch() -> None:
     """A bridge called inside the processed function has named the trouble already."""
-    assert default_verdict(RunAsyncError("whatever it says")) is FATAL
+    assert default_retry(RunAsyncError("whatever it says")) is FATAL
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def test_our_own_error_about_loops_is_a_mismatch() -> None:
 def test_other_errors_are_no_mismatch(error: Exception) -> None:
     """Only asyncio's own messages are, as a whole: an item may say anything."""
     assert not is_loop_mismatch(error)
-    assert default_verdict(error) is True
+    assert default_retry(error) is True
 
 
 @pytest.mark.parametrize(
@@ -533,7 +533,7 @@ def test_asyncios_own_messages_are_mismatches_wherever_they_are(
         error = raised_from(Exception("Connection error."), error)
     elif wrap == "member":
         error = ExceptionGroup("unhandled errors in a TaskGroup", [KeyError(), error])
-    assert default_verdict(error) is FATAL
+    assert default_retry(error) is FATAL
     assert not may_split(error)
 
 
@@ -565,7 +565,7 @@ def test_causes_that_form_a_circle_end() -> None:
 def test_errors_of_the_program_are_known_and_split_nothing(error: Exception) -> None:
     """Whatever the items, the code is wrong."""
     assert is_programming_error(error)
-    assert not splits_at_once(error)
+    assert not should_split(error)
     assert not may_split(error)
 
 
@@ -584,13 +584,13 @@ def test_errors_about_the_data_may_split(error: Exception) -> None:
     "error",
     [
         *(ReplyError(400), urllib_error(413), aiohttp_error(422)),
-        *(ValueError(), WrongNumberOfValues(), json.JSONDecodeError("x", "", 0)),
+        *(ValueError(), ResultCountError(), json.JSONDecodeError("x", "", 0)),
     ],
     ids=repr,
 )
 def test_refused_data_splits_at_once(error: Exception) -> None:
     """Trying the same batch again would be refused again."""
-    assert splits_at_once(error)
+    assert should_split(error)
     assert may_split(error)
 
 
@@ -601,7 +601,7 @@ def test_refused_data_splits_at_once(error: Exception) -> None:
 )
 def test_what_may_pass_splits_only_after_its_retries(error: Exception) -> None:
     """The whole batch deserves its retries first."""
-    assert not splits_at_once(error)
+    assert not should_split(error)
     assert may_split(error)
 
 
@@ -615,7 +615,7 @@ def test_what_may_pass_splits_only_after_its_retries(error: Exception) -> None:
 )
 def test_refusals_of_the_caller_never_split(error: Exception) -> None:
     """Smaller batches do not mend a key, a quota, a rate or a loop."""
-    assert not splits_at_once(error)
+    assert not should_split(error)
     assert not may_split(error)
 
 
@@ -628,14 +628,14 @@ class RefusedValue(ReplyError, ValueError):
 )
 def test_a_status_counts_more_than_the_type(status: int, at_once: bool) -> None:
     """A ValueError with a status is what its status says."""
-    assert splits_at_once(RefusedValue(status)) is at_once
+    assert should_split(RefusedValue(status)) is at_once
 
 
 def test_a_certificate_error_is_about_the_connection_although_a_value_error() -> None:
     """Python derives it from ValueError, but no smaller batch would verify it."""
     error = ssl.SSLCertVerificationError()
     assert isinstance(error, ValueError)
-    assert not splits_at_once(error)
+    assert not should_split(error)
 
 
 def test_fatal_says_its_name() -> None:

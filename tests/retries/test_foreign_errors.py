@@ -23,15 +23,15 @@ from ragasync.foreign_errors import (
     walk_errors,
 )
 from ragasync.retries.causes import (
-    default_verdict,
+    default_retry,
     is_loop_mismatch,
     is_programming_error,
     may_split,
-    splits_at_once,
+    should_split,
 )
 from ragasync.retries.congestion import congestion_of
 from ragasync.retries.durations import advised_waits
-from ragasync.retries.replies import headers_of, retry_after_of, status_of
+from ragasync.retries.replies import headers_of, http_status, retry_after_of
 from tests.support import hostile_classes
 
 
@@ -48,7 +48,7 @@ def decision_on(error: BaseException) -> object:
 
 
 QUESTIONS: tuple[Callable[[BaseException], object], ...] = (
-    *(status_of, headers_of, retry_after_of, default_verdict, splits_at_once, may_split),
+    *(http_status, headers_of, retry_after_of, default_retry, should_split, may_split),
     *(is_programming_error, is_loop_mismatch, congestion_of, decision_on),
 )
 
@@ -241,54 +241,54 @@ def test_questions_about_a_hostile_group_and_cause_have_answers(name: str) -> No
     outer.__cause__ = inner
     group = BaseExceptionGroup("x", [with_attributes(status=401), outer])
     ask(group)
-    assert default_verdict(group) is FATAL
+    assert default_retry(group) is FATAL
 
 
 def test_a_lying_class_is_seen_through() -> None:
     """The class that raised is the one that counts, as in an except clause."""
-    assert default_verdict(Liar()) is True
+    assert default_retry(Liar()) is True
     group = Garbled("x", [TypeError()])
     assert is_programming_error(group)
 
 
 def test_a_text_that_breaks_is_still_read() -> None:
     """Only its characters count."""
-    assert status_of(Wordy()) == 429
+    assert http_status(Wordy()) == 429
     assert retry_after_of(Wordy()) == 7.0
-    assert default_verdict(Wordy()) is FATAL
+    assert default_retry(Wordy()) is FATAL
 
 
 def test_keyboard_interrupts_pass() -> None:
     """One that arrives while an error is asked is the user's."""
     for kind in (KeyboardInterrupt, SystemExit):
         with pytest.raises(kind):
-            status_of(raising(kind)())
+            http_status(raising(kind)())
 
 
 def test_mocks_state_no_time_and_no_status() -> None:
     """A MagicMock is 1 when it is asked for a number."""
     error = HOSTILE["mocks"]()
-    assert (status_of(error), retry_after_of(error)) == (None, None)
+    assert (http_status(error), retry_after_of(error)) == (None, None)
 
 
 def test_a_mock_of_a_response_is_a_response() -> None:
     """Tests of users are full of them."""
     response = unittest.mock.Mock(status_code=503, headers={"Retry-After": "7"})
     error = with_attributes(response=response)
-    assert (status_of(error), retry_after_of(error)) == (503, 7.0)
+    assert (http_status(error), retry_after_of(error)) == (503, 7.0)
 
 
 @pytest.mark.parametrize("value", [np.int64(429), "429", b"429"])
 def test_a_status_may_be_a_number_of_numpy_or_digits(value: object) -> None:
     """Rows of a DataFrame and JSON bring them."""
-    status = status_of(with_attributes(status=value))
+    status = http_status(with_attributes(status=value))
     assert (status, type(status)) == (429, int)
 
 
 def test_a_number_that_is_no_status_hides_none() -> None:
     """Some services count their own errors in `code`, beside a response."""
     error = with_attributes(code=1302, response=unittest.mock.Mock(status_code=429))
-    assert status_of(error) == 429
+    assert http_status(error) == 429
 
 
 @pytest.mark.parametrize(
@@ -302,13 +302,13 @@ def test_a_number_that_is_no_status_hides_none() -> None:
 )
 def test_a_response_may_be_a_dict(response: object) -> None:
     """As botocore has it."""
-    assert status_of(with_attributes(response=response)) == 404
+    assert http_status(with_attributes(response=response)) == 404
 
 
 def test_the_data_of_an_item_is_no_status() -> None:
     """A body or details may hold anything."""
     error = with_attributes(body={"status": 401, "code": 401}, details={"code": 402})
-    assert (status_of(error), default_verdict(error)) == (None, True)
+    assert (http_status(error), default_retry(error)) == (None, True)
 
 
 def test_properties_that_warn_are_not_read() -> None:
@@ -327,8 +327,8 @@ def test_properties_that_warn_are_not_read() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert attribute(Old(), "code") is None
-        assert status_of(Old()) == 503
-        assert default_verdict(Old()) is True
+        assert http_status(Old()) == 503
+        assert default_retry(Old()) is True
     assert caught == []
 
 
@@ -396,7 +396,7 @@ def test_what_stands_inside_is_what_counts(
 @WRAPPINGS
 def test_a_value_error_inside_splits_at_once(wrap: Callable[[Any], Any]) -> None:
     """The function refuses the data."""
-    assert splits_at_once(wrap(ValueError()))
+    assert should_split(wrap(ValueError()))
 
 
 def test_an_error_raised_while_another_is_handled_is_not_that_error() -> None:
@@ -404,7 +404,7 @@ def test_an_error_raised_while_another_is_handled_is_not_that_error() -> None:
     for answer in (Reply(404), Reply(401), TypeError(), RuntimeError("Event loop is closed")):
         error = ConnectionError()
         error.__context__ = answer
-        assert (status_of(error), default_verdict(error)) == (None, True)
+        assert (http_status(error), default_retry(error)) == (None, True)
         assert not is_loop_mismatch(error)
 
 
@@ -423,14 +423,14 @@ def test_an_error_raised_while_another_is_handled_is_not_that_error() -> None:
 )
 def test_of_a_group_the_worst_decides(errors: list[BaseException], verdict: object) -> None:
     """The call as a whole would fail the same way again."""
-    assert default_verdict(group_of(*errors)) is verdict
-    assert default_verdict(group_of(*reversed(errors))) is verdict
+    assert default_retry(group_of(*errors)) is verdict
+    assert default_retry(group_of(*reversed(errors))) is verdict
 
 
 def test_a_group_with_a_rate_limit_never_splits() -> None:
     """More calls are the last thing that helps."""
     group = group_of(Reply(400), Reply(429))
-    assert not splits_at_once(group)
+    assert not should_split(group)
     assert not may_split(group)
     assert congestion_of(group) == "refused"
 
@@ -438,40 +438,40 @@ def test_a_group_with_a_rate_limit_never_splits() -> None:
 def test_the_reply_of_an_outer_error_speaks_for_its_cause() -> None:
     """A gateway that answers 503 because of a bug in it may answer otherwise."""
     error = behind(Reply(503), behind(KeyError(), Reply(401)))
-    assert (status_of(error), default_verdict(error), may_split(error)) == (503, True, True)
+    assert (http_status(error), default_retry(error), may_split(error)) == (503, True, True)
 
 
 def test_the_outermost_status_is_found_first() -> None:
     """And among members the first."""
-    assert status_of(group_of(behind(RuntimeError(), Reply(500)), Reply(404))) == 404
-    assert status_of(group_of(Reply(404), Reply(500))) == 404
+    assert http_status(group_of(behind(RuntimeError(), Reply(500)), Reply(404))) == 404
+    assert http_status(group_of(Reply(404), Reply(500))) == 404
 
 
 def test_an_error_of_ragasync_speaks_for_its_cause() -> None:
     """It says itself what happened."""
     error = behind(AttemptTimeout(), KeyError())
-    assert default_verdict(error) is True
-    assert default_verdict(behind(WorkerDied("killed"), Reply(404))) is True
+    assert default_retry(error) is True
+    assert default_retry(behind(WorkerDied("killed"), Reply(404))) is True
 
 
 def test_json_that_cannot_be_read_behind_an_error_is_a_broken_reply() -> None:
     """It says nothing against the data that was sent; a function's own does."""
     broken = json.JSONDecodeError("x", "", 0)
-    assert splits_at_once(broken)
-    assert not splits_at_once(behind(RuntimeError("a broken reply"), broken))
-    assert default_verdict(behind(RuntimeError("a broken reply"), broken)) is True
+    assert should_split(broken)
+    assert not should_split(behind(RuntimeError("a broken reply"), broken))
+    assert default_retry(behind(RuntimeError("a broken reply"), broken)) is True
 
 
 def test_an_end_of_file_behind_a_connection_error_is_a_lost_connection() -> None:
     """So clients find that the other side has gone."""
-    assert default_verdict(behind(ConnectionError(), EOFError())) is True
-    assert default_verdict(behind(RuntimeError(), EOFError())) is False
-    assert default_verdict(behind(RuntimeError(), asyncio.IncompleteReadError(b"", 9))) is True
+    assert default_retry(behind(ConnectionError(), EOFError())) is True
+    assert default_retry(behind(RuntimeError(), EOFError())) is False
+    assert default_retry(behind(RuntimeError(), asyncio.IncompleteReadError(b"", 9))) is True
 
 
 def test_a_timeout_of_asyncio_is_retried() -> None:
     """It is raised from the cancellation that it stands for."""
-    assert default_verdict(behind(TimeoutError(), asyncio.CancelledError())) is True
+    assert default_retry(behind(TimeoutError(), asyncio.CancelledError())) is True
 
 
 @pytest.mark.parametrize(
@@ -603,11 +603,11 @@ def test_a_retry_after_counts_with_any_status(status: int, header: str) -> None:
 def test_a_403_with_a_retry_after_is_retried_and_other_refusals_are_not() -> None:
     """A time to come back says that the key will do then."""
     headers = {"Retry-After": "7"}
-    assert default_verdict(Reply(403, headers)) is True
-    assert default_verdict(Reply(403, {"Retry-After": "soon"})) is False
+    assert default_retry(Reply(403, headers)) is True
+    assert default_retry(Reply(403, {"Retry-After": "soon"})) is False
     for status in (400, 404, 405, 410, 413, 422):
-        assert default_verdict(Reply(status, headers)) is False
-    assert default_verdict(Reply(401, headers)) is FATAL
+        assert default_retry(Reply(status, headers)) is False
+    assert default_retry(Reply(401, headers)) is FATAL
 
 
 def test_an_epoch_in_a_retry_after_is_a_number_of_seconds() -> None:

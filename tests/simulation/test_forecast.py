@@ -10,7 +10,7 @@ import pytest
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
 from ragasync.result import BatchResult
 from ragasync.simulation import Forecast, forecast, run_virtual
-from ragasync.simulation.apart import run_apart
+from ragasync.simulation.apart import run_on_virtual_clock
 
 Call = Callable[[int], Coroutine[Any, Any, None]]
 
@@ -49,7 +49,7 @@ def skewed(seed: int, *, errors: float = 0.05, poison: float = 0.0) -> Call:
 def run(call: Any, n_items: int, limit: int | None = None, **knobs: Any) -> BatchResult[Any]:
     """Return the result of a run, or of a pilot of it."""
     processor = AsyncBatchProcessor(call, **knobs)
-    return run_apart(processor.process(range(n_items), limit=limit))
+    return run_on_virtual_clock(processor.process(range(n_items), limit=limit))
 
 
 def what_if(made: Forecast, change: str) -> Any:
@@ -173,9 +173,9 @@ def test_a_timeout_cuts_calls_short():
 
 
 def test_tokens_are_weighed_as_those_of_the_pilots_items():
-    """A limiter with a cost counts what the items of the pilot cost."""
+    """A limiter with a weight counts what the items of the pilot weight."""
     pilot = run(taking(0.1), 200, max_concurrency=10)
-    limiter = RateLimiter(100, burst_size=400, cost=lambda item: 10 if item % 2 else 30)
+    limiter = RateLimiter(100, burst_size=400, weight=lambda item: 10 if item % 2 else 30)
     made = forecast(pilot, 3_000, rate_limiter=limiter)
     assert made.makespan == pytest.approx(600, rel=0.08)
     assert made.limited_by == "rate"

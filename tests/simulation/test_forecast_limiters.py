@@ -11,7 +11,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync.simulation import forecast, simulate
-from ragasync.simulation.apart import run_apart
+from ragasync.simulation.apart import run_on_virtual_clock
 from tests.simulation.test_forecast import run, taking, what_if
 
 
@@ -21,19 +21,19 @@ def tokens_of(item: int) -> int:
 
 
 LIMITS: dict[str, Callable[[], list[RateLimiter]]] = {
-    "requests and tokens": lambda: [RateLimiter(20), RateLimiter(1_500, cost=tokens_of)],
-    "tokens and requests": lambda: [RateLimiter(1_500, cost=tokens_of), RateLimiter(20)],
-    "requests hold": lambda: [RateLimiter(6), RateLimiter(5_000, cost=tokens_of)],
-    "tokens alone": lambda: [RateLimiter(1_500, cost=tokens_of)],
+    "requests and tokens": lambda: [RateLimiter(20), RateLimiter(1_500, weight=tokens_of)],
+    "tokens and requests": lambda: [RateLimiter(1_500, weight=tokens_of), RateLimiter(20)],
+    "requests hold": lambda: [RateLimiter(6), RateLimiter(5_000, weight=tokens_of)],
+    "tokens alone": lambda: [RateLimiter(1_500, weight=tokens_of)],
     "a window of tokens": lambda: [
         RateLimiter(20),
-        RateLimiter.at_most(30_000, 20.0, cost=tokens_of),
+        RateLimiter.at_most(30_000, 20.0, weight=tokens_of),
     ],
     "windows of requests": lambda: [RateLimiter(20), RateLimiter.at_most(60, 10.0)],
-    "a burst": lambda: [RateLimiter(5, 40), RateLimiter(1e9, cost=tokens_of)],
+    "a burst": lambda: [RateLimiter(5, 40), RateLimiter(1e9, weight=tokens_of)],
     "two weights": lambda: [
-        RateLimiter(4_000, cost=tokens_of),
-        RateLimiter(700, cost=lambda item: 100),
+        RateLimiter(4_000, weight=tokens_of),
+        RateLimiter(700, weight=lambda item: 100),
     ],
 }
 
@@ -70,10 +70,10 @@ def test_the_items_of_a_batch_weigh_what_those_of_the_pilots_batches_did():
         return 1_000 if item % 20 == 0 else 10  # each batch begins with a heavy one
 
     knobs: dict[str, Any] = {"max_concurrency": 4, "batch_size": 20, "batched": True}
-    limits = [RateLimiter(2), RateLimiter(1_000, cost=weight)]
+    limits = [RateLimiter(2), RateLimiter(1_000, weight=weight)]
     pilot = run(call, 10_000, limit=400, rate_limiter=limits, **knobs)
     truth = run(
-        call, 10_000, rate_limiter=[RateLimiter(2), RateLimiter(1_000, cost=weight)], **knobs
+        call, 10_000, rate_limiter=[RateLimiter(2), RateLimiter(1_000, weight=weight)], **knobs
     )
     made = forecast(pilot, 10_000)
     assert made.makespan == pytest.approx(truth.seconds, rel=0.03)
@@ -83,26 +83,26 @@ def test_the_jobs_own_rate_is_one_of_its_limits():
     """It was set while the pilot ran."""
 
     async def pilot() -> Any:
-        limiter = RateLimiter(1_500, cost=tokens_of)
+        limiter = RateLimiter(1_500, weight=tokens_of)
         processor = AsyncBatchProcessor(taking(0.5), max_concurrency=20, rate_limiter=limiter)
         job = processor.start(range(200), here=True)
         job.rate = 2.0
         return await job
 
-    made = forecast(run_apart(pilot()), 1_000)
+    made = forecast(run_on_virtual_clock(pilot()), 1_000)
     assert made.makespan == pytest.approx(500, rel=0.03)
 
 
 def test_a_simulated_pilot_knows_its_limits_too():
     """With the weights that it was given."""
-    limits = [RateLimiter(50), RateLimiter(1_000, cost=lambda _: 0.0)]
-    pilot = simulate(200, max_concurrency=20, latency=0.1, rate_limiter=limits, cost=100)
+    limits = [RateLimiter(50), RateLimiter(1_000, weight=lambda _: 0.0)]
+    pilot = simulate(200, max_concurrency=20, latency=0.1, rate_limiter=limits, weight=100)
     assert forecast(pilot, 2_000).makespan == pytest.approx(200, rel=0.02)
 
 
 def test_a_limiter_that_has_changed_since_is_taken_as_it_was():
     """A forecast is of a run like the pilot."""
-    limits = [RateLimiter(20), RateLimiter(1_500, cost=tokens_of)]
+    limits = [RateLimiter(20), RateLimiter(1_500, weight=tokens_of)]
     pilot = run(taking(0.5), 300, rate_limiter=limits, max_concurrency=20)
     before = forecast(pilot, 3_000)
     limits[1].rate = 1e6
@@ -113,7 +113,7 @@ def test_a_drag_of_the_rate_keeps_the_other_limiters():
     """Of tokens, and of calls in another window; no bound removes the strictest alone."""
     limits = [
         RateLimiter(20),
-        RateLimiter(100, cost=lambda _: 10),
+        RateLimiter(100, weight=lambda _: 10),
         RateLimiter.at_most(1_200, 40.0),
     ]
     pilot = run(taking(0.5), 300, rate_limiter=limits, max_concurrency=20)

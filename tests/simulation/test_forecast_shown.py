@@ -36,7 +36,7 @@ def test_runs_that_were_merged_are_refused():
 
 def test_a_limiter_is_asked_for_where_its_weights_are_lost():
     """A function is not pickled with a result; limits of calls are."""
-    limiters = [RateLimiter(4), RateLimiter(100, cost=lambda _: 1.0)]
+    limiters = [RateLimiter(4), RateLimiter(100, weight=lambda _: 1.0)]
     plain, weighing = (run(taking(1.0), 20, rate_limiter=each) for each in limiters)
     assert forecast(weighing, 100).makespan == pytest.approx(25)
     copy = pickle.loads(pickle.dumps(weighing))
@@ -50,9 +50,9 @@ def test_a_limiter_of_another_kind_without_a_rate_is_asked_for():
     """Nobody can tell what it allows."""
 
     class Closed:
-        cost, highest_cost = None, 1.0
+        weight, max_weight = None, 1.0
 
-        async def acquire(self, cost: float = 1.0) -> None:
+        async def acquire(self, weight: float = 1.0) -> None:
             await asyncio.sleep(0.5)
 
         def pause(self, seconds: float) -> None:

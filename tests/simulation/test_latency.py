@@ -96,12 +96,12 @@ def negative(chance: random.Random) -> float:
         ({"error_rate": 5}, ValueError, r"error_rate must be a share between 0 and 1 \(0.05"),
         ({"error_rate": {"503": 0.1}}, ValueError, "HTTP statuses from 400 to 599"),
         ({"error_rate": {503: 0.6, 429: 0.6}}, ValueError, "add up to at most 1"),
-        ({"poison_rate": 1.5}, ValueError, "poison_rate must be a share"),
+        ({"permanent_error_rate": 1.5}, ValueError, "permanent_error_rate must be a share"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number, got 1.5"),
         ({"rate_limiter": 5}, TypeError, "pass RateLimiter"),
-        ({"rate_limiter": RateLimiter(5, cost=len)}, ValueError, "pass cost="),
-        ({"cost": []}, ValueError, "cost must be a number or the costs"),
-        ({"cost": -1}, ValueError, "cost must be finite"),
+        ({"rate_limiter": RateLimiter(5, weight=len)}, ValueError, "pass weight="),
+        ({"weight": []}, ValueError, "weight must be a number or the weights"),
+        ({"weight": -1}, ValueError, "weight must be finite"),
         ({"service": Service()}, TypeError, "service must be a ScriptedService"),
         ({"service": ScriptedService(), "latency": 2.0}, ValueError, "or service=, got both"),
     ],
@@ -138,10 +138,10 @@ def test_a_limiter_without_a_known_rate_cannot_be_copied():
     """It says what to pass instead."""
 
     class Far:
-        cost = None
-        highest_cost = 1.0
+        weight = None
+        max_weight = 1.0
 
-        async def acquire(self, cost: float = 1.0) -> None: ...
+        async def acquire(self, weight: float = 1.0) -> None: ...
 
         def pause(self, seconds: float) -> None: ...
 

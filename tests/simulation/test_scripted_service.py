@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-from ragasync.retries.causes import default_verdict, splits_at_once
+from ragasync.retries.causes import default_retry, should_split
 from ragasync.retries.replies import retry_after_of
 from ragasync.simulation import Latency, ScriptedService, ServiceError, run_virtual, simulate
 from ragasync.simulation.chance import key_of
@@ -39,7 +39,7 @@ async def test_it_returns_what_it_is_given_when_its_time_is_over():
 
 async def test_it_counts_its_calls():
     """How many, when, how many at once, and how many failed."""
-    service = ScriptedService(latency=2.0, poison_rate=1.0)
+    service = ScriptedService(latency=2.0, permanent_error_rate=1.0)
     for _ in range(3):
         await asyncio.gather(*(fate(service, item) for item in range(2)), asyncio.sleep(10))
     assert (service.calls, service.failed, service.refused) == (6, 6, 0)
@@ -100,15 +100,15 @@ async def test_errors_come_in_the_shares_that_were_told():
     given = [each for each, _ in await fates(service, [[number] for number in range(10_000)])]
     for status, share in {503: 0.1, 429: 0.2, 404: 0.05}.items():
         assert given.count(status) / 10_000 == pytest.approx(share, abs=0.01)
-    assert default_verdict(ServiceError(503)) is default_verdict(ServiceError(429)) is True
-    assert default_verdict(ServiceError(404)) is False
-    assert splits_at_once(ServiceError(400))
+    assert default_retry(ServiceError(503)) is default_retry(ServiceError(429)) is True
+    assert default_retry(ServiceError(404)) is False
+    assert should_split(ServiceError(400))
     assert str(ServiceError(429)) == "429 Too Many Requests"
 
 
 async def test_poison_fails_each_time_and_takes_its_batch_along():
     """The items that it is in tell."""
-    service = ScriptedService(poison_rate=0.05, seed=1)
+    service = ScriptedService(permanent_error_rate=0.05, seed=1)
     poison = [number for number in range(200) if service.is_poison(number)]
     assert 2 <= len(poison) <= 25
     given = [each for each, _ in await fates(service, range(200))]

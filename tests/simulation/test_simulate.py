@@ -70,8 +70,8 @@ def test_the_strictest_of_several_limiters_holds():
 
 def test_a_limiter_that_weighs_is_told_what_items_cost():
     """Items of 50 tokens at 100 a second: two a second."""
-    limiter = RateLimiter(100, burst_size=50, cost=len)
-    result = simulate(20, max_concurrency=20, rate_limiter=limiter, cost=50)
+    limiter = RateLimiter(100, burst_size=50, weight=len)
+    result = simulate(20, max_concurrency=20, rate_limiter=limiter, weight=50)
     assert result.seconds == pytest.approx(19 / 2 + 1)
 
 
@@ -125,8 +125,8 @@ def test_a_share_of_the_attempts_fails():
 @pytest.mark.parametrize("batched", [False, True])
 def test_poison_fails_alone_and_is_not_tried_again(batched: bool):
     """The same items, whether they go one by one or in batches that are halved."""
-    poison = ScriptedService(poison_rate=0.1, seed=7).is_poison
-    result = simulate(100, poison_rate=0.1, seed=7, batched=batched, batch_size=16)
+    poison = ScriptedService(permanent_error_rate=0.1, seed=7).is_poison
+    result = simulate(100, permanent_error_rate=0.1, seed=7, batched=batched, batch_size=16)
     failed = [each.index for each in result.get_failed()]
     assert failed == list(filter(poison, range(100)))
     assert 0 < len(failed) < 30
@@ -178,7 +178,7 @@ SHAKY = {
     "max_concurrency": 8,
     "latency": Latency.lognormal(1.0, 0.8),
     "error_rate": {503: 0.2, 429: 0.1},
-    "poison_rate": 0.02,
+    "permanent_error_rate": 0.02,
     "timeout": 4.0,
 }
 
@@ -205,20 +205,25 @@ def test_what_an_item_meets_does_not_hang_on_the_settings():
     n_items=st.integers(0, 80),
     at_once=st.integers(1, 20),
     error_rate=st.floats(0, 1),
-    poison_rate=st.floats(0, 1),
+    permanent_error_rate=st.floats(0, 1),
     retries=st.integers(0, 3),
     seed=st.integers(-(2**70), 2**70),
 )
 @settings(max_examples=25, deadline=None)
 def test_every_item_is_accounted_for(
-    n_items: int, at_once: int, error_rate: float, poison_rate: float, retries: int, seed: int
+    n_items: int,
+    at_once: int,
+    error_rate: float,
+    permanent_error_rate: float,
+    retries: int,
+    seed: int,
 ):
     """Whatever fails, it has its attempts, and time never runs backwards."""
     result = simulate(
         n_items,
         max_concurrency=at_once,
         error_rate=error_rate,
-        poison_rate=poison_rate,
+        permanent_error_rate=permanent_error_rate,
         retry_count=retries,
         seed=seed,
     )

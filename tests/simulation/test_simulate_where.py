@@ -12,9 +12,9 @@ from pandas.testing import assert_frame_equal
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, plot_timeline
 from ragasync.plan import Plan
 from ragasync.simulation import Latency, ScriptedService, run_virtual, simulate
-from ragasync.simulation.apart import run_apart
-from ragasync.simulation.leaping import LeapingLoop
-from ragasync.simulation.rehearsal import rehearse
+from ragasync.simulation.apart import run_on_virtual_clock
+from ragasync.simulation.leaping import FastVirtualLoop
+from ragasync.simulation.rehearsal import run_simulation
 from tests.support.requirements import needs
 from tests.support.services import Service
 
@@ -132,7 +132,7 @@ def test_what_is_raised_in_there_is_raised_here():
         raise LookupError("in there")
 
     with pytest.raises(LookupError, match="in there"):
-        run_apart(fail())
+        run_on_virtual_clock(fail())
 
 
 def test_the_loop_that_leaps_does_what_the_one_that_jumps_does():
@@ -144,7 +144,10 @@ def test_the_loop_that_leaps_does_what_the_one_that_jumps_does():
         limiters = (RateLimiter(5),)
         return Plan(service, True, max_concurrency=8, limiters=limiters, retry=retry, timeout=3.0)
 
-    leaping, jumping = run_apart(rehearse(plan(), 300)), run_virtual(rehearse(plan(), 300))
+    leaping, jumping = (
+        run_on_virtual_clock(run_simulation(plan(), 300)),
+        run_virtual(run_simulation(plan(), 300)),
+    )
     assert_frame_equal(leaping.to_dataframe(), jumping.to_dataframe(), atol=1e-6)
     assert leaping.seconds == pytest.approx(jumping.seconds)
 
@@ -162,13 +165,13 @@ def test_the_clock_of_the_loop_that_leaps_stands_still_while_a_thread_works():
         await timer
         return before, loop.time()
 
-    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+    with asyncio.Runner(loop_factory=FastVirtualLoop) as runner:
         assert runner.run(main()) == (0.0, 10.0)
 
 
 def test_frames_words_and_html_are_those_of_any_result():
     """In virtual seconds."""
-    result = simulate(40, max_concurrency=4, error_rate=0.3, poison_rate=0.1)
+    result = simulate(40, max_concurrency=4, error_rate=0.3, permanent_error_rate=0.1)
     frame = result.to_dataframe()
     assert frame["seconds"].sum() == pytest.approx(frame["attempts"].sum())
     assert len(result.errors_dataframe()) == result.error_count > 0

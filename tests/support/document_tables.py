@@ -52,7 +52,7 @@ STAGES = {
     "waited": "float64",
     "busy": "float64",
     "tokens": "int64",
-    "money": "float64",
+    "cost": "float64",
 }
 
 
@@ -61,7 +61,7 @@ class MeteredEmbedder(CountingEmbedder):
 
     async def __call__(self, texts: list[str]) -> np.ndarray:
         """Answer, and report."""
-        note_usage(tokens=10 * len(texts), money=0.1 * len(texts))
+        note_usage(tokens=10 * len(texts), cost=0.1 * len(texts))
         return await super().__call__(texts)
 
 

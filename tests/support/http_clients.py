@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from json import JSONDecodeError
 
-from ragasync import AttemptTimeout, WrongNumberOfValues
+from ragasync import AttemptTimeout, ResultCountError
 from tests.support.fault_schedule import Trouble
 from tests.support.hostile_server import HostileService
 from tests.support.requirements import needs
@@ -92,7 +92,7 @@ HTTPX_RAISES: dict[Trouble, type[Exception]] = {
     "reset": httpx.TransportError,
     "cut off": httpx.RemoteProtocolError,
     "cut json": JSONDecodeError,
-    "too few": WrongNumberOfValues,
+    "too few": ResultCountError,
     "hang": AttemptTimeout,
     "endless": AttemptTimeout,
 }

@@ -61,10 +61,10 @@ _ARRIVALS = itertools.count()
 class Caller:
     """Somebody who asks a limiter on a loop."""
 
-    def __init__(self, limiter: RateLimiter, loop: SteppedLoop, cost: float) -> None:
-        self.loop, self.cost = loop, cost
+    def __init__(self, limiter: RateLimiter, loop: SteppedLoop, weight: float) -> None:
+        self.loop, self.weight = loop, weight
         before = set(limiter._line.waiters)
-        self.task = loop.create_task(limiter.acquire(cost))
+        self.task = loop.create_task(limiter.acquire(weight))
         loop.settle()
         came = [waiter for waiter in limiter._line.waiters if waiter not in before]
         self.waiter: Waiter | None = came[0] if came else None
@@ -118,23 +118,23 @@ class PaperLimiter:
         self.flowed += self.rate * (now - self.at)
         self.at = now
 
-    def delay(self, cost: float) -> float:
-        """Return the seconds until a cost is due; one above the burst waits for a full bucket."""
-        over = self.owed - max(0.0, self.burst - cost)
+    def delay(self, weight: float) -> float:
+        """Return the seconds until a weight is due; one above the burst waits for a full bucket."""
+        over = self.owed - max(0.0, self.burst - weight)
         return max(over / self.rate, self.opens - self.at, 0.0)
 
-    def take(self, cost: float) -> None:
-        """Grant a cost, which must be due."""
-        assert self.delay(cost) < A_MOMENT, f"granted {self.delay(cost)} s too early"
-        self.owed += cost
-        self.grants.append((self.at, cost))
+    def take(self, weight: float) -> None:
+        """Grant a weight, which must be due."""
+        assert self.delay(weight) < A_MOMENT, f"granted {self.delay(weight)} s too early"
+        self.owed += weight
+        self.grants.append((self.at, weight))
         self._check_windows()
 
     def give_back(self, caller: Caller, taken: float) -> None:
         """Undo a grant, but for what may have been paid back since."""
-        left = caller.cost - (self.flowed - caller.flowed)
+        left = caller.weight - (self.flowed - caller.flowed)
         self.owed = max(0.0, self.owed - max(0.0, left))
-        self.grants = [grant for grant in self.grants if grant != (taken, caller.cost)]
+        self.grants = [grant for grant in self.grants if grant != (taken, caller.weight)]
 
     def stand_again(self, caller: Caller, granted: float) -> None:
         """Give back what was granted, and put a caller before all who came after it."""
@@ -151,7 +151,7 @@ class PaperLimiter:
         ghosts = list(itertools.takewhile(lambda caller: caller.is_gone, self.line))
         heads = self.line[: len(ghosts) + 1]
         # A closed loop tells nobody that it closed: who stood there is found gone when due.
-        return self.at + max((self.delay(caller.cost) for caller in heads), default=math.inf)
+        return self.at + max((self.delay(caller.weight) for caller in heads), default=math.inf)
 
     def serve(self) -> None:
         """Take in what the limiter has granted by now, which must be in order."""
@@ -161,15 +161,15 @@ class PaperLimiter:
                     continue
                 assert all(later.granted is None for later in self.line), "somebody was overtaken"
                 break
-            note(f"{self.at}: granted {caller.cost}")
+            note(f"{self.at}: granted {caller.weight}")
             assert abs(caller.granted - self.at) < A_MOMENT
             del self.line[: self.line.index(caller) + 1]  # and who was gone before it
             caller.flowed = self.flowed
-            self.take(caller.cost)
+            self.take(caller.weight)
 
     def _check_windows(self) -> None:
         """Find no window up to now that holds more than burst and rate allow."""
         total, most = 0.0, self.burst
-        for when, cost in reversed(self.grants):
-            total, most = total + cost, max(most, cost)
+        for when, weight in reversed(self.grants):
+            total, most = total + weight, max(most, weight)
             assert total <= most + self.rate * (self.at - when) + A_MOMENT

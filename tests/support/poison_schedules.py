@@ -42,8 +42,8 @@ class Scale:
             "batch_size": self.batch_size,
             "max_concurrency": self.max_concurrency,
             "batched": True,
-            "cost": self.weights.__getitem__,
-            "max_batch_cost": self.most,
+            "weight": self.weights.__getitem__,
+            "max_batch_weight": self.most,
             "retry": AsyncRetry(self.retries_in_all, 0.5, jitter=None),
         }
 

@@ -67,9 +67,9 @@ class Told:
     limiters: tuple[tuple[float, float | None, float], ...]
 
     def fresh_limiters(self) -> list[RateLimiter]:
-        """Return new limiters: rate, burst, and what an item costs."""
+        """Return new limiters: rate, burst, and what an item weighs."""
         return [
-            RateLimiter(rate, burst, cost=None if weight == 1.0 else lambda _, w=weight: w)
+            RateLimiter(rate, burst, weight=None if weight == 1.0 else lambda _, w=weight: w)
             for rate, burst, weight in self.limiters
         ]
 

@@ -190,8 +190,8 @@ def most_owed(grants: Iterable[tuple[float, float]], rate: float) -> tuple[float
     """Return the most that a bucket without a bound owed after a grant, and what it owed last."""
     owed = most = 0.0
     before = float("-inf")
-    for when, cost in grants:
-        owed = max(0.0, owed - rate * (when - before)) + cost
+    for when, weight in grants:
+        owed = max(0.0, owed - rate * (when - before)) + weight
         most, before = max(most, owed), when
     return most, owed
 

@@ -20,7 +20,7 @@ class TokenizerCount:
         return len(self.encode(text))
 
 
-def counter_of(tokenizer: object) -> Callable[[str], int]:
+def as_token_counter(tokenizer: object) -> Callable[[str], int]:
     """
     Return a function that counts the tokens of a text, by whatever a tokenizer is.
 
@@ -38,7 +38,7 @@ def counter_of(tokenizer: object) -> Callable[[str], int]:
     if hasattr(given, "no_truncation"):
         written = given.to_str()
         digest = blake2b(written.encode(), digest_size=8).hexdigest()
-        return TokenizerCount(_Plain(whole_of(given)), f"tokenizers:{digest}")
+        return TokenizerCount(_Plain(without_truncation(given)), f"tokenizers:{digest}")
     if hasattr(given, "encode") and hasattr(given, "name_or_path"):
         return TokenizerCount(_Untruncated(given), f"transformers:{given.name_or_path}")
     if callable(given):
@@ -48,7 +48,7 @@ def counter_of(tokenizer: object) -> Callable[[str], int]:
     )
 
 
-def whole_of(tokenizer: Any) -> Any:
+def without_truncation(tokenizer: Any) -> Any:
     """Return a copy of a `tokenizers.Tokenizer` that neither cuts texts nor fills them up."""
     whole = type(tokenizer).from_str(tokenizer.to_str())
     whole.no_truncation()

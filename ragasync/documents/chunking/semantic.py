@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from ragasync.documents.chunking.chunk import check_sizes
-from ragasync.documents.chunking.counting import counter_of
+from ragasync.documents.chunking.counting import as_token_counter
 from ragasync.documents.chunking.token_count import estimated_tokens
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprints import known_function
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SemanticSplitter:
+class SemanticTextSplitter:
     """
     Cut a text with the package semantic-text-splitter, counting characters or tokens.
 
@@ -25,8 +25,8 @@ class SemanticSplitter:
     no spaces between words, and takes over ten times as long; by tokens hundreds of times.
 
     Example:
-        >>> from ragasync.documents import SemanticSplitter
-        >>> split = SemanticSplitter(32)
+        >>> from ragasync.documents import SemanticTextSplitter
+        >>> split = SemanticTextSplitter(32)
         >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
         ...     print(chunk)
         <Chunk 0:17 'A bucket refills.'>
@@ -39,7 +39,7 @@ class SemanticSplitter:
             these are counted.
         max_tokens: The most tokens in a chunk instead of `max_chars`.
         count_tokens: A function that says how many tokens a text has, a tokenizer (see
-            `counter_of`), or the name of a model of OpenAI, whose vocabulary the package has
+            `as_token_counter`), or the name of a model of OpenAI, whose vocabulary the package has
             inside. By default an estimate, rather too many than too few.
 
     Raises:
@@ -66,7 +66,7 @@ class SemanticSplitter:
         try:
             from semantic_text_splitter import TextSplitter
         except ImportError:
-            raise MissingExtra("SemanticSplitter", "semantic-text-splitter", "ingest") from None
+            raise MissingExtra("SemanticTextSplitter", "semantic-text-splitter", "ingest") from None
         counter = ""
         if self.max_tokens is None:
             splitter = TextSplitter(self.max_chars, overlap=self.overlap)
@@ -90,7 +90,7 @@ class SemanticSplitter:
                 f"max_tokens={self.max_tokens}, overlap={self.overlap}, "
                 f"count_tokens={self._counter}"
             )
-        return f"SemanticSplitter/1({size})"
+        return f"SemanticTextSplitter/1({size})"
 
     def __call__(self, document: Document | str) -> list[Chunk]:
         """Return the chunks of a document or a text, in order; none for a blank one."""
@@ -103,9 +103,11 @@ class SemanticSplitter:
 
 def _made(
     max_chars: int, overlap: int, max_tokens: int | None, count_tokens: object
-) -> SemanticSplitter:
+) -> SemanticTextSplitter:
     """Return a splitter in another process."""
-    return SemanticSplitter(max_chars, overlap, max_tokens=max_tokens, count_tokens=count_tokens)
+    return SemanticTextSplitter(
+        max_chars, overlap, max_tokens=max_tokens, count_tokens=count_tokens
+    )
 
 
 def _by_tokens(
@@ -113,7 +115,7 @@ def _by_tokens(
 ) -> tuple[TextSplitter, str]:
     """Return the package's splitter by tokens, and the name of what counts them."""
     if not isinstance(count_tokens, str):
-        count = counter_of(count_tokens)
+        count = as_token_counter(count_tokens)
         return kind.from_callback(count, max_tokens, overlap=overlap), known_function(count)
     try:
         splitter = kind.from_tiktoken_model(count_tokens, max_tokens, overlap=overlap)

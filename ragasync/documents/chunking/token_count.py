@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ragasync.arguments import check_count
-from ragasync.errors import CostTooHigh
+from ragasync.errors import ItemTooLargeError
 
 _REMEMBERED = 4096
 
@@ -58,7 +58,7 @@ class Weigher:
         Return the weight of a text.
 
         Raises:
-            CostTooHigh: it has more tokens than an input may have.
+            ItemTooLargeError: it has more tokens than an input may have.
             ValueError: it is empty, which such services refuse together with all of its batch.
         """
         if not text:
@@ -68,14 +68,14 @@ class Weigher:
             return min(tokens, self.max_batch_tokens)
         if self.is_exact or tokens > 2 * self.max_tokens:
             about = "" if self.is_exact else "about "
-            raise CostTooHigh(
+            raise ItemTooLargeError(
                 f"this text of {len(text):,} characters has {about}{tokens:,} tokens, and the "
                 f"model takes {self.max_tokens:,} (max_tokens=): cut it into smaller chunks"
             )
         return self.max_batch_tokens
 
 
-def weigher(
+def token_budget(
     count: Callable[[str], int] | None, max_tokens: int | None, max_batch_tokens: int
 ) -> Weigher:
     """

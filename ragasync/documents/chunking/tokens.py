@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ragasync.documents.chunking.chunk import check_sizes, spans
-from ragasync.documents.chunking.counting import counter_of
+from ragasync.documents.chunking.counting import as_token_counter
 from ragasync.documents.chunking.token_count import estimated_tokens
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprints import known_function
@@ -46,7 +46,7 @@ class TokenSplitter:
         max_tokens: The most tokens in a chunk, overlap included.
         overlap: About how many tokens of a chunk's end are repeated at the start of the next.
         count_tokens: A function that says how many tokens a text has, or a tokenizer: see
-            `counter_of`. By default an estimate, rather too many than too few.
+            `as_token_counter`. By default an estimate, rather too many than too few.
 
     Raises:
         TypeError: If `count_tokens` is neither.
@@ -62,7 +62,7 @@ class TokenSplitter:
     def __post_init__(self) -> None:
         """Check the sizes, and make a counter of what was given."""
         check_sizes(self.max_tokens, self.overlap, "max_tokens")
-        object.__setattr__(self, "_count", counter_of(self.count_tokens))
+        object.__setattr__(self, "_count", as_token_counter(self.count_tokens))
 
     @property
     def fingerprint(self) -> str:

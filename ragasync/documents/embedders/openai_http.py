@@ -22,7 +22,7 @@ from ragasync.documents.embedding.service_errors import (
 from ragasync.errors import MissingExtra
 from ragasync.foreign_errors import text_of
 from ragasync.masking.masked import MASK
-from ragasync.retries.replies import status_of
+from ragasync.retries.replies import http_status
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response
@@ -110,14 +110,14 @@ class VectorEncoding:
             try:
                 reply = await send(False)
             except Exception as error:
-                self._is_in_doubt = status_of(error) in _REFUSES_A_FIELD
+                self._is_in_doubt = http_status(error) in _REFUSES_A_FIELD
                 raise
             self._has_base64 = False
             return reply
 
     def _may_be_about_encoding(self, error: Exception, is_alone: bool) -> bool:
         """Return whether to repeat a request for numbers, and note that it was refused."""
-        if self._has_base64 or status_of(error) not in _REFUSES_A_FIELD:
+        if self._has_base64 or http_status(error) not in _REFUSES_A_FIELD:
             return False
         before, self._was_refused = self._was_refused, True
         said = text_of(error).lower()

@@ -43,7 +43,7 @@ class Dimension:
         Return the vectors of an answer as rows in the order of the texts.
 
         Raises:
-            WrongNumberOfValues: there are not as many as texts.
+            ResultCountError: there are not as many as texts.
             WrongVector: one of them has another dimension, or is not finite.
             WrongDimension: the service has never given the dimension that it is asked for.
         """

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.embedding.service_errors import BrokenReply, WrongVector, short_text
-from ragasync.errors import WrongNumberOfValues
+from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import attribute, guarded, text_of
 
 _MOST_TOKENS: Final = 2**53
@@ -71,11 +71,11 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
     Return the vectors in the order of the texts, None for what is no vector.
 
     Raises:
-        WrongNumberOfValues: there are not as many as texts, or two are of the same text.
+        ResultCountError: there are not as many as texts, or two are of the same text.
     """
     vectors, indices = reply.vectors, reply.indices
     if len(vectors) != expected:
-        raise WrongNumberOfValues(
+        raise ResultCountError(
             f"expected a vector for each of {expected} texts, got {len(vectors)} from the service"
         )
     read = [_vector(vector) for vector in vectors]
@@ -83,7 +83,7 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
         return read
     placed = dict(zip(indices, read, strict=True)) if _are_indices(indices) else {}
     if placed.keys() != set(range(expected)):
-        raise WrongNumberOfValues(
+        raise ResultCountError(
             f"expected a vector for each of {expected} texts, got {len(placed)} from the service, "
             f"by the index of each: {list(indices)!r:.200}"
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ragasync.arguments import check_count, check_positive
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
-from ragasync.documents.chunking.token_count import weigher
+from ragasync.documents.chunking.token_count import token_budget
 from ragasync.documents.embedders.openai_http import OPENAI, Opened
 from ragasync.documents.embedding.embed import check_texts
 from ragasync.documents.embedding.embedding_dimension import Dimension
@@ -23,13 +23,13 @@ from ragasync.documents.embedding.embedding_service import (
     name_of_vectors,
     service_of,
 )
-from ragasync.documents.embedding.ratelimit_headers import HeardLimiter
+from ragasync.documents.embedding.ratelimit_headers import HeaderRateLimiter
 from ragasync.documents.embedding.service_errors import RedirectRefused, WrongDimension
 from ragasync.documents.spending import Spending
 from ragasync.documents.stage import Stage
 from ragasync.errors import AttemptTimeout
 from ragasync.limits.limiter import RateLimiter
-from ragasync.retries.causes import FATAL, default_verdict
+from ragasync.retries.causes import FATAL, default_retry
 from ragasync.retries.replies import headers_of
 from ragasync.retries.retry import AsyncRetry
 from ragasync.retries.retry_on import Verdict
@@ -39,7 +39,7 @@ _FOR_A_SEARCH = AsyncRetry(2, 0.5, deadline=30.0)
 
 def unless_nothing_helps(error: Exception) -> Verdict:
     """Return FATAL for a wrong dimension or a refused redirect; else the default verdict."""
-    return FATAL if isinstance(error, WrongDimension | RedirectRefused) else default_verdict(error)
+    return FATAL if isinstance(error, WrongDimension | RedirectRefused) else default_retry(error)
 
 
 class OpenAIEmbedder:
@@ -126,10 +126,10 @@ class OpenAIEmbedder:
         self._dimension = Dimension(dimensions)
         self._body = {"model": model} | ({} if dimensions is None else {"dimensions": dimensions})
         self._name = name or name_of_vectors(model, dimensions, self._service.host, extra)
-        self._weigh = weigher(count_tokens, max_tokens, max_batch_tokens)
+        self._weigh = token_budget(count_tokens, max_tokens, max_batch_tokens)
         self._max_batch, self._max_batch_tokens = max_batch, max_batch_tokens
-        self._requests = HeardLimiter("requests", requests_per_minute)
-        self._tokens = HeardLimiter("tokens", tokens_per_minute, self._weigh.count)
+        self._requests = HeaderRateLimiter("requests", requests_per_minute)
+        self._tokens = HeaderRateLimiter("tokens", tokens_per_minute, self._weigh.count)
         self._timeout = check_positive("timeout", timeout)
         self._max_concurrency = max_concurrency
         self._retry = retry or AsyncRetry(8, 0.5, retry_on=unless_nothing_helps)
@@ -158,7 +158,7 @@ class OpenAIEmbedder:
     @property
     def spent(self) -> float:
         """The price of these tokens."""
-        return self._spending.money
+        return self._spending.cost
 
     @property
     def limiters(self) -> tuple[RateLimiter, RateLimiter]:
@@ -184,9 +184,9 @@ class OpenAIEmbedder:
 
         Raises:
             TypeError: `texts` is one text, or holds something else.
-            CostTooHigh: a text is too long.
+            ItemTooLargeError: a text is too long.
             ServiceRefusal: the service answered with an error.
-            WrongNumberOfValues: it gave more or fewer vectors than texts.
+            ResultCountError: it gave more or fewer vectors than texts.
             WrongVector: it gave one of another dimension, or one that is not finite.
             AttemptTimeout: it took longer than `timeout`.
             BrokenReply: its answer could not be read, or is larger than such vectors can be.
@@ -223,8 +223,8 @@ class OpenAIEmbedder:
             "max_concurrency": self._max_concurrency,
             "rate_limiter": self.limiters,
             "retry": self._retry,
-            "cost": self._weigh,
-            "max_batch_cost": self._max_batch_tokens,
+            "weight": self._weigh,
+            "max_batch_weight": self._max_batch_tokens,
             "resources": self.open,
         }
 
@@ -262,6 +262,6 @@ class OpenAIEmbedder:
 
     def __repr__(self) -> str:
         spending = self._spending
-        price = f", {spending.money:.4f} spent" if spending.money else ""
+        price = f", {spending.cost:.4f} spent" if spending.cost else ""
         counts = f"{spending.calls:,} calls, {spending.tokens:,} tokens"
         return f"<OpenAIEmbedder {self._name!r}: {counts}{price}>"

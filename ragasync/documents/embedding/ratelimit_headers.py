@@ -20,7 +20,7 @@ UNLIMITED = 1e18
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RateLimitHeaders:
     """
     What one answer says of one limit; None where it does not say.
 
@@ -35,7 +35,7 @@ class Said:
     reset: float | None
 
 
-def said_of(headers: Mapping[str, str], kind: Kind) -> Said:
+def said_of(headers: Mapping[str, str], kind: Kind) -> RateLimitHeaders:
     """
     Return what `x-ratelimit-limit-*`, `-remaining-*` and `-reset-*` say of requests or tokens.
 
@@ -47,10 +47,10 @@ def said_of(headers: Mapping[str, str], kind: Kind) -> Said:
         headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset")
     )
     stated = number_of(limit)
-    return Said(stated or None, number_of(remaining), seconds_of(reset))
+    return RateLimitHeaders(stated or None, number_of(remaining), seconds_of(reset))
 
 
-class HeardLimiter:
+class HeaderRateLimiter:
     """
     A limiter that does what a service says of its limit.
 
@@ -61,15 +61,15 @@ class HeardLimiter:
     Args:
         kind: what it counts.
         per_minute: the rate; None for the one that the service states.
-        cost: what an item costs, as in RateLimiter.
+        weight: what an item weighs, as in RateLimiter.
     """
 
     def __init__(
-        self, kind: Kind, per_minute: float | None, cost: Callable[[str], float] | None = None
+        self, kind: Kind, per_minute: float | None, weight: Callable[[str], float] | None = None
     ) -> None:
         self._kind = kind
         rate = UNLIMITED * MINUTE if per_minute is None else per_minute
-        self.limiter = RateLimiter(rate=rate, per=MINUTE, cost=cost)
+        self.limiter = RateLimiter(rate=rate, per=MINUTE, weight=weight)
         self._own_rate = self.limiter.rate if per_minute is None else None
 
     def hear(self, headers: Mapping[str, str]) -> None:

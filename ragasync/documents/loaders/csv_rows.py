@@ -15,7 +15,7 @@ from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Record, passing
 from ragasync.documents.loaders.records import (
     BadRow,
-    Layout,
+    FieldMapping,
     OnBadRows,
     Records,
     Row,
@@ -42,10 +42,10 @@ _SEPARATOR_LINE = re.compile(r"""["']?sep=(.)["']?[ \t]*\n""")
 _NAME = re.compile(r"\S(?:.{0,58}\S)?")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NUMBER = re.compile(r"[-+]?[\d.,' %]*\d[\d.,' %]*")
-_SKIPPING = passing(".csv", 'CsvRows(on_bad_rows="skip")')
+_SKIPPING = passing(".csv", 'CSVLoader(on_bad_rows="skip")')
 _ADVICE = (
     f"correct the row, leave such rows out, {_SKIPPING}, or in the same way name what stands "
-    'between cells, CsvRows(delimiter=","), or load the file as one text, load_text'
+    'between cells, CSVLoader(delimiter=","), or load the file as one text, load_text'
 )
 
 
@@ -67,7 +67,7 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CsvRows:
+class CSVLoader:
     r"""
     Load each row of a table as a document of its own, `data.csv//#17` by the number of the row.
 
@@ -88,9 +88,9 @@ class CsvRows:
 
     Example:
         >>> from pathlib import Path
-        >>> from ragasync.documents import LOADERS, CsvRows, load_source
+        >>> from ragasync.documents import LOADERS, CSVLoader, load_source
         >>> _ = Path("books.csv").write_text("isbn,title,year\n111,Limits,2020\n222,Retries,2024")
-        >>> rows = CsvRows(text_columns=["title"], id_column="isbn")
+        >>> rows = CSVLoader(text_columns=["title"], id_column="isbn")
         >>> for document in load_source("books.csv", loaders={**LOADERS, ".csv": rows}):
         ...     print(document.id, document.text, document.metadata["year"])
         /...books.csv//#111 Limits 2020
@@ -133,7 +133,7 @@ class CsvRows:
         # The limit is the process's, and meant for streams: here the whole text is in memory.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
         table = _table_of(text, self.delimiter, self.columns)
-        layout = Layout("csv", self.text_columns, self.id_column, self.metadata_columns)
+        layout = FieldMapping("csv", self.text_columns, self.id_column, self.metadata_columns)
         rows = partial(_rows, table, recover=self.on_bad_rows == "skip")
         return Records(rows, layout, self.on_bad_rows, read_as=read_as, has_numbers=True)
 
@@ -190,7 +190,7 @@ def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -
         raise LoadError(
             "csv",
             f"its header has {len(header.values):,} columns, and {MAX_COLUMNS:,} are the most; "
-            f"if {delimiter!r} is not what stands between cells, name it: CsvRows(delimiter=)",
+            f"if {delimiter!r} is not what stands between cells, name it: CSVLoader(delimiter=)",
         )
     names = [name.strip() for name in header.values]
     unnamed = len(names) - max((n for n, name in enumerate(names, 1) if name), default=0)

@@ -11,7 +11,7 @@ from functools import partial
 from ragasync.documents.loaders import Record, passing
 from ragasync.documents.loaders.records import (
     BadRow,
-    Layout,
+    FieldMapping,
     OnBadRows,
     Records,
     Row,
@@ -25,12 +25,12 @@ MAX_DEPTH = 200
 """The most lists and objects within each other; what has more is no record of anybody's."""
 
 _ADVICE = "correct the line, or leave such lines out, " + passing(
-    ".jsonl", 'JsonLines(on_bad_rows="skip")'
+    ".jsonl", 'JSONLinesLoader(on_bad_rows="skip")'
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JsonLines:
+class JSONLinesLoader:
     """
     Load each line of JSON as a document of its own, `data.jsonl//#17` by the number of its line.
 
@@ -40,9 +40,9 @@ class JsonLines:
 
     Example:
         >>> from pathlib import Path
-        >>> from ragasync.documents import LOADERS, JsonLines, load_source
+        >>> from ragasync.documents import LOADERS, JSONLinesLoader, load_source
         >>> _ = Path("pages.jsonl").write_text('{"url": "/limits", "body": "A bucket refills."}')
-        >>> fields = JsonLines(text_fields=["body"], id_field="url")
+        >>> fields = JSONLinesLoader(text_fields=["body"], id_field="url")
         >>> for document in load_source("pages.jsonl", loaders={**LOADERS, ".jsonl": fields}):
         ...     print(document.id, document.text)
         /...pages.jsonl//#/limits A bucket refills.
@@ -77,7 +77,7 @@ class JsonLines:
     def __call__(self, data: bytes) -> Iterable[Record]:
         """Return the records of the lines that hold a text; they are made when iterated over."""
         text, read_as = load_rows(data, self.on_bad_rows, self.encoding)
-        layout = Layout("json lines", self.text_fields, self.id_field, self.metadata_fields)
+        layout = FieldMapping("json lines", self.text_fields, self.id_field, self.metadata_fields)
         return Records(partial(_rows, text), layout, self.on_bad_rows, read_as=read_as)
 
 

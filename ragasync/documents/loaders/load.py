@@ -11,7 +11,7 @@ from types import MappingProxyType
 from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, Loader, Record
-from ragasync.documents.loaders.csv_rows import CsvRows
+from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.decode import (
     load_markdown,
     load_python,
@@ -20,7 +20,7 @@ from ragasync.documents.loaders.decode import (
 )
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
-from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.loaders.json_lines import JSONLinesLoader
 from ragasync.documents.loaders.no_loader import format_of, refuse_format, refuse_markup
 from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
@@ -39,10 +39,10 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
     {
         **dict.fromkeys((".py", ".pyi", ".pyw"), load_python),
         **dict.fromkeys((".html", ".htm", ".xhtml"), load_html),
-        **dict.fromkeys((".jsonl", ".ndjson"), JsonLines()),
+        **dict.fromkeys((".jsonl", ".ndjson"), JSONLinesLoader()),
         **dict.fromkeys(_MARKDOWN, load_markdown),
-        ".csv": CsvRows(),
-        ".tsv": CsvRows(delimiter="\t"),
+        ".csv": CSVLoader(),
+        ".tsv": CSVLoader(delimiter="\t"),
         ".ipynb": load_notebook,
         ".pdf": load_pdf,
         ".docx": load_docx,
@@ -78,7 +78,7 @@ def load_source(
     Each row of a CSV file and each line of JSON lines is a document of its own, so that a search
     finds the row and not a stretch of a table without its header; such a document's id is
     `data.csv//#17`, which no file can have. `{**LOADERS, ".csv": load_text}` loads tables as one
-    text, `CsvRows` and `JsonLines` can be told which columns make the text, the id and the
+    text, `CSVLoader` and `JSONLinesLoader` can be told which columns make the text, the id and the
     metadata.
 
     `metadata["mtime"]`, in seconds since 1970, and `metadata["size"]`, in bytes, are the file's;

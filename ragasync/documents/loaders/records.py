@@ -44,7 +44,7 @@ Rows: TypeAlias = Callable[[], Iterable[Row | BadRow]]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FieldMapping:
     """
     Says what each field of a row is for.
 
@@ -124,7 +124,7 @@ class Records(Iterable[Record]):
     def __init__(
         self,
         rows: Rows,
-        layout: Layout,
+        layout: FieldMapping,
         on_bad_rows: OnBadRows,
         *,
         read_as: Mapping[str, object],

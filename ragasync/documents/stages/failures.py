@@ -8,7 +8,7 @@ from typing import Self
 from ragasync.documents.document import Chunk
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
 from ragasync.foreign_errors import notes_of
-from ragasync.saying import named, note_on
+from ragasync.saying import add_note, named
 
 _TOLD = 5
 """How many of a source's failed documents its error tells of one by one."""
@@ -92,7 +92,7 @@ def note_place(error: BaseException, stage: str, place: str) -> None:
             if note != start + place:
                 error.__notes__[number] = f"{start}several documents share this error"
             return
-    note_on(error, start + place)
+    add_note(error, start + place)
 
 
 def places_of(failed: Sequence[int], chunks: Sequence[Chunk]) -> str:

@@ -10,8 +10,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ragasync.clock import clock_of
-from ragasync.outcomes.busy import Activity
+from ragasync.clock import loop_clock
+from ragasync.outcomes.busy import ActivityMonitor
 from ragasync.own_task import own_task
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class Hops(Generic[T, V]):
         self._typical: float | None = None
         self._size = 1
         self._unnoted = 0.0
-        self.activity = Activity(clock_of(self._loop))
+        self.activity = ActivityMonitor(loop_clock(self._loop))
         self.ended = 0
 
     @property

@@ -29,7 +29,7 @@ from ragasync.documents.stages.skipping import id_of, source_path
 from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.tally import Tally
 from ragasync.documents.stages.way import Way, unchanged
-from ragasync.documents.store import StoreError, WrongEmbedder
+from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.engine.service import Service
 from ragasync.engine.steering import Steering, current_run
 from ragasync.errors import JobStopped, StageFailure
@@ -92,7 +92,7 @@ class Line:
         self._recipe = recipe
         self._prepare = prepare
         self._loop = asyncio.get_running_loop()
-        self.meter = Meter(recipe.max_spend, self._when_spent)
+        self.meter = Meter(recipe.max_cost, self._when_spent)
         self.way = Way(recipe, self.meter)
         self.tally = Tally(recipe, self.way.services, prepare, self.meter)
         self._occasion = occasion
@@ -105,7 +105,7 @@ class Line:
         )
         self._in_flight = DocumentsInFlight()
         self._run: Steering[Any, Any] | None = None
-        self._refusal: WrongEmbedder | None = None
+        self._refusal: EmbedderMismatch | None = None
         self._uncertain = 0
         self._doubts: list[str] = []
         self._loading = 0
@@ -152,7 +152,7 @@ class Line:
         """Refuse the run if the store holds the vectors of another embedder; warn of any doubt."""
         try:
             warning = await asyncio.to_thread(self._recipe.embedder.check)
-        except WrongEmbedder as error:
+        except EmbedderMismatch as error:
             self._refusal = error
         except StoreError:  # each document will meet it too, and is retried as that says
             return
@@ -356,11 +356,11 @@ class Line:
 
     async def end(self, occasion: Occasion) -> None:
         """Do what is due when a run has come to its end and was not cut short."""
-        spend, used = self._recipe.max_spend, self.meter
-        if spend is not None and not used.money and self.way.services["embed"].run.calls:
+        spend, used = self._recipe.max_cost, self.meter
+        if spend is not None and not used.cost and self.way.services["embed"].run.calls:
             warnings.warn(
-                f"max_spend={spend:g} held nothing back: nothing reported what it cost. An "
-                f"embedder does by note_usage(money=...) after each call",
+                f"max_cost={spend:g} held nothing back: nothing reported what it cost. An "
+                f"embedder does by note_usage(cost=...) after each call",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -36,14 +36,14 @@ from ragasync.documents.stages.prepare import (
 from ragasync.documents.stages.skipping import Skips
 from ragasync.documents.stages.stage_values import as_chunks, as_documents, as_rows
 from ragasync.documents.stages.storing import storing_plan
-from ragasync.documents.store import Store, WrongEmbedder
+from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.function_code import Sources
 from ragasync.journal.use import users_line
 from ragasync.limits.limiter import Limiter
 from ragasync.plan import Plan
-from ragasync.retries.causes import FATAL, default_verdict
+from ragasync.retries.causes import FATAL, default_retry
 from ragasync.retries.retry import AsyncRetry
 from ragasync.retries.retry_on import Verdict
 
@@ -108,7 +108,7 @@ class Settings:
     version: str
     keep_all: bool
     cache: bool
-    max_spend: float | None
+    max_cost: float | None
     max_initial_failures: int | None
     skips: Skips
     ids: FileIds
@@ -137,7 +137,7 @@ class Recipe:
         room: how many chunks may be on their way: in calls, as many waiting for these, and as
             many for documents that wait for their last chunk or the store.
         keep_all: whether the result keeps texts and vectors.
-        max_spend: the money at which the run stops, or None.
+        max_cost: the money at which the run stops, or None.
         skips: which sources that cannot be read are passed over.
         ids: makes the ids of files.
         known: the store that can tell what it has, if there is one.
@@ -159,7 +159,7 @@ class Recipe:
     at_once: int
     room: int
     keep_all: bool
-    max_spend: float | None
+    max_cost: float | None
     skips: Skips
     ids: FileIds
     known: Store | None
@@ -211,7 +211,7 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         at_once=max(loading.max_concurrency, cutting.max_concurrency),
         room=3 * embedding.max_concurrency * embedding.batch_size,
         keep_all=settings.keep_all or stages.store is None,
-        max_spend=settings.max_spend,
+        max_cost=settings.max_cost,
         skips=settings.skips,
         ids=settings.ids,
         known=known,
@@ -243,9 +243,9 @@ def ends_the_run(error: BaseException) -> Verdict:
     if is_a(error, Postponed):
         return True
     inner = error.error if is_a(error, StageFailure) else error
-    if is_a(error, RunEnding) or is_a(inner, (WrongEmbedder, JobStopped)):
+    if is_a(error, RunEnding) or is_a(inner, (EmbedderMismatch, JobStopped)):
         return FATAL
-    return FATAL if default_verdict(inner) is FATAL else False
+    return FATAL if default_retry(inner) is FATAL else False
 
 
 def _storing(stage: Stage, settings: Settings) -> StagePlan:

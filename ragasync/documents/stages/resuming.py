@@ -29,7 +29,7 @@ from ragasync.documents.store import Store, supports_identity
 from ragasync.function_fingerprint import FunctionFingerprint
 from ragasync.journal import Journal
 from ragasync.journal.keys import PREVIEW, Key, KeyFunction, key_of
-from ragasync.journal.use import JournalUse, definition_of, used_by
+from ragasync.journal.use import JournalBinding, bind_journal, definition_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def journal_use(
     *,
     keep_all: bool,
     skips: Skips,
-) -> JournalUse | None:
+) -> JournalBinding | None:
     """
     Return a journal as a document processor uses it, or None without one.
 
@@ -135,7 +135,7 @@ def journal_use(
         ValueError: there is a key, but no journal; or the journal's serializer cannot keep
             documents.
     """
-    use = used_by(stages.load.function, journal, key)
+    use = bind_journal(stages.load.function, journal, key)
     if use is None:
         return None
     serializer = use.journal.serializer

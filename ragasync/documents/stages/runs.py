@@ -17,11 +17,11 @@ from ragasync.documents.stages.line import Line, Occasion, open_line
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import Prune
 from ragasync.documents.stages.recipe import Recipe, ends_the_run
-from ragasync.engine.batch_run import BatchRun
+from ragasync.engine.batch_run import JobRun
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
 from ragasync.journal import Journal
-from ragasync.journal.use import JournalUse
+from ragasync.journal.use import JournalBinding
 from ragasync.outcomes.outcome import Outcome
 from ragasync.plan import Plan
 from ragasync.progress import ProgressCallback
@@ -46,7 +46,7 @@ class DocumentRuns:
         intake: Intake,
         *,
         max_errors: float | None,
-        journal: JournalUse | None,
+        journal: JournalBinding | None,
     ) -> None:
         self._recipe, self._intake = recipe, intake
         self._batch: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
@@ -153,7 +153,7 @@ class DocumentRuns:
         progress_callback: ProgressCallback | None,
         total: int | None,
         limit: int | None,
-    ) -> BatchRun[Any, ProcessedDocument]:
+    ) -> JobRun[Any, ProcessedDocument]:
         """Make a run, and have its line know it."""
         plan = self._plan_of(occasion)
         batch = self._batch._batch(items, progress_callback, total, limit, plan)

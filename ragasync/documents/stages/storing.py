@@ -13,7 +13,7 @@ from ragasync.calling.calls import is_async
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.stage import Stage
-from ragasync.documents.store import StoreNotWritable, WrongEmbedder
+from ragasync.documents.store import EmbedderMismatch, StoreNotWritable
 from ragasync.foreign_errors import is_a
 from ragasync.plan import Plan
 from ragasync.retries.causes import FATAL
@@ -72,7 +72,7 @@ def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
     def verdict(error: Exception) -> Verdict:
         return (
             FATAL
-            if is_a(error, (WrongEmbedder, StoreNotWritable))
+            if is_a(error, (EmbedderMismatch, StoreNotWritable))
             else verdict_of(error, retry.retry_on)
         )
 

@@ -10,7 +10,7 @@ from ragasync.documents.metering import Meter
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.recipe import Recipe
 from ragasync.engine.service import Service
-from ragasync.outcomes.facts import StageFacts
+from ragasync.outcomes.facts import StageStats
 
 STAGES = ("load", "recognise", "chunk", "embed", "store")
 """The stages in the order of a document's way."""
@@ -48,14 +48,14 @@ class Tally:
         if self._prepare is not None:
             self._prepare.activity.restart()
 
-    def stages(self) -> tuple[StageFacts, ...]:
+    def stages(self) -> tuple[StageStats, ...]:
         """Return how busy each stage was so far, in the order of a document's way."""
         found = {name: service.facts(name) for name, service in self._services.items()}
         if "embed" in found:
             meter = self._meter
-            found["embed"] = replace(found["embed"], tokens=meter.tokens, money=meter.money)
+            found["embed"] = replace(found["embed"], tokens=meter.tokens, cost=meter.cost)
         if (hops := self._prepare) is not None:
-            found["load"] = StageFacts(
+            found["load"] = StageStats(
                 "load and chunk",
                 self._recipe.at_once,
                 hops.activity.seconds,

@@ -17,8 +17,8 @@ from ragasync.documents.stages.processed import ProcessedDocument, bad_rows_of, 
 from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
-from ragasync.documents.store import WrongEmbedder
-from ragasync.engine.service import ItemError, Service
+from ragasync.documents.store import EmbedderMismatch
+from ragasync.engine.service import RequestFailed, Service
 from ragasync.errors import AttemptTimeout, StageFailure
 from ragasync.foreign_errors import is_a
 
@@ -92,7 +92,7 @@ class Way:
         """Take one item through a stage."""
         try:
             (value,) = await self.services[stage]([item])
-        except ItemError as failed:
+        except RequestFailed as failed:
             place = repr(getattr(source, "id", source))
             raise self._failure(stage, failed, place) from failed.error
         return value
@@ -115,7 +115,7 @@ class Way:
         """Have the chunks at these places embedded."""
         try:
             return await self.services["embed"]([chunks[place].text for place in places])
-        except ItemError as failed:
+        except RequestFailed as failed:
             which = places_of([places[place] for place in failed.places], chunks)
             raise self._failure("embed", failed, f"{which} of {document.id!r}") from failed.error
 
@@ -142,7 +142,7 @@ class Way:
                 "divide by the length of an empty text's vector"
             )
         elif self._dimension is None:
-            error = WrongEmbedder(
+            error = EmbedderMismatch(
                 f"the store holds vectors of {self._recipe.embedder.name!r} with {stored} "
                 f"dimensions, and embed= gives vectors of {len(vector)}: use the embedder that "
                 "made the former, or another store"
@@ -155,7 +155,7 @@ class Way:
         note_place(error, "embed", place)
         raise StageFailure("embed", error)
 
-    def _failure(self, stage: str, failed: ItemError, place: str) -> BaseException:
+    def _failure(self, stage: str, failed: RequestFailed, place: str) -> BaseException:
         """Return the envelope that names the stage; what is no failure goes as it is."""
         if is_a(failed.error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
             return failed.error

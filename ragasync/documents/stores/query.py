@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.embedding.embed import HashingEmbedder, scaled_to_one
-from ragasync.documents.store import SearchMode, StoredEmbedder, WrongEmbedder
+from ragasync.documents.store import EmbedderMismatch, SearchMode, StoredEmbedder
 from ragasync.documents.stores.search import Search
 
 Embed: TypeAlias = Callable[[Sequence[str]], Any]
@@ -44,7 +44,7 @@ def search_for(
         stored: Whose vectors are stored, if any are.
 
     Raises:
-        WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
+        EmbedderMismatch: When the embedder is another, unknown, or gives another dimension.
         RunAsyncError: When the embedder is async and bound to another event loop.
     """
     is_needed = mode != "keyword" or min_score is not None or vector is not None
@@ -81,7 +81,7 @@ class QueryEmbedder:
             given: The vector itself, where it was made elsewhere.
 
         Raises:
-            WrongEmbedder: When the embedder is another, unknown, or gives another dimension.
+            EmbedderMismatch: When the embedder is another, unknown, or gives another dimension.
             ValueError: When the vector has an entry that is not finite.
             RunAsyncError: When the embedder is async and bound to another event loop.
         """
@@ -96,7 +96,7 @@ class QueryEmbedder:
                 f"{row[~np.isfinite(row)][0]}: correct what made it"
             )
         if row.shape[1] != stored.dimension:
-            raise WrongEmbedder(
+            raise EmbedderMismatch(
                 f"the store holds vectors of {stored.name!r} with {stored.dimension} dimensions, "
                 f"and that of the text has {row.shape[1]}: pass embedder= the one that made the "
                 "former"
@@ -109,7 +109,7 @@ class QueryEmbedder:
         if self.given is not None:
             own_name = getattr(self.given, "name", name)
             if own_name != name:
-                raise WrongEmbedder(
+                raise EmbedderMismatch(
                     f"the store holds vectors of {name!r}, and its embedder= is {own_name!r}: "
                     "pass the one that made them, or store in another file"
                 )
@@ -117,7 +117,7 @@ class QueryEmbedder:
         if self._learned is not None and self._learned[0] == name:
             return self._learned[1]
         if (embedder := HashingEmbedder.from_name(name)) is None:
-            raise WrongEmbedder(
+            raise EmbedderMismatch(
                 f"the store holds vectors of {name!r}, which has to embed the text too: pass "
                 'embedder= to the store or vector= to the search, or search with mode="keyword"'
             )

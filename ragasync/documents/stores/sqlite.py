@@ -139,7 +139,7 @@ class SqliteStore:
 
         Raises:
             IdConflictError: When its id is stored for another source: delete that first.
-            WrongEmbedder: When the store holds vectors of another embedder or dimension.
+            EmbedderMismatch: When the store holds vectors of another embedder or dimension.
             ValueError: When the embeddings are not one finite row a chunk, or a text or an id has
                 a lone surrogate, which UTF-8 cannot hold.
             TypeError: When the metadata is not plain data.
@@ -325,7 +325,7 @@ class SqliteStore:
             ValueError: When `mode`, `k` or `min_score` is none of these, or `where` asks for an
                 operator that there is not.
             TypeError: When `where` is no dict, or compares with what no metadata can equal.
-            WrongEmbedder: When the vectors stored are another embedder's, or one is needed.
+            EmbedderMismatch: When the vectors stored are another embedder's, or one is needed.
             StoreError: When the file cannot be read.
         """
         check_search(mode, k, min_score)
@@ -365,7 +365,7 @@ class SqliteStore:
         Know the embedder by another name and identity from now on; its vectors stay.
 
         Raises:
-            WrongEmbedder: When it is not that of before any more.
+            EmbedderMismatch: When it is not that of before any more.
         """
         with self._file.writing() as db:
             check_embedder(stored_embedder(db), before)

@@ -15,7 +15,7 @@ from ragasync.own_database import (
     clear_errors,
     is_read_only,
     is_unwritable,
-    open_own,
+    open_database,
     open_unchanged,
     open_unwritable,
     transaction,
@@ -110,7 +110,7 @@ class StoreFile:
         timeout: Seconds to wait for another process that is writing.
 
     Raises:
-        StoreError: When the file cannot be used; see `open_own`.
+        StoreError: When the file cannot be used; see `open_database`.
     """
 
     def __init__(self, path: str, timeout: float) -> None:
@@ -181,7 +181,7 @@ class StoreFile:
         """Open the file, for reading alone where that is all that can be done."""
         self._unwritable = self._status = None
         try:
-            connection = open_own(self.path, STORE, self._timeout)
+            connection = open_database(self.path, STORE, self._timeout)
             self._status = None if self.path == ":memory:" else os.stat(self.path)  # noqa: PTH116
             return connection
         except StoreError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ragasync import CostTooHigh, WrongNumberOfValues
+from ragasync import ItemTooLargeError, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
 from ragasync.documents.embedding.service_errors import ServiceRefusal, WrongDimension, WrongVector
 from tests.support.openai_server import OpenAIServer, embedder, is_whole, tokens_of
@@ -39,7 +39,7 @@ async def test_batches_are_bounded_by_count_and_by_tokens():
     [
         (400, ServiceRefusal, 0),
         (413, ServiceRefusal, 0),
-        ("fewer", WrongNumberOfValues, 4),
+        ("fewer", ResultCountError, 4),
         ("other", WrongVector, 4),
         ("nan", WrongVector, 4),
         ("null", WrongVector, 4),
@@ -73,7 +73,7 @@ async def test_a_text_that_is_too_long_fails_alone_before_any_call():
         result = await embed.as_processor().process(texts)
     assert is_whole(result)
     assert [(each.index, type(each.error)) for each in result.get_failed()] == [
-        (5, CostTooHigh),
+        (5, ItemTooLargeError),
         (11, ValueError),
     ]
     assert sum(server.sizes) == 10
@@ -194,11 +194,11 @@ async def test_a_run_ends_when_its_money_is_spent():
     async with OpenAIServer() as server:
         embed = embedder(server, max_batch=8, max_concurrency=1, price_per_million_tokens=1e6)
         documents = [Document(text, text) for text in TEXTS]
-        processor = AsyncDocumentProcessor(embed=embed, max_spend=90)
+        processor = AsyncDocumentProcessor(embed=embed, max_cost=90)
         result = await processor.process(documents)
-    assert (embed.spent, result.facts.money, server.sizes) == (96, 96, [8] * 3)
+    assert (embed.spent, result.facts.cost, server.sizes) == (96, 96, [8] * 3)
     assert (result.success_count, result.pending_count) == (24, 40)
-    assert "max_spend=90" in str(result.stopped_because)
+    assert "max_cost=90" in str(result.stopped_because)
 
 
 async def test_a_refused_key_stops_the_run_after_one_call():

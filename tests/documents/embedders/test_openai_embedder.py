@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragasync import AttemptTimeout, CostTooHigh, WrongNumberOfValues, run_async
+from ragasync import AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
 from ragasync.documents.embedding.openai import OpenAIEmbedder
 from ragasync.documents.embedding.service_errors import (
     BrokenReply,
     ServiceRefusal,
     WrongVector,
 )
-from ragasync.retries.causes import FATAL, default_verdict
+from ragasync.retries.causes import FATAL, default_retry
 from ragasync.retries.replies import retry_after_of
 from tests.support.openai_server import KEY, OpenAIServer, embedder, vector_of
 
@@ -72,7 +72,7 @@ async def test_no_texts_are_no_call_and_one_text_is_an_error():
             await embed("text")
         with pytest.raises(ValueError, match="empty"):
             await embed(["a", ""])
-        with pytest.raises(CostTooHigh, match="max_tokens"):
+        with pytest.raises(ItemTooLargeError, match="max_tokens"):
             await embed(["a", "x" * 80_000])
     assert server.requests == []
 
@@ -96,9 +96,9 @@ def test_it_embeds_what_is_searched_for_from_sync_code():
 @pytest.mark.parametrize(
     ("trouble", "kind", "says"),
     [
-        ("fewer", WrongNumberOfValues, "each of 3 texts, got 2 from"),
-        ("more", WrongNumberOfValues, "each of 3 texts, got 4 from"),
-        ("twice", WrongNumberOfValues, r"got 1 from the service, by the index.*\[0, 0, 0\]"),
+        ("fewer", ResultCountError, "each of 3 texts, got 2 from"),
+        ("more", ResultCountError, "each of 3 texts, got 4 from"),
+        ("twice", ResultCountError, r"got 1 from the service, by the index.*\[0, 0, 0\]"),
         ("other", WrongVector, "vector of 4 finite .* text 2 is of 3 dimensions"),
         ("nan", WrongVector, "text 2 is not finite"),
         ("null", WrongVector, "text 2 is not finite"),
@@ -127,7 +127,7 @@ async def test_a_refusal_says_when_to_come_again_and_nothing_secret():
             await embedder(server)(["a"])
     error = caught.value
     assert (error.status_code, error.code, retry_after_of(error)) == (429, "odd", 0.25)
-    assert default_verdict(error) is False
+    assert default_retry(error) is False
     assert KEY not in f"{error} {vars(error)}"
     assert "pa55" not in str(error)
     assert "session" not in str(vars(error))
@@ -141,7 +141,7 @@ async def test_what_no_later_call_can_mend_is_fatal(status: int, code: str | Non
     async with OpenAIServer(trouble={0: status}, error={"code": code}) as server:
         with pytest.raises(ServiceRefusal) as caught:
             await embedder(server)(["a"])
-    assert default_verdict(caught.value) is FATAL
+    assert default_retry(caught.value) is FATAL
 
 
 async def test_a_call_has_a_limit_of_time():

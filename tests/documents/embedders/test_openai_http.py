@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragasync import AsyncRetry, AttemptTimeout, WrongNumberOfValues
+from ragasync import AsyncRetry, AttemptTimeout, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.documents.embedding.openai import OpenAIEmbedder
 from ragasync.documents.embedding.service_errors import (
@@ -218,7 +218,7 @@ async def test_every_text_has_an_index_of_its_own(data: list[dict[str, Any]]):
     """Two of one text, one of none, or what is no number: nobody knows whose vectors these are."""
     body = json.dumps({"data": [{"embedding": [1.0]} | each for each in data]})
     async with RawServer(lambda request: request.send(body)) as server:
-        with pytest.raises(WrongNumberOfValues, match="each of 2 texts"):
+        with pytest.raises(ResultCountError, match="each of 2 texts"):
             await asking(server)(["a", "b"])
 
 

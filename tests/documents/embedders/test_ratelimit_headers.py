@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ragasync.documents.embedding.ratelimit_headers import (
     UNLIMITED,
-    HeardLimiter,
-    Said,
+    HeaderRateLimiter,
+    RateLimitHeaders,
     said_of,
     seconds_of,
 )
@@ -47,15 +47,15 @@ def test_requests_and_tokens_are_told_apart():
     """Each has its own three headers, and what is missing or no number is None."""
     headers = stated("requests", limit="3000", remaining="2999", reset="20ms")
     headers |= stated("tokens", limit="many", remaining="0")
-    assert said_of(headers, "requests") == Said(3000.0, 2999.0, 0.02)
-    assert said_of(headers, "tokens") == Said(None, 0.0, None)
-    assert said_of({}, "tokens") == Said(None, None, None)
+    assert said_of(headers, "requests") == RateLimitHeaders(3000.0, 2999.0, 0.02)
+    assert said_of(headers, "tokens") == RateLimitHeaders(None, 0.0, None)
+    assert said_of({}, "tokens") == RateLimitHeaders(None, None, None)
 
 
 @pytest.mark.parametrize("limit", ["0", "-60", "inf", "nan", "1e400", "a lot", ""])
 def test_a_limit_that_none_can_keep_is_not_taken(limit):
     """The rate stays as it was."""
-    heard = HeardLimiter("requests", None)
+    heard = HeaderRateLimiter("requests", None)
     heard.hear(stated("requests", limit=limit))
     assert heard.limiter.rate == about(UNLIMITED)
 
@@ -63,10 +63,10 @@ def test_a_limit_that_none_can_keep_is_not_taken(limit):
 @given(st.dictionaries(st.sampled_from(["limit", "remaining", "reset"]), st.text()))
 def test_no_header_makes_trouble(parts):
     """Whatever a service sends, hearing it raises nothing."""
-    HeardLimiter("tokens", None).hear(stated("tokens", **parts))
+    HeaderRateLimiter("tokens", None).hear(stated("tokens", **parts))
 
 
-async def admitted(heard: HeardLimiter, count: int) -> list[float]:
+async def admitted(heard: HeaderRateLimiter, count: int) -> list[float]:
     """Return when so many calls were let through, from now on."""
     began = now()
     times = []
@@ -78,7 +78,7 @@ async def admitted(heard: HeardLimiter, count: int) -> list[float]:
 
 async def test_nothing_holds_until_a_limit_is_stated_and_then_it_holds():
     """60 a minute: the bucket of one and a bit, and then one a second."""
-    heard = HeardLimiter("requests", None)
+    heard = HeaderRateLimiter("requests", None)
     assert await admitted(heard, 1000) == [about(0)] * 1000
     await asyncio.sleep(0.001)  # as any answer takes
     heard.hear(stated("requests", limit="60"))
@@ -89,7 +89,7 @@ async def test_nothing_holds_until_a_limit_is_stated_and_then_it_holds():
 
 async def test_those_who_wait_see_a_new_limit_at_once():
     """A minute's wait becomes one of a second."""
-    heard = HeardLimiter("requests", None)
+    heard = HeaderRateLimiter("requests", None)
     heard.hear(stated("requests", limit="1"))
     await heard.limiter.acquire()
     waiting = asyncio.create_task(admitted(heard, 1))
@@ -101,10 +101,10 @@ async def test_those_who_wait_see_a_new_limit_at_once():
 
 def test_a_rate_that_was_given_or_set_by_hand_stays():
     """The user knows better than the header."""
-    given_rate = HeardLimiter("requests", 600)
+    given_rate = HeaderRateLimiter("requests", 600)
     given_rate.hear(stated("requests", limit="60"))
     assert given_rate.limiter.rate == about(10)
-    by_hand = HeardLimiter("requests", None)
+    by_hand = HeaderRateLimiter("requests", None)
     by_hand.hear(stated("requests", limit="60"))
     by_hand.limiter.rate = 5
     by_hand.hear(stated("requests", limit="120"))
@@ -117,14 +117,14 @@ async def test_where_nothing_remains_it_waits_for_the_reset_but_a_minute_at_most
     rate, reset, pause
 ):
     """Whether the rate was given or not: what is used up is used up."""
-    heard = HeardLimiter("requests", rate)
+    heard = HeaderRateLimiter("requests", rate)
     heard.hear(stated("requests", remaining="0", reset=reset))
     assert await admitted(heard, 1) == [about(pause)]
 
 
 async def test_what_remains_or_what_is_said_of_the_other_kind_makes_nobody_wait():
     """One left is enough for one."""
-    heard = HeardLimiter("requests", None)
+    heard = HeaderRateLimiter("requests", None)
     heard.hear(stated("requests", remaining="1", reset="1m"))
     heard.hear(stated("tokens", remaining="0", reset="1m", limit="60"))
     assert await admitted(heard, 1) == [about(0)]

@@ -10,11 +10,11 @@ from functools import partial
 import pytest
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders.csv_rows import CsvRows
+from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.html_fast import load_html_fast
-from ragasync.documents.loaders.json_lines import JsonLines
+from ragasync.documents.loaders.json_lines import JSONLinesLoader
 from ragasync.documents.loaders.load import LOADERS, load_source
 
 BULGARIAN = (
@@ -427,8 +427,8 @@ def test_a_given_encoding_that_is_none_is_an_error(name):
 @pytest.mark.parametrize(
     ("suffix", "loader", "text"),
     [
-        (".csv", CsvRows(encoding="koi8-r"), "a,b\nПривет,x\n"),
-        (".jsonl", JsonLines(encoding="koi8-r"), '{"a": "Привет"}\n'),
+        (".csv", CSVLoader(encoding="koi8-r"), "a,b\nПривет,x\n"),
+        (".jsonl", JSONLinesLoader(encoding="koi8-r"), '{"a": "Привет"}\n'),
     ],
 )
 def test_tables_are_read_in_the_encoding_that_is_given(tmp_path, suffix, loader, text):

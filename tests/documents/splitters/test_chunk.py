@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents.chunking.chunk import RecursiveSplitter
-from ragasync.documents.chunking.semantic import SemanticSplitter
+from ragasync.documents.chunking.semantic import SemanticTextSplitter
 from ragasync.documents.document import Document
 from ragasync.documents.stages.stage_values import as_chunks
 from ragasync.errors import MissingExtra
@@ -82,7 +82,7 @@ def test_overlap_repeats_at_most_what_was_asked(text, sizes):
         assert before.end - after.start <= splitter.overlap
 
 
-@pytest.mark.parametrize("splitter", [RecursiveSplitter(), SemanticSplitter()])
+@pytest.mark.parametrize("splitter", [RecursiveSplitter(), SemanticTextSplitter()])
 def test_real_code_is_split_without_loss(splitter):
     """The invariants hold on a module of the standard library."""
     text = Path(sysconfig.get_path("stdlib"), "argparse.py").read_text("utf-8")[:20_000]
@@ -173,7 +173,7 @@ def test_the_work_is_linear_whatever_the_text(unit, overlap):
     assert large <= 2.2 * small + 100
 
 
-@pytest.mark.parametrize("splitter", [RecursiveSplitter, SemanticSplitter])
+@pytest.mark.parametrize("splitter", [RecursiveSplitter, SemanticTextSplitter])
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [((0, 0), "max_chars must be at least 1, got 0"), ((10, 6), "half of max_chars=10, got 6")],
@@ -184,7 +184,7 @@ def test_sizes_that_cannot_work_are_errors_at_once(splitter, sizes, message):
         splitter(*sizes)
 
 
-@pytest.mark.parametrize("splitter", [RecursiveSplitter(800, 80), SemanticSplitter(800, 80)])
+@pytest.mark.parametrize("splitter", [RecursiveSplitter(800, 80), SemanticTextSplitter(800, 80)])
 def test_a_splitter_travels_and_its_fingerprint_tells_its_parameters(splitter):
     """Another chunk size is another fingerprint; a copy has the same."""
     name = type(splitter).__name__
@@ -197,7 +197,7 @@ def test_a_splitter_travels_and_its_fingerprint_tells_its_parameters(splitter):
 @given(TEXTS, SIZES)
 def test_the_semantic_splitter_keeps_the_same_promises(text, sizes):
     """Its offsets are characters, not bytes, and it loses nothing either."""
-    splitter = SemanticSplitter(*sizes)
+    splitter = SemanticTextSplitter(*sizes)
     check_invariants(text, splitter(text), splitter.max_chars)
 
 
@@ -205,7 +205,7 @@ def test_a_missing_package_is_named_before_the_run(monkeypatch):
     """The message holds the pip command."""
     monkeypatch.setitem(sys.modules, "semantic_text_splitter", None)
     with pytest.raises(MissingExtra, match=r'pip install "ragasync\[ingest\]"'):
-        SemanticSplitter()
+        SemanticTextSplitter()
 
 
 # Sentences of all scripts, and overlaps that are kept

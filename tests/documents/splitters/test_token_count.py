@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync import CostTooHigh
-from ragasync.documents.chunking.token_count import Weigher, estimated_tokens, weigher
+from ragasync import ItemTooLargeError
+from ragasync.documents.chunking.token_count import Weigher, estimated_tokens, token_budget
 from tests.support.requirements import needs
 
 TEXTS = {
@@ -51,9 +51,9 @@ def test_a_longer_text_has_not_fewer_tokens(text, more):
 @given(st.text(min_size=1))
 def test_an_estimate_refuses_only_beyond_twice_the_bound(text):
     """What lies between is as heavy as a whole batch, so that it goes alone."""
-    weigh, tokens = weigher(None, 10, 100), estimated_tokens(text)
+    weigh, tokens = token_budget(None, 10, 100), estimated_tokens(text)
     if tokens > 20:
-        with pytest.raises(CostTooHigh, match=rf"about {tokens:,} tokens.*takes 10"):
+        with pytest.raises(ItemTooLargeError, match=rf"about {tokens:,} tokens.*takes 10"):
             weigh(text)
     else:
         assert weigh(text) == (tokens if tokens <= 10 else 100)
@@ -61,21 +61,23 @@ def test_an_estimate_refuses_only_beyond_twice_the_bound(text):
 
 def test_a_count_refuses_what_is_over_the_bound():
     """A function that counts is believed to the token."""
-    weigh = weigher(len, 10, 100)
+    weigh = token_budget(len, 10, 100)
     assert weigh("x" * 10) == 10
-    with pytest.raises(CostTooHigh, match=r"11 characters has 11 tokens, and the model takes 10"):
+    with pytest.raises(
+        ItemTooLargeError, match=r"11 characters has 11 tokens, and the model takes 10"
+    ):
         weigh("x" * 11)
 
 
 def test_without_a_bound_a_text_weighs_a_batch_at_most():
     """Nothing is refused."""
-    assert weigher(len, None, 100)("x" * 1000) == 100
+    assert token_budget(len, None, 100)("x" * 1000) == 100
 
 
 def test_an_empty_text_is_refused():
     """A service would refuse it together with all of its batch."""
     with pytest.raises(ValueError, match="got an empty one"):
-        weigher(None, 10, 100)("")
+        token_budget(None, 10, 100)("")
 
 
 def test_a_text_is_counted_once():
@@ -86,7 +88,7 @@ def test_a_text_is_counted_once():
         counted_texts.append(text)
         return len(text)
 
-    weigh = weigher(count, 10, 100)
+    weigh = token_budget(count, 10, 100)
     assert [weigh("abc"), weigh("abc"), weigh.count("abc")] == [3, 3, 3]
     assert counted_texts == ["abc"]
 
@@ -98,9 +100,9 @@ def test_a_text_is_counted_once():
 def test_wrong_arguments_are_refused_at_once(arguments, kind):
     """Before any text is weighed."""
     with pytest.raises(kind):
-        weigher(*arguments)
+        token_budget(*arguments)
 
 
 def test_a_weigher_is_what_the_estimate_makes_it():
     """The default counts nothing."""
-    assert weigher(None, 8191, 300_000) == Weigher(estimated_tokens, False, 8191, 300_000)
+    assert token_budget(None, 8191, 300_000) == Weigher(estimated_tokens, False, 8191, 300_000)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ragasync.documents.chunking.counting import counter_of
-from ragasync.documents.chunking.semantic import SemanticSplitter
+from ragasync.documents.chunking.counting import as_token_counter
+from ragasync.documents.chunking.semantic import SemanticTextSplitter
 from ragasync.documents.chunking.token_count import estimated_tokens
 from ragasync.documents.chunking.tokens import CHARS_A_TOKEN, TokenSplitter
 from ragasync.documents.document import Document
@@ -33,7 +33,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def count(tokenizer) -> Callable[[str], int]:
     """What counts by it."""
-    return counter_of(tokenizer)
+    return as_token_counter(tokenizer)
 
 
 def words(text: str) -> int:
@@ -99,7 +99,7 @@ def test_a_tokenizer_that_truncates_and_pads_counts_the_whole_text(tokenizer, co
     limited = Tokenizer.from_str(tokenizer.to_str())
     limited.enable_truncation(32)
     limited.enable_padding(length=50)
-    assert counter_of(limited)(WORDS) == count(WORDS) > 500
+    assert as_token_counter(limited)(WORDS) == count(WORDS) > 500
     assert texts(TokenSplitter(64, count_tokens=limited)(WORDS)) == texts(whole(WORDS))
     assert len(limited.encode(WORDS).ids) == 50  # the one that was given stays as it is
 
@@ -154,13 +154,13 @@ def test_tokenizers_of_other_kinds_are_known_by_their_methods():
 
     for kind, name in ((Tiktoken(), "tiktoken:cl"), (Transformers(), "transformers:some/model")):
         splitter = TokenSplitter(10, count_tokens=kind)
-        assert counter_of(kind)("a b c") == 3
+        assert as_token_counter(kind)("a b c") == 3
         assert f"count_tokens={name})" in splitter.fingerprint
     with pytest.raises(TypeError, match="a function of a text or a tokenizer, got 'cl100k'"):
         TokenSplitter(10, count_tokens="cl100k")
 
 
-@pytest.mark.parametrize("kind", [TokenSplitter, SemanticSplitter])
+@pytest.mark.parametrize("kind", [TokenSplitter, SemanticTextSplitter])
 def test_the_fingerprint_tells_the_vocabulary(tokenizer, kind):
     """Two of one class may count differently; the same one in another process does not."""
     other = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
@@ -172,7 +172,7 @@ def test_the_fingerprint_tells_the_vocabulary(tokenizer, kind):
     assert texts(twin(WORDS)) == texts(mine(WORDS))
 
 
-@pytest.mark.parametrize("kind", [TokenSplitter, SemanticSplitter])
+@pytest.mark.parametrize("kind", [TokenSplitter, SemanticTextSplitter])
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [((0, 0), "max_tokens must be at least 1"), ((10, 6), "half of max_tokens=10, got 6")],
@@ -189,7 +189,7 @@ def test_sizes_that_cannot_work_are_errors_at_once(kind, sizes, message):
 @pytest.mark.parametrize("count_tokens", [words, "text-embedding-3-small", estimated_tokens])
 def test_the_semantic_splitter_counts_tokens_too(count_tokens):
     """By a function, or by a vocabulary that is inside the package; offsets stay exact."""
-    splitter = SemanticSplitter(max_tokens=40, overlap=5, count_tokens=count_tokens)
+    splitter = SemanticTextSplitter(max_tokens=40, overlap=5, count_tokens=count_tokens)
     chunks = splitter(Document("a", WORDS))
     check_invariants(WORDS, chunks, 40 * CHARS_A_TOKEN)
     assert len(chunks) > 5
@@ -201,14 +201,14 @@ def test_the_semantic_splitter_is_not_misled_by_truncation(tokenizer, count):
     """A tokenizer with truncation on made chunks of a hundred thousand characters."""
     limited = Tokenizer.from_str(tokenizer.to_str())
     limited.enable_truncation(32)
-    chunks = SemanticSplitter(max_tokens=40, count_tokens=limited)(WORDS)
+    chunks = SemanticTextSplitter(max_tokens=40, count_tokens=limited)(WORDS)
     assert all(count(chunk.text) <= 40 for chunk in chunks)
 
 
 def test_a_model_that_nobody_knows_is_an_error_at_once():
     """Before a long run begins."""
     with pytest.raises(ValueError, match="no vocabulary for 'no-such-model'"):
-        SemanticSplitter(max_tokens=40, count_tokens="no-such-model")
+        SemanticTextSplitter(max_tokens=40, count_tokens="no-such-model")
 
 
 @pytest.mark.parametrize("sizes", [(2, 0), (2, 1), (3, 1), (4, 2)])

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.store import (
+    EmbedderMismatch,
     Store,
     StoreError,
-    WrongEmbedder,
     as_json,
     checked_vectors,
     chunk_id,
@@ -318,7 +318,9 @@ def test_a_store_refuses_another_embedder(library):
     """By name and by dimension, saying both and what to do; nothing of the document is stored."""
     for made_by in (HashingEmbedder(128), embed):
         vectors = made_by(["x"])[:, :100]
-        with pytest.raises(WrongEmbedder, match=f"'hashing-256-v2' with 256.*{made_by.name}.* 100"):
+        with pytest.raises(
+            EmbedderMismatch, match=f"'hashing-256-v2' with 256.*{made_by.name}.* 100"
+        ):
             library.upsert(
                 Document("new", "x"),
                 [Chunk("x", 0, 1)],
@@ -332,14 +334,14 @@ def test_a_store_refuses_another_embedder(library):
 def test_a_search_refuses_another_embedder(library):
     """The query must be embedded by what embedded the chunks."""
     library.embedder = HashingEmbedder(128)
-    with pytest.raises(WrongEmbedder, match=r"'hashing-256-v2'.*'hashing-128-v2'"):
+    with pytest.raises(EmbedderMismatch, match=r"'hashing-256-v2'.*'hashing-128-v2'"):
         library.search("x")
     assert ids(library.search("bucket", mode="keyword")) == ["bucket"]
 
 
 def test_a_search_refuses_a_vector_of_another_dimension(library):
     """It says both dimensions."""
-    with pytest.raises(WrongEmbedder, match=r"256 dimensions.*has 3"):
+    with pytest.raises(EmbedderMismatch, match=r"256 dimensions.*has 3"):
         library.search("x", vector=np.ones(3))
 
 
@@ -354,7 +356,7 @@ def test_an_embedder_that_the_name_does_not_tell_must_be_passed(path):
             chunk = Chunk(text, 0, 3)
             vectors = np.array(ours([text]))
             store.upsert(Document(text, text), [chunk], vectors, fingerprint="", embedder="ours")
-        with pytest.raises(WrongEmbedder, match=r"'ours'.*embedder="):
+        with pytest.raises(EmbedderMismatch, match=r"'ours'.*embedder="):
             store.search("ab")
     with SqliteStore(path, embedder=ours) as store:
         assert ids(store.search("bab", 1, mode="vector")) == ["bbb"]

@@ -10,11 +10,11 @@ import pytest
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding.embed import HashingEmbedder
 from ragasync.documents.store import (
+    EmbedderMismatch,
     Store,
     StoreError,
-    TellsSources,
-    TellsVectors,
-    WrongEmbedder,
+    SupportsEmbeddingCache,
+    SupportsPruning,
 )
 from ragasync.documents.stores.memory import MemoryStore
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
@@ -38,8 +38,8 @@ def library(store):
 def test_each_is_a_store_that_tells_all(store):
     """The annotations are what mypy would check."""
     whole: Store = store
-    sources: TellsSources = store
-    vectors: TellsVectors = store
+    sources: SupportsPruning = store
+    vectors: SupportsEmbeddingCache = store
     assert whole.search("anything") == []
     assert list(sources.sources_within("")) == []
     assert vectors.vectors_of("x", ["a", "b"]) == [None, None]
@@ -138,13 +138,13 @@ def test_files_are_told_by_their_beginning(library):
 
 def test_another_embedder_is_refused(library):
     """By name and by dimension, in storing and in searching; nothing of the document is stored."""
-    with pytest.raises(WrongEmbedder, match=r"'hashing-64-v2' with 64.*'hashing-32-v2' with 32"):
+    with pytest.raises(EmbedderMismatch, match=r"'hashing-64-v2' with 64.*'hashing-32-v2' with 32"):
         put(library, Document("new", "x"), made_by=HashingEmbedder(32))
     assert library.fingerprint_of("new") is None
-    with pytest.raises(WrongEmbedder, match=r"64 dimensions.*has 3"):
+    with pytest.raises(EmbedderMismatch, match=r"64 dimensions.*has 3"):
         library.search("x", vector=np.ones(3))
     library.embedder = HashingEmbedder(32)
-    with pytest.raises(WrongEmbedder, match=r"'hashing-64-v2'.*'hashing-32-v2'"):
+    with pytest.raises(EmbedderMismatch, match=r"'hashing-64-v2'.*'hashing-32-v2'"):
         library.search("x")
     assert ids(library.search("quotes", mode="keyword")) == ["it's"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding.embed import HashingEmbedder
-from ragasync.documents.store import WrongEmbedder
+from ragasync.documents.store import EmbedderMismatch
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
 
@@ -208,7 +208,7 @@ def test_words_are_searched_for_without_an_embedder_unless_a_cosine_is_asked_for
     """An embedder may be a service that costs something."""
     directions(store)
     assert [hit.vector_score for hit in store.search("a", mode="keyword")] == [None]
-    with pytest.raises(WrongEmbedder, match=r'vector= to the search, .* mode="keyword"'):
+    with pytest.raises(EmbedderMismatch, match=r'vector= to the search, .* mode="keyword"'):
         store.search("a", mode="keyword", min_score=0.1)
 
 
