@@ -35,10 +35,10 @@ async def measured(run):
     print((time.process_time() - began) * 1e3)
 
 async def unseen(seconds):
-    await AsyncBatchProcessor(asyncio.sleep).start([seconds], here=True)
+    await AsyncBatchProcessor(asyncio.sleep).start([seconds], on_current_loop=True)
 
 async def panel(seconds):
-    job = AsyncBatchProcessor(asyncio.sleep).start([seconds], here=True)
+    job = AsyncBatchProcessor(asyncio.sleep).start([seconds], on_current_loop=True)
     display(job)
     await job
 

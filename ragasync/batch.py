@@ -81,8 +81,10 @@ class AsyncBatchProcessor(Generic[T, R]):
             async ones too, on one loop a worker; the timeout counts for each item, and a hop that
             has begun is not interrupted. What was in flight when a worker died is tried again,
             each item apart, so that one which kills its worker fails alone.
-        max_errors: stop after more than so many failures, or above this share (a float in (0, 1))
-            of the last 100 items; what is done is kept, the rest stays pending.
+        max_errors: failed items that are allowed; one more stops the job. What is done is kept,
+            the rest stays pending.
+        max_error_rate: the share of failures, in (0, 1), that is allowed among the last 100
+            finished items, judged from 20 on; above it the job stops likewise.
         max_initial_failures: stop when the first so many calls, on different items, all failed with
             the same status (400, 401, 403, 404 or 405) and the same message: a wrong model or path
             fails every item. None goes through all of them.
@@ -116,7 +118,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         retry: AsyncRetry | None = None,
         timeout: float | None = None,
         executor: Executor | None = None,
-        max_errors: float | None = None,
+        max_errors: int | None = None,
+        max_error_rate: float | None = None,
         max_initial_failures: int | None = 20,
         weight: Callable[[T], float] | None = None,
         max_batch_weight: float | None = None,
@@ -140,6 +143,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             timeout=timeout,
             executor=executor,
             max_errors=max_errors,
+            max_error_rate=max_error_rate,
             max_initial_failures=max_initial_failures,
             weight=weight,
             max_batch_weight=max_batch_weight,
@@ -154,7 +158,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
-        limit: int | None = None,
+        max_items: int | None = None,
     ) -> BatchResult[R]:
         """
         Call the function for every item and return all outcomes, in input order.
@@ -164,7 +168,8 @@ class AsyncBatchProcessor(Generic[T, R]):
             progress_callback: called with (done, total) at most ten times a second, and at the
                 end. One that raises is dropped with a warning.
             total: the number of items, for progress, where `items` does not tell.
-            limit: run only so many, as a pilot; the rest of a sequence stays pending.
+            max_items: process only the first `max_items`, as a pilot; the rest of a sequence stays
+                pending.
 
         Raises:
             RunAsyncError: the function uses an object of another event loop.
@@ -172,7 +177,7 @@ class AsyncBatchProcessor(Generic[T, R]):
                 `last_result` keeps them.
             CancelledError: it was cancelled or interrupted; likewise.
         """
-        return await self._batch(items, progress_callback, total, limit).complete()
+        return await self._batch(items, progress_callback, total, max_items).complete()
 
     def process_sync(
         self,
@@ -180,10 +185,10 @@ class AsyncBatchProcessor(Generic[T, R]):
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
-        limit: int | None = None,
+        max_items: int | None = None,
     ) -> BatchResult[R]:
         """Do as `process` does, from sync code; see `run_async`."""
-        return run_async(self.process(items, progress_callback, total=total, limit=limit))
+        return run_async(self.process(items, progress_callback, total=total, max_items=max_items))
 
     def start(
         self,
@@ -191,8 +196,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
-        limit: int | None = None,
-        here: bool = False,
+        max_items: int | None = None,
+        on_current_loop: bool = False,
     ) -> Job[T, R]:
         """
         Begin to process in the background and return the Job at once.
@@ -201,13 +206,13 @@ class AsyncBatchProcessor(Generic[T, R]):
             items: as for `process`.
             progress_callback: as for `process`; called in the thread that the job runs in.
             total: as for `process`.
-            limit: as for `process`.
-            here: run on the loop that runs in this thread, for objects that belong to it.
+            max_items: as for `process`.
+            on_current_loop: run on the loop of the current thread, for objects that belong to it.
 
         Raises:
-            RuntimeError: `here` is set and no loop runs in this thread.
+            RuntimeError: `on_current_loop` is set and no loop runs in this thread.
         """
-        return self._job(self._batch(items, progress_callback, total, limit), here)
+        return self._job(self._batch(items, progress_callback, total, max_items), on_current_loop)
 
     def stream(
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
@@ -249,7 +254,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         items: Items[T],
         progress_callback: ProgressCallback | None,
         total: int | None,
-        limit: int | None,
+        max_items: int | None,
         plan: Plan[T, R] | None = None,
     ) -> JobRun[T, R]:
         """Make a run of this processor's plan, or of a variant of it."""
@@ -258,13 +263,13 @@ class AsyncBatchProcessor(Generic[T, R]):
             items,
             progress_callback,
             total=total,
-            limit=limit,
+            max_items=max_items,
             on_result=self._keep,
         )
 
-    def _job(self, batch: JobRun[T, R], here: bool) -> Job[T, R]:
+    def _job(self, batch: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
         """Begin a run in the background, or on the loop of this thread."""
-        return Job(batch, _loop_here() if here else _loop_in_background())
+        return Job(batch, _loop_here() if on_current_loop else _loop_in_background())
 
     def _keep(self, result: BatchResult[R]) -> None:
         """Remember the latest result."""
@@ -277,8 +282,8 @@ def _loop_here() -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "here=True runs the job on the loop of this thread, but none is running: leave it "
-            "out, and the job runs in the background"
+            "on_current_loop=True runs the job on the loop of this thread, but none is running: "
+            "leave it out, and the job runs in the background"
         ) from None
 
 

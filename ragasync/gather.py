@@ -73,7 +73,7 @@ async def gather_with_concurrency(
             reads_on_loop=True,
         )
         batch: JobRun[Any, R] = JobRun(
-            plan, coros, None, total=None, limit=None, on_result=lambda _: None
+            plan, coros, None, total=None, max_items=None, on_result=lambda _: None
         )
         drawn = batch.columns.items
         result = await batch.complete()

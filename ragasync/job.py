@@ -35,8 +35,8 @@ class Job(Generic[T, R]):
     A batch that runs while you do something else.
 
     `AsyncBatchProcessor.start` makes it. It runs on the background loop of `run_async`, so that a
-    cell that computes does not stall it; with `here=True` on the loop of the thread that started
-    it. Everything on it may be used from any thread.
+    cell that computes does not stall it; with `on_current_loop=True` on the
+    loop of the thread that started it. Everything on it may be used from any thread.
 
     `await job` gives the result; cancelling that await cancels the job. `job.cancel()` does not
     raise: awaiting the job then gives what was done. As the last line of a cell it shows a live
@@ -303,5 +303,5 @@ def _never_ending(blocked: str) -> RunAsyncError:
     """Return the error of a wait that would keep the job itself from going on."""
     return RunAsyncError(
         f"{blocked} the loop that the job runs on, so that neither would ever go on: "
-        f"`await job` instead, or start it without here=True"
+        f"`await job` instead, or start it without on_current_loop=True"
     )

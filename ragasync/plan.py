@@ -6,11 +6,11 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from ragasync.arguments import check_count, check_positive
+from ragasync.arguments import check_count, check_number, check_positive
 from ragasync.journal.use import JournalBinding
 from ragasync.limits.adaptive import FIRST
 from ragasync.limits.limiter import Limiter
@@ -42,7 +42,8 @@ class Plan(Generic[T, R]):
     retry: AsyncRetry = field(default_factory=lambda: AsyncRetry(0))
     timeout: float | None = None
     executor: Executor | None = None
-    max_errors: float | None = None
+    max_errors: int | None = None
+    max_error_rate: float | None = None
     max_initial_failures: int | None = None
     stops_at_first_error: bool = False
     reads_on_loop: bool = False
@@ -108,8 +109,8 @@ class Plan(Generic[T, R]):
         """
         Return the most items to draw for the next call.
 
-        Hops get smaller towards the end, a quarter of what is left for each lane, so that all
-        lanes end at about the same time.
+        Hops get smaller towards the end, a quarter of what is left for each worker, so that all
+        workers end at about the same time.
         """
         if not self.chunked or total is None:
             return self.items_a_call
@@ -151,21 +152,24 @@ class Plan(Generic[T, R]):
             raise ValueError("resources live on this loop and cannot travel to an executor")
 
     def _check_max_errors(self) -> None:
-        """Accept None, a count, or a fraction between 0 and 1."""
-        limit = self.max_errors
-        if limit is None or (isinstance(limit, float) and 0.0 < limit < 1.0):
-            return
-        with suppress(TypeError, ValueError):
-            object.__setattr__(self, "max_errors", check_count("", limit, at_least=0))
-            return
-        raise ValueError(
-            f"max_errors must be a count of 0 or more, or a fraction between 0 and 1 "
-            f"(0.05 for 5%), got {limit!r}"
-        )
+        """Accept None or a count for `max_errors`, None or a share for `max_error_rate`."""
+        limit, rate = self.max_errors, self.max_error_rate
+        if isinstance(limit, float) and 0.0 < limit < 1.0:  # type: ignore[unreachable]  # a share
+            raise ValueError(
+                f"max_errors must be a count of items, got {limit!r}: for a share of the items, "
+                f"use max_error_rate={limit!r}"
+            )
+        if limit is not None:
+            object.__setattr__(self, "max_errors", check_count("max_errors", limit, at_least=0))
+        if rate is not None and not 0.0 < check_number("max_error_rate", rate) < 1.0:
+            raise ValueError(
+                f"max_error_rate must be between 0 and 1 (0.05 for 5%), got {rate!r}: for a number "
+                "of items, use max_errors="
+            )
 
 
 def check_concurrency(value: object) -> int:
-    """Return a number of concurrent calls as an int; lanes have numbers of two bytes."""
+    """Return a number of concurrent calls as an int; workers have numbers of two bytes."""
     at_once = check_count("max_concurrency", value, at_least=1)
     if at_once > MOST_LANES:
         raise ValueError(f"max_concurrency must be at most {MOST_LANES:,}, got {value!r}")

@@ -88,7 +88,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
     if sys.platform == "emscripten":
         raise RunAsyncError(
             "a background loop needs a thread, and Python in a browser has none: "
-            "`await` the coroutine, or run the job with here=True"
+            "`await` the coroutine, or run the job with on_current_loop=True"
         )
     return loop_threads().outside(())
 

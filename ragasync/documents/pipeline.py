@@ -66,6 +66,7 @@ class AsyncDocumentProcessor(DocumentRuns):
         timeout: seconds for one call of any stage.
         executor: where sync load and chunk functions run instead of on threads.
         max_errors: as for AsyncBatchProcessor.
+        max_error_rate: as for AsyncBatchProcessor.
         max_initial_failures: stop when the first so many calls of `embed`, or of a `store`
             function, all failed alike, with 400, 401, 403, 404 or 405: a wrong model or path. None
             goes through all documents.
@@ -112,7 +113,8 @@ class AsyncDocumentProcessor(DocumentRuns):
         retry_delay: float = DEFAULT_RETRY_DELAY,
         timeout: float | None = None,
         executor: Executor | None = None,
-        max_errors: float | None = None,
+        max_errors: int | None = None,
+        max_error_rate: float | None = None,
         max_initial_failures: int | None = 20,
         max_cost: float | None = None,
         skip_unreadable: bool | Collection[str] = False,
@@ -174,6 +176,7 @@ class AsyncDocumentProcessor(DocumentRuns):
             recipe,
             Intake(as_given=load is not None, ids=ids, own=own, store=stages.known),
             max_errors=max_errors,
+            max_error_rate=max_error_rate,
             journal=use,
         )
 

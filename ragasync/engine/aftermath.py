@@ -38,7 +38,7 @@ class Stops(Protocol):
     pauses: ServicePauses
 
     def is_cancelled(self) -> bool:
-        """Return whether the run has cancelled the current lane."""
+        """Return whether the run has cancelled the current worker."""
 
     def stop(self, because: str, *, cancel: bool = False) -> None:
         """Start nothing more; cancel what is in flight if asked."""
@@ -77,16 +77,16 @@ class ErrorHandler(Generic[T, R]):
         self.retried = 0
 
     def succeeded(
-        self, ticket: PendingCall[T], values: Sequence[R], began: float, lane: int
+        self, ticket: PendingCall[T], values: Sequence[R], began: float, worker: int
     ) -> None:
         """Record the values of a call; an error that stands in an item's place is that item's."""
         if self._parked.holds_any:
             self._parked.release()  # a batch succeeded: the parts of another need not wait
         if errors := _errors_among(values, returned=self._plan.batched):
-            self._succeeded_in_part(ticket, values, errors, began, lane)
+            self._succeeded_in_part(ticket, values, errors, began, worker)
             return
         ticket.add_attempt(self._clock() - began)
-        self._recording.succeeded(ticket, values, lane)
+        self._recording.succeeded(ticket, values, worker)
 
     def _succeeded_in_part(
         self,
@@ -94,41 +94,43 @@ class ErrorHandler(Generic[T, R]):
         values: Sequence[R],
         errors: dict[int, BaseException],
         began: float,
-        lane: int,
+        worker: int,
     ) -> None:
         """Record the values of some items, and let each of the others fail as if it were alone."""
         ended = self._clock()
         if done := [place for place in range(len(ticket)) if place not in errors]:
             part = ticket.some(done)
             part.add_attempt(ended - began)
-            self._recording.succeeded(part, [values[place] for place in done], lane)
+            self._recording.succeeded(part, [values[place] for place in done], worker)
         for place, error in errors.items():
-            self.failed(ticket.alone(place), error, began, lane, ended=ended)
+            self.failed(ticket.alone(place), error, began, worker, ended=ended)
 
     def hop_returned(
-        self, ticket: PendingCall[T], reply: GroupResult, began: float, lane: int
+        self, ticket: PendingCall[T], reply: GroupResult, began: float, worker: int
     ) -> None:
         """Record each item of a hop by itself; each that failed goes on alone."""
         if not reply.errors:
             ticket.add_attempt(0.0)  # the items have times of their own
             seconds = [ticket.seconds + seconds for seconds in reply.seconds]
-            self._recording.succeeded(ticket, reply.values, lane, seconds)
+            self._recording.succeeded(ticket, reply.values, worker, seconds)
             return
         at = began
         for place, item in enumerate(reply.taken()):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)
-                self._recording.succeeded(alone, (item.value,), lane)
+                self._recording.succeeded(alone, (item.value,), worker)
             else:
-                self.failed(alone, item.error, at, lane, ended=at + item.seconds)
+                self.failed(alone, item.error, at, worker, ended=at + item.seconds)
             at += item.seconds
 
-    def raised(self, ticket: PendingCall[T], error: BaseException, began: float, lane: int) -> bool:
+    def raised(
+        self, ticket: PendingCall[T], error: BaseException, began: float, worker: int
+    ) -> bool:
         """
         Arrange what follows from a call that raised; return whether the error must go on up.
 
-        An interrupt, and a cancellation by the run itself, end this lane. A cancellation that
+        An interrupt, and a cancellation by the run itself, end this worker. A cancellation that
         nobody here asked for is the call's own failure, like any other error.
         """
         if ends_a_run(error) or self.is_of_the_run(error):
@@ -136,9 +138,9 @@ class ErrorHandler(Generic[T, R]):
                 self._run.interrupted(error)
             ticket.add_attempt(self._clock() - began)
             for place in range(len(ticket)):
-                self._recording.settle(ticket, place, "cancelled", lane)
+                self._recording.settle(ticket, place, "cancelled", worker)
             return True
-        self.failed(ticket, error, began, lane)
+        self.failed(ticket, error, began, worker)
         return False
 
     def is_of_the_run(self, error: BaseException) -> bool:
@@ -157,20 +159,20 @@ class ErrorHandler(Generic[T, R]):
         ticket: PendingCall[T],
         error: BaseException,
         began: float,
-        lane: int,
+        worker: int,
         *,
         ended: float | None = None,
     ) -> None:
         """Arrange what follows from a call that failed: a retry, halves, or a failure."""
         ended = self._clock() if ended is None else ended
         if is_a(error, WorkerDied) and (parts := self._suspects(ticket, error)):
-            self._go_apart(parts, error, began, ended, lane)
+            self._go_apart(parts, error, began, ended, worker)
             return
         ticket.add_attempt(ended - began)
         if self._keeps_away(error):
             return
         if (no_use := _why_no_call_can_succeed(error)) is not None:
-            self._recording.give_up(ticket, error, lane)
+            self._recording.give_up(ticket, error, worker)
             self._run.abort(no_use)
             return
         try:
@@ -183,11 +185,11 @@ class ErrorHandler(Generic[T, R]):
                 held=self._gate.paused_for > 0.0,  # so that whoever ends the pause ends the wait
             )
         except Exception as problem:  # the caller's own predicate raised
-            self._recording.give_up(ticket, problem, lane)
+            self._recording.give_up(ticket, problem, worker)
         else:
             if verdict is GIVE_UP and self._plan.chunked and len(ticket) > 1:
                 verdict = HALVE  # no item's own error: one of them cannot travel
-            self._follow(verdict, ticket, error, began, ended, lane)
+            self._follow(verdict, ticket, error, began, ended, worker)
 
     def _keeps_away(self, error: BaseException) -> bool:
         """
@@ -209,18 +211,18 @@ class ErrorHandler(Generic[T, R]):
         self._run.stop(f"{asked}: that is more than max_retry_after={most:g} s")
         return True
 
-    def gave_up_late(self, ticket: PendingCall[T], lane: int) -> bool:
+    def gave_up_late(self, ticket: PendingCall[T], worker: int) -> bool:
         """Give up a ticket whose retry would begin past the deadline; return whether it was so."""
-        deadline = self._plan.retry.deadline
+        deadline = self._plan.retry.max_elapsed
         if deadline is None or ticket.error is None:
             return False
         if self._clock() - ticket.started < deadline:
             return False
-        self._recording.give_up(ticket, ticket.error, lane)
+        self._recording.give_up(ticket, ticket.error, worker)
         return True
 
     def _park_now(self, ticket: PendingCall[T]) -> None:
-        """Have a ticket tried as soon as a lane is free."""
+        """Have a ticket tried as soon as a worker is free."""
         self._parked.park(ticket, 0.0)
 
     def _suspects(self, ticket: PendingCall[T], error: WorkerDied) -> list[PendingCall[T]]:
@@ -235,7 +237,7 @@ class ErrorHandler(Generic[T, R]):
         error: BaseException,
         began: float,
         ended: float,
-        lane: int,
+        worker: int,
     ) -> None:
         """Try each part again where it harms no other: free, as most of them are innocent."""
         if self._run.stopping:
@@ -243,7 +245,7 @@ class ErrorHandler(Generic[T, R]):
         for part in parts:
             part.add_attempt(ended - began)
             part.suspect = True
-            self._log(part, error, began, ended, lane)
+            self._log(part, error, began, ended, worker)
             self._parked.park(part, 0.0)
 
     def _log(
@@ -252,13 +254,13 @@ class ErrorHandler(Generic[T, R]):
         error: BaseException,
         began: float,
         ended: float,
-        lane: int,
+        worker: int,
         delay: float = 0.0,
     ) -> None:
         """Keep what became of an attempt that is not the last."""
         if ticket.attempts == 1:
             self.retried += len(ticket)
-        ticket.log(began - self._recording.zero, ended - began, named(error), delay, lane)
+        ticket.log(began - self._recording.zero, ended - began, named(error), delay, worker)
         # What lies between: the rest of its hop, or a thread past its time that had to return.
         ticket.backed_off += max(0.0, self._clock() - ended)
 
@@ -269,18 +271,18 @@ class ErrorHandler(Generic[T, R]):
         error: BaseException,
         began: float,
         ended: float,
-        lane: int,
+        worker: int,
     ) -> None:
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
         if isinstance(verdict, Fail):
-            self._recording.give_up(ticket, error, lane)
+            self._recording.give_up(ticket, error, worker)
             if verdict.stops_the_job or self._plan.stops_at_first_error:
                 self._run.stop(_fatal(error), cancel=True)
             else:
                 self._recording.call_failed(ticket, error)
             return
         if isinstance(verdict, Split) and self._recording.call_failed(ticket, error):
-            self._recording.give_up(ticket, error, lane)  # as all its parts would
+            self._recording.give_up(ticket, error, worker)  # as all its parts would
             return
         if self._run.stopping:
             return
@@ -288,7 +290,7 @@ class ErrorHandler(Generic[T, R]):
         if isinstance(verdict, TryAgain):
             delay = verdict.delay
             told = max(delay, retry_after_of(error) or 0.0)  # for as long the gate holds it
-        self._log(ticket, error, began, ended, lane, told)
+        self._log(ticket, error, began, ended, worker, told)
         if isinstance(verdict, Split):
             ticket.error = None
             put = self._parked.hold if self._recording.holds_parts else self._park_now
@@ -298,7 +300,7 @@ class ErrorHandler(Generic[T, R]):
                 self._parked.release()
         else:
             ticket.retries.spent += 1
-            if self._plan.retry.deadline is not None:
+            if self._plan.retry.max_elapsed is not None:
                 ticket.error = error
             self._plan.retry.announce(ticket.attempts, error, told)
             self._parked.park(ticket, delay)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 StartDecision: TypeAlias = Literal["now", "later", "never"]
-"""Whether a call may begin: later, when the run is paused or its lane is one too many."""
+"""Whether a call may begin: later, when the run is paused or its worker is one too many."""
 
 
 class Attempts(Generic[T, R]):
@@ -41,7 +41,7 @@ class Attempts(Generic[T, R]):
         parked: where a ticket goes that may not begin now.
         held: keeps the slot of a call that nobody can interrupt.
         clock: the run's clock.
-        is_cancelled: says whether the run has cancelled the current lane.
+        is_cancelled: says whether the run has cancelled the current worker.
 
     Attributes:
         seconds: the time spent in calls, added up.
@@ -72,24 +72,24 @@ class Attempts(Generic[T, R]):
         self.adapting: ConcurrencyController | None = None
 
     async def make(
-        self, ticket: PendingCall[T], lane: int, permission: Callable[[], StartDecision]
+        self, ticket: PendingCall[T], worker: int, permission: Callable[[], StartDecision]
     ) -> None:
         """Pass the gate and make the call of a ticket, if it still may be made then."""
         # Who may not begin takes nothing from the limiters, before the wait and after it.
         passes = self._admission.is_open or permission() != "now"
         try:
-            if not (passes or await self._admitted(ticket, lane, lambda: permission() == "now")):
+            if not (passes or await self._admitted(ticket, worker, lambda: permission() == "now")):
                 return
         except asyncio.CancelledError:
-            self._parked.park(ticket, 0.0)  # unless the run ends, another lane takes it up
+            self._parked.park(ticket, 0.0)  # unless the run ends, another worker takes it up
             raise
         match permission():
             case "never":
                 return
             case "later":
-                self._parked.park(ticket, 0.0)  # another lane takes it up, or this one later
+                self._parked.park(ticket, 0.0)  # another worker takes it up, or this one later
                 return
-        if self._after.gave_up_late(ticket, lane):
+        if self._after.gave_up_late(ticket, worker):
             return
         began = self._clock()
         if ticket.started < 0:
@@ -98,7 +98,7 @@ class Attempts(Generic[T, R]):
         if self.activity is not None:
             self.activity.begins(began)
         try:
-            await self._make_now(ticket, began, lane)
+            await self._make_now(ticket, began, worker)
         finally:
             ended = self._clock()
             self.seconds += ended - began
@@ -106,14 +106,16 @@ class Attempts(Generic[T, R]):
                 self.activity.ends(began, ended)
 
     def failed_at_once(
-        self, index: int, item: T, error: BaseException, began: float, lane: int
+        self, index: int, item: T, error: BaseException, began: float, worker: int
     ) -> bool:
         """Hand on the failure of a plain call; return whether it must go on up."""
         if self.activity is not None:
             self.activity.note(began, self._clock())
-        return self._after.raised(PendingCall((index,), (item,), started=began), error, began, lane)
+        return self._after.raised(
+            PendingCall((index,), (item,), started=began), error, began, worker
+        )
 
-    async def _make_now(self, ticket: PendingCall[T], began: float, lane: int) -> None:
+    async def _make_now(self, ticket: PendingCall[T], began: float, worker: int) -> None:
         """Make the call, and hand its end on."""
         after = self._after
         try:
@@ -121,22 +123,22 @@ class Attempts(Generic[T, R]):
         except (AttemptTimeout, asyncio.CancelledError) as error:
             ended = self._clock()
             if not after.is_of_the_run(error):
-                await self._until_returned(ticket, error, began, ended, lane)
-                after.failed(ticket, error, began, lane, ended=ended)
+                await self._until_returned(ticket, error, began, ended, worker)
+                after.failed(ticket, error, began, worker, ended=ended)
             else:
-                after.raised(ticket, error, began, lane)
+                after.raised(ticket, error, began, worker)
                 raise
         except BaseException as error:
-            if after.raised(ticket, error, began, lane):
+            if after.raised(ticket, error, began, worker):
                 raise
         else:
             if self._plan.chunked:
-                after.hop_returned(ticket, answer, began, lane)
+                after.hop_returned(ticket, answer, began, worker)
             else:
-                after.succeeded(ticket, answer, began, lane)
+                after.succeeded(ticket, answer, began, worker)
 
     async def _until_returned(
-        self, ticket: PendingCall[T], error: BaseException, began: float, ended: float, lane: int
+        self, ticket: PendingCall[T], error: BaseException, began: float, ended: float, worker: int
     ) -> None:
         """Hold the slot of a call that was given up and goes on, until its thread is free."""
         call = self._calls.abandoned_by_me()
@@ -147,7 +149,7 @@ class Attempts(Generic[T, R]):
             except asyncio.CancelledError:
                 if self._is_cancelled():
                     ticket.add_attempt(ended - began)
-                    self._recording.give_up(ticket, error, lane)
+                    self._recording.give_up(ticket, error, worker)
                     raise
 
     async def _call(self, ticket: PendingCall[T]) -> Any:
@@ -165,7 +167,7 @@ class Attempts(Generic[T, R]):
         return [await self._calls.one(ticket.items[0])]
 
     async def _admitted(
-        self, ticket: PendingCall[T], lane: int, wanted: Callable[[], bool]
+        self, ticket: PendingCall[T], worker: int, wanted: Callable[[], bool]
     ) -> bool:
         """Wait for the gate; return whether it has let the call through."""
         try:
@@ -176,18 +178,18 @@ class Attempts(Generic[T, R]):
                 for half in ticket.halves():
                     self._parked.park(half, 0.0)
             elif is_a(error, WeightError) and is_a(cause, Exception):
-                self._failed_before(ticket, cause, lane)
+                self._failed_before(ticket, cause, worker)
             else:
-                self._recording.give_up(ticket, error, lane)
+                self._recording.give_up(ticket, error, worker)
             return False
         except Exception as error:  # a limiter's own trouble is the call's, not the source's
-            self._failed_before(ticket, error, lane)
+            self._failed_before(ticket, error, worker)
             return False
         return True
 
-    def _failed_before(self, ticket: PendingCall[T], error: Exception, lane: int) -> None:
+    def _failed_before(self, ticket: PendingCall[T], error: Exception, worker: int) -> None:
         """Hand on an error that arose before the call was made."""
         failed_at = self._clock()
         if ticket.started < 0:
             ticket.started = failed_at  # as of a call: the wait lies before
-        self._after.failed(ticket, error, failed_at, lane)
+        self._after.failed(ticket, error, failed_at, worker)

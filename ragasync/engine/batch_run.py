@@ -40,12 +40,12 @@ class JobRun(Generic[T, R]):
         items: any iterable or async iterable.
         progress_callback: hears ten times a second how far it is, and at the end.
         total: the number of items, for progress, where `items` does not tell.
-        limit: how many items to draw at most; the rest stays pending.
+        max_items: how many items to draw at most; the rest stays pending.
         on_result: called with the result, however the run ended.
 
     Raises:
         TypeError: `items` cannot be iterated, or is one text.
-        ValueError: `total` or `limit` is negative.
+        ValueError: `total` or `max_items` is negative.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class JobRun(Generic[T, R]):
         progress_callback: ProgressCallback | None,
         *,
         total: int | None,
-        limit: int | None,
+        max_items: int | None,
         on_result: Callable[[BatchResult[R]], None],
     ) -> None:
-        source, known = checked_items(items, total, limit)
+        source, known = checked_items(items, total, max_items)
         self._report = SafeCallback(progress_callback)
         self._on_result = on_result
         self._source = kind_of(source)
@@ -67,11 +67,11 @@ class JobRun(Generic[T, R]):
         self.columns: Columns[T, R] = Columns(
             source if known_items else [], open_ended=not known_items
         )
-        self.total = known if known is None or limit is None else min(limit, known)
-        self._limit = limit
-        keep = self.columns.keep if self.columns.open_ended else None
+        self.total = known if known is None or max_items is None else min(max_items, known)
+        self._limit = max_items
+        on_item = self.columns.keep if self.columns.open_ended else None
         self.run: Run[T, R] = Run(
-            plan, source, self.columns, total=self.total, limit=limit, keep=keep
+            plan, source, self.columns, total=self.total, max_items=max_items, on_item=on_item
         )
         self._clock: Clock = time.monotonic
         self._began: float | None = None
@@ -218,7 +218,9 @@ class JobRun(Generic[T, R]):
         return note
 
 
-def checked_items(items: object, total: int | None, limit: int | None) -> tuple[Any, int | None]:
+def checked_items(
+    items: object, total: int | None, max_items: int | None
+) -> tuple[Any, int | None]:
     """Return the source (a list or tuple copied, so that it cannot change) and its length."""
     if isinstance(items, str | bytes | bytearray):
         raise TypeError(
@@ -232,7 +234,7 @@ def checked_items(items: object, total: int | None, limit: int | None) -> tuple[
         )
     if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
         raise TypeError(f"items must be an iterable or async iterable, got {items!r}")
-    for name, value in (("total", total), ("limit", limit)):
+    for name, value in (("total", total), ("max_items", max_items)):
         if value is not None:
             check_count(name, value, at_least=0)
     if isinstance(items, list | tuple):

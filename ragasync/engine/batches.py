@@ -34,7 +34,7 @@ class Batcher(Generic[T]):
         refuse: called with index, item and error for an item that can go in no batch.
 
     Attributes:
-        forming: whether a lane is putting a batch together.
+        forming: whether a worker is putting a batch together.
     """
 
     def __init__(

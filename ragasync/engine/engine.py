@@ -23,10 +23,10 @@ from ragasync.engine.batches import Batcher
 from ragasync.engine.drawing import LOOK_AHEAD, Reader
 from ragasync.engine.feed import FeedMaker, ReadOptions, open_feed
 from ragasync.engine.journalling import NewOf, journalled
-from ragasync.engine.lanes import AT_ONCE, WorkerPool
 from ragasync.engine.recording import Recorder, Sink
 from ragasync.engine.steering import Steering, current_run
 from ragasync.engine.ticket import PendingCall
+from ragasync.engine.workers import AT_ONCE, WorkerPool
 from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
@@ -38,16 +38,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 FRESH: Any = object()
-"""What a lane is to do next when nothing is special: run through new items in the hot loop."""
+"""What a worker is to do next when nothing is special: run through new items in the hot loop."""
 
 
 class Run(Steering[T, R]):
     """
     One run of a plan over a source.
 
-    A fixed number of lanes draw from one lazy iterator. Each calls, records, and draws again;
+    A fixed number of workers draw from one lazy iterator. Each calls, records, and draws again;
     nobody waits for the slowest of a group. What is not plain (a retry that is due, a batch, a
-    pause, a limit) takes a lane out of its hot loop for as long as it needs.
+    pause, a limit) takes a worker out of its hot loop for as long as it needs.
 
     It is made anywhere, and belongs to the loop that awaits `run()`. On that loop its knobs may
     be turned while it runs: `pause`, `resume`, `resize`, `stop`, and the rate of its `gate`.
@@ -56,8 +56,8 @@ class Run(Steering[T, R]):
         plan: what to call and how.
         source: any iterable or async iterable, or what makes a feed.
         sink: where outcomes go.
-        total: how many items there are, where that is known: for opening lanes and sizing hops.
-        limit: how many items to draw at most.
+        total: how many items there are, where that is known: for opening workers and sizing hops.
+        max_items: how many items to draw at most.
         keep: called with index and item when an item is drawn.
         archive: makes texts of tracebacks; by default one of the run's own.
     """
@@ -69,14 +69,14 @@ class Run(Steering[T, R]):
         sink: Sink[T, R],
         *,
         total: int | None = None,
-        limit: int | None = None,
-        keep: Callable[[int, T], None] | None = None,
+        max_items: int | None = None,
+        on_item: Callable[[int, T], None] | None = None,
         archive: TracebackArchive | None = None,
     ) -> None:
         super().__init__(plan, sink)
         self._source = source
         self._archive = archive or TracebackArchive()
-        self._total, self._limit, self._keep = total, limit, keep
+        self._total, self._limit, self._keep = total, max_items, on_item
         self._new_of: NewOf[T] | None = None
         self._is_plain = not plan.batched and not plan.chunked and plan.journal is None
         if not plan.is_async and plan.timeout is not None:
@@ -145,7 +145,7 @@ class Run(Steering[T, R]):
         self._context.run(current_run.set, self)
         self._owner = asyncio.current_task()
         self._owner_cancels = self._owner.cancelling() if self._owner else 0
-        self._lanes = WorkerPool(self._work, self.max_concurrency, self._clock, self._context)
+        self._workers = WorkerPool(self._work, self.max_concurrency, self._clock, self._context)
         self._calls = Calls(self.plan, self._loop, resource, self.is_cancelled)
         stack.callback(self._calls.close)
         self._parked: RetryQueue[T] = RetryQueue(self._clock, self.look_up, self._context)
@@ -185,48 +185,48 @@ class Run(Steering[T, R]):
         )
 
     async def _until_closed(self) -> None:
-        """Open the lanes and wait for the last to close; leave none behind."""
+        """Open the workers and wait for the last to close; leave none behind."""
         self._is_open = True
         self._feed.start()
         if self.adapts:
             self.adapt()
-        self._lanes.open_one()  # which opens the next when it has begun
+        self._workers.open_one()  # which opens the next when it has begun
         self.reconsider()
         try:
-            await self._lanes.all_closed()
+            await self._workers.all_closed()
         finally:
             self.stopping = True
             self.reconsider()  # a call that answers its cancellation with a value is the last
-            await self._lanes.cancel()
-        self.error, self._lanes.error = self.error or self._lanes.error, None
+            await self._workers.cancel()
+        self.error, self._workers.error = self.error or self._workers.error, None
 
-    # ── a lane's life ───────────────────────────────────────────────────────────────────────
+    # ── a worker's life ───────────────────────────────────────────────────────────────────────
 
-    async def _work(self, lane: int, context: Context, goes_on: bool) -> None:
+    async def _work(self, worker: int, context: Context, goes_on: bool) -> None:
         """
-        Do what is next until this lane is to close, or a fresh task has to take it over.
+        Do what is next until this worker is to close, or a fresh task has to take it over.
 
         Args:
-            lane: its number.
+            worker: its number.
             context: that of the task.
             goes_on: whether it takes over from a task that was in the hot loop.
         """
         self._calls.enter()
         state = TaskState(context, self._context)
         try:
-            goes_on = goes_on and self._lanes.attend_at != AT_ONCE
-            if goes_on and not await self._run_through(lane, state):
-                self._replace(lane, goes_on=True)
+            goes_on = goes_on and self._workers.attend_at != AT_ONCE
+            if goes_on and not await self._run_through(worker, state):
+                self._replace(worker, goes_on=True)
                 return
-            while (ticket := await self._next(lane)) is not None:
+            while (ticket := await self._next(worker)) is not None:
                 is_fresh = ticket is FRESH
                 if is_fresh:
-                    clean = await self._run_through(lane, state)
+                    clean = await self._run_through(worker, state)
                 else:
-                    await self._attempts.make(ticket, lane, self._permission)
+                    await self._attempts.make(ticket, worker, self._permission)
                     clean = state.is_clean()
                 if not clean:
-                    self._replace(lane, goes_on=is_fresh)
+                    self._replace(worker, goes_on=is_fresh)
                     return
         except SourceFailed as failed:
             if is_a(failed.error, Interrupted):
@@ -236,14 +236,14 @@ class Run(Steering[T, R]):
         except asyncio.CancelledError:
             if self.is_cancelled():
                 raise
-            self._replace(lane)  # by somebody else, between two calls
+            self._replace(worker)  # by somebody else, between two calls
         except Exception as error:  # no item's, and not the source's: a fault of our own
             self.fail(error, f"ragasync itself failed with {named(error)}")
         finally:
             self._calls.leave()
             del state  # a task, its cancellation and this frame would hold each other
 
-    async def _run_through(self, lane: int, state: TaskState) -> bool:
+    async def _run_through(self, worker: int, state: TaskState) -> bool:
         """
         Call and record one new item after the other: the hot loop.
 
@@ -255,8 +255,8 @@ class Run(Steering[T, R]):
         Returns:
             Whether this task may make a further call.
         """
-        call, clock, lanes = self._calls.one, self._clock, self._lanes
-        record = self._recording.recorder(lane)  # a closure of the columns
+        call, clock, workers = self._calls.one, self._clock, self._workers
+        record = self._recording.recorder(worker)  # a closure of the columns
         task, mapping, address = state.task, state.mapping, state.address
         cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
         began = clock()
@@ -265,7 +265,7 @@ class Run(Steering[T, R]):
                 try:
                     value = await call(item)
                 except BaseException as error:
-                    if self._attempts.failed_at_once(index, item, error, began, lane):
+                    if self._attempts.failed_at_once(index, item, error, began, worker):
                         raise
                     self.reconsider()
                     ended = clock()
@@ -273,7 +273,7 @@ class Run(Steering[T, R]):
                     ended = clock()
                     if type(value) is CoroutineType:
                         wrong = returned_coroutine(value)
-                        self._attempts.failed_at_once(index, item, wrong, began, lane)
+                        self._attempts.failed_at_once(index, item, wrong, began, worker)
                     else:
                         record(index, value, began, ended)
                 if (
@@ -287,7 +287,7 @@ class Run(Steering[T, R]):
                     if not state.has_same_bindings():
                         return False
                     address = state.address
-                if ended >= lanes.attend_at:
+                if ended >= workers.attend_at:
                     return True
                 began = ended
             self._feed.ran_dry()
@@ -296,24 +296,24 @@ class Run(Steering[T, R]):
             # Errors that are kept refer to this frame, and it to all values and its task.
             del record, task, cancelling, state
 
-    def _replace(self, lane: int, *, goes_on: bool = False) -> None:
-        """Have a fresh task go on in this lane, unless nothing more is to begin."""
+    def _replace(self, worker: int, *, goes_on: bool = False) -> None:
+        """Have a fresh task go on in this worker, unless nothing more is to begin."""
         if not self.stopping:
-            self._lanes.replace(lane, goes_on=goes_on)
+            self._workers.replace(worker, goes_on=goes_on)
 
     def is_cancelled(self) -> bool:
-        """Return whether the run has cancelled the current lane, or is being cancelled with it."""
-        return self.owner_is_cancelled or self._lanes.has_cancelled(asyncio.current_task())
+        """Return whether the run has cancelled the current worker, or is being cancelled."""
+        return self.owner_is_cancelled or self._workers.has_cancelled(asyncio.current_task())
 
-    async def _next(self, lane: int) -> Any:
-        """Return a ticket, or FRESH for the hot loop, or None when this lane is to close."""
-        lanes = self._lanes
+    async def _next(self, worker: int) -> Any:
+        """Return a ticket, or FRESH for the hot loop, or None when this worker is to close."""
+        workers = self._workers
         while True:
-            if lanes.out_of_breath:
-                await lanes.breathe()
+            if workers.out_of_breath:
+                await workers.breathe()
             self.reconsider()
-            if self.stopping or lanes.surplus:
-                lanes.leave(lane)
+            if self.stopping or workers.surplus:
+                workers.leave(worker)
                 return None
             if not self.paused:
                 if (ticket := self._parked.pop_due()) is not None:
@@ -333,7 +333,7 @@ class Run(Steering[T, R]):
                 return ticket
             if self._is_over:
                 self.stopping = True
-                lanes.wake_all()
+                workers.wake_all()
                 return None
             await self._rest()
 
@@ -342,7 +342,7 @@ class Run(Steering[T, R]):
         for_input = not self.paused and self._may_draw and not self._feed.exhausted
         began = self._clock()
         try:
-            await self._lanes.rest()
+            await self._workers.rest()
         finally:
             if for_input:
                 self.input_waited += self._clock() - began
@@ -355,7 +355,7 @@ class Run(Steering[T, R]):
 
     async def _close_source(self) -> None:
         """Close the source; what that raises is its error, unless there is another already."""
-        error = await self._feed.close(all_were_cancelled=self._lanes.all_were_cancelled)
+        error = await self._feed.close(all_were_cancelled=self._workers.all_were_cancelled)
         if error is None:
             return
         if self.error is None:
@@ -389,4 +389,4 @@ class Run(Steering[T, R]):
 
     def _refuse(self, index: int, item: T, error: BaseException) -> None:
         """Let an item fail that can go in no call."""
-        self._recording.give_up(PendingCall((index,), (item,)), error, lane=0)
+        self._recording.give_up(PendingCall((index,), (item,)), error, worker=0)

@@ -43,7 +43,7 @@ class ReadOptions(Generic[T]):
     How a run reads its source.
 
     Args:
-        limit: how many items to draw at most; None for all.
+        max_items: how many items to draw at most; None for all.
         keep: called with each index and item, or None.
         ahead: how many items may be read ahead, where the source is read by a task.
         on_change: called when a task has read something.
@@ -53,8 +53,8 @@ class ReadOptions(Generic[T]):
         context: what the source sees of context variables; its own from then on.
     """
 
-    limit: int | None
-    keep: Callable[[int, T], None] | None
+    max_items: int | None
+    on_item: Callable[[int, T], None] | None
     ahead: int
     on_change: Callable[[], None]
     held_up: Callable[[float], None]
@@ -73,8 +73,8 @@ class IterableItems(ReadAhead[T]):
 
     def __init__(self, source: Iterable[T], reader: ReadOptions[T]) -> None:
         super().__init__(
-            reader.limit,
-            reader.keep,
+            reader.max_items,
+            reader.on_item,
             ahead=reader.ahead,
             on_change=reader.on_change,
             context=reader.context,
@@ -88,8 +88,10 @@ class IterableItems(ReadAhead[T]):
         self._is_slow = False
         if type(source) in IN_MEMORY:
             items = self._iterator
-            numbered = enumerate(items if reader.limit is None else islice(items, reader.limit))
-            self.fresh = numbered if reader.keep is None else _kept(numbered, reader.keep)
+            numbered = enumerate(
+                items if reader.max_items is None else islice(items, reader.max_items)
+            )
+            self.fresh = numbered if reader.on_item is None else _kept(numbered, reader.on_item)
         else:
             self.fresh = self._read_here()
 
@@ -163,7 +165,7 @@ class IterableItems(ReadAhead[T]):
 
     def _read_here(self) -> Iterator[tuple[int, T]]:
         """Yield items that are read by whoever asks; end early where reading blocks the loop."""
-        clock, read, iterator, keep = self._clock, self._context.run, self._iterator, self._keep
+        clock, read, iterator, on_item = self._clock, self._context.run, self._iterator, self._keep
         while self.pushed != self._limit and not self._is_slow:
             asked = clock()
             try:
@@ -173,14 +175,14 @@ class IterableItems(ReadAhead[T]):
             except (KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
             except BaseException as error:
-                del keep  # the error refers to this frame
+                del on_item  # the error refers to this frame
                 raise SourceFailed(error) from error
             if (took := clock() - asked) > BRIEF:
                 self._note_blocked(asked, took)
             index = self.pushed
             self.pushed = index + 1
-            if keep is not None:
-                keep(index, item)
+            if on_item is not None:
+                on_item(index, item)
             yield index, item
             del item  # an error of the source refers to this frame
 
@@ -258,11 +260,11 @@ def close_generator(iterator: Iterator[Any]) -> None:
 
 
 def _kept(
-    numbered: Iterator[tuple[int, T]], keep: Callable[[int, T], None]
+    numbered: Iterator[tuple[int, T]], on_item: Callable[[int, T], None]
 ) -> Iterator[tuple[int, T]]:
     """Yield what comes, and have each item remembered first."""
     for index, item in numbered:
-        keep(index, item)
+        on_item(index, item)
         yield index, item
 
 
@@ -279,8 +281,8 @@ def open_feed(
     if isinstance(source, AsyncIterable):
         return AsyncIterableItems(
             source,
-            reader.limit,
-            reader.keep,
+            reader.max_items,
+            reader.on_item,
             ahead=reader.ahead,
             on_change=reader.on_change,
             context=reader.context,
@@ -288,5 +290,5 @@ def open_feed(
             held_up=reader.held_up,
         )
     if callable(source) and not isinstance(source, Iterable):  # an Enum is both
-        return source(reader.keep, reader.on_change)
+        return source(reader.on_item, reader.on_change)
     return IterableItems(source, reader)

@@ -82,9 +82,9 @@ class Journalled(Generic[T, R]):
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
         return self._sink.unfinished(limit)
 
-    def recorder(self, lane: int, zero: float) -> RecordSuccess[R]:
+    def recorder(self, worker: int, zero: float) -> RecordSuccess[R]:
         """Return what records a plain success; with a journal every call is a ticket instead."""
-        return self._sink.recorder(lane, zero)
+        return self._sink.recorder(worker, zero)
 
     def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Record that all items of a call succeeded."""

@@ -21,7 +21,7 @@ class OutcomeBuffer(Generic[T, R]):
     A bounded buffer of outcomes, in the order of their ends or in that of their items.
 
     It counts as full when `bound` outcomes are unread, and again has room when half of them are
-    gone: so lanes are not woken for every outcome that is read. In order, items that were drawn
+    gone: so workers are not woken for every outcome that is read. In order, items that were drawn
     and have no outcome yet count as well, because all that came early waits for them.
 
     Args:
@@ -50,14 +50,14 @@ class OutcomeBuffer(Generic[T, R]):
         """Return how many items were drawn that have no outcome."""
         return len(self._items)
 
-    def keep(self, index: int, item: T) -> None:
+    def on_item(self, index: int, item: T) -> None:
         """Remember an item that was drawn; in order it takes a place from now on."""
         self._items[index] = item
         if self._ordered:
             self._look_whether_full()
 
-    def recorder(self, lane: int, zero: float) -> Callable[[int, R, float, float], None]:
-        """Return what records a plain success in this lane of a run that began at `zero`."""
+    def recorder(self, worker: int, zero: float) -> Callable[[int, R, float, float], None]:
+        """Return what records a plain success in this worker of a run that began at `zero`."""
 
         def record(index: int, value: R, began: float, ended: float) -> None:
             outcome: Outcome[T, R] = Outcome(
@@ -68,7 +68,7 @@ class OutcomeBuffer(Generic[T, R]):
                 attempts=1,
                 started=began - zero,
                 seconds=ended - began,
-                lane=lane,
+                worker=worker,
             )
             self.settle(outcome)
 

@@ -33,11 +33,11 @@ class QueuedItems(Generic[T]):
 
     def __init__(
         self,
-        keep: Callable[[int, T], None] | None,
+        on_item: Callable[[int, T], None] | None,
         on_change: Callable[[], None],
         nothing_soon: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._keep = keep
+        self._keep = on_item
         self._on_change = on_change
         self._nothing_soon = nothing_soon
         self._buffer: deque[tuple[int, T]] = deque()
@@ -159,11 +159,11 @@ class WantedFeed(QueuedItems[T]):
     def __init__(
         self,
         wanted_of: Callable[[list[tuple[int, T]]], list[tuple[int, T]]],
-        keep: Callable[[int, T], None] | None,
+        on_item: Callable[[int, T], None] | None,
         on_change: Callable[[], None],
         nothing_soon: Callable[[], bool],
     ) -> None:
-        super().__init__(keep, on_change, nothing_soon)
+        super().__init__(on_item, on_change, nothing_soon)
         self._wanted_of = wanted_of
 
     def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
@@ -188,7 +188,7 @@ class ReadAhead(QueuedItems[T], ABC):
     may have opened a timeout or a group that belongs to its task.
 
     Args:
-        limit: how many items to draw at most; None for all.
+        max_items: how many items to draw at most; None for all.
         keep: called with each index and item.
         ahead: how many items may wait in the buffer.
         on_change: called when an item has come, and when the source has ended or failed.
@@ -197,15 +197,15 @@ class ReadAhead(QueuedItems[T], ABC):
 
     def __init__(
         self,
-        limit: int | None,
-        keep: Callable[[int, T], None] | None,
+        max_items: int | None,
+        on_item: Callable[[int, T], None] | None,
         *,
         ahead: int,
         on_change: Callable[[], None],
         context: Context,
     ) -> None:
-        super().__init__(keep, on_change)
-        self._limit, self._ahead = limit, ahead
+        super().__init__(on_item, on_change)
+        self._limit, self._ahead = max_items, ahead
         self._context = context
         self._error: BaseException | None = None
         self._closing = self._has_read = False
@@ -339,8 +339,8 @@ class AsyncIterableItems(ReadAhead[T]):
     def __init__(
         self,
         source: AsyncIterable[T],
-        limit: int | None,
-        keep: Callable[[int, T], None] | None,
+        max_items: int | None,
+        on_item: Callable[[int, T], None] | None,
         *,
         ahead: int,
         on_change: Callable[[], None],
@@ -348,7 +348,7 @@ class AsyncIterableItems(ReadAhead[T]):
         clock: Clock,
         held_up: Callable[[float], None],
     ) -> None:
-        super().__init__(limit, keep, ahead=ahead, on_change=on_change, context=context)
+        super().__init__(max_items, on_item, ahead=ahead, on_change=on_change, context=context)
         self._clock, self._held_up = clock, held_up
         self._iterator = aiter(source)
 

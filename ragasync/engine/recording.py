@@ -36,8 +36,8 @@ class Sink(Protocol[T, R]):
     def unfinished(self, limit: int | None) -> int:
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
 
-    def recorder(self, lane: int, zero: float) -> RecordSuccess[R]:
-        """Return what records a plain success in this lane of a run that began at `zero`."""
+    def recorder(self, worker: int, zero: float) -> RecordSuccess[R]:
+        """Return what records a plain success in this worker of a run that began at `zero`."""
 
     def settle_call(self, call: CallSuccess[T, R]) -> None:
         """Record that all items of a call succeeded."""
@@ -70,7 +70,7 @@ class Recorder(Generic[T, R]):
         zero: float,
     ) -> None:
         self._sink, self._archive, self._stop = sink, archive, stop
-        self._errors = ErrorLimit(plan.max_errors)
+        self._errors = ErrorLimit(plan.max_errors, plan.max_error_rate)
         self._initial = InitialFailures(plan.max_initial_failures)
         self.zero = zero
 
@@ -78,9 +78,9 @@ class Recorder(Generic[T, R]):
         """Drop the sink: the run is over."""
         del self._sink
 
-    def recorder(self, lane: int) -> RecordSuccess[R]:
+    def recorder(self, worker: int) -> RecordSuccess[R]:
         """Return the sink's recorder; where a share of errors stops the job, one that counts."""
-        record = self._sink.recorder(lane, self.zero)
+        record = self._sink.recorder(worker, self.zero)
         if not self._errors.counts_successes:
             return record
         note = self._errors.note_successes
@@ -95,7 +95,7 @@ class Recorder(Generic[T, R]):
         self,
         ticket: PendingCall[T],
         values: Sequence[R],
-        lane: int,
+        worker: int,
         seconds: Sequence[float] | None = None,
     ) -> None:
         """Record the values of a call, and where items took times of their own, these."""
@@ -109,21 +109,21 @@ class Recorder(Generic[T, R]):
             ticket.waited,
             ticket.backed_off,
             ticket.batch if ticket.batch >= 0 else None,
-            lane,
+            worker,
             ticket.history,
         )
         self._sink.settle_call(call)
         if self._errors.counts_successes:
             self._errors.note_successes(len(ticket))
 
-    def give_up(self, ticket: PendingCall[T], error: BaseException, lane: int) -> None:
+    def give_up(self, ticket: PendingCall[T], error: BaseException, worker: int) -> None:
         """Make the error the outcome of every item of the call."""
         stage = None
         if is_a(error, StageFailure):
             stage, error = error.stage, error.error
         stack = self._archive.keep(error)
         for place in range(len(ticket)):
-            self.settle(ticket, place, "failed", lane, error=error, stack=stack, stage=stage)
+            self.settle(ticket, place, "failed", worker, error=error, stack=stack, stage=stage)
             if because := self._errors.note_failure():
                 self._stop(because)
 
@@ -148,7 +148,7 @@ class Recorder(Generic[T, R]):
         ticket: PendingCall[T],
         place: int,
         status: Status,
-        lane: int,
+        worker: int,
         *,
         error: BaseException | None = None,
         stack: str | None = None,
@@ -167,7 +167,7 @@ class Recorder(Generic[T, R]):
             backed_off=ticket.backed_off,
             batch=ticket.batch if ticket.batch >= 0 else None,
             stage=stage,
-            lane=lane,
+            worker=worker,
             history=ticket.history,
         )
         self._sink.settle(outcome, stack)

@@ -103,7 +103,7 @@ class _Orders(Generic[T, R]):
                 del self.of[index]
         return wanted
 
-    def recorder(self, lane: int, zero: float) -> Callable[[int, R, float, float], None]:  # noqa: ARG002
+    def recorder(self, worker: int, zero: float) -> Callable[[int, R, float, float], None]:  # noqa: ARG002
         """Return what records a plain success."""
         take, ended = self.of.pop, self.activity.ended
 
@@ -217,11 +217,11 @@ class Service(Generic[T, R]):
             raise
 
     def _open(
-        self, keep: Callable[[int, T], None] | None, on_change: Callable[[], None]
+        self, on_item: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> QueuedItems[T]:
         """Make the feed of the run; from here on items can be taken."""
         self.run.tell_calls_to(self.activity)
-        self._feed = WantedFeed(self._orders.wanted_of, keep, on_change, self._nothing_soon)
+        self._feed = WantedFeed(self._orders.wanted_of, on_item, on_change, self._nothing_soon)
         self._opened.set()
         return self._feed
 

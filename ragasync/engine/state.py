@@ -16,10 +16,10 @@ from ragasync.engine.attempts import Attempts
 from ragasync.engine.backoff import RetryQueue
 from ragasync.engine.batches import Batcher
 from ragasync.engine.journalling import Journalled
-from ragasync.engine.lanes import WorkerPool
 from ragasync.engine.opening import Opening
 from ragasync.engine.push import QueuedItems
 from ragasync.engine.recording import Recorder, Sink
+from ragasync.engine.workers import WorkerPool
 from ragasync.limits.gate import CombinedLimiter
 from ragasync.outcomes.bounds import LimitHistory
 from ragasync.outcomes.busy import ActivityMonitor
@@ -40,7 +40,7 @@ class State(Generic[T, R]):
         paused: whether no call is to begin for now.
         held_back: whether no new item is to be drawn for now.
         stopping: whether nothing more is to begin at all.
-        input_waited: seconds that lanes waited for the source, added up.
+        input_waited: seconds that workers waited for the source, added up.
         input_blocked: seconds of these for which reading the source blocked the loop.
         admission: the calls that wait for the rate limit.
         stopped_early: whether it stopped so that calls in flight finish and the rest is pending.
@@ -56,7 +56,7 @@ class State(Generic[T, R]):
     _after: ErrorHandler[T, R]
     _attempts: Attempts[T, R]
     _batches: Batcher[T]
-    _lanes: WorkerPool
+    _workers: WorkerPool
     _loop: AbstractEventLoop
     _calls: Calls
     _clock: Clock
@@ -108,16 +108,16 @@ class State(Generic[T, R]):
     @property
     def limited_by(self) -> LimitedBy:
         """
-        What holds the run back now, by what its lanes are doing.
+        What holds the run back now, by what its workers are doing.
 
-        Where one lane waits, more of them would only wait with it: so one is enough to tell.
+        Where one worker waits, more of them would only wait with it: so one is enough to tell.
         """
         if self.paused or self.gate.paused_for > 0.0 or self.halt.is_now:
             return "paused"
         if len(self.admission) > 0:
             return "rate"
         may_draw = self._is_open and not self.paused and not self.held_back
-        if may_draw and (self._lanes.idle or self._batches.forming):
+        if may_draw and (self._workers.idle or self._batches.forming):
             return "retries" if self._parked.items else "input"
         return "concurrency"
 
@@ -157,13 +157,13 @@ class State(Generic[T, R]):
         """How many calls are being made now."""
         if not self._is_open:
             return 0
-        lanes = self._lanes
-        at_work = len(lanes.tasks) - lanes.idle - len(self.admission) - self._batches.forming
+        workers = self._workers
+        at_work = len(workers.tasks) - workers.idle - len(self.admission) - self._batches.forming
         return max(0, at_work)
 
     @property
     def worked(self) -> float:
-        """Seconds that lanes spent in calls outside of the hot loop, each call once."""
+        """Seconds that workers spent in calls outside of the hot loop, each call once."""
         return self._attempts.seconds if self._is_open else 0.0
 
     @property
@@ -203,14 +203,14 @@ class State(Generic[T, R]):
 
     @property
     def _has_more(self) -> bool:
-        """Whether a new item may be at hand, that no lane is putting into a batch."""
+        """Whether a new item may be at hand, that no worker is putting into a batch."""
         if self._batches.forming:
             return False
         return self._feed.at_hand or self._batches.left_over
 
     @property
     def _may_begin(self) -> bool:
-        """Whether there is something for a further lane to do."""
+        """Whether there is something for a further worker to do."""
         if self.stopping or self.paused:
             return False
         if self._parked.has_due or (self._has_more and self._may_draw):
@@ -224,15 +224,15 @@ class State(Generic[T, R]):
 
     @property
     def _is_over(self) -> bool:
-        """Whether nothing is left to do for any lane; asked by one that has nothing to do."""
-        return self._none_to_begin and self._lanes.idle == len(self._lanes.tasks) - 1
+        """Whether nothing is left to do for any worker; asked by one that has nothing to do."""
+        return self._none_to_begin and self._workers.idle == len(self._workers.tasks) - 1
 
     def _goes_on_beside(self, held: int) -> bool:
-        """Whether anything can still happen while calls past their time hold so many lanes."""
-        lanes = self._lanes
-        if len(lanes.tasks) - lanes.idle > held:
+        """Whether anything can still happen while calls past their time hold so many workers."""
+        workers = self._workers
+        if len(workers.tasks) - workers.idle > held:
             return True
-        return lanes.limit > held and not self._none_to_begin
+        return workers.limit > held and not self._none_to_begin
 
 
 def _ignore(_: str) -> None:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 WAVE = 4
-"""The most lanes that are called in one turn of the loop."""
+"""The most workers that are called in one turn of the loop."""
 
 current_run: ContextVar[Steering[Any, Any]] = ContextVar("current_run")
 """The run whose call this is."""
@@ -25,8 +25,8 @@ class Steering(State[T, R]):
     """
     The knobs of a run.
 
-    They are used on the run's own loop, also before it begins. Everything that may concern a lane
-    in its hot loop ends in `reconsider`, which folds it into the one number that lanes look at.
+    They are used on the run's own loop, also before it begins. Everything that may concern a worker
+    in its hot loop ends in `reconsider`, which folds it into the one number that workers look at.
     """
 
     def pause(self) -> None:
@@ -79,7 +79,7 @@ class Steering(State[T, R]):
         self.max_concurrency = max_concurrency
         if self._is_open and not self.stopping:
             self.bounds.note(self._clock() - self._recording.zero, max_concurrency)
-            self._lanes.limit = max_concurrency
+            self._workers.limit = max_concurrency
             self.look_up()
 
     def stop(self, because: str | None, *, cancel: bool = False) -> None:
@@ -92,7 +92,7 @@ class Steering(State[T, R]):
         self.stopping = self._stop_was_asked = True
         self._is_cancelling = self._is_cancelling or cancel
         if self._is_open:
-            self._lanes.cancel_soon(None if cancel else self.admission.waiting)
+            self._workers.cancel_soon(None if cancel else self.admission.waiting)
             self.look_up(everyone=True)
         elif cancel:
             self._opening.break_off()
@@ -118,27 +118,27 @@ class Steering(State[T, R]):
 
     def look_up(self, *, everyone: bool = False) -> None:
         """
-        Have a lane see what has changed, or every one.
+        Have a worker see what has changed, or every one.
 
-        One is enough where there is something to begin: each lane that begins calls the next.
+        One is enough where there is something to begin: each worker that begins calls the next.
         """
         if not self._is_open:
             return
         self.reconsider()
         if everyone:
-            self._lanes.wake_all()
-        elif not self._lanes.wake() and self._may_begin:
-            self._lanes.open_one()
+            self._workers.wake_all()
+        elif not self._workers.wake() and self._may_begin:
+            self._workers.open_one()
 
     def reconsider(self) -> None:
-        """Decide whether lanes must leave their hot loop after the call that they are in."""
+        """Decide whether workers must leave their hot loop after the call that they are in."""
         if not self._is_open:
             return
-        self._lanes.heed(
+        self._workers.heed(
             self.stopping
             or self.paused
             or self.held_back
-            or self._lanes.surplus
+            or self._workers.surplus
             or self._parked.has_due
             or not self._has_room
             or not self.gate.is_open
@@ -151,30 +151,30 @@ class Steering(State[T, R]):
         self.look_up()
 
     def _call_the_next(self) -> None:
-        """Have a further lane look for something to do, when this one's call has begun."""
+        """Have a further worker look for something to do, when this one's call has begun."""
         if not self._calling:
             self._calling = True
             self._loop.call_soon(self._called, context=self._context)
 
     def _called(self) -> None:
         """
-        Wake lanes, or open some, if there is something to do; they will call the next.
+        Wake workers, or open some, if there is something to do; they will call the next.
 
         One in the first turn, as calls that return at once need no second; twice as many in each
         turn that finds still more to do, because a turn is dear where threads want the interpreter.
         """
         self._calling = False
-        self._lanes.turned()
+        self._workers.turned()
         if not self._may_begin:
             self._wave = 1
             return
         for _ in range(self._wave):
-            if not self._lanes.wake():
-                self._lanes.open_one()
+            if not self._workers.wake():
+                self._workers.open_one()
         self._wave = min(2 * self._wave, WAVE)
 
     def _input_came(self) -> None:
-        """See to what the source has given, or to its end; a lane that fills a batch does."""
+        """See to what the source has given, or to its end; a worker that fills a batch does."""
         if self._batches.forming:
             return
         if self._feed.at_hand:
@@ -186,4 +186,4 @@ class Steering(State[T, R]):
         """Say whether a call that was drawn may begin now: things change while it waits."""
         if self.stopping:
             return "never"
-        return "later" if self.paused or self._lanes.surplus else "now"
+        return "later" if self.paused or self._workers.surplus else "now"

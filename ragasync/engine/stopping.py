@@ -13,9 +13,9 @@ from ragasync.retries.causes import http_status, retry_after_of
 from ragasync.saying import named
 
 WINDOW = 100
-"""How many of the latest finished items a fraction looks at."""
+"""Finished items that max_error_rate looks at: the latest."""
 AT_LEAST = 20
-"""How many must have finished before a fraction says anything: ten early failures prove little."""
+"""Items that must have finished before max_error_rate counts: ten early failures prove little."""
 
 
 class ErrorLimit:
@@ -23,36 +23,36 @@ class ErrorLimit:
     Says when to stop, given each item's end.
 
     Args:
-        max_errors: a count, of which one more stops the job; or a fraction in (0, 1) of the last
-            WINDOW finished items, AT_LEAST of them; None never stops it.
+        max_errors: failed items that are allowed; one more stops the job. None allows any number.
+        max_error_rate: the share of failures, in (0, 1), that is allowed among the last WINDOW
+            finished items, judged from AT_LEAST items on. None allows any share.
     """
 
-    def __init__(self, max_errors: float | None) -> None:
-        self._limit = max_errors
-        self.counts_successes = type(max_errors) is float
+    def __init__(self, max_errors: int | None, max_error_rate: float | None) -> None:
+        self._max_errors, self._max_error_rate = max_errors, max_error_rate
+        self.counts_successes = max_error_rate is not None
         self._failed = 0
         self._latest: deque[bool] = deque(maxlen=WINDOW)
 
     def note_successes(self, items: int = 1) -> None:
-        """Note that items succeeded; only a fraction needs to know."""
+        """Note that items succeeded; only a rate needs to know."""
         self._latest.extend(repeat(False, items))
 
     def note_failure(self) -> str | None:
         """Note that an item failed for good; return why to stop, or None."""
         self._failed += 1
-        if self._limit is None:
-            return None
-        if not self.counts_successes:
+        if self._max_errors is not None and self._failed > self._max_errors:
             return (
-                f"{counted(self._failed, 'item')} failed, more than max_errors={self._limit}"
-                if self._failed > self._limit
-                else None
+                f"{counted(self._failed, 'item')} failed, more than max_errors={self._max_errors}"
             )
+        if self._max_error_rate is None:
+            return None
         self._latest.append(True)
         seen, failed = len(self._latest), sum(self._latest)
-        if seen < AT_LEAST or failed / seen <= self._limit:
+        if seen < AT_LEAST or failed / seen <= self._max_error_rate:
             return None
-        return f"{failed} of the last {seen} items failed, more than max_errors={self._limit:g}"
+        rate = f"max_error_rate={self._max_error_rate:g}"
+        return f"{failed} of the last {seen} items failed, more than {rate}"
 
 
 TELLING = frozenset({400, 401, 403, 404, 405})

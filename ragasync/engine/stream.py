@@ -31,7 +31,7 @@ async def streamed(
     # have a heavy tail half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
     outlet: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound)
-    run: Run[T, R] = Run(plan, source, outlet, total=known, keep=outlet.keep)
+    run: Run[T, R] = Run(plan, source, outlet, total=known, on_item=outlet.on_item)
     outlet.on_change = run.look_up
     running = own_task(run.run(), asyncio.get_running_loop(), name="ragasync stream")
     running.add_done_callback(lambda _: outlet.end())

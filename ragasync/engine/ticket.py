@@ -52,10 +52,10 @@ class PendingCall(Generic[T]):
         self.attempts += 1
         self.seconds += seconds
 
-    def log(self, started: float, seconds: float, error: str, delay: float, lane: int) -> None:
+    def log(self, started: float, seconds: float, error: str, delay: float, worker: int) -> None:
         """Keep what became of the attempt just made, which is not the last."""
         waited = max(0.0, self.waited - sum(earlier.waited for earlier in self.history))
-        self.history += (Attempt(started, seconds, error, delay, waited, lane),)
+        self.history += (Attempt(started, seconds, error, delay, waited, worker),)
 
     def halves(self) -> tuple[PendingCall[T], PendingCall[T]]:
         """Return the two parts that this ticket splits into; they share its retries."""

@@ -39,8 +39,8 @@ class LimitHistory:
         return tuple(self._steps) if len(self._steps) > 1 else ()
 
 
-def lane_seconds(bounds: Sequence[tuple[float, int]], begin: float, end: float) -> float:
-    """Return the seconds that lanes were allowed between two instants, added up over all lanes."""
+def worker_seconds(bounds: Sequence[tuple[float, int]], begin: float, end: float) -> float:
+    """Return the worker seconds (workers times seconds) allowed between two instants."""
     whole = [*bounds, (max(end, bounds[-1][0]), 0)]
     return sum(
         bound * max(0.0, min(later, end) - max(since, begin))

@@ -48,16 +48,16 @@ class Columns(Storage[T, R]):
         rows = len(self) if limit is None else min(limit, len(self))
         return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
-    def recorder(self, lane: int, zero: float) -> Callable[[int, R, float, float], None]:
+    def recorder(self, worker: int, zero: float) -> Callable[[int, R, float, float], None]:
         """Return what records a success: index, value, and when its call began and ended."""
         results, status, started = self.results, self.status, self.started
-        seconds, lanes = self.seconds, self.lane
+        seconds, workers = self.seconds, self.worker
 
         def record(index: int, value: R, began: float, ended: float) -> None:
             results[index] = value
             started[index] = began - zero
             seconds[index] = ended - began
-            lanes[index] = lane
+            workers[index] = worker
             status[index] = DONE  # last: another thread that reads "done" finds all the rest
 
         return record
@@ -89,7 +89,7 @@ class Columns(Storage[T, R]):
             backed_off=self.backed_off[row] if self.backed_off is not None else 0.0,
             batch=self._batch_of(row),
             stage=self.stages.get(row),
-            lane=self.lane[row],
+            worker=self.worker[row],
             traceback=self.traceback_of(row),
             history=self.history.get(row, ()),
         )
@@ -114,7 +114,7 @@ class Columns(Storage[T, R]):
         self.results[row] = outcome.value
         self.attempts[row] = min(outcome.attempts, MAX_ATTEMPTS)
         self.started[row], self.seconds[row] = outcome.started, outcome.seconds
-        self.lane[row] = outcome.lane or 0
+        self.worker[row] = outcome.worker or 0
         here, all_rows = slice(row, row + 1), len(self.status)
         if outcome.waited:
             self.waited = _filled(self.waited, "d", all_rows, here, 1, outcome.waited)
@@ -147,7 +147,7 @@ class Columns(Storage[T, R]):
         self.seconds[rows] = (
             array("d", (seconds,)) * n if isinstance(seconds, float) else array("d", seconds)
         )
-        self.lane[rows] = array("H", (call.lane,)) * n
+        self.worker[rows] = array("H", (call.worker,)) * n
         if call.waited:
             self.waited = _filled(self.waited, "d", all_rows, rows, n, call.waited)
         if call.backed_off:
@@ -188,7 +188,7 @@ class Columns(Storage[T, R]):
             attempts=self.attempts[:n],
             started=self.started[:n],
             seconds=self.seconds[:n],
-            lane=self.lane[:n],
+            worker=self.worker[:n],
             waited=None if self.waited is None else self.waited[:n],
             backed_off=None if self.backed_off is None else self.backed_off[:n],
             batch=None if self.batch is None else self.batch[:n],

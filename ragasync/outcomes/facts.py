@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
-from ragasync.outcomes.bounds import Bounds, lane_seconds, shifted
+from ragasync.outcomes.bounds import Bounds, shifted, worker_seconds
 from ragasync.outcomes.busy import Utilization
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
@@ -114,14 +114,14 @@ class RunStats:
     What a run knows about itself beside its items' outcomes.
 
     Where one call serves many items, each of them records the whole call; only the engine knows
-    how long its lanes were really busy, and says so in `worked` and `limiter_waited`.
+    how long its workers were really busy, and says so in `worked` and `limiter_waited`.
 
     Args:
         max_concurrency: the largest number of calls that were allowed at once; 0: not known.
-        input_waited: seconds that lanes spent waiting for the source, added up.
+        input_waited: seconds that workers spent waiting for the source, added up.
         limited: whether a rate limiter was in force.
-        worked: seconds that lanes spent in calls, added up; None: to be told from the items.
-        limiter_waited: seconds that lanes waited for the rate limit; None: told from the items.
+        worked: seconds that workers spent in calls, added up; None: to be told from the items.
+        limiter_waited: seconds that workers waited for the rate limit; None: told from the items.
         runs: how many runs were merged into this one.
         computed: processor seconds of this process during the run; None on a virtual clock.
         knobs: what the run was told.
@@ -151,9 +151,9 @@ class RunStats:
     input_blocked: float = 0.0
     halt: ExecutorHalt = field(default_factory=ExecutorHalt)
 
-    def lane_seconds(self, begin: float, end: float) -> float:
-        """Return the seconds that lanes were allowed between two instants, over all lanes."""
-        return lane_seconds(self.bounds or ((0.0, self.max_concurrency),), begin, end)
+    def worker_seconds(self, begin: float, end: float) -> float:
+        """Return the seconds that workers were allowed between two instants, over all workers."""
+        return worker_seconds(self.bounds or ((0.0, self.max_concurrency),), begin, end)
 
     @property
     def tokens(self) -> int:

@@ -64,7 +64,7 @@ class _Union:
             attempts=array("H", self._kept(earlier.attempts + later.attempts)),
             started=array("d", self._kept(earlier.started + later.started)),
             seconds=array("d", self._kept(earlier.seconds + later.seconds)),
-            lane=array("H", self._kept(earlier.lane + later.lane)),
+            worker=array("H", self._kept(earlier.worker + later.worker)),
             waited=self._optional(earlier.waited, later.waited, "d"),
             backed_off=self._optional(earlier.backed_off, later.backed_off, "d"),
             batch=self._optional(earlier.batch, later.batch, "i"),

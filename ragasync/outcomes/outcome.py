@@ -28,7 +28,7 @@ class Attempt:
     One failed try of an item, as the log of a retried item keeps it.
 
     All times are in seconds, `started` since the job began. `waited` is the time for the rate
-    limit before this attempt, `backed_off` the delay that was to follow it, `lane` where it ran.
+    limit before this attempt, `backed_off` the delay that was to follow it, `worker` where it ran.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -46,7 +46,7 @@ class Attempt:
     error: str
     backed_off: float
     waited: float = 0.0
-    lane: int = 0
+    worker: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Outcome(Generic[T, R]):
     backed_off: float = 0.0
     batch: int | None = None
     stage: str | None = None
-    lane: int | None = None
+    worker: int | None = None
     traceback: str | None = None
     history: tuple[Attempt, ...] = ()
 
@@ -99,7 +99,7 @@ class Outcome(Generic[T, R]):
             facts.append(f"error=<{_in_one_line(named(self.error))}>")
         numbers = ((name, getattr(self, name)) for name in _NUMBERS)
         facts += (f"{name}={number:.6g}" for name, number in numbers if number)
-        places = ((name, getattr(self, name)) for name in ("batch", "stage", "lane"))
+        places = ((name, getattr(self, name)) for name in ("batch", "stage", "worker"))
         facts += (f"{name}={place!r}" for name, place in places if place is not None)
         return f"Outcome({', '.join(facts)})"
 

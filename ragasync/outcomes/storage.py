@@ -38,7 +38,7 @@ class Storage(Generic[T, R]):
     attempts: array[int] = field(default_factory=lambda: array("H"))
     started: array[float] = field(default_factory=lambda: array("d"))
     seconds: array[float] = field(default_factory=lambda: array("d"))
-    lane: array[int] = field(default_factory=lambda: array("H"))
+    worker: array[int] = field(default_factory=lambda: array("H"))
     waited: array[float] | None = None
     backed_off: array[float] | None = None
     batch: array[int] | None = None
@@ -76,7 +76,7 @@ class Storage(Generic[T, R]):
             self.attempts,
             self.started,
             self.seconds,
-            self.lane,
+            self.worker,
             self.waited,
             self.backed_off,
             self.batch,
@@ -93,7 +93,7 @@ class Storage(Generic[T, R]):
         self.attempts.extend(array("H", [1]) * more)
         self.started.frombytes(bytes(8 * more))
         self.seconds.frombytes(bytes(8 * more))
-        self.lane.frombytes(bytes(2 * more))
+        self.worker.frombytes(bytes(2 * more))
         for optional in (self.waited, self.backed_off):
             if optional is not None:
                 optional.frombytes(bytes(8 * more))

@@ -31,7 +31,7 @@ class CallSuccess(Generic[T, R]):
     waited: float
     backed_off: float
     batch: int | None
-    lane: int
+    worker: int
     history: tuple[Attempt, ...]
 
     @property
@@ -58,6 +58,6 @@ class CallSuccess(Generic[T, R]):
                 waited=self.waited,
                 backed_off=self.backed_off,
                 batch=self.batch,
-                lane=self.lane,
+                worker=self.worker,
                 history=self.history,
             )

@@ -1,4 +1,4 @@
-"""What ran when, a bar a call on its lane: for runs of up to a few thousand calls."""
+"""What ran when, a bar a call on its worker: for runs of up to a few thousand calls."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 BAR, LINE = (-0.42, 0.24), (0.28, 0.42)
-"""Where in its lane a stretch is drawn that holds the lane, and one that does not."""
+"""Where in its worker a stretch is drawn that holds the worker, and one that does not."""
 
 
 def draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished) -> None:
-    """Draw every stretch of time on its lane."""
+    """Draw every stretch of time on its worker."""
     from matplotlib.ticker import MaxNLocator
 
     work, names = spans.state == WORK, names_of(result.facts)
@@ -46,9 +46,9 @@ def draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished) -> None:
     ):
         if chosen.any():
             _add_bars(ax, spans, chosen, unit, colour, name)
-    ax.set_ylim(spans.lane.max() + 0.6, -0.6)
+    ax.set_ylim(spans.worker.max() + 0.6, -0.6)
     ax.yaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
-    ax.set_ylabel("lane")
+    ax.set_ylabel("worker")
 
 
 def _add_bars(
@@ -59,10 +59,10 @@ def _add_bars(
 
     left, right = spans.start[chosen] * unit.per_second, spans.end[chosen] * unit.per_second
     low, high = (
-        spans.lane[chosen] + side for side in (LINE if spans.state[chosen][0] == BACKOFF else BAR)
+        spans.worker[chosen] + side for side in (LINE if spans.state[chosen][0] == BACKOFF else BAR)
     )
     corners = ((left, low), (left, high), (right, high), (right, low))
-    narrow = len(spans) > 300 or spans.lane.max() > 20  # a gap between the bars would eat them
+    narrow = len(spans) > 300 or spans.worker.max() > 20  # a gap between the bars would eat them
     ax.add_collection(
         PolyCollection(
             list(np.stack([np.column_stack(corner) for corner in corners], axis=1)),
@@ -81,7 +81,7 @@ def mark_ends(ax: Axes, items: Timed, unit: TimeUnit, result: Finished) -> None:
         if chosen.any():
             ax.plot(
                 items.end[chosen] * unit.per_second,
-                items.lane[chosen] + sum(BAR) / 2,
+                items.worker[chosen] + sum(BAR) / 2,
                 linestyle="none",
                 marker=marker,
                 markersize=6 if chosen.sum() <= 100 else 3.5,

@@ -44,12 +44,12 @@ def draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished, length
                 label=names_of(result.facts)[state],
             )
         below = below + at_once
-    top, lanes = float(below.max()), result.facts.max_concurrency
+    top, workers = float(below.max()), result.facts.max_concurrency
     if result.facts.adapted and result.facts.bounds:
         top = max(top, _draw_bounds(ax, unit, result, length))
-    elif lanes and lanes <= 2 * top:
-        ax.axhline(lanes, color=ink(ax), linewidth=1, linestyle=":", label=f"{lanes:,} lanes")
-        top = max(top, lanes)
+    elif workers and workers <= 2 * top:
+        ax.axhline(workers, color=ink(ax), linewidth=1, linestyle=":", label=f"{workers:,} workers")
+        top = max(top, workers)
     ax.set_ylim(0.0, 1.06 * top or 1.0)
     ax.set_ylabel(f"{noun_of(result.facts)} at once")
 

@@ -24,10 +24,10 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
     """
     Plot what ran when: calls, waits for the rate limit and back-off told apart, failures marked.
 
-    Up to a few thousand calls are bars, a lane a worker. Above that it shows how many calls at
-    once did what, so that the picture stays small. An item between two attempts holds no lane: its
-    back-off is a thin line on the lane that takes it up again. Of merged runs each begins where
-    the one before it ended; what a later run did anew is only there.
+    Up to a few thousand calls are bars, one row per worker. Above that it shows how many calls
+    did what concurrently, so that the plot stays small. An item between two attempts holds no
+    worker: its back-off is a thin line on the worker that retries it. Of merged runs each begins
+    where the one before it ended; what a later run did again is only there.
 
     Of documents it shows the stages instead: a band each, as high as the calls that were under way
     of those that may be at once, with a mark where a document failed in it.

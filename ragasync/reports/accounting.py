@@ -1,4 +1,4 @@
-"""Where the time of a run's lanes went: arithmetic only."""
+"""Where the time of a run's workers went: arithmetic only."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
 @dataclass(frozen=True, slots=True)
 class TimeBreakdown:
     """
-    What the lanes of a run did with their time, in seconds added up over all lanes.
+    What the workers of a run did with their time, in seconds added up over all workers.
 
-    A run of n lanes has n seconds of lane time in each second. All parts add up to
-    `lane_seconds`, but for `backed_off`: an item between two attempts holds no lane.
+    A run of n workers has n seconds of worker time in each second. All parts add up to
+    `worker_seconds`, but for `backed_off`: an item between two attempts holds no worker.
 
     Attributes:
         work: in calls.
@@ -31,7 +31,7 @@ class TimeBreakdown:
         idle: the rest.
     """
 
-    lane_seconds: float
+    worker_seconds: float
     work: float
     limiter: float
     source: float
@@ -42,23 +42,23 @@ class TimeBreakdown:
 
 
 def account_of(result: Finished) -> TimeBreakdown:
-    """Return where the lane time of a run went, as far as its columns and facts tell."""
+    """Return where the worker time of a run went, as far as its columns and facts tell."""
     columns, facts = result.columns, result.facts
-    work = _lane_time(columns, columns.seconds) if facts.worked is None else facts.worked
+    work = _worker_time(columns, columns.seconds) if facts.worked is None else facts.worked
     limiter = facts.limiter_waited
     if limiter is None:
-        limiter = _lane_time(columns, columns.waited)
+        limiter = _worker_time(columns, columns.waited)
     spent = work + limiter + facts.input_waited
-    lane_seconds = max(facts.lane_seconds(0.0, result.seconds), spent)
-    backed_off = _lane_time(columns, columns.backed_off)
-    idle = lane_seconds - spent
+    worker_seconds = max(facts.worker_seconds(0.0, result.seconds), spent)
+    backed_off = _worker_time(columns, columns.backed_off)
+    idle = worker_seconds - spent
     retrying = min(idle, backed_off)
     tail = min(idle - retrying, _tail(result))
     idle -= retrying + tail
     # Lanes are opened as items come: where one had to wait for them, the others were not needed.
     unopened = idle if facts.input_waited else 0.0
     return TimeBreakdown(
-        lane_seconds=lane_seconds,
+        worker_seconds=worker_seconds,
         work=work,
         limiter=limiter,
         source=facts.input_waited + unopened,
@@ -77,8 +77,8 @@ def ends_of(columns: Columns[Any, Any]) -> list[float]:
     return [columns.started[row] + columns.seconds[row] + columns.backed_off[row] for row in rows]
 
 
-def _lane_time(columns: Columns[Any, Any], times: array[float] | None) -> float:
-    """Add up times of items; those that went in one batch took the lane's time together."""
+def _worker_time(columns: Columns[Any, Any], times: array[float] | None) -> float:
+    """Add up times of items; those that went in one batch took the worker's time together."""
     if times is None:
         return 0.0
     if columns.batch is None:
@@ -91,14 +91,14 @@ def _lane_time(columns: Columns[Any, Any], times: array[float] | None) -> float:
 
 
 def _tail(result: Finished) -> float:
-    """Return the lane time that was idle after the last item had begun."""
+    """Return the worker time that was idle after the last item had begun."""
     columns = result.columns
     ends = ends_of(columns)
     if not ends:
         return 0.0
     last_start = max(compress(columns.started, columns.mask(DONE, FAILED, CANCELLED)))
-    busy = _lane_time(columns, array("d", _parts_after(last_start, columns, ends)))
-    return max(0.0, result.facts.lane_seconds(last_start, result.seconds) - busy)
+    busy = _worker_time(columns, array("d", _parts_after(last_start, columns, ends)))
+    return max(0.0, result.facts.worker_seconds(last_start, result.seconds) - busy)
 
 
 def _parts_after(instant: float, columns: Columns[Any, Any], ends: list[float]) -> Iterator[float]:

@@ -59,9 +59,9 @@ def _on_blocked_loop(case: RunDiagnosis) -> str:
             "plain def and pass executor=ProcessPoolExecutor(), which uses all cores; a larger "
             "max_concurrency would not help."
         )
-    if case.lanes > 1 and not shape.overlapped:
+    if case.workers > 1 and not shape.overlapped:
         return (
-            f"No two calls were under way at the same time, although {case.lanes:,} were allowed: "
+            f"No two calls ran at the same time, although {case.workers:,} were allowed: "
             f"the function seems to block the event loop, as time.sleep, long computing, or a "
             f"client without await does. Make it a plain def, which runs on threads, or await an "
             f"async client in it."
@@ -77,35 +77,35 @@ def _on_source(case: RunDiagnosis) -> str:
         f"{per_second(shape.items / case.seconds)} items a second"
     )
     if shape.mean:
-        could = case.lanes / shape.mean * shape.items / shape.calls
-        told += f", where {case.lanes:,} calls at once could take {per_second(could)}"
+        could = case.workers / shape.mean * shape.items / shape.calls
+        told += f", where {case.workers:,} calls at once could take {per_second(could)}"
     told += ". Let the source fetch several items ahead, or at once"
-    if case.enough < case.lanes:
+    if case.enough < case.workers:
         told += f"; max_concurrency={case.enough} does as well"
     return f"{told}."
 
 
 def _on_tail(case: RunDiagnosis) -> str:
-    """Return why lanes had nothing left to do."""
+    """Return why workers had nothing left to do."""
     shape, knobs = case.shape, case.knobs
-    if shape.calls <= case.lanes and knobs.batch_size and shape.items > shape.calls:
-        smaller = max(1, math.ceil(shape.items / (2 * case.lanes)))
+    if shape.calls <= case.workers and knobs.batch_size and shape.items > shape.calls:
+        smaller = max(1, math.ceil(shape.items / (2 * case.workers)))
         return (
-            f"There were only {shape.calls:.0f} calls for {case.lanes:,} lanes: smaller batches "
-            f"would give all of them something to do. Try batch_size={smaller}."
+            f"There were only {shape.calls:.0f} calls for {case.workers:,} workers: smaller "
+            f"batches would give all of them something to do. Try batch_size={smaller}."
         )
-    if shape.calls <= case.lanes:
+    if shape.calls <= case.workers:
         return (
             f"All calls were under way at once, so that only quicker calls would help; "
             f"max_concurrency={max(1, round(shape.calls))} does as well."
         )
     if shape.slowest < FAR_OUT * shape.typical:
         return (
-            f"The lanes ran dry at the end: there is too little to do for {case.lanes:,} calls at "
-            f"once; max_concurrency={case.enough} does nearly as well."
+            f"The workers ran dry at the end: there is too little to do for {case.workers:,} calls "
+            f"at once; max_concurrency={case.enough} does nearly as well."
         )
     told = (
-        f"A few slow items at the end are what hold this job back, while the other lanes had "
+        f"A few slow items at the end are what hold this job back, while the other workers had "
         f"nothing left to do: item {shape.slowest_index:,} took {duration(shape.slowest)}, half "
         f"of all calls {duration(shape.typical)} at most. Slow items first would help"
     )
@@ -116,8 +116,8 @@ def _on_tail(case: RunDiagnosis) -> str:
 
 
 def _on_idle(case: RunDiagnosis) -> str:
-    """Return why lanes may have stood idle with work at hand."""
-    told = "The lanes were idle most of the time: "
+    """Return why workers may have stood idle with work at hand."""
+    told = "The workers were idle most of the time: "
     if case.knobs.source == "iterator":
         return (
             f"{told}a source that waits for each item (a file, a database) keeps the event loop "

@@ -10,7 +10,7 @@ from ragasync.reports.kinds import one_line
 from ragasync.reports.words import duration, per_second
 
 NEAR = 0.85
-"""The share of a limiter's rate, above which the limiter is as much in the way as the lanes."""
+"""The share of a limiter's rate, above which the limiter is as much in the way as the workers."""
 
 PART_FULL = 0.75
 """How full batches are on average, below which that is worth a word."""
@@ -27,13 +27,13 @@ def on_limiter(case: RunDiagnosis) -> str:
             f"The service asked to wait (by Retry-After), and that is what held this job "
             f"back. {_slower(case)}"
         )
-    possible = case.lanes / shape.mean if shape.mean else math.inf
+    possible = case.workers / shape.mean if shape.mean else math.inf
     told = (
         f"The rate limit is what holds this job back: it let {per_second(case.pace)} calls a "
         f"second through"
     )
     if possible < math.inf:
-        told += f", where {case.lanes:,} calls at once could make {per_second(possible)}"
+        told += f", where {case.workers:,} calls at once could make {per_second(possible)}"
     if knobs.rate is None:
         told += ". A higher rate would help, if the service allows one"
     else:
@@ -42,26 +42,26 @@ def on_limiter(case: RunDiagnosis) -> str:
         told += f". If the service allows it, a higher rate would help: {knob.format(faster)}"
     if knobs.batch_size:
         told += f". So would more items in a call: batch_size={2 * knobs.batch_size}"
-    if case.enough < case.lanes:
+    if case.enough < case.workers:
         told += f". More concurrency would not; max_concurrency={case.enough} does as well"
     return f"{told}."
 
 
 def on_work(case: RunDiagnosis) -> str:
-    """Return what to do where lanes were in calls most of the time."""
+    """Return what to do where workers were in calls most of the time."""
     shape, knobs = case.shape, case.knobs
     if shape.wasted > IN_VAIN * case.account.work:
         return _on_waste(case)
     full = shape.items / shape.calls / knobs.batch_size if knobs.batch_size else 1.0
-    if full < PART_FULL and shape.calls > case.lanes:
+    if full < PART_FULL and shape.calls > case.workers:
         return _on_thin_batches(case)
     if case.adapted:
         return _on_work_that_adapts(case)
-    faster = min(2 * case.lanes, math.ceil(shape.calls))
+    faster = min(2 * case.workers, math.ceil(shape.calls))
     if knobs.rate is not None and case.pace > NEAR * knobs.rate:
         return (
             f"This run was about as fast as it was allowed to be: {per_second(case.pace)} calls a "
-            f"second, where the rate limit is {per_second(knobs.rate)}, and its lanes were in "
+            f"second, where the rate limit is {per_second(knobs.rate)}, and its workers were in "
             f"calls most of the time. To go faster, raise both: max_concurrency={faster} and "
             f"rate_limiter=RateLimiter({rounded(2 * knobs.rate)})."
         )
@@ -74,7 +74,7 @@ def on_work(case: RunDiagnosis) -> str:
             f"The calls themselves take the time: more workers in the executor would help, where "
             f"there are idle cores, with a max_concurrency to match. Try max_concurrency={faster}"
         )
-    if faster == 2 * case.lanes:
+    if faster == 2 * case.workers:
         told += ", which would take about half as long"
     if knobs.batch_size:
         told += f", or batch_size={2 * knobs.batch_size}, if larger batches take little longer"
@@ -132,15 +132,15 @@ def on_retries(case: RunDiagnosis) -> str:
     shape, knobs = case.shape, case.knobs
     told = (
         f"Retries are what hold this job back: {shape.retried:,} items were tried again, mostly "
-        f"after {one_line(shape.cause)}, and lanes stood idle until they were due."
+        f"after {one_line(shape.cause)}, and workers stood idle until they were due."
     )
     if shape.refused:
         return f"{told} {_slower(case)}"
     ways = []
-    if case.lanes > 1 and not case.adapted:
+    if case.workers > 1 and not case.adapted:
         ways.append(
             f"If it is the load that the service cannot bear, fewer calls at once would help: "
-            f"max_concurrency={case.lanes // 2}."
+            f"max_concurrency={case.workers // 2}."
         )
     if knobs.retry_delay:
         otherwise = "If it is not" if ways else "If it does not need the time"

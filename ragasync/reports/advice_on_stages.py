@@ -13,8 +13,8 @@ def stage_table(stages: tuple[StageStats, ...], seconds: float) -> list[str]:
     """Return what the calls of each stage did, a line each."""
     lines = [f"  {'':<16}{'at once':>8}{'in calls':>10}{'rate limit':>12}{'idle':>7}"]
     for stage in stages:
-        lanes = stage.max_concurrency * seconds
-        work, limiter = min(1.0, stage.worked / lanes), min(1.0, stage.limiter_waited / lanes)
+        workers = stage.max_concurrency * seconds
+        work, limiter = min(1.0, stage.worked / workers), min(1.0, stage.limiter_waited / workers)
         lines.append(
             f"  {stage.name:<16}{stage.max_concurrency:>8,}{work:>10.0%}{limiter:>12.0%}"
             f"{max(0.0, 1 - work - limiter):>7.0%}"

@@ -17,7 +17,7 @@ FAR_OUT = 3.0
 class RunDiagnosis:
     """What is known of a run when advice is asked for."""
 
-    lanes: int
+    workers: int
     seconds: float
     limited: bool
     adapted: bool
@@ -33,8 +33,8 @@ class RunDiagnosis:
 
     @property
     def enough(self) -> int:
-        """How many lanes would have done for the work there was, with one to spare."""
-        return min(self.lanes, math.ceil(self.account.work / self.seconds) + 1)
+        """How many workers would have done for the work there was, with one to spare."""
+        return min(self.workers, math.ceil(self.account.work / self.seconds) + 1)
 
 
 def case_of(result: Finished, account: TimeBreakdown, shape: CallStatistics) -> RunDiagnosis:

@@ -29,8 +29,8 @@ def explain(result: Finished) -> str:
     """Return in plain words where the time of a run went, and which knob would help."""
     more = _of_the_service(result) + _of_the_executor(result) + _of_the_source(result)
     finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
-    lanes = result.facts.max_concurrency
-    if not lanes:
+    workers = result.facts.max_concurrency
+    if not workers:
         return Text(
             f"{headline(result)}\nHow it ran is not known: this result was not made by a job."
         )
@@ -50,7 +50,7 @@ def explain(result: Finished) -> str:
         told = advice_on_stages(case, stages)
     else:
         table = [
-            f"What the lanes ({_lanes(result)}) did, {duration(result.seconds)} each:",
+            f"What the workers ({_workers(result)}) did, {duration(result.seconds)} each:",
             *_table(account),
         ]
         told = advice(case)
@@ -59,7 +59,7 @@ def explain(result: Finished) -> str:
 
 
 def _table(account: TimeBreakdown) -> list[str]:
-    """Return the parts of the lane time, aligned; back-off stands below, for it holds no lane."""
+    """Return the parts of the worker time, aligned; back-off, which holds no worker, is below."""
     parts = {
         "in calls": account.work,
         "waiting for the rate limit": account.limiter,
@@ -69,11 +69,11 @@ def _table(account: TimeBreakdown) -> list[str]:
         "idle otherwise": account.idle,
     }
     lines = [
-        f"  {name:<28}{duration(part):>12}{part / account.lane_seconds:>7.0%}"
+        f"  {name:<28}{duration(part):>12}{part / account.worker_seconds:>7.0%}"
         for name, part in parts.items()
     ]
     backed_off = f"  {'items in back-off':<28}{duration(account.backed_off):>12}"
-    return [*lines, f"{backed_off}      – (holds no lane)"]
+    return [*lines, f"{backed_off}      – (holds no worker)"]
 
 
 def _wrapped(text: str) -> list[str]:
@@ -114,13 +114,13 @@ def _of_the_source(result: Finished) -> str:
     )
 
 
-def _lanes(result: Finished) -> str:
-    """Return how many lanes there were, as it was asked for."""
-    lanes = result.facts.max_concurrency
+def _workers(result: Finished) -> str:
+    """Return how many workers there were, as it was asked for."""
+    workers = result.facts.max_concurrency
     return (
-        f'max_concurrency="auto", {lanes} at most'
+        f'max_concurrency="auto", {workers} at most'
         if result.facts.adapted
-        else (f"max_concurrency={lanes}")
+        else (f"max_concurrency={workers}")
     )
 
 

@@ -54,7 +54,7 @@ def to_dataframe(result: Finished) -> pd.DataFrame:
         | traceback | string | missing where nothing failed, as the two before |
         | attempts | Int32 | with the first; 0 for an item that was not started |
         | started, seconds, waited, backed_off | float64 | seconds; NaN if not started |
-        | batch, lane | Int32 | missing where there is none |
+        | batch, worker | Int32 | missing where there is none |
         | stage | category | missing where there is none |
     """
     return _frame(result.columns, range(len(result.columns)))
@@ -157,7 +157,7 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
             "backed_off": taken.seconds(columns.backed_off),
             "batch": taken.batch(),
             "stage": taken.categories(taken.sparse(columns.stages)),
-            "lane": taken.lane(),
+            "worker": taken.worker(),
             "traceback": taken.strings(tracebacks),
         },
         index=taken.index,

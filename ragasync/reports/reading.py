@@ -105,9 +105,9 @@ class DataFrameBuilder:
         times[self.attempts == 0] = np.nan
         return times
 
-    def lane(self) -> pd.api.extensions.ExtensionArray:
-        """Return the lanes, missing for an item that was not started."""
-        return self.integers(self._copy(self._columns.lane, "uint16"), self.attempts == 0)
+    def worker(self) -> pd.api.extensions.ExtensionArray:
+        """Return the workers, missing for an item that was not started."""
+        return self.integers(self._copy(self._columns.worker, "uint16"), self.attempts == 0)
 
     def batch(self) -> pd.api.extensions.ExtensionArray:
         """Return the numbers of the batches, missing for an item that went in none."""

@@ -42,7 +42,7 @@ class Spans:
     state: Array
     start: Array
     end: Array
-    lane: Array
+    worker: Array
     failed: Array
 
     def __len__(self) -> int:
@@ -66,9 +66,9 @@ def spans_of(columns: Columns[Any, Any], items: Timed) -> Spans:
     if spans := _later_calls(columns, items, places):
         later = (np.array(fact) for fact in zip(*spans, strict=True))
         facts = tuple(np.concatenate(both) for both in zip(facts, later, strict=True))
-    state, start, end, lane, failed = facts
+    state, start, end, worker, failed = facts
     real = (state == WORK) | (end - start > TICK)
-    return Spans(state[real], start[real], end[real], lane[real], failed[real])
+    return Spans(state[real], start[real], end[real], worker[real], failed[real])
 
 
 def names_of(facts: RunStats) -> dict[int, str]:
@@ -106,12 +106,12 @@ def _first_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> tu
     """
     import numpy as np
 
-    seconds, lane = items.seconds.copy(), items.lane.copy()
+    seconds, worker = items.seconds.copy(), items.worker.copy()
     failed = np.where(items.status == FAILED, FOR_GOOD, NOT_FAILED)
     failed[retried] = TRIED_AGAIN
     for place, row in zip(retried.tolist(), items.row[retried].tolist(), strict=True):
         first = columns.history[row][0]
-        seconds[place], lane[place] = first.seconds, first.lane
+        seconds[place], worker[place] = first.seconds, first.worker
     together = np.zeros(len(items), dtype=bool)
     together[1:] = (
         (np.diff(items.batch) == 0) & (items.batch[1:] >= 0) & (np.diff(items.started) == 0)
@@ -119,7 +119,7 @@ def _first_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> tu
     own = ~together
     own[1:] |= np.diff(seconds) != 0
     opens, calls = ~together[own], np.flatnonzero(own)
-    seconds, lane = seconds[calls], lane[calls]
+    seconds, worker = seconds[calls], worker[calls]
     passed = np.cumsum(seconds) - seconds
     opened = np.maximum.accumulate(np.where(opens, np.arange(len(calls)), 0))
     start = items.started[calls] + passed - passed[opened]
@@ -127,7 +127,7 @@ def _first_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> tu
         np.repeat((WORK, LIMITER), (len(calls), opens.sum())),
         np.concatenate((start, items.asked[calls][opens])),
         np.concatenate((start + seconds, items.started[calls][opens])),
-        np.concatenate((lane, lane[opens])),
+        np.concatenate((worker, worker[opens])),
         np.concatenate((failed[calls], np.full(opens.sum(), NOT_FAILED))),
     )
 
@@ -137,14 +137,14 @@ def _later_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> li
     spans: dict[tuple[int, int, float, int], _Span] = {}
     chosen = (
         column[retried].tolist()
-        for column in (items.row, items.batch, items.lane, items.status, items.started, items.end)
+        for column in (items.row, items.batch, items.worker, items.status, items.started, items.end)
     )
-    for row, batch, lane, status, started, end in zip(*chosen, strict=True):
+    for row, batch, worker, status, started, end in zip(*chosen, strict=True):
         run_began, history = started - columns.started[row], columns.history[row]
         seconds = columns.seconds[row] - sum(attempt.seconds for attempt in history)
         waited = columns.waited[row] if columns.waited is not None else 0.0
         waited -= sum(attempt.waited for attempt in history)
-        last = Attempt(end - run_began - seconds, seconds, "", 0.0, waited, lane)
+        last = Attempt(end - run_began - seconds, seconds, "", 0.0, waited, worker)
         for before, attempt in pairwise((*history, last)):
             failed = TRIED_AGAIN
             if attempt is last:
@@ -158,8 +158,8 @@ def _later_calls(columns: Columns[Any, Any], items: Timed, retried: Array) -> li
 
 def _of_one(before: Attempt, attempt: Attempt, run_began: float, failed: int) -> Iterator[_Span]:
     """Yield what lay between an attempt and the one before it, and the attempt."""
-    lane, begins = attempt.lane, run_began + attempt.started
+    worker, begins = attempt.worker, run_began + attempt.started
     asked = begins - attempt.waited
-    yield BACKOFF, run_began + before.started + before.seconds, asked, lane, NOT_FAILED
-    yield LIMITER, asked, begins, lane, NOT_FAILED
-    yield WORK, begins, begins + attempt.seconds, lane, failed
+    yield BACKOFF, run_began + before.started + before.seconds, asked, worker, NOT_FAILED
+    yield LIMITER, asked, begins, worker, NOT_FAILED
+    yield WORK, begins, begins + attempt.seconds, worker, failed

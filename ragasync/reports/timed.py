@@ -35,7 +35,7 @@ class Timed:
     asked: Array
     started: Array
     seconds: Array
-    lane: Array
+    worker: Array
     batch: Array
     end: Array
 
@@ -78,7 +78,7 @@ def timed(result: Finished) -> Timed:
         asked=asked[row],
         started=started[row],
         seconds=seconds[row],
-        lane=_copy(columns, columns.lane, "H")[row].astype("int64"),
+        worker=_copy(columns, columns.worker, "H")[row].astype("int64"),
         batch=batch[row],
         end=end[row],
     )

@@ -16,7 +16,7 @@ class Timeline:
     Counts of items and of calls in equal stretches of a run, `seconds` long together.
 
     `done` and `failed` say how many items ended in each stretch. `calls` says how many calls
-    there were at once on average, by what they did: WORK, LIMITER (both hold a lane) or BACKOFF;
+    there were at once on average, by what they did: WORK, LIMITER (both hold a worker) or BACKOFF;
     `names` what these are called, and `noun` what a call is. The stretches go through all `runs`
     that were merged, end to end.
     """

@@ -28,7 +28,7 @@ class Policy(Protocol):
     """What the attempts ask."""
 
     @property
-    def deadline(self) -> float | None:
+    def max_elapsed(self) -> float | None:
         """Seconds after the start at which no further attempt starts."""
 
     @property
@@ -47,7 +47,7 @@ async def awaiting(
 ) -> T:
     """Await `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
     # A call that succeeds should cost next to nothing: only a deadline has to see its start.
-    failures = None if policy.deadline is None else _Failures(policy, current_clock())
+    failures = None if policy.max_elapsed is None else _Failures(policy, current_clock())
     while True:
         try:
             return await fn(*args, **kwargs)
@@ -61,7 +61,7 @@ async def awaiting(
 
 def blocking(policy: Policy, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
     """Call `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
-    failures = None if policy.deadline is None else _Failures(policy, time.monotonic)
+    failures = None if policy.max_elapsed is None else _Failures(policy, time.monotonic)
     while True:
         try:
             value = fn(*args, **kwargs)

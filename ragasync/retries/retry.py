@@ -62,7 +62,7 @@ class AsyncRetry:
     Example:
         >>> from ragasync import AsyncRetry, run_async
         >>> replies = iter([503, 503, 200])
-        >>> @AsyncRetry(max_retries=5, base_delay=0.01, deadline=60)
+        >>> @AsyncRetry(max_retries=5, base_delay=0.01, max_elapsed=60)
         ... async def fetch(url):
         ...     if (status := next(replies)) != 200:
         ...         raise ConnectionError(f"status {status}")
@@ -79,10 +79,9 @@ class AsyncRetry:
         retry_on: None for `default_retry`; the type or types to retry; or a predicate that
             takes the error and returns True, False, a delay in seconds, or `FATAL`. None of these
             can retry an object bound to another event loop.
-        deadline: Seconds from the start of the first attempt, past which no further one starts (a
-            length, because there is no start yet to name an instant by). A back-off that would
-            reach it is not slept. A running attempt is not cut short: that is what
-            `asyncio.timeout` and the processor's `timeout` are for.
+        max_elapsed: Seconds from the start of the first attempt, past which no further one starts.
+            A back-off that would reach it is not slept. A running attempt is not cut short: that
+            is what `asyncio.timeout` and the processor's `timeout` are for.
         max_retry_after: Seconds, the longest Retry-After that is waited for; `math.inf` for any.
         on_retry: Called with a `Retry` before each back-off. The first error it raises becomes a
             RuntimeWarning, the others pass in silence, and the retries continue.
@@ -98,7 +97,7 @@ class AsyncRetry:
     factor: float = field(default=2.0, kw_only=True)
     jitter: Literal["full"] | None = field(default="full", kw_only=True)
     retry_on: RetryOn = field(default=None, kw_only=True)
-    deadline: float | None = field(default=None, kw_only=True)
+    max_elapsed: float | None = field(default=None, kw_only=True)
     max_retry_after: float = field(default=120.0, kw_only=True)
     on_retry: Callable[[Retry], object] | None = field(default=None, kw_only=True)
     # A simulation's own chance; None is the module's, which `random.seed` makes repeatable.
@@ -116,8 +115,8 @@ class AsyncRetry:
             "factor": check_number("factor", self.factor, at_least=1),
             "max_retry_after": check_number("max_retry_after", self.max_retry_after, finite=False),
         }
-        if self.deadline is not None:
-            settings["deadline"] = check_number("deadline", self.deadline)
+        if self.max_elapsed is not None:
+            settings["max_elapsed"] = check_number("max_elapsed", self.max_elapsed)
         for name, number in settings.items():
             object.__setattr__(self, name, number)
         if self.jitter not in ("full", None):
@@ -178,7 +177,7 @@ class AsyncRetry:
             error: What the last attempt raised. A CancelledError counts as a lost connection, so
                 only one that nobody asked for may come here.
             retries: How many retries were made already.
-            elapsed: Seconds since the first attempt began; only a `deadline` asks.
+            elapsed: Seconds since the first attempt began; only a `max_elapsed` asks.
             held: Whether others, such as paused limiters, hold the next attempt for as long as
                 the error asks by Retry-After, so that only the policy's own back-off remains.
 
@@ -196,7 +195,7 @@ class AsyncRetry:
         if retry_after > self.max_retry_after:
             return None
         wait = max(delay, retry_after)
-        if self.deadline is not None and elapsed + wait >= self.deadline:
+        if self.max_elapsed is not None and elapsed + wait >= self.max_elapsed:
             return None
         return delay if held else wait
 

@@ -94,12 +94,12 @@ def circumstances_of(
         ValueError: a change out of range, or a knob that has to be told.
     """
     knobs, facts = pilot.result.facts.knobs, pilot.result.facts
-    lanes = facts.max_concurrency if max_concurrency is None else max_concurrency
-    if not lanes and max_concurrency is None:
+    workers = facts.max_concurrency if max_concurrency is None else max_concurrency
+    if not workers and max_concurrency is None:
         raise ValueError(
             "the pilot does not tell how many calls went at once: pass max_concurrency="
         )
-    check_concurrency(lanes)
+    check_concurrency(workers)
     if retry is not None and not isinstance(retry, AsyncRetry):
         raise TypeError(f"retry must be an AsyncRetry, got {retry!r}: pass AsyncRetry(3)")
     if timeout is not None:
@@ -109,7 +109,7 @@ def circumstances_of(
         if error_rate > 1:
             raise ValueError(f"error_rate must be a share between 0 and 1, got {error_rate!r}")
     return Scenario(
-        lanes,
+        workers,
         _limiters(pilot, rate_limiter),
         _batch_size(pilot, batch_size),
         _retries(pilot) if retry is None else retry.max_retries,

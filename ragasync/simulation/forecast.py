@@ -163,7 +163,7 @@ def forecast(
     pilot.
 
     Args:
-        result: what `process(items, limit=200)` returned. Its calls are taken to be like all
+        result: what `process(items, max_items=200)` returned. Its calls are taken to be like all
             others, so let them not be the easy ones.
         n_items: the items of the whole run.
         max_concurrency: the most calls at once. What calls take is not known to change with it.

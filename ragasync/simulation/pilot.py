@@ -131,7 +131,7 @@ def _check(result: BatchResult[Any]) -> None:
     if not isinstance(result, BatchResult):
         raise TypeError(
             f"forecast needs the BatchResult of a pilot run, got {result!r}: "
-            "result = await processor.process(items, limit=200)"
+            "result = await processor.process(items, max_items=200)"
         )
     if result.facts.runs > 1:
         raise ValueError(
@@ -147,7 +147,7 @@ def _check(result: BatchResult[Any]) -> None:
     if not result.success_count + result.error_count:
         raise ValueError(
             f"forecast needs a pilot that has ended some items, got {result!r}: "
-            "run some 200 first, with process(items, limit=200)"
+            "run some 200 first, with process(items, max_items=200)"
         )
     if not result.success_count:
         raise ValueError(

@@ -173,12 +173,12 @@ def _seconds_an_item(course: SimulatedRun, under: Scenario, dealt: int) -> float
 
 
 def _limit_of(course: SimulatedRun, under: Scenario, rate: float) -> LimitedBy:
-    """Return what was used most of what there is: the rate, or the lanes; else who kept them."""
+    """Return what was used most of what there is: the rate, or the workers; else who kept them."""
     seconds, account = course.result.seconds, account_of(course.result)
     if not seconds:
         return "concurrency"
     used = 0.0 if under.rate is None else course.calls / (under.rate * rate * seconds)
-    waited = account.limiter / account.lane_seconds if account.lane_seconds else 0.0
+    waited = account.limiter / account.worker_seconds if account.worker_seconds else 0.0
     if waited and max(used, waited) > course.busy:
         return "rate"
     if account.retrying > account.work:

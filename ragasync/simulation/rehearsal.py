@@ -21,7 +21,7 @@ class _Rehearsal(Run[int, R]):
     def _open_parts(self, stack: AsyncExitStack, resource: object) -> None:
         """Make what the run consists of."""
         super()._open_parts(stack, resource)
-        self._lanes.hold_breath()
+        self._workers.hold_breath()
 
 
 async def run_simulation(plan: Plan[int, R], n_items: int) -> BatchResult[R]:

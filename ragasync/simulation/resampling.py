@@ -56,9 +56,9 @@ class SimulatedRun:
 
     @property
     def busy(self) -> float:
-        """The share of the time of its lanes that was spent in calls."""
+        """The share of the time of its workers that was spent in calls."""
         account = account_of(self.result)
-        return account.work / account.lane_seconds if account.lane_seconds else 0.0
+        return account.work / account.worker_seconds if account.worker_seconds else 0.0
 
 
 class BootstrapService:

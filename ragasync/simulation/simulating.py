@@ -32,7 +32,8 @@ def simulate(
     batch_size: int = 32,
     batched: bool = False,
     timeout: float | None = None,
-    max_errors: float | None = None,
+    max_errors: int | None = None,
+    max_error_rate: float | None = None,
     weight: float | Sequence[float] | None = None,
     service: ScriptedService | None = None,
     seed: int = 0,
@@ -70,7 +71,8 @@ def simulate(
         batch_size: with `batched`, the most items in one call.
         batched: whether calls take several items; `latency` is then that of a whole call.
         timeout: seconds for one attempt.
-        max_errors: stop after more than so many failures, or above this share of the last 100.
+        max_errors: failed items that are allowed; one more stops the run.
+        max_error_rate: the share of the last 100 items that may fail.
         weight: what an item weighs at limiters that weigh items (by tokens, say): a number, or the
             weights of some items to draw from.
         service: a ScriptedService, instead of `latency`, `error_rate` and
@@ -108,6 +110,7 @@ def simulate(
         retry=copied_retry(retry, seed),
         timeout=timeout,
         max_errors=max_errors,
+        max_error_rate=max_error_rate,
     )
     return run_on_virtual_clock(run_simulation(plan, n_items))
 

@@ -87,12 +87,12 @@ def what_ifs(
 
 def changes(pilot: Pilot, under: Scenario) -> Iterator[Change]:
     """Yield the changes that are worth a row."""
-    lanes, size = under.max_concurrency, under.batch_size
-    twice = replace(under, max_concurrency=2 * lanes)
-    yield Change("twice the concurrency", "max_concurrency", 2 * lanes, twice)
-    if lanes > 1:
-        half = replace(under, max_concurrency=lanes // 2)
-        yield Change("half the concurrency", "max_concurrency", lanes // 2, half)
+    workers, size = under.max_concurrency, under.batch_size
+    twice = replace(under, max_concurrency=2 * workers)
+    yield Change("twice the concurrency", "max_concurrency", 2 * workers, twice)
+    if workers > 1:
+        half = replace(under, max_concurrency=workers // 2)
+        yield Change("half the concurrency", "max_concurrency", workers // 2, half)
     if under.limiters:
         rate = None if under.rate is None else 2 * under.rate
         yield Change("twice the rate", "rate_limiter", rate, under, rate=2.0)

@@ -90,7 +90,9 @@ async def test_many_refusals_at_once_are_one_cut():
             raise Refused(429)
         return item
 
-    job = AsyncBatchProcessor(call, max_concurrency="auto").start(range(1_000), here=True)
+    job = AsyncBatchProcessor(call, max_concurrency="auto").start(
+        range(1_000), on_current_loop=True
+    )
     while job.max_concurrency < 32:  # noqa: ASYNC110  # it has no event for that
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
@@ -107,7 +109,7 @@ async def test_many_refusals_at_once_are_one_cut():
 
 async def test_a_number_ends_it_and_auto_begins_it_again():
     """The knob of a job, turned while it runs."""
-    job = AsyncBatchProcessor(Queueing(still(64))).start(range(4_000), here=True)
+    job = AsyncBatchProcessor(Queueing(still(64))).start(range(4_000), on_current_loop=True)
     await asyncio.sleep(2)
     assert (job.max_concurrency, "(auto)" in repr(job)) == (4, False)
     job.max_concurrency = "auto"
@@ -125,7 +127,7 @@ async def test_a_number_ends_it_and_auto_begins_it_again():
 async def test_a_pause_does_not_confuse_it():
     """It is where it was when the job goes on."""
     job = AsyncBatchProcessor(Queueing(still(20)), max_concurrency="auto").start(
-        range(4_000), here=True
+        range(4_000), on_current_loop=True
     )
     await asyncio.sleep(10)
     before = job.max_concurrency

@@ -216,33 +216,33 @@ async def test_batch_size_holds_nothing_back_for_a_function_of_one_item():
     assert (await processor.process(range(10))).seconds == about(1)
 
 
-async def test_lanes_number_the_slots_from_zero():
+async def test_workers_number_the_slots_from_zero():
     """Each call says in which slot it was made."""
     result = await AsyncBatchProcessor(double, max_concurrency=3).process(range(9))
-    assert {outcome.lane for outcome in result} == {0, 1, 2}
+    assert {outcome.worker for outcome in result} == {0, 1, 2}
 
 
-async def test_only_as_many_lanes_are_opened_as_there_is_work_for():
+async def test_only_as_many_workers_are_opened_as_there_is_work_for():
     """A bound in the thousands costs nothing where the source has two items."""
-    lanes = 0
+    workers = 0
 
     async def look(item: int) -> None:
-        nonlocal lanes
+        nonlocal workers
         await asyncio.sleep(1)
-        lanes = max(lanes, sum("lane" in task.get_name() for task in asyncio.all_tasks()))
+        workers = max(workers, sum("worker" in task.get_name() for task in asyncio.all_tasks()))
 
     await AsyncBatchProcessor(look, max_concurrency=10_000).process(iter(range(2)))
-    assert lanes == 4  # two have seen that there is no more
+    assert workers == 4  # two have seen that there is no more
 
 
 async def test_a_slot_that_was_closed_gives_its_number_to_the_next():
-    """However often a job is resized, lanes are numbered below its largest size."""
+    """However often a job is resized, workers are numbered below its largest size."""
     processor = AsyncBatchProcessor(double, max_concurrency=4)
-    job = processor.start(range(40), here=True)
+    job = processor.start(range(40), on_current_loop=True)
     for size in (1, 3, 2, 4):
         await asyncio.sleep(2.5)
         job.max_concurrency = size
-    assert {outcome.lane for outcome in await job} == {0, 1, 2, 3}
+    assert {outcome.worker for outcome in await job} == {0, 1, 2, 3}
 
 
 async def test_an_item_knows_its_attempts_and_times():
@@ -379,7 +379,9 @@ async def test_what_cannot_be_iterated_is_refused():
         await AsyncBatchProcessor(double).process(5)
 
 
-@pytest.mark.parametrize("wrong", [{"total": -1}, {"total": 1.5}, {"limit": -1}, {"limit": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"total": -1}, {"total": 1.5}, {"max_items": -1}, {"max_items": True}]
+)
 async def test_a_total_or_limit_that_is_no_count_is_refused(wrong: dict[str, Any]):
     """The error names it."""
     with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))} must be"):
@@ -401,7 +403,7 @@ async def test_a_wrong_total_changes_only_the_progress(total: int):
 
 async def test_a_limit_runs_the_first_items_and_leaves_the_rest_pending():
     """The result has every item of a list."""
-    result = await AsyncBatchProcessor(double, max_concurrency=10).process(range(100), limit=3)
+    result = await AsyncBatchProcessor(double, max_concurrency=10).process(range(100), max_items=3)
     assert result.results[:4] == [0, 2, 4, None]
     assert (result.success_count, result.pending_count, result.total) == (3, 97, 100)
     assert result.stopped_because is None
@@ -411,12 +413,12 @@ async def test_a_limit_runs_the_first_items_and_leaves_the_rest_pending():
 async def test_what_a_limit_leaves_of_anything_with_a_length_is_pending(items: Any):
     """Also where the items themselves were not read."""
     processor = AsyncBatchProcessor(double)
-    pilot = await processor.process(items, limit=2)
+    pilot = await processor.process(items, max_items=2)
     assert (pilot.success_count, pilot.pending_count) == (2, 3)
     assert pilot.unfinished == [2, 3, 4]
     assert pilot.results == [0, 2, None, None, None]
     assert pilot[4].item is None
-    assert (await processor.process(items, limit=9)).total == 5
+    assert (await processor.process(items, max_items=9)).total == 5
 
 
 async def test_what_a_stop_leaves_of_anything_with_a_length_is_pending():
@@ -429,7 +431,7 @@ async def test_what_a_stop_leaves_of_anything_with_a_length_is_pending():
 async def test_a_limit_draws_no_further_item_from_an_iterator():
     """The rest can still be had from it."""
     source = iter(range(10))
-    result = await AsyncBatchProcessor(double).process(source, limit=4)
+    result = await AsyncBatchProcessor(double).process(source, max_items=4)
     assert result.results == [0, 2, 4, 6]
     assert next(source) == 4
 
@@ -442,21 +444,21 @@ async def test_a_limit_draws_no_further_item_from_an_async_iterator():
             yield item
         await asyncio.Event().wait()
 
-    result = await AsyncBatchProcessor(double).process(source(), limit=4)
+    result = await AsyncBatchProcessor(double).process(source(), max_items=4)
     assert result.results == [0, 2, 4, 6]
 
 
 async def test_a_limit_of_none_at_all_calls_nothing():
     """Limit 0 is a pilot of nothing."""
     service = Service()
-    result = await AsyncBatchProcessor(service).process([1, 2], limit=0)
+    result = await AsyncBatchProcessor(service).process([1, 2], max_items=0)
     assert (service.calls, result.pending_count) == ([], 2)
 
 
 async def test_a_pilot_can_be_continued():
     """retry_failed with what is unfinished runs the rest and gives the whole."""
     processor = AsyncBatchProcessor(double)
-    pilot = await processor.process([1, 2, 3, 4], limit=2)
+    pilot = await processor.process([1, 2, 3, 4], max_items=2)
     whole = await pilot.retry_failed(processor, only=pilot.unfinished)
     assert whole.results == [2, 4, 6, 8]
 
@@ -482,9 +484,13 @@ async def test_a_pilot_can_be_continued():
         ({"timeout": 0}, ValueError, "timeout must be positive and finite, got 0"),
         ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
         ({"max_errors": -1}, ValueError, "max_errors must be .* got -1"),
-        ({"max_errors": 1.0}, ValueError, "max_errors must be .* got 1.0"),
-        ({"max_errors": 0.0}, ValueError, "max_errors must be .* got 0.0"),
-        ({"max_errors": True}, ValueError, "max_errors must be .* got True"),
+        ({"max_errors": 1.0}, TypeError, "max_errors must be .* got 1.0"),
+        ({"max_errors": 0.05}, ValueError, r"got 0.05: .* use max_error_rate=0.05"),
+        ({"max_errors": True}, TypeError, "max_errors must be .* got True"),
+        ({"max_error_rate": 1.0}, ValueError, "max_error_rate must be .* got 1.0"),
+        ({"max_error_rate": 0}, ValueError, "max_error_rate must be .* got 0"),
+        ({"max_error_rate": 5}, ValueError, "max_error_rate must be .* got 5: .* use max_errors="),
+        ({"max_error_rate": "5%"}, TypeError, "max_error_rate must be a number, got '5%'"),
         ({"executor": 4}, TypeError, "executor must be a concurrent.futures.Executor, got 4"),
         ({"max_batch_weight": 10, "batched": True}, ValueError, "max_batch_weight needs weight="),
         ({"weight": len}, ValueError, "needs batched=True"),
@@ -575,7 +581,7 @@ def test_process_sync_works_without_a_loop():
 
     processor = AsyncBatchProcessor(soon)
     reports: list[tuple[int, int | None]] = []
-    result = processor.process_sync([1, 2, 3], lambda *report: reports.append(report), limit=2)
+    result = processor.process_sync([1, 2, 3], lambda *report: reports.append(report), max_items=2)
     assert result.results == [2, 3, None]
     assert processor.last_result is result
     assert reports == [(2, 2)]
@@ -853,17 +859,17 @@ async def test_workers_take_async_sources():
 if sys.version_info >= (3, 12):  # asyncio has eager tasks from there on
 
     async def test_a_loop_that_starts_tasks_eagerly_will_do():
-        """A lane that ran before it was known would never be seen to end."""
+        """A worker that ran before it was known would never be seen to end."""
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
         processor = AsyncBatchProcessor(double, max_concurrency=2, timeout=3)
         async with asyncio.timeout(60):
             assert (await processor.process(range(4))).results == [0, 2, 4, 6]
             assert len([outcome async for outcome in processor.stream(iter(range(4)))]) == 4
-            assert (await processor.start(range(4), here=True)).all_succeeded
+            assert (await processor.start(range(4), on_current_loop=True)).all_succeeded
 
 
 async def test_a_run_leaves_no_task_behind():
-    """Neither lanes nor source."""
+    """Neither workers nor source."""
 
     async def source() -> AsyncIterator[int]:
         for item in range(10):
@@ -882,7 +888,7 @@ async def test_resources_that_are_no_async_context_manager_are_refused():
 
 
 async def test_a_source_that_says_it_is_empty_and_is_not_is_processed():
-    """A length is a promise that some break; lanes are opened all the same."""
+    """A length is a promise that some break; workers are opened all the same."""
 
     class Lazy:
         def __len__(self) -> int:

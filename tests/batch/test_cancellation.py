@@ -228,7 +228,7 @@ def test_a_loop_that_is_shut_down_cuts_no_clean_up_short(way: str):
         if way == "process":
             left_running.append(asyncio.create_task(processor.process(source())))
         elif way == "start":
-            left_running.append(processor.start(source(), here=True))
+            left_running.append(processor.start(source(), on_current_loop=True))
         else:
             left_running.append(asyncio.create_task(read()))
         await asyncio.sleep(1)

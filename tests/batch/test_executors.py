@@ -213,7 +213,7 @@ async def test_the_log_says_when_an_item_of_a_hop_had_its_turn():
 
 async def test_a_share_of_errors_counts_the_successes_of_hops():
     """Every second item fails, which is less than 0.6."""
-    processor = AsyncBatchProcessor(odd_only, 10, 1, 0, executor=AtOnce(), max_errors=0.6)
+    processor = AsyncBatchProcessor(odd_only, 10, 1, 0, executor=AtOnce(), max_error_rate=0.6)
     result = await processor.process(range(200))
     assert (result.error_count, result.stopped_because) == (100, None)
 

@@ -243,7 +243,7 @@ def test_a_job_on_a_loop_that_is_gone_was_cancelled_by_it():
         """
         async def main():
             global job
-            job = processor.start(range(5), here=True)
+            job = processor.start(range(5), on_current_loop=True)
             while not reached.is_set():
                 await asyncio.sleep(0.01)
 
@@ -260,7 +260,7 @@ def test_a_job_on_a_loop_that_stopped_is_ended_there():
         """
         async def main():
             global job
-            job = processor.start(range(5), here=True)
+            job = processor.start(range(5), on_current_loop=True)
             while not reached.is_set():
                 await asyncio.sleep(0.01)
 

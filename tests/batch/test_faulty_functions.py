@@ -154,7 +154,7 @@ async def test_a_job_ends_though_its_calls_swallow_their_cancellation(path: Path
         return "done"
 
     processor = AsyncBatchProcessor(swallow, max_concurrency=3, journal=path)
-    job = processor.start(range(9), here=True)
+    job = processor.start(range(9), on_current_loop=True)
     await asyncio.sleep(15)
     job.cancel()
     result = await job

@@ -204,7 +204,7 @@ async def test_what_was_sent_and_has_not_begun_is_cancelled_with_the_job():
     """Its items are cancelled, the rest pending."""
     executor = ByPost(is_open=False)
     processor = AsyncBatchProcessor(lambda item: item, 5, 2, executor=executor)
-    job = processor.start(range(1000), here=True)
+    job = processor.start(range(1000), on_current_loop=True)
     await asyncio.sleep(1)
     job.cancel()
     result = await job

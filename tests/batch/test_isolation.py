@@ -274,7 +274,7 @@ async def test_no_item_of_a_stream_sees_what_another_left(outside: None, misbeha
 async def test_no_item_of_a_job_sees_what_another_left(outside: None, misbehave: Any):
     """The job's calls see the context of the code that started it."""
     processor = AsyncBatchProcessor(Witness(misbehave), max_concurrency=2, retry_count=0)
-    result = await processor.start(range(ITEMS), here=True)
+    result = await processor.start(range(ITEMS), on_current_loop=True)
     assert result.results == list(range(ITEMS))
 
 
@@ -433,7 +433,7 @@ async def test_a_replaced_worker_keeps_its_number():
         return item
 
     result = await AsyncBatchProcessor(call, max_concurrency=3).process(range(30))
-    assert {outcome.lane for outcome in result} == {0, 1, 2}
+    assert {outcome.worker for outcome in result} == {0, 1, 2}
 
 
 async def test_a_clean_function_keeps_its_workers():
@@ -538,7 +538,7 @@ async def test_workers_that_somebody_cancels_between_two_calls_are_replaced():
         for _ in range(12):
             await asyncio.sleep(0.7)
             for task in asyncio.all_tasks():
-                if task.get_name().startswith("ragasync lane"):
+                if task.get_name().startswith("ragasync worker"):
                     task.cancel()
 
     disturbing = asyncio.create_task(disturb())
@@ -574,7 +574,7 @@ def test_a_job_over_an_async_source_runs_where_tasks_are_eager():
         streamed = [outcome.value async for outcome in processor.stream(items())]
         result = await processor.process(items())
         gathered = await gather_with_concurrency([call(5)])
-        job = await processor.start(items(), here=True)
+        job = await processor.start(items(), on_current_loop=True)
         assert streamed == result.results == job.results
         return [*result.results, *gathered]
 

@@ -54,7 +54,7 @@ async def test_sources_are_closed_at_a_limit():
     """When the run has ended, and not when the collector comes by."""
     closing = Closing()
     for source in closing.both():
-        result = await AsyncBatchProcessor(echo).process(source, limit=5)
+        result = await AsyncBatchProcessor(echo).process(source, max_items=5)
         assert result.success_count == 5
     assert closing.closed == ["generator", "async generator"]
 
@@ -79,7 +79,7 @@ async def test_sources_are_closed_when_a_job_is_cancelled_or_stopped():
     closing = Closing()
     for source in closing.both():
         job = AsyncBatchProcessor(lambda item: item, rate_limiter=RateLimiter(1)).start(
-            source, here=True
+            source, on_current_loop=True
         )
         await asyncio.sleep(3)
         job.cancel()
@@ -103,7 +103,7 @@ async def test_sources_are_closed_when_the_run_itself_is_cancelled():
 async def test_a_file_is_left_open():
     """It is its owner's to close; a generator over it is ours."""
     file = StringIO("one\ntwo\nthree\n")
-    await AsyncBatchProcessor(echo).process(file, limit=1)
+    await AsyncBatchProcessor(echo).process(file, max_items=1)
     assert not file.closed
     assert file.read() == "two\nthree\n" or file.read() == ""
 
@@ -130,7 +130,7 @@ async def test_what_the_clean_up_of_a_source_raises_is_its_error(kind: str):
     processor = AsyncBatchProcessor(echo)
     source = generator() if kind == "generator" else async_generator()
     with pytest.raises(OSError, match="cannot close") as raised:
-        await processor.process(source, limit=4)
+        await processor.process(source, max_items=4)
     assert "4 items were done" in " ".join(raised.value.__notes__) or "of 4" in str(
         raised.value.__notes__
     )
@@ -164,7 +164,7 @@ async def test_an_error_of_ours_is_not_blamed_on_the_source(monkeypatch: pytest.
     """A fault of the engine reads as one."""
     from ragasync.outcomes.columns import Columns
 
-    def broken(self: Any, lane: int, zero: float) -> Any:
+    def broken(self: Any, worker: int, zero: float) -> Any:
         def record(*_: object) -> None:
             raise ZeroDivisionError("ours")
 
@@ -222,7 +222,7 @@ def test_a_source_on_a_thread_keeps_order_limit_and_errors(batched: bool):
         return item
 
     processor = AsyncBatchProcessor(call, 4, batched=batched, retry_count=0)
-    result = processor.process_sync(items(), limit=30)
+    result = processor.process_sync(items(), max_items=30)
     assert result.results == list(range(30))
     with pytest.raises(OSError, match="the disk"):
         processor.process_sync(items())

@@ -126,30 +126,30 @@ async def test_a_cell_that_computes_does_not_stall_the_job():
     assert (await job).all_succeeded
 
 
-async def test_here_runs_it_on_the_loop_of_this_thread():
+async def test_it_runs_on_request_on_the_loop_of_this_thread():
     """Objects that belong to this loop can be used."""
 
     async def loop_here(_):
         return asyncio.get_running_loop()
 
-    result = await AsyncBatchProcessor(loop_here).start([1], here=True)
+    result = await AsyncBatchProcessor(loop_here).start([1], on_current_loop=True)
     assert result.results == [asyncio.get_running_loop()]
 
 
-def test_here_without_a_loop_is_refused():
+def test_on_current_loop_without_a_loop_is_refused():
     """The error says what to leave out."""
     with pytest.raises(RuntimeError, match="leave it out"):
-        AsyncBatchProcessor(Service()).start([1], here=True)
+        AsyncBatchProcessor(Service()).start([1], on_current_loop=True)
 
 
 async def test_start_takes_a_limit_and_a_total():
     """A pilot leaves the rest pending; a total stands in where the items do not tell."""
     processor = AsyncBatchProcessor(Service())
-    pilot = processor.start(range(10), limit=3, here=True)
+    pilot = processor.start(range(10), max_items=3, on_current_loop=True)
     assert pilot.progress.total == 3
     assert counts(await pilot) == (3, 0, 0, 7)
     assert pilot.progress.total == 3
-    untold = processor.start(iter(range(10)), total=10, here=True)
+    untold = processor.start(iter(range(10)), total=10, on_current_loop=True)
     assert untold.progress.total == 10
     assert (await untold).total == 10
 
@@ -157,7 +157,7 @@ async def test_start_takes_a_limit_and_a_total():
 async def test_wrong_items_are_refused_by_start_itself():
     """No job is begun for what cannot be iterated."""
     with pytest.raises(TypeError, match="items must be an iterable"):
-        AsyncBatchProcessor(Service()).start(5, here=True)
+        AsyncBatchProcessor(Service()).start(5, on_current_loop=True)
 
 
 def test_the_function_sees_the_context_variables_of_the_caller():
@@ -221,7 +221,7 @@ def test_run_async_takes_a_job():
 async def test_awaiting_gives_the_result_every_time():
     """The result stays; the processor remembers it too."""
     processor = AsyncBatchProcessor(Service(), max_concurrency=2)
-    job = processor.start(range(4), here=True)
+    job = processor.start(range(4), on_current_loop=True)
     first = await job
     assert first.results == [0, 1, 2, 3]
     assert first.seconds == 2.0
@@ -243,7 +243,7 @@ async def test_cancelling_the_await_cancels_the_job_and_waits_for_its_children()
             raise
 
     processor = AsyncBatchProcessor(call, max_concurrency=2)
-    job = processor.start(range(6), here=True)
+    job = processor.start(range(6), on_current_loop=True)
 
     async def wait():
         await job
@@ -262,7 +262,7 @@ async def test_cancelling_the_await_cancels_the_job_and_waits_for_its_children()
 
 async def test_a_time_limit_around_the_await_cancels_the_job():
     """wait_for is a cancelled await like any other."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(range(9), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(range(9), on_current_loop=True)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(job, 2.5)
     assert counts(job.result) == (2, 0, 1, 6)
@@ -337,7 +337,7 @@ def test_a_wrong_time_to_wait_is_refused(timeout, error, message):
 
 async def test_wait_on_the_jobs_own_loop_raises_at_once():
     """It would block what it waits for; when the job has ended, there is nothing to block."""
-    job = AsyncBatchProcessor(Service()).start([1], here=True)
+    job = AsyncBatchProcessor(Service()).start([1], on_current_loop=True)
     with pytest.raises(RuntimeError, match="await job"):
         job.wait()
     result = await job
@@ -396,7 +396,7 @@ async def test_a_second_cancellation_ends_the_wait_for_the_clean_up():
         finally:
             await asyncio.sleep(100)
 
-    job = AsyncBatchProcessor(slow_to_end).start([1], here=True)
+    job = AsyncBatchProcessor(slow_to_end).start([1], on_current_loop=True)
     waiting = asyncio.ensure_future(job)
     await asyncio.sleep(1)
     waiting.cancel()
@@ -452,7 +452,7 @@ def test_cancelling_an_await_on_another_loop_cancels_the_job(nested):
 
 async def test_the_result_so_far_is_a_snapshot():
     """It counts every item, and does not change when the job goes on."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(6), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(6), on_current_loop=True)
     await at(1.5)
     so_far = job.result
     assert counts(so_far) == (2, 0, 0, 4)
@@ -465,7 +465,9 @@ async def test_the_result_so_far_is_a_snapshot():
 
 async def test_the_result_so_far_of_a_lazy_input_has_what_was_drawn():
     """Items that were not drawn yet are not counted."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(iter(range(6)), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(
+        iter(range(6)), on_current_loop=True
+    )
     await at(1.5)
     assert counts(job.result) == (2, 0, 0, 2)
     await job
@@ -488,7 +490,9 @@ def broken_source():
 
 async def test_what_the_source_raises_is_raised_by_the_await():
     """With a note of what was done; the result keeps it."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(broken_source(), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(
+        broken_source(), on_current_loop=True
+    )
     with pytest.raises(OSError, match="the disk is gone") as raised:
         await job
     assert any("2 of 2 items were done" in note for note in raised.value.__notes__)
@@ -532,7 +536,7 @@ def test_an_exception_that_was_fetched_is_not_logged(caplog):
 
 async def test_an_exception_that_was_awaited_is_not_logged(caplog):
     """The same for the await."""
-    job = AsyncBatchProcessor(Service()).start(broken_source(), here=True)
+    job = AsyncBatchProcessor(Service()).start(broken_source(), on_current_loop=True)
     with pytest.raises(OSError, match="the disk is gone"):
         await job
     del job
@@ -542,7 +546,7 @@ async def test_an_exception_that_was_awaited_is_not_logged(caplog):
 
 async def test_the_exception_of_a_job_that_was_dropped_is_logged_once(caplog):
     """A job whose handle went before its end is heard of all the same."""
-    AsyncBatchProcessor(Service()).start(broken_source(), here=True)
+    AsyncBatchProcessor(Service()).start(broken_source(), on_current_loop=True)
     gc.collect()
     await at(2)
     gc.collect()
@@ -553,7 +557,7 @@ async def test_a_job_that_was_dropped_runs_to_its_end(caplog):
     """Nobody needs to hold the handle, and a result that nobody fetched is no news."""
     service = Service()
     processor = AsyncBatchProcessor(service, max_concurrency=1)
-    processor.start(range(3), here=True)
+    processor.start(range(3), on_current_loop=True)
     gc.collect()
     await at(4)
     assert counts(processor.last_result) == (3, 0, 0, 0)
@@ -566,7 +570,7 @@ async def test_a_job_that_was_dropped_runs_to_its_end(caplog):
 async def test_a_cancelled_job_gives_what_was_done():
     """Calls in flight are cancelled, the rest is pending, and the await does not raise."""
     service = Service()
-    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(10), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(10), on_current_loop=True)
     await at(2.5)
     job.cancel()
     result = await job
@@ -581,7 +585,7 @@ async def test_a_cancelled_job_gives_what_was_done():
 async def test_a_job_cancelled_before_its_first_call_leaves_all_pending():
     """Nothing is called."""
     service = Service()
-    job = AsyncBatchProcessor(service).start(range(3), here=True)
+    job = AsyncBatchProcessor(service).start(range(3), on_current_loop=True)
     job.cancel()
     assert counts(await job) == (0, 0, 0, 3)
     assert not service.begun
@@ -604,7 +608,7 @@ class SlowToLeave:
 async def test_a_second_cancel_leaves_the_clean_up_of_the_first_alone():
     """The click of somebody in a hurry does not cut short what closes files and connections."""
     service = SlowToLeave()
-    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(6), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(6), on_current_loop=True)
     for seconds in (1, 1, 2, 2.5):
         await at(seconds)
         job.cancel()
@@ -617,7 +621,7 @@ async def test_a_second_cancel_leaves_the_clean_up_of_the_first_alone():
 async def test_a_cancelled_await_leaves_the_clean_up_of_a_cancel_before_it_alone():
     """It waits for it."""
     service = SlowToLeave()
-    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(6), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(6), on_current_loop=True)
     await at(1)
     job.cancel()
     with pytest.raises(TimeoutError):
@@ -634,7 +638,7 @@ async def test_a_job_that_is_stopping_by_itself_can_be_cancelled():
         raise ValueError(item)
 
     processor = AsyncBatchProcessor(call, max_concurrency=2, retry_count=0, max_errors=0)
-    job = processor.start(range(6), here=True)
+    job = processor.start(range(6), on_current_loop=True)
     await at(5)
     job.cancel()
     result = await job
@@ -645,7 +649,7 @@ async def test_a_job_that_is_stopping_by_itself_can_be_cancelled():
 
 async def test_a_paused_job_can_be_cancelled():
     """What waits for `resume` ends too."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(6), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(6), on_current_loop=True)
     job.pause()
     await at(1)
     job.cancel()
@@ -656,7 +660,7 @@ async def test_a_job_cancelled_at_its_limiter_leaves_those_who_wait_pending():
     """They had not begun, and give their places back."""
     limiter = RateLimiter(0.1, burst_size=1)
     processor = AsyncBatchProcessor(Service(), rate_limiter=limiter)
-    job = processor.start(range(6), here=True)
+    job = processor.start(range(6), on_current_loop=True)
     await at(1.5)
     job.cancel()
     assert counts(await job) == (1, 0, 0, 5)
@@ -682,7 +686,7 @@ async def test_a_second_cancel_leaves_the_clean_up_at_a_limiter_elsewhere_alone(
             raise AssertionError("nobody asked for it")
 
     processor = AsyncBatchProcessor(Service(), max_concurrency=1, rate_limiter=FarLimiter())
-    job = processor.start(range(3), here=True)
+    job = processor.start(range(3), on_current_loop=True)
     for seconds in (1, 2):
         await at(seconds)
         job.cancel()
@@ -692,7 +696,7 @@ async def test_a_second_cancel_leaves_the_clean_up_at_a_limiter_elsewhere_alone(
 
 async def test_cancelling_a_job_that_has_ended_changes_nothing():
     """It did end by itself."""
-    job = AsyncBatchProcessor(Service()).start(range(3), here=True)
+    job = AsyncBatchProcessor(Service()).start(range(3), on_current_loop=True)
     result = await job
     job.cancel()
     assert await job is result
@@ -733,7 +737,7 @@ async def test_a_job_cancelled_while_its_resources_open_ends_at_once():
     async def call(item, client):
         raise AssertionError("has no client")
 
-    job = AsyncBatchProcessor(call, resources=Client).start(range(3), here=True)
+    job = AsyncBatchProcessor(call, resources=Client).start(range(3), on_current_loop=True)
     await at(5)
     job.cancel()
     assert counts(await job) == (0, 0, 0, 3)
@@ -741,8 +745,8 @@ async def test_a_job_cancelled_while_its_resources_open_ends_at_once():
 
 
 @pytest.mark.real_time
-@pytest.mark.parametrize("here", [True, False])
-async def test_a_job_cancelled_before_its_resources_open_does_not_open_them(here):
+@pytest.mark.parametrize("on_current_loop", [True, False])
+async def test_a_job_cancelled_before_its_resources_open_does_not_open_them(on_current_loop):
     """It would wait for what nobody needs."""
 
     class Client:
@@ -755,7 +759,9 @@ async def test_a_job_cancelled_before_its_resources_open_does_not_open_them(here
     async def call(item, client):
         raise AssertionError("has no client")
 
-    job = AsyncBatchProcessor(call, resources=Client).start(range(3), here=here)
+    job = AsyncBatchProcessor(call, resources=Client).start(
+        range(3), on_current_loop=on_current_loop
+    )
     job.cancel()
     assert counts(await asyncio.wait_for(job, 20)) == (0, 0, 0, 3)
 
@@ -766,7 +772,7 @@ async def test_a_job_cancelled_before_its_resources_open_does_not_open_them(here
 async def test_a_paused_job_begins_nothing_until_it_is_resumed():
     """The call in flight goes on to its end."""
     service = Service()
-    job = AsyncBatchProcessor(service, max_concurrency=1).start(range(4), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=1).start(range(4), on_current_loop=True)
     await at(0.5)
     job.pause()
     await at(9)
@@ -780,7 +786,7 @@ async def test_a_paused_job_begins_nothing_until_it_is_resumed():
 async def test_a_pause_holds_for_fast_calls_at_once():
     """Not only when the loop is next given time to breathe."""
     service = Service(0.001)
-    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(100), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(100), on_current_loop=True)
     await at(0.0055)
     job.pause()
     begun = len(service.begun)
@@ -793,7 +799,7 @@ async def test_a_pause_holds_for_fast_calls_at_once():
 async def test_a_job_paused_before_its_first_call_begins_nothing():
     """Pause counts from the moment it is asked for."""
     service = Service()
-    job = AsyncBatchProcessor(service).start(range(2), here=True)
+    job = AsyncBatchProcessor(service).start(range(2), on_current_loop=True)
     job.pause()
     await at(3)
     assert service.begun == []
@@ -808,7 +814,7 @@ async def test_a_paused_job_lets_nobody_through_its_limiter():
     processor = AsyncBatchProcessor(
         service, max_concurrency=3, rate_limiter=RateLimiter(1, burst_size=1)
     )
-    job = processor.start(range(5), here=True)
+    job = processor.start(range(5), on_current_loop=True)
     await at(0.5)
     job.pause()
     await at(9.5)
@@ -828,7 +834,7 @@ async def test_a_paused_job_tries_nothing_again():
             raise ConnectionError("once")
 
     processor = AsyncBatchProcessor(call, retry=AsyncRetry(1, 0.5, jitter=None))
-    job = processor.start([1], here=True)
+    job = processor.start([1], on_current_loop=True)
     await at(0.1)
     job.pause()
     await at(5)
@@ -851,7 +857,7 @@ async def test_a_paused_job_holds_back_a_batch_that_was_forming():
         await asyncio.sleep(1)
 
     processor = AsyncBatchProcessor(call, batched=True, batch_size=2)
-    job = processor.start(slow_source(), here=True)
+    job = processor.start(slow_source(), on_current_loop=True)
     await at(0.01)
     job.pause()
     await at(9)
@@ -864,7 +870,7 @@ async def test_a_paused_job_holds_back_a_batch_that_was_forming():
 async def test_more_calls_run_at_once_when_max_concurrency_is_raised():
     """The new slots are filled at once, not when a call ends."""
     service = Service(10)
-    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(12), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=2).start(range(12), on_current_loop=True)
     await at(5)
     job.max_concurrency = 6
     assert job.max_concurrency == 6
@@ -887,7 +893,7 @@ async def test_no_call_begins_above_a_max_concurrency_that_was_lowered():
         in_flight -= 1
 
     processor = AsyncBatchProcessor(call, max_concurrency=4)
-    job = processor.start([1, 1, 9, 9, 1, 1, 1, 1], here=True)
+    job = processor.start([1, 1, 9, 9, 1, 1, 1, 1], on_current_loop=True)
     await at(0.5)
     job.max_concurrency = 2
     result = await job
@@ -900,7 +906,7 @@ async def test_no_call_begins_above_a_max_concurrency_that_was_lowered():
 async def test_a_lowered_max_concurrency_holds_for_fast_calls_at_once():
     """Not only when the loop is next given time to breathe."""
     service = Service(0.001)
-    job = AsyncBatchProcessor(service, max_concurrency=8).start(range(500), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=8).start(range(500), on_current_loop=True)
     await at(0.0055)
     job.max_concurrency = 3
     await at(0.0075)
@@ -911,7 +917,7 @@ async def test_a_lowered_max_concurrency_holds_for_fast_calls_at_once():
 async def test_max_concurrency_lowered_and_raised_again_is_met_exactly():
     """However often it is changed, as many calls run as are allowed."""
     service = Service(1)
-    job = AsyncBatchProcessor(service, max_concurrency=4).start(range(100), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=4).start(range(100), on_current_loop=True)
     seen = []
     for step, bound in enumerate((1, 5, 2, 8, 3, 3, 6)):
         job.max_concurrency = bound
@@ -925,7 +931,7 @@ async def test_max_concurrency_lowered_and_raised_again_is_met_exactly():
 async def test_max_concurrency_set_before_the_first_call_holds_from_the_start():
     """It is obeyed as soon as it is set."""
     service = Service()
-    job = AsyncBatchProcessor(service, max_concurrency=4).start(range(4), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=4).start(range(4), on_current_loop=True)
     job.max_concurrency = 1
     await at(0.5)
     assert service.in_flight == 1
@@ -952,7 +958,7 @@ async def test_max_concurrency_lowered_holds_back_a_batch_that_was_forming():
         await asyncio.sleep(9)
 
     processor = AsyncBatchProcessor(call, batched=True, batch_size=2, max_concurrency=2)
-    job = processor.start(source(), here=True)
+    job = processor.start(source(), on_current_loop=True)
     await at(0.01)
     assert in_flight == 1
     job.max_concurrency = 1
@@ -963,7 +969,7 @@ async def test_max_concurrency_lowered_holds_back_a_batch_that_was_forming():
 @pytest.mark.parametrize("value", [0, -1, 2.5, "4", None, True])
 async def test_a_wrong_max_concurrency_is_refused(value):
     """In the thread that sets it, and the old one stays."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=3).start([1], here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=3).start([1], on_current_loop=True)
     with pytest.raises((TypeError, ValueError), match=r"max_concurrency must be .*, got"):
         job.max_concurrency = value
     assert job.max_concurrency == 3
@@ -973,7 +979,9 @@ async def test_a_wrong_max_concurrency_is_refused(value):
 async def test_a_rate_can_be_set_changed_and_removed_while_the_job_runs():
     """The calls begin at the new pace at once."""
     service = Service(0.001)
-    job = AsyncBatchProcessor(service, max_concurrency=1).start(range(100_000), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=1).start(
+        range(100_000), on_current_loop=True
+    )
     assert job.rate is None
     paces = []
     for rate in (10, 100, None):
@@ -993,7 +1001,7 @@ async def test_a_rate_of_the_job_comes_beside_its_limiters():
     """The slower of the two is what counts."""
     service = Service(0.001)
     processor = AsyncBatchProcessor(service, rate_limiter=RateLimiter(20, burst_size=1))
-    job = processor.start(range(100_000), here=True)
+    job = processor.start(range(100_000), on_current_loop=True)
     paces = []
     for rate in (5, 100, None):
         job.rate = rate
@@ -1009,7 +1017,7 @@ async def test_a_rate_of_the_job_comes_beside_its_limiters():
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "10", True])
 async def test_a_wrong_rate_is_refused(value):
     """In the thread that sets it, and the old one stays."""
-    job = AsyncBatchProcessor(Service()).start([1], here=True)
+    job = AsyncBatchProcessor(Service()).start([1], on_current_loop=True)
     with pytest.raises((TypeError, ValueError), match=r"rate must be .*, got"):
         job.rate = value
     assert job.rate is None
@@ -1071,7 +1079,7 @@ async def test_progress_tells_how_far_the_job_is():
             raise ValueError("a bad item")
 
     processor = AsyncBatchProcessor(call, max_concurrency=2, retry_count=0)
-    job = processor.start(range(10), here=True)
+    job = processor.start(range(10), on_current_loop=True)
     await at(2.5)
     progress = job.progress
     assert (progress.done, progress.failed, progress.total) == (3, 1, 10)
@@ -1084,7 +1092,7 @@ async def test_progress_tells_how_far_the_job_is():
 
 async def test_progress_is_frozen():
     """A snapshot cannot be set, and does not change when the job goes on."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(range(3), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(range(3), on_current_loop=True)
     await at(1.5)
     progress = job.progress
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -1096,7 +1104,7 @@ async def test_progress_is_frozen():
 
 async def test_progress_before_the_first_call_is_zero():
     """There is no speed yet, and nobody can tell when it will end."""
-    job = AsyncBatchProcessor(Service()).start(range(3), here=True)
+    job = AsyncBatchProcessor(Service()).start(range(3), on_current_loop=True)
     progress = job.progress
     assert (progress.done, progress.in_flight, progress.rate, progress.seconds) == (0, 0, 0.0, 0.0)
     assert progress.eta is None
@@ -1105,7 +1113,9 @@ async def test_progress_before_the_first_call_is_zero():
 
 async def test_progress_of_an_input_of_unknown_length_has_no_total():
     """Until it has ended."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(iter(range(3)), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(
+        iter(range(3)), on_current_loop=True
+    )
     await at(1.5)
     assert (job.progress.total, job.progress.eta) == (None, None)
     await job
@@ -1114,7 +1124,7 @@ async def test_progress_of_an_input_of_unknown_length_has_no_total():
 
 async def test_progress_after_the_end_stays_as_it_is():
     """The speed is that of the whole job, and nothing is left."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(range(4), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=1).start(range(4), on_current_loop=True)
     await job
     progress = job.progress
     assert (progress.rate, progress.eta, progress.in_flight) == (1.0, 0.0, 0)
@@ -1128,7 +1138,7 @@ async def test_the_speed_is_that_of_the_last_seconds():
     async def call(item):
         await asyncio.sleep(3600 if item == 0 else 0.5)
 
-    job = AsyncBatchProcessor(call, max_concurrency=1).start(range(100), here=True)
+    job = AsyncBatchProcessor(call, max_concurrency=1).start(range(100), on_current_loop=True)
     await at(3610.25)
     assert job.progress.rate == pytest.approx(2, rel=0.1)
     await job
@@ -1143,7 +1153,7 @@ async def test_items_that_are_tried_again_count_as_retried():
 
     retry = AsyncRetry(2, 10, jitter=None)
     processor = AsyncBatchProcessor(call, max_concurrency=1, retry=retry)
-    job = processor.start(range(5), here=True)
+    job = processor.start(range(5), on_current_loop=True)
     await at(0.001)
     assert (job.progress.retried, job.progress.done, job.progress.failed) == (3, 2, 0)
     await job
@@ -1155,7 +1165,7 @@ async def test_a_job_is_limited_by_its_rate():
     processor = AsyncBatchProcessor(
         Service(2), max_concurrency=32, rate_limiter=RateLimiter(10, burst_size=1)
     )
-    job = processor.start(range(1000), here=True)
+    job = processor.start(range(1000), on_current_loop=True)
     await at(20)
     assert job.progress.in_flight == 20
     assert job.progress.limited_by == "rate"
@@ -1165,7 +1175,7 @@ async def test_a_job_is_limited_by_its_rate():
 
 async def test_a_job_is_limited_by_its_own_rate():
     """The rate that was set on the job counts like a limiter."""
-    job = AsyncBatchProcessor(Service(0.1)).start(range(1000), here=True)
+    job = AsyncBatchProcessor(Service(0.1)).start(range(1000), on_current_loop=True)
     job.rate = 1
     await at(20)
     assert job.progress.limited_by == "rate"
@@ -1178,7 +1188,7 @@ async def test_a_job_is_limited_by_its_concurrency():
     processor = AsyncBatchProcessor(
         Service(1), max_concurrency=4, rate_limiter=RateLimiter(100, burst_size=1)
     )
-    job = processor.start(range(1000), here=True)
+    job = processor.start(range(1000), on_current_loop=True)
     await at(20)
     assert job.progress.limited_by == "concurrency"
     job.cancel()
@@ -1193,7 +1203,7 @@ async def test_a_job_is_limited_by_its_retries():
 
     retry = AsyncRetry(3, 3600, max_delay=3600, jitter=None)
     processor = AsyncBatchProcessor(call, max_concurrency=4, retry=retry)
-    job = processor.start(range(1000), here=True)
+    job = processor.start(range(1000), on_current_loop=True)
     await at(1)
     assert job.progress.limited_by == "retries"
     job.cancel()
@@ -1209,7 +1219,7 @@ async def test_a_job_is_limited_by_its_input():
             yield 1
 
     processor = AsyncBatchProcessor(Service(2.5), max_concurrency=4)
-    job = processor.start(slow_source(), here=True)
+    job = processor.start(slow_source(), on_current_loop=True)
     await at(20)
     assert job.progress.limited_by == "input"
     job.cancel()
@@ -1218,7 +1228,7 @@ async def test_a_job_is_limited_by_its_input():
 
 async def test_the_repr_states_what_is_going_on():
     """One line: what it does, how far it is, and what holds it back."""
-    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(1000), here=True)
+    job = AsyncBatchProcessor(Service(), max_concurrency=2).start(range(1000), on_current_loop=True)
     await at(2.5)
     assert repr(job) == (
         "<Job running: 4 of 1,000, 4 done, 0 failed, 0 retried, 2 in flight, 1.6 items/s, "
@@ -1233,7 +1243,7 @@ async def test_the_repr_states_what_is_going_on():
 
 async def test_the_repr_of_an_input_of_unknown_length_says_so():
     """A question mark stands for the total."""
-    job = AsyncBatchProcessor(Service()).start(iter([1]), here=True)
+    job = AsyncBatchProcessor(Service()).start(iter([1]), on_current_loop=True)
     assert repr(job).startswith("<Job running: 0 of ?, ")
     await job
     assert repr(job).startswith("<Job ended: 1 of 1, ")
@@ -1241,7 +1251,7 @@ async def test_the_repr_of_an_input_of_unknown_length_says_so():
 
 async def test_run_async_of_a_job_on_the_loop_that_it_blocks_is_refused():
     """Neither would ever go on, so that it is an error at once, and the job runs on."""
-    job = AsyncBatchProcessor(_double).start([1, 2], here=True)
+    job = AsyncBatchProcessor(_double).start([1, 2], on_current_loop=True)
     with pytest.raises(RunAsyncError, match="await job"):
         run_async(job)
     assert (await job).all_succeeded

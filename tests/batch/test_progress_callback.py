@@ -35,9 +35,11 @@ async def test_a_short_job_is_reported_once():
 
 @pytest.mark.parametrize("limit", [None, 50])
 async def test_an_empty_job_is_reported_too(limit: int | None):
-    """0 of 0, with a limit too."""
+    """0 of 0, with max_items too."""
     calls: list[tuple[int, int | None]] = []
-    await AsyncBatchProcessor(Service()).process([], lambda *call: calls.append(call), limit=limit)
+    await AsyncBatchProcessor(Service()).process(
+        [], lambda *call: calls.append(call), max_items=limit
+    )
     assert calls == [(0, 0)]
 
 
@@ -88,7 +90,7 @@ async def test_the_total_of_a_pilot_is_its_limit(limit: int, total: int):
     """Or the number of items, where they are fewer."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(Service(0.0)).process(
-        range(5), lambda *call: calls.append(call), limit=limit
+        range(5), lambda *call: calls.append(call), max_items=limit
     )
     assert calls == [(total, total)]
 

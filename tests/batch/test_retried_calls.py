@@ -116,14 +116,14 @@ async def test_the_log_says_how_long_each_attempt_waited_for_the_limiter():
     assert (result[0].waited, result[0].backed_off) == about((0.25, 0.75))
 
 
-async def test_the_log_says_on_which_lane_each_attempt_was_made():
-    """The first lane has gone on to another item when the retries are due."""
+async def test_the_log_says_on_which_worker_each_attempt_was_made():
+    """The first worker has gone on to another item when the retries are due."""
     service = Service([1.0, 2.0, 9.0], {0: [OSError("first"), OSError("second")]})
     result = await AsyncBatchProcessor(service, max_concurrency=2, retry=patient()).process(
         range(3)
     )
-    assert [each.lane for each in result[0].history] == [0, 1]
-    assert result[0].lane == 1
+    assert [each.worker for each in result[0].history] == [0, 1]
+    assert result[0].worker == 1
 
 
 async def test_the_parts_of_a_batch_log_waits_of_their_own():
@@ -168,7 +168,7 @@ async def test_a_pause_before_the_first_attempt_is_no_back_off():
     """The item had passed the limiter, and was held back."""
     limiter = RateLimiter(1, burst_size=1)
     limiter.try_acquire()
-    job = AsyncBatchProcessor(Service(1.0), rate_limiter=limiter).start([0], here=True)
+    job = AsyncBatchProcessor(Service(1.0), rate_limiter=limiter).start([0], on_current_loop=True)
     await asyncio.sleep(0.5)
     job.pause()
     await asyncio.sleep(5)
@@ -215,7 +215,7 @@ async def test_on_retry_hears_of_each_back_off():
 async def test_no_retry_is_slept_for_past_the_deadline():
     """After 4 s of attempts and 3 s of back-off the next, 4 s later, would be past 10 s."""
     service = Service(1.0, {0: OSError("away")})
-    result = await AsyncBatchProcessor(service, retry=patient(9, deadline=8)).process([0])
+    result = await AsyncBatchProcessor(service, retry=patient(9, max_elapsed=8)).process([0])
     assert service.starts_of(0) == about([0, 2, 5])
     assert result.seconds == about(6)
 
@@ -225,7 +225,7 @@ async def test_no_attempt_is_started_past_the_deadline_when_slots_were_busy():
     error = OSError("away")
     service = Service([1.0, 10.0], {0: error})
     result = await AsyncBatchProcessor(
-        service, max_concurrency=1, retry=patient(deadline=5)
+        service, max_concurrency=1, retry=patient(max_elapsed=5)
     ).process([0, 1])
     assert service.starts_of(0) == [0]
     assert result.errors == [error, None]

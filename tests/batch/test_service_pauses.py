@@ -73,7 +73,7 @@ async def test_another_job_with_the_same_limiter_is_held_too():
     """It is the limiter's service that is closed."""
     limiter = RateLimiter(1000)
     refusing, other = Service(Refused(503, "30")), Service()
-    first = AsyncBatchProcessor(refusing, rate_limiter=limiter).start([1], here=True)
+    first = AsyncBatchProcessor(refusing, rate_limiter=limiter).start([1], on_current_loop=True)
     await asyncio.sleep(1)
     await AsyncBatchProcessor(other, rate_limiter=limiter).process([2])
     assert other.times == [pytest.approx(30)]
@@ -93,7 +93,9 @@ async def test_resume_ends_the_pause():
     """Whoever knows better may say so; the call that was refused does not wait on either."""
     limiter = RateLimiter(1000)
     service = Service(Refused(429, "100"))
-    job = AsyncBatchProcessor(service, rate_limiter=limiter, retry_delay=0.0).start([1], here=True)
+    job = AsyncBatchProcessor(service, rate_limiter=limiter, retry_delay=0.0).start(
+        [1], on_current_loop=True
+    )
     await asyncio.sleep(3)
     assert limiter.paused_for == pytest.approx(97)
     limiter.resume()
@@ -110,7 +112,9 @@ async def test_a_retry_keeps_to_its_own_back_off_when_the_pause_ends_early():
     limiter = RateLimiter(1000)
     service = Service(Refused(429, "100"))
     retry = AsyncRetry(1, 10.0, jitter=None)
-    job = AsyncBatchProcessor(service, rate_limiter=limiter, retry=retry).start([1], here=True)
+    job = AsyncBatchProcessor(service, rate_limiter=limiter, retry=retry).start(
+        [1], on_current_loop=True
+    )
     await asyncio.sleep(3)
     limiter.resume()
     assert (await job).all_succeeded
@@ -122,7 +126,7 @@ async def test_resuming_a_job_ends_the_pause(rate: float | None):
     """Also where no limiter of the user's has one."""
     service = Service(Refused(429, "100"))
     job = AsyncBatchProcessor(service, max_concurrency=2, retry_delay=0.0).start(
-        range(5), here=True
+        range(5), on_current_loop=True
     )
     job.rate = rate
     await asyncio.sleep(3)
@@ -255,7 +259,7 @@ async def test_documents_stop_for_a_long_wait_and_the_rest_is_pending():
 async def test_a_paused_job_says_until_when_and_why():
     """In its repr, its progress, and at the end in explain()."""
     service = Service(Refused(503, "30", "closed for lunch"))
-    job = AsyncBatchProcessor(service, max_concurrency=1).start(range(20), here=True)
+    job = AsyncBatchProcessor(service, max_concurrency=1).start(range(20), on_current_loop=True)
     await asyncio.sleep(10)
     progress = job.progress
     assert progress.limited_by == "paused"
@@ -278,7 +282,7 @@ async def test_a_paused_pipeline_says_so_too():
             raise refusals.pop()
         return [[1.0, 0.0] for _ in texts]
 
-    job = AsyncDocumentProcessor(embed=embed).start([("a", "text")], here=True)
+    job = AsyncDocumentProcessor(embed=embed).start([("a", "text")], on_current_loop=True)
     await asyncio.sleep(10)
     assert job.progress.paused_for == pytest.approx(20)
     assert "closed for lunch" in repr(job)

@@ -124,31 +124,31 @@ async def test_the_items_of_a_failed_batch_count_each():
     assert (result.error_count, len(service.batches)) == (4, 1)
 
 
-# ---- max_errors, a fraction
+# ---- max_error_rate
 
 
-async def test_a_fraction_says_nothing_before_20_items_ended():
+async def test_an_error_rate_says_nothing_before_20_items_ended():
     """Nineteen errors in a row prove little; the twentieth stops it."""
     service = Service(errors={item: ValueError("bad") for item in range(100)})
-    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_errors=0.1)
+    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_error_rate=0.1)
     result = await processor.process(range(100))
     assert result.error_count == 20
-    assert result.stopped_because == "20 of the last 20 items failed, more than max_errors=0.1"
+    assert result.stopped_because == "20 of the last 20 items failed, more than max_error_rate=0.1"
 
 
-async def test_a_fraction_looks_at_the_last_100_items():
+async def test_an_error_rate_looks_at_the_last_100_items():
     """After 1,000 good ones it takes 11 bad ones to be above a tenth of the last hundred."""
     service = Service(0.0, errors={item: ValueError("bad") for item in range(1000, 2000)})
-    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_errors=0.1)
+    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_error_rate=0.1)
     result = await processor.process(range(2000))
     assert (result.success_count, result.error_count) == (1000, 11)
-    assert result.stopped_because == "11 of the last 100 items failed, more than max_errors=0.1"
+    assert result.stopped_because == "11 of the last 100 items failed, more than max_error_rate=0.1"
 
 
-async def test_a_fraction_is_not_exceeded_by_being_met():
+async def test_an_error_rate_is_not_exceeded_by_being_met():
     """Every fourth item bad, and a quarter allowed."""
     service = Service(0.0, errors={item: ValueError("bad") for item in range(3, 1000, 4)})
-    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_errors=0.25)
+    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_error_rate=0.25)
     result = await processor.process(range(1000))
     assert (result.error_count, result.stopped_because) == (250, None)
 
@@ -156,15 +156,21 @@ async def test_a_fraction_is_not_exceeded_by_being_met():
 async def test_early_errors_do_not_stop_a_job_that_mends_itself():
     """The first ten fail, then all is well."""
     service = Service(0.0, errors={item: ValueError("bad") for item in range(10)})
-    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_errors=0.6)
+    processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_error_rate=0.6)
     assert (await processor.process(range(1000))).success_count == 990
 
 
-async def test_a_fraction_counts_every_kind_of_success():
+async def test_an_error_rate_counts_every_kind_of_success():
     """Those of batches and those after retries."""
     poison = {item: ValueError("bad") for item in range(0, 400, 8)}
     processor = AsyncBatchProcessor(
-        BatchService(poison, outage=[OSError("away")]), 8, 1, 1, 0.0, batched=True, max_errors=0.5
+        BatchService(poison, outage=[OSError("away")]),
+        8,
+        1,
+        1,
+        0.0,
+        batched=True,
+        max_error_rate=0.5,
     )
     result = await processor.process(range(400))
     assert (result.error_count, result.stopped_because) == (50, None)

@@ -215,7 +215,7 @@ def test_results_come_in_also_while_a_loop_is_nested():
             global job
             retry = AsyncRetry(1, 0.0, on_retry=on_retry)
             job = AsyncBatchProcessor(meet, retry=retry, max_concurrency=2).start(
-                range(2), here=True
+                range(2), on_current_loop=True
             )
             return (await job).results
 

@@ -486,7 +486,7 @@ def test_an_item_that_is_cancelled_in_run_async_has_not_failed(way):
         "await asyncio.wait([asyncio.create_task(processor.process(range(3)))])",
         "await in_a_group(processor.process(range(3)))",
         "await in_groups(4, processor.process(range(3)))",
-        "await processor.start(range(3), here=True)",
+        "await processor.start(range(3), on_current_loop=True)",
         "[outcome async for outcome in processor.stream(range(3))]",
     ],
 )

@@ -166,7 +166,7 @@ async def test_a_source_of_several_documents_is_one_row():
 
 async def test_what_was_not_reached_has_its_source():
     """A pilot leaves the rest pending."""
-    result = await exact().process(texts("one", "two", "three"), limit=1)
+    result = await exact().process(texts("one", "two", "three"), max_items=1)
     frame = documents_dataframe(result)
     assert rows(frame, "id", "status") == [("a", "done"), ("b", "pending"), ("c", "pending")]
     assert frame.seconds.isna().tolist() == [False, True, True]

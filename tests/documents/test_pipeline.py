@@ -378,7 +378,7 @@ async def test_documents_are_drawn_only_when_there_is_room_for_them():
             drawn += 1
             yield Document(str(drawn), "word " * 200)
 
-    job = exact(embed=CountingEmbedder(seconds=60)).start(endless(), here=True)
+    job = exact(embed=CountingEmbedder(seconds=60)).start(endless(), on_current_loop=True)
     await asyncio.sleep(30)
     assert drawn == 2 + 8
     job.cancel()
@@ -392,7 +392,7 @@ async def test_a_slow_store_holds_embedding_back():
     async def store(*parcel) -> None:
         await asyncio.sleep(10_000)
 
-    job = exact(embed=embed, store=store).start(documents(10_000), here=True)
+    job = exact(embed=embed, store=store).start(documents(10_000), on_current_loop=True)
     await asyncio.sleep(5000)
     assert sum(embed.sizes) == 3 * 4 * 32
     job.cancel()
@@ -476,7 +476,7 @@ async def test_progress_counts_documents():
 async def test_a_limit_makes_a_pilot():
     """The rest stays pending, and can be run later."""
     processor = exact(embed=CountingEmbedder())
-    result = await processor.process(documents(5), limit=2)
+    result = await processor.process(documents(5), max_items=2)
     assert [outcome.status for outcome in result] == ["done"] * 2 + ["pending"] * 3
     whole = await result.retry_failed(processor, only=result.unfinished)
     assert whole.all_succeeded
@@ -515,7 +515,9 @@ def test_process_sync_needs_no_loop():
 async def test_a_job_can_be_paused_and_goes_on():
     """No further document is begun, however many are still to come."""
     embed = CountingEmbedder(seconds=1.0)
-    job = exact(embed=embed, batch_size=1, embed_concurrency=1).start(documents(100), here=True)
+    job = exact(embed=embed, batch_size=1, embed_concurrency=1).start(
+        documents(100), on_current_loop=True
+    )
     await asyncio.sleep(2.5)
     job.pause()
     await asyncio.sleep(1000)
@@ -534,7 +536,7 @@ async def test_a_cancelled_job_keeps_what_was_stored_and_leaves_no_task():
         stored.append(document.id)
 
     processor = exact(embed=CountingEmbedder(), store=store, batch_size=1, embed_concurrency=1)
-    job = processor.start(documents(100), here=True)
+    job = processor.start(documents(100), on_current_loop=True)
     await asyncio.sleep(3.5)
     job.cancel()
     result = await job

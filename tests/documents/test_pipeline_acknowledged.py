@@ -59,7 +59,7 @@ async def test_a_document_is_done_when_the_store_has_acknowledged_it(path):
     """Not when it was embedded, nor when the store was asked."""
     store = SlowStore()
     documents = [Document(*source) for source in SOURCES]
-    job = processor(path, store).start(documents, here=True)
+    job = processor(path, store).start(documents, on_current_loop=True)
     await store.called.wait()
     while await asyncio.to_thread(written, path) != [("b", "done")]:
         pass
@@ -80,7 +80,7 @@ async def test_what_a_store_refused_is_failed_and_what_was_cancelled_is_open(pat
         await asyncio.sleep(1)
 
     documents = [Document(*source) for source in SOURCES]
-    job = processor(path, Stage(refuse, retry=AsyncRetry(0))).start(documents, here=True)
+    job = processor(path, Stage(refuse, retry=AsyncRetry(0))).start(documents, on_current_loop=True)
     result = await job
     assert [outcome.status for outcome in result] == ["failed", "cancelled"]
     assert written(path) == [("a", "failed")]
@@ -149,7 +149,7 @@ async def test_a_locked_journal_and_a_locked_store_are_told_apart(path, tmp_path
     with SqliteStore(tmp_path / "store.sqlite", timeout=0.05) as store:
         embed = CountingEmbedder(0.01)  # as that of the others: one journal, one embedder
         documents = [Document(*source) for source in SOURCES]
-        job = processor(path, store, embed=embed).start(documents, here=True)
+        job = processor(path, store, embed=embed).start(documents, on_current_loop=True)
         await embed.called.wait()
         with pytest.raises(JournalError, match=r"run\.sqlite' is in use by another run"):
             await processor(path, store).process(documents)

@@ -188,7 +188,7 @@ async def test_sources_that_come_one_by_one_are_closed(store, folder, root):
     if root is not None:
         await AsyncDocumentProcessor(store=store, root=folder / "a").process(folder / "a")
         root = folder / root
-    await AsyncDocumentProcessor(store=store, root=root).process(sources, limit=3)
+    await AsyncDocumentProcessor(store=store, root=root).process(sources, max_items=3)
     assert sources.ended == 1
 
 
@@ -328,7 +328,7 @@ async def test_a_slow_source_holds_up_only_a_few(tmp_path):
         done.append(document.id)
 
     processor = AsyncDocumentProcessor(load, words, CountingEmbedder(0.01), put)
-    job = processor.start(range(300), here=True)
+    job = processor.start(range(300), on_current_loop=True)
     await asyncio.sleep(100)
     assert 200 < len(done) < 300
     stuck.set()

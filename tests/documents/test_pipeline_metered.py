@@ -120,7 +120,7 @@ async def test_an_embedder_on_threads_reports_to_its_run():
 
 async def test_a_job_tells_what_it_has_used_so_far():
     """Its progress and its panel do, before the end and at it."""
-    job = exact(Metered(price=0.5, seconds=1.0)).start(texts(4), here=True)
+    job = exact(Metered(price=0.5, seconds=1.0)).start(texts(4), on_current_loop=True)
     await asyncio.sleep(2.5)
     assert (job.progress.tokens, job.progress.cost) == (8, 1.0)
     assert "tokens 8, cost 1.00" in repr(job)

@@ -41,7 +41,7 @@ async def test_few_of_many_rows_are_under_way_at_once(store):
         return [Document(f"{number}", "two words") for number in range(300)]
 
     settings = {"embed": embed, "store": store, "batch_size": 2, "embed_concurrency": 2}
-    job = processor(load, **settings, max_concurrency=2).start(["a"], here=True)
+    job = processor(load, **settings, max_concurrency=2).start(["a"], on_current_loop=True)
     await embed.called.wait()
     await asyncio.sleep(1)
     under_way = [task for task in asyncio.all_tasks() if task.get_name() == "ragasync document"]
@@ -54,7 +54,7 @@ async def test_a_cancelled_run_leaves_none_of_them_behind():
     """They are cancelled with the run, and what was under way with them."""
     embed = CountingEmbedder(60)
     job = processor(lambda _: [Document("a", "one"), Document("b", "two")], embed=embed).start(
-        ["x"], here=True
+        ["x"], on_current_loop=True
     )
     await embed.called.wait()
     job.cancel()

@@ -169,7 +169,7 @@ async def test_a_document_is_done_only_when_the_store_has_acknowledged_it():
         await acknowledge.wait()
 
     processor = AsyncDocumentProcessor(given, words, CountingEmbedder(), store)
-    job = processor.start([Document("a", "text")], here=True)
+    job = processor.start([Document("a", "text")], on_current_loop=True)
     await asyncio.sleep(1000)
     assert job.progress.done == 0
     acknowledge.set()

@@ -100,7 +100,7 @@ async def test_a_pilot_prunes_nothing(processor, store, docs):
     """With a `limit` the rest was not looked at."""
     await processor.process(docs)
     (docs / "a.txt").unlink()
-    result = await processor.process(docs, prune=True, limit=3)
+    result = await processor.process(docs, prune=True, max_items=3)
     assert "a.txt" in ids(store)
     assert result.facts.told == ()
 
@@ -122,7 +122,9 @@ async def test_a_cancelled_run_prunes_nothing(store, docs):
     (docs / "a.txt").unlink()
     (docs / "b.txt").write_text("changed")
     embed = CountingEmbedder(60)
-    job = AsyncDocumentProcessor(store=store, embed=embed).start(docs, prune=True, here=True)
+    job = AsyncDocumentProcessor(store=store, embed=embed).start(
+        docs, prune=True, on_current_loop=True
+    )
     await embed.called.wait()
     job.cancel()
     await job
@@ -133,7 +135,7 @@ async def test_a_job_prunes_at_its_end(processor, store, docs):
     """As `process` does."""
     await processor.process(docs)
     (docs / "a.txt").unlink()
-    job = processor.start(docs, prune=True, here=True)
+    job = processor.start(docs, prune=True, on_current_loop=True)
     assert (await job).facts.told == (("pruned", 1),)
     assert job.result.facts.told == (("pruned", 1),)
     assert "a.txt" not in ids(store)
@@ -227,7 +229,7 @@ async def test_a_folder_without_files_is_not_pruned_unless_by_force(store, docs,
         ):
             await processor.process(sources, prune=True)
     with pytest.raises(RunRefused):
-        processor.start(docs, prune=True, here=True)
+        processor.start(docs, prune=True, on_current_loop=True)
     assert len(store.documents()) == stored
     result = await processor.process(docs, prune="force")
     assert (result.total, result.facts.told) == (0, (("pruned", 3),))
@@ -331,4 +333,4 @@ async def test_a_store_must_be_able_to_tell_its_sources(store, docs):
         with pytest.raises(TypeError, match=r"sources_within\(prefix\)"):
             begin(docs, prune=True)
     with pytest.raises(TypeError, match=r"sources_within\(prefix\)"):
-        await processor.process(docs, prune=True, limit=1)
+        await processor.process(docs, prune=True, max_items=1)

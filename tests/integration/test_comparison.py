@@ -105,7 +105,9 @@ async def test_ours_draws_an_item_when_there_is_a_slot():
             drawn.append(number)
             yield number
 
-    await AsyncBatchProcessor(Flaky(), max_concurrency=2, retry_count=0).process(source(), limit=2)
+    await AsyncBatchProcessor(Flaky(), max_concurrency=2, retry_count=0).process(
+        source(), max_items=2
+    )
     assert len(drawn) <= 3
 
 

@@ -105,7 +105,7 @@ async def test_ten_thousand_requests_are_accounted_for_and_keep_to_the_limit():
             retry=AsyncRetry(6, 0.01, max_delay=0.05, on_retry=slow_down),
             timeout=2,
             resources=on_aiohttp(service),
-        ).start(TEXTS, here=True)
+        ).start(TEXTS, on_current_loop=True)
         result = await job
     check_accounts(result, service, AIOHTTP_RAISES)
     assert len(service.arrivals) >= 10_000

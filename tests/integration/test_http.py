@@ -112,7 +112,7 @@ async def test_429_pauses_all_limiters_of_a_job():
     async with Server(trouble={3: 429}, wait=0.3, wording="ms") as server:
         refused = AsyncBatchProcessor(
             told, max_concurrency=1, retry=SOON, resources=server.client, rate_limiter=limiters
-        ).start(TEXTS, here=True)
+        ).start(TEXTS, on_current_loop=True)
         await told.told.wait()
         assert [limiter.try_acquire() for limiter in limiters] == [False, False]
         assert len(server.arrivals) == 4
@@ -260,7 +260,7 @@ async def test_a_client_made_in_the_background_is_one_clear_error_here():
 async def test_a_client_made_here_is_one_clear_error_in_the_background():
     """As when it is made in a cell and used by a job that `start` runs elsewhere."""
     async with Server() as server, server.client() as client:
-        await one_clear_error(server, client, here=False)
+        await one_clear_error(server, client, on_current_loop=False)
 
 
 async def test_a_client_whose_loop_is_gone_is_one_clear_error():
@@ -274,7 +274,7 @@ async def test_a_client_whose_loop_is_gone_is_one_clear_error():
 
 
 async def one_clear_error(
-    server: Server, client: aiohttp.ClientSession, *, here: bool = True
+    server: Server, client: aiohttp.ClientSession, *, on_current_loop: bool = True
 ) -> None:
     """Check what comes of a job whose function uses a client of another loop."""
 
@@ -283,7 +283,7 @@ async def one_clear_error(
 
     stranger = AsyncBatchProcessor(embed, max_concurrency=8, retry=SOON)
     with pytest.raises(RunAsyncError, match="ways out"):
-        await stranger.start(TEXTS, here=here)
+        await stranger.start(TEXTS, on_current_loop=on_current_loop)
     assert server.arrivals == []
     assert stranger.last_result is not None
     assert is_whole(stranger.last_result)
@@ -316,7 +316,7 @@ async def test_one_client_serves_a_run_and_is_closed_at_its_end():
 async def test_a_cancelled_job_hangs_up_and_closes_its_client():
     """The server sees every connection go."""
     async with Server(trouble=dict.fromkeys(range(8), "hang")) as server:
-        job = processor(server).start(TEXTS, here=True)
+        job = processor(server).start(TEXTS, on_current_loop=True)
         await server.until(lambda: len(server.arrivals) == 8)
         job.cancel()
         result = await job
@@ -328,8 +328,8 @@ async def test_a_cancelled_job_hangs_up_and_closes_its_client():
 # ---- all at once
 
 
-@pytest.mark.parametrize("here", [True, False], ids=["this loop", "background"])
-async def test_every_item_is_accounted_for_in_a_storm(here: bool):
+@pytest.mark.parametrize("on_current_loop", [True, False], ids=["this loop", "background"])
+async def test_every_item_is_accounted_for_in_a_storm(on_current_loop: bool):
     """503s, hangs, drops and a bucket that refuses, all in one job."""
     trouble: dict[int, int | str] = {
         **dict.fromkeys(range(0, 300, 7), 503),
@@ -341,7 +341,7 @@ async def test_every_item_is_accounted_for_in_a_storm(here: bool):
     ) as server:
         job = processor(
             server, timeout=1, retry=AsyncRetry(30, 0.01, max_delay=0.05), max_errors=0
-        ).start(TEXTS * 3, here=here)
+        ).start(TEXTS * 3, on_current_loop=on_current_loop)
         result = await job
     assert result.results == LENGTHS * 3
     assert is_whole(result)

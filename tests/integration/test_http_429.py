@@ -92,7 +92,7 @@ async def test_a_job_that_is_given_a_rate_at_its_first_429_stays_below_the_limit
             max_concurrency=AT_ONCE,
             retry=AsyncRetry(1, 0.01, on_retry=slow_down),
             resources=on_aiohttp(service),
-        ).start(TEXTS[:500], here=True)
+        ).start(TEXTS[:500], on_current_loop=True)
         result = await job
     assert result.results == VALUES[:500]
     assert len(service.closings) == 1

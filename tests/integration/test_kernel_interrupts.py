@@ -81,7 +81,7 @@ def assert_nothing_is_lost(kernel: Kernel) -> None:
         ("processor.process_sync(range(10))", "KeyboardInterrupt"),
         ("job = processor.start(range(10)); await job", "CancelledError"),
         ("job = processor.start(range(10)); job.wait()", "KeyboardInterrupt"),
-        ("await processor.start(range(10), here=True)", "CancelledError"),
+        ("await processor.start(range(10), on_current_loop=True)", "CancelledError"),
         ("async for outcome in processor.stream(range(10)): pass", "CancelledError"),
     ],
 )

@@ -418,7 +418,7 @@ async def test_a_journal_resumes_what_processes_have_done(
     processor = AsyncBatchProcessor(
         noting, 4, 2, executor=pool, journal=Journal(tmp_path / "run.sqlite")
     )
-    await processor.process(range(20), limit=12)
+    await processor.process(range(20), max_items=12)
     assert len(calls.read_text()) == 12
     result = await processor.process(range(20))
     assert result.results == [2 * item for item in range(20)]

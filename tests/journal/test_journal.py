@@ -55,7 +55,7 @@ def doubling(journal: Journal, **arguments: Any) -> AsyncBatchProcessor[Any, lis
 
 async def test_a_second_run_does_only_the_rest_and_gives_the_whole(path: Path):
     """What an earlier run did is there at once, in input order, with no attempt in this run."""
-    await doubling(Journal(path)).process(range(20), limit=12)
+    await doubling(Journal(path)).process(range(20), max_items=12)
     result = await doubling(Journal(path)).process(range(20))
     assert sorted(CALLS) == [*range(20)]
     assert [outcome.status for outcome in result] == [
@@ -147,8 +147,8 @@ async def test_what_is_known_takes_no_place_at_a_limiter(path: Path):
 
 async def test_progress_tells_what_was_known(path: Path):
     """The job's counts include earlier outcomes, its speed and time left do not."""
-    await doubling(Journal(path)).process(range(7, 500), limit=400)
-    job = doubling(Journal(path), max_concurrency=1).start(range(7, 500), here=True)
+    await doubling(Journal(path)).process(range(7, 500), max_items=400)
+    job = doubling(Journal(path), max_concurrency=1).start(range(7, 500), on_current_loop=True)
     await asyncio.sleep(10.05)
     progress = job.progress
     assert progress.finished == 410
@@ -181,7 +181,7 @@ async def test_a_result_tells_what_was_known(path: Path):
 
 async def test_equal_items_are_told_apart_by_their_order(path: Path):
     """Three equal items are three calls, and three outcomes."""
-    await doubling(Journal(path)).process([5, 5, 5], limit=2)
+    await doubling(Journal(path)).process([5, 5, 5], max_items=2)
     result = await doubling(Journal(path)).process([5, 6, 5, 5])
     assert CALLS == [5, 5, 6, 5]
     assert [outcome.attempts for outcome in result] == [0, 1, 0, 1]
@@ -434,7 +434,7 @@ async def test_another_version_is_refused_with_both(path: Path):
 
 async def test_two_runs_at_once_on_one_journal_are_refused(path: Path):
     """The second would do everything twice."""
-    first = doubling(Journal(path)).start(range(8), here=True)
+    first = doubling(Journal(path)).start(range(8), on_current_loop=True)
     await asyncio.sleep(0.5)
     with pytest.raises(JournalError, match="in use by another run"):
         await doubling(Journal(path)).process(range(8))
@@ -557,7 +557,9 @@ async def test_a_serializer_of_ones_own(path: Path):
 
 async def test_the_table_can_be_read_while_the_job_runs(path: Path):
     """What was written so far is there, for whoever asks."""
-    job = doubling(Journal(path, flush_seconds=0.0), max_concurrency=2).start(range(100), here=True)
+    job = doubling(Journal(path, flush_seconds=0.0), max_concurrency=2).start(
+        range(100), on_current_loop=True
+    )
     await asyncio.sleep(3.5)
     while len(frame := await asyncio.to_thread(Journal(path).to_dataframe)) < 6:
         pass

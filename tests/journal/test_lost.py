@@ -416,7 +416,7 @@ async def test_however_a_run_ends_its_file_is_closed(path: Path, end: str):
         if end == "closed stream":
             async for _ in doubling(path).stream(items()):
                 return
-        await doubling(path).process(items(), limit=10 if end == "stopped" else None)
+        await doubling(path).process(items(), max_items=10 if end == "stopped" else None)
 
     task = asyncio.create_task(run())
     await asyncio.wait([task])

@@ -128,7 +128,7 @@ async def test_a_pause_that_a_service_asked_for_is_ended_too():
         return item
 
     processor = AsyncBatchProcessor(refuse_once, rate_limiter=limiter, max_concurrency=1)
-    job = processor.start([1, 2, 3], here=True)
+    job = processor.start([1, 2, 3], on_current_loop=True)
     await asyncio.sleep(1)
     assert limiter.paused_for == pytest.approx(99)
     limiter.resume()

@@ -16,7 +16,7 @@ async def test_the_slider_of_a_panel_follows_the_bound():
     """It shows what is found, and turns nothing by that: the run goes on adapting."""
     needs("ipywidgets")
     job = AsyncBatchProcessor(Queueing(still(64)), max_concurrency="auto").start(
-        range(4_000), here=True
+        range(4_000), on_current_loop=True
     )
     await asyncio.sleep(0.1)
     none: Failures = Failures(Columns(items=[]))

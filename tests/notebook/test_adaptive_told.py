@@ -18,7 +18,7 @@ def adapted(*bounds: tuple[float, int], rate: float | None = None) -> BatchResul
         adapted=True,
         knobs=RunSettings(where="loop", rate=rate),
     )
-    outcomes = [done(n, started=n / 400, seconds=0.1, lane=n % 40) for n in range(4_000)]
+    outcomes = [done(n, started=n / 400, seconds=0.1, worker=n % 40) for n in range(4_000)]
     return result_of(outcomes, seconds=10.1, facts=facts)
 
 
@@ -62,5 +62,5 @@ def test_a_timeline_shows_the_bound_as_it_moved():
     legend = ax.get_legend() or ax.figure.legends[0]
     names = [text.get_text() for text in legend.get_texts()]
     assert "bound (auto)" in names
-    assert not [name for name in names if name.endswith("lanes")]
+    assert not [name for name in names if name.endswith("workers")]
     pyplot.close("all")

@@ -120,7 +120,7 @@ async def slowly(item: int) -> int:
 def started(count: int = 100, **options: Any) -> Any:
     """Start a job on this loop: four calls at once, without retries."""
     options = {"max_concurrency": 4, "retry_count": 0} | options
-    return AsyncBatchProcessor(slowly, **options).start(range(count), here=True)
+    return AsyncBatchProcessor(slowly, **options).start(range(count), on_current_loop=True)
 
 
 async def at(seconds: float) -> None:
@@ -187,7 +187,7 @@ async def test_what_is_live_is_drawn_ten_times_a_second(displayed):
     async def call(item):
         await asyncio.sleep(0.001)
 
-    job = AsyncBatchProcessor(call).start(range(100_000), here=True)
+    job = AsyncBatchProcessor(call).start(range(100_000), on_current_loop=True)
     shown = Shown(job)
     drawn = []
     shown["facts"].observe(drawn.append, "value")
@@ -217,7 +217,7 @@ async def test_an_input_of_unknown_length_has_an_empty_bar(displayed):
         for item in range(3):
             yield item
 
-    job = AsyncBatchProcessor(slowly).start(source(), here=True)
+    job = AsyncBatchProcessor(slowly).start(source(), on_current_loop=True)
     await at(0.5)
     shown = Shown(job)
     assert "0 of ?" in shown.facts
@@ -369,7 +369,7 @@ async def test_a_job_that_broke_says_why(displayed):
         yield 1
         raise OSError("<disk>")
 
-    job = AsyncBatchProcessor(slowly).start(source(), here=True)
+    job = AsyncBatchProcessor(slowly).start(source(), on_current_loop=True)
     await at(3)
     job._ipython_display_()
     assert "because the source raised OSError: <disk>" in displayed.bundles[-1]["text/plain"]
@@ -416,7 +416,7 @@ async def test_a_panel_lets_go_of_a_job_that_nobody_has_and_its_error_is_logged_
         yield 1
         raise OSError("disk")
 
-    job = AsyncBatchProcessor(slowly).start(source(), here=True)
+    job = AsyncBatchProcessor(slowly).start(source(), on_current_loop=True)
     job._ipython_display_()
     dropped = weakref.ref(job)
     del job
@@ -463,7 +463,7 @@ async def test_cancel_twice(displayed):
             await asyncio.sleep(2)
             cleaned_up.append(item)
 
-    job = AsyncBatchProcessor(call, max_concurrency=1).start(range(3), here=True)
+    job = AsyncBatchProcessor(call, max_concurrency=1).start(range(3), on_current_loop=True)
     shown = Shown(job)
     await at(1)
     shown.click("cancel")
@@ -527,7 +527,7 @@ async def test_a_batched_job_is_slowed_down_from_its_calls_not_from_its_items(di
         await asyncio.sleep(1)
         return batch
 
-    job = AsyncBatchProcessor(call, 10, 20, batched=True).start(range(10_000), here=True)
+    job = AsyncBatchProcessor(call, 10, 20, batched=True).start(range(10_000), on_current_loop=True)
     shown = Shown(job)
     await at(10.95)
     assert job.progress.rate > 100
@@ -647,7 +647,7 @@ def test_sliders_answer_where_they_were_asked(displayed):
     """Of a kernel that would answer elsewhere; any other is left alone."""
     comm = types.SimpleNamespace(_reply_subshell_for=lambda data, default: "elsewhere")
     sliders._answer_where_asked(types.SimpleNamespace(comm=comm))
-    assert comm._reply_subshell_for({}, "here") == "here"
+    assert comm._reply_subshell_for({}, "on_current_loop") == "on_current_loop"
     plain = types.SimpleNamespace()
     sliders._answer_where_asked(types.SimpleNamespace(comm=plain))
     assert vars(plain) == {}
@@ -676,7 +676,7 @@ async def test_a_copy_stands_behind_each_live_panel_and_is_emptied_at_the_end(di
 
 async def test_a_job_that_is_over_at_once_has_no_copy(displayed):
     """What a copy costs is spared, but for its empty place."""
-    job = AsyncBatchProcessor(asyncio.sleep).start([0.1, 0.2, 0.3], here=True)
+    job = AsyncBatchProcessor(asyncio.sleep).start([0.1, 0.2, 0.3], on_current_loop=True)
     Shown(job)
     await job
     assert list(displayed.copies.values()) == [[""]]
@@ -868,7 +868,7 @@ async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
     async def call(item):
         raise type(f"Error{item % 7}", (Exception,), {})(item)
 
-    job = AsyncBatchProcessor(call, retry=AsyncRetry(0)).start(range(14), here=True)
+    job = AsyncBatchProcessor(call, retry=AsyncRetry(0)).start(range(14), on_current_loop=True)
     await job
     job._ipython_display_()
     assert displayed.bundles[-1]["text/plain"].splitlines()[-1] == "  4 more, of 2 other kinds"
@@ -879,7 +879,7 @@ async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
     [(1, 1, 2), (4, 3, 5), (7, 6, 8), (10, 8, 12), (200, 150, 250), (65_535, 60_000, 65_535)],
 )
 def test_calls_at_once_go_by_about_a_quarter_to_round_numbers(at_once, fewer, more):
-    """At least by one, as far as there are lanes."""
+    """At least by one, as far as there are workers."""
     assert (knobs.fewer(at_once), knobs.more(at_once)) == (fewer, more)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ragasync.reports.cost import cost_text
 
 from ragasync import AsyncBatchProcessor, RateLimiter, plot_timeline
 from ragasync.documents import AsyncDocumentProcessor, Document
@@ -15,6 +14,7 @@ from ragasync.notebook.panel_html import panel_text, still_bundle
 from ragasync.notebook.stages_shown import MARK, stage_lines, stages_html
 from ragasync.outcomes.busy import Utilization
 from ragasync.outcomes.facts import RunStats, StageStats
+from ragasync.reports.money import cost_text
 from tests.notebook.test_panel import at, words_of
 from tests.support.document_tables import MeteredEmbedder, exact, texts
 from tests.support.embedders import CountingEmbedder, words
@@ -37,7 +37,7 @@ def started(**settings: Any) -> Any:
     processor = AsyncDocumentProcessor(
         load=load, chunk=words, max_concurrency=4, retry_count=0, **settings
     )
-    return processor.start(list(map(str, range(40))), here=True)
+    return processor.start(list(map(str, range(40))), on_current_loop=True)
 
 
 def shown(job: Any) -> list[str]:
@@ -117,7 +117,7 @@ async def test_another_job_has_no_stages():
     async def same(item: int) -> int:
         return item
 
-    job = AsyncBatchProcessor(same).start(range(3), here=True)
+    job = AsyncBatchProcessor(same).start(range(3), on_current_loop=True)
     await job
     assert "busy" not in repr(job)
     assert stages_html([]) == ""

@@ -47,13 +47,13 @@ def _close_figures():
 
 
 def many(n: int) -> BatchResult[None]:
-    """Return a long run on 64 lanes, with waits for a limit, back-off and a failure in 100."""
+    """Return a long run on 64 workers, with waits for a limit, back-off and a failure in 100."""
     rng = np.random.default_rng(1)
     columns: Columns[int, None] = Columns(items=range(n))
     columns.status[:] = bytes([DONE]) * n
     for row, seconds in enumerate(rng.lognormal(0.0, 0.6, n).tolist()):
         columns.started[row], columns.seconds[row] = row / 50, seconds
-        columns.lane[row] = row % 64
+        columns.worker[row] = row % 64
     backed_off = array("d", [0.0]) * n
     for row in range(0, n, 100):
         columns.status[row] = FAILED
@@ -70,7 +70,7 @@ def staged() -> BatchResult[Any]:
         [
             done(0, seconds=1.0),
             failed(1, OSError(), seconds=0.5, stage="load"),
-            failed(2, ValueError(), seconds=2.0, stage="embed", lane=1),
+            failed(2, ValueError(), seconds=2.0, stage="embed", worker=1),
         ],
         seconds=2.0,
     )
@@ -84,11 +84,11 @@ ODD = {
     "no time at all": result_of([done(0), done(1)], seconds=0.0),
     "all failed": result_of([failed(0, ValueError(), seconds=1.0)], seconds=1.0),
     "cancelled": result_of(
-        [done(0, seconds=0.4), Outcome(1, None, "cancelled", attempts=1, seconds=0.6, lane=1)],
+        [done(0, seconds=0.4), Outcome(1, None, "cancelled", attempts=1, seconds=0.6, worker=1)],
         seconds=1.0,
         stopped_because="it was $cancelled$",
     ),
-    "only cancelled": result_of([Outcome(0, None, "cancelled", attempts=1, seconds=1.0, lane=0)]),
+    "only cancelled": result_of([Outcome(0, None, "cancelled", attempts=1, seconds=1.0, worker=0)]),
     "merged": staged().merge(result_of([done(0, seconds=3.0)], seconds=3.0)),
     "stages": staged(),
     "a stage like a formula": result_of([failed(0, OSError(), seconds=1.0, stage=r"$\frac{1}$")]),
@@ -126,7 +126,7 @@ def test_a_picture_stays_small(plot, n):
 def test_calls_are_single_bars_until_there_are_too_many():
     """Workers on the axis, then how many calls at once."""
     few, lots = plot_timeline(many(400)), plot_timeline(many(5_000))
-    assert (few.get_ylabel(), lots.get_ylabel()) == ("lane", "calls at once")
+    assert (few.get_ylabel(), lots.get_ylabel()) == ("worker", "calls at once")
     assert sum(len(bars.get_paths()) for bars in few.collections) >= 800
 
 
@@ -208,7 +208,7 @@ def test_throughput_adds_up_to_the_items():
 
 
 async def test_every_attempt_is_drawn_where_it_was_made():
-    """A call lies from 0.42 above the number of its lane, a back-off from 0.28 below it."""
+    """A call lies from 0.42 above the number of its worker, a back-off from 0.28 below it."""
     service = Service([1.0, 2.0, 9.0], {0: [OSError("away")]})
     retry = AsyncRetry(1, 0.5, jitter=None)
     result = await AsyncBatchProcessor(service, max_concurrency=2, retry=retry).process(range(3))

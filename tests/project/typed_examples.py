@@ -75,7 +75,7 @@ async def a_result_is_of_what_the_function_returns() -> None:
 def a_sync_function_and_sync_code() -> None:
     """The same, without a loop."""
     processor: AsyncBatchProcessor[str, int] = AsyncBatchProcessor(count, max_concurrency=8)
-    assert_type(processor.process_sync(["a text"], limit=50), BatchResult[int])
+    assert_type(processor.process_sync(["a text"], max_items=50), BatchResult[int])
 
 
 async def a_batched_function() -> None:
@@ -119,7 +119,7 @@ def rules(client: AbstractAsyncContextManager[object]) -> None:
     processor: AsyncBatchProcessor[str, int] = AsyncBatchProcessor(
         count,
         rate_limiter=[requests, tokens],
-        retry=AsyncRetry(3, 0.5, deadline=60, retry_on=verdict),
+        retry=AsyncRetry(3, 0.5, max_elapsed=60, retry_on=verdict),
         resources=lambda: client,
     )
     assert_type(processor.process_sync([]), BatchResult[int])

@@ -325,7 +325,7 @@ async def _outcomes(function: Hostile, told: Told, count: int) -> list[Any]:
         seen = [outcome async for outcome in processor.stream(items, ordered=ordered)]
         return sorted(seen, key=lambda outcome: outcome.index)
     if told.way == "job":
-        return list(await processor.start(items, here=True))
+        return list(await processor.start(items, on_current_loop=True))
     return list(await processor.process(items))
 
 

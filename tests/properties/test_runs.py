@@ -61,7 +61,7 @@ async def run_job(
     processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
         service, **service.told.arguments(limiters)
     )
-    job = processor.start(items_from(source, len(service.script)), here=True)
+    job = processor.start(items_from(source, len(service.script)), on_current_loop=True)
     steering = asyncio.create_task(steer(job, service, knobs))
     broke = False
     try:
@@ -163,7 +163,7 @@ async def test_a_pause_costs_the_limiter_nothing():
     limiter = RateLimiter(1, burst_size=1)
     service = Watched([[Try(None, "value")]] * 4, Told(3, 0, 0.0, None, None, ()))
     processor = AsyncBatchProcessor(service, max_concurrency=3, rate_limiter=limiter)
-    job = processor.start(range(4), here=True)
+    job = processor.start(range(4), on_current_loop=True)
     await asyncio.sleep(0.5)
     job.pause()
     await asyncio.sleep(1.0)

@@ -52,7 +52,7 @@ async def test_jobs_at_two_shared_limiters_finish_after_one_of_them_was_paused(p
     """Two need both, one needs the one that is not paused."""
     one, other = RateLimiter(20, 1), RateLimiter(2000, weight=weight_of)
     jobs: list[Job[int, int]] = [
-        AsyncBatchProcessor(same, rate_limiter=limiters).start([1, 1], here=True)
+        AsyncBatchProcessor(same, rate_limiter=limiters).start([1, 1], on_current_loop=True)
         for limiters in ([one, other], [one], [one, other])
     ]
     for length in pauses:
@@ -71,7 +71,7 @@ async def test_jobs_in_a_ring_of_limiters_finish_after_any_of_them_was_paused(co
         ring = [RateLimiter(10, 1) for _ in range(count)]
         jobs = [
             AsyncBatchProcessor(same, rate_limiter=[ring[n], ring[(n + 1) % count]]).start(
-                range(4), here=True
+                range(4), on_current_loop=True
             )
             for n in range(count)
         ]

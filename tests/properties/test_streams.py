@@ -139,7 +139,7 @@ def entry(index: int, run: int, status: Status, sparse: int) -> Outcome[str, str
         attempts=run,
         started=0.5 * index,
         seconds=float(run),
-        lane=index,
+        worker=index,
         **there,
     )
 

@@ -188,7 +188,7 @@ async def test_gather_and_workers_run():
 
 async def test_a_job_on_this_loop_is_steered():
     """Paused, resumed, limited, cancelled."""
-    job = AsyncBatchProcessor(double, max_concurrency=2).start(range(1000), here=True)
+    job = AsyncBatchProcessor(double, max_concurrency=2).start(range(1000), on_current_loop=True)
     await asyncio.sleep(0.1)
     job.pause()
     await asyncio.sleep(0.1)
@@ -219,7 +219,7 @@ async def test_run_async_waits_or_says_to_await():
 async def test_a_job_in_the_background_is_refused():
     """There is no thread for its loop."""
     processor = AsyncBatchProcessor(double)
-    raised(RunAsyncError, "here=True", lambda: processor.start(range(3)))
+    raised(RunAsyncError, "on_current_loop=True", lambda: processor.start(range(3)))
 
 
 async def test_a_sync_function_is_refused_at_once():

@@ -36,7 +36,7 @@ def busy(**facts: RunStats) -> BatchResult:
     return result_of(
         [
             done(0, seconds=2.0, attempts=2, backed_off=2.0, history=history),
-            failed(1, ValueError(), started=2.0, seconds=2.0, waited=2.0, lane=1),
+            failed(1, ValueError(), started=2.0, seconds=2.0, waited=2.0, worker=1),
         ],
         seconds=4.0,
         **facts,

@@ -28,7 +28,7 @@ DTYPES = {
     "backed_off": "float64",
     "batch": "Int32",
     "stage": "category",
-    "lane": "Int32",
+    "worker": "Int32",
     "traceback": "string",
 }
 
@@ -38,9 +38,9 @@ def mixed() -> BatchResult[int]:
     facts = {"started": 0.5, "seconds": 2.0, "waited": 0.25, "backed_off": 1.0, "attempts": 3}
     return result_of(
         [
-            done(0, started=0.1, seconds=0.2, lane=2),
-            failed(1, ValueError("too\nlong"), **facts, batch=7, stage="embed", lane=1),
-            Outcome(2, "item 2", "cancelled", attempts=1, started=1.5, lane=0),
+            done(0, started=0.1, seconds=0.2, worker=2),
+            failed(1, ValueError("too\nlong"), **facts, batch=7, stage="embed", worker=1),
+            Outcome(2, "item 2", "cancelled", attempts=1, started=1.5, worker=0),
             pending(3),
         ]
     )
@@ -70,7 +70,7 @@ def test_a_row_says_what_the_outcome_says():
     assert (row["error_type"], row["error_message"]) == ("ValueError", "too\nlong")
     assert (row["attempts"], row["started"], row["seconds"]) == (3, 0.5, 2.0)
     assert (row["waited"], row["backed_off"], row["batch"]) == (0.25, 1.0, 7)
-    assert (row["stage"], row["lane"]) == ("embed", 1)
+    assert (row["stage"], row["worker"]) == ("embed", 1)
 
 
 def test_what_an_item_does_not_have_is_missing():
@@ -78,7 +78,7 @@ def test_what_an_item_does_not_have_is_missing():
     row = to_dataframe(mixed()).loc[3]
     assert row["attempts"] == 0
     assert all(math.isnan(row[name]) for name in ("started", "seconds", "waited", "backed_off"))
-    assert all(row[name] is pd.NA for name in ("batch", "lane", "error_message", "traceback"))
+    assert all(row[name] is pd.NA for name in ("batch", "worker", "error_message", "traceback"))
     assert pd.isna(row["error_type"])
     assert pd.isna(row["stage"])
 

@@ -45,7 +45,7 @@ async def items_every(seconds: float, count: int) -> Any:
 
 def advice_of(result: BatchResult[Any]) -> str:
     """Return what is said below the table, on one line."""
-    return result.explain().replace("\n", " ").rpartition("lane) ")[2]
+    return result.explain().replace("\n", " ").rpartition("worker) ")[2]
 
 
 def forty(**facts: float) -> list[Outcome[Any, Any]]:
@@ -61,38 +61,38 @@ def explained(facts: RunStats, outcomes: list[Outcome[Any, Any]]) -> str:
 # ── the table ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_parts_of_the_lane_time_stand_in_a_table():
-    """They add up to the whole, and back-off stands below, for it holds no lane."""
+def test_the_parts_of_the_worker_time_stand_in_a_table():
+    """They add up to the whole, and back-off stands below, for it holds no worker."""
     facts = RunStats(4, limited=True)
     outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
     text = result_of(outcomes, seconds=10.0, facts=facts).explain()
     assert text.splitlines()[1:9] == [
-        "What the lanes (max_concurrency=4) did, 10.00 s each:",
+        "What the workers (max_concurrency=4) did, 10.00 s each:",
         "  in calls                          4.00 s    10%",
         "  waiting for the rate limit        8.00 s    20%",
         "  waiting for input                 0.00 s     0%",
         "  idle until retries were due       4.00 s    10%",
         "  idle, nothing left to begin      12.00 s    30%",
         "  idle otherwise                   12.00 s    30%",
-        "  items in back-off                 4.00 s      – (holds no lane)",
+        "  items in back-off                 4.00 s      – (holds no worker)",
     ]
 
 
-async def test_lanes_that_a_slow_source_never_opened_waited_for_input():
-    """One lane was enough for what came; the others are no riddle."""
+async def test_workers_that_a_slow_source_never_opened_waited_for_input():
+    """One worker was enough for what came; the others are no riddle."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
     text = (await processor.process(items_every(0.25, 40))).explain()
     assert "waiting for input             1 min 12 s    88%" in text
 
 
 def test_items_of_one_batch_share_their_call_s_time():
-    """A call of 20 items that took a second took its lane one second."""
+    """A call of 20 items that took a second took its worker one second."""
     outcomes = [done(index, seconds=1.0, batch=index // 20) for index in range(40)]
     text = result_of(outcomes, seconds=10.0, facts=RunStats(4)).explain()
     assert "  in calls                          2.00 s" in text
 
 
-def test_what_the_engine_says_of_its_lanes_counts_more_than_the_items():
+def test_what_the_engine_says_of_its_workers_counts_more_than_the_items():
     """Only the engine knows how calls and items went together."""
     facts = RunStats(4, worked=3.0, limiter_waited=1.0)
     text = result_of(forty(seconds=0.5, waited=0.5), seconds=10.0, facts=facts).explain()
@@ -124,7 +124,7 @@ async def test_no_line_of_an_explanation_is_long():
 # ── limits, calls, source ───────────────────────────────────────────────────────────────────
 
 
-async def test_a_rate_limit_is_named_with_a_rate_and_the_lanes_that_do():
+async def test_a_rate_limit_is_named_with_a_rate_and_the_workers_that_do():
     """What it let through, what could be made, and both knobs."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16, rate_limiter=RateLimiter(10))
     advice = advice_of(await processor.process(range(300)))
@@ -137,7 +137,9 @@ async def test_a_rate_limit_is_named_with_a_rate_and_the_lanes_that_do():
 
 async def test_a_rate_of_the_job_s_own_is_named_as_that():
     """The knob is where it was set."""
-    job = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16).start(range(200), here=True)
+    job = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16).start(
+        range(200), on_current_loop=True
+    )
     job.rate = 10
     assert "a higher rate would help: job.rate = 20" in advice_of(await job)
 
@@ -176,7 +178,7 @@ async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
     assert "rate_limiter=RateLimiter(1." in advice
 
 
-async def test_calls_that_take_their_time_want_more_lanes():
+async def test_calls_that_take_their_time_want_more_workers():
     """Twice as many, and what that would bring."""
     processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=4)
     assert advice_of(await processor.process(range(300))) == (
@@ -185,8 +187,8 @@ async def test_calls_that_take_their_time_want_more_lanes():
     )
 
 
-async def test_no_more_lanes_are_advised_than_there_are_calls():
-    """Forty-five lanes are enough for as many items."""
+async def test_no_more_workers_are_advised_than_there_are_calls():
+    """Forty-five workers are enough for as many items."""
     processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=32)
     assert "Try max_concurrency=45." in advice_of(await processor.process(range(45)))
 
@@ -219,7 +221,7 @@ def test_an_executor_needs_workers_to_match():
 
 
 async def test_a_slow_source_is_named_with_its_pace():
-    """And with the lanes that would do for it."""
+    """And with the workers that would do for it."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
     advice = advice_of(await processor.process(items_every(0.25, 200)))
     assert "its source gave 3.98 items a second, where 8 calls at once could take 40" in advice
@@ -270,13 +272,13 @@ def test_a_storm_of_retries_is_named_with_its_cause():
     facts = RunStats(8, knobs=RunSettings(retry_delay=1.0))
     assert explained(facts, tried_again("Overloaded: try later")) == (
         "Retries are what hold this job back: 40 items were tried again, mostly after Overloaded: "
-        "try later, and lanes stood idle until they were due. If it is the load that the service "
+        "try later, and workers stood idle until they were due. If it is the load that the service "
         "cannot bear, fewer calls at once would help: max_concurrency=4. If it is not, a shorter "
         "back-off: retry_delay=0.5."
     )
 
 
-def test_a_single_lane_that_waits_for_retries_cannot_be_fewer():
+def test_a_single_worker_that_waits_for_retries_cannot_be_fewer():
     """Only the back-off is left to change."""
     facts = RunStats(1, knobs=RunSettings(retry_delay=1.0))
     advice = explained(facts, tried_again("Overloaded: try later"))
@@ -350,25 +352,25 @@ def test_a_thread_cannot_be_cut_short():
     assert "timeout" not in advice
 
 
-async def test_more_lanes_than_items_are_said_to_be_too_many():
+async def test_more_workers_than_items_are_said_to_be_too_many():
     """All calls were under way at once."""
     result = await AsyncBatchProcessor(calls_of(3), max_concurrency=64).process(range(25))
     assert "max_concurrency=25 does as well" in advice_of(result)
 
 
-async def test_fewer_batches_than_lanes_want_to_be_smaller():
-    """Two calls for eight lanes leave six with nothing to do."""
+async def test_fewer_batches_than_workers_want_to_be_smaller():
+    """Two calls for eight workers leave six with nothing to do."""
 
     async def call(items: list[int]) -> list[int]:
         await asyncio.sleep(1)
         return items
 
     result = await AsyncBatchProcessor(call, 50, 8, batched=True).process(range(100))
-    assert "There were only 2 calls for 8 lanes" in advice_of(result)
+    assert "There were only 2 calls for 8 workers" in advice_of(result)
     assert "Try batch_size=7." in advice_of(result)
 
 
-def test_lanes_that_run_dry_without_a_slow_item_are_too_many():
+def test_workers_that_run_dry_without_a_slow_item_are_too_many():
     """Nothing to cut short: the job is short itself."""
     advice = explained(RunStats(32), forty(started=0.0, seconds=0.9))
     assert "there is too little to do for 32 calls at once" in advice
@@ -391,7 +393,7 @@ def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
     ("computed", "advice"),
     [
         (9.8, "computes on the event loop"),
-        (0.1, "No two calls were under way at the same time, although 4 were allowed"),
+        (0.1, "No two calls ran at the same time, although 4 were allowed"),
     ],
 )
 def test_async_functions_that_keep_the_loop_are_named(computed, advice):
@@ -456,7 +458,7 @@ DOCUMENTS = [(f"text {number}", "word and more. " * 400) for number in range(60)
 
 
 async def test_a_slow_embedder_is_told_from_the_other_stages():
-    """The lanes of a pipeline are documents on their way: the stages say what they waited for."""
+    """The workers of a pipeline are documents on their way: the stages say what they waited for."""
     result = await AsyncDocumentProcessor(embed=vectors, embed_concurrency=2).process(DOCUMENTS)
     lines = result.explain().splitlines()
     assert lines[2].split() == ["at", "once", "in", "calls", "rate", "limit", "idle"]

@@ -48,9 +48,9 @@ def told(found: Spans) -> set[tuple[int, float, float]]:
 
 def test_a_wait_for_the_limit_lies_before_the_call():
     """An item began when it was admitted."""
-    found = spans(done(0, started=2.0, seconds=1.0, waited=0.5, lane=3))
+    found = spans(done(0, started=2.0, seconds=1.0, waited=0.5, worker=3))
     assert told(found) == {(WORK, 2.0, 3.0), (LIMITER, 1.5, 2.0)}
-    assert found.lane.tolist() == [3, 3]
+    assert found.worker.tolist() == [3, 3]
 
 
 def test_what_did_not_run_has_no_stretch():
@@ -82,9 +82,9 @@ def test_items_of_one_hop_were_done_one_after_the_other():
 
 def test_the_attempts_of_a_retried_item_are_told_apart():
     """Two that failed, back-off between, and the last one that ends when the item does."""
-    history = (Attempt(0.0, 1.0, "E", 2.0, lane=7), Attempt(3.0, 1.0, "E", 4.0, lane=1))
+    history = (Attempt(0.0, 1.0, "E", 2.0, worker=7), Attempt(3.0, 1.0, "E", 4.0, worker=1))
     found = spans(
-        done(0, lane=5, attempts=3, seconds=2.5, backed_off=6.5, history=history),
+        done(0, worker=5, attempts=3, seconds=2.5, backed_off=6.5, history=history),
     )
     assert told(found) == {
         (WORK, 0.0, 1.0),
@@ -94,7 +94,7 @@ def test_the_attempts_of_a_retried_item_are_told_apart():
         (WORK, 8.5, 9.0),
     }
     at = found.start.tolist()
-    assert dict(zip(at, found.lane.tolist(), strict=True)) == {
+    assert dict(zip(at, found.worker.tolist(), strict=True)) == {
         0.0: 7,
         1.0: 1,
         3.0: 1,
@@ -144,16 +144,16 @@ def test_an_item_of_a_hop_that_was_tried_again_leaves_the_others_in_their_places
 
 
 def test_halves_of_a_batch_that_went_at_the_same_time_are_two_calls():
-    """On two lanes, after the one that both were in."""
+    """On two workers, after the one that both were in."""
     history = (Attempt(0.0, 1.0, "E", 0.0),)
     found = spans(
         *(
-            done(index, batch=0, attempts=2, seconds=2.0, lane=lane, history=history)
-            for index, lane in enumerate((0, 0, 1, 1))
+            done(index, batch=0, attempts=2, seconds=2.0, worker=worker, history=history)
+            for index, worker in enumerate((0, 0, 1, 1))
         )
     )
-    lanes_and_starts = sorted(zip(found.lane.tolist(), found.start.tolist(), strict=True))
-    assert lanes_and_starts == [(0, 0.0), (0, 1.0), (1, 1.0)]
+    workers_and_starts = sorted(zip(found.worker.tolist(), found.start.tolist(), strict=True))
+    assert workers_and_starts == [(0, 0.0), (0, 1.0), (1, 1.0)]
 
 
 async def test_the_parts_of_a_split_batch_share_what_they_went_through_together():
@@ -173,8 +173,8 @@ async def test_the_parts_of_a_split_batch_share_what_they_went_through_together(
 
 
 @pytest.mark.parametrize("rate", [None, 4.0])
-async def test_the_stretches_of_a_run_fit_its_lanes(rate):
-    """All times are there, and on no lane two calls at once."""
+async def test_the_stretches_of_a_run_fit_its_workers(rate):
+    """All times are there, and on no worker two calls at once."""
     tried: set[int] = set()
 
     async def flaky(item):
@@ -195,8 +195,8 @@ async def test_the_stretches_of_a_run_fit_its_lanes(rate):
     waits = (found.end - found.start)[found.state == LIMITER].sum()
     assert waits == pytest.approx(sum(result.columns.waited or [0.0]))
     holds = found.state != BACKOFF
-    for lane in range(4):
-        here = holds & (found.lane == lane)
+    for worker in range(4):
+        here = holds & (found.worker == worker)
         order = np.argsort(found.start[here], kind="stable")
         begins, ends = found.start[here][order], found.end[here][order]
         assert (begins[1:] >= ends[:-1] - 1e-6).all()

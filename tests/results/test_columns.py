@@ -30,7 +30,7 @@ def test_a_recorded_success_has_its_times_and_one_attempt():
     columns: Columns[str, int] = Columns(items=["a", "b"])
     columns.recorder(3, 10.0)(1, 7, 10.5, 10.75)
     assert columns.outcome(1) == Outcome(
-        1, "b", "done", 7, attempts=1, started=0.5, seconds=0.25, lane=3
+        1, "b", "done", 7, attempts=1, started=0.5, seconds=0.25, worker=3
     )
 
 
@@ -48,7 +48,7 @@ def test_a_settled_outcome_comes_back_whole():
         backed_off=0.25,
         batch=4,
         stage="embed",
-        lane=2,
+        worker=2,
         history=(Attempt(1.0, 0.5, "ValueError: no", 0.25),),
     )
     columns: Columns[str, int] = Columns(items=["a", "b"])
@@ -66,7 +66,7 @@ def success(indices: list[int], **facts: Any) -> CallSuccess[int, int]:
         "waited": 0.0,
         "backed_off": 0.0,
         "batch": 4,
-        "lane": 3,
+        "worker": 3,
         "history": (),
     }
     return CallSuccess(indices, indices, [10 * index for index in indices], **given | facts)
@@ -146,7 +146,7 @@ def test_a_snapshot_no_longer_changes():
     copy = columns.snapshot()
     columns.recorder(0, 0.0)(1, 2, 0.2, 0.3)
     columns.settle(Outcome(0, "a", "failed", error=ValueError(), attempts=2, waited=3.0))
-    assert copy.outcome(0) == Outcome(0, "a", "done", 1, attempts=1, seconds=0.1, lane=0)
+    assert copy.outcome(0) == Outcome(0, "a", "done", 1, attempts=1, seconds=0.1, worker=0)
     assert copy.outcome(1).status == "pending"
     assert copy.errors == {}
 

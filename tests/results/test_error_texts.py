@@ -470,7 +470,7 @@ async def test_snapshots_of_a_running_job_share_what_was_said():
         await asyncio.sleep(60)
         return item
 
-    job = AsyncBatchProcessor(call, retry_count=0).start(range(40), here=True)
+    job = AsyncBatchProcessor(call, retry_count=0).start(range(40), on_current_loop=True)
     await asyncio.sleep(1)
     told = Asked.count
     for _ in range(5):
@@ -487,7 +487,9 @@ async def test_a_snapshot_counts_the_errors_that_came_since_the_last_one():
         await asyncio.sleep(item + 0.5)
         raise ValueError(f"no item {item}")
 
-    job = AsyncBatchProcessor(call, max_concurrency=10, retry_count=0).start(range(6), here=True)
+    job = AsyncBatchProcessor(call, max_concurrency=10, retry_count=0).start(
+        range(6), on_current_loop=True
+    )
     for seconds in range(1, 6):
         await asyncio.sleep(1)
         assert f"{seconds} × ValueError" in job.result.summary()

@@ -93,7 +93,7 @@ async def test_a_summary_of_errors_leads_to_the_first_of_each_kind():
         (lambda frame: frame["attempts"] > 1, "a mask"),
         (lambda frame: frame["attempts"], "the column 'attempts'"),
         (lambda frame: frame["error_type"], "the column 'error_type'"),
-        (lambda frame: frame.set_index("lane").index, "an index of 'lane'"),
+        (lambda frame: frame.set_index("worker").index, "an index of 'worker'"),
         (lambda frame: frame.reset_index(drop=True).index, "may be a frame's own"),
         (lambda frame: frame.merge(frame[["item"]], on="item").index, "may be a frame's own"),
         (lambda frame: (frame["seconds"] > 0.1).to_numpy(), "got np.False_"),

@@ -24,7 +24,7 @@ def outcome(index: int, status: Status, **facts: Any) -> Outcome[str, str]:
     """Return an outcome whose value or error tells its index."""
     value = f"value {index}" if status == "done" else None
     error = ValueError(f"bad {index}") if status == "failed" else None
-    facts = {"attempts": 1, "lane": 0, **facts}
+    facts = {"attempts": 1, "worker": 0, **facts}
     return Outcome(index, f"item {index}", status, value, error, **facts)
 
 
@@ -63,7 +63,7 @@ def test_a_result_is_made_of_four_arguments():
     assert (result.results, result.errors) == ([1, None], [None, error])
     assert (result.total, result.success_count, result.error_count) == (2, 1, 1)
     assert (result.seconds, result.stopped_because) == (0.0, None)
-    assert result[0] == Outcome(0, None, "done", 1, attempts=1, lane=0)
+    assert result[0] == Outcome(0, None, "done", 1, attempts=1, worker=0)
     assert result[1].error is error
 
 
@@ -319,7 +319,7 @@ def test_merging_carries_every_fact_of_a_row():
     second = result_of(["pending", "pending"])
     facts = {"waited": 0.5, "batch": 7, "stage": "embed", "backed_off": 2.0, "attempts": 3}
     first.columns.settle(outcome(0, "failed", **facts))
-    second.columns.settle(outcome(1, "failed", lane=4, started=8.0, seconds=0.5))
+    second.columns.settle(outcome(1, "failed", worker=4, started=8.0, seconds=0.5))
     merged = BatchResult.of(first.columns).merge(BatchResult.of(second.columns))
     assert merged[0] == first[0]
     assert merged[1] == second[1]

@@ -158,7 +158,7 @@ async def test_the_log_of_attempts_holds_none():
 async def test_why_a_job_stopped_holds_none():
     """Also in the repr of the result, and of the job."""
     processor = AsyncBatchProcessor(embed, retry=AsyncRetry(1, retry_on=lambda _: FATAL))
-    job = processor.start(ITEMS, here=True)
+    job = processor.start(ITEMS, on_current_loop=True)
     done = await job
     check(done.stopped_because)
     check(done)
@@ -167,7 +167,7 @@ async def test_why_a_job_stopped_holds_none():
 
 async def test_a_panel_holds_none():
     """Neither as text nor as HTML."""
-    job = AsyncBatchProcessor(embed, retry=ONCE_MORE).start(ITEMS, here=True)
+    job = AsyncBatchProcessor(embed, retry=ONCE_MORE).start(ITEMS, on_current_loop=True)
     failures = Failures((await job).columns)
     failures.look()
     for text in still_bundle(job._showing(), failures).values():
@@ -193,7 +193,7 @@ def broken_source():
 
 async def test_a_log_of_an_exception_that_nobody_fetched_holds_none(caplog):
     """However the log is formatted by logging's own formatters."""
-    job = AsyncBatchProcessor(embed, retry_count=0).start(broken_source(), here=True)
+    job = AsyncBatchProcessor(embed, retry_count=0).start(broken_source(), on_current_loop=True)
     await job._ending.wait()
     del job
     gc.collect()

@@ -251,7 +251,7 @@ async def test_no_attempt_starts_past_the_deadline_and_none_is_slept_for() -> No
     """A back-off that would reach the deadline is given up at once."""
     work = Flaky(*(ConnectionError() for _ in range(9)))
     with pytest.raises(ConnectionError):
-        await AsyncRetry(9, 1.0, jitter=None, deadline=7.0).call(work)
+        await AsyncRetry(9, 1.0, jitter=None, max_elapsed=7.0).call(work)
     assert work.starts == [0.0, 1.0, 3.0]
     assert asyncio.get_running_loop().time() == 3.0
 
@@ -260,13 +260,13 @@ async def test_the_deadline_counts_from_the_start_of_the_first_attempt() -> None
     """The time inside attempts counts as well as the back-off."""
     work = Flaky(*(ConnectionError() for _ in range(9)), seconds=4.0)
     with pytest.raises(ConnectionError):
-        await AsyncRetry(9, 1.0, factor=1.0, jitter=None, deadline=10.0).call(work)
+        await AsyncRetry(9, 1.0, factor=1.0, jitter=None, max_elapsed=10.0).call(work)
     assert work.starts == [0.0, 5.0]
 
 
 async def test_the_deadline_counts_anew_for_every_call() -> None:
     """The policy keeps nothing of a call."""
-    policy = AsyncRetry(jitter=None, deadline=1.5)
+    policy = AsyncRetry(jitter=None, max_elapsed=1.5)
     for _ in range(3):
         await policy.call(Flaky(ConnectionError()))
     assert asyncio.get_running_loop().time() == 3.0
@@ -274,13 +274,13 @@ async def test_the_deadline_counts_anew_for_every_call() -> None:
 
 async def test_a_running_attempt_is_not_cut_at_the_deadline() -> None:
     """Only the start of attempts is bounded."""
-    assert await AsyncRetry(deadline=1.0).call(Flaky(seconds=60.0)) == "done"
+    assert await AsyncRetry(max_elapsed=1.0).call(Flaky(seconds=60.0)) == "done"
 
 
 async def test_a_retry_after_past_the_deadline_gives_up_at_once() -> None:
     """Coming earlier would be in vain, and later is too late."""
     with pytest.raises(Busy):
-        await AsyncRetry(deadline=30.0).call(Flaky(Busy("60")))
+        await AsyncRetry(max_elapsed=30.0).call(Flaky(Busy("60")))
     assert asyncio.get_running_loop().time() == 0.0
 
 
@@ -776,7 +776,7 @@ def test_a_sync_function_is_held_to_the_deadline_too(clock: Clock) -> None:
     """The clock starts with the first attempt, and the note says what was tried."""
     starts: list[float] = []
 
-    @AsyncRetry(9, jitter=None, deadline=6.5)
+    @AsyncRetry(9, jitter=None, max_elapsed=6.5)
     def fetch() -> None:
         starts.append(clock.now)
         clock.now += 2.0
@@ -928,8 +928,8 @@ async def test_one_policy_serves_many_calls_at_once() -> None:
         ({"factor": 0.5}, ValueError),
         ({"factor": None}, TypeError),
         ({"jitter": "equal"}, ValueError),
-        ({"deadline": -1.0}, ValueError),
-        ({"deadline": float("inf")}, ValueError),
+        ({"max_elapsed": -1.0}, ValueError),
+        ({"max_elapsed": float("inf")}, ValueError),
         ({"max_retry_after": None}, TypeError),
         ({"max_retry_after": -1}, ValueError),
         ({"max_retry_after": float("nan")}, ValueError),
@@ -996,9 +996,9 @@ def test_what_follows_the_base_delay_is_keyword_only() -> None:
 
 def test_the_repr_is_one_line_with_every_setting() -> None:
     """What is in force is seen at a glance."""
-    assert repr(AsyncRetry(5, deadline=30.0)) == (
+    assert repr(AsyncRetry(5, max_elapsed=30.0)) == (
         "AsyncRetry(max_retries=5, base_delay=1.0, max_delay=60.0, factor=2.0, jitter='full', "
-        "retry_on=None, deadline=30.0, max_retry_after=120.0, on_retry=None)"
+        "retry_on=None, max_elapsed=30.0, max_retry_after=120.0, on_retry=None)"
     )
 
 
@@ -1093,7 +1093,7 @@ async def test_a_processor_takes_numbers_of_numpy(kind: Any) -> None:
     )
     assert (await processor.process(range(10))).all_succeeded
     assert (await process_with_workers(range(5), _same, kind(2))).all_succeeded
-    job = processor.start(range(5), here=True)
+    job = processor.start(range(5), on_current_loop=True)
     job.max_concurrency = kind(2)
     assert (job.max_concurrency, type(job.max_concurrency)) == (2, int)
     assert (await job).all_succeeded

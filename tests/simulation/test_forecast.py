@@ -49,7 +49,7 @@ def skewed(seed: int, *, errors: float = 0.05, poison: float = 0.0) -> Call:
 def run(call: Any, n_items: int, limit: int | None = None, **knobs: Any) -> BatchResult[Any]:
     """Return the result of a run, or of a pilot of it."""
     processor = AsyncBatchProcessor(call, **knobs)
-    return run_on_virtual_clock(processor.process(range(n_items), limit=limit))
+    return run_on_virtual_clock(processor.process(range(n_items), max_items=limit))
 
 
 def what_if(made: Forecast, change: str) -> Any:
@@ -217,7 +217,7 @@ def test_a_source_that_held_the_pilot_back_holds_the_forecast_back():
 
 
 def test_waits_for_retries_are_what_limits_a_run_of_little_work():
-    """A few slow back-offs, and lanes that have nothing else to do."""
+    """A few slow back-offs, and workers that have nothing else to do."""
     tries: set[int] = set()
 
     async def once_in_vain(item: int) -> None:

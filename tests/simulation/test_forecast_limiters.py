@@ -85,7 +85,7 @@ def test_the_jobs_own_rate_is_one_of_its_limits():
     async def pilot() -> Any:
         limiter = RateLimiter(1_500, weight=tokens_of)
         processor = AsyncBatchProcessor(taking(0.5), max_concurrency=20, rate_limiter=limiter)
-        job = processor.start(range(200), here=True)
+        job = processor.start(range(200), on_current_loop=True)
         job.rate = 2.0
         return await job
 

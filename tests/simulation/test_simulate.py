@@ -16,7 +16,7 @@ def facts_of(result: BatchResult[int]) -> list[tuple[Any, ...]]:
     return [
         (
             *(each.index, each.status, each.value, repr(each.error), each.attempts, each.started),
-            *(each.seconds, each.waited, each.backed_off, each.batch, each.lane),
+            *(each.seconds, each.waited, each.backed_off, each.batch, each.worker),
         )
         for each in result
     ]
@@ -185,7 +185,7 @@ SHAKY = {
 
 @pytest.mark.parametrize("batched", [False, True])
 def test_the_same_seed_gives_the_same_outcome_by_outcome(batched: bool):
-    """Each time, each attempt and each lane; and another seed another."""
+    """Each time, each attempt and each worker; and another seed another."""
     one, again, other = (
         facts_of(simulate(300, batched=batched, batch_size=4, seed=seed, **SHAKY))
         for seed in (5, 5, 6)

@@ -35,7 +35,9 @@ async def test_it_works_in_a_worker_thread():
 
 async def test_a_job_on_the_same_loop_goes_on_afterwards():
     """It stands still meanwhile, and loses nothing."""
-    job = AsyncBatchProcessor(Service(1.0), max_concurrency=2).start(range(10), here=True)
+    job = AsyncBatchProcessor(Service(1.0), max_concurrency=2).start(
+        range(10), on_current_loop=True
+    )
     await asyncio.sleep(2.5)
     assert simulate(10_000, max_concurrency=100).seconds == 100.0
     result = await job

@@ -24,7 +24,7 @@ TIMES_MORE = int(os.environ.get("RAGASYNC_EXAMPLES", "0"))
 Answer = Literal["value", "passing", "busy", "wrong", "fatal"]
 
 A_TURN = 2**-10
-"""Seconds of a call that is over within the moment that a lane goes on without looking up."""
+"""Seconds of a call that is over within the moment that a worker goes on without looking up."""
 
 RETRY_AFTER = 1.5
 """Seconds that a busy service asks for."""

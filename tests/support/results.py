@@ -21,7 +21,7 @@ COLUMNS = [
     "backed_off",
     "batch",
     "stage",
-    "lane",
+    "worker",
     "traceback",
 ]
 
@@ -37,13 +37,13 @@ def result_of(outcomes: Sequence[Outcome[Any, Any]], **facts: Any) -> BatchResul
 
 def failed(index: int, error: BaseException, **facts: Any) -> Outcome[Any, Any]:
     """Return the outcome of an item that failed at its first attempt."""
-    facts = {"item": f"item {index}", "attempts": 1, "lane": 0, **facts}
+    facts = {"item": f"item {index}", "attempts": 1, "worker": 0, **facts}
     return Outcome(index, status="failed", error=error, **facts)
 
 
 def done(index: int, **facts: Any) -> Outcome[Any, Any]:
     """Return the outcome of an item that succeeded at its first attempt."""
-    facts = {"item": f"item {index}", "value": index, "attempts": 1, "lane": 0, **facts}
+    facts = {"item": f"item {index}", "value": index, "attempts": 1, "worker": 0, **facts}
     return Outcome(index, status="done", **facts)
 
 

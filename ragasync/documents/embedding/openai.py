@@ -34,7 +34,7 @@ from ragasync.retries.replies import headers_of
 from ragasync.retries.retry import AsyncRetry
 from ragasync.retries.retry_on import Verdict
 
-_FOR_A_SEARCH = AsyncRetry(2, 0.5, deadline=30.0)
+_FOR_A_SEARCH = AsyncRetry(2, 0.5, max_elapsed=30.0)
 
 
 def unless_nothing_helps(error: Exception) -> Verdict:

@@ -37,6 +37,7 @@ class DocumentRuns:
         recipe: what is done with a document.
         intake: what becomes of what is given as sources.
         max_errors: as for AsyncBatchProcessor.
+        max_error_rate: as for AsyncBatchProcessor.
         journal: a journal that is made ready for documents, or None.
     """
 
@@ -45,7 +46,8 @@ class DocumentRuns:
         recipe: Recipe,
         intake: Intake,
         *,
-        max_errors: float | None,
+        max_errors: int | None,
+        max_error_rate: float | None,
         journal: JournalBinding | None,
     ) -> None:
         self._recipe, self._intake = recipe, intake
@@ -54,6 +56,7 @@ class DocumentRuns:
             max_concurrency=recipe.at_once + recipe.room,
             retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # what is postponed is never tried
             max_errors=max_errors,
+            max_error_rate=max_error_rate,
             max_initial_failures=None,  # the embedding stage has its own; loading never counts
             journal=cast("Journal | None", journal),  # it knows one that is made ready for it
             resources=partial(open_line, recipe),
@@ -70,7 +73,7 @@ class DocumentRuns:
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
-        limit: int | None = None,
+        max_items: int | None = None,
         prune: Prune = False,
     ) -> BatchResult[ProcessedDocument]:
         """
@@ -82,15 +85,15 @@ class DocumentRuns:
                 it takes.
             progress_callback: as for `AsyncBatchProcessor.process`.
             total: likewise.
-            limit: likewise.
+            max_items: load only that many sources, as a pilot.
             prune: remove from the store, at the end, the documents of files that are no longer in
                 the folders that `sources` names, and of rows that are no longer in their file.
                 What lies elsewhere stays, as does any Document that was given, whatever its
                 source; and what failed keeps its old version, but not an empty file that
                 `skip_unreadable` passes over. Nothing is removed when the run did not come to its
-                end, or had a `limit`. A folder that is empty or missing is refused while the store
-                has documents of it, because most often its disk is not mounted; "force" removes
-                these too.
+                end, or had `max_items`. A folder that is empty or missing is refused while the
+                store has documents of it, because most often its disk is not mounted; "force"
+                removes these too.
 
         Raises:
             FileNotFoundError: a str names no existing path.
@@ -101,7 +104,7 @@ class DocumentRuns:
             RunAsyncError: a stage uses an object of another event loop.
         """
         items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=prune)
-        return await self._run(items, occasion, progress_callback, total, limit).complete()
+        return await self._run(items, occasion, progress_callback, total, max_items).complete()
 
     def process_sync(
         self,
@@ -109,12 +112,12 @@ class DocumentRuns:
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
-        limit: int | None = None,
+        max_items: int | None = None,
         prune: Prune = False,
     ) -> BatchResult[ProcessedDocument]:
         """Do as `process` does, from sync code; see `run_async`."""
         return run_async(
-            self.process(sources, progress_callback, total=total, limit=limit, prune=prune)
+            self.process(sources, progress_callback, total=total, max_items=max_items, prune=prune)
         )
 
     async def stream(
@@ -133,8 +136,8 @@ class DocumentRuns:
         progress_callback: ProgressCallback | None = None,
         *,
         total: int | None = None,
-        limit: int | None = None,
-        here: bool = False,
+        max_items: int | None = None,
+        on_current_loop: bool = False,
         prune: Prune = False,
     ) -> Job[Any, ProcessedDocument]:
         """
@@ -143,8 +146,8 @@ class DocumentRuns:
         A folder is walked before this returns, so that the job knows its total.
         """
         items, occasion = self._intake.of(sources, prune=prune)
-        batch = self._run(items, occasion, progress_callback, total, limit)
-        return self._batch._job(batch, here)
+        batch = self._run(items, occasion, progress_callback, total, max_items)
+        return self._batch._job(batch, on_current_loop)
 
     def _run(
         self,
@@ -152,13 +155,13 @@ class DocumentRuns:
         occasion: Occasion,
         progress_callback: ProgressCallback | None,
         total: int | None,
-        limit: int | None,
+        max_items: int | None,
     ) -> JobRun[Any, ProcessedDocument]:
         """Make a run, and have its line know it."""
         plan = self._plan_of(occasion)
-        batch = self._batch._batch(items, progress_callback, total, limit, plan)
+        batch = self._batch._batch(items, progress_callback, total, max_items, plan)
         occasion.run = batch.run
-        if limit is not None:
+        if max_items is not None:
             occasion.pruner = None  # a pilot has not seen what is there
         return batch
 

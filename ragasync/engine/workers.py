@@ -15,26 +15,27 @@ from ragasync.clock import Clock
 from ragasync.own_task import own_task
 
 BREATH = 0.02
-"""Seconds after which lanes let the loop turn, however fast their calls return."""
+"""Seconds after which workers let the loop turn, however fast their calls return."""
 
 AT_ONCE = float("-inf")
 
-NAME = "ragasync lane"
-"""What asyncio calls the task of a lane."""
+NAME = "ragasync worker"
+"""What asyncio calls the task of a worker."""
 
 
 class WorkerPool:
     """
-    A window of tasks, each of which runs `work(lane)` to its end, opened as they are needed.
+    A window of tasks, each of which runs `work(worker)` to its end, opened as they are needed.
 
-    A lane in its hot loop compares one number, `attend_at`, with the clock after every call. That
+    A worker in its hot loop compares one number, `attend_at`, with the clock after every call. That
     is all it knows of pauses, retries, resizing and of the loop's need to breathe: whoever wants
-    the lanes' attention sets it to AT_ONCE. An async function that never suspends so still lets
+    the workers' attention sets it to AT_ONCE. An async function that never suspends so still lets
     the loop turn every BREATH seconds.
 
     Args:
-        work: a lane's life, given its number, its context, and whether it goes on in the hot loop.
-        limit: how many lanes there may be.
+        work: a worker's life, given its number, its context, and whether it stays on the fast
+            path.
+        limit: how many workers there may be.
         clock: the clock of the loop.
         context: what each of them sees of context variables.
     """
@@ -88,52 +89,52 @@ class WorkerPool:
 
     @property
     def idle(self) -> int:
-        """How many lanes wait for something to do."""
+        """How many workers wait for something to do."""
         return len(self._idle)
 
     @property
     def surplus(self) -> bool:
-        """Whether lanes are open that should close."""
+        """Whether workers are open that should close."""
         return len(self.tasks) > self.limit
 
     def open_one(self) -> None:
-        """Open a further lane, if the limit allows, under the lowest number that is free."""
+        """Open a further worker, if the limit allows, under the lowest number that is free."""
         if len(self.tasks) >= self.limit:
             return
         self._open(heapq.heappop(self._free) if self._free else len(self.tasks))
 
-    def replace(self, lane: int, *, goes_on: bool) -> None:
+    def replace(self, worker: int, *, goes_on: bool) -> None:
         """
-        Let a fresh task take over a lane, whose present one ends now.
+        Let a fresh task take over a worker, whose present one ends now.
 
         The number goes with it, so that a timeline keeps its row.
 
         Args:
-            lane: the number.
+            worker: the number.
             goes_on: whether the task goes on in the hot loop, if nothing else is to be seen to.
         """
-        self._open(lane, goes_on=goes_on)
+        self._open(worker, goes_on=goes_on)
 
     def has_cancelled(self, task: asyncio.Task[Any] | None) -> bool:
-        """Return whether this lane was cancelled from here, and not by somebody else."""
+        """Return whether this worker was cancelled from here, and not by somebody else."""
         return task in self._cancelled
 
-    def _open(self, lane: int, *, goes_on: bool = False) -> None:
-        """Have a task do a lane's work, with bindings of context variables of its own."""
+    def _open(self, worker: int, *, goes_on: bool = False) -> None:
+        """Have a task do a worker's work, with bindings of context variables of its own."""
         if self._sentinel is None:
             self._sentinel = own_task(
                 self._stand_by(), self._loop, name="ragasync sentinel", context=Context()
             )
         context = self._context.copy()
-        work = self._work(lane, context, goes_on)
+        work = self._work(worker, context, goes_on)
         task = own_task(work, self._loop, name=NAME, context=context)
-        self.tasks[lane] = task
-        task.add_done_callback(partial(self._closed, lane), context=self._context)
+        self.tasks[worker] = task
+        task.add_done_callback(partial(self._closed, worker), context=self._context)
 
-    def leave(self, lane: int) -> None:
-        """Strike off a lane that is about to close: it is no surplus any more."""
-        self._strike_off(lane)
-        self.wake()  # this lane may have been woken for what another has to see
+    def leave(self, worker: int) -> None:
+        """Strike off a worker that is about to close: it is no surplus any more."""
+        self._strike_off(worker)
+        self.wake()  # this worker may have been woken for what another has to see
 
     @property
     def all_were_cancelled(self) -> bool:
@@ -145,36 +146,36 @@ class WorkerPool:
         return self._sentinel is not None and self._sentinel.cancelling() > 0
 
     async def _stand_by(self) -> None:
-        """Do nothing until no lane is left."""
+        """Do nothing until no worker is left."""
         await self._over
 
     async def all_closed(self) -> None:
-        """Wait until no lane is left."""
+        """Wait until no worker is left."""
         if self.tasks:
             await asyncio.shield(self._nobody_left)
 
     async def cancel(self) -> None:
-        """Cancel every lane and wait for its clean-up; a second cancellation ends the wait."""
+        """Cancel every worker and wait for its clean-up; a second cancellation ends the wait."""
         self.cancel_soon()
         if self.tasks:
             await asyncio.wait(self.tasks.values())
 
-    def cancel_soon(self, lanes: Collection[asyncio.Task[None]] | None = None) -> None:
+    def cancel_soon(self, workers: Collection[asyncio.Task[None]] | None = None) -> None:
         """
-        Cancel these lanes, or all, without waiting; but none twice.
+        Cancel these workers, or all, without waiting; but none twice.
 
         A second cancellation would end the clean-up that the first has begun, also where that
         came to all tasks of the loop.
         """
         me = asyncio.current_task()
-        for task in self.tasks.values() if lanes is None else lanes:
+        for task in self.tasks.values() if workers is None else workers:
             if task is not me and task not in self._cancelled:
                 self._cancelled.add(task)
                 if not (self.all_were_cancelled and task.cancelling()):
                     task.cancel()
 
     def heed(self, wanted: bool) -> None:
-        """Have the lanes look up after the call they are in, or only when a breath is due."""
+        """Have the workers look up after the call they are in, or only when a breath is due."""
         self.attend_at = AT_ONCE if wanted else self._breath_at
 
     @property
@@ -209,7 +210,7 @@ class WorkerPool:
             self.idle_seconds += self._clock() - began
 
     def wake(self) -> bool:
-        """Wake the lane that has rested longest; return whether there was one."""
+        """Wake the worker that has rested longest; return whether there was one."""
         while self._idle:
             bed = self._idle.popleft()
             if not bed.done():
@@ -218,7 +219,7 @@ class WorkerPool:
         return False
 
     def wake_all(self) -> None:
-        """Wake every lane that rests."""
+        """Wake every worker that rests."""
         while self._idle:
             self.wake()
 
@@ -229,21 +230,21 @@ class WorkerPool:
         if self.attend_at != AT_ONCE:
             self.attend_at = self._breath_at
 
-    def _strike_off(self, lane: int) -> None:
-        """Forget a lane, and give its number to the next."""
-        del self.tasks[lane]
-        heapq.heappush(self._free, lane)
+    def _strike_off(self, worker: int) -> None:
+        """Forget a worker, and give its number to the next."""
+        del self.tasks[worker]
+        heapq.heappush(self._free, worker)
 
-    def _closed(self, lane: int, task: asyncio.Task[None]) -> None:
-        """Strike a lane off if it is there yet; keep the first error that ended one."""
+    def _closed(self, worker: int, task: asyncio.Task[None]) -> None:
+        """Strike a worker off if it is there yet; keep the first error that ended one."""
         self._cancelled.discard(task)
-        is_last_of_lane = self.tasks.get(lane) is task
-        if is_last_of_lane:
-            self._strike_off(lane)
+        is_last_of_worker = self.tasks.get(worker) is task
+        if is_last_of_worker:
+            self._strike_off(worker)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = self.error or error
             self.cancel_soon()
-        elif lane in self.tasks and not is_last_of_lane:
+        elif worker in self.tasks and not is_last_of_worker:
             return  # it was replaced
         if self.tasks:
             self.wake()  # somebody has to see whether this was the last that had work
