@@ -32,7 +32,7 @@ from windows_by_hand import Work
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, BatchResult
 from ragasync.outcomes.outcome import Outcome
-from ragasync.simulation.virtual import run_virtual
+from ragasync.simulation.virtual_time import run_virtual
 
 SPREAD = 1.0
 """The lognormal's sigma: one call of a hundred takes six times the mean, one of 5,000 twenty."""

@@ -9,7 +9,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     job           Job: the handle on a running batch        ending     how it ended
     redis/        RedisRateLimiter, AsyncRedisConnection
     engine/       the window of workers that everything runs on
-    calling/      how a function is called: on the loop, on threads, on an executor
+    calls/        how a function is called: on the loop, on threads, on an executor
     plan          what a processor was told        result     BatchResult
     notebook/     progress bars                    plots/     pictures, in matplotlib
     reports/      tables, words, HTML
@@ -46,16 +46,16 @@ from ragasync.errors import (
     SerializationError,
     WorkerDied,
 )
-from ragasync.gather import gather_with_concurrency
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.limits.limiter import RateLimiter
 from ragasync.outcomes.outcome import Attempt, Outcome
+from ragasync.patterns import gather_with_concurrency
 from ragasync.progress import Progress
-from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
+from ragasync.reports.dataframes import error_summary, errors_dataframe, to_dataframe
 from ragasync.result import BatchResult
-from ragasync.retries.causes import FATAL
-from ragasync.retries.retry import AsyncRetry, retry_async
+from ragasync.retries.classify import FATAL
+from ragasync.retries.policy import AsyncRetry, retry_async
 from ragasync.workers import process_with_workers
 
 if TYPE_CHECKING:

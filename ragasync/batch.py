@@ -12,18 +12,18 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_count, check_number
 from ragasync.bridge.run_async import run_async
-from ragasync.calling.calls import is_async
-from ragasync.engine.batch_run import Items, JobRun
+from ragasync.calls.calls import is_async
+from ragasync.engine.job_run import Items, JobRun
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.use import bind_journal
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
-from ragasync.plan import Plan, as_limiters, parse_concurrency
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan, as_limiters, parse_concurrency
 
 T = TypeVar("T")
 R = TypeVar("R")

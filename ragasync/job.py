@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync.ending import JobFuture
-from ragasync.engine.batch_run import JobRun
 from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.job_run import JobRun
+from ragasync.error_text import named, show_in_one_line
 from ragasync.errors import RunAsyncError
 from ragasync.own_task import own_task
-from ragasync.plan import parse_concurrency
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
-from ragasync.saying import named, show_in_one_line
+from ragasync.settings import parse_concurrency
 from ragasync.unfinished_jobs import UnfinishedJob
 
 if TYPE_CHECKING:
     from ragasync.notebook.panel import Panel
-    from ragasync.notebook.showing import JobView
+    from ragasync.notebook.panel_view import JobView
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -201,7 +201,7 @@ class Job(Generic[T, R]):
     # ── show ────────────────────────────────────────────────────────────────────────────────
 
     def __repr__(self) -> str:
-        from ragasync.notebook.showing import repr_line
+        from ragasync.notebook.panel_view import repr_line
 
         return repr_line(self._showing())
 
@@ -220,7 +220,7 @@ class Job(Generic[T, R]):
 
     def _showing(self) -> JobView:
         """Return what there is to show."""
-        from ragasync.notebook.showing import JobView
+        from ragasync.notebook.panel_view import JobView
 
         run, ended, progress = self._batch.run, self.done, self.progress
         because = run.stopped_because

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from ragasync.clock import Clock
+from ragasync.error_text import named
 from ragasync.foreign_errors import attribute, guarded, is_a, text_of
 from ragasync.masking.masked import masked
-from ragasync.saying import named
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 """Called with the number of items that ended and the total, None while that is unknown."""

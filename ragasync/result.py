@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync.errors import as_exception
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import NO_FACTS, RunStats
 from ragasync.outcomes.given import check_counts, columns_of
-from ragasync.outcomes.merging import merged_columns
+from ragasync.outcomes.merge import merged_columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync.outcomes.rerun import rows_to_rerun
+from ragasync.outcomes.stats import NO_FACTS, RunStats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,19 +234,19 @@ class BatchResult(Generic[R]):
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return one row an item; see `ragasync.to_dataframe`."""
-        from ragasync.reports.frames import to_dataframe
+        from ragasync.reports.dataframes import to_dataframe
 
         return to_dataframe(self)
 
     def errors_dataframe(self) -> pd.DataFrame:
         """Return one row for each item that failed; see `ragasync.errors_dataframe`."""
-        from ragasync.reports.frames import errors_dataframe
+        from ragasync.reports.dataframes import errors_dataframe
 
         return errors_dataframe(self)
 
     def summary(self) -> str:
         """Return the counts, the time and the commonest errors as a few lines of text."""
-        from ragasync.reports.words import summary
+        from ragasync.reports.summary import summary
 
         return summary(self)
 
@@ -257,7 +257,7 @@ class BatchResult(Generic[R]):
         return explain(self)
 
     def __repr__(self) -> str:
-        from ragasync.reports.words import headline
+        from ragasync.reports.summary import headline
 
         return f"<BatchResult {headline(self)}>"
 

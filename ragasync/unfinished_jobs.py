@@ -14,7 +14,7 @@ from typing import Any
 
 from ragasync.bridge.blocking_calls import BlockingCall
 from ragasync.ending import JobFuture
-from ragasync.engine.batch_run import JobRun
+from ragasync.engine.job_run import JobRun
 from ragasync.result import BatchResult
 
 GRACE = 2.0

@@ -7,7 +7,7 @@ from typing import TypeVar, overload
 
 from ragasync.arguments import check_count
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.engine.batch_run import Items
+from ragasync.engine.job_run import Items
 from ragasync.result import BatchResult
 
 T = TypeVar("T")

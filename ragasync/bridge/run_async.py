@@ -13,9 +13,9 @@ from ragasync.arguments import check_positive
 from ragasync.bridge.blocking_calls import blocked_loops
 from ragasync.bridge.browser import run_in_browser
 from ragasync.bridge.coroutine_call import CoroutineCall
+from ragasync.bridge.in_place import run_nested
 from ragasync.bridge.interrupts import InterruptibleWait
 from ragasync.bridge.loops import loop_threads
-from ragasync.bridge.nested import run_nested
 from ragasync.bridge.wrong_loop import WAYS_OUT, refuse_blocked_future, waits_for_blocked
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from ragasync.errors import RunAsyncError
 from ragasync.foreign_errors import text_of
-from ragasync.loop_mismatch import find_loop_mismatch
+from ragasync.loop_errors import find_loop_mismatch
 
 WAYS_OUT = (
     "Three ways out: `await` the coroutine in the cell; make the object (client, session, lock) "

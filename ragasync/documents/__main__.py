@@ -23,13 +23,13 @@ from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
+from ragasync.error_text import error_text, safe_message, safe_text
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
 from ragasync.notebook.progress import TqdmProgress
-from ragasync.reports.kinds import one_line
-from ragasync.reports.words import headline
+from ragasync.reports.error_groups import one_line
+from ragasync.reports.summary import headline
 from ragasync.result import BatchResult
-from ragasync.saying import error_text, safe_message, safe_text
 
 QUESTION = "how do I parse command line arguments?"
 NOT_THE_LIBRARY = ("site-packages", "dist-packages")

@@ -10,7 +10,7 @@ from ragasync.documents.frames import processed, result_columns
 from ragasync.documents.hits import place_columns
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.stats import Finished
 from ragasync.reports.reading import number_array, object_column, string_array
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.skipping import id_of, source_path
 from ragasync.errors import JournaledError
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished, StageStats
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
+from ragasync.outcomes.stats import Finished, StageStats
 from ragasync.reports.reading import DataFrameBuilder, number_array, string_array
 from ragasync.reports.stages import place_of, share_busy
 

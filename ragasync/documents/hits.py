@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from ragasync.reports.elements import MONO, QUIET, TEXT, element
-from ragasync.reports.kinds import one_line
+from ragasync.reports.error_groups import one_line
 from ragasync.reports.reading import number_array, object_column, string_array
 
 if TYPE_CHECKING:

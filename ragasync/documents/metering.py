@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from ragasync.calling.calls import is_async
+from ragasync.calls.calls import is_async
 
 _ALMOST = 1 - 1e-9
 """Sums of prices such as 0.1 fall short of their bound by their rounding."""

@@ -24,7 +24,7 @@ from ragasync.documents.stages.skipping import Skips
 from ragasync.documents.store import Store
 from ragasync.journal import Journal
 from ragasync.limits.limiter import Limiter
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
 
 Given: TypeAlias = StageFunction | Stage | None
 """What may be given for a stage: a function, a Stage, or None for the embedded default."""

@@ -9,12 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from ragasync.calling.calls import is_async
+from ragasync.calls.calls import is_async
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.store import Store
 from ragasync.limits.limiter import Limiter
-from ragasync.plan import Plan, as_limiters
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan, as_limiters
 
 _SETTINGS = (
     "max_concurrency",

@@ -27,7 +27,7 @@ from ragasync.documents.errors import IdConflictError
 from ragasync.documents.hits import Hits
 from ragasync.documents.where import Where
 from ragasync.errors import RagasyncError
-from ragasync.own_database import explain_surrogate
+from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.limits.adaptive import ConcurrencyLimit
-from ragasync.limits.cohort import CallEnd
+from ragasync.limits.samples import CallEnd
 from ragasync.retries.congestion import congestion_of
 
 V = TypeVar("V")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ragasync.clock import Clock
 from ragasync.engine.ticket import PendingCall
-from ragasync.limits.gate import CombinedLimiter
+from ragasync.limits.combined import CombinedLimiter
 
 
 class LimiterWait:

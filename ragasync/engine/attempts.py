@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from ragasync.calling.calls import Calls
-from ragasync.calling.held import StuckCalls
+from ragasync.calls.calls import Calls
+from ragasync.calls.stuck_calls import StuckCalls
 from ragasync.clock import Clock
 from ragasync.engine.adapting import ConcurrencyController
 from ragasync.engine.admission import LimiterWait
-from ragasync.engine.aftermath import ErrorHandler
-from ragasync.engine.backoff import RetryQueue
-from ragasync.engine.recording import Recorder
+from ragasync.engine.error_handling import ErrorHandler
+from ragasync.engine.recorder import Recorder
+from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.ticket import PendingCall
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
 from ragasync.limits.limiter import WeightError
-from ragasync.outcomes.busy import ActivityMonitor
-from ragasync.plan import Plan
+from ragasync.outcomes.activity import ActivityMonitor
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from ragasync.engine.recording import RecordSuccess, Sink
+from ragasync.engine.recorder import RecordSuccess, Sink
+from ragasync.error_text import add_note, named
 from ragasync.journal.use import JournalBinding
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import CallSuccess
-from ragasync.saying import add_note, named
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from ragasync.journal.recalling import Lookup
-    from ragasync.journal.run import JournalRun
+    from ragasync.journal.session import JournalRun
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ragasync.retries.causes import FATAL, may_split, should_split
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.classify import FATAL, may_split, should_split
+from ragasync.retries.policy import AsyncRetry
 
 
 @dataclass(frozen=True, slots=True)

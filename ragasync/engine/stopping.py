@@ -7,10 +7,10 @@ from collections import deque
 from itertools import repeat
 from typing import TypeAlias
 
+from ragasync.error_text import named
 from ragasync.foreign_errors import text_of
-from ragasync.reports.words import counted
-from ragasync.retries.causes import http_status, retry_after_of
-from ragasync.saying import named
+from ragasync.reports.summary import counted
+from ragasync.retries.classify import http_status, retry_after_of
 
 WINDOW = 100
 """Finished items that max_error_rate looks at: the latest."""

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
-from ragasync.engine.batch_run import Items, checked_items
-from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.job_run import Items, checked_items
 from ragasync.engine.outlet import OutcomeBuffer
+from ragasync.engine.run import Run
+from ragasync.error_text import add_note
 from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
 from ragasync.own_task import own_task
-from ragasync.plan import Plan
-from ragasync.reports.words import counted
-from ragasync.saying import add_note
+from ragasync.reports.summary import counted
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.foreign_errors import attribute
 from ragasync.limits.limiter import Limiter, RateLimiter
-from ragasync.outcomes.busy import ActivityMonitor
-from ragasync.outcomes.facts import Limit, RunSettings, RunStats, SourceKind, StageStats, Where
-from ragasync.plan import Plan
+from ragasync.outcomes.activity import ActivityMonitor
+from ragasync.outcomes.stats import Limit, RunSettings, RunStats, SourceKind, StageStats, Where
+from ragasync.settings import Plan
 
 if TYPE_CHECKING:
-    from ragasync.engine.steering import Steering
+    from ragasync.engine.controls import Steering
 
 
 def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunStats:

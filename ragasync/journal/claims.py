@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from ragasync.errors import JournalError
-from ragasync.own_database import Kind, clear_errors, open_unchanged
+from ragasync.sqlite_file import Kind, clear_errors, open_unchanged
 
 _OPEN: Final = "open "
 """Before the claim of a run that has not ended, or was killed: part of the journal is its log."""

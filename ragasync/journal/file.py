@@ -16,7 +16,7 @@ from zlib import crc32
 from ragasync.errors import JournalError
 from ragasync.function_fingerprint import FunctionFingerprint, differences
 from ragasync.journal.claims import Claim, in_use, is_open, lock_file
-from ragasync.own_database import (
+from ragasync.sqlite_file import (
     Kind,
     check_pages,
     clear_errors,

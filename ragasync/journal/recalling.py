@@ -14,7 +14,7 @@ from ragasync.journal.keys import key_of
 from ragasync.journal.rows import Place, Row, check_seal, recalled
 from ragasync.journal.serializers import Serializer
 from ragasync.outcomes.outcome import Outcome
-from ragasync.own_database import clear_errors
+from ragasync.sqlite_file import clear_errors
 
 if TYPE_CHECKING:
     from ragasync.journal.journal import Journal

@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 from zlib import crc32
 
+from ragasync.error_text import error_text, safe_notes
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import attribute, leaves_of
 from ragasync.outcomes.outcome import Outcome, Status
-from ragasync.own_database import damage
-from ragasync.saying import error_text, safe_notes
+from ragasync.sqlite_file import damage
 
 Row: TypeAlias = tuple[Any, ...]
 """An outcome as columns of the file's table."""

@@ -12,7 +12,7 @@ from ragasync.journal.file import JOURNAL, open_to_read
 from ragasync.journal.rows import check_seal, recalled_error
 from ragasync.journal.serializers import BY_NAME, Serializer
 from ragasync.outcomes.tracebacks import closing_lines
-from ragasync.own_database import clear_errors
+from ragasync.sqlite_file import clear_errors
 
 if TYPE_CHECKING:
     import pandas as pd

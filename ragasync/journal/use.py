@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from ragasync.function_fingerprint import FunctionFingerprint
     from ragasync.journal.keys import Key, KeyFunction
-    from ragasync.journal.run import JournalRun
     from ragasync.journal.serializers import Serializer
+    from ragasync.journal.session import JournalRun
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -74,7 +74,7 @@ class JournalBinding:
         Raises:
             JournalError: the journal is another job's, in use by another run, locked, or damaged.
         """
-        from ragasync.journal.run import JournalRun  # which loads SQLite
+        from ragasync.journal.session import JournalRun  # which loads SQLite
 
         return JournalRun(self.journal, self)
 

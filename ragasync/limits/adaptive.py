@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ragasync.limits.background import WINDOW, ErrorBaseline, in_vain
-from ragasync.limits.cohort import Began, CallEnd, Cut, Latency, SampleWindow
+from ragasync.limits.samples import Began, CallEnd, Cut, Latency, SampleWindow
 
 FIRST = 4
 """The calls at once that it begins with."""

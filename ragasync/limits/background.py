@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ragasync.limits.cohort import CallEnd, SampleWindow
+from ragasync.limits.samples import CallEnd, SampleWindow
 
 WINDOW = 20
 """Calls below which nothing is said of a share; a burst of errors need not wait for so many."""

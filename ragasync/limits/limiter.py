@@ -12,7 +12,7 @@ from typing import Final, Protocol, runtime_checkable
 from ragasync.arguments import as_number, check_positive, check_sync, shown
 from ragasync.foreign_errors import text_of
 from ragasync.limits.bucket import Bucket, WindowBucket, smoothest_burst
-from ragasync.limits.line import LOCK, Line
+from ragasync.limits.queue import LOCK, Line
 from ragasync.limits.taking import take_in_turn
 
 _DEFAULT_RATE: Final = float("10.0")

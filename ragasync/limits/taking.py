@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ragasync.clock import current_time
-from ragasync.limits.line import LOCK, Claims, Waiter
+from ragasync.limits.queue import LOCK, Claims, Waiter
 
 
 def take_now(places: Claims) -> float | None:

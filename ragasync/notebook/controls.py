@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from ragasync.notebook import knobs
 from ragasync.notebook.failures import Failures
-from ragasync.notebook.making import WidgetFactory
 from ragasync.notebook.panel_html import facts_html, failures_html
-from ragasync.notebook.showing import JobView
+from ragasync.notebook.panel_view import JobView
 from ragasync.notebook.sliders import Slider
-from ragasync.reports.words import per_second
+from ragasync.notebook.widgets import WidgetFactory
+from ragasync.reports.summary import per_second
 
 KEPT = 16
 """How many ended panels keep their view, for pages that no replacement reaches."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
-from ragasync.reports.kinds import Kind, Kinds
+from ragasync.reports.error_groups import Kind, Kinds
 
 A_LOOK = 100
 """How many failures one drawing looks at."""

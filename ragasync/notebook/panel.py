@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ragasync.error_text import named
 from ragasync.notebook.controls import Controls, Steered
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import in_kernel, show_bundle
@@ -16,7 +17,6 @@ from ragasync.notebook.panel_html import still_bundle
 from ragasync.notebook.snapshot import Snapshots
 from ragasync.notebook.ticker import Refresher
 from ragasync.outcomes.columns import Columns
-from ragasync.saying import named
 
 MOMENT = 1.0
 """Seconds that a job must have run to get widgets, which cost more than many a short run."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ragasync.notebook.failures import Failures
-from ragasync.notebook.showing import (
+from ragasync.notebook.panel_view import (
     JobView,
     bounds,
     counts,
@@ -15,9 +15,9 @@ from ragasync.notebook.showing import (
 )
 from ragasync.notebook.stages_shown import stages_html, stages_text
 from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.reports.error_groups import Kind, one_line
 from ragasync.reports.html import COLOURS, MONO, QUIET, TEXT, element
-from ragasync.reports.kinds import Kind, one_line
-from ragasync.reports.words import remaining
+from ragasync.reports.summary import remaining
 
 STEADY = "font-variant-numeric:tabular-nums"
 """Digits of one width, so that nothing moves when a number changes."""

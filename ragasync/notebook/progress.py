@@ -10,11 +10,11 @@ from typing import Any
 from ragasync.clock import Clock
 from ragasync.notebook.drawing import ProgressDrawing, ProgressState
 from ragasync.notebook.front_end import in_kernel, show_bundle
-from ragasync.notebook.showing import clock_time
+from ragasync.notebook.panel_view import clock_time
 from ragasync.outcomes.outcome import DONE
+from ragasync.reports.error_groups import one_line
 from ragasync.reports.html import COLOURS, TEXT, element
-from ragasync.reports.kinds import one_line
-from ragasync.reports.words import per_second
+from ragasync.reports.summary import per_second
 
 
 class TqdmProgress(ProgressDrawing):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from ragasync.notebook.making import WidgetFactory
+from ragasync.notebook.widgets import WidgetFactory
 
 N = TypeVar("N", int, float | None)
 

@@ -7,7 +7,7 @@ import time
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import show_bundle
 from ragasync.notebook.panel_html import still_bundle
-from ragasync.notebook.showing import JobView
+from ragasync.notebook.panel_view import JobView
 from ragasync.reports.html import QUIET, TEXT, element
 
 MOMENT = 0.5

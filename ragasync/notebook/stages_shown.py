@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ragasync.outcomes.facts import StageStats
+from ragasync.outcomes.stats import StageStats
 from ragasync.reports.elements import QUIET, element
 from ragasync.reports.spans import STATE_COLOURS, WORK
 from ragasync.reports.stages import busiest, share_busy
-from ragasync.reports.words import counted
+from ragasync.reports.summary import counted
 
 MARK = "▸"
 """Stands before the stage that holds the others back."""

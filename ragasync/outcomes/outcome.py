@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar, overload
 
+from ragasync.error_text import cut, named, safe_text
 from ragasync.foreign_errors import guarded
-from ragasync.saying import cut, named, safe_text
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Generic, TypeVar
 
+from ragasync.error_text import ErrorText
 from ragasync.outcomes.outcome import Attempt
-from ragasync.saying import ErrorText
 
 T = TypeVar("T")
 R = TypeVar("R")

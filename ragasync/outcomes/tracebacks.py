@@ -10,9 +10,9 @@ from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 
+from ragasync.error_text import cut, safe_message, safe_notes
 from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error
 from ragasync.masking.masked import masked
-from ragasync.saying import cut, safe_message, safe_notes
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""

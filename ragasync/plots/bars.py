@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, FAILED
-from ragasync.plots.canvas import TimeUnit, failures_of, ink
+from ragasync.outcomes.stats import Finished
+from ragasync.plots.charts import TimeUnit, failures_of, ink
 from ragasync.reports.elements import COLOURS
 from ragasync.reports.spans import (
     BACKOFF,

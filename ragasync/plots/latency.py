@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.plots.canvas import TimeUnit, picture, unit_of
+from ragasync.outcomes.stats import Finished
+from ragasync.plots.charts import TimeUnit, picture, unit_of
 from ragasync.reports.elements import COLOURS, NAMES
 from ragasync.reports.timed import Timed
 

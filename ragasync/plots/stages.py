@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragasync.outcomes.facts import Finished, StageStats
 from ragasync.outcomes.outcome import FAILED
-from ragasync.plots.canvas import TimeUnit, failures_of, ink
+from ragasync.outcomes.stats import Finished, StageStats
+from ragasync.plots.charts import TimeUnit, failures_of, ink
 from ragasync.reports.spans import STATE_COLOURS, WORK
 from ragasync.reports.stages import place_of
 from ragasync.reports.timed import Timed

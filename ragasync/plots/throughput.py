@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.plots.canvas import ink, picture, time_axis
+from ragasync.outcomes.stats import Finished
+from ragasync.plots.charts import ink, picture, time_axis
 from ragasync.reports.elements import COLOURS, NAMES
+from ragasync.reports.summary import per_second
 from ragasync.reports.timed import Timed, length_of
-from ragasync.reports.words import per_second
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
+from ragasync.outcomes.stats import Finished
 from ragasync.plots.bars import draw_bars, mark_ends
-from ragasync.plots.canvas import picture, time_axis
+from ragasync.plots.charts import picture, time_axis
 from ragasync.plots.shares import draw_failures, draw_shares
 from ragasync.plots.stages import draw_stages
 from ragasync.reports.spans import spans_of

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ragasync.arguments import check_count, check_positive
+from ragasync.error_text import named
 from ragasync.errors import MissingExtra, RedisUnavailable
 from ragasync.redis.link import url_of
 from ragasync.redis.outage import is_away
-from ragasync.saying import named
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

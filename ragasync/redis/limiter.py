@@ -13,7 +13,7 @@ from ragasync.arguments import check_positive, check_sync
 from ragasync.clock import loop_here
 from ragasync.limits.bucket import smoothest_burst
 from ragasync.limits.limiter import check_pause, check_rate, check_weight
-from ragasync.redis.desk import Dispatcher
+from ragasync.redis.dispatcher import Dispatcher
 from ragasync.redis.link import ConnectionFactory, ScriptConnection, key_of
 from ragasync.redis.memory import LocalState
 from ragasync.redis.outage import Outage

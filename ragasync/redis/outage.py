@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from ragasync.saying import safe_message, type_name
+from ragasync.error_text import safe_message, type_name
 
 _FIRST, _LONGEST = 0.05, 1.0
 """Seconds: the bounds of the delays between tries, which double (full jitter)."""

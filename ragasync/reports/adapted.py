@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
-from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.stats import Finished
 
 
 def found_bound(result: Finished) -> str:

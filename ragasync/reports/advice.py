@@ -7,7 +7,7 @@ import math
 from ragasync.reports.advice_on_calls import on_limiter, on_retries, on_work
 from ragasync.reports.amounts import above
 from ragasync.reports.case import FAR_OUT, RunDiagnosis
-from ragasync.reports.words import duration, per_second
+from ragasync.reports.summary import duration, per_second
 
 COMPUTING = 0.6
 """The share of a run that a processor was busy, above which its calls compute."""

@@ -6,8 +6,8 @@ import math
 
 from ragasync.reports.amounts import above, rounded
 from ragasync.reports.case import FAR_OUT, RunDiagnosis
-from ragasync.reports.kinds import one_line
-from ragasync.reports.words import duration, per_second
+from ragasync.reports.error_groups import one_line
+from ragasync.reports.summary import duration, per_second
 
 NEAR = 0.85
 """The share of a limiter's rate, above which the limiter is as much in the way as the workers."""

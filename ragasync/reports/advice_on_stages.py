@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ragasync.outcomes.facts import StageStats
+from ragasync.outcomes.stats import StageStats
 from ragasync.reports.advice import COMPUTING
 from ragasync.reports.amounts import rounded
 from ragasync.reports.case import RunDiagnosis

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ragasync.outcomes.facts import Finished, RunSettings
-from ragasync.reports.accounting import TimeBreakdown
+from ragasync.outcomes.stats import Finished, RunSettings
 from ragasync.reports.shape import CallStatistics
+from ragasync.reports.time_breakdown import TimeBreakdown
 
 FAR_OUT = 3.0
 """How many times longer than half of all calls one takes that is called slow."""

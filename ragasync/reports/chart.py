@@ -15,8 +15,8 @@ from itertools import groupby
 from ragasync.outcomes.outcome import FAILED
 from ragasync.reports.elements import COLOURS, QUIET, element
 from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS, WORK
+from ragasync.reports.summary import duration, per_second
 from ragasync.reports.timeline import Timeline
-from ragasync.reports.words import duration, per_second
 
 ENDS_HEIGHT, CALLS_HEIGHT = 44, 32
 

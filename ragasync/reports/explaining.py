@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.accounting import TimeBreakdown, account_of
+from ragasync.outcomes.stats import Finished
 from ragasync.reports.adapted import found_bound
 from ragasync.reports.advice import advice
 from ragasync.reports.advice_on_stages import advice_on_stages, stage_table
 from ragasync.reports.case import case_of
-from ragasync.reports.kinds import one_line
+from ragasync.reports.error_groups import one_line
 from ragasync.reports.shape import shape_of
-from ragasync.reports.words import Text, duration, headline
+from ragasync.reports.summary import Text, duration, headline
+from ragasync.reports.time_breakdown import TimeBreakdown, account_of
 
 LEAST_ITEMS, LEAST_SECONDS = 10, 0.1
 """What a run must have done before one can say where its time goes."""

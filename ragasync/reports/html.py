@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from ragasync.outcomes.facts import Finished
+from ragasync.outcomes.stats import Finished
 from ragasync.reports.chart import chart
 from ragasync.reports.elements import COLOURS, MONO, NAMES, QUIET, TEXT, element
-from ragasync.reports.kinds import Kind, grouped, one_line
+from ragasync.reports.error_groups import Kind, grouped, one_line
+from ragasync.reports.summary import figures, headline, remaining
 from ragasync.reports.timeline import timeline_of
-from ragasync.reports.words import figures, headline, remaining
 
 __all__ = ["COLOURS", "MONO", "NAMES", "QUIET", "TEXT", "element", "result_html"]
 

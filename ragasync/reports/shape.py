@@ -10,11 +10,11 @@ from itertools import compress
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
-from ragasync.reports.accounting import TimeBreakdown
-from ragasync.reports.kinds import COMPARED, error_template
-from ragasync.retries.replies import http_status
+from ragasync.outcomes.stats import Finished
+from ragasync.reports.error_groups import COMPARED, error_template
+from ragasync.reports.time_breakdown import TimeBreakdown
+from ragasync.retries.http import http_status
 
 _REFUSED = r"\b429\b|rate.?limit|too.?many.?requests"
 

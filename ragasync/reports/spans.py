@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import RunStats
 from ragasync.outcomes.outcome import FAILED, Attempt
+from ragasync.outcomes.stats import RunStats
 from ragasync.reports.timed import Timed
 
 if TYPE_CHECKING:

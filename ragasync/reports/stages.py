@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragasync.outcomes.facts import StageStats
+from ragasync.outcomes.stats import StageStats
 
 TOGETHER = "load and chunk"
 """The stage that does both in one call; failures tell the two apart."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.outcomes.columns import EMPTY, Columns
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import PENDING
+from ragasync.outcomes.stats import Finished
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.outcomes.stats import Finished
 from ragasync.reports.spans import STATES, names_of, noun_of, occupancy, spans_of
 from ragasync.reports.timed import length_of, timed
 

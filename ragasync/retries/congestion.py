@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ragasync.foreign_errors import class_names
-from ragasync.retries.causes import speaking_links, statuses_of
+from ragasync.retries.classify import speaking_links, statuses_of
 
 _REFUSED = 429
 

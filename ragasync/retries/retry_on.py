@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TypeAlias, cast
 
 from ragasync.arguments import check_number, check_sync
+from ragasync.error_text import named
 from ragasync.errors import CallAborted
 from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
-from ragasync.retries.causes import FATAL, Fatal, default_retry, is_loop_mismatch
-from ragasync.saying import named
+from ragasync.retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
 
 Verdict: TypeAlias = bool | float | Fatal
 """True: try again. False: do not. A number: try again after so many seconds. FATAL: stop."""

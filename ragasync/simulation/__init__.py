@@ -4,8 +4,8 @@ from ragasync.simulation.forecast import Forecast, forecast
 from ragasync.simulation.latency import Latency
 from ragasync.simulation.replies import ServiceError
 from ragasync.simulation.service import ScriptedService
-from ragasync.simulation.simulating import simulate
-from ragasync.simulation.virtual import VirtualClockLoop, run_virtual
+from ragasync.simulation.simulate import simulate
+from ragasync.simulation.virtual_time import VirtualClockLoop, run_virtual
 
 __all__ = [
     "Forecast",

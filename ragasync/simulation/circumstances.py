@@ -10,8 +10,8 @@ from typing import Final
 from ragasync.arguments import check_count, check_number, check_positive
 from ragasync.engine.telling import limit_of
 from ragasync.limits.limiter import Limiter, RateLimiter
-from ragasync.plan import as_limiters, check_concurrency
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import as_limiters, check_concurrency
 from ragasync.simulation.copies import copied_limiters, limiter_of
 from ragasync.simulation.pilot import Pilot
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from ragasync.engine.telling import limit_of
 from ragasync.limits.limiter import Limiter, RateLimiter
-from ragasync.outcomes.facts import Limit
-from ragasync.plan import as_limiters
-from ragasync.retries.retry import AsyncRetry
+from ragasync.outcomes.stats import Limit
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import as_limiters
 
 Cost = Callable[[int], float]
 """What an item weighs, by its number."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from ragasync.limits.limiter import RateLimiter
 from ragasync.notebook import knobs
-from ragasync.notebook.making import WidgetFactory
 from ragasync.notebook.sliders import Slider
+from ragasync.notebook.widgets import WidgetFactory
 from ragasync.outcomes.outcome import DONE
 from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
-from ragasync.reports.words import duration, per_second
+from ragasync.reports.summary import duration, per_second
 from ragasync.simulation.forecast import THOROUGH, Forecast
-from ragasync.simulation.forecast_shown import STEADY, forecast_html, forecast_text
+from ragasync.simulation.forecast_view import STEADY, forecast_html, forecast_text
 from ragasync.simulation.projection import Interval, commonest_limit, projected
 
 PAUSE = 0.1

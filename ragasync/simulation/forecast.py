@@ -12,7 +12,7 @@ from ragasync.arguments import check_count
 from ragasync.limits.limiter import Limiter
 from ragasync.progress import LimitedBy
 from ragasync.result import BatchResult
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
 from ragasync.simulation.circumstances import (
     USE_PILOT,
     AsInThePilot,
@@ -132,12 +132,12 @@ class Forecast:
         return Explorer(self)
 
     def __repr__(self) -> str:
-        from ragasync.simulation.forecast_shown import headline
+        from ragasync.simulation.forecast_view import headline
 
         return f"<Forecast {headline(self)}>"
 
     def _repr_html_(self) -> str:
-        from ragasync.simulation.forecast_shown import forecast_html
+        from ragasync.simulation.forecast_view import forecast_html
 
         return forecast_html(self)
 

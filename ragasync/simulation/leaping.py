@@ -10,7 +10,7 @@ from contextvars import Context
 from heapq import heappop, heappush
 from typing import TypeVarTuple
 
-from ragasync.simulation.virtual import VirtualClockLoop
+from ragasync.simulation.virtual_time import VirtualClockLoop
 
 Ts = TypeVarTuple("Ts")
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from ragasync.error_text import named
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.accounting import account_of
+from ragasync.reports.time_breakdown import account_of
 from ragasync.result import BatchResult
-from ragasync.retries.causes import default_retry
-from ragasync.retries.replies import http_status
-from ragasync.saying import named
+from ragasync.retries.classify import default_retry
+from ragasync.retries.http import http_status
 
 Fate: TypeAlias = Literal["done", "passing", "lasting"]
 """How an attempt ended: well, with an error worth another attempt, or with one that is not."""

@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean, median, stdev
 from typing import TypeAlias
 
 from ragasync.progress import LimitedBy
-from ragasync.reports.accounting import account_of
+from ragasync.reports.time_breakdown import account_of
 from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import SimulatedRun, course_of, round_of

@@ -6,11 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from ragasync.engine.engine import Run
+from ragasync.engine.run import Run
 from ragasync.engine.telling import run_facts
 from ragasync.outcomes.columns import Columns
-from ragasync.plan import Plan
 from ragasync.result import BatchResult
+from ragasync.settings import Plan
 
 R = TypeVar("R")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ragasync.plan import Plan
+from ragasync.settings import Plan
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.copies import limiter_of

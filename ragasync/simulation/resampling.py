@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragasync.engine.engine import Run
+from ragasync.engine.run import Run
 from ragasync.errors import AttemptTimeout
 from ragasync.outcomes.columns import Columns
-from ragasync.plan import Plan
-from ragasync.reports.accounting import account_of
+from ragasync.reports.time_breakdown import account_of
 from ragasync.result import BatchResult, RunStats
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.circumstances import Scenario, fresh
 from ragasync.simulation.pilot import Pilot, Tried

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ragasync.calling.deadlines import DeadlineWatch
+from ragasync.calls.timeouts import DeadlineWatch
 from ragasync.errors import AttemptTimeout
 
 

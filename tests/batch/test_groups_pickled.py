@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, SerializationError
-from ragasync.calling import hops
+from ragasync.calls import groups
 from tests.support.pickling_executor import ByPost
 from tests.support.requirements import needs
 
@@ -154,7 +154,7 @@ async def test_a_batch_with_an_item_that_cannot_travel_is_split():
 
 async def test_a_function_is_unpacked_once_a_worker_and_keeps_its_globals():
     """What it has loaded stays loaded; another run has its own."""
-    before = set(hops._functions)
+    before = set(groups._functions)
     count = 0
 
     def counting(item: int) -> int:
@@ -165,14 +165,14 @@ async def test_a_function_is_unpacked_once_a_worker_and_keeps_its_globals():
     result = await AsyncBatchProcessor(counting, 2, 1, executor=ByPost()).process(iter(range(6)))
     assert result.results == [1, 2, 3, 4, 5, 6]
     assert count == 0
-    assert len(set(hops._functions) - before) == 1
+    assert len(set(groups._functions) - before) == 1
 
 
 async def test_a_worker_forgets_the_functions_of_old_runs():
     """Each may hold much."""
-    for _ in range(hops.KEPT + 3):
+    for _ in range(groups.KEPT + 3):
         await AsyncBatchProcessor(lambda item: item, executor=ByPost()).process([1])
-    assert len(hops._functions) == hops.KEPT
+    assert len(groups._functions) == groups.KEPT
 
 
 async def test_no_more_hops_are_outstanding_than_calls_are_allowed_at_once():

@@ -21,12 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, CallAborted, RemoteError
-from ragasync.calling import remote_errors
-from ragasync.calling.hops import ItemGroup, RemoteFunction, run_group
-from ragasync.calling.remote_errors import aborted
-from ragasync.retries.causes import default_retry, may_split, should_split
+from ragasync.calls import remote_errors
+from ragasync.calls.groups import ItemGroup, RemoteFunction, run_group
+from ragasync.calls.remote_errors import aborted
+from ragasync.retries.classify import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
-from ragasync.retries.replies import headers_of, http_status, retry_after_of
+from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support.hostile_classes import Hidden, armed
 from tests.support.pickling_executor import ByPost
 from tests.support.requirements import needs

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from ragasync.calling.calls import is_async
-from ragasync.engine.service import RequestFailed, Service
+from ragasync.calls.calls import is_async
+from ragasync.engine.request_batcher import RequestFailed, Service
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
-from ragasync.plan import Plan
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan
 from tests.support.services import BatchService, Refused, about, now, other_tasks, turns
 from tests.support.services import Service as Fake
 

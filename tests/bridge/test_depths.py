@@ -297,7 +297,7 @@ def test_a_clean_up_after_a_timeout_has_only_so_long(way):
     assert printed_by(
         PREAMBLE,
         f"""
-        from ragasync.bridge import interrupts, nested as nested_module
+        from ragasync.bridge import in_place as nested_module, interrupts
 
         interrupts.GRACE = nested_module.GRACE = 0.2
         free, ended = threading.Event(), threading.Event()

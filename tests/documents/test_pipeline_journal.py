@@ -5,7 +5,7 @@ import pytest
 
 from ragasync import Journal, JournalError
 from ragasync.documents import AsyncDocumentProcessor, Document, RecursiveSplitter, SqliteStore
-from ragasync.journal.run import JournalRun
+from ragasync.journal.session import JournalRun
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.services import Refused
 

@@ -13,7 +13,7 @@ from ragasync.documents.fingerprints import name_of
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.stages.room import Room
 from ragasync.limits.limiter import RateLimiter
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
 from tests.support.services import turns
 
 

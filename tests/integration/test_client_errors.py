@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
-from ragasync.retries.causes import default_retry, may_split, should_split
+from ragasync.retries.classify import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
-from ragasync.retries.replies import headers_of, http_status, retry_after_of
+from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support.requirements import needs
 
 # A google.rpc.Status with a RetryInfo of 53.2 s, as a server of Google sends it.

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, Job, RateLimiter
-from ragasync.retries.retry import Retry
+from ragasync.retries.policy import Retry
 from tests.support.fault_schedule import Fate, embedding_of
 from tests.support.hostile_server import HostileService
 from tests.support.http_clients import Asking, on_aiohttp

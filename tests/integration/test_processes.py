@@ -22,7 +22,7 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
-from ragasync.calling.hops import ItemGroup, RemoteFunction, run_group
+from ragasync.calls.groups import ItemGroup, RemoteFunction, run_group
 from tests.support.requirements import needs
 
 needs("cloudpickle", "loky")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
-from ragasync.limits.cohort import Began, CallEnd, Latency
+from ragasync.limits.samples import Began, CallEnd, Latency
 from ragasync.retries.congestion import congestion_of
 
 

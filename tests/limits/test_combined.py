@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ragasync.limits.gate import CombinedLimiter
+from ragasync.limits.combined import CombinedLimiter
 from ragasync.limits.limiter import RateLimiter
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-from ragasync.limits.gate import CombinedLimiter
+from ragasync.limits.combined import CombinedLimiter
 
 
 def now() -> float:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ragasync.limits.gate import CombinedLimiter
+from ragasync.limits.combined import CombinedLimiter
 from ragasync.limits.limiter import RateLimiter
 
 Held = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]

@@ -21,7 +21,7 @@ from ragasync.notebook.failures import Failures
 from ragasync.notebook.ticker import Refresher
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.kinds import group_errors
+from ragasync.reports.error_groups import group_errors
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -12,8 +12,8 @@ from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import panel_text, still_bundle
 from ragasync.notebook.stages_shown import MARK, stage_lines, stages_html
-from ragasync.outcomes.busy import Utilization
-from ragasync.outcomes.facts import RunStats, StageStats
+from ragasync.outcomes.activity import Utilization
+from ragasync.outcomes.stats import RunStats, StageStats
 from ragasync.reports.money import cost_text
 from tests.notebook.test_panel import at, words_of
 from tests.support.document_tables import MeteredEmbedder, exact, texts

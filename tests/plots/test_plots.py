@@ -33,8 +33,8 @@ from ragasync import (  # noqa: E402
     plot_timeline,
 )
 from ragasync.outcomes.columns import Columns  # noqa: E402
-from ragasync.outcomes.facts import RunStats  # noqa: E402
 from ragasync.outcomes.outcome import DONE, FAILED  # noqa: E402
+from ragasync.outcomes.stats import RunStats  # noqa: E402
 
 PLOTS = [plot_timeline, plot_latency, plot_throughput]
 

@@ -17,8 +17,8 @@ MAKES_OBJECTS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"
 MAY_MAKE_OBJECTS = {
     "function_code.py": {"compile"},  # a function's own source, to see whether it is what runs
     "journal/serializers.py": {"pickle"},  # where the user has chosen it by name
-    "calling/packing.py": {"pickle", "cloudpickle"},  # between this process and its own workers
-    "calling/remote_errors.py": {"pickle"},  # the same, for errors on their way back
+    "calls/pickling.py": {"pickle", "cloudpickle"},  # between this process and its own workers
+    "calls/remote_errors.py": {"pickle"},  # the same, for errors on their way back
 }
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 

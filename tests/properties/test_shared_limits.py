@@ -15,8 +15,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, Job, RateLimiter
-from ragasync.limits.gate import CombinedLimiter
-from ragasync.limits.line import Line, Waiter
+from ragasync.limits.combined import CombinedLimiter
+from ragasync.limits.queue import Line, Waiter
 from ragasync.simulation import run_virtual
 from tests.support.random_schedules import examples, seconds
 

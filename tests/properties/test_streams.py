@@ -18,8 +18,8 @@ from ragasync import (
     ResultCountError,
 )
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import RunStats
 from ragasync.outcomes.outcome import STATUSES, Status
+from ragasync.outcomes.stats import RunStats
 from ragasync.simulation import run_virtual
 from tests.support.poison_schedules import Poisoned, Scale, scales
 from tests.support.random_schedules import examples, services, sources, told

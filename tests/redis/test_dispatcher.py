@@ -9,7 +9,7 @@ from tests.support.requirements import needs
 needs("redis")
 
 from ragasync import RedisUnavailable  # noqa: E402
-from ragasync.redis.desk import Dispatcher  # noqa: E402
+from ragasync.redis.dispatcher import Dispatcher  # noqa: E402
 from ragasync.redis.memory import LocalState  # noqa: E402
 from ragasync.redis.outage import Outage  # noqa: E402
 from ragasync.redis.script import Reply, Request, Terms  # noqa: E402

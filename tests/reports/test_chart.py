@@ -4,8 +4,8 @@ import re
 
 from ragasync import Attempt, BatchResult
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import RunStats, StageStats
 from ragasync.outcomes.outcome import DONE
+from ragasync.outcomes.stats import RunStats, StageStats
 from ragasync.reports.chart import chart
 from ragasync.reports.html import result_html
 from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ragasync.error_text import safe_message, type_name
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.frames import error_summary, errors_dataframe, to_dataframe
-from ragasync.reports.kinds import error_template, one_line
+from ragasync.reports.dataframes import error_summary, errors_dataframe, to_dataframe
+from ragasync.reports.error_groups import error_template, one_line
 from ragasync.result import BatchResult
-from ragasync.saying import safe_message, type_name
 from tests.support.results import COLUMNS, done, failed, pending, result_of
 
 DTYPES = {

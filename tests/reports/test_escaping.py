@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from ragasync.notebook.drawing import ProgressState
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import still_bundle
+from ragasync.notebook.panel_view import JobView
 from ragasync.notebook.progress import bar_html
-from ragasync.notebook.showing import JobView
 from ragasync.progress import Progress
-from ragasync.reports.kinds import one_line
+from ragasync.reports.error_groups import one_line
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, RateLimiter
-from ragasync.outcomes.facts import RunSettings, RunStats, StageStats
 from ragasync.outcomes.outcome import Attempt, Outcome
+from ragasync.outcomes.stats import RunSettings, RunStats, StageStats
 from ragasync.reports.amounts import above, rounded
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, result_of

@@ -3,8 +3,8 @@
 import pytest
 
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.kinds import error_template
-from ragasync.reports.words import counted, duration, headline, per_second
+from ragasync.reports.error_groups import error_template
+from ragasync.reports.summary import counted, duration, headline, per_second
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from ragasync.outcomes.busy import BINS, ActivityMonitor, Utilization
-from ragasync.outcomes.facts import RunStats, StageStats
+from ragasync.outcomes.activity import BINS, ActivityMonitor, Utilization
+from ragasync.outcomes.stats import RunStats, StageStats
 from ragasync.reports.spans import occupancy
 
 

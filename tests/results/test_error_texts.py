@@ -17,11 +17,11 @@ from ragasync import (
     error_summary,
     errors_dataframe,
 )
+from ragasync.error_text import cut, error_text, named, safe_message, safe_text, type_name
 from ragasync.notebook import failures as failures_module
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import failures_html
-from ragasync.reports.kinds import Kinds, error_template, group_errors
-from ragasync.saying import cut, error_text, named, safe_message, safe_text, type_name
+from ragasync.reports.error_groups import Kinds, error_template, group_errors
 from tests.support.hostile_classes import Silent, armed
 from tests.support.results import done, failed, result_of
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, errors_dataframe
+from ragasync.error_text import safe_text
 from ragasync.masking.masked import masked
-from ragasync.saying import safe_text
 from tests.support.secret_forms import HARMLESS, KEYS, SECRETS
 
 BOUND = 4096

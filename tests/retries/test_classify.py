@@ -18,7 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ragasync.errors import AttemptTimeout, MissingExtra, ResultCountError, RunAsyncError
-from ragasync.retries.causes import (
+from ragasync.retries.classify import (
     FATAL,
     default_retry,
     http_status,

@@ -22,7 +22,7 @@ from ragasync.foreign_errors import (
     text_of,
     walk_errors,
 )
-from ragasync.retries.causes import (
+from ragasync.retries.classify import (
     default_retry,
     is_loop_mismatch,
     is_programming_error,
@@ -31,7 +31,7 @@ from ragasync.retries.causes import (
 )
 from ragasync.retries.congestion import congestion_of
 from ragasync.retries.durations import advised_waits
-from ragasync.retries.replies import headers_of, http_status, retry_after_of
+from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support import hostile_classes
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, process_with_workers
 from ragasync.errors import RunAsyncError
-from ragasync.retries.retry import FATAL, AsyncRetry, Retry, retry_async
+from ragasync.retries.policy import FATAL, AsyncRetry, Retry, retry_async
 
 
 class Flaky:
@@ -81,7 +81,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let sync functions back off on a clock that never waits."""
     clock = Clock()
-    monkeypatch.setattr("ragasync.retries.attempts.time", clock)
+    monkeypatch.setattr("ragasync.retries.loop.time", clock)
     return clock
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-from ragasync.retries.causes import default_retry, should_split
-from ragasync.retries.replies import retry_after_of
+from ragasync.retries.classify import default_retry, should_split
+from ragasync.retries.http import retry_after_of
 from ragasync.simulation import Latency, ScriptedService, ServiceError, run_virtual, simulate
 from ragasync.simulation.chance import key_of
 from tests.support.services import about, now

@@ -10,7 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, plot_timeline
-from ragasync.plan import Plan
+from ragasync.settings import Plan
 from ragasync.simulation import Latency, ScriptedService, run_virtual, simulate
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.leaping import FastVirtualLoop

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple
 
-import ragasync.journal.run  # noqa: F401  # what a run loads, loaded once for all children
+import ragasync.journal.session  # noqa: F401  # what a run loads, loaded once for all children
 from ragasync import AsyncBatchProcessor, Journal
 
 SECONDS = 0.005

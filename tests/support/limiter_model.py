@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import note
 
 from ragasync import RateLimiter
-from ragasync.limits.line import Waiter
+from ragasync.limits.queue import Waiter
 
 A_MOMENT = 1e-6
 

@@ -29,9 +29,9 @@ from ragasync.documents.spending import Spending
 from ragasync.documents.stage import Stage
 from ragasync.errors import AttemptTimeout
 from ragasync.limits.limiter import RateLimiter
-from ragasync.retries.causes import FATAL, default_retry
-from ragasync.retries.replies import headers_of
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.classify import FATAL, default_retry
+from ragasync.retries.http import headers_of
+from ragasync.retries.policy import AsyncRetry
 from ragasync.retries.retry_on import Verdict
 
 _FOR_A_SEARCH = AsyncRetry(2, 0.5, max_elapsed=30.0)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Self
 
 from ragasync.documents.document import Chunk
+from ragasync.error_text import add_note, named
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
 from ragasync.foreign_errors import notes_of
-from ragasync.saying import add_note, named
 
 _TOLD = 5
 """How many of a source's failed documents its error tells of one by one."""

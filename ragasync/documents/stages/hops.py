@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ragasync.clock import loop_clock
-from ragasync.outcomes.busy import ActivityMonitor
+from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.own_task import own_task
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragasync.calling.calls import Calls
+from ragasync.calls.calls import Calls
 from ragasync.documents.chunking.located import located
 from ragasync.documents.document import Document
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
@@ -30,11 +30,11 @@ from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.tally import Tally
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
-from ragasync.engine.service import Service
-from ragasync.engine.steering import Steering, current_run
+from ragasync.engine.controls import Steering, current_run
+from ragasync.engine.request_batcher import Service
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
-from ragasync.reports.words import counted
+from ragasync.reports.summary import counted
 
 Entry = Document | Prepared | Lost
 """One of the documents of a source: as it was loaded, or as far as it came in the same call."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.records import BAD_ROWS
-from ragasync.reports.words import counted
+from ragasync.reports.summary import counted
 
 
 @dataclass(frozen=True, slots=True, repr=False)

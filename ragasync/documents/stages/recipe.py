@@ -42,10 +42,10 @@ from ragasync.foreign_errors import is_a
 from ragasync.function_code import Sources
 from ragasync.journal.use import users_line
 from ragasync.limits.limiter import Limiter
-from ragasync.plan import Plan
-from ragasync.retries.causes import FATAL, default_retry
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.classify import FATAL, default_retry
+from ragasync.retries.policy import AsyncRetry
 from ragasync.retries.retry_on import Verdict
+from ragasync.settings import Plan
 
 StagePlan: TypeAlias = Plan[Any, Any]
 

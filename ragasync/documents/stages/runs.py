@@ -17,16 +17,16 @@ from ragasync.documents.stages.line import Line, Occasion, open_line
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import Prune
 from ragasync.documents.stages.recipe import Recipe, ends_the_run
-from ragasync.engine.batch_run import JobRun
+from ragasync.engine.job_run import JobRun
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.use import JournalBinding
 from ragasync.outcomes.outcome import Outcome
-from ragasync.plan import Plan
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan
 
 
 class DocumentRuns:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.calling.calls import checked_values
+from ragasync.calls.calls import checked_values
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.sources.file_ids import part_id

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.calling.calls import is_async
+from ragasync.calls.calls import is_async
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable
 from ragasync.foreign_errors import is_a
-from ragasync.plan import Plan
-from ragasync.retries.causes import FATAL
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.classify import FATAL
+from ragasync.retries.policy import AsyncRetry
 from ragasync.retries.retry_on import Verdict, verdict_of
+from ragasync.settings import Plan
 
 
 @dataclass(frozen=True, slots=True)

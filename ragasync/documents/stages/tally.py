@@ -9,8 +9,8 @@ from typing import Any
 from ragasync.documents.metering import Meter
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.recipe import Recipe
-from ragasync.engine.service import Service
-from ragasync.outcomes.facts import StageStats
+from ragasync.engine.request_batcher import Service
+from ragasync.outcomes.stats import StageStats
 
 STAGES = ("load", "recognise", "chunk", "embed", "store")
 """The stages in the order of a document's way."""

@@ -18,7 +18,7 @@ from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
 from ragasync.documents.store import EmbedderMismatch
-from ragasync.engine.service import RequestFailed, Service
+from ragasync.engine.request_batcher import RequestFailed, Service
 from ragasync.errors import AttemptTimeout, StageFailure
 from ragasync.foreign_errors import is_a
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores.turns import turn_at
 from ragasync.errors import MissingExtra, RagasyncError
-from ragasync.own_database import explain_surrogate
+from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
     import pyarrow as pa

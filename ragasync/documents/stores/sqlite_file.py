@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from hashlib import blake2b
 
 from ragasync.documents.store import StoreError, StoreNotWritable
-from ragasync.own_database import (
+from ragasync.sqlite_file import (
     Kind,
     clear_errors,
     is_read_only,

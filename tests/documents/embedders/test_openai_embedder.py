@@ -15,8 +15,8 @@ from ragasync.documents.embedding.service_errors import (
     ServiceRefusal,
     WrongVector,
 )
-from ragasync.retries.causes import FATAL, default_retry
-from ragasync.retries.replies import retry_after_of
+from ragasync.retries.classify import FATAL, default_retry
+from ragasync.retries.http import retry_after_of
 from tests.support.openai_server import KEY, OpenAIServer, embedder, vector_of
 
 pytestmark = pytest.mark.real_time

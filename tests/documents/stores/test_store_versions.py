@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from ragasync import own_database
+from ragasync import sqlite_file as own_database
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore

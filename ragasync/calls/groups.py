@@ -9,7 +9,7 @@ from contextvars import Context, copy_context
 from typing import Any, NamedTuple
 
 from ragasync.bridge.run_async import run_async
-from ragasync.calling.packing import (
+from ragasync.calls.pickling import (
     PackedFunction,
     attempted,
     each_hindrance,
@@ -17,10 +17,10 @@ from ragasync.calling.packing import (
     packed_function,
     unpack,
 )
-from ragasync.calling.remote_errors import PackedError, aborted, packed_error, unpacked_error
+from ragasync.calls.remote_errors import PackedError, aborted, packed_error, unpacked_error
+from ragasync.error_text import named
 from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
-from ragasync.saying import named
 
 KEPT = 4
 """How many functions a worker keeps: each run has one."""

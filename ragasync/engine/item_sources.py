@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ragasync.calling.threads import DaemonThreadPool
+from ragasync.calls.threads import DaemonThreadPool
 from ragasync.clock import Clock
 from ragasync.engine.push import BRIEF, AsyncIterableItems, QueuedItems, ReadAhead
+from ragasync.error_text import add_note
 from ragasync.errors import SourceFailed
-from ragasync.saying import add_note
 
 T = TypeVar("T")
 

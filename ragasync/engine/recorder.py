@@ -12,7 +12,7 @@ from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import TracebackArchive
-from ragasync.plan import Plan
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

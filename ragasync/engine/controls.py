@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.engine.adapting import ConcurrencyController
 from ragasync.engine.attempts import StartDecision
-from ragasync.engine.state import State
-from ragasync.saying import named
+from ragasync.engine.scheduler import State
+from ragasync.error_text import named
 
 T = TypeVar("T")
 R = TypeVar("R")

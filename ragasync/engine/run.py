@@ -13,26 +13,26 @@ from typing import Any, TypeVar
 from weakref import getweakrefcount
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.calling.calls import Calls, returned_coroutine
-from ragasync.calling.held import StuckCalls
+from ragasync.calls.calls import Calls, returned_coroutine
+from ragasync.calls.stuck_calls import StuckCalls
 from ragasync.clock import loop_clock
-from ragasync.engine.aftermath import ErrorHandler
 from ragasync.engine.attempts import Attempts
-from ragasync.engine.backoff import RetryQueue
-from ragasync.engine.batches import Batcher
-from ragasync.engine.drawing import LOOK_AHEAD, Reader
-from ragasync.engine.feed import FeedMaker, ReadOptions, open_feed
+from ragasync.engine.batching import Batcher
+from ragasync.engine.controls import Steering, current_run
+from ragasync.engine.error_handling import ErrorHandler
+from ragasync.engine.item_sources import FeedMaker, ReadOptions, open_feed
+from ragasync.engine.journal_skipping import LOOK_AHEAD, Reader
 from ragasync.engine.journalling import NewOf, journalled
-from ragasync.engine.recording import Recorder, Sink
-from ragasync.engine.steering import Steering, current_run
+from ragasync.engine.recorder import Recorder, Sink
+from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.ticket import PendingCall
 from ragasync.engine.workers import AT_ONCE, WorkerPool
+from ragasync.error_text import add_note, named
 from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
 from ragasync.outcomes.tracebacks import TracebackArchive
-from ragasync.plan import Plan
-from ragasync.saying import add_note, named
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

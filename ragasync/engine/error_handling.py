@@ -8,21 +8,21 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.bridge.wrong_loop import as_run_async_error
-from ragasync.calling.calls import returned_coroutine
-from ragasync.calling.hops import GroupResult
+from ragasync.calls.calls import returned_coroutine
+from ragasync.calls.groups import GroupResult
 from ragasync.clock import Clock
-from ragasync.engine.backoff import RetryQueue
 from ragasync.engine.judging import GIVE_UP, HALVE, Fail, Split, TryAgain, judge
-from ragasync.engine.recording import Recorder
+from ragasync.engine.recorder import Recorder
+from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.ticket import PendingCall
+from ragasync.error_text import named, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
 from ragasync.foreign_errors import is_a, is_error, leaves_of
-from ragasync.limits.gate import CombinedLimiter
+from ragasync.limits.combined import CombinedLimiter
 from ragasync.outcomes.pauses import ServicePauses, wall_time_in
-from ragasync.plan import Plan
-from ragasync.reports.words import duration
-from ragasync.retries.replies import retry_after_of
-from ragasync.saying import named, safe_message
+from ragasync.reports.summary import duration
+from ragasync.retries.http import retry_after_of
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -7,9 +7,9 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from ragasync.engine.batch_run import JobRun
-from ragasync.plan import Plan
-from ragasync.retries.retry import AsyncRetry
+from ragasync.engine.job_run import JobRun
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan
 
 R = TypeVar("R")
 

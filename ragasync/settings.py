@@ -14,7 +14,7 @@ from ragasync.arguments import check_count, check_number, check_positive
 from ragasync.journal.use import JournalBinding
 from ragasync.limits.adaptive import FIRST
 from ragasync.limits.limiter import Limiter
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
 
 T = TypeVar("T")
 R = TypeVar("R")

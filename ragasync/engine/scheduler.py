@@ -8,25 +8,25 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from ragasync.calling.calls import Calls
+from ragasync.calls.calls import Calls
 from ragasync.clock import Clock
 from ragasync.engine.admission import LimiterWait
-from ragasync.engine.aftermath import ErrorHandler
 from ragasync.engine.attempts import Attempts
-from ragasync.engine.backoff import RetryQueue
-from ragasync.engine.batches import Batcher
+from ragasync.engine.batching import Batcher
+from ragasync.engine.error_handling import ErrorHandler
 from ragasync.engine.journalling import Journalled
-from ragasync.engine.opening import Opening
 from ragasync.engine.push import QueuedItems
-from ragasync.engine.recording import Recorder, Sink
+from ragasync.engine.recorder import Recorder, Sink
+from ragasync.engine.resources import Opening
+from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.workers import WorkerPool
-from ragasync.limits.gate import CombinedLimiter
+from ragasync.limits.combined import CombinedLimiter
+from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.bounds import LimitHistory
-from ragasync.outcomes.busy import ActivityMonitor
-from ragasync.outcomes.facts import StageStats
 from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
-from ragasync.plan import Plan
+from ragasync.outcomes.stats import StageStats
 from ragasync.progress import LimitedBy
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -10,17 +10,17 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
 
-from ragasync.calling.deadlines import DeadlineWatch
-from ragasync.calling.executors import names_its_functions
-from ragasync.calling.hops import GroupResult, ItemGroup, ItemNames, RemoteFunction
-from ragasync.calling.pools import ResilientExecutor
-from ragasync.calling.threads import DaemonThreadPool
+from ragasync.calls.executor_kinds import names_its_functions
+from ragasync.calls.executors import ResilientExecutor
+from ragasync.calls.groups import GroupResult, ItemGroup, ItemNames, RemoteFunction
+from ragasync.calls.threads import DaemonThreadPool
+from ragasync.calls.timeouts import DeadlineWatch
 from ragasync.clock import loop_clock
+from ragasync.error_text import named
 from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import is_a, is_error
 from ragasync.outcomes.pauses import ExecutorHalt
-from ragasync.plan import Plan
-from ragasync.saying import named
+from ragasync.settings import Plan
 
 
 class AbandonedCall(Protocol):

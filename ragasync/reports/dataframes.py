@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import FAILED
+from ragasync.outcomes.stats import Finished
 from ragasync.outcomes.tracebacks import frames_of, whole_text
-from ragasync.reports.kinds import group_errors
+from ragasync.reports.error_groups import group_errors
 from ragasync.reports.reading import DataFrameBuilder, object_column, string_array
 
 if TYPE_CHECKING:

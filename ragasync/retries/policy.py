@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar, cast
 
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
+from ragasync.error_text import named
 from ragasync.foreign_errors import INTERRUPTS
 from ragasync.masking.masked import masked
-from ragasync.retries.attempts import awaiting, blocking
-from ragasync.retries.causes import FATAL, Fatal, default_retry
-from ragasync.retries.replies import retry_after_of
+from ragasync.retries.classify import FATAL, Fatal, default_retry
+from ragasync.retries.http import retry_after_of
+from ragasync.retries.loop import awaiting, blocking
 from ragasync.retries.retry_on import RetryOn, Verdict, check_retry_on, verdict_of
-from ragasync.saying import named
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "Retry", "retry_async"]
 

@@ -9,18 +9,18 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from ragasync.arguments import check_count
 from ragasync.clock import Clock, loop_clock
-from ragasync.engine.engine import Run
 from ragasync.engine.heartbeat import Heartbeat
+from ragasync.engine.run import Run
 from ragasync.engine.telling import kind_of, run_facts
+from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.plan import Plan
 from ragasync.progress import LimitedBy, Progress, ProgressCallback, RateMeter, SafeCallback
-from ragasync.reports.words import counted
+from ragasync.reports.summary import counted
 from ragasync.result import BatchResult
-from ragasync.saying import add_note, show_in_one_line
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -21,8 +21,8 @@ from itertools import islice
 from types import MemberDescriptorType, SimpleNamespace
 from typing import Any, Final, NamedTuple, cast
 
-from ragasync.calling.packing import PLAIN, attempted, pack, unpack
-from ragasync.calling.stand_ins import (
+from ragasync.calls.pickling import PLAIN, attempted, pack, unpack
+from ragasync.calls.stand_ins import (
     MOST_PARTS,
     Likeness,
     built_in,
@@ -32,6 +32,7 @@ from ragasync.calling.stand_ins import (
     names_of,
     plain_likeness,
 )
+from ragasync.error_text import named, type_name
 from ragasync.errors import CallAborted, RemoteError, SerializationError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
@@ -43,10 +44,9 @@ from ragasync.foreign_errors import (
     text_of,
 )
 from ragasync.masking.masked import masked
-from ragasync.retries.causes import default_retry, may_split, should_split
+from ragasync.retries.classify import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
-from ragasync.retries.replies import headers_of, http_status, retry_after_of
-from ragasync.saying import named, type_name
+from ragasync.retries.http import headers_of, http_status, retry_after_of
 
 DEEPEST: Final = 24
 """Links of a chain of causes, or levels of groups, that travel: pickling them is recursive."""

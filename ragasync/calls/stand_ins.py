@@ -7,11 +7,11 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from ragasync.calling.packing import PLAIN
+from ragasync.calls.pickling import PLAIN
 from ragasync.errors import RemoteError
 from ragasync.foreign_errors import LONGEST_MESSAGE, attribute, group_members, text_of
 from ragasync.masking.masked import masked
-from ragasync.retries.replies import own_headers, own_status
+from ragasync.retries.http import own_headers, own_status
 
 MOST_PARTS: Final = 64
 """Attributes of an object, or entries of a container, that are looked at one by one."""

@@ -12,8 +12,8 @@ from typing import Protocol, TypeAlias, TypeVar, cast
 
 from ragasync.clock import Clock, current_clock
 from ragasync.foreign_errors import attribute
-from ragasync.retries.causes import FATAL, Fatal
-from ragasync.retries.replies import describe_wait, retry_after_of
+from ragasync.retries.classify import FATAL, Fatal
+from ragasync.retries.http import describe_wait, retry_after_of
 
 T = TypeVar("T")
 

@@ -8,17 +8,17 @@ from typing import Any, Generic, Self, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.clock import loop_clock
-from ragasync.engine.engine import Run
 from ragasync.engine.push import QueuedItems, WantedFeed
+from ragasync.engine.run import Run
 from ragasync.engine.telling import stage_facts
 from ragasync.errors import JobStopped
-from ragasync.outcomes.busy import ActivityMonitor
-from ragasync.outcomes.facts import StageStats
+from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.stats import StageStats
 from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import NoArchive
 from ragasync.own_task import own_task
-from ragasync.plan import Plan
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")

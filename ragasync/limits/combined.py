@@ -17,7 +17,7 @@ from ragasync.limits.limiter import (
     check_rate,
     total_weight,
 )
-from ragasync.limits.line import Claims, Line, Waiter
+from ragasync.limits.queue import Claims, Line, Waiter
 from ragasync.limits.taking import exchange, give_back, join, leave, stand_again, take_now
 
 

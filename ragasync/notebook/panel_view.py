@@ -10,12 +10,12 @@ from ragasync.notebook.stages_shown import (
     stage_lines,
     stages_in_short,
 )
-from ragasync.outcomes.facts import StageStats
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.outcomes.pauses import wall_time_in
+from ragasync.outcomes.stats import StageStats
 from ragasync.progress import LimitedBy, Progress
-from ragasync.reports.kinds import one_line
-from ragasync.reports.words import counted, duration, per_second, usages
+from ragasync.reports.error_groups import one_line
+from ragasync.reports.summary import counted, duration, per_second, usages
 
 BECAUSE: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",

@@ -13,9 +13,9 @@ from functools import cache
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
+from ragasync.error_text import named
 from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
-from ragasync.saying import named
 
 HINT = (
     "functions and classes of a notebook or script travel with cloudpickle: "

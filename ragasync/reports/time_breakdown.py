@@ -10,8 +10,8 @@ from itertools import compress
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
+from ragasync.outcomes.stats import Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from ragasync.foreign_errors import (
     text_of,
     walk_errors,
 )
-from ragasync.loop_mismatch import find_loop_mismatch
-from ragasync.retries.replies import (
+from ragasync.loop_errors import find_loop_mismatch
+from ragasync.retries.http import (
     answers_of,
     http_status,
     may_have_reply,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ragasync.errors import MissingExtra
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import DONE, FAILED
+from ragasync.outcomes.stats import Finished
+from ragasync.reports.summary import headline
 from ragasync.reports.timed import Timed, timed
-from ragasync.reports.words import headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

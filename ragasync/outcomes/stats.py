@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ragasync.outcomes.activity import Utilization
 from ragasync.outcomes.bounds import Bounds, shifted, worker_seconds
-from ragasync.outcomes.busy import Utilization
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.facts import Finished
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.reports.kinds import grouped, one_line
+from ragasync.outcomes.stats import Finished
+from ragasync.reports.error_groups import grouped, one_line
 from ragasync.reports.money import cost_text
 
 

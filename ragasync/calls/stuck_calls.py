@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ragasync.calling.calls import AbandonedCall
+from ragasync.calls.calls import AbandonedCall
 
 
 class StuckCalls:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
-from ragasync.engine.drawing import FILL_TIMEOUT, Reader
+from ragasync.engine.journal_skipping import FILL_TIMEOUT, Reader
 from ragasync.engine.push import QueuedItems
 from ragasync.engine.ticket import PendingCall
 from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS
-from ragasync.plan import Plan
+from ragasync.settings import Plan
 
 T = TypeVar("T")
 

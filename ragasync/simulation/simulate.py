@@ -7,9 +7,9 @@ from typing import Literal
 
 from ragasync.arguments import check_count, check_number
 from ragasync.limits.limiter import Limiter
-from ragasync.plan import Plan, parse_concurrency
 from ragasync.result import BatchResult
-from ragasync.retries.retry import AsyncRetry
+from ragasync.retries.policy import AsyncRetry
+from ragasync.settings import Plan, parse_concurrency
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.chance import draw, scrambled, share
 from ragasync.simulation.copies import copied_limiters, copied_retry

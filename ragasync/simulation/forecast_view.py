@@ -7,7 +7,7 @@ from html import escape
 
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
-from ragasync.reports.words import counted, duration
+from ragasync.reports.summary import counted, duration
 from ragasync.simulation.forecast import Forecast
 from ragasync.simulation.projection import Interval
 from ragasync.simulation.what_ifs import WhatIf

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 
-from ragasync.calling.cluster_watch import ClusterWatch
-from ragasync.calling.executors import clone_executor, is_worker_crash
-from ragasync.calling.hops import GroupResult, ItemGroup, run_group
+from ragasync.calls.cluster_watch import ClusterWatch
+from ragasync.calls.executor_kinds import clone_executor, is_worker_crash
+from ragasync.calls.groups import GroupResult, ItemGroup, run_group
 from ragasync.errors import WorkerDied
 
 
