@@ -23,7 +23,7 @@ from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan, as_limiters, parse_concurrency
+from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -130,13 +130,13 @@ class AsyncBatchProcessor(Generic[T, R]):
         given = retry_given(retry_count, retry_delay)
         if retry is not None and given:
             raise ValueError(f"pass {given} or retry={retry!r}, not both")
-        at_once, adapts = parse_concurrency(max_concurrency)
-        self._plan: Plan[T, R] = Plan(
+        at_once, adaptive = parse_concurrency(max_concurrency)
+        self._settings: BatchSettings[T, R] = BatchSettings(
             process_fn,
             is_async(process_fn),
             batch_size=batch_size,
             max_concurrency=at_once,
-            adapts=adapts,
+            adaptive=adaptive,
             batched=batched,
             limiters=as_limiters(rate_limiter),
             retry=AsyncRetry(int(retry_count), retry_delay) if retry is None else retry,
@@ -177,7 +177,7 @@ class AsyncBatchProcessor(Generic[T, R]):
                 `last_result` keeps them.
             CancelledError: it was cancelled or interrupted; likewise.
         """
-        return await self._batch(items, progress_callback, total, max_items).complete()
+        return await self._new_run(items, progress_callback, total, max_items).complete()
 
     def process_sync(
         self,
@@ -212,7 +212,9 @@ class AsyncBatchProcessor(Generic[T, R]):
         Raises:
             RuntimeError: `on_current_loop` is set and no loop runs in this thread.
         """
-        return self._job(self._batch(items, progress_callback, total, max_items), on_current_loop)
+        return self._start_run(
+            self._new_run(items, progress_callback, total, max_items), on_current_loop
+        )
 
     def stream(
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
@@ -230,36 +232,36 @@ class AsyncBatchProcessor(Generic[T, R]):
             JobStopped: `max_errors` or a fatal error ended it early; what was done came before.
             Exception: what `items` itself raised, after the outcomes of those begun.
         """
-        return streamed(self._plan, items, ordered=ordered, total=total)
+        return streamed(self._settings, items, ordered=ordered, total=total)
 
     def __repr__(self) -> str:
-        plan = self._plan
+        plan = self._settings
         name = getattr(plan.process_fn, "__qualname__", repr(plan.process_fn))
-        size = f", batch_size={plan.batch_size}" if plan.items_a_call > 1 else ""
-        at_once = '"auto"' if plan.adapts else plan.max_concurrency
+        size = f", batch_size={plan.batch_size}" if plan.items_per_call > 1 else ""
+        at_once = '"auto"' if plan.adaptive else plan.max_concurrency
         return f"<AsyncBatchProcessor {name}{size}, max_concurrency={at_once}>"
 
     async def _process_again(
-        self, items: Items[T], _kept: object = (), plan: Plan[T, R] | None = None
+        self, items: Items[T], _kept: object = (), plan: BatchSettings[T, R] | None = None
     ) -> BatchResult[R]:
         """Process items whatever a journal has of them: they are wanted anew."""
         # All of them failed before.
-        plan = replace(plan or self._plan, max_initial_failures=None)
+        plan = replace(plan or self._settings, max_initial_failures=None)
         if plan.journal is not None:
             plan = replace(plan, journal=replace(plan.journal, again=True))
-        return await self._batch(items, None, None, None, plan).complete()
+        return await self._new_run(items, None, None, None, plan).complete()
 
-    def _batch(
+    def _new_run(
         self,
         items: Items[T],
         progress_callback: ProgressCallback | None,
         total: int | None,
         max_items: int | None,
-        plan: Plan[T, R] | None = None,
+        plan: BatchSettings[T, R] | None = None,
     ) -> JobRun[T, R]:
         """Make a run of this processor's plan, or of a variant of it."""
         return JobRun(
-            plan or self._plan,
+            plan or self._settings,
             items,
             progress_callback,
             total=total,
@@ -267,7 +269,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             on_result=self._keep,
         )
 
-    def _job(self, batch: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
+    def _start_run(self, batch: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
         """Begin a run in the background, or on the loop of this thread."""
         return Job(batch, _loop_here() if on_current_loop else _loop_in_background())
 

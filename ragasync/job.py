@@ -63,7 +63,7 @@ class Job(Generic[T, R]):
         self._batch = batch
         self._loop = loop
         self._max_concurrency = batch.run.max_concurrency
-        self._adapts = batch.run.adapts
+        self._adaptive = batch.run.adaptive
         self._rate: float | None = None
         self._paused = self._cancelled = False
         self._panel: Panel | None = None
@@ -172,18 +172,18 @@ class Job(Generic[T, R]):
 
         With "auto" it reads the bound that is in force now. A number ends that.
         """
-        return self._batch.run.max_concurrency if self._adapts else self._max_concurrency
+        return self._batch.run.max_concurrency if self._adaptive else self._max_concurrency
 
     @max_concurrency.setter
     def max_concurrency(self, value: int | Literal["auto"]) -> None:
-        at_once, adapts = parse_concurrency(value)
+        at_once, adaptive = parse_concurrency(value)
         run = self._batch.run
-        if adapts:
+        if adaptive:
             run.plan.check_adaptable()
-            self._adapts = True
+            self._adaptive = True
             self._tell(run.adapt)
         else:
-            self._max_concurrency, self._adapts = at_once, False
+            self._max_concurrency, self._adaptive = at_once, False
             self._tell(lambda: run.resize(at_once))
 
     @property
@@ -233,7 +233,7 @@ class Job(Generic[T, R]):
             paused=self._paused,
             progress=progress,
             max_concurrency=self.max_concurrency,
-            adapts=self._adapts and not run.stages(),
+            adaptive=self._adaptive and not run.stages(),
             rate=self._rate,
             speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
             left=self._batch.columns.status if ended else b"",

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.engine.job_run import JobRun
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 R = TypeVar("R")
 
@@ -64,12 +64,12 @@ async def gather_with_concurrency(
     """
     drawn: Sequence[Any] = coros if isinstance(coros, Sequence) else ()
     try:
-        plan: Plan[Any, R] = Plan(
+        plan: BatchSettings[Any, R] = BatchSettings(
             _settle,
             is_async=True,
             max_concurrency=max_concurrency,
             retry=AsyncRetry(0, retry_on=_never),
-            stops_at_first_error=not return_exceptions,
+            fail_fast=not return_exceptions,
             reads_on_loop=True,
         )
         batch: JobRun[Any, R] = JobRun(

@@ -19,16 +19,16 @@ from ragasync.retries.policy import AsyncRetry
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST_LANES = 0xFFFF
+MAX_WORKERS = 0xFFFF
 """The most calls in flight at once that a run can number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(Generic[T, R]):
+class BatchSettings(Generic[T, R]):
     """
     The settings of an AsyncBatchProcessor; see there for their meaning.
 
-    `stops_at_first_error` cancels all other calls when an item has failed, as a gather does.
+    `fail_fast` cancels all other calls when an item has failed, as a gather does.
     `reads_on_loop` keeps a source that blocks off threads, because it may make tasks of the loop.
     """
 
@@ -36,7 +36,7 @@ class Plan(Generic[T, R]):
     is_async: bool
     batch_size: int = 32
     max_concurrency: int = 4
-    adapts: bool = False
+    adaptive: bool = False
     batched: bool = False
     limiters: Sequence[Limiter] = ()
     retry: AsyncRetry = field(default_factory=lambda: AsyncRetry(0))
@@ -45,7 +45,7 @@ class Plan(Generic[T, R]):
     max_errors: int | None = None
     max_error_rate: float | None = None
     max_initial_failures: int | None = None
-    stops_at_first_error: bool = False
+    fail_fast: bool = False
     reads_on_loop: bool = False
     weight: Callable[[T], float] | None = None
     max_batch_weight: float | None = None
@@ -71,19 +71,19 @@ class Plan(Generic[T, R]):
             raise ValueError("weight= bounds batches: it needs batched=True")
         if self.executor is not None:
             self._check_executor()
-        if self.adapts:
+        if self.adaptive:
             self.check_adaptable()
         self._check_kinds()
 
     @property
-    def chunked(self) -> bool:
+    def grouped(self) -> bool:
         """Whether items travel to an executor, several in one hop."""
         return self.executor is not None and not self.batched
 
     @property
-    def items_a_call(self) -> int:
+    def items_per_call(self) -> int:
         """The most items in one call, or in one hop to an executor."""
-        return self.batch_size if self.batched or self.chunked else 1
+        return self.batch_size if self.batched or self.grouped else 1
 
     def make_resources(self) -> AbstractAsyncContextManager[Any] | None:
         """Return what opens the resources of a run, if there are any."""
@@ -112,8 +112,8 @@ class Plan(Generic[T, R]):
         Hops get smaller towards the end, a quarter of what is left for each worker, so that all
         workers end at about the same time.
         """
-        if not self.chunked or total is None:
-            return self.items_a_call
+        if not self.grouped or total is None:
+            return self.items_per_call
         share = math.ceil((total - drawn) / (4 * max_concurrency))
         return max(1, min(self.batch_size, share))
 
@@ -171,8 +171,8 @@ class Plan(Generic[T, R]):
 def check_concurrency(value: object) -> int:
     """Return a number of concurrent calls as an int; workers have numbers of two bytes."""
     at_once = check_count("max_concurrency", value, at_least=1)
-    if at_once > MOST_LANES:
-        raise ValueError(f"max_concurrency must be at most {MOST_LANES:,}, got {value!r}")
+    if at_once > MAX_WORKERS:
+        raise ValueError(f"max_concurrency must be at most {MAX_WORKERS:,}, got {value!r}")
     return at_once
 
 

@@ -20,7 +20,7 @@ from ragasync.error_text import named
 from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import is_a, is_error
 from ragasync.outcomes.pauses import ExecutorHalt
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 
 class AbandonedCall(Protocol):
@@ -43,7 +43,7 @@ class Calls:
 
     def __init__(
         self,
-        plan: Plan[Any, Any],
+        plan: BatchSettings[Any, Any],
         loop: asyncio.AbstractEventLoop,
         resource: object,
         is_ending: Callable[[], bool] = lambda: False,
@@ -133,7 +133,7 @@ class Calls:
         if self._pools is not None:
             self._pools.close()
 
-    def _call_for(self, plan: Plan[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
+    def _call_for(self, plan: BatchSettings[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
         """Choose the way to call."""
         if plan.is_async or plan.executor is not None:
             return self._function
@@ -206,7 +206,7 @@ def _named_together(indices: Sequence[int]) -> str:
     return f"item {first}" if len(indices) == 1 else f"one of the items {first} to {last}"
 
 
-def _with_resource(plan: Plan[Any, Any], resource: object) -> Callable[[Any], Any]:
+def _with_resource(plan: BatchSettings[Any, Any], resource: object) -> Callable[[Any], Any]:
     """Bind the second argument where there is one."""
     function = plan.process_fn
     if plan.resources is None:

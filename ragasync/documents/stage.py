@@ -14,7 +14,7 @@ from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.store import Store
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan, as_limiters
+from ragasync.settings import BatchSettings, as_limiters
 
 _SETTINGS = (
     "max_concurrency",
@@ -102,7 +102,7 @@ class Stage:
         """Whether it is called as the processor says, on threads."""
         return not declared_async(self.function) and not self._own
 
-    def plan(self, function: StageFunction, **defaults: Any) -> Plan[Any, Any]:
+    def plan(self, function: StageFunction, **defaults: Any) -> BatchSettings[Any, Any]:
         """
         Return the plan for calling `function` in this stage's way, else in the default one.
 
@@ -114,7 +114,7 @@ class Stage:
             defaults.pop("executor", None)
         settings = defaults | self._own
         limiters = as_limiters(settings.pop("rate_limiter", None))
-        return Plan(function, is_async(function), limiters=limiters, **settings)
+        return BatchSettings(function, is_async(function), limiters=limiters, **settings)
 
     @property
     def _own(self) -> dict[str, Any]:

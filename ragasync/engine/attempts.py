@@ -19,7 +19,7 @@ from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
 from ragasync.limits.limiter import WeightError
 from ragasync.outcomes.activity import ActivityMonitor
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ class Attempts(Generic[T, R]):
 
     def __init__(
         self,
-        plan: Plan[T, R],
+        plan: BatchSettings[T, R],
         calls: Calls,
         admission: LimiterWait,
         recording: Recorder[T, R],
@@ -132,7 +132,7 @@ class Attempts(Generic[T, R]):
             if after.raised(ticket, error, began, worker):
                 raise
         else:
-            if self._plan.chunked:
+            if self._plan.grouped:
                 after.hop_returned(ticket, answer, began, worker)
             else:
                 after.succeeded(ticket, answer, began, worker)
@@ -159,7 +159,7 @@ class Attempts(Generic[T, R]):
 
     async def _call_now(self, ticket: PendingCall[T]) -> Any:
         """Make the call of a ticket, in the way that the plan says."""
-        if self._plan.chunked:
+        if self._plan.grouped:
             return await self._calls.hop(ticket.items, ticket.indices, apart=ticket.suspect)
         if self._plan.batched:
             items = list(ticket.items)

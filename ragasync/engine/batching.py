@@ -12,7 +12,7 @@ from ragasync.engine.push import QueuedItems
 from ragasync.engine.ticket import PendingCall
 from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 
@@ -42,14 +42,14 @@ class Batcher(Generic[T]):
         feed: QueuedItems[T],
         drawing: Reader[T],
         size: Callable[[int], int],
-        plan: Plan[T, Any],
+        plan: BatchSettings[T, Any],
         clock: Clock,
         refuse: Callable[[int, T, BaseException], None],
     ) -> None:
         self._feed, self._clock = feed, clock
         self._drawing = drawing
         self._size = size
-        self._numbered = plan.batched or plan.chunked
+        self._numbered = plan.batched or plan.grouped
         self._weight = plan.weight if plan.max_batch_weight is not None else None
         self._max_weight = plan.max_batch_weight or 0.0
         self._refuse = refuse

@@ -56,14 +56,14 @@ class Steering(State[T, R]):
 
         Where the run found that number by itself it does so no longer.
         """
-        self.adapts = False
+        self.adaptive = False
         if self._is_open:
             self._watch_calls(None)
         self._allow(max_concurrency)
 
     def adapt(self) -> None:
         """Find from now on by itself how many calls at once the service bears."""
-        self.adapts = True
+        self.adaptive = True
         if self._is_open:
             self._is_plain = False  # the hot loop tells nobody of its calls
             self._watch_calls(ConcurrencyController(self.max_concurrency, self._clock, self._allow))

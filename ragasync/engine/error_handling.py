@@ -22,7 +22,7 @@ from ragasync.limits.combined import CombinedLimiter
 from ragasync.outcomes.pauses import ServicePauses, wall_time_in
 from ragasync.reports.summary import duration
 from ragasync.retries.http import retry_after_of
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,7 +65,7 @@ class ErrorHandler(Generic[T, R]):
 
     def __init__(
         self,
-        plan: Plan[T, R],
+        plan: BatchSettings[T, R],
         recording: Recorder[T, R],
         gate: CombinedLimiter,
         parked: RetryQueue[T],
@@ -187,7 +187,7 @@ class ErrorHandler(Generic[T, R]):
         except Exception as problem:  # the caller's own predicate raised
             self._recording.give_up(ticket, problem, worker)
         else:
-            if verdict is GIVE_UP and self._plan.chunked and len(ticket) > 1:
+            if verdict is GIVE_UP and self._plan.grouped and len(ticket) > 1:
                 verdict = HALVE  # no item's own error: one of them cannot travel
             self._follow(verdict, ticket, error, began, ended, worker)
 
@@ -227,7 +227,7 @@ class ErrorHandler(Generic[T, R]):
 
     def _suspects(self, ticket: PendingCall[T], error: WorkerDied) -> list[PendingCall[T]]:
         """Return what a worker may have died of, if that is not this very call for sure."""
-        if self._plan.chunked and len(ticket) > 1:
+        if self._plan.grouped and len(ticket) > 1:
             return [ticket.alone(place) for place in range(len(ticket))]
         return [] if error.is_sure else [ticket]
 
@@ -276,7 +276,7 @@ class ErrorHandler(Generic[T, R]):
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
         if isinstance(verdict, Fail):
             self._recording.give_up(ticket, error, worker)
-            if verdict.stops_the_job or self._plan.stops_at_first_error:
+            if verdict.stops_the_job or self._plan.fail_fast:
                 self._run.stop(_fatal(error), cancel=True)
             else:
                 self._recording.call_failed(ticket, error)

@@ -20,7 +20,7 @@ from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.progress import LimitedBy, Progress, ProgressCallback, RateMeter, SafeCallback
 from ragasync.reports.summary import counted
 from ragasync.result import BatchResult
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,7 +50,7 @@ class JobRun(Generic[T, R]):
 
     def __init__(
         self,
-        plan: Plan[T, R],
+        plan: BatchSettings[T, R],
         items: Items[T],
         progress_callback: ProgressCallback | None,
         *,

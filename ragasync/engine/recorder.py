@@ -12,7 +12,7 @@ from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import TracebackArchive
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,7 +63,7 @@ class Recorder(Generic[T, R]):
 
     def __init__(
         self,
-        plan: Plan[T, R],
+        plan: BatchSettings[T, R],
         sink: Sink[T, R],
         archive: TracebackArchive,
         stop: Callable[[str], None],

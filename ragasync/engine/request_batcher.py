@@ -18,7 +18,7 @@ from ragasync.outcomes.stats import StageStats
 from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import NoArchive
 from ragasync.own_task import own_task
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -152,7 +152,9 @@ class Service(Generic[T, R]):
         activity: when its calls were under way; there when it is open.
     """
 
-    def __init__(self, plan: Plan[T, R], nothing_soon: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, plan: BatchSettings[T, R], nothing_soon: Callable[[], bool] = lambda: False
+    ) -> None:
         self._nothing_soon = nothing_soon
         self._orders: _Orders[T, R] = _Orders()
         self.run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())

@@ -32,7 +32,7 @@ from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
 from ragasync.outcomes.tracebacks import TracebackArchive
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,7 +64,7 @@ class Run(Steering[T, R]):
 
     def __init__(
         self,
-        plan: Plan[T, R],
+        plan: BatchSettings[T, R],
         source: Iterable[T] | AsyncIterable[T] | FeedMaker[T],
         sink: Sink[T, R],
         *,
@@ -78,7 +78,7 @@ class Run(Steering[T, R]):
         self._archive = archive or TracebackArchive()
         self._total, self._limit, self._keep = total, max_items, on_item
         self._new_of: NewOf[T] | None = None
-        self._is_plain = not plan.batched and not plan.chunked and plan.journal is None
+        self._is_plain = not plan.batched and not plan.grouped and plan.journal is None
         if not plan.is_async and plan.timeout is not None:
             self._is_plain = False  # a thread that outlives its time holds its slot
 
@@ -170,7 +170,7 @@ class Run(Steering[T, R]):
         reader = ReadOptions(
             self._limit,
             self._keep,
-            ahead=self.max_concurrency * self.plan.items_a_call,
+            ahead=self.max_concurrency * self.plan.items_per_call,
             on_change=self._input_came,
             held_up=self._held_up_by_source,
             may_move=not self.plan.reads_on_loop and sys.platform != "emscripten",
@@ -188,7 +188,7 @@ class Run(Steering[T, R]):
         """Open the workers and wait for the last to close; leave none behind."""
         self._is_open = True
         self._feed.start()
-        if self.adapts:
+        if self.adaptive:
             self.adapt()
         self._workers.open_one()  # which opens the next when it has begun
         self.reconsider()

@@ -26,7 +26,7 @@ from ragasync.outcomes.bounds import LimitHistory
 from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 from ragasync.outcomes.stats import StageStats
 from ragasync.progress import LimitedBy
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,11 +66,11 @@ class State(Generic[T, R]):
     _is_plain: bool
     _context: Context
 
-    def __init__(self, plan: Plan[T, R], sink: Sink[T, R]) -> None:
+    def __init__(self, plan: BatchSettings[T, R], sink: Sink[T, R]) -> None:
         self.plan = plan
         self.gate = CombinedLimiter(plan.limiters)
         self.max_concurrency = plan.max_concurrency
-        self.adapts = plan.adapts
+        self.adaptive = plan.adaptive
         self.bounds = LimitHistory(plan.max_concurrency)
         self.paused = False
         self.held_back = False
@@ -88,7 +88,7 @@ class State(Generic[T, R]):
         self.stages: Callable[[], tuple[StageStats, ...]] = tuple
         self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple
         self.runs_of_stages: Callable[[], tuple[State[Any, Any], ...]] = tuple
-        self.admission = LimiterWait(self.gate, by_items=plan.chunked)
+        self.admission = LimiterWait(self.gate, by_items=plan.grouped)
         self._sink = sink
         self._is_open = False
         self._calling = False

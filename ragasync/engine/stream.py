@@ -15,18 +15,18 @@ from ragasync.errors import JobStopped
 from ragasync.outcomes.outcome import Outcome
 from ragasync.own_task import own_task
 from ragasync.reports.summary import counted
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 async def streamed(
-    plan: Plan[T, R], items: Items[T], *, ordered: bool, total: int | None
+    plan: BatchSettings[T, R], items: Items[T], *, ordered: bool, total: int | None
 ) -> AsyncGenerator[Outcome[T, R], None]:
     """Yield the outcomes of a run of this plan; see AsyncBatchProcessor.stream."""
     source, known = checked_items(items, total, None)
-    window = plan.max_concurrency * plan.items_a_call
+    window = plan.max_concurrency * plan.items_per_call
     # In order, all that is begun during the longest call waits for its end: with latencies that
     # have a heavy tail half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)

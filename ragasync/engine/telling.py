@@ -9,7 +9,7 @@ from ragasync.foreign_errors import attribute
 from ragasync.limits.limiter import Limiter, RateLimiter
 from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.stats import Limit, RunSettings, RunStats, SourceKind, StageStats, Where
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 if TYPE_CHECKING:
     from ragasync.engine.controls import Steering
@@ -25,14 +25,14 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
         computed: processor seconds since it began, or None.
     """
     plan = run.plan
-    shared = plan.items_a_call > 1  # items of one call would count its time many times
+    shared = plan.items_per_call > 1  # items of one call would count its time many times
     rates = [_rate_of(limiter) for limiter in plan.limiters]
     own = () if run.gate.rate is None else (Limit(run.gate.rate),)
     bounds = run.bounds.told()
     return RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
         bounds=bounds,
-        adapted=run.adapts,
+        adapted=run.adaptive,
         input_waited=run.input_waited,
         limited=bool(plan.limiters),
         worked=run.worked if shared else None,
@@ -107,7 +107,7 @@ def _rate_of(limiter: Limiter) -> float | None:
     return limiter.rate if isinstance(limiter, RateLimiter) and limiter.weight is None else None
 
 
-def _where(plan: Plan[Any, Any]) -> Where:
+def _where(plan: BatchSettings[Any, Any]) -> Where:
     """Return where the calls are made."""
     if plan.executor is not None:
         return "executor"

@@ -55,7 +55,7 @@ class JobView:
     speed: float
     left: bytes | bytearray = b""
     stages: tuple[StageStats, ...] = ()
-    adapts: bool = False
+    adaptive: bool = False
 
     @property
     def noun(self) -> str:
@@ -144,7 +144,7 @@ def service_pause(now: Progress) -> str:
 def bounds(showing: JobView) -> str:
     """Return what a job is allowed."""
     at_once = counted(showing.max_concurrency, showing.noun)
-    auto = " (auto)" if showing.adapts else ""
+    auto = " (auto)" if showing.adaptive else ""
     return f"at most {at_once} at once{auto}, {rate_bound(showing)}"
 
 

@@ -60,7 +60,7 @@ class Scenario:
     errors: float = 1.0
 
     @property
-    def items_a_call(self) -> int:
+    def items_per_call(self) -> int:
         """The most items in one call."""
         return self.batch_size or 1
 

@@ -47,16 +47,16 @@ class Effort:
             under: its knobs.
             dealt: how many calls are dealt out in a round: two rounds tell the pace of one.
         """
-        wave = under.max_concurrency * under.items_a_call
+        wave = under.max_concurrency * under.items_per_call
         calls = max(self.calls, 2 * dealt, self.waves * under.max_concurrency)
-        least = calls * under.items_a_call
+        least = calls * under.items_per_call
         if n_items <= least + wave:
             return n_items
         return least - least % wave + n_items % wave
 
     def runs_of(self, items: int, under: Scenario) -> int:
         """Return how many runs: the fewer, the longer each of them is."""
-        spent = items / under.items_a_call * (1 + under.items_a_call / BATCHED)
+        spent = items / under.items_per_call * (1 + under.items_per_call / BATCHED)
         return max(min(self.runs, 5), min(self.runs, int(self.runs * 2 * self.calls / spent)))
 
 
@@ -161,8 +161,8 @@ def _seconds_an_item(course: SimulatedRun, under: Scenario, dealt: int) -> float
     Between two ends of as many whole rounds, and of whole waves, as half of the run has, so that
     chance does not deal some calls twice, and steps are compared with steps.
     """
-    ends, wave = course.ends, under.max_concurrency * under.items_a_call
-    turn = dealt * under.items_a_call
+    ends, wave = course.ends, under.max_concurrency * under.items_per_call
+    turn = dealt * under.items_per_call
     rounds = max(1, len(ends) // (2 * turn)) * turn
     span = min(max(1, round(rounds / wave)), max(1, len(ends) // wave - 1)) * wave
     first = max(1, (len(ends) - span) // (2 * wave)) * wave

@@ -10,7 +10,7 @@ from ragasync.engine.run import Run
 from ragasync.engine.telling import run_facts
 from ragasync.outcomes.columns import Columns
 from ragasync.result import BatchResult
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 R = TypeVar("R")
 
@@ -24,7 +24,7 @@ class _Rehearsal(Run[int, R]):
         self._workers.hold_breath()
 
 
-async def run_simulation(plan: Plan[int, R], n_items: int) -> BatchResult[R]:
+async def run_simulation(plan: BatchSettings[int, R], n_items: int) -> BatchResult[R]:
     """
     Run a plan over the numbers from 0, on a virtual clock, and return what became of them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.copies import limiter_of
@@ -70,7 +70,7 @@ def _replayed(pilot: Pilot) -> float | None:
 
     limits = facts.knobs.limits
     retries = Scenario(1, max_retries=pilot.most_attempts - 1)
-    plan: Plan[int, None] = Plan(
+    plan: BatchSettings[int, None] = BatchSettings(
         again,
         is_async=True,
         max_concurrency=facts.max_concurrency,

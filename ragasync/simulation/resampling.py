@@ -15,7 +15,7 @@ from ragasync.outcomes.columns import Columns
 from ragasync.reports.time_breakdown import account_of
 from ragasync.result import BatchResult, RunStats
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.circumstances import Scenario, fresh
 from ragasync.simulation.pilot import Pilot, Tried
@@ -105,7 +105,7 @@ class BootstrapService:
 
     def _place_of(self, item: int) -> int:
         """Return the place of an item's call in its round."""
-        return item // self._under.items_a_call % len(self._round)
+        return item // self._under.items_per_call % len(self._round)
 
     async def one(self, item: int) -> None:
         """Serve one item."""
@@ -155,7 +155,7 @@ class BootstrapService:
 
 def round_of(pilot: Pilot, under: Scenario, n_items: int) -> int:
     """Return how many calls are drawn, to be dealt out again and again."""
-    seen, coming = len(pilot.calls), math.ceil(n_items / under.items_a_call)
+    seen, coming = len(pilot.calls), math.ceil(n_items / under.items_per_call)
     return min(LONGEST_ROUND, math.ceil(1 / (1 / seen + 1 / coming)))
 
 
@@ -182,13 +182,13 @@ def course_of(
     service = BootstrapService(pilot, under, simulated, n_items, seed)
 
     def weight_of(weight: Callable[..., float]) -> Callable[..., float]:
-        size = under.items_a_call
+        size = under.items_per_call
         return lambda item: weight(pilot.item_of(service.call_of(item), item % size))
 
-    plan: Plan[int, None] = Plan(
+    plan: BatchSettings[int, None] = BatchSettings(
         service.many if under.batch_size else service.one,
         is_async=True,
-        batch_size=under.items_a_call,
+        batch_size=under.items_per_call,
         max_concurrency=under.max_concurrency,
         batched=bool(under.batch_size),
         limiters=tuple(fresh(limiter, rate, weight_of) for limiter in under.limiters),
@@ -214,7 +214,7 @@ def _as_the_pilot(error: Exception) -> bool | float:
     return error.delay if isinstance(error, TransientError) else isinstance(error, AttemptTimeout)
 
 
-async def complete(plan: Plan[int, Any], n_items: int) -> BatchResult[Any]:
+async def complete(plan: BatchSettings[int, Any], n_items: int) -> BatchResult[Any]:
     """Run a plan on the engine itself: nobody is there to press a stop button meanwhile."""
     items = range(n_items)
     columns: Columns[int, Any] = Columns(items)

@@ -9,7 +9,7 @@ from ragasync.arguments import check_count, check_number
 from ragasync.limits.limiter import Limiter
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan, parse_concurrency
+from ragasync.settings import BatchSettings, parse_concurrency
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.chance import draw, scrambled, share
 from ragasync.simulation.copies import copied_limiters, copied_retry
@@ -98,13 +98,13 @@ def simulate(
         )
     else:
         _check_service(service, latency, error_rate, permanent_error_rate)
-    at_once, adapts = parse_concurrency(max_concurrency)
-    plan: Plan[int, int] = Plan(
+    at_once, adaptive = parse_concurrency(max_concurrency)
+    plan: BatchSettings[int, int] = BatchSettings(
         service.fresh(seed),
         is_async=True,
         batch_size=batch_size,
         max_concurrency=at_once,
-        adapts=adapts,
+        adaptive=adaptive,
         batched=batched,
         limiters=copied_limiters(rate_limiter, _weight_of(weight, seed)),
         retry=copied_retry(retry, seed),

@@ -8,14 +8,14 @@ from ragasync.calls.calls import is_async
 from ragasync.engine.request_batcher import RequestFailed, Service
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 from tests.support.services import BatchService, Refused, about, now, other_tasks, turns
 from tests.support.services import Service as Fake
 
 
 def opened(function, **settings):
     """Return a service for a function, as yet to be entered."""
-    return Service(Plan(function, is_async(function), **settings))
+    return Service(BatchSettings(function, is_async(function), **settings))
 
 
 async def test_each_caller_gets_the_values_of_its_own_items_in_order():

@@ -10,7 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, plot_timeline
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 from ragasync.simulation import Latency, ScriptedService, run_virtual, simulate
 from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.leaping import FastVirtualLoop
@@ -140,11 +140,13 @@ def test_what_is_raised_in_there_is_raised_here():
 def test_the_loop_that_leaps_does_what_the_one_that_jumps_does():
     """Outcome by outcome, but for the nanosecond by which asyncio's own timers come early."""
 
-    def plan() -> Plan[int, int]:
+    def plan() -> BatchSettings[int, int]:
         service = ScriptedService(Latency.lognormal(1.0, 0.5), 0.2, seed=3)
         retry = AsyncRetry(3, _random=random.Random(1).random)
         limiters = (RateLimiter(5),)
-        return Plan(service, True, max_concurrency=8, limiters=limiters, retry=retry, timeout=3.0)
+        return BatchSettings(
+            service, True, max_concurrency=8, limiters=limiters, retry=retry, timeout=3.0
+        )
 
     leaping, jumping = (
         run_on_virtual_clock(run_simulation(plan(), 300)),

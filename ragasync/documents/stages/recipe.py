@@ -45,9 +45,9 @@ from ragasync.limits.limiter import Limiter
 from ragasync.retries.classify import FATAL, default_retry
 from ragasync.retries.policy import AsyncRetry
 from ragasync.retries.retry_on import Verdict
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
-StagePlan: TypeAlias = Plan[Any, Any]
+StagePlan: TypeAlias = BatchSettings[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +197,14 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         parts = Finished(load.function, as_documents), Finished(chunk.function, as_chunks)
         load_and_cut = LoadAndCut(parts[0], recognise, parts[1], check, recall)
     return Recipe(
-        prepare=None if load_and_cut is None else Plan(InOneHop(load_and_cut), False, **common),
+        prepare=None
+        if load_and_cut is None
+        else BatchSettings(InOneHop(load_and_cut), False, **common),
         load_and_cut=load_and_cut,
         load=loading,
-        recognise=None if recognise is None else Plan(recognise, False, **common),
+        recognise=None if recognise is None else BatchSettings(recognise, False, **common),
         chunk=cutting,
-        recall=None if recall is None else Plan(recall, False, **common),
+        recall=None if recall is None else BatchSettings(recall, False, **common),
         embed=embedding,
         store=None if stages.store is None else _storing(stages.store, settings),
         check=check,

@@ -26,7 +26,7 @@ from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 
 class DocumentRuns:
@@ -51,7 +51,7 @@ class DocumentRuns:
         journal: JournalBinding | None,
     ) -> None:
         self._recipe, self._intake = recipe, intake
-        self._batch: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
+        self._processor: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
             _through_the_line,
             max_concurrency=recipe.at_once + recipe.room,
             retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # what is postponed is never tried
@@ -65,7 +65,7 @@ class DocumentRuns:
     @property
     def last_result(self) -> BatchResult[ProcessedDocument] | None:
         """The result of the latest run that ended, whole or not."""
-        return self._batch.last_result
+        return self._processor.last_result
 
     async def process(
         self,
@@ -147,7 +147,7 @@ class DocumentRuns:
         """
         items, occasion = self._intake.of(sources, prune=prune)
         batch = self._run(items, occasion, progress_callback, total, max_items)
-        return self._batch._job(batch, on_current_loop)
+        return self._processor._start_run(batch, on_current_loop)
 
     def _run(
         self,
@@ -159,15 +159,17 @@ class DocumentRuns:
     ) -> JobRun[Any, ProcessedDocument]:
         """Make a run, and have its line know it."""
         plan = self._plan_of(occasion)
-        batch = self._batch._batch(items, progress_callback, total, max_items, plan)
+        batch = self._processor._new_run(items, progress_callback, total, max_items, plan)
         occasion.run = batch.run
         if max_items is not None:
             occasion.pruner = None  # a pilot has not seen what is there
         return batch
 
-    def _plan_of(self, occasion: Occasion) -> Plan[Any, ProcessedDocument]:
+    def _plan_of(self, occasion: Occasion) -> BatchSettings[Any, ProcessedDocument]:
         """Return the plan of one run."""
-        plan = replace(self._batch._plan, resources=partial(open_line, self._recipe, occasion))
+        plan = replace(
+            self._processor._settings, resources=partial(open_line, self._recipe, occasion)
+        )
         if plan.journal is None or (holds := plan.journal.still_holds) is None:
             return plan
 
@@ -187,7 +189,7 @@ class DocumentRuns:
                 occasion.recalled(outcome.item, outcome.value)
         for item in items:
             claim(occasion.taken, item)
-        return await self._batch._process_again(items, plan=self._plan_of(occasion))
+        return await self._processor._process_again(items, plan=self._plan_of(occasion))
 
 
 async def _through_the_line(source: object, line: Line) -> ProcessedDocument:

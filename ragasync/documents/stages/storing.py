@@ -18,7 +18,7 @@ from ragasync.foreign_errors import is_a
 from ragasync.retries.classify import FATAL
 from ragasync.retries.policy import AsyncRetry
 from ragasync.retries.retry_on import Verdict, verdict_of
-from ragasync.settings import Plan
+from ragasync.settings import BatchSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def storing_plan(
     retry: AsyncRetry,
     timeout: float | None,
     max_initial_failures: int | None = None,
-) -> Plan[Any, Any]:
+) -> BatchSettings[Any, Any]:
     """
     Return the plan for storing; a Store takes one document at a time.
 
