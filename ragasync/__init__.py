@@ -20,7 +20,7 @@ The house, from the roof down; imports only ever point down, and import-linter c
     function_fingerprint: what counts as a change of a function; with function_code,
                   object_settings and plain_values
     progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
-    masking/      secrets are taken out of what is said of errors
+    redact/       replaces the secrets that error texts quote
 """
 
 from __future__ import annotations

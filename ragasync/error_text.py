@@ -22,7 +22,7 @@ from ragasync.foreign_errors import (
     group_members,
     leaves_of,
 )
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 
 _LONGEST_WORD = 1024
 """How far back a cut looks for the beginning of the word that it would cut in two."""
@@ -102,10 +102,10 @@ def safe_notes(error: BaseException) -> list[str]:
     if type(notes) not in (list, tuple):
         return []
     texts = [beginning_of(note, LONGEST_NOTE + 1) for note in islice(notes, MOST_NOTES)]  # type: ignore[call-overload]  # seen above
-    return [masked(cut(*text, LONGEST_NOTE)) for text in texts if text]
+    return [redact(cut(*text, LONGEST_NOTE)) for text in texts if text]
 
 
-def named(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return the type and the message of an error, as far as it has one."""
     kind, message, _ = error_text(error)
     return f"{kind}: {message}" if message else kind
@@ -119,10 +119,10 @@ def safe_text(text: str, length: int | None = None) -> str:
         text: the text, or as much of it as is longer than what may be shown.
         length: the characters of the whole text.
     """
-    return _masked(cut(text, len(text) if length is None else length, LONGEST_MESSAGE))
+    return _redact(cut(text, len(text) if length is None else length, LONGEST_MESSAGE))
 
 
-_masked = lru_cache(maxsize=256)(masked)
+_redact = lru_cache(maxsize=256)(redact)
 """Most calls that are tried again fail for the reason that the last one failed for."""
 
 

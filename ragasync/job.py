@@ -12,7 +12,7 @@ from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync.ending import JobFuture
 from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.job_run import JobRun
-from ragasync.error_text import named, show_in_one_line
+from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
 from ragasync.own_task import own_task
 from ragasync.progress import Progress
@@ -225,7 +225,7 @@ class Job(Generic[T, R]):
         run, ended, progress = self._batch.run, self.done, self.progress
         because = run.stopped_because
         if ended and because is None and (error := self._ending.error) is not None:
-            because = named(error)
+            because = describe(error)
         return JobView(
             ended=ended,
             because=because,

@@ -18,8 +18,8 @@ from uuid import UUID
 
 from ragasync.foreign_errors import is_a
 from ragasync.function_code import digest
-from ragasync.masking.masked import masked
 from ragasync.object_settings import NATIVE, module_of, name_of, qualname
+from ragasync.redact import redact
 
 DEEPEST: Final = 6
 """How deep plain data, and objects, are looked into."""
@@ -58,7 +58,7 @@ def shown(name: str, value: object) -> str:
     text = plain(value)
     is_named = is_a(value, (bool, int, float, type(None), Enum, type, ModuleType, *NATIVE))
     is_said = is_named or (is_a(value, str) and _SAID.fullmatch(value) is not None)
-    is_secret = _SECRET.search(name) or _SECRET.search(text) or masked(text) != text
+    is_secret = _SECRET.search(name) or _SECRET.search(text) or redact(text) != text
     if is_said and not is_secret and len(text) <= _LONGEST_SHOWN + 2:
         return f"value:{text}"
     return f"digest:{digest(text)}"

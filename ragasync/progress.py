@@ -11,9 +11,9 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from ragasync.clock import Clock
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.foreign_errors import attribute, guarded, is_a, text_of
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 """Called with the number of items that ended and the total, None while that is unknown."""
@@ -155,8 +155,8 @@ class SafeCallback:
         """Go on without the callback, and say so."""
         callback, self._callback = self._callback, None
         warnings.warn(
-            masked(f"progress_callback={text_of(callback) or type(callback).__name__} raised ")
-            + f"{named(error)}: the job goes on without it",
+            redact(f"progress_callback={text_of(callback) or type(callback).__name__} raised ")
+            + f"{describe(error)}: the job goes on without it",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -16,7 +16,7 @@ from ragasync.calls.groups import GroupResult, ItemGroup, ItemNames, RemoteFunct
 from ragasync.calls.threads import DaemonThreadPool
 from ragasync.calls.timeouts import DeadlineWatch
 from ragasync.clock import loop_clock
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import is_a, is_error
 from ragasync.outcomes.pauses import ExecutorHalt
@@ -261,7 +261,7 @@ def checked_values(values: object, expected: int) -> Sequence[Any]:
         raise returned_coroutine(values)
     error = values if is_error(values) else None
     if error is not None or not _is_sequence(values):
-        got = type(values).__name__ if error is None else named(error)
+        got = type(values).__name__ if error is None else describe(error)
         raise TypeError(
             f"a batched process_fn must return a list of as many values as it was given items "
             f"({expected}), got {got}"

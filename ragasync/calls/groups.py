@@ -18,7 +18,7 @@ from ragasync.calls.pickling import (
     unpack,
 )
 from ragasync.calls.remote_errors import PackedError, aborted, packed_error, unpacked_error
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
 
@@ -205,7 +205,7 @@ class PackedHop(NamedTuple):
         if problem is not None:
             named_items = ", ".join(self.names)
             raise SerializationError(
-                f"{named_items} cannot be loaded on the worker: {named(problem)}"
+                f"{named_items} cannot be loaded on the worker: {describe(problem)}"
             ) from problem
         return function, arguments, self.left_behind
 
@@ -229,7 +229,7 @@ def _arrived_reply(
     if problem is not None:
         of = ", ".join(names)
         reply.trouble = SerializationError(
-            f"the value of {of} came back and cannot be loaded: {named(problem)}"
+            f"the value of {of} came back and cannot be loaded: {describe(problem)}"
         )
     return reply
 

@@ -13,7 +13,7 @@ from functools import cache
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
 
@@ -116,8 +116,8 @@ class PackedFunction(NamedTuple):
                 return function
         assert problem is not None  # where there is no trouble, there is a form
         raise SerializationError(
-            f"{self.name} cannot be loaded on the worker: {named(problem)}. What it imports has to "
-            f"be installed there{_hint()}",
+            f"{self.name} cannot be loaded on the worker: {describe(problem)}. What it imports "
+            f"must be installed there{_hint()}",
             function=True,
         )
 
@@ -135,7 +135,7 @@ def packed_function(function: Callable[[Any], Any], *, by_name: bool) -> PackedF
     named_form = attempted(pickle.dumps, function, 5)[0] if by_name else None  # no lambda's
     form, error = attempted(pack, function)
     if error is not None:
-        trouble = f"{name} cannot be pickled: {named(error)}"
+        trouble = f"{name} cannot be pickled: {describe(error)}"
         return PackedFunction(name, (), f"{trouble}{_to_blame(function)}{_hint()}")
     return PackedFunction(name, tuple(each for each in (named_form, form) if each is not None))
 
@@ -156,7 +156,7 @@ def _to_blame(function: Callable[[Any], Any]) -> str:
 def pickling_problem(value: object) -> str:
     """Return why a value cannot be pickled, or nothing if it can."""
     _, error = attempted(pack, value)
-    return "" if error is None else named(error)
+    return "" if error is None else describe(error)
 
 
 def _hint() -> str:

@@ -32,7 +32,7 @@ from ragasync.calls.stand_ins import (
     names_of,
     plain_likeness,
 )
-from ragasync.error_text import named, type_name
+from ragasync.error_text import describe, type_name
 from ragasync.errors import CallAborted, RemoteError, SerializationError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
@@ -43,7 +43,7 @@ from ragasync.foreign_errors import (
     notes_of,
     text_of,
 )
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 from ragasync.retries.classify import default_retry, may_split, should_split
 from ragasync.retries.congestion import congestion_of
 from ragasync.retries.http import headers_of, http_status, retry_after_of
@@ -190,7 +190,7 @@ def aborted(raised: BaseException) -> Exception:
     cancellation which nobody here asked for is a lost connection. Anything else is final.
     """
     kind = ConnectionError if is_a(raised, asyncio.CancelledError) else CallAborted
-    failure = kind(f"the call raised {named(raised)}")
+    failure = kind(f"the call raised {describe(raised)}")
     failure.__cause__ = raised
     return failure
 
@@ -336,7 +336,7 @@ def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe
     kind: Any = type(error)
     if (kind.__init__, kind.__new__) != (base.__init__, base.__new__):
         # Nobody but us makes it without its constructor: what we make quotes no secret.
-        args = tuple(masked(each) if type(each) is str else each for each in args)
+        args = tuple(redact(each) if type(each) is str else each for each in args)
     attributes = {name: value for name, value in dict_of(error).items() if name != "__notes__"}
     return Recipe(
         kind,
@@ -363,7 +363,7 @@ def _said_by(error: BaseException) -> tuple[object, ...]:
 
 def _message_of(error: BaseException) -> str:
     """Return the message of an error by which it is compared."""
-    return masked(str(error)[:LONGEST_MESSAGE])
+    return redact(str(error)[:LONGEST_MESSAGE])
 
 
 def _wait_asked_by(error: BaseException) -> float | None:
@@ -469,4 +469,4 @@ def _stack_of(error: BaseException) -> str:
         line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE].rpartition(" ")[0] + " ..."
         for line in lines
     )
-    return f"On the worker:\n{masked(shown)}\n"
+    return f"On the worker:\n{redact(shown)}\n"

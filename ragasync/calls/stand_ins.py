@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from ragasync.calls.pickling import PLAIN
 from ragasync.errors import RemoteError
 from ragasync.foreign_errors import LONGEST_MESSAGE, attribute, group_members, text_of
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 from ragasync.retries.http import own_headers, own_status
 
 MOST_PARTS: Final = 64
@@ -97,7 +97,7 @@ def exact_text(value: object, longest: int = LONGEST_MESSAGE) -> str:
 def plain_likeness(error: BaseException) -> Likeness:
     """Return the kind and the message of an error, as far as it has any."""
     kind = type(error)
-    message = masked(exact_text(error, 16 * LONGEST_MESSAGE))
+    message = redact(exact_text(error, 16 * LONGEST_MESSAGE))
     return Likeness(names_of(kind), _nearest_builtin(kind), message, {})
 
 

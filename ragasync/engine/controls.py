@@ -9,7 +9,7 @@ from ragasync.bridge.interrupts import Interrupted
 from ragasync.engine.adapting import ConcurrencyController
 from ragasync.engine.attempts import StartDecision
 from ragasync.engine.scheduler import State
-from ragasync.error_text import named
+from ragasync.error_text import describe
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,7 +105,7 @@ class Steering(State[T, R]):
     def abort(self, error: BaseException) -> None:
         """Stop at once, and raise this error from `run`."""
         self.error = self.error or error
-        self.stop(named(error), cancel=True)
+        self.stop(describe(error), cancel=True)
 
     def interrupted(self, error: Interrupted) -> None:
         """

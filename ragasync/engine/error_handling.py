@@ -15,7 +15,7 @@ from ragasync.engine.judging import GIVE_UP, HALVE, Fail, Split, TryAgain, judge
 from ragasync.engine.recorder import Recorder
 from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.ticket import PendingCall
-from ragasync.error_text import named, safe_message
+from ragasync.error_text import describe, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
 from ragasync.foreign_errors import is_a, is_error, leaves_of
 from ragasync.limits.combined import CombinedLimiter
@@ -202,7 +202,7 @@ class ErrorHandler(Generic[T, R]):
         seconds = retry_after_of(error)
         if not seconds:
             return False
-        asked = f"{named(error)} asks to wait {duration(seconds)}, until {wall_time_in(seconds)}"
+        asked = f"{describe(error)} asks to wait {duration(seconds)}, until {wall_time_in(seconds)}"
         self._run.pauses = self._run.pauses.with_reply(self._clock(), seconds, asked)
         if seconds <= self._plan.retry.max_retry_after:
             self._gate.pause(seconds)
@@ -260,7 +260,7 @@ class ErrorHandler(Generic[T, R]):
         """Keep what became of an attempt that is not the last."""
         if ticket.attempts == 1:
             self.retried += len(ticket)
-        ticket.log(began - self._recording.zero, ended - began, named(error), delay, worker)
+        ticket.log(began - self._recording.zero, ended - began, describe(error), delay, worker)
         # What lies between: the rest of its hop, or a thread past its time that had to return.
         ticket.backed_off += max(0.0, self._clock() - ended)
 
@@ -346,4 +346,4 @@ def _fatal(error: BaseException) -> str:
         where, error = f" (in stage {error.stage})", error.error
     if is_a(error, JobStopped):
         return safe_message(error)
-    return f"a fatal error{where}: {named(error)}"
+    return f"a fatal error{where}: {describe(error)}"

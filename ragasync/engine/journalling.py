@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ragasync.engine.recorder import RecordSuccess, Sink
-from ragasync.error_text import add_note, named
+from ragasync.error_text import add_note, describe
 from ragasync.journal.use import JournalBinding
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import CallSuccess
@@ -157,13 +157,13 @@ async def journalled(
                 # Where the processor was made, because a job runs on a loop of its own.
                 warnings.warn_explicit(opened.warning, UserWarning, *journal.made_at)
             opened.begin(
-                lambda error: tell(run.fail, error, named(error)), lambda: tell(run.look_up)
+                lambda error: tell(run.fail, error, describe(error)), lambda: tell(run.look_up)
             )
             yield Journalled(sink, opened, refuse, thread)
         except BaseException as error:
             await thread.to_its_end(opened.close)
             if opened.error is not None:
-                add_note(error, f"ragasync: {named(opened.error)}")
+                add_note(error, f"ragasync: {describe(opened.error)}")
             raise
         await thread.to_its_end(opened.close)
         if opened.error is not None:

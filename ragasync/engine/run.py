@@ -27,7 +27,7 @@ from ragasync.engine.recorder import Recorder, Sink
 from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.ticket import PendingCall
 from ragasync.engine.workers import AT_ONCE, WorkerPool
-from ragasync.error_text import add_note, named
+from ragasync.error_text import add_note, describe
 from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
@@ -232,13 +232,13 @@ class Run(Steering[T, R]):
             if is_a(failed.error, Interrupted):
                 self.interrupted(failed.error)
             else:
-                self.fail(failed.error, f"the source raised {named(failed.error)}")
+                self.fail(failed.error, f"the source raised {describe(failed.error)}")
         except asyncio.CancelledError:
             if self.is_cancelled():
                 raise
             self._replace(worker)  # by somebody else, between two calls
         except Exception as error:  # no item's, and not the source's: a fault of our own
-            self.fail(error, f"ragasync itself failed with {named(error)}")
+            self.fail(error, f"ragasync itself failed with {describe(error)}")
         finally:
             self._calls.leave()
             del state  # a task, its cancellation and this frame would hold each other
@@ -359,9 +359,9 @@ class Run(Steering[T, R]):
         if error is None:
             return
         if self.error is None:
-            self.fail(error, f"the source raised {named(error)}")
+            self.fail(error, f"the source raised {describe(error)}")
         else:
-            add_note(self.error, f"ragasync: closing the source raised {named(error)}")
+            add_note(self.error, f"ragasync: closing the source raised {describe(error)}")
 
     def _check_complete(self) -> None:
         """

@@ -7,7 +7,7 @@ from collections import deque
 from itertools import repeat
 from typing import TypeAlias
 
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.foreign_errors import text_of
 from ragasync.reports.summary import counted
 from ragasync.retries.classify import http_status, retry_after_of
@@ -121,7 +121,7 @@ class InitialFailures:
         return (
             f"{'the first call' if failed == 1 else f'the first {failed} calls all'} failed with "
             f"status {failure[0]}, as every other would "
-            f"(max_initial_failures={self._limit}): {named(error)}"
+            f"(max_initial_failures={self._limit}): {describe(error)}"
         )
 
 

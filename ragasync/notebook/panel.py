@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.notebook.controls import Controls, Steered
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.front_end import in_kernel, show_bundle
@@ -188,7 +188,7 @@ class Panel:
             with suppress(Exception):  # what cannot be drawn may not be freed either
                 self._stop()
             warnings.warn(
-                f"the panel of a job cannot be drawn: {named(error)}; the job goes on without it",
+                f"the panel of a job cannot be drawn: {describe(error)}; the job runs without it",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar, overload
 
-from ragasync.error_text import cut, named, safe_text
+from ragasync.error_text import cut, describe, safe_text
 from ragasync.foreign_errors import guarded
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class Outcome(Generic[T, R]):
         if self.value is not None:
             facts.append(f"value={_shown(self.value)}")
         if self.error is not None:
-            facts.append(f"error=<{_in_one_line(named(self.error))}>")
+            facts.append(f"error=<{_in_one_line(describe(self.error))}>")
         numbers = ((name, getattr(self, name)) for name in _NUMBERS)
         facts += (f"{name}={number:.6g}" for name, number in numbers if number)
         places = ((name, getattr(self, name)) for name in ("batch", "stage", "worker"))

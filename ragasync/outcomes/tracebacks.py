@@ -12,7 +12,7 @@ from types import TracebackType
 
 from ragasync.error_text import cut, safe_message, safe_notes
 from ragasync.foreign_errors import MOST_LINKS, attribute, group_members, is_error
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 
 KEPT_OF_EACH_KIND = 20
 """How many errors of each type keep their live `__traceback__`, for a debugger."""
@@ -110,7 +110,7 @@ def whole_text(error: BaseException) -> str:
 
 def _safe(text: str) -> str:
     """Return the text of a traceback, bounded and with secrets masked."""
-    return masked(cut(text, len(text), LONGEST_STACK)) + (
+    return redact(cut(text, len(text), LONGEST_STACK)) + (
         "" if len(text) <= LONGEST_STACK else "\n"
     )
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ragasync.arguments import check_count, check_positive
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.errors import MissingExtra, RedisUnavailable
 from ragasync.redis.link import url_of
 from ragasync.redis.outage import is_away
@@ -135,4 +135,4 @@ class AsyncRedisConnection:
         todo = "give the URL the right user and password"
         if is_away(error):
             todo = "start it (redis-server), or see that this machine reaches it"
-        return f"expected Redis to answer at {self._said_url}, got {named(error)}: {todo}"
+        return f"expected Redis to answer at {self._said_url}, got {describe(error)}: {todo}"

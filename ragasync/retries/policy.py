@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar, cast
 
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.foreign_errors import INTERRUPTS
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 from ragasync.retries.classify import FATAL, Fatal, default_retry
 from ragasync.retries.http import retry_after_of
 from ragasync.retries.loop import awaiting, blocking
@@ -214,8 +214,8 @@ class AsyncRetry:
             if not self._has_warned:
                 object.__setattr__(self, "_has_warned", True)
                 warnings.warn(
-                    masked(f"on_retry={self.on_retry!r} raised ")
-                    + f"{named(problem)}; the retries continue, "
+                    redact(f"on_retry={self.on_retry!r} raised ")
+                    + f"{describe(problem)}; the retries continue, "
                     "and further errors of it are not reported",
                     RuntimeWarning,
                     stacklevel=2,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias, cast
 
 from ragasync.arguments import check_number, check_sync
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.errors import CallAborted
 from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
 from ragasync.retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
@@ -85,5 +85,5 @@ def _ask(predicate: Callable[[Exception], object], error: BaseException) -> Verd
         if is_a(problem, INTERRUPTS):
             raise
         if not is_a(problem, Exception):
-            raise RuntimeError(f"retry_on raised {named(problem)}") from error
+            raise RuntimeError(f"retry_on raised {describe(problem)}") from error
         raise problem from error

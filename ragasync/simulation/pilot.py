@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from ragasync.error_text import named
+from ragasync.error_text import describe
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.time_breakdown import account_of
@@ -189,7 +189,7 @@ def _fate(columns: Columns[Any, Any], row: int) -> Fate:
     if not _failed(columns, row):
         return "done"
     error, history = columns.errors[row], columns.history.get(row, ())
-    again = bool(history) and history[-1].error == named(error)  # it was worth that before
+    again = bool(history) and history[-1].error == describe(error)  # it was worth that before
     passes = isinstance(error, Exception) and default_retry(error) is True
     return "passing" if again or passes else "lasting"
 

@@ -17,7 +17,7 @@ from ragasync import (
     error_summary,
     errors_dataframe,
 )
-from ragasync.error_text import cut, error_text, named, safe_message, safe_text, type_name
+from ragasync.error_text import cut, describe, error_text, safe_message, safe_text, type_name
 from ragasync.notebook import failures as failures_module
 from ragasync.notebook.failures import Failures
 from ragasync.notebook.panel_html import failures_html
@@ -135,14 +135,14 @@ async def test_an_error_names_the_innermost_cause_that_it_was_raised_from():
 def test_a_cause_is_not_said_twice(error: Exception, cause: Exception, said: str):
     """Nor after our own errors, which have told it."""
     error.__cause__ = cause
-    assert named(error) == said
+    assert describe(error) == said
 
 
 def test_an_implicit_context_is_no_cause():
     """Another error in a handler says nothing of why."""
     error = OSError("a")
     error.__context__ = KeyError("x")
-    assert named(error) == "OSError: a"
+    assert describe(error) == "OSError: a"
 
 
 async def test_errors_with_the_same_leaf_are_of_one_kind():

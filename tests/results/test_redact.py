@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 
 PEM = (
     r"-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA1234567890+/\n-----END RSA PRIVATE KEY-----"
@@ -111,14 +111,14 @@ HOSTILE = [
 @pytest.mark.parametrize(("text", "shown"), FORMS, ids=[text[:30] for text, _ in FORMS])
 def test_secrets_are_masked_in_every_form(text: str, shown: str):
     """Names, schemes, users, hosts and the beginnings of keys stay."""
-    assert shown in masked(text)
-    assert masked(masked(text)) == masked(text)
+    assert shown in redact(text)
+    assert redact(redact(text)) == redact(text)
 
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_words_stay(text: str):
     """They name secrets, or look a bit like one."""
-    assert masked(text) == text
+    assert redact(text) == text
 
 
 MODULES = [asyncio.base_events, http.client, urllib.request, subprocess, shutil, secrets]
@@ -134,7 +134,7 @@ def test_frames_of_the_standard_library_stay(module: ModuleType):
         for number, line in enumerate(lines, 1)
         if "geheim$parole" not in line  # a password in an example
     ]
-    changed = [frame for frame in frames if masked(frame) != frame]
+    changed = [frame for frame in frames if redact(frame) != frame]
     assert len(frames) > 50
     assert changed == []
 
@@ -161,7 +161,7 @@ def test_tracebacks_without_secrets_stay(call: Callable[[], object]):
     with pytest.raises(Exception) as caught:  # noqa: PT011  # any will do
         call()
     text = "".join(traceback.format_exception(caught.value))
-    assert masked(text) == text
+    assert redact(text) == text
 
 
 @pytest.mark.slow
@@ -169,8 +169,8 @@ def test_tracebacks_without_secrets_stay(call: Callable[[], object]):
 def test_the_time_is_linear_whoever_wrote_the_text(piece: str):
     """300 kB of what a rule may begin with: a second of work, but hours if it were quadratic."""
     text = piece * (300_000 // len(piece))
-    once = masked(text)
-    assert masked(once) == once
+    once = redact(text)
+    assert redact(once) == once
 
 
 DENSE = [
@@ -196,7 +196,7 @@ def test_the_time_is_linear_in_names_without_secrets(piece: str):
     """64 KB in a fraction of a second, but in a minute if each name read to the end again."""
     text = piece * (65_536 // len(piece))
     began = time.process_time()
-    masked(text)
+    redact(text)
     assert time.process_time() - began < 3
 
 
@@ -208,12 +208,12 @@ PIECES = st.sampled_from([*HOSTILE, *(text for text, _ in FORMS), "***", "abc1",
 @given(st.lists(PIECES | st.text(max_size=8), max_size=12).map("".join))
 def test_what_is_masked_stays_as_it_is(text: str):
     """A text may come through here more than once: of a cause, of a note, of a journal."""
-    once = masked(text)
-    assert masked(once) == once
+    once = redact(text)
+    assert redact(once) == once
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=100), st.text(max_size=100))
 def test_a_key_is_found_wherever_it_stands(before: str, after: str):
     """Between any texts that do not go on with it."""
-    assert "abcd1234efgh" not in masked(f"{before} sk-abcd1234efgh {after}")
+    assert "abcd1234efgh" not in redact(f"{before} sk-abcd1234efgh {after}")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, errors_dataframe
 from ragasync.error_text import safe_text
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 from tests.support.secret_forms import HARMLESS, KEYS, SECRETS
 
 BOUND = 4096
@@ -25,8 +25,8 @@ def test_no_secret_is_left_in_any_form(text: str, secret: str):
     """Alone, in the middle of a sentence, and masked once more."""
     for shown in (text, f"it failed: {text}", f"{text}\nand more"):
         assert secret in shown
-        assert secret not in masked(shown)
-        assert masked(masked(shown)) == masked(shown)
+        assert secret not in redact(shown)
+        assert redact(redact(shown)) == redact(shown)
 
 
 ESCAPES = [
@@ -38,16 +38,16 @@ ESCAPES = [
 @pytest.mark.parametrize("before", ESCAPES)
 def test_keys_are_known_behind_any_escape(before: str):
     """In JSON, in a repr, in an address, in the colours of a terminal."""
-    shown = [masked(f"x {before}{key}{before}.") for key, _ in KEYS]
+    shown = [redact(f"x {before}{key}{before}.") for key, _ in KEYS]
     assert [text for text, (_, secret) in zip(shown, KEYS, strict=True) if secret in text] == []
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless_texts_stay_to_the_letter(text: str):
     """Alone, and in the middle of others."""
-    assert masked(text) == text
+    assert redact(text) == text
     for around in (f"it failed:\n{text}", f"{text}\nand more"):
-        assert masked(around) == around
+        assert redact(around) == around
 
 
 @pytest.mark.parametrize(("text", "secret"), SECRETS)
@@ -66,7 +66,7 @@ def test_the_cut_of_a_long_message_leaves_no_half_of_a_secret(text: str, secret:
 def test_harmless_neighbours_hide_no_secret(form: tuple[str, str], before: str, after: str):
     """Each text begins a line, as in a message that somebody put together."""
     text, secret = form
-    assert secret not in masked(f"{before}\n{text}\n{after}")
+    assert secret not in redact(f"{before}\n{text}\n{after}")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_harmless_neighbours_hide_no_secret(form: tuple[str, str], before: str, 
 def test_the_time_is_linear_in_the_text(piece: str):
     """200 KB of it: many minutes if any rule were quadratic, and the test has a timeout."""
     text = piece * (200_000 // len(piece))
-    assert len(masked(text)) <= len(text) + text.count(piece) * 3
+    assert len(redact(text)) <= len(text) + text.count(piece) * 3
 
 
 async def test_views_of_a_failure_are_masked_but_not_the_item():

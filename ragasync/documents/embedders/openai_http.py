@@ -21,7 +21,7 @@ from ragasync.documents.embedding.service_errors import (
 )
 from ragasync.errors import MissingExtra
 from ragasync.foreign_errors import text_of
-from ragasync.masking.masked import MASK
+from ragasync.redact import MASK
 from ragasync.retries.http import http_status
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from itertools import islice
 
 from ragasync.errors import RagasyncError
-from ragasync.masking.masked import masked
+from ragasync.redact import redact
 
 _LONGEST = 300
 _LONGEST_HEADER = 200
@@ -47,7 +47,7 @@ class ServiceRefusal(RagasyncError):
         type: str | None = None,  # noqa: A002  # as the service calls it
     ) -> None:
         message = f"{where} answered {status}{_phrase(status)}"
-        super().__init__(masked(f"{message}: {said}" if said else message))
+        super().__init__(redact(f"{message}: {said}" if said else message))
         self.status_code = status
         self.code = code
         self.type = type
@@ -117,7 +117,7 @@ def refusal(
 
 def short_text(text: str) -> str:
     """Return the beginning of a text in one line; masked first, as a cut secret is not known."""
-    line = " ".join(masked(text).split())
+    line = " ".join(redact(text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from ragasync.documents.document import Chunk
-from ragasync.error_text import add_note, named
+from ragasync.error_text import add_note, describe
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
 from ragasync.foreign_errors import notes_of
 
@@ -61,7 +61,7 @@ class SomeDocumentsFailed(RagasyncError):
             documents: how many there are.
         """
         told = [
-            f"{id_!r:.200} in stage {failure.stage}: {named(failure.error):.500}"
+            f"{id_!r:.200} in stage {failure.stage}: {describe(failure.error):.500}"
             for id_, failure in failures[:_TOLD]
         ]
         error = cls(

@@ -7,7 +7,7 @@ import string
 from bisect import bisect
 from typing import Literal, NamedTuple, TypeAlias
 
-from ragasync.masking.rules import (
+from ragasync.redact.patterns import (
     LOOKUP_KEYS,
     SECRET_KEYS,
     SIGNS_OF_NAMES,

@@ -6,8 +6,8 @@ import re
 import string
 from binascii import a2b_base64
 
-from ragasync.masking.named_values import named_values
-from ragasync.masking.rules import (
+from ragasync.redact.names import named_values
+from ragasync.redact.patterns import (
     MARK_ENDS,
     MARKS,
     MARKS_THAT_ARE_WORDS,
@@ -30,7 +30,7 @@ _ALPHANUMERIC = string.ascii_letters + string.digits
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
-def masked(text: str) -> str:
+def redact(text: str) -> str:
     """
     Return a text with `***` in place of what looks like a secret in it.
 
@@ -39,17 +39,17 @@ def masked(text: str) -> str:
     comes back as it is, and so does one that was masked before. The time is linear in the text.
 
     Example:
-        >>> masked("401 for https://ann:pa55@api.test/?token=a1b2 with Bearer c3d4e5")
+        >>> redact("401 for https://ann:pa55@api.test/?token=a1b2 with Bearer c3d4e5")
         '401 for https://ann:***@api.test/?token=*** with Bearer ***'
     """
     for _ in range(_ROUNDS):
-        before, text = text, _masked_once(text)
+        before, text = text, _redact_once(text)
         if text == before:
             break
     return text
 
 
-def _masked_once(text: str) -> str:
+def _redact_once(text: str) -> str:
     """Apply each rule that a sign in the text calls for."""
     if "@" in text and "://" in text:
         text = rule("address").sub(_mask, text)

@@ -1,1 +1,0 @@
-"""What looks like a secret is taken out of what is said of errors."""
