@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ragasync.clock import Clock
-from ragasync.engine.ticket import PendingCall
+from ragasync.engine.retry_queue import PendingCall
 from ragasync.limits.combined import CombinedLimiter
 
 

@@ -13,8 +13,7 @@ from ragasync.engine.adapting import ConcurrencyController
 from ragasync.engine.admission import LimiterWait
 from ragasync.engine.error_handling import ErrorHandler
 from ragasync.engine.recorder import Recorder
-from ragasync.engine.retry_queue import RetryQueue
-from ragasync.engine.ticket import PendingCall
+from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
 from ragasync.limits.limiter import WeightError

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ragasync.clock import Clock
 from ragasync.engine.journal_skipping import FILL_TIMEOUT, Reader
 from ragasync.engine.push import QueuedItems
-from ragasync.engine.ticket import PendingCall
+from ragasync.engine.retry_queue import PendingCall
 from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS
 from ragasync.settings import BatchSettings

@@ -13,8 +13,7 @@ from ragasync.calls.groups import GroupResult
 from ragasync.clock import Clock
 from ragasync.engine.judging import GIVE_UP, HALVE, Fail, Split, TryAgain, judge
 from ragasync.engine.recorder import Recorder
-from ragasync.engine.retry_queue import RetryQueue
-from ragasync.engine.ticket import PendingCall
+from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.error_text import describe, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
 from ragasync.foreign_errors import is_a, is_error, leaves_of

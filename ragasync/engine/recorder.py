@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from ragasync.engine.retry_queue import PendingCall
 from ragasync.engine.stopping import ErrorLimit, InitialFailures
-from ragasync.engine.ticket import PendingCall
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import Outcome, Status

@@ -24,8 +24,7 @@ from ragasync.engine.item_sources import FeedMaker, ReadOptions, open_feed
 from ragasync.engine.journal_skipping import LOOK_AHEAD, Reader
 from ragasync.engine.journalling import NewOf, journalled
 from ragasync.engine.recorder import Recorder, Sink
-from ragasync.engine.retry_queue import RetryQueue
-from ragasync.engine.ticket import PendingCall
+from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.engine.workers import AT_ONCE, WorkerPool
 from ragasync.error_text import add_note, describe
 from ragasync.errors import IncompleteRun, SourceFailed
