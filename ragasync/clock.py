@@ -1,11 +1,11 @@
-"""Which clock is in force: the running loop's own where it has one, else time.monotonic."""
+"""Clocks: the running loop's own or time.monotonic, and the heartbeat that keeps a loop awake."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since some fixed instant, never going back."""
@@ -51,3 +51,38 @@ def current_clock() -> Clock:
 def current_time() -> float:
     """Return the time on that clock."""
     return current_clock()()
+
+
+HEARTBEAT = 0.1
+"""Seconds between two beats: an idle loop notices a stop button only when something wakes it."""
+
+
+class Heartbeat:
+    """
+    A context in which the running loop wakes ten times a second.
+
+    Interrupting a cell that awaits cancels its task, but a sleeping loop sees the cancellation only
+    when it wakes for another reason, which may be seconds later or never. The heartbeat wakes it.
+
+    Args:
+        beat: called at each beat.
+    """
+
+    def __init__(self, beat: Callable[[], None] | None = None) -> None:
+        self._beat = beat
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(HEARTBEAT, self._tick, loop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Schedule the next beat first, because the callback may raise."""
+        self._timer = loop.call_later(HEARTBEAT, self._tick, loop)
+        if self._beat is not None:
+            self._beat()

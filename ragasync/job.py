@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
+from ragasync.clock import Heartbeat
 from ragasync.ending import JobFuture
-from ragasync.engine.heartbeat import Heartbeat
 from ragasync.engine.job_run import JobRun
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ragasync.arguments import check_count
-from ragasync.clock import Clock, loop_clock
-from ragasync.engine.heartbeat import Heartbeat
+from ragasync.clock import Clock, Heartbeat, loop_clock
 from ragasync.engine.run import Run
 from ragasync.engine.telling import kind_of, run_facts
 from ragasync.error_text import add_note, show_in_one_line

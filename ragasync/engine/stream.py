@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
-from ragasync.engine.heartbeat import Heartbeat
+from ragasync.clock import Heartbeat
 from ragasync.engine.job_run import Items, checked_items
 from ragasync.engine.outlet import OutcomeBuffer
 from ragasync.engine.run import Run
