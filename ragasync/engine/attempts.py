@@ -9,13 +9,13 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from ragasync.calls.calls import Calls
 from ragasync.calls.stuck_calls import StuckCalls
 from ragasync.clock import Clock
-from ragasync.engine.adapting import ConcurrencyController
 from ragasync.engine.admission import LimiterWait
 from ragasync.engine.error_handling import ErrorHandler
 from ragasync.engine.recorder import Recorder
 from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
+from ragasync.limits.adaptive import ConcurrencyController
 from ragasync.limits.limiter import WeightError
 from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.settings import BatchSettings

@@ -6,10 +6,10 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.engine.adapting import ConcurrencyController
 from ragasync.engine.attempts import StartDecision
 from ragasync.engine.scheduler import State
 from ragasync.error_text import describe
+from ragasync.limits.adaptive import ConcurrencyController
 
 T = TypeVar("T")
 R = TypeVar("R")

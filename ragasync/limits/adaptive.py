@@ -1,11 +1,17 @@
-"""How many calls at once a service bears: found and followed by arithmetic alone."""
+"""How many concurrent calls a service can take: a limit that adapts, and what feeds it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
+from ragasync.clock import Clock
 from ragasync.limits.background import WINDOW, ErrorBaseline, in_vain
 from ragasync.limits.samples import Began, CallEnd, Cut, Latency, SampleWindow
+from ragasync.retries.congestion import congestion_of
+
+V = TypeVar("V")
 
 FIRST = 4
 """The calls at once that it begins with."""
@@ -237,3 +243,53 @@ class ConcurrencyLimit:
         else:
             size = max(8, 2 * self.bound)
         self._cohort = SampleWindow(size)
+
+
+class ConcurrencyController:
+    """
+    Watches the calls of a run and resizes it to what the limit allows.
+
+    Args:
+        first: the concurrency to begin with.
+        clock: the run's clock.
+        resize: called with the new concurrency whenever it changes.
+    """
+
+    def __init__(self, first: int, clock: Clock, resize: Callable[[int], None]) -> None:
+        self._limit = ConcurrencyLimit(first)
+        self._clock, self._resize = clock, resize
+        self._in_flight = 0
+        self._closed = False
+        self._applied = first
+        self._apply()
+
+    def close(self) -> None:
+        """Resize no more: calls still in flight run under a concurrency that somebody else set."""
+        self._closed = True
+
+    def __repr__(self) -> str:
+        return f"<ConcurrencyController {self._limit!r}, {self._in_flight} in flight>"
+
+    async def watch(self, call: Coroutine[Any, Any, V]) -> V:
+        """Await a call, and learn from its latency and its error."""
+        self._in_flight += 1
+        sample, started = self._limit.begin(self._in_flight), self._clock()
+        how: CallEnd = "error"
+        try:
+            value = await call
+            how = "success"
+            return value
+        except Exception as error:
+            how = congestion_of(error) or "error"
+            raise
+        finally:
+            self._in_flight -= 1
+            self._limit.end(sample, self._clock() - started, how)
+            self._apply()
+
+    def _apply(self) -> None:
+        """Resize the run if the limit has changed."""
+        bound = self._limit.bound
+        if bound != self._applied and not self._closed:
+            self._applied = bound
+            self._resize(bound)
