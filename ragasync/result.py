@@ -13,7 +13,7 @@ from ragasync.outcomes.given import check_counts, columns_of
 from ragasync.outcomes.merge import merged_columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync.outcomes.rerun import rows_to_rerun
-from ragasync.outcomes.stats import NO_FACTS, RunStats
+from ragasync.outcomes.stats import NO_STATS, RunStats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class BatchResult(Generic[R]):
     seconds: float = field(default=0.0, kw_only=True)
     stopped_because: str | None = field(default=None, kw_only=True)
     columns: Columns[Any, R] = field(default_factory=lambda: Columns(()), kw_only=True)
-    facts: RunStats = field(default=NO_FACTS, kw_only=True)
+    stats: RunStats = field(default=NO_STATS, kw_only=True)
 
     def __post_init__(self) -> None:
         if len(self.results) != len(self.errors):
@@ -92,7 +92,7 @@ class BatchResult(Generic[R]):
         *,
         seconds: float = 0.0,
         stopped_because: str | None = None,
-        facts: RunStats = NO_FACTS,
+        stats: RunStats = NO_STATS,
     ) -> BatchResult[R]:
         """Return the result that these columns hold, without copying them."""
         return cls(
@@ -103,7 +103,7 @@ class BatchResult(Generic[R]):
             seconds=seconds,
             stopped_because=stopped_because,
             columns=columns,
-            facts=facts,
+            stats=stats,
         )
 
     @property
@@ -229,7 +229,7 @@ class BatchResult(Generic[R]):
             columns,
             seconds=self.seconds + other.seconds,
             stopped_because=None if whole else other.stopped_because or self.stopped_because,
-            facts=self.facts.merged_with(other.facts, self.seconds),
+            stats=self.stats.merged_with(other.stats, self.seconds),
         )
 
     def to_dataframe(self) -> pd.DataFrame:

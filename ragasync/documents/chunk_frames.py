@@ -10,7 +10,7 @@ from ragasync.documents.frames import processed, result_columns
 from ragasync.documents.hits import place_columns
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.reading import number_array, object_column, string_array
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Tabled(Protocol):
         """Return a row a chunk."""
 
 
-def chunks_dataframe(result_or_store: Finished | Tabled) -> pd.DataFrame:
+def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
     """
     Return one row for each chunk.
 

@@ -11,7 +11,7 @@ from ragasync.documents.stages.skipping import id_of, source_path
 from ragasync.errors import JournaledError
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
-from ragasync.outcomes.stats import Finished, StageStats
+from ragasync.outcomes.stats import RunResult, StageStats
 from ragasync.reports.reading import DataFrameBuilder, number_array, string_array
 from ragasync.reports.stages import place_of, share_busy
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def documents_dataframe(result: Finished) -> pd.DataFrame:
+def documents_dataframe(result: RunResult) -> pd.DataFrame:
     """
     Return one row for each source of a run, with what came of its documents.
 
@@ -98,7 +98,7 @@ def documents_dataframe(result: Finished) -> pd.DataFrame:
     )
 
 
-def stages_dataframe(result: Finished) -> pd.DataFrame:
+def stages_dataframe(result: RunResult) -> pd.DataFrame:
     """
     Return one row for each stage of a run, in the order of a document's way.
 
@@ -132,7 +132,7 @@ def stages_dataframe(result: Finished) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns, stages = result_columns("stages_dataframe", result), result.facts.stages
+    columns, stages = result_columns("stages_dataframe", result), result.stats.stages
     failed = _failures(columns, stages)
 
     return pd.DataFrame(
@@ -153,7 +153,7 @@ def stages_dataframe(result: Finished) -> pd.DataFrame:
     )
 
 
-def result_columns(what: str, result: Finished) -> Columns[Any, Any]:
+def result_columns(what: str, result: RunResult) -> Columns[Any, Any]:
     """
     Return the columns of a result of documents.
 

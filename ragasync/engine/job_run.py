@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from ragasync.arguments import check_count
 from ragasync.clock import Clock, Heartbeat, loop_clock
 from ragasync.engine.run import Run
-from ragasync.engine.telling import kind_of, run_facts
+from ragasync.engine.telling import kind_of, run_stats
 from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
 from ragasync.foreign_errors import is_a
@@ -196,12 +196,12 @@ class JobRun(Generic[T, R]):
 
     def _result_of(self, columns: Columns[T, R]) -> BatchResult[R]:
         """Return the result that these columns are."""
-        facts = run_facts(self.run, self._source, self._computed())
+        stats = run_stats(self.run, self._source, self._computed())
         return BatchResult.of(
             columns,
             seconds=self._elapsed(),
             stopped_because=self.run.stopped_because,
-            facts=facts,
+            stats=stats,
         )
 
     def what_was_done(self) -> str:

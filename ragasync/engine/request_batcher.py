@@ -10,7 +10,7 @@ from ragasync.bridge.interrupts import Interrupted
 from ragasync.clock import loop_clock
 from ragasync.engine.push import QueuedItems, WantedFeed
 from ragasync.engine.run import Run
-from ragasync.engine.telling import stage_facts
+from ragasync.engine.telling import stage_stats
 from ragasync.errors import JobStopped
 from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.outcome import Outcome
@@ -168,10 +168,10 @@ class Service(Generic[T, R]):
         """Whether it takes nothing more: closed, or ended by an error."""
         return self._feed is None or self.run.stopping
 
-    def facts(self, name: str) -> StageStats:
+    def stats(self, name: str) -> StageStats:
         """Return how busy it was so far, under the name of the stage that it is."""
         came = 0 if self._feed is None else self._feed.pushed
-        return stage_facts(name, self.run, self.activity, came - len(self._orders.of))
+        return stage_stats(name, self.run, self.activity, came - len(self._orders.of))
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

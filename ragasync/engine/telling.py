@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ragasync.engine.controls import Steering
 
 
-def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunStats:
+def run_stats(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunStats:
     """
-    Return the facts of a run, so far or at its end.
+    Return the stats of a run, so far or at its end.
 
     Args:
         run: the run.
@@ -31,14 +31,14 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     bounds = run.bounds.told()
     return RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
-        bounds=bounds,
+        concurrency_history=bounds,
         adapted=run.adaptive,
         input_waited=run.input_waited,
         limited=bool(plan.limiters),
         worked=run.worked if shared else None,
         limiter_waited=run.admission.waited if shared else None,
-        computed=computed,
-        knobs=RunSettings(
+        cpu_seconds=computed,
+        settings=RunSettings(
             where=_where(plan),
             source=source,
             batch_size=plan.batch_size if plan.batched else 0,
@@ -49,14 +49,14 @@ def run_facts(run: Steering[Any, Any], source: SourceKind, computed: float | Non
             limits=(*map(limit_of, plan.limiters), *own),
         ),
         stages=run.stages(),
-        told=run.told(),
+        counters=run.told(),
         pauses=run.all_pauses,
         input_blocked=run.input_blocked,
         halt=run.halt,
     )
 
 
-def stage_facts(
+def stage_stats(
     name: str, run: Steering[Any, Any], activity: ActivityMonitor, ended: int
 ) -> StageStats:
     """

@@ -123,12 +123,12 @@ class RunStats:
         worked: seconds that workers spent in calls, added up; None: to be told from the items.
         limiter_waited: seconds that workers waited for the rate limit; None: told from the items.
         runs: how many runs were merged into this one.
-        computed: processor seconds of this process during the run; None on a virtual clock.
-        knobs: what the run was told.
+        cpu_seconds: processor seconds of this process during the run; None on a virtual clock.
+        settings: what the run was told.
         stages: where it is a pipeline, how busy each of its stages was.
-        told: what else was counted, and how many: ("pruned", 12).
-        bounds: where the number of calls at once was moved: ((0.0, 4), (1.2, 8)), the seconds
-            since the run began from which on each was in force.
+        counters: what else was counted, with the count: ("pruned", 12).
+        concurrency_history: the limits on concurrent calls, where they changed: ((0.0, 4),
+            (1.2, 8)), each with the seconds since the run began at which it came into force.
         adapted: whether the run moved it by itself.
         pauses: how often and how long the service asked to be left alone.
         input_blocked: seconds for which reading the source blocked the event loop.
@@ -141,11 +141,11 @@ class RunStats:
     worked: float | None = None
     limiter_waited: float | None = None
     runs: int = 1
-    computed: float | None = None
-    knobs: RunSettings = RunSettings()
+    cpu_seconds: float | None = None
+    settings: RunSettings = RunSettings()
     stages: tuple[StageStats, ...] = ()
-    told: tuple[tuple[str, int], ...] = ()
-    bounds: Bounds = ()
+    counters: tuple[tuple[str, int], ...] = ()
+    concurrency_history: Bounds = ()
     adapted: bool = False
     pauses: ServicePauses = field(default_factory=ServicePauses)
     input_blocked: float = 0.0
@@ -153,7 +153,9 @@ class RunStats:
 
     def worker_seconds(self, begin: float, end: float) -> float:
         """Return the seconds that workers were allowed between two instants, over all workers."""
-        return worker_seconds(self.bounds or ((0.0, self.max_concurrency),), begin, end)
+        return worker_seconds(
+            self.concurrency_history or ((0.0, self.max_concurrency),), begin, end
+        )
 
     @property
     def tokens(self) -> int:
@@ -180,11 +182,11 @@ class RunStats:
             worked=_sum(self.worked, later.worked),
             limiter_waited=_sum(self.limiter_waited, later.limiter_waited),
             runs=self.runs + later.runs,
-            computed=_sum(self.computed, later.computed),
-            knobs=later.knobs,
+            cpu_seconds=_sum(self.cpu_seconds, later.cpu_seconds),
+            settings=later.settings,
             stages=_merged(self.stages, later.stages, seconds),
-            told=_both(self.told, later.told),
-            bounds=self._bounds_with(later, seconds),
+            counters=_both(self.counters, later.counters),
+            concurrency_history=self._bounds_with(later, seconds),
             adapted=self.adapted or later.adapted,
             pauses=self.pauses.merged_with(later.pauses),
             input_blocked=self.input_blocked + later.input_blocked,
@@ -193,13 +195,13 @@ class RunStats:
 
     def _bounds_with(self, later: RunStats, seconds: float) -> Bounds:
         """Return the bounds of both runs, where one of them was moved."""
-        if not (self.bounds or later.bounds):
+        if not (self.concurrency_history or later.concurrency_history):
             return ()
-        earlier = shifted(self.bounds, self.max_concurrency, 0.0)
-        return (*earlier, *shifted(later.bounds, later.max_concurrency, seconds))
+        earlier = shifted(self.concurrency_history, self.max_concurrency, 0.0)
+        return (*earlier, *shifted(later.concurrency_history, later.max_concurrency, seconds))
 
 
-NO_FACTS = RunStats()
+NO_STATS = RunStats()
 """What is known of a run that nobody watched."""
 
 
@@ -244,7 +246,7 @@ def _both(
     return tuple(counts.items())
 
 
-class Finished(Protocol):
+class RunResult(Protocol):
     """What tables, words and HTML need of a result: its columns, and how the run went."""
 
     @property
@@ -260,5 +262,5 @@ class Finished(Protocol):
         """Why the job ended early, or None."""
 
     @property
-    def facts(self) -> RunStats:
+    def stats(self) -> RunStats:
         """What the run knows about itself."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ragasync.outcomes.outcome import CANCELLED, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.plots.charts import TimeUnit, failures_of, ink
 from ragasync.reports.elements import COLOURS
 from ragasync.reports.spans import (
@@ -32,11 +32,11 @@ BAR, LINE = (-0.42, 0.24), (0.28, 0.42)
 """Where in its worker a stretch is drawn that holds the worker, and one that does not."""
 
 
-def draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished) -> None:
+def draw_bars(ax: Axes, spans: Spans, unit: TimeUnit, result: RunResult) -> None:
     """Draw every stretch of time on its worker."""
     from matplotlib.ticker import MaxNLocator
 
-    work, names = spans.state == WORK, names_of(result.facts)
+    work, names = spans.state == WORK, names_of(result.stats)
     for chosen, colour, name in (
         (work & (spans.failed == NOT_FAILED), STATE_COLOURS[WORK], names[WORK]),
         (work & (spans.failed == TRIED_AGAIN), COLOURS[FAILED] + "80", "failed, then tried again"),
@@ -74,7 +74,7 @@ def _add_bars(
     )
 
 
-def mark_ends(ax: Axes, items: Timed, unit: TimeUnit, result: Finished) -> None:
+def mark_ends(ax: Axes, items: Timed, unit: TimeUnit, result: RunResult) -> None:
     """Mark the items that failed for good, and those that were cancelled."""
     for code, marker, name in ((FAILED, "x", failures_of(result)), (CANCELLED, "d", "cancelled")):
         chosen = items.status == code

@@ -11,14 +11,14 @@ import numpy as np
 
 from ragasync.errors import MissingExtra
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.summary import headline
 from ragasync.reports.timed import Timed, timed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    Draws: TypeAlias = Callable[[Axes, Finished, Timed], None]
+    Draws: TypeAlias = Callable[[Axes, RunResult, Timed], None]
 
 SIZE = (8.0, 3.4)
 """Inches of a figure of our own, across and down."""
@@ -34,7 +34,7 @@ class TimeUnit:
 
 def picture(
     what: str,
-    result: Finished,
+    result: RunResult,
     ax: Axes | None,
     draw: Draws,
     shown: Sequence[int] = (DONE, FAILED),
@@ -64,7 +64,7 @@ def picture(
     return ax
 
 
-def _axes_for(what: str, result: Finished, ax: Axes | None) -> Axes:
+def _axes_for(what: str, result: RunResult, ax: Axes | None) -> Axes:
     """Return the Axes to draw in, after a look at what was given."""
     if not hasattr(result, "columns"):
         raise TypeError(f"{what} needs a BatchResult (of a Job: job.result), got {result!r}")
@@ -87,12 +87,12 @@ def ink(ax: Axes) -> str:
     return to_hex(ax.xaxis.label.get_color())
 
 
-def _entitle(ax: Axes, result: Finished) -> None:
+def _entitle(ax: Axes, result: RunResult) -> None:
     """Put the counts and the time above the plot, and below them what its colours mean."""
     counts, _, early = headline(result).partition(": stopped because ")
     title = f"{counts}, stopped early" if early else counts
-    if result.facts.runs > 1:
-        title += f" ({result.facts.runs} runs)"
+    if result.stats.runs > 1:
+        title += f" ({result.stats.runs} runs)"
     has_legend = bool(ax.get_legend_handles_labels()[0])
     ax.set_title(
         title,
@@ -120,7 +120,7 @@ def _entitle(ax: Axes, result: Finished) -> None:
             text.set_parse_math(False)  # a stage's name may hold dollar signs
 
 
-def failures_of(result: Finished) -> str:
+def failures_of(result: RunResult) -> str:
     """Return how many items failed, and in which stages where these are known."""
     columns = result.columns
     stages = Counter(
@@ -141,13 +141,13 @@ def unit_of(seconds: float) -> TimeUnit:
     return TimeUnit("h", 1 / 3600)
 
 
-def time_axis(ax: Axes, result: Finished, length: float) -> TimeUnit:
+def time_axis(ax: Axes, result: RunResult, length: float) -> TimeUnit:
     """Have the x axis show so many seconds, and where runs meet; return the unit of its numbers."""
     unit = unit_of(length)
     ax.set_xlim(0.0, length * unit.per_second)
     for began in set(result.columns.run_began or ()) - {0.0}:
         ax.axvline(began * unit.per_second, color=ink(ax), linewidth=0.8, alpha=0.6, zorder=0)
-    end_to_end = ", runs end to end" if result.facts.runs > 1 else ""
+    end_to_end = ", runs end to end" if result.stats.runs > 1 else ""
     ax.set_xlabel(f"time since the start{end_to_end} ({unit.name})")
     return unit
 

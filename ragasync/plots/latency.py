@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.plots.charts import TimeUnit, picture, unit_of
 from ragasync.reports.elements import COLOURS, NAMES
 from ragasync.reports.timed import Timed
@@ -21,7 +21,7 @@ WIDE = 20.0
 """Between the 1% fastest and the 1% slowest: from this ratio on the axis is logarithmic."""
 
 
-def plot_latency(result: Finished, *, ax: Axes | None = None) -> Axes:
+def plot_latency(result: RunResult, *, ax: Axes | None = None) -> Axes:
     """
     Plot how long items were in calls, all attempts together, failed ones apart.
 
@@ -49,7 +49,7 @@ def plot_latency(result: Finished, *, ax: Axes | None = None) -> Axes:
     return picture("plot_latency", result, ax, _draw)
 
 
-def _draw(ax: Axes, result: Finished, items: Timed) -> None:
+def _draw(ax: Axes, result: RunResult, items: Timed) -> None:
     """Draw the times of done items and of failed ones."""
     times = {code: items.seconds[items.status == code] for code in (DONE, FAILED)}
     every = np.concatenate(list(times.values()))
@@ -58,7 +58,7 @@ def _draw(ax: Axes, result: Finished, items: Timed) -> None:
     for code, seconds in times.items():
         if len(seconds):
             _draw_one(ax, seconds, edges, code, unit)
-    what = "of a document" if result.facts.stages else "in calls, all attempts of an item"
+    what = "of a document" if result.stats.stages else "in calls, all attempts of an item"
     ax.set_xlabel(f"time {what} ({unit.name})")
     ax.set_ylabel("share of items (%)")
     ax.set_ylim(bottom=0.0)

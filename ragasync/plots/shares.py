@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ragasync.outcomes.outcome import FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.plots.charts import TimeUnit, failures_of, ink
 from ragasync.reports.elements import COLOURS
 from ragasync.reports.spans import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BINS = 300
 
 
-def draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished, length: float) -> None:
+def draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: RunResult, length: float) -> None:
     """Draw how many calls at once did what, one state upon the other."""
     edges = np.linspace(0.0, length, BINS + 1)
     below = np.zeros(BINS)
@@ -41,28 +41,28 @@ def draw_shares(ax: Axes, spans: Spans, unit: TimeUnit, result: Finished, length
                 fill=True,
                 color=STATE_COLOURS[state],
                 linewidth=0,
-                label=names_of(result.facts)[state],
+                label=names_of(result.stats)[state],
             )
         below = below + at_once
-    top, workers = float(below.max()), result.facts.max_concurrency
-    if result.facts.adapted and result.facts.bounds:
+    top, workers = float(below.max()), result.stats.max_concurrency
+    if result.stats.adapted and result.stats.concurrency_history:
         top = max(top, _draw_bounds(ax, unit, result, length))
     elif workers and workers <= 2 * top:
         ax.axhline(workers, color=ink(ax), linewidth=1, linestyle=":", label=f"{workers:,} workers")
         top = max(top, workers)
     ax.set_ylim(0.0, 1.06 * top or 1.0)
-    ax.set_ylabel(f"{noun_of(result.facts)} at once")
+    ax.set_ylabel(f"{noun_of(result.stats)} at once")
 
 
-def _draw_bounds(ax: Axes, unit: TimeUnit, result: Finished, length: float) -> float:
+def _draw_bounds(ax: Axes, unit: TimeUnit, result: RunResult, length: float) -> float:
     """Draw how many calls at once were allowed, as it moved, and return the most."""
-    since, bounds = zip(*result.facts.bounds, strict=True)
+    since, bounds = zip(*result.stats.concurrency_history, strict=True)
     edges = np.array([*since, max(length, since[-1])]) * unit.per_second
     ax.stairs(bounds, edges, baseline=None, color=ink(ax), linewidth=1, label="bound (auto)")
     return float(max(bounds))
 
 
-def draw_failures(ax: Axes, items: Timed, unit: TimeUnit, result: Finished, length: float) -> None:
+def draw_failures(ax: Axes, items: Timed, unit: TimeUnit, result: RunResult, length: float) -> None:
     """Draw a row of ticks under the plot: where items failed, and the longer the more of them."""
     counts, edges = np.histogram(items.end[items.status == FAILED], bins=BINS, range=(0.0, length))
     if not counts.any():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ragasync.outcomes.outcome import FAILED
-from ragasync.outcomes.stats import Finished, StageStats
+from ragasync.outcomes.stats import RunResult, StageStats
 from ragasync.plots.charts import TimeUnit, failures_of, ink
 from ragasync.reports.spans import STATE_COLOURS, WORK
 from ragasync.reports.stages import place_of
@@ -20,9 +20,9 @@ HIGH = 0.8
 """The share of its row that a band takes when all calls that may be are under way."""
 
 
-def draw_stages(ax: Axes, items: Timed, unit: TimeUnit, result: Finished, length: float) -> None:
+def draw_stages(ax: Axes, items: Timed, unit: TimeUnit, result: RunResult, length: float) -> None:
     """Draw a band a stage in the order of a document's way, and where documents failed."""
-    stages = result.facts.stages
+    stages = result.stats.stages
     for row, stage in enumerate(stages):
         _draw_band(ax, row, stage, unit, length)
     _mark_failures(ax, items, unit, result)
@@ -55,9 +55,9 @@ def _draw_band(ax: Axes, row: int, stage: StageStats, unit: TimeUnit, length: fl
         )
 
 
-def _mark_failures(ax: Axes, items: Timed, unit: TimeUnit, result: Finished) -> None:
+def _mark_failures(ax: Axes, items: Timed, unit: TimeUnit, result: RunResult) -> None:
     """Mark where documents failed, in the band of the stage that they failed in."""
-    names, told = [stage.name for stage in result.facts.stages], result.columns.stages
+    names, told = [stage.name for stage in result.stats.stages], result.columns.stages
     failed = items.status == FAILED
     if not failed.any():
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.plots.charts import ink, picture, time_axis
 from ragasync.reports.elements import COLOURS, NAMES
 from ragasync.reports.summary import per_second
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BINS = 100
 
 
-def plot_throughput(result: Finished, *, ax: Axes | None = None) -> Axes:
+def plot_throughput(result: RunResult, *, ax: Axes | None = None) -> Axes:
     """
     Plot how many items a second ended over the run, done and failed, and their mean.
 
@@ -43,7 +43,7 @@ def plot_throughput(result: Finished, *, ax: Axes | None = None) -> Axes:
     return picture("plot_throughput", result, ax, _draw)
 
 
-def _draw(ax: Axes, result: Finished, items: Timed) -> None:
+def _draw(ax: Axes, result: RunResult, items: Timed) -> None:
     """Draw how many items ended in each stretch, failed ones upon the done."""
     length, ended = length_of(result, items), int(np.isin(items.status, (DONE, FAILED)).sum())
     unit = time_axis(ax, result, length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.plots.bars import draw_bars, mark_ends
 from ragasync.plots.charts import picture, time_axis
 from ragasync.plots.shares import draw_failures, draw_shares
@@ -20,7 +20,7 @@ BARS_UP_TO = 3_000
 """The most stretches that are drawn one by one; of more than these nobody sees the single one."""
 
 
-def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
+def plot_timeline(result: RunResult, *, ax: Axes | None = None) -> Axes:
     """
     Plot what ran when: calls, waits for the rate limit and back-off told apart, failures marked.
 
@@ -53,11 +53,11 @@ def plot_timeline(result: Finished, *, ax: Axes | None = None) -> Axes:
     return picture("plot_timeline", result, ax, _draw, shown=(DONE, FAILED, CANCELLED))
 
 
-def _draw(ax: Axes, result: Finished, items: Timed) -> None:
+def _draw(ax: Axes, result: RunResult, items: Timed) -> None:
     """Draw every stretch by itself, or how many there were at once."""
     length = length_of(result, items)
     unit = time_axis(ax, result, length)
-    if any(stage.busy for stage in result.facts.stages):
+    if any(stage.busy for stage in result.stats.stages):
         draw_stages(ax, items, unit, result, length)
         return
     spans = spans_of(result.columns, items)

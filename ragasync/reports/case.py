@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ragasync.outcomes.stats import Finished, RunSettings
+from ragasync.outcomes.stats import RunResult, RunSettings
 from ragasync.reports.shape import CallStatistics
 from ragasync.reports.time_breakdown import TimeBreakdown
 
@@ -37,17 +37,17 @@ class RunDiagnosis:
         return min(self.workers, math.ceil(self.account.work / self.seconds) + 1)
 
 
-def case_of(result: Finished, account: TimeBreakdown, shape: CallStatistics) -> RunDiagnosis:
+def case_of(result: RunResult, account: TimeBreakdown, shape: CallStatistics) -> RunDiagnosis:
     """Put together what is known of a run."""
-    facts = result.facts
-    computed = 0.0 if facts.computed is None else facts.computed / result.seconds
+    stats = result.stats
+    computed = 0.0 if stats.cpu_seconds is None else stats.cpu_seconds / result.seconds
     return RunDiagnosis(
-        facts.max_concurrency,
+        stats.max_concurrency,
         result.seconds,
-        facts.limited,
-        facts.adapted,
+        stats.limited,
+        stats.adapted,
         computed,
         account,
         shape,
-        facts.knobs,
+        stats.settings,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.outcomes.tracebacks import frames_of, whole_text
 from ragasync.reports.error_groups import group_errors
 from ragasync.reports.reading import DataFrameBuilder, object_column, string_array
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def to_dataframe(result: Finished) -> pd.DataFrame:
+def to_dataframe(result: RunResult) -> pd.DataFrame:
     """
     Return one row for each item, with everything that is known of it.
 
@@ -60,7 +60,7 @@ def to_dataframe(result: Finished) -> pd.DataFrame:
     return _frame(result.columns, range(len(result.columns)))
 
 
-def errors_dataframe(result: Finished) -> pd.DataFrame:
+def errors_dataframe(result: RunResult) -> pd.DataFrame:
     """
     Return one row for each item that failed, with the columns of `to_dataframe`.
 
@@ -81,7 +81,7 @@ def errors_dataframe(result: Finished) -> pd.DataFrame:
     return _frame(result.columns, list(result.columns.rows_with(FAILED)))
 
 
-def error_summary(result: Finished) -> pd.DataFrame:
+def error_summary(result: RunResult) -> pd.DataFrame:
     """
     Return one row for each kind of failure, the commonest first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.adapted import found_bound
 from ragasync.reports.advice import advice
 from ragasync.reports.advice_on_stages import advice_on_stages, stage_table
@@ -25,11 +25,11 @@ WIDTH = 96
 """The letters of a line."""
 
 
-def explain(result: Finished) -> str:
+def explain(result: RunResult) -> str:
     """Return in plain words where the time of a run went, and which knob would help."""
     more = _of_the_service(result) + _of_the_executor(result) + _of_the_source(result)
     finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
-    workers = result.facts.max_concurrency
+    workers = result.stats.max_concurrency
     if not workers:
         return Text(
             f"{headline(result)}\nHow it ran is not known: this result was not made by a job."
@@ -42,7 +42,7 @@ def explain(result: Finished) -> str:
         )
     account = account_of(result)
     case = case_of(result, account, shape_of(result, account))
-    if stages := result.facts.stages:
+    if stages := result.stats.stages:
         table = [
             f"What the calls of each stage did for {duration(result.seconds)}:",
             *stage_table(stages, result.seconds),
@@ -81,9 +81,9 @@ def _wrapped(text: str) -> list[str]:
     return wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _of_the_service(result: Finished) -> str:
+def _of_the_service(result: RunResult) -> str:
     """Return how long the service asked to be left alone, if it did."""
-    pauses = result.facts.pauses
+    pauses = result.stats.pauses
     if not pauses.count:
         return ""
     times = "once" if pauses.count == 1 else f"{pauses.count:,} times"
@@ -94,17 +94,17 @@ def _of_the_service(result: Finished) -> str:
     )
 
 
-def _of_the_executor(result: Finished) -> str:
+def _of_the_executor(result: RunResult) -> str:
     """Return for how long the workers of an executor started nothing, if they did."""
-    halt = result.facts.halt
+    halt = result.stats.halt
     if not halt.why:
         return ""
     return f" Nothing came back from the executor for {duration(halt.seconds)}: {halt.why}."
 
 
-def _of_the_source(result: Finished) -> str:
+def _of_the_source(result: RunResult) -> str:
     """Return how long reading the source held up everything else, if it did."""
-    blocked = result.facts.input_blocked
+    blocked = result.stats.input_blocked
     if blocked < BLOCKED_SECONDS:
         return ""
     return (
@@ -114,19 +114,19 @@ def _of_the_source(result: Finished) -> str:
     )
 
 
-def _workers(result: Finished) -> str:
+def _workers(result: RunResult) -> str:
     """Return how many workers there were, as it was asked for."""
-    workers = result.facts.max_concurrency
+    workers = result.stats.max_concurrency
     return (
         f'max_concurrency="auto", {workers} at most'
-        if result.facts.adapted
+        if result.stats.adapted
         else (f"max_concurrency={workers}")
     )
 
 
-def _of_merged_runs(result: Finished) -> list[str]:
+def _of_merged_runs(result: RunResult) -> list[str]:
     """Return what is to be said where several runs were merged."""
-    if result.facts.runs == 1:
+    if result.stats.runs == 1:
         return []
-    runs = f"{result.facts.runs} runs are merged here; "
+    runs = f"{result.stats.runs} runs are merged here; "
     return [f"{runs}the time of outcomes that a later run replaced may stand under idle."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.chart import chart
 from ragasync.reports.elements import COLOURS, MONO, NAMES, QUIET, TEXT, element
 from ragasync.reports.error_groups import Kind, grouped, one_line
@@ -15,7 +15,7 @@ from ragasync.reports.timeline import timeline_of
 __all__ = ["COLOURS", "MONO", "NAMES", "QUIET", "TEXT", "element", "result_html"]
 
 
-def result_html(result: Finished) -> str:
+def result_html(result: RunResult) -> str:
     """
     Return a result as HTML that states the same facts as its text.
 
@@ -34,19 +34,19 @@ def result_html(result: Finished) -> str:
     )
 
 
-def _title(result: Finished) -> str:
+def _title(result: RunResult) -> str:
     """Return the headline."""
     name = element("span", "font-weight:600", "BatchResult")
     return f"{name} {escape(headline(result))}"
 
 
-def _counts(result: Finished) -> Iterable[tuple[int, int]]:
+def _counts(result: RunResult) -> Iterable[tuple[int, int]]:
     """Yield the statuses that occur, with their counts."""
     status = result.columns.status
     return ((code, status.count(code)) for code in COLOURS if status.count(code))
 
 
-def _shares(result: Finished) -> str:
+def _shares(result: RunResult) -> str:
     """Return a thin bar of the shares of the statuses."""
     parts = (
         element("div", f"flex:{count} 1 2px;background:{COLOURS[code]}")
@@ -56,7 +56,7 @@ def _shares(result: Finished) -> str:
     return element("div", style, *parts)
 
 
-def _legend(result: Finished) -> str:
+def _legend(result: RunResult) -> str:
     """Return the counts, each beside its colour."""
     parts = (
         element(
@@ -70,7 +70,7 @@ def _legend(result: Finished) -> str:
     return element("div", "margin-top:4px", *parts)
 
 
-def _figures(result: Finished) -> str:
+def _figures(result: RunResult) -> str:
     """Return what there is to say of the whole run, a line each."""
     lines = (
         element(
@@ -84,7 +84,7 @@ def _figures(result: Finished) -> str:
     return element("div", "margin-top:8px", *lines)
 
 
-def _errors(result: Finished) -> str:
+def _errors(result: RunResult) -> str:
     """Return the commonest kinds of errors, folded."""
     kinds = grouped(result.columns)
     if not kinds.count:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.error_groups import COMPARED, error_template
 from ragasync.reports.time_breakdown import TimeBreakdown
 from ragasync.retries.http import http_status
@@ -53,7 +53,7 @@ class CallStatistics:
     refused: bool
 
 
-def shape_of(result: Finished, account: TimeBreakdown) -> CallStatistics:
+def shape_of(result: RunResult, account: TimeBreakdown) -> CallStatistics:
     """Return what the calls of a run were like; it must have ended an item."""
     columns = result.columns
     sizes = _sizes(result)
@@ -91,10 +91,10 @@ def _calls(columns: Columns[Any, Any], sizes: Counter[int]) -> float:
     return sum(columns.attempts[row] / _size(columns, sizes, row) for row in rows)
 
 
-def _sizes(result: Finished) -> Counter[int]:
+def _sizes(result: RunResult) -> Counter[int]:
     """Return how many items went in each call, where several could; by the call's number."""
     batch = result.columns.batch
-    chunked = result.facts.knobs.where == "executor" and not result.facts.knobs.batch_size
+    chunked = result.stats.settings.where == "executor" and not result.stats.settings.batch_size
     return Counter() if batch is None or chunked else Counter(batch)
 
 

@@ -71,14 +71,14 @@ def spans_of(columns: Columns[Any, Any], items: Timed) -> Spans:
     return Spans(state[real], start[real], end[real], worker[real], failed[real])
 
 
-def names_of(facts: RunStats) -> dict[int, str]:
+def names_of(stats: RunStats) -> dict[int, str]:
     """Return what the states are called: an item of a pipeline is not in one call, but in many."""
-    return {WORK: "under way" if facts.stages else "in calls", **_NAMES}
+    return {WORK: "under way" if stats.stages else "in calls", **_NAMES}
 
 
-def noun_of(facts: RunStats) -> str:
+def noun_of(stats: RunStats) -> str:
     """Return what the stretches of a run are the stretches of."""
-    return "documents" if facts.stages else "calls"
+    return "documents" if stats.stages else "calls"
 
 
 def occupancy(start: Array, end: Array, edges: Array) -> Array:

@@ -9,7 +9,7 @@ from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.error_groups import grouped, one_line
 from ragasync.reports.money import cost_text
 
@@ -21,7 +21,7 @@ class Printer(Protocol):
         """Print this."""
 
 
-def headline(result: Finished) -> str:
+def headline(result: RunResult) -> str:
     """Return the counts and the time as one line, such as `1 of 2 done, 1 failed in 0.00 s`."""
     status = result.columns.status
     parts = [f"{status.count(DONE):,} of {len(result.columns):,} done"]
@@ -44,7 +44,7 @@ class Text(str):
         printer.text(self)
 
 
-def summary(result: Finished) -> str:
+def summary(result: RunResult) -> str:
     """Return the counts, the times and the commonest errors as a few lines of text."""
     lines = [headline(result)]
     lines += [f"  {name}: {value}" for name, value in figures(result)]
@@ -65,7 +65,7 @@ def remaining(errors: int, kinds: int) -> list[str]:
     return [f"{errors:,} more, of {counted(kinds, 'other kind')}"] if kinds else []
 
 
-def figures(result: Finished) -> list[tuple[str, str]]:
+def figures(result: RunResult) -> list[tuple[str, str]]:
     """Return what there is to say of the whole run beside its counts: names and values."""
     columns = result.columns
     recalled = recalled_count(columns)
@@ -75,10 +75,10 @@ def figures(result: Finished) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if recalled:
         found.append(("from the journal", counted(recalled, "item")))
-    if result.facts.stages and (skipped := _skipped_count(columns)):
+    if result.stats.stages and (skipped := _skipped_count(columns)):
         found.append(("skipped", counted(skipped, "item")))
-    found += [(what, f"{count:,}") for what, count in result.facts.told]
-    found += usages(result.facts.tokens, result.facts.cost)
+    found += [(what, f"{count:,}") for what, count in result.stats.counters]
+    found += usages(result.stats.tokens, result.stats.cost)
     if finished and result.seconds > 0:
         found.append(("speed", f"{per_second(finished / result.seconds)} items a second"))
     if finished and spent:

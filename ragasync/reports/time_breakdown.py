@@ -11,7 +11,7 @@ from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +41,27 @@ class TimeBreakdown:
     backed_off: float
 
 
-def account_of(result: Finished) -> TimeBreakdown:
-    """Return where the worker time of a run went, as far as its columns and facts tell."""
-    columns, facts = result.columns, result.facts
-    work = _worker_time(columns, columns.seconds) if facts.worked is None else facts.worked
-    limiter = facts.limiter_waited
+def account_of(result: RunResult) -> TimeBreakdown:
+    """Return where the worker time of a run went, as far as its columns and stats tell."""
+    columns, stats = result.columns, result.stats
+    work = _worker_time(columns, columns.seconds) if stats.worked is None else stats.worked
+    limiter = stats.limiter_waited
     if limiter is None:
         limiter = _worker_time(columns, columns.waited)
-    spent = work + limiter + facts.input_waited
-    worker_seconds = max(facts.worker_seconds(0.0, result.seconds), spent)
+    spent = work + limiter + stats.input_waited
+    worker_seconds = max(stats.worker_seconds(0.0, result.seconds), spent)
     backed_off = _worker_time(columns, columns.backed_off)
     idle = worker_seconds - spent
     retrying = min(idle, backed_off)
     tail = min(idle - retrying, _tail(result))
     idle -= retrying + tail
     # Lanes are opened as items come: where one had to wait for them, the others were not needed.
-    unopened = idle if facts.input_waited else 0.0
+    unopened = idle if stats.input_waited else 0.0
     return TimeBreakdown(
         worker_seconds=worker_seconds,
         work=work,
         limiter=limiter,
-        source=facts.input_waited + unopened,
+        source=stats.input_waited + unopened,
         retrying=retrying,
         tail=tail,
         idle=idle - unopened,
@@ -90,7 +90,7 @@ def _worker_time(columns: Columns[Any, Any], times: array[float] | None) -> floa
     )
 
 
-def _tail(result: Finished) -> float:
+def _tail(result: RunResult) -> float:
     """Return the worker time that was idle after the last item had begun."""
     columns = result.columns
     ends = ends_of(columns)
@@ -98,7 +98,7 @@ def _tail(result: Finished) -> float:
         return 0.0
     last_start = max(compress(columns.started, columns.mask(DONE, FAILED, CANCELLED)))
     busy = _worker_time(columns, array("d", _parts_after(last_start, columns, ends)))
-    return max(0.0, result.facts.worker_seconds(last_start, result.seconds) - busy)
+    return max(0.0, result.stats.worker_seconds(last_start, result.seconds) - busy)
 
 
 def _parts_after(instant: float, columns: Columns[Any, Any], ends: list[float]) -> Iterator[float]:

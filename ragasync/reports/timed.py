@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.outcomes.columns import EMPTY, Columns
 from ragasync.outcomes.outcome import PENDING
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class Timed:
         return len(self.row)
 
 
-def timed(result: Finished) -> Timed:
+def timed(result: RunResult) -> Timed:
     """
     Return the items that were started.
 
@@ -84,7 +84,7 @@ def timed(result: Finished) -> Timed:
     )
 
 
-def length_of(result: Finished, items: Timed) -> float:
+def length_of(result: RunResult, items: Timed) -> float:
     """Return the seconds that a picture of a run has to span."""
     return max(result.seconds, float(items.end.max(initial=0.0)))
 

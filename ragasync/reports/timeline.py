@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.stats import Finished
+from ragasync.outcomes.stats import RunResult
 from ragasync.reports.spans import STATES, names_of, noun_of, occupancy, spans_of
 from ragasync.reports.timed import length_of, timed
 
@@ -45,7 +45,7 @@ class Timeline:
         return max(map(sum, zip(*self.calls.values(), strict=True)), default=0.0)
 
 
-def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
+def timeline_of(result: RunResult, stretches: int = 60) -> Timeline | None:
     """
     Count when items ended and what calls did, or return None where no time is known.
 
@@ -77,7 +77,7 @@ def timeline_of(result: Finished, stretches: int = 60) -> Timeline | None:
         done=counts(DONE),
         failed=counts(FAILED),
         calls=calls,
-        names=names_of(result.facts),
-        noun=noun_of(result.facts),
-        runs=result.facts.runs,
+        names=names_of(result.stats),
+        noun=noun_of(result.stats),
+        runs=result.stats.runs,
     )

@@ -93,8 +93,8 @@ def circumstances_of(
         TypeError: a change of the wrong kind.
         ValueError: a change out of range, or a knob that has to be told.
     """
-    knobs, facts = pilot.result.facts.knobs, pilot.result.facts
-    workers = facts.max_concurrency if max_concurrency is None else max_concurrency
+    knobs, stats = pilot.result.stats.settings, pilot.result.stats
+    workers = stats.max_concurrency if max_concurrency is None else max_concurrency
     if not workers and max_concurrency is None:
         raise ValueError(
             "the pilot does not tell how many calls went at once: pass max_concurrency="
@@ -125,7 +125,7 @@ def _limiters(
 ) -> tuple[Limiter, ...]:
     """Return the limiters that were given, or those of the pilot."""
     if given is USE_PILOT:
-        limits = pilot.result.facts.knobs.limits
+        limits = pilot.result.stats.settings.limits
         if not pilot.knows_limits:
             raise ValueError(
                 "the pilot had a rate limiter whose rate, or whose weight of an item, is not known "
@@ -140,7 +140,7 @@ def _limiters(
 
 def _batch_size(pilot: Pilot, given: int | None) -> int:
     """Return the most items in a call."""
-    knobs = pilot.result.facts.knobs
+    knobs = pilot.result.stats.settings
     if given is None:
         return max(1, round(pilot.size)) if knobs.bounded_by_weight else knobs.batch_size
     check_count("batch_size", given, at_least=1)

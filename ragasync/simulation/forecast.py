@@ -225,12 +225,12 @@ def _foreseen(pilot: Pilot, under: Scenario, n_items: int) -> Forecast:
 
 def _assumed(pilot: Pilot, under: Scenario) -> tuple[str, ...]:
     """Return what the forecast takes for granted."""
-    facts = pilot.result.facts
+    stats = pilot.result.stats
     notes = []
-    if under.max_concurrency > facts.max_concurrency:
+    if under.max_concurrency > stats.max_concurrency:
         notes.append(
             f"Calls are taken to last as long with {under.max_concurrency:,} at once as with the "
-            f"pilot's {facts.max_concurrency:,}."
+            f"pilot's {stats.max_concurrency:,}."
         )
     if under.batch_size:
         notes.append("A call is taken to last as long, whatever the size of its batch.")

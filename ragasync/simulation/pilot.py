@@ -92,7 +92,7 @@ class Pilot:
     @property
     def knows_limits(self) -> bool:
         """Whether limiters can be made like those that it had."""
-        return all(limit.is_known for limit in self.result.facts.knobs.limits)
+        return all(limit.is_known for limit in self.result.stats.settings.limits)
 
     def item_of(self, call: int, place: int) -> Any:
         """Return the item at some place of a call; of a longer call, its items again."""
@@ -109,7 +109,7 @@ def pilot_of(result: BatchResult[Any]) -> Pilot:
         ValueError: it is empty, failed altogether, was merged, or does not know its times.
     """
     _check(result)
-    batched = bool(result.facts.knobs.batch_size)
+    batched = bool(result.stats.settings.batch_size)
     rows = list(_rows_of_calls(result.columns, batched=batched))
     tries = [_tries_of(result.columns, each[0], batched=batched) for each in rows]
     calls = list(_settled(tries))
@@ -133,15 +133,15 @@ def _check(result: BatchResult[Any]) -> None:
             f"forecast needs the BatchResult of a pilot run, got {result!r}: "
             "result = await processor.process(items, max_items=200)"
         )
-    if result.facts.runs > 1:
+    if result.stats.runs > 1:
         raise ValueError(
-            f"forecast needs one run, got {result.facts.runs} that were merged: "
+            f"forecast needs one run, got {result.stats.runs} that were merged: "
             "how long they took together says nothing of one. Pass the pilot's own result"
         )
-    if result.facts.stages:
+    if result.stats.stages:
         raise ValueError(
             "forecast draws from the calls of one function, got the result of a pipeline of "
-            f"{len(result.facts.stages)} stages: run its slowest stage, which result.explain() "
+            f"{len(result.stats.stages)} stages: run its slowest stage, which result.explain() "
             "names, over an AsyncBatchProcessor and pass that result"
         )
     if not result.success_count + result.error_count:

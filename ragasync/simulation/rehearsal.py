@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from ragasync.engine.run import Run
-from ragasync.engine.telling import run_facts
+from ragasync.engine.telling import run_stats
 from ragasync.outcomes.columns import Columns
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
@@ -42,5 +42,5 @@ async def run_simulation(plan: BatchSettings[int, R], n_items: int) -> BatchResu
         columns,
         seconds=seconds,
         stopped_because=run.stopped_because,
-        facts=run_facts(run, "list", None),
+        stats=run_stats(run, "list", None),
     )

@@ -37,15 +37,15 @@ def estimate_overhead(pilot: Pilot) -> tuple[float, float, str]:
             "for: the interval reaches from a run without that to one as slow all through. "
             "result.explain() may know why."
         )
-    if pilot.result.facts.computed is not None:  # it ran on a real clock
+    if pilot.result.stats.cpu_seconds is not None:  # it ran on a real clock
         low, high = low * (1 - REAL), high * (1 + REAL)
     return low, high, note
 
 
 def _replayed(pilot: Pilot) -> float | None:
     """Return how long the pilot takes on a clock that is never late; None: nobody knows."""
-    facts = pilot.result.facts
-    known = facts.max_concurrency and pilot.knows_limits and not pilot.was_split
+    stats = pilot.result.stats
+    known = stats.max_concurrency and pilot.knows_limits and not pilot.was_split
     if not known or pilot.source_pace is not None:
         return None
     tries = [0] * len(pilot.calls)
@@ -68,12 +68,12 @@ def _replayed(pilot: Pilot) -> float | None:
             weight(pilot.item_of(call, place)) for place in range(len(pilot.rows[call]))
         )
 
-    limits = facts.knobs.limits
+    limits = stats.settings.limits
     retries = Scenario(1, max_retries=pilot.most_attempts - 1)
     plan: BatchSettings[int, None] = BatchSettings(
         again,
         is_async=True,
-        max_concurrency=facts.max_concurrency,
+        max_concurrency=stats.max_concurrency,
         limiters=tuple(limiter_of(limit, weight_of(limit.weight)) for limit in limits),
         retry=policy_of(retries, seed=0),
     )

@@ -221,9 +221,9 @@ async def complete(plan: BatchSettings[int, Any], n_items: int) -> BatchResult[A
     run = Run(plan, items, columns, total=n_items)
     await run.run()
     shared = bool(plan.batched)
-    facts = RunStats(
+    stats = RunStats(
         max_concurrency=plan.max_concurrency,
         worked=run.worked if shared else None,
         limiter_waited=run.admission.waited if shared else None,
     )
-    return BatchResult.of(columns, seconds=asyncio.get_running_loop().time(), facts=facts)
+    return BatchResult.of(columns, seconds=asyncio.get_running_loop().time(), stats=stats)

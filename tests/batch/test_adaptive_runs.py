@@ -146,7 +146,7 @@ async def test_it_does_not_grow_where_a_rate_limit_holds_back():
         Queueing(still(1_000)), max_concurrency="auto", rate_limiter=RateLimiter(10)
     )
     result = await processor.process(range(500))
-    assert result.facts.max_concurrency <= 8
+    assert result.stats.max_concurrency <= 8
 
 
 async def result_of(service: Service, items: int = 500) -> BatchResult[int]:
@@ -158,15 +158,15 @@ async def result_of(service: Service, items: int = 500) -> BatchResult[int]:
 async def test_a_result_knows_how_the_bound_moved():
     """From 4 on, in order; merged runs one after the other."""
     result = await result_of(Queueing(still(20)))
-    bounds = result.facts.bounds
+    bounds = result.stats.concurrency_history
     assert bounds[0] == (0.0, 4)
     assert [bound for _, bound in bounds[:4]] == [4, 8, 16, 32]
     assert list(bounds) == sorted(bounds, key=lambda step: step[0])
     again = await result.retry_failed(
         AsyncBatchProcessor(Queueing(still(20)), max_concurrency="auto"), only=range(100)
     )
-    assert again.facts.bounds[: len(bounds)] == bounds
-    assert again.facts.bounds[len(bounds)] == (result.seconds, 4)
+    assert again.stats.concurrency_history[: len(bounds)] == bounds
+    assert again.stats.concurrency_history[len(bounds)] == (result.seconds, 4)
 
 
 async def test_a_function_of_threads_adapts_too():

@@ -38,18 +38,18 @@ def texts(count: int, chunks: int = 1) -> list[tuple[str, str]]:
     return [(f"d{number}", " ".join(["word"] * chunks)) for number in range(count)]
 
 
-def embed_facts(result):
+def embed_stats(result):
     """Return what is told of the embedding stage."""
-    (facts,) = [stage for stage in result.facts.stages if stage.name == "embed"]
-    return facts
+    (stats,) = [stage for stage in result.stats.stages if stage.name == "embed"]
+    return stats
 
 
 async def test_a_run_tells_the_calls_tokens_and_money_of_its_embedder():
-    """In its facts, its summary and its HTML."""
+    """In its stats, its summary and its HTML."""
     result = await exact(Metered(), batch_size=2).process(texts(5, chunks=2))
-    facts = embed_facts(result)
-    assert (facts.calls, facts.tokens, facts.cost) == (5, 40, 1.25)
-    assert (result.facts.tokens, result.facts.cost) == (40, 1.25)
+    stats = embed_stats(result)
+    assert (stats.calls, stats.tokens, stats.cost) == (5, 40, 1.25)
+    assert (result.stats.tokens, result.stats.cost) == (40, 1.25)
     for said in (result.summary(), result._repr_html_()):
         assert "tokens" in said
         assert "40" in said
@@ -60,7 +60,7 @@ async def test_a_run_that_is_not_metered_says_nothing_of_it():
     """No line of noughts."""
     embed = CountingEmbedder()
     result = await exact(embed).process(texts(2))
-    assert embed_facts(result).calls == len(embed.calls) == 2
+    assert embed_stats(result).calls == len(embed.calls) == 2
     assert "tokens" not in result.summary()
     assert "cost" not in result.summary()
     assert [done.tokens for done in result.results] == [None, None]
@@ -78,7 +78,7 @@ async def test_failed_attempts_are_paid_for_too():
 
     embed.calls = []
     result = await exact(embed).process(texts(1))
-    assert (embed_facts(result).calls, embed_facts(result).tokens) == (2, 20)
+    assert (embed_stats(result).calls, embed_stats(result).tokens) == (2, 20)
     assert result.results[0].tokens == 10
 
 
@@ -92,8 +92,8 @@ async def test_documents_share_the_tokens_of_their_calls_to_the_unit():
 
     result = await exact(embed, batch_size=4).process(sources)
     tokens = [done.tokens for done in result.results]
-    assert embed_facts(result).calls == 2
-    assert sum(each or 0 for each in tokens) == 22 == result.facts.tokens
+    assert embed_stats(result).calls == 2
+    assert sum(each or 0 for each in tokens) == 22 == result.stats.tokens
     assert tokens[2] is None
     # The first call has 1 + 2 + 3 + 4 characters for 11 tokens, of which b has four tenths.
     assert tokens[:2] == [6, 5]
@@ -114,7 +114,7 @@ async def test_an_embedder_on_threads_reports_to_its_run():
 
     runs = [exact(embed_for(tokens)).process(texts(3)) for tokens in (1, 100)]
     one, hundred = await asyncio.gather(*runs)
-    assert (one.facts.tokens, hundred.facts.tokens) == (3, 300)
+    assert (one.stats.tokens, hundred.stats.tokens) == (3, 300)
     assert [done.tokens for done in hundred.results] == [100, 100, 100]
 
 
@@ -126,7 +126,7 @@ async def test_a_job_tells_what_it_has_used_so_far():
     assert "tokens 8, cost 1.00" in repr(job)
     await job
     assert (job.progress.tokens, job.progress.cost) == (16, 2.0)
-    assert (job.result.facts.tokens, job.result.facts.cost) == (16, 2.0)
+    assert (job.result.stats.tokens, job.result.stats.cost) == (16, 2.0)
 
 
 async def test_what_two_runs_used_is_added_when_their_results_are_merged():
@@ -136,8 +136,8 @@ async def test_what_two_runs_used_is_added_when_their_results_are_merged():
     first = await processor.process([("a", "one"), ("b", "poison")])
     embed.poison = {}
     whole = await first.retry_failed(processor)
-    assert (embed_facts(first).calls, embed_facts(whole).calls) == (2, 3)
-    assert (first.facts.cost, whole.facts.cost) == (0.25, 0.5)
+    assert (embed_stats(first).calls, embed_stats(whole).calls) == (2, 3)
+    assert (first.stats.cost, whole.stats.cost) == (0.25, 0.5)
 
 
 # ── max_cost ───────────────────────────────────────────────────────────────────────────────
@@ -161,7 +161,7 @@ async def test_calls_in_flight_finish_and_their_documents_are_stored():
         result = await processor.process(texts(50))
         assert (len(embed.calls), result.success_count, len(store.documents())) == (3, 3, 3)
     assert result.stopped_because == "2 was spent, which reaches max_cost=2"
-    assert result.facts.cost == 3.0
+    assert result.stats.cost == 3.0
 
 
 async def test_a_big_document_cannot_spend_beyond_the_bound():

@@ -61,9 +61,9 @@ async def test_what_is_cut_here_is_counted_with_its_stage():
     """And its time, but for the last millisecond."""
     texts = [(str(number), "Some words in a row. " * 500) for number in range(100)]
     result = await AsyncDocumentProcessor().process(texts)
-    facts = {stage.name: stage for stage in result.facts.stages}
-    assert facts["load and chunk"].ended == 100
-    assert facts["load and chunk"].worked > 0
+    stats = {stage.name: stage for stage in result.stats.stages}
+    assert stats["load and chunk"].ended == 100
+    assert stats["load and chunk"].worked > 0
 
 
 async def test_a_failure_here_names_its_stage(monkeypatch):

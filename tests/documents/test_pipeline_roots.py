@@ -115,7 +115,7 @@ async def test_a_store_moves_with_its_folder(docs, tmp_path):
         processor = AsyncDocumentProcessor(store=store, root=moved)
         result = await processor.process(moved, prune=True)
         assert [done.unchanged for done in result.results] == [True, False, True, True]
-        assert result.facts.told == (("pruned", 1),)
+        assert result.stats.counters == (("pruned", 1),)
         assert ids(store) == NAMES[1:]
     assert embed.texts == []
 
@@ -252,7 +252,7 @@ async def test_a_folder_is_relocated_below_its_root(store, docs):
         assert ids(store) == sorted(["t.csv//#2", *[f"{after}/{n}.txt" for n in range(4)]])
     result = await processor.process(docs, prune=True)
     assert all(done.unchanged for done in result.results)
-    assert result.facts.told == (("pruned", 0),)
+    assert result.stats.counters == (("pruned", 0),)
     with pytest.raises(ValueError, match="is not below root="):
         store.relocate("/elsewhere", docs / "sub")
 
@@ -358,7 +358,7 @@ async def test_a_copied_file_is_no_moved_one(store, docs):
     assert (await processor.process(docs)).all_succeeded
     (docs / "copy.txt").rename(docs / "renamed.txt")
     result = await processor.process(docs, prune=True)
-    assert result.facts.told == (("pruned", 1),)
+    assert result.stats.counters == (("pruned", 1),)
     (docs / "renamed.txt").rename(docs / "again.txt")
     with pytest.warns(UserWarning, match=r"relocate\('.*renamed\.txt', '.*again\.txt'\)"):
         await processor.process(docs)

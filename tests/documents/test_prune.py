@@ -47,7 +47,7 @@ async def test_what_is_gone_from_the_folder_leaves_the_store(processor, store, d
     shutil.rmtree(docs / "sub")
     result = await processor.process(docs, prune=True)
     assert ids(store) == ["b.txt"]
-    assert result.facts.told == (("pruned", 2),)
+    assert result.stats.counters == (("pruned", 2),)
     assert "pruned: 2" in result.summary()
 
 
@@ -83,7 +83,7 @@ async def test_several_folders_are_each_pruned(processor, store, docs):
     (docs / "a.txt").unlink()
     (old / "d.txt").unlink()
     result = await processor.process([docs, old], prune=True)
-    assert result.facts.told == (("pruned", 2),)
+    assert result.stats.counters == (("pruned", 2),)
     assert ids(store) == [f"{old}/e.txt", "b.txt", "sub/c.txt"]
 
 
@@ -102,7 +102,7 @@ async def test_a_pilot_prunes_nothing(processor, store, docs):
     (docs / "a.txt").unlink()
     result = await processor.process(docs, prune=True, max_items=3)
     assert "a.txt" in ids(store)
-    assert result.facts.told == ()
+    assert result.stats.counters == ()
 
 
 async def test_a_run_that_stops_prunes_nothing(store, docs):
@@ -136,8 +136,8 @@ async def test_a_job_prunes_at_its_end(processor, store, docs):
     await processor.process(docs)
     (docs / "a.txt").unlink()
     job = processor.start(docs, prune=True, on_current_loop=True)
-    assert (await job).facts.told == (("pruned", 1),)
-    assert job.result.facts.told == (("pruned", 1),)
+    assert (await job).stats.counters == (("pruned", 1),)
+    assert job.result.stats.counters == (("pruned", 1),)
     assert "a.txt" not in ids(store)
 
 
@@ -146,7 +146,7 @@ def test_sync_code_prunes_too(processor, store, docs):
     """The same, and waited for."""
     processor.process_sync(docs)
     (docs / "a.txt").unlink()
-    assert processor.process_sync(docs, prune=True).facts.told == (("pruned", 1),)
+    assert processor.process_sync(docs, prune=True).stats.counters == (("pruned", 1),)
 
 
 async def test_what_a_journal_answers_for_was_found(store, docs, tmp_path):
@@ -157,7 +157,7 @@ async def test_what_a_journal_answers_for_was_found(store, docs, tmp_path):
     assert [outcome.attempts for outcome in again] == [0, 0, 0]
     assert len(ids(store)) == 3
     (docs / "a.txt").unlink()
-    assert (await processor.process(docs, prune=True)).facts.told == (("pruned", 1),)
+    assert (await processor.process(docs, prune=True)).stats.counters == (("pruned", 1),)
     assert ids(store) == ["b.txt", "sub/c.txt"]
 
 
@@ -196,7 +196,7 @@ async def test_rows_that_are_gone_from_their_file_leave_the_store(processor, sto
     before = ids(store)
     table.write_text("name,age\nAda,36\n")
     result = await processor.process(docs, prune=True)
-    assert result.facts.told == (("pruned", 1),)
+    assert result.stats.counters == (("pruned", 1),)
     (gone,) = set(before) - set(ids(store))
     assert gone.startswith("t.csv//#")
     assert "Ada" in " ".join(store.to_dataframe()["text"])
@@ -207,7 +207,7 @@ async def test_a_load_of_ones_own_may_name_the_documents(store, docs):
     processor = AsyncDocumentProcessor(load=lambda path: path.read_text(), store=store)
     await processor.process(docs)
     (docs / "a.txt").unlink()
-    assert (await processor.process(docs, prune=True)).facts.told == (("pruned", 1),)
+    assert (await processor.process(docs, prune=True)).stats.counters == (("pruned", 1),)
 
 
 @pytest.mark.parametrize("state", ["empty", "missing", "only an empty folder", "only hidden files"])
@@ -232,7 +232,7 @@ async def test_a_folder_without_files_is_not_pruned_unless_by_force(store, docs,
         processor.start(docs, prune=True, on_current_loop=True)
     assert len(store.documents()) == stored
     result = await processor.process(docs, prune="force")
-    assert (result.total, result.facts.told) == (0, (("pruned", 3),))
+    assert (result.total, result.stats.counters) == (0, (("pruned", 3),))
     assert len(store.documents()) == 0
 
 
@@ -247,7 +247,7 @@ async def test_one_missing_folder_among_others_holds_all_up(processor, store, do
             await processor.process([docs, missing], prune=True)
     assert len(store.documents()) == 4
     result = await processor.process([docs, str(old)], prune="force")
-    assert (result.total, result.facts.told) == (2, (("pruned", 2),))
+    assert (result.total, result.stats.counters) == (2, (("pruned", 2),))
 
 
 async def test_an_empty_folder_of_which_nothing_is_stored_is_no_reason(processor, docs):
@@ -255,7 +255,7 @@ async def test_an_empty_folder_of_which_nothing_is_stored_is_no_reason(processor
     empty = docs / "empty"
     empty.mkdir()
     await processor.process(docs)
-    assert (await processor.process(empty, prune=True)).facts.told == (("pruned", 0),)
+    assert (await processor.process(empty, prune=True)).stats.counters == (("pruned", 0),)
 
 
 async def test_prune_is_yes_no_or_force(processor, docs):
@@ -277,8 +277,8 @@ async def test_files_below_a_root_are_pruned_and_texts_are_not(store, docs):
     (docs / "a.txt").unlink()
     (docs.parent / "docs-old" / "d.txt").unlink()
     (docs.parent / "docs-old" / "e.txt").write_text("new")
-    assert (await processor.process(docs, prune=True)).facts.told == (("pruned", 1),)
-    assert (await processor.process(docs.parent, prune=True)).facts.told == (("pruned", 1),)
+    assert (await processor.process(docs, prune=True)).stats.counters == (("pruned", 1),)
+    assert (await processor.process(docs.parent, prune=True)).stats.counters == (("pruned", 1),)
     assert sorted(document.id for document in store.documents()) == [
         "a page",
         "docs-old/e.txt",

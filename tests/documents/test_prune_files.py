@@ -48,7 +48,7 @@ def ids(store) -> set[str]:
 
 def pruned(result) -> int:
     """Return how many documents a run has pruned."""
-    return dict(result.facts.told)["pruned"]
+    return dict(result.stats.counters)["pruned"]
 
 
 SOURCES = [

@@ -107,7 +107,7 @@ def test_a_job_says_that_the_workers_are_paused(client: Any):
     assert "client.restart()" in progress.halt
     assert progress.limited_by == "paused"
     assert "Dask workers is paused" in " ".join(result.explain().split())
-    assert result.facts.halt.seconds > 2
+    assert result.stats.halt.seconds > 2
     assert not job.progress.halt
 
 
@@ -147,7 +147,7 @@ def test_a_pipeline_says_that_the_workers_of_its_stages_are_paused(client: Any):
     assert "1 of 1 Dask workers is paused" in said
     assert limited_by == "paused"
     assert "Dask workers is paused" in " ".join(result.explain().split())
-    assert result.facts.halt.seconds < result.seconds
+    assert result.stats.halt.seconds < result.seconds
 
 
 def test_a_cluster_without_workers_is_told_of(cluster: Any, client: Any):
@@ -181,4 +181,4 @@ def test_other_executors_are_not_asked(tmp_path: Path):
     with ThreadPoolExecutor(1) as pool:
         result = AsyncBatchProcessor(time.sleep, 1, 1, executor=pool).process_sync([2.5])
     assert result.all_succeeded
-    assert not result.facts.halt.why
+    assert not result.stats.halt.why

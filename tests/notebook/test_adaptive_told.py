@@ -12,14 +12,14 @@ from tests.support.results import done, result_of
 
 def adapted(*bounds: tuple[float, int], rate: float | None = None) -> BatchResult[None]:
     """Return the result of ten seconds of calls, more than a picture draws one by one."""
-    facts = RunStats(
+    stats = RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=4),
-        bounds=bounds,
+        concurrency_history=bounds,
         adapted=True,
-        knobs=RunSettings(where="loop", rate=rate),
+        settings=RunSettings(where="loop", rate=rate),
     )
     outcomes = [done(n, started=n / 400, seconds=0.1, worker=n % 40) for n in range(4_000)]
-    return result_of(outcomes, seconds=10.1, facts=facts)
+    return result_of(outcomes, seconds=10.1, stats=stats)
 
 
 def told(result: BatchResult[None]) -> str:

@@ -155,7 +155,7 @@ async def test_a_result_knows_when_each_stage_was_at_work():
     """Exact on the virtual clock: three calls of two seconds, one after the other."""
     processor = exact(embed=CountingEmbedder(2.0), batch_size=1, embed_concurrency=1)
     result = await processor.process(texts("one two three"))
-    *_, embed = result.facts.stages
+    *_, embed = result.stats.stages
     (busy,) = embed.busy
     ends = int(6.0 / busy.width)
     assert busy.at_once()[:ends] == about([1.0] * ends)
@@ -193,7 +193,7 @@ def test_a_band_is_as_high_as_the_share_of_calls_under_way():
 
     stage = StageStats("embed", 2, 3.0, busy=(Utilization(1.0, [0, 0, 0], [1.0, 2.0, 5.0]),))
     outcomes = [done(0, started=0.0, seconds=3.0)]
-    result = result_of(outcomes, seconds=3.0, facts=RunStats(1, stages=(stage,)))
+    result = result_of(outcomes, seconds=3.0, stats=RunStats(1, stages=(stage,)))
     (band,) = plot_timeline(result).patches
     values = np.asarray(band.get_data().baseline - band.get_data().values)
     assert list(values) == pytest.approx([0.4, 0.8, 0.8])

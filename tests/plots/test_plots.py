@@ -61,7 +61,7 @@ def many(n: int) -> BatchResult[None]:
         columns.history[row] = (Attempt(row / 50, 0.1, "E", 1.0, columns.seconds[row]),)
         backed_off[row] = 1.0
     columns.waited, columns.backed_off = columns.seconds[:], backed_off
-    return BatchResult.of(columns, seconds=n / 50 + 5, facts=RunStats(max_concurrency=64))
+    return BatchResult.of(columns, seconds=n / 50 + 5, stats=RunStats(max_concurrency=64))
 
 
 def staged() -> BatchResult[Any]:

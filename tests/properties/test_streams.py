@@ -120,16 +120,16 @@ def check_poison(outcome: Outcome[int, int], service: Poisoned) -> None:
 
 
 def entry(index: int, run: int, status: Status, sparse: int) -> Outcome[str, str]:
-    """Return an outcome whose facts all tell index and run; the sparse ones are there or not."""
+    """Return an outcome whose stats all tell index and run; the sparse ones are there or not."""
     told = f"{index} in {run}"
-    facts = {
+    stats = {
         "waited": 0.5 * run,
         "backed_off": 0.25 * run,
         "batch": 10 * run + index,
         "stage": told,
         "history": (Attempt(0.5, run, told, 1.0),),
     }
-    there = {name: fact for bit, (name, fact) in enumerate(facts.items()) if sparse >> bit & 1}
+    there = {name: fact for bit, (name, fact) in enumerate(stats.items()) if sparse >> bit & 1}
     return Outcome(
         index,
         f"item {index}",
@@ -154,9 +154,9 @@ def results(draw: st.DrawFn, run: int) -> BatchResult[str]:
         if status != "pending":
             stack = f"stack of {run}: " if status == "failed" else None
             columns.settle(replace(entry(index, run, status, sparse), index=row), stack)
-    facts = RunStats(draw(st.integers(0, 9)), input_waited=run, limited=draw(st.booleans()))
+    stats = RunStats(draw(st.integers(0, 9)), input_waited=run, limited=draw(st.booleans()))
     because = draw(st.none() | st.just(f"of {run}"))
-    return BatchResult.of(columns, seconds=float(run), facts=facts, stopped_because=because)
+    return BatchResult.of(columns, seconds=float(run), stats=stats, stopped_because=because)
 
 
 @examples(100)
@@ -168,7 +168,7 @@ def test_it_does_not_matter_how_three_results_are_paired_when_they_are_merged(a,
     assert list(left) == list(right)
     assert (left.results, left.errors) == (right.results, right.errors)
     assert (left.columns.run_began, left.seconds) == (right.columns.run_began, right.seconds)
-    assert left.facts == right.facts
+    assert left.stats == right.stats
     counts = [
         (one.success_count, one.error_count, one.cancelled_count, one.pending_count)
         for one in (left, right)

@@ -66,8 +66,8 @@ def test_what_did_not_happen_is_not_in_the_legend():
 
 def test_documents_are_called_documents():
     """One of them makes many calls."""
-    facts = RunStats(stages=(StageStats("embed", 4, 1.0),))
-    html = chart(timeline_of(busy(facts=facts)))
+    stats = RunStats(stages=(StageStats("embed", 4, 1.0),))
+    html = chart(timeline_of(busy(stats=stats)))
     assert "documents at once, on average: ■ 1 under way" in words(html)
 
 

@@ -53,9 +53,9 @@ def forty(**facts: float) -> list[Outcome[Any, Any]]:
     return [done(index, **facts) for index in range(40)]
 
 
-def explained(facts: RunStats, outcomes: list[Outcome[Any, Any]]) -> str:
+def explained(stats: RunStats, outcomes: list[Outcome[Any, Any]]) -> str:
     """Return the advice on a run of ten seconds."""
-    return advice_of(result_of(outcomes, seconds=10.0, facts=facts))
+    return advice_of(result_of(outcomes, seconds=10.0, stats=stats))
 
 
 # ── the table ───────────────────────────────────────────────────────────────────────────────
@@ -63,9 +63,9 @@ def explained(facts: RunStats, outcomes: list[Outcome[Any, Any]]) -> str:
 
 def test_the_parts_of_the_worker_time_stand_in_a_table():
     """They add up to the whole, and back-off stands below, for it holds no worker."""
-    facts = RunStats(4, limited=True)
+    stats = RunStats(4, limited=True)
     outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
-    text = result_of(outcomes, seconds=10.0, facts=facts).explain()
+    text = result_of(outcomes, seconds=10.0, stats=stats).explain()
     assert text.splitlines()[1:9] == [
         "What the workers (max_concurrency=4) did, 10.00 s each:",
         "  in calls                          4.00 s    10%",
@@ -88,27 +88,27 @@ async def test_workers_that_a_slow_source_never_opened_waited_for_input():
 def test_items_of_one_batch_share_their_call_s_time():
     """A call of 20 items that took a second took its worker one second."""
     outcomes = [done(index, seconds=1.0, batch=index // 20) for index in range(40)]
-    text = result_of(outcomes, seconds=10.0, facts=RunStats(4)).explain()
+    text = result_of(outcomes, seconds=10.0, stats=RunStats(4)).explain()
     assert "  in calls                          2.00 s" in text
 
 
 def test_what_the_engine_says_of_its_workers_counts_more_than_the_items():
     """Only the engine knows how calls and items went together."""
-    facts = RunStats(4, worked=3.0, limiter_waited=1.0)
-    text = result_of(forty(seconds=0.5, waited=0.5), seconds=10.0, facts=facts).explain()
+    stats = RunStats(4, worked=3.0, limiter_waited=1.0)
+    text = result_of(forty(seconds=0.5, waited=0.5), seconds=10.0, stats=stats).explain()
     assert "  in calls                          3.00 s" in text
     assert "  waiting for the rate limit        1.00 s" in text
 
 
 def test_a_merged_run_says_that_its_times_are_not_whole():
     """The times of outcomes that were replaced are gone."""
-    text = result_of(forty(), seconds=10.0, facts=RunStats(4, runs=2)).explain()
+    text = result_of(forty(), seconds=10.0, stats=RunStats(4, runs=2)).explain()
     assert "2 runs are merged here" in text
 
 
 def test_too_little_is_said_to_be_too_little():
     """No advice from three items, and none where nobody knows how they ran."""
-    few = result_of([done(0, seconds=1.0)], seconds=1.0, facts=RunStats(4)).explain()
+    few = result_of([done(0, seconds=1.0)], seconds=1.0, stats=RunStats(4)).explain()
     assert "Too little to say where the time goes" in few
     unknown = BatchResult([1], [None], 1, 0).explain()
     assert "How it ran is not known" in unknown
@@ -216,8 +216,8 @@ async def test_a_run_near_both_limits_is_told_to_raise_both():
 
 def test_an_executor_needs_workers_to_match():
     """More calls at once alone would only queue there."""
-    facts = RunStats(4, knobs=RunSettings(where="executor"))
-    assert "more workers in the executor" in explained(facts, forty(seconds=0.9))
+    stats = RunStats(4, settings=RunSettings(where="executor"))
+    assert "more workers in the executor" in explained(stats, forty(seconds=0.9))
 
 
 async def test_a_slow_source_is_named_with_its_pace():
@@ -269,8 +269,8 @@ def tried_again(error: str) -> list[Outcome[Any, Any]]:
 
 def test_a_storm_of_retries_is_named_with_its_cause():
     """Fewer calls at once, or a shorter back-off."""
-    facts = RunStats(8, knobs=RunSettings(retry_delay=1.0))
-    assert explained(facts, tried_again("Overloaded: try later")) == (
+    stats = RunStats(8, settings=RunSettings(retry_delay=1.0))
+    assert explained(stats, tried_again("Overloaded: try later")) == (
         "Retries are what hold this job back: 40 items were tried again, mostly after Overloaded: "
         "try later, and workers stood idle until they were due. If it is the load that the service "
         "cannot bear, fewer calls at once would help: max_concurrency=4. If it is not, a shorter "
@@ -280,8 +280,8 @@ def test_a_storm_of_retries_is_named_with_its_cause():
 
 def test_a_single_worker_that_waits_for_retries_cannot_be_fewer():
     """Only the back-off is left to change."""
-    facts = RunStats(1, knobs=RunSettings(retry_delay=1.0))
-    advice = explained(facts, tried_again("Overloaded: try later"))
+    stats = RunStats(1, settings=RunSettings(retry_delay=1.0))
+    advice = explained(stats, tried_again("Overloaded: try later"))
     assert "fewer calls at once" not in advice
     assert "a shorter back-off: retry_delay=0.5" in advice
 
@@ -347,7 +347,7 @@ def test_a_thread_cannot_be_cut_short():
     """No timeout is advised where it would only leave the thread behind."""
     outcomes = [done(index, started=0.0, seconds=0.1) for index in range(39)]
     outcomes.append(done(39, started=0.5, seconds=9.5))
-    advice = explained(RunStats(4, knobs=RunSettings(where="threads")), outcomes)
+    advice = explained(RunStats(4, settings=RunSettings(where="threads")), outcomes)
     assert "Slow items first would help." in advice
     assert "timeout" not in advice
 
@@ -378,8 +378,8 @@ def test_workers_that_run_dry_without_a_slow_item_are_too_many():
 
 def test_functions_that_compute_on_threads_want_processes():
     """Threads share one core for Python code."""
-    facts = RunStats(4, computed=9.8, knobs=RunSettings(where="threads"))
-    advice = explained(facts, forty(seconds=0.9))
+    stats = RunStats(4, cpu_seconds=9.8, settings=RunSettings(where="threads"))
+    advice = explained(stats, forty(seconds=0.9))
     assert "this process kept 1.0 cores busy" in advice
     assert "executor=ProcessPoolExecutor() would help" in advice
 
@@ -398,8 +398,8 @@ def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
 )
 def test_async_functions_that_keep_the_loop_are_named(computed, advice):
     """By computing, or by waiting without await."""
-    facts = RunStats(4, computed=computed, knobs=RunSettings(where="loop"))
-    assert advice in explained(facts, one_by_one(40, 0.25))
+    stats = RunStats(4, cpu_seconds=computed, settings=RunSettings(where="loop"))
+    assert advice in explained(stats, one_by_one(40, 0.25))
 
 
 @pytest.mark.parametrize(
@@ -413,8 +413,8 @@ def test_async_functions_that_keep_the_loop_are_named(computed, advice):
 )
 def test_calls_that_take_no_time_need_no_knob(computed, outcomes):
     """That they never overlap is no fault then."""
-    facts = RunStats(4, computed=computed, knobs=RunSettings(where="loop"))
-    assert "The calls take next to no time" in explained(facts, outcomes)
+    stats = RunStats(4, cpu_seconds=computed, settings=RunSettings(where="loop"))
+    assert "The calls take next to no time" in explained(stats, outcomes)
 
 
 @pytest.mark.parametrize(
@@ -424,8 +424,8 @@ def test_calls_that_take_no_time_need_no_knob(computed, outcomes):
 def test_idling_without_a_reason_that_is_known_names_the_likely_ones(source, advice):
     """A source that blocks, a pause, a busy loop."""
     outcomes = one_by_one(39, 0.01)
-    facts = RunStats(4, knobs=RunSettings(source=source))
-    assert advice in explained(facts, [*outcomes, done(39, started=9.9, seconds=0.1)])
+    stats = RunStats(4, settings=RunSettings(source=source))
+    assert advice in explained(stats, [*outcomes, done(39, started=9.9, seconds=0.1)])
 
 
 @pytest.mark.real_time
@@ -436,13 +436,13 @@ async def test_a_run_measures_what_its_process_computes():
         return sum(number * number for number in range(20_000))
 
     result = await AsyncBatchProcessor(compute).process(range(20))
-    assert result.facts.computed is not None
-    assert result.facts.computed > 0
+    assert result.stats.cpu_seconds is not None
+    assert result.stats.cpu_seconds > 0
 
 
 async def test_a_run_on_a_virtual_clock_measures_no_processor():
     """It would be busy all of the time that does not pass."""
-    assert (await AsyncBatchProcessor(calls_of(1)).process(range(4))).facts.computed is None
+    assert (await AsyncBatchProcessor(calls_of(1)).process(range(4))).stats.cpu_seconds is None
 
 
 # ── pipelines ───────────────────────────────────────────────────────────────────────────────
@@ -503,8 +503,8 @@ async def test_a_slow_load_wants_more_documents_at_once():
 )
 def test_each_stage_has_a_knob_of_its_own(stage, computed, advice):
     """The busiest is what counts."""
-    facts = RunStats(100, computed=computed, stages=(StageStats("load", 8, 0.1), stage))
-    text = result_of(forty(seconds=5.0), seconds=10.0, facts=facts).explain()
+    stats = RunStats(100, cpu_seconds=computed, stages=(StageStats("load", 8, 0.1), stage))
+    text = result_of(forty(seconds=5.0), seconds=10.0, stats=stats).explain()
     assert advice in text.replace("\n", " ")
 
 

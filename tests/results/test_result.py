@@ -342,10 +342,10 @@ def test_merging_runs_of_different_items_gives_all_of_them_in_order():
 
 def test_merging_adds_up_what_the_runs_know_of_themselves():
     """Times add up; the number of runs is kept."""
-    first = result_of(["failed"], facts=RunStats(4, input_waited=1.0, worked=2.0), seconds=1.0)
-    second = result_of(["done"], facts=RunStats(8, limited=True), seconds=2.0)
+    first = result_of(["failed"], stats=RunStats(4, input_waited=1.0, worked=2.0), seconds=1.0)
+    second = result_of(["done"], stats=RunStats(8, limited=True), seconds=2.0)
     merged = first.merge(second)
-    assert merged.facts == RunStats(8, input_waited=1.0, limited=True, worked=None, runs=2)
+    assert merged.stats == RunStats(8, input_waited=1.0, limited=True, worked=None, runs=2)
     assert merged.seconds == 3.0
 
 

@@ -50,7 +50,7 @@ class Tally:
 
     def stages(self) -> tuple[StageStats, ...]:
         """Return how busy each stage was so far, in the order of a document's way."""
-        found = {name: service.facts(name) for name, service in self._services.items()}
+        found = {name: service.stats(name) for name, service in self._services.items()}
         if "embed" in found:
             meter = self._meter
             found["embed"] = replace(found["embed"], tokens=meter.tokens, cost=meter.cost)
