@@ -148,7 +148,7 @@ class Attempts(Generic[T, R]):
             except asyncio.CancelledError:
                 if self._is_cancelled():
                     ticket.add_attempt(ended - began)
-                    self._recording.give_up(ticket, error, worker)
+                    self._recording.record_failure(ticket, error, worker)
                     raise
 
     async def _call(self, ticket: PendingCall[T]) -> Any:
@@ -179,7 +179,7 @@ class Attempts(Generic[T, R]):
             elif is_a(error, WeightError) and is_a(cause, Exception):
                 self._failed_before(ticket, cause, worker)
             else:
-                self._recording.give_up(ticket, error, worker)
+                self._recording.record_failure(ticket, error, worker)
             return False
         except Exception as error:  # a limiter's own trouble is the call's, not the source's
             self._failed_before(ticket, error, worker)

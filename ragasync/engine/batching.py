@@ -54,7 +54,7 @@ class Batcher(Generic[T]):
         self._max_weight = plan.max_batch_weight or 0.0
         self._refuse = refuse
         self._carried: tuple[int, T, float | None] | None = None
-        self.forming = False
+        self.filling = False
         self._drawn = 0
         self._batches = 0
 
@@ -63,14 +63,14 @@ class Batcher(Generic[T]):
         """Whether an item that was drawn waits for the next batch."""
         return self._carried is not None or self._drawing.left_over
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Drop what no call has taken: the run is over."""
         self._carried = None
-        self._drawing.let_go()
+        self._drawing.clear()
 
     async def next(self) -> PendingCall[T] | None:
         """Return the next ticket, or None when nothing is at hand."""
-        self.forming = True
+        self.filling = True
         try:
             form = self._by_count if self._weight is None else self._by_weight
             rows: list[tuple[int, T]] = []
@@ -83,7 +83,7 @@ class Batcher(Generic[T]):
                 raise
             self._feed.raise_next(failed.error)  # what came before it goes in a batch of its own
         finally:
-            self.forming = False
+            self.filling = False
         if not rows:
             return None
         self._drawn = rows[-1][0] + 1

@@ -78,7 +78,7 @@ class Steering(State[T, R]):
         """Allow so many calls in flight at once."""
         self.max_concurrency = max_concurrency
         if self._is_open and not self.stopping:
-            self.bounds.note(self._clock() - self._recording.zero, max_concurrency)
+            self.bounds.note(self._clock() - self._recording.started_at, max_concurrency)
             self._workers.limit = max_concurrency
             self.look_up()
 
@@ -95,7 +95,7 @@ class Steering(State[T, R]):
             self._workers.cancel_soon(None if cancel else self.admission.waiting)
             self.look_up(everyone=True)
         elif cancel:
-            self._opening.break_off()
+            self._opening.cancel()
 
     def fail(self, error: BaseException, because: str) -> None:
         """Start nothing more, let what is in flight finish, and raise this error from `run`."""
@@ -175,9 +175,9 @@ class Steering(State[T, R]):
 
     def _input_came(self) -> None:
         """See to what the source has given, or to its end; a worker that fills a batch does."""
-        if self._batches.forming:
+        if self._batches.filling:
             return
-        if self._feed.at_hand:
+        if self._feed.has_ready:
             self._call_the_next()  # once, however many come in this turn of the loop
         else:
             self.look_up()

@@ -85,7 +85,7 @@ class ErrorHandler(Generic[T, R]):
             self._succeeded_in_part(ticket, values, errors, began, worker)
             return
         ticket.add_attempt(self._clock() - began)
-        self._recording.succeeded(ticket, values, worker)
+        self._recording.record_success(ticket, values, worker)
 
     def _succeeded_in_part(
         self,
@@ -100,7 +100,7 @@ class ErrorHandler(Generic[T, R]):
         if done := [place for place in range(len(ticket)) if place not in errors]:
             part = ticket.some(done)
             part.add_attempt(ended - began)
-            self._recording.succeeded(part, [values[place] for place in done], worker)
+            self._recording.record_success(part, [values[place] for place in done], worker)
         for place, error in errors.items():
             self.failed(ticket.alone(place), error, began, worker, ended=ended)
 
@@ -111,14 +111,14 @@ class ErrorHandler(Generic[T, R]):
         if not reply.errors:
             ticket.add_attempt(0.0)  # the items have times of their own
             seconds = [ticket.seconds + seconds for seconds in reply.seconds]
-            self._recording.succeeded(ticket, reply.values, worker, seconds)
+            self._recording.record_success(ticket, reply.values, worker, seconds)
             return
         at = began
         for place, item in enumerate(reply.taken()):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)
-                self._recording.succeeded(alone, (item.value,), worker)
+                self._recording.record_success(alone, (item.value,), worker)
             else:
                 self.failed(alone, item.error, at, worker, ended=at + item.seconds)
             at += item.seconds
@@ -136,8 +136,7 @@ class ErrorHandler(Generic[T, R]):
             if is_a(error, Interrupted):
                 self._run.interrupted(error)
             ticket.add_attempt(self._clock() - began)
-            for place in range(len(ticket)):
-                self._recording.settle(ticket, place, "cancelled", worker)
+            self._recording.record_cancelled(ticket, worker)
             return True
         self.failed(ticket, error, began, worker)
         return False
@@ -171,7 +170,7 @@ class ErrorHandler(Generic[T, R]):
         if self._keeps_away(error):
             return
         if (no_use := _why_no_call_can_succeed(error)) is not None:
-            self._recording.give_up(ticket, error, worker)
+            self._recording.record_failure(ticket, error, worker)
             self._run.abort(no_use)
             return
         try:
@@ -184,7 +183,7 @@ class ErrorHandler(Generic[T, R]):
                 held=self._gate.paused_for > 0.0,  # so that whoever ends the pause ends the wait
             )
         except Exception as problem:  # the caller's own predicate raised
-            self._recording.give_up(ticket, problem, worker)
+            self._recording.record_failure(ticket, problem, worker)
         else:
             if verdict is GIVE_UP and self._plan.grouped and len(ticket) > 1:
                 verdict = HALVE  # no item's own error: one of them cannot travel
@@ -217,7 +216,7 @@ class ErrorHandler(Generic[T, R]):
             return False
         if self._clock() - ticket.started < deadline:
             return False
-        self._recording.give_up(ticket, ticket.error, worker)
+        self._recording.record_failure(ticket, ticket.error, worker)
         return True
 
     def _park_now(self, ticket: PendingCall[T]) -> None:
@@ -259,7 +258,9 @@ class ErrorHandler(Generic[T, R]):
         """Keep what became of an attempt that is not the last."""
         if ticket.attempts == 1:
             self.retried += len(ticket)
-        ticket.log(began - self._recording.zero, ended - began, describe(error), delay, worker)
+        ticket.log(
+            began - self._recording.started_at, ended - began, describe(error), delay, worker
+        )
         # What lies between: the rest of its hop, or a thread past its time that had to return.
         ticket.backed_off += max(0.0, self._clock() - ended)
 
@@ -274,14 +275,14 @@ class ErrorHandler(Generic[T, R]):
     ) -> None:
         """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
         if isinstance(verdict, Fail):
-            self._recording.give_up(ticket, error, worker)
+            self._recording.record_failure(ticket, error, worker)
             if verdict.stops_the_job or self._plan.fail_fast:
                 self._run.stop(_fatal(error), cancel=True)
             else:
-                self._recording.call_failed(ticket, error)
+                self._recording.note_failed_call(ticket, error)
             return
-        if isinstance(verdict, Split) and self._recording.call_failed(ticket, error):
-            self._recording.give_up(ticket, error, worker)  # as all its parts would
+        if isinstance(verdict, Split) and self._recording.note_failed_call(ticket, error):
+            self._recording.record_failure(ticket, error, worker)  # as all its parts would
             return
         if self._run.stopping:
             return
@@ -292,10 +293,10 @@ class ErrorHandler(Generic[T, R]):
         self._log(ticket, error, began, ended, worker, told)
         if isinstance(verdict, Split):
             ticket.error = None
-            put = self._parked.hold if self._recording.holds_parts else self._park_now
+            put = self._parked.hold if self._recording.defers_parts else self._park_now
             for half in ticket.halves():
                 put(half)
-            if self._parked.holds_any and not self._recording.holds_parts:
+            if self._parked.holds_any and not self._recording.defers_parts:
                 self._parked.release()
         else:
             ticket.retries.spent += 1

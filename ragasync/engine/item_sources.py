@@ -91,9 +91,9 @@ class IterableItems(ReadAhead[T]):
             numbered = enumerate(
                 items if reader.max_items is None else islice(items, reader.max_items)
             )
-            self.fresh = numbered if reader.on_item is None else _kept(numbered, reader.on_item)
+            self.items = numbered if reader.on_item is None else _kept(numbered, reader.on_item)
         else:
-            self.fresh = self._read_here()
+            self.items = self._read_here()
 
     @property
     def exhausted(self) -> bool:
@@ -101,9 +101,9 @@ class IterableItems(ReadAhead[T]):
         return self._ended if self._threads is None else super().exhausted
 
     @property
-    def at_hand(self) -> bool:
+    def has_ready(self) -> bool:
         """Whether an item may be drawn without waiting."""
-        return not self._ended if self._threads is None else super().at_hand
+        return not self._ended if self._threads is None else super().has_ready
 
     def start(self) -> None:
         """Do nothing yet: workers read for themselves."""
@@ -117,7 +117,7 @@ class IterableItems(ReadAhead[T]):
         rows: list[tuple[int, T]] = []
         asked = clock()
         try:
-            for row in islice(self.fresh, wanted):
+            for row in islice(self.items, wanted):
                 rows.append(row)
                 drawn = clock()
                 if drawn - asked > patience and len(rows) > 1:
@@ -129,10 +129,10 @@ class IterableItems(ReadAhead[T]):
             self.raise_next(failed.error)
             return rows
         if len(rows) < wanted:
-            self.ran_dry()
+            self.on_exhausted()
         return rows
 
-    def ran_dry(self) -> None:
+    def on_exhausted(self) -> None:
         """Note that the source has ended, or is to be read on a thread from now on."""
         if self._threads is not None:
             return
@@ -140,7 +140,7 @@ class IterableItems(ReadAhead[T]):
             self._ended = True
             return
         self._threads = DaemonThreadPool(self._loop)
-        self.fresh = self
+        self.items = self
         super().start()
 
     async def more(self, wanted: int, linger: float) -> bool:
@@ -158,9 +158,9 @@ class IterableItems(ReadAhead[T]):
             return error
         return None
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Drop the items and the source: the run is over."""
-        super().let_go()
+        super().clear()
         del self._iterator
 
     def _read_here(self) -> Iterator[tuple[int, T]]:
@@ -268,14 +268,14 @@ def _kept(
         yield index, item
 
 
-FeedMaker: TypeAlias = Callable[
+SourceFactory: TypeAlias = Callable[
     [Callable[[int, T], None] | None, Callable[[], None]], QueuedItems[T]
 ]
 """A source that is no iterable: makes the feed, given what to call for each item and change."""
 
 
-def open_feed(
-    source: Iterable[T] | AsyncIterable[T] | FeedMaker[T], reader: ReadOptions[T]
+def open_source(
+    source: Iterable[T] | AsyncIterable[T] | SourceFactory[T], reader: ReadOptions[T]
 ) -> QueuedItems[T]:
     """Return the feed that fits the source, which begins to read when it is started."""
     if isinstance(source, AsyncIterable):

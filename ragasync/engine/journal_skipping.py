@@ -76,7 +76,7 @@ class Reader(Generic[T]):
             self._feed.raise_next(failed.error)
         return rows
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Drop what no call has taken: the run is over."""
         self._looked_up.clear()
         self._new_of = None

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from ragasync.engine.recorder import RecordSuccess, Sink
+from ragasync.engine.recorder import OutcomeSink, RecordSuccess
 from ragasync.error_text import add_note, describe
 from ragasync.journal.use import JournalBinding
 from ragasync.outcomes.outcome import Outcome
@@ -39,7 +39,7 @@ class HoldsOn(Protocol):
         """See whether a new item may be begun."""
 
 
-class Journalled(Generic[T, R]):
+class JournalSink(Generic[T, R]):
     """
     A sink that hands outcomes on, and has them written too.
 
@@ -55,7 +55,7 @@ class Journalled(Generic[T, R]):
 
     def __init__(
         self,
-        sink: Sink[T, R],
+        sink: OutcomeSink[T, R],
         journal: JournalRun,
         refuse: Callable[[int, T, Exception], None],
         thread: JournalThread,
@@ -82,19 +82,19 @@ class Journalled(Generic[T, R]):
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
         return self._sink.unfinished(limit)
 
-    def recorder(self, worker: int, zero: float) -> RecordSuccess[R]:
+    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
         """Return what records a plain success; with a journal every call is a ticket instead."""
-        return self._sink.recorder(worker, zero)
+        return self._sink.fast_recorder(worker, started_at)
 
-    def settle_call(self, call: CallSuccess[T, R]) -> None:
+    def record_call(self, call: CallSuccess[T, R]) -> None:
         """Record that all items of a call succeeded."""
-        self._sink.settle_call(call)
+        self._sink.record_call(call)
         for outcome in call.outcomes():
             self._journal.note(outcome, None)
 
-    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+    def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Record any other outcome."""
-        self._sink.settle(outcome, stack)
+        self._sink.record(outcome, stack)
         self._journal.note(outcome, stack)
 
     async def new_of(self, rows: list[tuple[int, T]], new: deque[tuple[int, T]]) -> None:
@@ -119,7 +119,7 @@ class Journalled(Generic[T, R]):
     def _sort_out(self, found: Lookup, new: deque[tuple[int, T]]) -> None:
         """Settle the items that the journal knows, and refuse those without a key."""
         for outcome, stack in found.known:
-            self._sink.settle(outcome, stack)
+            self._sink.record(outcome, stack)
         self.recalled += len(found.known)
         for index, item, error in found.refused:
             self._refuse(index, item, error)
@@ -129,10 +129,10 @@ class Journalled(Generic[T, R]):
 @asynccontextmanager
 async def journalled(
     journal: JournalBinding,
-    sink: Sink[T, R],
+    sink: OutcomeSink[T, R],
     refuse: Callable[[int, T, Exception], None],
     run: HoldsOn,
-) -> AsyncIterator[Journalled[T, R]]:
+) -> AsyncIterator[JournalSink[T, R]]:
     """
     Open a journal for a run, on a thread; write what is left at the run's end, however it ends.
 
@@ -159,7 +159,7 @@ async def journalled(
             opened.begin(
                 lambda error: tell(run.fail, error, describe(error)), lambda: tell(run.look_up)
             )
-            yield Journalled(sink, opened, refuse, thread)
+            yield JournalSink(sink, opened, refuse, thread)
         except BaseException as error:
             await thread.to_its_end(opened.close)
             if opened.error is not None:

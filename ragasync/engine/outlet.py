@@ -56,8 +56,10 @@ class OutcomeBuffer(Generic[T, R]):
         if self._ordered:
             self._look_whether_full()
 
-    def recorder(self, worker: int, zero: float) -> Callable[[int, R, float, float], None]:
-        """Return what records a plain success in this worker of a run that began at `zero`."""
+    def fast_recorder(
+        self, worker: int, started_at: float
+    ) -> Callable[[int, R, float, float], None]:
+        """Make the recorder of one worker: a closure for plain successes on the fast path."""
 
         def record(index: int, value: R, began: float, ended: float) -> None:
             outcome: Outcome[T, R] = Outcome(
@@ -66,15 +68,15 @@ class OutcomeBuffer(Generic[T, R]):
                 status="done",
                 value=value,
                 attempts=1,
-                started=began - zero,
+                started=began - started_at,
                 seconds=ended - began,
                 worker=worker,
             )
-            self.settle(outcome)
+            self.record(outcome)
 
         return record
 
-    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+    def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Take an outcome in."""
         self.has_success = self.has_success or outcome.ok
         if stack is not None and outcome.error is not None:
@@ -90,10 +92,10 @@ class OutcomeBuffer(Generic[T, R]):
         self._look_whether_full()
         self._wake_reader()
 
-    def settle_call(self, call: CallSuccess[T, R]) -> None:
+    def record_call(self, call: CallSuccess[T, R]) -> None:
         """Take in the outcomes of all items of a call."""
         for outcome in call.outcomes():
-            self.settle(outcome)
+            self.record(outcome)
 
     def end(self) -> None:
         """Say that nothing more will come; what an ordered stream still held back is given out."""

@@ -35,11 +35,11 @@ class QueuedItems(Generic[T]):
         self,
         on_item: Callable[[int, T], None] | None,
         on_change: Callable[[], None],
-        nothing_soon: Callable[[], bool] = lambda: False,
+        no_more_expected: Callable[[], bool] = lambda: False,
     ) -> None:
         self._keep = on_item
         self._on_change = on_change
-        self._nothing_soon = nothing_soon
+        self._no_more_expected = no_more_expected
         self._buffer: deque[tuple[int, T]] = deque()
         self.pushed = 0
         self._ended = False
@@ -48,22 +48,22 @@ class QueuedItems(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._came_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.fresh: Iterator[tuple[int, T]] = self
+        self.items: Iterator[tuple[int, T]] = self
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing more will come and everything was drawn."""
-        return self._ended and not self.at_hand
+        return self._ended and not self.has_ready
 
     @property
-    def at_hand(self) -> bool:
+    def has_ready(self) -> bool:
         """Whether an item waits to be drawn."""
         return bool(self._buffer)
 
     @property
-    def gives_nothing_soon(self) -> bool:
+    def no_more_expected(self) -> bool:
         """Whether waiting for a further item is in vain."""
-        return self.exhausted or self._nothing_soon()
+        return self.exhausted or self._no_more_expected()
 
     def start(self) -> None:
         """Do nothing: whoever pushes has begun by itself."""
@@ -71,7 +71,7 @@ class QueuedItems(Generic[T]):
     def raise_next(self, error: BaseException) -> None:
         """Raise an error of the source when more is asked for: what came before it is drawn."""
 
-    def ran_dry(self) -> None:
+    def on_exhausted(self) -> None:
         """Do nothing: the buffer itself knows."""
 
     def __iter__(self) -> Iterator[tuple[int, T]]:
@@ -97,7 +97,7 @@ class QueuedItems(Generic[T]):
         self.pushed += len(rows)
         if self._waiter is not None:
             self._came_at = self._loop.time()
-            if len(self._buffer) >= self._wanted or self._nothing_soon():
+            if len(self._buffer) >= self._wanted or self._no_more_expected():
                 self._wake_waiter()
         self._on_change()
 
@@ -109,8 +109,8 @@ class QueuedItems(Generic[T]):
 
     async def more(self, wanted: int, linger: float) -> bool:
         """Wait for so many items, the end, or a pause; only one may wait at a time."""
-        if self._ended or self._nothing_soon():
-            return self.at_hand
+        if self._ended or self._no_more_expected():
+            return self.has_ready
         self._waiter, self._wanted = self._loop.create_future(), wanted
         self._came_at = self._loop.time()
         self._watch_for_a_pause(linger)
@@ -120,7 +120,7 @@ class QueuedItems(Generic[T]):
             if self._timer is not None:
                 self._timer.cancel()
             self._waiter = None
-        return self.at_hand
+        return self.has_ready
 
     async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:  # noqa: ARG002
         """
@@ -132,12 +132,12 @@ class QueuedItems(Generic[T]):
         self._ended = True
         return None
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Drop the items and the source: the run is over."""
         self._ended = True
         self._buffer.clear()
         self._keep = None
-        self.fresh = iter(())
+        self.items = iter(())
 
     def _wake_waiter(self) -> None:
         """Let the one who waits for more look again."""
@@ -153,7 +153,7 @@ class QueuedItems(Generic[T]):
             self._timer = self._loop.call_at(over_at, self._watch_for_a_pause, linger)
 
 
-class WantedFeed(QueuedItems[T]):
+class RequestQueue(QueuedItems[T]):
     """Draws what was ordered, but for what nobody waits for any more."""
 
     def __init__(
@@ -161,15 +161,15 @@ class WantedFeed(QueuedItems[T]):
         wanted_of: Callable[[list[tuple[int, T]]], list[tuple[int, T]]],
         on_item: Callable[[int, T], None] | None,
         on_change: Callable[[], None],
-        nothing_soon: Callable[[], bool],
+        no_more_expected: Callable[[], bool],
     ) -> None:
-        super().__init__(on_item, on_change, nothing_soon)
+        super().__init__(on_item, on_change, no_more_expected)
         self._wanted_of = wanted_of
 
     def take(self, wanted: int, patience: float, clock: Clock) -> list[tuple[int, T]]:
         """Draw up to so many items that somebody waits for."""
         rows: list[tuple[int, T]] = []
-        while (missing := wanted - len(rows)) and self.at_hand:
+        while (missing := wanted - len(rows)) and self.has_ready:
             rows += self._wanted_of(super().take(missing, patience, clock))
         return rows
 
@@ -231,7 +231,7 @@ class ReadAhead(QueuedItems[T], ABC):
         self._reader = own_task(reading, self._loop, name="ragasync source", context=context)
 
     @property
-    def at_hand(self) -> bool:
+    def has_ready(self) -> bool:
         """Whether an item, or the source's error, waits to be drawn."""
         return bool(self._buffer) or self._error is not None
 
@@ -363,9 +363,9 @@ class AsyncIterableItems(ReadAhead[T]):
             self.push(item)
             await self._wait_for_room()
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Drop the items and the source: the run is over."""
-        super().let_go()
+        super().clear()
         del self._iterator
 
     async def _close_source(self) -> None:

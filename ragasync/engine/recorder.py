@@ -22,7 +22,7 @@ RecordSuccess: TypeAlias = Callable[[int, R, float, float], None]
 """Records a plain success: index, value, and the instants at which its call began and ended."""
 
 
-class Sink(Protocol[T, R]):
+class OutcomeSink(Protocol[T, R]):
     """Where outcomes go: the columns of a result, or the reader of a stream."""
 
     @property
@@ -36,13 +36,13 @@ class Sink(Protocol[T, R]):
     def unfinished(self, limit: int | None) -> int:
         """Return how many of the items that were to run have no outcome, or a cancelled one."""
 
-    def recorder(self, worker: int, zero: float) -> RecordSuccess[R]:
-        """Return what records a plain success in this worker of a run that began at `zero`."""
+    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
+        """Make the recorder of one worker: a closure for plain successes on the fast path."""
 
-    def settle_call(self, call: CallSuccess[T, R]) -> None:
+    def record_call(self, call: CallSuccess[T, R]) -> None:
         """Record that all items of a call succeeded."""
 
-    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+    def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Record any other outcome, with its traceback as text."""
 
 
@@ -64,23 +64,23 @@ class Recorder(Generic[T, R]):
     def __init__(
         self,
         plan: BatchSettings[T, R],
-        sink: Sink[T, R],
+        sink: OutcomeSink[T, R],
         archive: TracebackArchive,
         stop: Callable[[str], None],
-        zero: float,
+        started_at: float,
     ) -> None:
         self._sink, self._archive, self._stop = sink, archive, stop
         self._errors = ErrorLimit(plan.max_errors, plan.max_error_rate)
         self._initial = InitialFailures(plan.max_initial_failures)
-        self.zero = zero
+        self.started_at = started_at
 
-    def let_go(self) -> None:
+    def drop_sink(self) -> None:
         """Drop the sink: the run is over."""
         del self._sink
 
-    def recorder(self, worker: int) -> RecordSuccess[R]:
+    def fast_recorder(self, worker: int) -> RecordSuccess[R]:
         """Return the sink's recorder; where a share of errors stops the job, one that counts."""
-        record = self._sink.recorder(worker, self.zero)
+        record = self._sink.fast_recorder(worker, self.started_at)
         if not self._errors.counts_successes:
             return record
         note = self._errors.note_successes
@@ -91,7 +91,7 @@ class Recorder(Generic[T, R]):
 
         return record_and_note
 
-    def succeeded(
+    def record_success(
         self,
         ticket: PendingCall[T],
         values: Sequence[R],
@@ -104,7 +104,7 @@ class Recorder(Generic[T, R]):
             ticket.items,
             values,
             ticket.attempts,
-            max(0.0, ticket.started - self.zero),
+            max(0.0, ticket.started - self.started_at),
             ticket.seconds if seconds is None else seconds,
             ticket.waited,
             ticket.backed_off,
@@ -112,27 +112,32 @@ class Recorder(Generic[T, R]):
             worker,
             ticket.history,
         )
-        self._sink.settle_call(call)
+        self._sink.record_call(call)
         if self._errors.counts_successes:
             self._errors.note_successes(len(ticket))
 
-    def give_up(self, ticket: PendingCall[T], error: BaseException, worker: int) -> None:
+    def record_failure(self, ticket: PendingCall[T], error: BaseException, worker: int) -> None:
         """Make the error the outcome of every item of the call."""
         stage = None
         if is_a(error, StageFailure):
             stage, error = error.stage, error.error
         stack = self._archive.keep(error)
         for place in range(len(ticket)):
-            self.settle(ticket, place, "failed", worker, error=error, stack=stack, stage=stage)
+            self._record(ticket, place, "failed", worker, error=error, stack=stack, stage=stage)
             if because := self._errors.note_failure():
                 self._stop(because)
 
-    @property
-    def holds_parts(self) -> bool:
-        """Whether the parts of a failed batch are to wait for further batches."""
-        return self._initial.holds_parts
+    def record_cancelled(self, ticket: PendingCall[T], worker: int) -> None:
+        """Record every item of a call as cancelled."""
+        for place in range(len(ticket)):
+            self._record(ticket, place, "cancelled", worker)
 
-    def call_failed(self, ticket: PendingCall[T], error: BaseException) -> bool:
+    @property
+    def defers_parts(self) -> bool:
+        """Whether the parts of a failed batch are to wait for further batches."""
+        return self._initial.defers_parts
+
+    def note_failed_call(self, ticket: PendingCall[T], error: BaseException) -> bool:
         """
         Note that a call is not made again as it was; stop where all calls so far failed alike.
 
@@ -143,7 +148,7 @@ class Recorder(Generic[T, R]):
             self._stop(because)
         return self._initial.have_stopped
 
-    def settle(
+    def _record(
         self,
         ticket: PendingCall[T],
         place: int,
@@ -161,7 +166,7 @@ class Recorder(Generic[T, R]):
             status=status,
             error=error,
             attempts=ticket.attempts,
-            started=max(0.0, ticket.started - self.zero),
+            started=max(0.0, ticket.started - self.started_at),
             seconds=ticket.seconds,
             waited=ticket.waited,
             backed_off=ticket.backed_off,
@@ -170,4 +175,4 @@ class Recorder(Generic[T, R]):
             worker=worker,
             history=ticket.history,
         )
-        self._sink.settle(outcome, stack)
+        self._sink.record(outcome, stack)

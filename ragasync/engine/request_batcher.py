@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.clock import loop_clock
-from ragasync.engine.push import QueuedItems, WantedFeed
+from ragasync.engine.push import QueuedItems, RequestQueue
 from ragasync.engine.run import Run
 from ragasync.engine.telling import stage_stats
 from ragasync.errors import JobStopped
@@ -103,8 +103,12 @@ class _Orders(Generic[T, R]):
                 del self.of[index]
         return wanted
 
-    def recorder(self, worker: int, zero: float) -> Callable[[int, R, float, float], None]:  # noqa: ARG002
-        """Return what records a plain success."""
+    def fast_recorder(
+        self,
+        worker: int,  # noqa: ARG002
+        started_at: float,  # noqa: ARG002
+    ) -> Callable[[int, R, float, float], None]:
+        """Make the recorder of one worker, for the fast path."""
         take, ended = self.of.pop, self.activity.ended
 
         def record(index: int, value: R, began: float, end: float) -> None:
@@ -114,7 +118,7 @@ class _Orders(Generic[T, R]):
 
         return record
 
-    def settle_call(self, call: CallSuccess[T, R]) -> None:
+    def record_call(self, call: CallSuccess[T, R]) -> None:
         """Hand the values of a call to the orders that its items came from."""
         self.has_success = True
         take = self.of.pop
@@ -125,14 +129,14 @@ class _Orders(Generic[T, R]):
             if not order.missing:
                 order.complete()
 
-    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
+    def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
         """Hand a failure to its order; the stack goes with the error itself."""
         if outcome.error is None:
             return  # the run is ending, and tells all that are still open why
         self.of.pop(outcome.index).fail(outcome.index, outcome.error, outcome.stage)
 
 
-class Service(Generic[T, R]):
+class RequestBatcher(Generic[T, R]):
     """
     The engine, fed by callers instead of a source.
 
@@ -153,9 +157,9 @@ class Service(Generic[T, R]):
     """
 
     def __init__(
-        self, plan: BatchSettings[T, R], nothing_soon: Callable[[], bool] = lambda: False
+        self, plan: BatchSettings[T, R], no_more_expected: Callable[[], bool] = lambda: False
     ) -> None:
-        self._nothing_soon = nothing_soon
+        self._no_more_expected = no_more_expected
         self._orders: _Orders[T, R] = _Orders()
         self.run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())
         self._feed: QueuedItems[T] | None = None
@@ -223,7 +227,9 @@ class Service(Generic[T, R]):
     ) -> QueuedItems[T]:
         """Make the feed of the run; from here on items can be taken."""
         self.run.tell_calls_to(self.activity)
-        self._feed = WantedFeed(self._orders.wanted_of, on_item, on_change, self._nothing_soon)
+        self._feed = RequestQueue(
+            self._orders.wanted_of, on_item, on_change, self._no_more_expected
+        )
         self._opened.set()
         return self._feed
 

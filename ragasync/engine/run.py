@@ -20,10 +20,10 @@ from ragasync.engine.attempts import Attempts
 from ragasync.engine.batching import Batcher
 from ragasync.engine.controls import Steering, current_run
 from ragasync.engine.error_handling import ErrorHandler
-from ragasync.engine.item_sources import FeedMaker, ReadOptions, open_feed
+from ragasync.engine.item_sources import ReadOptions, SourceFactory, open_source
 from ragasync.engine.journal_skipping import LOOK_AHEAD, Reader
 from ragasync.engine.journalling import NewOf, journalled
-from ragasync.engine.recorder import Recorder, Sink
+from ragasync.engine.recorder import OutcomeSink, Recorder
 from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.engine.workers import AT_ONCE, WorkerPool
 from ragasync.error_text import add_note, describe
@@ -64,8 +64,8 @@ class Run(Steering[T, R]):
     def __init__(
         self,
         plan: BatchSettings[T, R],
-        source: Iterable[T] | AsyncIterable[T] | FeedMaker[T],
-        sink: Sink[T, R],
+        source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
+        sink: OutcomeSink[T, R],
         *,
         total: int | None = None,
         max_items: int | None = None,
@@ -131,9 +131,9 @@ class Run(Steering[T, R]):
         """
         self._recalled = self.recalled
         if self._is_open:
-            self._recording.let_go()
-            self._feed.let_go()
-            self._batches.let_go()
+            self._recording.drop_sink()
+            self._feed.clear()
+            self._batches.clear()
             self._parked.let_go()
         self._new_of = self._owner = None
         del self._sink, self._source, self._keep
@@ -176,7 +176,7 @@ class Run(Steering[T, R]):
             clock=self._clock,
             context=self._context.copy(),
         )
-        self._feed = open_feed(self._source, reader)
+        self._feed = open_source(self._source, reader)
         stack.push_async_callback(self._close_source)
         drawing = Reader(self._feed, self._clock, self._new_of, self._looked_up_at_once)
         self._batches = Batcher(
@@ -255,12 +255,12 @@ class Run(Steering[T, R]):
             Whether this task may make a further call.
         """
         call, clock, workers = self._calls.one, self._clock, self._workers
-        record = self._recording.recorder(worker)  # a closure of the columns
+        record = self._recording.fast_recorder(worker)  # a closure of the columns
         task, mapping, address = state.task, state.mapping, state.address
         cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
         began = clock()
         try:
-            for index, item in self._feed.fresh:
+            for index, item in self._feed.items:
                 try:
                     value = await call(item)
                 except BaseException as error:
@@ -289,7 +289,7 @@ class Run(Steering[T, R]):
                 if ended >= workers.attend_at:
                     return True
                 began = ended
-            self._feed.ran_dry()
+            self._feed.on_exhausted()
             return True
         finally:
             # Errors that are kept refer to this frame, and it to all values and its task.
@@ -326,7 +326,7 @@ class Run(Steering[T, R]):
                         self._call_the_next()
                         return ticket
                     continue
-            may_take_held = not self.paused and self._feed.gives_nothing_soon
+            may_take_held = not self.paused and self._feed.no_more_expected
             if may_take_held and (ticket := self._parked.pop_held()) is not None:
                 self._call_the_next()
                 return ticket
@@ -388,4 +388,4 @@ class Run(Steering[T, R]):
 
     def _refuse(self, index: int, item: T, error: BaseException) -> None:
         """Let an item fail that can go in no call."""
-        self._recording.give_up(PendingCall((index,), (item,)), error, worker=0)
+        self._recording.record_failure(PendingCall((index,), (item,)), error, worker=0)

@@ -14,10 +14,10 @@ from ragasync.engine.admission import LimiterWait
 from ragasync.engine.attempts import Attempts
 from ragasync.engine.batching import Batcher
 from ragasync.engine.error_handling import ErrorHandler
-from ragasync.engine.journalling import Journalled
+from ragasync.engine.journalling import JournalSink
 from ragasync.engine.push import QueuedItems
-from ragasync.engine.recorder import Recorder, Sink
-from ragasync.engine.resources import Opening
+from ragasync.engine.recorder import OutcomeSink, Recorder
+from ragasync.engine.resources import CancellableSetup
 from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.workers import WorkerPool
 from ragasync.limits.combined import CombinedLimiter
@@ -66,7 +66,7 @@ class State(Generic[T, R]):
     _is_plain: bool
     _context: Context
 
-    def __init__(self, plan: BatchSettings[T, R], sink: Sink[T, R]) -> None:
+    def __init__(self, plan: BatchSettings[T, R], sink: OutcomeSink[T, R]) -> None:
         self.plan = plan
         self.gate = CombinedLimiter(plan.limiters)
         self.max_concurrency = plan.max_concurrency
@@ -93,7 +93,7 @@ class State(Generic[T, R]):
         self._is_open = False
         self._calling = False
         self._wave = 1
-        self._opening = Opening()
+        self._opening = CancellableSetup()
 
     @property
     def owner_is_cancelled(self) -> bool:
@@ -117,7 +117,7 @@ class State(Generic[T, R]):
         if len(self.admission) > 0:
             return "rate"
         may_draw = self._is_open and not self.paused and not self.held_back
-        if may_draw and (self._workers.idle or self._batches.forming):
+        if may_draw and (self._workers.idle or self._batches.filling):
             return "retries" if self._parked.items else "input"
         return "concurrency"
 
@@ -158,7 +158,7 @@ class State(Generic[T, R]):
         if not self._is_open:
             return 0
         workers = self._workers
-        at_work = len(workers.tasks) - workers.idle - len(self.admission) - self._batches.forming
+        at_work = len(workers.tasks) - workers.idle - len(self.admission) - self._batches.filling
         return max(0, at_work)
 
     @property
@@ -184,7 +184,7 @@ class State(Generic[T, R]):
     def recalled(self) -> int:
         """How many outcomes came from a journal."""
         sink = getattr(self, "_sink", None)  # gone at the end
-        return sink.recalled if isinstance(sink, Journalled) else self._recalled
+        return sink.recalled if isinstance(sink, JournalSink) else self._recalled
 
     @property
     def running_threads(self) -> int:
@@ -204,9 +204,9 @@ class State(Generic[T, R]):
     @property
     def _has_more(self) -> bool:
         """Whether a new item may be at hand, that no worker is putting into a batch."""
-        if self._batches.forming:
+        if self._batches.filling:
             return False
-        return self._feed.at_hand or self._batches.left_over
+        return self._feed.has_ready or self._batches.left_over
 
     @property
     def _may_begin(self) -> bool:
@@ -215,7 +215,7 @@ class State(Generic[T, R]):
             return False
         if self._parked.has_due or (self._has_more and self._may_draw):
             return True
-        return self._parked.holds_any and self._feed.gives_nothing_soon
+        return self._parked.holds_any and self._feed.no_more_expected
 
     @property
     def _none_to_begin(self) -> bool:

@@ -83,7 +83,7 @@ class InitialFailures:
         limit: how many failed calls stop the job; None switches the rule off.
 
     Attributes:
-        holds_parts: whether the parts of a failed batch are to wait for further batches.
+        defers_parts: whether the parts of a failed batch are to wait for further batches.
         have_stopped: whether all that were noted so far failed alike, and were enough.
     """
 
@@ -91,7 +91,7 @@ class InitialFailures:
         self._limit = limit
         self._failure: _Failure | None = None
         self._whole = self._parts = 0
-        self.holds_parts = self.have_stopped = False
+        self.defers_parts = self.have_stopped = False
 
     def note(self, error: BaseException, is_part: bool, has_success: bool) -> str | None:
         """
@@ -106,15 +106,15 @@ class InitialFailures:
             return None
         failure = None if has_success else _telling(error)
         if failure is None or self._failure not in (None, failure):
-            self._limit, self.holds_parts, self.have_stopped = None, False, False
+            self._limit, self.defers_parts, self.have_stopped = None, False, False
             return None
         self._failure = failure
         if is_part:
             self._parts += 1
         else:
             self._whole += 1
-        self.holds_parts = self._whole < 2
-        failed = self._whole if self.holds_parts else self._whole + self._parts
+        self.defers_parts = self._whole < 2
+        failed = self._whole if self.defers_parts else self._whole + self._parts
         if failed < self._limit:
             return None
         self.have_stopped = True

@@ -48,14 +48,16 @@ class Columns(Storage[T, R]):
         rows = len(self) if limit is None else min(limit, len(self))
         return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
-    def recorder(self, worker: int, zero: float) -> Callable[[int, R, float, float], None]:
+    def fast_recorder(
+        self, worker: int, started_at: float
+    ) -> Callable[[int, R, float, float], None]:
         """Return what records a success: index, value, and when its call began and ended."""
         results, status, started = self.results, self.status, self.started
         seconds, workers = self.seconds, self.worker
 
         def record(index: int, value: R, began: float, ended: float) -> None:
             results[index] = value
-            started[index] = began - zero
+            started[index] = began - started_at
             seconds[index] = ended - began
             workers[index] = worker
             status[index] = DONE  # last: another thread that reads "done" finds all the rest
@@ -108,8 +110,8 @@ class Columns(Storage[T, R]):
             text = self.texts[row] = error_text(self.errors[row])
         return text
 
-    def settle(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
-        """Write an outcome of any kind; a plain success goes through `recorder` instead."""
+    def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Write an outcome of any kind; a plain success goes through `fast_recorder` instead."""
         row = outcome.index
         self.results[row] = outcome.value
         self.attempts[row] = min(outcome.attempts, MAX_ATTEMPTS)
@@ -132,12 +134,12 @@ class Columns(Storage[T, R]):
             self.history[row] = outcome.history
         self.status[row] = STATUSES.index(outcome.status)
 
-    def settle_call(self, call: CallSuccess[T, R]) -> None:
+    def record_call(self, call: CallSuccess[T, R]) -> None:
         """Write what became of all items of a call: a slice of each column instead of rows."""
         rows = call.rows
         if rows is None or call.history:
             for outcome in call.outcomes():
-                self.settle(outcome)
+                self.record(outcome)
             return
         n, seconds, all_rows = len(call.indices), call.seconds, len(self.status)
         self.results[rows] = call.values

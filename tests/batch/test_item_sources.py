@@ -164,13 +164,13 @@ async def test_an_error_of_ours_is_not_blamed_on_the_source(monkeypatch: pytest.
     """A fault of the engine reads as one."""
     from ragasync.outcomes.columns import Columns
 
-    def broken(self: Any, worker: int, zero: float) -> Any:
+    def broken(self: Any, worker: int, started_at: float) -> Any:
         def record(*_: object) -> None:
             raise ZeroDivisionError("ours")
 
         return record
 
-    monkeypatch.setattr(Columns, "recorder", broken)
+    monkeypatch.setattr(Columns, "fast_recorder", broken)
     processor = AsyncBatchProcessor(echo)
     with pytest.raises(ZeroDivisionError, match="ours"):
         await processor.process(range(3))

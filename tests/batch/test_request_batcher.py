@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ragasync.calls.calls import is_async
-from ragasync.engine.request_batcher import RequestFailed, Service
+from ragasync.engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
@@ -15,7 +15,7 @@ from tests.support.services import Service as Fake
 
 def opened(function, **settings):
     """Return a service for a function, as yet to be entered."""
-    return Service(BatchSettings(function, is_async(function), **settings))
+    return RequestBatcher(BatchSettings(function, is_async(function), **settings))
 
 
 async def test_each_caller_gets_the_values_of_its_own_items_in_order():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, Journal, JournalError
-from ragasync.engine.journalling import Journalled
+from ragasync.engine.journalling import JournalSink
 from ragasync.journal.use import JournalBinding, bind_journal
 from ragasync.journal.writer import Writer
 
@@ -210,6 +210,6 @@ def test_a_run_knows_whether_its_journal_holds_a_success(
         assert opened.holds_success is holds
         thread: Any = None
         sink: Any = None
-        assert Journalled(sink, opened, lambda *_: None, thread).holds_success is holds
+        assert JournalSink(sink, opened, lambda *_: None, thread).holds_success is holds
     finally:
         opened.close()

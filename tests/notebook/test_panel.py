@@ -803,7 +803,7 @@ def failing(count: int) -> Columns[int, None]:
 def fail(columns: Columns[int, None], row: int) -> None:
     """Have one item fail."""
     error = OSError(f"no item {row}") if row % 3 else KeyError("name")
-    columns.settle(Outcome(row, row, "failed", error=error, attempts=1, seconds=0.5))
+    columns.record(Outcome(row, row, "failed", error=error, attempts=1, seconds=0.5))
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 7, 100])
@@ -845,7 +845,7 @@ def test_errors_of_cancelled_items_are_no_failures():
     """Nobody has made a mistake."""
     columns: Columns[int, None] = Columns(range(1))
     error = asyncio.CancelledError()
-    columns.settle(Outcome(0, 0, "cancelled", error=error, attempts=1))
+    columns.record(Outcome(0, 0, "cancelled", error=error, attempts=1))
     grouped = Failures(columns)
     grouped.look()
     assert (grouped.kinds, grouped.unseen) == ([], 0)

@@ -153,7 +153,7 @@ def results(draw: st.DrawFn, run: int) -> BatchResult[str]:
         status, sparse = draw(st.sampled_from(STATUSES)), draw(st.integers(0, 31))
         if status != "pending":
             stack = f"stack of {run}: " if status == "failed" else None
-            columns.settle(replace(entry(index, run, status, sparse), index=row), stack)
+            columns.record(replace(entry(index, run, status, sparse), index=row), stack)
     stats = RunStats(draw(st.integers(0, 9)), input_waited=run, limited=draw(st.booleans()))
     because = draw(st.none() | st.just(f"of {run}"))
     return BatchResult.of(columns, seconds=float(run), stats=stats, stopped_because=because)

@@ -28,7 +28,7 @@ def test_a_new_row_is_pending_with_no_attempt():
 def test_a_recorded_success_has_its_times_and_one_attempt():
     """The recorder writes the facts of a plain success."""
     columns: Columns[str, int] = Columns(items=["a", "b"])
-    columns.recorder(3, 10.0)(1, 7, 10.5, 10.75)
+    columns.fast_recorder(3, 10.0)(1, 7, 10.5, 10.75)
     assert columns.outcome(1) == Outcome(
         1, "b", "done", 7, attempts=1, started=0.5, seconds=0.25, worker=3
     )
@@ -52,7 +52,7 @@ def test_a_settled_outcome_comes_back_whole():
         history=(Attempt(1.0, 0.5, "ValueError: no", 0.25),),
     )
     columns: Columns[str, int] = Columns(items=["a", "b"])
-    columns.settle(outcome)
+    columns.record(outcome)
     assert columns.outcome(1) == outcome
     assert columns.outcome(0) == Outcome(0, "a", "pending")
 
@@ -90,9 +90,9 @@ def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: Cal
     """Slices are only a faster way to write the same."""
     whole: Columns[int, int] = Columns(items=range(7))
     single: Columns[int, int] = Columns(items=range(7))
-    whole.settle_call(call)
+    whole.record_call(call)
     for outcome in call.outcomes():
-        single.settle(outcome)
+        single.record(outcome)
     assert whole == single
     assert {type(column) for column in (whole.results, whole.status, whole.seconds)} == {
         list,
@@ -104,9 +104,9 @@ def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: Cal
 def test_columns_that_few_jobs_need_are_made_when_the_first_item_does():
     """A job without waits, back-off or batches pays for none of them."""
     columns: Columns[str, int] = Columns(items=["a", "b"])
-    columns.recorder(0, 0.0)(0, 1, 0.0, 0.1)
+    columns.fast_recorder(0, 0.0)(0, 1, 0.0, 0.1)
     assert (columns.waited, columns.backed_off, columns.batch) == (None, None, None)
-    columns.settle(Outcome(1, "b", "done", 2, attempts=1, waited=0.5))
+    columns.record(Outcome(1, "b", "done", 2, attempts=1, waited=0.5))
     assert columns.waited == array("d", [0.0, 0.5])
     assert columns.backed_off is None
 
@@ -114,15 +114,15 @@ def test_columns_that_few_jobs_need_are_made_when_the_first_item_does():
 def test_more_attempts_than_the_column_holds_are_shown_as_its_most():
     """A count beyond two bytes does not overflow."""
     columns: Columns[str, int] = Columns(items=["a"])
-    columns.settle(Outcome(0, "a", "failed", error=OSError(), attempts=1_000_000))
+    columns.record(Outcome(0, "a", "failed", error=OSError(), attempts=1_000_000))
     assert columns.outcome(0).attempts == 0xFFFF
 
 
 def test_growing_keeps_what_is_there_and_adds_pending_rows():
     """Columns grow in place, the optional ones too."""
     columns: Columns[int, int] = Columns(items=range(1))
-    columns.settle(Outcome(0, 0, "done", 5, attempts=1, waited=1.0, backed_off=2.0, batch=3))
-    recorded = columns.recorder(0, 0.0)
+    columns.record(Outcome(0, 0, "done", 5, attempts=1, waited=1.0, backed_off=2.0, batch=3))
+    recorded = columns.fast_recorder(0, 0.0)
     columns.grow_to(3)
     recorded(2, 9, 0.0, 0.0)
     assert columns.outcome(0).waited == 1.0
@@ -142,10 +142,10 @@ def test_rows_are_found_by_one_status_or_several():
 def test_a_snapshot_no_longer_changes():
     """What happens after the snapshot does not reach it."""
     columns: Columns[str, int] = Columns(items=["a", "b"])
-    columns.recorder(0, 0.0)(0, 1, 0.0, 0.1)
+    columns.fast_recorder(0, 0.0)(0, 1, 0.0, 0.1)
     copy = columns.snapshot()
-    columns.recorder(0, 0.0)(1, 2, 0.2, 0.3)
-    columns.settle(Outcome(0, "a", "failed", error=ValueError(), attempts=2, waited=3.0))
+    columns.fast_recorder(0, 0.0)(1, 2, 0.2, 0.3)
+    columns.record(Outcome(0, "a", "failed", error=ValueError(), attempts=2, waited=3.0))
     assert copy.outcome(0) == Outcome(0, "a", "done", 1, attempts=1, seconds=0.1, worker=0)
     assert copy.outcome(1).status == "pending"
     assert copy.errors == {}

@@ -16,7 +16,7 @@ def result_of(statuses: list[Status], **facts: Any) -> BatchResult[str]:
     columns: Columns[str, str] = Columns(items=[f"item {index}" for index in range(len(statuses))])
     for index, status in enumerate(statuses):
         if status != "pending":
-            columns.settle(outcome(index, status))
+            columns.record(outcome(index, status))
     return BatchResult.of(columns, **facts)
 
 
@@ -41,7 +41,7 @@ class Recorder:
         self.seen.append(list(items))
         columns: Columns[Any, str] = Columns(items=list(items))
         for row, item in enumerate(items):
-            columns.settle(
+            columns.record(
                 Outcome(
                     row,
                     item,
@@ -117,8 +117,8 @@ def test_all_succeeded_only_without_failed_cancelled_or_pending_items():
 def test_a_none_that_a_call_returned_is_a_value():
     """Success is not told from the value."""
     columns: Columns[str, None] = Columns(items=["a", "b", "c"])
-    columns.recorder(0, 0.0)(0, None, 0.0, 0.1)
-    columns.recorder(0, 0.0)(2, None, 0.0, 0.1)
+    columns.fast_recorder(0, 0.0)(0, None, 0.0, 0.1)
+    columns.fast_recorder(0, 0.0)(2, None, 0.0, 0.1)
     result = BatchResult.of(columns)
     assert result.get_successful() == [None, None]
     assert [item.ok for item in result] == [True, False, True]
@@ -318,8 +318,8 @@ def test_merging_carries_every_fact_of_a_row():
     first = result_of(["pending", "pending"])
     second = result_of(["pending", "pending"])
     facts = {"waited": 0.5, "batch": 7, "stage": "embed", "backed_off": 2.0, "attempts": 3}
-    first.columns.settle(outcome(0, "failed", **facts))
-    second.columns.settle(outcome(1, "failed", worker=4, started=8.0, seconds=0.5))
+    first.columns.record(outcome(0, "failed", **facts))
+    second.columns.record(outcome(1, "failed", worker=4, started=8.0, seconds=0.5))
     merged = BatchResult.of(first.columns).merge(BatchResult.of(second.columns))
     assert merged[0] == first[0]
     assert merged[1] == second[1]
@@ -358,7 +358,7 @@ def part(draw: st.DrawFn) -> Columns[str, str]:
         status = draw(st.sampled_from(STATUSES))
         if status != "pending":
             facts = {"started": draw(st.floats(0, 9)), "batch": draw(st.none() | st.just(row))}
-            columns.settle(Outcome(row, None, status, f"value {index}", attempts=1, **facts))
+            columns.record(Outcome(row, None, status, f"value {index}", attempts=1, **facts))
     return columns
 
 

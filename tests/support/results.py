@@ -31,7 +31,7 @@ def result_of(outcomes: Sequence[Outcome[Any, Any]], **facts: Any) -> BatchResul
     columns: Columns[Any, Any] = Columns(items=[outcome.item for outcome in outcomes])
     for outcome in outcomes:
         if outcome.status != "pending":
-            columns.settle(outcome, outcome.traceback)
+            columns.record(outcome, outcome.traceback)
     return BatchResult.of(columns, **facts)
 
 

@@ -31,7 +31,7 @@ from ragasync.documents.stages.tally import Tally
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.engine.controls import Steering, current_run
-from ragasync.engine.request_batcher import Service
+from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.reports.summary import counted
@@ -420,8 +420,10 @@ async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIt
         stack.callback(metered_by(line.meter))
         for stage, plan in plans.items():
             if plan is not None:
-                waits_in_vain = {"nothing_soon": line.no_more_to_embed} if stage == "embed" else {}
-                service: Service[Any, Any] = Service(plan, **waits_in_vain)
+                waits_in_vain = (
+                    {"no_more_expected": line.no_more_to_embed} if stage == "embed" else {}
+                )
+                service: RequestBatcher[Any, Any] = RequestBatcher(plan, **waits_in_vain)
                 service.run.when_stopped_early = line.stop_early
                 line.way.services[stage] = await stack.enter_async_context(service)
         await line.check_embedder()

@@ -9,7 +9,7 @@ from typing import Any
 from ragasync.documents.metering import Meter
 from ragasync.documents.stages.hops import Hops
 from ragasync.documents.stages.recipe import Recipe
-from ragasync.engine.request_batcher import Service
+from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.outcomes.stats import StageStats
 
 STAGES = ("load", "recognise", "chunk", "embed", "store")
@@ -33,7 +33,7 @@ class Tally:
     def __init__(
         self,
         recipe: Recipe,
-        services: Mapping[str, Service[Any, Any]],
+        services: Mapping[str, RequestBatcher[Any, Any]],
         prepare: Hops[object, Any] | None,
         meter: Meter,
     ) -> None:

@@ -18,7 +18,7 @@ from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.room import Room
 from ragasync.documents.stages.storing import Parcel
 from ragasync.documents.store import EmbedderMismatch
-from ragasync.engine.request_batcher import RequestFailed, Service
+from ragasync.engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.errors import AttemptTimeout, StageFailure
 from ragasync.foreign_errors import is_a
 
@@ -36,7 +36,7 @@ class Way:
     """
 
     def __init__(self, recipe: Recipe, meter: Meter) -> None:
-        self.services: dict[str, Service[Any, Any]] = {}
+        self.services: dict[str, RequestBatcher[Any, Any]] = {}
         self._recipe = recipe
         self._meter = meter
         self._room = Room(recipe.room)
