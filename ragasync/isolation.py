@@ -11,6 +11,8 @@ from sys import getrefcount
 from typing import Any, Protocol
 from weakref import getweakrefcount
 
+from ragasync.cancellation import has_pending_cancel
+
 _UNBOUND = object()
 
 
@@ -60,8 +62,7 @@ class TaskState:
         """Return whether a further call may be made in this task."""
         task = self.task
         return (
-            not task.cancelling()
-            and not task._must_cancel  # before 3.13, uncancel() leaves it set
+            not has_pending_cancel(task)
             and getrefcount(task) == self._references + 1  # the name above
             and getweakrefcount(task) == self.observers
             and self.has_same_bindings()

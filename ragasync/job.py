@@ -14,7 +14,7 @@ from ragasync.ending import JobFuture
 from ragasync.engine.job_run import JobRun
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
-from ragasync.own_task import own_task
+from ragasync.lazy_task import create_lazy_task
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 from ragasync.settings import parse_concurrency
@@ -273,7 +273,7 @@ class Job(Generic[T, R]):
         context = copy_context()
         context.run(self._place.make_current)  # no part of the call that started it
         running = self._unfinished.follow(self._batch.complete())
-        self._task = own_task(running, self._loop, name="ragasync job", context=context)
+        self._task = create_lazy_task(running, self._loop, name="ragasync job", context=context)
 
     async def _wait_here(self) -> BatchResult[R]:
         """Wait on this loop; a cancellation cancels the job and waits for its clean-up."""

@@ -15,7 +15,7 @@ from ragasync.bridge.interrupts import Interrupted, pass_notes
 from ragasync.bridge.wrong_loop import as_run_async_error
 from ragasync.errors import RunAsyncError
 from ragasync.foreign_errors import is_a
-from ragasync.own_task import own_task
+from ragasync.lazy_task import create_lazy_task
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class CoroutineCall(Generic[T]):
 
     def start(self) -> asyncio.Task[None]:
         """Make the task, in the loop's thread."""
-        return own_task(self._run(), self._loop, context=self._context)
+        return create_lazy_task(self._run(), self._loop, context=self._context)
 
     def cancel(self) -> None:
         """Withdraw it if it has not begun; otherwise have its loop cancel its task."""

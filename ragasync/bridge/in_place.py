@@ -20,7 +20,7 @@ from ragasync.bridge.interrupts import (
 )
 from ragasync.bridge.thread_scopes import carry_context_to_threads
 from ragasync.errors import RunAsyncError
-from ragasync.own_task import own_task
+from ragasync.lazy_task import create_lazy_task
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class _Supervision:
     def wait(self, place: BlockingCall, task: asyncio.Task[None]) -> None:
         """Run the loop until the task has ended, or is not to be waited for any longer."""
         self._outermost = place.outermost_in_this_thread()
-        ended = own_task(self._until_over(place, task), self._loop)
+        ended = create_lazy_task(self._until_over(place, task), self._loop)
         if is_main_thread():
             self._keep_awake()
         with DeferredInterrupt(self._interrupt) as sigint, _as_much_ready(self._loop):

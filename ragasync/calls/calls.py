@@ -147,7 +147,7 @@ class Calls:
         assert self._pools is not None
         send: Callable[[ItemGroup], Awaitable[GroupResult]] = partial(self._pools.send, apart=apart)
         if self._watch is not None and self._timeout is not None:
-            send = self._watch.guarded(send, self._timeout * len(arguments))
+            send = self._watch.with_timeout(send, self._timeout * len(arguments))
         reply = await send(ItemGroup(self._errand, list(arguments), names, context=copy_context()))
         if reply.trouble is not None:
             raise reply.trouble
@@ -157,7 +157,7 @@ class Calls:
         """Return the call with its time limit, if it has one, for use in the current task."""
         if self._watch is None or self._timeout is None:
             return self._call
-        return self._watch.guarded(self._call, self._timeout)
+        return self._watch.with_timeout(self._call, self._timeout)
 
     async def _on_thread(self, argument: object) -> object:
         """Call on a thread; a function that only made an awaitable has it awaited here."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from ragasync.clock import Clock
 from ragasync.errors import SourceFailed
 from ragasync.foreign_errors import is_a, leaves_of
-from ragasync.own_task import own_task
+from ragasync.lazy_task import create_lazy_task
 
 T = TypeVar("T")
 
@@ -228,7 +228,9 @@ class ReadAhead(QueuedItems[T], ABC):
     def start(self) -> None:
         """Begin to read."""
         reading, context = self._read_to_the_end(), self._context.copy()
-        self._reader = own_task(reading, self._loop, name="ragasync source", context=context)
+        self._reader = create_lazy_task(
+            reading, self._loop, name="ragasync source", context=context
+        )
 
     @property
     def has_ready(self) -> bool:

@@ -12,12 +12,12 @@ from ragasync.engine.push import QueuedItems, RequestQueue
 from ragasync.engine.run import Run
 from ragasync.engine.telling import stage_stats
 from ragasync.errors import JobStopped
+from ragasync.lazy_task import create_lazy_task
 from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.stats import StageStats
 from ragasync.outcomes.success import CallSuccess
 from ragasync.outcomes.tracebacks import NoArchive
-from ragasync.own_task import own_task
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
@@ -180,7 +180,7 @@ class RequestBatcher(Generic[T, R]):
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self.activity = self._orders.activity = ActivityMonitor(loop_clock(loop))
-        self._task = own_task(self._serve(), loop, name="ragasync service")
+        self._task = create_lazy_task(self._serve(), loop, name="ragasync service")
         self._task.add_done_callback(self._refuse_the_rest)
         try:
             await self._opened.wait()

@@ -12,8 +12,8 @@ from ragasync.engine.outlet import OutcomeBuffer
 from ragasync.engine.run import Run
 from ragasync.error_text import add_note
 from ragasync.errors import JobStopped
+from ragasync.lazy_task import create_lazy_task
 from ragasync.outcomes.outcome import Outcome
-from ragasync.own_task import own_task
 from ragasync.reports.summary import counted
 from ragasync.settings import BatchSettings
 
@@ -33,7 +33,7 @@ async def streamed(
     outlet: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound)
     run: Run[T, R] = Run(plan, source, outlet, total=known, on_item=outlet.on_item)
     outlet.on_change = run.look_up
-    running = own_task(run.run(), asyncio.get_running_loop(), name="ragasync stream")
+    running = create_lazy_task(run.run(), asyncio.get_running_loop(), name="ragasync stream")
     running.add_done_callback(lambda _: outlet.end())
     given = 0
     try:

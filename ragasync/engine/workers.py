@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ragasync.clock import Clock
-from ragasync.own_task import own_task
+from ragasync.lazy_task import create_lazy_task
 
 BREATH = 0.02
 """Seconds after which workers let the loop turn, however fast their calls return."""
@@ -122,12 +122,12 @@ class WorkerPool:
     def _open(self, worker: int, *, goes_on: bool = False) -> None:
         """Have a task do a worker's work, with bindings of context variables of its own."""
         if self._sentinel is None:
-            self._sentinel = own_task(
+            self._sentinel = create_lazy_task(
                 self._stand_by(), self._loop, name="ragasync sentinel", context=Context()
             )
         context = self._context.copy()
         work = self._work(worker, context, goes_on)
-        task = own_task(work, self._loop, name=NAME, context=context)
+        task = create_lazy_task(work, self._loop, name=NAME, context=context)
         self.tasks[worker] = task
         task.add_done_callback(partial(self._closed, worker), context=self._context)
 

@@ -11,7 +11,7 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from ragasync.errors import RedisUnavailable
-from ragasync.own_task import own_task
+from ragasync.lazy_task import create_lazy_task
 from ragasync.redis.link import ScriptConnection
 from ragasync.redis.memory import LEASE, LocalState
 from ragasync.redis.outage import Outage, is_away, refusal
@@ -97,7 +97,9 @@ class Dispatcher:
         if self._task is None:
             # In a context of its own: it serves others than whoever came first.
             serving = self._serve()
-            self._task = own_task(serving, self._loop, name="ragasync redis", context=Context())
+            self._task = create_lazy_task(
+                serving, self._loop, name="ragasync redis", context=Context()
+            )
 
     async def _serve(self) -> None:
         """Ask for all who wait, again and again, until nobody comes for a while."""

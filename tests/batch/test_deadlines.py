@@ -27,7 +27,7 @@ def now() -> float:
 async def attempt(deadlines: DeadlineWatch, seconds: float, allowed: float = 2.0) -> float:
     """Make one attempt that takes so long; return when it ended."""
     nap: Callable[[float], Awaitable[None]] = asyncio.sleep
-    await deadlines.guarded(nap, allowed)(seconds)
+    await deadlines.with_timeout(nap, allowed)(seconds)
     return now()
 
 
@@ -134,7 +134,7 @@ async def test_a_late_attempt_has_all_the_time_for_its_clean_up():
 
     other = asyncio.create_task(attempt(deadlines, 10, allowed=20))
     with pytest.raises(AttemptTimeout):
-        await deadlines.guarded(careful, 2)(None)
+        await deadlines.with_timeout(careful, 2)(None)
     assert cleaned_up == [7]
     assert await other == 10
 

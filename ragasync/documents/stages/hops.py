@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ragasync.clock import loop_clock
+from ragasync.lazy_task import create_lazy_task
 from ragasync.outcomes.activity import ActivityMonitor
-from ragasync.own_task import own_task
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -144,7 +144,9 @@ class Hops(Generic[T, V]):
             if hop := [entry for entry in hop if not entry[1].done()]:
                 assert self._context is not None  # of the first caller; there is one by now
                 context = self._context.copy()
-                task = own_task(self._make(hop), self._loop, name="ragasync hop", context=context)
+                task = create_lazy_task(
+                    self._make(hop), self._loop, name="ragasync hop", context=context
+                )
                 self._under_way.add(task)
 
     def _learn(self, seconds: float) -> None:
