@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar, cast
 
 from ragasync.bridge.interrupts import Interrupted
+from ragasync.error_text import traceback_text
 from ragasync.foreign_errors import is_a
-from ragasync.outcomes.tracebacks import whole_text
 from ragasync.result import BatchResult
 
 R = TypeVar("R")
@@ -20,9 +20,9 @@ log = logging.getLogger("ragasync")
 
 
 def _mask_secrets(record: logging.LogRecord) -> bool:
-    """Have a traceback of ours printed with its secrets masked; the exception stays as it is."""
+    """Have logging print the traceback redacted; the exception itself stays as it is."""
     if record.exc_info and record.exc_info[1] is not None:
-        record.exc_text = whole_text(record.exc_info[1])  # formatters take it instead of their own
+        record.exc_text = traceback_text(record.exc_info[1])  # which formatters prefer
     return True
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+from ragasync.error_text import closing_lines
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.success import CallSuccess
-from ragasync.outcomes.tracebacks import closing_lines
 
 T = TypeVar("T")
 R = TypeVar("R")

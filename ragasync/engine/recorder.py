@@ -7,11 +7,11 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from ragasync.engine.retry_queue import PendingCall
 from ragasync.engine.stopping import ErrorLimit, InitialFailures
+from ragasync.error_text import TracebackArchive
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.outcomes.success import CallSuccess
-from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")

@@ -11,13 +11,13 @@ from ragasync.clock import loop_clock
 from ragasync.engine.push import QueuedItems, RequestQueue
 from ragasync.engine.run import Run
 from ragasync.engine.telling import stage_stats
+from ragasync.error_text import NoArchive
 from ragasync.errors import JobStopped
 from ragasync.lazy_task import create_lazy_task
 from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.outcome import Outcome
 from ragasync.outcomes.stats import StageStats
 from ragasync.outcomes.success import CallSuccess
-from ragasync.outcomes.tracebacks import NoArchive
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")

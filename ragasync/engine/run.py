@@ -26,11 +26,10 @@ from ragasync.engine.journalling import NewOf, journalled
 from ragasync.engine.recorder import OutcomeSink, Recorder
 from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.engine.workers import AT_ONCE, WorkerPool
-from ragasync.error_text import add_note, describe
+from ragasync.error_text import TracebackArchive, add_note, describe
 from ragasync.errors import IncompleteRun, SourceFailed
 from ragasync.foreign_errors import is_a
 from ragasync.isolation import TaskState
-from ragasync.outcomes.tracebacks import TracebackArchive
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")

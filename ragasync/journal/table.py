@@ -7,11 +7,11 @@ from contextlib import closing, contextmanager
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
+from ragasync.error_text import closing_lines
 from ragasync.errors import JournalError
 from ragasync.journal.file import JOURNAL, open_to_read
 from ragasync.journal.rows import check_seal, recalled_error
 from ragasync.journal.serializers import BY_NAME, Serializer
-from ragasync.outcomes.tracebacks import closing_lines
 from ragasync.sqlite_file import clear_errors
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any, TypeVar, cast
 
-from ragasync.error_text import ErrorText, error_text
+from ragasync.error_text import ErrorText, closing_lines, error_text
 from ragasync.outcomes.outcome import CANCELLED, DONE, PENDING, STATUSES, Outcome
 from ragasync.outcomes.storage import Storage
 from ragasync.outcomes.success import CallSuccess
-from ragasync.outcomes.tracebacks import closing_lines
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ragasync.error_text import live_traceback, traceback_text
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
 from ragasync.outcomes.stats import RunResult
-from ragasync.outcomes.tracebacks import frames_of, whole_text
 from ragasync.reports.error_groups import group_errors
 from ragasync.reports.reading import DataFrameBuilder, object_column, string_array
 
@@ -168,6 +168,6 @@ def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
 def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
     """Return an error's traceback as text: the one that was kept, or what it still carries."""
     text, error = columns.traceback_of(row), columns.errors[row]
-    if text is None and frames_of(error) is not None:
-        return whole_text(error)
+    if text is None and live_traceback(error) is not None:
+        return traceback_text(error)
     return text
