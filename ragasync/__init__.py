@@ -1,26 +1,47 @@
 """
-Run big, slow, flaky async jobs from a notebook.
+Run big, slow, flaky async jobs from a notebook: with limits, retries, live controls and a journal.
 
-The house, from the roof down; imports only ever point down, and import-linter checks it:
+    from ragasync import AsyncBatchProcessor, RateLimiter
 
-    documents/    AsyncDocumentProcessor: load, chunk, embed, store
-    workers       process_with_workers             gather     gather_with_concurrency
-    batch         AsyncBatchProcessor
-    job           Job: the handle on a running batch        ending     how it ended
-    redis/        RedisRateLimiter, AsyncRedisConnection
-    engine/       the window of workers that everything runs on
-    calls/        how a function is called: on the loop, on threads, on an executor
-    plan          what a processor was told        result     BatchResult
-    notebook/     progress bars                    plots/     pictures, in matplotlib
-    reports/      tables, words, HTML
-    limits/       RateLimiter, and a job's gate    retries/   AsyncRetry, and what errors say
-    bridge/       run_async                        outcomes/  what became of each item
-    journal/      Journal: outcomes in a file      simulation/  a virtual clock: simulate, forecast
-    own_database: a SQLite file of ours, opened or refused
-    function_fingerprint: what counts as a change of a function; with function_code,
-                  object_settings and plain_values
-    progress, errors, clock, arguments, saying, loop_mismatch: nouns and checks, each in one file
-    redact/       replaces the secrets that error texts quote
+    processor = AsyncBatchProcessor(embed, max_concurrency=16, rate_limiter=RateLimiter(200))
+    result = await processor.process(texts)         # or process_sync(texts), or start(texts)
+    result.results                                  # one value for each text, None where it failed
+    result.errors_dataframe()                       # each failed text with its error
+    result = await result.retry_failed(processor)   # runs only those again
+
+Where to go next: the README shows what else there is, the notebooks teach it step by step,
+`AsyncDocumentProcessor` ingests whole folders, `help(AsyncBatchProcessor)` explains each argument.
+
+The layers, top down. A module imports only from layers below its own; a test and import-linter keep
+this table true. The docstring of each package maps its files.
+
+    documents simulation    load, chunk, embed and store; run the engine on a virtual clock
+    patterns                gather_with_concurrency, process_with_workers
+    batch                   AsyncBatchProcessor
+    job                     Job: the handle of a run in the background
+    redis                   RedisRateLimiter, AsyncRedisConnection
+    unfinished_jobs         cancels running jobs when the interpreter exits
+    job_future              JobFuture: the result or error of a job, for any thread
+    engine                  workers that take items, wait for limits, call, retry and record
+    calls                   one call on the loop, a thread or an executor; its timeout
+    settings result notebook plots
+                            checked settings; BatchResult; live panel, progress bars; charts
+    reports journal         tables, summaries, advice, HTML; outcomes in an SQLite file
+    limits outcomes bridge progress
+                            rate and concurrency; outcomes in columns, statistics; run_async;
+                            progress
+    retries                 AsyncRetry, and which errors are retried after which delay
+    isolation               keeps what a call does to its task from other items
+    cancellation loop_errors sqlite_file error_text function_fingerprint
+                            who cancelled a task; errors of the wrong loop; our SQLite files;
+                            errors as text; changed functions
+    plain_values            fingerprints of plain values
+    object_settings         fingerprints of an object's settings
+    function_code           fingerprints of a function's code
+    errors clock lazy_task arguments
+                            exceptions; clocks; tasks; checks of arguments
+    redact                  masks secrets in messages
+    foreign_errors          guarded access to objects of other packages
 """
 
 from __future__ import annotations
@@ -50,13 +71,12 @@ from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.limits.limiter import RateLimiter
 from ragasync.outcomes.outcome import Attempt, Outcome
-from ragasync.patterns import gather_with_concurrency
+from ragasync.patterns import gather_with_concurrency, process_with_workers
 from ragasync.progress import Progress
 from ragasync.reports.dataframes import error_summary, errors_dataframe, to_dataframe
 from ragasync.result import BatchResult
 from ragasync.retries.classify import FATAL
 from ragasync.retries.policy import AsyncRetry, retry_async
-from ragasync.workers import process_with_workers
 
 if TYPE_CHECKING:
     from ragasync.documents import (

@@ -1,4 +1,4 @@
-"""The handle on a running batch: watch it, steer it, stop it, and fetch what it has."""
+"""Job: the handle of a batch that runs in the background, to watch, control and await it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync.clock import Heartbeat
-from ragasync.ending import JobFuture
 from ragasync.engine.job_run import JobRun
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
+from ragasync.job_future import JobFuture
 from ragasync.lazy_task import create_lazy_task
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
@@ -32,18 +32,18 @@ CANCELLED = "it was cancelled"
 
 class Job(Generic[T, R]):
     """
-    A batch that runs while you do something else.
+    A batch that runs in the background while you do something else.
 
-    `AsyncBatchProcessor.start` makes it. It runs on the background loop of `run_async`, so that a
-    cell that computes does not stall it; with `on_current_loop=True` on the
-    loop of the thread that started it. Everything on it may be used from any thread.
+    `AsyncBatchProcessor.start` creates it. It runs on the background loop of `run_async`, so a
+    cell that computes does not stall it, or, with `on_current_loop=True`, on the loop of the thread
+    that started it. All of its methods and attributes are safe to use from any thread.
 
-    `await job` gives the result; cancelling that await cancels the job. `job.cancel()` does not
-    raise: awaiting the job then gives what was done. As the last line of a cell it shows a live
-    panel, with buttons for all that.
+    `await job` returns the result; cancelling that await cancels the job. After `job.cancel()`,
+    awaiting the job returns the partial result. A job on the last line of a cell shows a live panel
+    with buttons and sliders for all of its controls.
 
-    A job that still runs when the interpreter exits is cancelled; its calls have two seconds for
-    their clean-up, its journal is closed, and a line on stderr says how much was done.
+    A job that is still running when the interpreter exits is cancelled: its calls get two seconds
+    to clean up, its journal is closed, and a line on stderr says how much was done.
 
     Example:
         >>> import time
@@ -51,7 +51,7 @@ class Job(Generic[T, R]):
         >>> def slow(item):
         ...     time.sleep(0.001)
         ...     return item * item
-        >>> job = AsyncBatchProcessor(slow).start(range(100))  # returns at once
+        >>> job = AsyncBatchProcessor(slow).start(range(100))  # returns immediately
         >>> job.max_concurrency = 16  # while it runs
         >>> job.wait().results[:4]  # in a cell: await job
         [0, 1, 4, 9]
@@ -59,136 +59,139 @@ class Job(Generic[T, R]):
         100
     """
 
-    def __init__(self, batch: JobRun[T, R], loop: asyncio.AbstractEventLoop) -> None:
-        self._batch = batch
+    def __init__(self, job_run: JobRun[T, R], loop: asyncio.AbstractEventLoop) -> None:
+        self._job_run = job_run
         self._loop = loop
-        self._max_concurrency = batch.run.max_concurrency
-        self._adaptive = batch.run.adaptive
+        self._max_concurrency = job_run.run.max_concurrency
+        self._adaptive = job_run.run.adaptive
         self._rate: float | None = None
         self._paused = self._cancelled = False
         self._panel: Panel | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ending: JobFuture[R] = JobFuture()
-        # Told to stop at once, because what its calls on threads raise then is no failure.
-        self._place = BlockingCall(self._stop)
-        self._place.at_once = True
-        self._unfinished = UnfinishedJob(batch, loop, self._ending, self._place)
-        self._tell(self._begin)
+        self._future: JobFuture[R] = JobFuture()
+        self._call = BlockingCall(self._stop)
+        # The run must know that it is stopping before its calls on threads are cancelled, or it
+        # would count their cancellations as failures.
+        self._call.at_once = True
+        self._unfinished = UnfinishedJob(job_run, loop, self._future, self._call)
+        self._on_loop(self._create_task)
 
-    # ── fetch ───────────────────────────────────────────────────────────────────────────────
+    # ── result ───────────────────────────────────────────────────────────────────────────────────
 
     def __await__(self) -> Generator[Any, None, BatchResult[R]]:
-        """Wait for the end; the loop that waits wakes ten times a second."""
-        return self._wait_here().__await__()
+        """Wait for the result; meanwhile this loop wakes ten times a second to see interrupts."""
+        return self._wait_on_current_loop().__await__()
 
     def wait(self, timeout: float | None = None) -> BatchResult[R]:
         """
-        Block until the job has ended and return its result.
+        Block this thread until the job has ended, and return its result.
 
         Args:
-            timeout: seconds to wait at most; the job goes on after that. None waits for good.
+            timeout: the maximum number of seconds to wait; the job continues after a timeout.
+                None waits without limit.
 
         Raises:
-            TimeoutError: it has not ended within `timeout`.
-            TypeError: `timeout` is no number.
+            TimeoutError: the job has not ended within `timeout`.
+            TypeError: `timeout` is not a number.
             ValueError: `timeout` is negative or not finite.
-            RunAsyncError: this thread's loop is the one that the job runs on, so that neither
-                would ever go on.
+            RunAsyncError: the job runs on this thread's loop, so this wait would never end.
             KeyboardInterrupt: the wait was interrupted; the job was cancelled, a note says how
                 much was done, and `result` has it.
-            Exception: what the source or the resources raised.
+            Exception: the error that the source or the resources raised.
         """
         from ragasync.bridge.interrupts import Interrupted, InterruptibleWait
 
         if timeout is not None:
             check_number("timeout", timeout)
         if not self.done and (self._runs_on_this_thread() or self._loop in blocked_loops()):
-            raise _never_ending("job.wait() would block")
+            raise _deadlock("job.wait() would block")
         try:
-            with (
-                InterruptibleWait(self.cancel) as waiting,
-                self._ending.telling(waiting.done),
-            ):
-                in_time = waiting.wait(timeout)
+            with InterruptibleWait(self.cancel) as waiting:
+                self._future.add_done_callback(waiting.done)
+                try:
+                    in_time = waiting.wait(timeout)
+                finally:
+                    self._future.remove_done_callback(waiting.done)
                 if waiting.call.cancel_requested:
                     raise Interrupted("job.wait() was cancelled with the call around it")
         except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-            interrupt.add_note(self._batch.what_was_done())
+            interrupt.add_note(self._job_run.what_was_done())
             raise
         finally:
             self._flush_panel()
         if not in_time:
             raise TimeoutError(f"the job has not ended within {timeout:g} s; it goes on: {self!r}")
         try:
-            return self._ending.fetch()
+            return self._future.result()
         finally:
-            del self, waiting  # or the traceback of what the job raised would keep it alive
+            del self, waiting  # or the traceback of the job's error would keep it alive
 
     @property
     def result(self) -> BatchResult[R]:
-        """What has come of the items so far; a copy that no longer changes."""
-        return self._batch.result()
+        """The partial result so far, as a snapshot that no longer changes."""
+        return self._job_run.result()
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
-        return self._batch.progress()
+        """The progress of the job, as a frozen snapshot."""
+        return self._job_run.progress()
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, in whatever way."""
-        return self._ending.reached
+        """Whether the job has ended: with a result, an error or a cancellation."""
+        return self._future.done
 
     @property
     def paused(self) -> bool:
-        """Whether it begins no further call until `resume`."""
+        """Whether the job is paused: it starts no call until `resume`."""
         return self._paused
 
-    # ── steer ───────────────────────────────────────────────────────────────────────────────
+    # ── control ──────────────────────────────────────────────────────────────────────────────────
 
     def pause(self) -> None:
-        """Begin no further call; those in flight go on to their end."""
+        """Start no further calls; calls in flight finish."""
         self._paused = True
-        self._tell(self._batch.run.pause)
+        self._on_loop(self._job_run.run.pause)
 
     def resume(self) -> None:
-        """Go on after `pause`, and do not wait any longer as a service asked by Retry-After."""
+        """Start calls again after `pause`, and end any pause that a Retry-After asked for."""
         self._paused = False
-        self._tell(self._batch.run.resume)
+        self._on_loop(self._job_run.run.resume)
 
     def cancel(self) -> None:
         """
-        Cancel what is in flight, once, and end the job; its result has what was done.
+        Cancel the calls in flight and end the job; its result has what was done.
 
-        Calls may clean up, and are waited for; one that swallows its cancellation until it returns.
+        Each call is cancelled once and awaited, so that it can clean up; one that swallows its
+        cancellation is awaited until it returns.
         """
         self._cancelled = True
-        self._place.cancel()
+        self._call.cancel()
 
     @property
     def max_concurrency(self) -> int:
         """
-        The most calls in flight at once; may be set while it runs, also to "auto".
+        The maximum number of calls in flight; can be set while the job runs, also to "auto".
 
-        With "auto" it reads the bound that is in force now. A number ends that.
+        With "auto" this is the limit in force now; setting a number turns "auto" off.
         """
-        return self._batch.run.max_concurrency if self._adaptive else self._max_concurrency
+        return self._job_run.run.max_concurrency if self._adaptive else self._max_concurrency
 
     @max_concurrency.setter
     def max_concurrency(self, value: int | Literal["auto"]) -> None:
-        at_once, adaptive = parse_concurrency(value)
-        run = self._batch.run
+        limit, adaptive = parse_concurrency(value)
+        run = self._job_run.run
         if adaptive:
             run.plan.check_adaptable()
             self._adaptive = True
-            self._tell(run.adapt)
+            self._on_loop(run.adapt)
         else:
-            self._max_concurrency, self._adaptive = at_once, False
-            self._tell(lambda: run.resize(at_once))
+            self._max_concurrency, self._adaptive = limit, False
+            self._on_loop(lambda: run.resize(limit))
 
     @property
     def rate(self) -> float | None:
-        """Calls a second that the job allows itself, beside its limiters; None for no bound."""
+        """The job's own rate limit in calls per second, or None; its limiters apply as well."""
         return self._rate
 
     @rate.setter
@@ -196,35 +199,35 @@ class Job(Generic[T, R]):
         if value is not None:
             check_positive("rate", value)
         self._rate = value
-        self._tell(lambda: self._batch.run.set_rate(value))
+        self._on_loop(lambda: self._job_run.run.set_rate(value))
 
-    # ── show ────────────────────────────────────────────────────────────────────────────────
+    # ── display ──────────────────────────────────────────────────────────────────────────────────
 
     def __repr__(self) -> str:
         from ragasync.notebook.panel_view import repr_line
 
-        return repr_line(self._showing())
+        return repr_line(self._view())
 
     def _ipython_display_(self) -> None:
-        """Show a live panel in a notebook, the same facts as text elsewhere."""
+        """Show a live panel in a notebook, or the same numbers as text elsewhere."""
         if self._panel is None:
             from ragasync.notebook.panel import Panel
 
-            self._panel = Panel(self, self._batch.columns)
+            self._panel = Panel(self, self._job_run.columns)
         self._panel.show()
 
     def _flush_panel(self) -> None:
-        """Have the panel show the end, from the thread that waited for it."""
+        """Draw the panel's last state from the thread that waited for the job."""
         if self._panel is not None:
             self._panel.flush()
 
-    def _showing(self) -> JobView:
-        """Return what there is to show."""
+    def _view(self) -> JobView:
+        """The state of the job as its panel and its repr show it."""
         from ragasync.notebook.panel_view import JobView
 
-        run, ended, progress = self._batch.run, self.done, self.progress
+        run, ended, progress = self._job_run.run, self.done, self.progress
         because = run.stopped_because
-        if ended and because is None and (error := self._ending.error) is not None:
+        if ended and because is None and (error := self._future.error) is not None:
             because = describe(error)
         return JobView(
             ended=ended,
@@ -236,72 +239,72 @@ class Job(Generic[T, R]):
             adaptive=self._adaptive and not run.stages(),
             rate=self._rate,
             speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
-            left=self._batch.columns.status if ended else b"",
+            left=self._job_run.columns.status if ended else b"",
             stages=run.stages(),
         )
 
-    # ── behind the handle ───────────────────────────────────────────────────────────────────
+    # ── on the job's loop ────────────────────────────────────────────────────────────────────────
 
-    def _tell(self, order: Callable[[], object]) -> None:
-        """Have something done on the job's loop, after everything that was asked before."""
+    def _on_loop(self, action: Callable[[], object]) -> None:
+        """Run an action on the job's loop, in the order of the requests; none once it has ended."""
         if self.done:
             return
         if self._runs_on_this_thread():
-            order()
+            action()
         else:
-            self._loop.call_soon_threadsafe(order)
+            self._loop.call_soon_threadsafe(action)
 
     def _stop(self) -> None:
-        """Cancel what is in flight and begin nothing more."""
-        run, place = self._batch.run, self._place
+        """Cancel the calls in flight and start no others."""
+        run, call = self._job_run.run, self._call
 
         def stop() -> None:
-            place.stopping = True
+            call.stopping = True
             run.stop(CANCELLED, cancel=True)
 
-        self._tell(stop)
+        self._on_loop(stop)
 
     def _runs_on_this_thread(self) -> bool:
-        """Whether this thread is running the job's loop."""
+        """Whether the job's loop is running in this thread."""
         try:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
 
-    def _begin(self) -> None:
-        """Make the job's task, on its loop, in the context of whoever started it."""
+    def _create_task(self) -> None:
+        """Create the job's task on its loop, with the context variables of its starter."""
         context = copy_context()
-        context.run(self._place.make_current)  # no part of the call that started it
-        running = self._unfinished.follow(self._batch.complete())
-        self._task = create_lazy_task(running, self._loop, name="ragasync job", context=context)
+        context.run(self._call.make_current)  # its calls are not nested in the one that started it
+        coro = self._unfinished.follow(self._job_run.complete())
+        self._task = create_lazy_task(coro, self._loop, name="ragasync job", context=context)
 
-    async def _wait_here(self) -> BatchResult[R]:
-        """Wait on this loop; a cancellation cancels the job and waits for its clean-up."""
+    async def _wait_on_current_loop(self) -> BatchResult[R]:
+        """Wait for the result; a cancellation cancels the job and waits until it has ended."""
         if not self.done and self._loop in blocked_loops():
-            raise _never_ending("run_async blocks")
+            raise _deadlock("run_async blocks")
         with Heartbeat():
             try:
-                await self._ending.wait()
+                await self._future.wait()
             except asyncio.CancelledError:
                 self.cancel()
                 try:
-                    await self._ending.wait()
-                    raise  # the first cancellation, or from the line above a second one
+                    await self._future.wait()
+                    raise  # this cancellation; a second one comes from the line above
                 except asyncio.CancelledError as cancelled:
-                    cancelled.add_note(self._batch.what_was_done())
-                    show_in_one_line(cancelled, self._batch.what_was_done())
+                    cancelled.add_note(self._job_run.what_was_done())
+                    show_in_one_line(cancelled, self._job_run.what_was_done())
                     raise
             finally:
                 self._flush_panel()
         try:
-            return self._ending.fetch()
+            return self._future.result()
         finally:
-            del self  # or the traceback of what the job raised would keep it alive
+            del self  # or the traceback of the job's error would keep it alive
 
 
-def _never_ending(blocked: str) -> RunAsyncError:
-    """Return the error of a wait that would keep the job itself from going on."""
+def _deadlock(blocked: str) -> RunAsyncError:
+    """Create the error for a wait that blocks the loop of the job that it waits for."""
     return RunAsyncError(
-        f"{blocked} the loop that the job runs on, so that neither would ever go on: "
+        f"{blocked} the loop that the job runs on, so neither would ever finish: "
         f"`await job` instead, or start it without on_current_loop=True"
     )

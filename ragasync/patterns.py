@@ -1,4 +1,4 @@
-"""gather_with_concurrency: asyncio.gather with a bound, and with nothing left running."""
+"""Two common patterns on the engine: gather with a concurrency limit, and a queue with workers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,44 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from ragasync.engine.job_run import JobRun
+from ragasync.arguments import check_count
+from ragasync.batch import AsyncBatchProcessor
+from ragasync.engine.job_run import Items, JobRun
+from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
 
+T = TypeVar("T")
 R = TypeVar("R")
 
-Given: TypeAlias = Awaitable[R] | Callable[[], Awaitable[R]]
+AwaitableOrFunction: TypeAlias = Awaitable[R] | Callable[[], Awaitable[R]]
 
 
 @overload
 async def gather_with_concurrency(
-    coros: Iterable[Given[R]] | AsyncIterable[Given[R]],
+    coros: Iterable[AwaitableOrFunction[R]] | AsyncIterable[AwaitableOrFunction[R]],
     max_concurrency: int = 10,
     *,
     return_exceptions: Literal[False] = False,
 ) -> list[R]: ...
 @overload
 async def gather_with_concurrency(
-    coros: Iterable[Given[R]] | AsyncIterable[Given[R]],
+    coros: Iterable[AwaitableOrFunction[R]] | AsyncIterable[AwaitableOrFunction[R]],
     max_concurrency: int = 10,
     *,
     return_exceptions: bool,
 ) -> list[R | BaseException]: ...
 async def gather_with_concurrency(
-    coros: Iterable[Given[R]] | AsyncIterable[Given[R]],
+    coros: Iterable[AwaitableOrFunction[R]] | AsyncIterable[AwaitableOrFunction[R]],
     max_concurrency: int = 10,
     *,
     return_exceptions: bool = False,
 ) -> list[Any]:
     """
-    Await many things, so many at once, and return their results in order.
+    Await many coroutines, at most `max_concurrency` concurrently, and return an ordered list.
 
     On the first error the others are cancelled and awaited, and coroutines that were not started
-    are closed: nothing runs on, and nothing warns that it was never awaited.
+    are closed: no task is left running, and Python warns of none that was never awaited.
 
     Example:
         >>> import asyncio
@@ -52,33 +56,33 @@ async def gather_with_concurrency(
         ['page a', 'page b', 'page c']
 
     Args:
-        coros: any iterable of awaitables, or of async functions without arguments; drawn from as
-            slots become free, so that a generator makes its coroutines only then.
-        max_concurrency: how many are awaited at once.
+        coros: any iterable or async iterable of awaitables, or of async functions without
+            arguments. It is read as slots become free, so a generator creates its coroutines late.
+        max_concurrency: the maximum number of awaitables in progress.
         return_exceptions: return errors in their places instead of raising the first.
 
     Raises:
-        Exception: the first error, as it was raised, unless `return_exceptions`; a CancelledError
-            that one of them raised is such an error.
+        Exception: the first error, as it was raised, unless `return_exceptions`; this includes a
+            CancelledError raised by one of the awaitables.
         TypeError: something in `coros` is neither an awaitable nor such a function.
     """
-    drawn: Sequence[Any] = coros if isinstance(coros, Sequence) else ()
+    items: Sequence[Any] = coros if isinstance(coros, Sequence) else ()
     try:
-        plan: BatchSettings[Any, R] = BatchSettings(
-            _settle,
+        settings: BatchSettings[Any, R] = BatchSettings(
+            _await,
             is_async=True,
             max_concurrency=max_concurrency,
-            retry=AsyncRetry(0, retry_on=_never),
+            retry=AsyncRetry(0, retry_on=_never_retry),
             fail_fast=not return_exceptions,
             reads_on_loop=True,
         )
-        batch: JobRun[Any, R] = JobRun(
-            plan, coros, None, total=None, max_items=None, on_result=lambda _: None
+        job_run: JobRun[Any, R] = JobRun(
+            settings, coros, None, total=None, max_items=None, on_result=lambda _: None
         )
-        drawn = batch.columns.items
-        result = await batch.complete()
+        items = job_run.columns.items
+        result = await job_run.complete()
     finally:
-        await _discard(drawn)
+        await _close_unfinished(items)
     if return_exceptions:
         return [outcome.value if outcome.ok else outcome.error for outcome in result]
     errors = list(result.columns.errors.values())
@@ -87,11 +91,51 @@ async def gather_with_concurrency(
     try:
         raise errors[0]
     finally:
-        del errors, result, batch, drawn  # or the error's traceback would keep all of it alive
+        # The traceback of the error refers to this frame, which must not keep the run alive.
+        del errors, result, job_run, items
 
 
-async def _settle(awaitable: Any) -> Any:
-    """Await one thing, made now if it is a function."""
+@overload
+async def process_with_workers(
+    items: Items[T], process_item: Callable[[T], Awaitable[R]], num_workers: int = 5
+) -> BatchResult[R]: ...
+@overload
+async def process_with_workers(
+    items: Items[T], process_item: Callable[[T], R], num_workers: int = 5
+) -> BatchResult[R]: ...
+async def process_with_workers(
+    items: Items[T], process_item: Callable[[T], Awaitable[R] | R], num_workers: int = 5
+) -> BatchResult[R]:
+    """
+    Process items with a fixed number of workers: the queue-and-workers pattern, made safe.
+
+    A failed item becomes an outcome; it does not silently end its worker. Nothing is retried.
+
+    Example:
+        >>> from ragasync import process_with_workers, run_async
+        >>> result = run_async(process_with_workers(["1", "two", "3"], int, num_workers=2))
+        >>> result.results
+        [1, None, 3]
+        >>> result.errors[1]
+        ValueError("invalid literal for int() with base 10: 'two'")
+
+    Args:
+        items: any iterable or async iterable.
+        process_item: a sync or async function of one item.
+        num_workers: the number of workers, and so of items processed concurrently.
+
+    Raises:
+        ValueError: `num_workers` is less than 1.
+    """
+    check_count("num_workers", num_workers, at_least=1)
+    processor: AsyncBatchProcessor[T, R] = AsyncBatchProcessor(
+        process_item, max_concurrency=num_workers, retry_count=0, max_initial_failures=None
+    )
+    return await processor.process(items)
+
+
+async def _await(awaitable: Any) -> Any:
+    """Await an item of a gather, which may also be a function that makes the awaitable."""
     if not inspect.isawaitable(awaitable):
         if not callable(awaitable):
             raise TypeError(
@@ -102,19 +146,19 @@ async def _settle(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _never(_: Exception) -> bool:
-    """Try nothing again, and take nothing for fatal."""
+def _never_retry(_: Exception) -> bool:
+    """Retry no error, and treat none as fatal: the policy of a gather."""
     return False
 
 
-async def _discard(items: Iterable[Any]) -> None:
-    """Close coroutines and cancel tasks that are left over; those that ended do not mind."""
-    here, running = asyncio.get_running_loop(), set[asyncio.Future[Any]]()
+async def _close_unfinished(items: Iterable[Any]) -> None:
+    """Close coroutines that were not started, and cancel and await tasks that still run."""
+    loop, tasks = asyncio.get_running_loop(), set[asyncio.Future[Any]]()
     for item in items:
         if asyncio.iscoroutine(item):
-            item.close()
-        elif asyncio.isfuture(item) and not item.done() and item.get_loop() is here:
+            item.close()  # no effect on one that has finished
+        elif asyncio.isfuture(item) and not item.done() and item.get_loop() is loop:
             item.cancel()
-            running.add(item)
-    if running:
-        await asyncio.wait(running)
+            tasks.add(item)
+    if tasks:
+        await asyncio.wait(tasks)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from ragasync.bridge.blocking_calls import BlockingCall
-from ragasync.ending import JobFuture
 from ragasync.engine.job_run import JobRun
+from ragasync.job_future import JobFuture
 from ragasync.result import BatchResult
 
 GRACE = 2.0
@@ -31,7 +31,7 @@ class UnfinishedJob:
     Args:
         batch: The run.
         loop: The loop that it runs on.
-        ending: Its end.
+        future: Its result or error, once it has ended.
         place: Its place in the tree of calls; cancelling that cancels the job.
     """
 
@@ -39,11 +39,11 @@ class UnfinishedJob:
         self,
         batch: JobRun[Any, Any],
         loop: asyncio.AbstractEventLoop,
-        ending: JobFuture[Any],
+        future: JobFuture[Any],
         place: BlockingCall,
     ) -> None:
         self._batch, self._loop, self._place = batch, loop, place
-        self.ending = ending
+        self.future = future
         self._process = os.getpid()
         _unfinished[self] = None
         _register_exit()
@@ -51,7 +51,7 @@ class UnfinishedJob:
     async def follow(self, running: Awaitable[BatchResult[Any]]) -> None:
         """Await the job, as its task, to whatever end."""
         try:
-            await self.ending.follow(running)
+            await self.future.follow(running)
         finally:
             _unfinished.pop(self, None)
             self._place.leave()
@@ -70,13 +70,16 @@ class UnfinishedJob:
     def wait(self, until: float) -> None:
         """Wait for its end until an instant; a loop that has stopped is run for it."""
         ended = threading.Event()
-        with self.ending.telling(ended.set):
+        self.future.add_done_callback(ended.set)
+        try:
             if self._loop.is_running():
                 ended.wait(max(until - time.monotonic(), 0.0))
             elif not self._loop.is_closed() and not ended.is_set():
                 limit = max(until - time.monotonic(), 0.0)
                 with suppress(TimeoutError, RuntimeError):
-                    self._loop.run_until_complete(asyncio.wait_for(self.ending.wait(), limit))
+                    self._loop.run_until_complete(asyncio.wait_for(self.future.wait(), limit))
+        finally:
+            self.future.remove_done_callback(ended.set)
 
     def last_words(self) -> str:
         """Say in one line how far it came."""
@@ -132,7 +135,7 @@ def _is_of_a_pool(thread: threading.Thread) -> bool:
 
 def _cancel_all() -> None:
     """Cancel the jobs that run, wait for their clean-up for a while, and say what was done."""
-    jobs = [job for job in _unfinished if job.is_ours and not job.ending.reached]
+    jobs = [job for job in _unfinished if job.is_ours and not job.future.done]
     for job in jobs:
         job.cancel()
     until = time.monotonic() + GRACE

@@ -46,7 +46,7 @@ class Steered(Protocol):
     def cancel(self) -> None:
         """End it."""
 
-    def _showing(self) -> JobView:
+    def _view(self) -> JobView:
         """Return what there is to show of it."""
 
 
@@ -171,7 +171,7 @@ class Controls:
 
     def _cancel_once(self) -> None:
         """Cancel the job; a second time would cut its clean-up short."""
-        if not self._job._showing().cancelled:
+        if not self._job._view().cancelled:
             self._job.cancel()
 
     def _allow_fewer(self) -> None:
@@ -193,11 +193,11 @@ class Controls:
     def _slow_down(self) -> None:
         """Allow fewer calls a second, beginning with what the job does now."""
         job = self._job
-        job.rate = knobs.slower(job.rate, job._showing().speed, job.max_concurrency)
+        job.rate = knobs.slower(job.rate, job._view().speed, job.max_concurrency)
 
     def _speed_up(self) -> None:
         """Allow more calls a second, up to no bound at all."""
-        now = self._job._showing()
+        now = self._job._view()
         speed = now.speed if now.state == "running" else 0.0
         holds_back = now.progress.limited_by == "rate"
         self._job.rate = knobs.faster(self._job.rate, speed, holds_back=holds_back)

@@ -83,7 +83,7 @@ class Panel:
 
     def _bundle_of(self, job: Steered) -> dict[str, object]:
         """Return what to show where there are no widgets."""
-        showing = job._showing()
+        showing = job._view()
         self._failures.look_at_all(showing.progress.seconds)
         return still_bundle(showing, self._failures)
 
@@ -92,7 +92,7 @@ class Panel:
         if self._is_due(job):
             self._make_widgets(job)
         if self._controls is not None:
-            self._controls.draw(job._showing(), self._failures)
+            self._controls.draw(job._view(), self._failures)
             bundle = self._with_widgets(bundle)
         self._places.append(show_bundle(bundle))
         if self._has_widgets:
@@ -104,12 +104,12 @@ class Panel:
     def _is_due(self, job: Steered) -> bool:
         """Return whether it is time to make widgets."""
         has_some = self._controls is not None or not self._has_widgets
-        return not has_some and job._showing().progress.seconds >= MOMENT
+        return not has_some and job._view().progress.seconds >= MOMENT
 
     def _make_widgets(self, job: Steered) -> None:
         """Make widgets; without ipywidgets it stays with HTML, replaced at the end."""
         try:
-            self._controls = Controls(job, job._showing(), self._failures, self._tick)
+            self._controls = Controls(job, job._view(), self._failures, self._tick)
         except ImportError:
             self._has_widgets = False
 
@@ -138,7 +138,7 @@ class Panel:
                     show_bundle(bundle, place)
         if self._controls is not None:
             self._failures.look()
-            showing = job._showing()
+            showing = job._view()
             self._controls.draw(showing, self._failures)
             self._snapshots.refresh(showing, self._failures)
 

@@ -344,7 +344,7 @@ def test_the_error_of_a_dropped_job_is_logged_once(kernel: Kernel, shown: str):
         assert says(kernel, "ValueError: the source broke")
     kernel.run("del job; gc.collect(); await asyncio.sleep(0.1); gc.collect(); None")
     logged = kernel.run("logging.getLogger('ragasync').removeHandler(handler); heard")
-    assert logged.value == '["a job\'s exception was never fetched"]'
+    assert logged.value == '["a job\'s exception was never retrieved"]'
 
 
 def test_a_restarted_kernel_leaves_what_was_shown_and_starts_anew(kernel: Kernel):

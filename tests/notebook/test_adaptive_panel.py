@@ -20,11 +20,11 @@ async def test_the_slider_of_a_panel_follows_the_bound():
     )
     await asyncio.sleep(0.1)
     none: Failures = Failures(Columns(items=[]))
-    controls = Controls(job, job._showing(), none, lambda: None)
+    controls = Controls(job, job._view(), none, lambda: None)
     seen = [controls._at_once.widget.label]
     for _ in range(4):
         await asyncio.sleep(0.2)
-        controls.draw(job._showing(), none)
+        controls.draw(job._view(), none)
         seen.append(controls._at_once.widget.label)
         assert seen[-1] == str(job.max_concurrency)
     assert seen == ["4", "4", "8", "16", "32"]

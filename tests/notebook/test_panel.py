@@ -399,10 +399,10 @@ async def test_a_job_that_ended_unseen_is_shown_still_also_where_it_was_live(dis
     """Between its end and the next drawing nobody sees a live panel."""
     job = started(4, retry_count=0)
     Shown(job)
-    with job._ending.telling(job._ipython_display_):
-        await at(0.99)
-        assert displayed.updates == [False]
-        await at(1.01)
+    job._future.add_done_callback(job._ipython_display_)
+    await at(0.99)
+    assert displayed.updates == [False]
+    await at(1.01)
     assert displayed.updates == [False, True, False]
     assert displayed.bundles[1] == displayed.bundles[2]
 
@@ -425,7 +425,7 @@ async def test_a_panel_lets_go_of_a_job_that_nobody_has_and_its_error_is_logged_
         gc.collect()
     assert dropped() is None
     assert [record.getMessage() for record in caplog.records] == [
-        "a job's exception was never fetched"
+        "a job's exception was never retrieved"
     ]
     assert displayed.bundles[-1]["text/plain"].startswith("Job stopped")
 

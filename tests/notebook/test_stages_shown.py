@@ -42,7 +42,7 @@ def started(**settings: Any) -> Any:
 
 def shown(job: Any) -> list[str]:
     """Return the panel of a job as lines of text."""
-    return panel_text(job._showing(), Failures(job._batch.columns)).splitlines()
+    return panel_text(job._view(), Failures(job._job_run.columns)).splitlines()
 
 
 # ── the panel ───────────────────────────────────────────────────────────────────────────────
@@ -70,9 +70,9 @@ async def test_html_and_text_state_the_same_of_the_stages():
     job = started()
     await at(8.5)
     for _ in range(2):
-        bundle = still_bundle(job._showing(), Failures(job._batch.columns))
+        bundle = still_bundle(job._view(), Failures(job._job_run.columns))
         told = words_of(str(bundle["text/html"]))
-        for line in stage_lines(job._showing().stages, job.progress.seconds, ended=job.done):
+        for line in stage_lines(job._view().stages, job.progress.seconds, ended=job.done):
             assert " ".join((line.name, *line.facts)) in told
             assert all(fact in str(bundle["text/plain"]) for fact in line.facts)
         await job

@@ -170,7 +170,7 @@ async def test_a_panel_holds_none():
     job = AsyncBatchProcessor(embed, retry=ONCE_MORE).start(ITEMS, on_current_loop=True)
     failures = Failures((await job).columns)
     failures.look()
-    for text in still_bundle(job._showing(), failures).values():
+    for text in still_bundle(job._view(), failures).values():
         check(text)
 
 

@@ -1,0 +1,83 @@
+"""The maps: each package's docstring has a line for each of its modules, and no other."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ragasync
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(ragasync.__file__).parent
+
+NO_MAP_YET = {
+    "bridge",
+    "calls",
+    "engine",
+    "journal",
+    "limits",
+    "redact",
+    "notebook",
+    "outcomes",
+    "plots",
+    "redis",
+    "reports",
+    "retries",
+    "simulation",
+}
+
+PACKAGES = sorted(
+    file.parent
+    for file in PACKAGE.glob("*/__init__.py")
+    if file.parent.name not in {"documents", *NO_MAP_YET}
+)
+
+LINE = re.compile(r"^    (\w+\.py|\w+/) {2,}\S", re.MULTILINE)
+"""A line of a map: four spaces, a module or a package, and after two spaces what it is."""
+
+
+def docstring(package: Path) -> str:
+    """The docstring of a package, read and not imported."""
+    return ast.get_docstring(ast.parse((package / "__init__.py").read_text("utf-8"))) or ""
+
+
+def modules(package: Path) -> list[str]:
+    """What lies in a package, under the names that its map has."""
+    files = [path.name for path in package.glob("*.py") if not path.name.startswith("__")]
+    return sorted(files + [f"{path.parent.name}/" for path in package.glob("*/__init__.py")])
+
+
+def layers_shown() -> list[list[str]]:
+    """The layers in the package's docstring, each a line of names and what they are."""
+    _, _, table = docstring(PACKAGE).partition("The layers, top down")
+    lines = re.findall(r"^    (\w+(?: \w+)*)(?: {2,}\S.*)?$", table, re.MULTILINE)
+    return [line.split() for line in lines]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_a_map_names_each_module_of_its_package_once(package: Path):
+    """And none that is not there."""
+    assert sorted(LINE.findall(docstring(package))) == modules(package)
+
+
+def test_the_packages_that_have_no_map_yet_are_there():
+    """The list gets shorter, and is not forgotten."""
+    assert {name for name in NO_MAP_YET if not (PACKAGE / name).is_dir()} == set()
+
+
+def test_the_layers_in_the_docstring_are_those_that_are_checked():
+    """A line a layer, from the top, with the modules that import-linter has there."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    layers = [
+        {name.removeprefix("ragasync.") for name in re.split(r" [|:] ", layer)}
+        for layer in contracts["contracts"][0]["layers"]
+    ]
+    assert [set(layer) for layer in layers_shown()] == layers
+
+
+def test_every_module_of_the_package_is_in_a_layer():
+    """A new one needs a place before it is imported."""
+    named = sorted(name for layer in layers_shown() for name in layer)
+    assert named == sorted(name.removesuffix(".py").rstrip("/") for name in modules(PACKAGE))
