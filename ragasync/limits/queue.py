@@ -42,8 +42,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ragasync.clock import Clock, current_clock, current_time, loop_here
-from ragasync.limits.alarms import LoopTimers
+from ragasync.clock import Clock, LoopTimers, current_clock, current_time, running_loop
 from ragasync.limits.bucket import RESOLUTION, Bucket
 
 LOCK = threading.Lock()
@@ -167,7 +166,7 @@ class Line:
         if opens == -math.inf:
             return 0.0
         # A thread without a loop cannot know the clock of the loops that wait, a virtual one, say.
-        clock = self._clock if loop_here() is None else current_clock()
+        clock = self._clock if running_loop() is None else current_clock()
         return max(0.0, opens - clock())
 
     def try_take(self, weight: float) -> bool:
@@ -280,12 +279,12 @@ class Line:
     def _rouse_late(self, here: asyncio.AbstractEventLoop, wait: float) -> None:
         """Have the other loops attend whose alarm here rings too late, or is not set."""
         for loop in self._loops():
-            if loop is not here and not self.alarms.rings_within(wait, loop):
+            if loop is not here and not self.alarms.due_within(wait, loop):
                 self._rouse(loop)
 
     def _rouse(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have a loop attend to this line immediately."""
-        if loop is loop_here():
+        if loop is running_loop():
             self.attend(loop)
         elif loop not in self._roused:  # a stalled loop would find thousands of calls
             with contextlib.suppress(RuntimeError):  # closed: the others go on without it

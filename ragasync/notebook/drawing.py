@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ragasync.clock import Clock, loop_here
+from ragasync.clock import Clock, running_loop
 from ragasync.notebook.throttle import Throttle
 
 INTERVAL = 0.1
@@ -143,7 +143,7 @@ class ProgressDrawing(ABC):
 
     def _must_show_now(self) -> bool:
         """Return whether the first report is to be seen at once: none ended, or no loop waits."""
-        return self._done == 0 or loop_here() is None
+        return self._done == 0 or running_loop() is None
 
     def _show(self) -> None:
         """Show how far the run is: on its bar, or on a new one."""
@@ -164,7 +164,7 @@ class ProgressDrawing(ABC):
 
     def _show_later(self) -> None:
         """Have the running loop show what came too early, if there is a loop."""
-        if self._later is None and (loop := loop_here()) is not None:
+        if self._later is None and (loop := running_loop()) is not None:
             self._later = loop.call_later(INTERVAL, self._catch_up)
 
     def _catch_up(self) -> None:

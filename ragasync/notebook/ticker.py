@@ -9,7 +9,7 @@ from contextlib import suppress
 from contextvars import Context
 
 from ragasync.bridge.loops import background_loop
-from ragasync.clock import Clock, loop_here
+from ragasync.clock import Clock, running_loop
 from ragasync.errors import RunAsyncError
 from ragasync.notebook.drawing import INTERVAL
 
@@ -47,7 +47,7 @@ class Refresher:
 
     def begin(self) -> None:
         """Begin, on the loop of this thread if it runs one."""
-        home = loop_here()
+        home = running_loop()
         if home is None:
             self._due_at_home = float("-inf")
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ragasync.arguments import check_positive, check_sync
-from ragasync.clock import loop_here
+from ragasync.clock import running_loop
 from ragasync.limits.bucket import smoothest_burst
 from ragasync.limits.limiter import check_pause, check_rate, check_weight
 from ragasync.redis.dispatcher import Dispatcher
@@ -231,7 +231,7 @@ class RedisRateLimiter:
         """
         self._memory.reopen()
         self._say()
-        here = loop_here()
+        here = running_loop()
         for loop, desk in list(self._desks.items()):
             if loop is not here:
                 with contextlib.suppress(RuntimeError):  # it has closed
@@ -264,7 +264,7 @@ class RedisRateLimiter:
 
     def _say(self) -> None:
         """Tell Redis what was set here: from this loop, or from the background where none runs."""
-        if loop_here() is not None:
+        if running_loop() is not None:
             self._desk().say()
         else:
             from ragasync.bridge.loops import background_loop
