@@ -10,9 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from ragasync.arguments import check_count, check_number
+from ragasync.arguments import check_count, check_number, check_process_fn
 from ragasync.bridge.run_async import run_async
-from ragasync.calls.calls import is_async
 from ragasync.engine.job_run import Items, JobRun
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
@@ -133,7 +132,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         at_once, adaptive = parse_concurrency(max_concurrency)
         self._settings: BatchSettings[T, R] = BatchSettings(
             process_fn,
-            is_async(process_fn),
+            check_process_fn(process_fn),
             batch_size=batch_size,
             max_concurrency=at_once,
             adaptive=adaptive,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import copy_context
@@ -216,28 +215,6 @@ def _with_resource(plan: BatchSettings[Any, Any], resource: object) -> Callable[
         return function(argument, resource)
 
     return call
-
-
-def is_async(function: Callable[..., object]) -> bool:
-    """
-    Return whether calling this gives a coroutine: a function, method, partial or object.
-
-    Raises:
-        TypeError: it is no callable, or one that yields instead of returning.
-    """
-    if not callable(function):
-        raise TypeError(f"process_fn must be callable, got {function!r}")
-    target: Any = function
-    while isinstance(target, partial):
-        target = target.func
-    for candidate in (target, type(target).__call__):
-        if inspect.isasyncgenfunction(candidate) or inspect.isgeneratorfunction(candidate):
-            raise TypeError(
-                f"process_fn must return one value, but {function!r} yields: return a list instead"
-            )
-        if inspect.iscoroutinefunction(candidate):
-            return True
-    return False
 
 
 def returned_coroutine(value: Coroutine[Any, Any, object]) -> TypeError:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from ragasync.calls.calls import is_async
+from ragasync.arguments import check_process_fn
 
 _ALMOST = 1 - 1e-9
 """Sums of prices such as 0.1 fall short of their bound by their rounding."""
@@ -198,7 +198,7 @@ class MeteringAsync:
 
 def metering(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return an embedding function whose calls have bills, async where it is."""
-    return MeteringAsync(fn) if is_async(fn) else Metering(fn)
+    return MeteringAsync(fn) if check_process_fn(fn) else Metering(fn)
 
 
 def _meter() -> Meter | None:

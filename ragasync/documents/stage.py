@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from ragasync.calls.calls import is_async
+from ragasync.arguments import check_process_fn
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.store import Store
 from ragasync.limits.limiter import Limiter
@@ -110,11 +110,11 @@ class Stage:
             TypeError: a setting of the wrong kind.
             ValueError: a setting out of range.
         """
-        if is_async(function):
+        if check_process_fn(function):
             defaults.pop("executor", None)
         settings = defaults | self._own
         limiters = as_limiters(settings.pop("rate_limiter", None))
-        return BatchSettings(function, is_async(function), limiters=limiters, **settings)
+        return BatchSettings(function, check_process_fn(function), limiters=limiters, **settings)
 
     @property
     def _own(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def declared_async(function: StageFunction) -> bool:
     Raises:
         TypeError: it is an async generator function, or no callable.
     """
-    return not inspect.isgeneratorfunction(function) and is_async(function)
+    return not inspect.isgeneratorfunction(function) and check_process_fn(function)
 
 
 def as_stage(
@@ -159,5 +159,5 @@ def as_stage(
         make = getattr(given, "as_stage", None)
         given = make() if callable(make) else given
     stage = given if isinstance(given, Stage) else Stage(default if given is None else given)
-    (declared_async if may_yield else is_async)(stage.function)  # refuses what yields
+    (declared_async if may_yield else check_process_fn)(stage.function)  # refuses what yields
     return stage

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final, Protocol, runtime_checkable
 
-from ragasync.arguments import as_number, check_positive, check_sync, shown
+from ragasync.arguments import as_number, check_positive, check_sync, short_repr
 from ragasync.foreign_errors import text_of
 from ragasync.limits.bucket import Bucket, WindowBucket, smoothest_burst
 from ragasync.limits.queue import LOCK, Line
@@ -106,7 +106,9 @@ class RateLimiter:
                 raise ValueError(_two_forms(f"per={per!r} without rate"))
             rate = check_rate("requests_per_second", requests_per_second)
         elif requests_per_second is not _DEFAULT_RATE:
-            raise ValueError(_two_forms(f"both {shown(requests_per_second)} and {shown(rate)}"))
+            raise ValueError(
+                _two_forms(f"both {short_repr(requests_per_second)} and {short_repr(rate)}")
+            )
         else:
             rate = check_rate("rate / per", check_positive("rate", rate) / per)
         if burst_size is not None:
@@ -291,7 +293,7 @@ def check_rate(name: str, rate: object) -> float:
     """Return a rate per second as a float, so high that its interval is finite too."""
     number = float(check_positive(name, rate))
     if 1.0 / number == math.inf:
-        raise ValueError(f"{name} must be at least {sys.float_info.min:g}, got {shown(rate)}")
+        raise ValueError(f"{name} must be at least {sys.float_info.min:g}, got {short_repr(rate)}")
     return number
 
 
@@ -305,9 +307,9 @@ def check_weight(weight: object, highest: float) -> float:
     if 0.0 < number <= highest:
         return number
     if not 0.0 < number <= sys.float_info.max:
-        raise ValueError(f"weight must be positive and finite, got {shown(weight)}")
+        raise ValueError(f"weight must be positive and finite, got {short_repr(weight)}")
     raise ValueError(
-        f"a weight of {shown(weight)} can never be granted: at most {highest:g} may go at once. "
+        f"a weight of {short_repr(weight)} can never be granted: at most {highest:g} fits. "
         "Split the call, or give the limiter a larger burst_size (or limit)."
     )
 
@@ -316,7 +318,7 @@ def check_pause(seconds: object) -> float:
     """Return a length of time as a float that is finite and not negative."""
     number = as_number("seconds", seconds)
     if not 0.0 <= number <= sys.float_info.max:
-        raise ValueError(f"seconds must be finite and not negative, got {shown(seconds)}")
+        raise ValueError(f"seconds must be finite and not negative, got {short_repr(seconds)}")
     return float(number)
 
 
@@ -343,12 +345,12 @@ def _weight_of(weight: Callable[..., float], item: object) -> float:
         raise
     except BaseException as error:  # also what extensions in other languages panic with
         said = f"{type(error).__name__}: {text_of(error)}"
-        raise WeightError(f"weight= raised {said}. Check {shown(weight)}") from error
+        raise WeightError(f"weight= raised {said}. Check {short_repr(weight)}") from error
     number = _as_count(weight, got)
     if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(
-            f"what weight= returns must be finite and not negative, got {shown(got)}. "
-            f"Check {shown(weight)}"
+            f"what weight= returns must be finite and not negative, got {short_repr(got)}. "
+            f"Check {short_repr(weight)}"
         )
     return number
 
@@ -360,7 +362,7 @@ def _as_count(weight: Callable[..., float], got: object) -> float:
     try:
         return as_number("what weight= returns", got)
     except TypeError as error:
-        raise ValueError(f"{error}. Check {shown(weight)}") from None
+        raise ValueError(f"{error}. Check {short_repr(weight)}") from None
 
 
 def _two_forms(got: str) -> str:

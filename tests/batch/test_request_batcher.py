@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ragasync.calls.calls import is_async
+from ragasync.arguments import check_process_fn
 from ragasync.engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.retries.policy import AsyncRetry
@@ -15,7 +15,7 @@ from tests.support.services import Service as Fake
 
 def opened(function, **settings):
     """Return a service for a function, as yet to be entered."""
-    return RequestBatcher(BatchSettings(function, is_async(function), **settings))
+    return RequestBatcher(BatchSettings(function, check_process_fn(function), **settings))
 
 
 async def test_each_caller_gets_the_values_of_its_own_items_in_order():

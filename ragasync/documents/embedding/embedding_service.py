@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from ragasync.calls.calls import is_async
+from ragasync.arguments import is_async
 from ragasync.documents.embedders.openai_http import (
     OPENAI,
     HttpService,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.calls.calls import is_async
+from ragasync.arguments import check_process_fn
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.stage import Stage
@@ -106,4 +106,4 @@ def _handed_to(function: Callable[..., Any]) -> Callable[..., object]:
     async def hand_over_async(parcel: Parcel, *resource: object) -> object:
         return await function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
 
-    return hand_over_async if is_async(function) else hand_over
+    return hand_over_async if check_process_fn(function) else hand_over
