@@ -16,7 +16,8 @@ from typing import Literal
 from measuring import table
 
 from ragasync import AsyncBatchProcessor
-from ragasync.simulation import Latency, ScriptedService, run_virtual
+from ragasync.simulation import Latency, ScriptedService
+from ragasync.testing import run_on_virtual_clock
 
 SETTINGS: tuple[int | Literal["auto"], ...] = (4, 8, 16, 32, 64, 128, "auto")
 
@@ -33,7 +34,7 @@ def a_second(service: ScriptedService, at_once: int | Literal["auto"], items: in
     processor: AsyncBatchProcessor[int, object] = AsyncBatchProcessor(
         service, max_concurrency=at_once, retry_count=8, retry_delay=0.5
     )
-    result = run_virtual(processor.process(range(items)))
+    result = run_on_virtual_clock(processor.process(range(items)))
     return result.success_count / result.seconds
 
 

@@ -32,7 +32,7 @@ from windows_by_hand import Work
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, BatchResult
 from ragasync.outcomes.outcome import Outcome
-from ragasync.simulation.virtual_time import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 SPREAD = 1.0
 """The lognormal's sigma: one call of a hundred takes six times the mean, one of 5,000 twenty."""
@@ -194,7 +194,9 @@ def main() -> None:
     services = [Service(given.items, given.mean, given.seed + turn) for turn in range(given.rounds)]
     worse = [each.greedy(given.at_once) / each.ideal(given.at_once) for each in services]
     clocks = (
-        {"virtual": run_virtual} if given.virtual else {"virtual": run_virtual, "real": asyncio.run}
+        {"virtual": run_on_virtual_clock}
+        if given.virtual
+        else {"virtual": run_on_virtual_clock, "real": asyncio.run}
     )
     for clock, on_a_loop in clocks.items():
         title = (

@@ -21,7 +21,8 @@ from itertools import islice
 from measuring import Figures, in_turns, ratios, table
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-from ragasync.simulation import Latency, ScriptedService, run_virtual, simulate
+from ragasync.simulation import Latency, ScriptedService, simulate
+from ragasync.testing import run_on_virtual_clock
 
 AT_ONCE = 64
 LATENCY = Latency.lognormal(1.0, 0.5)
@@ -57,7 +58,7 @@ def in_batches(n_items: int) -> int:
 def by_hand(n_items: int) -> int:
     """Run a processor over the same service on the clock of the tests."""
     processor = AsyncBatchProcessor[int, int](ScriptedService(LATENCY), max_concurrency=AT_ONCE)
-    return run_virtual(processor.process(range(n_items))).success_count
+    return run_on_virtual_clock(processor.process(range(n_items))).success_count
 
 
 def bare_tasks(n_items: int) -> int:
@@ -74,7 +75,7 @@ def bare_tasks(n_items: int) -> int:
     async def main() -> int:
         return sum(await asyncio.gather(*(work() for _ in islice(range(n_items), AT_ONCE))))
 
-    return run_virtual(main())
+    return run_on_virtual_clock(main())
 
 
 REFERENCE = "ragasync simulate"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +44,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     text = collection_path.read_text(encoding="utf-8")
     is_eager = bool(os.environ.get("RAGASYNC_EAGER"))
-    runs = any(word in text for word in ("async def", "_sync(", "run_async", "run_virtual"))
+    runs = any(
+        word in text for word in ("async def", "_sync(", "run_async", "run_on_virtual_clock")
+    )
     return "ragasync.documents" in text or (is_eager and not runs) or None
 
 
@@ -68,7 +70,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments: dict[str, Any] = {
         name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames
     }
-    run = asyncio.run if pyfuncitem.get_closest_marker("real_time") else run_virtual
+    run = asyncio.run if pyfuncitem.get_closest_marker("real_time") else run_on_virtual_clock
     run(pyfuncitem.obj(**arguments))
     return True
 

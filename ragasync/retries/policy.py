@@ -240,13 +240,13 @@ async def retry_async(
 
     Example:
         >>> from ragasync import retry_async
-        >>> from ragasync.simulation import run_virtual
+        >>> from ragasync.testing import run_on_virtual_clock  # waits for no timer
         >>> replies = iter([503, 200])
         >>> async def fetch(url):
         ...     if (status := next(replies)) != 200:
         ...         raise ConnectionError(f"status {status}")
         ...     return f"page {url}"
-        >>> run_virtual(retry_async(lambda: fetch("a")))  # on a clock that does not wait the second
+        >>> run_on_virtual_clock(retry_async(lambda: fetch("a")))
         'page a'
 
     Args:

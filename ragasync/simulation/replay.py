@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from ragasync.settings import BatchSettings
-from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.copies import limiter_of
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import PermanentError, TransientError, complete, policy_of
+from ragasync.simulation.virtual_time import run_on_virtual_clock
 
 MUCH = 1.25
 """With more than so many times its replay, something went on in a pilot that is worth a word."""

@@ -16,9 +16,9 @@ from ragasync.reports.time_breakdown import account_of
 from ragasync.result import BatchResult, RunStats
 from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
-from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.circumstances import Scenario, fresh
 from ragasync.simulation.pilot import Pilot, Tried
+from ragasync.simulation.virtual_time import run_on_virtual_clock
 
 SCARCE = 5
 """With fewer later attempts than this to draw from, a later attempt fares as any other."""

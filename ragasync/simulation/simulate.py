@@ -10,12 +10,12 @@ from ragasync.limits.limiter import Limiter
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings, parse_concurrency
-from ragasync.simulation.apart import run_on_virtual_clock
 from ragasync.simulation.chance import draw, scrambled, share
 from ragasync.simulation.copies import copied_limiters, copied_retry
 from ragasync.simulation.latency import LatencyLike
 from ragasync.simulation.rehearsal import run_simulation
 from ragasync.simulation.service import ScriptedService
+from ragasync.simulation.virtual_time import run_on_virtual_clock
 
 
 def simulate(

@@ -26,7 +26,7 @@ from ragasync import (
     RunAsyncError,
     process_with_workers,
 )
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.services import Service, about, now, other_tasks, turns
 
 
@@ -541,7 +541,7 @@ def test_a_processor_can_be_used_from_one_loop_after_the_other():
     """With its limiter; nothing in it belongs to a loop."""
     processor = AsyncBatchProcessor(double, rate_limiter=RateLimiter(1000), timeout=5)
     for _ in range(2):
-        assert run_virtual(processor.process([1, 2, 3])).results == [2, 4, 6]
+        assert run_on_virtual_clock(processor.process([1, 2, 3])).results == [2, 4, 6]
 
 
 @pytest.mark.real_time
@@ -706,7 +706,7 @@ def test_resources_are_opened_anew_for_each_run():
 
     processor = AsyncBatchProcessor(use, resources=pool.open)
     for _ in range(2):
-        run_virtual(processor.process([1, 2]))
+        run_on_virtual_clock(processor.process([1, 2]))
     assert pool.events == ["open", "closed"] * 2
     assert pool.loops[0] is not pool.loops[1]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
-from ragasync.simulation import VirtualClockLoop, run_virtual
+from ragasync.testing import VirtualClockLoop, run_on_virtual_clock
 from tests.support.services import Service, about, now, other_tasks, turns
 
 
@@ -233,7 +233,7 @@ def test_a_loop_that_is_shut_down_cuts_no_clean_up_short(way: str):
             left_running.append(asyncio.create_task(read()))
         await asyncio.sleep(1)
 
-    run_virtual(main())
+    run_on_virtual_clock(main())
     assert sorted(cleaned) == sorted(begun) == list(range(20))
     assert source_closed == [True]
 
@@ -274,7 +274,7 @@ def test_an_interrupt_raised_by_the_function_goes_on_up(kind: type[BaseException
 
     processor = AsyncBatchProcessor(interrupting, max_concurrency=4)
     with pytest.raises(kind):
-        run_virtual(processor.process(range(9)))
+        run_on_virtual_clock(processor.process(range(9)))
     assert sorted(cleaned) == [1, 2, 4]
     assert processor.last_result is not None
     assert processor.last_result[0].status == "done"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, BatchResult, Journal
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.services import about, now, other_tasks, turns
 
 
@@ -103,7 +103,7 @@ def test_a_foreign_base_exception_is_the_failure_of_its_item_and_never_retried(
     processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
         at_once if threads else on_the_loop, max_concurrency=1, journal=Journal(path, name="job")
     )
-    result = run_virtual(processor.process(range(20)))
+    result = run_on_virtual_clock(processor.process(range(20)))
     assert [outcome.status for outcome in result] == ["done"] * 9 + ["failed"] + ["done"] * 10
     assert isinstance(result.errors[9], Unforeseen)
     assert result[9].attempts == 1
@@ -130,13 +130,13 @@ def test_an_interrupt_or_exit_goes_up_with_everything_done_in_the_journal(
         at_once if threads else on_the_loop, max_concurrency=1, journal=Journal(path, name="job")
     )
     with pytest.raises(kind):
-        run_virtual(processor.process(range(20)))
+        run_on_virtual_clock(processor.process(range(20)))
     kept = processor.last_result
     assert kept is not None
     assert [outcome.status for outcome in kept] == ["done"] * 9 + ["cancelled"] + ["pending"] * 10
     assert written(path) == dict.fromkeys(range(9), "done")
     raising.clear()
-    result = run_virtual(processor.process(range(20)))
+    result = run_on_virtual_clock(processor.process(range(20)))
     assert [outcome.attempts for outcome in result] == [0] * 9 + [1] * 11
 
 

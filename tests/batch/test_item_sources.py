@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter, gather_with_concurrency, run_async
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 
 async def echo(item: Any) -> Any:
@@ -311,5 +311,5 @@ def test_a_run_over_an_async_source_begins_last():
             raise StopAsyncIteration
 
     numbers = [3, 2, 1]
-    result = run_virtual(AsyncBatchProcessor(echo).process(Eager()))
+    result = run_on_virtual_clock(AsyncBatchProcessor(echo).process(Eager()))
     assert result.results == [1, 2, 3]

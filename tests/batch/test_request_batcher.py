@@ -46,7 +46,7 @@ async def test_an_empty_order_needs_no_call():
 
 async def test_only_the_order_with_the_bad_item_fails():
     """The error says which of its items it was, and the others of the batch succeed."""
-    fake = BatchService(poison={3: ValueError("bad")})
+    fake = BatchService({3: ValueError("bad")})
     async with opened(fake, batched=True, batch_size=4) as service:
         first, second = await asyncio.gather(
             service([1, 2]), service([4, 3]), return_exceptions=True
@@ -58,7 +58,7 @@ async def test_only_the_order_with_the_bad_item_fails():
 
 async def test_items_of_one_order_that_share_an_error_are_all_named():
     """A call that cannot be halved fails for all of its items."""
-    fake = BatchService(poison={3: TypeError("a bug")})
+    fake = BatchService({3: TypeError("a bug")})
     async with opened(fake, batched=True, batch_size=3) as service:
         with pytest.raises(RequestFailed) as caught:
             await service([1, 2, 3])

@@ -9,7 +9,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, Journal, JournalError
 from ragasync.documents import SqliteStore, StoreError
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 
 async def same(item: int) -> int:
@@ -19,7 +19,7 @@ async def same(item: int) -> int:
 
 def run_with_journal(path: Path) -> None:
     """Run a job with a journal at this path."""
-    run_virtual(AsyncBatchProcessor(same, journal=path).process([1]))
+    run_on_virtual_clock(AsyncBatchProcessor(same, journal=path).process([1]))
 
 
 def read_journal(path: Path) -> None:

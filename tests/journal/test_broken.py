@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ragasync import AsyncBatchProcessor, BatchResult, Journal, JournalError
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 ITEMS = range(120)
 CALLS: list[int] = []
@@ -45,7 +45,7 @@ def spelling(path: Path) -> AsyncBatchProcessor[int, str]:
 
 def run(path: Path) -> BatchResult[str]:
     """Run the job to its end."""
-    return run_virtual(spelling(path).process(ITEMS))
+    return run_on_virtual_clock(spelling(path).process(ITEMS))
 
 
 def content_of_a_whole_journal(path: Path) -> bytes:
@@ -122,7 +122,7 @@ def files_after_a_crash(path: Path, outcomes: int) -> tuple[bytes, bytes]:
 
     journal = Journal(path, flush_items=1, flush_seconds=0.0)
     processor = AsyncBatchProcessor(spell, max_concurrency=1, retry_count=0, journal=journal)
-    run_virtual(processor.process(items()))
+    run_on_virtual_clock(processor.process(items()))
     return copies[0], copies[1]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, BatchResult, Journal, JournalError, RateLimiter
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.services import turns
 
 CALLS: list[int] = []
@@ -117,16 +117,16 @@ def test_a_run_in_another_process_keeps_others_out_until_it_dies(path: Path):
 
 def test_a_file_that_another_program_is_writing_is_waited_for_and_given_up(path: Path):
     """The error names the seconds, and the argument."""
-    run_virtual(doubling(Journal(path)).process(range(10)))
+    run_on_virtual_clock(doubling(Journal(path)).process(range(10)))
     CALLS.clear()
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         locked = r"locked by another process for more than 0.05 s: .* longer timeout="
         with pytest.raises(JournalError, match=locked):
-            run_virtual(doubling(Journal(path, timeout=0.05)).process(range(20)))
+            run_on_virtual_clock(doubling(Journal(path, timeout=0.05)).process(range(20)))
         assert CALLS == []
         other.rollback()
-        result = run_virtual(doubling(Journal(path, timeout=0.05)).process(range(20)))
+        result = run_on_virtual_clock(doubling(Journal(path, timeout=0.05)).process(range(20)))
     assert (result.success_count, CALLS) == (20, [*range(10, 20)])
 
 
@@ -172,7 +172,7 @@ def test_a_clock_set_back_changes_only_when_outcomes_were_recorded(
         processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
             slow, max_concurrency=1, journal=journal, rate_limiter=RateLimiter(0.25), timeout=3.0
         )
-        return run_virtual(processor.process(range(items)))
+        return run_on_virtual_clock(processor.process(range(items)))
 
     result = run(4)
     assert [outcome.seconds for outcome in result] == pytest.approx([2.0] * 4)

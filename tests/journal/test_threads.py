@@ -192,7 +192,7 @@ def test_a_run_knows_whether_its_journal_holds_a_success(
     path: Path, outcomes: list[bool], holds: bool
 ):
     """Of an earlier run, whatever it does itself."""
-    from ragasync.simulation import run_virtual
+    from ragasync.testing import run_on_virtual_clock
 
     async def call(item: bool) -> bool:
         if not item:
@@ -202,7 +202,7 @@ def test_a_run_knows_whether_its_journal_holds_a_success(
     def processor() -> AsyncBatchProcessor[bool, bool]:
         return AsyncBatchProcessor(call, retry_count=0, journal=Journal(path, name="call"))
 
-    run_virtual(processor().process(outcomes))
+    run_on_virtual_clock(processor().process(outcomes))
     use = bind_journal(call, Journal(path, name="call"), None)
     assert use is not None
     opened = use.open()

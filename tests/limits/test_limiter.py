@@ -11,7 +11,7 @@ import pytest
 
 from ragasync.limits.bucket import Bucket
 from ragasync.limits.limiter import RateLimiter
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 
 def now() -> float:
@@ -476,8 +476,8 @@ def test_it_starts_afresh_on_a_clock_that_runs_behind():
         return await grant_times(limiter, [1.0, 1.0])
 
     limiter = RateLimiter(1, burst_size=1)
-    run_virtual(late())
-    assert run_virtual(early()) == pytest.approx([0, 1])
+    run_on_virtual_clock(late())
+    assert run_on_virtual_clock(early()) == pytest.approx([0, 1])
 
 
 @pytest.mark.real_time

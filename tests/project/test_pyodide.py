@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, JournalError, RateLimiter
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 
 HERE = Path(__file__).parents[1]
 SOURCE = HERE.parent
@@ -105,7 +105,7 @@ def test_a_journal_is_refused_where_there_are_no_threads(browser, tmp_path: Path
 
 def test_the_virtual_clock_needs_no_sockets_where_nobody_can_wake_it(browser):
     """A browser has none to give."""
-    assert run_virtual(asyncio.sleep(3600, "slept")) == "slept"
+    assert run_on_virtual_clock(asyncio.sleep(3600, "slept")) == "slept"
 
 
 class _BrowsersTimer(asyncio.Handle):

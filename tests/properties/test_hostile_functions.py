@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.random_schedules import examples
 
 Way = Literal["process", "stream", "ordered", "job"]
@@ -378,7 +378,7 @@ def test_a_run_of_hostile_calls_is_whole(scripts: list[list[Act]], told: Told):
         leftover = [each for each in asyncio.all_tasks() if "ragasync" in each.get_name()]
         assert leftover == []
 
-    run_virtual(main())
+    run_on_virtual_clock(main())
 
 
 def test_the_deeds_are_all_there():

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from hypothesis import example, given
 
 from ragasync import AsyncBatchProcessor, BatchResult, Job, RateLimiter
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.random_schedules import (
     A_TURN,
     Source,
@@ -155,7 +155,7 @@ def test_every_item_of_a_steered_job_is_accounted_for(script, told, source, knob
             assert result.stopped_because is not None
         await check_tokens(service, limiters)
 
-    run_virtual(run())
+    run_on_virtual_clock(run())
 
 
 async def test_a_pause_costs_the_limiter_nothing():

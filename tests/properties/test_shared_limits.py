@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ragasync import AsyncBatchProcessor, Job, RateLimiter
 from ragasync.limits.combined import CombinedLimiter
 from ragasync.limits.queue import Line, Waiter
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.random_schedules import examples, seconds
 
 A_MOMENT = 1e-6
@@ -449,7 +449,7 @@ def test_nobody_sleeps_for_ever_whatever_happens_to_shared_limiters(kinds, share
             assert not each.limiter._line.waiters
             assert not each.limiter._line.shared
 
-    run_virtual(run())
+    run_on_virtual_clock(run())
 
 
 def test_every_schedule_of_pauses_at_two_limiters_ends():
@@ -476,4 +476,4 @@ def test_every_schedule_of_pauses_at_two_limiters_ends():
     names = [name for kind in kinds for name in kind]
     for order in itertools.product(names, repeat=3):
         for pauses in itertools.product([0.0, 0.5, 2.0], repeat=2):
-            assert run_virtual(run(order, pauses)) < 2.0 + 9 / 5 + 9 / 20 + 0.1
+            assert run_on_virtual_clock(run(order, pauses)) < 2.0 + 9 / 5 + 9 / 20 + 0.1

@@ -20,7 +20,7 @@ from ragasync import (
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import STATUSES, Status
 from ragasync.outcomes.stats import RunStats
-from ragasync.simulation import run_virtual
+from ragasync.testing import run_on_virtual_clock
 from tests.support.poison_schedules import Poisoned, Scale, scales
 from tests.support.random_schedules import examples, services, sources, told
 from tests.support.services import other_tasks, turns
@@ -73,7 +73,7 @@ def test_a_stream_gives_each_outcome_once_and_leaves_nothing(
             assert outcome.status != "pending"
             check_outcome(outcome, service)
 
-    run_virtual(run())
+    run_on_virtual_clock(run())
 
 
 # ---- batches
@@ -98,7 +98,7 @@ def test_in_batches_only_the_poison_fails(scale: Scale):
         if not scale.retries_in_all:
             assert service.calls <= sum(2 * size - 1 for size in sizes.values())
 
-    run_virtual(run())
+    run_on_virtual_clock(run())
 
 
 def check_poison(outcome: Outcome[int, int], service: Poisoned) -> None:

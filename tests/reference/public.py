@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "ragasync"
 
-MODULES = ("ragasync", "ragasync.documents", "ragasync.simulation")
+MODULES = ("ragasync", "ragasync.documents", "ragasync.simulation", "ragasync.testing")
 """Where public names are imported from: what is in `__all__` there."""
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
 from ragasync.result import BatchResult
-from ragasync.simulation import Forecast, forecast, run_virtual
-from ragasync.simulation.apart import run_on_virtual_clock
+from ragasync.simulation import Forecast, forecast
+from ragasync.testing import run_on_virtual_clock
 
 Call = Callable[[int], Coroutine[Any, Any, None]]
 
@@ -209,7 +209,7 @@ def test_a_source_that_held_the_pilot_back_holds_the_forecast_back():
             await asyncio.sleep(0.5)
             yield item
 
-    pilot = run_virtual(AsyncBatchProcessor(taking(0.1)).process(slowly()))
+    pilot = run_on_virtual_clock(AsyncBatchProcessor(taking(0.1)).process(slowly()))
     made = forecast(pilot, 1_000)
     assert made.limited_by == "input"
     assert made.makespan == pytest.approx(500, rel=0.01)

@@ -11,7 +11,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync.simulation import forecast, simulate
-from ragasync.simulation.apart import run_on_virtual_clock
+from ragasync.testing import run_on_virtual_clock
 from tests.simulation.test_forecast import run, taking, what_if
 
 

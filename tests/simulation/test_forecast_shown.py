@@ -81,7 +81,7 @@ def test_changes_out_of_range_are_refused(changes: dict[str, Any], told: str):
 
 def test_what_is_no_result_is_refused():
     """With how to get one."""
-    with pytest.raises(TypeError, match="limit=200"):
+    with pytest.raises(TypeError, match="max_items=200"):
         forecast([1, 2, 3], 100)  # type: ignore[arg-type]
 
 

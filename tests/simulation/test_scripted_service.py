@@ -9,8 +9,9 @@ import pytest
 from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync.retries.classify import default_retry, should_split
 from ragasync.retries.http import retry_after_of
-from ragasync.simulation import Latency, ScriptedService, ServiceError, run_virtual, simulate
+from ragasync.simulation import Latency, ScriptedService, ServiceError, simulate
 from ragasync.simulation.chance import key_of
+from ragasync.testing import run_on_virtual_clock
 from tests.support.services import about, now
 
 
@@ -199,9 +200,9 @@ def test_on_another_clock_its_time_begins_anew():
     async def begin_and_call_at(seconds: float) -> list[object]:
         return list(await asyncio.gather(call_at(0), call_at(seconds)))
 
-    assert run_virtual(begin_and_call_at(6)) == [1, 503]
-    assert run_virtual(begin_and_call_at(6)) == [1, 503]
-    assert run_virtual(begin_and_call_at(11)) == [1, 1]
+    assert run_on_virtual_clock(begin_and_call_at(6)) == [1, 503]
+    assert run_on_virtual_clock(begin_and_call_at(6)) == [1, 503]
+    assert run_on_virtual_clock(begin_and_call_at(11)) == [1, 1]
 
 
 @pytest.mark.real_time

@@ -7,14 +7,9 @@ import signal
 import threading
 
 import pytest
-from pandas.testing import assert_frame_equal
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, plot_timeline
-from ragasync.settings import BatchSettings
-from ragasync.simulation import Latency, ScriptedService, run_virtual, simulate
-from ragasync.simulation.apart import run_on_virtual_clock
-from ragasync.simulation.leaping import FastVirtualLoop
-from ragasync.simulation.rehearsal import run_simulation
+from ragasync.simulation import ScriptedService, simulate
 from tests.support.requirements import needs
 from tests.support.services import Service
 
@@ -125,52 +120,6 @@ def test_an_interrupt_ends_it_and_goes_up():
     for each in left:
         each.join(30)  # it may be at its last lines
     assert not any(each.is_alive() for each in left)
-
-
-def test_what_is_raised_in_there_is_raised_here():
-    """With its own type."""
-
-    async def fail() -> None:
-        raise LookupError("in there")
-
-    with pytest.raises(LookupError, match="in there"):
-        run_on_virtual_clock(fail())
-
-
-def test_the_loop_that_leaps_does_what_the_one_that_jumps_does():
-    """Outcome by outcome, but for the nanosecond by which asyncio's own timers come early."""
-
-    def plan() -> BatchSettings[int, int]:
-        service = ScriptedService(Latency.lognormal(1.0, 0.5), 0.2, seed=3)
-        retry = AsyncRetry(3, _random=random.Random(1).random)
-        limiters = (RateLimiter(5),)
-        return BatchSettings(
-            service, True, max_concurrency=8, limiters=limiters, retry=retry, timeout=3.0
-        )
-
-    leaping, jumping = (
-        run_on_virtual_clock(run_simulation(plan(), 300)),
-        run_virtual(run_simulation(plan(), 300)),
-    )
-    assert_frame_equal(leaping.to_dataframe(), jumping.to_dataframe(), atol=1e-6)
-    assert leaping.seconds == pytest.approx(jumping.seconds)
-
-
-def test_the_clock_of_the_loop_that_leaps_stands_still_while_a_thread_works():
-    """As on the one that jumps; and a timer that was cancelled moves nothing."""
-
-    async def main() -> tuple[float, float]:
-        loop = asyncio.get_running_loop()
-        loop.call_later(5, lambda: None).cancel()
-        timer = asyncio.create_task(asyncio.sleep(10))
-        await asyncio.sleep(0)
-        await asyncio.to_thread(lambda: None)
-        before = loop.time()
-        await timer
-        return before, loop.time()
-
-    with asyncio.Runner(loop_factory=FastVirtualLoop) as runner:
-        assert runner.run(main()) == (0.0, 10.0)
 
 
 def test_frames_words_and_html_are_those_of_any_result():
