@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
-from ragasync.engine.recorder import OutcomeSink, RecordSuccess
+from ragasync.engine.recorder import OutcomeSink
 from ragasync.error_text import add_note, describe
 from ragasync.journal.use import JournalBinding
-from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.success import CallSuccess
+from ragasync.outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 
 if TYPE_CHECKING:
     from queue import SimpleQueue

@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Generic, TypeVar
 
 from ragasync.error_text import closing_lines
-from ragasync.outcomes.outcome import Outcome
-from ragasync.outcomes.success import CallSuccess
+from ragasync.outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,9 +55,7 @@ class OutcomeBuffer(Generic[T, R]):
         if self._ordered:
             self._look_whether_full()
 
-    def fast_recorder(
-        self, worker: int, started_at: float
-    ) -> Callable[[int, R, float, float], None]:
+    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
         """Make the recorder of one worker: a closure for plain successes on the fast path."""
 
         def record(index: int, value: R, began: float, ended: float) -> None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ragasync.engine.retry_queue import PendingCall
 from ragasync.engine.stopping import ErrorLimit, InitialFailures
 from ragasync.error_text import TracebackArchive
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
-from ragasync.outcomes.outcome import Outcome, Status
-from ragasync.outcomes.success import CallSuccess
+from ragasync.outcomes.outcome import CallSuccess, Outcome, RecordSuccess, Status
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-RecordSuccess: TypeAlias = Callable[[int, R, float, float], None]
-"""Records a plain success: index, value, and the instants at which its call began and ended."""
 
 
 class OutcomeSink(Protocol[T, R]):

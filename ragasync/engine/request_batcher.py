@@ -15,9 +15,8 @@ from ragasync.error_text import NoArchive
 from ragasync.errors import JobStopped
 from ragasync.lazy_task import create_lazy_task
 from ragasync.outcomes.activity import ActivityMonitor
-from ragasync.outcomes.outcome import Outcome
+from ragasync.outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 from ragasync.outcomes.stats import StageStats
-from ragasync.outcomes.success import CallSuccess
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
@@ -107,7 +106,7 @@ class _Orders(Generic[T, R]):
         self,
         worker: int,  # noqa: ARG002
         started_at: float,  # noqa: ARG002
-    ) -> Callable[[int, R, float, float], None]:
+    ) -> RecordSuccess[R]:
         """Make the recorder of one worker, for the fast path."""
         take, ended = self.of.pop, self.activity.ended
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, TypeVar, cast
 
 from ragasync.error_text import ErrorText, closing_lines, error_text
-from ragasync.outcomes.outcome import CANCELLED, DONE, PENDING, STATUSES, Outcome
+from ragasync.outcomes.outcome import (
+    CANCELLED,
+    DONE,
+    PENDING,
+    STATUSES,
+    CallSuccess,
+    Outcome,
+    RecordSuccess,
+)
 from ragasync.outcomes.storage import Storage
-from ragasync.outcomes.success import CallSuccess
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,9 +54,7 @@ class Columns(Storage[T, R]):
         rows = len(self) if limit is None else min(limit, len(self))
         return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
-    def fast_recorder(
-        self, worker: int, started_at: float
-    ) -> Callable[[int, R, float, float], None]:
+    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
         """Return what records a success: index, value, and when its call began and ended."""
         results, status, started = self.results, self.status, self.started
         seconds, workers = self.seconds, self.worker

@@ -1,9 +1,10 @@
-"""What became of one item."""
+"""The outcome of an item, and of a call that succeeded for all of its items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Generic, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.error_text import cut, describe, safe_text
@@ -14,7 +15,7 @@ R = TypeVar("R")
 
 Status: TypeAlias = Literal["pending", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = ("pending", "done", "failed", "cancelled")
-_LONGEST_SHOWN = 200
+_MAX_REPR_CHARS = 200
 """Characters of an item, a value or an error in the repr of an outcome."""
 
 _NUMBERS = ("attempts", "started", "seconds", "waited", "backed_off")
@@ -25,10 +26,11 @@ PENDING, DONE, FAILED, CANCELLED = range(4)
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """
-    One failed try of an item, as the log of a retried item keeps it.
+    A failed attempt, as logged for an item that was retried.
 
-    All times are in seconds, `started` since the job began. `waited` is the time for the rate
-    limit before this attempt, `backed_off` the delay that was to follow it, `worker` where it ran.
+    Times are in seconds; `started` counts from the start of the job. `waited` is the time spent
+    waiting for the rate limit before this attempt, `backed_off` the delay planned after it, and
+    `worker` the number of the worker that made the call.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -52,12 +54,12 @@ class Attempt:
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T, R]):
     """
-    What became of one item.
+    The outcome of one item.
 
-    `started` counts from the job's beginning; `seconds` is the time in the call, over all
-    attempts; `waited` the time for the rate limit; `backed_off` the time between attempts. Times
-    are in seconds, and 0.0 for an item that was not started. `attempts` counts with the first.
-    `history` holds the earlier, failed attempts of an item that was tried more than once.
+    Times are in seconds, and 0.0 for an item that was not started. `started` counts from the start
+    of the job; `seconds` is the time in calls, over all attempts; `waited` the time waiting for the
+    rate limit; `backed_off` the time between attempts. `attempts` includes the first. `history`
+    holds the earlier, failed attempts of an item that was retried.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -67,7 +69,7 @@ class Outcome(Generic[T, R]):
         >>> result[1].error
         ValueError("invalid literal for int() with base 10: 'seven'")
 
-    Its repr is one line without secrets, with the fields that say something.
+    The repr is one line, with secrets masked and without the fields that are empty.
     """
 
     index: int
@@ -92,20 +94,74 @@ class Outcome(Generic[T, R]):
         return self.status == "done"
 
     def __repr__(self) -> str:
-        facts = [f"index={self.index}", f"item={_shown(self.item)}", f"status={self.status!r}"]
+        fields = [f"index={self.index}", f"item={_shown(self.item)}", f"status={self.status!r}"]
         if self.value is not None:
-            facts.append(f"value={_shown(self.value)}")
+            fields.append(f"value={_shown(self.value)}")
         if self.error is not None:
-            facts.append(f"error=<{_in_one_line(describe(self.error))}>")
+            fields.append(f"error=<{_in_one_line(describe(self.error))}>")
         numbers = ((name, getattr(self, name)) for name in _NUMBERS)
-        facts += (f"{name}={number:.6g}" for name, number in numbers if number)
+        fields += (f"{name}={number:.6g}" for name, number in numbers if number)
         places = ((name, getattr(self, name)) for name in ("batch", "stage", "worker"))
-        facts += (f"{name}={place!r}" for name, place in places if place is not None)
-        return f"Outcome({', '.join(facts)})"
+        fields += (f"{name}={place!r}" for name, place in places if place is not None)
+        return f"Outcome({', '.join(fields)})"
+
+
+@dataclass(slots=True)
+class CallSuccess(Generic[T, R]):
+    """
+    A call that returned a value for each of its items, recorded as one.
+
+    The fields are those of Outcome, shared by all items. `seconds` is one number where one call
+    served all items, and one number per item where they ran one after another (an ItemGroup).
+    """
+
+    indices: Sequence[int]
+    items: Sequence[T]
+    values: Sequence[R]
+    attempts: int
+    started: float
+    seconds: float | Sequence[float]
+    waited: float
+    backed_off: float
+    batch: int | None
+    worker: int
+    history: tuple[Attempt, ...]
+
+    @property
+    def rows(self) -> slice | None:
+        """The rows of the items, if they are contiguous; else None."""
+        first, count = self.indices[0], len(self.indices)
+        if self.indices[-1] - first != count - 1:  # indices ascend without repetition
+            return None
+        return slice(first, first + count)
+
+    def outcomes(self) -> Iterator[Outcome[T, R]]:
+        """Yield the outcomes of the single items."""
+        each = repeat(self.seconds) if isinstance(self.seconds, float) else self.seconds
+        rows = zip(self.indices, self.items, self.values, strict=True)
+        for (index, item, value), seconds in zip(rows, each, strict=False):
+            yield Outcome(
+                index=index,
+                item=item,
+                status="done",
+                value=value,
+                attempts=self.attempts,
+                started=self.started,
+                seconds=seconds,
+                waited=self.waited,
+                backed_off=self.backed_off,
+                batch=self.batch,
+                worker=self.worker,
+                history=self.history,
+            )
+
+
+RecordSuccess: TypeAlias = Callable[[int, R, float, float], None]
+"""A fast-path recorder of successes: takes index, value, and the start and end of the call."""
 
 
 def _shown(value: object) -> str:
-    """Return the repr of what belongs to the user in a few words, or that it has none."""
+    """Shorten the repr of a user's object; a repr that raises is replaced."""
     text = guarded(repr, value)
     if not isinstance(text, str):
         return f"<{type(value).__name__} without a repr>"
@@ -113,13 +169,13 @@ def _shown(value: object) -> str:
 
 
 def _in_one_line(text: str) -> str:
-    """Return a text of a few words, without line breaks."""
+    """Put a text on one line of at most _MAX_REPR_CHARS characters."""
     line = " ".join(text.split())
-    return cut(line, len(line), _LONGEST_SHOWN)
+    return cut(line, len(line), _MAX_REPR_CHARS)
 
 
 class SparseSequence(Sequence[T | None]):
-    """A read-only sequence that is None except at a few places."""
+    """A read-only sequence that is None except at a few indices."""
 
     __slots__ = ("_filled", "_length")
 
@@ -135,10 +191,10 @@ class SparseSequence(Sequence[T | None]):
     @overload
     def __getitem__(self, index: slice) -> list[T | None]: ...
     def __getitem__(self, index: int | slice) -> T | list[T | None] | None:
-        places = range(self._length)[index]
-        if isinstance(places, range):
-            return [self._filled.get(place) for place in places]
-        return self._filled.get(places)
+        at = range(self._length)[index]
+        if isinstance(at, range):
+            return [self._filled.get(i) for i in at]
+        return self._filled.get(at)
 
     def __iter__(self) -> Iterator[T | None]:
         return map(self._filled.get, range(self._length))
@@ -148,7 +204,7 @@ class SparseSequence(Sequence[T | None]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]  # it compares by content, like a list
+    __hash__ = None  # type: ignore[assignment]  # compares by content, like a list
 
     def __repr__(self) -> str:
         return (

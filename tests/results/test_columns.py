@@ -13,10 +13,10 @@ from ragasync.outcomes.outcome import (
     FAILED,
     PENDING,
     Attempt,
+    CallSuccess,
     Outcome,
     SparseSequence,
 )
-from ragasync.outcomes.success import CallSuccess
 
 
 def test_a_new_row_is_pending_with_no_attempt():
