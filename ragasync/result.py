@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync.errors import as_exception
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.given import check_counts, columns_of
 from ragasync.outcomes.merge import merged_columns
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync.outcomes.rerun import rows_to_rerun
@@ -82,8 +81,13 @@ class BatchResult(Generic[R]):
                 f"{len(self.results)} results and {len(self.errors)} errors"
             )
         if len(self.columns) != len(self.results):
-            self.columns = columns_of(self.results, self.errors, self.success_count)
-        check_counts(self.columns, self.success_count, self.error_count)
+            self.columns = Columns.from_sequences(self.results, self.errors, self.success_count)
+        done, failed = self.columns.status.count(DONE), self.columns.status.count(FAILED)
+        if (done, failed) != (self.success_count, self.error_count):
+            raise ValueError(
+                f"the counts must match the entries: got success_count={self.success_count!r} and "
+                f"error_count={self.error_count!r} for {done} values and {failed} errors"
+            )
 
     @classmethod
     def of(
@@ -210,7 +214,7 @@ class BatchResult(Generic[R]):
             later = await again(items, (self[row] for row in sorted(rest)))
         indices = [self.columns.index_of(row) for row in rows]
         # The run's own result keeps its own indices: only this view of it is placed anew.
-        placed = replace(later, columns=replace(later.columns, items=items, origin=indices))
+        placed = replace(later, columns=replace(later.columns, items=items, source_index=indices))
         return self.merge(placed)
 
     def merge(self, other: BatchResult[R]) -> BatchResult[R]:

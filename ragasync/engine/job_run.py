@@ -68,7 +68,7 @@ class JobRun(Generic[T, R]):
         )
         self.total = known if known is None or max_items is None else min(max_items, known)
         self._limit = max_items
-        on_item = self.columns.keep if self.columns.open_ended else None
+        on_item = self.columns.append if self.columns.open_ended else None
         self.run: Run[T, R] = Run(
             plan, source, self.columns, total=self.total, max_items=max_items, on_item=on_item
         )

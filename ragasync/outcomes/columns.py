@@ -1,47 +1,164 @@
-"""What became of every item, kept in a column for each fact instead of an object for each item."""
+"""The columns of outcomes: one array per field instead of one object per item."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import compress
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress, repeat
+from typing import Any, Generic, TypeVar, cast
 
 from ragasync.error_text import ErrorText, closing_lines, error_text
 from ragasync.outcomes.outcome import (
     CANCELLED,
     DONE,
+    FAILED,
     PENDING,
     STATUSES,
+    Attempt,
     CallSuccess,
     Outcome,
     RecordSuccess,
 )
-from ragasync.outcomes.storage import Storage
 
 T = TypeVar("T")
 R = TypeVar("R")
 N = TypeVar("N", int, float)
 
 EMPTY = {"d": (0.0,), "i": (-1,)}
-"""What an optional column says of an item that does not use it, by the column's type code."""
+"""The default of an optional column, by its type code."""
 
 MAX_ATTEMPTS = 0xFFFF
-"""The attempts column has two bytes an item; a count beyond is shown as this one."""
+"""The largest value of the attempts column (two bytes per item); more attempts show as this."""
 
 
 @dataclass(slots=True)
-class Columns(Storage[T, R]):
+class Columns(Generic[T, R]):
     """
-    The outcomes of a job, as the engine writes them and as everybody reads them.
+    The outcomes of a job, as the engine writes them and results and reports read them.
 
-    A row's status is written last: another thread that reads "done" finds all the rest.
+    All columns have the same length. What every item has takes 37 bytes per item, including the
+    pointers to item and value. Fields that few items have (errors, histories, stages) are sparse,
+    and a column that only some jobs need (waits, back-off, batch numbers) is created with the first
+    item that needs it. Columns grow only in place, because the engine's fast path keeps references
+    to them.
+
+    A row's status is written last, so another thread that reads "done" finds all other fields.
     """
+
+    items: Sequence[T]
+    open_ended: bool = False
+    """Whether items are still being added; the other columns are then a block ahead of `items`."""
+    source_index: Sequence[int] | None = None
+    """The index of each row in the job that this one repeats a part of; None: the row itself."""
+    run_began: array[float] | None = None
+    """After a merge, when the run of each row began: the total seconds of the runs before it."""
+    results: list[R | None] = field(default_factory=list)
+    status: bytearray = field(default_factory=bytearray)
+    attempts: array[int] = field(default_factory=lambda: array("H"))
+    started: array[float] = field(default_factory=lambda: array("d"))
+    seconds: array[float] = field(default_factory=lambda: array("d"))
+    worker: array[int] = field(default_factory=lambda: array("H"))
+    waited: array[float] | None = None
+    backed_off: array[float] | None = None
+    batch: array[int] | None = None
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    tracebacks: dict[int, str] = field(default_factory=dict)
+    stages: dict[int, str] = field(default_factory=dict)
+    history: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
+    texts: dict[int, ErrorText] = field(default_factory=dict, repr=False, compare=False)
+    """A cache of the errors' display texts; all snapshots share it."""
+    views: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """A cache of what reports compute from all rows."""
+
+    def __post_init__(self) -> None:
+        self.grow_to(len(self.items))
+
+    @classmethod
+    def from_sequences(
+        cls, results: Sequence[R | None], errors: Iterable[BaseException | None], done: int
+    ) -> Columns[None, R]:
+        """
+        Build the columns of a result that no job made.
+
+        Args:
+            results: a value per item, or None.
+            errors: an error per item, or None.
+            done: the number of items that succeeded. If it is the number of items without an
+                error, None counts as a value; else items without value and error are pending.
+        """
+        columns: Columns[None, R] = Columns(items=())
+        columns.grow_to(len(results))
+        columns.results[:] = results
+        columns.errors = {row: error for row, error in enumerate(errors) if error is not None}
+        all_done = done == len(results) - len(columns.errors)
+        for row, value in enumerate(results):
+            if row in columns.errors:
+                columns.status[row] = FAILED
+            elif all_done or value is not None:
+                columns.status[row] = DONE
+        return columns
+
+    def __len__(self) -> int:
+        return len(self.items) if self.open_ended else len(self.status)
+
+    # ── growing ───────────────────────────────────────────────────────────────────────────────
+
+    def append(self, index: int, item: T) -> None:
+        """Add the next item of an open-ended input; its row says `pending`."""
+        assert isinstance(self.items, list)
+        if index >= len(self.status):
+            self.grow_to(index + 1024 + index // 8)
+        self.items.append(item)
+
+    def close(self, length: int | None = None) -> None:
+        """
+        End an open-ended input.
+
+        Args:
+            length: the number of items of the whole input, if it is known; items that were never
+                read get pending rows.
+        """
+        if not self.open_ended:
+            return
+        n, self.open_ended = max(len(self.items), length or 0), False
+        self.grow_to(n)
+        for column in (
+            self.results,
+            self.status,
+            self.attempts,
+            self.started,
+            self.seconds,
+            self.worker,
+            self.waited,
+            self.backed_off,
+            self.batch,
+        ):
+            if column is not None:
+                del column[n:]
+
+    def grow_to(self, length: int) -> None:
+        """Extend every column in place with pending rows."""
+        more = length - len(self.status)
+        if more <= 0:
+            return
+        self.results.extend(repeat(None, more))
+        self.attempts.extend(array("H", [1]) * more)
+        self.started.frombytes(bytes(8 * more))
+        self.seconds.frombytes(bytes(8 * more))
+        self.worker.frombytes(bytes(2 * more))
+        for optional in (self.waited, self.backed_off):
+            if optional is not None:
+                optional.frombytes(bytes(8 * more))
+        if self.batch is not None:
+            self.batch.extend(array("i", [-1]) * more)
+        self.status.extend(bytes(more))  # last: a snapshot takes its length from this column
+
+    # ── writing: an OutcomeSink of the engine ─────────────────────────────────────────────────
 
     @property
     def is_full(self) -> bool:
-        """Whether it has no room; it always has."""
+        """Always False: columns have no bound."""
         return False
 
     @property
@@ -50,12 +167,19 @@ class Columns(Storage[T, R]):
         return DONE in self.status
 
     def unfinished(self, limit: int | None) -> int:
-        """Return how many of the items that were to run have no outcome, or a cancelled one."""
+        """Count the pending and cancelled rows among the first `limit` rows, or among all."""
         rows = len(self) if limit is None else min(limit, len(self))
         return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
     def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
-        """Return what records a success: index, value, and when its call began and ended."""
+        """
+        Make the recorder of one worker, for the fast path.
+
+        Args:
+            worker: its number.
+            started_at: the instant at which the run began.
+        """
+        # A closure over the columns: at a microsecond per item, attribute look-ups would show.
         results, status, started = self.results, self.status, self.started
         seconds, workers = self.seconds, self.worker
 
@@ -64,70 +188,24 @@ class Columns(Storage[T, R]):
             started[index] = began - started_at
             seconds[index] = ended - began
             workers[index] = worker
-            status[index] = DONE  # last: another thread that reads "done" finds all the rest
+            status[index] = DONE  # last: another thread that reads "done" finds all other fields
 
         return record
 
-    def index_of(self, row: int) -> int:
-        """Return the item's index in the original job."""
-        return row if self.origin is None else self.origin[row]
-
-    def item_at(self, row: int) -> T | None:
-        """Return the item, or None where it was never pulled from its source."""
-        return self.items[row] if row < len(self.items) else None
-
-    def outcome(self, row: int) -> Outcome[T, R]:
-        """Return one row as a value."""
-        status = self.status[row]
-        index, item = self.index_of(row), self.item_at(row)
-        if status == PENDING:
-            return Outcome(index, item, "pending")
-        return Outcome(
-            index=index,
-            item=item,
-            status=STATUSES[status],
-            value=self.results[row],
-            error=self.errors.get(row),
-            attempts=self.attempts[row],
-            started=self.started[row],
-            seconds=self.seconds[row],
-            waited=self.waited[row] if self.waited is not None else 0.0,
-            backed_off=self.backed_off[row] if self.backed_off is not None else 0.0,
-            batch=self._batch_of(row),
-            stage=self.stages.get(row),
-            worker=self.worker[row],
-            traceback=self.traceback_of(row),
-            history=self.history.get(row, ()),
-        )
-
-    def traceback_of(self, row: int) -> str | None:
-        """Return an item's traceback as text: the stack it shares, the message of its own."""
-        stack, error = self.tracebacks.get(row), self.errors.get(row)
-        if stack is None or error is None:
-            return None
-        return stack + closing_lines(error, self.error_text(row).own)
-
-    def error_text(self, row: int) -> ErrorText:
-        """Return what displays say of the error of an item that has one; worked out once."""
-        text = self.texts.get(row)
-        if text is None:
-            text = self.texts[row] = error_text(self.errors[row])
-        return text
-
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
-        """Write an outcome of any kind; a plain success goes through `fast_recorder` instead."""
+        """
+        Write the outcome of one item.
+
+        Args:
+            outcome: the outcome, whose `index` is the row.
+            stack: the traceback of its error without the closing lines, which other rows share.
+        """
         row = outcome.index
         self.results[row] = outcome.value
         self.attempts[row] = min(outcome.attempts, MAX_ATTEMPTS)
         self.started[row], self.seconds[row] = outcome.started, outcome.seconds
         self.worker[row] = outcome.worker or 0
-        here, all_rows = slice(row, row + 1), len(self.status)
-        if outcome.waited:
-            self.waited = _filled(self.waited, "d", all_rows, here, 1, outcome.waited)
-        if outcome.backed_off:
-            self.backed_off = _filled(self.backed_off, "d", all_rows, here, 1, outcome.backed_off)
-        if outcome.batch is not None:
-            self.batch = _filled(self.batch, "i", all_rows, here, 1, outcome.batch)
+        self._write_optional(slice(row, row + 1), 1, outcome)
         if outcome.error is not None:
             self.errors[row] = outcome.error
         if stack is not None:
@@ -139,13 +217,13 @@ class Columns(Storage[T, R]):
         self.status[row] = STATUSES.index(outcome.status)
 
     def record_call(self, call: CallSuccess[T, R]) -> None:
-        """Write what became of all items of a call: a slice of each column instead of rows."""
+        """Write the outcomes of a call's items: a slice of each column, not row by row."""
         rows = call.rows
         if rows is None or call.history:
             for outcome in call.outcomes():
                 self.record(outcome)
             return
-        n, seconds, all_rows = len(call.indices), call.seconds, len(self.status)
+        n, seconds = len(call.indices), call.seconds
         self.results[rows] = call.values
         if call.attempts > 1:
             self.attempts[rows] = array("H", (min(call.attempts, MAX_ATTEMPTS),)) * n
@@ -154,40 +232,91 @@ class Columns(Storage[T, R]):
             array("d", (seconds,)) * n if isinstance(seconds, float) else array("d", seconds)
         )
         self.worker[rows] = array("H", (call.worker,)) * n
-        if call.waited:
-            self.waited = _filled(self.waited, "d", all_rows, rows, n, call.waited)
-        if call.backed_off:
-            self.backed_off = _filled(self.backed_off, "d", all_rows, rows, n, call.backed_off)
-        if call.batch is not None:
-            self.batch = _filled(self.batch, "i", all_rows, rows, n, call.batch)
+        self._write_optional(rows, n, call)
         self.status[rows] = bytes((DONE,)) * n
 
-    def _batch_of(self, row: int) -> int | None:
-        """Return the number of the batch that this row went in, if it went in one."""
-        number = -1 if self.batch is None else self.batch[row]
-        return None if number < 0 else number
+    def _write_optional(
+        self, rows: slice, count: int, source: Outcome[T, R] | CallSuccess[T, R]
+    ) -> None:
+        """Write the optional columns of some rows, if `source` has a value for them."""
+        length = len(self.status)
+        if source.waited:
+            self.waited = _filled(self.waited, "d", length, rows, count, source.waited)
+        if source.backed_off:
+            self.backed_off = _filled(self.backed_off, "d", length, rows, count, source.backed_off)
+        if source.batch is not None:
+            self.batch = _filled(self.batch, "i", length, rows, count, source.batch)
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────
+
+    def index_of(self, row: int) -> int:
+        """The item's index in the original job."""
+        return row if self.source_index is None else self.source_index[row]
+
+    def item_at(self, row: int) -> T | None:
+        """The item of a row, or None if it was never read from its source."""
+        return self.items[row] if row < len(self.items) else None
+
+    def outcome(self, row: int) -> Outcome[T, R]:
+        """The outcome of a row, as one value."""
+        status = self.status[row]
+        index, item = self.index_of(row), self.item_at(row)
+        if status == PENDING:
+            return Outcome(index, item, "pending")
+        batch = -1 if self.batch is None else self.batch[row]
+        return Outcome(
+            index=index,
+            item=item,
+            status=STATUSES[status],
+            value=self.results[row],
+            error=self.errors.get(row),
+            attempts=self.attempts[row],
+            started=self.started[row],
+            seconds=self.seconds[row],
+            waited=self.waited[row] if self.waited is not None else 0.0,
+            backed_off=self.backed_off[row] if self.backed_off is not None else 0.0,
+            batch=None if batch < 0 else batch,
+            stage=self.stages.get(row),
+            worker=self.worker[row],
+            traceback=self.traceback_of(row),
+            history=self.history.get(row, ()),
+        )
+
+    def traceback_of(self, row: int) -> str | None:
+        """The traceback of an item's error as text: a shared stack, and its own message."""
+        stack, error = self.tracebacks.get(row), self.errors.get(row)
+        if stack is None or error is None:
+            return None
+        return stack + closing_lines(error, self.error_text(row).own)
+
+    def error_text(self, row: int) -> ErrorText:
+        """The display text of an item's error, which is computed once."""
+        text = self.texts.get(row)
+        if text is None:
+            text = self.texts[row] = error_text(self.errors[row])
+        return text
 
     def rows_with(self, *statuses: int) -> Iterator[int]:
         """Yield the rows that have one of these statuses now, in order."""
         return compress(range(len(self)), self.mask(*statuses))
 
     def mask(self, *statuses: int) -> bytes:
-        """Return a byte for each row: 1 where it has one of these statuses, else 0."""
+        """A byte per row: 1 if it has one of these statuses, else 0."""
         table = bytes(code in statuses for code in range(256))
         return bytes(self.status.translate(table)[: len(self)])
 
     def snapshot(self) -> Columns[T, R]:
         """
-        Return a copy that no longer changes; safe from any thread while the job runs.
+        Copy the columns; safe from any thread while the job runs.
 
-        The status is copied first and written last, so that every row that the copy calls done
-        has its value; columns that grew meanwhile are cut to its length.
+        The status column is copied first, and rows write it last: so every row that is done in the
+        copy has its value. Columns that grow meanwhile are cut to the length of the copy.
         """
         n = len(self)
         status = self.status[:n]
         return Columns(
             items=self.items if isinstance(self.items, (range, tuple)) else list(self.items[:n]),
-            origin=self.origin,
+            source_index=self.source_index,
             run_began=self.run_began,
             results=self.results[:n],
             status=status,
@@ -202,14 +331,14 @@ class Columns(Storage[T, R]):
             tracebacks=_up_to(n, self.tracebacks),
             stages=_up_to(n, self.stages),
             history=_up_to(n, self.history),
-            texts=self.texts,  # an error that is there says the same in every snapshot
+            texts=self.texts,  # the text of an error never changes
         )
 
 
 def _filled(
     column: array[N] | None, code: str, length: int, rows: slice, count: int, value: N
 ) -> array[N]:
-    """Write a value for some rows into a column that is made when the first item needs it."""
+    """Write a value to some rows of an optional column, which is created if it is missing."""
     if column is None:
         made: Any = array(code, EMPTY[code]) * length
         column = cast("array[N]", made)
@@ -218,5 +347,5 @@ def _filled(
 
 
 def _up_to(length: int, sparse: dict[int, T]) -> dict[int, T]:
-    """Copy a sparse column, without the rows that came after its snapshot began."""
+    """Copy the rows of a sparse column that existed when the snapshot began."""
     return {row: value for row, value in sparse.copy().items() if row < length}

@@ -57,7 +57,7 @@ class _Union:
         later_began = array("d", (seconds + began for began in _began(later)))
         return Columns(
             items=self._items(),
-            origin=self._origin(),
+            source_index=self._origin(),
             run_began=array("d", self._kept(_began(earlier) + later_began)),
             results=list(self._kept(earlier.results + later.results)),
             status=bytearray(self._kept(earlier.status + later.status)),
@@ -136,7 +136,7 @@ def _chosen(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> dict[int, i
 
 def _indices_of(columns: Columns[Any, Any]) -> Iterable[int]:
     """Return the original index of each row."""
-    return range(len(columns)) if columns.origin is None else columns.origin
+    return range(len(columns)) if columns.source_index is None else columns.source_index
 
 
 def _began(columns: Columns[Any, Any]) -> array[float]:

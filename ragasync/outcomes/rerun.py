@@ -42,7 +42,7 @@ def _rows_named(columns: Columns[Any, Any], only: Iterable[int]) -> list[int]:
             f"pass frame.index, or frame.index[mask]; after reset_index or merge, frame['index']"
         )
     wanted = dict.fromkeys(map(_checked, only))
-    indices = range(n) if columns.origin is None else columns.origin
+    indices = range(n) if columns.source_index is None else columns.source_index
     row_of = dict(zip(indices, range(n), strict=True))
     unknown = [index for index in wanted if index not in row_of]
     if unknown:

@@ -72,7 +72,7 @@ class DataFrameBuilder:
         self._taken = slice(len(columns)) if self._all else np.array(rows, dtype="int64")
         self._status = self._copy(columns.status, "uint8")
         pending = self._status == PENDING
-        if self._all and columns.origin is None:
+        if self._all and columns.source_index is None:
             numbers = np.arange(len(rows))
         else:
             numbers = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))

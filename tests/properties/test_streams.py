@@ -148,7 +148,9 @@ def entry(index: int, run: int, status: Status, sparse: int) -> Outcome[str, str
 def results(draw: st.DrawFn, run: int) -> BatchResult[str]:
     """Draw the result of a run of some of six items, in any order."""
     origin = draw(st.lists(st.integers(0, 5), unique=True))
-    columns: Columns[str, str] = Columns(items=[f"item {index}" for index in origin], origin=origin)
+    columns: Columns[str, str] = Columns(
+        items=[f"item {index}" for index in origin], source_index=origin
+    )
     for row, index in enumerate(origin):
         status, sparse = draw(st.sampled_from(STATUSES)), draw(st.integers(0, 31))
         if status != "pending":

@@ -92,7 +92,7 @@ def test_an_item_that_was_refused_before_any_call_has_no_times():
 
 def test_the_index_leads_back_to_the_items_of_the_whole_job():
     """Also in the table of a part."""
-    part: Columns[str, int] = Columns(items=["x", "y"], origin=[30, 10])
+    part: Columns[str, int] = Columns(items=["x", "y"], source_index=[30, 10])
     part.settle(Outcome(1, "y", "failed", error=OSError("no"), attempts=1))
     result = BatchResult.of(part)
     assert to_dataframe(result).index.tolist() == [30, 10]

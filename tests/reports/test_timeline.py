@@ -256,6 +256,6 @@ def test_a_batch_stays_one_call_when_it_is_merged():
     """Also where outcomes of the earlier run stand between its items."""
     first = result_of([done(n, batch=0, seconds=1.0) for n in range(5)], seconds=1.0)
     second = result_of([done(n, batch=n % 2, seconds=2.0) for n in range(4)], seconds=2.0)
-    second.columns.origin = [0, 1, 2, 4]
+    second.columns.source_index = [0, 1, 2, 4]
     found = of(first.merge(second))
     assert sorted(found.start.tolist()) == [0.0, 1.0, 1.0]

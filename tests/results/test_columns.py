@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.given import columns_of
 from ragasync.outcomes.outcome import (
     CANCELLED,
     DONE,
@@ -160,21 +159,21 @@ def test_a_snapshot_leaves_out_errors_of_rows_that_came_after_it():
 
 def test_rows_of_a_part_know_their_original_index():
     """A re-run of some items speaks of them by the indices of the whole job."""
-    columns: Columns[str, int] = Columns(items=["c", "a"], origin=[2, 0])
+    columns: Columns[str, int] = Columns(items=["c", "a"], source_index=[2, 0])
     assert [columns.outcome(row).index for row in range(2)] == [2, 0]
 
 
 def test_columns_are_made_of_results_and_errors():
     """An error makes an item failed; an entry with neither is pending where the count says so."""
     error = KeyError("x")
-    columns = columns_of([1, None, None], [None, error, None], 1)
+    columns = Columns.from_sequences([1, None, None], [None, error, None], 1)
     assert [columns.outcome(row).status for row in range(3)] == ["done", "failed", "pending"]
     assert columns.outcome(1).error is error
 
 
 def test_a_none_among_results_is_a_success_where_the_count_says_so():
     """A function may return None."""
-    columns = columns_of([1, None], [None, None], 2)
+    columns = Columns.from_sequences([1, None], [None, None], 2)
     assert [columns.outcome(row).status for row in range(2)] == ["done", "done"]
 
 

@@ -233,7 +233,7 @@ async def test_only_runs_an_index_once_that_it_names_twice():
 async def test_a_retry_of_a_retry_speaks_of_the_original_indices():
     """Indices are those of the whole job, however small the part."""
     part = result_of(["failed", "failed", "failed"])
-    part.columns.origin = [10, 20, 30]
+    part.columns.source_index = [10, 20, 30]
     processor = Recorder()
     whole = await part.retry_failed(processor, only=[20])
     assert processor.seen == [["item 1"]]
@@ -328,7 +328,7 @@ def test_merging_carries_every_fact_of_a_row():
 def test_merging_runs_of_different_items_gives_all_of_them_in_order():
     """Parts of a job are put together by original index."""
     evens, odds = result_of(["done", "done"]), result_of(["done", "failed"])
-    evens.columns.origin, odds.columns.origin = [0, 2], [3, 1]
+    evens.columns.source_index, odds.columns.source_index = [0, 2], [3, 1]
     merged = odds.merge(evens)
     assert [(item.index, item.item) for item in merged] == [
         (0, "item 0"),
@@ -336,7 +336,7 @@ def test_merging_runs_of_different_items_gives_all_of_them_in_order():
         (2, "item 1"),
         (3, "item 0"),
     ]
-    assert merged.columns.origin is None
+    assert merged.columns.source_index is None
     assert merged.get_failed()[0].index == 1
 
 
@@ -353,7 +353,9 @@ def test_merging_adds_up_what_the_runs_know_of_themselves():
 def part(draw: st.DrawFn) -> Columns[str, str]:
     """Draw the columns of a run of some of ten items."""
     origin = draw(st.lists(st.integers(0, 9), unique=True))
-    columns: Columns[str, str] = Columns(items=[f"item {index}" for index in origin], origin=origin)
+    columns: Columns[str, str] = Columns(
+        items=[f"item {index}" for index in origin], source_index=origin
+    )
     for row, index in enumerate(origin):
         status = draw(st.sampled_from(STATUSES))
         if status != "pending":
