@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from ragasync.errors import as_exception
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.merge import merged_columns
+from ragasync.outcomes.merge import merged_columns, rows_to_rerun
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
-from ragasync.outcomes.rerun import rows_to_rerun
 from ragasync.outcomes.stats import NO_STATS, RunStats
 
 if TYPE_CHECKING:

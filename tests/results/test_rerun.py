@@ -94,12 +94,12 @@ async def test_a_summary_of_errors_leads_to_the_first_of_each_kind():
         (lambda frame: frame["attempts"], "the column 'attempts'"),
         (lambda frame: frame["error_type"], "the column 'error_type'"),
         (lambda frame: frame.set_index("worker").index, "an index of 'worker'"),
-        (lambda frame: frame.reset_index(drop=True).index, "may be a frame's own"),
-        (lambda frame: frame.merge(frame[["item"]], on="item").index, "may be a frame's own"),
+        (lambda frame: frame.reset_index(drop=True).index, "may be new row numbers"),
+        (lambda frame: frame.merge(frame[["item"]], on="item").index, "may be new row numbers"),
         (lambda frame: (frame["seconds"] > 0.1).to_numpy(), "got np.False_"),
         (lambda frame: frame.groupby("error_type", observed=True).size(), "the column None"),
         (lambda frame: list(frame.columns), "got 'index'"),
-        (lambda frame: 3, "got 3, which is not several"),
+        (lambda frame: 3, "got 3, which is not a collection"),
     ],
 )
 async def test_what_is_no_index_of_items_is_refused_before_anything_runs(
@@ -107,7 +107,7 @@ async def test_what_is_no_index_of_items_is_refused_before_anything_runs(
 ):
     """Whole numbers alone do not make indices: the error says what it got and what to pass."""
     result, processor = await a_run(), Noting()
-    with pytest.raises(TypeError, match=r"pass frame\.index, or frame\.index\[mask\]") as caught:
+    with pytest.raises(TypeError, match=r"pass df\.index, or df\.index\[mask\]") as caught:
         await result.retry_failed(processor, only=choose(result.errors_dataframe()))
     assert got in str(caught.value)
     assert processor.seen == []

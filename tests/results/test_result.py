@@ -276,21 +276,21 @@ async def test_only_refuses_indices_that_are_not_there():
 @pytest.mark.parametrize("only", [[True, False], ["1"], [1.0]])
 async def test_only_refuses_what_is_no_index(only):
     """A mask would name items 0 and 1, silently."""
-    with pytest.raises(TypeError, match=r"pass frame\.index, or frame\.index\[mask\]"):
+    with pytest.raises(TypeError, match=r"pass df\.index, or df\.index\[mask\]"):
         await result_of(["done", "failed"]).retry_failed(Recorder(), only=only)
 
 
 async def test_a_retry_without_items_says_what_to_do():
     """A result of four arguments knows no items."""
     result = BatchResult([None], [KeyError()], 0, 1)
-    with pytest.raises(ValueError, match="process them anew and merge"):
+    with pytest.raises(ValueError, match="process them again and merge"):
         await result.retry_failed(Recorder())
 
 
 async def test_items_stay_unknown_through_a_merge():
     """A merge makes no None out of an item that nobody knows."""
     result = BatchResult([None, 1], [KeyError(), None], 1, 1)
-    with pytest.raises(ValueError, match="process them anew and merge"):
+    with pytest.raises(ValueError, match="process them again and merge"):
         await result.merge(result).retry_failed(Recorder())
 
 
