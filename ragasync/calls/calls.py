@@ -18,7 +18,7 @@ from ragasync.clock import loop_clock
 from ragasync.error_text import describe
 from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import is_a, is_error
-from ragasync.outcomes.pauses import ExecutorHalt
+from ragasync.outcomes.stats import ExecutorHalt
 from ragasync.settings import BatchSettings
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from ragasync.foreign_errors import attribute, field, guarded, plain_text
-from ragasync.outcomes.pauses import ExecutorHalt
+from ragasync.outcomes.stats import ExecutorHalt
 
 PATIENCE: Final = 2.0
 """Seconds without an answer after which the cluster is asked, and between two questions."""

@@ -95,21 +95,21 @@ class Attempts(Generic[T, R]):
             ticket.started = began
         self.calls += 1
         if self.activity is not None:
-            self.activity.begins(began)
+            self.activity.call_started(began)
         try:
             await self._make_now(ticket, began, worker)
         finally:
             ended = self._clock()
             self.seconds += ended - began
             if self.activity is not None:
-                self.activity.ends(began, ended)
+                self.activity.call_ended(began, ended)
 
     def failed_at_once(
         self, index: int, item: T, error: BaseException, began: float, worker: int
     ) -> bool:
         """Hand on the failure of a plain call; return whether it must go on up."""
         if self.activity is not None:
-            self.activity.note(began, self._clock())
+            self.activity.add(began, self._clock())
         return self._after.raised(
             PendingCall((index,), (item,), started=began), error, began, worker
         )

@@ -18,7 +18,7 @@ from ragasync.error_text import describe, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
 from ragasync.foreign_errors import is_a, is_error, leaves_of
 from ragasync.limits.combined import CombinedLimiter
-from ragasync.outcomes.pauses import ServicePauses, wall_time_in
+from ragasync.outcomes.stats import ServicePauses, wall_time_in
 from ragasync.reports.summary import duration
 from ragasync.retries.http import retry_after_of
 from ragasync.settings import BatchSettings

@@ -140,7 +140,7 @@ class JobRun(Generic[T, R]):
             cost=sum(stage.cost for stage in stages),
             paused_for=paused_for,
             pause=pause if paused_for else "",
-            halt=self.run.halt.why if self._seconds is None and self.run.halt.is_now else "",
+            halt=self.run.halt.why if self._seconds is None and self.run.halt.ongoing else "",
         )
 
     def _counts(self) -> tuple[int, int]:

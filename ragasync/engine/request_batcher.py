@@ -108,7 +108,7 @@ class _Orders(Generic[T, R]):
         started_at: float,  # noqa: ARG002
     ) -> RecordSuccess[R]:
         """Make the recorder of one worker, for the fast path."""
-        take, ended = self.of.pop, self.activity.ended
+        take, ended = self.of.pop, self.activity.add_ended_now
 
         def record(index: int, value: R, began: float, end: float) -> None:
             ended(end - began)

@@ -22,9 +22,7 @@ from ragasync.engine.retry_queue import RetryQueue
 from ragasync.engine.workers import WorkerPool
 from ragasync.limits.combined import CombinedLimiter
 from ragasync.outcomes.activity import ActivityMonitor
-from ragasync.outcomes.bounds import LimitHistory
-from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
-from ragasync.outcomes.stats import StageStats
+from ragasync.outcomes.stats import ExecutorHalt, LimitHistory, ServicePauses, StageStats
 from ragasync.progress import LimitedBy
 from ragasync.settings import BatchSettings
 
@@ -112,7 +110,7 @@ class State(Generic[T, R]):
 
         Where one worker waits, more of them would only wait with it: so one is enough to tell.
         """
-        if self.paused or self.gate.paused_for > 0.0 or self.halt.is_now:
+        if self.paused or self.gate.paused_for > 0.0 or self.halt.ongoing:
             return "paused"
         if len(self.admission) > 0:
             return "rate"
@@ -131,7 +129,7 @@ class State(Generic[T, R]):
         """
         runs = (self, *self.runs_of_stages())
         held = max(runs, key=lambda run: run.gate.paused_for)
-        return held.gate.paused_for, held.pauses.asked
+        return held.gate.paused_for, held.pauses.reply
 
     @property
     def all_pauses(self) -> ServicePauses:
@@ -150,7 +148,7 @@ class State(Generic[T, R]):
     def halt(self) -> ExecutorHalt:
         """Whether the executor of this run, or of a stage, starts nothing."""
         halts = (self.own_halt, *(run.own_halt for run in self.runs_of_stages()))
-        return max(halts, key=lambda halt: (halt.is_now, halt.seconds))  # they halt together
+        return max(halts, key=lambda halt: (halt.ongoing, halt.seconds))  # they halt together
 
     @property
     def in_flight(self) -> int:

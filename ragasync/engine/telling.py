@@ -28,7 +28,7 @@ def run_stats(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     shared = plan.items_per_call > 1  # items of one call would count its time many times
     rates = [_rate_of(limiter) for limiter in plan.limiters]
     own = () if run.gate.rate is None else (Limit(run.gate.rate),)
-    bounds = run.bounds.told()
+    bounds = run.bounds.steps()
     return RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
         concurrency_history=bounds,

@@ -11,8 +11,7 @@ from ragasync.notebook.stages_shown import (
     stages_in_short,
 )
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.outcomes.pauses import wall_time_in
-from ragasync.outcomes.stats import StageStats
+from ragasync.outcomes.stats import StageStats, wall_time_in
 from ragasync.progress import LimitedBy, Progress
 from ragasync.reports.error_groups import one_line
 from ragasync.reports.summary import counted, duration, per_second, usages

@@ -1,4 +1,4 @@
-"""When the calls of a stage were under way: how many at once, in equal stretches of a run."""
+"""How many calls of a stage were in flight over time, in equal bins."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TypeAlias
 from ragasync.clock import Clock
 
 BINS = 300
-"""How many there are; when a run goes on beyond the last, two of them become one."""
+"""The number of bins; when a run outlasts the last one, every two are merged into one."""
 
-NARROW = 0.01
-"""Seconds of a stretch in the beginning."""
+FIRST_WIDTH = 0.01
+"""The seconds of a bin at the start."""
 
 _Bins: TypeAlias = "tuple[float, array[float], array[float]]"
 
@@ -22,14 +22,13 @@ _Bins: TypeAlias = "tuple[float, array[float], array[float]]"
 @dataclass(frozen=True, slots=True)
 class Utilization:
     """
-    How many calls were under way at once, on average over each stretch of a run.
+    The average number of concurrent calls in each bin of a run.
 
     Args:
-        width: the seconds of a stretch.
-        steps: how many more calls than in the stretch before were under way all through it.
-        parts: seconds of the calls that were under way for a part of it, added up.
-        began: when the first stretch begins, in seconds since the start; of a run that was merged
-            to an earlier one, since the start of that.
+        width: the seconds of a bin.
+        steps: for each bin, how many more calls than in the bin before were in flight throughout.
+        parts: for each bin, the seconds of calls that were in flight for a part of it, added up.
+        began: the start of the first bin, in seconds since the start of the first merged run.
     """
 
     width: float
@@ -37,8 +36,8 @@ class Utilization:
     parts: Sequence[float]
     began: float = 0.0
 
-    def at_once(self) -> list[float]:
-        """Return how many calls were under way at once, a number a stretch."""
+    def concurrency(self) -> list[float]:
+        """The average number of concurrent calls in each bin."""
         throughout = accumulate(self.steps)
         pairs = zip(throughout, self.parts, strict=True)
         return [calls + part / self.width for calls, part in pairs]
@@ -46,86 +45,91 @@ class Utilization:
 
 class ActivityMonitor:
     """
-    Notes when calls were under way, in constant time and space, on the loop that makes them.
+    Records when calls are in flight, in constant time and space, on the loop that makes them.
 
     Args:
-        clock: the clock that they are made by.
+        clock: the clock of that loop.
 
     Attributes:
-        calls: how many have ended.
-        seconds: how long these took, added up.
-        under_way: those that have begun since, as far as that is told.
+        calls: the number of finished calls.
+        seconds: the time in finished calls, added up.
+        in_flight: the calls that were reported by `call_started` and have not ended.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.calls = 0
         self.seconds = 0.0
-        self.under_way = 0
-        self._begun_at = 0.0
+        self.in_flight = 0
+        self._sum_of_starts = 0.0
         self.restart()
 
     def restart(self) -> None:
-        """Count time from now on."""
-        self._zero = self._clock()
-        self._bins: _Bins = NARROW, _zeros(), _zeros()
+        """Start the first bin now."""
+        self._started_at = self._clock()
+        self._bins: _Bins = FIRST_WIDTH, _zeros(), _zeros()
 
     @property
     def seconds_so_far(self) -> float:
-        """How long calls took up to now, those that are under way included."""
-        if not self.under_way:
+        """The time in calls up to now, including the calls in flight."""
+        if not self.in_flight:
             return self.seconds
-        return self.seconds + self.under_way * (self._clock() - self._zero) - self._begun_at
+        now = self._clock() - self._started_at
+        return self.seconds + self.in_flight * now - self._sum_of_starts
 
-    def begins(self, began: float) -> None:
-        """Note that a call begins; `ends` is to tell of its end."""
-        self.under_way += 1
-        self._begun_at += began - self._zero
+    def call_started(self, began: float) -> None:
+        """Count a call in flight, until `call_ended`."""
+        self.in_flight += 1
+        self._sum_of_starts += began - self._started_at
 
-    def ends(self, began: float, ended: float) -> None:
-        """Note the end of a call whose beginning was told."""
-        self.under_way -= 1
-        self._begun_at = self._begun_at - (began - self._zero) if self.under_way else 0.0
-        self.note(began, ended)
+    def call_ended(self, began: float, ended: float) -> None:
+        """Record a call that `call_started` has counted."""
+        self.in_flight -= 1
+        if self.in_flight:
+            self._sum_of_starts -= began - self._started_at
+        else:
+            self._sum_of_starts = 0.0  # rounding errors do not add up
+        self.add(began, ended)
 
-    def ended(self, took: float) -> None:
-        """Note a call that ends now and took so long."""
+    def add_ended_now(self, seconds: float) -> None:
+        """Record a call that took some seconds and ends now."""
         now = self._clock()
-        self.note(now - took, now)
+        self.add(now - seconds, now)
 
-    def note(self, began: float, ended: float) -> None:
-        """Note a call that has ended."""
+    def add(self, began: float, ended: float) -> None:
+        """Record a finished call."""
         self.calls += 1
         self.seconds += ended - began
-        start, end = max(0.0, began - self._zero), ended - self._zero
+        start, end = max(0.0, began - self._started_at), ended - self._started_at
         width, steps, parts = self._bins
         while end >= width * BINS:
-            width, steps, parts = self._bins = _wider(self._bins)
+            width, steps, parts = self._bins = _widened(self._bins)
         first, last = int(start / width), int(end / width)
         if first >= last:
             parts[last] += end - start
             return
         parts[first] += (first + 1) * width - start
         parts[last] += end - last * width
-        steps[first + 1] += 1  # takes itself back where there is no stretch in between
+        # In flight throughout the bins between the two; the steps cancel out if there are none.
+        steps[first + 1] += 1
         steps[last] -= 1
 
     def snapshot(self) -> Utilization:
-        """Return what was noted so far; from any thread."""
+        """Copy the record so far; safe from any thread."""
         width, steps, parts = self._bins
         return Utilization(width, steps[:], parts[:])
 
 
 def _zeros() -> array[float]:
-    """Return a number for each stretch."""
+    """A zero for each bin."""
     return array("d", bytes(8 * BINS))
 
 
-def _wider(bins: _Bins) -> _Bins:
-    """Return the same in stretches of twice the width."""
+def _widened(bins: _Bins) -> _Bins:
+    """Merge every two bins into one of twice the width."""
     width, steps, parts = bins
     narrow = [width * calls + part for calls, part in zip(accumulate(steps), parts, strict=True)]
     wide = _zeros()
-    for place in range(0, BINS, 2):
-        wide[place // 2] = narrow[place] + narrow[place + 1]
+    for i in range(0, BINS, 2):
+        wide[i // 2] = narrow[i] + narrow[i + 1]
     return 2 * width, _zeros(), wide

@@ -1,34 +1,45 @@
-"""What a run knows about itself beside its items, and what the tellers need of a result."""
+"""Statistics of a run: its limits over time, its pauses, its stages, and its settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ragasync.outcomes.activity import Utilization
-from ragasync.outcomes.bounds import Bounds, shifted, worker_seconds
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.pauses import ExecutorHalt, ServicePauses
 
 Where: TypeAlias = Literal["", "loop", "threads", "executor"]
-"""Where the calls of a run are made; empty where nobody knows."""
+"""Where the calls of a run are made; empty if unknown."""
 
 SourceKind: TypeAlias = Literal["", "list", "iterator", "async"]
-"""What the items of a run come from; empty where nobody knows."""
+"""What the items of a run come from; empty if unknown."""
+
+ConcurrencyHistory: TypeAlias = tuple[tuple[float, int], ...]
+"""Concurrency limits in order, each with the second of the run at which it came into force."""
+
+MAX_STEPS = 512
+"""The most steps that a LimitHistory keeps."""
+
+_HALF_A_DAY = 43_200.0
+
+
+# ── settings ──────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
     """
-    What a rate limiter allowed, for a run like this one.
+    The setting of a rate limiter, from which a like one can be made.
 
     Args:
-        rate: a second, in calls or in weight; None where the limiter does not say.
-        burst: the burst that was set; None for the usual one.
+        rate: per second, in calls or in weight; None if the limiter does not tell.
+        burst: the burst that was set; None for the default.
         window: the seconds in which it never admits more than `rate * window`; None without that.
-        weighs: whether it counts the weight of items, not calls.
-        weight: what an item weighs. It is left behind when the result is pickled.
+        weighs: whether it counts the weight of items instead of calls.
+        weight: the function that weighs an item. It is dropped when the result is pickled.
     """
 
     rate: float | None
@@ -39,7 +50,7 @@ class Limit:
 
     @property
     def is_known(self) -> bool:
-        """Whether a limiter like it can be made."""
+        """Whether a like limiter can be made."""
         return self.rate is not None and (self.weight is not None or not self.weighs)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -49,17 +60,17 @@ class Limit:
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """
-    What a run was told, as far as that says why it took its time.
+    The settings of a run that explain where its time went.
 
     Args:
         where: where its calls are made.
         source: what its items come from.
-        batch_size: the most items in one call; 0 where each goes alone.
-        bounded_by_cost: whether batches are bounded by weight too.
-        timeout: seconds for an attempt, or None.
+        batch_size: the maximum number of items in one call; 0 if calls take single items.
+        bounded_by_weight: whether batches are also bounded by weight.
+        timeout: seconds per attempt, or None.
         retry_delay: the base of the back-off, in seconds.
-        rate: the calls a second of its strictest limiter, or None.
-        limits: of all of its limiters, its own included.
+        rate: calls per second of its strictest limiter, or None.
+        limits: all of its limiters, including the job's own.
     """
 
     where: Where = ""
@@ -72,25 +83,139 @@ class RunSettings:
     limits: tuple[Limit, ...] = ()
 
 
+# ── the concurrency limit over time ───────────────────────────────────────────────────────────
+
+
+class LimitHistory:
+    """
+    The concurrency limits of a run over time, in at most MAX_STEPS steps.
+
+    Args:
+        first: the limit at the start.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._steps: list[tuple[float, int]] = [(0.0, first)]
+
+    def __repr__(self) -> str:
+        return f"<LimitHistory of {len(self._steps)} steps>"
+
+    def note(self, seconds: float, limit: int) -> None:
+        """Add a limit that comes into force at this second of the run."""
+        if self._steps[-1][0] >= seconds:
+            self._steps.pop()
+        self._steps.append((seconds, limit))
+        if len(self._steps) > MAX_STEPS:
+            del self._steps[1 : MAX_STEPS // 2 : 2]  # thin out the older half, but keep its ends
+
+    def steps(self) -> ConcurrencyHistory:
+        """The limits in order, or nothing if the limit never changed."""
+        return tuple(self._steps) if len(self._steps) > 1 else ()
+
+
+def worker_seconds(history: Sequence[tuple[float, int]], begin: float, end: float) -> float:
+    """The worker time (workers times seconds) that was allowed between two instants of a run."""
+    whole = [*history, (max(end, history[-1][0]), 0)]
+    return sum(
+        limit * max(0.0, min(later, end) - max(since, begin))
+        for (since, limit), (later, _) in pairwise(whole)
+    )
+
+
+def _shifted(history: ConcurrencyHistory, constant: int, seconds: float) -> ConcurrencyHistory:
+    """Delay a history by some seconds; a run without one had the constant limit throughout."""
+    return tuple((since + seconds, limit) for since, limit in history or ((0.0, constant),))
+
+
+# ── pauses ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePauses:
+    """
+    The pauses that replies with a Retry-After asked for.
+
+    Attributes:
+        count: the number of such replies.
+        seconds: how long nothing was to be sent; overlapping pauses count once.
+        until: the instant, on the run's clock, at which the latest pause ends.
+        reply: what the reply that asked for that pause said, and the wall-clock time of its end.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    until: float = float("-inf")
+    reply: str = ""
+
+    def with_reply(self, now: float, seconds: float, reply: str) -> ServicePauses:
+        """Add a reply that asks for a pause of some seconds from now."""
+        until = max(self.until, now + seconds)
+        longer = until - max(self.until, now) if until > self.until else 0.0
+        return ServicePauses(
+            self.count + 1, self.seconds + longer, until, reply if longer else self.reply
+        )
+
+    def merged_with(self, later: ServicePauses) -> ServicePauses:
+        """Add up the pauses of two runs, or of two stages."""
+        last = later if later.count else self
+        return ServicePauses(
+            self.count + later.count, self.seconds + later.seconds, last.until, last.reply
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorHalt:
+    """
+    A time in which the workers of an executor started no call.
+
+    Attributes:
+        seconds: how long, in total.
+        why: what was wrong with them the last time, and what to do about it.
+        ongoing: whether they are halted now.
+    """
+
+    seconds: float = 0.0
+    why: str = ""
+    ongoing: bool = False
+
+    def merged_with(self, later: ExecutorHalt) -> ExecutorHalt:
+        """Add up the halts of two runs."""
+        last = later if later.why and (later.ongoing or not self.ongoing) else self
+        return ExecutorHalt(self.seconds + later.seconds, last.why, self.ongoing or later.ongoing)
+
+
+def wall_time_in(seconds: float) -> str:
+    """The local time of day in some seconds, with the date if it may be another day."""
+    try:
+        then = datetime.now() + timedelta(seconds=seconds)
+    except OverflowError:
+        return "a day beyond the calendar"
+    return then.strftime("%H:%M:%S" if seconds < _HALF_A_DAY else "%Y-%m-%d %H:%M")
+
+
+# ── a stage, and a run ────────────────────────────────────────────────────────────────────────
+
+
 @dataclass(frozen=True, slots=True)
 class StageStats:
     """
-    How busy one stage of a pipeline was.
+    The statistics of one stage of a pipeline.
 
     Args:
         name: the stage.
-        max_concurrency: the most calls of it at once.
+        max_concurrency: the maximum number of concurrent calls.
         worked: seconds in its calls, added up.
         limiter_waited: seconds that its calls waited for the rate limit, added up.
-        batch_size: the most items in one call; 0 where each goes alone.
-        rate: the calls a second of its strictest limiter, or None.
-        calls: the calls that have ended, each attempt.
-        tokens: what its calls reported to have used; see `note_usage`.
-        cost: what they reported to have cost; likewise.
-        ended: the items that have left it, well or not: chunks of `embed`, documents of others.
-        in_flight: the calls that are being made now.
-        waiting: those that wait for the rate limit now.
-        busy: when its calls were under way, a record a run.
+        batch_size: the maximum number of items in one call; 0 if calls take single items.
+        rate: calls per second of its strictest limiter, or None.
+        calls: finished calls, counting each attempt.
+        tokens: the tokens that its calls reported; see `note_usage`.
+        cost: the cost that its calls reported; see `note_usage`.
+        ended: items that have left the stage, successfully or not: chunks for `embed`, documents
+            for the others.
+        in_flight: calls being made now.
+        waiting: calls waiting for the rate limit now.
+        busy: how many calls were in flight over time, one record per merged run.
     """
 
     name: str
@@ -111,28 +236,28 @@ class StageStats:
 @dataclass(frozen=True, slots=True)
 class RunStats:
     """
-    What a run knows about itself beside its items' outcomes.
+    The statistics of a run that its items' outcomes do not have.
 
-    Where one call serves many items, each of them records the whole call; only the engine knows
-    how long its workers were really busy, and says so in `worked` and `limiter_waited`.
+    Where one call serves many items, each outcome has the time of the whole call. Only the engine
+    knows how long its workers were busy: `worked` and `limiter_waited`.
 
     Args:
-        max_concurrency: the largest number of calls that were allowed at once; 0: not known.
-        input_waited: seconds that workers spent waiting for the source, added up.
-        limited: whether a rate limiter was in force.
-        worked: seconds that workers spent in calls, added up; None: to be told from the items.
-        limiter_waited: seconds that workers waited for the rate limit; None: told from the items.
-        runs: how many runs were merged into this one.
-        cpu_seconds: processor seconds of this process during the run; None on a virtual clock.
-        settings: what the run was told.
-        stages: where it is a pipeline, how busy each of its stages was.
-        counters: what else was counted, with the count: ("pruned", 12).
-        concurrency_history: the limits on concurrent calls, where they changed: ((0.0, 4),
-            (1.2, 8)), each with the seconds since the run began at which it came into force.
-        adapted: whether the run moved it by itself.
-        pauses: how often and how long the service asked to be left alone.
+        max_concurrency: the largest concurrency limit of the run; 0 if unknown.
+        input_waited: seconds that workers waited for the source, added up.
+        limited: whether the run had a rate limiter.
+        worked: seconds that workers spent in calls, added up; None: compute it from the items.
+        limiter_waited: seconds that workers waited for the rate limit; None: as above.
+        runs: the number of runs that were merged into this one.
+        cpu_seconds: processor time of this process during the run; None on a virtual clock.
+        settings: the settings of the run.
+        stages: the statistics of each stage, if it was a pipeline.
+        counters: further counts, by name: ("pruned", 12).
+        concurrency_history: the concurrency limits, if they changed: ((0.0, 4), (1.2, 8)), each
+            with the second of the run at which it came into force.
+        adapted: whether the run adapted its limit (`max_concurrency="auto"`).
+        pauses: the pauses that the service asked for.
         input_blocked: seconds for which reading the source blocked the event loop.
-        halt: for how long the workers of an executor started nothing, and why.
+        halt: the time for which an executor's workers started nothing.
     """
 
     max_concurrency: int = 0
@@ -145,35 +270,34 @@ class RunStats:
     settings: RunSettings = RunSettings()
     stages: tuple[StageStats, ...] = ()
     counters: tuple[tuple[str, int], ...] = ()
-    concurrency_history: Bounds = ()
+    concurrency_history: ConcurrencyHistory = ()
     adapted: bool = False
     pauses: ServicePauses = field(default_factory=ServicePauses)
     input_blocked: float = 0.0
     halt: ExecutorHalt = field(default_factory=ExecutorHalt)
 
     def worker_seconds(self, begin: float, end: float) -> float:
-        """Return the seconds that workers were allowed between two instants, over all workers."""
-        return worker_seconds(
-            self.concurrency_history or ((0.0, self.max_concurrency),), begin, end
-        )
+        """The worker time (workers times seconds) that was allowed between two instants."""
+        history = self.concurrency_history or ((0.0, self.max_concurrency),)
+        return worker_seconds(history, begin, end)
 
     @property
     def tokens(self) -> int:
-        """What the calls of all stages reported to have used."""
+        """The tokens that the calls of all stages reported."""
         return sum(stage.tokens for stage in self.stages)
 
     @property
     def cost(self) -> float:
-        """What the calls of all stages reported to have cost."""
+        """The cost that the calls of all stages reported."""
         return sum(stage.cost for stage in self.stages)
 
     def merged_with(self, later: RunStats, seconds: float = 0.0) -> RunStats:
         """
-        Return the facts of both runs together; what only one of them knows is told anew.
+        Add up the statistics of two runs; a time that one of them does not know becomes unknown.
 
         Args:
-            later: the facts of the later run.
-            seconds: how long this one took.
+            later: the statistics of the later run.
+            seconds: the makespan of this run.
         """
         return RunStats(
             max_concurrency=max(self.max_concurrency, later.max_concurrency),
@@ -184,43 +308,43 @@ class RunStats:
             runs=self.runs + later.runs,
             cpu_seconds=_sum(self.cpu_seconds, later.cpu_seconds),
             settings=later.settings,
-            stages=_merged(self.stages, later.stages, seconds),
-            counters=_both(self.counters, later.counters),
-            concurrency_history=self._bounds_with(later, seconds),
+            stages=_merged_stages(self.stages, later.stages, seconds),
+            counters=_merged_counters(self.counters, later.counters),
+            concurrency_history=self._history_with(later, seconds),
             adapted=self.adapted or later.adapted,
             pauses=self.pauses.merged_with(later.pauses),
             input_blocked=self.input_blocked + later.input_blocked,
             halt=self.halt.merged_with(later.halt),
         )
 
-    def _bounds_with(self, later: RunStats, seconds: float) -> Bounds:
-        """Return the bounds of both runs, where one of them was moved."""
+    def _history_with(self, later: RunStats, seconds: float) -> ConcurrencyHistory:
+        """Join the limits of two runs, if those of either changed."""
         if not (self.concurrency_history or later.concurrency_history):
             return ()
-        earlier = shifted(self.concurrency_history, self.max_concurrency, 0.0)
-        return (*earlier, *shifted(later.concurrency_history, later.max_concurrency, seconds))
+        earlier = _shifted(self.concurrency_history, self.max_concurrency, 0.0)
+        return (*earlier, *_shifted(later.concurrency_history, later.max_concurrency, seconds))
 
 
 NO_STATS = RunStats()
-"""What is known of a run that nobody watched."""
+"""The statistics of a result that no run made."""
 
 
 def _sum(earlier: float | None, later: float | None) -> float | None:
-    """Add two times, where both are known."""
+    """Add two times, if both are known."""
     return None if earlier is None or later is None else earlier + later
 
 
-def _merged(
+def _merged_stages(
     earlier: tuple[StageStats, ...], later: tuple[StageStats, ...], seconds: float
 ) -> tuple[StageStats, ...]:
-    """Add up how busy the stages of two runs were; how they were set is told of the later."""
+    """Add up the stages of two runs; their settings are the later run's."""
     before = {stage.name: stage for stage in earlier}
     unknown = StageStats("", 0, 0.0)
-    return tuple(_sum_of(before.get(stage.name, unknown), stage, seconds) for stage in later)
+    return tuple(_merged_stage(before.get(stage.name, unknown), stage, seconds) for stage in later)
 
 
-def _sum_of(earlier: StageStats, later: StageStats, seconds: float) -> StageStats:
-    """Return how busy a stage was in two runs, of which the earlier one took so long."""
+def _merged_stage(earlier: StageStats, later: StageStats, seconds: float) -> StageStats:
+    """Add up a stage of two runs, of which the earlier had this makespan."""
     return replace(
         later,
         worked=earlier.worked + later.worked,
@@ -236,18 +360,18 @@ def _sum_of(earlier: StageStats, later: StageStats, seconds: float) -> StageStat
     )
 
 
-def _both(
+def _merged_counters(
     earlier: tuple[tuple[str, int], ...], later: tuple[tuple[str, int], ...]
 ) -> tuple[tuple[str, int], ...]:
-    """Add up what was counted in two runs."""
+    """Add up the counters of two runs by name."""
     counts = dict(earlier)
-    for what, count in later:
-        counts[what] = counts.get(what, 0) + count
+    for name, count in later:
+        counts[name] = counts.get(name, 0) + count
     return tuple(counts.items())
 
 
 class RunResult(Protocol):
-    """What tables, words and HTML need of a result: its columns, and how the run went."""
+    """The part of a BatchResult that tables, plots and reports read."""
 
     @property
     def columns(self) -> Columns[Any, Any]:
@@ -263,4 +387,4 @@ class RunResult(Protocol):
 
     @property
     def stats(self) -> RunStats:
-        """What the run knows about itself."""
+        """The statistics of the run."""

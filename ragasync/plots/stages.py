@@ -39,7 +39,7 @@ def _draw_band(ax: Axes, row: int, stage: StageStats, unit: TimeUnit, length: fl
     bottom = row + HIGH / 2
     ax.axhline(bottom, color=ink(ax), linewidth=0.6, alpha=0.5)
     for busy in stage.busy:
-        at_once = np.array(busy.at_once())
+        at_once = np.array(busy.concurrency())
         edges = busy.began + busy.width * np.arange(len(at_once) + 1)
         here = edges[:-1] < length
         share = np.clip(at_once[here] / stage.max_concurrency, 0.0, 1.0)

@@ -90,7 +90,7 @@ def _of_the_service(result: RunResult) -> str:
     last = "" if pauses.count == 1 else "the last time "
     return (
         f" The service asked {times} to be left alone (Retry-After), {duration(pauses.seconds)} in "
-        f"all: {last}{one_line(pauses.asked)}."
+        f"all: {last}{one_line(pauses.reply)}."
     )
 
 

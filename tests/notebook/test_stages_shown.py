@@ -158,8 +158,8 @@ async def test_a_result_knows_when_each_stage_was_at_work():
     *_, embed = result.stats.stages
     (busy,) = embed.busy
     ends = int(6.0 / busy.width)
-    assert busy.at_once()[:ends] == about([1.0] * ends)
-    assert sum(busy.at_once()) * busy.width == about(6.0)
+    assert busy.concurrency()[:ends] == about([1.0] * ends)
+    assert sum(busy.concurrency()) * busy.width == about(6.0)
 
 
 async def test_a_timeline_of_documents_has_a_band_a_stage():

@@ -41,9 +41,9 @@ def test_the_calls_at_once_are_exact_however_long_the_run_was(clock, longest):
         took = chance.uniform(0, longest)
         clock.now += chance.uniform(0, longest / 8)
         calls.append((max(1000.0, clock.now - took), clock.now))
-        activity.note(*calls[-1])
+        activity.add(*calls[-1])
     busy = activity.snapshot()
-    assert busy.at_once() == pytest.approx(at_once(busy, calls), abs=1e-6)
+    assert busy.concurrency() == pytest.approx(at_once(busy, calls), abs=1e-6)
     assert clock.now - 1000 < busy.width * BINS
     assert activity.calls == 400
     assert activity.seconds == pytest.approx(sum(end - start for start, end in calls))
@@ -52,7 +52,7 @@ def test_the_calls_at_once_are_exact_however_long_the_run_was(clock, longest):
 def test_a_stretch_is_no_wider_than_the_run_needs(clock):
     """Half as many of half the width would not reach to its end."""
     activity = ActivityMonitor(clock)
-    activity.note(1000.0, 1100.0)
+    activity.add(1000.0, 1100.0)
     assert BINS * activity.snapshot().width / 2 < 100 < BINS * activity.snapshot().width
 
 
@@ -60,29 +60,29 @@ def test_a_snapshot_does_not_change(clock):
     """It is a copy of two short arrays."""
     activity = ActivityMonitor(clock)
     before = activity.snapshot()
-    activity.note(1000.0, 1001.0)
-    assert not any(before.at_once())
+    activity.add(1000.0, 1001.0)
+    assert not any(before.concurrency())
 
 
 def test_what_began_before_the_run_counts_from_its_start(clock):
     """As a thread's time may, by another clock than that of the loop."""
     activity = ActivityMonitor(clock)
     clock.now += 1
-    activity.ended(5.0)
-    assert activity.snapshot().at_once()[:101] == pytest.approx([1.0] * 100 + [0.0])
+    activity.add_ended_now(5.0)
+    assert activity.snapshot().concurrency()[:101] == pytest.approx([1.0] * 100 + [0.0])
 
 
 def test_calls_that_are_under_way_count_up_to_now(clock):
     """A call of a minute is not idleness until it ends."""
     activity = ActivityMonitor(clock)
-    activity.begins(1000.0)
-    activity.begins(1010.0)
+    activity.call_started(1000.0)
+    activity.call_started(1010.0)
     clock.now = 1030.0
     assert activity.seconds_so_far == 50.0
-    activity.ends(1000.0, 1030.0)
+    activity.call_ended(1000.0, 1030.0)
     assert activity.seconds_so_far == 50.0
-    activity.ends(1010.0, 1030.0)
-    assert (activity.seconds_so_far, activity.under_way, activity.calls) == (50.0, 0, 2)
+    activity.call_ended(1010.0, 1030.0)
+    assert (activity.seconds_so_far, activity.in_flight, activity.calls) == (50.0, 0, 2)
 
 
 def test_a_merged_run_stands_behind_the_earlier_one():

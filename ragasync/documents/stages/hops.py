@@ -125,7 +125,7 @@ class Hops(Generic[T, V]):
             self.ended += 1
             self._unnoted += time.perf_counter() - began
             if self._unnoted > WORTH_A_THREAD:  # not each, for some take less than their noting
-                self.activity.ended(self._unnoted)
+                self.activity.add_ended_now(self._unnoted)
                 self._unnoted = 0.0
 
     async def close(self) -> None:
@@ -164,7 +164,7 @@ class Hops(Generic[T, V]):
                 _settle(future, None, error)
         else:
             done = len(outcome.values)
-            self.activity.ended(outcome.seconds)
+            self.activity.add_ended_now(outcome.seconds)
             self.ended += done
             self._learn(outcome.seconds / done)
             for place, value in enumerate(outcome.values):
