@@ -6,7 +6,6 @@ The outcomes of a run: of each item, of all items in columns, and of the run as 
     merge.py       merges the columns of two runs, and selects the rows to rerun
     activity.py    ActivityMonitor: how many calls were in flight over time
     stats.py       RunStats: settings, limits, pauses and stages of a run
-    tracebacks.py  tracebacks as text, shared by errors of the same kind
 
 The engine's Recorder writes each finished item into a row of Columns, by index. A BatchResult reads
 the rows back as Outcomes, together with the run's RunStats. When failed items run again, `merge`

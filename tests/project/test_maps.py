@@ -20,7 +20,6 @@ NO_MAP_YET = {
     "limits",
     "redact",
     "notebook",
-    "outcomes",
     "plots",
     "redis",
     "reports",
