@@ -27,7 +27,7 @@ BATCH = 32
 RETRIES = 3
 """How often a call that fails is tried again, after no delay."""
 
-CHARACTERS = RecursiveSplitter().max_chars
+CHARACTERS = RecursiveSplitter().chunk_size
 """The most in a chunk."""
 
 A_HOP = 50

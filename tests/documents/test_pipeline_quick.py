@@ -94,7 +94,7 @@ async def test_a_failure_here_names_its_stage(monkeypatch):
 )
 def test_chunks_made_with_their_places_are_those_that_got_them_later(document: Document):
     """The short way gives what the long one does, read-only too."""
-    splitter = RecursiveSplitter(max_chars=8)
+    splitter = RecursiveSplitter(chunk_size=8)
     made = chunks_at(document, splitter.spans(document.text))
     assert made == located(document, splitter(document))
     for chunk in made:

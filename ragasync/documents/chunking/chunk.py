@@ -1,4 +1,4 @@
-"""Cut a text where its structure allows, into chunks that an embedder can take."""
+"""RecursiveSplitter: chunks of a bounded number of characters, cut at the best boundary."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ _WORD_START = re.compile(rf"(?<=\s)\S|(?<=[{_CLAUSES}])\S")
 @dataclass(frozen=True, slots=True)
 class RecursiveSplitter:
     """
-    Cut a text into chunks of at most `max_chars` characters, as full as good places allow.
+    Split a text into chunks of at most `chunk_size` characters, at the best boundaries.
 
-    Each chunk is filled to the limit and then taken back to the last good place in its second
-    half: before a heading, at a blank line, after a sentence that ends its line, at a line end,
-    after a sentence, after a part of one (`，、；：`), between words; within a word only where
-    nothing else is left. Sentences end with `.!?` and a space, or with `。！？।` and their like
-    without one. So chunks are at least half full, and small paragraphs are joined. Every character
-    but white space is in some chunk; the time taken is linear, whatever the text.
+    Each chunk is filled to the limit and then cut back to the best boundary in its second half:
+    before a heading, at a blank line, after a sentence that ends its line, at a line end, after a
+    sentence, after a clause (`，、；：`), between words; inside a word only as a last resort.
+    Sentences end with `.!?` and a space, or with `。！？।` and similar marks without one. Chunks
+    are therefore at least half full, and small paragraphs are joined. Every character except white
+    space is in some chunk. The running time is linear in the length of any text.
 
     Example:
         >>> from ragasync.documents import RecursiveSplitter
-        >>> split = RecursiveSplitter(max_chars=32)
+        >>> split = RecursiveSplitter(chunk_size=32)
         >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
         ...     print(chunk)
         <Chunk 0:17 'A bucket refills.'>
@@ -65,34 +65,35 @@ class RecursiveSplitter:
         <Chunk 38:63 'First come, first served.'>
 
     Args:
-        max_chars: The most characters in a chunk, overlap included.
-        overlap: About how many characters of a chunk's end are repeated at the start of the
-            next: from the first sentence, else the first word, that starts within so many.
+        chunk_size: The maximum number of characters in a chunk, including the overlap.
+        chunk_overlap: The maximum number of characters at the end of a chunk that the next chunk
+            repeats. The overlap begins at a sentence if one starts in this range, else at a word.
 
     Raises:
-        ValueError: If `max_chars` is not positive, or `overlap` not within 0 and half of it.
+        ValueError: If `chunk_size` is not positive, or `chunk_overlap` is not between 0 and half
+            of it.
     """
 
-    max_chars: int = 1000
-    overlap: int = 0
+    chunk_size: int = 1000
+    chunk_overlap: int = 0
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        check_sizes(self.max_chars, self.overlap)
+        check_sizes(self.chunk_size, self.chunk_overlap)
 
     @property
     def fingerprint(self) -> str:
-        """Name, version and parameters: what a store has to know to see that chunks changed."""
-        return f"RecursiveSplitter/1(max_chars={self.max_chars}, overlap={self.overlap})"
+        """Name, version and parameters, by which a store notices that chunks would change."""
+        return f"RecursiveSplitter/1(chunk_size={self.chunk_size}, chunk_overlap={self.chunk_overlap})"
 
     def __call__(self, document: Document | str) -> list[Chunk]:
-        """Return the chunks of a document or a text, in order; none for a blank one."""
+        """Split a document or a text into chunks, in order; a blank text has none."""
         text = document.text if isinstance(document, Document) else document
         return [Chunk(text[start:end], start, end) for start, end in self.spans(text)]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return where each chunk of a text starts and ends, in order."""
-        size, overlap = self.max_chars, self.overlap
+        """Start and end offsets of each chunk of a text, in order."""
+        size, overlap = self.chunk_size, self.chunk_overlap
         return list(spans(text, lambda start: start + size, lambda cut: cut - overlap))
 
 
@@ -103,14 +104,14 @@ def spans(
     fits: Callable[[int, int], bool] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """
-    Yield where each chunk of a text starts and ends.
+    Yield the start and end offsets of each chunk of a text.
 
     Args:
-        text: what to cut.
-        reach: gives the furthest end of a chunk by its start, at least one character on.
-        back: gives how far back from a cut the next chunk may start; the cut for no overlap.
-        fits: tells whether a chunk from a start to an end is within its size, where one may be
-            too large although it ends before its reach.
+        text: the text to split.
+        reach: maps a chunk's start to its furthest possible end, at least one character later.
+        back: maps a cut to the earliest start of the next chunk; the cut itself for no overlap.
+        fits: checks that a chunk from start to end is within its size, for sizes such as tokens
+            where a chunk can be too large even before its reach.
     """
     stop = len(text.rstrip())
     start = cut = 0
@@ -199,17 +200,19 @@ def _at_blank_line(text: str, fresh: int, low: int, limit: int) -> int:
     return last
 
 
-def check_sizes(size: int, overlap: int, name: str = "max_chars") -> None:
+def check_sizes(size: int, overlap: int, name: str = "chunk_size") -> None:
     """
-    Check the sizes that a splitter is asked for.
+    Check the sizes given to a splitter.
 
     Raises:
-        ValueError: If the size is not positive, or `overlap` not within 0 and half of it.
+        ValueError: If the size is not positive, or the overlap is not between 0 and half of it.
     """
     if size < 1:
         raise ValueError(f"{name} must be at least 1, got {size!r}")
     if not 0 <= overlap <= size // 2:
-        raise ValueError(f"overlap must be within 0 and half of {name}={size!r}, got {overlap!r}")
+        raise ValueError(
+            f"chunk_overlap must be between 0 and half of {name}={size!r}, got {overlap!r}"
+        )
 
 
 def _last(text: str, separators: _Separators, low: int, limit: int) -> int:

@@ -45,7 +45,7 @@ def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
         >>> from ragasync.documents import Document, RecursiveSplitter, located
         >>> text = "# Limits\n\nA bucket refills.\n\n# Retries\n\nWait, then try again."
         >>> guide = Document("guide.md", text)
-        >>> chunks = located(guide, RecursiveSplitter(max_chars=32)(guide))
+        >>> chunks = located(guide, RecursiveSplitter(chunk_size=32)(guide))
         >>> [(chunk.metadata["line"], chunk.metadata["heading"]) for chunk in chunks]
         [(1, 'Limits'), (5, 'Retries')]
         >>> [whole] = located(guide, RecursiveSplitter()(guide))

@@ -1,4 +1,4 @@
-"""A splitter from the extra `ingest` that knows the Unicode rules for sentences and words."""
+"""SemanticTextSplitter: the package semantic-text-splitter, from the extra `ingest`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class SemanticTextSplitter:
     """
-    Cut a text with the package semantic-text-splitter, counting characters or tokens.
+    Split a text with the package semantic-text-splitter, by characters or tokens.
 
-    It ends a few more chunks at sentences than `RecursiveSplitter` does, knows languages that put
-    no spaces between words, and takes over ten times as long; by tokens hundreds of times.
+    It follows the Unicode rules for sentences and words. Compared with `RecursiveSplitter`, a few
+    more chunks end at sentences, languages without spaces between words are supported, and
+    splitting takes more than ten times as long by characters and hundreds of times by tokens.
 
     Example:
         >>> from ragasync.documents import SemanticTextSplitter
@@ -34,23 +35,23 @@ class SemanticTextSplitter:
         <Chunk 38:63 'First come, first served.'>
 
     Args:
-        max_chars: The most characters in a chunk, overlap included.
-        overlap: The most characters of a chunk's end that the next one repeats; tokens where
-            these are counted.
-        max_tokens: The most tokens in a chunk instead of `max_chars`.
-        count_tokens: A function that says how many tokens a text has, a tokenizer (see
-            `as_token_counter`), or the name of a model of OpenAI, whose vocabulary the package has
-            inside. By default an estimate, rather too many than too few.
+        chunk_size: The maximum number of characters in a chunk, including the overlap.
+        chunk_overlap: The maximum number of characters at the end of a chunk that the next chunk
+            repeats; with `max_tokens`, the number of tokens.
+        max_tokens: The maximum number of tokens in a chunk, in place of `chunk_size`.
+        count_tokens: A function that counts the tokens of a text, a tokenizer (see
+            `as_token_counter`), or the name of an OpenAI model whose vocabulary the package
+            contains. The default is an estimate that tends to be too high.
 
     Raises:
         MissingExtra: If semantic-text-splitter is not installed.
         TypeError: If `count_tokens` is none of these.
-        ValueError: If a size is not positive, or `overlap` not within 0 and half of it, or no
-            model of OpenAI has that name.
+        ValueError: If a size is not positive, `chunk_overlap` is not between 0 and half of it, or
+            no OpenAI model has that name.
     """
 
-    max_chars: int = 1000
-    overlap: int = 0
+    chunk_size: int = 1000
+    chunk_overlap: int = 0
     _: KW_ONLY
     max_tokens: int | None = None
     count_tokens: object = estimated_tokens
@@ -58,67 +59,67 @@ class SemanticTextSplitter:
     _counter: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the sizes, and that the package is there before a long run begins."""
+        """Check the sizes, and that the package is installed, before a long run begins."""
         if self.max_tokens is None:
-            check_sizes(self.max_chars, self.overlap)
+            check_sizes(self.chunk_size, self.chunk_overlap)
         else:
-            check_sizes(self.max_tokens, self.overlap, "max_tokens")
+            check_sizes(self.max_tokens, self.chunk_overlap, "max_tokens")
         try:
             from semantic_text_splitter import TextSplitter
         except ImportError:
             raise MissingExtra("SemanticTextSplitter", "semantic-text-splitter", "ingest") from None
         counter = ""
         if self.max_tokens is None:
-            splitter = TextSplitter(self.max_chars, overlap=self.overlap)
+            splitter = TextSplitter(self.chunk_size, overlap=self.chunk_overlap)
         else:
             splitter, counter = _by_tokens(
-                TextSplitter, self.max_tokens, self.overlap, self.count_tokens
+                TextSplitter, self.max_tokens, self.chunk_overlap, self.count_tokens
             )
         object.__setattr__(self, "_splitter", splitter)
         object.__setattr__(self, "_counter", counter)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        """Travel to another process by what it was made with."""
-        return _made, (self.max_chars, self.overlap, self.max_tokens, self.count_tokens)
+        """Pickle the arguments, because the package's splitter cannot be pickled."""
+        return _rebuild, (self.chunk_size, self.chunk_overlap, self.max_tokens, self.count_tokens)
 
     @property
     def fingerprint(self) -> str:
-        """Name, version and parameters: what a store has to know to see that chunks changed."""
-        size = f"max_chars={self.max_chars}, overlap={self.overlap}"
+        """Name, version and parameters, by which a store notices that chunks would change."""
+        size = f"chunk_size={self.chunk_size}, chunk_overlap={self.chunk_overlap}"
         if self.max_tokens is not None:
             size = (
-                f"max_tokens={self.max_tokens}, overlap={self.overlap}, "
+                f"max_tokens={self.max_tokens}, chunk_overlap={self.chunk_overlap}, "
                 f"count_tokens={self._counter}"
             )
         return f"SemanticTextSplitter/1({size})"
 
     def __call__(self, document: Document | str) -> list[Chunk]:
-        """Return the chunks of a document or a text, in order; none for a blank one."""
+        """Split a document or a text into chunks, in order; a blank text has none."""
         text = document.text if isinstance(document, Document) else document
         pieces = self._splitter.chunk_indices(text)
-        # What Python counts as white space is wider than what the package trims.
+        # Python counts more characters as white space than the package trims.
         kept = ((start, piece) for start, piece in pieces if not piece.isspace())
         return [Chunk(piece, start, start + len(piece)) for start, piece in kept]
 
 
-def _made(
-    max_chars: int, overlap: int, max_tokens: int | None, count_tokens: object
+def _rebuild(
+    chunk_size: int, chunk_overlap: int, max_tokens: int | None, count_tokens: object
 ) -> SemanticTextSplitter:
-    """Return a splitter in another process."""
+    """Build a splitter again after pickling."""
     return SemanticTextSplitter(
-        max_chars, overlap, max_tokens=max_tokens, count_tokens=count_tokens
+        chunk_size, chunk_overlap, max_tokens=max_tokens, count_tokens=count_tokens
     )
 
 
 def _by_tokens(
     kind: type[TextSplitter], max_tokens: int, overlap: int, count_tokens: object
 ) -> tuple[TextSplitter, str]:
-    """Return the package's splitter by tokens, and the name of what counts them."""
+    """The package's splitter by tokens, and the name of its token counter."""
     if not isinstance(count_tokens, str):
         count = as_token_counter(count_tokens)
         return kind.from_callback(count, max_tokens, overlap=overlap), known_function(count)
     try:
         splitter = kind.from_tiktoken_model(count_tokens, max_tokens, overlap=overlap)
-    except Exception as error:  # the package's own, which it does not export
+    except Exception as error:  # the package does not export its error class
         raise ValueError(f"no vocabulary for {count_tokens!r}: {error}") from None
     return splitter, count_tokens

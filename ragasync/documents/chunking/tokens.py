@@ -1,4 +1,4 @@
-"""A splitter that fills its chunks by tokens, whatever counts them."""
+"""TokenSplitter: chunks of a bounded number of tokens, counted by any tokenizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ragasync.documents.fingerprints import known_function
 
 CHARS_A_TOKEN = 16
 """
-No chunk has more characters a token than this.
+Maximum number of characters per token in a chunk.
 
-It bounds chunks of white space, and of what a counter takes for one long word.
+It bounds chunks of white space, and of text that a counter takes for one long word.
 """
 
 _FULL = 0.9
-_MANY = 20  # of fewer tokens, nine tenths are the end of a word less
+_MANY = 20  # with fewer tokens, nine tenths would lose the end of a word
 _USUAL = 4.0
 _GUESSES = 4
 
@@ -27,12 +27,13 @@ _GUESSES = 4
 @dataclass(frozen=True, slots=True)
 class TokenSplitter:
     """
-    Cut a text as `RecursiveSplitter` does, into chunks of at most `max_tokens` tokens.
+    Split a text into chunks of at most `max_tokens` tokens, at the boundaries of RecursiveSplitter.
 
-    Chunks are filled to nine tenths and more before they are taken back to a good place. Each is
-    counted as it is, so that none is over the bound: not even where a beginning has more tokens
-    than the whole, as happens at the border of a merged pair. A counter is called four to six times
-    a chunk; by a real tokenizer this takes some fifty times as long as by characters.
+    Chunks are filled to at least nine tenths before they are cut back to a good boundary. The
+    finished chunk is counted, so that none exceeds the bound, even where a prefix has more tokens
+    than the whole text because a merged pair of tokens was cut. The counter is called four to six
+    times per chunk; with a real tokenizer, this takes about fifty times as long as splitting by
+    characters.
 
     Example:
         >>> from ragasync.documents import TokenSplitter
@@ -43,57 +44,58 @@ class TokenSplitter:
         <Chunk 38:63 'First come, first served.'>
 
     Args:
-        max_tokens: The most tokens in a chunk, overlap included.
-        overlap: About how many tokens of a chunk's end are repeated at the start of the next.
-        count_tokens: A function that says how many tokens a text has, or a tokenizer: see
-            `as_token_counter`. By default an estimate, rather too many than too few.
+        max_tokens: The maximum number of tokens in a chunk, including the overlap.
+        chunk_overlap: The approximate number of tokens at the end of a chunk that the next chunk
+            repeats.
+        count_tokens: A function that counts the tokens of a text, or a tokenizer; see
+            `as_token_counter`. The default is an estimate that tends to be too high.
 
     Raises:
         TypeError: If `count_tokens` is neither.
-        ValueError: If `max_tokens` is not positive, or `overlap` not within 0 and half of it; when
-            it cuts, if a single character is over the bound.
+        ValueError: If `max_tokens` is not positive, or `chunk_overlap` is not between 0 and half
+            of it; while splitting, if a single character exceeds the bound.
     """
 
     max_tokens: int = 256
-    overlap: int = 0
+    chunk_overlap: int = 0
     count_tokens: object = estimated_tokens
     _count: Callable[[str], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the sizes, and make a counter of what was given."""
-        check_sizes(self.max_tokens, self.overlap, "max_tokens")
+        """Check the sizes, and turn `count_tokens` into a token counter."""
+        check_sizes(self.max_tokens, self.chunk_overlap, "max_tokens")
         object.__setattr__(self, "_count", as_token_counter(self.count_tokens))
 
     @property
     def fingerprint(self) -> str:
-        """Name, version and parameters: what a store has to know to see that chunks changed."""
+        """Name, version and parameters, by which a store notices that chunks would change."""
         return (
-            f"TokenSplitter/1(max_tokens={self.max_tokens}, overlap={self.overlap}, "
+            f"TokenSplitter/1(max_tokens={self.max_tokens}, chunk_overlap={self.chunk_overlap}, "
             f"count_tokens={known_function(self._count)})"
         )
 
     def __call__(self, document: Document | str) -> list[Chunk]:
-        """Return the chunks of a document or a text, in order; none for a blank one."""
+        """Split a document or a text into chunks, in order; a blank text has none."""
         text = document.text if isinstance(document, Document) else document
         rule = _Rule(text, self._count)
         found = spans(
             text,
             lambda start: rule.reach(start, self.max_tokens),
-            lambda cut: rule.back(cut, self.overlap),
+            lambda cut: rule.back(cut, self.chunk_overlap),
             lambda start, end: rule.fits(start, end, self.max_tokens),
         )
         return [Chunk(text[start:end], start, end) for start, end in found]
 
 
 class _Rule:
-    """Finds how far so many tokens go in a text, by as few counts as it can."""
+    """Finds how far a number of tokens reaches in a text, with few calls of the counter."""
 
     def __init__(self, text: str, count: Callable[[str], int]) -> None:
         self._text, self._count = text, count
         self._chars_a_token = _USUAL
 
     def fits(self, start: int, end: int, tokens: int) -> bool:
-        """Return whether a chunk, without the white space at its end, has at most so many."""
+        """Whether a chunk, without trailing white space, has at most this many tokens."""
         fits = self._count(self._text[start:end].rstrip()) <= tokens
         if not fits and end - start <= 1:
             raise ValueError(
@@ -103,20 +105,20 @@ class _Rule:
         return fits
 
     def reach(self, start: int, tokens: int) -> int:
-        """Return how far at most so many tokens go from an offset on, one character at least."""
+        """Furthest offset that this many tokens reach after `start`, at least one character on."""
         room = min(len(self._text) - start, tokens * CHARS_A_TOKEN)
         return start + self._longest(room, tokens, lambda size: self._text[start : start + size])
 
     def back(self, cut: int, tokens: int) -> int:
-        """Return from where on there are at most so many tokens before a cut."""
+        """Earliest offset with at most this many tokens between it and a cut."""
         if not tokens:
             return cut
         room = min(cut, tokens * CHARS_A_TOKEN)
         return cut - self._longest(room, tokens, lambda size: self._text[cut - size : cut], 0)
 
     def _longest(self, room: int, tokens: int, piece: Callable[[int], str], least: int = 1) -> int:
-        """Return a size of which a piece has nine tenths of the tokens, but not too many."""
-        low, high = 0, room + 1  # what is known to fit, and what not
+        """Size of a piece with at least nine tenths of the tokens, but not too many."""
+        low, high = 0, room + 1  # the largest size known to fit, the smallest known not to
         size = int(tokens * self._chars_a_token)
         guesses = 0
         while True:

@@ -43,13 +43,13 @@ def texts(chunks) -> list[str]:
     return [chunk.text for chunk in chunks]
 
 
-def check_invariants(text: str, chunks, max_chars: int) -> None:
+def check_invariants(text: str, chunks, chunk_size: int) -> None:
     """Assert what holds for every splitter, text and size."""
     covered = 0
     for chunk in chunks:
         assert text[chunk.start : chunk.end] == chunk.text
         assert chunk.text.strip()
-        assert len(chunk.text) <= max_chars
+        assert len(chunk.text) <= chunk_size
         assert not text[covered : chunk.start].strip()
         assert chunk.end > covered
         covered = chunk.end
@@ -61,15 +61,15 @@ def test_chunks_cover_the_text_within_their_size(text, sizes):
     """Offsets are exact, no chunk is too long or blank, and only white space is lost."""
     splitter = RecursiveSplitter(*sizes)
     chunks = splitter(text)
-    check_invariants(text, chunks, splitter.max_chars)
+    check_invariants(text, chunks, splitter.chunk_size)
     starts = [chunk.start for chunk in chunks]
     assert starts == sorted(set(starts))
 
 
 @given(TEXTS, st.integers(1, 40))
-def test_chunks_without_overlap_share_nothing(text, max_chars):
+def test_chunks_without_overlap_share_nothing(text, chunk_size):
     """Each character is embedded once."""
-    chunks = RecursiveSplitter(max_chars)(text)
+    chunks = RecursiveSplitter(chunk_size)(text)
     assert all(a.end <= b.start for a, b in pairwise(chunks))
 
 
@@ -79,7 +79,7 @@ def test_overlap_repeats_at_most_what_was_asked(text, sizes):
     splitter = RecursiveSplitter(*sizes)
     chunks = splitter(text)
     for before, after in pairwise(chunks):
-        assert before.end - after.start <= splitter.overlap
+        assert before.end - after.start <= splitter.chunk_overlap
 
 
 @pytest.mark.parametrize("splitter", [RecursiveSplitter(), SemanticTextSplitter()])
@@ -151,8 +151,8 @@ def test_a_blank_text_has_no_chunks(blank):
 
 
 @pytest.mark.parametrize("unit", ["x", " ", "\n", "a ", ". ", "\n\n#", "x\n" + " " * 999])
-@pytest.mark.parametrize("overlap", [0, 500])
-def test_the_work_is_linear_whatever_the_text(unit, overlap):
+@pytest.mark.parametrize("chunk_overlap", [0, 500])
+def test_the_work_is_linear_whatever_the_text(unit, chunk_overlap):
     """Twice the text makes at most a little over twice as many calls into Python."""
 
     def calls(text: str) -> int:
@@ -164,7 +164,7 @@ def test_the_work_is_linear_whatever_the_text(unit, overlap):
 
         sys.setprofile(count)
         try:
-            RecursiveSplitter(1000, overlap)(text)
+            RecursiveSplitter(1000, chunk_overlap)(text)
         finally:
             sys.setprofile(None)
         return seen
@@ -176,7 +176,7 @@ def test_the_work_is_linear_whatever_the_text(unit, overlap):
 @pytest.mark.parametrize("splitter", [RecursiveSplitter, SemanticTextSplitter])
 @pytest.mark.parametrize(
     ("sizes", "message"),
-    [((0, 0), "max_chars must be at least 1, got 0"), ((10, 6), "half of max_chars=10, got 6")],
+    [((0, 0), "chunk_size must be at least 1, got 0"), ((10, 6), "half of chunk_size=10, got 6")],
 )
 def test_sizes_that_cannot_work_are_errors_at_once(splitter, sizes, message):
     """An overlap of more than half would repeat more than it brings."""
@@ -188,7 +188,7 @@ def test_sizes_that_cannot_work_are_errors_at_once(splitter, sizes, message):
 def test_a_splitter_travels_and_its_fingerprint_tells_its_parameters(splitter):
     """Another chunk size is another fingerprint; a copy has the same."""
     name = type(splitter).__name__
-    assert splitter.fingerprint == f"{name}/1(max_chars=800, overlap=80)"
+    assert splitter.fingerprint == f"{name}/1(chunk_size=800, chunk_overlap=80)"
     twin = pickle.loads(pickle.dumps(splitter))
     assert twin == splitter == copy.deepcopy(splitter)
     assert texts(twin("one two")) == ["one two"]
@@ -198,7 +198,7 @@ def test_a_splitter_travels_and_its_fingerprint_tells_its_parameters(splitter):
 def test_the_semantic_splitter_keeps_the_same_promises(text, sizes):
     """Its offsets are characters, not bytes, and it loses nothing either."""
     splitter = SemanticTextSplitter(*sizes)
-    check_invariants(text, splitter(text), splitter.max_chars)
+    check_invariants(text, splitter(text), splitter.chunk_size)
 
 
 def test_a_missing_package_is_named_before_the_run(monkeypatch):

@@ -65,11 +65,11 @@ def test_no_chunk_has_more_tokens_than_asked(count, text, sizes):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    text=st.lists(st.sampled_from([*PIECES, WORDS[:90]])).map("".join), overlap=st.integers(0, 8)
+    text=st.lists(st.sampled_from([*PIECES, WORDS[:90]])).map("".join), chunk_overlap=st.integers(0, 8)
 )
-def test_a_real_vocabulary_keeps_its_bound_too(count, text, overlap):
+def test_a_real_vocabulary_keeps_its_bound_too(count, text, chunk_overlap):
     """Merged pairs make its counts uneven."""
-    splitter = TokenSplitter(16, overlap, count_tokens=count)
+    splitter = TokenSplitter(16, chunk_overlap, count_tokens=count)
     chunks = splitter(text)
     check_invariants(text, chunks, most(splitter))
     assert all(count(chunk.text) <= 16 for chunk in chunks)
@@ -180,7 +180,7 @@ def test_the_fingerprint_tells_the_vocabulary(tokenizer, kind):
 def test_sizes_that_cannot_work_are_errors_at_once(kind, sizes, message):
     """As for characters."""
     with pytest.raises(ValueError, match=message):
-        kind(max_tokens=sizes[0], overlap=sizes[1])
+        kind(max_tokens=sizes[0], chunk_overlap=sizes[1])
 
 
 # semantic-text-splitter
@@ -189,7 +189,7 @@ def test_sizes_that_cannot_work_are_errors_at_once(kind, sizes, message):
 @pytest.mark.parametrize("count_tokens", [words, "text-embedding-3-small", estimated_tokens])
 def test_the_semantic_splitter_counts_tokens_too(count_tokens):
     """By a function, or by a vocabulary that is inside the package; offsets stay exact."""
-    splitter = SemanticTextSplitter(max_tokens=40, overlap=5, count_tokens=count_tokens)
+    splitter = SemanticTextSplitter(max_tokens=40, chunk_overlap=5, count_tokens=count_tokens)
     chunks = splitter(Document("a", WORDS))
     check_invariants(WORDS, chunks, 40 * CHARS_A_TOKEN)
     assert len(chunks) > 5
