@@ -12,14 +12,10 @@ Load, chunk, embed and store documents on the engine.
 """
 
 from ragasync.documents.chunk_frames import chunks_dataframe
-from ragasync.documents.chunking.chunk import RecursiveSplitter
-from ragasync.documents.chunking.located import located
-from ragasync.documents.chunking.semantic import SemanticTextSplitter
-from ragasync.documents.chunking.tokens import TokenSplitter
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embedding.embed import Embedder, HashingEmbedder
-from ragasync.documents.embedding.openai import OpenAIEmbedder
-from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
+from ragasync.documents.embedders.hashing import Embedder, HashingEmbedder
+from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents.embedders.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
 from ragasync.documents.frames import documents_dataframe, stages_dataframe
 from ragasync.documents.hits import Hit, Hits
@@ -29,9 +25,13 @@ from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.json_lines import JSONLinesLoader
 from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
+from ragasync.documents.locations import located
 from ragasync.documents.metering import note_usage
 from ragasync.documents.pipeline import AsyncDocumentProcessor
 from ragasync.documents.sources.finding import Source, find_sources
+from ragasync.documents.splitters.recursive import RecursiveSplitter
+from ragasync.documents.splitters.semantic import SemanticTextSplitter
+from ragasync.documents.splitters.tokens import TokenSplitter
 from ragasync.documents.stage import Stage
 from ragasync.documents.stages.failures import SomeDocumentsFailed
 from ragasync.documents.stages.processed import ProcessedDocument

@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeAlias
 
 from ragasync.arguments import check_positive
 from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
-from ragasync.documents.chunking.chunk import RecursiveSplitter
-from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.own_files import OwnFiles
+from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version
 from ragasync.documents.stages.intake import Intake
 from ragasync.documents.stages.recipe import Settings, Stages, recipe_of

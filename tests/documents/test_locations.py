@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import AsyncDocumentProcessor
-from ragasync.documents.chunking.chunk import RecursiveSplitter
-from ragasync.documents.chunking.located import located
-from ragasync.documents.chunking.semantic import SemanticTextSplitter
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.notebook import load_notebook
+from ragasync.documents.locations import located
+from ragasync.documents.splitters.recursive import RecursiveSplitter
+from ragasync.documents.splitters.semantic import SemanticTextSplitter
 from ragasync.documents.stores.memory import MemoryStore
 from tests.support.store_kinds import KINDS, opened
 

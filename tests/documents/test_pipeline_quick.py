@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document, MemoryStore, RecursiveSplitter
-from ragasync.documents.chunking.located import chunks_at, located
+from ragasync.documents.locations import chunks_at, located
 from ragasync.documents.stages import prepare
 from ragasync.documents.stages.prepare import QUICK
 

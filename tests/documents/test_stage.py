@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.documents.chunking.chunk import RecursiveSplitter
-from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.fingerprints import name_of
+from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.stages.room import Room
 from ragasync.limits.limiter import RateLimiter

@@ -12,13 +12,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from ragasync.documents.embedding.embedding_reply import Reply, reply_of
-from ragasync.documents.embedding.service_errors import (
+from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     RedirectRefused,
     headers_to_keep,
     refusal,
 )
+from ragasync.documents.embedders.openai_responses import Reply, reply_of
 from ragasync.errors import MissingExtra
 from ragasync.foreign_errors import text_of
 from ragasync.redact import MASK

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragasync.calls.calls import Calls
-from ragasync.documents.chunking.located import located
 from ragasync.documents.document import Document
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
 from ragasync.documents.errors import IdConflictError
+from ragasync.documents.locations import located
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.sources.unique import Taken
 from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims, claim_earlier

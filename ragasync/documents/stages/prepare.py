@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from ragasync.documents.chunking.chunk import RecursiveSplitter
-from ragasync.documents.chunking.located import chunks_at, located
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
 from ragasync.documents.fingerprints import StageFunction, StagesFingerprint
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
+from ragasync.documents.locations import chunks_at, located
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import RefusedDocument
+from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import declared_async
 from ragasync.documents.stages.stored_state import NOT_STORED, StoredState, stored_state
 from ragasync.documents.store import Store

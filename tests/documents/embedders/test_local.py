@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync.documents.embedding import wordllama as wordllama_module
-from ragasync.documents.embedding.embed import HashingEmbedder
-from ragasync.documents.embedding.wordllama import WordLlamaEmbedder
+from ragasync.documents.embedders import wordllama as wordllama_module
+from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents.embedders.wordllama import WordLlamaEmbedder
 from ragasync.errors import MissingExtra
 
 ANY_TEXT = st.text(st.characters())
@@ -72,7 +72,7 @@ def test_the_vectors_are_the_same_in_every_process():
     """Another process, with other hash seeds, gives the same bytes."""
     text = "Refill the bucket; 忘れる naïve 🎈"
     code = (
-        "import sys; from ragasync.documents.embedding.embed import HashingEmbedder;"
+        "import sys; from ragasync.documents.embedders.hashing import HashingEmbedder;"
         f"sys.stdout.write(HashingEmbedder(64)([{text!r}]).tobytes().hex())"
     )
     other = subprocess.run(
@@ -220,7 +220,7 @@ def test_wordllama_rows_have_length_one_or_zero(texts):
 def test_wordllama_leaves_logging_alone():
     """Importing the package sets up no logging for the whole process."""
     code = (
-        "import logging; from ragasync.documents.embedding.wordllama import WordLlamaEmbedder;"
+        "import logging; from ragasync.documents.embedders.wordllama import WordLlamaEmbedder;"
         "WordLlamaEmbedder()(['a']); root = logging.getLogger();"
         "assert not root.handlers and root.level == logging.WARNING, (root.handlers, root.level)"
     )

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ragasync import AttemptTimeout
-from ragasync.documents.embedding.openai import OpenAIEmbedder
-from ragasync.documents.embedding.service_errors import BrokenReply, refusal
+from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents.embedders.openai_errors import BrokenReply, refusal
 from tests.support.services import about, now
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ragasync import AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
-from ragasync.documents.embedding.openai import OpenAIEmbedder
-from ragasync.documents.embedding.service_errors import (
+from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     ServiceRefusal,
     WrongVector,

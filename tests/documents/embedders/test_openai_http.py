@@ -17,8 +17,8 @@ import pytest
 
 from ragasync import AsyncRetry, AttemptTimeout, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.documents.embedding.openai import OpenAIEmbedder
-from ragasync.documents.embedding.service_errors import (
+from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     RedirectRefused,
     ServiceRefusal,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import ItemTooLargeError
-from ragasync.documents.chunking.token_count import Weigher, estimated_tokens, token_budget
+from ragasync.documents.tokenizers import TokenBudget, estimated_tokens, token_budget
 from tests.support.requirements import needs
 
 TEXTS = {
@@ -105,4 +105,4 @@ def test_wrong_arguments_are_refused_at_once(arguments, kind):
 
 def test_a_weigher_is_what_the_estimate_makes_it():
     """The default counts nothing."""
-    assert token_budget(None, 8191, 300_000) == Weigher(estimated_tokens, False, 8191, 300_000)
+    assert token_budget(None, 8191, 300_000) == TokenBudget(estimated_tokens, False, 8191, 300_000)

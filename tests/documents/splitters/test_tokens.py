@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ragasync.documents.chunking.counting import as_token_counter
-from ragasync.documents.chunking.semantic import SemanticTextSplitter
-from ragasync.documents.chunking.token_count import estimated_tokens
-from ragasync.documents.chunking.tokens import CHARS_A_TOKEN, TokenSplitter
 from ragasync.documents.document import Document
+from ragasync.documents.splitters.semantic import SemanticTextSplitter
+from ragasync.documents.splitters.tokens import CHARS_A_TOKEN, TokenSplitter
+from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
 from tests.documents.splitters.test_chunk import PIECES, TEXTS, check_invariants, texts
 
 VOCABULARY = Path(wordllama.__file__).parent / "tokenizers/l2_supercat_tokenizer_config.json"
@@ -65,7 +64,8 @@ def test_no_chunk_has_more_tokens_than_asked(count, text, sizes):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    text=st.lists(st.sampled_from([*PIECES, WORDS[:90]])).map("".join), chunk_overlap=st.integers(0, 8)
+    text=st.lists(st.sampled_from([*PIECES, WORDS[:90]])).map("".join),
+    chunk_overlap=st.integers(0, 8),
 )
 def test_a_real_vocabulary_keeps_its_bound_too(count, text, chunk_overlap):
     """Merged pairs make its counts uneven."""

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ragasync.documents import Document, Hit, Hits, MemoryStore, RecursiveSplitter, located
-from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.embedders.hashing import HashingEmbedder
 from tests.support.store_kinds import put
 
 NASTY = "<script>alert('x')</script> & \"quotes\" \ud83d"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.store import (
     EmbedderMismatch,
     Store,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragasync.documents.document import Chunk, Document
-from ragasync.documents.embedding.embed import HashingEmbedder
+from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.store import EmbedderMismatch
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 

@@ -84,7 +84,9 @@ class RecursiveSplitter:
     @property
     def fingerprint(self) -> str:
         """Name, version and parameters, by which a store notices that chunks would change."""
-        return f"RecursiveSplitter/1(chunk_size={self.chunk_size}, chunk_overlap={self.chunk_overlap})"
+        return (
+            f"RecursiveSplitter/1(chunk_size={self.chunk_size}, chunk_overlap={self.chunk_overlap})"
+        )
 
     def __call__(self, document: Document | str) -> list[Chunk]:
         """Split a document or a text into chunks, in order; a blank text has none."""

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from ragasync.arguments import check_count, check_positive
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
-from ragasync.documents.chunking.token_count import token_budget
-from ragasync.documents.embedders.openai_http import OPENAI, Opened
-from ragasync.documents.embedding.embed import check_texts
-from ragasync.documents.embedding.embedding_dimension import Dimension
-from ragasync.documents.embedding.embedding_reply import Reply
-from ragasync.documents.embedding.embedding_service import (
+from ragasync.documents.embedders.dimension import Dimension
+from ragasync.documents.embedders.hashing import check_texts
+from ragasync.documents.embedders.openai_client import (
     checked_extra,
     name_of_vectors,
     service_of,
 )
-from ragasync.documents.embedding.ratelimit_headers import HeaderRateLimiter
-from ragasync.documents.embedding.service_errors import RedirectRefused, WrongDimension
+from ragasync.documents.embedders.openai_errors import RedirectRefused, WrongDimension
+from ragasync.documents.embedders.openai_http import OPENAI, Opened
+from ragasync.documents.embedders.openai_responses import Reply
+from ragasync.documents.embedders.ratelimit_headers import HeaderRateLimiter
 from ragasync.documents.spending import Spending
 from ragasync.documents.stage import Stage
+from ragasync.documents.tokenizers import token_budget
 from ragasync.errors import AttemptTimeout
 from ragasync.limits.limiter import RateLimiter
 from ragasync.retries.classify import FATAL, default_retry

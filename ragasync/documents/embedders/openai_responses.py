@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedding.service_errors import BrokenReply, WrongVector, short_text
+from ragasync.documents.embedders.openai_errors import BrokenReply, WrongVector, short_text
 from ragasync.errors import ResultCountError
 from ragasync.foreign_errors import attribute, guarded, text_of
 

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.arguments import check_count
-from ragasync.documents.embedding.embedding_reply import (
+from ragasync.documents.embedders.openai_errors import WrongDimension, WrongVector
+from ragasync.documents.embedders.openai_responses import (
     Reply,
     checked_rows,
     usual_dimension,
     vectors_of,
 )
-from ragasync.documents.embedding.service_errors import WrongDimension, WrongVector
 
 
 class Dimension:

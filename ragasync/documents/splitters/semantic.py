@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
-from ragasync.documents.chunking.chunk import check_sizes
-from ragasync.documents.chunking.counting import as_token_counter
-from ragasync.documents.chunking.token_count import estimated_tokens
 from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprints import known_function
+from ragasync.documents.splitters.recursive import check_sizes
+from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from ragasync.arguments import is_async
+from ragasync.documents.embedders.openai_errors import headers_to_keep
 from ragasync.documents.embedders.openai_http import (
     OPENAI,
     HttpService,
@@ -21,8 +22,7 @@ from ragasync.documents.embedders.openai_http import (
     checked_headers,
     host_of,
 )
-from ragasync.documents.embedding.embedding_reply import Reply, reply_of
-from ragasync.documents.embedding.service_errors import headers_to_keep
+from ragasync.documents.embedders.openai_responses import Reply, reply_of
 
 _ARGUMENTS: Final = ("model", "dimensions", "input")
 """What has an argument of its own, and no place in `extra_body`."""

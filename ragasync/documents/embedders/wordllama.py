@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedding.embed import check_texts, scaled_to_one
+from ragasync.documents.embedders.hashing import check_texts, scaled_to_one
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""How a text is cut, and where in its document each piece stands."""

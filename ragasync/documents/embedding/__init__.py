@@ -1,1 +1,0 @@
-"""Texts to vectors: by hashing, by a small model, by a service over HTTP."""
