@@ -22,12 +22,12 @@ import numpy as np
 from measuring import Figures, installed, table
 from numpy.typing import NDArray
 
-from ragasync.documents import Chunk, Document, HashingEmbedder, LanceStore, SqliteStore, Where
+from ragasync.documents import Chunk, Document, Filter, HashingEmbedder, LanceStore, SqliteStore
 
 CHUNKS_OF_ONE = 20
 WORDS = 20_000
 QUESTIONS = 20
-RANGE: Where = {"line": {"$gte": 500, "$lt": 2_500}}
+RANGE: Filter = {"line": {"$gte": 500, "$lt": 2_500}}
 
 
 def documents(
@@ -97,7 +97,7 @@ def in_sqlite(path: Path, chunks: int, rounds: int) -> str:
 def in_lance(path: Path, chunks: int, rounds: int) -> str:
     """Return the table of a LanceStore."""
     vector = np.ones(64, dtype=np.float32)
-    ways: dict[str, Where | None] = {"without a condition": None, f"where {RANGE}": RANGE}
+    ways: dict[str, Filter | None] = {"without a condition": None, f"where {RANGE}": RANGE}
     timed = {name: Timed() for name in ways}
     with LanceStore(path) as store:
         fill(store, chunks, 64)

@@ -79,12 +79,7 @@ from ragasync.retries.classify import FATAL
 from ragasync.retries.policy import AsyncRetry, retry_async
 
 if TYPE_CHECKING:
-    from ragasync.documents import (
-        AsyncDocumentProcessor,
-        chunks_dataframe,
-        documents_dataframe,
-        stages_dataframe,
-    )
+    from ragasync.documents import AsyncDocumentProcessor
     from ragasync.notebook import TqdmProgress, WidgetProgress
     from ragasync.plots import plot_latency, plot_throughput, plot_timeline
     from ragasync.redis import AsyncRedisConnection, RedisRateLimiter
@@ -121,8 +116,6 @@ __all__ = [
     "TqdmProgress",
     "WidgetProgress",
     "WorkerDied",
-    "chunks_dataframe",
-    "documents_dataframe",
     "error_summary",
     "errors_dataframe",
     "forecast",
@@ -134,7 +127,6 @@ __all__ = [
     "retry_async",
     "run_async",
     "simulate",
-    "stages_dataframe",
     "to_dataframe",
 ]
 
@@ -146,14 +138,11 @@ _ON_DEMAND = {
     "Forecast": "ragasync.simulation",
     "TqdmProgress": "ragasync.notebook",
     "WidgetProgress": "ragasync.notebook",
-    "chunks_dataframe": "ragasync.documents",
-    "documents_dataframe": "ragasync.documents",
     "forecast": "ragasync.simulation",
     "plot_latency": "ragasync.plots",
     "plot_throughput": "ragasync.plots",
     "plot_timeline": "ragasync.plots",
     "simulate": "ragasync.simulation",
-    "stages_dataframe": "ragasync.documents",
 }
 
 

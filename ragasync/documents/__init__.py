@@ -11,13 +11,13 @@ Load, chunk, embed and store documents on the engine.
     search_text   the words of a text in any script
 """
 
-from ragasync.documents.chunk_frames import chunks_dataframe
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.chunk_dataframes import chunks_dataframe
+from ragasync.documents.dataframes import documents_dataframe, stages_dataframe
 from ragasync.documents.embedders.hashing import Embedder, HashingEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
 from ragasync.documents.embedders.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
-from ragasync.documents.frames import documents_dataframe, stages_dataframe
+from ragasync.documents.filters import Filter
 from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.decode import load_text
@@ -25,15 +25,16 @@ from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.json_lines import JSONLinesLoader
 from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
-from ragasync.documents.locations import located
+from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage
-from ragasync.documents.pipeline import AsyncDocumentProcessor
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.sources.finding import Source, find_sources
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.splitters.semantic import SemanticTextSplitter
 from ragasync.documents.splitters.tokens import TokenSplitter
 from ragasync.documents.stage import Stage
-from ragasync.documents.stages.failures import SomeDocumentsFailed
+from ragasync.documents.stages.failures import PartialDocumentFailure
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import (
     EmbedderMismatch,
@@ -46,7 +47,6 @@ from ragasync.documents.store import (
 from ragasync.documents.stores.lance import LanceStore
 from ragasync.documents.stores.memory import MemoryStore
 from ragasync.documents.stores.sqlite import SqliteStore
-from ragasync.documents.where import Where
 
 __all__ = [
     "LOADERS",
@@ -58,6 +58,7 @@ __all__ = [
     "Embedder",
     "EmbedderMismatch",
     "EmptyPage",
+    "Filter",
     "HashingEmbedder",
     "Hit",
     "Hits",
@@ -69,11 +70,11 @@ __all__ = [
     "MemoryStore",
     "OpenAIEmbedder",
     "PDFLoader",
+    "PartialDocumentFailure",
     "ProcessedDocument",
     "RecursiveSplitter",
     "RunRefused",
     "SemanticTextSplitter",
-    "SomeDocumentsFailed",
     "Source",
     "SqliteStore",
     "Stage",
@@ -82,15 +83,14 @@ __all__ = [
     "StoredDocument",
     "StoredDocuments",
     "TokenSplitter",
-    "Where",
     "WordLlamaEmbedder",
+    "add_locations",
     "chunks_dataframe",
     "documents_dataframe",
     "find_sources",
     "load_html",
     "load_source",
     "load_text",
-    "located",
     "note_usage",
     "stages_dataframe",
 ]

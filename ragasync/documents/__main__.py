@@ -1,8 +1,8 @@
 """
-The main job as one command: ingest a folder, show what failed and why, and search it.
+Command line: ingest a folder, list its failures, and search it.
 
     python -m ragasync.documents [FOLDER] [--store FILE] [--journal FILE] [--search TEXT]
-                                 [--skip PATTERN]
+                                 [--exclude PATTERN]
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.hits import Hits
-from ragasync.documents.pipeline import AsyncDocumentProcessor
+from ragasync.documents.models import Document
+from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.search_text import query_words
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source, find_sources
@@ -37,19 +37,19 @@ NOT_THE_LIBRARY = ("site-packages", "dist-packages")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run the command.
+    Run the command line.
 
     Returns:
-        The exit code: 0 also where some of the files failed, 1 where all did or the store is
-        unusable, 2 where there is nothing to ingest, 130 after Ctrl-C.
+        The exit code: 0 if at least one file succeeded, 1 if all failed or the store is unusable,
+        2 if there is nothing to ingest, 130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     folder = options.folder or sysconfig.get_path("stdlib")
     question = options.search or (None if options.folder else QUESTION)
-    skip = [*options.skip, *(() if options.folder else NOT_THE_LIBRARY)]
+    exclude = [*options.exclude, *(() if options.folder else NOT_THE_LIBRARY)]
     if not Path(folder).exists():
         return _refuse(f"there is no file or folder at {folder!r}", 2)
-    sources = list(find_sources(folder, skip=skip))
+    sources = list(find_sources(folder, exclude=exclude))
     top = FileIds().of_folder(folder)
     if not sources:
         return _refuse(f"there is no file to ingest in {folder!r}", 2)
@@ -62,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(why: str, code: int) -> int:
-    """Say why there is nothing more to do, and return the exit code."""
+    """Print an error message and pass on the exit code."""
     print(why, file=sys.stderr)
     return code
 
 
 def _journal(path: str | None) -> Journal | None:
-    """Return the journal that was asked for; what failed may have been mended since."""
+    """The journal, if a path was given; failed files are retried because they may be fixed now."""
     return None if path is None else Journal(path, retry_failed=True)
 
 
@@ -79,14 +79,14 @@ def _ingest(
     question: str | None,
     top: str,
 ) -> int:
-    """Ingest, report, and search where there is something to look for."""
+    """Ingest the sources, print the report, and search if there is a question."""
     try:
         with TqdmProgress(unit=" files") as progress:
             result = processor.process_sync(sources, progress)
     except KeyboardInterrupt:
         done = headline(processor.last_result) if processor.last_result else "nothing done"
         return _refuse(
-            f"interrupted: {done}\nrun it again to go on: {store.path} keeps what is done", 130
+            f"interrupted: {done}\nrun it again to continue: {store.path} keeps finished work", 130
         )
     print(*_report(result, store, top), sep="\n")
     if question:
@@ -95,37 +95,42 @@ def _ingest(
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Return what reads the command line."""
+    """Parser of the command line's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m ragasync.documents",
-        description="Ingest a folder, show what failed and why, and search it.",
+        description="Ingest a folder, list its failures, and search it.",
     )
     parser.add_argument(
-        "folder", nargs="?", help="what to ingest; by default Python's own standard library"
+        "folder", nargs="?", help="the folder to ingest (default: Python's standard library)"
     )
     parser.add_argument(
-        "--store", default="library.sqlite", metavar="FILE", help="where to store (%(default)s)"
+        "--store",
+        default="library.sqlite",
+        metavar="FILE",
+        help="the file of the store (default: %(default)s)",
     )
     parser.add_argument(
         "--journal",
         metavar="FILE",
-        help="where to note what is done, so that it is not loaded again",
+        help="the file of the journal; sources recorded in it are not loaded again",
     )
     parser.add_argument(
-        "--search", metavar="TEXT", help=f"what to look for; in the standard library, {QUESTION!r}"
+        "--search",
+        metavar="TEXT",
+        help=f"the question to search for (default for the standard library: {QUESTION!r})",
     )
     parser.add_argument(
-        "--skip",
+        "--exclude",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="a name to pass over, like '*.png'; may be given more than once",
+        help="a name pattern to exclude, such as '*.png'; may be repeated",
     )
     return parser
 
 
 def _report(result: BatchResult[ProcessedDocument], store: SqliteStore, top: str) -> Iterator[str]:
-    """Yield what came of the files, and the failures by reason; names are below `top`."""
+    """Lines of the report: counts, then failures by reason; file names are relative to `top`."""
     recalled = sum(outcome.ok and not outcome.attempts for outcome in result)
     unchanged = recalled + sum(
         document.unchanged
@@ -140,7 +145,7 @@ def _report(result: BatchResult[ProcessedDocument], store: SqliteStore, top: str
         name = str(getattr(outcome.item, "id", outcome.item)).removeprefix(top)
         failures.setdefault((outcome.stage or "", reason), []).append((name, message))
     if failures:
-        yield f"\n{'failed':>6}  {'stage':<6} {'reason':<20} first file, and what is wrong with it"
+        yield f"\n{'failed':>6}  {'stage':<6} {'reason':<20} first file, and its error"
     for (stage, reason), files in sorted(failures.items(), key=lambda entry: -len(entry[1])):
         name, message = files[0]
         yield f"{len(files):>6,}  {stage:<6} {reason:<20} {one_line(name)}"
@@ -148,7 +153,7 @@ def _report(result: BatchResult[ProcessedDocument], store: SqliteStore, top: str
 
 
 def _cause(error: BaseException | None) -> tuple[str, str]:
-    """Return why a document failed: in a few words that failures group by, and in full."""
+    """Reason of a failure, by which failures are grouped, and its full message."""
     assert error is not None  # it failed
     if isinstance(error, LoadError):
         return error.reason, safe_text(error.message)
@@ -157,7 +162,7 @@ def _cause(error: BaseException | None) -> tuple[str, str]:
 
 
 def _answers(hits: Hits, question: str, top: str) -> Iterator[str]:
-    """Yield the hits of a search: where, and the line that has most of the question's words."""
+    """Lines of the search hits: the file, and its line with the most words of the question."""
     yield f"\n{question}"
     if not hits:
         yield "  nothing found"

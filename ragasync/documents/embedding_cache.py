@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk
 from ragasync.documents.fingerprints import EmbedderIdentity, StageFunction
+from ragasync.documents.models import Chunk
 from ragasync.documents.store import EmbedderMismatch, StoredEmbedder, SupportsEmbedderIdentity
 
 Vector: TypeAlias = NDArray[np.float32]

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
-from ragasync.documents.document import Document
+from ragasync.documents.models import Document
 from ragasync.foreign_errors import attribute, is_a
 from ragasync.function_code import Sources
 from ragasync.function_fingerprint import (

@@ -1,4 +1,4 @@
-"""Where in its document a chunk stands: its line, its page, and the headings above it."""
+"""Locations of chunks in their document: line, page, cell and headings."""
 
 from __future__ import annotations
 
@@ -9,68 +9,69 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TypeGuard
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
+from ragasync.documents.models import Chunk, Document
 
 MARKDOWN = frozenset({"", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"})
-"""Suffixes of what is read as Markdown; a text without any is one too."""
+"""Suffixes of Markdown files; a text without a suffix is read as Markdown too."""
 
 MAX_TITLES = 100
-"""The most titles of headings above a chunk, and in it, that are kept."""
+"""Maximum number of heading titles, above a chunk and in it, that are kept."""
 
 PLACES = ("page_starts", "cell_starts", "headings")
 """
-The keys of a document's metadata by which a loader tells places in its text.
+The metadata keys under which a loader gives locations in a document's text.
 
 `page_starts` and `cell_starts` are the offsets of the first characters of pages and cells;
-`headings` holds an (offset, level) pair for each heading, whose line is its title. A user's own
-metadata under these keys, which is something else, tells no places.
+`headings` holds an (offset, level) pair for each heading, whose line is its title. Metadata of
+another form under these keys is the user's own and is ignored here.
 """
 
 
-def located(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
+def add_locations(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
     r"""
-    Return the chunks with the place of their first characters in their metadata.
+    Add the locations of chunks, in their document, to the metadata of the chunks.
 
-    `line` is the line, from 1: the one that an editor shows, where the text is that of the file.
-    `heading` holds the headings above, as "Install > On Linux"; a chunk that starts with a heading
-    is below it, and one that nothing stands above has the first that is in it. `headings` lists
-    the titles of all that are above it or in it. `page`, and `cell` for notebooks, are known where
-    the loader tells, see `PLACES`. What a chunk's metadata has already stays; a document that names
-    a line of its own, such as a row of a table, keeps that.
+    `line` is the line number of the first character, counted from 1; if the text is that of the
+    file, this is the line that an editor shows. `heading` holds the headings above the chunk, as in
+    "Install > On Linux"; a heading that starts a chunk counts as above it, and a chunk with no
+    heading above it gets the first heading inside it. `headings` lists the titles of all headings
+    above the chunk or in it. `page`, and `cell` for notebooks, are added if the loader gives them
+    (see `PLACES`). Existing metadata of a chunk is kept. A document that has a line of its own,
+    such as a row of a table, keeps it.
 
-    The time it takes is linear, whatever the splitter.
+    The running time is linear for any splitter.
 
     Example:
-        >>> from ragasync.documents import Document, RecursiveSplitter, located
+        >>> from ragasync.documents import Document, RecursiveSplitter, add_locations
         >>> text = "# Limits\n\nA bucket refills.\n\n# Retries\n\nWait, then try again."
         >>> guide = Document("guide.md", text)
-        >>> chunks = located(guide, RecursiveSplitter(chunk_size=32)(guide))
+        >>> chunks = add_locations(guide, RecursiveSplitter(chunk_size=32)(guide))
         >>> [(chunk.metadata["line"], chunk.metadata["heading"]) for chunk in chunks]
         [(1, 'Limits'), (5, 'Retries')]
-        >>> [whole] = located(guide, RecursiveSplitter()(guide))
+        >>> [whole] = add_locations(guide, RecursiveSplitter()(guide))
         >>> whole.metadata["headings"]
         ['Limits', 'Retries']
 
     Args:
-        document: what was cut.
+        document: the document that was split.
         chunks: its chunks, in any order.
     """
     given = list(chunks)
     order = sorted(range(len(given)), key=lambda place: given[place].start)
     spans = [(given[place].start, given[place].end) for place in order]
-    for place, told in zip(order, _places(document, spans), strict=True):
-        given[place] = given[place]._placed(told)
+    for place, found in zip(order, _places(document, spans), strict=True):
+        given[place] = given[place]._placed(found)
     return given
 
 
 def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chunk]:
     """
-    Return the chunks of a document that start and end there, with their places.
+    Build the chunks of a document from their offsets, with their locations.
 
     Args:
-        document: what is cut.
-        spans: where each starts and ends; no start is before the one in front of it.
+        document: the document that is split.
+        spans: the start and end offsets of each chunk, in ascending order of starts.
     """
     text = document.text
     if _has_lines_alone(document):
@@ -84,7 +85,7 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
 
 
 def _has_lines_alone(document: Document) -> bool:
-    """Return whether nothing is known of a document's chunks but their lines, as of most texts."""
+    """Whether lines are the only locations in a document, as in most texts."""
     metadata = document.metadata
     if metadata and any(key in metadata for key in ("line", *PLACES)):
         return False
@@ -93,12 +94,12 @@ def _has_lines_alone(document: Document) -> bool:
 
 @lru_cache(maxsize=4096)
 def _on_line(line: int) -> Mapping[str, object]:
-    """Return the metadata of all chunks that stand on this line of their documents."""
+    """Metadata shared by all chunks on this line of their documents."""
     return MappingProxyType({"line": line})
 
 
 def _places(document: Document, spans: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
-    """Return what is known of each span, of which no start is before the one in front of it."""
+    """Locations of each span; the spans are in ascending order of starts."""
     metadata = document.metadata
     starts = [start for start, _ in spans]
     if "line" in metadata:
@@ -106,21 +107,21 @@ def _places(document: Document, spans: Sequence[tuple[int, int]]) -> list[dict[s
     else:
         places = [{"line": line} for line in _lines(document.text, starts)]
     if marks := _marks(document):
-        for told, (heading, titles) in zip(
+        for found, (heading, titles) in zip(
             places, _headings(document.text, marks, spans), strict=True
         ):
             if heading:
-                told["heading"] = heading
-                told["headings"] = titles
+                found["heading"] = heading
+                found["headings"] = titles
     for name, key in (("page", "page_starts"), ("cell", "cell_starts")):
         if _is_ascending(offsets := metadata.get(key)):
-            for told, start in zip(places, starts, strict=True):
-                told[name] = max(1, bisect_right(offsets, start))
+            for found, start in zip(places, starts, strict=True):
+                found[name] = max(1, bisect_right(offsets, start))
     return places
 
 
 def _lines(text: str, starts: Iterable[int]) -> list[int]:
-    """Return the line of each offset, which must not decrease."""
+    """Line number of each offset; offsets must not decrease."""
     line, counted, lines = 1, 0, []
     for start in starts:
         line += text.count("\n", counted, start)
@@ -133,9 +134,9 @@ def _headings(
     text: str, marks: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
 ) -> Iterator[tuple[str, list[str]]]:
     """
-    Yield the headings above each span, joined, and the titles of these and of those in it.
+    Yield for each span the headings above it, joined, and all titles above it and in it.
 
-    Where none is above, the first in it stands for it. No start may be before the one in front.
+    Without a heading above, the first heading in the span is used. Starts must not decrease.
     """
     above: list[tuple[int, str]] = []
     passed, joined, titles = 0, "", []
@@ -154,7 +155,7 @@ def _headings(
 
 
 def _titles_within(text: str, marks: Sequence[tuple[int, int]], place: int, end: int) -> list[str]:
-    """Return the titles of the headings from one on that begin before an offset."""
+    """Titles of the headings before an offset, beginning with the heading at `place`."""
     titles = []
     for offset, _ in marks[place : place + MAX_TITLES]:
         if offset >= end:
@@ -165,33 +166,33 @@ def _titles_within(text: str, marks: Sequence[tuple[int, int]], place: int, end:
 
 
 def _marks(document: Document) -> Sequence[tuple[int, int]]:
-    """Return offset and level of a document's headings: as its loader tells, or as Markdown."""
-    if _is_pairs(told := document.metadata.get("headings")):
-        return told
+    """Offset and level of each heading in a document, from its loader or from Markdown."""
+    if _is_pairs(found := document.metadata.get("headings")):
+        return found
     return list(markdown_headings(document.text)) if _is_markdown(document) else ()
 
 
-def _is_ascending(told: object) -> TypeGuard[Sequence[int]]:
-    """Return whether something is a list of offsets, each behind the one before."""
+def _is_ascending(found: object) -> TypeGuard[Sequence[int]]:
+    """Whether a value is a list of offsets in ascending order."""
     return (
-        isinstance(told, list | tuple)
-        and all(type(offset) is int for offset in told)
-        and all(one <= other for one, other in pairwise(told))
+        isinstance(found, list | tuple)
+        and all(type(offset) is int for offset in found)
+        and all(one <= other for one, other in pairwise(found))
     )
 
 
-def _is_pairs(told: object) -> TypeGuard[Sequence[tuple[int, int]]]:
-    """Return whether something is a list of offsets with levels."""
+def _is_pairs(found: object) -> TypeGuard[Sequence[tuple[int, int]]]:
+    """Whether a value is a list of (offset, level) pairs in ascending order."""
     return (
-        isinstance(told, list | tuple)
-        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in told)
-        and all(type(level) is int for _, level in told)
-        and _is_ascending([offset for offset, _ in told])
+        isinstance(found, list | tuple)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in found)
+        and all(type(level) is int for _, level in found)
+        and _is_ascending([offset for offset, _ in found])
     )
 
 
 def _is_markdown(document: Document) -> bool:
-    """Return whether a document is read as Markdown."""
+    """Whether a document is read as Markdown, by its suffix."""
     name = document.source or document.id
     dot = name.rfind(".")
     if dot < 0:

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.arguments import check_count, check_number
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.errors import IdConflictError
+from ragasync.documents.filters import Filter
 from ragasync.documents.hits import Hits
-from ragasync.documents.where import Where
+from ragasync.documents.models import Chunk, Document
 from ragasync.errors import RagasyncError
 from ragasync.sqlite_file import explain_surrogate
 
@@ -274,7 +274,7 @@ class Store(Protocol):
         k: int = 10,
         *,
         mode: SearchMode = "hybrid",
-        where: Where | None = None,
+        where: Filter | None = None,
         min_score: float | None = None,
         vector: NDArray[np.float32] | None = None,
     ) -> Hits:

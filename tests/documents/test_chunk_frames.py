@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ragasync import RateLimiter, chunks_dataframe, documents_dataframe, stages_dataframe
+from ragasync import RateLimiter
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Chunk,
@@ -14,6 +14,9 @@ from ragasync.documents import (
     MemoryStore,
     ProcessedDocument,
     SqliteStore,
+    chunks_dataframe,
+    documents_dataframe,
+    stages_dataframe,
 )
 from tests.support.document_tables import CHUNKS, STAGES, dtypes_of, exact, rows, texts
 from tests.support.embedders import CountingEmbedder, words
@@ -76,7 +79,9 @@ async def test_a_result_whose_chunks_a_store_has_says_so():
     result = await AsyncDocumentProcessor(store=MemoryStore()).process([("a", "one text")])
     with pytest.raises(ValueError, match=r"chunks_dataframe\(store\)"):
         chunks_dataframe(result)
-    kept = await AsyncDocumentProcessor(store=MemoryStore(), keep="all").process([("a", "one")])
+    kept = await AsyncDocumentProcessor(store=MemoryStore(), keep_content=True).process(
+        [("a", "one")]
+    )
     assert len(chunks_dataframe(kept)) == 1
 
 

@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def test_it_ingests_reports_and_searches(folder, tmp_path):
     """Counts, failures by reason, chunks, and hits; the bar is on stderr."""
-    ran = run(folder, "--search", "how does a bucket refill?", "--skip", "*.log", cwd=tmp_path)
+    ran = run(folder, "--search", "how does a bucket refill?", "--exclude", "*.log", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "5/5" in ran.stderr
     lines = ran.stdout.splitlines()
@@ -65,7 +65,7 @@ def test_a_second_run_says_how_many_were_unchanged(folder, tmp_path):
 
 def test_patterns_to_pass_over_come_one_by_one_and_leave_the_folder_alone(folder, tmp_path):
     """In front of the folder, too."""
-    ran = run("--skip", "*.log", "--skip", "*.bin", folder, cwd=tmp_path)
+    ran = run("--exclude", "*.log", "--exclude", "*.bin", folder, cwd=tmp_path)
     assert ran.stdout.startswith("2 of 3 done, 1 failed in ")
 
 
@@ -108,7 +108,7 @@ def test_an_interrupt_says_what_is_done_and_how_to_go_on(folder, tmp_path, monke
     whole = AsyncDocumentProcessor.process_sync
 
     def interrupted(self, sources, progress):
-        whole(self, [folder / "bread.md", folder / "bucket.md"], limit=1)
+        whole(self, [folder / "bread.md", folder / "bucket.md"], max_items=1)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(AsyncDocumentProcessor, "process_sync", interrupted)
@@ -116,4 +116,4 @@ def test_an_interrupt_says_what_is_done_and_how_to_go_on(folder, tmp_path, monke
     assert main([str(folder), "--store", str(store)]) == 130
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("interrupted: 1 of 2 done, 1 pending in ")
-    assert second == f"run it again to go on: {store} keeps what is done"
+    assert second == f"run it again to continue: {store} keeps finished work"

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from ragasync import (
-    AsyncBatchProcessor,
-    Journal,
+from ragasync import AsyncBatchProcessor, Journal
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Document,
+    SqliteStore,
     chunks_dataframe,
     documents_dataframe,
     stages_dataframe,
 )
-from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
 from tests.support.document_tables import (
     CHUNKS,
     DOCUMENTS,
@@ -73,7 +74,7 @@ async def test_files_say_where_they_are_also_where_they_failed_or_were_skipped(t
     (tmp_path / "a.txt").write_text("one two")
     (tmp_path / "b.txt").write_bytes(b"\0\1\2" * 100)
     (tmp_path / "c.pdf").write_bytes(b"no such thing")
-    processor = AsyncDocumentProcessor(skip_unreadable={"binary"})
+    processor = AsyncDocumentProcessor(on_unreadable={"binary"})
     frame = documents_dataframe(await processor.process(tmp_path))
     assert list(frame.source) == [str(tmp_path / name) for name in ("a.txt", "b.txt", "c.pdf")]
     assert [Path(id_).name for id_ in frame.id] == ["a.txt", "b.txt", "c.pdf"]

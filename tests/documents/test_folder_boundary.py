@@ -59,7 +59,7 @@ def test_links_that_lead_out_are_found_and_barred(top: Path):
 def test_links_may_lead_out_where_that_is_allowed(top: Path):
     """Their ids still begin in the folder, and a folder outside is walked once."""
     (top / "out again").symlink_to(top.parent / "outside" / "deep")
-    assert found(top, links=True) == {
+    assert found(top, follow_symlinks=True) == {
         "a.md": None,
         "inside.md": None,
         "out.md": None,
@@ -83,7 +83,7 @@ def test_circles_of_links_end(tmp_path: Path, links: bool):
     (top / "two" / "above").symlink_to(tmp_path)
     (top / "out").symlink_to(tmp_path / "outside")
     (tmp_path / "outside" / "back").symlink_to(top)
-    ids = found(top, links=links)
+    ids = found(top, follow_symlinks=links)
     assert {"a.md", "one/b.md", "two/c.md"} <= ids.keys()
     assert sum(id_.endswith("d.md") for id_ in ids) == links
     with pytest.raises(OSError, match="symbolic links"):
@@ -128,7 +128,7 @@ def test_what_is_no_file_is_found_and_barred(tmp_path: Path):
     special(tmp_path)
     barred = dict.fromkeys(["pipe", "socket", "to the pipe"], "not a file")
     assert found(tmp_path) == {**barred, "device": "link"}
-    assert found(tmp_path, links=True) == {**barred, "device": "not a file"}
+    assert found(tmp_path, follow_symlinks=True) == {**barred, "device": "not a file"}
 
 
 def read(path: Path) -> str:
@@ -152,7 +152,7 @@ async def test_what_is_barred_fails_with_its_reason_and_harms_nothing_else(top: 
         **dict.fromkeys([*others, "to the pipe"], "not a file"),
     }
     assert {outcome.stage for outcome in failures.values()} == {"load"}
-    assert "links=True" in str(failures["out.md"].error)
+    assert "follow_symlinks=True" in str(failures["out.md"].error)
     assert result.success_count == 3
     assert not any("secret" in text for text in texts)
 
@@ -160,7 +160,9 @@ async def test_what_is_barred_fails_with_its_reason_and_harms_nothing_else(top: 
 @pytest.mark.real_time
 async def test_what_is_outside_is_loaded_where_that_is_allowed(top: Path):
     """By sources that were found so."""
-    result = await AsyncDocumentProcessor().process(find_sources(top, links=True, root=top))
+    result = await AsyncDocumentProcessor().process(
+        find_sources(top, follow_symlinks=True, root=top)
+    )
     assert result.all_succeeded
     assert "out/deep/secret.md" in {document.id for document in result.get_successful()}
 

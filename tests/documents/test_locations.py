@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import AsyncDocumentProcessor
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.headings import markdown_headings, title_at
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.notebook import load_notebook
-from ragasync.documents.locations import located
+from ragasync.documents.locations import add_locations
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.splitters.semantic import SemanticTextSplitter
 from ragasync.documents.stores.memory import MemoryStore
@@ -44,7 +44,7 @@ def places(document: Document, *words: str) -> list[dict]:
     chunks = [
         Chunk(word, start, start + len(word)) for word, start in zip(words, starts, strict=True)
     ]
-    return [dict(chunk.metadata) for chunk in located(document, chunks)]
+    return [dict(chunk.metadata) for chunk in add_locations(document, chunks)]
 
 
 def headings(text: str) -> list[tuple[int, str]]:
@@ -76,7 +76,7 @@ def test_the_line_is_the_one_that_an_editor_shows(splitter):
     """Of every chunk of every splitter, overlapping ones too."""
     document = Document("a.txt", TEXT * 3)
     lines = document.text.split("\n")
-    chunks = located(document, splitter(document))
+    chunks = add_locations(document, splitter(document))
     assert len(chunks) > 9
     for chunk in chunks:
         assert lines[chunk.metadata["line"] - 1].endswith(chunk.text.split("\n")[0])
@@ -86,7 +86,7 @@ def test_the_line_is_the_one_that_an_editor_shows(splitter):
 def test_lines_and_order_hold_for_any_chunks(text, data):
     """A splitter of the user's own may overlap, skip and go back."""
     starts = data.draw(st.lists(st.integers(0, len(text))))
-    chunks = located(Document("a", text), [Chunk("x", start, start) for start in starts])
+    chunks = add_locations(Document("a", text), [Chunk("x", start, start) for start in starts])
     assert [chunk.start for chunk in chunks] == starts
     for chunk in chunks:
         assert chunk.metadata["line"] == text.count("\n", 0, chunk.start) + 1
@@ -161,14 +161,14 @@ def test_a_chunk_of_a_notebook_knows_its_cell():
 
 def test_a_row_of_a_table_keeps_its_line():
     """Its text is not the file's, so its own lines lead nowhere."""
-    (chunk,) = located(Document("a.csv#2", "name: x", {"line": 2}), [Chunk("name: x", 0, 7)])
+    (chunk,) = add_locations(Document("a.csv#2", "name: x", {"line": 2}), [Chunk("name: x", 0, 7)])
     assert "line" not in chunk.metadata
 
 
 def test_what_the_splitter_says_itself_stays():
     """And whatever else it noted."""
     chunk = Chunk("b", 4, 5, {"heading": "own", "score": 1})
-    (told,) = located(Document("a", "# a\nb"), [chunk])
+    (told,) = add_locations(Document("a", "# a\nb"), [chunk])
     assert dict(told.metadata) == {"line": 2, "heading": "own", "headings": ["a"], "score": 1}
 
 
@@ -186,7 +186,7 @@ def test_the_work_is_linear_whatever_the_text(unit):
         chunks = [Chunk("x", start, start + 1) for start in range(0, len(text), 100)]
         sys.setprofile(count)
         try:
-            located(Document("a", text), chunks)
+            add_locations(Document("a", text), chunks)
         finally:
             sys.setprofile(None)
         return seen
@@ -208,10 +208,10 @@ GUIDE = "# Limits\n\nA bucket refills.\n\n## Retries ##\n\nWait, then try again.
 def test_a_chunk_knows_the_headings_in_it_too(start):
     """However its document begins, and whether it is one chunk or many."""
     document = Document("a.md", STARTS[start] + GUIDE)
-    (whole,) = located(document, RecursiveSplitter(500)(document))
+    (whole,) = add_locations(document, RecursiveSplitter(500)(document))
     assert whole.metadata["heading"] == "Limits"
     assert whole.metadata["headings"] == ["Limits", "Retries", "Notes"]
-    *_, last = located(document, RecursiveSplitter(24)(document))
+    *_, last = add_locations(document, RecursiveSplitter(24)(document))
     assert last.metadata["headings"] == ["Limits", "Notes"]
 
 
@@ -219,7 +219,7 @@ def test_navigation_in_front_of_a_page_hides_none_of_its_headings():
     """What stands in front belongs to none of them, and they are in the chunk."""
     text, metadata = load_html(b"<nav>Home Docs</nav><h1>Limits</h1>a<h2>Retries</h2>b")
     document = Document("a.html", text, metadata)
-    (chunk,) = located(document, RecursiveSplitter()(document))
+    (chunk,) = add_locations(document, RecursiveSplitter()(document))
     assert chunk.metadata["headings"] == ["Limits", "Retries"]
 
 
@@ -227,11 +227,11 @@ def test_headings_of_a_chunk_are_bounded_and_their_time_linear():
     """A chunk of headings alone does not carry them all, and each is told once."""
     text = "".join(f"# {n}\n" for n in range(20_000)) + "# 1\n" * 20
     whole = Chunk(text, 0, len(text))
-    (told,) = located(Document("a", text), [whole])
+    (told,) = add_locations(Document("a", text), [whole])
     assert len(told.metadata["headings"]) <= 200
     deep = [(n * 2, n + 1) for n in range(5_000)]
     document = Document("a", "x\n" * 5_000, {"headings": deep})
-    chunks = located(document, [Chunk("x", n * 2, n * 2 + 1) for n in range(5_000)])
+    chunks = add_locations(document, [Chunk("x", n * 2, n * 2 + 1) for n in range(5_000)])
     assert max(len(chunk.metadata["headings"]) for chunk in chunks) <= 200
 
 
@@ -272,7 +272,7 @@ def test_a_search_by_heading_finds_what_is_below_it_or_holds_it(kind, tmp_path):
 def test_metadata_of_the_users_own_under_the_keys_of_loaders_tells_no_places(metadata):
     """It stays what it is, and the places are found in the text."""
     document = Document("a", "# Title\n\ntext", metadata)
-    (chunk,) = located(document, [Chunk(document.text, 0, len(document.text))])
+    (chunk,) = add_locations(document, [Chunk(document.text, 0, len(document.text))])
     assert dict(chunk.metadata) == {"line": 1, "heading": "Title", "headings": ["Title"]}
     store = MemoryStore()
     assert AsyncDocumentProcessor(store=store).process_sync([document]).all_succeeded

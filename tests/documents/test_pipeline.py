@@ -576,8 +576,8 @@ async def test_one_processor_may_run_twice_at_once():
 
 def test_wrong_arguments_are_errors_at_once():
     """Before anything is loaded."""
-    with pytest.raises(ValueError, match="keep must be 'ids' or 'all', got 'some'"):
-        AsyncDocumentProcessor(keep="some")
+    with pytest.raises(TypeError, match="keep_content must be True or False, got 'all'"):
+        AsyncDocumentProcessor(keep_content="all")
     with pytest.raises(TypeError, match="a stage is a function, a Stage or None, got 7"):
         AsyncDocumentProcessor(embed=7)
     with pytest.raises(TypeError, match="a stage is a function, a Stage or None, got 'file'"):

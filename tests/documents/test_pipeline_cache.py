@@ -49,7 +49,7 @@ async def test_a_line_that_is_edited_embeds_its_chunk_alone(store, concerns):
 async def test_each_chunk_keeps_its_own_vector(store):
     """New ones come between the old in their places."""
     processor = AsyncDocumentProcessor(
-        chunk=words, embed=CountingEmbedder(), store=store, keep="all"
+        chunk=words, embed=CountingEmbedder(), store=store, keep_content=True
     )
     await processor.process([("a", "a bb ccc")])
     (done,) = (await processor.process([("a", "dddd a eeeee ccc bb")])).get_successful()

@@ -8,14 +8,14 @@ from pathlib import Path, PosixPath
 
 import pytest
 
-from ragasync import documents_dataframe
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
     IdConflictError,
-    SomeDocumentsFailed,
+    PartialDocumentFailure,
     Source,
     SqliteStore,
+    documents_dataframe,
     find_sources,
     load_source,
 )
@@ -302,7 +302,7 @@ async def test_ids_of_a_loader_are_kept_apart_too(store, folder, load):
     result = await processor.process(sources)
     assert [outcome.status for outcome in result] == ["done", "failed"]
     assert result[1].stage == "load"
-    assert isinstance(result.errors[1], IdConflictError | SomeDocumentsFailed)
+    assert isinstance(result.errors[1], IdConflictError | PartialDocumentFailure)
     for source in sources:
         assert str(source) in str(result.errors[1])
     again = await processor.process(sources[1])

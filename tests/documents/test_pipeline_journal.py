@@ -183,9 +183,9 @@ async def test_without_a_store_texts_and_vectors_come_back_whole(bench):
 
 
 async def test_a_result_gets_of_the_journal_what_it_keeps(bench, folder):
-    """Texts and vectors with keep="all"; ids and counts without, whatever the journal has."""
-    whole = (await bench.run(folder, keep="all"))[0]
-    again = (await bench.run(folder, keep="all"))[0]
+    """Texts and vectors with keep_content, else ids and counts, whatever the journal has."""
+    whole = (await bench.run(folder, keep_content=True))[0]
+    again = (await bench.run(folder, keep_content=True))[0]
     assert [done.chunks for done in again.results] == [done.chunks for done in whole.results]
     assert again.results[0].embeddings.shape == (4, 2)
     (done, *_) = (await bench.run(folder))[0].results

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document, MemoryStore, RecursiveSplitter
-from ragasync.documents.locations import chunks_at, located
+from ragasync.documents.locations import add_locations, chunks_at
 from ragasync.documents.stages import prepare
-from ragasync.documents.stages.prepare import QUICK
+from ragasync.documents.stages.prepare import INLINE_MAX_CHARS
 
 SHORT = Document("short", "One sentence. Another one.")
 
@@ -29,7 +29,7 @@ def cut_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @pytest.mark.real_time
 async def test_a_short_text_is_cut_here_and_a_long_one_on_a_thread(cut_in):
     """A millisecond is the most that the loop is held."""
-    long = Document("long", "word " * (QUICK // 5 + 1))
+    long = Document("long", "word " * (INLINE_MAX_CHARS // 5 + 1))
     result = await AsyncDocumentProcessor().process([SHORT, long])
     assert result.all_succeeded
     assert sorted(cut_in) == [False, True]
@@ -96,7 +96,7 @@ def test_chunks_made_with_their_places_are_those_that_got_them_later(document: D
     """The short way gives what the long one does, read-only too."""
     splitter = RecursiveSplitter(chunk_size=8)
     made = chunks_at(document, splitter.spans(document.text))
-    assert made == located(document, splitter(document))
+    assert made == add_locations(document, splitter(document))
     for chunk in made:
         with pytest.raises(TypeError):
             chunk.metadata["line"] = 0  # type: ignore[index]

@@ -40,7 +40,7 @@ async def test_every_one_that_cannot_be_read_is_passed_over(folder, load):
         raise LoadError("binary" if path.suffix == ".bin" else "empty", "no")
 
     load = refuse if load else None
-    result = await AsyncDocumentProcessor(load=load, skip_unreadable=True).process(folder)
+    result = await AsyncDocumentProcessor(load=load, on_unreadable="skip").process(folder)
     assert result.all_succeeded
     found = {"b.bin": "binary", "c.bin": "binary", "d.txt": "empty"}
     assert skipped(result) == (found if load is None else found | {"a.txt": "empty"})
@@ -53,7 +53,7 @@ async def test_every_one_that_cannot_be_read_is_passed_over(folder, load):
 
 async def test_only_those_are_that_were_named(folder):
     """For others one may want to do something."""
-    result = await AsyncDocumentProcessor(skip_unreadable={"binary"}).process(folder)
+    result = await AsyncDocumentProcessor(on_unreadable={"binary"}).process(folder)
     assert skipped(result) == {"b.bin": "binary", "c.bin": "binary"}
     assert [outcome.item.path.name for outcome in result.get_failed()] == ["d.txt"]
 
@@ -64,14 +64,14 @@ async def test_other_errors_are_failures_all_the_same(folder):
     def load(path):
         raise ValueError("a bug")
 
-    result = await AsyncDocumentProcessor(load=load, skip_unreadable=True).process(folder)
+    result = await AsyncDocumentProcessor(load=load, on_unreadable="skip").process(folder)
     assert result.error_count == 4
 
 
 async def test_what_was_stored_of_them_before_stays(folder):
     """A file that is broken today may be mended tomorrow."""
     with SqliteStore(":memory:") as store:
-        processor = AsyncDocumentProcessor(store=store, skip_unreadable=True)
+        processor = AsyncDocumentProcessor(store=store, on_unreadable="skip")
         await processor.process(folder)
         (folder / "a.txt").write_bytes(b"\0")
         result = await processor.process(folder, prune=True)
@@ -82,19 +82,19 @@ async def test_what_was_stored_of_them_before_stays(folder):
 async def test_a_journal_keeps_that_they_were_passed_over(folder, tmp_path):
     """As long as they still are to be."""
     settings = {"embed": CountingEmbedder(), "journal": tmp_path / "run.sqlite"}
-    processor = AsyncDocumentProcessor(**settings, skip_unreadable=True)
+    processor = AsyncDocumentProcessor(**settings, on_unreadable="skip")
     first = await processor.process(folder)
     second = await processor.process(folder)
     assert [outcome.attempts for outcome in second] == [0] * 4
     assert skipped(second) == skipped(first)
     assert "skipped: 3 items" in second.summary()
-    strict = AsyncDocumentProcessor(**settings, skip_unreadable={"empty"})
+    strict = AsyncDocumentProcessor(**settings, on_unreadable={"empty"})
     third = await strict.process(folder)
     assert [outcome.status for outcome in third] == ["done", "failed", "failed", "done"]
 
 
-@pytest.mark.parametrize("given", ["binary", 1, None, [1]])
+@pytest.mark.parametrize("given", ["binary", True, 1, None, [1]])
 def test_reasons_are_a_collection_of_texts(given):
     """One text alone would be taken letter by letter."""
-    with pytest.raises(TypeError, match="skip_unreadable"):
-        AsyncDocumentProcessor(skip_unreadable=given)
+    with pytest.raises(TypeError, match="on_unreadable"):
+        AsyncDocumentProcessor(on_unreadable=given)

@@ -66,7 +66,7 @@ async def test_what_a_store_keeps_the_result_does_not(store, folder):
 
 async def test_keep_all_keeps_it_beside_the_store(store):
     """Texts and vectors, as without a store."""
-    processor = AsyncDocumentProcessor(store=store, keep="all")
+    processor = AsyncDocumentProcessor(store=store, keep_content=True)
     (done,) = (await processor.process([("a", "text")])).get_successful()
     assert (done.document.text, len(done.chunks), done.embeddings.shape) == ("text", 1, (1, 1024))
     assert len(store) == 1

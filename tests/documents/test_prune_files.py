@@ -247,13 +247,13 @@ async def test_what_was_in_a_file_that_is_empty_now_is_gone(store, docs, tmp_pat
     before = ids(store)
     (docs / "a.md").write_text("")
     table(docs)
-    for skipped in (False, {"binary"}):
-        result = await AsyncDocumentProcessor(skip_unreadable=skipped, store=store).process(
+    for skipped in ("fail", {"binary"}):
+        result = await AsyncDocumentProcessor(on_unreadable=skipped, store=store).process(
             docs, prune=True
         )
         assert (result.error_count, pruned(result), ids(store)) == (2, 0, before)
     (docs / "a.md").write_bytes(b"\0binary\0")
-    processor = AsyncDocumentProcessor(skip_unreadable=True, **settings)
+    processor = AsyncDocumentProcessor(on_unreadable="skip", **settings)
     await processor.process(docs)
     result = await processor.process(docs, prune=True)
     assert (pruned(result), ids(store)) == (3, {str(docs / "a.md")})

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents.document import Document
 from ragasync.documents.loaders.load import load_source
+from ragasync.documents.models import Document
 from ragasync.documents.sources.finding import Source, find_sources
 
 
@@ -46,7 +46,7 @@ def test_a_hidden_folder_is_walked_where_it_is_named(tmp_path):
 def test_further_names_are_skipped_by_pattern(tmp_path):
     """Patterns are for the name alone, of files and of folders."""
     make(tmp_path, "a.md", "a.png", "site-packages/p/a.md", "sub/b.png", "sub/b.md")
-    assert ids(tmp_path, skip=["site-packages", "*.png"]) == ["a.md", "sub/b.md"]
+    assert ids(tmp_path, exclude=["site-packages", "*.png"]) == ["a.md", "sub/b.md"]
 
 
 def test_a_dangling_link_is_found_and_fails_when_it_is_loaded(tmp_path):

@@ -11,7 +11,7 @@ from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.fingerprints import name_of
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage
-from ragasync.documents.stages.room import Room
+from ragasync.documents.stages.chunk_budget import ChunkBudget
 from ragasync.limits.limiter import RateLimiter
 from ragasync.retries.policy import AsyncRetry
 from tests.support.services import turns
@@ -212,7 +212,7 @@ def test_an_object_may_say_itself_how_it_is_called():
 
 async def test_room_is_given_in_order_and_a_big_document_is_not_overtaken():
     """Who came first goes first, though a smaller one would fit already."""
-    room, entered = Room(8), []
+    room, entered = ChunkBudget(8), []
 
     async def enter(name: str, chunks: int) -> int:
         weight = await room.enter(chunks)
@@ -234,7 +234,7 @@ async def test_room_is_given_in_order_and_a_big_document_is_not_overtaken():
 
 async def test_a_document_of_any_size_gets_in_and_none_takes_more_than_half():
     """Two documents larger than the room are inside at once."""
-    room = Room(8)
+    room = ChunkBudget(8)
     assert [await room.enter(1000), await room.enter(1000)] == [4, 4]
     third = asyncio.create_task(room.enter(0))
     await turns()
@@ -245,7 +245,7 @@ async def test_a_document_of_any_size_gets_in_and_none_takes_more_than_half():
 
 async def test_a_cancelled_waiter_gives_its_place_back():
     """The next in the line gets in."""
-    room = Room(2)
+    room = ChunkBudget(2)
     await room.enter(1)
     await room.enter(1)
     gone, patient = (asyncio.create_task(room.enter(1)) for _ in range(2))

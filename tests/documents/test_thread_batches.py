@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from ragasync.documents.stages.hops import HOP, MOST_ITEMS, HopOutcome, Hops, InOneHop
+from ragasync.documents.stages.thread_batches import (
+    HOP,
+    MOST_ITEMS,
+    BatchCall,
+    HopOutcome,
+    ThreadBatcher,
+)
 from tests.support.services import other_tasks
 
 Call = Callable[[Sequence[int]], HopOutcome[int]]
@@ -48,9 +54,9 @@ class Threads:
 
 
 @asynccontextmanager
-async def open_hops(call: Any, at_once: int = 1) -> AsyncIterator[Hops[int, int]]:
+async def open_hops(call: Any, at_once: int = 1) -> AsyncIterator[ThreadBatcher[int, int]]:
     """Open hops, and close them."""
-    hops: Hops[int, int] = Hops(call, at_once)
+    hops: ThreadBatcher[int, int] = ThreadBatcher(call, at_once)
     try:
         yield hops
     finally:
@@ -155,7 +161,7 @@ def test_on_the_thread_one_item_too_slow_ends_the_hop():
             slow.wait(3 * HOP)
         return item
 
-    outcome = InOneHop(call)([0, 1, 2])
+    outcome = BatchCall(call)([0, 1, 2])
     assert outcome.values == [0, 1]
     assert outcome.seconds >= 3 * HOP
 
@@ -168,6 +174,6 @@ def test_on_the_thread_an_items_error_is_its_own():
             raise SystemExit(2)
         return item
 
-    outcome = InOneHop(call)([0, 1, 2])
+    outcome = BatchCall(call)([0, 1, 2])
     assert outcome.values == [0, None, 2]
     assert [repr(error) for error in outcome.errors.values()] == ["SystemExit(2)"]

@@ -38,8 +38,6 @@ PUBLIC = {
     "WidgetProgress",
     "WorkerDied",
     "ResultCountError",
-    "chunks_dataframe",
-    "documents_dataframe",
     "error_summary",
     "errors_dataframe",
     "forecast",
@@ -51,7 +49,6 @@ PUBLIC = {
     "retry_async",
     "run_async",
     "simulate",
-    "stages_dataframe",
     "to_dataframe",
 }
 

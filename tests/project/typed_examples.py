@@ -34,6 +34,7 @@ from ragasync.documents import (
     Chunk,
     Document,
     Embedder,
+    Filter,
     HashingEmbedder,
     Hits,
     MemoryStore,
@@ -41,7 +42,6 @@ from ragasync.documents import (
     RecursiveSplitter,
     SqliteStore,
     Store,
-    Where,
 )
 
 
@@ -178,7 +178,7 @@ def documents() -> None:
     store: Store = MemoryStore(another)
     result = AsyncDocumentProcessor(embed=embedder, store=store).process_sync("docs")
     assert_type(result, BatchResult[ProcessedDocument])
-    where: Where = {"year": {"$gte": 2020}}
+    where: Filter = {"year": {"$gte": 2020}}
     hits = SqliteStore("library.sqlite").search("a bucket", where=where, min_score=0.1)
     assert_type(hits, Hits)
     assert_type(hits[:3], Hits)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import Loaded, Loader, Record
 from ragasync.documents.loaders.csv_rows import CSVLoader
@@ -24,6 +23,7 @@ from ragasync.documents.loaders.json_lines import JSONLinesLoader
 from ragasync.documents.loaders.no_loader import format_of, refuse_format, refuse_markup
 from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Origin, Source, source_of
 

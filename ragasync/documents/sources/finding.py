@@ -1,4 +1,4 @@
-"""What there is to load: paths, folders, documents and texts become one lazy stream."""
+"""find_sources: paths, folders, documents and texts become one lazy stream of sources."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeAlias
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError, LoadError
-from ragasync.documents.sources.border import WHY_BARRED, Barred, Border, real_path
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
+from ragasync.documents.sources.folder_boundary import WHY_BARRED, Barred, FolderBoundary, real_path
 
-ALWAYS_SKIPPED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
-"""Names that a walk passes over: hidden ones, Python's caches, folders of version control."""
+ALWAYS_EXCLUDED = (".*", "__pycache__", "*.pyc", "*.pyo", "CVS", "_darcs")
+"""Name patterns that are always excluded: hidden files, Python's caches, version control."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Source:
     """
-    Name a file that is yet to be loaded.
+    A file to load.
 
     Example:
         >>> from pathlib import Path
@@ -33,10 +33,11 @@ class Source:
 
     Args:
         id: The id of its document, with forward slashes on every system.
-        path: Where the file is.
-        barred: Why it must not be opened; it is found all the same, so that it is seen to fail.
-        source: Where its documents say that they came from; by default the absolute path.
-        taken_by: The source that has its id already; then it fails without being opened.
+        path: The path of the file.
+        barred: Why the file must not be opened; None if it may be. Loading it then fails, so that
+            the reason is visible.
+        source: The `source` of its documents; by default the absolute path.
+        taken_by: Another source with the same id, if there is one; this one then fails unopened.
     """
 
     id: str
@@ -46,7 +47,7 @@ class Source:
     taken_by: str = ""
 
     def __post_init__(self) -> None:
-        """Fix the absolute path, as long as the working folder is the one that was meant."""
+        """Fix the absolute path now, because the working folder may change."""
         if not self.source:
             object.__setattr__(self, "source", as_id(plain_path(self.path)))
 
@@ -55,7 +56,7 @@ class Source:
 
     def path_to_open(self) -> Path:
         """
-        Return where the file is.
+        Path of the file, if it may be opened.
 
         Raises:
             LoadError: If it must not be opened.
@@ -85,25 +86,26 @@ Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
 def find_sources(
     sources: Origin | Iterable[Origin],
     *,
-    skip: Collection[str] = (),
-    links: bool = False,
+    exclude: Collection[str] = (),
+    follow_symlinks: bool = False,
     root: str | os.PathLike[str] | None = None,
 ) -> Iterator[Source | Document]:
     """
-    Yield one source or document after the other, without opening any.
+    Find the files and documents to load, one after the other, without opening any file.
 
-    A folder is walked in sorted order, its files before its subfolders. Nothing is judged by its
-    suffix: a binary file is found here and fails in `load_source`, so that it is seen. Hidden
-    files and folders, caches and version control are passed over.
+    Folders are walked in sorted order, files before subfolders. Files are not filtered by suffix:
+    a binary file is found here and fails in `load_source`, so that the failure is visible. Hidden
+    files and folders, caches and version control are excluded.
 
-    What was named is the border: a link that leads out of the folder is found as a source that
-    fails, unless `links` allows it. A link to a file inside is followed; one to a folder inside
-    is not, since that folder is walked anyway. Each folder beyond the border is walked once.
-    Pipes, sockets and devices fail likewise and are never opened.
+    The given folder is the boundary. A symbolic link that leads out of it is found as a source
+    that fails, unless `follow_symlinks` is set. A link to a file inside the folder is followed;
+    a link to a folder inside is not, because that folder is walked anyway. A folder outside is
+    walked only once. Pipes, sockets and devices are found as sources that fail and are never
+    opened.
 
-    The id of a file is its absolute path: it is the same however the file is named and from
-    whichever folder that is done. Dots are removed, links are kept, and letters with accents are
-    composed (Unicode's NFC). With `root` it is the path below that folder, the same on another
+    The id of a file is its absolute path, so that it does not depend on the working folder or on
+    the form in which the path was given: dots are removed, links are kept, and accented letters
+    are composed (Unicode NFC). With `root`, the id is the path below that folder, the same on any
     machine.
 
     Example:
@@ -111,7 +113,7 @@ def find_sources(
         >>> from ragasync.documents import find_sources
         >>> for name in ("notes.md", "picture.png", ".hidden"):
         ...     Path(name).touch()
-        >>> [source.id for source in find_sources(".", skip=["*.png"], root=".")]
+        >>> [source.id for source in find_sources(".", exclude=["*.png"], root=".")]
         ['notes.md']
         >>> [source.id for source in find_sources([Path("notes.md"), ("b", "a text")], root=".")]
         ['notes.md', 'b']
@@ -121,27 +123,27 @@ def find_sources(
 
     Args:
         sources: A path to a file or a folder, a Document, a Source, or an iterable of these and
-            of `(id, text)` pairs. A str has to name an existing path, because otherwise it is
-            most often a text; a Path that does not exist is found missing by `load_source`.
-        skip: Further names to pass over, as patterns of `fnmatch` for the name alone.
-        links: Whether links may lead out of the folder that was named.
+            of `(id, text)` pairs. A str must name an existing path, because any other str is
+            probably a text. A Path may be missing; loading it then fails.
+        exclude: Further files and folders to exclude, as `fnmatch` patterns of names.
+        follow_symlinks: Whether to follow symbolic links that lead out of the given folder.
         root: The folder that ids are relative to; None for absolute paths. A Source or Document
-            keeps the id that it has.
+            keeps its id.
 
     Raises:
         FileNotFoundError: If a str names no existing path.
-        TypeError: If something is neither of these.
+        TypeError: If a source is none of these.
         ValueError: If a path is not below `root`.
     """
     ids = FileIds(root)
     if isinstance(sources, str | os.PathLike):
-        yield from _walk(_existing(sources), skip, links, ids)
+        yield from _walk(_existing(sources), exclude, follow_symlinks, ids)
     elif isinstance(sources, Source | Document):
         yield sources
     elif isinstance(sources, Iterable):
         for origin in sources:
             if isinstance(origin, str | os.PathLike):
-                yield from _walk(_existing(origin), skip, links, ids)
+                yield from _walk(_existing(origin), exclude, follow_symlinks, ids)
             else:
                 yield source_of(origin, ids)
     else:
@@ -150,14 +152,14 @@ def find_sources(
 
 def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
     """
-    Return what one origin names: a Source for a path, a Document for a text.
+    Make a Source of a path, or a Document of a text with its id.
 
     Args:
-        origin: what was given.
+        origin: a path, a Source, a Document, or an (id, text) pair.
         ids: makes the ids of files; None for absolute paths.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If it is none of these.
     """
     match origin:
         case Source() | Document():
@@ -171,13 +173,13 @@ def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
 
 
 def _file(path: str, ids: FileIds) -> Source:
-    """Return the source of a file at an absolute path."""
+    """Source of the file at an absolute path."""
     id_ = ids.of(path)
     return Source(id_, Path(path), source=id_)
 
 
 def _existing(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path, or say how texts are given where a str names nothing."""
+    """Absolute path of an existing file; the error for a str says how to pass texts."""
     # os.path answers False where pathlib raises: for a text that is too long for a name.
     if isinstance(path, str) and not os.path.lexists(path):
         raise FileNotFoundError(
@@ -187,13 +189,15 @@ def _existing(path: str | os.PathLike[str]) -> str:
     return plain_path(path)
 
 
-def _walk(top: str, skip: Collection[str], links: bool, ids: FileIds) -> Iterator[Source]:
-    """Yield the file itself, or every file below a folder."""
+def _walk(
+    top: str, exclude: Collection[str], follow_symlinks: bool, ids: FileIds
+) -> Iterator[Source]:
+    """Yield a Source for a file, or for every file below a folder."""
     if not os.path.isdir(top):  # noqa: PTH112  # never raises
         yield _file(top, ids)
         return
-    patterns = (*ALWAYS_SKIPPED, *skip)
-    border = Border(real_path(top), links)
+    patterns = (*ALWAYS_EXCLUDED, *exclude)
+    boundary = FolderBoundary(real_path(top), follow_symlinks)
     folders = [(Path(top), ids.of_folder(top), False)]
     while folders:
         folder, prefix, is_linked = folders.pop()
@@ -210,22 +214,22 @@ def _walk(top: str, skip: Collection[str], links: bool, ids: FileIds) -> Iterato
             continue
         below: list[tuple[Path, str, bool]] = []
         for entry in kept:
-            path, sort = folder / entry.name, border.sort_of(entry)
+            path, sort = folder / entry.name, boundary.kind_of(entry)
             id_ = prefix + as_id(entry.name)
             if sort != "folder":
                 yield Source(id_, path, None if sort == "file" else sort, id_)
-            elif border.lets_walk(path, is_linked or entry.is_symlink()):
+            elif boundary.lets_walk(path, is_linked or entry.is_symlink()):
                 below.append((path, f"{id_}/", is_linked or entry.is_symlink()))
         folders += reversed(below)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-    """Say whether a name is one to pass over."""
+    """Whether a file name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _expected(got: object) -> str:
-    """Say what can be loaded."""
+    """Error message that lists the kinds of sources."""
     return (
         "a source is a path, a Document, a Source or an (id, text) pair, "
         f"got {got!r:.200} ({type(got).__name__})"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import content_digest
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.own_files import OwnFiles

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 
 # What ends a sentence without a space after it (Chinese, Japanese, Hindi, Ethiopian, Armenian,
 # Khmer), what closes a quotation after it, and what ends a part of a sentence.

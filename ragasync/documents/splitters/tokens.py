@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.fingerprints import known_function
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.splitters.recursive import check_sizes, spans
 from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
 

@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import Taken, content_of
-from ragasync.documents.stages.prepare import Lost, Prepared
+from ragasync.documents.stages.prepare import FailedDocument, PreparedDocument
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import guarded
 
-E = TypeVar("E", bound="Document | Prepared | Lost")
+E = TypeVar("E", bound="Document | PreparedDocument | FailedDocument")
 
 
 class IdClaims:
@@ -76,13 +76,15 @@ class IdClaims:
         finally:
             self._waiting.pop(place, None)
 
-    def claimed(self, source: object, entries: Sequence[E]) -> list[E | Lost]:
+    def claimed(self, source: object, entries: Sequence[E]) -> list[E | FailedDocument]:
         """Return the documents of a source; those whose ids are another source's are lost."""
-        checked: list[E | Lost] = []
+        checked: list[E | FailedDocument] = []
         for entry in entries:
             document = entry if isinstance(entry, Document) else entry.document
-            error = None if isinstance(entry, Lost) else self._conflict(source, document)
-            checked.append(entry if error is None else Lost(document, StageFailure("load", error)))
+            error = None if isinstance(entry, FailedDocument) else self._conflict(source, document)
+            checked.append(
+                entry if error is None else FailedDocument(document, StageFailure("load", error))
+            )
         return checked
 
     def _conflict(self, source: object, document: Document) -> IdConflictError | None:

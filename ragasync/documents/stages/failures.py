@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from ragasync.documents.document import Chunk
+from ragasync.documents.models import Chunk
 from ragasync.error_text import add_note, describe
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
 from ragasync.foreign_errors import notes_of
@@ -14,15 +14,15 @@ _TOLD = 5
 """How many of a source's failed documents its error tells of one by one."""
 
 
-class RunEnding(StageFailure):
+class FatalStageError(StageFailure):
     """The error of a stage that stopped because of it, so that no other document could pass."""
 
 
-class Postponed(JobStopped):
+class DocumentDeferred(JobStopped):
     """A document could not go on because the run stops: it is left for another run."""
 
 
-class SomeDocumentsFailed(RagasyncError):
+class PartialDocumentFailure(RagasyncError):
     """
     Some of the documents of one source failed; the others are stored.
 
@@ -75,7 +75,7 @@ class SomeDocumentsFailed(RagasyncError):
         return error
 
 
-class SomeDocumentsRefused(SomeDocumentsFailed):
+class SomeDocumentsRefused(PartialDocumentFailure):
     """Some of the documents of one source failed, because other sources have their ids."""
 
 

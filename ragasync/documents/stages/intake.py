@@ -7,12 +7,12 @@ from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from ragasync.documents.document import Document
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Origin, Source, find_sources, source_of
 from ragasync.documents.sources.own_files import OwnFiles
 from ragasync.documents.sources.unique import UniqueSources
-from ragasync.documents.stages.line import Occasion
+from ragasync.documents.stages.pipeline import Occasion
 from ragasync.documents.stages.pruning import Prune, pruner_for
 from ragasync.documents.stages.root_check import RootCheck
 from ragasync.documents.store import Store

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.journal.serializers import BY_NAME
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
 from ragasync.documents.fingerprints import StageFunction, StagesFingerprint
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
-from ragasync.documents.locations import chunks_at, located
+from ragasync.documents.locations import add_locations, chunks_at
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import RefusedDocument
@@ -24,12 +24,12 @@ from ragasync.documents.stages.stored_state import NOT_STORED, StoredState, stor
 from ragasync.documents.store import Store
 from ragasync.errors import StageFailure
 
-QUICK = 50_000
+INLINE_MAX_CHARS = 50_000
 """Characters of a document whose chunks are cut or located on the loop: a millisecond at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedDocument:
     """
     A document that is loaded and cut.
 
@@ -51,7 +51,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class FailedDocument:
     """One of the documents of a source, which failed before it was cut."""
 
     document: Document
@@ -59,7 +59,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class WrappedOutput:
     """A function of the user's, and what is made of its value in the same place."""
 
     fn: StageFunction
@@ -70,7 +70,7 @@ class Finished:
         value = self.fn(_argument(self.fn, item), *resource)
         return self._later(value, item) if hasattr(value, "__await__") else self.finish(value, item)
 
-    def at_once(self, item: object) -> Any:
+    def call(self, item: object) -> Any:
         """Return the finished value, in the middle of a longer call on a thread."""
         value = self.fn(_argument(self.fn, item))
         if inspect.iscoroutine(value):
@@ -84,7 +84,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedAsync:
+class WrappedAsyncOutput:
     """The same for an async function."""
 
     fn: Callable[..., Any]
@@ -95,9 +95,9 @@ class FinishedAsync:
         return self.finish(await self.fn(_argument(self.fn, item), *resource), item)
 
 
-def finished(fn: StageFunction, finish: Callable[[Any, Any], object]) -> StageFunction:
+def wrap_output(fn: StageFunction, finish: Callable[[Any, Any], object]) -> StageFunction:
     """Return a function of an item that does both, async where the first is."""
-    return FinishedAsync(fn, finish) if declared_async(fn) else Finished(fn, finish)
+    return WrappedAsyncOutput(fn, finish) if declared_async(fn) else WrappedOutput(fn, finish)
 
 
 class Recognised(NamedTuple):
@@ -121,9 +121,9 @@ class Recognised(NamedTuple):
         document: Document,
         chunks: Sequence[Chunk] | None = None,
         vectors: Sequence[Vector | None] | None = None,
-    ) -> Prepared:
+    ) -> PreparedDocument:
         """Return the document with its chunks, or without any where it is known."""
-        return Prepared(
+        return PreparedDocument(
             document, self.fingerprint, chunks, vectors, self.stored, is_certain=self.is_certain
         )
 
@@ -133,7 +133,7 @@ UNKNOWN = Recognised("", is_known=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Recognise:
+class StoreLookup:
     """
     Tells whether the store has just this document from just these stages.
 
@@ -166,12 +166,12 @@ def check_of(store: object) -> Check:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadAndCut:
+class LoadAndChunk:
     """All of it in one call, so that a document changes threads once; failures name the stage."""
 
-    load: Finished
-    recognise: Recognise | None
-    cut: Finished
+    load: WrappedOutput
+    look_up: StoreLookup | None
+    chunk: WrappedOutput
     check: Check
     recall: CachedEmbeddings | None
 
@@ -183,34 +183,36 @@ class LoadAndCut:
         """
         return (
             isinstance(source, Document)
-            and self.recognise is None
-            and type(self.cut.fn) is RecursiveSplitter
-            and len(source.text) <= QUICK
+            and self.look_up is None
+            and type(self.chunk.fn) is RecursiveSplitter
+            and len(source.text) <= INLINE_MAX_CHARS
         )
 
-    def __call__(self, source: object) -> Prepared | list[Prepared | Lost]:
+    def __call__(
+        self, source: object
+    ) -> PreparedDocument | list[PreparedDocument | FailedDocument]:
         """Return a source's document with its chunks, or each of its documents."""
         document = source
         if isinstance(document, Document):
             refuse_given(document)
         else:
-            document = _staged("load", self.load.at_once, source)
+            document = _staged("load", self.load.call, source)
         if isinstance(document, Document):
-            return self._cut(document)
+            return self._chunk(document)
         return list(map(self._one_of_many, document))
 
-    def _one_of_many(self, document: Document) -> Prepared | Lost:
+    def _one_of_many(self, document: Document) -> PreparedDocument | FailedDocument:
         """Return a document with its chunks; its failure is its own."""
         try:
-            return self._cut(document)
+            return self._chunk(document)
         except StageFailure as failure:
-            return Lost(document, failure)
+            return FailedDocument(document, failure)
 
-    def _cut(self, document: Document) -> Prepared:
+    def _chunk(self, document: Document) -> PreparedDocument:
         """Return a document with its chunks, and with what the store has of it."""
         known = UNKNOWN
-        if self.recognise is not None:
-            known = _staged("store", self.recognise, document)
+        if self.look_up is not None:
+            known = _staged("store", self.look_up, document)
         if known.is_known:
             return known.prepared(document)
         chunks = _staged("chunk", self._cut_and_locate, document)
@@ -220,9 +222,9 @@ class LoadAndCut:
 
     def _cut_and_locate(self, document: Document) -> list[Chunk]:
         """Return a document's chunks with their places."""
-        if type(self.cut.fn) is RecursiveSplitter:
-            return chunks_at(document, self.cut.fn.spans(document.text))
-        return located(document, self.cut.at_once(document.text))
+        if type(self.chunk.fn) is RecursiveSplitter:
+            return chunks_at(document, self.chunk.fn.spans(document.text))
+        return add_locations(document, self.chunk.call(document.text))
 
 
 def refuse_given(document: Document) -> None:

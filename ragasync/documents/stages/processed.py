@@ -1,4 +1,4 @@
-"""What the pipeline gives back for each source."""
+"""ProcessedDocument: the result of one source of a document run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.records import BAD_ROWS
+from ragasync.documents.models import Chunk, Document
 from ragasync.reports.summary import counted
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ProcessedDocument:
     """
-    One document that went through the pipeline, or the documents of one source together.
+    The result of one document, or of all documents of one source.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -28,24 +28,25 @@ class ProcessedDocument:
         (<Chunk 0:17 'A bucket refills.'>,)
 
     Args:
-        id: the document's id; of several, that of their source.
-        source: where it came from, or None.
-        chunk_count: how many chunks it has; None where it is unchanged and was not counted. Of
-            several the sum, over those that were counted.
-        unchanged: whether the store had it already, so that nothing was embedded.
-        document: the document; None where a store keeps it, unless `keep="all"`, and for several.
-        chunks: its chunks; likewise.
-        embeddings: a float32 array of shape (chunks, dimension); likewise.
-        fingerprint: what a store that can tell has it under; empty with any other.
-        tokens: its chunks' share of the tokens of the calls that embedded them, by the length of
-            their texts; None where no call reported any.
-        document_count: how many documents its source gave: 0 where it was skipped.
-        documents: where its source gave an iterable of documents, each of them; else None.
-        skipped: why it was passed over, one of the reasons in `skip_unreadable`; else None.
-        encoding: in which it was read, where that is not UTF-8; None likewise for several that
-            differ, and for what is no text file.
-        encoding_confidence: how likely that is, from 0 to 1, where it was guessed; else None.
-        bad_rows: how many rows of its file were left out, where the loader counted any.
+        id: the document's id; for several documents, the id of their source.
+        source: the file or other origin of the document, or None.
+        chunk_count: the number of chunks; None for an unchanged document, whose chunks were not
+            counted. For several documents, the sum of the known counts.
+        unchanged: whether the store had the document already, so that nothing was embedded.
+        document: the document; None if a store keeps it, unless `keep_content` is set, and for
+            several documents.
+        chunks: its chunks; None in the same cases.
+        embeddings: a float32 array of shape (chunks, dimension); None in the same cases.
+        fingerprint: the fingerprint under which the store has it; empty if the store has none.
+        tokens: its share, by text length, of the tokens of the calls that embedded its chunks; None
+            if no call reported tokens.
+        document_count: the number of documents of the source: 0 if it was skipped.
+        documents: each document, if the source has several; else None.
+        skipped: the reason why the source was skipped (see `on_unreadable`), or None.
+        encoding: the encoding of the file, if not UTF-8; None if several documents differ, or if it
+            is not a text file.
+        encoding_confidence: the probability of a guessed encoding, from 0 to 1; else None.
+        bad_rows: the number of rows of the file that the loader skipped; None if there are none.
     """
 
     id: str
@@ -74,7 +75,7 @@ class ProcessedDocument:
 
 
 def read_as(document: Document) -> dict[str, Any]:
-    """Return in which encoding a document was read, by its metadata, where that says so."""
+    """Encoding of a document, from its metadata, as arguments of ProcessedDocument."""
     encoding = document.metadata.get("encoding")
     if not isinstance(encoding, str):
         return {}
@@ -84,7 +85,7 @@ def read_as(document: Document) -> dict[str, Any]:
 
 
 def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
-    """Return in which encoding the documents of one source were read, if in one."""
+    """Encoding of the documents of one source, if they share one."""
     found = {(each.encoding, each.encoding_confidence) for each in documents}
     if len(found) != 1:
         return {}
@@ -93,21 +94,21 @@ def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
 
 
 def bad_rows_of(document: Document) -> int | None:
-    """Return how many rows of a document's file its loader left out; None for none."""
+    """Number of rows of a document's file that the loader skipped; None for none."""
     count = document.metadata.get(BAD_ROWS)
     return count if type(count) is int else None
 
 
-def together(
+def merge_documents(
     id_: str, source: str | None, documents: Sequence[ProcessedDocument]
 ) -> ProcessedDocument:
     """
-    Return the documents of one source as one.
+    Merge the documents of one source into one ProcessedDocument.
 
     Args:
-        id_: the source's id.
-        source: where they came from.
-        documents: each of them; there may be none.
+        id_: the id of the source.
+        source: the `source` of its documents.
+        documents: the documents, of which there may be none.
     """
     bad_rows = [each.bad_rows for each in documents if each.bad_rows is not None]
     chunks = [each.chunk_count for each in documents if each.chunk_count is not None]

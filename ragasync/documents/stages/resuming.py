@@ -9,7 +9,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeGuard
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import (
     EmbedderIdentity,
@@ -17,14 +16,15 @@ from ragasync.documents.fingerprints import (
     content_digest,
     name_of,
 )
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import plain_path
 from ragasync.documents.sources.finding import Source
 from ragasync.documents.sources.unique import NamedFile, RefusedDocument
+from ragasync.documents.stages.config import Stages
 from ragasync.documents.stages.failures import SomeDocumentsRefused
 from ragasync.documents.stages.journalled import Documents
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.stages.recipe import Stages
-from ragasync.documents.stages.skipping import Skips
+from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store, supports_identity
 from ragasync.function_fingerprint import FunctionFingerprint
 from ragasync.journal import Journal
@@ -86,12 +86,12 @@ class StillHolds:
 
     store: Store | None
     keeps_nothing: bool
-    skips: Skips
+    skip_policy: SkipPolicy
 
     def __call__(self, source: object, value: ProcessedDocument) -> bool:
         """Return whether the store has just what it acknowledged, or the value is whole."""
         if value.skipped is not None:
-            return self.skips.covers(value.skipped)
+            return self.skip_policy.covers(value.skipped)
         if value.documents is not None:
             return all(self(source, each) for each in value.documents)
         if self.store is None:
@@ -124,8 +124,8 @@ def journal_use(
     fingerprint: StagesFingerprint,
     embedder: EmbedderIdentity,
     *,
-    keep_all: bool,
-    skips: Skips,
+    keep_content: bool,
+    skip_policy: SkipPolicy,
 ) -> JournalBinding | None:
     """
     Return a journal as a document processor uses it, or None without one.
@@ -155,8 +155,8 @@ def journal_use(
             f"store={_destination(stages)}"
         ),
         on_thread=True,
-        serializer=Documents(everything=keep_all or keeps_nothing),
-        still_holds=StillHolds(stages.known, keeps_nothing, skips),
+        serializer=Documents(everything=keep_content or keeps_nothing),
+        still_holds=StillHolds(stages.known, keeps_nothing, skip_policy),
         # The other source may be gone.
         passing=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
         # A store that cannot tell has what it was given last, of each source.

@@ -1,4 +1,4 @@
-"""The runs of a document processor: awaited, streamed, or begun in the background."""
+"""Runs of a document processor: awaited, streamed, or started in the background."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, cast
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.bridge.run_async import run_async
 from ragasync.documents.sources.unique import claim
+from ragasync.documents.stages.config import PipelineConfig, ends_the_run
 from ragasync.documents.stages.intake import Intake, Sources
-from ragasync.documents.stages.line import Line, Occasion, open_line
+from ragasync.documents.stages.pipeline import Occasion, Pipeline, open_pipeline
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import Prune
-from ragasync.documents.stages.recipe import Recipe, ends_the_run
 from ragasync.engine.job_run import JobRun
 from ragasync.engine.stream import streamed
 from ragasync.job import Job
@@ -31,40 +31,40 @@ from ragasync.settings import BatchSettings
 
 class DocumentRuns:
     """
-    Runs a recipe over sources, a source an item; AsyncDocumentProcessor makes the recipe.
+    Runs a pipeline over sources, one item per source.
 
     Args:
-        recipe: what is done with a document.
-        intake: what becomes of what is given as sources.
+        config: the stages and their settings, from AsyncDocumentProcessor.
+        intake: resolves the given sources to items.
         max_errors: as for AsyncBatchProcessor.
         max_error_rate: as for AsyncBatchProcessor.
-        journal: a journal that is made ready for documents, or None.
+        journal: the binding of a journal to these stages, or None.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        config: PipelineConfig,
         intake: Intake,
         *,
         max_errors: int | None,
         max_error_rate: float | None,
         journal: JournalBinding | None,
     ) -> None:
-        self._recipe, self._intake = recipe, intake
+        self._config, self._intake = config, intake
         self._processor: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
-            _through_the_line,
-            max_concurrency=recipe.at_once + recipe.room,
-            retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # what is postponed is never tried
+            _through_the_pipeline,
+            max_concurrency=config.max_concurrency + config.room,
+            retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # a deferred document is never retried
             max_errors=max_errors,
             max_error_rate=max_error_rate,
             max_initial_failures=None,  # the embedding stage has its own; loading never counts
-            journal=cast("Journal | None", journal),  # it knows one that is made ready for it
-            resources=partial(open_line, recipe),
+            journal=cast("Journal | None", journal),  # it accepts a binding as well
+            resources=partial(open_pipeline, config),
         )
 
     @property
     def last_result(self) -> BatchResult[ProcessedDocument] | None:
-        """The result of the latest run that ended, whole or not."""
+        """The result of the latest run that ended, complete or not."""
         return self._processor.last_result
 
     async def process(
@@ -77,30 +77,28 @@ class DocumentRuns:
         prune: Prune = False,
     ) -> BatchResult[ProcessedDocument]:
         """
-        Take every source through all stages and return all outcomes, in order.
+        Process every source through all stages and return all outcomes, in input order.
 
         Args:
-            sources: a folder, which is walked, a file, a Document, or an iterable or async
-                iterable of these and of (id, text) pairs; with a `load` of your own, of whatever
-                it takes.
+            sources: a folder (which is walked), a file, a Document, or an iterable or async
+                iterable of these and of (id, text) pairs; with a custom `load`, of whatever it
+                accepts.
             progress_callback: as for `AsyncBatchProcessor.process`.
-            total: likewise.
-            max_items: load only that many sources, as a pilot.
-            prune: remove from the store, at the end, the documents of files that are no longer in
-                the folders that `sources` names, and of rows that are no longer in their file.
-                What lies elsewhere stays, as does any Document that was given, whatever its
-                source; and what failed keeps its old version, but not an empty file that
-                `skip_unreadable` passes over. Nothing is removed when the run did not come to its
-                end, or had `max_items`. A folder that is empty or missing is refused while the
-                store has documents of it, because most often its disk is not mounted; "force"
-                removes these too.
+            total: as for `AsyncBatchProcessor.process`.
+            max_items: process only the first sources, as a pilot; the rest stay pending.
+            prune: at the end, remove stored documents whose file is no longer in the folders among
+                `sources`, or whose row is no longer in its file. Documents of other folders stay,
+                and so do Documents passed as sources. A document that failed keeps its old
+                version, unless it is an empty file that `on_unreadable` skips. Nothing is removed
+                if the run did not finish or had `max_items`. If a folder is empty or missing while
+                the store has documents of it, the run is refused, because its disk is probably not
+                mounted; "force" removes these documents too.
 
         Raises:
             FileNotFoundError: a str names no existing path.
-            TypeError: to prune, the store would have to tell what it has of a folder.
-            ValueError: to prune, a folder would have to be among the sources; or a file is not
-                below `root`.
-            RunRefused: documents that are stored would be lost.
+            TypeError: `prune` needs a store that can list the documents of a folder.
+            ValueError: `prune` needs a folder among the sources; or a file is not below `root`.
+            RunRefused: stored documents would be lost.
             RunAsyncError: a stage uses an object of another event loop.
         """
         items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=prune)
@@ -115,7 +113,7 @@ class DocumentRuns:
         max_items: int | None = None,
         prune: Prune = False,
     ) -> BatchResult[ProcessedDocument]:
-        """Do as `process` does, from sync code; see `run_async`."""
+        """Run `process` from sync code; see `run_async`."""
         return run_async(
             self.process(sources, progress_callback, total=total, max_items=max_items, prune=prune)
         )
@@ -123,7 +121,7 @@ class DocumentRuns:
     async def stream(
         self, sources: Sources, *, ordered: bool = False, total: int | None = None
     ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
-        """Yield each document's outcome as it comes; see `AsyncBatchProcessor.stream`."""
+        """Yield the outcome of each document when it is done; see `AsyncBatchProcessor.stream`."""
         items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=False)
         plan = self._plan_of(occasion)
         async with aclosing(streamed(plan, items, ordered=ordered, total=total)) as outcomes:
@@ -141,9 +139,9 @@ class DocumentRuns:
         prune: Prune = False,
     ) -> Job[Any, ProcessedDocument]:
         """
-        Begin in the background and return the Job; see `AsyncBatchProcessor.start`.
+        Start a background Job; see `AsyncBatchProcessor.start`.
 
-        A folder is walked before this returns, so that the job knows its total.
+        Folders are walked before this returns, so that the job knows its total.
         """
         items, occasion = self._intake.of(sources, prune=prune)
         batch = self._run(items, occasion, progress_callback, total, max_items)
@@ -157,18 +155,18 @@ class DocumentRuns:
         total: int | None,
         max_items: int | None,
     ) -> JobRun[Any, ProcessedDocument]:
-        """Make a run, and have its line know it."""
+        """Set up a run and make it known to its pipeline."""
         plan = self._plan_of(occasion)
         batch = self._processor._new_run(items, progress_callback, total, max_items, plan)
         occasion.run = batch.run
         if max_items is not None:
-            occasion.pruner = None  # a pilot has not seen what is there
+            occasion.pruner = None  # a pilot has not seen all files
         return batch
 
     def _plan_of(self, occasion: Occasion) -> BatchSettings[Any, ProcessedDocument]:
-        """Return the plan of one run."""
+        """The plan of one run."""
         plan = replace(
-            self._processor._settings, resources=partial(open_line, self._recipe, occasion)
+            self._processor._settings, resources=partial(open_pipeline, self._config, occasion)
         )
         if plan.journal is None or (holds := plan.journal.still_holds) is None:
             return plan
@@ -181,7 +179,7 @@ class DocumentRuns:
     async def _process_again(
         self, items: Sequence[Any], kept: Iterable[Outcome[Any, ProcessedDocument]] = ()
     ) -> BatchResult[ProcessedDocument]:
-        """Process items that were found before, beside those that keep their outcomes."""
+        """Process items of an earlier result again; `kept` are the outcomes that stay."""
         occasion = Occasion()
         for outcome in kept:
             claim(occasion.taken, outcome.item)
@@ -192,6 +190,6 @@ class DocumentRuns:
         return await self._processor._process_again(items, plan=self._plan_of(occasion))
 
 
-async def _through_the_line(source: object, line: Line) -> ProcessedDocument:
-    """Take one source through the stages that its run has opened."""
-    return await line.one_document(source)
+async def _through_the_pipeline(source: object, pipeline: Pipeline) -> ProcessedDocument:
+    """Process one source through the open stages of its run."""
+    return await pipeline.one_document(source)

@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import IdConflictError
+from ragasync.documents.models import Document
 from ragasync.documents.stages.failures import (
-    RunEnding,
-    SomeDocumentsFailed,
+    FatalStageError,
+    PartialDocumentFailure,
     SomeDocumentsRefused,
 )
-from ragasync.documents.stages.prepare import Lost, Prepared
+from ragasync.documents.stages.prepare import FailedDocument, PreparedDocument
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 
-E = TypeVar("E", bound="Document | Prepared | Lost")
+E = TypeVar("E", bound="Document | PreparedDocument | FailedDocument")
 
 
 class Several(Generic[E]):
@@ -37,11 +37,11 @@ class Several(Generic[E]):
         self,
         entries: Sequence[E],
         one: Callable[[E, Callable[[], None]], Awaitable[ProcessedDocument]],
-        at_once: int,
+        max_concurrency: int,
     ) -> None:
         self._entries: list[E | None] = list(entries)
         self._one = one
-        self._gate = asyncio.Semaphore(at_once)
+        self._gate = asyncio.Semaphore(max_concurrency)
         self._done: list[ProcessedDocument | None] = [None] * len(entries)
         self._failed: dict[int, tuple[str, StageFailure]] = {}
         self._ending: Exception | None = None
@@ -81,7 +81,7 @@ class Several(Generic[E]):
 
         try:
             self._done[place] = await self._one(entry, release)
-        except RunEnding as ending:
+        except FatalStageError as ending:
             self._ending = self._ending or ending
         except StageFailure as failure:
             document = entry if isinstance(entry, Document) else entry.document
@@ -96,6 +96,6 @@ class Several(Generic[E]):
         failures = [self._failed[place] for place in sorted(self._failed)]
         _, first = failures[0]
         is_refused = any(is_a(failure.error, IdConflictError) for _, failure in failures)
-        kind = SomeDocumentsRefused if is_refused else SomeDocumentsFailed
+        kind = SomeDocumentsRefused if is_refused else PartialDocumentFailure
         error = kind.of(failures, len(self._done))
         raise StageFailure(first.stage, error) from first.error

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.calls.calls import checked_values
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.loaders.decode import refuse_surrogates
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Source
 
@@ -108,7 +108,7 @@ class _PieceSearch:
         return self._start
 
 
-def as_rows(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] | None]:
+def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[np.float32] | None]:
     """
     Return what an embedder gave for a batch of texts as rows, None where one is not finite.
 

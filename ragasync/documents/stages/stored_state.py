@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from ragasync.documents.document import Document
+from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.store import Store, SupportsIdentity, check_source, supports_identity
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.arguments import check_process_fn
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable
 from ragasync.foreign_errors import is_a
@@ -22,7 +22,7 @@ from ragasync.settings import BatchSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class StoreRequest:
     """What a store gets of one document."""
 
     document: Document
@@ -79,11 +79,11 @@ def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
     return verdict
 
 
-def _upsert_to(store: Any) -> Callable[[Parcel], object]:
+def _upsert_to(store: Any) -> Callable[[StoreRequest], object]:
     """Return the call that stores a parcel in a Store."""
     takes_identity = supports_embedder_identity(store)
 
-    def put(parcel: Parcel) -> object:
+    def put(parcel: StoreRequest) -> object:
         name, identity = parcel.embedder.known_as
         return store.upsert(
             parcel.document,
@@ -100,10 +100,10 @@ def _upsert_to(store: Any) -> Callable[[Parcel], object]:
 def _handed_to(function: Callable[..., Any]) -> Callable[..., object]:
     """Return the call that hands a parcel to a function of document, chunks and embeddings."""
 
-    def hand_over(parcel: Parcel, *resource: object) -> object:
+    def hand_over(parcel: StoreRequest, *resource: object) -> object:
         return function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
 
-    async def hand_over_async(parcel: Parcel, *resource: object) -> object:
+    async def hand_over_async(parcel: StoreRequest, *resource: object) -> object:
         return await function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
 
     return hand_over_async if check_process_fn(function) else hand_over

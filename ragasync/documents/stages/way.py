@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedding_cache import Vector
 from ragasync.documents.metering import Meter, Metered
-from ragasync.documents.stages.failures import RunEnding, note_place, places_of
-from ragasync.documents.stages.prepare import Prepared
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.stages.chunk_budget import ChunkBudget
+from ragasync.documents.stages.config import PipelineConfig
+from ragasync.documents.stages.failures import FatalStageError, note_place, places_of
+from ragasync.documents.stages.prepare import PreparedDocument
 from ragasync.documents.stages.processed import ProcessedDocument, bad_rows_of, read_as
-from ragasync.documents.stages.recipe import Recipe
-from ragasync.documents.stages.room import Room
-from ragasync.documents.stages.storing import Parcel
+from ragasync.documents.stages.storing import StoreRequest
 from ragasync.documents.store import EmbedderMismatch
 from ragasync.engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.errors import AttemptTimeout, StageFailure
@@ -28,29 +28,29 @@ class Way:
     The stages of one run as a document meets them, one after the other.
 
     Args:
-        recipe: what is done with a document.
+        config: the stages and their settings.
         meter: adds up what the embedder's calls use.
 
     Attributes:
         services: the open stages by their names.
     """
 
-    def __init__(self, recipe: Recipe, meter: Meter) -> None:
+    def __init__(self, config: PipelineConfig, meter: Meter) -> None:
         self.services: dict[str, RequestBatcher[Any, Any]] = {}
-        self._recipe = recipe
+        self._config = config
         self._meter = meter
-        self._room = Room(recipe.room)
+        self._room = ChunkBudget(config.room)
         self._dimension: int | None = None
 
-    def enter_now(self, prepared: Prepared) -> int | None:
+    def enter_now(self, prepared: PreparedDocument) -> int | None:
         """Return what a document has to give back, if there is room for its chunks; else None."""
         return self._room.enter_now(len(prepared.chunks or ()))
 
-    async def enter(self, prepared: Prepared) -> int:
+    async def enter(self, prepared: PreparedDocument) -> int:
         """Wait until there is room for a document's chunks; return what it has to give back."""
         return await self._room.enter(len(prepared.chunks or ()))
 
-    async def go(self, prepared: Prepared, weight: int) -> ProcessedDocument:
+    async def go(self, prepared: PreparedDocument, weight: int) -> ProcessedDocument:
         """
         Have a document embedded and stored, and give its room back.
 
@@ -68,13 +68,13 @@ class Way:
                 vectors, tokens = _unwrapped(vectors)
             embeddings = self._checked(document, chunks, vectors)
             if "store" in self.services:
-                parcel = Parcel(
-                    document, chunks, embeddings, prepared.fingerprint, self._recipe.embedder
+                parcel = StoreRequest(
+                    document, chunks, embeddings, prepared.fingerprint, self._config.embedder
                 )
                 await self.take("store", parcel, document)
         finally:
             self._room.leave(weight)
-        keep = self._recipe.keep_all
+        keep = self._config.keep_content
         return ProcessedDocument(
             document.id,
             document.source,
@@ -131,7 +131,7 @@ class Way:
 
     def _check(self, vector: Vector | None, place: str) -> None:
         """Raise what is wrong with a vector; its dimension must be that of the first."""
-        stored = self._recipe.embedder.dimension
+        stored = self._config.embedder.dimension
         if vector is not None and self._dimension is None and stored in (None, len(vector)):
             self._dimension = len(vector)
             return
@@ -143,7 +143,7 @@ class Way:
             )
         elif self._dimension is None:
             error = EmbedderMismatch(
-                f"the store holds vectors of {self._recipe.embedder.name!r} with {stored} "
+                f"the store holds vectors of {self._config.embedder.name!r} with {stored} "
                 f"dimensions, and embed= gives vectors of {len(vector)}: use the embedder that "
                 "made the former, or another store"
             )
@@ -164,13 +164,13 @@ class Way:
         ends = service.has_stopped and not (
             service.run.stopped_early or is_a(failed.error, AttemptTimeout)
         )
-        kind = RunEnding if ends else StageFailure
-        stage = "store" if stage in ("recognise", "recall") else stage
+        kind = FatalStageError if ends else StageFailure
+        stage = "store" if stage in ("look_up", "recall") else stage
         note_place(failed.error, stage, place)
         return kind(stage, failed.error)
 
 
-def unchanged(prepared: Prepared) -> ProcessedDocument:
+def unchanged(prepared: PreparedDocument) -> ProcessedDocument:
     """Return what a result says of a document that the store has already."""
     document = prepared.document
     return ProcessedDocument(

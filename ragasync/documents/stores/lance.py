@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.filters import (
+    Condition,
+    Filter,
+    condition_of,
+    keys_to_know,
+    warn_of_unknown,
+)
 from ragasync.documents.hits import Hits
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     IdScheme,
     SearchMode,
@@ -66,14 +73,7 @@ from ragasync.documents.stores.lance_table import (
 from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
 from ragasync.documents.stores.selection import check_delete, check_id, selected
-from ragasync.documents.stores.store_frame import chunk_frame
-from ragasync.documents.where import (
-    Condition,
-    Where,
-    condition_of,
-    keys_to_know,
-    warn_of_unknown,
-)
+from ragasync.documents.stores.store_dataframe import chunk_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ class LanceStore:
         with self._rows.reading() as table:
             return stored_document(table, document_id)
 
-    def documents(self, where: Where | None = None) -> StoredDocuments:
+    def documents(self, where: Filter | None = None) -> StoredDocuments:
         """Return the stored documents by their ids, without their texts; as SqliteStore's does."""
         condition = condition_of(where)
         with self._rows.reading() as table:
@@ -170,9 +170,9 @@ class LanceStore:
     def delete(self, document_id: str) -> bool: ...
 
     @overload
-    def delete(self, *, where: Where) -> int: ...
+    def delete(self, *, where: Filter) -> int: ...
 
-    def delete(self, document_id: str | None = None, *, where: Where | None = None) -> int:
+    def delete(self, document_id: str | None = None, *, where: Filter | None = None) -> int:
         """Remove a document, or all documents that conditions hold of; as SqliteStore's does."""
         check_delete(document_id, where)
         if document_id is not None:
@@ -239,7 +239,7 @@ class LanceStore:
         k: int = 10,
         *,
         mode: SearchMode = "hybrid",
-        where: Where | None = None,
+        where: Filter | None = None,
         min_score: float | None = None,
         vector: NDArray[np.float32] | None = None,
     ) -> Hits:

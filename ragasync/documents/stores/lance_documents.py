@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import IdScheme, StoredDocument, StoredEntry, StoredId
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
-from ragasync.documents.stores.lance_table import as_rows, embedder_of_column, replace_rows
+from ragasync.documents.stores.lance_table import (
+    as_rows,
+    embedder_of_column,
+    replace_rows,
+)
 from ragasync.documents.stores.relocation import Relocation
 
 if TYPE_CHECKING:
@@ -224,7 +228,10 @@ def _changed_rows(
                 vectors = vectors.reshape(len(pieces), whose.dimension)
                 columns[-1]["vector"] = vector_column(vectors, whose.dimension)
         if columns:
-            yield as_rows(table, _together(columns, pa)), [digest(each) for each in of_document]
+            yield (
+                as_rows(table, _together(columns, pa)),
+                [digest(each) for each in of_document],
+            )
 
 
 def _together(columns: Sequence[Columns], pa: Any) -> Columns:

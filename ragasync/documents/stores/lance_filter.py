@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 
-from ragasync.documents.where import (
+from ragasync.documents.filters import (
     HEADING,
     HEADINGS,
     AllOf,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search_text import words_of
 from ragasync.documents.store import as_json, chunk_id
 from ragasync.documents.stores.lance_filter import digest, facts_of

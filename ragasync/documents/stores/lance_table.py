@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
-from ragasync.documents.stores.turns import turn_at
+from ragasync.documents.stores.file_lock import file_lock
 from ragasync.errors import MissingExtra, RagasyncError
 from ragasync.sqlite_file import explain_surrogate
 
@@ -95,7 +95,7 @@ class LanceRows:
         """Give the table to one thread at a time for one commit of so many rows."""
         if self._is_read_only:
             raise self._not_writable()
-        with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
+        with self._lock, clear_lance_errors(self.path), file_lock(self._lock_file):
             table = self._opened()
             yield table
             self._may_be_untidy = True
@@ -134,7 +134,7 @@ class LanceRows:
     def tidy_for_searches(self) -> None:
         """Tidy what this process has written, where searches would be slow otherwise."""
         if self._may_be_untidy:
-            with self._lock, clear_lance_errors(self.path), turn_at(self._lock_file):
+            with self._lock, clear_lance_errors(self.path), file_lock(self._lock_file):
                 self._tidy_if_slow(self._opened())
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ class LanceRows:
         with self._lock, clear_lance_errors(self.path):
             table, self._table = self._table, None
             if table is not None and self._may_be_untidy:
-                with turn_at(self._lock_file):
+                with file_lock(self._lock_file):
                     self._tidy_if_slow(table)
 
     def _open(self) -> LanceTable:
@@ -150,7 +150,7 @@ class LanceRows:
         folder = Path(self.path)
         folder.mkdir(exist_ok=True)
         try:
-            with turn_at(self._lock_file):
+            with file_lock(self._lock_file):
                 table = _table_in(self.path)
                 _index_words(table)
         except OSError as error:

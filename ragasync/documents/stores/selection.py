@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from ragasync.documents.store import StoredDocument, StoredDocuments
-from ragasync.documents.where import (
+from ragasync.documents.filters import (
     Condition,
-    Where,
+    Filter,
     condition_of,
     holds_always,
     keys_to_know,
     matches,
     warn_of_unknown,
 )
+from ragasync.documents.store import StoredDocument, StoredDocuments
 
 
 def selected(
@@ -57,7 +57,7 @@ def check_id(document_id: object, method: str) -> None:
         )
 
 
-def check_delete(document_id: object, where: Where | None) -> None:
+def check_delete(document_id: object, where: Filter | None) -> None:
     """
     Refuse to delete nothing in particular.
 

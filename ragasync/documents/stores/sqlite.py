@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.filters import (
+    Condition,
+    Filter,
+    condition_of,
+    keys_to_know,
+    warn_of_unknown,
+)
 from ragasync.documents.hits import Hits
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     IdScheme,
     SearchMode,
@@ -54,15 +61,8 @@ from ragasync.documents.stores.sqlite_rows import (
     write_metadata,
 )
 from ragasync.documents.stores.sqlite_search import known_keys, run_search, unknown_keys
-from ragasync.documents.stores.store_frame import chunk_frame
+from ragasync.documents.stores.store_dataframe import chunk_frame
 from ragasync.documents.stores.vectors import VectorMatrix
-from ragasync.documents.where import (
-    Condition,
-    Where,
-    condition_of,
-    keys_to_know,
-    warn_of_unknown,
-)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,12 +162,12 @@ class SqliteStore:
         with self._file.reading() as db:
             return stored_document(db, document_id)
 
-    def documents(self, where: Where | None = None) -> StoredDocuments:
+    def documents(self, where: Filter | None = None) -> StoredDocuments:
         """
         Return the stored documents, in the order in which they were stored, without their texts.
 
         Args:
-            where: Conditions on the id, the source and the metadata of a document; see `Where`.
+            where: Conditions on the id, the source and the metadata of a document; see `Filter`.
                 What only a chunk has, such as a page or a heading, no document has.
 
         Raises:
@@ -183,9 +183,9 @@ class SqliteStore:
     def delete(self, document_id: str) -> bool: ...
 
     @overload
-    def delete(self, *, where: Where) -> int: ...
+    def delete(self, *, where: Filter) -> int: ...
 
-    def delete(self, document_id: str | None = None, *, where: Where | None = None) -> int:
+    def delete(self, document_id: str | None = None, *, where: Filter | None = None) -> int:
         """
         Remove a document with its chunks, or all documents that conditions hold of.
 
@@ -292,7 +292,7 @@ class SqliteStore:
         k: int = 10,
         *,
         mode: SearchMode = "hybrid",
-        where: Where | None = None,
+        where: Filter | None = None,
         min_score: float | None = None,
         vector: NDArray[np.float32] | None = None,
     ) -> Hits:
@@ -310,7 +310,7 @@ class SqliteStore:
                 them), "hybrid" joins the first 50 of each, or k where that is more, by reciprocal
                 rank.
             where: Conditions on metadata, which leave out chunks before anything is ranked:
-                `{"lang": "en", "year": {"$gte": 2020}}`; see `Where`. A key that no document has
+                `{"lang": "en", "year": {"$gte": 2020}}`; see `Filter`. A key that no document has
                 gives a warning and no hits.
             min_score: The least cosine of a hit, whatever the mode; None for any.
             vector: The text's own vector, where it is made elsewhere, by an async embedder for

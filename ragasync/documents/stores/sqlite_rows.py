@@ -10,7 +10,7 @@ from sqlite3 import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search_text import indexed_text
 from ragasync.documents.store import (
     IdScheme,

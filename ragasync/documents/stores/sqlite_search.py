@@ -12,10 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.hits import Hit, Hits
-from ragasync.documents.stores.search import Search, fts5_expression, nearest
-from ragasync.documents.stores.vectors import VectorMatrix
-from ragasync.documents.where import (
+from ragasync.documents.filters import (
     HEADING,
     HEADINGS,
     AllOf,
@@ -24,6 +21,9 @@ from ragasync.documents.where import (
     comparisons,
     matches,
 )
+from ragasync.documents.hits import Hit, Hits
+from ragasync.documents.stores.search import Search, fts5_expression, nearest
+from ragasync.documents.stores.vectors import VectorMatrix
 
 _NOTHING: Mapping[str, object] = {}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents.document import Document
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.load import LOADERS, load_source
+from ragasync.documents.models import Document
 from ragasync.documents.sources.finding import Source
 
 

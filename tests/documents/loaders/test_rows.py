@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync import AsyncDocumentProcessor, documents_dataframe
+from ragasync import AsyncDocumentProcessor
+from ragasync.documents import documents_dataframe
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders import csv_rows
 from ragasync.documents.loaders.csv_rows import CSVLoader

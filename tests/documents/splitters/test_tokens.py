@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ragasync.documents.document import Document
+from ragasync.documents.models import Document
 from ragasync.documents.splitters.semantic import SemanticTextSplitter
 from ragasync.documents.splitters.tokens import CHARS_A_TOKEN, TokenSplitter
 from ragasync.documents.tokenizers import as_token_counter, estimated_tokens

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ragasync.documents import Document, Hit, Hits, MemoryStore, RecursiveSplitter, located
+from ragasync.documents import Document, Hit, Hits, MemoryStore, RecursiveSplitter, add_locations
 from ragasync.documents.embedders.hashing import HashingEmbedder
 from tests.support.store_kinds import put
 
@@ -104,7 +104,7 @@ def test_what_a_store_finds_leads_to_its_place():
     guide = Document("guide", text, source="/guide.md")
     embed = HashingEmbedder()
     with MemoryStore() as store:
-        put(store, guide, *located(guide, RecursiveSplitter()(guide)), made_by=embed)
+        put(store, guide, *add_locations(guide, RecursiveSplitter()(guide)), made_by=embed)
         for title in ("Limits", "Retries"):
             [found] = store.search("try", where={"heading": title})
             assert (found.line, found.page) == (1, None)

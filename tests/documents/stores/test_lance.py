@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores import lance_table
 from ragasync.documents.stores.lance import LanceStore
@@ -97,7 +97,7 @@ def test_many_small_files_are_joined(path, monkeypatch):
 
 WRITER = """
 import sys
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.stores.lance import LanceStore
 embed, store = HashingEmbedder(64), LanceStore(sys.argv[1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ragasync import sqlite_file as own_database
-from ragasync.documents.document import Chunk, Document
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.documents.stores.sqlite_file import STORE

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     EmbedderMismatch,
     Store,

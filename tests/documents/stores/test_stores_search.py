@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragasync.documents.document import Chunk, Document
 from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import EmbedderMismatch
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 

@@ -1,13 +1,13 @@
-"""Chunks as a pandas table, of a result that kept them or of a store."""
+"""chunks_dataframe: the chunks of a result or of a store as a pandas DataFrame."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from ragasync.documents.document import Chunk
-from ragasync.documents.frames import processed, result_columns
+from ragasync.documents.dataframes import processed, result_columns
 from ragasync.documents.hits import place_columns
+from ragasync.documents.models import Chunk
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.stats import RunResult
@@ -19,44 +19,45 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Tabled(Protocol):
-    """A store that gives its chunks as a table, as `SqliteStore.to_dataframe` does."""
+    """A store with a DataFrame of its chunks, such as SqliteStore."""
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a row a chunk."""
+        """DataFrame with one row per chunk."""
 
 
 def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
     """
-    Return one row for each chunk.
+    DataFrame with one row per chunk.
 
-    A result holds chunks where there was no store, or with `keep="all"`; else the store has them.
+    Pass a result if the processor had no store or `keep_content=True`; otherwise pass the store.
 
     Example:
-        >>> from ragasync import AsyncDocumentProcessor, chunks_dataframe
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import chunks_dataframe
         >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
         >>> chunks_dataframe(result)[["document_id", "start", "end", "line", "text"]]
           document_id  start  end  line               text
         0       guide      0   17     1  A bucket refills.
 
     Args:
-        result_or_store: what a document processor gave back, or a store with a `to_dataframe`.
+        result_or_store: the result of a document processor, or a store with `to_dataframe`.
 
     Returns:
         | column | dtype | |
         |---|---|---|
-        | index | int64 | of a result: its source's place among the sources |
-        | document_id, source | string | missing where a document is from nowhere |
-        | ordinal | int64 | its place among the document's chunks, from 0 |
+        | index | int64 | results only: the index of the source |
+        | document_id, source | string | the source is missing for a Document without one |
+        | ordinal | int64 | the chunk's position in its document, from 0 |
         | start, end | int64 | offsets in the document's text |
-        | line, page | Int64 | where it starts, from 1; missing where that is not known |
-        | heading | string | the headings above it; missing where there is none |
+        | line, page | Int64 | of the first character, from 1; missing if unknown |
+        | heading | string | the headings above it; missing if there are none |
         | text | string | |
-        | metadata | object | of the document, with the chunk's own over it: a dict |
-        | embedding | object | of a result: a float32 array |
+        | metadata | object | a dict: of the document, overridden by the chunk's own |
+        | embedding | object | results only: a float32 array |
 
     Raises:
-        TypeError: neither a result of a document processor nor such a store was given.
-        ValueError: the result holds no chunks, because a store has them.
+        TypeError: the argument is neither a result of a document processor nor such a store.
+        ValueError: the result holds no chunks, because the store has them.
     """
     if not hasattr(result_or_store, "columns") and isinstance(result_or_store, Tabled):
         return _of_store(result_or_store)
@@ -65,10 +66,10 @@ def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
 
 
 def _of_store(store: Tabled) -> pd.DataFrame:
-    """Return a store's chunks, with their places as columns."""
+    """DataFrame of a store's chunks, with locations as columns."""
     frame = store.to_dataframe()
     if "metadata" not in frame or "end" not in frame:
-        return frame  # another store's own
+        return frame  # a custom store with columns of its own
     after = list(frame.columns).index("end") + 1
     for place, (name, values) in enumerate(
         place_columns(list(frame["metadata"])).items(), start=after
@@ -78,7 +79,7 @@ def _of_store(store: Tabled) -> pd.DataFrame:
 
 
 def _of_result(columns: Columns[Any, Any]) -> pd.DataFrame:
-    """Return the chunks that a result holds."""
+    """DataFrame of the chunks in a result."""
     import pandas as pd
 
     rows = list(_chunks(columns))
@@ -104,10 +105,10 @@ def _of_result(columns: Columns[Any, Any]) -> pd.DataFrame:
 
 def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument, int, Chunk]]:
     """
-    Yield the chunks of all documents: the source's index, the document, ordinal and chunk.
+    Yield each chunk as (index of its source, document, ordinal, chunk).
 
     Raises:
-        ValueError: there are documents, and none has its chunks.
+        ValueError: the documents have no chunks in the result.
     """
     found = processed(columns)
     documents = [(row, one) for row, each in found.items() for one in each.documents or (each,)]
@@ -115,8 +116,8 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
         one.chunk_count != 0 for _, one in documents
     ):
         raise ValueError(
-            "this result holds no chunks, for the store has them: pass the store, as in "
-            'chunks_dataframe(store), or have the processor keep them too by keep="all"'
+            "this result holds no chunks, because the store has them: call "
+            "chunks_dataframe(store), or pass keep_content=True to the processor"
         )
     for row, one in documents:
         for ordinal, chunk in enumerate(one.chunks or ()):
@@ -124,12 +125,12 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
 
 
 def _vector(document: ProcessedDocument, ordinal: int) -> object:
-    """Return the vector of a chunk, if it was kept."""
+    """Vector of a chunk, if the result has it."""
     return None if document.embeddings is None else document.embeddings[ordinal]
 
 
 def _or_missing(text: str | None) -> object:
-    """Return a text, or what pandas has for none."""
+    """A string, or pandas' missing value for None."""
     import pandas as pd
 
     return pd.NA if text is None else text

@@ -1,4 +1,4 @@
-"""What became of documents as pandas tables: a row a source, and a row a stage."""
+"""DataFrames of a document run: one row per source, or one row per stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.stages.skipping import id_of, source_path
+from ragasync.documents.stages.skip_policy import id_of, source_path
 from ragasync.errors import JournaledError
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 def documents_dataframe(result: RunResult) -> pd.DataFrame:
     """
-    Return one row for each source of a run, with what came of its documents.
+    DataFrame with one row per source of a run.
 
-    The frame's index (`item_index`) holds the sources' original indices, as the column `index`
-    does: a part of the frame leads back to its sources with
+    The frame's index (`item_index`) holds the original indices of the sources, as the column
+    `index` does, so that a selection of rows can be run again:
     `result.retry_failed(processor, only=frame.index)`.
 
     Example:
         >>> from pathlib import Path
-        >>> from ragasync import AsyncDocumentProcessor, documents_dataframe
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import documents_dataframe
         >>> for name, text in [("good.md", "A bucket refills."), ("bad.md", "")]:
         ...     _ = Path(name).write_text(text)
         >>> result = AsyncDocumentProcessor(root=".").process_sync(".")
@@ -40,30 +41,30 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
         1           good.md    done   NaN       1                      <NA>
 
     Args:
-        result: what a document processor gave back.
+        result: the result of a document processor.
 
     Returns:
         | column | dtype | |
         |---|---|---|
-        | index | int64 | place among the sources |
-        | id, source | string | of what is not done, what the source itself says; else missing |
-        | status | category | pending, done, failed, cancelled: always all four |
-        | stage | category | where it failed; missing where it did not |
-        | chunks | Int32 | missing where they were not counted, as of what is unchanged |
-        | documents | Int32 | how many the source gave; missing where it is not done |
-        | bad_rows | Int32 | rows of its file that were left out; missing where there were none |
-        | tokens | Int64 | its share of what the embedder reported; missing where nothing was |
+        | index | int64 | index of the source in the input |
+        | id, source | string | from the source itself until it is done; may be missing |
+        | status | category | pending, done, failed, cancelled: always all four categories |
+        | stage | category | the stage that failed; missing if none did |
+        | chunks | Int32 | missing if not counted, as for unchanged documents |
+        | documents | Int32 | documents loaded from the source; missing if it is not done |
+        | bad_rows | Int32 | rows of the file that were skipped; missing if there were none |
+        | tokens | Int64 | share of the tokens reported by the embedder; missing if none were |
         | unchanged | bool | whether the store had it already |
-        | skipped | category | why it was passed over; missing where it was not |
-        | encoding | category | in which its file was read; missing for UTF-8 and ASCII |
-        | encoding_confidence | float64 | of an encoding that was guessed, 0 to 1; else NaN |
-        | recalled | bool | whether its outcome is a journal's, from an earlier run |
-        | seconds | float64 | on its way through the stages; NaN if not started |
-        | error_type | category | class name without module; missing where nothing failed |
-        | error_message | string | whole; missing where nothing failed |
+        | skipped | category | the reason why it was skipped; missing if it was not |
+        | encoding | category | the encoding of the file; missing for UTF-8 and ASCII |
+        | encoding_confidence | float64 | of a guessed encoding, 0 to 1; else NaN |
+        | recalled | bool | whether the outcome comes from the journal of an earlier run |
+        | seconds | float64 | time in the stages; NaN if not started |
+        | error_type | category | class name without module; missing if nothing failed |
+        | error_message | string | the full message; missing if nothing failed |
 
     Raises:
-        TypeError: `result` is no result of a document processor.
+        TypeError: `result` is not a result of a document processor.
     """
     import pandas as pd
 
@@ -100,10 +101,11 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
 
 def stages_dataframe(result: RunResult) -> pd.DataFrame:
     """
-    Return one row for each stage of a run, in the order of a document's way.
+    DataFrame with one row per stage of a run, in data-flow order.
 
     Example:
-        >>> from ragasync import AsyncDocumentProcessor, stages_dataframe
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import stages_dataframe
         >>> result = AsyncDocumentProcessor().process_sync([("guide", "A bucket refills.")])
         >>> stages_dataframe(result)[["stage", "max_concurrency", "calls", "items", "failed"]]
                     stage  max_concurrency  calls  items  failed
@@ -111,24 +113,24 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
         1           embed                4      1      1       0
 
     Args:
-        result: what a document processor gave back; also that of a running job.
+        result: the result of a document processor, also that of a running job.
 
     Returns:
         | column | dtype | |
         |---|---|---|
-        | stage | string | its name; load and chunk are one where one call does both |
-        | max_concurrency | int64 | the most calls of it at once |
-        | calls | int64 | those that have ended, retries among them |
-        | items | int64 | what has left it, well or not: chunks of embed, documents of others |
-        | failed | int64 | the sources that failed in it |
-        | worked | float64 | seconds in its calls, added up |
-        | waited | float64 | seconds that its calls waited for the rate limit, added up |
-        | busy | float64 | how much of the time it did either, all calls at once being 1 |
-        | tokens | int64 | what its calls reported to have used |
-        | cost | float64 | what they reported to have cost |
+        | stage | string | its name; "load and chunk" if one call does both |
+        | max_concurrency | int64 | maximum number of concurrent calls |
+        | calls | int64 | finished calls, including retries |
+        | items | int64 | finished or failed items: chunks for embed, else documents |
+        | failed | int64 | sources that failed in this stage |
+        | worked | float64 | total seconds in its calls |
+        | waited | float64 | total seconds its calls waited for the rate limit |
+        | busy | float64 | share of the time in either, 1 if all its calls always were |
+        | tokens | int64 | tokens reported by its calls |
+        | cost | float64 | cost reported by its calls |
 
     Raises:
-        TypeError: `result` is no result of a document processor.
+        TypeError: `result` is not a result of a document processor.
     """
     import pandas as pd
 
@@ -155,7 +157,7 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
 
 def result_columns(what: str, result: RunResult) -> Columns[Any, Any]:
     """
-    Return the columns of a result of documents.
+    Columns of a result of a document processor.
 
     Raises:
         TypeError: it is something else.
@@ -176,19 +178,19 @@ def result_columns(what: str, result: RunResult) -> Columns[Any, Any]:
 
 
 def processed(columns: Columns[Any, Any]) -> dict[int, ProcessedDocument]:
-    """Return what came of each source that is done, by its row."""
+    """ProcessedDocument of each successful source, by row."""
     results: Sequence[Any] = columns.results
     return {row: results[row] for row in columns.rows_with(DONE)}
 
 
 def _ids(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument]) -> dict[int, str]:
-    """Return the id of each row's document, or what its source is known by."""
+    """Id of each row's document, or else of its source."""
     ids = {row: id_of(item) for row, item in enumerate(columns.items) if item is not None}
     return ids | {row: each.id for row, each in found.items()}
 
 
 def _sources(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument]) -> dict[int, str]:
-    """Return where each row's document is from, where it is from somewhere."""
+    """The `source` of each row's document, if it has one."""
     sources = {row: each.source for row, each in found.items()}
     for row, item in enumerate(columns.items):
         if row not in found:
@@ -202,7 +204,7 @@ def _numbers(
     field: str,
     dtype: str,
 ) -> pd.api.extensions.ExtensionArray:
-    """Return a column of what is counted of each document, missing where it was not."""
+    """Column of one count per document, missing where it was not counted."""
     values = [getattr(found.get(row), field, None) for row in range(len(columns))]
     return number_array(values, dtype)
 
@@ -210,12 +212,12 @@ def _numbers(
 def _flags(
     columns: Columns[Any, Any], flags: Mapping[int, bool]
 ) -> pd.api.extensions.ExtensionArray:
-    """Return a column of yes and no."""
+    """Boolean column from the flags of some rows."""
     return number_array([flags.get(row, False) for row in range(len(columns))], "bool")
 
 
 def _recalled(columns: Columns[Any, Any]) -> dict[int, bool]:
-    """Return the rows whose outcomes a journal had."""
+    """Rows whose outcomes come from a journal."""
     done = {row: not columns.attempts[row] for row in columns.rows_with(DONE)}
     errors = columns.errors.items()
     return done | {
@@ -226,7 +228,7 @@ def _recalled(columns: Columns[Any, Any]) -> dict[int, bool]:
 
 
 def _failures(columns: Columns[Any, Any], stages: Sequence[StageStats]) -> list[int]:
-    """Return how many sources failed in each stage."""
+    """Number of sources that failed in each stage."""
     names = [stage.name for stage in stages]
     told = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))
     places = Counter(place_of(name, names) for name in told)

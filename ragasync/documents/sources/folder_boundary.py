@@ -1,4 +1,4 @@
-"""The border of a folder that is walked: what leads out of it, and what must not be opened."""
+"""The boundary of a folder: symbolic links out of it, and files that must not be opened."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from typing import Literal, TypeAlias
 Barred: TypeAlias = Literal["link", "not a file"]
 
 WHY_BARRED: dict[Barred, str] = {
-    "link": "a link out of the folder that was named: find_sources(folder, links=True) follows it",
+    "link": "a symbolic link out of the given folder: find_sources(folder, follow_symlinks=True) "
+    "follows it",
     "not a file": "a pipe, socket or device cannot be loaded",
 }
-"""What the failure of a source says that must not be opened."""
+"""The error messages of sources that must not be opened."""
 
 
-class Border:
+class FolderBoundary:
     """
-    Knows what lies in the folder that was named, and whether links may lead out of it.
+    The boundary of a folder that is walked.
 
     Args:
-        inside: the folder's real path.
-        links: whether they may.
+        inside: the real path of the folder.
+        follow_symlinks: whether to follow symbolic links that lead out of it.
     """
 
-    def __init__(self, inside: Path, links: bool) -> None:
-        self._inside, self._links = inside, links
+    def __init__(self, inside: Path, follow_symlinks: bool) -> None:
+        self._inside, self._follow_symlinks = inside, follow_symlinks
         self._walked: set[Path] = set()
 
-    def sort_of(self, entry: os.DirEntry[str]) -> Literal["file", "folder"] | Barred:
-        """Return what an entry is, or why it must not be opened; only links cost a look."""
+    def kind_of(self, entry: os.DirEntry[str]) -> Literal["file", "folder"] | Barred:
+        """Kind of a folder's entry, or why it must not be opened; only links cost a system call."""
         if not entry.is_symlink():
             if entry.is_dir(follow_symlinks=False):
                 return "folder"
             return "file" if entry.is_file(follow_symlinks=False) else "not a file"
-        if not self._links and not real_path(entry.path).is_relative_to(self._inside):
+        if not self._follow_symlinks and not real_path(entry.path).is_relative_to(self._inside):
             return "link"
         try:
             mode = entry.stat().st_mode
@@ -44,7 +45,7 @@ class Border:
         return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "not a file"
 
     def lets_walk(self, folder: Path, is_linked: bool) -> bool:
-        """Return whether to walk a folder: inside by its own name only, beyond the border once."""
+        """Whether to walk a folder: inside only by its own name, outside only once."""
         if not is_linked:
             return True
         real = real_path(folder)
@@ -54,5 +55,5 @@ class Border:
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """Return where a path leads; a circle of links leads somewhere too."""
+    """Real path, with links resolved; a cycle of links does not raise."""
     return Path(os.path.realpath(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Room:
+class ChunkBudget:
     """
     Lets documents in, first come, first served, while their chunks are few enough together.
 

@@ -37,7 +37,7 @@ class HopOutcome(Generic[V]):
 
 
 @dataclass(frozen=True, slots=True)
-class InOneHop(Generic[T, V]):
+class BatchCall(Generic[T, V]):
     """Calls a function for several items on a thread, for as many as there is time for."""
 
     function: Callable[[T], V]
@@ -61,7 +61,7 @@ class InOneHop(Generic[T, V]):
         return HopOutcome(values, errors, seconds)
 
 
-class Hops(Generic[T, V]):
+class ThreadBatcher(Generic[T, V]):
     """
     Sends items to threads, together where they are quick.
 
@@ -83,10 +83,10 @@ class Hops(Generic[T, V]):
     """
 
     def __init__(
-        self, call: Callable[[Sequence[T]], Awaitable[HopOutcome[V]]], at_once: int
+        self, call: Callable[[Sequence[T]], Awaitable[HopOutcome[V]]], max_concurrency: int
     ) -> None:
         self._call = call
-        self._at_once = at_once
+        self._max_concurrency = max_concurrency
         self._loop = asyncio.get_running_loop()
         self._context: Context | None = None
         self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
@@ -105,7 +105,7 @@ class Hops(Generic[T, V]):
     @property
     def ahead(self) -> int:
         """How many items it pays to have here: as many as go into all hops at once."""
-        return self._at_once * self._size
+        return self._max_concurrency * self._size
 
     async def __call__(self, item: T) -> V:
         """Return what the function gives for an item, or raise what it raises."""
@@ -137,7 +137,7 @@ class Hops(Generic[T, V]):
 
     def _send(self) -> None:
         """Let hops begin, while there are threads for them and enough to do."""
-        while self._waiting and len(self._under_way) < self._at_once:
+        while self._waiting and len(self._under_way) < self._max_concurrency:
             if self._under_way and len(self._waiting) * (self._typical or HOP) < WORTH_A_THREAD:
                 return
             hop = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Where: TypeAlias = Mapping[str, object]
+Filter: TypeAlias = Mapping[str, object]
 """
 Conditions by metadata key, all of which have to hold.
 
@@ -142,7 +142,7 @@ class Not:
 Condition: TypeAlias = Comparison | AllOf | AnyOf | Not
 
 
-def condition_of(where: Where | None) -> Condition | None:
+def condition_of(where: Filter | None) -> Condition | None:
     """
     Return the condition that a user's `where` states; None for None or an empty one.
 

@@ -1,4 +1,4 @@
-"""What every run of one document processor does: a plan for each stage."""
+"""PipelineConfig: the plan of each stage, and the settings, of a document processor."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ragasync.documents.loaders.load import LOADER_VERSION
 from ragasync.documents.metering import metering
 from ragasync.documents.sources.file_ids import FileIds
 from ragasync.documents.stage import Stage
-from ragasync.documents.stages.failures import Postponed, RunEnding
-from ragasync.documents.stages.hops import InOneHop
+from ragasync.documents.stages.failures import DocumentDeferred, FatalStageError
 from ragasync.documents.stages.prepare import (
     Check,
-    Finished,
-    LoadAndCut,
-    Recognise,
+    LoadAndChunk,
+    StoreLookup,
+    WrappedOutput,
     check_of,
-    finished,
+    wrap_output,
 )
-from ragasync.documents.stages.skipping import Skips
-from ragasync.documents.stages.stage_values import as_chunks, as_documents, as_rows
+from ragasync.documents.stages.skip_policy import SkipPolicy
+from ragasync.documents.stages.stage_values import as_chunks, as_documents, to_embedding_matrix
 from ragasync.documents.stages.storing import storing_plan
+from ragasync.documents.stages.thread_batches import BatchCall
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
@@ -52,7 +52,7 @@ StagePlan: TypeAlias = BatchSettings[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The stages as they were given; `store` is None where the result keeps everything."""
+    """The four stages as given; without a store, the result keeps everything."""
 
     load: Stage
     chunk: Stage
@@ -61,14 +61,14 @@ class Stages:
 
     @property
     def known(self) -> Store | None:
-        """The store that can tell what it has, if there is one."""
+        """The store, if it is one that can report what it holds."""
         store = None if self.store is None else self.store.fn
         return store if hasattr(store, "fingerprint_of") else None  # type: ignore[return-value]
 
     def fingerprint(
         self, version: str, embedder: EmbedderIdentity, sources: Sources
     ) -> StagesFingerprint:
-        """Return what changes when load or chunk does, or, where a store needs it, the embedder."""
+        """Fingerprint of load and chunk, and of the embedder if the store does not keep its own."""
         load, chunk = (
             stage_fingerprint(
                 stage.function,
@@ -83,7 +83,7 @@ class Stages:
         return StagesFingerprint(load, chunk, LOADER_VERSION, digest)
 
     def embedder(self, version: str, sources: Sources) -> EmbedderIdentity:
-        """Return whose vectors the embed stage makes."""
+        """Identity of the embedder in the embed stage."""
         stage = self.embed
         return embedder_identity(
             stage.function,
@@ -96,7 +96,7 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the stages share that have nothing of their own; see AsyncDocumentProcessor."""
+    """Defaults for stages without settings of their own; see AsyncDocumentProcessor."""
 
     max_concurrency: int
     batch_size: int
@@ -106,49 +106,49 @@ class Settings:
     timeout: float | None
     executor: Executor | None
     version: str
-    keep_all: bool
+    keep_content: bool
     cache: bool
     max_cost: float | None
     max_initial_failures: int | None
-    skips: Skips
+    skip_policy: SkipPolicy
     ids: FileIds
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class PipelineConfig:
     """
-    What every run of one processor does with a document.
+    The stages of a processor, as plans of calls, and the settings of its runs.
 
     Args:
-        prepare: loads, asks the store and cuts several sources in one call on a thread; None
-            where these are stages of their own.
-        load_and_cut: what that call calls for each source; None likewise.
-        load: makes a Document of a source.
-        recognise: tells a document's fingerprint, and whether the store has it; None where no
-            store can say.
-        chunk: makes Chunks of a text.
-        check: raises what the store cannot take, before it is embedded.
-        recall: returns the vectors that the store has of chunks; None where it cannot tell.
-        embed: makes vectors of texts.
-        store: stores a Parcel, or None to keep everything in the result.
-        embedder: the embedder as the store knows it.
-        fingerprint: what the stages before the store are.
-        at_once: how many documents may be loaded and cut at once.
-        room: how many chunks may be on their way: in calls, as many waiting for these, and as
-            many for documents that wait for their last chunk or the store.
-        keep_all: whether the result keeps texts and vectors.
-        max_cost: the money at which the run stops, or None.
-        skips: which sources that cannot be read are passed over.
+        prepare: loads several sources, looks them up in the store and chunks them, in one call on
+            a thread; None if these are separate stages.
+        load_and_chunk: does this for one source; None if these are separate stages.
+        load: loads the Document of a source.
+        look_up: computes a document's fingerprint and looks it up in the store; None without a
+            store that can look it up.
+        chunk: splits a text into Chunks.
+        check: raises the error of a document that the store cannot accept, before it is embedded.
+        recall: gets the stored vectors of unchanged chunks; None if the store has no cache.
+        embed: embeds texts.
+        store: stores a StoreRequest; None to keep everything in the result.
+        embedder: the embedder's identity in the store.
+        fingerprint: the fingerprint of the stages before the store.
+        at_once: the number of documents loaded and chunked concurrently.
+        room: the maximum number of chunks in progress: those in calls, as many waiting for a call,
+            and as many of documents that wait for their last chunk or the store.
+        keep_content: whether the result keeps texts and vectors.
+        max_cost: the budget at which the run stops, or None.
+        skip_policy: which unreadable sources are skipped.
         ids: makes the ids of files.
-        known: the store that can tell what it has, if there is one.
-        load_function: the function that loads, as it was given.
-        made_at: the file and the line where the user made the processor.
+        known: the store, if it is one that can report what it holds.
+        load_function: the load function as given.
+        made_at: the file and line where the user made the processor.
     """
 
     prepare: StagePlan | None
-    load_and_cut: LoadAndCut | None
+    load_and_chunk: LoadAndChunk | None
     load: StagePlan
-    recognise: StagePlan | None
+    look_up: StagePlan | None
     chunk: StagePlan
     check: Check
     recall: StagePlan | None
@@ -156,24 +156,24 @@ class Recipe:
     store: StagePlan | None
     embedder: EmbedderInStore
     fingerprint: StagesFingerprint
-    at_once: int
+    max_concurrency: int
     room: int
-    keep_all: bool
+    keep_content: bool
     max_cost: float | None
-    skips: Skips
+    skip_policy: SkipPolicy
     ids: FileIds
     known: Store | None
     load_function: StageFunction
     made_at: tuple[str, int]
 
 
-def recipe_of(stages: Stages, settings: Settings) -> Recipe:
+def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
     """
-    Return the recipe for these stages.
+    Build the configuration for these stages.
 
-    Sync functions for load and chunk with nothing of their own share one hop to a thread; the
-    store is asked there too. To other processes they go one by one, because a store cannot
-    travel, and with a time limit too, because that is for a call of each.
+    Sync load and chunk functions without settings of their own share one call on a thread, in which
+    the store is looked up too. With an executor they are separate calls, because a store cannot be
+    pickled; with a time limit too, because the limit applies to each call.
     """
     load, chunk, known = stages.load, stages.chunk, stages.known
     common: dict[str, Any] = {
@@ -182,39 +182,39 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
         "timeout": settings.timeout,
     }
     hops: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
-    loading = load.plan(finished(load.function, as_documents), **hops)
-    cutting = chunk.plan(finished(chunk.function, as_chunks), **hops)
+    loading = load.plan(wrap_output(load.function, as_documents), **hops)
+    chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **hops)
     embedding = _embedding(stages.embed, settings)
     sources = Sources()
     identity = stages.embedder(settings.version, sources)
     embedder = EmbedderInStore(known, identity, stages.embed.function)
     fingerprint = stages.fingerprint(settings.version, identity, sources)
-    recognise = None if known is None else Recognise(fingerprint, known, settings.ids)
+    look_up = None if known is None else StoreLookup(fingerprint, known, settings.ids)
     check = check_of(known)
     recall = cached_embeddings(known, embedder, settings.cache)
-    load_and_cut: LoadAndCut | None = None
+    load_and_chunk: LoadAndChunk | None = None
     if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
-        parts = Finished(load.function, as_documents), Finished(chunk.function, as_chunks)
-        load_and_cut = LoadAndCut(parts[0], recognise, parts[1], check, recall)
-    return Recipe(
+        parts = WrappedOutput(load.function, as_documents), WrappedOutput(chunk.function, as_chunks)
+        load_and_chunk = LoadAndChunk(parts[0], look_up, parts[1], check, recall)
+    return PipelineConfig(
         prepare=None
-        if load_and_cut is None
-        else BatchSettings(InOneHop(load_and_cut), False, **common),
-        load_and_cut=load_and_cut,
+        if load_and_chunk is None
+        else BatchSettings(BatchCall(load_and_chunk), False, **common),
+        load_and_chunk=load_and_chunk,
         load=loading,
-        recognise=None if recognise is None else BatchSettings(recognise, False, **common),
-        chunk=cutting,
+        look_up=None if look_up is None else BatchSettings(look_up, False, **common),
+        chunk=chunking,
         recall=None if recall is None else BatchSettings(recall, False, **common),
         embed=embedding,
         store=None if stages.store is None else _storing(stages.store, settings),
         check=check,
         embedder=embedder,
         fingerprint=fingerprint,
-        at_once=max(loading.max_concurrency, cutting.max_concurrency),
+        max_concurrency=max(loading.max_concurrency, chunking.max_concurrency),
         room=3 * embedding.max_concurrency * embedding.batch_size,
-        keep_all=settings.keep_all or stages.store is None,
+        keep_content=settings.keep_content or stages.store is None,
         max_cost=settings.max_cost,
-        skips=settings.skips,
+        skip_policy=settings.skip_policy,
         ids=settings.ids,
         known=known,
         load_function=load.function,
@@ -223,9 +223,9 @@ def recipe_of(stages: Stages, settings: Settings) -> Recipe:
 
 
 def _embedding(stage: Stage, settings: Settings) -> StagePlan:
-    """Return the plan for embedding batches of texts."""
+    """Plan of the embed stage, for batches of texts."""
     return stage.plan(
-        metering(finished(stage.function, as_rows)),
+        metering(wrap_output(stage.function, to_embedding_matrix)),
         max_concurrency=settings.embed_concurrency,
         batched=True,
         batch_size=settings.batch_size,
@@ -238,20 +238,21 @@ def _embedding(stage: Stage, settings: Settings) -> StagePlan:
 
 def ends_the_run(error: BaseException) -> Verdict:
     """
-    Return FATAL for what every other document would meet too; nothing is tried again.
+    FATAL for an error that every other document would meet too; other documents are not retried.
 
-    What was postponed would be, if the run did not stop: so it is left undone.
+    The exception is a deferred document: it counts as one to retry, and because the run stops
+    first, it stays pending.
     """
-    if is_a(error, Postponed):
+    if is_a(error, DocumentDeferred):
         return True
     inner = error.error if is_a(error, StageFailure) else error
-    if is_a(error, RunEnding) or is_a(inner, (EmbedderMismatch, JobStopped)):
+    if is_a(error, FatalStageError) or is_a(inner, (EmbedderMismatch, JobStopped)):
         return FATAL
     return FATAL if default_retry(inner) is FATAL else False
 
 
 def _storing(stage: Stage, settings: Settings) -> StagePlan:
-    """Return the plan for storing."""
+    """Plan of the store stage."""
     return storing_plan(
         stage,
         max_concurrency=settings.embed_concurrency,

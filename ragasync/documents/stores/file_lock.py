@@ -12,7 +12,7 @@ if sys.platform != "win32":
 
 
 @contextmanager
-def turn_at(path: str) -> Iterator[None]:
+def file_lock(path: str) -> Iterator[None]:
     """
     Wait until no other process is inside this block with the same file.
 

@@ -10,24 +10,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragasync.calls.calls import Calls
-from ragasync.documents.document import Document
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
 from ragasync.documents.errors import IdConflictError
-from ragasync.documents.locations import located
+from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import Meter, metered_by
+from ragasync.documents.models import Document
 from ragasync.documents.sources.unique import Taken
 from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims, claim_earlier
-from ragasync.documents.stages.failures import Postponed, RunEnding, note_place
-from ragasync.documents.stages.hops import Hops
-from ragasync.documents.stages.prepare import QUICK, UNKNOWN, Lost, Prepared, refuse_given
-from ragasync.documents.stages.processed import ProcessedDocument, together
+from ragasync.documents.stages.config import PipelineConfig
+from ragasync.documents.stages.counts import PipelineCounts
+from ragasync.documents.stages.failures import DocumentDeferred, FatalStageError, note_place
+from ragasync.documents.stages.prepare import (
+    INLINE_MAX_CHARS,
+    UNKNOWN,
+    FailedDocument,
+    PreparedDocument,
+    refuse_given,
+)
+from ragasync.documents.stages.processed import ProcessedDocument, merge_documents
 from ragasync.documents.stages.pruning import Pruner
-from ragasync.documents.stages.recipe import Recipe
 from ragasync.documents.stages.root_check import RootCheck
 from ragasync.documents.stages.several import Several
-from ragasync.documents.stages.skipping import id_of, source_path
+from ragasync.documents.stages.skip_policy import id_of, source_path
 from ragasync.documents.stages.stored_state import StoredChanges
-from ragasync.documents.stages.tally import Tally
+from ragasync.documents.stages.thread_batches import ThreadBatcher
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.engine.controls import Steering, current_run
@@ -36,7 +42,7 @@ from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.reports.summary import counted
 
-Entry = Document | Prepared | Lost
+Entry = Document | PreparedDocument | FailedDocument
 """One of the documents of a source: as it was loaded, or as far as it came in the same call."""
 
 
@@ -77,7 +83,7 @@ class Occasion:
             self.pruner.keep(error.id)
 
 
-class Line:
+class Pipeline:
     """
     The stages of one run, open at the same time, each with its own window.
 
@@ -87,21 +93,21 @@ class Line:
     """
 
     def __init__(
-        self, recipe: Recipe, prepare: Hops[object, Any] | None, occasion: Occasion
+        self, config: PipelineConfig, prepare: ThreadBatcher[object, Any] | None, occasion: Occasion
     ) -> None:
-        self._recipe = recipe
+        self._config = config
         self._prepare = prepare
         self._loop = asyncio.get_running_loop()
-        self.meter = Meter(recipe.max_cost, self._when_spent)
-        self.way = Way(recipe, self.meter)
-        self.tally = Tally(recipe, self.way.services, prepare, self.meter)
+        self.meter = Meter(config.max_cost, self._when_spent)
+        self.way = Way(config, self.meter)
+        self.counts = PipelineCounts(config, self.way.services, prepare, self.meter)
         self._occasion = occasion
-        self._stored = StoredChanges(recipe.known)
+        self._stored = StoredChanges(config.known)
         self._claims = IdClaims(
             occasion.taken,
-            recipe.load_function,
-            min(64, recipe.room // 2),
-            has_store=recipe.store is not None,
+            config.load_function,
+            min(64, config.room // 2),
+            has_store=config.store is not None,
         )
         self._in_flight = DocumentsInFlight()
         self._run: Steering[Any, Any] | None = None
@@ -122,16 +128,16 @@ class Line:
             Postponed: the run stops before it could be embedded.
         """
         if self._refusal is not None:
-            raise RunEnding("store", self._refusal)
+            raise FatalStageError("store", self._refusal)
         try:
-            quick = self._cut_here(source)
+            quick = self._chunk_inline(source)
             if quick is not None and (taken := self.way.enter_now(quick)) is not None:
                 self._run = self._run or self._belong_to(current_run.get())
                 return await self.way.go(quick, taken)
             self._count_loading(1)
             try:
                 prepared = quick or await self._claimed(source)
-                if not isinstance(prepared, Prepared):
+                if not isinstance(prepared, PreparedDocument):
                     return self._occasion.noted(source, await self._several(source, prepared))
                 if (weight := await self._enter(prepared)) is None:
                     return self._occasion.noted(source, await self._unchanged(prepared))
@@ -140,31 +146,31 @@ class Line:
             return self._occasion.noted(source, await self._go(prepared, weight))
         except StageFailure as failure:
             self._occasion.note_failed(failure.error)
-            if (skipped := self._recipe.skips.skipped(source, failure)) is None:
+            if (skipped := self._config.skip_policy.skipped(source, failure)) is None:
                 raise
             return self._occasion.noted(source, skipped)
         except JobStopped as stopped:
             if self._stopped_early:
-                raise Postponed(*stopped.args) from stopped
+                raise DocumentDeferred(*stopped.args) from stopped
             raise
 
     async def check_embedder(self) -> None:
         """Refuse the run if the store holds the vectors of another embedder; warn of any doubt."""
         try:
-            warning = await asyncio.to_thread(self._recipe.embedder.check)
+            warning = await asyncio.to_thread(self._config.embedder.check)
         except EmbedderMismatch as error:
             self._refusal = error
         except StoreError:  # each document will meet it too, and is retried as that says
             return
         else:
-            self._doubts = self._recipe.fingerprint.unknown if warning else []
+            self._doubts = self._config.fingerprint.unknown if warning else []
             if warning and self._doubts:
                 warning += f"; nor can it be told of {' and '.join(self._doubts)}"
             self._warn(warning)
 
     def _warn_of_unknown(self) -> None:
         """Say once that some documents were taken for unchanged because nobody can tell."""
-        unknown = self._recipe.fingerprint.unknown
+        unknown = self._config.fingerprint.unknown
         if not self._uncertain or (unknown and unknown == self._doubts):
             return
         self._warn(
@@ -177,7 +183,7 @@ class Line:
     def _warn(self, warning: str | None) -> None:
         """Warn at the line that made the processor, for a run has a loop of its own."""
         if warning is not None:
-            warnings.warn_explicit(warning, UserWarning, *self._recipe.made_at)
+            warnings.warn_explicit(warning, UserWarning, *self._config.made_at)
 
     def no_more_to_embed(self) -> bool:
         """Return whether every document of the run has handed its chunks on."""
@@ -187,29 +193,29 @@ class Line:
         """Count the documents before the room; when they are many, have no further one drawn."""
         self._loading += more
         run = self._run or self._belong_to(current_run.get())
-        ahead = self._recipe.at_once if self._prepare is None else self._prepare.ahead
+        ahead = self._config.max_concurrency if self._prepare is None else self._prepare.ahead
         run.hold_back(self._loading >= ahead)
 
     def _belong_to(self, run: Steering[Any, Any]) -> Steering[Any, Any]:
         """Steer this run from now on, and tell it of the stages."""
         self._run = run
-        run.stages, run.told = self.tally.stages, self.tally.told
+        run.stages, run.told = self.counts.stages, self.counts.told
         run.runs_of_stages = lambda: tuple(stage.run for stage in self.way.services.values())
         return run
 
-    def _cut_here(self, source: object) -> Prepared | None:
+    def _chunk_inline(self, source: object) -> PreparedDocument | None:
         """Return a short text with its chunks; None for what else there may be."""
-        load_and_cut = self._recipe.load_and_cut
-        if load_and_cut is None or self._prepare is None or not load_and_cut.is_quick(source):
+        load_and_chunk = self._config.load_and_chunk
+        if load_and_chunk is None or self._prepare is None or not load_and_chunk.is_quick(source):
             return None
         try:
-            prepared: Prepared = self._prepare.here(load_and_cut, source)
+            prepared: PreparedDocument = self._prepare.here(load_and_chunk, source)
         except StageFailure as failed:
             note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
             raise
         return prepared
 
-    async def _claimed(self, source: object) -> Prepared | Sequence[Entry]:
+    async def _claimed(self, source: object) -> PreparedDocument | Sequence[Entry]:
         """Return what is prepared of a source, with ids that no other source of the run has."""
         with self._claims.place_of(source) as place:
             prepared = await self._prepared(source)
@@ -220,20 +226,20 @@ class Line:
                 await self._claims.turn_of(place)
             finally:
                 self._count_loading(1)
-            if not isinstance(prepared, Prepared):
+            if not isinstance(prepared, PreparedDocument):
                 return self._claims.claimed(source, prepared)
             (checked,) = self._claims.claimed(source, [prepared])
-        if isinstance(checked, Lost):
+        if isinstance(checked, FailedDocument):
             failure = checked.failure
             note_place(failure.error, failure.stage, repr(getattr(source, "id", source)))
             raise failure
         return checked
 
-    async def _prepared(self, source: object) -> Prepared | Sequence[Entry]:
+    async def _prepared(self, source: object) -> PreparedDocument | Sequence[Entry]:
         """Return the document of a source with its chunks, or a list of its documents."""
         if self._prepare is not None:
             try:
-                found: Prepared | list[Entry] = await self._prepare(source)
+                found: PreparedDocument | list[Entry] = await self._prepare(source)
             except StageFailure as failed:
                 note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
                 raise
@@ -244,24 +250,24 @@ class Line:
         else:
             document = await self.way.take("load", source, source)
         if isinstance(document, Document):
-            return await self._cut(document, source)
+            return await self._chunk(document, source)
         documents: list[Entry] = document
         return documents
 
-    async def _cut(self, document: Document, source: object) -> Prepared:
+    async def _chunk(self, document: Document, source: object) -> PreparedDocument:
         """Return a document with its chunks, each stage on its own."""
         way, known = self.way, UNKNOWN
-        if "recognise" in way.services:
-            known = await way.take("recognise", document, source)
+        if "look_up" in way.services:
+            known = await way.take("look_up", document, source)
         if known.is_known:
             return known.prepared(document)
         chunks = await way.take("chunk", document.text, source)
-        if len(document.text) > QUICK:
-            chunks = await asyncio.to_thread(located, document, chunks)
+        if len(document.text) > INLINE_MAX_CHARS:
+            chunks = await asyncio.to_thread(add_locations, document, chunks)
         else:
-            chunks = located(document, chunks)
+            chunks = add_locations(document, chunks)
         try:
-            self._recipe.check(document, chunks)
+            self._config.check(document, chunks)
         except Exception as error:
             note_place(error, "store", repr(document.id))
             raise StageFailure("store", error) from error
@@ -272,9 +278,9 @@ class Line:
 
     async def _several(self, source: object, entries: Sequence[Entry]) -> ProcessedDocument:
         """Take the documents of one source through; it is done when all of them are."""
-        several = Several(entries, self._one_of_several, self._recipe.at_once)
+        several = Several(entries, self._one_of_several, self._config.max_concurrency)
         done = await several.done()
-        return together(id_of(source), source_path(source), done)
+        return merge_documents(id_of(source), source_path(source), done)
 
     async def _one_of_several(
         self, entry: Entry, has_left_room: Callable[[], None]
@@ -292,12 +298,12 @@ class Line:
         """Do so."""
         self._count_loading(1)
         try:
-            if isinstance(entry, Lost):
+            if isinstance(entry, FailedDocument):
                 failure = entry.failure
                 note_place(failure.error, failure.stage, repr(entry.document.id))
                 raise failure
             if isinstance(entry, Document):
-                entry = await self._cut(entry, entry)
+                entry = await self._chunk(entry, entry)
             if (weight := await self._enter(entry)) is None:
                 return await self._unchanged(entry)
         finally:
@@ -305,11 +311,11 @@ class Line:
             has_left_room()
         return await self._go(entry, weight)
 
-    async def _enter(self, prepared: Prepared) -> int | None:
+    async def _enter(self, prepared: PreparedDocument) -> int | None:
         """Wait for room for a document; return None where the store has it, maybe by now."""
         if prepared.chunks is None:
             return None
-        known, id_ = self._recipe.known, prepared.document.id
+        known, id_ = self._config.known, prepared.document.id
         while known is not None and not await self._in_flight.begin(id_):
             if await asyncio.to_thread(known.fingerprint_of, id_) == prepared.fingerprint:
                 return None
@@ -319,14 +325,14 @@ class Line:
             self._in_flight.end(id_)
             raise
 
-    async def _unchanged(self, prepared: Prepared) -> ProcessedDocument:
+    async def _unchanged(self, prepared: PreparedDocument) -> ProcessedDocument:
         """Return what becomes of a document that the store has; its file may have been touched."""
         self._uncertain += not prepared.is_certain
         if prepared.stored.is_outdated:
             await self._stored.refresh(prepared.document)
         return unchanged(prepared)
 
-    async def _go(self, prepared: Prepared, weight: int) -> ProcessedDocument:
+    async def _go(self, prepared: PreparedDocument, weight: int) -> ProcessedDocument:
         """Have a document embedded and stored; note that it is new."""
         try:
             done = await self.way.go(prepared, weight)
@@ -340,23 +346,23 @@ class Line:
         """Return of how many stored documents a source gives the same, and of how many another."""
         try:
             found = await self._prepared(source)
-            entries = [found] if isinstance(found, Prepared) else found
-            cut = [
-                await self._cut(entry, entry) if isinstance(entry, Document) else entry
+            entries = [found] if isinstance(found, PreparedDocument) else found
+            chunk = [
+                await self._chunk(entry, entry) if isinstance(entry, Document) else entry
                 for entry in entries
             ]
         except Exception:
             return 0, 0  # it fails in its turn
         stored = [
             entry.chunks is None
-            for entry in cut
-            if isinstance(entry, Prepared) and entry.stored.fingerprint is not None
+            for entry in chunk
+            if isinstance(entry, PreparedDocument) and entry.stored.fingerprint is not None
         ]
         return sum(stored), len(stored) - sum(stored)
 
     async def end(self, occasion: Occasion) -> None:
         """Do what is due when a run has come to its end and was not cut short."""
-        spend, used = self._recipe.max_cost, self.meter
+        spend, used = self._config.max_cost, self.meter
         if spend is not None and not used.cost and self.way.services["embed"].run.calls:
             warnings.warn(
                 f"max_cost={spend:g} held nothing back: nothing reported what it cost. An "
@@ -367,11 +373,11 @@ class Line:
         run, pruner = occasion.run, occasion.pruner
         if pruner is not None and run is not None:
             is_whole = run.stopped_because is None and run.error is None
-            self.tally.pruned = 0
+            self.counts.pruned = 0
             if is_whole:
-                self.tally.pruned = await asyncio.to_thread(pruner.prune)
+                self.counts.pruned = await asyncio.to_thread(pruner.prune)
         await self._stored.write()
-        await self._stored.warn_of_moved(self._recipe.ids)
+        await self._stored.warn_of_moved(self._config.ids)
         self._warn_of_unknown()
 
     def _when_spent(self, reason: str) -> None:
@@ -396,39 +402,41 @@ class Line:
 
 
 @asynccontextmanager
-async def open_line(recipe: Recipe, occasion: Occasion | None = None) -> AsyncIterator[Line]:
+async def open_pipeline(
+    config: PipelineConfig, occasion: Occasion | None = None
+) -> AsyncIterator[Pipeline]:
     """
     Open the stages of a run on its own loop; close them when it ends, however it ends.
 
     Args:
-        recipe: what is done with a document.
+        config: the stages and their settings.
         occasion: what this run brings.
     """
     occasion = occasion or Occasion()
-    plans = {"embed": recipe.embed, "store": recipe.store}
+    plans = {"embed": config.embed, "store": config.store}
     prepare = None
     async with AsyncExitStack() as stack:
-        if recipe.prepare is None:
-            plans |= {"load": recipe.load, "recognise": recipe.recognise, "chunk": recipe.chunk}
-            plans["recall"] = recipe.recall
+        if config.prepare is None:
+            plans |= {"load": config.load, "look_up": config.look_up, "chunk": config.chunk}
+            plans["recall"] = config.recall
         else:
-            calls = Calls(recipe.prepare, asyncio.get_running_loop(), None)
+            calls = Calls(config.prepare, asyncio.get_running_loop(), None)
             stack.callback(calls.close)
-            prepare = Hops(calls.one, recipe.at_once)
+            prepare = ThreadBatcher(calls.one, config.max_concurrency)
             stack.push_async_callback(prepare.close)
-        line = Line(recipe, prepare, occasion)
-        stack.callback(metered_by(line.meter))
+        pipeline = Pipeline(config, prepare, occasion)
+        stack.callback(metered_by(pipeline.meter))
         for stage, plan in plans.items():
             if plan is not None:
                 waits_in_vain = (
-                    {"no_more_expected": line.no_more_to_embed} if stage == "embed" else {}
+                    {"no_more_expected": pipeline.no_more_to_embed} if stage == "embed" else {}
                 )
                 service: RequestBatcher[Any, Any] = RequestBatcher(plan, **waits_in_vain)
-                service.run.when_stopped_early = line.stop_early
-                line.way.services[stage] = await stack.enter_async_context(service)
-        await line.check_embedder()
+                service.run.when_stopped_early = pipeline.stop_early
+                pipeline.way.services[stage] = await stack.enter_async_context(service)
+        await pipeline.check_embedder()
         if occasion.root_check is not None:
-            await occasion.root_check.compare(line.compare_file, occasion.pruner)
-        line.tally.restart()
-        yield line
-        await line.end(occasion)
+            await occasion.root_check.compare(pipeline.compare_file, occasion.pruner)
+        pipeline.counts.restart()
+        yield pipeline
+        await pipeline.end(occasion)

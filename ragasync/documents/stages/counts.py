@@ -7,21 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from ragasync.documents.metering import Meter
-from ragasync.documents.stages.hops import Hops
-from ragasync.documents.stages.recipe import Recipe
+from ragasync.documents.stages.config import PipelineConfig
+from ragasync.documents.stages.thread_batches import ThreadBatcher
 from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.outcomes.stats import StageStats
 
-STAGES = ("load", "recognise", "chunk", "embed", "store")
+STAGES = ("load", "look_up", "chunk", "embed", "store")
 """The stages in the order of a document's way."""
 
 
-class Tally:
+class PipelineCounts:
     """
     Counts for one run.
 
     Args:
-        recipe: what is done with a document.
+        config: the stages and their settings.
         services: the open stages by their names.
         prepare: loads and cuts, where that is one call.
         meter: what the embedder's calls used.
@@ -32,12 +32,12 @@ class Tally:
 
     def __init__(
         self,
-        recipe: Recipe,
+        config: PipelineConfig,
         services: Mapping[str, RequestBatcher[Any, Any]],
-        prepare: Hops[object, Any] | None,
+        prepare: ThreadBatcher[object, Any] | None,
         meter: Meter,
     ) -> None:
-        self._recipe, self._services = recipe, services
+        self._config, self._services = config, services
         self._prepare, self._meter = prepare, meter
         self.pruned: int | None = None
 
@@ -57,7 +57,7 @@ class Tally:
         if (hops := self._prepare) is not None:
             found["load"] = StageStats(
                 "load and chunk",
-                self._recipe.at_once,
+                self._config.max_concurrency,
                 hops.activity.seconds,
                 calls=hops.ended,
                 ended=hops.ended,
