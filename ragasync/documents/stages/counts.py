@@ -12,7 +12,7 @@ from ragasync.documents.stages.thread_batches import ThreadBatcher
 from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.outcomes.stats import StageStats
 
-STAGES = ("load", "look_up", "chunk", "embed", "store")
+STAGES = ("load", "look up", "chunk", "embed", "store")
 """The stages in the order of a document's way."""
 
 

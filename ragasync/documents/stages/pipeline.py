@@ -257,8 +257,8 @@ class Pipeline:
     async def _chunk(self, document: Document, source: object) -> PreparedDocument:
         """Return a document with its chunks, each stage on its own."""
         way, known = self.way, UNKNOWN
-        if "look_up" in way.services:
-            known = await way.take("look_up", document, source)
+        if "look up" in way.services:
+            known = await way.take("look up", document, source)
         if known.is_known:
             return known.prepared(document)
         chunks = await way.take("chunk", document.text, source)
@@ -417,7 +417,7 @@ async def open_pipeline(
     prepare = None
     async with AsyncExitStack() as stack:
         if config.prepare is None:
-            plans |= {"load": config.load, "look_up": config.look_up, "chunk": config.chunk}
+            plans |= {"load": config.load, "look up": config.look_up, "chunk": config.chunk}
             plans["recall"] = config.recall
         else:
             calls = Calls(config.prepare, asyncio.get_running_loop(), None)

@@ -165,7 +165,7 @@ class Way:
             service.run.stopped_early or is_a(failed.error, AttemptTimeout)
         )
         kind = FatalStageError if ends else StageFailure
-        stage = "store" if stage in ("look_up", "recall") else stage
+        stage = "store" if stage in ("look up", "recall") else stage
         note_place(failed.error, stage, place)
         return kind(stage, failed.error)
 
