@@ -1,14 +1,14 @@
-"""AsyncBatchProcessor: many calls of one function, bounded, limited, retried and accounted for."""
+"""AsyncBatchProcessor: calls one function for many items, with limits, retries and outcomes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ragasync.arguments import check_count, check_number, check_process_fn
 from ragasync.bridge.run_async import run_async
@@ -26,24 +26,42 @@ from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 
 T = TypeVar("T")
 R = TypeVar("R")
+C = TypeVar("C")
 
 
 class _DefaultCount(int):
-    """A default that can be told from the same number given by hand: 3 is always one object."""
+    """An int with an identity of its own: CPython has only one 3, whoever wrote it."""
 
 
+# Compared by identity: `retry=` together with an explicit `retry_count=3` is an error.
 DEFAULT_RETRY_COUNT: Final[int] = _DefaultCount(3)
 DEFAULT_RETRY_DELAY: Final = float("1.0")
 
 
+class _Options(TypedDict, Generic[T], total=False):
+    """The keyword arguments of AsyncBatchProcessor that all of its overloads share."""
+
+    rate_limiter: Limiter | Sequence[Limiter] | None
+    retry: AsyncRetry | None
+    timeout: float | None
+    executor: Executor | None
+    max_errors: int | None
+    max_error_rate: float | None
+    max_initial_failures: int | None
+    weight: Callable[[T], float] | None
+    max_batch_weight: float | None
+    key: Callable[[T], object] | None
+    journal: Journal | str | os.PathLike[str] | None
+
+
 class AsyncBatchProcessor(Generic[T, R]):
     """
-    Call a function for every item, so many calls at once, and account for each.
+    Call a function for every item, a limited number concurrently, and record each outcome.
 
-    A sliding window: whenever a call ends, the next begins; nobody waits for the slowest of a
-    group. A failure is an outcome, not the end: it is retried with exponential back-off, and then
-    kept beside the item. The processor holds the settings only, so that it can be used again, at
-    the same time, from other loops and threads.
+    The calls form a sliding window: when one ends, the next begins, so none waits for the slowest
+    of a group. A failed call is retried with exponential back-off; if it keeps failing, the error
+    becomes the outcome of its item, and the other items go on. The processor holds settings only:
+    it can be used again, also concurrently, from other loops and threads.
 
     Example:
         >>> import asyncio
@@ -59,51 +77,156 @@ class AsyncBatchProcessor(Generic[T, R]):
         AttributeError("'int' object has no attribute 'index'")
 
     Args:
-        process_fn: a sync or async function, method, partial or callable object of one item, or,
-            with `batched`, of a list of at most `batch_size` items for which it returns as many
-            values in the same order. Sync functions run on threads; all run on `executor`, if any.
-        batch_size: the most items in one call of a batched function, and in one hop to an
-            executor.
-        max_concurrency: the most calls in flight at once; "auto" finds what the service bears and
-            follows it: up while latency holds, down by a quarter at a 429, a 503, a timeout or a
-            latency that rises, between 1 and 1,024. Not with an executor.
-        retry_count: retries after the first attempt.
+        process_fn: a sync or async function, method, partial or callable object. It takes one item
+            or, with `batched`, a list of at most `batch_size` items, and then returns as many
+            values in the same order. Sync functions run on threads, or on `executor`.
+        batch_size: the maximum number of items in one call of a batched function, and in one group
+            sent to an executor.
+        max_concurrency: the maximum number of calls in flight. "auto" adapts it to the service,
+            between 1 and 1,024: it rises while latency holds, and falls by a quarter after a 429, a
+            503, a timeout or a rise in latency. "auto" cannot be combined with an executor.
+        retry_count: the number of retries after the first attempt.
         retry_delay: the base of the exponential back-off, in seconds.
-        batched: whether `process_fn` takes lists. A batch that fails is halved until the items at
-            fault stand alone.
-        rate_limiter: one limiter or several; every attempt takes its own place at each.
+        batched: whether `process_fn` takes lists. A batch that fails is split in halves until each
+            bad item fails alone.
+        rate_limiter: one limiter or several; every attempt acquires each of them.
         retry: an AsyncRetry, instead of `retry_count` and `retry_delay`.
-        timeout: seconds for one attempt; one that takes longer fails with AttemptTimeout.
-        executor: a concurrent.futures.Executor to call on: a process pool, loky, a Dask cluster's
-            `client.get_executor()`. What a cell defines travels (extra `processes`); limits,
-            retries, journal and progress stay here. The items of a hop go one after the other,
-            async ones too, on one loop a worker; the timeout counts for each item, and a hop that
-            has begun is not interrupted. What was in flight when a worker died is tried again,
-            each item apart, so that one which kills its worker fails alone.
-        max_errors: failed items that are allowed; one more stops the job. What is done is kept,
-            the rest stays pending.
-        max_error_rate: the share of failures, in (0, 1), that is allowed among the last 100
-            finished items, judged from 20 on; above it the job stops likewise.
-        max_initial_failures: stop when the first so many calls, on different items, all failed with
-            the same status (400, 401, 403, 404 or 405) and the same message: a wrong model or path
-            fails every item. None goes through all of them.
-        weight: what an item weighs (its tokens, say), for `max_batch_weight`.
-        max_batch_weight: the most that the items of one batch may weigh together.
-        key: makes of an item the text (or other plain data) that the journal knows it by; without
-            it the journal knows items by their content.
-        journal: a Journal, or the path of one: outcomes are written to it, and what it has is not
-            done again.
-        resources: a function that makes an async context manager, opened once a run on the run's
-            own loop and passed to `process_fn` as its second argument: the place for clients.
+        timeout: seconds allowed for one attempt; a longer one fails with AttemptTimeout.
+        executor: a concurrent.futures.Executor for the calls: a process pool, loky, a Dask
+            cluster's `client.get_executor()`. Functions defined in a cell are shipped to the
+            workers (extra `processes`); limits, retries, journal and progress stay here. The items
+            of a group run one after the other, async ones too, on one loop per worker; the timeout
+            counts for each item, and a group that has begun is not interrupted. If a worker dies,
+            the items of its group are retried alone, so that only the one at fault fails.
+        max_errors: the number of failed items allowed; one more stops the job. Finished items are
+            kept, the others stay pending.
+        max_error_rate: the share of failures, in (0, 1), allowed among the last 100 finished items,
+            judged from 20 on; a higher share stops the job in the same way.
+        max_initial_failures: stop the job when this many first calls, for different items, have all
+            failed with the same status (400, 401, 403, 404 or 405) and the same message: a wrong
+            model name or path fails every item. None turns this off.
+        weight: a function that returns the weight of an item, such as its tokens, for
+            `max_batch_weight`.
+        max_batch_weight: the maximum total weight of the items of one batch.
+        key: a function that returns the text, or other plain data, by which the journal knows an
+            item; without it the journal goes by the item's content.
+        journal: a Journal, or the path of one: outcomes are written to it, and items that it
+            already has are not processed again.
+        resources: a function that returns an async context manager, such as a client. It is opened
+            once per run, on the run's own loop, and passed to `process_fn` as second argument.
 
     Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: an argument out of range, or both `retry` and one that it replaces.
+        TypeError: an argument of the wrong type.
+        ValueError: an argument out of range, or both `retry` and an argument that it replaces.
 
     Attributes:
-        last_result: the result of the latest run that ended, whole or not; None before.
+        last_result: the result of the latest run that ended, also a partial one; None before.
     """
 
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[T], Awaitable[R]],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[False] = ...,
+        resources: None = ...,
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[T], R],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[False] = ...,
+        resources: None = ...,
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[list[T]], Awaitable[Collection[R | Exception]]],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[True],
+        resources: None = ...,
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[list[T]], Collection[R | Exception]],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[True],
+        resources: None = ...,
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[T, C], Awaitable[R]],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[False] = ...,
+        resources: Callable[[], AbstractAsyncContextManager[C]],
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[T, C], R],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[False] = ...,
+        resources: Callable[[], AbstractAsyncContextManager[C]],
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[list[T], C], Awaitable[Collection[R | Exception]]],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[True],
+        resources: Callable[[], AbstractAsyncContextManager[C]],
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        process_fn: Callable[[list[T], C], Collection[R | Exception]],
+        batch_size: int = ...,
+        max_concurrency: int | Literal["auto"] = ...,
+        retry_count: int = ...,
+        retry_delay: float = ...,
+        *,
+        batched: Literal[True],
+        resources: Callable[[], AbstractAsyncContextManager[C]],
+        **options: Unpack[_Options[T]],
+    ) -> None: ...
     def __init__(
         self,
         process_fn: Callable[..., Any],
@@ -129,12 +252,12 @@ class AsyncBatchProcessor(Generic[T, R]):
         given = retry_given(retry_count, retry_delay)
         if retry is not None and given:
             raise ValueError(f"pass {given} or retry={retry!r}, not both")
-        at_once, adaptive = parse_concurrency(max_concurrency)
+        limit, adaptive = parse_concurrency(max_concurrency)
         self._settings: BatchSettings[T, R] = BatchSettings(
             process_fn,
             check_process_fn(process_fn),
             batch_size=batch_size,
-            max_concurrency=at_once,
+            max_concurrency=limit,
             adaptive=adaptive,
             batched=batched,
             limiters=as_limiters(rate_limiter),
@@ -163,18 +286,18 @@ class AsyncBatchProcessor(Generic[T, R]):
         Call the function for every item and return all outcomes, in input order.
 
         Args:
-            items: any iterable or async iterable; drawn from as slots become free.
+            items: any iterable or async iterable; read lazily, as slots become free.
             progress_callback: called with (done, total) at most ten times a second, and at the
-                end. One that raises is dropped with a warning.
-            total: the number of items, for progress, where `items` does not tell.
+                end. A callback that raises is dropped with a warning.
+            total: the number of items, for progress, if `items` has no length.
             max_items: process only the first `max_items`, as a pilot; the rest of a sequence stays
                 pending.
 
         Raises:
             RunAsyncError: the function uses an object of another event loop.
-            Exception: what `items` itself raised; a note says how many were done, and
-                `last_result` keeps them.
-            CancelledError: it was cancelled or interrupted; likewise.
+            Exception: the error that `items` itself raised; a note says how many items were done,
+                and `last_result` keeps them.
+            CancelledError: the run was cancelled or interrupted; `last_result` keeps what was done.
         """
         return await self._new_run(items, progress_callback, total, max_items).complete()
 
@@ -186,7 +309,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         total: int | None = None,
         max_items: int | None = None,
     ) -> BatchResult[R]:
-        """Do as `process` does, from sync code; see `run_async`."""
+        """Run `process` from sync code; see `run_async`."""
         return run_async(self.process(items, progress_callback, total=total, max_items=max_items))
 
     def start(
@@ -199,17 +322,17 @@ class AsyncBatchProcessor(Generic[T, R]):
         on_current_loop: bool = False,
     ) -> Job[T, R]:
         """
-        Begin to process in the background and return the Job at once.
+        Start a Job in the background and return it immediately.
 
         Args:
             items: as for `process`.
-            progress_callback: as for `process`; called in the thread that the job runs in.
+            progress_callback: as for `process`; called in the thread of the job.
             total: as for `process`.
             max_items: as for `process`.
-            on_current_loop: run on the loop of the current thread, for objects that belong to it.
+            on_current_loop: run on the loop of this thread, for objects that belong to it.
 
         Raises:
-            RuntimeError: `on_current_loop` is set and no loop runs in this thread.
+            RuntimeError: `on_current_loop` is set, and no loop is running in this thread.
         """
         return self._start_run(
             self._new_run(items, progress_callback, total, max_items), on_current_loop
@@ -219,36 +342,36 @@ class AsyncBatchProcessor(Generic[T, R]):
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
     ) -> AsyncGenerator[Outcome[T, R], None]:
         """
-        Yield each outcome as it comes, in constant memory, also for endless input.
+        Yield each outcome when its item has ended, in constant memory, also for infinite input.
 
         Args:
             items: as for `process`.
-            ordered: yield in the order of the items instead. Outcomes that came early wait in a
-                buffer of max(2048, 32 windows) items; when it is full, nothing new is begun.
-            total: the number of items, where `items` does not tell.
+            ordered: yield in the order of the items instead. Outcomes of later items wait in a
+                buffer of max(2048, 32 windows) items; while it is full, no new call starts.
+            total: the number of items, if `items` has no length.
 
         Raises:
-            JobStopped: `max_errors` or a fatal error ended it early; what was done came before.
-            Exception: what `items` itself raised, after the outcomes of those begun.
+            JobStopped: `max_errors` or a fatal error ended the run early, after all outcomes.
+            Exception: the error that `items` itself raised, after the outcomes of all calls.
         """
         return streamed(self._settings, items, ordered=ordered, total=total)
 
     def __repr__(self) -> str:
-        plan = self._settings
-        name = getattr(plan.process_fn, "__qualname__", repr(plan.process_fn))
-        size = f", batch_size={plan.batch_size}" if plan.items_per_call > 1 else ""
-        at_once = '"auto"' if plan.adaptive else plan.max_concurrency
-        return f"<AsyncBatchProcessor {name}{size}, max_concurrency={at_once}>"
+        settings = self._settings
+        name = getattr(settings.process_fn, "__qualname__", repr(settings.process_fn))
+        size = f", batch_size={settings.batch_size}" if settings.items_per_call > 1 else ""
+        limit = '"auto"' if settings.adaptive else settings.max_concurrency
+        return f"<AsyncBatchProcessor {name}{size}, max_concurrency={limit}>"
 
-    async def _process_again(
-        self, items: Items[T], _kept: object = (), plan: BatchSettings[T, R] | None = None
+    async def _rerun(
+        self, items: Items[T], _kept: object = (), settings: BatchSettings[T, R] | None = None
     ) -> BatchResult[R]:
-        """Process items whatever a journal has of them: they are wanted anew."""
-        # All of them failed before.
-        plan = replace(plan or self._settings, max_initial_failures=None)
-        if plan.journal is not None:
-            plan = replace(plan, journal=replace(plan.journal, again=True))
-        return await self._new_run(items, None, None, None, plan).complete()
+        """Process items of an earlier result again, also those that a journal has."""
+        # All of them failed before, so the same error for the first ones says nothing.
+        settings = replace(settings or self._settings, max_initial_failures=None)
+        if settings.journal is not None:
+            settings = replace(settings, journal=replace(settings.journal, again=True))
+        return await self._new_run(items, None, None, None, settings).complete()
 
     def _new_run(
         self,
@@ -256,29 +379,29 @@ class AsyncBatchProcessor(Generic[T, R]):
         progress_callback: ProgressCallback | None,
         total: int | None,
         max_items: int | None,
-        plan: BatchSettings[T, R] | None = None,
+        settings: BatchSettings[T, R] | None = None,
     ) -> JobRun[T, R]:
-        """Make a run of this processor's plan, or of a variant of it."""
+        """Create a run with this processor's settings, or with a variant of them."""
         return JobRun(
-            plan or self._settings,
+            settings or self._settings,
             items,
             progress_callback,
             total=total,
             max_items=max_items,
-            on_result=self._keep,
+            on_result=self._keep_result,
         )
 
-    def _start_run(self, batch: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
-        """Begin a run in the background, or on the loop of this thread."""
-        return Job(batch, _loop_here() if on_current_loop else _loop_in_background())
+    def _start_run(self, job_run: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
+        """Start a run on the background loop, or on the loop of this thread."""
+        return Job(job_run, _current_loop() if on_current_loop else _background_loop())
 
-    def _keep(self, result: BatchResult[R]) -> None:
-        """Remember the latest result."""
+    def _keep_result(self, result: BatchResult[R]) -> None:
+        """Keep the result of the latest run."""
         self.last_result = result
 
 
-def _loop_here() -> asyncio.AbstractEventLoop:
-    """Return the loop that runs in this thread."""
+def _current_loop() -> asyncio.AbstractEventLoop:
+    """The loop that is running in this thread."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -288,8 +411,8 @@ def _loop_here() -> asyncio.AbstractEventLoop:
         ) from None
 
 
-def _loop_in_background() -> asyncio.AbstractEventLoop:
-    """Return the loop that background jobs share."""
+def _background_loop() -> asyncio.AbstractEventLoop:
+    """The background loop that jobs share; its thread is started on first use."""
     from ragasync.bridge.loops import background_loop
 
     return background_loop()
@@ -297,11 +420,11 @@ def _loop_in_background() -> asyncio.AbstractEventLoop:
 
 def retry_given(retry_count: int, retry_delay: float) -> str:
     """
-    Check the two arguments, and return those that were given by hand, as they are written.
+    Check both retry arguments and quote those that differ from the defaults, as written in code.
 
     Raises:
-        TypeError: one is no number.
-        ValueError: one is negative.
+        TypeError: an argument is not a number.
+        ValueError: an argument is negative.
     """
     check_count("retry_count", retry_count, at_least=0)
     check_number("retry_delay", retry_delay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from ragasync.arguments import check_count
 from ragasync.batch import AsyncBatchProcessor
@@ -129,7 +129,10 @@ async def process_with_workers(
     """
     check_count("num_workers", num_workers, at_least=1)
     processor: AsyncBatchProcessor[T, R] = AsyncBatchProcessor(
-        process_item, max_concurrency=num_workers, retry_count=0, max_initial_failures=None
+        cast("Callable[[T], R]", process_item),
+        max_concurrency=num_workers,
+        retry_count=0,
+        max_initial_failures=None,
     )
     return await processor.process(items)
 

@@ -206,7 +206,7 @@ class BatchResult(Generic[R]):
             )
         rows = rows_to_rerun(self.columns, only)
         items = [self.columns.items[row] for row in rows]
-        if (again := getattr(processor, "_process_again", None)) is None:
+        if (again := getattr(processor, "_rerun", None)) is None:
             later = await processor.process(items)
         else:  # past its journal, and beside what is done
             rest = set(range(len(self.columns))).difference(rows)

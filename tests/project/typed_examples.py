@@ -1,12 +1,13 @@
 """
-Usage that has to type-check, and what its types are: mypy reads this file, and nobody runs it.
+Typed usage of the public API: mypy and pyright check this file, and it is never run.
 
-Each function is a way of use. Where `assert_type` names a type, a user's editor shows the same.
+Each function is one use case. Where `assert_type` names a type, an editor shows the same.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import assert_type
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, assert_type
 
 import numpy as np
 import pandas as pd
@@ -46,60 +47,132 @@ from ragasync.documents import (
 
 
 async def embed(text: str) -> list[float]:
-    """Stand for a call of a service."""
+    """Embed a text, as an async call of a service does."""
     return [float(len(text))]
 
 
 async def embed_all(texts: list[str]) -> list[list[float]]:
-    """Stand for a call with several texts."""
+    """Embed several texts in one call."""
     return [[float(len(text))] for text in texts]
 
 
+def embed_rows(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embed several texts with a local model, as the rows of an array."""
+    return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+
+def check_all(texts: list[str]) -> list[int | Exception]:
+    """Return an error in the place of a bad text."""
+    return [len(text) or ValueError("empty") for text in texts]
+
+
 def count(text: str) -> int:
-    """Stand for sync work."""
+    """Count characters, as sync work."""
     return len(text)
 
 
-async def a_result_is_of_what_the_function_returns() -> None:
-    """The items and the values have types where the processor is given them."""
-    processor: AsyncBatchProcessor[str, list[float]] = AsyncBatchProcessor(embed)
+class Client:
+    """A client of a service."""
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[Client]:
+    """Open a client."""
+    yield Client()
+
+
+async def ask(text: str, client: Client) -> bytes:
+    """Call a service through a client."""
+    return text.encode()
+
+
+async def ask_all(texts: list[str], client: Client) -> list[bytes]:
+    """Call a service through a client, with several texts."""
+    return [text.encode() for text in texts]
+
+
+def ask_sync(text: str, client: Client) -> bytes:
+    """Call a service through a client on a thread."""
+    return text.encode()
+
+
+class Service:
+    """A callable object."""
+
+    async def __call__(self, item: int) -> str:
+        """Call the service."""
+        return str(item)
+
+    async def ask(self, item: int, *, lang: str = "en") -> str:
+        """Call the service through a method."""
+        return lang * item
+
+
+def a_processor_infers_items_and_values_from_its_function() -> None:
+    """Async and sync functions, methods, partials and callable objects."""
+    assert_type(AsyncBatchProcessor(embed), AsyncBatchProcessor[str, list[float]])
+    assert_type(AsyncBatchProcessor(embed, 32, "auto"), AsyncBatchProcessor[str, list[float]])
+    assert_type(AsyncBatchProcessor(count, timeout=3), AsyncBatchProcessor[str, int])
+    assert_type(AsyncBatchProcessor(str.upper), AsyncBatchProcessor[str, str])
+    assert_type(AsyncBatchProcessor(Service()), AsyncBatchProcessor[int, str])
+    assert_type(AsyncBatchProcessor(Service().ask), AsyncBatchProcessor[int, str])
+    by_lang = AsyncBatchProcessor(partial(Service().ask, lang="bg"))
+    assert_type(by_lang.last_result, BatchResult[str] | None)
+
+
+def a_batched_processor_infers_items_and_values_from_lists() -> None:
+    """A list gives a value for each item; an array has rows of unknown type."""
+    assert_type(
+        AsyncBatchProcessor(embed_all, batched=True, weight=len, max_batch_weight=8000),
+        AsyncBatchProcessor[str, list[float]],
+    )
+    assert_type(AsyncBatchProcessor(embed_rows, batched=True), AsyncBatchProcessor[str, Any])
+    assert_type(AsyncBatchProcessor(check_all, batched=True), AsyncBatchProcessor[str, int])
+
+
+def a_processor_passes_its_resource_as_the_second_argument() -> None:
+    """The function takes what the context manager returns."""
+    assert_type(AsyncBatchProcessor(ask, resources=client), AsyncBatchProcessor[str, bytes])
+    assert_type(AsyncBatchProcessor(ask_sync, resources=client), AsyncBatchProcessor[str, bytes])
+    assert_type(
+        AsyncBatchProcessor(ask_all, batched=True, resources=client),
+        AsyncBatchProcessor[str, bytes],
+    )
+
+
+def a_processor_rejects_a_function_that_it_would_call_wrongly() -> None:
+    """The number and the types of its arguments are known before anything runs."""
+    AsyncBatchProcessor(ask)  # type: ignore[arg-type]
+    AsyncBatchProcessor(embed, batched=True)  # type: ignore[call-overload]
+    AsyncBatchProcessor(embed, resources=client)  # type: ignore[arg-type]
+    AsyncBatchProcessor(embed).process_sync([1])  # type: ignore[list-item]
+
+
+async def a_result_has_the_type_of_the_values() -> None:
+    """Results, errors and frames."""
+    processor = AsyncBatchProcessor(embed)
     result = await processor.process(["a text"], TqdmProgress(desc="all"))
     assert_type(result, BatchResult[list[float]])
     assert_type(result.get_successful(), list[list[float]])
     assert_type(result.errors[0], BaseException | None)
+    assert_type(result[0].value, list[float] | None)
     assert_type(result.to_dataframe(), pd.DataFrame)
     assert_type(to_dataframe(result), pd.DataFrame)
-    assert_type(processor.last_result, BatchResult[list[float]] | None)
-
-
-def a_sync_function_and_sync_code() -> None:
-    """The same, without a loop."""
-    processor: AsyncBatchProcessor[str, int] = AsyncBatchProcessor(count, max_concurrency=8)
-    assert_type(processor.process_sync(["a text"], max_items=50), BatchResult[int])
-
-
-async def a_batched_function() -> None:
-    """A value an item."""
-    processor: AsyncBatchProcessor[str, list[float]] = AsyncBatchProcessor(
-        embed_all, batched=True, weight=len, max_batch_weight=8000, key=str.lower
-    )
-    assert_type(await processor.process(iter(["a text"]), total=1), BatchResult[list[float]])
+    assert_type(await result.retry_failed(processor), BatchResult[list[float]])
+    assert_type(processor.process_sync(["a text"], max_items=50), BatchResult[list[float]])
 
 
 async def a_stream() -> None:
-    """Outcomes of items and values."""
-    processor: AsyncBatchProcessor[str, int] = AsyncBatchProcessor(count)
-    async for outcome in processor.stream(["a text"], ordered=True):
+    """A stream yields outcomes of items and values."""
+    async for outcome in AsyncBatchProcessor(count).stream(["a text"], ordered=True):
         assert_type(outcome, Outcome[str, int])
         assert_type(outcome.item, str | None)
         assert_type(outcome.value, int | None)
 
 
 async def a_job() -> None:
-    """What is awaited and what is set while it runs."""
-    processor: AsyncBatchProcessor[str, int] = AsyncBatchProcessor(
-        count, journal=Journal("run.sqlite", retry_failed=True)
-    )
+    """A job is awaited, and controlled while it runs."""
+    processor = AsyncBatchProcessor(count, journal=Journal("run.sqlite", retry_failed=True))
     job = processor.start(["a text"])
     assert_type(job, Job[str, int])
     job.max_concurrency = 16
@@ -109,38 +182,44 @@ async def a_job() -> None:
     assert_type(job.wait(timeout=1.0), BatchResult[int])
 
 
-def rules(client: AbstractAsyncContextManager[object]) -> None:
-    """Limits, retries and resources as values."""
+def limits_and_retries() -> None:
+    """Limiters and retry policies are values."""
     requests, tokens = RateLimiter(10), RateLimiter.at_most(100_000, per=60.0, weight=len)
 
     def verdict(error: Exception) -> bool | float:
         return isinstance(error, ConnectionError) or 0.5
 
-    processor: AsyncBatchProcessor[str, int] = AsyncBatchProcessor(
-        count,
-        rate_limiter=[requests, tokens],
-        retry=AsyncRetry(3, 0.5, max_elapsed=60, retry_on=verdict),
-        resources=lambda: client,
-    )
-    assert_type(processor.process_sync([]), BatchResult[int])
+    policy = AsyncRetry(3, 0.5, max_elapsed=60, retry_on=verdict)
+    processor = AsyncBatchProcessor(count, rate_limiter=[requests, tokens], retry=policy)
+    assert_type(processor, AsyncBatchProcessor[str, int])
     AsyncRetry(retry_on=lambda error: FATAL if "used up" in str(error) else True)
     AsyncRetry(retry_on=(ConnectionError, TimeoutError))
 
 
 @AsyncRetry(max_retries=5)
 async def fetch(url: str, *, page: int = 1) -> bytes:
-    """Keep its signature where it is decorated."""
+    """Fetch a page with retries."""
     return url.encode() * page
 
 
 @AsyncRetry(max_retries=5)
 def read(path: str) -> int:
-    """The same for a sync function."""
+    """Read a file with retries."""
     return len(path)
 
 
+class Pages:
+    """A class with a decorated method."""
+
+    @AsyncRetry()
+    async def fetch(self, url: str) -> bytes:
+        """Fetch a page with retries."""
+        return url.encode()
+
+
 async def a_decorated_function_keeps_its_signature() -> None:
-    """What is wrong without the decorator is wrong with it."""
+    """The decorator accepts and rejects the same arguments as the function."""
+    assert_type(await Pages().fetch("a"), bytes)
     assert_type(await fetch("a", page=2), bytes)
     assert_type(read("a"), int)
     assert_type(await AsyncRetry().call(embed, "a text"), list[float])
@@ -150,7 +229,7 @@ async def a_decorated_function_keeps_its_signature() -> None:
 
 
 async def bridges_and_patterns() -> None:
-    """The value of what is run."""
+    """The bridge and both patterns return the types of the functions that they call."""
     assert_type(run_async(embed("a text"), timeout=30), list[float])
     assert_type(await gather_with_concurrency([embed("a")], 2), list[list[float]])
     assert_type(await gather_with_concurrency(embed(text) for text in "ab"), list[list[float]])
@@ -162,17 +241,17 @@ async def bridges_and_patterns() -> None:
 
 
 class Lengths:
-    """An embedder of one's own."""
+    """A custom embedder."""
 
     name, dimension = "lengths-v1", 1
 
     def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Return a row a text."""
+        """Embed the texts as rows."""
         return np.array([[len(text)] for text in texts], dtype=np.float32)
 
 
 def documents() -> None:
-    """Parts of one's own fit, and the results say what they are."""
+    """Custom parts fit, and results have precise types."""
     embedder: Embedder = Lengths()
     another: Embedder = HashingEmbedder()
     store: Store = MemoryStore(another)

@@ -176,7 +176,7 @@ class DocumentRuns:
 
         return replace(plan, journal=replace(plan.journal, still_holds=still_holds))
 
-    async def _process_again(
+    async def _rerun(
         self, items: Sequence[Any], kept: Iterable[Outcome[Any, ProcessedDocument]] = ()
     ) -> BatchResult[ProcessedDocument]:
         """Process items of an earlier result again; `kept` are the outcomes that stay."""
@@ -187,7 +187,7 @@ class DocumentRuns:
                 occasion.recalled(outcome.item, outcome.value)
         for item in items:
             claim(occasion.taken, item)
-        return await self._processor._process_again(items, plan=self._plan_of(occasion))
+        return await self._processor._rerun(items, settings=self._plan_of(occasion))
 
 
 async def _through_the_pipeline(source: object, pipeline: Pipeline) -> ProcessedDocument:
