@@ -85,6 +85,8 @@ if TYPE_CHECKING:
     from ragasync.redis import AsyncRedisConnection, RedisRateLimiter
     from ragasync.simulation import Forecast, forecast, simulate
 
+    __version__: str
+
 __all__ = [
     "FATAL",
     "AsyncBatchProcessor",
@@ -130,8 +132,8 @@ __all__ = [
     "to_dataframe",
 ]
 
-# These bring numpy, Jupyter's widgets or Redis, and are loaded when they are asked for.
-_ON_DEMAND = {
+# Loaded on first use: they import numpy, Jupyter's widgets or Redis.
+_LAZY = {
     "AsyncDocumentProcessor": "ragasync.documents",
     "AsyncRedisConnection": "ragasync.redis",
     "RedisRateLimiter": "ragasync.redis",
@@ -146,8 +148,19 @@ _ON_DEMAND = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Load what is too heavy to load with everything else."""
-    if name in _ON_DEMAND:
-        return getattr(import_module(_ON_DEMAND[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # or a type checker would accept every name
+
+    def __getattr__(name: str) -> object:
+        """Load a public name whose module is not imported with the package, or the version."""
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("ragasync")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return [*__all__, "__version__"]

@@ -1,7 +1,8 @@
-"""The public names, and what importing them costs."""
+"""The public names, the version, and what the import of the package loads."""
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -54,26 +55,33 @@ PUBLIC = {
 
 
 def test_the_public_names_are_these():
-    """A name is added or taken away on purpose only."""
+    """A name is added or removed on purpose only, and completion offers nothing else."""
     assert set(ragasync.__all__) == PUBLIC
+    assert dir(ragasync) == sorted(PUBLIC | {"__version__"})
+
+
+def test_the_version_is_that_of_the_installed_package():
+    """It is read from the metadata on first use."""
+    assert ragasync.__version__ == version("ragasync")
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_public_name_is_there_and_documented(name: str):
-    """What __all__ promises can be imported, and says what it is."""
+    """Each name in `__all__` can be imported and has a docstring."""
     assert getattr(ragasync, name).__doc__
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    """Loading on demand does not swallow a typing error."""
+    """Lazy loading does not hide a typing error."""
     with pytest.raises(AttributeError, match="Batches"):
         _ = ragasync.Batches
 
 
 def test_importing_loads_neither_pandas_nor_jupyter_nor_an_extra():
-    """What is heavy waits until somebody asks for it."""
+    """Heavy packages are loaded on first use."""
     heavy = [
         "IPython",
+        "importlib.metadata",
         "ipywidgets",
         "matplotlib",
         "multiprocessing",
