@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ragasync.clock import Clock
+from ragasync.engine.item_sources import ItemSource
 from ragasync.engine.journal_skipping import FILL_TIMEOUT, Reader
-from ragasync.engine.push import QueuedItems
 from ragasync.engine.retry_queue import PendingCall
 from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS
@@ -39,7 +39,7 @@ class Batcher(Generic[T]):
 
     def __init__(
         self,
-        feed: QueuedItems[T],
+        feed: ItemSource[T],
         drawing: Reader[T],
         size: Callable[[int], int],
         plan: BatchSettings[T, Any],
@@ -96,7 +96,7 @@ class Batcher(Generic[T]):
     async def _by_count(self, size: int, rows: list[tuple[int, T]]) -> None:
         """Draw so many items, or what comes before the batch has to leave."""
         rows += await self._drawing.take(size)
-        if 0 < len(rows) < size and await self._feed.more(size - len(rows), FILL_TIMEOUT):
+        if 0 < len(rows) < size and await self._feed.wait_for_more(size - len(rows), FILL_TIMEOUT):
             rows += await self._drawing.take(size - len(rows))
 
     async def _by_weight(self, size: int, rows: list[tuple[int, T]]) -> None:
@@ -106,7 +106,7 @@ class Batcher(Generic[T]):
             asked = self._clock()
             entry = await self._draw()
             if entry is None:
-                if rows and await self._feed.more(1, FILL_TIMEOUT):
+                if rows and await self._feed.wait_for_more(1, FILL_TIMEOUT):
                     continue
                 break
             index, item, weight = entry

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
+from ragasync.engine.item_sources import ItemSource
 from ragasync.engine.journalling import NewOf
-from ragasync.engine.push import QueuedItems
 from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Reader(Generic[T]):
     """
 
     def __init__(
-        self, feed: QueuedItems[T], clock: Clock, new_of: NewOf[T] | None, ahead: int
+        self, feed: ItemSource[T], clock: Clock, new_of: NewOf[T] | None, ahead: int
     ) -> None:
         self._feed, self._clock = feed, clock
         self._new_of, self._ahead = new_of, ahead

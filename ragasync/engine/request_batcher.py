@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.clock import loop_clock
-from ragasync.engine.push import QueuedItems, RequestQueue
+from ragasync.engine.item_queue import QueuedItems
 from ragasync.engine.run import Run
 from ragasync.engine.telling import stage_stats
 from ragasync.error_text import NoArchive
@@ -226,8 +226,11 @@ class RequestBatcher(Generic[T, R]):
     ) -> QueuedItems[T]:
         """Make the feed of the run; from here on items can be taken."""
         self.run.tell_calls_to(self.activity)
-        self._feed = RequestQueue(
-            self._orders.wanted_of, on_item, on_change, self._no_more_expected
+        self._feed = QueuedItems(
+            on_item,
+            on_change,
+            no_more_expected=self._no_more_expected,
+            select=self._orders.wanted_of,
         )
         self._opened.set()
         return self._feed

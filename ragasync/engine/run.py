@@ -170,8 +170,8 @@ class Run(Steering[T, R]):
             self._keep,
             ahead=self.max_concurrency * self.plan.items_per_call,
             on_change=self._input_came,
-            held_up=self._held_up_by_source,
-            may_move=not self.plan.reads_on_loop and sys.platform != "emscripten",
+            on_blocked=self._held_up_by_source,
+            may_use_thread=not self.plan.reads_on_loop and sys.platform != "emscripten",
             clock=self._clock,
             context=self._context.copy(),
         )

@@ -14,8 +14,8 @@ from ragasync.engine.admission import LimiterWait
 from ragasync.engine.attempts import Attempts
 from ragasync.engine.batching import Batcher
 from ragasync.engine.error_handling import ErrorHandler
+from ragasync.engine.item_sources import ItemSource
 from ragasync.engine.journalling import JournalSink
-from ragasync.engine.push import QueuedItems
 from ragasync.engine.recorder import OutcomeSink, Recorder
 from ragasync.engine.resources import CancellableSetup
 from ragasync.engine.retry_queue import RetryQueue
@@ -58,7 +58,7 @@ class State(Generic[T, R]):
     _loop: AbstractEventLoop
     _calls: Calls
     _clock: Clock
-    _feed: QueuedItems[T]
+    _feed: ItemSource[T]
     _parked: RetryQueue[T]
     _recording: Recorder[T, R]
     _is_plain: bool

@@ -58,7 +58,7 @@ async def test_an_outcome_says_what_became_of_its_item():
     assert [outcome.attempts for outcome in outcomes] == [1, 1, 2]
     assert [outcome.started for outcome in outcomes] == about([0, 1, 2])
     assert "ValueError: bad" in str(outcomes[1].traceback)
-    assert "services.py" in str(outcomes[1].traceback)
+    assert "testing.py" in str(outcomes[1].traceback)
 
 
 async def test_a_failure_is_an_outcome_and_not_the_end():
