@@ -1,17 +1,19 @@
 """What is left of jobs and bars in a notebook that was run without a front end, and saved."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.front_end import VIEW
+from tests.support.notebook_files import (
+    new_notebook,
+    read_notebook,
+    run_notebook,
+    write_notebook,
+)
 from tests.support.requirements import needs
 
 needs("ipykernel", "nbclient", "nbformat")
-
-import nbformat  # noqa: E402
-from nbclient import NotebookClient  # noqa: E402
 
 pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 
@@ -42,12 +44,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any
         "processor.start(range(500))",
     ]
     folder = tmp_path_factory.mktemp("notebook")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    where = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=60, kernel_name="python3", resources=where).execute()
-    path = Path(folder) / "saved.ipynb"
-    nbformat.write(notebook, path)
-    return [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
+    notebook, path = new_notebook(*cells), folder / "saved.ipynb"
+    run_notebook(notebook, folder, timeout=60)
+    write_notebook(notebook, path)
+    return [cell.outputs for cell in read_notebook(path).cells]
 
 
 def data_of(cell: list[dict[str, Any]]) -> dict[str, Any]:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.notebook_files import read_notebook, run_notebook
 from tests.support.requirements import needs
 
 needs("ipykernel", "nbclient", "nbformat")
-
-import nbformat  # noqa: E402
-from nbclient import NotebookClient  # noqa: E402
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -29,8 +27,8 @@ def test_there_are_notebooks():
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path):
     """It runs in a folder of its own, as for somebody who has just opened it."""
     shutil.copy(path, tmp_path)
-    notebook = nbformat.read(tmp_path / path.name, as_version=4)
-    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    notebook = read_notebook(tmp_path / path.name)
+    run_notebook(notebook, tmp_path, timeout=240)
     errors = [o for cell in notebook.cells for o in cell.get("outputs", []) if "ename" in o]
     assert errors == []
 
@@ -38,7 +36,7 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_saved_with_its_outputs_and_without_errors_or_paths(path: Path):
     """What a reader sees before running anything is whole, and of no one machine."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)

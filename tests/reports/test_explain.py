@@ -403,16 +403,13 @@ def test_async_functions_that_keep_the_loop_are_named(computed, advice):
 
 
 @pytest.mark.parametrize(
-    ("computed", "outcomes"),
-    [
-        (9.8, one_by_one(1000, 1e-5)),
-        (0.1, one_by_one(1000, 1e-5)),
-        (0.1, [done(n, started=n / 30_000, seconds=1e-4) for n in range(300_000)]),
-    ],
-    ids=["it computed", "never two at once", "a great many a second"],
+    ("computed", "count", "gap", "seconds"),
+    [(9.8, 1000, 1e-5, 1e-5), (0.1, 1000, 1e-5, 1e-5), (0.1, 300_000, 1 / 30_000, 1e-4)],
+    ids=["it computed", "never two together", "a great many a second"],
 )
-def test_calls_that_take_no_time_need_no_knob(computed, outcomes):
+def test_calls_that_take_no_time_need_no_other_setting(computed, count, gap, seconds):
     """That they never overlap is no fault then."""
+    outcomes = [done(n, started=n * gap, seconds=seconds) for n in range(count)]
     stats = RunStats(4, cpu_seconds=computed, settings=RunSettings(where="loop"))
     assert "The calls take next to no time" in explained(stats, outcomes)
 

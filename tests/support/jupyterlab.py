@@ -14,8 +14,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tests.support.notebook_files import new_notebook, read_notebook, write_notebook
 from tests.support.requirements import needs
 
 BROWSER = next(
@@ -23,8 +24,10 @@ BROWSER = next(
 )
 needs("playwright", "jupyterlab", *([] if BROWSER else ["chromium"]))
 
-import nbformat  # noqa: E402
 from playwright.sync_api import Locator, Page, Response, expect, sync_playwright  # noqa: E402
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 PATIENCE = 30.0
 """Seconds to wait for what a page is to show: a kernel may take some of them to start."""
@@ -120,11 +123,11 @@ class Notebook:
         self.finish(index, seconds=15)
         return time.monotonic() - began
 
-    def save(self) -> nbformat.NotebookNode:
+    def save(self) -> NotebookNode:
         """Save it, and return what the file has then."""
         with self.page.expect_response(_is_saving):
             self._tool("docmanager:save").click()
-        return nbformat.read(self.path, as_version=4)
+        return read_notebook(self.path)
 
     def reload(self) -> None:
         """Load the page again, as it is saved."""
@@ -157,16 +160,16 @@ class Lab:
 
     def notebook(self, *cells: str) -> contextlib.AbstractContextManager[Notebook]:
         """Open a new notebook of these cells, and close it at the end, with its kernel."""
-        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        made = new_notebook(*cells)
         made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
         return self.opened(made)
 
     @contextlib.contextmanager
-    def opened(self, content: nbformat.NotebookNode) -> Iterator[Notebook]:
+    def opened(self, content: NotebookNode) -> Iterator[Notebook]:
         """Open a notebook from elsewhere: outputs that it has are not trusted."""
         self._count += 1
         path = self.folder / f"notebook-{self._count}.ipynb"
-        nbformat.write(content, path)
+        write_notebook(content, path)
         notebook = Notebook(self.page, path)
         try:
             yield notebook
