@@ -44,8 +44,7 @@ from ragasync.foreign_errors import (
     text_of,
 )
 from ragasync.redact import redact
-from ragasync.retries.classify import default_retry, may_split, should_split
-from ragasync.retries.congestion import congestion_of
+from ragasync.retries.classify import congestion, default_retry, may_split, should_split
 from ragasync.retries.http import headers_of, http_status, retry_after_of
 
 DEEPEST: Final = 24
@@ -355,7 +354,7 @@ def _said_by(error: BaseException) -> tuple[object, ...]:
     }
     asked: tuple[Callable[[Any], object], ...] = (
         *(_message_of, http_status, headers_of, _wait_asked_by),
-        *(default_retry, may_split, should_split, congestion_of),
+        *(default_retry, may_split, should_split, congestion),
     )
     answers = (attempted(ask, error)[0] for ask in asked)
     return names_of(type(error))[:1], plain, *answers

@@ -302,7 +302,7 @@ class ErrorHandler(Generic[T, R]):
             ticket.retries.spent += 1
             if self._plan.retry.max_elapsed is not None:
                 ticket.error = error
-            self._plan.retry.announce(ticket.attempts, error, told)
+            self._plan.retry.notify(ticket.attempts, error, told)
             self._parked.park(ticket, delay)
 
 

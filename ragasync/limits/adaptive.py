@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ragasync.clock import Clock
 from ragasync.limits.background import WINDOW, ErrorBaseline, in_vain
 from ragasync.limits.samples import Began, CallEnd, Cut, Latency, SampleWindow
-from ragasync.retries.congestion import congestion_of
+from ragasync.retries.classify import congestion
 
 V = TypeVar("V")
 
@@ -113,7 +113,7 @@ class ConcurrencyLimit:
                 self._before.cohort.count(how)  # it tells how bad it was before the cut
             return
         now.count(how)
-        sign = how in ("refused", "congestion") and self._before is None
+        sign = how in ("rate_limited", "overloaded") and self._before is None
         if sign and self._background.is_exceeded(now, how):
             self._cut(None)
         elif now.is_complete:
@@ -280,7 +280,7 @@ class ConcurrencyController:
             how = "success"
             return value
         except Exception as error:
-            how = congestion_of(error) or "error"
+            how = congestion(error) or "error"
             raise
         finally:
             self._in_flight -= 1

@@ -43,11 +43,11 @@ class ErrorBaseline:
 
     def is_exceeded(self, cohort: SampleWindow, how: CallEnd | None = None) -> bool:
         """Return whether a cohort met more of one kind of errors, or of any, than is usual."""
-        if how in ("refused", None):
+        if how in ("rate_limited", None):
             expected = self._refused * cohort.seen
             if cohort.refused > expected + 2 * math.sqrt(expected):
                 return True
-        if how in ("congestion", None):
+        if how in ("overloaded", None):
             usual = (self._failed + 1) / (self._calls + WINDOW)
             expected = usual * max(cohort.seen, WINDOW)
             return cohort.congested > expected + CLEAR * math.sqrt(expected) + 1

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-CallEnd: TypeAlias = Literal["success", "refused", "congestion", "error"]
+CallEnd: TypeAlias = Literal["success", "rate_limited", "overloaded", "error"]
 """How a call ended: refused (429), or by another congestion, which fewer at once may spare it."""
 
 ENOUGH = 0.6
@@ -70,9 +70,9 @@ class SampleWindow:
     def count(self, how: CallEnd) -> None:
         """Count a call that ended in its time, whether or not it belongs to the cohort."""
         self.seen += 1
-        if how == "refused":
+        if how == "rate_limited":
             self.refused += 1
-        elif how == "congestion":
+        elif how == "overloaded":
             self.congested += 1
 
     @property

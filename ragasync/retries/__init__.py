@@ -1,1 +1,14 @@
-"""Again or not: retry policies, and what an error says about another attempt."""
+"""
+Retries: the policy that a user sets, the retry loop, and the classification of errors.
+
+    policy.py         AsyncRetry, retry_async, RetryEvent; what `retry_on` may be
+    loop.py           the retry loop: call_async, call_sync
+    classify.py       retry, split the batch, stop the job (FATAL), or slow down
+    http.py           status, headers, body and Retry-After in any client's error
+    grpc_metadata.py  the same in a gRPC error: trailing metadata, RetryInfo
+    durations.py      durations as services write them: "1m30s", "250ms", "try again in 20s"
+
+A decorated function runs in the retry loop. Each error goes to `AsyncRetry.decide`, which asks
+`default_retry` (or the user's `retry_on`) for a verdict and adds the back-off and Retry-After. The
+engine has a loop of its own, because its retries wait in a queue, and uses the same `decide`.
+"""

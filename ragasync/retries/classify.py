@@ -1,9 +1,9 @@
 """
-What an error says about another attempt: a verdict on the call, and on the batch it was in.
+Error classification: retry, split the batch, stop the job, or slow down.
 
-Every question here is asked of the whole error: of it, of the members of its groups, and of what
-it was explicitly raised from. An error with a reply of its own speaks for its cause, and so does an
-error of ragasync: a 503 raised from a KeyError is a 503.
+Each function looks at the error, at the members of its groups and at its explicit causes. The
+cause of an error that has an HTTP response, or that ragasync raised, is ignored: a 503 raised from
+a KeyError is a 503.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import enum
 import functools
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ragasync.errors import (
     CallAborted,
@@ -32,17 +32,18 @@ from ragasync.foreign_errors import (
 )
 from ragasync.loop_errors import find_loop_mismatch
 from ragasync.retries.http import (
-    answers_of,
     http_status,
-    may_have_reply,
+    may_have_response,
     own_headers,
     own_status,
+    response_bodies,
     retry_after_of,
 )
 
 __all__ = [
     "FATAL",
     "Fatal",
+    "congestion",
     "default_retry",
     "http_status",
     "is_loop_mismatch",
@@ -64,7 +65,7 @@ class Fatal(enum.Enum):
 
 FATAL: Final = Fatal.FATAL
 """
-The verdict that no later call can succeed either, so that the whole job should stop.
+The retry verdict that no later call can succeed either: the whole job stops.
 
 Example:
     >>> from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
@@ -79,13 +80,13 @@ Example:
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
 
-_SPLITS_AT_ONCE = frozenset({400, 413, 422})
+_SPLIT_STATUSES = frozenset({400, 413, 422})
 
-_NEVER_SPLITS = frozenset({401, 402, 403, 429})
+_NO_SPLIT_STATUSES = frozenset({401, 402, 403, 429})
 
-# Codes of OpenAI, Anthropic, AWS and Google for an account that has no more money or quota. Rate
+# Error codes of OpenAI, Anthropic, AWS and Google for an account without money or quota. Rate
 # limits, which pass, have other codes.
-_QUOTA_USED_UP = frozenset(
+_QUOTA_CODES = frozenset(
     {
         "insufficient_quota",
         "billing_hard_limit_reached",
@@ -99,7 +100,7 @@ _QUOTA_USED_UP = frozenset(
 )
 _CODE_FIELDS = ("code", "type", "reason", "Code")
 
-_PROGRAMMING = (
+_PROGRAMMING_ERRORS = (
     TypeError,
     AttributeError,
     NameError,
@@ -111,7 +112,7 @@ _PROGRAMMING = (
 )
 
 _NOT_RETRYABLE = (
-    *_PROGRAMMING,
+    *_PROGRAMMING_ERRORS,
     LookupError,
     ArithmeticError,
     UnicodeError,
@@ -124,18 +125,18 @@ _NOT_RETRYABLE = (
     CallAborted,
 )
 
-_ABOUT_THE_REPLY = (OSError, json.JSONDecodeError)
+_CONNECTION_OR_BODY_ERRORS = (OSError, json.JSONDecodeError)
 
-# Classes of httpx, requests, urllib3 and aiohttp, by name because none of them is imported.
-_WRONG_ADDRESS = frozenset(
+# Exception classes of httpx, requests, urllib3 and aiohttp: by name, as none of them is imported.
+_INVALID_URL_CLASSES = frozenset(
     {
         *("InvalidURL", "UnsupportedProtocol", "MissingSchema", "InvalidSchema", "URLRequired"),
         *("LocationParseError", "URLSchemeUnknown", "NonHttpUrlClientError"),
     }
 )
 
-# What aiohttp, httpx and concurrent.futures say once they are closed for good.
-_CLOSED = frozenset(
+# Messages of aiohttp, httpx and concurrent.futures once they are closed for good.
+_CLOSED_MESSAGES = frozenset(
     {
         "Session is closed",
         "Connector is closed",
@@ -147,102 +148,108 @@ _CLOSED = frozenset(
 )
 
 
-_SAY_SO = frozenset({"RuntimeError", "ClientConnectionError"})
-"""Classes of such errors."""
+_CLOSED_CLASSES = frozenset({"RuntimeError", "ClientConnectionError"})
+
+_RATE_LIMITED = 429
+
+_OVERLOAD_STATUSES = frozenset({408, 503, 504, 529})
+"""HTTP statuses of an overloaded service, or of a gateway that timed out waiting for it."""
 
 
 def default_retry(error: BaseException) -> bool | Fatal:
     """
-    Return True if another attempt may help, False if it must fail the same way, or `FATAL`.
+    Return the retry verdict on an error: True, False (a retry must fail the same way) or `FATAL`.
 
-    `FATAL` are a rejected key, a used-up quota, an object bound to another event loop and a rate
-    limit whose Redis is gone: every later call would fail too. Then an `x-should-retry` header
-    decides, by which a service overrules what its status usually means; then the status, where a
-    403 with a Retry-After may be retried; then the type. Unknown errors are retried. A client
-    that is closed, or an address that no client can use, is not, but other items may have others.
+    A rejected key, an exhausted quota, an object bound to another event loop and an unreachable
+    Redis of a rate limiter are `FATAL`: every later call would fail too. Otherwise the header
+    `x-should-retry` decides, by which a service overrules its status; then the status (a 403 is
+    retried if it has a Retry-After); then the type. Unknown errors are retried. A closed client
+    and an invalid URL are not, but they are not fatal, because other items may use others.
 
-    Of a group of several errors any `FATAL` is fatal, and otherwise any False is False: the call
-    as a whole would fail the same way. A CancelledError that nobody asked for is a lost
-    connection; any other BaseException that is no Exception is never retried.
+    A group is `FATAL` if one of its errors is, and otherwise False if one of them is: the call as
+    a whole would fail the same way. A CancelledError without a cancellation counts as a lost
+    connection; no other BaseException outside Exception is retried.
     """
     if is_loop_mismatch(error):
         return FATAL
     if stands_alone(error):
-        return _own_verdict(error, error)
-    verdicts = [_own_verdict(link, error) for link in speaking_links(error)]
+        return _verdict_of_link(error, error)
+    verdicts = [_verdict_of_link(link, error) for link in decisive_errors(error)]
     return FATAL if FATAL in verdicts else all(verdicts)
 
 
 def is_loop_mismatch(error: BaseException) -> bool:
-    """Return whether an object was used on another event loop than its own, or on a closed one."""
+    """Return whether an error comes from an object of another event loop, or of a closed one."""
     return find_loop_mismatch(error) is not None
 
 
 def is_programming_error(error: BaseException) -> bool:
     """
-    Return whether the code itself is wrong, whatever the data.
+    Return whether an error is a bug in the code, whatever the data.
 
-    LookupError, ArithmeticError, UnicodeError and MemoryError are not among these, though they
-    are never retried: they are about the data, so that splitting a batch finds the item.
+    LookupError, ArithmeticError, UnicodeError and MemoryError do not count, although they are
+    never retried either: they depend on the data, and splitting the batch finds the item.
     """
-    return any(issubclass(type(link), _PROGRAMMING) for link in speaking_links(error))
+    return any(issubclass(type(link), _PROGRAMMING_ERRORS) for link in decisive_errors(error))
 
 
 def should_split(error: BaseException) -> bool:
     """
-    Return whether a failed batch should be halved without another attempt as a whole.
+    Return whether a failed batch should be split immediately, without a retry as a whole.
 
-    It should where the service or the function refuses the data: status 400, 413 or 422, or,
-    without any status, a ValueError. One that is an OSError too, such as a certificate that does
-    not verify, is about the connection, and a JSONDecodeError that another error was raised
-    from is about a reply that was cut short.
+    It should if the service or the function rejects the data: status 400, 413 or 422, or a
+    ValueError without any status. Two kinds of ValueError are not about the data: one that is
+    also an OSError, such as a certificate that does not verify, is about the connection, and a
+    JSONDecodeError as a cause is about a response that was cut off.
     """
-    statuses = statuses_of(error)
+    statuses = http_statuses(error)
     if statuses:
-        refused = not _SPLITS_AT_ONCE.isdisjoint(statuses)
+        refused = not _SPLIT_STATUSES.isdisjoint(statuses)
     else:
         refused = any(
             issubclass(type(link), ValueError)
-            and not issubclass(type(link), OSError if link is error else _ABOUT_THE_REPLY)
-            for link in speaking_links(error)
+            and not issubclass(type(link), OSError if link is error else _CONNECTION_OR_BODY_ERRORS)
+            for link in decisive_errors(error)
         )
     return refused and may_split(error)
 
 
 def may_split(error: BaseException) -> bool:
-    """Return whether halving a failed batch, at once or after its retries, can save any item."""
+    """Return whether splitting a failed batch, before or after its retries, can save any item."""
     if is_programming_error(error) or is_loop_mismatch(error):
         return False
     return not any(
-        own_status(link) in _NEVER_SPLITS or _is_quota_used_up(link) or _is_closed(link)
-        for link in speaking_links(error)
+        own_status(link) in _NO_SPLIT_STATUSES or _is_quota_used_up(link) or _is_closed(link)
+        for link in decisive_errors(error)
     )
 
 
-def speaking_links(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that count: not those behind one whose own reply says what happened."""
+def decisive_errors(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that decide the verdict: no causes of an error with an HTTP response."""
     if stands_alone(error):
         return iter((error,))
     return walk_errors(
         error,
         contexts=False,
-        speaks_for_cause=lambda link: _is_ours(type(link)) or own_status(link) is not None,
+        speaks_for_cause=lambda link: (
+            _is_ragasync_error(type(link)) or own_status(link) is not None
+        ),
     )
 
 
-def _is_ours(kind: type) -> bool:
-    """Return whether errors of a class are ragasync's own, and stand for nobody else's."""
+def _is_ragasync_error(kind: type) -> bool:
+    """Return whether an error class is ragasync's own and does not stand for a foreign error."""
     return issubclass(kind, RagasyncError) and not issubclass(kind, RemoteError)
 
 
-def statuses_of(error: BaseException) -> set[int]:
-    """Return the statuses of all errors that count."""
-    return {status for link in speaking_links(error) if (status := own_status(link)) is not None}
+def http_statuses(error: BaseException) -> set[int]:
+    """Return the HTTP statuses of all errors that decide the verdict."""
+    return {status for link in decisive_errors(error) if (status := own_status(link)) is not None}
 
 
-def _own_verdict(link: BaseException, error: BaseException) -> bool | Fatal:
-    """Return the verdict on one link of an error, by its reply if it has one, else by its type."""
-    verdict = _verdict_of_reply(link) if may_have_reply(link) else None
+def _verdict_of_link(link: BaseException, error: BaseException) -> bool | Fatal:
+    """Return the verdict on one linked error: by its response if it has one, else by its type."""
+    verdict = _verdict_of_response(link) if may_have_response(link) else None
     if verdict is not None:
         return verdict
     kind: Any = type(link)
@@ -253,14 +260,14 @@ def _own_verdict(link: BaseException, error: BaseException) -> bool | Fatal:
     if of_type is not None:
         return of_type
     if issubclass(kind, EOFError):
-        # A stream that ended early is a lost connection where a client speaks of one.
+        # An EOFError is a lost connection only if the client's class name says so.
         return "Connection" in "".join(class_names(type(error)))
     return not _is_closed(link)
 
 
 @functools.lru_cache(maxsize=512)
 def _verdict_of_type(kind: type) -> bool | Fatal | None:
-    """Return the verdict on the errors of a class; None where it depends on more than that."""
+    """Return the verdict on an error class; None if the class alone does not decide."""
     if issubclass(kind, RedisUnavailable):
         return FATAL
     if not issubclass(kind, Exception):
@@ -268,13 +275,13 @@ def _verdict_of_type(kind: type) -> bool | Fatal | None:
     if issubclass(kind, EOFError):
         return True if issubclass(kind, asyncio.IncompleteReadError) else None
     names = class_names(kind)
-    if issubclass(kind, _NOT_RETRYABLE) or not _WRONG_ADDRESS.isdisjoint(names):
+    if issubclass(kind, _NOT_RETRYABLE) or not _INVALID_URL_CLASSES.isdisjoint(names):
         return False
-    return True if _SAY_SO.isdisjoint(names) else None
+    return True if _CLOSED_CLASSES.isdisjoint(names) else None
 
 
-def _verdict_of_reply(error: BaseException) -> bool | Fatal | None:
-    """Return what the reply in this very error says of another attempt; None if nothing."""
+def _verdict_of_response(error: BaseException) -> bool | Fatal | None:
+    """Return the verdict by the HTTP response in this one error; None if there is none."""
     status = own_status(error)
     if status in (401, 402) or _is_quota_used_up(error):
         return FATAL
@@ -290,19 +297,39 @@ def _verdict_of_reply(error: BaseException) -> bool | Fatal | None:
 
 def _is_quota_used_up(error: BaseException) -> bool:
     """
-    Return whether the fields of a reply say that the account has no quota left.
+    Return whether an error code in the response says that the account has no quota left.
 
-    Only whole fields count: the word may also stand in a text that an error quotes.
+    Only whole fields count, because a message may quote such a code.
     """
-    if not may_have_reply(error) or (own_status(error) or 400) >= 500:
+    if not may_have_response(error) or (own_status(error) or 400) >= 500:
         return False
     return any(
-        plain_text(field(answer, name)) in _QUOTA_USED_UP
-        for answer in answers_of(error)
+        plain_text(field(body, name)) in _QUOTA_CODES
+        for body in response_bodies(error)
         for name in _CODE_FIELDS
     )
 
 
 def _is_closed(error: BaseException) -> bool:
-    """Return whether a client, or an executor, says that it is closed for good."""
-    return text_of(error) in _CLOSED and not _SAY_SO.isdisjoint(class_names(type(error)))
+    """Return whether the error of a client or an executor says that it is closed for good."""
+    return text_of(error) in _CLOSED_MESSAGES and not _CLOSED_CLASSES.isdisjoint(
+        class_names(type(error))
+    )
+
+
+def congestion(error: BaseException) -> Literal["rate_limited", "overloaded"] | None:
+    """
+    Return how an error says that the service is overloaded, or None.
+
+    A 429 is "rate_limited": fewer concurrent calls would have avoided it. The other statuses of
+    overload (503 and its like) and timeouts, ours or a client's own, are "overloaded": fewer calls
+    may have avoided them, but idle services send them too. Clients' timeouts are not all
+    TimeoutErrors, but their class names contain the word.
+    """
+    statuses = http_statuses(error)
+    if statuses:
+        if _RATE_LIMITED in statuses:
+            return "rate_limited"
+        return "overloaded" if statuses & _OVERLOAD_STATUSES else None
+    names = (name for link in decisive_errors(error) for name in class_names(type(link)))
+    return "overloaded" if any("Timeout" in name for name in names) else None

@@ -1,4 +1,4 @@
-"""Lengths of time as services write them, in headers, in JSON and in the words of a message."""
+"""Durations as services write them: in headers, in JSON and in the text of a message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNIT: Final = "us|µs|ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?
 _PART: Final = re.compile(
     rf"(\d{{1,12}}(?:\.\d{{1,12}})?) ?({_UNIT})(?![a-z])", re.ASCII | re.IGNORECASE
 )
-# Each repetition begins with a digit and ends with a unit, so that nothing is matched twice.
+# Each repetition begins with a digit and ends with a unit, so that matching never backtracks.
 _LENGTH: Final = rf"(?:{_PART.pattern}(?:,? (?:and )?(?=\d))?)+"
 _WHOLE: Final = re.compile(_LENGTH, re.ASCII | re.IGNORECASE)
 _ADVICE: Final = re.compile(
@@ -38,7 +38,7 @@ _ADVICE: Final = re.compile(
 
 
 def number_of(value: object) -> float | None:
-    """Return a number from 0 up, given as one or in ASCII digits; None for NaN and infinity."""
+    """Return a non-negative finite number, given as a number or in ASCII digits; else None."""
     text = plain_text(value)
     if text is not None:
         number = float(text) if len(text) < 32 and _NUMBER.fullmatch(text) else math.nan
@@ -52,10 +52,10 @@ def number_of(value: object) -> float | None:
 
 def seconds_of(length: object) -> float | None:
     """
-    Return a length of time in seconds, or None where it is none.
+    Return a duration in seconds, or None if the value is not a duration.
 
-    It may be a number, a text with or without units, a timedelta, or a Duration of protobuf (also
-    as a dict).
+    It may be a number, a text with or without units, a timedelta, or a protobuf Duration (also as
+    a dict).
 
     Example:
         >>> [seconds_of(text) for text in ("6m0s", "1s", "250ms", "1h2m3.5s", "7", "soon")]
@@ -74,16 +74,16 @@ def seconds_of(length: object) -> float | None:
 
 
 def advised_waits(message: str) -> Iterator[float]:
-    """Yield the seconds that a message asks to wait, as in "Please try again in 1m30s."."""
+    """Yield the durations in seconds that a message asks to wait ("try again in 1m30s")."""
     yield from (_sum(match["length"]) for match in _ADVICE.finditer(message))
 
 
 def _sum(length: str) -> float:
-    """Return the seconds of a text that is a length of time."""
+    """Return a matched duration in seconds, its parts added up."""
     return math.fsum(float(number) * _seconds(unit) for number, unit in _PART.findall(length))
 
 
 def _seconds(unit: str) -> float:
-    """Return the seconds of a unit by its short or its long name."""
+    """Return a unit of time in seconds, by its short or long name."""
     unit = unit.lower()
     return _SECONDS.get(unit) or _SECONDS["ms" if unit.startswith("milli") else unit[0]]

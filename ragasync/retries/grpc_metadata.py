@@ -1,4 +1,4 @@
-"""Trailing metadata of gRPC errors: texts that serve as headers, and RetryInfo in binary form."""
+"""Trailing metadata of gRPC errors: text pairs that serve as headers, and binary RetryInfo."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def metadata_of(error: BaseException) -> list[tuple[str, object]]:
 
 
 def retry_delays(error: BaseException) -> Iterator[float]:
-    """Yield the seconds of each google.rpc.RetryInfo in the metadata of a gRPC error."""
+    """Yield the delay in seconds of each google.rpc.RetryInfo in a gRPC error's metadata."""
     for name, value in metadata_of(error):
         if name == _RETRY_INFO:
             yield from _seconds_in_retry_info(value)
         elif name == _STATUS_DETAILS:
-            # google.rpc.Status has in 3 its details, each an Any: 1 is a type, 2 a message.
+            # Field 3 of google.rpc.Status has the details, each an Any: 1 is its type, 2 its value.
             for detail in (dict(_fields(value)) for number, value in _fields(value) if number == 3):
                 kind = detail.get(1)
                 if isinstance(kind, bytes) and kind.endswith(b"google.rpc.RetryInfo"):
@@ -34,10 +34,10 @@ def retry_delays(error: BaseException) -> Iterator[float]:
 
 
 def _seconds_in_retry_info(message: object) -> Iterator[float]:
-    """Yield the seconds of a google.rpc.RetryInfo: 1 is a Duration, of 1 seconds and 2 nanos."""
+    """Yield the delay of a google.rpc.RetryInfo: field 1, a Duration (1 seconds, 2 nanos)."""
     duration = dict(_fields(dict(_fields(message)).get(1)))
     seconds, nanos = duration.get(1, 0), duration.get(2, 0)
-    # Negative numbers have all 64 bits, so they are too large for a Duration.
+    # A negative number is encoded in 64 bits, so it would be too large for a Duration.
     if not (duration and isinstance(seconds, int) and isinstance(nanos, int)):
         return
     if seconds < 1 << 62 and nanos < 10**9:
@@ -46,10 +46,10 @@ def _seconds_in_retry_info(message: object) -> Iterator[float]:
 
 def _fields(message: object) -> list[tuple[int, object]]:
     """
-    Return the fields of a protobuf message: a number, and an int or bytes, each.
+    Return the fields of a protobuf message: pairs of a field number and an int or bytes.
 
-    The wire format is read here (protobuf.dev/programming-guides/encoding), because those who use
-    grpc need not have Google's classes. A message that is cut off keeps its whole fields.
+    It reads the wire format (protobuf.dev/programming-guides/encoding), because grpc works without
+    Google's classes for these messages. Of a truncated message the complete fields count.
     """
     found: list[tuple[int, object]] = []
     data = iter(message if isinstance(message, bytes) else b"")
@@ -63,7 +63,7 @@ def _fields(message: object) -> list[tuple[int, object]]:
 
 
 def _varint(data: Iterator[int]) -> int | None:
-    """Return the next number of a protobuf message, 7 bits a byte; None where it ends."""
+    """Return the next varint of a protobuf message (7 bits a byte), or None at its end."""
     number = 0
     for place, byte in enumerate(islice(data, 10)):
         number |= (byte & 127) << (7 * place)

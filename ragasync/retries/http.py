@@ -1,10 +1,10 @@
 """
-What a service's reply says: status, headers and Retry-After, read from the error of any client.
+HTTP responses in errors: status, headers, body and Retry-After, from the error of any client.
 
-No client library is imported: errors are read by their attributes, so that those of httpx,
-requests, aiohttp, urllib, openai, anthropic, botocore, grpc, google.api_core and the SDKs built
-upon them are understood alike. Every function looks at the whole error: the error itself, the
-members of its groups and its explicit causes, the outermost first.
+No client library is imported. Errors are read by their attributes, which covers httpx, requests,
+aiohttp, urllib, openai, anthropic, botocore, grpc, google.api_core and the SDKs built on them.
+Functions without `own_` in their name look at the error, the members of its groups and its
+explicit causes, the outermost first.
 """
 
 from __future__ import annotations
@@ -36,39 +36,47 @@ from ragasync.retries.grpc_metadata import metadata_of, retry_delays
 
 _STATUS_NAMES: Final = ("status_code", "http_status", "status", "code", "HTTPStatusCode")
 
-_ANSWERS: Final = ("body", "details", "error_details", "errors", "error")
-"""Where an error keeps the decoded JSON of the service's answer."""
+_BODY_ATTRIBUTES: Final = ("body", "details", "error_details", "errors", "error")
+"""Attributes in which an error keeps the decoded JSON of a response."""
 
-_PLACES: Final = frozenset(
+_RESPONSE_ATTRIBUTES: Final = frozenset(
     {
-        *(*_STATUS_NAMES, *_ANSWERS, "response", "headers", "resp", "trailing_metadata", "type"),
+        *(
+            *_STATUS_NAMES,
+            *_BODY_ATTRIBUTES,
+            "response",
+            "headers",
+            "resp",
+            "trailing_metadata",
+            "type",
+        ),
         *("retry_delay", "retry_after", "__getattr__"),
     }
 )
-"""Every attribute that is read, so that errors without any of them are known quickly."""
+"""Every attribute that is read; an error without any of them has no response."""
 
-_READ_BODIES: Final = ("_content", "_body")
+_RAW_BODY_ATTRIBUTES: Final = ("_content", "_body")
 """
-Where httpx and requests, and aiohttp, keep a body that was read.
+Attributes in which httpx and requests (`_content`) and aiohttp (`_body`) keep a body already read.
 
 Their public attributes would read it now, from a connection that may be slow or closed.
 """
 
-_LONGEST_BODY: Final = 65_536
-_MOST_ANSWERS: Final = 32
+_MAX_BODY_BYTES: Final = 65_536
+_MAX_BODIES: Final = 32
 
 _THREE_DIGITS: Final = re.compile(r"\d{3}", re.ASCII)
 
 _CALLED: Final = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
-_NO_ANSWERS: Final = (*_CALLED, str, bytes, int, float)
+_NOT_BODIES: Final = (*_CALLED, str, bytes, int, float)
 
 _MILLISECONDS: Final = ("retry-after-ms", "x-ms-retry-after-ms", "grpc-retry-pushback-ms")
 
 _FIRST_EPOCH: Final = 1e9
-"""The seconds from which on a reset is an instant since 1970; times 100, in milliseconds."""
+"""From this many seconds on, a reset is a time since 1970; from 100 times as many, in ms."""
 
-# google.rpc.Code in HTTP, as https://github.com/googleapis/googleapis has it in code.proto.
-_OF_GRPC: Final = {
+# The HTTP status of each google.rpc.Code, from code.proto in github.com/googleapis/googleapis.
+_GRPC_STATUSES: Final = {
     "CANCELLED": 499,
     "UNKNOWN": 500,
     "INVALID_ARGUMENT": 400,
@@ -87,9 +95,9 @@ _OF_GRPC: Final = {
     "DATA_LOSS": 500,
 }
 
-# AWS answers 400 to many of these. The first two lines of each are those of botocore's own
-# retries (botocore/retries/standard.py); 401 is for keys, 403 for what a key may not do.
-_OF_AWS: Final = {
+# AWS sends status 400 with many of these codes. The codes for 429 and 408 are those that botocore
+# itself retries (botocore/retries/standard.py); 401 is for bad keys, 403 for missing permissions.
+_AWS_STATUSES: Final = {
     **dict.fromkeys(
         (
             *("Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled"),
@@ -115,30 +123,32 @@ _OF_AWS: Final = {
 }
 
 _OVERRULED_BY_AWS: Final = frozenset({None, 400, 403})
-"""Statuses of AWS that say less than the code in the body."""
+"""Statuses for which the AWS error code in the body decides."""
 
 
 def http_status(error: BaseException) -> int | None:
     """
     Return the first HTTP status in an error, its groups and causes, or None.
 
-    A status is a whole number from 100 to 599 (an int, an enum's value or three digits) named
-    `status_code`, `http_status`, `status` or `code`: of an error, then of its `response`, which may
-    be a dict. A code of gRPC or AWS becomes the HTTP status that means the same:
+    A status is an integer from 100 to 599 (an int, an enum's value or three digits) in an
+    attribute `status_code`, `http_status`, `status` or `code`, of the error or else of its
+    `response`, which may be a dict. A gRPC or AWS code becomes the corresponding HTTP status:
     RESOURCE_EXHAUSTED and ThrottlingException are 429.
     """
-    return next((status for status in map(own_status, whole(error)) if status is not None), None)
+    return next(
+        (status for status in map(own_status, linked_errors(error)) if status is not None), None
+    )
 
 
 def headers_of(error: BaseException) -> dict[str, str]:
     """
-    Return the headers of the reply in an error, its groups and causes, by lower-case name.
+    Return the response headers in an error, its groups and causes, by lower-case name.
 
-    Where two of them have a header, the outermost counts, and an error's own before those of its
-    response. The trailing metadata of gRPC are headers too.
+    If two of them have a header, the outermost error wins, and its own attribute wins over that of
+    its response. gRPC's trailing metadata are headers too.
     """
     found: dict[str, str] = {}
-    for link in whole(error):
+    for link in linked_errors(error):
         for name, value in own_headers(link).items():
             found.setdefault(name, value)
     return found
@@ -146,25 +156,24 @@ def headers_of(error: BaseException) -> dict[str, str]:
 
 def retry_after_of(error: BaseException, now: float | None = None) -> float | None:
     """
-    Return how long the service asks to wait, in seconds, or None where it does not say.
+    Return the Retry-After of an error: seconds to wait, or None if the service does not say.
 
-    The first of these that says anything counts, and there the longest time in the whole error:
+    The first of these sources that is present counts; if it is present several times, the longest:
 
     1. With any status: the header `retry-after-ms`, or else `Retry-After`, which is a number of
        seconds or an HTTP date (RFC 9110, section 10.2.3); RetryInfo of Google's errors.
     2. On a 429: `x-ratelimit-reset-*` of each limit whose `x-ratelimit-remaining-*` is 0.
-    3. On a 429 or 503: the words of the message, as in "try again in 1m30s".
+    3. On a 429 or 503: the text of the message, as in "try again in 1m30s".
 
-    A time that is past, negative, infinite or no time at all counts as absent.
+    A time that is past, negative, infinite or malformed counts as absent.
 
     Args:
-        error: What a client raised.
-        now: The wall clock in seconds since 1970, which dates are measured against; by default
-            `time.time()`.
+        error: The exception that a client raised.
+        now: The wall-clock time in seconds since 1970, for HTTP dates; by default `time.time()`.
     """
-    if stands_alone(error) and not may_have_reply(error):
+    if stands_alone(error) and not may_have_response(error):
         return None
-    links = tuple(whole(error))
+    links = tuple(linked_errors(error))
     stated = [wait for link in links for wait in _stated_waits(link, now)]
     if stated:
         return max(stated)
@@ -173,15 +182,15 @@ def retry_after_of(error: BaseException, now: float | None = None) -> float | No
         return None
     # An error without a status of its own wraps the one that has it.
     statuses = [(link, own_status(link) or status) for link in links]
-    waits = [wait for link, said in statuses if said == 429 for wait in _resets(link, now)]
+    waits = [wait for link, own in statuses if own == 429 for wait in _resets(link, now)]
     if not waits:
-        overloaded = (link for link, said in statuses if said in (429, 503))
+        overloaded = (link for link, own in statuses if own in (429, 503))
         waits = [wait for link in overloaded for wait in advised_waits(text_of(link))]
     return max(waits, default=None)
 
 
 def describe_wait(seconds: float) -> str:
-    """Return a long wait in words: its length, and the time of the local clock when it ends."""
+    """Return a wait as text: its duration, and the local time at which it ends."""
     length = f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.3g} s"
     try:
         end = datetime.now().astimezone() + timedelta(seconds=seconds)
@@ -190,41 +199,43 @@ def describe_wait(seconds: float) -> str:
     return f"{length}, until {end:%Y-%m-%d %H:%M:%S %Z}".rstrip()
 
 
-def whole(error: BaseException) -> Iterator[BaseException]:
+def linked_errors(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, the members of its groups and its explicit causes, the outermost first."""
-    # Not what was being handled: an error raised while handling a 404 is no 404.
+    # Implicit contexts do not count: an error raised while handling a 404 is not a 404.
     return iter((error,)) if stands_alone(error) else walk_errors(error, contexts=False)
 
 
-def may_have_reply(error: BaseException) -> bool:
-    """Return whether this very error may hold a reply; False is quick, as most errors do not."""
+def may_have_response(error: BaseException) -> bool:
+    """Return whether this one error may have a response; quick, as most errors have none."""
     kind: Any = type(error)
     try:
-        has_places = _has_places(kind)
-        return not _PLACES.isdisjoint(error.__dict__) if has_places is None else has_places
+        of_class = _may_have_attributes(kind)
+        if of_class is not None:
+            return of_class
+        return not _RESPONSE_ATTRIBUTES.isdisjoint(error.__dict__)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # an instance or a class that hides what it has
+    except BaseException:  # raised by an instance or a class that hides its attributes
         return True
 
 
 def own_status(error: BaseException) -> int | None:
-    """Return the status in this very error."""
-    if not may_have_reply(error):
+    """Return the HTTP status in this one error."""
+    if not may_have_response(error):
         return None
     response = attribute(error, "response")
     status = _status_in(error)
-    if response is not None:  # not its truth: a failed response of requests is false
+    if response is not None:  # not `if response`: a failed response of requests is falsy
         if status is None:
             status = _status_in(response)
         if status in _OVERRULED_BY_AWS and issubclass(type(response), dict):
             code = plain_text(field(field(response, "Error"), "Code"))
-            return _OF_AWS.get(code or "", status)
+            return _AWS_STATUSES.get(code or "", status)
     return status
 
 
 def _status_in(speaker: object) -> int | None:
-    """Return the status in an error, a response object, or a dict of decoded JSON."""
+    """Return the HTTP status in an error, a response object, or a dict of decoded JSON."""
     for name in _STATUS_NAMES:
         status = _as_status(field(speaker, name), called=name == "code")
         if status is not None:
@@ -237,8 +248,8 @@ def _status_in(speaker: object) -> int | None:
 
 
 def own_headers(error: BaseException) -> dict[str, str]:
-    """Return the headers in this very error by lower-case name."""
-    if not may_have_reply(error):
+    """Return the response headers in this one error by lower-case name."""
+    if not may_have_response(error):
         return {}
     found: dict[str, str] = {}
     response = attribute(error, "response")
@@ -255,7 +266,7 @@ def own_headers(error: BaseException) -> dict[str, str]:
 
 
 def _items(headers: object) -> list[tuple[object, object]]:
-    """Return the pairs of a mapping of headers; none of what is no mapping."""
+    """Return the items of a mapping of headers, or [] if it is not a mapping."""
     items = None if headers is None else attribute(headers, "items")
     if items is None:
         return []
@@ -264,22 +275,22 @@ def _items(headers: object) -> list[tuple[object, object]]:
 
 
 def _header_text(value: object) -> str:
-    """Return the name or the value of a header as text."""
+    """Return a header's name or value as text."""
     text = plain_text(value)
     return (text_of(value) if text is None else text).strip()
 
 
-def answers_of(error: BaseException) -> list[object]:
+def response_bodies(error: BaseException) -> list[object]:
     """
-    Return this very error and the parts of the service's answer that it keeps, the nearest first.
+    Return this one error and the parts of the response body that it keeps, the nearest first.
 
-    These are decoded JSON, with the dicts and lists in it, and the objects of SDKs that stand for
-    it. Of the error of a bare client (httpx, requests, aiohttp) it is the JSON of its response, if
-    that has been read and is no longer than an error is; other texts and bytes are not parsed.
+    These are decoded JSON, with the dicts and lists in it, and SDK objects that represent it. For
+    a plain client (httpx, requests, aiohttp) it is the JSON of the response, if that has been read
+    and is at most `_MAX_BODY_BYTES` long; other texts and bytes are not parsed.
     """
     found: list[object] = [error]
-    for place in _ANSWERS:
-        _add(found, attribute(error, place))
+    for name in _BODY_ATTRIBUTES:
+        _add(found, attribute(error, name))
     response = attribute(error, "response")
     found.append(response if issubclass(type(response), dict) else _json_of(response))  # botocore's
     for part in found[1:]:
@@ -289,21 +300,21 @@ def answers_of(error: BaseException) -> list[object]:
                 _add(found, inner)
                 _add(found, field(inner, "details"))
                 _add(found, field(inner, "errors"))
-    return found[:_MOST_ANSWERS]
+    return found[:_MAX_BODIES]
 
 
 def _json_of(response: object) -> dict[str, object]:
-    """Return the JSON object that a response holds; an empty one where it holds nothing of it."""
-    for place in _READ_BODIES:
-        body = attribute(response, place)
-        if type(body) is bytes and len(body) <= _LONGEST_BODY:
+    """Return the JSON object in a response's body, or {} if there is none."""
+    for name in _RAW_BODY_ATTRIBUTES:
+        body = attribute(response, name)
+        if type(body) is bytes and len(body) <= _MAX_BODY_BYTES:
             return _json_object(body)
     return {}
 
 
 @functools.lru_cache(maxsize=64)
 def _json_object(body: bytes) -> dict[str, object]:
-    """Return a JSON object, or an empty one where this is none."""
+    """Return a body decoded as a JSON object, or {} if it is not one."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -312,8 +323,8 @@ def _json_object(body: bytes) -> dict[str, object]:
 
 
 def _add(found: list[object], value: object) -> None:
-    """Add an answer, or the first entries of a list of them."""
-    if value is None or issubclass(type(value), _NO_ANSWERS):
+    """Add a part of a body, or the first entries of a list of parts."""
+    if value is None or issubclass(type(value), _NOT_BODIES):
         return
     if issubclass(type(value), list | tuple):
         entries = guarded(lambda: list(islice(value, 8)))  # type: ignore[call-overload]
@@ -323,15 +334,15 @@ def _add(found: list[object], value: object) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _has_places(kind: type) -> bool | None:
-    """Return whether a class has a place for any part of a reply; None where instances may."""
+def _may_have_attributes(kind: type) -> bool | None:
+    """Return whether an error class has an attribute of a response; None if its instances may."""
     if "HttpProcessingError" in class_names(kind):
-        return False  # aiohttp could not read the reply; its code is what a server would answer
-    return any(hasattr(kind, name) for name in _PLACES) or None
+        return False  # aiohttp could not parse a response; its code is the one a server would send
+    return any(hasattr(kind, name) for name in _RESPONSE_ATTRIBUTES) or None
 
 
 def _as_status(value: object, *, called: bool) -> int | None:
-    """Return the HTTP status that a value stands for, or None."""
+    """Return a value as an HTTP status, or None."""
     if value is None:
         return None
     if type(value) is int:
@@ -345,16 +356,16 @@ def _as_status(value: object, *, called: bool) -> int | None:
     number = value if name is None else attribute(value, "value")
     if (text := plain_text(number)) is not None:
         number = int(text) if _THREE_DIGITS.fullmatch(text) else None
-    # operator.index takes what is a whole number, such as one of numpy, and nothing else.
+    # operator.index accepts integers only, those of numpy included.
     status = None if issubclass(type(number), bool) else guarded(operator.index, number)
     if isinstance(status, int) and 100 <= status <= 599:
         return int(status)
-    return _OF_GRPC.get(name) if isinstance(name, str) else None
+    return _GRPC_STATUSES.get(name) if isinstance(name, str) else None
 
 
 def _stated_waits(error: BaseException, now: float | None) -> Iterator[float]:
-    """Yield the seconds that this very error states, in headers and in RetryInfo."""
-    if not may_have_reply(error):
+    """Yield the waits in seconds from the headers and the RetryInfo of this one error."""
+    if not may_have_response(error):
         return
     headers = own_headers(error)
     milliseconds = (number_of(headers.get(name)) for name in _MILLISECONDS)
@@ -362,24 +373,24 @@ def _stated_waits(error: BaseException, now: float | None) -> Iterator[float]:
     if wait is None and (value := headers.get("retry-after")) is not None:
         wait = number_of(value)
         wait = _seconds_until(value, now) if wait is None else wait
-    said = [wait, seconds_of(attribute(error, "retry_after")), *retry_delays(error)]
-    said += [
+    waits = [wait, seconds_of(attribute(error, "retry_after")), *retry_delays(error)]
+    waits += [
         seconds_of(field(part, name))
-        for part in answers_of(error)
+        for part in response_bodies(error)
         for name in ("retry_delay", "retryDelay")
     ]
-    yield from (seconds for seconds in said if seconds is not None)
+    yield from (seconds for seconds in waits if seconds is not None)
 
 
 def _resets(error: BaseException, now: float | None) -> Iterator[float]:
-    """Yield the seconds until each limit that is used up begins anew, as headers state it."""
+    """Yield the seconds until each exhausted rate limit resets, according to the headers."""
     headers = own_headers(error)
     for name, value in headers.items():
         before, found, kind = name.partition("x-ratelimit-reset")
         if before or not found or number_of(headers.get(f"x-ratelimit-remaining{kind}")) != 0:
             continue
         seconds = seconds_of(value)
-        if seconds is not None and seconds >= _FIRST_EPOCH:  # an instant, not a length
+        if seconds is not None and seconds >= _FIRST_EPOCH:  # a time since 1970, not a duration
             seconds = seconds / 1000 if seconds >= _FIRST_EPOCH * 100 else seconds
             seconds = number_of(seconds - (time.time() if now is None else now))
         if seconds is not None:
@@ -387,13 +398,13 @@ def _resets(error: BaseException, now: float | None) -> Iterator[float]:
 
 
 def _seconds_until(date: str, now: float | None) -> float | None:
-    """Return the seconds until an HTTP date, which is in UTC even where it does not say so."""
-    import email.utils  # costly, for a rare header
+    """Return the seconds until an HTTP date, which is in UTC even if it does not say so."""
+    import email.utils  # slow to import, for a rare header
 
     when: Any = guarded(lambda: email.utils.parsedate_to_datetime(date[:64]))
     if when is None:
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    # A service names an instant of the wall clock, so only the wall clock can measure it.
+    # The service names a wall-clock time, so the wall clock has to measure it.
     return number_of(when.timestamp() - (time.time() if now is None else now))

@@ -1,4 +1,4 @@
-"""One call and its attempts: the loop that a policy directs, awaiting or blocking."""
+"""The retry loop: calls a function until it succeeds or its policy gives up, async or sync."""
 
 from __future__ import annotations
 
@@ -25,72 +25,72 @@ _LONGEST_SLEEP = 1e9  # 30 years; `time.sleep` overflows at 292
 
 
 class Policy(Protocol):
-    """What the attempts ask."""
+    """The part of a retry policy that the loop uses."""
 
     @property
     def max_elapsed(self) -> float | None:
-        """Seconds after the start at which no further attempt starts."""
+        """Seconds after the first attempt began; no attempt starts later."""
 
     @property
     def max_retry_after(self) -> float:
         """Seconds, the longest Retry-After that is waited for."""
 
     def decide(self, error: BaseException, *, retries: int, elapsed: float) -> float | Fatal | None:
-        """Return the seconds to wait, None to give up, or `FATAL`."""
+        """Return the back-off in seconds, None to give up, or `FATAL`."""
 
-    def announce(self, attempt: int, error: BaseException, delay: float) -> None:
-        """Hear of a back-off that is about to begin."""
+    def notify(self, attempt: int, error: BaseException, delay: float) -> None:
+        """Call `on_retry` before a back-off."""
 
 
-async def awaiting(
+async def call_async(
     policy: Policy, fn: Callable[..., Awaitable[T]], args: Args, kwargs: Kwargs
 ) -> T:
-    """Await `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
-    # A call that succeeds should cost next to nothing: only a deadline has to see its start.
-    failures = None if policy.max_elapsed is None else _Failures(policy, current_clock())
+    """Await `fn(*args, **kwargs)` with retries, until it succeeds or the policy gives up."""
+    # A call that succeeds must cost next to nothing: only `max_elapsed` needs its start time.
+    failures = None if policy.max_elapsed is None else _FailedAttempts(policy, current_clock())
     while True:
         try:
             return await fn(*args, **kwargs)
         except Exception as error:
-            failures = failures or _Failures(policy, current_clock())
-            delay = failures.delay_after(error)
+            failures = failures or _FailedAttempts(policy, current_clock())
+            delay = failures.backoff_after(error)
             if delay is None:
                 raise
         await asyncio.sleep(delay)
 
 
-def blocking(policy: Policy, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
-    """Call `fn(*args, **kwargs)` until it succeeds or the policy gives up."""
-    failures = None if policy.max_elapsed is None else _Failures(policy, time.monotonic)
+def call_sync(policy: Policy, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
+    """Call `fn(*args, **kwargs)` with retries, until it succeeds or the policy gives up."""
+    failures = None if policy.max_elapsed is None else _FailedAttempts(policy, time.monotonic)
     while True:
         try:
             value = fn(*args, **kwargs)
             break
         except Exception as error:
-            failures = failures or _Failures(policy, time.monotonic)
-            delay = failures.delay_after(error)
+            failures = failures or _FailedAttempts(policy, time.monotonic)
+            delay = failures.backoff_after(error)
             if delay is None:
                 raise
         time.sleep(min(delay, _LONGEST_SLEEP))
     if inspect.iscoroutine(value):
-        return cast("T", awaiting(policy, _beginning_with(value, fn), args, kwargs))
+        return cast("T", call_async(policy, _starting_with(value, fn), args, kwargs))
     return value
 
 
-def _beginning_with(
+def _starting_with(
     first: Awaitable[object], fn: Callable[..., object]
 ) -> Callable[..., Awaitable[object]]:
-    """Return a function that was async in disguise, whose first call was made already."""
-    at_hand = [first]
+    """Return an async function whose first call returns the coroutine that was already created."""
+    created = [first]
 
     def call(*args: object, **kwargs: object) -> Awaitable[object]:
-        return at_hand.pop() if at_hand else cast("Awaitable[object]", fn(*args, **kwargs))
+        return created.pop() if created else cast("Awaitable[object]", fn(*args, **kwargs))
 
     return call
 
 
-class _Failures:
-    """What went wrong in one call so far."""
+class _FailedAttempts:
+    """The failed attempts of one call so far: decides on the next back-off, explains giving up."""
 
     __slots__ = ("_clock", "_first", "_kinds", "_policy", "_started")
 
@@ -100,7 +100,7 @@ class _Failures:
         self._started = self._first = clock()
         self._kinds: list[str] = []
 
-    def delay_after(self, error: Exception) -> float | None:
+    def backoff_after(self, error: Exception) -> float | None:
         """Return the seconds to wait before the next attempt, or None to raise the error."""
         retries = len(self._kinds)
         now = self._clock()
@@ -108,14 +108,14 @@ class _Failures:
             self._first = now
         delay = self._policy.decide(error, retries=retries, elapsed=now - self._started)
         if delay is None or delay is FATAL:
-            self._explain(error, now - self._first)
+            self._add_note(error, now - self._first)
             return None
         self._kinds.append(type(error).__name__)
-        self._policy.announce(retries + 1, error, delay)
+        self._policy.notify(retries + 1, error, delay)
         return delay
 
-    def _explain(self, error: Exception, seconds: float) -> None:
-        """Note on the error what was tried, in place of what a policy within this one noted."""
+    def _add_note(self, error: Exception, seconds: float) -> None:
+        """Add a note on the attempts to an error, in place of the note of an inner policy."""
         if self._kinds:
             earlier = ", ".join(f"{n} × {kind}" for kind, n in Counter(self._kinds).items())
             note = (
@@ -131,8 +131,8 @@ class _Failures:
                 f"max_retry_after={self._policy.max_retry_after:g}"
             )
         notes = attribute(error, "__notes__")
-        # An error that cannot be changed, such as a frozen dataclass, goes up without a note.
+        # An error that cannot be changed, such as a frozen dataclass, is raised without a note.
         with suppress(Exception):
             earlier_notes = list(notes) if isinstance(notes, list | tuple) else []
-            others = [said for said in earlier_notes if _GAVE_UP not in said]
+            others = [each for each in earlier_notes if _GAVE_UP not in each]
             error.__notes__ = [*others, note]

@@ -1,7 +1,8 @@
-"""When to try a failed call again, after how long a back-off, and when to give up."""
+"""Retry policies: which errors are retried, after what back-off, and when to give up."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import random
@@ -9,31 +10,39 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal, ParamSpec, TypeVar, cast
+from typing import Literal, ParamSpec, TypeAlias, TypeVar, cast
 
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
 from ragasync.error_text import describe
-from ragasync.foreign_errors import INTERRUPTS
+from ragasync.errors import CallAborted
+from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
 from ragasync.redact import redact
-from ragasync.retries.classify import FATAL, Fatal, default_retry
+from ragasync.retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
 from ragasync.retries.http import retry_after_of
-from ragasync.retries.loop import awaiting, blocking
-from ragasync.retries.retry_on import RetryOn, Verdict, check_retry_on, verdict_of
+from ragasync.retries.loop import call_async, call_sync
 
-__all__ = ["FATAL", "AsyncRetry", "Fatal", "Retry", "retry_async"]
+__all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+Verdict: TypeAlias = bool | float | Fatal
+"""The answer of `retry_on`: True to retry, False not to, a delay in seconds, or `FATAL`."""
+
+RetryOn: TypeAlias = (
+    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Verdict] | None
+)
+"""The errors to retry: a type, several, a predicate, or None for `default_retry`."""
+
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryEvent:
     """
-    Tell `on_retry` what failed and how long the back-off is.
+    One failed attempt and the back-off that follows; the argument of `on_retry`.
 
     Attributes:
-        attempt: The attempt that failed, from 1.
-        error: What it raised; in a processor it may be a CancelledError that nobody asked for.
+        attempt: The number of the failed attempt, from 1.
+        error: The error it raised; in a processor also a CancelledError without a cancellation.
         delay: Seconds until the next attempt.
     """
 
@@ -45,19 +54,19 @@ class Retry:
 @dataclass(frozen=True, slots=True)
 class AsyncRetry:
     """
-    Call a function again after an error that may pass.
+    Retry a function after transient errors, with exponential back-off.
 
-    A frozen value that says when to try again. It holds nothing of a running call, so one policy
-    serves any number of functions, loops and threads. It decorates async and sync functions.
+    A frozen value without any state of a running call, so one policy serves any number of
+    functions, loops and threads. It decorates async and sync functions.
 
     Before retry n, counted from 1, it waits a uniformly random time in
     `[0, min(max_delay, base_delay * factor**(n - 1))]`: full jitter, which spreads clients that
     failed together (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
-    A Retry-After of the service is never undercut, and may exceed `max_delay`; one that is longer
-    than `max_retry_after` is not waited for: that error is raised, with a note of the time.
+    It always waits at least as long as a Retry-After asks, which may exceed `max_delay`. If that
+    is longer than `max_retry_after`, the error is raised immediately, with a note of the time.
 
     Giving up raises the last error itself, with a note. CancelledError, KeyboardInterrupt and
-    SystemExit always pass.
+    SystemExit are never retried.
 
     Example:
         >>> from ragasync import AsyncRetry, run_async
@@ -72,19 +81,19 @@ class AsyncRetry:
 
     Args:
         max_retries: Retries after the first attempt.
-        base_delay: Seconds, the bound of the first back-off.
-        max_delay: Seconds, the most that any bound grows to.
-        factor: What the bound is multiplied by from retry to retry, at least 1.
+        base_delay: Seconds, the upper bound of the first back-off.
+        max_delay: Seconds, the upper bound of every back-off.
+        factor: The growth of the bound from retry to retry, at least 1.
         jitter: "full", or None to wait the bound itself.
         retry_on: None for `default_retry`; the type or types to retry; or a predicate that
-            takes the error and returns True, False, a delay in seconds, or `FATAL`. None of these
-            can retry an object bound to another event loop.
-        max_elapsed: Seconds from the start of the first attempt, past which no further one starts.
-            A back-off that would reach it is not slept. A running attempt is not cut short: that
-            is what `asyncio.timeout` and the processor's `timeout` are for.
+            takes the error and returns True, False, a delay in seconds, or `FATAL`. An object
+            bound to another event loop is never retried.
+        max_elapsed: Seconds from the start of the first attempt, after which no attempt starts.
+            A back-off that would reach it is not slept. A running attempt is not cut short: use
+            `asyncio.timeout` or the processor's `timeout` for that.
         max_retry_after: Seconds, the longest Retry-After that is waited for; `math.inf` for any.
-        on_retry: Called with a `Retry` before each back-off. The first error it raises becomes a
-            RuntimeWarning, the others pass in silence, and the retries continue.
+        on_retry: A callback that gets a `RetryEvent` before each back-off. If it raises, the
+            retries continue: the first error becomes a RuntimeWarning, later ones are dropped.
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -99,15 +108,15 @@ class AsyncRetry:
     retry_on: RetryOn = field(default=None, kw_only=True)
     max_elapsed: float | None = field(default=None, kw_only=True)
     max_retry_after: float = field(default=120.0, kw_only=True)
-    on_retry: Callable[[Retry], object] | None = field(default=None, kw_only=True)
-    # A simulation's own chance; None is the module's, which `random.seed` makes repeatable.
+    on_retry: Callable[[RetryEvent], object] | None = field(default=None, kw_only=True)
+    # A simulation's own random numbers; None is the module's, which `random.seed` controls.
     _random: Callable[[], float] | None = field(
         default=None, kw_only=True, repr=False, compare=False
     )
     _has_warned: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Numbers of numpy become Python's own: the policy is compared, shown and pickled.
+        # numpy numbers become Python's, because a policy is compared, shown and pickled.
         settings: dict[str, float] = {
             "max_retries": check_count("max_retries", self.max_retries, at_least=0),
             "base_delay": check_number("base_delay", self.base_delay),
@@ -127,9 +136,9 @@ class AsyncRetry:
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
         """
-        Return the function with this policy around every call.
+        Return the function with retries around every call.
 
-        What is async stays async; a sync function blocks its thread while it backs off.
+        An async function stays async; a sync function blocks its thread during back-offs.
 
         Raises:
             TypeError: `fn` cannot be called, or makes a generator.
@@ -137,14 +146,14 @@ class AsyncRetry:
         check_callable(fn)
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             raise TypeError(
-                f"expected a function that returns its value, got {fn!r}, which makes a generator: "
-                "its errors come when it is iterated. Retry the calls inside it instead"
+                f"expected a function that returns its value, got {fn!r}, which is a generator: "
+                "its errors are raised when it is iterated. Retry the calls inside it instead"
             )
         if not is_async(fn):
 
             @functools.wraps(fn)
             def attempts(*args: P.args, **kwargs: P.kwargs) -> T:
-                return blocking(self, fn, args, kwargs)
+                return call_sync(self, fn, args, kwargs)
 
             return attempts
 
@@ -152,38 +161,38 @@ class AsyncRetry:
 
         @functools.wraps(async_fn)
         async def async_attempts(*args: P.args, **kwargs: P.kwargs) -> object:
-            return await awaiting(self, async_fn, args, kwargs)
+            return await call_async(self, async_fn, args, kwargs)
 
         return cast("Callable[P, T]", async_attempts)
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """
-        Await `fn(*args, **kwargs)`, and again after each error that may pass.
+        Await `fn(*args, **kwargs)`, with retries after transient errors.
 
         Raises:
             TypeError: `fn` cannot be called; often it is a coroutine instead of its function.
-            Exception: The last attempt's error, with a note of what was tried.
+            Exception: The last attempt's error, with a note on the attempts.
         """
         check_callable(fn)
-        return await awaiting(self, fn, args, kwargs)
+        return await call_async(self, fn, args, kwargs)
 
     def decide(
         self, error: BaseException, *, retries: int, elapsed: float, held: bool = False
     ) -> float | Fatal | None:
         """
-        Return the seconds to wait before the next attempt, None to give up, or `FATAL`.
+        Return the back-off before the next attempt in seconds, None to give up, or `FATAL`.
 
         Args:
-            error: What the last attempt raised. A CancelledError counts as a lost connection, so
-                only one that nobody asked for may come here.
-            retries: How many retries were made already.
-            elapsed: Seconds since the first attempt began; only a `max_elapsed` asks.
-            held: Whether others, such as paused limiters, hold the next attempt for as long as
-                the error asks by Retry-After, so that only the policy's own back-off remains.
+            error: The last attempt's error. A CancelledError counts as a lost connection, so pass
+                only one without a cancellation.
+            retries: The number of retries made so far.
+            elapsed: Seconds since the first attempt began; used only with `max_elapsed`.
+            held: Whether paused limiters already delay the next attempt by its Retry-After, so
+                that only the policy's own back-off remains.
 
         Raises:
-            Exception: What the predicate raises, or TypeError or ValueError for an answer that
-                is none; from `error`.
+            Exception: The predicate's own error, or TypeError or ValueError for an invalid
+                verdict; from `error`.
         """
         verdict = verdict_of(error, self.retry_on)
         if verdict is FATAL:
@@ -199,18 +208,18 @@ class AsyncRetry:
             return None
         return delay if held else wait
 
-    def announce(self, attempt: int, error: BaseException, delay: float) -> None:
-        """Call `on_retry` for a back-off that is about to begin; its own failure is a warning."""
+    def notify(self, attempt: int, error: BaseException, delay: float) -> None:
+        """Call `on_retry` before a back-off; an error it raises becomes a warning."""
         if self.on_retry is None:
             return
         try:
-            answer = self.on_retry(Retry(attempt, error, delay))
-            if inspect.iscoroutine(answer):
-                answer.close()
+            returned = self.on_retry(RetryEvent(attempt, error, delay))
+            if inspect.iscoroutine(returned):
+                returned.close()
                 raise TypeError("it returned a coroutine, which nothing awaits")
         except INTERRUPTS:
             raise
-        except BaseException as problem:  # a panic of PyO3, say
+        except BaseException as problem:  # a PyO3 panic, say
             if not self._has_warned:
                 object.__setattr__(self, "_has_warned", True)
                 warnings.warn(
@@ -222,7 +231,7 @@ class AsyncRetry:
                 )
 
     def _backoff(self, retry: int) -> float:
-        """Return the seconds to wait before a retry, counted from 1."""
+        """Return the back-off before a retry in seconds; retries are counted from 1."""
         bound = _bound(retry, self.base_delay, self.factor, self.max_delay)
         if self.jitter is None:
             return bound
@@ -235,7 +244,7 @@ async def retry_async(
     """
     Await `func()` until it succeeds, at most `max_attempts` times.
 
-    The short form of `AsyncRetry`, with the same judgement of errors and without jitter: the
+    The short form of `AsyncRetry`, with the same classification of errors and without jitter: the
     delays are `backoff_factor**attempt` seconds, attempt counted from 0, so 1, 2, 4 and so on.
 
     Example:
@@ -251,13 +260,13 @@ async def retry_async(
 
     Args:
         func: An async function without arguments.
-        max_attempts: Attempts, with the first.
+        max_attempts: Attempts, including the first.
         backoff_factor: The base of the delays; 1 waits a second each time.
 
     Raises:
         TypeError: An argument of the wrong kind; often a coroutine instead of its function.
         ValueError: An argument out of range.
-        Exception: The last attempt's error, with a note of what was tried.
+        Exception: The last attempt's error, with a note on the attempts.
     """
     max_attempts = check_count("max_attempts", max_attempts, at_least=1)
     backoff_factor = check_number("backoff_factor", backoff_factor)
@@ -273,8 +282,74 @@ async def retry_async(
 
 
 def _bound(retry: int, base: float, factor: float, cap: float) -> float:
-    """Return the longest back-off before a retry, counted from 1; never an overflow."""
+    """Return the upper bound of the back-off before a retry, counted from 1, without overflow."""
     try:
         return min(cap, base * float(factor) ** (retry - 1))
     except OverflowError:
         return cap if base else 0.0
+
+
+def check_retry_on(retry_on: object) -> None:
+    """Raise TypeError unless `retry_on` is None, a type, types or a predicate of Exceptions."""
+    if retry_on is None:
+        return
+    if not isinstance(retry_on, (type, tuple)):
+        check_sync("retry_on, if neither None nor a type or a tuple of types,", retry_on)
+        return
+    for kind in retry_on if isinstance(retry_on, tuple) else (retry_on,):
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(
+                f"retry_on must name subclasses of Exception, got {kind!r}; "
+                "CancelledError, KeyboardInterrupt and SystemExit are never retried"
+            )
+
+
+def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
+    """
+    Return the retry verdict of `retry_on` on an error.
+
+    An object bound to another event loop is always `FATAL`. A type matches errors of that type,
+    and groups whose members all are. A CancelledError without a cancellation is treated as a
+    ConnectionError, by types and predicates. Any other BaseException outside Exception, such as a
+    panic, is never retried, and neither is a CallAborted, which stands for one in a worker process.
+
+    Raises:
+        Exception: The predicate's own error, TypeError or ValueError for an invalid verdict, or
+            RuntimeError for a panic; from `error`.
+    """
+    if retry_on is None:
+        return default_retry(error)
+    if issubclass(type(error), CallAborted):
+        return False
+    if is_loop_mismatch(error):
+        return FATAL
+    kinds = [
+        ConnectionError if issubclass(kind, asyncio.CancelledError) else kind
+        for kind in map(type, leaves_of(error))
+    ]
+    if not all(issubclass(kind, Exception) for kind in kinds):
+        return False
+    if isinstance(retry_on, (type, tuple)):
+        return issubclass(type(error), retry_on) or all(issubclass(k, retry_on) for k in kinds)
+    return _call_predicate(retry_on, error)
+
+
+def _call_predicate(predicate: Callable[[Exception], object], error: BaseException) -> Verdict:
+    """Return the verdict of a predicate, checked."""
+    try:
+        verdict = predicate(cast("Exception", error))
+        if isinstance(verdict, (bool, Fatal)):
+            return verdict
+        if inspect.iscoroutine(verdict):
+            verdict.close()
+        return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
+    except BaseException as problem:
+        if problem is error:
+            if is_a(error, Exception):
+                raise
+            return False  # re-raised here, a stray CancelledError would cancel the task
+        if is_a(problem, INTERRUPTS):
+            raise
+        if not is_a(problem, Exception):
+            raise RuntimeError(f"retry_on raised {describe(problem)}") from error
+        raise problem from error

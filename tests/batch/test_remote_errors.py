@@ -24,8 +24,7 @@ from ragasync import AsyncBatchProcessor, AsyncRetry, CallAborted, RemoteError
 from ragasync.calls import remote_errors
 from ragasync.calls.groups import ItemGroup, RemoteFunction, run_group
 from ragasync.calls.remote_errors import aborted
-from ragasync.retries.classify import default_retry, may_split, should_split
-from ragasync.retries.congestion import congestion_of
+from ragasync.retries.classify import congestion, default_retry, may_split, should_split
 from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support.hostile_classes import Hidden, armed
 from tests.support.pickling_executor import ByPost
@@ -347,7 +346,7 @@ def shape(error: BaseException | None, depth: int = 0) -> Any:
             default_retry,
             may_split,
             should_split,
-            congestion_of,
+            congestion,
         )
     ]
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()

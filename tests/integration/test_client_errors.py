@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
-from ragasync.retries.classify import default_retry, may_split, should_split
-from ragasync.retries.congestion import congestion_of
+from ragasync.retries.classify import congestion, default_retry, may_split, should_split
 from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support.requirements import needs
 
@@ -236,7 +235,7 @@ def test_throttling_by_aws_neither_splits_nor_goes_unnoticed() -> None:
     error = aws_error("ThrottlingException")
     assert not should_split(error)
     assert not may_split(error)
-    assert congestion_of(error) == "refused"
+    assert congestion(error) == "rate_limited"
 
 
 def test_the_headers_of_aws_are_read() -> None:

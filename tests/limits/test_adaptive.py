@@ -6,7 +6,7 @@ import pytest
 
 from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
 from ragasync.limits.samples import Began, CallEnd, Latency
-from ragasync.retries.congestion import congestion_of
+from ragasync.retries.classify import congestion
 
 
 class Rounds:
@@ -38,7 +38,7 @@ def rounds() -> Rounds:
 
 def refuse(bound: ConcurrencyLimit, began: Began) -> int:
     """Refuse a call, as with a 429, and return the bound."""
-    bound.end(began, 0.1, "refused")
+    bound.end(began, 0.1, "rate_limited")
     return bound.bound
 
 
@@ -79,11 +79,11 @@ def test_a_single_overload_or_timeout_is_no_sign_but_several_are(rounds: Rounds)
     rounds.until(32)
     calls = [rounds.bound.begin(32) for _ in range(6)]
     for call, bound in zip(calls, [32, 32, 32, 24, 24, 24], strict=True):
-        rounds.bound.end(call, 1.0, "congestion")
+        rounds.bound.end(call, 1.0, "overloaded")
         assert rounds.bound.bound == bound
 
 
-@pytest.mark.parametrize("how", ["refused", "congestion"])
+@pytest.mark.parametrize("how", ["rate_limited", "overloaded"])
 def test_congestion_that_goes_on_after_a_cut_is_another_event(rounds: Rounds, how: CallEnd):
     """And a third: down to a single call, and never below."""
     rounds.until(32)
@@ -154,14 +154,14 @@ def test_it_looks_below_now_and_then(rounds: Rounds):
 def test_overload_that_a_cut_does_not_lessen_is_taken_for_what_it_is(every: int):
     """Once in so many calls whatever one does, from the beginning: it goes up all the same."""
     bound = ConcurrencyLimit(most=200)
-    assert max(bounds_of(bound, every, "congestion")) == 200
+    assert max(bounds_of(bound, every, "overloaded")) == 200
     assert bound.bound >= 150
 
 
 def test_refusals_that_a_cut_does_not_lessen_are_taken_for_what_they_are():
     """Where a cohort is large enough to tell: once in twenty calls, whatever one does."""
     bound = ConcurrencyLimit(first=128)
-    assert bounds_of(bound, 20, "refused")[-1] >= 96
+    assert bounds_of(bound, 20, "rate_limited")[-1] >= 96
 
 
 def test_a_median_of_few_calls_is_no_proof():
@@ -189,16 +189,16 @@ class ReadTimeout(Exception):
 
 def test_a_429_is_a_refusal():
     """The service says itself that there are too many."""
-    assert congestion_of(_Reply(429)) == "refused"
+    assert congestion(_Reply(429)) == "rate_limited"
 
 
 @pytest.mark.parametrize("error", [_Reply(503), TimeoutError(), ReadTimeout()])
 def test_overload_and_timeouts_are_congestion(error: Exception):
     """Fewer calls at once may have spared them."""
-    assert congestion_of(error) == "congestion"
+    assert congestion(error) == "overloaded"
 
 
 @pytest.mark.parametrize("error", [_Reply(400), _Reply(500), ValueError(), ConnectionError()])
 def test_other_errors_are_no_congestion(error: Exception):
     """They come however few calls there are."""
-    assert congestion_of(error) is None
+    assert congestion(error) is None

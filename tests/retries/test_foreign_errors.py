@@ -23,13 +23,13 @@ from ragasync.foreign_errors import (
     walk_errors,
 )
 from ragasync.retries.classify import (
+    congestion,
     default_retry,
     is_loop_mismatch,
     is_programming_error,
     may_split,
     should_split,
 )
-from ragasync.retries.congestion import congestion_of
 from ragasync.retries.durations import advised_waits
 from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support import hostile_classes
@@ -49,7 +49,7 @@ def decision_on(error: BaseException) -> object:
 
 QUESTIONS: tuple[Callable[[BaseException], object], ...] = (
     *(http_status, headers_of, retry_after_of, default_retry, should_split, may_split),
-    *(is_programming_error, is_loop_mismatch, congestion_of, decision_on),
+    *(is_programming_error, is_loop_mismatch, congestion, decision_on),
 )
 
 
@@ -432,7 +432,7 @@ def test_a_group_with_a_rate_limit_never_splits() -> None:
     group = group_of(Reply(400), Reply(429))
     assert not should_split(group)
     assert not may_split(group)
-    assert congestion_of(group) == "refused"
+    assert congestion(group) == "rate_limited"
 
 
 def test_the_reply_of_an_outer_error_speaks_for_its_cause() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, process_with_workers
 from ragasync.errors import RunAsyncError
-from ragasync.retries.policy import FATAL, AsyncRetry, Retry, retry_async
+from ragasync.retries.policy import FATAL, AsyncRetry, RetryEvent, retry_async
 
 
 class Flaky:
@@ -659,19 +659,19 @@ async def test_an_error_that_takes_no_note_is_raised_without_one() -> None:
 
 async def test_on_retry_hears_of_each_back_off_before_it() -> None:
     """Called once a retry, with the attempt that failed, its error and the delay."""
-    heard: list[tuple[float, Retry]] = []
+    heard: list[tuple[float, RetryEvent]] = []
 
-    def listen(info: Retry) -> None:
+    def listen(info: RetryEvent) -> None:
         heard.append((asyncio.get_running_loop().time(), info))
 
     errors = [ConnectionError(), TimeoutError()]
     await AsyncRetry(jitter=None, on_retry=listen).call(Flaky(*errors))
-    assert heard == [(0.0, Retry(1, errors[0], 1.0)), (1.0, Retry(2, errors[1], 2.0))]
+    assert heard == [(0.0, RetryEvent(1, errors[0], 1.0)), (1.0, RetryEvent(2, errors[1], 2.0))]
 
 
 async def test_on_retry_does_not_hear_of_giving_up() -> None:
     """There is no back-off to tell of."""
-    heard: list[Retry] = []
+    heard: list[RetryEvent] = []
     with pytest.raises(ConnectionError):
         await AsyncRetry(0, on_retry=heard.append).call(Flaky(ConnectionError()))
     assert heard == []
@@ -680,7 +680,7 @@ async def test_on_retry_does_not_hear_of_giving_up() -> None:
 async def test_an_on_retry_that_raises_is_a_warning_once_and_the_retries_go_on() -> None:
     """A broken listener costs no work."""
 
-    def listen(info: Retry) -> None:
+    def listen(info: RetryEvent) -> None:
         raise ZeroDivisionError("oops")
 
     policy = AsyncRetry(base_delay=0, on_retry=listen)
@@ -696,7 +696,7 @@ async def test_an_on_retry_that_raises_is_a_warning_once_and_the_retries_go_on()
 async def test_whatever_on_retry_raises_is_a_warning(kind: type[BaseException]) -> None:
     """A panic of a listener is the listener's own, too."""
 
-    def listen(info: Retry) -> None:
+    def listen(info: RetryEvent) -> None:
         raise kind("oops")
 
     with pytest.warns(RuntimeWarning, match=f"{kind.__name__}: oops"):
@@ -707,7 +707,7 @@ async def test_whatever_on_retry_raises_is_a_warning(kind: type[BaseException]) 
 async def test_interrupts_pass_through_on_retry(kind: type[BaseException]) -> None:
     """They are meant for the program."""
 
-    def listen(info: Retry) -> None:
+    def listen(info: RetryEvent) -> None:
         raise kind
 
     with pytest.raises(kind):
@@ -732,7 +732,7 @@ async def test_a_predicate_that_turns_out_to_be_async_is_an_error() -> None:
 def test_what_on_retry_hears_cannot_be_changed() -> None:
     """It is a value."""
     with pytest.raises(FrozenInstanceError):
-        Retry(1, ConnectionError(), 1.0).delay = 2.0  # type: ignore[misc]
+        RetryEvent(1, ConnectionError(), 1.0).delay = 2.0  # type: ignore[misc]
 
 
 # The decorator
@@ -956,7 +956,7 @@ def test_wrong_arguments_are_refused_with_their_value(
 @pytest.mark.parametrize("kind", [BaseException, KeyboardInterrupt, asyncio.CancelledError])
 def test_types_that_always_pass_are_refused(kind: Any) -> None:
     """Asking to retry a cancellation is a mistake worth an error."""
-    with pytest.raises(TypeError, match="always pass"):
+    with pytest.raises(TypeError, match="are never retried"):
         AsyncRetry(retry_on=(ConnectionError, kind))
 
 

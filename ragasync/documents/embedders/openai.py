@@ -31,8 +31,7 @@ from ragasync.errors import AttemptTimeout
 from ragasync.limits.limiter import RateLimiter
 from ragasync.retries.classify import FATAL, default_retry
 from ragasync.retries.http import headers_of
-from ragasync.retries.policy import AsyncRetry
-from ragasync.retries.retry_on import Verdict
+from ragasync.retries.policy import AsyncRetry, Verdict
 
 _FOR_A_SEARCH = AsyncRetry(2, 0.5, max_elapsed=30.0)
 

@@ -43,8 +43,7 @@ from ragasync.function_code import Sources
 from ragasync.journal.use import users_line
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.classify import FATAL, default_retry
-from ragasync.retries.policy import AsyncRetry
-from ragasync.retries.retry_on import Verdict
+from ragasync.retries.policy import AsyncRetry, Verdict
 from ragasync.settings import BatchSettings
 
 StagePlan: TypeAlias = BatchSettings[Any, Any]

@@ -16,8 +16,7 @@ from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable
 from ragasync.foreign_errors import is_a
 from ragasync.retries.classify import FATAL
-from ragasync.retries.policy import AsyncRetry
-from ragasync.retries.retry_on import Verdict, verdict_of
+from ragasync.retries.policy import AsyncRetry, Verdict, verdict_of
 from ragasync.settings import BatchSettings
 
 
