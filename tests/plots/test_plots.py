@@ -126,7 +126,7 @@ def test_a_picture_stays_small(plot, n):
 def test_calls_are_single_bars_until_there_are_too_many():
     """Workers on the axis, then how many calls at once."""
     few, lots = plot_timeline(many(400)), plot_timeline(many(5_000))
-    assert (few.get_ylabel(), lots.get_ylabel()) == ("worker", "calls at once")
+    assert (few.get_ylabel(), lots.get_ylabel()) == ("worker", "concurrent calls")
     assert sum(len(bars.get_paths()) for bars in few.collections) >= 800
 
 
@@ -219,7 +219,7 @@ async def test_every_attempt_is_drawn_where_it_was_made():
         for bars in plot_timeline(result).collections
     }
     assert corners == {
-        "failed, then tried again": [[0, -0.42]],
+        "failed, then retried": [[0, -0.42]],
         "in calls": [[0, 0.58], [1, -0.42], [2, 0.58]],
         "backing off": [[1, 1.28]],
     }
