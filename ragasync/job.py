@@ -239,7 +239,7 @@ class Job(Generic[T, R]):
             adaptive=self._adaptive and not run.stages(),
             rate=self._rate,
             speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
-            left=self._job_run.columns.status if ended else b"",
+            final_status=self._job_run.columns.status if ended else b"",
             stages=run.stages(),
         )
 

@@ -1,47 +1,70 @@
-"""What a job shows of itself, in words: the same ones for its repr, as text, and in HTML."""
+"""The view of a job: its state as a repr, as text and as HTML; stages of a pipeline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
-from ragasync.notebook.stages_shown import (
-    StageLine,
-    holding_back,
-    stage_lines,
-    stages_in_short,
-)
 from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync.outcomes.stats import StageStats, wall_time_in
 from ragasync.progress import LimitedBy, Progress
-from ragasync.reports.error_groups import one_line
-from ragasync.reports.summary import counted, duration, per_second, usages
+from ragasync.reports.error_groups import LiveErrorGroups
+from ragasync.reports.html import (
+    COLORS,
+    QUIET,
+    TABULAR,
+    TEXT,
+    colored_count,
+    element,
+    error_rows,
+)
+from ragasync.reports.summary import (
+    clock_time,
+    counted,
+    duration,
+    error_lines,
+    one_line,
+    per_second,
+    usage_facts,
+)
+from ragasync.reports.time_breakdown import bottleneck, utilization
+from ragasync.reports.timeline import STATE_COLORS, WORK
 
-BECAUSE: dict[LimitedBy, str] = {
+LIMIT_TEXTS: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",
-    "concurrency": "as many calls are in flight as may be",
-    "retries": "what is left waits to be tried again",
-    "input": "the source gives nothing faster",
+    "concurrency": "the maximum number of calls is in flight",
+    "retries": "the remaining items wait for their retries",
+    "input": "the source yields items no faster",
     "paused": "nothing is sent for now",
 }
+
+BOTTLENECK_MARK = "▸"
+
+STAGE_COLUMN_PIXELS = (122, 122, 128, 80)
+"""Widths of the columns of stages, so that nothing moves when a number grows."""
+
+STAGE_COLUMN_CHARS = (15, 20, 18, 0)
+"""The same in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
     """
-    What a job is doing at one moment.
+    The state of a job at one moment, as far as it is shown.
 
     Args:
-        ended: whether it has ended.
-        because: why it stops or has stopped before its items did, if it does.
-        cancelled: whether somebody has cancelled it.
-        paused: whether it begins no further call for now.
-        progress: how far it is.
-        max_concurrency: the most calls at once.
-        adapts: whether the job finds that number by itself.
-        rate: the most calls a second, None for no bound.
-        speed: calls a second at present.
-        left: the statuses of its items, once it has ended.
-        stages: where it is a pipeline, how busy each stage of it is.
+        ended: whether the job has ended.
+        because: why it stops or stopped early, or None.
+        cancelled: whether it was cancelled.
+        paused: whether it is paused.
+        progress: its progress.
+        max_concurrency: the maximum number of concurrent calls.
+        adaptive: whether the job adapts that number.
+        rate: the job's own rate limit in calls per second, or None.
+        speed: the current calls per second.
+        final_status: the status of each item, once the job has ended.
+        stages: the stages of a pipeline.
     """
 
     ended: bool
@@ -52,18 +75,18 @@ class JobView:
     max_concurrency: int
     rate: float | None
     speed: float
-    left: bytes | bytearray = b""
+    final_status: bytes | bytearray = b""
     stages: tuple[StageStats, ...] = ()
     adaptive: bool = False
 
     @property
     def noun(self) -> str:
-        """What its knobs count."""
+        """The noun for what concurrency and rate count."""
         return "item" if self.stages else "call"
 
     @property
     def state(self) -> str:
-        """One word for what it does."""
+        """The state of the job in one word."""
         if self.cancelled:
             return "cancelled" if self.ended else "cancelling"
         if self.because is not None:
@@ -72,29 +95,75 @@ class JobView:
 
     @property
     def share(self) -> float:
-        """The share of the items that have ended; 0 while nobody can tell."""
+        """The share of the items that have ended; 0 if the total is unknown."""
         total = self.progress.total
         if not total:
-            return float(self.ended and not self.left)
+            return float(self.ended and not self.final_status)
         return min(self.progress.finished / total, 1.0)
 
 
-def progress_text(showing: JobView) -> list[str]:
-    """Return how far a job is, how fast, and how long it takes."""
-    now = showing.progress
+# ── text ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def repr_line(view: JobView) -> str:
+    """Write the repr of a job."""
+    first, *rest = progress_text(view)
+    facts = [first, *(text for _, text in _counts(view)), *rest]
+    if view.because is not None and not view.cancelled:
+        facts.append(_status_line(view))
+    elif view.state == "running" and (pause := _pause_text(view.progress)):
+        facts.append(pause)
+    elif view.state == "running" and not view.stages:
+        facts.append(f"limited by {view.progress.limited_by}")
+    if lines := stage_lines(view):
+        facts.append("busy: " + ", ".join(f"{line.name} {line.share:.0%}" for line in lines))
+    return f"<Job {view.state}: {', '.join([*facts, limits_text(view)])}>"
+
+
+def panel_text(view: JobView, errors: LiveErrorGroups) -> str:
+    """Write a panel as a few lines of text."""
+    lines = [
+        f"Job {view.state}: {' · '.join(progress_text(view))}",
+        " · ".join(text for _, text in _counts(view)),
+        *_stages_text(stage_lines(view)),
+        _status_line(view),
+        limits_text(view),
+        *error_lines(errors.groups, errors.columns, errors.backlog),
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def progress_text(view: JobView) -> list[str]:
+    """Write the progress of a job: items, speed, time."""
+    now = view.progress
     total = "?" if now.total is None else f"{now.total:,}"
     facts = [f"{now.finished:,} of {total}", f"{per_second(now.rate)} items/s"]
-    if showing.ended:
+    if view.ended:
         return [*facts, f"{duration(now.seconds)} in all"]
     facts.append(f"{clock_time(now.seconds)} so far")
-    if now.eta is not None and showing.state == "running":
+    if now.eta is not None and view.state == "running":
         facts.append(f"{clock_time(now.eta)} left")
     return facts
 
 
-def counts(showing: JobView) -> list[tuple[int | None, str]]:
-    """Return the counts of a job, each with the status that it is of, or None."""
-    now = showing.progress
+def limits_text(view: JobView) -> str:
+    """Write the limits of a job that can be changed while it runs."""
+    calls = counted(view.max_concurrency, f"concurrent {view.noun}")
+    auto = " (auto)" if view.adaptive else ""
+    return f"at most {calls}{auto}, {rate_text(view)}"
+
+
+def rate_text(view: JobView) -> str:
+    """Write the job's own rate limit."""
+    if view.rate is None:
+        return "no rate set"
+    noun = view.noun if view.rate == 1 else f"{view.noun}s"
+    return f"{per_second(view.rate)} {noun} a second"
+
+
+def _counts(view: JobView) -> list[tuple[int | None, str]]:
+    """List the counts of a job in words, each with the status that it counts, or None."""
+    now = view.progress
     facts: list[tuple[int | None, str]] = [
         (DONE, f"{now.done:,} done"),
         (FAILED, f"{now.failed:,} failed"),
@@ -102,81 +171,198 @@ def counts(showing: JobView) -> list[tuple[int | None, str]]:
     ]
     if now.recalled:
         facts.append((None, f"{now.recalled:,} from the journal"))
-    facts += [(None, f"{name} {value}") for name, value in usages(now.tokens, now.cost)]
-    if not showing.ended:
+    facts += [(None, f"{name} {value}") for name, value in usage_facts(now.tokens, now.cost)]
+    if not view.ended:
         return [*facts, (None, f"{now.in_flight:,} in flight")]
     for status, name in ((CANCELLED, "cancelled"), (PENDING, "pending")):
-        if count := showing.left.count(status):
+        if count := view.final_status.count(status):
             facts.append((status, f"{count:,} {name}"))
     return facts
 
 
-def held_back(showing: JobView) -> str:
-    """Return what holds a job back, or why it stopped, or nothing."""
-    if showing.cancelled:
-        return "" if showing.ended else "cancelling: what is in flight cleans up"
-    if showing.because is not None:
-        return f"because {one_line(showing.because)}"
-    if showing.ended:
+def _status_line(view: JobView) -> str:
+    """Write what limits a job or why it stopped; empty if neither."""
+    if view.cancelled:
+        return "" if view.ended else "cancelling: calls in flight are cleaning up"
+    if view.because is not None:
+        return f"because {one_line(view.because)}"
+    if view.ended:
         return ""
-    if showing.paused:
-        return "paused: no further call begins"
-    if pause := service_pause(showing.progress):
+    if view.paused:
+        return "paused: no new calls start"
+    if pause := _pause_text(view.progress):
         return pause
-    if told := holding_back(showing.stages, showing.progress.seconds):
-        return told
-    limited_by = showing.progress.limited_by
-    return f"limited by {limited_by}: {BECAUSE[limited_by]}"
+    if text := _bottleneck_text(view.stages, view.progress.seconds):
+        return text
+    limited_by = view.progress.limited_by
+    return f"limited by {limited_by}: {LIMIT_TEXTS[limited_by]}"
 
 
-def service_pause(now: Progress) -> str:
-    """Return how long nothing is sent, until when, and who asked for it; or nothing."""
+def _pause_text(now: Progress) -> str:
+    """Write how long nothing is sent and who asked for it; empty if calls are being sent."""
     if now.halt:
         return one_line(now.halt)
     if now.paused_for <= 0.0:
         return ""
     asked = f": {one_line(now.pause)}" if now.pause else ""
     until = wall_time_in(now.paused_for)
-    return f"nothing is sent for {duration(now.paused_for)} more, until {until}{asked}"
+    return f"nothing is sent for another {duration(now.paused_for)}, until {until}{asked}"
 
 
-def bounds(showing: JobView) -> str:
-    """Return what a job is allowed."""
-    at_once = counted(showing.max_concurrency, showing.noun)
-    auto = " (auto)" if showing.adaptive else ""
-    return f"at most {at_once} at once{auto}, {rate_bound(showing)}"
+# ── HTML ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lines_of_stages(showing: JobView) -> list[StageLine]:
-    """Return what there is to say of each stage of a pipeline."""
-    return stage_lines(showing.stages, showing.progress.seconds, ended=showing.ended)
+def static_bundle(view: JobView, errors: LiveErrorGroups) -> dict[str, object]:
+    """A panel that needs no kernel: a saved notebook shows this of a job."""
+    return {
+        "text/plain": panel_text(view, errors),
+        "text/html": element(
+            "div",
+            TEXT,
+            facts_html(view),
+            element("div", QUIET, escape(limits_text(view))),
+            errors_html(errors),
+        ),
+    }
 
 
-def rate_bound(showing: JobView) -> str:
-    """Return the bound on the rate, or that there is none."""
-    if showing.rate is None:
-        return "no rate bound"
-    noun = showing.noun if showing.rate == 1 else f"{showing.noun}s"
-    return f"{per_second(showing.rate)} {noun} a second"
+def facts_html(view: JobView) -> str:
+    """The progress bar, the counts, the stages, and what limits the job."""
+    status = _status_line(view)
+    return element(
+        "div",
+        f"{TEXT};{TABULAR}",
+        element(
+            "div",
+            "",
+            element("span", "font-weight:600", f"Job {view.state}:"),
+            escape(f" {' · '.join(progress_text(view))}"),
+        ),
+        _progress_bar(view),
+        element("div", "", *(colored_count(code, text) for code, text in _counts(view))),
+        _stages_html(stage_lines(view)),
+        element("div", f"{QUIET};overflow-wrap:anywhere", escape(status)) if status else "",
+    )
 
 
-def repr_line(showing: JobView) -> str:
-    """Return the repr of a job."""
-    first, *rest = progress_text(showing)
-    facts = [first, *(text for _, text in counts(showing)), *rest]
-    if showing.because is not None and not showing.cancelled:
-        facts.append(held_back(showing))
-    elif showing.state == "running" and (pause := service_pause(showing.progress)):
-        facts.append(pause)
-    elif showing.state == "running" and not showing.stages:
-        facts.append(f"limited by {showing.progress.limited_by}")
-    if lines := lines_of_stages(showing):
-        facts.append(stages_in_short(lines))
-    return f"<Job {showing.state}: {', '.join([*facts, bounds(showing)])}>"
+def errors_html(errors: LiveErrorGroups) -> str:
+    """The most common error groups, each with its first example; empty if there are none."""
+    rows = error_rows(errors.groups, errors.columns, errors.backlog)
+    return element("div", f"{TEXT};{TABULAR}", *rows) if rows else ""
 
 
-def clock_time(seconds: float) -> str:
-    """Return a length of time as a clock shows it: `0:12`, `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _progress_bar(view: JobView) -> str:
+    """A bar with the share of the items that are done, and of those that failed."""
+    finished = view.progress.finished
+    parts = []
+    for code, count in ((DONE, view.progress.done), (FAILED, view.progress.failed)):
+        if count:
+            width = view.share * count / finished
+            parts.append(f"flex:none;width:{width:.2%};min-width:2px;background:{COLORS[code]}")
+    if not finished and view.share:
+        parts.append(f"flex:1;background:{COLORS[DONE]}")  # a job that ended without any items
+    frame = (
+        "display:flex;height:8px;margin:4px 0;border-radius:4px;overflow:hidden;"
+        "background:rgba(128,128,128,0.25)"
+    )
+    return element("div", frame, *(element("div", part) for part in parts))
+
+
+# ── stages of a pipeline ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class StageLine:
+    """
+    The line of one stage.
+
+    Args:
+        name: the stage.
+        facts: its calls in flight, the items that have left it, its utilization.
+        share: its utilization, from 0 to 1.
+        is_bottleneck: whether it limits the other stages.
+    """
+
+    name: str
+    facts: tuple[str, ...]
+    share: float
+    is_bottleneck: bool
+
+
+def stage_lines(view: JobView) -> list[StageLine]:
+    """List the stages of a pipeline, a line each."""
+    seconds = view.progress.seconds
+    slowest = bottleneck(view.stages, seconds)
+    return [
+        StageLine(
+            stage.name,
+            (
+                _stage_calls(stage, ended=view.ended),
+                counted(stage.ended, "chunk" if stage.name == "embed" else "document"),
+                f"{utilization(stage, seconds):.0%} busy",
+            ),
+            utilization(stage, seconds),
+            stage is slowest,
+        )
+        for stage in view.stages
+    ]
+
+
+def _stage_calls(stage: StageStats, *, ended: bool) -> str:
+    """Write the calls of a stage in flight, and those that wait for the rate limit."""
+    if ended:
+        return f"{stage.max_concurrency:,} concurrent"
+    if stage.waiting:
+        return f"{stage.in_flight:,} of {stage.max_concurrency:,}, {stage.waiting:,} waiting"
+    return f"{stage.in_flight:,} of {stage.max_concurrency:,} in flight"
+
+
+def _bottleneck_text(stages: Sequence[StageStats], seconds: float) -> str:
+    """Write which stage limits a pipeline, and how; empty if none does."""
+    stage = bottleneck(stages, seconds)
+    if stage is None:
+        return ""
+    why = "its calls wait for the rate limit"
+    if stage.limiter_waited <= stage.worked:
+        why = f"its calls are in progress {utilization(stage, seconds):.0%} of the time"
+    return f"limited by {stage.name}: {why}"
+
+
+def _stages_text(lines: Sequence[StageLine]) -> list[str]:
+    """Write the stages as aligned lines of text."""
+    texts = []
+    for line in lines:
+        cells = zip((line.name, *line.facts), STAGE_COLUMN_CHARS, strict=True)
+        text = " ".join(f"{cell:<{width}}" for cell, width in cells)
+        texts.append(f"{BOTTLENECK_MARK if line.is_bottleneck else ' '} {text}".rstrip())
+    return texts
+
+
+def _stages_html(lines: Sequence[StageLine]) -> str:
+    """The stages as a grid of fixed columns; empty if there are none."""
+    if not lines:
+        return ""
+    return element("div", "margin:4px 0", *map(_stage_row, lines))
+
+
+def _stage_row(line: StageLine) -> str:
+    """The row of one stage, with its utilization as a thin bar."""
+    name = f"{BOTTLENECK_MARK} {line.name}" if line.is_bottleneck else line.name
+    width, *others = STAGE_COLUMN_PIXELS
+    weight = "font-weight:600" if line.is_bottleneck else QUIET
+    bar = element(
+        "span",
+        "flex:0 0 40px;height:6px;margin-right:8px;background:rgba(128,128,128,0.25)",
+        element(
+            "span",
+            f"display:block;height:6px;width:{line.share:.0%};background:{STATE_COLORS[WORK]}",
+        ),
+    )
+    cells = zip(line.facts, others, strict=True)
+    return element(
+        "div",
+        "display:flex;align-items:center;white-space:nowrap",
+        element("span", f"flex:0 0 {width}px;overflow:hidden;{weight}", escape(name)),
+        bar,
+        *(element("span", f"flex:0 0 {pixels}px", escape(cell)) for cell, pixels in cells),
+    )

@@ -102,7 +102,7 @@ async def test_many_refusals_at_once_are_one_cut():
     outage.clear()
     await asyncio.sleep(0.5)
     assert job.max_concurrency == 24
-    assert "at most 24 calls at once (auto)" in repr(job)
+    assert "at most 24 concurrent calls (auto)" in repr(job)
     job.cancel()
     await job
 

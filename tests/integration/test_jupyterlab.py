@@ -287,7 +287,7 @@ def test_sliders_turn_the_knobs_of_a_job(lab: Lab):
             expect(facts(notebook)).to_contain_text("limited by rate")
             assert float(notebook.run(2)) == rate
         notebook.run(3)
-        for knob, read in (("concurrency", "7"), ("rate", "no bound")):
+        for knob, read in (("concurrency", "7"), ("rate", "no limit")):
             readout = notebook.page.locator(f".ragasync-{knob}-slider .widget-readout")
             expect(readout).to_have_text(read)
         expect(facts(notebook)).to_contain_text("7 in flight")

@@ -153,7 +153,7 @@ def test_drags_between_cells_turn_the_knobs_and_what_cells_set_moves_the_sliders
         assert kernel.run("0.1 < job.rate < 0.5").value == "True"
     kernel.run("job.max_concurrency, job.rate = 7, None")
     kernel.until(lambda front_end: value_of(front_end, "concurrency") == "7")
-    kernel.until(lambda front_end: value_of(front_end, "rate") == "no bound")
+    kernel.until(lambda front_end: value_of(front_end, "rate") == "no limit")
     assert kernel.run("job.max_concurrency, job.rate").value == "(7, None)"
     kernel.run("job.cancel()")
     kernel.until(lambda front_end: front_end.is_still)

@@ -6,8 +6,8 @@ import asyncio
 
 from ragasync import AsyncBatchProcessor
 from ragasync.notebook.controls import Controls
-from ragasync.notebook.failures import Failures
 from ragasync.outcomes.columns import Columns
+from ragasync.reports.error_groups import LiveErrorGroups
 from tests.support.hidden_limits import Queueing, still
 from tests.support.requirements import needs
 
@@ -19,13 +19,13 @@ async def test_the_slider_of_a_panel_follows_the_bound():
         range(4_000), on_current_loop=True
     )
     await asyncio.sleep(0.1)
-    none: Failures = Failures(Columns(items=[]))
+    none: LiveErrorGroups = LiveErrorGroups(Columns(items=[]))
     controls = Controls(job, job._view(), none, lambda: None)
-    seen = [controls._at_once.widget.label]
+    seen = [controls._concurrency.widget.label]
     for _ in range(4):
         await asyncio.sleep(0.2)
         controls.draw(job._view(), none)
-        seen.append(controls._at_once.widget.label)
+        seen.append(controls._concurrency.widget.label)
         assert seen[-1] == str(job.max_concurrency)
     assert seen == ["4", "4", "8", "16", "32"]
     assert "(auto)" in repr(job)

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry
-from ragasync.notebook import controls, failures, knobs, panel, sliders
-from ragasync.notebook.failures import Failures
-from ragasync.notebook.ticker import Refresher
+from ragasync.notebook import controls, panel, widgets
+from ragasync.notebook.panel import Refresher
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.error_groups import group_errors
+from ragasync.reports import error_groups
+from ragasync.reports.error_groups import LiveErrorGroups, group_errors
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -56,16 +56,16 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
     monkeypatch.setattr(module, "display", seen)
-    monkeypatch.setattr(panel, "MOMENT", 0)
-    tickers: list[Refresher] = []
+    monkeypatch.setattr(panel, "WIDGETS_AFTER", 0)
+    refreshers: list[Refresher] = []
 
-    def ticker(tick: Callable[[], bool]) -> Refresher:
-        tickers.append(Refresher(tick))
-        return tickers[-1]
+    def refresher(refresh: Callable[[], bool]) -> Refresher:
+        refreshers.append(Refresher(refresh))
+        return refreshers[-1]
 
-    monkeypatch.setattr(panel, "Refresher", ticker)
+    monkeypatch.setattr(panel, "Refresher", refresher)
     yield seen
-    for each in tickers:
+    for each in refreshers:
         each.stop()  # a panel that a failed test leaves would draw its end into the next one
 
 
@@ -141,8 +141,8 @@ async def test_a_running_job_is_shown_as_text_as_html_and_as_widgets(displayed):
     assert bundle["text/plain"] == (
         "Job running: 8 of 100 · 3.2 items/s · 0:02 so far · 0:29 left\n"
         "7 done · 1 failed · 0 retried · 4 in flight\n"
-        "limited by concurrency: as many calls are in flight as may be\n"
-        "at most 4 calls at once, no rate bound\n"
+        "limited by concurrency: the maximum number of calls is in flight\n"
+        "at most 4 concurrent calls, no rate set\n"
         "errors:\n"
         "  1 × ValueError: no <b>4</b> (item 4)"
     )
@@ -170,7 +170,7 @@ async def test_html_text_widgets_and_repr_state_the_same_facts(displayed, moment
     assert lines[0].startswith(f"Job {moment}: ")
     assert all(fact in repr(job) for fact in facts)
     assert repr(job).startswith(f"<Job {moment}: ")
-    assert "at most 4 calls at once, 50 calls a second" in repr(job)
+    assert "at most 4 concurrent calls, 50 calls a second" in repr(job)
     in_text = bundle["text/plain"].replace("errors:", "")
     assert re.sub(r"[·\s]", "", words_of(bundle["text/html"])) == re.sub(r"[·\s]", "", in_text)
     if moment in ("running", "paused"):
@@ -247,14 +247,14 @@ async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
     widgets = _all(shown.box)
     assert all(w.comm is not None for w in widgets)
     await at(9)
-    assert job._panel._ticker is None
+    assert job._panel._refresher is None
     assert displayed.updates == [False, True]
     assert displayed.places[0] == displayed.places[1]
     assert set(displayed.bundles[-1]) == {"text/plain", "text/html"}
     assert displayed.bundles[-1]["text/plain"] == (
         "Job ended: 10 of 10 · 3.33 items/s · 3.00 s in all\n"
         "8 done · 2 failed · 0 retried\n"
-        "at most 4 calls at once, no rate bound\n"
+        "at most 4 concurrent calls, no rate set\n"
         "errors:\n"
         "  2 × ValueError: no <b>4</b> (item 4)"
     )
@@ -271,7 +271,7 @@ async def test_a_job_is_still_html_at_first_and_widgets_when_it_runs_for_a_momen
     displayed, monkeypatch
 ):
     """A run that is over before has none: to make them costs more than such a run."""
-    monkeypatch.setattr(panel, "MOMENT", 0.5)
+    monkeypatch.setattr(panel, "WIDGETS_AFTER", 0.5)
     job = started(4)
     job._ipython_display_()
     await at(0.35)
@@ -291,7 +291,7 @@ async def test_a_job_is_still_html_at_first_and_widgets_when_it_runs_for_a_momen
 
 async def test_a_job_that_is_over_in_a_moment_is_never_widgets(displayed, monkeypatch):
     """It is drawn at its beginning and at its end."""
-    monkeypatch.setattr(panel, "MOMENT", 3)
+    monkeypatch.setattr(panel, "WIDGETS_AFTER", 3)
     job = started(4, max_concurrency=2)
     job._ipython_display_()
     await job
@@ -302,7 +302,7 @@ async def test_a_job_that_is_over_in_a_moment_is_never_widgets(displayed, monkey
 
 async def test_the_views_of_ended_panels_are_freed_but_for_the_latest(displayed, monkeypatch):
     """A page that was loaded anew has nothing else; a kernel that runs for weeks keeps few."""
-    monkeypatch.setattr(controls, "KEPT", 2)
+    monkeypatch.setattr(controls, "VIEWS_KEPT", 2)
     boxes = []
     for _ in range(4):
         job = started(1)
@@ -441,7 +441,7 @@ async def test_pause_and_resume(displayed):
     shown.click("pause")
     assert job.paused
     assert shown["pause"].description == "Resume"
-    assert "paused: no further call begins" in shown.facts
+    assert "paused: no new calls start" in shown.facts
     shown.click("pause")
     assert not job.paused
     assert shown["pause"].description == "Pause"
@@ -504,7 +504,7 @@ async def test_slower_and_faster(displayed):
     """From no bound to the present speed, by round numbers, and back to no bound."""
     job = started(10_000, max_concurrency=40)
     shown = Shown(job)
-    assert shown.values() == ["40", "no bound"]
+    assert shown.values() == ["40", "no limit"]
     assert shown["faster"].disabled
     await at(5.95)
     shown.click("slower")
@@ -515,7 +515,7 @@ async def test_slower_and_faster(displayed):
     job.rate = 60
     shown.click("faster")
     assert job.rate is None
-    assert shown.values()[1] == "no bound"
+    assert shown.values()[1] == "no limit"
     job.cancel()
     await job
 
@@ -566,7 +566,7 @@ def test_clicks_come_in_other_threads_while_the_panel_is_drawn(displayed):
     for thread in threads:
         thread.join(20)
     expected = "Resume" if job.paused else "Pause"
-    job._panel._tick()
+    job._panel._refresh_once()
     assert pause.description == expected
     job.resume()
     release.set()
@@ -587,7 +587,7 @@ async def test_drags_turn_both_knobs_and_the_panel_shows_it_at_once(displayed):
     assert job.progress.in_flight == 20
     shown.drag("rate", "0.1")
     assert (job.rate, shown["faster"].disabled) == (0.1, False)
-    shown.drag("rate", "no bound")
+    shown.drag("rate", "no limit")
     assert (job.rate, shown["faster"].disabled) == (None, True)
     shown.drag("concurrency", "1")
     assert shown["fewer"].disabled
@@ -612,7 +612,7 @@ async def test_sliders_follow_and_turn_nothing_by_that(displayed, monkeypatch):
         await asyncio.sleep(0.15)
         assert shown.values() == [f"{value:,}", read]
         assert job.rate == rate
-        assert len(shown["concurrency-slider"].options) <= len(knobs.at_once_notches(4)) + 1
+        assert len(shown["concurrency-slider"].options) <= len(widgets.concurrency_steps(4)) + 1
     assert turned == [7, 5_000, 1]
     job.cancel()
     await job
@@ -646,10 +646,10 @@ async def test_a_drag_after_the_end_changes_nothing(displayed):
 def test_sliders_answer_where_they_were_asked(displayed):
     """Of a kernel that would answer elsewhere; any other is left alone."""
     comm = types.SimpleNamespace(_reply_subshell_for=lambda data, default: "elsewhere")
-    sliders._answer_where_asked(types.SimpleNamespace(comm=comm))
+    widgets._reply_on_the_asking_subshell(types.SimpleNamespace(comm=comm))
     assert comm._reply_subshell_for({}, "on_current_loop") == "on_current_loop"
     plain = types.SimpleNamespace()
-    sliders._answer_where_asked(types.SimpleNamespace(comm=plain))
+    widgets._reply_on_the_asking_subshell(types.SimpleNamespace(comm=plain))
     assert vars(plain) == {}
 
 
@@ -810,35 +810,35 @@ def fail(columns: Columns[int, None], row: int) -> None:
 def test_failures_grouped_as_they_come_are_those_grouped_at_once(at_most):
     """However many are looked at in one go."""
     columns = failing(20)
-    grouped = Failures(columns)
-    while grouped.unseen:
-        assert grouped.look(at_most)
-    assert grouped.kinds == group_errors(columns)
-    assert not grouped.look(at_most)
-    assert repr(grouped) == "<Failures of 2 kinds, 0 not grouped>"
+    grouped = LiveErrorGroups(columns)
+    while grouped.ungrouped:
+        assert grouped.update(at_most)
+    assert grouped.groups.ranked() == group_errors(columns).ranked()
+    assert not grouped.update(at_most)
+    assert repr(grouped) == "<LiveErrorGroups: 2 groups, 0 not grouped>"
 
 
 def test_an_error_that_is_not_settled_yet_is_looked_at_again():
     """It is written before the status of its item, which another thread may be about to write."""
     columns = failing(3)
     columns.status[1] = 0
-    grouped = Failures(columns)
-    grouped.look()
-    assert [kind.count for kind in grouped.kinds] == [1, 1]
+    grouped = LiveErrorGroups(columns)
+    grouped.update()
+    assert [kind.count for kind in grouped.groups.ranked()] == [1, 1]
     columns.status[1] = columns.status[0]
-    grouped.look()
-    assert grouped.kinds == group_errors(columns)
+    grouped.update()
+    assert grouped.groups.ranked() == group_errors(columns).ranked()
 
 
 def test_errors_that_came_after_the_last_look_are_not_said_to_be_left_over():
     """The next look takes them in, and a line that is seen for a moment would make all jump."""
     columns = failing(3)
-    grouped = Failures(columns)
-    grouped.look(2)
-    assert grouped.left_over == 1
-    grouped.look()
+    grouped = LiveErrorGroups(columns)
+    grouped.update(2)
+    assert grouped.backlog == 1
+    grouped.update()
     columns.errors[99] = OSError("one more")
-    assert (grouped.unseen, grouped.left_over) == (1, 0)
+    assert (grouped.ungrouped, grouped.backlog) == (1, 0)
 
 
 def test_errors_of_cancelled_items_are_no_failures():
@@ -846,15 +846,15 @@ def test_errors_of_cancelled_items_are_no_failures():
     columns: Columns[int, None] = Columns(range(1))
     error = asyncio.CancelledError()
     columns.record(Outcome(0, 0, "cancelled", error=error, attempts=1))
-    grouped = Failures(columns)
-    grouped.look()
-    assert (grouped.kinds, grouped.unseen) == ([], 0)
+    grouped = LiveErrorGroups(columns)
+    grouped.update()
+    assert (grouped.groups.ranked(), grouped.ungrouped) == ([], 0)
 
 
 async def test_errors_that_were_not_grouped_are_counted(displayed, monkeypatch):
     """What is grouped is some of them, and the panel says of how many not."""
-    monkeypatch.setattr(failures, "LEAST", 1)
-    monkeypatch.setattr(failures, "A_SECOND", 0.2)
+    monkeypatch.setattr(error_groups, "FINAL_ERRORS_MIN", 1)
+    monkeypatch.setattr(error_groups, "FINAL_ERRORS_PER_SECOND", 0.2)
     job = started(20)
     await job
     job._ipython_display_()
@@ -880,21 +880,42 @@ async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
 )
 def test_calls_at_once_go_by_about_a_quarter_to_round_numbers(at_once, fewer, more):
     """At least by one, as far as there are workers."""
-    assert (knobs.fewer(at_once), knobs.more(at_once)) == (fewer, more)
+    assert (widgets.previous_concurrency(at_once), widgets.next_concurrency(at_once)) == (
+        fewer,
+        more,
+    )
 
 
 def test_a_slider_for_calls_at_once_goes_by_round_numbers_to_four_times_its_beginning():
     """Or to 64 at least."""
-    assert knobs.at_once_notches(1) == [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80]
-    assert knobs.at_once_notches(200)[-3:] == [500, 600, 800]
-    assert knobs.at_once_notches(50_000)[-1] == knobs.MOST_AT_ONCE
+    assert widgets.concurrency_steps(1) == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        8,
+        10,
+        12,
+        15,
+        20,
+        25,
+        30,
+        40,
+        50,
+        60,
+        80,
+    ]
+    assert widgets.concurrency_steps(200)[-3:] == [500, 600, 800]
+    assert widgets.concurrency_steps(50_000)[-1] == widgets.MAX_CONCURRENCY
 
 
 def test_a_slider_for_the_rate_ends_in_no_bound():
     """It goes over four powers of ten, and further where the job is faster."""
-    notches = knobs.rate_notches(3.0)
+    notches = widgets.rate_steps(3.0)
     assert (notches[0], notches[10], notches[-2:]) == (0.1, 1.0, [1000.0, None])
-    assert knobs.rate_notches(2_000.0)[-2:] == [8000.0, None]
+    assert widgets.rate_steps(2_000.0)[-2:] == [8000.0, None]
 
 
 @pytest.mark.parametrize(
@@ -911,11 +932,11 @@ def test_a_slider_for_the_rate_ends_in_no_bound():
 )
 def test_slower_begins_with_the_present_speed_and_goes_by_round_numbers(rate, speed, slower):
     """Where no speed is known, with as many calls a second as may be made at once."""
-    assert knobs.slower(rate, speed, at_once=4) == slower
+    assert widgets.previous_rate(rate, speed, concurrency=4) == slower
 
 
 @pytest.mark.parametrize(
-    ("rate", "speed", "holds_back", "faster"),
+    ("rate", "speed", "limits_job", "faster"),
     [
         (None, 10.0, False, None),
         (10, 10.0, True, 12),
@@ -926,6 +947,6 @@ def test_slower_begins_with_the_present_speed_and_goes_by_round_numbers(rate, sp
         (20, 0.0, False, 25),
     ],
 )
-def test_faster_ends_in_no_bound_where_that_bounds_nothing(rate, speed, holds_back, faster):
+def test_faster_ends_in_no_bound_where_that_bounds_nothing(rate, speed, limits_job, faster):
     """But not at once where the limit holds the job back and clicks come quickly."""
-    assert knobs.faster(rate, speed, holds_back=holds_back) == faster
+    assert widgets.next_rate(rate, speed, limits_job=limits_job) == faster

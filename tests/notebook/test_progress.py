@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from ragasync.notebook.drawing import ProgressDrawing, ProgressState
+from ragasync.notebook import TqdmProgress, WidgetProgress
 from ragasync.notebook.progress import (
-    TqdmProgress,
-    WidgetProgress,
+    ProgressBar,
+    ProgressState,
+    Throttle,
+    bar_bundle,
     bar_html,
     progress_line,
-    still_bundle,
 )
-from ragasync.notebook.throttle import Throttle
 
 
 class HandClock:
@@ -31,34 +31,34 @@ class HandClock:
         return self.now
 
 
-class Noting(ProgressDrawing):
+class Noting(ProgressBar):
     """A drawing that notes what would be drawn."""
 
     def __init__(self, clock: Any) -> None:
         super().__init__(clock)
         self.seen: list[tuple[str, int, int | None]] = []
 
-    def _start(self, reading: ProgressState) -> None:
-        self.seen.append(("start", reading.done, reading.total))
+    def _start(self, state: ProgressState) -> None:
+        self.seen.append(("start", state.done, state.total))
 
-    def _draw(self, reading: ProgressState) -> None:
-        self.seen.append(("draw", reading.done, reading.total))
+    def _draw(self, state: ProgressState) -> None:
+        self.seen.append(("draw", state.done, state.total))
 
-    def _end(self, reading: ProgressState) -> None:
-        self.seen.append(("end", reading.done, reading.total))
+    def _end(self, state: ProgressState) -> None:
+        self.seen.append(("end", state.done, state.total))
 
 
 class Brief(Noting):
     """One that shows the end of a run without a bar in its own way."""
 
-    def _leave(self, reading: ProgressState) -> None:
-        self.seen.append(("leave", reading.done, reading.total))
+    def _show_end(self, state: ProgressState) -> None:
+        self.seen.append(("leave", state.done, state.total))
 
 
 class Broken(Noting):
     """One that cannot show a bar."""
 
-    def _start(self, reading: ProgressState) -> None:
+    def _start(self, state: ProgressState) -> None:
         raise ImportError("no front end")
 
 
@@ -246,7 +246,7 @@ async def test_nothing_is_drawn_after_the_end():
 
 
 @pytest.mark.parametrize(
-    ("reading", "ended", "line"),
+    ("state", "ended", "line"),
     [
         (ProgressState(1234, 5000, 4.0, 1234), False, "1,234 / 5,000 · 308/s · 0:12 left"),
         (ProgressState(1234, None, 4.0, 1234), False, "1,234 · 308/s · 0:04"),
@@ -261,14 +261,14 @@ async def test_nothing_is_drawn_after_the_end():
         (ProgressState(0, 0, 0.0, 0), True, "0 / 0 · 0:00"),
     ],
 )
-def test_the_line_says_what_is_known(reading, ended, line):
+def test_the_line_says_what_is_known(state, ended, line):
     """Count, total, speed, and the time that is left or was taken."""
-    assert progress_line(reading, ended=ended) == line
+    assert progress_line(state, ended=ended) == line
 
 
 def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text():
     """HTML and text for a saved notebook."""
-    bundle = still_bundle("<b>x</b>", ProgressState(5, 10, 1.0, 5))
+    bundle = bar_bundle("<b>x</b>", ProgressState(5, 10, 1.0, 5))
     assert bundle["text/plain"] == "<b>x</b>: 5 / 10 · 5/s · 0:01 left"
     html = str(bundle["text/html"])
     assert "&lt;b&gt;x&lt;/b&gt;" in html
@@ -280,9 +280,7 @@ def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text()
 @pytest.mark.parametrize(("done", "total", "width"), [(0, 0, "100.0%"), (3, None, "0.0%")])
 def test_the_still_bar_of_nothing_is_full_and_of_an_unknown_total_is_empty(done, total, width):
     """Neither divides by zero."""
-    assert f"width:{width}" in str(
-        still_bundle("", ProgressState(done, total, 0.0, 0))["text/html"]
-    )
+    assert f"width:{width}" in str(bar_bundle("", ProgressState(done, total, 0.0, 0))["text/html"])
 
 
 def test_a_widget_bar_lives_while_the_job_does_and_is_bar_html_afterwards(displayed, clock):
@@ -366,7 +364,7 @@ def test_without_a_kernel_a_widget_bar_is_text(capsys, clock):
 def test_a_tqdm_bar_ends_at_the_last_count(clock):
     """Its keywords are tqdm's."""
     out = io.StringIO()
-    progress = TqdmProgress(clock=clock, desc="all", file=out, ascii=True)
+    progress = TqdmProgress("all", clock=clock, file=out, ascii=True)
     progress(0, 40)
     progress(17, 40)
     progress(40, 40)
@@ -397,7 +395,7 @@ def test_the_reprs_say_how_far_it_is(clock):
 def test_it_makes_no_front_end_load_before_the_first_report():
     """Neither ipywidgets nor tqdm is imported for a callback that is never called."""
     code = (
-        "import sys; from ragasync.notebook.progress import TqdmProgress, WidgetProgress;"
+        "import sys; from ragasync.notebook import TqdmProgress, WidgetProgress;"
         "TqdmProgress(); WidgetProgress();"
         "print({'ipywidgets', 'tqdm', 'IPython', 'pandas', 'numpy'} & set(sys.modules))"
     )

@@ -151,7 +151,7 @@ def a_processor_rejects_a_function_that_it_would_call_wrongly() -> None:
 async def a_result_has_the_type_of_the_values() -> None:
     """Results, errors and frames."""
     processor = AsyncBatchProcessor(embed)
-    result = await processor.process(["a text"], TqdmProgress(desc="all"))
+    result = await processor.process(["a text"], TqdmProgress("all"))
     assert_type(result, BatchResult[list[float]])
     assert_type(result.get_successful(), list[list[float]])
     assert_type(result.errors[0], BaseException | None)

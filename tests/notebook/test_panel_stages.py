@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,11 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter, plot_timeline
 from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.notebook.failures import Failures
-from ragasync.notebook.panel_html import panel_text, still_bundle
-from ragasync.notebook.stages_shown import MARK, stage_lines, stages_html
+from ragasync.notebook.panel_view import BOTTLENECK_MARK, panel_text, stage_lines, static_bundle
 from ragasync.outcomes.activity import Utilization
 from ragasync.outcomes.stats import RunStats, StageStats
-from ragasync.reports.money import cost_text
+from ragasync.reports.error_groups import LiveErrorGroups
+from ragasync.reports.summary import cost_text
 from tests.notebook.test_panel import at, words_of
 from tests.support.document_tables import MeteredEmbedder, exact, texts
 from tests.support.embedders import CountingEmbedder, words
@@ -42,7 +42,7 @@ def started(**settings: Any) -> Any:
 
 def shown(job: Any) -> list[str]:
     """Return the panel of a job as lines of text."""
-    return panel_text(job._view(), Failures(job._job_run.columns)).splitlines()
+    return panel_text(job._view(), LiveErrorGroups(job._job_run.columns)).splitlines()
 
 
 # ── the panel ───────────────────────────────────────────────────────────────────────────────
@@ -57,9 +57,9 @@ async def test_a_running_job_shows_a_line_a_stage():
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:5]] == [
         ["load", "0 of 4 in flight", "12 documents", "35% busy"],
         ["chunk", "0 of 4 in flight", "10 documents", "0% busy"],
-        [f"{MARK} embed", "1 of 1 in flight", "3 chunks", "88% busy"],
+        [f"{BOTTLENECK_MARK} embed", "1 of 1 in flight", "3 chunks", "88% busy"],
     ]
-    assert lines[5] == "embed holds the others back: its calls are under way 88% of the time"
+    assert lines[5] == "limited by embed: its calls are in progress 88% of the time"
     assert "busy: load 35%, chunk 0%, embed 88%" in repr(job)
     job.cancel()
     await job
@@ -70,13 +70,13 @@ async def test_html_and_text_state_the_same_of_the_stages():
     job = started()
     await at(8.5)
     for _ in range(2):
-        bundle = still_bundle(job._view(), Failures(job._job_run.columns))
+        bundle = static_bundle(job._view(), LiveErrorGroups(job._job_run.columns))
         told = words_of(str(bundle["text/html"]))
-        for line in stage_lines(job._view().stages, job.progress.seconds, ended=job.done):
+        for line in stage_lines(job._view()):
             assert " ".join((line.name, *line.facts)) in told
             assert all(fact in str(bundle["text/plain"]) for fact in line.facts)
         await job
-    assert "embed 1 at once 32 chunks 98% busy" in told
+    assert "embed 1 concurrent 32 chunks 98% busy" in told
 
 
 async def test_a_stage_that_waits_for_its_limiter_is_told_from_a_busy_one():
@@ -86,7 +86,7 @@ async def test_a_stage_that_waits_for_its_limiter_is_told_from_a_busy_one():
     await at(15.2)
     lines = shown(job)
     assert re.split(r"\s{2,}", lines[4])[1] == "1 of 3, 2 waiting"
-    assert lines[5] == "embed holds the others back: its calls wait for the rate limit"
+    assert lines[5] == "limited by embed: its calls wait for the rate limit"
     job.cancel()
     await job
 
@@ -95,7 +95,7 @@ async def test_a_long_first_call_counts_while_it_is_under_way():
     """Nobody has to wait for its end to learn what holds the job back."""
     job = started(embed=CountingEmbedder(600.0))
     await at(60.0)
-    assert shown(job)[4].startswith(f"{MARK} embed")
+    assert shown(job)[4].startswith(f"{BOTTLENECK_MARK} embed")
     assert "98% busy" in shown(job)[4]
     job.cancel()
     await job
@@ -105,7 +105,7 @@ async def test_no_stage_is_blamed_where_none_is_busy():
     """What limits the run itself is told instead, as of any job."""
     job = started(embed=CountingEmbedder(0.0))
     await at(0.5)
-    assert "holds the others back" not in "\n".join(shown(job))
+    assert "its calls" not in "\n".join(shown(job))
     assert f"limited by {job.progress.limited_by}" in "\n".join(shown(job))
     job.cancel()
     await job
@@ -120,14 +120,18 @@ async def test_another_job_has_no_stages():
     job = AsyncBatchProcessor(same).start(range(3), on_current_loop=True)
     await job
     assert "busy" not in repr(job)
-    assert stages_html([]) == ""
+    assert "busy" not in "\n".join(shown(job))
 
 
-def test_a_stages_name_is_escaped():
-    """Nothing that is shown is taken for HTML."""
-    line = stage_lines((StageStats("<b>", 1, 1.0),), 1.0, ended=False)
-    assert "&lt;b&gt;" in stages_html(line)
-    assert "<b>" not in stages_html(line)
+async def test_the_name_of_a_stage_is_escaped():
+    """It is shown as text, not as HTML."""
+    job = started()
+    view = replace(job._view(), stages=(StageStats("<b>", 1, 1.0),))
+    html = str(static_bundle(view, LiveErrorGroups(job._job_run.columns))["text/html"])
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+    job.cancel()
+    await job
 
 
 @pytest.mark.parametrize(
@@ -209,5 +213,5 @@ async def test_where_tokens_are_limited_too_no_rate_of_calls_is_advised():
     processor = exact(embed=CountingEmbedder(0.1), rate_limiter=limiters, batch_size=1)
     result = await processor.process(texts(*["four"] * 6) * 4)
     text = " ".join(result.explain().split())
-    assert "The rate limit of embed is what holds this job back: a higher one would help" in text
+    assert "The rate limit of embed is the bottleneck: a higher one would help" in text
     assert "RateLimiter(" not in text

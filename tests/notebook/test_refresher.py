@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ragasync.notebook.ticker import SHARE, Refresher
+from ragasync.notebook.panel import MAX_THREAD_SHARE, Refresher
 
 
 @pytest.mark.parametrize(("cost", "ticks"), [(0.0, 10), (0.001, 10), (0.004, 5), (0.02, 1)])
@@ -13,28 +13,28 @@ async def test_ticks_take_a_small_share_of_a_threads_time(cost: float, ticks: in
     spent = 0.0
     came: list[float] = []
 
-    def tick() -> bool:
+    def refresh() -> bool:
         nonlocal spent
         spent += cost
         came.append(asyncio.get_running_loop().time())
         return True
 
-    ticker = Refresher(tick, lambda: spent)
-    ticker.begin()
+    refresher = Refresher(refresh, lambda: spent)
+    refresher.start()
     await asyncio.sleep(1.05)
-    ticker.stop()
+    refresher.stop()
     assert len(came) == ticks
-    assert cost * len(came) <= SHARE * 1.05 + cost
+    assert cost * len(came) <= MAX_THREAD_SHARE * 1.05 + cost
 
 
 async def test_no_tick_comes_after_the_last():
     """A tick that says so is the last."""
     came = []
 
-    def tick() -> bool:
+    def refresh() -> bool:
         came.append(1)
         return len(came) < 3
 
-    Refresher(tick, lambda: 0.0).begin()
+    Refresher(refresh, lambda: 0.0).start()
     await asyncio.sleep(2)
     assert len(came) == 3
