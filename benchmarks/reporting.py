@@ -33,9 +33,9 @@ from ragasync import (
     WidgetProgress,
     errors_dataframe,
 )
-from ragasync.notebook.failures import Failures
-from ragasync.notebook.panel_html import failures_html
+from ragasync.notebook.panel_view import errors_html
 from ragasync.progress import ProgressCallback
+from ragasync.reports.error_groups import LiveErrorGroups
 
 
 async def return_at_once(item: int) -> int:
@@ -248,10 +248,10 @@ def blank_by_hand(result: BatchResult[None]) -> Counter[str]:
     return Counter(re.sub(r"\d+", "#", str(error)) for error in result.errors)
 
 
-def redraw(grouped: Failures) -> str:
+def redraw(grouped: LiveErrorGroups) -> str:
     """Take in some errors and draw the list, as a panel does ten times a second."""
-    grouped.look()
-    return failures_html(grouped)
+    grouped.update()
+    return errors_html(grouped)
 
 
 def figures_of_failures(count: int, rounds: int) -> dict[str, Figures]:
@@ -260,7 +260,7 @@ def figures_of_failures(count: int, rounds: int) -> dict[str, Figures]:
     errors_dataframe(failures(2, random.Random(0)))  # imports, off the clock
     for turn in range(rounds):
         result = failures(count, random.Random(turn))
-        grouped = Failures(failures(count, random.Random(turn)).columns)
+        grouped = LiveErrorGroups(failures(count, random.Random(turn)).columns)
         found = {BY_HAND: seconds_of(partial(blank_by_hand, result))}
         found |= shares_of_views(result, "first") | shares_of_views(result, "again")
         found |= {"a redraw of the panel's list": seconds_of(partial(redraw, grouped))}

@@ -255,14 +255,14 @@ class BatchResult(Generic[R]):
 
     def explain(self) -> str:
         """Return in plain words where the time went, and which knob would help."""
-        from ragasync.reports.explaining import explain
+        from ragasync.reports.explain import explain
 
         return explain(self)
 
     def __repr__(self) -> str:
-        from ragasync.reports.summary import headline
+        from ragasync.reports.summary import title
 
-        return f"<BatchResult {headline(self)}>"
+        return f"<BatchResult {title(self)}>"
 
     def _repr_html_(self) -> str:
         from ragasync.reports.html import result_html

@@ -26,9 +26,8 @@ from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.error_text import error_text, safe_message, safe_text
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
-from ragasync.notebook.progress import TqdmProgress
-from ragasync.reports.error_groups import one_line
-from ragasync.reports.summary import headline
+from ragasync.notebook import TqdmProgress
+from ragasync.reports.summary import one_line, title
 from ragasync.result import BatchResult
 
 QUESTION = "how do I parse command line arguments?"
@@ -84,7 +83,7 @@ def _ingest(
         with TqdmProgress(unit=" files") as progress:
             result = processor.process_sync(sources, progress)
     except KeyboardInterrupt:
-        done = headline(processor.last_result) if processor.last_result else "nothing done"
+        done = title(processor.last_result) if processor.last_result else "nothing done"
         return _refuse(
             f"interrupted: {done}\nrun it again to continue: {store.path} keeps finished work", 130
         )
@@ -137,7 +136,7 @@ def _report(result: BatchResult[ProcessedDocument], store: SqliteStore, top: str
         for document, outcome in zip(result.results, result, strict=True)
         if document is not None and outcome.attempts
     )
-    yield headline(result)
+    yield title(result)
     yield f"{result.success_count - unchanged:,} new or changed, {unchanged:,} unchanged; {store!r}"
     failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for outcome in result.get_failed():

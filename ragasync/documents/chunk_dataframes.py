@@ -11,7 +11,7 @@ from ragasync.documents.models import Chunk
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.stats import RunResult
-from ragasync.reports.reading import number_array, object_column, string_array
+from ragasync.reports.dataframes import number_array, object_column, string_array
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from ragasync.errors import JournaledError
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED, PENDING
 from ragasync.outcomes.stats import RunResult, StageStats
-from ragasync.reports.reading import DataFrameBuilder, number_array, string_array
-from ragasync.reports.stages import place_of, share_busy
+from ragasync.reports.dataframes import DataFrameBuilder, number_array, string_array
+from ragasync.reports.time_breakdown import stage_index, utilization
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +147,7 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
             "worked": number_array([stage.worked for stage in stages], "float64"),
             "waited": number_array([stage.limiter_waited for stage in stages], "float64"),
             "busy": number_array(
-                [share_busy(stage, result.seconds) for stage in stages], "float64"
+                [utilization(stage, result.seconds) for stage in stages], "float64"
             ),
             "tokens": number_array([stage.tokens for stage in stages], "int64"),
             "cost": number_array([stage.cost for stage in stages], "float64"),
@@ -231,5 +231,5 @@ def _failures(columns: Columns[Any, Any], stages: Sequence[StageStats]) -> list[
     """Number of sources that failed in each stage."""
     names = [stage.name for stage in stages]
     told = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))
-    places = Counter(place_of(name, names) for name in told)
+    places = Counter(stage_index(name, names) for name in told)
     return [places[place] for place in range(len(stages))]

@@ -1,23 +1,28 @@
-"""Errors as text, and the few kinds that many errors fall into."""
+"""Error groups: failures of one type whose messages differ only in numbers and quoted values."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
+from time import perf_counter
 from typing import Any
 
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import FAILED
 
-KINDS_SHOWN = 5
-"""How many kinds of errors a display tells apart; a table has all."""
+GROUPS_SHOWN = 5
+"""The number of error groups that a display lists; a table has all of them."""
 
-_REMEMBERED = 10_000
-"""Messages whose kind is known without another look at them."""
+COMPARED_CHARS = 300
+"""The length of the start of a message that decides its group."""
+
+_CACHED_MESSAGES = 10_000
+"""The number of messages whose group is cached."""
 
 _VARYING = r"""
-    [0-9'"] (?:  # what a part begins with, so that all else is passed over fast
+    [0-9'"] (?:  # the first character: lets the scan skip everything else fast
       (?<= \d ) (?: (?<= [45] ) (?= \d\d \b ) (?P<status>
             (?: (?<= ^. ) (?= .. [\s,:] )
             | (?<= \b(?:http|code)\b\W. ) | (?<= \b(?:http|code)\b\W\W. )
@@ -33,19 +38,21 @@ _VARYING = r"""
     | (?<= ' ) (?<! \w' ) [^'\n]*+ ' (?!\w)
     | (?<= " ) (?<! \w" ) [^"\n]*+ " (?!\w) )
     """
-"""What differs between messages of one kind; HTTP statuses and encodings are kept apart."""
-
-COMPARED = 300
-"""Characters of a message that tell which kind it is of."""
+"""The parts of a message that vary within a group. HTTP statuses and encodings do not count."""
 
 
 @dataclass(slots=True)
-class Kind:
+class ErrorGroup:
     """
-    Errors of one type whose messages differ in numbers and quoted values only.
+    Errors of one type whose messages differ only in numbers and quoted values.
 
-    `message` is their message where all are alike, else the pattern they share. `seconds` is the
-    time in calls of all of them together; `first_row` the first that failed so.
+    Attributes:
+        error_type: the class name, without its module.
+        message: the message if all are equal, otherwise the template that they share.
+        example: the message of the first error.
+        first_row: the row of the first item that failed this way.
+        count: the number of items that failed this way.
+        seconds: the time in the calls of these items, added up.
     """
 
     error_type: str
@@ -58,9 +65,9 @@ class Kind:
 
 def error_template(message: str) -> str:
     """
-    Return a message with numbers as # and quoted values as …, but HTTP statuses as they are.
+    Replace the numbers in an error message by # and its quoted values by …, in linear time.
 
-    The time is linear in the message.
+    HTTP statuses and names of encodings stay as they are.
 
     Example:
         >>> error_template("item 17 is no 'path'")
@@ -68,9 +75,9 @@ def error_template(message: str) -> str:
     """
     parts: list[str] = []
     done = 0
-    for found in _varying().finditer(message):
-        start, end = found.span()
-        sort = found.lastgroup
+    for match in _varying().finditer(message):
+        start, end = match.span()
+        sort = match.lastgroup
         if sort == "hash":
             start = _hash_start(message, done, start, end)
         elif sort is not None:
@@ -82,12 +89,17 @@ def error_template(message: str) -> str:
 
 @cache
 def _varying() -> re.Pattern[str]:
-    """Return what varies, compiled at the first error: that takes longer than the import."""
+    """Compile the pattern of varying parts at the first error: it takes longer than the import."""
     return re.compile(_VARYING, re.VERBOSE | re.IGNORECASE)
 
 
 def _hash_start(message: str, done: int, start: int, end: int) -> int:
-    """Return where the hash begins that has its first digit at `start`; a number begins there."""
+    """
+    Find the first character of a hash, given its first digit at `start`.
+
+    A hash may begin with letters (`deadbeef01`), but the pattern only looks at digits. What is too
+    short for a hash is a number, and begins at `start`.
+    """
     before = message[max(done, start - 40) : start]
     word = before.rstrip("abcdefABCDEF")
     is_whole = not word or not (word[-1].isalnum() or word[-1] == "_")
@@ -95,99 +107,166 @@ def _hash_start(message: str, done: int, start: int, end: int) -> int:
     return start - letters if is_whole and end - start + letters >= 8 else start
 
 
-class Kinds:
+class ErrorGroups:
     """
-    The kinds that errors fall into, grouped as they are added.
+    The groups of the errors added so far.
 
-    The commonest are at hand at any time, however many kinds there are.
+    The most common groups are available at any time, however many groups there are: adding an
+    error compares its group with those at the top only.
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[str, str], Kind] = {}
-        self._of_message: dict[tuple[str, str], Kind] = {}
-        self._commonest: list[Kind] = []
+        self._groups: dict[tuple[str, str], ErrorGroup] = {}
+        self._by_message: dict[tuple[str, str], ErrorGroup] = {}
+        self._top: list[ErrorGroup] = []
         self.count = 0
-        """How many errors were added."""
+        """The number of errors added."""
 
     def __len__(self) -> int:
-        return len(self._kinds)
+        return len(self._groups)
 
     def add(self, columns: Columns[Any, Any], row: int) -> None:
-        """Add the error of an item that failed."""
+        """Add the error of a failed item."""
         name, message, _ = columns.error_text(row)
-        kind = self._of_message.get((name, message)) or self._kind_of(name, message, row)
-        if row < kind.first_row:
-            kind.first_row, kind.example = row, message
-        kind.count += 1
-        kind.seconds += columns.seconds[row]
+        group = self._by_message.get((name, message)) or self._group_of(name, message, row)
+        if row < group.first_row:
+            group.first_row, group.example = row, message
+        group.count += 1
+        group.seconds += columns.seconds[row]
         self.count += 1
-        self._rank(kind)
+        self._update_top(group)
 
-    def commonest(self) -> list[Kind]:
-        """Return the KINDS_SHOWN kinds with the most errors."""
-        return self._commonest[:]
+    def most_common(self) -> list[ErrorGroup]:
+        """The GROUPS_SHOWN groups with the most errors, largest first."""
+        return self._top[:]
 
     def others(self) -> tuple[int, int]:
-        """Return how many errors are not of the commonest kinds, and of how many kinds they are."""
-        top = self._commonest
-        return self.count - sum(kind.count for kind in top), len(self._kinds) - len(top)
+        """The number of errors outside the most common groups, and of their groups."""
+        shown = sum(group.count for group in self._top)
+        return self.count - shown, len(self._groups) - len(self._top)
 
-    def ranked(self) -> list[Kind]:
-        """Return all kinds, the commonest first."""
-        return sorted(self._kinds.values(), key=_rank_of)
+    def ranked(self) -> list[ErrorGroup]:
+        """All error groups, largest first."""
+        return sorted(self._groups.values(), key=_rank)
 
-    def _kind_of(self, name: str, message: str, row: int) -> Kind:
-        """Return the kind of a message that was not seen before, a new one if it is like none."""
-        start = message[:COMPARED]
-        pattern = error_template(start) + ("…" if len(start) < len(message) else "")
-        kind = self._kinds.get((name, pattern))
-        if kind is None:
-            kind = self._kinds[name, pattern] = Kind(name, message, message, row)
-        elif message != kind.example:
-            kind.message = pattern
-        if len(self._of_message) < _REMEMBERED:
-            self._of_message[name, message] = kind
-        return kind
+    def _group_of(self, name: str, message: str, row: int) -> ErrorGroup:
+        """Find the group of a message that is not cached, or create it."""
+        start = message[:COMPARED_CHARS]
+        template = error_template(start) + ("…" if len(start) < len(message) else "")
+        group = self._groups.get((name, template))
+        if group is None:
+            group = self._groups[name, template] = ErrorGroup(name, message, message, row)
+        elif message != group.example:
+            group.message = template
+        if len(self._by_message) < _CACHED_MESSAGES:
+            self._by_message[name, message] = group
+        return group
 
-    def _rank(self, kind: Kind) -> None:
-        """Keep the commonest in order after one of them, or one that may become one, grew."""
-        top = self._commonest
-        if len(top) == KINDS_SHOWN and _rank_of(top[-1]) < _rank_of(kind):
+    def _update_top(self, group: ErrorGroup) -> None:
+        """Keep the most common groups in order after one group grew."""
+        top = self._top
+        if len(top) == GROUPS_SHOWN and _rank(top[-1]) < _rank(group):
             return
-        if not any(kind is one for one in top):
-            top.append(kind)
-        top.sort(key=_rank_of)
-        del top[KINDS_SHOWN:]
+        if not any(group is shown for shown in top):
+            top.append(group)
+        top.sort(key=_rank)
+        del top[GROUPS_SHOWN:]
 
 
-def _rank_of(kind: Kind) -> tuple[int, int]:
-    """Return what kinds are ordered by: the commonest first, then as they came."""
-    return -kind.count, kind.first_row
+def _rank(group: ErrorGroup) -> tuple[int, int]:
+    """The sort key of error groups: largest first, then in input order."""
+    return -group.count, group.first_row
 
 
-def grouped(columns: Columns[Any, Any]) -> Kinds:
+def group_errors(columns: Columns[Any, Any]) -> ErrorGroups:
     """
-    Return the errors among the items that failed, grouped by kind.
+    Group the errors of the failed items.
 
-    They are grouped once for columns that do not change any more: all views share that.
+    The groups are cached in the columns until another item fails, so that all views of a result
+    share them.
     """
-    kinds = columns.views.get("kinds")
-    if not isinstance(kinds, Kinds) or kinds.count != columns.status.count(FAILED):
-        kinds = Kinds()
+    groups = columns.views.get("error_groups")
+    if not isinstance(groups, ErrorGroups) or groups.count != columns.status.count(FAILED):
+        groups = ErrorGroups()
         for row in columns.rows_with(FAILED):
-            kinds.add(columns, row)
-        columns.views["kinds"] = kinds
-    return kinds
+            groups.add(columns, row)
+        columns.views["error_groups"] = groups
+    return groups
 
 
-def group_errors(columns: Columns[Any, Any]) -> list[Kind]:
-    """Return the kinds of errors among the items that failed, the commonest first."""
-    return grouped(columns).ranked()
+# ── error groups of a running job ───────────────────────────────────────────────────────────────
+
+UPDATE_ERRORS = 100
+"""The number of errors that one update of a live view groups."""
+
+FINAL_ERRORS_PER_SECOND = 1_500
+"""The number of errors that the final update groups for each second of the run."""
+
+FINAL_ERRORS_MIN, FINAL_ERRORS_MAX = 1_000, 20_000
+"""Bounds on the number of errors that the final update groups."""
+
+UPDATE_SECONDS = 0.012
+"""The time limit of one update: it may run on the event loop."""
 
 
-def one_line(text: str, longest: int = 160) -> str:
-    """Return text fit for one line of a display: bounded, and free of what cannot be shown."""
-    start = text[: 4 * longest]
-    line = " ".join(start.split()).encode("utf-8", "backslashreplace").decode()
-    line = "".join(sign if sign.isprintable() else "�" for sign in line)
-    return line if len(line) <= longest and start == text else line[: longest - 1] + "…"
+class LiveErrorGroups:
+    """
+    The error groups of a running job, updated a few errors at a time.
+
+    Args:
+        columns: the outcomes of the job; another thread may be writing them.
+
+    Attributes:
+        groups: the error groups so far.
+        backlog: the number of errors that the last update left for the next one.
+    """
+
+    def __init__(self, columns: Columns[Any, Any]) -> None:
+        self.columns = columns
+        self.groups = ErrorGroups()
+        self.backlog = 0
+        self._read = 0
+        self._without_status: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<LiveErrorGroups: {len(self.groups):,} groups, {self.ungrouped:,} not grouped>"
+
+    @property
+    def ungrouped(self) -> int:
+        """The number of errors that no update has read yet."""
+        return len(self.columns.errors) - self._read
+
+    def update_finally(self, seconds: float) -> None:
+        """Group the remaining errors, with a bound that grows with the seconds of the run."""
+        errors = round(seconds * FINAL_ERRORS_PER_SECOND)
+        self.update(max(FINAL_ERRORS_MIN, min(FINAL_ERRORS_MAX, errors)))
+
+    def update(self, at_most: int = UPDATE_ERRORS) -> bool:
+        """Group errors that came since the last update; True if this changed any group."""
+        until = perf_counter() + UPDATE_SECONDS
+        grouped, available = self.groups.count, len(self.columns.errors)
+        without_status, self._without_status = self._without_status, []
+        for row in without_status:
+            self._add(row)
+        for row in self._next_rows(at_most):
+            self._add(row)
+            self._read += 1
+            if perf_counter() > until:
+                break
+        self.backlog = max(0, available - self._read)
+        return self.groups.count > grouped
+
+    def _next_rows(self, at_most: int) -> list[int]:
+        """List the rows of the next errors."""
+        # list(islice(...)) is one step of C code, so that no other thread can add an error to the
+        # dict meanwhile, which would raise a RuntimeError.
+        return list(islice(self.columns.errors, self._read, self._read + at_most))
+
+    def _add(self, row: int) -> None:
+        """Add an error to its group, if its item failed."""
+        # A job writes the error before the status. Errors of cancelled items do not count.
+        status = self.columns.status[row] if row < len(self.columns.status) else 0
+        if status == FAILED:
+            self.groups.add(self.columns, row)
+        elif not status:
+            self._without_status.append(row)

@@ -8,11 +8,9 @@ from html import escape
 from typing import Any
 
 from ragasync.limits.limiter import RateLimiter
-from ragasync.notebook import knobs
-from ragasync.notebook.sliders import Slider
-from ragasync.notebook.widgets import WidgetFactory
+from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
 from ragasync.outcomes.outcome import DONE
-from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
+from ragasync.reports.html import COLORS, QUIET, TEXT, element
 from ragasync.reports.summary import duration, per_second
 from ragasync.simulation.forecast import THOROUGH, Forecast
 from ragasync.simulation.forecast_view import STEADY, forecast_html, forecast_text
@@ -64,19 +62,19 @@ class Explorer:
         at_once = Slider[int](
             making,
             "concurrency-slider",
-            knobs.at_once_notches(under.max_concurrency),
+            concurrency_steps(under.max_concurrency),
             under.max_concurrency,
-            read="{:,}".format,
-            turn=lambda value: self.turn(max_concurrency=value),
+            write="{:,}".format,
+            on_drag=lambda value: self.turn(max_concurrency=value),
             tooltip="The most calls at once",
         )
         rate = Slider[float | None](
             making,
             "rate-slider",
-            knobs.rate_notches(under.rate or 1.0),
+            rate_steps(under.rate or 1.0),
             under.rate,
-            read=lambda value: "no bound" if value is None else per_second(value),
-            turn=lambda value: self.turn(rate=value),
+            write=lambda value: "no bound" if value is None else per_second(value),
+            on_drag=lambda value: self.turn(rate=value),
             tooltip="The most calls a second",
         )
         rows = []
@@ -135,11 +133,11 @@ class Explorer:
         )
         start, end = interval[0] / whole, interval[1] / whole
         parts = (
-            element("div", f"flex:none;width:{start:.2%};background:{COLOURS[DONE]}"),
+            element("div", f"flex:none;width:{start:.2%};background:{COLORS[DONE]}"),
             element(
                 "div",
                 f"flex:none;width:{end - start:.2%};min-width:2px;"
-                f"background:{COLOURS[DONE]};opacity:0.4",
+                f"background:{COLORS[DONE]};opacity:0.4",
             ),
         )
         frame = (

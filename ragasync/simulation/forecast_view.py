@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.elements import COLOURS, QUIET, TEXT, element
+from ragasync.reports.html import COLORS, QUIET, TEXT, element
 from ragasync.reports.summary import counted, duration
 from ragasync.simulation.forecast import Forecast
 from ragasync.simulation.projection import Interval
@@ -76,7 +76,7 @@ def forecast_html(made: Forecast) -> str:
 def _row(row: WhatIf, longest: float) -> str:
     """Return what one change would do: a bar, and its numbers."""
     share = row.makespan / longest if longest else 0.0
-    colour = COLOURS[FAILED] if row.ratio > 1.005 else COLOURS[DONE]
+    colour = COLORS[FAILED] if row.ratio > 1.005 else COLORS[DONE]
     bar = element("div", f"width:{share:.2%};min-width:2px;height:8px;background:{colour}")
     cells = (
         element("span", "flex:0 0 170px", escape(row.change)),

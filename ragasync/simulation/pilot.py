@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from ragasync.error_text import describe
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.time_breakdown import account_of
+from ragasync.reports.time_breakdown import time_breakdown
 from ragasync.result import BatchResult
 from ragasync.retries.classify import default_retry
 from ragasync.retries.http import http_status
@@ -216,7 +216,7 @@ def _poisoned(columns: Columns[Any, Any]) -> Iterator[bool]:
 
 def _source_pace(result: BatchResult[Any]) -> float | None:
     """Return the items a second of a source that held a run back, or None where it did not."""
-    account = account_of(result)
+    account = time_breakdown(result)
     others = (account.work, account.limiter, account.retrying, account.tail, account.idle)
     if account.source <= max(others):
         return None

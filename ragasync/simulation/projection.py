@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean, median, stdev
 from typing import TypeAlias
 
 from ragasync.progress import LimitedBy
-from ragasync.reports.time_breakdown import account_of
+from ragasync.reports.time_breakdown import time_breakdown
 from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import SimulatedRun, course_of, round_of
@@ -174,7 +174,7 @@ def _seconds_an_item(course: SimulatedRun, under: Scenario, dealt: int) -> float
 
 def _limit_of(course: SimulatedRun, under: Scenario, rate: float) -> LimitedBy:
     """Return what was used most of what there is: the rate, or the workers; else who kept them."""
-    seconds, account = course.result.seconds, account_of(course.result)
+    seconds, account = course.result.seconds, time_breakdown(course.result)
     if not seconds:
         return "concurrency"
     used = 0.0 if under.rate is None else course.calls / (under.rate * rate * seconds)

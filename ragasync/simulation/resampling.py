@@ -12,7 +12,7 @@ from typing import Any
 from ragasync.engine.run import Run
 from ragasync.errors import AttemptTimeout
 from ragasync.outcomes.columns import Columns
-from ragasync.reports.time_breakdown import account_of
+from ragasync.reports.time_breakdown import time_breakdown
 from ragasync.result import BatchResult, RunStats
 from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
@@ -57,7 +57,7 @@ class SimulatedRun:
     @property
     def busy(self) -> float:
         """The share of the time of its workers that was spent in calls."""
-        account = account_of(self.result)
+        account = time_breakdown(self.result)
         return account.work / account.worker_seconds if account.worker_seconds else 0.0
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ragasync import BatchResult, error_summary, errors_dataframe, to_dataframe
 from ragasync.error_text import safe_message, type_name
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import Outcome
-from ragasync.reports.dataframes import error_summary, errors_dataframe, to_dataframe
-from ragasync.reports.error_groups import error_template, one_line
-from ragasync.result import BatchResult
+from ragasync.reports.error_groups import error_template
+from ragasync.reports.summary import one_line
 from tests.support.results import COLUMNS, done, failed, pending, result_of
 
 DTYPES = {
@@ -93,7 +93,7 @@ def test_an_item_that_was_refused_before_any_call_has_no_times():
 def test_the_index_leads_back_to_the_items_of_the_whole_job():
     """Also in the table of a part."""
     part: Columns[str, int] = Columns(items=["x", "y"], source_index=[30, 10])
-    part.settle(Outcome(1, "y", "failed", error=OSError("no"), attempts=1))
+    part.record(Outcome(1, "y", "failed", error=OSError("no"), attempts=1))
     result = BatchResult.of(part)
     assert to_dataframe(result).index.tolist() == [30, 10]
     assert errors_dataframe(result).index.tolist() == [10]

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ragasync.notebook.drawing import ProgressState
-from ragasync.notebook.failures import Failures
-from ragasync.notebook.panel_html import still_bundle
-from ragasync.notebook.panel_view import JobView
-from ragasync.notebook.progress import bar_html
+from ragasync.notebook.panel_view import JobView, static_bundle
+from ragasync.notebook.progress import ProgressState, bar_html
 from ragasync.progress import Progress
-from ragasync.reports.error_groups import one_line
+from ragasync.reports.error_groups import LiveErrorGroups
+from ragasync.reports.summary import one_line
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 
@@ -111,15 +109,15 @@ def showing(words: str) -> JobView:
         max_concurrency=4,
         rate=None,
         speed=1.0,
-        left=b"\1\2\0",
+        final_status=b"\1\2\0",
     )
 
 
 def panel(words: str, name: str) -> dict[str, object]:
     """Return the bundle of such a job's panel."""
-    failures = Failures(result(words, name).columns)
-    failures.look()
-    return still_bundle(showing(words), failures)
+    failures = LiveErrorGroups(result(words, name).columns)
+    failures.update()
+    return static_bundle(showing(words), failures)
 
 
 @settings(max_examples=150, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, RateLimiter
 from ragasync.outcomes.outcome import Attempt, Outcome
 from ragasync.outcomes.stats import RunSettings, RunStats, StageStats
-from ragasync.reports.amounts import above, rounded
+from ragasync.reports.advice import round_rate, round_up
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, result_of
 
@@ -67,12 +67,12 @@ def test_the_parts_of_the_worker_time_stand_in_a_table():
     outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
     text = result_of(outcomes, seconds=10.0, stats=stats).explain()
     assert text.splitlines()[1:9] == [
-        "What the workers (max_concurrency=4) did, 10.00 s each:",
+        "Time of the workers (max_concurrency=4), 10.00 s each:",
         "  in calls                          4.00 s    10%",
         "  waiting for the rate limit        8.00 s    20%",
         "  waiting for input                 0.00 s     0%",
         "  idle until retries were due       4.00 s    10%",
-        "  idle, nothing left to begin      12.00 s    30%",
+        "  idle, no items left to start     12.00 s    30%",
         "  idle otherwise                   12.00 s    30%",
         "  items in back-off                 4.00 s      – (holds no worker)",
     ]
@@ -103,15 +103,15 @@ def test_what_the_engine_says_of_its_workers_counts_more_than_the_items():
 def test_a_merged_run_says_that_its_times_are_not_whole():
     """The times of outcomes that were replaced are gone."""
     text = result_of(forty(), seconds=10.0, stats=RunStats(4, runs=2)).explain()
-    assert "2 runs are merged here" in text
+    assert "2 runs are merged" in text
 
 
 def test_too_little_is_said_to_be_too_little():
     """No advice from three items, and none where nobody knows how they ran."""
     few = result_of([done(0, seconds=1.0)], seconds=1.0, stats=RunStats(4)).explain()
-    assert "Too little to say where the time goes" in few
+    assert "The run was too short to explain" in few
     unknown = BatchResult([1], [None], 1, 0).explain()
-    assert "How it ran is not known" in unknown
+    assert "Nothing is known about the run" in unknown
 
 
 async def test_no_line_of_an_explanation_is_long():
@@ -129,9 +129,10 @@ async def test_a_rate_limit_is_named_with_a_rate_and_the_workers_that_do():
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16, rate_limiter=RateLimiter(10))
     advice = advice_of(await processor.process(range(300)))
     assert advice == (
-        "The rate limit is what holds this job back: it let 9.97 calls a second through, where 16 "
-        "calls at once could make 80. If the service allows it, a higher rate would help: "
-        "rate_limiter=RateLimiter(20). More concurrency would not; max_concurrency=3 does as well."
+        "The rate limit is the bottleneck: it admitted 9.97 calls a second, while 16 concurrent "
+        "calls could reach 80. If the service allows it, a higher rate would help: "
+        "rate_limiter=RateLimiter(20). More concurrency would not help; max_concurrency=3 is "
+        "enough."
     )
 
 
@@ -151,13 +152,13 @@ async def test_batches_under_a_rate_limit_may_be_larger():
         return items
 
     processor = AsyncBatchProcessor(call, 8, batched=True, rate_limiter=RateLimiter(5))
-    assert "more items in a call: batch_size=16" in advice_of(await processor.process(range(400)))
+    assert "more items per call: batch_size=16" in advice_of(await processor.process(range(400)))
 
 
 def test_a_limiter_that_counts_something_else_gets_no_value_to_try():
     """Its rate is not one of calls."""
     advice = explained(RunStats(4, limited=True), forty(waited=0.9, seconds=0.01))
-    assert "A higher rate would help, if the service allows one" in advice
+    assert "A higher rate would help, if the service allows it" in advice
 
 
 async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
@@ -174,7 +175,7 @@ async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
         return item
 
     advice = advice_of(await AsyncBatchProcessor(call, max_concurrency=8).process(range(100)))
-    assert "The service asked to wait (by Retry-After)" in advice
+    assert "The service asked for pauses (Retry-After)" in advice
     assert "rate_limiter=RateLimiter(1." in advice
 
 
@@ -183,7 +184,7 @@ async def test_calls_that_take_their_time_want_more_workers():
     processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=4)
     assert advice_of(await processor.process(range(300))) == (
         "The calls themselves take the time, 0.50 s each: a larger max_concurrency would help, if "
-        "the service bears it. Try max_concurrency=8, which would take about half as long."
+        "the service can take it. Try max_concurrency=8, which would take about half the time."
     )
 
 
@@ -210,7 +211,7 @@ async def test_a_run_near_both_limits_is_told_to_raise_both():
         calls_of(0.25), max_concurrency=32, rate_limiter=RateLimiter(130)
     )
     advice = advice_of(await processor.process(range(2000)))
-    assert "about as fast as it was allowed to be" in advice
+    assert "almost as fast as its settings allow" in advice
     assert "max_concurrency=64 and rate_limiter=RateLimiter(260)" in advice
 
 
@@ -224,8 +225,10 @@ async def test_a_slow_source_is_named_with_its_pace():
     """And with the workers that would do for it."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
     advice = advice_of(await processor.process(items_every(0.25, 200)))
-    assert "its source gave 3.98 items a second, where 8 calls at once could take 40" in advice
-    assert "max_concurrency=2 does as well" in advice
+    assert (
+        "its source yielded 3.98 items a second, while 8 concurrent calls could take 40" in advice
+    )
+    assert "max_concurrency=2 is enough" in advice
 
 
 async def test_batches_that_a_source_does_not_fill_are_named():
@@ -241,8 +244,8 @@ async def test_batches_that_a_source_does_not_fill_are_named():
             yield number
 
     result = await AsyncBatchProcessor(call, 32, batched=True).process(in_eights())
-    assert "a call carried 10.3 items on average, where batch_size=32 allows" in advice_of(result)
-    assert "let it fetch ahead" in advice_of(result)
+    assert "a call had 10.3 items on average, while batch_size=32 allows" in advice_of(result)
+    assert "let it prefetch" in advice_of(result)
 
 
 async def test_batches_that_their_weight_bounds_are_named():
@@ -271,10 +274,10 @@ def test_a_storm_of_retries_is_named_with_its_cause():
     """Fewer calls at once, or a shorter back-off."""
     stats = RunStats(8, settings=RunSettings(retry_delay=1.0))
     assert explained(stats, tried_again("Overloaded: try later")) == (
-        "Retries are what hold this job back: 40 items were tried again, mostly after Overloaded: "
-        "try later, and workers stood idle until they were due. If it is the load that the service "
-        "cannot bear, fewer calls at once would help: max_concurrency=4. If it is not, a shorter "
-        "back-off: retry_delay=0.5."
+        "Retries are the bottleneck: 40 items were retried, mostly after Overloaded: try later, "
+        "and workers were idle until the retries were due. If the service is overloaded, fewer "
+        "concurrent calls would help: max_concurrency=4. If it is not, a shorter back-off would: "
+        "retry_delay=0.5."
     )
 
 
@@ -282,8 +285,8 @@ def test_a_single_worker_that_waits_for_retries_cannot_be_fewer():
     """Only the back-off is left to change."""
     stats = RunStats(1, settings=RunSettings(retry_delay=1.0))
     advice = explained(stats, tried_again("Overloaded: try later"))
-    assert "fewer calls at once" not in advice
-    assert "a shorter back-off: retry_delay=0.5" in advice
+    assert "fewer concurrent calls" not in advice
+    assert "a shorter back-off would: retry_delay=0.5" in advice
 
 
 @pytest.mark.parametrize("error", ["HTTPError: 429 Too Many Requests", "RateLimitError: slow down"])
@@ -304,7 +307,7 @@ async def test_a_refusal_is_told_by_its_status():
         return item
 
     result = await AsyncBatchProcessor(call, max_concurrency=8).process(range(100))
-    assert "The service refuses calls that come too fast" in advice_of(result)
+    assert "The service rejects calls that come too fast" in advice_of(result)
 
 
 async def test_attempts_that_time_out_most_of_the_time_get_a_shorter_timeout():
@@ -316,8 +319,8 @@ async def test_attempts_that_time_out_most_of_the_time_get_a_shorter_timeout():
 
     processor = AsyncBatchProcessor(call, max_concurrency=8, timeout=5)
     advice = advice_of(await processor.process(range(300)))
-    assert "92% of the time in calls went into calls that failed" in advice
-    assert "timeout=0.6 gives the others up sooner" in advice
+    assert "92% of the time in calls was spent in calls that failed" in advice
+    assert "timeout=0.6 would end the others sooner" in advice
 
 
 def test_other_errors_that_take_the_time_are_to_be_looked_at():
@@ -339,8 +342,8 @@ async def test_slow_items_at_the_end_are_named():
         return item
 
     advice = advice_of(await AsyncBatchProcessor(call, max_concurrency=8).process(range(200)))
-    assert "item 190 took 1 min 00 s, half of all calls 0.20 s at most" in advice
-    assert "timeout=0.6 would cut such calls short" in advice
+    assert "item 190 took 1 min 00 s, the median is 0.20 s" in advice
+    assert "timeout=0.6 would end such calls early" in advice
 
 
 def test_a_thread_cannot_be_cut_short():
@@ -348,14 +351,14 @@ def test_a_thread_cannot_be_cut_short():
     outcomes = [done(index, started=0.0, seconds=0.1) for index in range(39)]
     outcomes.append(done(39, started=0.5, seconds=9.5))
     advice = explained(RunStats(4, settings=RunSettings(where="threads")), outcomes)
-    assert "Slow items first would help." in advice
+    assert "Starting slow items first would help." in advice
     assert "timeout" not in advice
 
 
 async def test_more_workers_than_items_are_said_to_be_too_many():
     """All calls were under way at once."""
     result = await AsyncBatchProcessor(calls_of(3), max_concurrency=64).process(range(25))
-    assert "max_concurrency=25 does as well" in advice_of(result)
+    assert "max_concurrency=25 is enough" in advice_of(result)
 
 
 async def test_fewer_batches_than_workers_want_to_be_smaller():
@@ -373,7 +376,7 @@ async def test_fewer_batches_than_workers_want_to_be_smaller():
 def test_workers_that_run_dry_without_a_slow_item_are_too_many():
     """Nothing to cut short: the job is short itself."""
     advice = explained(RunStats(32), forty(started=0.0, seconds=0.9))
-    assert "there is too little to do for 32 calls at once" in advice
+    assert "there are too few for 32 concurrent calls" in advice
 
 
 def test_functions_that_compute_on_threads_want_processes():
@@ -393,7 +396,7 @@ def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
     ("computed", "advice"),
     [
         (9.8, "computes on the event loop"),
-        (0.1, "No two calls ran at the same time, although 4 were allowed"),
+        (0.1, "No two calls ran concurrently, although 4 were allowed"),
     ],
 )
 def test_async_functions_that_keep_the_loop_are_named(computed, advice):
@@ -411,7 +414,7 @@ def test_calls_that_take_no_time_need_no_other_setting(computed, count, gap, sec
     """That they never overlap is no fault then."""
     outcomes = [done(n, started=n * gap, seconds=seconds) for n in range(count)]
     stats = RunStats(4, cpu_seconds=computed, settings=RunSettings(where="loop"))
-    assert "The calls take next to no time" in explained(stats, outcomes)
+    assert "The calls take almost no time" in explained(stats, outcomes)
 
 
 @pytest.mark.parametrize(
@@ -458,10 +461,10 @@ async def test_a_slow_embedder_is_told_from_the_other_stages():
     """The workers of a pipeline are documents on their way: the stages say what they waited for."""
     result = await AsyncDocumentProcessor(embed=vectors, embed_concurrency=2).process(DOCUMENTS)
     lines = result.explain().splitlines()
-    assert lines[2].split() == ["at", "once", "in", "calls", "rate", "limit", "idle"]
-    assert lines[4] == "  embed                  2      100%          0%     0%"
+    assert lines[2].split() == ["max", "calls", "in", "calls", "rate", "limit", "idle"]
+    assert lines[4] == "  embed                    2      100%          0%     0%"
     text = " ".join(lines)
-    assert "The stage embed is what holds this job back" in text
+    assert "The stage embed is the bottleneck" in text
     assert "embed_concurrency=4, or batch_size=64" in text
 
 
@@ -471,7 +474,7 @@ async def test_a_limited_embedder_is_told_from_a_slow_one():
         embed=vectors, embed_concurrency=16, rate_limiter=RateLimiter(2)
     )
     text = (await processor.process(DOCUMENTS * 4)).explain().replace("\n", " ")
-    assert "The rate limit of embed is what holds this job back" in text
+    assert "The rate limit of embed is the bottleneck" in text
     assert "rate_limiter=RateLimiter(4)" in text
 
 
@@ -484,7 +487,7 @@ async def test_a_slow_load_wants_more_documents_at_once():
 
     processor = AsyncDocumentProcessor(load=load, embed=vectors, max_concurrency=2)
     text = (await processor.process(list("abcdefghijkl"))).explain().replace("\n", " ")
-    assert "The stage load is what holds this job back" in text
+    assert "The stage load is the bottleneck" in text
     assert "max_concurrency=4" in text
 
 
@@ -519,10 +522,10 @@ def test_stages_of_two_runs_are_added_up():
 )
 def test_a_rate_to_try_has_two_digits(value, text):
     """As it is typed, without separators."""
-    assert rounded(value) == text
+    assert round_rate(value) == text
 
 
 @pytest.mark.parametrize(("value", "next_one"), [(0.21, 0.3), (0.6, 0.6), (31, 40), (0.0, 0.0)])
 def test_a_time_to_try_has_one_digit_and_is_no_less(value, next_one):
     """What would cut off nothing that it should not."""
-    assert above(value) == next_one
+    assert round_up(value) == next_one

@@ -6,11 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ragasync import BatchResult
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE, FAILED, Outcome
-from ragasync.reports.html import result_html
-from ragasync.reports.timeline import timeline_of
-from ragasync.result import BatchResult
+from ragasync.reports.timeline import build_timeline
 from tests.support.results import done, failed, pending, result_of
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\">&amp;"
@@ -68,7 +67,7 @@ def mixed() -> BatchResult[int]:
 def test_it_states_the_same_facts_as_the_text():
     """Every number and every example of the summary stands in the HTML."""
     result = mixed()
-    html, summary = text_of(result_html(result)), result.summary()
+    html, summary = text_of(result._repr_html_()), result.summary()
     for line in summary.splitlines():
         for number in re.findall(r"[\d,.]*\d", line):
             assert re.search(rf"(?<![\d,.]){re.escape(number)}(?![\d])", html), line
@@ -83,7 +82,7 @@ def test_every_value_is_escaped(place):
     kind = type(HOSTILE, (Exception,), {}) if place == "type" else ValueError
     error = kind(HOSTILE if place == "message" else "no")
     reason = HOSTILE if place == "reason" else None
-    html = result_html(result_of([failed(0, error, item=HOSTILE)], stopped_because=reason))
+    html = result_of([failed(0, error, item=HOSTILE)], stopped_because=reason)._repr_html_()
     parsed = read(html)
     assert parsed.tags == {"div", "span", "details", "summary"}
     assert parsed.attributes == {"style"}
@@ -92,7 +91,7 @@ def test_every_value_is_escaped(place):
 
 def test_it_needs_no_style_sheet_no_script_and_no_picture():
     """A notebook that is not trusted keeps all of it, and every element is closed."""
-    parsed = read(result_html(mixed()))
+    parsed = read(mixed()._repr_html_())
     assert parsed.tags == {"div", "span", "details", "summary"}
     assert parsed.attributes == {"style"}
     assert parsed.open == []
@@ -100,7 +99,7 @@ def test_it_needs_no_style_sheet_no_script_and_no_picture():
 
 def test_text_takes_the_notebook_s_colour_and_else_that_around_it():
     """Readable on dark and light, with JupyterLab's variables and without."""
-    assert "color:var(--jp-content-font-color1,inherit)" in result_html(mixed())
+    assert "color:var(--jp-content-font-color1,inherit)" in mixed()._repr_html_()
 
 
 def test_a_million_items_make_no_more_html_than_a_few():
@@ -115,7 +114,7 @@ def test_a_million_items_make_no_more_html_than_a_few():
         columns.errors[row] = ValueError(f"{row} " + "long " * 1000)
     for row in range(1, n, 100):
         columns.started[row] = row / 1000
-    html = result_html(BatchResult.of(columns, seconds=1001.0))
+    html = BatchResult.of(columns, seconds=1001.0)._repr_html_()
     assert html.count("border-top:") == 60
     assert len(html) < 10_000
 
@@ -125,7 +124,7 @@ def test_a_million_items_make_no_more_html_than_a_few():
 )
 def test_a_result_without_times_has_no_chart(result):
     """And is a fragment all the same."""
-    html = result_html(result)
+    html = result._repr_html_()
     assert read(html).open == []
     assert "items ended" not in html
     assert result.summary().splitlines()[0] in text_of(html)
@@ -142,7 +141,7 @@ def test_the_timeline_counts_ends_in_equal_stretches():
         ],
         seconds=4.0,
     )
-    timeline = timeline_of(result, 4)
+    timeline = build_timeline(result, 4)
     assert timeline is not None
     assert (timeline.done, timeline.failed) == ([1, 0, 1, 0], [0, 0, 0, 1])
     assert (timeline.seconds, timeline.peak, timeline.peak_rate) == (4.0, 1, 1.0)
@@ -150,12 +149,6 @@ def test_the_timeline_counts_ends_in_equal_stretches():
 
 def test_the_timeline_is_as_long_as_what_happened():
     """An end after the makespan, as in merged runs, is not lost."""
-    timeline = timeline_of(result_of([done(0, started=0.0, seconds=8.0)], seconds=4.0), 2)
+    timeline = build_timeline(result_of([done(0, started=0.0, seconds=8.0)], seconds=4.0), 2)
     assert timeline is not None
     assert (timeline.seconds, timeline.done) == (8.0, [0, 1])
-
-
-def test_the_notebook_asks_the_result_for_it():
-    """`_repr_html_` is what a notebook calls."""
-    result = mixed()
-    assert result._repr_html_() == result_html(result)

@@ -4,7 +4,7 @@ import pytest
 
 from ragasync.outcomes.outcome import Outcome
 from ragasync.reports.error_groups import error_template
-from ragasync.reports.summary import counted, duration, headline, per_second
+from ragasync.reports.summary import counted, duration, per_second
 from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 
@@ -12,17 +12,17 @@ from tests.support.results import done, failed, pending, result_of
 def test_a_headline_names_only_the_counts_there_are():
     """Counts, then time, then the reason for an early end."""
     outcomes = [done(0), failed(1, KeyError()), Outcome(2, None, "cancelled"), pending(3)]
-    assert headline(result_of([done(0)], seconds=1.0)) == "1 of 1 done in 1.00 s"
-    assert headline(result_of(outcomes, seconds=61.0, stopped_because="it was cancelled")) == (
-        "1 of 4 done, 1 failed, 1 cancelled, 1 pending in 1 min 01 s: "
-        "stopped because it was cancelled"
+    assert repr(result_of([done(0)], seconds=1.0)) == "<BatchResult 1 of 1 done in 1.00 s>"
+    assert repr(result_of(outcomes, seconds=61.0, stopped_because="it was cancelled")) == (
+        "<BatchResult 1 of 4 done, 1 failed, 1 cancelled, 1 pending in 1 min 01 s: "
+        "stopped because it was cancelled>"
     )
 
 
 def test_large_counts_are_grouped():
     """A million can be told from ten million."""
     result = BatchResult([1] * 12_345, [None] * 12_345, 12_345, 0)
-    assert headline(result) == "12,345 of 12,345 done in 0.00 s"
+    assert repr(result) == "<BatchResult 12,345 of 12,345 done in 0.00 s>"
 
 
 @pytest.mark.parametrize(

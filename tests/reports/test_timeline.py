@@ -14,34 +14,35 @@ from ragasync import (
     RateLimiter,
 )
 from ragasync.outcomes.outcome import PENDING
-from ragasync.reports.spans import (
+from ragasync.reports.timeline import (
     BACKOFF,
-    FOR_GOOD,
+    FAILED_FINALLY,
     LIMITER,
     NOT_FAILED,
-    TRIED_AGAIN,
+    RETRIED,
     WORK,
-    Spans,
-    occupancy,
-    spans_of,
+    CallSpans,
+    build_timeline,
+    call_spans,
+    item_times,
+    mean_concurrency,
+    run_length,
 )
-from ragasync.reports.timed import length_of, timed
-from ragasync.reports.timeline import timeline_of
 from tests.support.results import done, failed, pending, result_of
 from tests.support.services import Service, about
 
 
-def spans(*outcomes: Outcome) -> Spans:
+def spans(*outcomes: Outcome) -> CallSpans:
     """Return the stretches of these outcomes."""
     return of(result_of(outcomes, seconds=10.0))
 
 
-def of(result: BatchResult) -> Spans:
+def of(result: BatchResult) -> CallSpans:
     """Return the stretches of a result."""
-    return spans_of(result.columns, timed(result))
+    return call_spans(result.columns, item_times(result))
 
 
-def told(found: Spans) -> set[tuple[int, float, float]]:
+def told(found: CallSpans) -> set[tuple[int, float, float]]:
     """Return what happened from when to when."""
     return set(zip(found.state.tolist(), found.start.tolist(), found.end.tolist(), strict=True))
 
@@ -102,8 +103,8 @@ def test_the_attempts_of_a_retried_item_are_told_apart():
         8.5: 5,
     }
     assert [found.failed[at.index(start)] for start in (0.0, 3.0, 8.5)] == [
-        TRIED_AGAIN,
-        TRIED_AGAIN,
+        RETRIED,
+        RETRIED,
         NOT_FAILED,
     ]
 
@@ -120,7 +121,7 @@ def test_a_retry_s_wait_for_the_limit_follows_its_back_off():
         (LIMITER, 4.0, 4.25),
         (WORK, 4.25, 5.25),
     }
-    assert found.failed[found.start == 4.25].tolist() == [FOR_GOOD]
+    assert found.failed[found.start == 4.25].tolist() == [FAILED_FINALLY]
 
 
 def test_an_item_of_a_hop_that_was_tried_again_leaves_the_others_in_their_places():
@@ -168,8 +169,8 @@ async def test_the_parts_of_a_split_batch_share_what_they_went_through_together(
     processor = AsyncBatchProcessor(embed, 4, 1, retry_count=0, batched=True)
     found = of(await processor.process(range(4)))
     assert (found.state == WORK).sum() == 5
-    assert found.failed.tolist().count(TRIED_AGAIN) == 2
-    assert found.failed.tolist().count(FOR_GOOD) == 1
+    assert found.failed.tolist().count(RETRIED) == 2
+    assert found.failed.tolist().count(FAILED_FINALLY) == 1
 
 
 @pytest.mark.parametrize("rate", [None, 4.0])
@@ -191,7 +192,7 @@ async def test_the_stretches_of_a_run_fit_its_workers(rate):
     work = found.state == WORK
     assert (found.end - found.start)[work].sum() == pytest.approx(sum(result.columns.seconds))
     edges = np.linspace(0.0, result.seconds, 500)
-    assert occupancy(found.start[work], found.end[work], edges).max() <= 4 + 1e-6
+    assert mean_concurrency(found.start[work], found.end[work], edges).max() <= 4 + 1e-6
     waits = (found.end - found.start)[found.state == LIMITER].sum()
     assert waits == pytest.approx(sum(result.columns.waited or [0.0]))
     holds = found.state != BACKOFF
@@ -200,13 +201,13 @@ async def test_the_stretches_of_a_run_fit_its_workers(rate):
         order = np.argsort(found.start[here], kind="stable")
         begins, ends = found.start[here][order], found.end[here][order]
         assert (begins[1:] >= ends[:-1] - 1e-6).all()
-    assert timed(result).end.max() == pytest.approx(result.seconds)
+    assert item_times(result).end.max() == pytest.approx(result.seconds)
 
 
 def test_occupancy_is_the_mean_number_of_open_stretches():
     """In each bin, to the fraction."""
     start, end = np.array([0.0, 0.5, 3.0]), np.array([1.0, 2.5, 3.0])
-    assert occupancy(start, end, np.arange(5.0)).tolist() == [1.5, 1.0, 0.5, 0.0]
+    assert mean_concurrency(start, end, np.arange(5.0)).tolist() == [1.5, 1.0, 0.5, 0.0]
 
 
 def test_the_timeline_says_what_calls_did_in_each_stretch():
@@ -219,14 +220,14 @@ def test_the_timeline_says_what_calls_did_in_each_stretch():
         ],
         seconds=4.0,
     )
-    timeline = timeline_of(result, 4)
+    timeline = build_timeline(result, 4)
     assert timeline is not None
     assert timeline.calls == {
         WORK: [0.0, 1.0, 1.0, 2.0],
         LIMITER: [0.0, 1.0, 0.0, 0.0],
         BACKOFF: [0.0, 0.0, 1.0, 0.0],
     }
-    assert timeline.most_at_once == 2.0
+    assert timeline.peak_concurrency == 2.0
 
 
 async def test_runs_that_were_merged_stand_end_to_end():
@@ -249,7 +250,7 @@ async def test_runs_that_were_merged_stand_end_to_end():
             about((10, 11)),
             about((11, 12)),
         ]
-        assert length_of(whole, timed(whole)) == about(12)
+        assert run_length(whole, item_times(whole)) == about(12)
 
 
 def test_a_batch_stays_one_call_when_it_is_merged():

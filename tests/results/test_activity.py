@@ -7,7 +7,7 @@ import pytest
 
 from ragasync.outcomes.activity import BINS, ActivityMonitor, Utilization
 from ragasync.outcomes.stats import RunStats, StageStats
-from ragasync.reports.spans import occupancy
+from ragasync.reports.timeline import mean_concurrency
 
 
 class Clock:
@@ -29,7 +29,7 @@ def clock() -> Clock:
 def at_once(busy: Utilization, calls: list[tuple[float, float]]) -> np.ndarray:
     """Return how many of these calls there were at once in the same stretches."""
     start, end = np.array(calls).T - 1000.0
-    return occupancy(start, end, busy.width * np.arange(BINS + 1))
+    return mean_concurrency(start, end, busy.width * np.arange(BINS + 1))
 
 
 @pytest.mark.parametrize("longest", [0.005, 0.05, 3.0, 500.0])

@@ -18,10 +18,9 @@ from ragasync import (
     errors_dataframe,
 )
 from ragasync.error_text import cut, describe, error_text, safe_message, safe_text, type_name
-from ragasync.notebook import failures as failures_module
-from ragasync.notebook.failures import Failures
-from ragasync.notebook.panel_html import failures_html
-from ragasync.reports.error_groups import Kinds, error_template, group_errors
+from ragasync.notebook.panel_view import errors_html
+from ragasync.reports import error_groups
+from ragasync.reports.error_groups import ErrorGroups, LiveErrorGroups, error_template, group_errors
 from tests.support.hostile_classes import Silent, armed
 from tests.support.results import done, failed, result_of
 
@@ -30,7 +29,7 @@ VIEWS: list[Callable[[BatchResult[Any]], str]] = [
     lambda result: result._repr_html_(),
     lambda result: errors_dataframe(result)[["error_type", "error_message"]].to_csv(),
     lambda result: error_summary(result).to_csv(),
-    lambda result: failures_html(_looked_at(result)),
+    lambda result: errors_html(_looked_at(result)),
 ]
 """Everything that shows the errors of a result."""
 
@@ -42,11 +41,11 @@ def arm() -> Iterator[None]:
         yield
 
 
-def _looked_at(result: BatchResult[Any]) -> Failures:
+def _looked_at(result: BatchResult[Any]) -> LiveErrorGroups:
     """Return a panel's list of errors, with all of them grouped."""
-    grouped = Failures(result.columns)
-    while grouped.unseen:
-        grouped.look()
+    grouped = LiveErrorGroups(result.columns)
+    while grouped.ungrouped:
+        grouped.update()
     return grouped
 
 
@@ -501,13 +500,13 @@ def test_the_commonest_kinds_are_at_hand_while_errors_come():
     chance = random.Random(4)
     errors = [ValueError("abcdefghij"[: chance.randrange(1, 10)] + "!") for _ in range(300)]
     result = result_of([failed(index, error) for index, error in enumerate(errors)])
-    kinds = Kinds()
+    kinds = ErrorGroups()
     for row in chance.sample(range(300), 300):
         kinds.add(result.columns, row)
         ranked = kinds.ranked()
-        assert kinds.commonest() == ranked[:5]
+        assert kinds.most_common() == ranked[:5]
         assert kinds.others() == (sum(kind.count for kind in ranked[5:]), len(ranked[5:]))
-    assert ranked == group_errors(result.columns)
+    assert ranked == group_errors(result.columns).ranked()
 
 
 def clock(step: float) -> Callable[[], float]:
@@ -519,11 +518,11 @@ def clock(step: float) -> Callable[[], float]:
 def test_a_look_at_errors_that_take_long_is_cut_short(monkeypatch):
     """A loop may be drawing: the next look goes on where this one left."""
     result = result_of([failed(index, ValueError(index)) for index in range(50)])
-    monkeypatch.setattr(failures_module, "perf_counter", clock(failures_module.LONGEST / 4))
-    grouped = Failures(result.columns)
-    assert grouped.look()
-    assert 40 < grouped.unseen < 50
-    assert grouped.left_over == grouped.unseen
-    while grouped.unseen:
-        assert grouped.look()
-    assert grouped.kinds == group_errors(result.columns)
+    monkeypatch.setattr(error_groups, "perf_counter", clock(error_groups.UPDATE_SECONDS / 4))
+    grouped = LiveErrorGroups(result.columns)
+    assert grouped.update()
+    assert 40 < grouped.ungrouped < 50
+    assert grouped.backlog == grouped.ungrouped
+    while grouped.ungrouped:
+        assert grouped.update()
+    assert grouped.groups.ranked() == group_errors(result.columns).ranked()

@@ -30,9 +30,9 @@ from ragasync import (  # noqa: E402
 from ragasync.documents.__main__ import _report  # noqa: E402
 from ragasync.documents.errors import LoadError  # noqa: E402
 from ragasync.documents.stores.sqlite import SqliteStore  # noqa: E402
-from ragasync.notebook.failures import Failures  # noqa: E402
-from ragasync.notebook.panel_html import still_bundle  # noqa: E402
+from ragasync.notebook.panel_view import static_bundle  # noqa: E402
 from ragasync.outcomes.outcome import Outcome  # noqa: E402
+from ragasync.reports.error_groups import LiveErrorGroups  # noqa: E402
 
 SECRETS = ("pa55word", "sk-abcd1234efgh", "quErYkey", "abcd1234efgh")
 ADDRESS = "http://ann:pa55word@api.test/v1/embed?api_key=quErYkey"
@@ -168,9 +168,9 @@ async def test_why_a_job_stopped_holds_none():
 async def test_a_panel_holds_none():
     """Neither as text nor as HTML."""
     job = AsyncBatchProcessor(embed, retry=ONCE_MORE).start(ITEMS, on_current_loop=True)
-    failures = Failures((await job).columns)
-    failures.look()
-    for text in still_bundle(job._view(), failures).values():
+    failures = LiveErrorGroups((await job).columns)
+    failures.update()
+    for text in static_bundle(job._view(), failures).values():
         check(text)
 
 

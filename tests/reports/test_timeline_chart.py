@@ -6,10 +6,7 @@ from ragasync import Attempt, BatchResult
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.outcome import DONE
 from ragasync.outcomes.stats import RunStats, StageStats
-from ragasync.reports.chart import chart
-from ragasync.reports.html import result_html
-from ragasync.reports.spans import BACKOFF, LIMITER, STATE_COLOURS
-from ragasync.reports.timeline import timeline_of
+from ragasync.reports.timeline import BACKOFF, LIMITER, STATE_COLORS
 from tests.support.results import done, failed, result_of
 
 KEPT = {
@@ -30,7 +27,7 @@ KEPT = {
 """What JupyterLab leaves of the styles of a notebook that it does not trust, as far as used."""
 
 
-def busy(**facts: RunStats) -> BatchResult:
+def busy(**options: RunStats) -> BatchResult:
     """Return two calls of four seconds: one worked twice, one waited for the limit first."""
     history = (Attempt(0.0, 1.0, "E", 2.0),)
     return result_of(
@@ -39,7 +36,7 @@ def busy(**facts: RunStats) -> BatchResult:
             failed(1, ValueError(), started=2.0, seconds=2.0, waited=2.0, worker=1),
         ],
         seconds=4.0,
-        **facts,
+        **options,
     )
 
 
@@ -50,42 +47,45 @@ def words(html: str) -> str:
 
 def test_calls_waits_and_back_off_are_told_apart():
     """Each with its mean number at once, its colour and its name."""
-    html = chart(timeline_of(busy()))
-    assert words(html).endswith(
-        "calls at once, on average: ■ 1 in calls ■ 0.5 waiting for the rate limit ■ 0.5 backing off"
-    )
-    assert f"background:{STATE_COLOURS[LIMITER]}" in html
-    assert f"px solid {STATE_COLOURS[BACKOFF]}" in html
+    html = busy()._repr_html_()
+    assert (
+        "mean concurrent calls: ■ 1 in calls ■ 0.5 waiting for the rate limit ■ 0.5 backing off"
+    ) in words(html)
+    assert f"background:{STATE_COLORS[LIMITER]}" in html
+    assert f"px solid {STATE_COLORS[BACKOFF]}" in html
 
 
 def test_what_did_not_happen_is_not_in_the_legend():
     """A run without a limit does not name one."""
-    html = chart(timeline_of(result_of([done(0, seconds=1.0)], seconds=1.0)))
-    assert words(html).endswith("calls at once, on average: ■ 1 in calls")
+    html = result_of([done(0, seconds=1.0)], seconds=1.0)._repr_html_()
+    assert "mean concurrent calls: ■ 1 in calls" in words(html)
+    assert "rate limit" not in words(html)
 
 
 def test_documents_are_called_documents():
     """One of them makes many calls."""
     stats = RunStats(stages=(StageStats("embed", 4, 1.0),))
-    html = chart(timeline_of(busy(stats=stats)))
-    assert "documents at once, on average: ■ 1 under way" in words(html)
+    html = busy(stats=stats)._repr_html_()
+    assert "mean concurrent documents: ■ 1 in progress" in words(html)
 
 
 def test_merged_runs_are_said_to_stand_end_to_end():
     """The axis goes through both."""
-    html = chart(timeline_of(busy().merge(result_of([done(0, seconds=3.0)], seconds=3.0))))
+    html = busy().merge(result_of([done(0, seconds=3.0)], seconds=3.0))._repr_html_()
     assert "0 s items ended over time, 2 runs end to end, at most" in words(html)
-    assert "a second 7.00 s calls" in words(html)
+    assert "a second 7.00 s mean" in words(html)
 
 
 def test_no_time_no_chart():
     """Nothing at all is drawn where nothing is known."""
-    assert chart(timeline_of(BatchResult([1], [None], 1, 0))) == ""
+    html = BatchResult([1], [None], 1, 0)._repr_html_()
+    assert "items ended" not in html
+    assert "concurrent" not in html
 
 
 def test_untrusted_notebooks_keep_its_styles():
     """JupyterLab drops every property that is not on its list."""
-    styles = re.findall('style="([^"]*)"', result_html(busy()))
+    styles = re.findall('style="([^"]*)"', busy()._repr_html_())
     assert {part.split(":")[0] for style in styles for part in style.split(";")} <= KEPT
 
 
@@ -96,6 +96,6 @@ def test_bars_that_look_alike_are_one_element():
     columns.status[:] = bytes([DONE]) * n
     for row in range(n):
         columns.started[row], columns.seconds[row] = row / 1000, 0.5
-    html = chart(timeline_of(BatchResult.of(columns, seconds=1000.5)))
+    html = BatchResult.of(columns, seconds=1000.5)._repr_html_()
     assert len(html) < 6_000
     assert html.count("<div") < 75
