@@ -71,7 +71,7 @@ class BackgroundReader(ABC, Generic[T]):
         )
 
     async def close(self, *, all_were_cancelled: bool) -> BaseException | None:
-        """Cancel the task, wait for it, and return what closing the source raised."""
+        """Cancel the task, wait for it, and return the error of closing it."""
         self._closing = True
         if self._task is not None:
             # A task that is closing the source may go on, and one that asyncio.run has cancelled

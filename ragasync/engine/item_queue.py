@@ -20,7 +20,7 @@ class QueueFiller(Protocol[T]):
         """Start to fill the queue."""
 
     async def close(self, *, all_were_cancelled: bool) -> BaseException | None:
-        """Stop, close the source, and return what that raised."""
+        """Stop and close the source; return the error of closing it."""
 
 
 class QueuedItems(Generic[T]):

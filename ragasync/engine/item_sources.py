@@ -72,7 +72,7 @@ class ItemSource(Protocol[T]):
         """Raise an error of the source in the next `take`."""
 
     async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:
-        """Stop reading, and return what closing the source raised."""
+        """Stop reading and close the source; return the error of closing it."""
 
     def clear(self) -> None:
         """Drop the items and the source: the run is over."""
@@ -232,7 +232,7 @@ class IterableItems(Generic[T]):
             self._queue.raise_next(error)
 
     async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:
-        """Stop reading and close a generator; return what that raised."""
+        """Stop reading and close a generator; return the error of closing it."""
         if self._queue is not None:
             return await self._queue.close(all_were_cancelled=all_were_cancelled)
         self._ended = True

@@ -1,12 +1,12 @@
-"""How the ends of calls become outcomes, and when there were enough failures."""
+"""The recorder: writes the outcomes of calls to a sink, and stops a run with too many errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from ragasync.engine.error_limits import ErrorLimit, InitialFailures
 from ragasync.engine.retry_queue import PendingCall
-from ragasync.engine.stopping import ErrorLimit, InitialFailures
 from ragasync.error_text import TracebackArchive
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
@@ -18,42 +18,42 @@ R = TypeVar("R")
 
 
 class OutcomeSink(Protocol[T, R]):
-    """Where outcomes go: the columns of a result, or the reader of a stream."""
+    """A receiver of outcomes: the columns of a result, the buffer of a stream, or requests."""
 
     @property
     def is_full(self) -> bool:
-        """Whether no new item should be begun for now."""
+        """Whether no new item should be started for now."""
 
     @property
     def has_success(self) -> bool:
         """Whether any item is done."""
 
     def unfinished(self, limit: int | None) -> int:
-        """Return how many of the items that were to run have no outcome, or a cancelled one."""
-
-    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
-        """Make the recorder of one worker: a closure for plain successes on the fast path."""
-
-    def record_call(self, call: CallSuccess[T, R]) -> None:
-        """Record that all items of a call succeeded."""
+        """Count the items, among the first `limit`, that are cancelled or without outcome."""
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
-        """Record any other outcome, with its traceback as text."""
+        """Take the outcome of one item, with the traceback of its error as text."""
+
+    def record_call(self, call: CallSuccess[T, R]) -> None:
+        """Take the outcomes of all items of a call that succeeded."""
+
+    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
+        """Make the recorder of one worker: `record_call` for one item, as fast as can be."""
 
 
 class Recorder(Generic[T, R]):
     """
-    Writes what became of the items of a call.
+    Turns pending calls that have ended into outcomes.
 
     Args:
-        plan: how many errors are enough.
-        sink: where outcomes go.
-        archive: makes texts of tracebacks.
-        stop: called with the reason when there were enough errors.
-        zero: the instant that the run began, before its resources were opened.
+        plan: the limits on errors.
+        sink: takes the outcomes.
+        archive: turns tracebacks into text.
+        stop: called with the reason when there were too many errors.
+        started_at: the instant at which the run began, before its resources were opened.
 
     Attributes:
-        zero: likewise.
+        started_at: the same instant.
     """
 
     def __init__(
@@ -70,11 +70,13 @@ class Recorder(Generic[T, R]):
         self.started_at = started_at
 
     def drop_sink(self) -> None:
-        """Drop the sink: the run is over."""
+        """Drop the sink and its values: the run is over."""
         del self._sink
 
+    # ── successes ─────────────────────────────────────────────────────────────────────────────
+
     def fast_recorder(self, worker: int) -> RecordSuccess[R]:
-        """Return the sink's recorder; where a share of errors stops the job, one that counts."""
+        """Make the fast-path recorder of a worker; with max_error_rate, it counts successes."""
         record = self._sink.fast_recorder(worker, self.started_at)
         if not self._errors.counts_successes:
             return record
@@ -88,65 +90,75 @@ class Recorder(Generic[T, R]):
 
     def record_success(
         self,
-        ticket: PendingCall[T],
+        call: PendingCall[T],
         values: Sequence[R],
         worker: int,
         seconds: Sequence[float] | None = None,
     ) -> None:
-        """Record the values of a call, and where items took times of their own, these."""
-        call = CallSuccess(
-            ticket.indices,
-            ticket.items,
-            values,
-            ticket.attempts,
-            max(0.0, ticket.started - self.started_at),
-            ticket.seconds if seconds is None else seconds,
-            ticket.waited,
-            ticket.backed_off,
-            ticket.batch if ticket.batch >= 0 else None,
-            worker,
-            ticket.history,
-        )
-        self._sink.record_call(call)
-        if self._errors.counts_successes:
-            self._errors.note_successes(len(ticket))
+        """
+        Record a value for each item of a call.
 
-    def record_failure(self, ticket: PendingCall[T], error: BaseException, worker: int) -> None:
-        """Make the error the outcome of every item of the call."""
+        Args:
+            call: the call.
+            values: a value per item.
+            worker: the worker that made it.
+            seconds: the time of each item, if they ran one after another.
+        """
+        success = CallSuccess(
+            call.indices,
+            call.items,
+            values,
+            call.attempts,
+            max(0.0, call.started - self.started_at),
+            call.seconds if seconds is None else seconds,
+            call.waited,
+            call.backed_off,
+            call.batch if call.batch >= 0 else None,
+            worker,
+            call.history,
+        )
+        self._sink.record_call(success)
+        if self._errors.counts_successes:
+            self._errors.note_successes(len(call))
+
+    # ── failures ──────────────────────────────────────────────────────────────────────────────
+
+    def record_failure(self, call: PendingCall[T], error: BaseException, worker: int) -> None:
+        """Record the error as the outcome of every item of a call."""
         stage = None
         if is_a(error, StageFailure):
             stage, error = error.stage, error.error
         stack = self._archive.keep(error)
-        for place in range(len(ticket)):
-            self._record(ticket, place, "failed", worker, error=error, stack=stack, stage=stage)
+        for position in range(len(call)):
+            self._record(call, position, "failed", worker, error=error, stack=stack, stage=stage)
             if because := self._errors.note_failure():
                 self._stop(because)
 
-    def record_cancelled(self, ticket: PendingCall[T], worker: int) -> None:
+    def record_cancelled(self, call: PendingCall[T], worker: int) -> None:
         """Record every item of a call as cancelled."""
-        for place in range(len(ticket)):
-            self._record(ticket, place, "cancelled", worker)
+        for position in range(len(call)):
+            self._record(call, position, "cancelled", worker)
 
     @property
     def defers_parts(self) -> bool:
-        """Whether the parts of a failed batch are to wait for further batches."""
+        """Whether the parts of a failed batch have to wait for another batch."""
         return self._initial.defers_parts
 
-    def note_failed_call(self, ticket: PendingCall[T], error: BaseException) -> bool:
+    def note_failed_call(self, call: PendingCall[T], error: BaseException) -> bool:
         """
-        Note that a call is not made again as it was; stop where all calls so far failed alike.
+        Count a call that will not be retried as it was, and stop if the first calls all failed.
 
         Returns:
-            Whether they did, now or before, so that it is of no use to split this one.
+            Whether all calls so far failed in the same way, so that splitting this one is no use.
         """
-        if because := self._initial.note(error, ticket.is_part, self._sink.has_success):
+        if because := self._initial.note(error, call.is_part, self._sink.has_success):
             self._stop(because)
         return self._initial.have_stopped
 
     def _record(
         self,
-        ticket: PendingCall[T],
-        place: int,
+        call: PendingCall[T],
+        position: int,
         status: Status,
         worker: int,
         *,
@@ -154,20 +166,20 @@ class Recorder(Generic[T, R]):
         stack: str | None = None,
         stage: str | None = None,
     ) -> None:
-        """Hand the outcome of one item of a call that did not succeed to the sink."""
+        """Record the outcome of one item of a call that did not succeed."""
         outcome: Outcome[T, R] = Outcome(
-            index=ticket.indices[place],
-            item=ticket.items[place],
+            index=call.indices[position],
+            item=call.items[position],
             status=status,
             error=error,
-            attempts=ticket.attempts,
-            started=max(0.0, ticket.started - self.started_at),
-            seconds=ticket.seconds,
-            waited=ticket.waited,
-            backed_off=ticket.backed_off,
-            batch=ticket.batch if ticket.batch >= 0 else None,
+            attempts=call.attempts,
+            started=max(0.0, call.started - self.started_at),
+            seconds=call.seconds,
+            waited=call.waited,
+            backed_off=call.backed_off,
+            batch=call.batch if call.batch >= 0 else None,
             stage=stage,
             worker=worker,
-            history=ticket.history,
+            history=call.history,
         )
         self._sink.record(outcome, stack)

@@ -98,7 +98,7 @@ class Outcome(Generic[T, R]):
         if self.value is not None:
             fields.append(f"value={_shown(self.value)}")
         if self.error is not None:
-            fields.append(f"error=<{_in_one_line(describe(self.error))}>")
+            fields.append(f"error=<{_one_line(describe(self.error))}>")
         numbers = ((name, getattr(self, name)) for name in _NUMBERS)
         fields += (f"{name}={number:.6g}" for name, number in numbers if number)
         places = ((name, getattr(self, name)) for name in ("batch", "stage", "worker"))
@@ -165,10 +165,10 @@ def _shown(value: object) -> str:
     text = guarded(repr, value)
     if not isinstance(text, str):
         return f"<{type(value).__name__} without a repr>"
-    return _in_one_line(safe_text(text))
+    return _one_line(safe_text(text))
 
 
-def _in_one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Put a text on one line of at most _MAX_REPR_CHARS characters."""
     line = " ".join(text.split())
     return cut(line, len(line), _MAX_REPR_CHARS)

@@ -1,4 +1,4 @@
-"""When a job has seen enough errors: a count, a share of the latest items, or all of the first."""
+"""The limits on errors of a job: a count, a rate, or the same failure of all its first calls."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ragasync.reports.summary import counted
 from ragasync.retries.classify import http_status, retry_after_of
 
 WINDOW = 100
-"""Finished items that max_error_rate looks at: the latest."""
-AT_LEAST = 20
-"""Items that must have finished before max_error_rate counts: ten early failures prove little."""
+"""The number of latest finished items that max_error_rate is computed from."""
+MIN_FINISHED = 20
+"""Finished items before max_error_rate applies: a few early failures prove little."""
 
 
 class ErrorLimit:
     """
-    Says when to stop, given each item's end.
+    The limits `max_errors` and `max_error_rate` on failed items.
 
     Args:
-        max_errors: failed items that are allowed; one more stops the job. None allows any number.
+        max_errors: the number of failed items that is allowed; one more stops the job. None allows
+            any number.
         max_error_rate: the share of failures, in (0, 1), that is allowed among the last WINDOW
-            finished items, judged from AT_LEAST items on. None allows any share.
+            finished items, from MIN_FINISHED items on. None allows any share.
     """
 
     def __init__(self, max_errors: int | None, max_error_rate: float | None) -> None:
@@ -35,11 +36,11 @@ class ErrorLimit:
         self._latest: deque[bool] = deque(maxlen=WINDOW)
 
     def note_successes(self, items: int = 1) -> None:
-        """Note that items succeeded; only a rate needs to know."""
+        """Count items that succeeded; only max_error_rate needs this."""
         self._latest.extend(repeat(False, items))
 
     def note_failure(self) -> str | None:
-        """Note that an item failed for good; return why to stop, or None."""
+        """Count an item that failed for good; return why to stop, or None."""
         self._failed += 1
         if self._max_errors is not None and self._failed > self._max_errors:
             return (
@@ -49,42 +50,43 @@ class ErrorLimit:
             return None
         self._latest.append(True)
         seen, failed = len(self._latest), sum(self._latest)
-        if seen < AT_LEAST or failed / seen <= self._max_error_rate:
+        if seen < MIN_FINISHED or failed / seen <= self._max_error_rate:
             return None
         rate = f"max_error_rate={self._max_error_rate:g}"
         return f"{failed} of the last {seen} items failed, more than {rate}"
 
 
-TELLING = frozenset({400, 401, 403, 404, 405})
-"""Statuses by which a service says that the request is wrong, whoever sends it again."""
+REQUEST_ERRORS = frozenset({400, 401, 403, 404, 405})
+"""Statuses that say that the request is wrong, so that sending it again is no use."""
 
-_PASSING = re.compile(
+_VARIABLE = re.compile(
     r"https?://[^\s'\"<>]{1,500}"
     r"|\b(?:req|request|trace|chatcmpl|msg)[-_][A-Za-z0-9_-]{4,80}"
     r"|\brequest[ _-]?id['\"]?\s{0,3}[:=]?\s{0,3}['\"]?[A-Za-z0-9_-]{4,80}"
     r"|\b(?=[0-9a-fA-F-]{0,40}\d)[0-9a-fA-F]{8,64}(?:-[0-9a-fA-F]{4,12}){0,4}\b",
     re.IGNORECASE,
 )
-"""What differs between two messages about the same mistake: addresses, and the ids of requests."""
+"""The parts in which two messages about the same mistake differ: URLs and request ids."""
 
 _Failure: TypeAlias = tuple[int, str]
-"""The status of a failed call, and what its error says beside addresses and ids."""
+"""The HTTP status of a failed call, and its error message without URLs and ids."""
 
 
 class InitialFailures:
     """
-    Notices that the first calls of a run all fail alike: a wrong model, path or key.
+    The limit `max_initial_failures`: all first calls of a run fail in the same way.
 
-    One success, one other failure, or one reply that asks to wait, and it looks no further. The
-    parts of a batch that was split are about items that have failed already. So they count only
-    once two whole batches have failed, and until then they wait for the second one.
+    That happens with a wrong model, path or key. One success, one other failure, or one response
+    with a Retry-After switches the rule off. The parts of a batch that was split are about items
+    that have failed already, so they count only once two whole batches have failed; until then
+    they wait for the second one.
 
     Args:
-        limit: how many failed calls stop the job; None switches the rule off.
+        limit: the number of failed calls that stops the job; None switches the rule off.
 
     Attributes:
-        defers_parts: whether the parts of a failed batch are to wait for further batches.
-        have_stopped: whether all that were noted so far failed alike, and were enough.
+        defers_parts: whether the parts of a failed batch have to wait for another batch.
+        have_stopped: whether all calls so far failed in the same way and reached the limit.
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -95,16 +97,16 @@ class InitialFailures:
 
     def note(self, error: BaseException, is_part: bool, has_success: bool) -> str | None:
         """
-        Note that a call failed and is not made again as it was; return why to stop, or None.
+        Count a call that failed and will not be retried as it was; return why to stop, or None.
 
         Args:
             error: what it raised.
-            is_part: whether its call was split from another.
+            is_part: whether it is a part of a batch that was split.
             has_success: whether any item of the run is done.
         """
         if self._limit is None:
             return None
-        failure = None if has_success else _telling(error)
+        failure = None if has_success else _failure_of(error)
         if failure is None or self._failure not in (None, failure):
             self._limit, self.defers_parts, self.have_stopped = None, False, False
             return None
@@ -125,9 +127,9 @@ class InitialFailures:
         )
 
 
-def _telling(error: BaseException) -> _Failure | None:
-    """Return what tells this failure from others, or None where it says nothing of the rest."""
+def _failure_of(error: BaseException) -> _Failure | None:
+    """The failure that other calls may share, or None if it says nothing about other calls."""
     status = http_status(error)
-    if status not in TELLING or retry_after_of(error) is not None:
+    if status not in REQUEST_ERRORS or retry_after_of(error) is not None:
         return None
-    return status, _PASSING.sub("", text_of(error))
+    return status, _VARIABLE.sub("", text_of(error))
