@@ -1,4 +1,4 @@
-"""How single items become the items of one call: by count, by weight, or by the time they take."""
+"""The batcher: takes the items of one call, bounded by count, weight and waiting time."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ T = TypeVar("T")
 
 class Batcher(Generic[T]):
     """
-    Draws the items of one call.
+    Takes items from a source and makes a PendingCall of them.
 
-    A batch leaves when it is full by count or weight, when the source ends, or when no further item
-    has come for FILL_TIMEOUT seconds. One worker fills a batch at a time, so that a slow source
+    A batch is complete when it is full by count or weight, when the source ends, or when no item
+    has arrived for FILL_TIMEOUT seconds. One worker fills a batch at a time, so that a slow source
     fills one batch and not one per worker; the other workers wait meanwhile.
 
     Args:
-        feed: where the items come from.
-        drawing: draws them from there.
-        size: says how many items the next batch may have, given how many were drawn.
-        plan: says whether there are batches, and what bounds them by weight.
+        source: the items; waited for while a batch is filled.
+        reader: takes the items that have to be called from that source.
+        size: gives the maximum size of the next batch, given how many items were taken so far.
+        plan: the settings: whether calls take batches, and their bound by weight.
         clock: the run's clock.
-        refuse: called with index, item and error for an item that can go in no batch.
+        refuse: called with index, item and error for an item that fits in no batch.
 
     Attributes:
-        forming: whether a worker is putting a batch together.
+        filling: whether a worker is filling a batch.
     """
 
     def __init__(
         self,
-        feed: ItemSource[T],
-        drawing: Reader[T],
+        source: ItemSource[T],
+        reader: Reader[T],
         size: Callable[[int], int],
         plan: BatchSettings[T, Any],
         clock: Clock,
         refuse: Callable[[int, T, BaseException], None],
     ) -> None:
-        self._feed, self._clock = feed, clock
-        self._drawing = drawing
+        self._source, self._reader, self._clock = source, reader, clock
         self._size = size
         self._numbered = plan.batched or plan.grouped
         self._weight = plan.weight if plan.max_batch_weight is not None else None
@@ -55,63 +54,65 @@ class Batcher(Generic[T]):
         self._refuse = refuse
         self._carried: tuple[int, T, float | None] | None = None
         self.filling = False
-        self._drawn = 0
+        self._taken = 0
         self._batches = 0
 
     @property
     def left_over(self) -> bool:
-        """Whether an item that was drawn waits for the next batch."""
-        return self._carried is not None or self._drawing.left_over
+        """Whether an item that was taken waits for the next batch."""
+        return self._carried is not None or self._reader.left_over
 
     def clear(self) -> None:
-        """Drop what no call has taken: the run is over."""
+        """Drop the items that no call has: the run is over."""
         self._carried = None
-        self._drawing.clear()
+        self._reader.clear()
 
     async def next(self) -> PendingCall[T] | None:
-        """Return the next ticket, or None when nothing is at hand."""
+        """Fill the next call; None if no item is ready."""
         self.filling = True
         try:
-            form = self._by_count if self._weight is None else self._by_weight
+            fill = self._fill_by_count if self._weight is None else self._fill_by_weight
             rows: list[tuple[int, T]] = []
-            await form(self._size(self._drawn), rows)
+            await fill(self._size(self._taken), rows)
         except asyncio.CancelledError:
-            self._drawing.put_back(rows)
+            self._reader.put_back(rows)
             raise
         except SourceFailed as failed:
             if not rows:
                 raise
-            self._feed.raise_next(failed.error)  # what came before it goes in a batch of its own
+            self._source.raise_next(failed.error)  # after a batch of the items before it
         finally:
             self.filling = False
         if not rows:
             return None
-        self._drawn = rows[-1][0] + 1
+        self._taken = rows[-1][0] + 1
         number = -1
         if self._numbered:
             number, self._batches = self._batches, self._batches + 1
         indices, items = zip(*rows, strict=True)
         return PendingCall(indices, items, batch=number)
 
-    async def _by_count(self, size: int, rows: list[tuple[int, T]]) -> None:
-        """Draw so many items, or what comes before the batch has to leave."""
-        rows += await self._drawing.take(size)
-        if 0 < len(rows) < size and await self._feed.wait_for_more(size - len(rows), FILL_TIMEOUT):
-            rows += await self._drawing.take(size - len(rows))
+    async def _fill_by_count(self, size: int, rows: list[tuple[int, T]]) -> None:
+        """Take up to `size` items into `rows`, and wait once for more."""
+        rows += await self._reader.take(size)
+        if 0 < len(rows) < size and await self._source.wait_for_more(
+            size - len(rows), FILL_TIMEOUT
+        ):
+            rows += await self._reader.take(size - len(rows))
 
-    async def _by_weight(self, size: int, rows: list[tuple[int, T]]) -> None:
-        """Draw as many items, while they weigh little enough together."""
+    async def _fill_by_weight(self, size: int, rows: list[tuple[int, T]]) -> None:
+        """Take up to `size` items into `rows`, while their total weight allows."""
         total = 0.0
         while len(rows) < size:
             asked = self._clock()
-            entry = await self._draw()
+            entry = await self._take_weighed()
             if entry is None:
-                if rows and await self._feed.wait_for_more(1, FILL_TIMEOUT):
+                if rows and await self._source.wait_for_more(1, FILL_TIMEOUT):
                     continue
                 break
             index, item, weight = entry
             if weight is None:
-                size -= 1  # a source of nothing else must let the loop turn, and the run stop
+                size -= 1  # else a source of refused items only would never let the loop turn
                 continue
             if total + weight > self._max_weight and rows:
                 self._carried = entry
@@ -121,13 +122,13 @@ class Batcher(Generic[T]):
             if len(rows) > 1 and self._clock() - asked > FILL_TIMEOUT:
                 break
 
-    async def _draw(self) -> tuple[int, T, float | None] | None:
-        """Draw the next item with its weight, which is None where it was refused."""
+    async def _take_weighed(self) -> tuple[int, T, float | None] | None:
+        """Take the next item with its weight, which is None if the item was refused."""
         if self._carried is not None:
             entry, self._carried = self._carried, None
             return entry
         assert self._weight is not None
-        for index, item in await self._drawing.take(1):
+        for index, item in await self._reader.take(1):
             try:
                 weight = _checked_weight(self._weight(item), self._max_weight)
             except INTERRUPTS:
@@ -139,13 +140,13 @@ class Batcher(Generic[T]):
         return None
 
 
-def _checked_weight(weight: Any, most: float) -> float:
-    """Return what an item weighs, or raise if no batch can take it."""
+def _checked_weight(weight: Any, maximum: float) -> float:
+    """Convert the weight of an item, or raise if it fits in no batch."""
     if not weight >= 0:
         raise ValueError(f"weight= must give a number of 0 or more for each item, got {weight!r}")
-    if weight > most:
+    if weight > maximum:
         raise ItemTooLargeError(
-            f"this item alone weighs {weight:g}, more than max_batch_weight={most:g} allows "
+            f"this item alone weighs {weight:g}, more than max_batch_weight={maximum:g} allows "
             f"for a whole batch: shorten it, or raise max_batch_weight"
         )
     return float(weight)

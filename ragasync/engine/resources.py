@@ -1,4 +1,4 @@
-"""The opening of what a run needs, which a stop meanwhile breaks off."""
+"""The setup of what a run needs (its journal and `resources=`), which a stop can cancel."""
 
 from __future__ import annotations
 
@@ -6,46 +6,44 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from ragasync.cancellation import CancelScope
+
 V = TypeVar("V")
 
 
 class CancellableSetup:
     """
-    Waits in the run's own task, because what is opened there may have to be closed there.
+    Awaits setup steps in the run's own task, and lets `cancel` interrupt them.
 
-    `cancel` cancels that task; the cancellation ends here and is no concern of those outside,
-    unless one of their own came as well.
+    They run in that task, because what is opened there (a task group, say) may have to be closed in
+    the same task. So `cancel` cancels the task itself. That cancellation ends here and does not
+    reach the code around the run, unless that has cancelled the task too.
     """
 
     def __init__(self) -> None:
-        self._task: asyncio.Task[object] | None = None
+        self._scope: CancelScope | None = None
         self._cancelled = False
 
-    async def wait_for(self, opened: Coroutine[Any, Any, V]) -> V | None:
-        """Return what is opened, or None when broken off, before it began or meanwhile."""
+    async def wait_for(self, step: Coroutine[Any, Any, V]) -> V | None:
+        """Await a setup step; None if `cancel` was called before or during it."""
         if self._cancelled:
-            opened.close()
+            step.close()
             return None
-        return await self._wait_unless_cancelled(opened)
-
-    async def _wait_unless_cancelled(self, opened: Coroutine[Any, Any, V]) -> V | None:
-        """Wait in the task that `cancel` cancels."""
-        task = self._task = asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None
-        before = task.cancelling()  # not 0 where code before us left a cancellation behind
+        scope = self._scope = CancelScope(task)
         try:
-            return await opened
+            return await step
         except asyncio.CancelledError:
-            if not self._cancelled or task.cancelling() > before + 1:
+            if not scope.cancel_called or scope.cancelled_by_others:
                 raise
             return None
         finally:
-            self._task = None
-            if self._cancelled:
-                task.uncancel()
+            self._scope = None
+            scope.uncancel()
 
     def cancel(self) -> None:
-        """End the wait, or let none begin."""
-        if self._task is not None and not self._cancelled:
-            self._task.cancel()
+        """Interrupt the current step, and let none begin."""
         self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
