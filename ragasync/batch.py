@@ -413,7 +413,7 @@ def _current_loop() -> asyncio.AbstractEventLoop:
 
 def _background_loop() -> asyncio.AbstractEventLoop:
     """The background loop that jobs share; its thread is started on first use."""
-    from ragasync.bridge.loops import background_loop
+    from ragasync.bridge.run_async import background_loop
 
     return background_loop()
 

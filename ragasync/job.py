@@ -72,7 +72,7 @@ class Job(Generic[T, R]):
         self._call = BlockingCall(self._stop)
         # The run must know that it is stopping before its calls on threads are cancelled, or it
         # would count their cancellations as failures.
-        self._call.at_once = True
+        self._call.parent_first = True
         self._unfinished = UnfinishedJob(job_run, loop, self._future, self._call)
         self._on_loop(self._create_task)
 
@@ -259,7 +259,7 @@ class Job(Generic[T, R]):
         run, call = self._job_run.run, self._call
 
         def stop() -> None:
-            call.stopping = True
+            call.cancel_delivered = True
             run.stop(CANCELLED, cancel=True)
 
         self._on_loop(stop)

@@ -1,4 +1,4 @@
-"""Errors about an object that is used on another event loop than its own, and how to tell them."""
+"""Errors about objects of another event loop: how they are recognized, and the advice on them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from typing import Final
 from ragasync.errors import RunAsyncError
 from ragasync.foreign_errors import stands_alone, text_of, walk_errors
 
-# The messages of asyncio 3.11 to 3.13 and of uvloop, each as a whole: a message that only quotes
-# one of them is about the item. What varies in them are reprs, which asyncio writes itself.
+ADVICE: Final = (
+    "Three ways out: `await` the coroutine in the cell; make the object (client, session, lock) "
+    "inside the coroutine, for a processor in `resources=`; or run_async(..., nested=True), which "
+    "runs on the loop of this thread"
+)
+
+# The messages of asyncio 3.11 to 3.13 and of uvloop, each in full: a message that only quotes
+# one of them is about the item. The parts that vary are reprs that asyncio writes itself.
 _EXACTLY: Final = frozenset(
     {
         "Event loop is closed",
@@ -32,27 +38,42 @@ _OF_A_VALUE_ERROR: Final = (
 
 def find_loop_mismatch(error: BaseException) -> BaseException | None:
     """
-    Return the error in a tree of groups and causes that is about another event loop, or None.
+    Find the error about another event loop in a tree of groups and causes, if there is one.
 
     Causes count because clients wrap asyncio's RuntimeError in connection errors of their own.
     """
-    if stands_alone(error):  # by far the most: every failed attempt is looked at
+    if stands_alone(error):  # as most do, and every failed attempt is checked
         return error if _is_mismatch(error) else None
     return next(filter(_is_mismatch, walk_errors(error, contexts=False)), None)
 
 
+def as_run_async_error(error: BaseException) -> RunAsyncError | None:
+    """
+    Make a RunAsyncError with advice out of an error about another event loop; else None.
+
+    An error that is a RunAsyncError, or has one in its tree, already has the advice.
+    """
+    mismatch = find_loop_mismatch(error)
+    if mismatch is None or isinstance(mismatch, RunAsyncError):
+        return mismatch
+    message = text_of(mismatch)
+    explained = RunAsyncError(f"an object belongs to another event loop: {message}. {ADVICE}")
+    explained.__cause__ = error
+    return explained
+
+
 def _is_mismatch(error: BaseException) -> bool:
-    """Return whether this very error is asyncio's, or our own, about another loop."""
+    """Whether this error itself, and not a cause of it, is about another event loop."""
     kind = type(error)
     if issubclass(kind, RuntimeError):
-        # Whole, because a task's repr may be long and the end of the message is what counts.
+        # In full, because a task's repr may be long and the end of the message decides.
         return issubclass(kind, RunAsyncError) or _is_of_asyncio(text_of(error, sys.maxsize))
     return issubclass(kind, ValueError) and text_of(error) == _OF_A_VALUE_ERROR
 
 
 def _is_of_asyncio(message: str) -> bool:
-    """Return whether a RuntimeError's message is, from beginning to end, one of asyncio's."""
+    """Whether a RuntimeError's message is, from beginning to end, one of asyncio's."""
     if message in _EXACTLY:
         return True
-    # The end first: a pattern that looks through a megabyte costs more than a suffix.
+    # The end first: a suffix costs less than a pattern over a megabyte of text.
     return message.endswith(_ENDS) and _WITH_REPRS.fullmatch(message) is not None

@@ -1,4 +1,4 @@
-"""The tree of blocking calls in progress, so that a cancellation reaches the innermost first."""
+"""The tree of blocking calls in progress: a cancellation reaches the innermost ones first."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any, Self
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
+from ragasync.clock import running_loop
 from ragasync.foreign_errors import is_a
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 _current: ContextVar[BlockingCall | None] = ContextVar("ragasync_blocking_call", default=None)
 """The call whose coroutine this code is part of; threads that carry the context have it too."""
 
-_scope: ContextVar[CallScope | None] = ContextVar("ragasync_call_scope", default=None)
-"""The call on a processor's thread that this code is part of."""
+_scope: ContextVar[ThreadScope | None] = ContextVar("ragasync_thread_scope", default=None)
+"""The function on a thread that this code is part of."""
 
 _INTERRUPTS = (asyncio.CancelledError, KeyboardInterrupt)
 
@@ -24,28 +30,29 @@ class BlockingCall:
     """
     A call that blocks its thread until work elsewhere has ended: a node in a tree of such calls.
 
-    A loop that is blocked by a call inside it cannot take a cancellation, and a thread that is
-    blocked cannot be cancelled at all. So `cancel` starts with the calls that have no call inside
-    them; each call that ends passes the cancellation on to the one around it. A call around it
-    that gets the CancelledError of the inner call is not cancelled a second time: that would cut
+    A loop that is blocked by a call inside it cannot process a cancellation, and a blocked thread
+    cannot be cancelled at all. So `cancel` starts with the calls that have no calls inside them,
+    and each call that ends passes the cancellation on to the call around it. A call that receives
+    the CancelledError of the call inside it is not cancelled a second time, because that would cut
     off its clean-up.
 
     Args:
-        cancel: Tells the work to stop, more than once if need be; safe from any thread, and must
+        cancel: Asks the work to stop, more than once if need be; safe from any thread, and must
             not block.
         wake: Called from any thread when the waiting thread should look at this call again.
-        blocks: The loop that stands still meanwhile, if any.
+        blocks: The loop that is blocked meanwhile, if any.
 
     Attributes:
-        task: The task that the work runs in, where it is one.
-        cancel_requested: Whether it is being cancelled, itself or by way of the calls inside it.
-        cancelled_at: When its own work was told to stop (`time.monotonic`), or None.
-        stopping: Whether its own work has taken notice of that.
+        task: The task that the work runs in, if it runs in one.
+        cancel_requested: Whether it is being cancelled, by itself or through the calls inside it.
+        cancelled_at: When its own work was asked to stop (`time.monotonic`), or None.
+        cancel_delivered: Whether its own work has received the cancellation.
         abandoned: Whether nobody waits for its clean-up any more.
-        at_once: Whether its work is told to stop without waiting for the calls inside it. A run
-            that has calls on threads would otherwise take their ends for failures.
+        parent_first: Whether its work is asked to stop before the calls inside it have ended. A
+            run that has calls on threads would otherwise take their ends for failures.
         deadline: When it is cancelled for lack of time (`time.monotonic`), or None.
         timed_out: Whether that has happened.
+        children: The calls inside it.
     """
 
     def __init__(
@@ -56,9 +63,9 @@ class BlockingCall:
         blocks: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.cancel_requested = self.stopping = self.abandoned = False
+        self.cancel_requested = self.cancel_delivered = self.abandoned = False
         self.cancelled_at: float | None = None
-        self.at_once = False
+        self.parent_first = False
         self.deadline: float | None = None
         self.timed_out = False
         self.children: set[BlockingCall] = set()
@@ -69,35 +76,35 @@ class BlockingCall:
         self._parent: BlockingCall | None = None
 
     def enter(self) -> None:
-        """Take the place inside the call that this code is part of; cancelled if that one is."""
+        """Join the tree inside the current call, and be cancelled if that is being cancelled."""
         self._parent = _current_call()
         if self._parent is not None:
             self._parent.children.add(self)
         scope = _scope.get()
         if scope is not None:
-            scope.join(self)
-        # After joining: whoever cancels meanwhile either finds this call, or is found here.
-        if any(call.cancel_requested and not call.stopping for call in self._outer()) or (
-            scope is not None and scope.cancelled
-        ):
+            scope.add(self)
+        # After joining: a cancellation meanwhile either finds this call, or is found here.
+        if any(
+            call.cancel_requested and not call.cancel_delivered for call in self._ancestors()
+        ) or (scope is not None and scope.cancelled):
             self.cancel()
 
     def leave(self, error: BaseException | None = None) -> None:
         """
-        Give up the place, and pass a cancellation on to the call around this one.
+        Leave the tree, and pass a cancellation on to the call around this one.
 
         Args:
-            error: What the code that made this call gets from it. A cancellation or an interrupt
-                may be all that the task of the call around it needs.
+            error: What this call raises in the code around it. If that is a cancellation or an
+                interrupt, the task of the call around it needs no other.
         """
         self._cancel = None  # it refers to the work, and tasks that live on refer to this call
         self.task = None
         parent = self._parent
         if (scope := _scope.get()) is not None:
-            scope.leave(self)
+            scope.discard(self)
         if parent is not None:
             parent.children.discard(self)
-            parent._inner_ended(raised=is_a(error, _INTERRUPTS))
+            parent._child_ended(raised_interrupt=is_a(error, _INTERRUPTS))
 
     def __enter__(self) -> Self:
         self.enter()
@@ -107,89 +114,89 @@ class BlockingCall:
         self.leave(error)
 
     def make_current(self) -> None:
-        """Make this the call around all that is called in the present context."""
+        """Make this the call around everything that is called in the current context."""
         _current.set(self)
 
     # ── cancellation ────────────────────────────────────────────────────────────────────────
 
     def cancel(self) -> None:
-        """Cancel the innermost calls now, and the others as those inside them end."""
+        """Cancel the innermost calls now, and the others as the calls inside them end."""
         self.cancel_requested = True  # first: a call that ends meanwhile looks at it
-        if self.at_once:
-            self._tell()
+        if self.parent_first:
+            self._cancel_own_work()
         for call in self.children.copy():
             call.cancel()
         if not self.children:
-            self._tell()
+            self._cancel_own_work()
 
     def abandon(self) -> None:
-        """Wait no longer for the clean-up of this call and of those inside it."""
+        """Stop waiting for the clean-up of this call and of those inside it."""
         self.abandoned = True
         for call in self.children.copy():
             call.abandon()
-        self._look_again()
+        self._wake_waiters()
 
     def outermost_in_this_thread(self) -> BlockingCall:
-        """Return the first call that this thread waits for: the one that an interrupt is for."""
+        """The first call that this thread waits for: the one that an interrupt is meant for."""
         found = self
-        for call in self._outer():
+        for call in self._ancestors():
             if call._thread == self._thread:
                 found = call
         return found
 
-    def last_told(self) -> float:
-        """Return when one of these calls was last told to stop: its clean-up began then."""
-        times = [call.last_told() for call in self.children.copy()]
+    def last_cancelled_at(self) -> float:
+        """When one of these calls was last asked to stop: its clean-up began then."""
+        times = [call.last_cancelled_at() for call in self.children.copy()]
         return max([self.cancelled_at or 0.0, *times])
 
-    def _inner_ended(self, *, raised: bool) -> None:
-        """Take note of the end of a call inside this one."""
+    def _child_ended(self, *, raised_interrupt: bool) -> None:
+        """React to the end of a call inside this one."""
         if not self.cancel_requested or self._cancel is None:
             return
-        if raised and self.task is not None and self.task is _task_here():
-            self.stopping = True  # its own task gets the error: that is its cancellation
-        if self.stopping or self.at_once or not self.children:
-            self._tell()
+        if raised_interrupt and self.task is not None and self.task is _current_task():
+            self.cancel_delivered = True  # its own task gets the error: that is its cancellation
+        if self.cancel_delivered or self.parent_first or not self.children:
+            self._cancel_own_work()
 
-    def _tell(self) -> None:
-        """Tell the work to stop."""
+    def _cancel_own_work(self) -> None:
+        """Ask this call's own work to stop."""
         if self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
         cancel = self._cancel
-        if cancel is not None and not self.stopping:
+        if cancel is not None and not self.cancel_delivered:
             cancel()
-        self._look_again()
+        self._wake_waiters()
 
-    def _look_again(self) -> None:
-        """Have the waiting thread look at this call, and those that wait for calls around it."""
-        for call in (self, *self._outer()):
+    def _wake_waiters(self) -> None:
+        """Wake the threads that wait in this call and in those around it."""
+        for call in (self, *self._ancestors()):
             if call._wake is not None:
                 call._wake()
 
     # ── time limits ─────────────────────────────────────────────────────────────────────────
 
     def next_deadline(self) -> float | None:
-        """Return when this call, or one around it, is out of time, if ever."""
+        """The earliest deadline of this call and those around it, or None."""
         limited = [
             call.deadline
-            for call in (self, *self._outer())
+            for call in (self, *self._ancestors())
             if call.deadline is not None and not call.cancel_requested
         ]
         return min(limited, default=None)
 
     def enforce_deadlines(self) -> None:
         """
-        Cancel this call or those around it, if they are out of time.
+        Cancel this call and those around it whose deadlines have passed.
 
         A call with nested=True cannot do that itself while a call inside it blocks its loop.
         """
         now = time.monotonic()
-        for call in (self, *self._outer()):
+        for call in (self, *self._ancestors()):
             if call.deadline is not None and call.deadline <= now:
-                call.run_out_of_time()
+                call.time_out()
 
-    def run_out_of_time(self) -> None:
-        """Cancel this call for lack of time, if nobody has cancelled it before."""
+    def time_out(self) -> None:
+        """Cancel this call for lack of time, unless it is being cancelled already."""
         if not self.cancel_requested:
             self.timed_out = True
             self.cancel()
@@ -197,7 +204,7 @@ class BlockingCall:
     # ── the tree ────────────────────────────────────────────────────────────────────────────
 
     @property
-    def is_cancelled_inside(self) -> bool:
+    def has_cancelled_children(self) -> bool:
         """Whether calls inside this one are still being cancelled with it."""
         return self.cancel_requested and bool(self.children)
 
@@ -207,13 +214,13 @@ class BlockingCall:
         return self._cancel is None
 
     def blocked_loops(self) -> Iterator[asyncio.AbstractEventLoop]:
-        """Yield the loops that stand still until this call returns, and those around it."""
-        for call in (self, *self._outer()):
+        """Yield the loops that are blocked until this call and those around it return."""
+        for call in (self, *self._ancestors()):
             if call._blocks is not None:
                 yield call._blocks
 
-    def _outer(self) -> Iterator[BlockingCall]:
-        """Yield the calls around this one that still wait, from the inside out."""
+    def _ancestors(self) -> Iterator[BlockingCall]:
+        """Yield the calls around this one that still wait, the nearest first."""
         call = self._parent
         while call is not None:
             if not call.has_left:
@@ -221,9 +228,44 @@ class BlockingCall:
             call = call._parent
 
 
-class CallScope:
+def blocked_loops() -> tuple[asyncio.AbstractEventLoop, ...]:
+    """The event loops that are blocked until the current call of run_async returns."""
+    call = _current_call()
+    return () if call is None else tuple(call.blocked_loops())
+
+
+def cancel_parent_first() -> None:
+    """Have the current blocking call cancelled before the calls inside it have ended."""
+    call = _current_call()
+    if call is not None:
+        call.parent_first = True
+
+
+def is_tree_variable(variable: ContextVar[Any]) -> bool:
+    """Whether this context variable belongs to the tree, and must not be copied to a caller."""
+    return variable is _current or variable is _scope
+
+
+def _current_call() -> BlockingCall | None:
+    """The innermost call around this code that still waits, if any."""
+    call = _current.get()
+    while call is not None and call.has_left:
+        call = call._parent
+    return call
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    """The task that runs in this thread, if any."""
+    loop = running_loop()
+    return None if loop is None else asyncio.current_task(loop)
+
+
+# ── functions on threads ────────────────────────────────────────────────────────────────────────
+
+
+class ThreadScope:
     """
-    The blocking calls made inside one call on a processor's thread, to be cancelled with it.
+    The blocking calls made inside one function on a thread, to be cancelled with it.
 
     A thread cannot be interrupted, but a `run_async` that it waits in can.
     """
@@ -231,59 +273,66 @@ class CallScope:
     __slots__ = ("_calls", "cancelled")
 
     def __init__(self) -> None:
-        self._calls: set[BlockingCall] | None = None  # for most calls on threads there are none
+        self._calls: set[BlockingCall] | None = None  # most functions on threads make none
         self.cancelled = False
 
-    def join(self, call: BlockingCall) -> None:
-        """Have a blocking call cancelled with this scope, as long as it lasts."""
+    def add(self, call: BlockingCall) -> None:
+        """Have a blocking call cancelled with this scope, as long as the call lasts."""
         if self._calls is None:
             self._calls = set()
         self._calls.add(call)
 
-    def leave(self, call: BlockingCall) -> None:
+    def discard(self, call: BlockingCall) -> None:
         """Forget a blocking call that has ended."""
         if self._calls is not None:
             self._calls.discard(call)
 
     def make_current(self) -> None:
-        """Have the blocking calls of the present context join this scope."""
+        """Have the blocking calls of the current context join this scope."""
         _scope.set(self)
 
     def cancel(self) -> None:
-        """Cancel the blocking calls in progress, and those that come later."""
+        """Cancel the blocking calls in progress, and those made later."""
         self.cancelled = True
         if self._calls is not None:
             for call in self._calls.copy():
                 call.cancel()
 
 
-def blocked_loops() -> tuple[asyncio.AbstractEventLoop, ...]:
-    """Return the loops that stand still until the present call of run_async returns."""
-    call = _current_call()
-    return () if call is None else tuple(call.blocked_loops())
+def carry_context_to_threads(loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Patch a loop so that functions it runs on threads get the caller's context, and a scope.
+
+    `asyncio.to_thread` carries the context, `run_in_executor` does not; without it nobody knows
+    which call a `run_async` on such a thread is part of. The function itself cannot be
+    interrupted when the task that awaits it is cancelled, but a `run_async` in it can.
+    """
+    original = loop.run_in_executor
+    if not hasattr(original, "_carries_context"):
+        run = partial(_run_in_executor, original)
+        run._carries_context = True  # type: ignore[attr-defined]
+        with suppress(AttributeError):  # a loop in C, of another policy, has no room for it
+            loop.run_in_executor = run  # type: ignore[assignment,method-assign]
 
 
-def cancel_at_once() -> None:
-    """Have the call around this code told to stop before the calls inside it have ended."""
-    call = _current_call()
-    if call is not None:
-        call.at_once = True
+def _run_in_executor(
+    original: Callable[..., asyncio.Future[Any]],
+    executor: Executor | None,
+    function: Callable[..., object],
+    *args: object,
+) -> asyncio.Future[Any]:
+    """Submit a function as `loop.run_in_executor` does, in a scope if it runs on a thread."""
+    from concurrent.futures import ThreadPoolExecutor  # costs too much at import
 
+    if executor is not None and not isinstance(executor, ThreadPoolExecutor):
+        return original(executor, function, *args)
+    context, scope = copy_context(), ThreadScope()
+    context.run(scope.make_current)
+    future = original(executor, context.run, function, *args)
 
-def is_marker(variable: ContextVar[Any]) -> bool:
-    """Return whether this variable is one of the tree's own, and stays where it was set."""
-    return variable is _current or variable is _scope
+    def cancel_scope(ended: asyncio.Future[Any]) -> None:
+        if ended.cancelled():
+            scope.cancel()
 
-
-def _current_call() -> BlockingCall | None:
-    """Return the innermost call around this code that still waits, if any."""
-    call = _current.get()
-    while call is not None and call.has_left:
-        call = call._parent
-    return call
-
-
-def _task_here() -> asyncio.Task[object] | None:
-    """Return the task that runs in this thread, if any."""
-    loop = asyncio._get_running_loop()
-    return None if loop is None else asyncio.current_task(loop)
+    future.add_done_callback(cancel_scope)
+    return future

@@ -1,4 +1,4 @@
-"""A coroutine that runs in place of a blocking call, and what it ended with."""
+"""CoroutineCall: an awaitable that runs on a loop while a thread waits for its outcome."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Generic, TypeVar, cast
 
-from ragasync.bridge.blocking_calls import BlockingCall, is_marker
-from ragasync.bridge.interrupts import Interrupted, pass_notes
-from ragasync.bridge.wrong_loop import as_run_async_error
+from ragasync.bridge.blocking_calls import BlockingCall, is_tree_variable
+from ragasync.bridge.interrupts import Interrupted, copy_notes
+from ragasync.clock import running_loop
 from ragasync.errors import RunAsyncError
 from ragasync.foreign_errors import is_a
 from ragasync.lazy_task import create_lazy_task
+from ragasync.loop_errors import as_run_async_error
 
 T = TypeVar("T")
 
@@ -24,65 +25,69 @@ _UNSET = object()
 
 class CoroutineCall(Generic[T]):
     """
-    An awaitable on its way to a loop, seen from the thread that waits for it.
+    An awaitable that runs as a task of a loop, seen from the thread that waits for it.
 
-    Whatever it raises is kept here, and nothing leaves the task: SystemExit would end the loop,
-    and with eager tasks it would never come to whoever waits.
+    Its error is kept here and never leaves the task: SystemExit would end the loop, and with eager
+    tasks it would not reach the waiting thread.
 
     Args:
         awaitable: What to await.
         loop: The loop to await it on.
         timeout: Seconds after which it is cancelled; None for no limit.
+        place: Its place in the tree of blocking calls.
+        on_end: Called in the loop's thread when it has ended.
 
     Attributes:
         ended: Whether it has ended, in whatever way.
-        withdrawn: Whether it has never begun.
+        withdrawn: Whether it was cancelled before it began.
     """
 
     def __init__(
-        self, awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop, timeout: float | None
+        self,
+        awaitable: Awaitable[T],
+        loop: asyncio.AbstractEventLoop,
+        timeout: float | None,
+        place: BlockingCall,
+        on_end: Callable[[], None],
     ) -> None:
         self.ended = self.withdrawn = False
         self._awaitable = awaitable
         self._loop = loop
         self._timeout = timeout
+        self._place, self._on_end = place, on_end
         self._context = copy_context()
-        self._claim = threading.Lock()  # of whoever is first: the task, or a cancellation
+        self._context.run(place.make_current)
+        if timeout is not None:
+            place.deadline = time.monotonic() + timeout
+        self._started = threading.Lock()  # taken by the task or by a cancellation, for good
         self._task: asyncio.Task[None] | None = None
         self._value: T | None = None
         self._error: BaseException | None = None
 
-    def take(self, place: BlockingCall, on_end: Callable[[], None]) -> None:
-        """Take its place in the tree of calls; `on_end` is called in the loop's thread."""
-        self._place, self._on_end = place, on_end
-        if self._timeout is not None:
-            place.deadline = time.monotonic() + self._timeout
-        self._context.run(place.make_current)
-
     def start(self) -> asyncio.Task[None]:
-        """Make the task, in the loop's thread."""
+        """Create the task, in the loop's thread."""
         return create_lazy_task(self._run(), self._loop, context=self._context)
 
     def cancel(self) -> None:
-        """Withdraw it if it has not begun; otherwise have its loop cancel its task."""
-        if self._claim.acquire(blocking=False):
+        """Withdraw the awaitable if its task has not begun; otherwise cancel the task."""
+        if self._started.acquire(blocking=False):
             self.withdrawn = True
             close_unawaited(self._awaitable)
             self._end(asyncio.CancelledError())
-        elif asyncio._get_running_loop() is self._loop:
+        elif running_loop() is self._loop:
             self._cancel_task()
         else:
             self._loop.call_soon_threadsafe(self._cancel_task)
 
     def outcome(self) -> T:
         """
-        Return its value, or raise what it ended with.
+        Return the awaitable's value, or raise its error.
 
         Raises:
             TimeoutError: If it was cancelled for lack of time.
             Interrupted: If it was cancelled together with a call around it.
             RunAsyncError: If it used an object of another loop.
-            BaseException: Whatever else it raised.
+            BaseException: Any other error that it raised.
         """
         error, self._error = self._error, None  # its traceback will hold this call
         place = self._place
@@ -99,32 +104,32 @@ class CoroutineCall(Generic[T]):
         finally:
             del error
 
-    def bring_back(self) -> None:
-        """Set the context variables that the coroutine changed in the context of its caller."""
+    def copy_context_back(self) -> None:
+        """Set the context variables that the coroutine has changed in the caller's context."""
         for variable, value in self._context.items():
-            if not is_marker(variable) and variable.get(_UNSET) is not value:
+            if not is_tree_variable(variable) and variable.get(_UNSET) is not value:
                 variable.set(value)
 
-    def pass_notes(self, interrupt: BaseException) -> None:
-        """Give an interrupt the notes of the cancelled coroutine."""
+    def copy_notes_to(self, interrupt: BaseException) -> None:
+        """Add the notes of the cancelled coroutine to an interrupt."""
         error, self._error = self._error, None
-        pass_notes(error, interrupt)
+        copy_notes(error, interrupt)
         del error
 
     def _cancellation(self, error: BaseException | None) -> BaseException:
-        """Return the error of a call that was cancelled."""
+        """Make the error of a call that was cancelled."""
         if self._place.timed_out:
-            late = "it was cancelled" if self.ended else "its clean-up takes longer still"
+            late = "it was cancelled" if self.ended else "its clean-up is still running"
             return TimeoutError(
                 f"run_async: not done within timeout={self._timeout} seconds; {late}"
             )
         interrupted = Interrupted("a blocking call was cancelled with the call around it")
-        pass_notes(error, interrupted)
+        copy_notes(error, interrupted)
         return interrupted
 
     async def _run(self) -> None:
-        """Await it, and keep what it ends with."""
-        if not self._claim.acquire(blocking=False):
+        """Await the awaitable, and keep its value or error."""
+        if not self._started.acquire(blocking=False):
             return  # it was withdrawn
         self._task = self._place.task = asyncio.current_task()
         raised: BaseException | None = None
@@ -136,7 +141,7 @@ class CoroutineCall(Generic[T]):
         del raised
 
     def _end(self, error: BaseException | None) -> None:
-        """Keep the error, and wake whoever waits."""
+        """Keep the error, and wake the waiting thread."""
         self._error = error
         self.ended = True
         self._on_end()
@@ -144,49 +149,12 @@ class CoroutineCall(Generic[T]):
     def _cancel_task(self) -> None:
         """Cancel the task, once, in the loop's thread."""
         task = self._task
-        if task is not None and not self._place.stopping and not self.ended:
-            self._place.stopping = True
+        if task is not None and not self._place.cancel_delivered and not self.ended:
+            self._place.cancel_delivered = True
             task.cancel()
 
 
 def close_unawaited(awaitable: object) -> None:
-    """Close a coroutine that will never be awaited, or Python would complain."""
+    """Close a coroutine that will never be awaited, so that Python does not warn about it."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-
-
-def run_on_this_loop(
-    awaitable: Awaitable[T],
-    loop: asyncio.AbstractEventLoop,
-    timeout: float | None,
-    wait: Callable[[BlockingCall, asyncio.Task[None]], None],
-    wake: Callable[[], None] | None = None,
-) -> T:
-    """
-    Run an awaitable on the loop that runs in this thread, and return its value.
-
-    Args:
-        awaitable: What to await.
-        loop: The running loop.
-        timeout: Seconds after which it is cancelled; None for no limit.
-        wait: Returns when the task has ended, or is not to be waited for; the loop runs meanwhile.
-        wake: Called from any thread when `wait` should look at the call again.
-
-    Raises:
-        BaseException: As `CoroutineCall.outcome`.
-    """
-    call = CoroutineCall(awaitable, loop, timeout)
-    place = BlockingCall(call.cancel, wake=wake)
-    call.take(place, on_end=lambda: None)
-    timer = None if timeout is None else loop.call_later(timeout, place.run_out_of_time)
-    try:
-        with place:
-            wait(place, call.start())
-            return call.outcome()
-    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-        call.pass_notes(interrupt)
-        raise
-    finally:
-        if timer is not None:
-            timer.cancel()
-        call.bring_back()

@@ -9,7 +9,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ragasync.bridge.blocking_calls import CallScope, cancel_at_once
+from ragasync.bridge.blocking_calls import ThreadScope, cancel_parent_first
 from ragasync.foreign_errors import is_a
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ThreadFuture:
     )
 
     def __init__(
-        self, work: Callable[[], object], loop: asyncio.AbstractEventLoop, scope: CallScope
+        self, work: Callable[[], object], loop: asyncio.AbstractEventLoop, scope: ThreadScope
     ) -> None:
         self._scope = scope
         self._asyncio_future_blocking = False  # by this name a task knows what it can wait for
@@ -142,7 +142,7 @@ class DaemonThreadPool:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         from queue import SimpleQueue  # where there are no threads, nobody comes here
 
-        cancel_at_once()
+        cancel_parent_first()
         self._loop = loop
         self._work: SimpleQueue[ThreadFuture | None] = SimpleQueue()
         self._finished: deque[ThreadFuture] = deque()
@@ -153,7 +153,7 @@ class DaemonThreadPool:
 
     def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadFuture:
         """Run `function(argument)` on a thread, a new one if all are busy."""
-        context, scope = copy_context(), CallScope()
+        context, scope = copy_context(), ThreadScope()
         context.run(scope.make_current)
         call = ThreadFuture(partial(context.run, function, argument), self._loop, scope)
         self._count(+1)

@@ -7,7 +7,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.bridge.wrong_loop import as_run_async_error
 from ragasync.calls.calls import returned_coroutine
 from ragasync.calls.groups import GroupResult
 from ragasync.clock import Clock
@@ -18,6 +17,7 @@ from ragasync.error_text import describe, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
 from ragasync.foreign_errors import is_a, is_error, leaves_of
 from ragasync.limits.combined import CombinedLimiter
+from ragasync.loop_errors import as_run_async_error
 from ragasync.outcomes.stats import ServicePauses, wall_time_in
 from ragasync.reports.summary import duration
 from ragasync.retries.http import retry_after_of

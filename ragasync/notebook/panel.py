@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
-from ragasync.bridge.loops import background_loop
+from ragasync.bridge.run_async import background_loop
 from ragasync.clock import Clock, running_loop
 from ragasync.error_text import describe
 from ragasync.errors import RunAsyncError

@@ -267,7 +267,7 @@ class RedisRateLimiter:
         if running_loop() is not None:
             self._desk().say()
         else:
-            from ragasync.bridge.loops import background_loop
+            from ragasync.bridge.run_async import background_loop
 
             background_loop().call_soon_threadsafe(lambda: self._desk().say())
 

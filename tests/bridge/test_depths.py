@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -17,6 +16,9 @@ PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from ragasync import AsyncBatchProcessor, AsyncRetry, run_async
+from ragasync.bridge import in_place, interrupts
+
+interrupts.GRACE = in_place.GRACE = 600  # seconds: a test that waits for their end does not pass
 
 def press():
     thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
@@ -87,9 +89,7 @@ async def tasks_left():
     return len(asyncio.all_tasks()) - 1
 
 def healthy():
-    began = time.monotonic()
     assert run_async(asyncio.sleep(0.01, "fine"), timeout=4) == "fine"
-    assert time.monotonic() - began < 2
     print("left:", run_async(tasks_left()))
 """
 
@@ -129,14 +129,13 @@ def test_an_interrupt_reaches_the_innermost_first(shape):
     assert printed_by(
         PREAMBLE,
         f"""
-        began = time.monotonic()
         try:
             run_async(levels({shape}))
         except KeyboardInterrupt:
-            print("interrupted", time.monotonic() - began < 4)
+            print("interrupted")
         healthy()
         """,
-    ) == [*cleaned_up(shape), "interrupted True", "left: 0"]
+    ) == [*cleaned_up(shape), "interrupted", "left: 0"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -165,11 +164,10 @@ def test_a_timeout_reaches_the_innermost_first(shape, outermost):
         PREAMBLE,
         f"""
         def call():
-            began = time.monotonic()
             try:
                 run_async(levels({shape}, begin=patient), timeout=0.3{outermost})
             except TimeoutError as error:
-                print("timeout=0.3" in str(error), time.monotonic() - began < 4)
+                print("timeout=0.3" in str(error))
 
         async def main():
             call()
@@ -177,7 +175,7 @@ def test_a_timeout_reaches_the_innermost_first(shape, outermost):
         asyncio.run(main())
         healthy()
         """,
-    ) == [*cleaned_up(shape), "True True", "left: 0"]
+    ) == [*cleaned_up(shape), "True", "left: 0"]
 
 
 # asyncio.gather leaves the others running after an error.
@@ -192,14 +190,13 @@ def test_the_shorter_of_two_timeouts_ends_the_call(way, outer, inner):
         async def outer():
             await {way}(innermost(patient), timeout={inner})
 
-        began = time.monotonic()
         try:
             run_async(outer(), timeout={outer})
         except (TimeoutError, ExceptionGroup) as error:
-            print("{expected[0]}" in str(error), time.monotonic() - began < 4)
+            print("{expected[0]}" in str(error))
         healthy()
         """,
-    ) == ["innermost cleaned up", "True True", "left: 0"]
+    ) == ["innermost cleaned up", "True", "left: 0"]
 
 
 @pytest.mark.parametrize("outermost", ["run_async(outer())", "asyncio.run(blocking(outer()))"])
@@ -249,15 +246,13 @@ def test_a_second_interrupt_ends_every_wait(shape):
                 press()
                 await asyncio.sleep(30)
 
-        began = time.monotonic()
         try:
             run_async(levels({shape}))
         except KeyboardInterrupt:
-            print("interrupted", time.monotonic() - began < 4)
-        began = time.monotonic()
-        print(run_async(asyncio.sleep(0.01, "fine"), timeout=4), time.monotonic() - began < 2)
+            print("interrupted")
+        print(run_async(asyncio.sleep(0.01, "fine"), timeout=4))
         """,
-    )[-2:] == ["interrupted True", "fine True"]
+    )[-2:] == ["interrupted", "fine"]
 
 
 def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
@@ -265,8 +260,6 @@ def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
     assert printed_by(
         PREAMBLE,
         """
-        from ragasync.bridge import interrupts
-
         interrupts.GRACE = 0.2  # or the test would take 5 seconds
         free = threading.Event()
 
@@ -297,9 +290,7 @@ def test_a_clean_up_after_a_timeout_has_only_so_long(way):
     assert printed_by(
         PREAMBLE,
         f"""
-        from ragasync.bridge import in_place as nested_module, interrupts
-
-        interrupts.GRACE = nested_module.GRACE = 0.2
+        interrupts.GRACE = in_place.GRACE = 0.2
         free, ended = threading.Event(), threading.Event()
 
         async def stubborn():
@@ -363,10 +354,8 @@ def test_a_call_that_cannot_begin_in_time_is_withdrawn():
     thread.start()
     try:
         assert blocked.wait(20)
-        began = time.monotonic()
         with pytest.raises(TimeoutError, match=r"timeout=0\.05"):
             run_async(asyncio.sleep(60), timeout=0.05)
-        assert time.monotonic() - began < 4
         assert run_async(asyncio.sleep(0, "fine"), timeout=4) == "fine"
     finally:
         free.set()

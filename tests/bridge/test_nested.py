@@ -9,7 +9,7 @@ pytestmark = pytest.mark.real_time
 
 IMPORTS = """
 import asyncio, contextvars, sys, types
-from ragasync.bridge.run_async import run_async
+from ragasync import run_async
 
 async def loop_in_use():
     return asyncio.get_running_loop()

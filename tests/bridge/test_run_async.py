@@ -14,11 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ragasync.bridge import loops
+from ragasync import AsyncBatchProcessor, RunAsyncError, run_async
 from ragasync.bridge import run_async as bridge
-from ragasync.bridge.loops import background_loop
-from ragasync.bridge.run_async import run_async
-from ragasync.errors import RunAsyncError
 
 pytestmark = pytest.mark.real_time
 
@@ -79,7 +76,7 @@ def test_every_call_uses_the_same_loop():
     with ThreadPoolExecutor(1) as pool:
         from_a_thread = pool.submit(lambda: run_async(loop_in_use())).result()
     from_a_loop = asyncio.run(inside_a_loop(lambda: run_async(loop_in_use())))
-    assert first is from_a_thread is from_a_loop is background_loop()
+    assert first is from_a_thread is from_a_loop
 
 
 def test_the_loops_thread_is_a_daemon():
@@ -112,7 +109,7 @@ def test_a_worker_thread_of_an_inner_call_does_not_wait_for_the_outer_loop():
     async def outer() -> object:
         return run_async(in_a_worker(), timeout=20)
 
-    assert run_async(outer()) is not background_loop()
+    assert run_async(outer()) is not run_async(loop_in_use())
 
 
 def test_many_threads_share_the_loop():
@@ -160,13 +157,14 @@ def test_context_variables_come_back_from_a_failure():
 
 def test_the_blocked_loops_of_a_call_do_not_come_back():
     """After an inner call the outer code uses the first loop again."""
+    first = run_async(loop_in_use())
 
     async def outer() -> None:
         run_async(loop_in_use())
 
     def scenario() -> bool:
         run_async(outer())
-        return run_async(loop_in_use()) is background_loop()
+        return run_async(loop_in_use()) is first
 
     assert contextvars.copy_context().run(scenario)
 
@@ -210,7 +208,7 @@ def test_leaving_from_inside_reaches_the_caller_and_spares_the_loop(leave):
     async def exits() -> None:
         raise leave
 
-    before = background_loop()
+    before = run_async(loop_in_use())
     with pytest.raises(leave):
         run_async(exits())
     assert run_async(loop_in_use()) is before
@@ -388,7 +386,7 @@ def test_other_errors_are_not_explained():
 
 async def test_waiting_for_tasks_of_the_blocked_loop_warns(monkeypatch):
     """asyncio.wait hangs on tasks of the blocked loop: that is seen, and said."""
-    monkeypatch.setattr(bridge, "_FIRST_LOOK", 0.01)
+    monkeypatch.setattr(bridge, "_FIRST_CHECK", 0.01)
     task = asyncio.create_task(asyncio.sleep(0))
 
     async def hang() -> None:
@@ -401,8 +399,8 @@ async def test_waiting_for_tasks_of_the_blocked_loop_warns(monkeypatch):
 
 async def test_a_deadlock_is_not_guessed_at(monkeypatch):
     """Waiting long, or with a limit, is no deadlock."""
-    monkeypatch.setattr(bridge, "_FIRST_LOOK", 0.01)
-    monkeypatch.setattr(bridge, "_NEXT_LOOK", 0.01)
+    monkeypatch.setattr(bridge, "_FIRST_CHECK", 0.01)
+    monkeypatch.setattr(bridge, "_NEXT_CHECK", 0.01)
     task = asyncio.create_task(asyncio.sleep(0))
 
     async def patient() -> str:
@@ -418,7 +416,7 @@ async def test_a_deadlock_is_not_guessed_at(monkeypatch):
 
 def test_nested_without_a_running_loop_is_the_plain_way():
     """There is nothing to nest in, so the background loop serves."""
-    assert run_async(loop_in_use(), nested=True) is background_loop()
+    assert run_async(loop_in_use(), nested=True) is run_async(loop_in_use())
 
 
 class ForeignLoop:
@@ -427,7 +425,7 @@ class ForeignLoop:
 
 async def test_nested_on_a_loop_that_cannot_be_patched_is_refused(monkeypatch):
     """The error says which loops can be."""
-    monkeypatch.setattr(asyncio, "_get_running_loop", ForeignLoop)
+    monkeypatch.setattr(asyncio, "get_running_loop", ForeignLoop)
     with pytest.raises(RunAsyncError, match="asyncio's own event loops, got"):
         run_async(asyncio.sleep(0), nested=True)
 
@@ -462,7 +460,7 @@ def browser(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "emscripten")
     monkeypatch.setitem(sys.modules, "pyodide", types.ModuleType("pyodide"))
     monkeypatch.setitem(sys.modules, "pyodide.ffi", ffi)
-    monkeypatch.setattr(loops, "_start_loop", lambda name: pytest.fail("threads in a browser"))
+    monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("threads in a browser"))
     ffi.can_run_sync, ffi.run_sync = (lambda: False), None
 
 
@@ -475,4 +473,4 @@ async def test_a_browser_that_cannot_wait_says_to_await(browser):
 def test_a_browser_has_no_background_loop(browser):
     """There are no threads to run it in."""
     with pytest.raises(RunAsyncError, match="needs a thread"):
-        background_loop()
+        AsyncBatchProcessor(str).start([1])

@@ -8,7 +8,7 @@ from tests.support.kernels import Kernel, running_kernel
 
 pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 
-IMPORTS = "import asyncio; from ragasync.bridge.run_async import run_async\n"
+IMPORTS = "import asyncio; from ragasync import run_async\n"
 
 SLOW = (
     IMPORTS
