@@ -473,4 +473,4 @@ async def test_a_browser_that_cannot_wait_says_to_await(browser):
 def test_a_browser_has_no_background_loop(browser):
     """There are no threads to run it in."""
     with pytest.raises(RunAsyncError, match="needs a thread"):
-        AsyncBatchProcessor(str).start([1])
+        AsyncBatchProcessor(asyncio.sleep).start([0])
