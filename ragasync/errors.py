@@ -107,14 +107,7 @@ class WorkerDied(RagasyncError, RuntimeError):
         >>> processor = AsyncBatchProcessor(abs, retry_count=0, executor=Pool())
         >>> processor.process_sync([-1]).errors[0]
         WorkerDied('the worker process ended before it answered: out of memory')
-
-    Attributes:
-        is_sure: whether no other call was under way in its pool, that may have been the cause.
     """
-
-    def __init__(self, message: str, *, is_sure: bool = True) -> None:
-        super().__init__(message)
-        self.is_sure = is_sure
 
 
 class CallAborted(RagasyncError, RuntimeError):

@@ -1,70 +1,34 @@
-"""The executor of a run: who is in flight on it, who died there, and what takes its place."""
+"""ResilientExecutor: a run's executor, which survives the crash of a worker."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor
 
-from ragasync.calls.cluster_watch import ClusterWatch
-from ragasync.calls.executor_kinds import clone_executor, is_worker_crash
+from ragasync.calls.dask_watch import DaskWatch
 from ragasync.calls.groups import GroupResult, ItemGroup, run_group
 from ragasync.errors import WorkerDied
-
-
-class Pool:
-    """
-    An executor and the hops that are in flight on it.
-
-    Attributes:
-        executor: where they run.
-        is_ours: whether the run has made it, and must shut it down.
-        in_flight: how many have not come back, given up or not.
-        one_died: whether one hop alone was in flight when a worker died; None while none has.
-    """
-
-    def __init__(self, executor: Executor, *, is_ours: bool = False) -> None:
-        self.executor, self.is_ours = executor, is_ours
-        self.in_flight = 0
-        self.one_died: bool | None = None
-
-    def submit(self, hop: ItemGroup) -> tuple[Future[GroupResult], asyncio.Future[GroupResult]]:
-        """Send a hop; return its future there and the one to await here."""
-        remote = self.executor.submit(run_group, hop)
-        local = asyncio.wrap_future(remote)
-        self.in_flight += 1
-        local.add_done_callback(self._came_back)
-        return remote, local
-
-    def _came_back(self, local: asyncio.Future[GroupResult]) -> None:
-        """Count, and see at the first death who it may have been: all others end with it."""
-        error = None if local.cancelled() else local.exception()
-        if error is not None and is_worker_crash(error) and self.one_died is None:
-            self.one_died = self.in_flight == 1
-        self.in_flight -= 1
-
-    def close(self) -> None:
-        """Shut down what the run has made."""
-        if self.is_ours:
-            self.executor.shutdown(wait=False)
+from ragasync.foreign_errors import is_a
 
 
 class ResilientExecutor:
     """
-    Sends hops to an executor, and goes on when one of its workers dies.
+    Sends groups of items to an executor, and goes on when one of its workers crashes.
 
-    A process pool is broken for good then, with everything that is in flight: another made alike
-    takes its place. Who the worker died of is not known where several hops were in flight, so
-    each of them goes apart, to a pool of one worker of its own: what dies there is at fault. An
-    executor that mends itself, such as a Dask cluster, gets them one at a time.
+    A crash breaks a process pool for good, with every group in flight on it, so a clone of the pool
+    takes its place. Which group has crashed the worker is not known. The engine therefore sends
+    each item in question again, isolated: alone on a pool of one worker, where only the culprit
+    can crash. An executor that repairs itself, such as a Dask cluster, gets isolated groups one at
+    a time.
 
     Args:
-        executor: the user's own, which is left to its owner.
-        abandon: called with a call that was given up and goes on.
+        executor: the user's own, which the run does not shut down.
+        abandon: called with the future of a group that was abandoned and is still running.
         loop: the run's loop.
 
     Attributes:
-        watch: knows whether the executor starts nothing.
+        watch: knows whether the executor's workers have stopped starting calls.
     """
 
     def __init__(
@@ -73,51 +37,52 @@ class ResilientExecutor:
         abandon: Callable[[asyncio.Future[GroupResult]], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.watch = ClusterWatch(executor, loop)
-        self._shared = Pool(executor)
+        self.watch = DaskWatch(executor, loop)
+        self._shared = executor
         self._abandon = abandon
-        self._apart: list[Pool] = []
-        self._made: list[Pool] = []
-        self._turn = asyncio.Lock()
+        self._clones: list[Executor] = []
+        self._idle_isolated: list[Executor] = []
+        self._one_at_a_time = asyncio.Lock()
 
-    async def send(self, hop: ItemGroup, *, apart: bool = False) -> GroupResult:
+    async def send(self, group: ItemGroup, *, isolate: bool = False) -> GroupResult:
         """
-        Return what came back of a hop.
+        Send a group to the executor, and wait for its result.
 
         Args:
-            hop: what to do.
-            apart: whether it is under suspicion, and goes where it can harm no other.
+            group: the function and its arguments.
+            isolate: whether it may have crashed a worker, and must run where it can harm no other.
 
         Raises:
-            WorkerDied: the worker ended before it answered.
+            WorkerDied: the worker crashed before the group was done.
         """
-        self.watch.sent()
+        self.watch.group_sent()
         try:
-            if not apart:
-                return await self._on(self._shared, hop, is_sure=False)
-            if (pool := self._pool_apart()) is None:
-                async with self._turn:
-                    return await self._on(self._shared, hop, is_sure=True)
-            reply = await self._on(pool, hop, is_sure=True)
-            self._apart.append(pool)
-            return reply
+            if not isolate:
+                return await self._run(self._shared, group)
+            if (executor := self._isolated_executor()) is None:
+                async with self._one_at_a_time:
+                    return await self._run(self._shared, group)
+            result = await self._run(executor, group)
+            self._idle_isolated.append(executor)
+            return result
         finally:
-            self.watch.came_back()
+            self.watch.group_returned()
 
     def close(self) -> None:
-        """Shut down what was made here."""
+        """Shut down the clones."""
         self.watch.close()
-        for pool in self._made:
-            pool.close()
+        for executor in self._clones:
+            executor.shutdown(wait=False)
 
-    async def _on(self, pool: Pool, hop: ItemGroup, *, is_sure: bool) -> GroupResult:
-        """Send a hop to this pool and wait for it."""
+    async def _run(self, executor: Executor, group: ItemGroup) -> GroupResult:
+        """Run a group on this executor."""
         try:
             try:
-                remote, local = pool.submit(hop)
-            except BrokenExecutor:  # it broke before: nothing was tried on it
-                pool = self._renewed(pool)
-                remote, local = pool.submit(hop)
+                remote = executor.submit(run_group, group)
+            except BrokenExecutor:  # it broke earlier: nothing of this group has been tried
+                executor = self._replace(executor)
+                remote = executor.submit(run_group, group)
+            local = asyncio.wrap_future(remote)
             try:
                 return await asyncio.shield(local)
             except asyncio.CancelledError:
@@ -127,32 +92,71 @@ class ResilientExecutor:
         except Exception as error:
             if not is_worker_crash(error):
                 raise
-            is_sure = is_sure or bool(pool.one_died)
-            self._renewed(pool)
-            raise WorkerDied(
-                f"the worker process ended before it answered: {error}", is_sure=is_sure
-            ) from error
+            self._replace(executor)
+            raise WorkerDied(f"the worker process ended before it answered: {error}") from error
 
-    def _renewed(self, broken: Pool) -> Pool:
-        """Return the pool to go on with; one is made for all who were on the broken one."""
-        broken.close()
-        if self._shared is broken:
-            alike = clone_executor(broken.executor)
-            if alike is None:
-                broken.one_died = None  # it goes on as it is
-            else:
-                self._shared = self._ours(alike)
+    def _replace(self, broken: Executor) -> Executor:
+        """Replace a broken executor, once for all groups that were on it; return the shared one."""
+        if broken in self._clones:
+            broken.shutdown(wait=False)
+        if self._shared is broken and (clone := clone_executor(broken)) is not None:
+            self._clones.append(clone)
+            self._shared = clone
         return self._shared
 
-    def _pool_apart(self) -> Pool | None:
-        """Return a pool of one worker, or None where none can be made."""
-        if self._apart:
-            return self._apart.pop()
-        alike = clone_executor(self._shared.executor, workers=1)
-        return None if alike is None else self._ours(alike)
+    def _isolated_executor(self) -> Executor | None:
+        """Take an idle pool of one worker or make one; None if this executor has no clones."""
+        if self._idle_isolated:
+            return self._idle_isolated.pop()
+        clone = clone_executor(self._shared, workers=1)
+        if clone is not None:
+            self._clones.append(clone)
+        return clone
 
-    def _ours(self, executor: Executor) -> Pool:
-        """Note a pool that is ours to shut down."""
-        pool = Pool(executor, is_ours=True)
-        self._made.append(pool)
+
+def is_worker_crash(error: BaseException) -> bool:
+    """Whether an executor reports with this error that a worker has crashed."""
+    if is_a(error, BrokenExecutor):
+        return True
+    kind = type(error)  # Dask raises it when a task has crashed several workers
+    return kind.__name__ == "KilledWorker" and kind.__module__.startswith("distributed.")
+
+
+def names_its_functions(executor: Executor) -> bool:
+    """Whether functions must be pickled by name: an initializer sets globals of their modules."""
+    return getattr(executor, "_initializer", None) is not None
+
+
+def clone_executor(executor: Executor, workers: int | None = None) -> Executor | None:
+    """
+    Make a process pool with the settings of this one; None for any other kind of executor.
+
+    A process pool, also one of loky, accepts nothing more once one of its processes has crashed,
+    and keeps its settings in private attributes only. Other executors may repair themselves.
+
+    Args:
+        executor: a user's executor.
+        workers: the number of processes, if not the same.
+    """
+    from concurrent.futures import ProcessPoolExecutor  # not at import: brings multiprocessing
+
+    workers = workers or getattr(executor, "_max_workers", None)
+    initializer = getattr(executor, "_initializer", None)
+    arguments = getattr(executor, "_initargs", ())
+    if isinstance(executor, ProcessPoolExecutor):
+        context = getattr(executor, "_mp_context", None)
+        tasks = getattr(executor, "_max_tasks_per_child", None)
+        return ProcessPoolExecutor(
+            workers, context, initializer, arguments, max_tasks_per_child=tasks
+        )
+    if type(executor).__module__.startswith("loky."):
+        import loky
+
+        pool: Executor = loky.ProcessPoolExecutor(
+            workers,
+            context=getattr(executor, "_context", None),
+            initializer=initializer,
+            initargs=arguments,
+        )
         return pool
+    return None

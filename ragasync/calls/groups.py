@@ -1,4 +1,4 @@
-"""A hop: items on their way to a worker with the function, and what comes back of each."""
+"""Groups of items: what travels to an executor in one hand-over, and the result of each item."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from typing import Any, NamedTuple
 
 from ragasync.bridge.run_async import run_async
 from ragasync.calls.pickling import (
-    PackedFunction,
-    attempted,
-    each_hindrance,
-    pack,
-    packed_function,
-    unpack,
+    PickledFunction,
+    dumps,
+    loads,
+    pickle_function,
+    pickling_problems,
+    try_call,
 )
-from ragasync.calls.remote_errors import PackedError, aborted, packed_error, unpacked_error
+from ragasync.calls.remote_errors import PickledError, aborted_call, pickle_error, unpickle_error
 from ragasync.error_text import describe
 from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
 
-KEPT = 4
+CACHED_FUNCTIONS = 4
 """How many functions a worker keeps: each run has one."""
 
-ENDS_THE_PROCESS = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What ends a run where it is raised in its own process."""
+_EXITS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class ItemNames(Sequence[str]):
-    """What the items of a hop are called in errors: made of their indices when there is one."""
+    """The names of a group's items in errors, made from their indices only when needed."""
 
     __slots__ = ("_indices",)
 
@@ -49,29 +48,29 @@ class ItemNames(Sequence[str]):
 
 class RemoteFunction:
     """
-    A run's function as it goes to workers: packed once, and only if it leaves this process.
+    A run's function for its executor: pickled once, and only if it leaves this process.
 
     Args:
-        function: what to call.
-        by_name: see `packed_function`.
+        function: the function to call.
+        by_name: see `pickle_function`.
     """
 
     def __init__(self, function: Callable[[Any], Any], *, by_name: bool = False) -> None:
         self.function = function
         self._by_name = by_name
         self._token = os.urandom(16).hex()
-        self._packed: PackedFunction | None = None
+        self._pickled: PickledFunction | None = None
 
     @property
-    def packed(self) -> tuple[str, PackedFunction]:
-        """The function as bytes, and the token by which a worker knows that it has it."""
-        if self._packed is None:
-            self._packed = packed_function(self.function, by_name=self._by_name)
-        return self._token, self._packed
+    def pickled(self) -> tuple[str, PickledFunction]:
+        """The pickled function, and the token under which a worker caches it."""
+        if self._pickled is None:
+            self._pickled = pickle_function(self.function, by_name=self._by_name)
+        return self._token, self._pickled
 
 
-class GroupItem(NamedTuple):
-    """What became of one item of a hop: a value or an error, and the seconds that it took."""
+class ItemResult(NamedTuple):
+    """The value or the error of one item of a group, and the seconds that its call took."""
 
     value: Any
     error: Exception | None
@@ -80,196 +79,201 @@ class GroupItem(NamedTuple):
 
 class GroupResult:
     """
-    What comes back of a hop: columns, because an object an item costs 12 µs to pickle and unpickle.
+    The results of a group, in columns: pickling and unpickling an object per item costs 12 µs.
 
-    On a thread it is handed over as it is. When it is pickled, a value that cannot be becomes the
-    error of its item alone.
+    On a thread it is handed over as it is. When it is pickled, a value that cannot be pickled
+    becomes the error of its item alone.
 
     Attributes:
         values: one for each call; None for those that failed.
-        seconds: what each took.
-        errors: those of the calls that failed, by place.
-        names: says of each place what was called for, for errors.
-        trouble: why nothing was called, or nothing can be read, if so.
+        seconds: the time that each call took.
+        errors: the errors of failed calls, by place.
+        names: the name of each item, for errors.
+        problem: why nothing was called, or no result can be read, if so.
     """
 
-    __slots__ = ("errors", "names", "seconds", "trouble", "values")
+    __slots__ = ("errors", "names", "problem", "seconds", "values")
 
-    def __init__(self, names: Sequence[str], trouble: Exception | None = None) -> None:
+    def __init__(self, names: Sequence[str], problem: Exception | None = None) -> None:
         self.values: list[Any] = []
         self.seconds: list[float] = []
         self.errors: dict[int, Exception] = {}
         self.names = names
-        self.trouble = trouble
+        self.problem = problem
 
-    def failed(self, place: int, error: Exception) -> None:
-        """Note the error of a call."""
+    def add_error(self, place: int, error: Exception) -> None:
+        """Record the error of a call."""
         self.values.append(None)
         self.errors[place] = error
 
-    def taken(self) -> list[GroupItem]:
+    def take(self) -> list[ItemResult]:
         """
-        Return what became of each item, and keep nothing of it.
+        Take the result of each item out of this object, which keeps none of them.
 
         The traceback of an error leads to the executor's own frames, and through them to this
-        reply: they would hold each other.
+        object: they would hold each other.
         """
         errors = map(self.errors.get, range(len(self.values)))
-        items = list(map(GroupItem, self.values, errors, self.seconds))
+        items = list(map(ItemResult, self.values, errors, self.seconds))
         self.values, self.errors = [], {}
         return items
 
     def __reduce__(self) -> tuple[Callable[..., GroupResult], tuple[object, ...]]:
-        trouble = None
-        if self.trouble is not None:
-            trouble = packed_error(self.trouble, with_stack=False)
+        problem = None
+        if self.problem is not None:
+            problem = pickle_error(self.problem, with_stack=False)
         errors = dict(self.errors)
-        values, problem = attempted(pack, self.values)
-        if problem is not None:
+        values, unpicklable = try_call(dumps, self.values)
+        if unpicklable is not None:
             kept = list(self.values)
-            for place, why in each_hindrance(self.values):
+            for place, why in pickling_problems(self.values):
                 kept[place] = None
                 errors[place] = SerializationError(
                     f"the value of {self.names[place]} cannot be pickled: {why}. Return plain data"
                 )
-            values = pack(kept)
-        packed = {place: packed_error(error) for place, error in errors.items()}
-        return _arrived_reply, (self.names, values, self.seconds, packed, trouble)
+            values = dumps(kept)
+        pickled = {place: pickle_error(error) for place, error in errors.items()}
+        return _unpickle_result, (self.names, values, self.seconds, pickled, problem)
 
 
 class ItemGroup:
     """
-    Items on their way to a worker.
+    Several items on their way to a worker, with the function to call for each.
 
-    An executor of threads hands it over as it is; one that pickles it sends the function by value
-    and leaves behind those items that cannot be pickled, whose error comes back in their place.
-    Context variables stay behind too.
+    An executor of threads hands it over as it is. An executor of processes pickles it: then the
+    function goes by value, and items that cannot be pickled stay behind, and fail alone. Context
+    variables stay behind too.
 
     Args:
-        errand: the function.
-        arguments: what to call it with, one after the other.
-        names: says of each what it is, for errors.
-        context: what each call gets a copy of, in this process; by default what the thread has.
+        function: the function.
+        arguments: the arguments of the calls, which are made one after the other.
+        names: the name of each item, for errors.
+        context: copied for each call in this process; by default the thread's own.
     """
 
-    __slots__ = ("arguments", "context", "errand", "names")
+    __slots__ = ("arguments", "context", "function", "names")
 
     def __init__(
         self,
-        errand: RemoteFunction,
+        function: RemoteFunction,
         arguments: Sequence[Any],
         names: Sequence[str],
         *,
         context: Context | None = None,
     ) -> None:
-        self.errand, self.arguments, self.names = errand, arguments, names
+        self.function, self.arguments, self.names = function, arguments, names
         self.context = context
 
-    def opened(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
-        """Return function, arguments, and which of these cannot be used, and why."""
-        return self.errand.function, self.arguments, {}
+    def load(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
+        """Get the function, the arguments, and the problems of arguments by place."""
+        return self.function.function, self.arguments, {}
 
     def __dask_tokenize__(self) -> str:
-        """Tell Dask that no two hops are alike: it gives one answer to equal calls."""
+        """Keep Dask from answering two equal groups with one result."""
         return os.urandom(16).hex()
 
-    def __reduce__(self) -> tuple[Callable[..., PackedHop], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., PickledGroup], tuple[object, ...]]:
         left_behind: dict[int, str] = {}
-        arguments, problem = attempted(pack, self.arguments)
-        if problem is not None:
+        arguments, unpicklable = try_call(dumps, self.arguments)
+        if unpicklable is not None:
             kept = list(self.arguments)
-            for place, why in each_hindrance(kept):
+            for place, why in pickling_problems(kept):
                 kept[place] = None
                 left_behind[place] = f"{self.names[place]} cannot be pickled: {why}"
-            arguments = pack(kept)
-        return PackedHop, (*self.errand.packed, arguments, self.names, left_behind)
+            arguments = dumps(kept)
+        return PickledGroup, (*self.function.pickled, arguments, self.names, left_behind)
 
 
-class PackedHop(NamedTuple):
-    """A hop that has left its process; a worker opens it, where an error harms nobody else."""
+class PickledGroup(NamedTuple):
+    """A group that has left its process; the worker loads it where an error harms no other."""
 
     token: str
-    function: PackedFunction
-    packed: bytes
+    function: PickledFunction
+    arguments: bytes
     names: Sequence[str]
     left_behind: dict[int, str]
 
-    def opened(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
-        """Return function, arguments, and which of these cannot be used, and why."""
+    def load(self) -> tuple[Callable[[Any], Any], Sequence[Any], dict[int, str]]:
+        """
+        Get the function, the arguments, and the problems of arguments by place.
+
+        Raises:
+            SerializationError: the function or the arguments cannot be loaded here.
+        """
         function = _functions.get(self.token)
         if function is None:
-            function = _functions[self.token] = self.function.unpacked()
-            for oldest in list(_functions)[:-KEPT]:
+            function = _functions[self.token] = self.function.load()
+            for oldest in list(_functions)[:-CACHED_FUNCTIONS]:
                 _functions.pop(oldest, None)
-        arguments, problem = attempted(unpack, self.packed)
+        arguments, problem = try_call(loads, self.arguments)
         if problem is not None:
-            named_items = ", ".join(self.names)
+            names = ", ".join(self.names)
             raise SerializationError(
-                f"{named_items} cannot be loaded on the worker: {describe(problem)}"
+                f"{names} cannot be loaded on the worker: {describe(problem)}"
             ) from problem
         return function, arguments, self.left_behind
 
 
 _functions: dict[str, Callable[[Any], Any]] = {}
-"""What this worker has unpacked: a function keeps its globals from hop to hop."""
+"""The functions that this worker has loaded: a function keeps its globals from group to group."""
 
 
-def _arrived_reply(
+def _unpickle_result(
     names: Sequence[str],
     values: bytes,
     seconds: list[float],
-    errors: dict[int, PackedError],
-    trouble: PackedError | None,
+    errors: dict[int, PickledError],
+    problem: PickledError | None,
 ) -> GroupResult:
-    """Return a reply that was pickled; never raises, which would break the pool."""
-    reply = GroupResult(names, None if trouble is None else unpacked_error(trouble))
-    reply.seconds = seconds
-    reply.errors = {place: unpacked_error(error) for place, error in errors.items()}
-    reply.values, problem = attempted(unpack, values)
-    if problem is not None:
+    """Load a result that was pickled; never raises, because that would break the pool."""
+    result = GroupResult(names, None if problem is None else unpickle_error(problem))
+    result.seconds = seconds
+    result.errors = {place: unpickle_error(error) for place, error in errors.items()}
+    result.values, raised = try_call(loads, values)
+    if raised is not None:
         of = ", ".join(names)
-        reply.trouble = SerializationError(
-            f"the value of {of} came back and cannot be loaded: {describe(problem)}"
+        result.problem = SerializationError(
+            f"the value of {of} came back and cannot be loaded: {describe(raised)}"
         )
-    return reply
+    return result
 
 
-def run_group(hop: ItemGroup | PackedHop) -> GroupResult:
+def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
     """
-    Call the function for each item, on the worker; an item's failure is its own.
+    Call the function for each item of a group, on the worker; the error of an item is its own.
 
-    One item after the other, async functions too: so no more calls are in flight than
-    `max_concurrency` hops. These run on one loop, which lives as long as the worker. Each call has
-    a copy of the context of its own: what it sets there, no other call ever sees.
+    Calls are made one after the other, also those of async functions: so no more calls are in
+    flight than `max_concurrency` groups. Async functions run on one loop, which lives as long as
+    the worker. Each call has its own copy of the context: no other call sees what it sets there.
     """
-    reply = GroupResult(hop.names)
+    result = GroupResult(group.names)
     try:
-        function, arguments, left_behind = hop.opened()
-    except SerializationError as trouble:
-        reply.trouble = trouble
-        return reply
-    base = hop.context if isinstance(hop, ItemGroup) else None
+        function, arguments, left_behind = group.load()
+    except SerializationError as problem:
+        result.problem = problem
+        return result
+    base = group.context if isinstance(group, ItemGroup) else None
     try:
         for place, argument in enumerate(arguments):
-            began = time.perf_counter()
+            started = time.perf_counter()
             try:
                 if place in left_behind:
                     raise SerializationError(left_behind[place])
                 context = copy_context() if base is None else base.copy()
-                reply.values.append(context.run(_value_of, function, argument))
+                result.values.append(context.run(_call, function, argument))
             except Exception as raised:
-                reply.failed(place, raised)
+                result.add_error(place, raised)
             except BaseException as raised:
-                if isinstance(hop, ItemGroup) and is_a(raised, ENDS_THE_PROCESS):
-                    raise  # it is this process, then, that is to end
-                reply.failed(place, aborted(raised))
-            reply.seconds.append(time.perf_counter() - began)
-        return reply
+                if isinstance(group, ItemGroup) and is_a(raised, _EXITS):
+                    raise  # on a thread of the caller's own process, it is that which exits
+                result.add_error(place, aborted_call(raised))
+            result.seconds.append(time.perf_counter() - started)
+        return result
     finally:
-        del hop, reply, arguments  # errors of calls refer to this frame, and the reply to them
+        del group, result, arguments  # errors refer to this frame, and the result to the errors
 
 
-def _value_of(function: Callable[[Any], Any], argument: object) -> object:
-    """Return what a function gives; an awaitable is awaited on the worker's own loop."""
+def _call(function: Callable[[Any], Any], argument: object) -> object:
+    """Call a function, and await its value on the worker's own loop if it is awaitable."""
     value = function(argument)
     return run_async(value) if hasattr(type(value), "__await__") else value

@@ -1,4 +1,4 @@
-"""What goes to another process and comes back: pickled so that a notebook's own things travel."""
+"""Pickling by value: functions and classes of a notebook reach other processes and come back."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from ragasync.errors import SerializationError
 from ragasync.foreign_errors import is_a
 
 HINT = (
-    "functions and classes of a notebook or script travel with cloudpickle: "
+    "functions and classes of a notebook or script are pickled with cloudpickle: "
     'pip install "ragasync[processes]"'
 )
 
 PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
-"""Types whose values hold nothing else."""
+"""Types whose values refer to no other objects."""
 
 
-def pack(value: object) -> bytes:
+def dumps(value: object) -> bytes:
     """
-    Return a value as bytes, what was defined in a cell and lambdas included.
+    Pickle a value, with lambdas and the functions and classes of a cell by value.
 
-    By value, that is: a worker that was forked before the cell ran, or that runs elsewhere, does
-    not know them by name. Without cloudpickle everything goes by name.
+    A worker that was forked before the cell ran, or that runs elsewhere, does not know them by
+    name. Without cloudpickle everything is pickled by name.
     """
     if type(value) is list and PLAIN.issuperset(map(type, value)):
-        return pickle.dumps(value, 5)  # a third of what it takes to look for functions in it
+        return pickle.dumps(value, 5)  # a third of the time, because no functions are looked for
     try:
         import cloudpickle
     except ImportError:
         return pickle.dumps(value, 5)
-    packed = io.BytesIO()
-    _pickler_of(cloudpickle)(packed, 5).dump(value)
-    return packed.getvalue()
+    buffer = io.BytesIO()
+    _pickler_of(cloudpickle)(buffer, 5).dump(value)
+    return buffer.getvalue()
 
 
-unpack = pickle.loads
+loads = pickle.loads
 
 
-def attempted(work: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
+def try_call(function: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseException | None]:
     """
-    Return what a function gives and None, or None and whatever it raised.
+    Call a function; return its value and None, or None and the error that it raised.
 
-    Pickling runs code of the objects that are pickled, and mostly on a thread of the executor:
-    one that dies of a SystemExit, or of a panic in an extension module, answers nobody ever again.
-    An interrupt of the main thread is the user's, and passes.
+    Pickling runs code of the pickled objects, mostly on a thread of the executor: if that thread
+    dies of a SystemExit, or of a panic in an extension module, no call ever returns again. An
+    interrupt of the main thread comes from the user, and propagates.
     """
     try:
-        return work(*arguments), None
+        return function(*arguments), None
     except BaseException as raised:
         is_main = threading.current_thread() is threading.main_thread()
         if is_a(raised, KeyboardInterrupt) and is_main:
@@ -66,19 +66,19 @@ def attempted(work: Callable[..., Any], *arguments: Any) -> tuple[Any, BaseExcep
 
 @cache
 def _pickler_of(cloudpickle: ModuleType) -> Any:
-    """Return cloudpickle's pickler, made to carry where each function's code was written."""
+    """Extend cloudpickle's pickler so that code carries its file name and source lines."""
     pickler: Any = cloudpickle.CloudPickler
-    reduced = pickler.dispatch_table[CodeType]
+    reduce_code = pickler.dispatch_table[CodeType]
 
     def with_source(code: CodeType) -> tuple[Any, ...]:
-        return _code_with_source, (*reduced(code), code.co_filename, *_source_lines(code))
+        return _code_with_source, (*reduce_code(code), code.co_filename, *_source_lines(code))
 
     table = ChainMap({CodeType: with_source}, pickler.dispatch_table)
     return type("SourcePickler", (pickler,), {"dispatch_table": table})
 
 
 def _source_lines(code: CodeType) -> tuple[int, list[str]]:
-    """Return the number of the first source line of some code, and its lines if there are any."""
+    """The number of the first source line of a code object, and its lines if there are any."""
     last = max((end or 0 for _, end, _, _ in code.co_positions()), default=0)
     first = code.co_firstlineno
     return first, linecache.getlines(code.co_filename)[max(0, first - 1) : last]
@@ -87,10 +87,10 @@ def _source_lines(code: CodeType) -> tuple[int, list[str]]:
 def _code_with_source(
     make: Callable[..., CodeType], arguments: Any, filename: str, first: int, lines: list[str]
 ) -> CodeType:
-    """Return code that has come from another process, so that tracebacks show its lines here."""
+    """Make a code object from another process, and have tracebacks show its lines here."""
     known = list(linecache.getlines(filename))
     if lines and known[first - 1 : first - 1 + len(lines)] != lines:
-        # A cell has no file, and that of a script may be another one on this machine.
+        # A cell has no file, and the script's file may be a different one on this machine.
         known += ["\n"] * (first - 1 - len(known))
         known[first - 1 : first - 1 + len(lines)] = lines
         no_mtime = None  # linecache looks for no file then
@@ -98,55 +98,60 @@ def _code_with_source(
     return make(*arguments).replace(co_filename=filename)
 
 
-class PackedFunction(NamedTuple):
-    """A function on its way, in the forms in which a worker may try to have it."""
+class PickledFunction(NamedTuple):
+    """A pickled function, in the forms that a worker tries one after the other."""
 
     name: str
     forms: tuple[bytes, ...]
-    trouble: str = ""
+    problem: str = ""
 
-    def unpacked(self) -> Callable[[Any], Any]:
-        """Return the function; raise SerializationError if no form of it is any good here."""
-        if self.trouble:
-            raise SerializationError(self.trouble, function=True)
+    def load(self) -> Callable[[Any], Any]:
+        """
+        Load the function.
+
+        Raises:
+            SerializationError: it could not be pickled, or no form of it can be loaded here.
+        """
+        if self.problem:
+            raise SerializationError(self.problem, function=True)
         for form in self.forms:
             function: Callable[[Any], Any]
-            function, problem = attempted(unpack, form)
-            if problem is None:
+            function, error = try_call(loads, form)
+            if error is None:
                 return function
-        assert problem is not None  # where there is no trouble, there is a form
+        assert error is not None  # without a problem, there is a form
         raise SerializationError(
-            f"{self.name} cannot be loaded on the worker: {describe(problem)}. What it imports "
-            f"must be installed there{_hint()}",
+            f"{self.name} cannot be loaded on the worker: {describe(error)}. The packages "
+            f"that it imports must be installed there{_hint()}",
             function=True,
         )
 
 
-def packed_function(function: Callable[[Any], Any], *, by_name: bool) -> PackedFunction:
+def pickle_function(function: Callable[[Any], Any], *, by_name: bool) -> PickledFunction:
     """
-    Return a function as it travels, or with what hinders it.
+    Pickle a function, or say why it cannot be pickled.
 
     Args:
         function: any callable.
-        by_name: whether a worker that knows it by name takes its own. So it must be where the
-            pool's initializer has set globals that the function reads.
+        by_name: whether a worker that knows it by name uses its own function. This is necessary if
+            the pool's initializer has set globals that the function reads.
     """
     name = f"the function {getattr(function, '__qualname__', function)!s}"
-    named_form = attempted(pickle.dumps, function, 5)[0] if by_name else None  # no lambda's
-    form, error = attempted(pack, function)
+    named_form = try_call(pickle.dumps, function, 5)[0] if by_name else None  # none of a lambda
+    form, error = try_call(dumps, function)
     if error is not None:
-        trouble = f"{name} cannot be pickled: {describe(error)}"
-        return PackedFunction(name, (), f"{trouble}{_to_blame(function)}{_hint()}")
-    return PackedFunction(name, tuple(each for each in (named_form, form) if each is not None))
+        problem = f"{name} cannot be pickled: {describe(error)}"
+        return PickledFunction(name, (), f"{problem}{_culprits(function)}{_hint()}")
+    return PickledFunction(name, tuple(each for each in (named_form, form) if each is not None))
 
 
-def _to_blame(function: Callable[[Any], Any]) -> str:
-    """Return what of a function's surroundings is not to be pickled, as far as that can be said."""
+def _culprits(function: Callable[[Any], Any]) -> str:
+    """Name the variables that a function uses and that cannot be pickled, as far as is known."""
     try:
-        around = inspect.getclosurevars(inspect.unwrap(function))
+        variables = inspect.getclosurevars(inspect.unwrap(function))
     except (TypeError, ValueError):
         return ""
-    found = {**around.globals, **around.nonlocals}
+    found = {**variables.globals, **variables.nonlocals}
     bad = [name for name, value in found.items() if pickling_problem(value)]
     if not bad:
         return ""
@@ -154,22 +159,22 @@ def _to_blame(function: Callable[[Any], Any]) -> str:
 
 
 def pickling_problem(value: object) -> str:
-    """Return why a value cannot be pickled, or nothing if it can."""
-    _, error = attempted(pack, value)
+    """Say why a value cannot be pickled; empty if it can."""
+    _, error = try_call(dumps, value)
     return "" if error is None else describe(error)
 
 
+def pickling_problems(values: list[Any]) -> Iterator[tuple[int, str]]:
+    """Yield the place of each value that cannot be pickled, and the reason."""
+    for place, value in enumerate(values):
+        if why := pickling_problem(value):
+            yield place, why
+
+
 def _hint() -> str:
-    """Return what to install, where that may help."""
+    """Say which extra to install, if it is missing."""
     try:
         import cloudpickle  # noqa: F401
     except ImportError:
         return f"; {HINT}"
     return ""
-
-
-def each_hindrance(values: list[Any]) -> Iterator[tuple[int, str]]:
-    """Yield the place of each value that cannot be pickled, and why."""
-    for place, value in enumerate(values):
-        if why := pickling_problem(value):
-            yield place, why

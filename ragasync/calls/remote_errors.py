@@ -1,10 +1,10 @@
 """
-Errors on their way back from a worker process: each as itself where it survives, else a stand-in.
+Errors on their way back from a worker process: each as itself if possible, else a placeholder.
 
-Pickling drops what an error was raised from. Unpickling calls its constructor, which may want more
-than its message, as those of most clients do; may fail; and may give something else than before.
-So every error is taken apart here and put together again on the worker first. Whatever does not
-say the same after that stays behind, and what it said comes in its place.
+Pickle drops an error's cause. Unpickling calls its constructor, which may need more arguments than
+the message (as in most clients), may fail, and may build a different error. So an error is taken
+apart here, and first put together again on the worker. If the copy differs in anything by which
+errors are judged or shown, a placeholder with the original's facts travels instead.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from itertools import islice
 from types import MemberDescriptorType, SimpleNamespace
 from typing import Any, Final, NamedTuple, cast
 
-from ragasync.calls.pickling import PLAIN, attempted, pack, unpack
-from ragasync.calls.stand_ins import (
-    MOST_PARTS,
-    Likeness,
-    built_in,
+from ragasync.calls.pickling import PLAIN, dumps, loads, try_call
+from ragasync.calls.placeholder_errors import (
+    MAX_PARTS,
+    ErrorDescription,
+    builtin_base,
+    class_names_of,
+    describe_error,
+    describe_plainly,
     dict_of,
-    exact_text,
-    likeness_of,
-    names_of,
-    plain_likeness,
+    plain_str,
 )
 from ragasync.error_text import describe, type_name
 from ragasync.errors import CallAborted, RemoteError, SerializationError
@@ -47,40 +47,40 @@ from ragasync.redact import redact
 from ragasync.retries.classify import congestion, default_retry, may_split, should_split
 from ragasync.retries.http import headers_of, http_status, retry_after_of
 
-DEEPEST: Final = 24
-"""Links of a chain of causes, or levels of groups, that travel: pickling them is recursive."""
+MAX_DEPTH: Final = 24
+"""Links of a chain of causes, or levels of groups, that are pickled: pickling is recursive."""
 
-TIME_TO_PACK: Final = 5.0
-"""Seconds for packing one error: reading its attributes runs code of others, which may hang."""
+PICKLE_TIMEOUT: Final = 5.0
+"""Seconds for pickling one error: reading its attributes runs foreign code, which may hang."""
 
-LONGEST_STACK: Final = 400
-"""Lines of a worker's traceback that travel."""
+MAX_STACK_LINES: Final = 400
+"""Lines of a worker's traceback that are kept."""
 
-_REPLY: Final = ("status_code", "status", "code", "headers", "reason")
-"""Properties by which the reply of a service is known, whatever its class."""
+_REPLY_ATTRIBUTES: Final = ("status_code", "status", "code", "headers", "reason")
+"""Attributes that make an object the reply of a service, whatever its class."""
 
 _LOCKS: Final[dict[type, Callable[[], object]]] = {
     type(make()): make
     for make in (threading.Lock, threading.RLock, threading.Condition, threading.Event)
 }
-"""How to make a lock: it holds nothing, so that a new one serves as well on the other side."""
+"""Factories of locks: a lock holds no data, so a new one serves as well on the other side."""
 
 
 class NewLock(NamedTuple):
-    """A lock that is made where the error arrives."""
+    """A lock that is created where the error is loaded."""
 
     make: Callable[[], object]
 
 
 class Recipe(NamedTuple):
     """
-    How an error is made again, by the constructor of its built-in base instead of its own.
+    The parts from which an error is rebuilt, without calling its own constructor.
 
     Args:
         kind: its class.
-        args: what its built-in base was made with.
+        args: the arguments of its built-in base's constructor.
         attributes: its `__dict__`.
-        slots: what it keeps elsewhere: in slots, or as built-in exceptions do.
+        slots: its state outside of `__dict__`: in slots, or as built-in exceptions have it.
     """
 
     kind: type[BaseException]
@@ -88,105 +88,105 @@ class Recipe(NamedTuple):
     attributes: dict[str, Any]
     slots: dict[str, Any]
 
-    def made(self, members: Sequence[BaseException]) -> BaseException:
-        """Return the error; its parts that are errors too have travelled as such."""
-        opened = partial(_opened, seen={})
-        base = built_in(self.kind)
-        args = tuple(map(opened, self.args))
+    def build(self, members: Sequence[BaseException]) -> BaseException:
+        """Build the error; parts of it that are errors too were pickled as such."""
+        revive = partial(_revive, seen={})
+        base = builtin_base(self.kind)
+        args = tuple(map(revive, self.args))
         if issubclass(base, BaseExceptionGroup):
             args = args[0], members
         error = base.__new__(self.kind, *args)
         base.__init__(error, *args)
-        dict_of(error).update({name: opened(value) for name, value in self.attributes.items()})
+        dict_of(error).update({name: revive(value) for name, value in self.attributes.items()})
         for name, value in (self.attributes | self.slots).items():
-            # A class of a cell has slots where it was made, and none where it was sent to.
+            # A class of a cell has slots where it was defined, and none where it was unpickled.
             if name in self.slots or type(attribute(self.kind, name)) is MemberDescriptorType:
-                _set(error, name, opened(value))
+                _set(error, name, revive(value))
         return error
 
 
-class PackedError(NamedTuple):
+class PickledError(NamedTuple):
     """
-    An error on its way back.
+    A pickled error.
 
     Args:
-        form: the pickled error, or its pickled Recipe; empty where neither survives.
-        likeness: what is known of it without its class.
+        form: the pickled error or its pickled Recipe; empty if neither can be pickled.
+        description: the parts of it that do not need its class.
         notes: its notes, and the traceback of the worker.
         members: the errors of a group.
-        cause: what it was raised from.
-        context: what was being handled when it was raised.
+        cause: the error it was raised from.
+        context: the error that was being handled when it was raised.
         hides_context: whether it was raised `from` something, or from None.
     """
 
     form: bytes
-    likeness: Likeness
+    description: ErrorDescription
     notes: tuple[str, ...] = ()
-    members: tuple[PackedError, ...] = ()
-    cause: PackedError | None = None
-    context: PackedError | None = None
+    members: tuple[PickledError, ...] = ()
+    cause: PickledError | None = None
+    context: PickledError | None = None
     hides_context: bool = False
 
-    def unpacked(self) -> BaseException:
-        """Return the error, or what stands for it; never raises."""
-        error = self.itself()
-        if error is None:  # not asked for its truth, which some errors deny
-            error = self._completed(self.likeness.stand_in(self._members()))
+    def load(self) -> BaseException:
+        """Load the error, or make its placeholder; never raises."""
+        error = self.load_itself()
+        if error is None:  # not `or`: some errors are false, or raise in __bool__
+            error = self._with_context(self.description.placeholder(self._members()))
         return error
 
-    def itself(self) -> BaseException | None:
-        """Return the error where it can be loaded here, as what it was; else None."""
+    def load_itself(self) -> BaseException | None:
+        """Load the error as it was; None if that is not possible here."""
         if not self.form:
             return None
-        found, _ = attempted(unpack, self.form)
+        found, _ = try_call(loads, self.form)
         if type(found) is Recipe:
-            found, _ = attempted(found.made, self._members())
-        return self._completed(found) if issubclass(type(found), self.likeness.base) else None
+            found, _ = try_call(found.build, self._members())
+        return self._with_context(found) if issubclass(type(found), self.description.base) else None
 
     def _members(self) -> list[BaseException]:
-        """Return the errors of a group."""
-        return [member.unpacked() for member in self.members]
+        """Load the errors of a group."""
+        return [member.load() for member in self.members]
 
-    def _completed(self, error: BaseException) -> BaseException:
-        """Return an error with what no error takes with it when it is pickled."""
+    def _with_context(self, error: BaseException) -> BaseException:
+        """Add notes, cause and context to an error, which pickle drops."""
         dict_of(error)["__notes__"] = list(self.notes)
-        cause = self.cause and self.cause.unpacked()
-        context = self.context and self.context.unpacked()
+        cause = self.cause and self.cause.load()
+        context = self.context and self.context.load()
         _set(error, "__cause__", cause)
         _set(error, "__context__", cause if context is None else context)
         _set(error, "__suppress_context__", self.hides_context)
         return error
 
 
-def packed_error(error: Exception, *, with_stack: bool = True) -> PackedError:
+def pickle_error(error: Exception, *, with_stack: bool = True) -> PickledError:
     """
-    Return an error as it travels; whatever it does when it is looked at, this returns.
+    Pickle an error; never raises, whatever foreign code in the error does.
 
     Args:
-        error: what a call raised.
-        with_stack: whether its traceback, which cannot travel, becomes a note.
+        error: the error of a call.
+        with_stack: whether its traceback, which cannot be pickled, becomes a note.
     """
-    stack = (_stack_of(error),) if with_stack and not is_a(error, SerializationError) else ()
-    packed, problem = attempted(_packed, error)
+    stack = (_stack_note(error),) if with_stack and not is_a(error, SerializationError) else ()
+    pickled, problem = try_call(_pickle, error)
     if problem is not None:
-        packed = PackedError(b"", Likeness((), RuntimeError, text_of(error), {}))
-    return cast("PackedError", packed)._replace(notes=packed.notes + stack)
+        pickled = PickledError(b"", ErrorDescription((), RuntimeError, text_of(error), {}))
+    return cast("PickledError", pickled)._replace(notes=pickled.notes + stack)
 
 
-def unpacked_error(packed: PackedError) -> Exception:
-    """Return a worker's error, or what stands for it."""
-    error, problem = attempted(packed.unpacked)
+def unpickle_error(pickled: PickledError) -> Exception:
+    """Load a worker's error, or make its placeholder."""
+    error, problem = try_call(pickled.load)
     if problem is not None:
-        error = RemoteError(packed.likeness.message)
-    return error if is_a(error, Exception) else aborted(error)
+        error = RemoteError(pickled.description.message)
+    return error if is_a(error, Exception) else aborted_call(error)
 
 
-def aborted(raised: BaseException) -> Exception:
+def aborted_call(raised: BaseException) -> Exception:
     """
-    Return the failure of an item whose call raised what is no Exception.
+    Make the error of an item whose call raised a BaseException such as SystemExit.
 
-    A worker's own tasks are cancelled when its connections or loops go down, so that a
-    cancellation which nobody here asked for is a lost connection. Anything else is final.
+    A worker cancels its own tasks when its connections or loops go down, so a cancellation that
+    nobody here asked for is a lost connection. Anything else is final.
     """
     kind = ConnectionError if is_a(raised, asyncio.CancelledError) else CallAborted
     failure = kind(f"the call raised {describe(raised)}")
@@ -194,17 +194,17 @@ def aborted(raised: BaseException) -> Exception:
     return failure
 
 
-def _packed(error: BaseException) -> PackedError:
-    """Return an error as it travels; a class may still be too strange for that."""
+def _pickle(error: BaseException) -> PickledError:
+    """Pickle an error; the class of some errors may make that fail."""
     if _is_plain(error):
-        return PackedError(pickle.dumps(error, 5), plain_likeness(error), _notes_of(error))
-    return _in_time(lambda: _Packing().packed(error)) or _unreadable(error)
+        return PickledError(pickle.dumps(error, 5), describe_plainly(error), _notes_of(error))
+    return _within_timeout(lambda: _ErrorPickler().pickle(error)) or _description_only(error)
 
 
 def _is_plain(error: BaseException) -> bool:
-    """Return whether an error is a built-in one with plain arguments, and nothing else."""
+    """Whether an error is a built-in one with plain arguments, and nothing else."""
     return (
-        built_in(type(error)) is type(error)
+        builtin_base(type(error)) is type(error)
         and type(error).__module__ == "builtins"
         and type(error) not in copyreg.dispatch_table  # a package may have changed its pickling
         and not is_a(error, BaseExceptionGroup)
@@ -217,98 +217,101 @@ def _is_plain(error: BaseException) -> bool:
     )
 
 
-class _Packing:
-    """Packs one error with all that belongs to it; each error once, and no circle twice."""
+class _ErrorPickler:
+    """Pickles one error with its group, cause and context; each error once, also in a cycle."""
 
     def __init__(self) -> None:
-        self._left, self._parts_left = MOST_LINKS, MOST_PARTS * 8
+        self._links_left, self._parts_left = MOST_LINKS, MAX_PARTS * 8
         self._path: list[int] = []
-        self._packed: dict[int, tuple[BaseException, PackedError]] = {}
+        self._done: dict[int, tuple[BaseException, PickledError]] = {}
 
-    def packed(self, error: BaseException) -> PackedError:
-        """Return an error with its members, its cause and its context, as they travel."""
-        if known := self._packed.get(id(error)):
+    def pickle(self, error: BaseException) -> PickledError:
+        """Pickle an error with its members, cause and context."""
+        if known := self._done.get(id(error)):
             return known[1]
-        if self._left <= 0 or len(self._path) >= DEEPEST:
-            return _unreadable(error)
-        self._left -= 1
+        if self._links_left <= 0 or len(self._path) >= MAX_DEPTH:
+            return _description_only(error)
+        self._links_left -= 1
         self._path.append(id(error))
         try:
-            packed = self._with_form(error, self._without_form(error))
+            pickled = self._with_form(error, self._describe(error))
         finally:
             self._path.pop()
-        self._packed[id(error)] = error, packed  # the error too: its id must stay its own
-        return packed
+        self._done[id(error)] = error, pickled  # the error too, so that its id is not reused
+        return pickled
 
-    def _without_form(self, error: BaseException) -> PackedError:
-        """Return what stands for an error, with everything that belongs to it."""
+    def _describe(self, error: BaseException) -> PickledError:
+        """Describe an error, with its notes, members, cause and context."""
         cause = self._link(attribute(error, "__cause__"))
         context = None if cause else self._link(attribute(error, "__context__"))
-        members = tuple(map(self.packed, group_members(error)))
+        members = tuple(map(self.pickle, group_members(error)))
         hides = bool(attribute(error, "__suppress_context__"))
-        likeness = likeness_of(error)
-        packed = PackedError(b"", likeness, _notes_of(error), members, cause, context, hides)
-        # What an SDK says by a method, or in its words, is said by a header.
-        seconds = _wait_asked_by(error)
-        if seconds is not None and _wait_asked_by(packed.unpacked()) != seconds:
-            headers = {**likeness.reply.get("headers", {}), "retry-after-ms": str(1000 * seconds)}
-            reply = {**likeness.reply, "headers": headers}
-            packed = packed._replace(likeness=likeness._replace(reply=reply))
-        return packed
+        description = describe_error(error)
+        pickled = PickledError(b"", description, _notes_of(error), members, cause, context, hides)
+        # A wait that an SDK states by a method, or in the message, becomes a header.
+        seconds = _retry_after(error)
+        if seconds is not None and _retry_after(pickled.load()) != seconds:
+            headers = {
+                **description.reply.get("headers", {}),
+                "retry-after-ms": str(1000 * seconds),
+            }
+            reply = {**description.reply, "headers": headers}
+            pickled = pickled._replace(description=description._replace(reply=reply))
+        return pickled
 
-    def _link(self, other: object) -> PackedError | None:
-        """Return an error that another was raised from, unless that closes a circle."""
+    def _link(self, other: object) -> PickledError | None:
+        """Pickle the cause or context of an error, unless that closes a cycle."""
         if not issubclass(type(other), BaseException) or id(other) in self._path:
             return None
-        return self.packed(cast("BaseException", other))
+        return self.pickle(cast("BaseException", other))
 
-    def _with_form(self, error: BaseException, packed: PackedError) -> PackedError:
-        """Return the packed error with the first of its forms that says the same when loaded."""
-        said = _said_by(error)
+    def _with_form(self, error: BaseException, pickled: PickledError) -> PickledError:
+        """Add the first pickled form that has the same facts when it is loaded."""
+        facts = _facts_of(error)
         for form in self._forms(error):
-            candidate = packed._replace(form=form)
-            found, _ = attempted(candidate.itself)
-            if found is not None and _said_by(found) == said:
+            candidate = pickled._replace(form=form)
+            found, _ = try_call(candidate.load_itself)
+            if found is not None and _facts_of(found) == facts:
                 return candidate
-        return packed
+        return pickled
 
     def _forms(self, error: BaseException) -> Iterator[bytes]:
-        """Yield the ways in which an error may survive: its class's own, else ours."""
+        """Yield the pickled forms of an error: by its class's own method, then by our recipes."""
         kind = type(error)
-        base = built_in(kind)
+        base = builtin_base(kind)
         own = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
         has_own = any(attribute(kind, name) is not attribute(base, name) for name in own)
         if (has_own or kind in copyreg.dispatch_table) and not group_members(error):
-            form, _ = attempted(pack, error)
+            form, _ = try_call(dumps, error)
             if form:
                 yield form
-        for recipe in (self._whole_recipe, self._portable_recipe, self._recipe_of_message):
-            form, _ = attempted(lambda recipe=recipe: pack(recipe(error)))
+        for recipe in (self._full_recipe, self._portable_recipe, self._message_recipe):
+            form, _ = try_call(lambda recipe=recipe: dumps(recipe(error)))
             if form:
                 yield form
 
-    def _whole_recipe(self, error: BaseException) -> Recipe:
-        """Return how to make an error again from all of its parts."""
-        return _recipe_of(error, self._error_apart)
+    def _full_recipe(self, error: BaseException) -> Recipe:
+        """A recipe with all parts of an error as they are."""
+        return _recipe_of(error, self._link_error)
 
     def _portable_recipe(self, error: BaseException) -> Recipe:
-        """Return the same with what can be pickled of each part."""
+        """A recipe with the picklable data of each part of an error."""
         return _recipe_of(error, self._portable)
 
-    def _recipe_of_message(self, error: BaseException) -> Recipe:
-        """Return the same with the message in place of the arguments that it was made of."""
+    def _message_recipe(self, error: BaseException) -> Recipe:
+        """A recipe with an error's message in place of its arguments."""
         return self._portable_recipe(error)._replace(args=(str(error),))
 
-    def _error_apart(self, value: object) -> object:
-        """Return a part of an error as it is; another error in it travels by itself."""
+    def _link_error(self, value: object) -> object:
+        """Keep a part of an error as it is; a part that is an error is pickled as one."""
         if issubclass(type(value), BaseException):  # its `__class__` may say something else
             return self._link(value)
         return value
 
     def _portable(self, value: object, depth: int = 0) -> object:
-        """Return a part of an error, or what can be pickled of it."""
-        value = self._error_apart(value)
-        if type(value) in PLAIN or isinstance(value, PackedError) or _survives(value):
+        """Reduce a part of an error to its picklable data."""
+        value = self._link_error(value)
+        if type(value) in PLAIN or isinstance(value, PickledError) or _can_be_pickled(value):
             return value
         if type(value) in _LOCKS:
             return NewLock(_LOCKS[type(value)])
@@ -317,24 +320,24 @@ class _Packing:
             return None
         inner = partial(self._portable, depth=depth + 1)
         if isinstance(value, list | tuple | set | frozenset) and not _fields_of(value):
-            return [inner(each) for each in islice(value, MOST_PARTS)]
+            return [inner(each) for each in islice(value, MAX_PARTS)]
         if (entries := _entries_of(value)) is not None:
             return {name: inner(each) for name, each in entries.items()}
-        # A reply with an open socket, say: what it says, without what it does.
-        said = {name: inner(each) for name, each in _parts_of(value).items()}
-        return SimpleNamespace(**{name: each for name, each in said.items() if each is not None})
+        # For example a reply with an open socket: its data, without its methods.
+        facts = {name: inner(each) for name, each in _parts_of(value).items()}
+        return SimpleNamespace(**{name: each for name, each in facts.items() if each is not None})
 
 
 def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe:
-    """Return how to make an error again, each of its parts as `part` gives it."""
-    base = built_in(type(error))
+    """Make the recipe of an error, with each of its parts converted by `part`."""
+    base = builtin_base(type(error))
     args = base.__reduce__(error)[1]  # not error.args: those of an OSError lack the file
     assert isinstance(args, tuple)
     if is_a(error, BaseExceptionGroup):
         args = (error.message,)
     kind: Any = type(error)
     if (kind.__init__, kind.__new__) != (base.__init__, base.__new__):
-        # Nobody but us makes it without its constructor: what we make quotes no secret.
+        # Only this code builds the error without its constructor: no secret may be in it.
         args = tuple(redact(each) if type(each) is str else each for each in args)
     attributes = {name: value for name, value in dict_of(error).items() if name != "__notes__"}
     return Recipe(
@@ -345,126 +348,126 @@ def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe
     )
 
 
-def _said_by(error: BaseException) -> tuple[object, ...]:
-    """Return everything by which an error is judged, told apart or shown."""
+def _facts_of(error: BaseException) -> tuple[object, ...]:
+    """The facts by which an error is classified, told apart and shown."""
     plain = {
         name: value
         for name, value in dict_of(error).items()
         if type(value) in PLAIN and value is not None and name != "__notes__"
     }
-    asked: tuple[Callable[[Any], object], ...] = (
-        *(_message_of, http_status, headers_of, _wait_asked_by),
+    questions: tuple[Callable[[Any], object], ...] = (
+        *(_message_of, http_status, headers_of, _retry_after),
         *(default_retry, may_split, should_split, congestion),
     )
-    answers = (attempted(ask, error)[0] for ask in asked)
-    return names_of(type(error))[:1], plain, *answers
+    answers = (try_call(ask, error)[0] for ask in questions)
+    return class_names_of(type(error))[:1], plain, *answers
 
 
 def _message_of(error: BaseException) -> str:
-    """Return the message of an error by which it is compared."""
+    """The message of an error, for comparison."""
     return redact(str(error)[:LONGEST_MESSAGE])
 
 
-def _wait_asked_by(error: BaseException) -> float | None:
-    """Return the seconds that a service asks to wait; a date counts from 1970, to be compared."""
+def _retry_after(error: BaseException) -> float | None:
+    """The Retry-After of an error in seconds; a date counts from 1970, for comparison."""
     seconds: float | None
-    seconds, _ = attempted(partial(retry_after_of, now=0.0), error)
+    seconds, _ = try_call(partial(retry_after_of, now=0.0), error)
     return seconds
 
 
-def _unreadable(error: BaseException) -> PackedError:
-    """Return what is said of an error that could not be packed in time, or is too deep down."""
-    return PackedError(b"", plain_likeness(error), _notes_of(error))
+def _description_only(error: BaseException) -> PickledError:
+    """Pickle only the description of an error that takes too long or lies too deep."""
+    return PickledError(b"", describe_plainly(error), _notes_of(error))
 
 
 def _notes_of(error: BaseException) -> tuple[str, ...]:
-    """Return the notes of an error as mere texts."""
-    return tuple(map(exact_text, notes_of(error)))
+    """The notes of an error as plain texts."""
+    return tuple(map(plain_str, notes_of(error)))
 
 
 def _slots_of(owner: object) -> Iterator[tuple[str, object]]:
-    """Yield what an object keeps outside of its `__dict__`: slots, and a built-in error's own."""
+    """Yield the state of an object outside of its `__dict__`: slots and built-in attributes."""
     for kind in type(owner).__mro__:
         if kind in (BaseException, BaseExceptionGroup, AttributeError):
-            continue  # a group's members travel apart, and `obj` may be as big as the data
+            continue  # a group's members are pickled separately, and `obj` may be big
         for name, member in vars(kind).items():
             if isinstance(member, MemberDescriptorType) and not name.startswith("__"):
-                with suppress(AttributeError):  # nothing is in it
+                with suppress(AttributeError):  # the slot is empty
                     yield name, member.__get__(owner)
 
 
 def _entries_of(value: object) -> dict[str, object] | None:
-    """Return a mapping's entries by their names, or None where it is no mapping."""
+    """The entries of a mapping by name; None for other objects."""
     items = attribute(value, "items")
     if isinstance(value, type) or not callable(items) or not callable(attribute(value, "keys")):
         return None
-    entries, _ = attempted(lambda: dict(islice(items(), MOST_PARTS)))
+    entries, _ = try_call(lambda: dict(islice(items(), MAX_PARTS)))
     return None if entries is None else {text_of(name): each for name, each in entries.items()}
 
 
 def _parts_of(value: object) -> dict[str, object]:
-    """Return the public attributes of any object, and what makes it the reply of a service."""
+    """The public attributes of an object, including those of a service's reply."""
     kept = attribute(value, "__dict__")
     parts: dict[str, object] = dict(kept) if isinstance(kept, dict) else {}
-    parts |= dict(attempted(lambda: list(_slots_of(value)))[0] or ())
-    parts |= {name: attribute(value, name) for name in (*_fields_of(value), *_REPLY)}
+    parts |= dict(try_call(lambda: list(_slots_of(value)))[0] or ())
+    parts |= {name: attribute(value, name) for name in (*_fields_of(value), *_REPLY_ATTRIBUTES)}
     shown = [name for name in parts if isinstance(name, str) and not name.startswith("_")]
-    return {name: parts[name] for name in shown[:MOST_PARTS] if not callable(parts[name])}
+    return {name: parts[name] for name in shown[:MAX_PARTS] if not callable(parts[name])}
 
 
 def _fields_of(value: object) -> tuple[str, ...]:
-    """Return the names of a named tuple's entries."""
+    """The field names of a named tuple."""
     fields = attribute(type(value), "_fields")
     return fields if isinstance(value, tuple) and isinstance(fields, tuple) else ()
 
 
-def _survives(value: object) -> bool:
-    """Return whether a value can be pickled and loaded again."""
-    form, _ = attempted(pack, value)
-    return form is not None and attempted(unpack, form)[1] is None
+def _can_be_pickled(value: object) -> bool:
+    """Whether a value can be pickled and loaded again."""
+    form, _ = try_call(dumps, value)
+    return form is not None and try_call(loads, form)[1] is None
 
 
-def _opened(value: object, seen: dict[int, BaseException]) -> object:
-    """Return a part of an error; one that is an error itself comes to life, the same each time."""
-    if isinstance(value, PackedError):
+def _revive(value: object, seen: dict[int, BaseException]) -> object:
+    """Load a part of an error; the same pickled error becomes the same object each time."""
+    if isinstance(value, PickledError):
         if id(value) not in seen:
-            seen[id(value)] = value.unpacked()
+            seen[id(value)] = value.load()
         return seen[id(value)]
     if isinstance(value, NewLock):
         return value.make()
     if type(value) is list:
-        return [_opened(each, seen) for each in value]
+        return [_revive(each, seen) for each in value]
     if type(value) is dict:
-        return {name: _opened(each, seen) for name, each in value.items()}
+        return {name: _revive(each, seen) for name, each in value.items()}
     if type(value) is SimpleNamespace:
-        return SimpleNamespace(**{name: _opened(each, seen) for name, each in vars(value).items()})
+        return SimpleNamespace(**{name: _revive(each, seen) for name, each in vars(value).items()})
     return value
 
 
 def _set(error: BaseException, name: str, value: object) -> None:
-    """Set an attribute of an error, also of one that is frozen."""
-    with suppress(AttributeError, TypeError):  # of a built-in error some are read-only
+    """Set an attribute of an error, even if its class is frozen."""
+    with suppress(AttributeError, TypeError):  # some attributes of built-in errors are read-only
         object.__setattr__(error, name, value)
 
 
-def _in_time(work: Callable[[], PackedError]) -> PackedError | None:
-    """Return what some work gives, or None where it raises, or is not done in time."""
-    done: list[PackedError | None] = []
-    thread = threading.Thread(target=lambda: done.append(attempted(work)[0]), daemon=True)
+def _within_timeout(work: Callable[[], PickledError]) -> PickledError | None:
+    """Run some work on a thread; None if it raises or exceeds the timeout."""
+    done: list[PickledError | None] = []
+    thread = threading.Thread(target=lambda: done.append(try_call(work)[0]), daemon=True)
     thread.start()
-    thread.join(TIME_TO_PACK)
+    thread.join(PICKLE_TIMEOUT)
     return done[0] if done else None
 
 
-def _stack_of(error: BaseException) -> str:
-    """Return the traceback of an error as a note, without secrets and not endless."""
-    text, _ = attempted(lambda: "".join(traceback.format_exception(error)))
+def _stack_note(error: BaseException) -> str:
+    """The traceback of an error as a note, bounded and without secrets."""
+    text, _ = try_call(lambda: "".join(traceback.format_exception(error)))
     lines = (text or f"{type_name(error)} cannot be shown\n").splitlines()
-    if len(lines) > LONGEST_STACK:
-        half = LONGEST_STACK // 2
+    if len(lines) > MAX_STACK_LINES:
+        half = MAX_STACK_LINES // 2
         lines = [*lines[:half], "...", *lines[-half:]]
     shown = "\n".join(
-        # A secret that is cut in two would not be known for one: so the last word goes too.
+        # Half a secret would not be recognized, so the word at the cut goes too.
         line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE].rpartition(" ")[0] + " ..."
         for line in lines
     )

@@ -1,12 +1,11 @@
-"""Daemon threads that run sync calls for one event loop."""
+"""DaemonThreadPool: the threads on which a run's sync calls are made, for one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextvars import Context, copy_context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ragasync.bridge.blocking_calls import ThreadScope, cancel_parent_first
@@ -16,159 +15,117 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
 
-class ThreadFuture:
+class ThreadFuture(asyncio.Future[Any]):
     """
-    One call on a thread: awaiting it gives its value; `returned` says whether the thread is free.
+    The result of one call on a thread.
 
-    It is a future as far as a task needs one, but resumes its task in the same turn of the loop.
-    An ordinary future does so in the next one, and between two turns the loop lets go of the
-    interpreter's lock and gets in line for it again, behind all threads that have just returned.
+    Cancelling it abandons the call: the thread goes on, and its late result is dropped.
     """
 
     __slots__ = (
-        "_asyncio_future_blocking",
-        "_error",
-        "_loop",
-        "_outcome",
-        "_resume",
-        "_scope",
-        "_value",
-        "done",
-        "on_return",
-        "returned",
-        "work",
+        *("_argument", "_context", "_error", "_function", "_has_returned", "_on_return"),
+        *("_scope", "_value"),
     )
 
     def __init__(
-        self, work: Callable[[], object], loop: asyncio.AbstractEventLoop, scope: ThreadScope
+        self,
+        function: Callable[[Any], Any],
+        argument: object,
+        context: Context,
+        scope: ThreadScope,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._scope = scope
-        self._asyncio_future_blocking = False  # by this name a task knows what it can wait for
-        self._loop = loop
-        self._resume: tuple[Callable[[ThreadFuture], object], Context | None] | None = None
-        self._outcome: tuple[object, BaseException | None] = None, None
+        super().__init__(loop=loop)
+        self._function, self._argument = function, argument
+        self._context, self._scope = context, scope
         self._value: object = None
         self._error: BaseException | None = None
-        self.work = work
-        self.done = False
-        self.returned = False
-        self.on_return: asyncio.Future[None] | None = None
+        self._has_returned = False
+        self._on_return: asyncio.Future[None] | None = None
 
-    async def wait_until_returned(self) -> None:
-        """Wait for the thread, whoever still wants the value."""
-        if not self.returned:
-            self.on_return = self._loop.create_future()
-            await self.on_return
-
-    def make(self) -> None:
-        """Make the call; this runs on the thread, and never raises."""
-        work, self.work = self.work, _nothing  # it refers to the item
-        try:
-            self._outcome = work(), None
-        except BaseException as error:  # it belongs to the caller, not to this thread
-            self._outcome = None, _presentable(error)
-
-    def has_returned(self) -> None:
-        """Resume the task with what came of the call, unless it has given the call up."""
-        self.returned = True
-        if self.on_return is not None and not self.on_return.done():
-            self.on_return.set_result(None)
-        if not self.done:  # else the late result is dropped
-            self._value, self._error = self._outcome
-        self._outcome = None, None
-        if self.done:
-            return
-        self.done = True
-        if self._resume is not None:
-            resume, context = self._resume
-            resume(self) if context is None else context.run(resume, self)
-
-    def __await__(self) -> Generator[ThreadFuture, None, Any]:
-        if not self.done:
-            self._asyncio_future_blocking = True
-            yield self
-        value = self.result()
-        self._value = None
-        return value
-
-    # ── what a task asks of a future ────────────────────────────────────────────────────────
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop that submitted the call."""
-        return self._loop
-
-    def add_done_callback(
-        self, resume: Callable[[ThreadFuture], object], *, context: Context | None = None
-    ) -> None:
-        """Keep what resumes the one task that awaits this."""
-        self._resume = resume, context
-
-    def cancel(self, msg: str | None = None) -> bool:
-        """Give the call up: the task goes on without it when the loop next turns."""
-        if self.done:
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Abandon the call; a run_async inside it is cancelled, although its thread cannot be."""
+        if not super().cancel(msg):
             return False
-        self.done = True
-        self._scope.cancel()  # a run_async in it can be cancelled, if the thread cannot
-        self._error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
-        if self._resume is not None:
-            resume, context = self._resume
-            self._loop.call_soon(resume, self, context=context)
+        self._scope.cancel()
         return True
 
-    def result(self) -> object:
-        """Return the value; raise the error, once."""
-        if self._error is None:
-            return self._value  # for the task that is resumed, and for its coroutine
-        error, self._error = self._error, None
+    async def wait_until_returned(self) -> None:
+        """Wait until the thread is free, whether or not the call was abandoned."""
+        if not self._has_returned:
+            self._on_return = self.get_loop().create_future()
+            await self._on_return
+
+    def make_call(self) -> None:
+        """Make the call; runs on the thread, and never raises."""
+        argument, self._argument = self._argument, None  # the future must not keep the item
         try:
-            raise error
-        finally:
-            del error  # or its traceback, this frame and it would hold each other
+            self._value = self._context.run(self._function, argument)
+        except BaseException as error:  # it belongs to the caller, not to this thread
+            self._error = _presentable(error)
+
+    def deliver(self) -> None:
+        """Set the result or the error of the call that has returned; runs on the loop."""
+        self._has_returned = True
+        if self._on_return is not None and not self._on_return.done():
+            self._on_return.set_result(None)
+        value, self._value = self._value, None
+        error, self._error = self._error, None
+        if self.done():  # abandoned
+            return
+        if error is None:
+            self.set_result(value)
+        else:
+            self.set_exception(error)
+            del error  # its traceback may refer to this frame
 
 
 class DaemonThreadPool:
     """
-    A pool of threads that grows with the calls in flight and wakes its loop once a batch.
+    A pool of threads that grows with the calls in flight, and wakes its loop once per batch.
 
-    A result costs a wake-up of the loop only where none is under way: threads put what they have
-    into one queue, and the loop empties it. The threads are daemons, because a thread cannot be
-    killed: a call that hangs must not keep the interpreter from leaving. Context variables of the
-    caller are seen by the call.
+    A result wakes the loop only if no wake-up is scheduled already: threads put their results into
+    one queue, and the loop empties it. The threads are daemons, because a thread cannot be killed,
+    and a call that hangs must not keep the interpreter from exiting. Calls see the caller's
+    context variables.
 
     Args:
-        loop: the loop that submits the calls and gets their values.
+        loop: the loop that submits the calls and gets their results.
+
+    Attributes:
+        running: how many calls are being made, or wait for a thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        from queue import SimpleQueue  # where there are no threads, nobody comes here
+        from queue import SimpleQueue  # not at import: Pyodide has no threads
 
         cancel_parent_first()
         self._loop = loop
         self._work: SimpleQueue[ThreadFuture | None] = SimpleQueue()
-        self._finished: deque[ThreadFuture] = deque()
-        self._waking = False
+        self._returned: deque[ThreadFuture] = deque()
+        self._wake_scheduled = False
         self._threads = 0
         self._stops_the_clock = hasattr(loop, "threads_at_work")
         self.running = 0
 
     def submit(self, function: Callable[[Any], Any], argument: object) -> ThreadFuture:
-        """Run `function(argument)` on a thread, a new one if all are busy."""
+        """Call `function(argument)` on a thread, a new one if all are busy."""
         context, scope = copy_context(), ThreadScope()
         context.run(scope.make_current)
-        call = ThreadFuture(partial(context.run, function, argument), self._loop, scope)
+        future = ThreadFuture(function, argument, context, scope, self._loop)
         self._count(+1)
         if self.running > self._threads:
             self._start_thread()
-        self._work.put(call)
-        return call
+        self._work.put(future)
+        return future
 
     def close(self) -> None:
-        """Let every thread end after its present call."""
+        """Let every thread end after its current call."""
         for _ in range(self._threads):
             self._work.put(None)
 
     def _count(self, more: int) -> None:
-        """Count the calls that run, also for a loop whose clock stands still meanwhile."""
+        """Count the calls in progress, also for a virtual clock, which must not advance."""
         self.running += more
         if self._stops_the_clock:
             self._loop.threads_at_work += more  # type: ignore[attr-defined]  # a virtual loop
@@ -178,43 +135,35 @@ class DaemonThreadPool:
         import threading
 
         self._threads += 1
-        threading.Thread(target=self._serve, name=f"ragasync-{self._threads}", daemon=True).start()
+        threading.Thread(
+            target=self._make_calls, name=f"ragasync-{self._threads}", daemon=True
+        ).start()
 
-    def _serve(self) -> None:
-        """Run calls until the pool is closed; this is a thread's whole life."""
-        while (call := self._work.get()) is not None:
-            call.make()
-            self._finished.append(call)
-            del call  # an idle thread keeps nothing alive
-            if not self._waking:
-                self._waking = True
+    def _make_calls(self) -> None:
+        """Make calls until the pool is closed; this is a thread's whole life."""
+        while (future := self._work.get()) is not None:
+            future.make_call()
+            self._returned.append(future)
+            del future  # an idle thread keeps nothing alive
+            # Without a lock: at worst the loop is woken twice, and the second time for nothing.
+            if not self._wake_scheduled:
+                self._wake_scheduled = True
                 try:
                     self._loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody waits for a late result
                     return
 
     def _deliver(self) -> None:
-        """Hand over what has finished; runs on the loop."""
-        self._waking = False  # before counting: what comes later than this wakes the loop anew
-        count = len(self._finished)
-        if count > 1:
-            # For the rest, should a task that is resumed nest a loop in this one, or raise an
-            # interrupt; and what finishes meanwhile need not wake the loop.
-            self._waking = True
-            self._loop.call_soon(self._deliver)
-        while count and self._finished:  # no more than that, or the loop might never turn
-            count -= 1
+        """Deliver the results of the calls that have returned; runs on the loop."""
+        self._wake_scheduled = False  # first: a result that comes later wakes the loop again
+        while self._returned:
             self._count(-1)
-            # Without a name for it: the frames of errors that are kept refer to this one.
-            self._finished.popleft().has_returned()
-
-
-def _nothing() -> None:
-    """Stand for the work of a call that has begun, so that the call does not keep its argument."""
+            # Without a local name for it: the frames of errors that are kept refer to this one.
+            self._returned.popleft().deliver()
 
 
 def _presentable(error: BaseException) -> BaseException:
-    """Return the error as a task can get it: a bare StopIteration would end its awaiter."""
+    """Replace StopIteration, which no future can hold and no coroutine can raise."""
     if not is_a(error, StopIteration):
         return error
     replacement = RuntimeError("the function raised StopIteration")

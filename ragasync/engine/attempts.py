@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from ragasync.calls.calls import Calls
-from ragasync.calls.stuck_calls import StuckCalls
+from ragasync.calls.caller import Caller, StuckCalls
 from ragasync.clock import Clock
 from ragasync.engine.admission import LimiterWait
 from ragasync.engine.error_handling import ErrorHandler
@@ -52,7 +51,7 @@ class Attempts(Generic[T, R]):
     def __init__(
         self,
         plan: BatchSettings[T, R],
-        calls: Calls,
+        calls: Caller,
         admission: LimiterWait,
         recording: Recorder[T, R],
         after: ErrorHandler[T, R],
@@ -140,7 +139,7 @@ class Attempts(Generic[T, R]):
         self, ticket: PendingCall[T], error: BaseException, began: float, ended: float, worker: int
     ) -> None:
         """Hold the slot of a call that was given up and goes on, until its thread is free."""
-        call = self._calls.abandoned_by_me()
+        call = self._calls.take_abandoned()
         while call is not None:
             try:
                 await self._held.until_returned(call)
@@ -159,11 +158,13 @@ class Attempts(Generic[T, R]):
     async def _call_now(self, ticket: PendingCall[T]) -> Any:
         """Make the call of a ticket, in the way that the plan says."""
         if self._plan.grouped:
-            return await self._calls.hop(ticket.items, ticket.indices, apart=ticket.suspect)
+            return await self._calls.call_group(
+                ticket.items, ticket.indices, isolate=ticket.suspect
+            )
         if self._plan.batched:
             items = list(ticket.items)
-            return await self._calls.many(items, ticket.indices, apart=ticket.suspect)
-        return [await self._calls.one(ticket.items[0])]
+            return await self._calls.call_batch(items, ticket.indices, isolate=ticket.suspect)
+        return [await self._calls.call_one(ticket.items[0])]
 
     async def _admitted(
         self, ticket: PendingCall[T], worker: int, wanted: Callable[[], bool]

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.calls.calls import returned_coroutine
+from ragasync.calls.caller import returned_coroutine
 from ragasync.calls.groups import GroupResult
 from ragasync.clock import Clock
 from ragasync.engine.judging import GIVE_UP, HALVE, Fail, Split, TryAgain, judge
@@ -114,7 +114,7 @@ class ErrorHandler(Generic[T, R]):
             self._recording.record_success(ticket, reply.values, worker, seconds)
             return
         at = began
-        for place, item in enumerate(reply.taken()):
+        for place, item in enumerate(reply.take()):
             alone = ticket.alone(place)
             if item.error is None:
                 alone.add_attempt(item.seconds)
@@ -163,7 +163,8 @@ class ErrorHandler(Generic[T, R]):
     ) -> None:
         """Arrange what follows from a call that failed: a retry, halves, or a failure."""
         ended = self._clock() if ended is None else ended
-        if is_a(error, WorkerDied) and (parts := self._suspects(ticket, error)):
+        crashed = is_a(error, WorkerDied) and self._plan.executor is not None
+        if crashed and (parts := self._suspects(ticket)):
             self._go_apart(parts, error, began, ended, worker)
             return
         ticket.add_attempt(ended - began)
@@ -223,11 +224,11 @@ class ErrorHandler(Generic[T, R]):
         """Have a ticket tried as soon as a worker is free."""
         self._parked.park(ticket, 0.0)
 
-    def _suspects(self, ticket: PendingCall[T], error: WorkerDied) -> list[PendingCall[T]]:
+    def _suspects(self, ticket: PendingCall[T]) -> list[PendingCall[T]]:
         """Return what a worker may have died of, if that is not this very call for sure."""
         if self._plan.grouped and len(ticket) > 1:
             return [ticket.alone(place) for place in range(len(ticket))]
-        return [] if error.is_sure else [ticket]
+        return [] if ticket.suspect else [ticket]
 
     def _go_apart(
         self,

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from weakref import getweakrefcount
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.calls.calls import Calls, returned_coroutine
-from ragasync.calls.stuck_calls import StuckCalls
+from ragasync.calls.caller import Caller, StuckCalls, returned_coroutine
 from ragasync.clock import loop_clock
 from ragasync.engine.attempts import Attempts
 from ragasync.engine.batching import Batcher
@@ -144,7 +143,7 @@ class Run(Steering[T, R]):
         self._owner = asyncio.current_task()
         self._owner_cancels = self._owner.cancelling() if self._owner else 0
         self._workers = WorkerPool(self._work, self.max_concurrency, self._clock, self._context)
-        self._calls = Calls(self.plan, self._loop, resource, self.is_cancelled)
+        self._calls = Caller(self.plan, self._loop, resource, self.is_cancelled)
         stack.callback(self._calls.close)
         self._parked: RetryQueue[T] = RetryQueue(self._clock, self.look_up, self._context)
         stack.callback(self._parked.close)
@@ -209,7 +208,7 @@ class Run(Steering[T, R]):
             context: that of the task.
             goes_on: whether it takes over from a task that was in the hot loop.
         """
-        self._calls.enter()
+        self._calls.enter_task()
         state = TaskState(context, self._context)
         try:
             goes_on = goes_on and self._workers.attend_at != AT_ONCE
@@ -238,7 +237,7 @@ class Run(Steering[T, R]):
         except Exception as error:  # no item's, and not the source's: a fault of our own
             self.fail(error, f"ragasync itself failed with {describe(error)}")
         finally:
-            self._calls.leave()
+            self._calls.leave_task()
             del state  # a task, its cancellation and this frame would hold each other
 
     async def _run_through(self, worker: int, state: TaskState) -> bool:
@@ -253,7 +252,7 @@ class Run(Steering[T, R]):
         Returns:
             Whether this task may make a further call.
         """
-        call, clock, workers = self._calls.one, self._clock, self._workers
+        call, clock, workers = self._calls.call_one, self._clock, self._workers
         record = self._recording.fast_recorder(worker)  # a closure of the columns
         task, mapping, address = state.task, state.mapping, state.address
         cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
@@ -349,7 +348,7 @@ class Run(Steering[T, R]):
         """Count the time for which reading the source blocked the loop, but against no call."""
         self.input_waited += seconds
         self.input_blocked += seconds
-        self._calls.held_up(seconds)
+        self._calls.extend_deadlines(seconds)
 
     async def _close_source(self) -> None:
         """Close the source; what that raises is its error, unless there is another already."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from ragasync.calls.calls import Calls
+from ragasync.calls.caller import Caller
 from ragasync.clock import Clock
 from ragasync.engine.admission import LimiterWait
 from ragasync.engine.attempts import Attempts
@@ -56,7 +56,7 @@ class State(Generic[T, R]):
     _batches: Batcher[T]
     _workers: WorkerPool
     _loop: AbstractEventLoop
-    _calls: Calls
+    _calls: Caller
     _clock: Clock
     _feed: ItemSource[T]
     _parked: RetryQueue[T]

@@ -419,7 +419,7 @@ async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_p
 def test_a_reply_tells_of_each_item():
     """Though it travels in columns."""
     reply = run_group(ItemGroup(RemoteFunction(odd_only), [1, 2, 3], "abc"))
-    items = reply.taken()
+    items = reply.take()
     assert [(item.value, str(item.error)) for item in items] == [
         (1, "None"),
         (None, "2 is even"),

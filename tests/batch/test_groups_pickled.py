@@ -170,9 +170,9 @@ async def test_a_function_is_unpacked_once_a_worker_and_keeps_its_globals():
 
 async def test_a_worker_forgets_the_functions_of_old_runs():
     """Each may hold much."""
-    for _ in range(groups.KEPT + 3):
+    for _ in range(groups.CACHED_FUNCTIONS + 3):
         await AsyncBatchProcessor(lambda item: item, executor=ByPost()).process([1])
-    assert len(groups._functions) == groups.KEPT
+    assert len(groups._functions) == groups.CACHED_FUNCTIONS
 
 
 async def test_no_more_hops_are_outstanding_than_calls_are_allowed_at_once():

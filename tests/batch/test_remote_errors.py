@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from ragasync import AsyncBatchProcessor, AsyncRetry, CallAborted, RemoteError
 from ragasync.calls import remote_errors
 from ragasync.calls.groups import ItemGroup, RemoteFunction, run_group
-from ragasync.calls.remote_errors import aborted
+from ragasync.calls.remote_errors import aborted_call
 from ragasync.retries.classify import congestion, default_retry, may_split, should_split
 from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support.hostile_classes import Hidden, armed
@@ -571,7 +571,7 @@ def test_a_chain_of_causes_comes_back_as_far_as_it_goes(length: int):
     while error.__cause__ is not None:
         error, causes = error.__cause__, causes + 1  # type: ignore[assignment]
         assert http_status(error) == 500 or isinstance(error, RemoteError)
-    assert causes == min(length, remote_errors.DEEPEST)
+    assert causes == min(length, remote_errors.MAX_DEPTH)
 
 
 @pytest.mark.parametrize(
@@ -629,7 +629,7 @@ def test_an_error_that_hangs_when_it_is_loaded_comes_back_as_a_stand_in(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """The worker gives it a moment, and this process never tries."""
-    monkeypatch.setattr(remote_errors, "TIME_TO_PACK", 0.05)
+    monkeypatch.setattr(remote_errors, "PICKLE_TIMEOUT", 0.05)
     error = came_back(HangsWhenLoaded("away"))
     assert isinstance(error, RemoteError)
     assert isinstance(error, ConnectionError)
@@ -709,7 +709,7 @@ async def test_a_call_that_is_cancelled_on_its_worker_is_retried_like_a_lost_con
 def test_what_was_aborted_keeps_what_was_raised():
     """As its cause."""
     raised = SystemExit(3)
-    assert aborted(raised).__cause__ is raised
+    assert aborted_call(raised).__cause__ is raised
 
 
 # ---- real processes

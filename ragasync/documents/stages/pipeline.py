@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragasync.calls.calls import Calls
+from ragasync.calls.caller import Caller
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.locations import add_locations
@@ -420,9 +420,9 @@ async def open_pipeline(
             plans |= {"load": config.load, "look up": config.look_up, "chunk": config.chunk}
             plans["recall"] = config.recall
         else:
-            calls = Calls(config.prepare, asyncio.get_running_loop(), None)
+            calls = Caller(config.prepare, asyncio.get_running_loop(), None)
             stack.callback(calls.close)
-            prepare = ThreadBatcher(calls.one, config.max_concurrency)
+            prepare = ThreadBatcher(calls.call_one, config.max_concurrency)
             stack.push_async_callback(prepare.close)
         pipeline = Pipeline(config, prepare, occasion)
         stack.callback(metered_by(pipeline.meter))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.calls.calls import checked_values
+from ragasync.calls.caller import check_values
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources.file_ids import part_id
@@ -118,7 +118,7 @@ def to_embedding_matrix(vectors: Any, texts: Sequence[str]) -> Sequence[NDArray[
         TypeError: it gave no array, nor a list of vectors, or texts in place of numbers.
         ValueError: it gave too many or too few, or vectors of different lengths.
     """
-    given = np.asarray(checked_values(vectors, len(texts)))
+    given = np.asarray(check_values(vectors, len(texts)))
     if given.dtype.kind in "bSU":  # numpy would take true and "1.0" for numbers
         raise TypeError(f"embed must return numbers, got {given.dtype} in {vectors!r:.200}")
     rows = np.asarray(given, dtype=np.float32)

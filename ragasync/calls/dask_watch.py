@@ -1,4 +1,4 @@
-"""ClusterWatch: why a Dask cluster starts nothing, while a run waits for it."""
+"""DaskWatch: why a Dask cluster starts no calls, while a run waits for it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ragasync.foreign_errors import attribute, field, guarded, plain_text
 from ragasync.outcomes.stats import ExecutorHalt
 
 PATIENCE: Final = 2.0
-"""Seconds without an answer after which the cluster is asked, and between two questions."""
+"""Seconds without a result after which the cluster is asked, and between two questions."""
 
-_MOST_NAMED: Final = 3
-"""Workers that are named; there may be thousands."""
+_MAX_NAMED: Final = 3
+"""Workers that the warning names; there may be thousands."""
 
 
-class ClusterWatch:
+class DaskWatch:
     """
-    Asks a Dask cluster for its workers when nothing comes back from it for a while.
+    Asks a Dask cluster for the state of its workers when it has returned nothing for a while.
 
-    A worker whose memory is full is paused: it finishes what it runs and starts nothing else. If
-    the function keeps what it loads, that lasts forever, and looks like a slow call. A warning says
-    so once. The question is asked on a thread of its own, because it blocks.
+    A worker whose memory is full is paused: it finishes its running calls and starts no others. If
+    the function keeps the data it loads, that lasts forever and looks like a slow call. A warning
+    says so once. The cluster is asked on a separate thread, because the question blocks.
 
     Args:
-        executor: the run's; nothing is asked of one that is not Dask's.
+        executor: the run's executor; only one of Dask's is ever asked.
         loop: the run's loop.
     """
 
@@ -38,7 +38,7 @@ class ClusterWatch:
         self._client: Any = attribute(executor, "_client") if is_dask else None
         self._loop = loop
         self._in_flight = 0
-        self._answered = 0.0
+        self._last_result_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._halted_since: float | None = None
         self._has_warned = False
@@ -47,65 +47,65 @@ class ClusterWatch:
 
     @property
     def halt(self) -> ExecutorHalt:
-        """For how long workers were found halted, why, and whether they are now."""
+        """For how long workers were found to start nothing, why, and whether they still do."""
         now = 0.0 if self._halted_since is None else self._loop.time() - self._halted_since
         return ExecutorHalt(self._seconds + now, self._why, self._halted_since is not None)
 
-    def sent(self) -> None:
-        """Note that a call was sent to the executor."""
+    def group_sent(self) -> None:
+        """Record that a group was sent to the executor."""
         if not self._in_flight:
-            self._answered = self._loop.time()
+            self._last_result_at = self._loop.time()
         self._in_flight += 1
         if self._client is not None and self._timer is None:
-            self._timer = self._loop.call_later(PATIENCE, self._look)
+            self._timer = self._loop.call_later(PATIENCE, self._check)
 
-    def came_back(self) -> None:
-        """Note that one came back, or was given up."""
+    def group_returned(self) -> None:
+        """Record that a group has returned, or was abandoned."""
         self._in_flight -= 1
-        self._answered = self._loop.time()
+        self._last_result_at = self._loop.time()
         if self._in_flight:
             self._end_halt()
         else:
             self.close()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop the timer."""
         self._end_halt()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
-        """Ask the cluster if nothing has come back for a while."""
-        left = self._answered + PATIENCE - self._loop.time()
+    def _check(self) -> None:
+        """Ask the cluster if no group has returned for a while."""
+        left = self._last_result_at + PATIENCE - self._loop.time()
         if left > 0.0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._check)
         else:
             threading.Thread(target=self._ask, name="ragasync-dask", daemon=True).start()
 
     def _ask(self) -> None:
-        """Ask, on a thread; a cluster that does not say is taken to be at work."""
+        """Ask, on a thread; a cluster that does not reply counts as working."""
         why = halted_workers(self._client)
         with contextlib.suppress(RuntimeError):  # the loop has closed
-            self._loop.call_soon_threadsafe(self._heard, why)
+            self._loop.call_soon_threadsafe(self._on_reply, why)
 
-    def _heard(self, why: str) -> None:
-        """Note what the cluster said, and ask again later."""
+    def _on_reply(self, why: str) -> None:
+        """Record the cluster's reply, and ask again later."""
         if self._timer is None:
             return
-        self._timer = self._loop.call_later(PATIENCE, self._look)
-        if not why or self._loop.time() - self._answered < PATIENCE:
+        self._timer = self._loop.call_later(PATIENCE, self._check)
+        if not why or self._loop.time() - self._last_result_at < PATIENCE:
             self._end_halt()
             return
         self._why = why
         if self._halted_since is None:
-            self._halted_since = self._answered
+            self._halted_since = self._last_result_at
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(why, UserWarning, stacklevel=1)
 
     def _end_halt(self) -> None:
-        """Add up the time of a halt that is over."""
+        """Add the time of a halt that is over to the total."""
         if self._halted_since is not None:
             self._seconds += self._loop.time() - self._halted_since
             self._halted_since = None
@@ -113,13 +113,13 @@ class ClusterWatch:
 
 def halted_workers(client: Any) -> str:
     """
-    Return which workers of a cluster start nothing, and what to do; nothing where all do.
+    Describe the workers of a cluster that start no calls, with advice; empty if all do.
 
     Args:
         client: a `distributed.Client`.
     """
     info = guarded(partial(client.scheduler_info, n_workers=-1))
-    if info is None:  # versions before 2025.4 have no such argument
+    if info is None:  # versions before 2025.4 do not have that argument
         info = guarded(client.scheduler_info)
     workers = field(info, "workers")
     if not isinstance(workers, dict):
@@ -136,8 +136,8 @@ def halted_workers(client: Any) -> str:
     ]
     if not paused:
         return ""
-    names = ", ".join(f"{address}{_memory_of(worker)}" for address, worker in paused[:_MOST_NAMED])
-    more = f" and {len(paused) - _MOST_NAMED:,} more" if len(paused) > _MOST_NAMED else ""
+    names = ", ".join(f"{address}{_memory_of(worker)}" for address, worker in paused[:_MAX_NAMED])
+    more = f" and {len(paused) - _MAX_NAMED:,} more" if len(paused) > _MAX_NAMED else ""
     return (
         f"{len(paused):,} of {len(workers):,} Dask workers {'is' if len(paused) == 1 else 'are'} "
         f"paused, out of memory ({names}{more}): no call starts there until some is freed. Does "
@@ -147,7 +147,7 @@ def halted_workers(client: Any) -> str:
 
 
 def _memory_of(worker: object) -> str:
-    """Return how much of its memory a worker uses, as far as it says."""
+    """How much of its memory a worker uses, if it says."""
     used, limit = field(field(worker, "metrics"), "memory"), field(worker, "memory_limit")
     if not (isinstance(used, int | float) and isinstance(limit, int | float) and limit):
         return ""
