@@ -1,10 +1,10 @@
 """
-Guarded access to errors and objects that other people's code made.
+Guarded access to errors and objects of foreign code.
 
 An exception may have a `__getattr__` that raises, a `__class__` that lies, `__notes__` that are
-None, a message of a megabyte, or a chain of causes that is a circle. Nothing here raises because
-of that: an attribute whose reading fails counts as absent. Only KeyboardInterrupt and SystemExit
-pass, because a signal handler may raise them anywhere.
+None, a message of a megabyte, or a cycle in its chain of causes. No function here raises because of
+that: an attribute that cannot be read counts as absent. Only KeyboardInterrupt and SystemExit
+propagate, because a signal handler may raise them anywhere.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Final, TypeGuard, TypeVar, cast
 E = TypeVar("E")
 
 LONGEST_MESSAGE: Final = 4096
-"""Characters of a foreign text that are looked at: enough for a message, bounded for a page."""
+"""Characters of a foreign text that are read: enough for a message, but not for a page of HTML."""
 
 MOST_LINKS: Final = 256
-"""Errors of one tree of groups and causes that are looked at."""
+"""Errors of one tree of groups and causes that are visited."""
 
 # The slots of the exception object itself, which a property of a subclass cannot hide or fake.
 _CAUSE = vars(BaseException)["__cause__"].__get__
@@ -29,15 +29,15 @@ _SUPPRESSES = vars(BaseException)["__suppress_context__"].__get__
 _MEMBERS = vars(BaseExceptionGroup)["exceptions"].__get__
 
 INTERRUPTS: Final = (KeyboardInterrupt, SystemExit)
-"""What ends a callback's caller too; every other error of a callback is the callback's own."""
+"""Errors of a callback that its caller must raise too; all others are the callback's own."""
 
 
 def attribute(owner: object, name: str) -> object:
     """
-    Return an attribute of a foreign object, or None where it has none or reading it raises.
+    Read an attribute of a foreign object; None if it has none, or reading it raises.
 
-    A property that warns when it is read is not read: nobody wrote the access that the warning
-    would complain about.
+    A property that warns when it is read is not read: the user did not write the access that the
+    warning would be about.
     """
     try:
         getter = getattr(getattr(type(owner), name, None), "fget", None)
@@ -46,20 +46,20 @@ def attribute(owner: object, name: str) -> object:
         value: object = getattr(owner, name, None)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # a panic of PyO3 is no Exception
+    except BaseException:  # a panic of PyO3 is not an Exception
         return None
     return value
 
 
 def field(owner: object, name: str) -> object:
-    """Return the value of a foreign dict's key, or else of an object's attribute; or None."""
+    """Read a key of a foreign dict, or else an attribute of an object; None if there is neither."""
     if not issubclass(type(owner), dict):
         return attribute(owner, name)
     return guarded(dict.get, owner, name)
 
 
 def guarded(read: Callable[..., object], *arguments: object) -> object:
-    """Return the value of a look at a foreign object, or None where the look raises."""
+    """Call a function that reads a foreign object; None if it raises."""
     try:
         return read(*arguments)
     except (KeyboardInterrupt, SystemExit):
@@ -69,14 +69,14 @@ def guarded(read: Callable[..., object], *arguments: object) -> object:
 
 
 def text_of(value: object, longest: int = LONGEST_MESSAGE) -> str:
-    """Return the beginning of `str(value)`, or nothing where it cannot say."""
+    """The beginning of `str(value)`; empty if that raises."""
     text = guarded(str, value)
-    # A subclass of str may cut itself into anything but text, so str does the cutting.
+    # Slicing a subclass of str may return anything, so str's own method does it.
     return str.__getitem__(text, slice(longest)) if isinstance(text, str) else ""
 
 
 def plain_text(value: object, longest: int = LONGEST_MESSAGE) -> str | None:
-    """Return the beginning of a foreign str or bytes as an exact str; None for all else."""
+    """The beginning of a foreign str or bytes as an exact str; None for other types."""
     if value is None:
         return None
     if issubclass(type(value), str):
@@ -87,7 +87,7 @@ def plain_text(value: object, longest: int = LONGEST_MESSAGE) -> str | None:
 
 
 def notes_of(error: BaseException) -> tuple[str, ...]:
-    """Return the notes of an error as texts, each bounded; none where they are not a sequence."""
+    """The notes of an error as bounded texts; none if they are not a list or tuple."""
     notes = attribute(error, "__notes__")
     if not issubclass(type(notes), list | tuple):
         return ()
@@ -96,7 +96,7 @@ def notes_of(error: BaseException) -> tuple[str, ...]:
 
 
 def class_names(kind: type) -> tuple[str, ...]:
-    """Return the names of a class and of its bases, its own first."""
+    """The names of a class and its bases, its own first."""
     names = guarded(lambda: tuple(str(base.__name__) for base in kind.__mro__))
     return names if isinstance(names, tuple) else ("",)
 
@@ -108,16 +108,16 @@ def walk_errors(
     speaks_for_cause: Callable[[BaseException], bool] | None = None,
 ) -> Iterator[BaseException]:
     """
-    Yield an error and everything it stands for, each once, the outermost first.
+    Yield each error in a tree of groups, causes and contexts once, the outermost first.
 
     After an error come the members of its group, then its explicit cause (`raise X from e`), or
     else its implicit context unless that is suppressed (`raise X from None`). At most MOST_LINKS
-    are yielded, so that a circle or a huge tree ends.
+    are yielded, so that a cycle or a huge tree ends.
 
     Args:
         error: The outermost error.
-        contexts: Whether implicit contexts count. To classify an error they must not: what is
-            raised while a 404 is handled is no 404.
+        contexts: Whether implicit contexts count. To classify an error they must not: an error
+            raised while a 404 is handled is not a 404.
         speaks_for_cause: Tells whether an error makes its cause irrelevant.
     """
     waiting, seen = deque([error]), {id(error)}
@@ -136,12 +136,12 @@ def walk_errors(
 
 
 def stands_alone(error: BaseException) -> bool:
-    """Return whether an error has neither members nor an explicit cause, as most have."""
+    """Whether an error has neither members nor an explicit cause, like most errors."""
     return _CAUSE(error) is None and not issubclass(type(error), BaseExceptionGroup)
 
 
 def group_members(error: BaseException) -> tuple[BaseException, ...]:
-    """Return the errors that an exception group holds; none where it is no group."""
+    """The errors in an exception group; none if the error is not a group."""
     if not issubclass(type(error), BaseExceptionGroup):
         return ()
     members: tuple[BaseException, ...] = _MEMBERS(error)
@@ -149,7 +149,7 @@ def group_members(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """Return the errors of a group that are no groups themselves, in order; else the error."""
+    """The errors in a group that are not groups themselves, in order; of other errors, itself."""
     leaves, waiting = list[BaseException](), deque([error])
     for _ in range(MOST_LINKS):
         if not waiting:
@@ -163,7 +163,7 @@ def leaves_of(error: BaseException) -> list[BaseException]:
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield what an error was explicitly raised from, the nearest cause first, each once."""
+    """Yield the explicit causes of an error, the nearest first, each once."""
     seen = {id(error)}
     link: BaseException | None = _CAUSE(error)
     for _ in range(MOST_LINKS):
@@ -175,7 +175,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def _behind(error: BaseException, contexts: bool) -> tuple[BaseException, ...]:
-    """Return the error that this one was raised from, or while handling."""
+    """The error that this one was raised from, or that was being handled."""
     cause: BaseException | None = _CAUSE(error)
     if cause is None and contexts and not _SUPPRESSES(error):
         cause = _CONTEXT(error)
@@ -183,13 +183,13 @@ def _behind(error: BaseException, contexts: bool) -> tuple[BaseException, ...]:
 
 
 def _warns(getter: object) -> bool:
-    """Return whether a property's getter is deprecated, or calls `warnings.warn`."""
+    """Whether a property's getter is deprecated, or calls `warnings.warn`."""
     code = getattr(getter, "__code__", None)
     return hasattr(getter, "__deprecated__") or "warn" in getattr(code, "co_names", ())
 
 
 def beginning_of(value: object, longest: int) -> tuple[str, int] | None:
-    """Return the beginning of `str(value)` as an exact str, and the length of the whole text."""
+    """The beginning of `str(value)` as an exact str, and the length of the whole text."""
     text = guarded(str, value)
     if not issubclass(type(text), str):
         return None
@@ -197,7 +197,7 @@ def beginning_of(value: object, longest: int) -> tuple[str, int] | None:
 
 
 def first_cause(error: BaseException) -> BaseException | None:
-    """Return the innermost error that one was explicitly raised from, of a group its first leaf."""
+    """The innermost explicit cause of an error; if that is a group, its first leaf."""
     cause = None
     for cause in causes_of(error):  # noqa: B007  # the last one counts
         pass
@@ -205,10 +205,10 @@ def first_cause(error: BaseException) -> BaseException | None:
 
 
 def is_a(value: object, kinds: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
-    """Return whether a value is of a kind, by its type: isinstance would read its `__class__`."""
+    """Whether a value is an instance, by its type: isinstance would read its `__class__`."""
     return issubclass(type(value), kinds)
 
 
 def is_error(value: object) -> TypeGuard[BaseException]:
-    """Return whether a value is an error."""
+    """Whether a value is an exception."""
     return is_a(value, BaseException)
