@@ -1,4 +1,4 @@
-"""Whether a call left its task and its context variables as it found them."""
+"""Isolation of calls: whether a call left its task and its context variables as it found them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _UNBOUND = object()
 
 class TaskState:
     """
-    The state of a worker's task between two calls, to be compared after each call.
+    The state of a worker's task between two calls, compared after each call.
 
-    Many calls run in one task, which is what makes them cheap, and a call can leave something on
-    it that the next one would meet: a cancellation that is still to come, a raised `cancelling()`,
-    other bindings of context variables, or a reference to the task, strong or weak, by which
-    somebody may cancel it later (a timer) or find there what the call has left (a registry of
-    sessions). A worker whose task has changed in any of these ways makes no further call; a fresh
-    task takes its place. A clean call costs the comparison alone.
+    Many calls run in one task, which makes them cheap. A call can leave something behind there that
+    would affect the next one: a pending cancellation, a raised `cancelling()`, other bindings of
+    context variables, or a strong or weak reference to the task, through which a timer may cancel
+    the task later, or a registry may find the call's session. A worker whose task has changed in
+    any of these ways makes no further call; a fresh task takes over. A clean call costs only the
+    comparison.
 
-    Bindings count as the same only if they are the same objects: `==` belongs to other people's
-    code. A context keeps its bindings in one immutable mapping, and in another one as soon as
-    anything is set. So the address of that mapping tells that nothing was, as long as the mapping
-    of before is kept alive, whose address no other can have.
+    Bindings count as the same only if they are the same objects, because `==` is foreign code. A
+    context keeps its bindings in one immutable mapping, and in a different mapping as soon as
+    anything is set. So an unchanged address of that mapping shows that nothing was set, as long as
+    the mapping of before is kept alive and its address cannot be reused.
 
-    Make it in the worker's own task, when everything that the engine keeps of that task is there.
+    Make it in the worker's own task, when the engine has stored all its references to that task.
 
     Args:
-        context: the task's own.
-        before: the context that this is a fresh copy of.
+        context: the task's own context.
+        before: the context that it is a fresh copy of.
 
     Attributes:
         task: the worker's task.
-        mapping: tells the address of the mapping in which the context keeps its bindings.
-        address: what that is while nothing has been set.
-        observers: how many weak references to the task there are.
+        mapping: gives the address of the mapping in which the context keeps its bindings.
+        address: that address while nothing has been set.
+        observers: the number of weak references to the task.
     """
 
     __slots__ = (
@@ -55,21 +55,21 @@ class TaskState:
         self.observers = getweakrefcount(self.task)
         self.mapping = _pointer()(context)
         self.address = self.mapping.value
-        self._context, self._before = context, before  # which keeps the mapping alive
+        self._context, self._before = context, before  # a copy keeps the mapping alive
         self._references = getrefcount(self.task)
 
     def is_clean(self) -> bool:
-        """Return whether a further call may be made in this task."""
+        """Whether another call may be made in this task."""
         task = self.task
         return (
             not has_pending_cancel(task)
-            and getrefcount(task) == self._references + 1  # the name above
+            and getrefcount(task) == self._references + 1  # the local name above
             and getweakrefcount(task) == self.observers
             and self.has_same_bindings()
         )
 
     def has_same_bindings(self) -> bool:
-        """Return whether every context variable is bound to the very object that it was."""
+        """Whether every context variable is bound to the same object as before."""
         if self.mapping.value == self.address:
             return True
         now, before = self._context, self._before
@@ -77,13 +77,13 @@ class TaskState:
             return False
         if any(before.get(variable, _UNBOUND) is not value for variable, value in now.items()):
             return False
-        # Set and reset: another mapping of the same.
+        # Something was set and reset: a different mapping with the same bindings.
         self._before, self.address = now.copy(), self.mapping.value
         return True
 
 
 class Address(Protocol):
-    """Tells where something is now."""
+    """Gives the current address of an object."""
 
     @property
     def value(self) -> int | None:
@@ -91,7 +91,7 @@ class Address(Protocol):
 
 
 class _LookedUp:
-    """Looks for the mapping of a context each time."""
+    """Looks up the mapping of a context each time."""
 
     __slots__ = ("_context",)
 
@@ -107,10 +107,10 @@ class _LookedUp:
 @cache
 def _pointer() -> Callable[[Context], Address]:
     """
-    Return what makes the Address of a context's mapping.
+    Choose how the address of a context's mapping is read.
 
-    To have the collector's view of a context answer takes as long as a call that returns at once.
-    So the pointer is read in place, where that gives the same.
+    Asking the garbage collector for the objects that a context refers to takes as long as a call
+    that returns immediately. So the pointer is read in place, if that gives the same address.
     """
     try:
         from ctypes import c_void_p, sizeof
@@ -126,7 +126,7 @@ def _pointer() -> Callable[[Context], Address]:
 
 
 def _mapping_of(context: Context) -> object:
-    """Return the mapping of a context: the last of the objects that it refers to."""
+    """The mapping of a context: the last of the objects that it refers to."""
     return get_referents(context)[-1]
 
 
