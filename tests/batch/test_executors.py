@@ -25,7 +25,6 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
-from ragasync.calls.groups import ItemGroup, RemoteFunction, run_group
 from tests.support.requirements import needs
 from tests.support.services import about, now
 
@@ -416,13 +415,13 @@ async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_p
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_a_reply_tells_of_each_item():
-    """Though it travels in columns."""
-    reply = run_group(ItemGroup(RemoteFunction(odd_only), [1, 2, 3], "abc"))
-    items = reply.take()
-    assert [(item.value, str(item.error)) for item in items] == [
+async def test_the_result_of_a_group_has_a_value_or_an_error_for_each_item():
+    """And the time that each call took."""
+    processor = AsyncBatchProcessor(odd_only, 3, 1, 0, executor=AtOnce())
+    result = await processor.process(iter([1, 2, 3]))
+    assert [(outcome.value, str(outcome.error)) for outcome in result] == [
         (1, "None"),
         (None, "2 is even"),
         (3, "None"),
     ]
-    assert all(item.seconds >= 0 for item in items)
+    assert all(outcome.seconds >= 0 for outcome in result)

@@ -2,13 +2,14 @@
 
 import asyncio
 import builtins
+import gc
 import threading
-from typing import Any
+import weakref
+from typing import Any, ClassVar
 
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter, SerializationError
-from ragasync.calls import groups
 from tests.support.pickling_executor import ByPost
 from tests.support.requirements import needs
 
@@ -152,27 +153,41 @@ async def test_a_batch_with_an_item_that_cannot_travel_is_split():
     assert str(result.errors[2]).startswith("item 2 cannot be pickled")
 
 
-async def test_a_function_is_unpacked_once_a_worker_and_keeps_its_globals():
-    """What it has loaded stays loaded; another run has its own."""
-    before = set(groups._functions)
-    count = 0
+class Counting:
+    """A function that counts its calls, and each time that it is loaded."""
 
-    def counting(item: int) -> int:
-        nonlocal count
-        count += 1
-        return count
+    loaded: ClassVar[list[weakref.ref[Any]]] = []
 
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, item: int) -> int:
+        """Return how many calls this object has had."""
+        self.calls += 1
+        return self.calls
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.loaded.append(weakref.ref(self))
+
+
+async def test_a_worker_loads_a_function_once_and_keeps_its_state():
+    """It is the same object from group to group, and not that of the caller."""
+    Counting.loaded.clear()
+    counting = Counting()
     result = await AsyncBatchProcessor(counting, 2, 1, executor=ByPost()).process(iter(range(6)))
     assert result.results == [1, 2, 3, 4, 5, 6]
-    assert count == 0
-    assert len(set(groups._functions) - before) == 1
+    assert counting.calls == 0
+    assert len(Counting.loaded) == 1
 
 
 async def test_a_worker_forgets_the_functions_of_old_runs():
-    """Each may hold much."""
-    for _ in range(groups.CACHED_FUNCTIONS + 3):
-        await AsyncBatchProcessor(lambda item: item, executor=ByPost()).process([1])
-    assert len(groups._functions) == groups.CACHED_FUNCTIONS
+    """Each may hold much; the last four are kept."""
+    Counting.loaded.clear()
+    for _ in range(7):
+        await AsyncBatchProcessor(Counting(), executor=ByPost()).process([1])
+    gc.collect()
+    assert [loaded() is None for loaded in Counting.loaded] == [True] * 3 + [False] * 4
 
 
 async def test_no_more_hops_are_outstanding_than_calls_are_allowed_at_once():

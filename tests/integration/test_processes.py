@@ -22,7 +22,6 @@ from ragasync import (
     RateLimiter,
     WorkerDied,
 )
-from ragasync.calls.groups import ItemGroup, RemoteFunction, run_group
 from tests.support.requirements import needs
 
 needs("cloudpickle", "loky")
@@ -392,15 +391,15 @@ async def test_calls_on_threads_of_ones_own_do_not_share_a_context_either(functi
         assert executor.submit(tenant.get).result() == "nobody"
 
 
-def test_a_hop_in_this_process_sees_the_context_that_it_was_given():
-    """Each call a copy of its own."""
+def test_a_group_on_a_thread_sees_the_context_of_the_run():
+    """Each call has its own copy, and nothing that it sets comes back."""
     token = tenant.set("the one who started")
     context = contextvars.copy_context()
     tenant.reset(token)
-    hop = ItemGroup(RemoteFunction(sets_everything), [1, 2, 3], ["a", "b", "c"], context=context)
     with ThreadPoolExecutor(1) as executor:
-        reply = executor.submit(run_group, hop).result()
-    assert [seen for seen, _ in reply.values] == ["the one who started"] * 3
+        processor = AsyncBatchProcessor(sets_everything, 3, 1, executor=executor)
+        result = context.run(processor.process_sync, [1, 2, 3])
+    assert [seen for seen, _ in result.get_successful()] == ["the one who started"] * 3
     assert context[tenant] == "the one who started"
 
 
