@@ -1,195 +1,198 @@
-"""One attempt at the call of a ticket: admitted, made, and its end handed on."""
+"""One attempt at a pending call: wait for the limits, make the call, hand on how it ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ragasync.calls.caller import Caller, StuckCalls
 from ragasync.clock import Clock
-from ragasync.engine.admission import LimiterWait
+from ragasync.engine.batch_splitting import halves
+from ragasync.engine.controls import RunControls
 from ragasync.engine.error_handling import ErrorHandler
-from ragasync.engine.recorder import Recorder
-from ragasync.engine.retry_queue import PendingCall, RetryQueue
+from ragasync.engine.retry_queue import PendingCall
+from ragasync.engine.scheduler import Scheduler
+from ragasync.engine.workers import WorkerPool
 from ragasync.errors import AttemptTimeout
 from ragasync.foreign_errors import is_a
-from ragasync.limits.adaptive import ConcurrencyController
 from ragasync.limits.limiter import WeightError
-from ragasync.outcomes.activity import ActivityMonitor
-from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-StartDecision: TypeAlias = Literal["now", "later", "never"]
-"""Whether a call may begin: later, when the run is paused or its worker is one too many."""
 
-
-class Attempts(Generic[T, R]):
+class CallRunner(Generic[T, R]):
     """
-    Makes the calls that are not plain: batches, hops, retries, and all calls that have limits.
+    Makes the calls off the fast path: batches, groups, retries, and all calls that have limits.
 
     Args:
-        plan: how to call.
-        calls: what to call.
-        admission: the limits to pass first.
-        recording: takes the outcomes of items that can never pass them.
-        after: decides what follows.
-        parked: where a ticket goes that may not begin now.
-        held: keeps the slot of a call that nobody can interrupt.
+        controls: the settings of the run.
+        pool: its workers.
+        scheduler: says whether a call may still start after its wait for the limits.
+        caller: the function, on the loop, on threads or on an executor.
+        errors: decides what follows a call.
         clock: the run's clock.
-        is_cancelled: says whether the run has cancelled the current worker.
-
-    Attributes:
-        seconds: the time spent in calls, added up.
-        calls: how many calls were made.
-        activity: notes when they were under way, if somebody wants to know.
-        adapting: watches each, where the bound on calls at once follows what they meet.
     """
 
     def __init__(
         self,
-        plan: BatchSettings[T, R],
-        calls: Caller,
-        admission: LimiterWait,
-        recording: Recorder[T, R],
-        after: ErrorHandler[T, R],
-        parked: RetryQueue[T],
-        held: StuckCalls,
+        controls: RunControls,
+        pool: WorkerPool,
+        scheduler: Scheduler[T, R],
+        caller: Caller,
+        errors: ErrorHandler[T, R],
         clock: Clock,
-        is_cancelled: Callable[[], bool],
     ) -> None:
-        self._is_cancelled = is_cancelled
-        self._plan, self._calls, self._admission = plan, calls, admission
-        self._recording, self._after, self._parked = recording, after, parked
-        self._held, self._clock = held, clock
-        self.seconds = 0.0
-        self.calls = 0
-        self.activity: ActivityMonitor | None = None
-        self.adapting: ConcurrencyController | None = None
+        self._controls, self._pool, self._scheduler = controls, pool, scheduler
+        self._caller, self._errors, self._clock = caller, errors, clock
+        self._plan = controls.plan
+        self._stuck = StuckCalls(self._plan.timeout, scheduler.can_progress_beside, controls.stop)
 
-    async def make(
-        self, ticket: PendingCall[T], worker: int, permission: Callable[[], StartDecision]
-    ) -> None:
-        """Pass the gate and make the call of a ticket, if it still may be made then."""
-        # Who may not begin takes nothing from the limiters, before the wait and after it.
-        passes = self._admission.is_open or permission() != "now"
-        try:
-            if not (passes or await self._admitted(ticket, worker, lambda: permission() == "now")):
-                return
-        except asyncio.CancelledError:
-            self._parked.park(ticket, 0.0)  # unless the run ends, another worker takes it up
-            raise
-        match permission():
+    def close(self) -> None:
+        """Stop the timer of calls past their time limit."""
+        self._stuck.close()
+
+    async def run(self, call: PendingCall[T], worker: int) -> None:
+        """Wait for the limits and make the call, if it may still start then."""
+        if not await self._pass_limits(call, worker):
+            return
+        match self._scheduler.may_start():
             case "never":
                 return
             case "later":
-                self._parked.park(ticket, 0.0)  # another worker takes it up, or this one later
+                self._scheduler.retries.push(call)  # for another worker, or for this one later
                 return
-        if self._after.gave_up_late(ticket, worker):
+        if self._errors.fail_if_past_deadline(call, worker):
             return
-        began = self._clock()
-        if ticket.started < 0:
-            ticket.started = began
-        self.calls += 1
-        if self.activity is not None:
-            self.activity.call_started(began)
+        totals, activity = self._controls.totals, self._controls.activity
+        started = self._clock()
+        if call.started < 0:
+            call.started = started
+        totals.calls += 1
+        if activity is not None:
+            activity.call_started(started)
         try:
-            await self._make_now(ticket, began, worker)
+            await self._attempt(call, started, worker)
         finally:
             ended = self._clock()
-            self.seconds += ended - began
-            if self.activity is not None:
-                self.activity.call_ended(began, ended)
+            totals.call_seconds += ended - started
+            if activity is not None:
+                activity.call_ended(started, ended)
 
-    def failed_at_once(
-        self, index: int, item: T, error: BaseException, began: float, worker: int
+    def fail_plain(
+        self, index: int, item: T, error: BaseException, started: float, worker: int
     ) -> bool:
-        """Hand on the failure of a plain call; return whether it must go on up."""
-        if self.activity is not None:
-            self.activity.add(began, self._clock())
-        return self._after.raised(
-            PendingCall((index,), (item,), started=began), error, began, worker
-        )
+        """Hand on the failure of a call on the fast path; return whether it must be raised on."""
+        if self._controls.activity is not None:
+            self._controls.activity.add(started, self._clock())
+        call = PendingCall((index,), (item,), started=started)
+        return self._errors.on_error(call, error, started, worker)
 
-    async def _make_now(self, ticket: PendingCall[T], began: float, worker: int) -> None:
-        """Make the call, and hand its end on."""
-        after = self._after
+    async def _attempt(self, call: PendingCall[T], started: float, worker: int) -> None:
+        """Make the call, and hand on its value or its error."""
+        errors = self._errors
         try:
-            answer = await self._call(ticket)
+            value = await self._call(call)
         except (AttemptTimeout, asyncio.CancelledError) as error:
             ended = self._clock()
-            if not after.is_of_the_run(error):
-                await self._until_returned(ticket, error, began, ended, worker)
-                after.failed(ticket, error, began, worker, ended=ended)
-            else:
-                after.raised(ticket, error, began, worker)
+            if errors.ends_this_run(error):
+                errors.on_cancelled(call, error, started, worker)
                 raise
+            await self._wait_for_abandoned(call, error, started, ended, worker)
+            errors.on_failure(call, error, started, worker, ended=ended)
         except BaseException as error:
-            if after.raised(ticket, error, began, worker):
+            if errors.on_error(call, error, started, worker):
                 raise
         else:
             if self._plan.grouped:
-                after.hop_returned(ticket, answer, began, worker)
+                errors.on_group_result(call, value, started, worker)
             else:
-                after.succeeded(ticket, answer, began, worker)
+                errors.on_success(call, value, started, worker)
 
-    async def _until_returned(
-        self, ticket: PendingCall[T], error: BaseException, began: float, ended: float, worker: int
+    async def _call(self, call: PendingCall[T]) -> Any:
+        """Make the call; a run with max_concurrency="auto" watches it."""
+        coroutine = self._call_function(call)
+        controller = self._controls.controller
+        return await (coroutine if controller is None else controller.watch(coroutine))
+
+    async def _call_function(self, call: PendingCall[T]) -> Any:
+        """Call the function with one item, a list of items, or each of a group of items."""
+        if self._plan.grouped:
+            return await self._caller.call_group(call.items, call.indices, isolate=call.isolate)
+        if self._plan.batched:
+            items = list(call.items)
+            return await self._caller.call_batch(items, call.indices, isolate=call.isolate)
+        return [await self._caller.call_one(call.items[0])]
+
+    async def _wait_for_abandoned(
+        self, call: PendingCall[T], error: BaseException, started: float, ended: float, worker: int
     ) -> None:
-        """Hold the slot of a call that was given up and goes on, until its thread is free."""
-        call = self._calls.take_abandoned()
-        while call is not None:
+        """
+        Wait until the thread or process of a call that was given up is free.
+
+        Nothing can interrupt it, and a worker that went on meanwhile would exceed the concurrency.
+        """
+        abandoned = self._caller.take_abandoned()
+        while abandoned is not None:
             try:
-                await self._held.until_returned(call)
+                await self._stuck.until_returned(abandoned)
                 return
             except asyncio.CancelledError:
-                if self._is_cancelled():
-                    ticket.add_attempt(ended - began)
-                    self._recording.record_failure(ticket, error, worker)
+                if self._pool.is_cancelled():
+                    call.add_attempt(ended - started)
+                    self._errors.fail(call, error, worker)
                     raise
 
-    async def _call(self, ticket: PendingCall[T]) -> Any:
-        """Make the call of a ticket, and have it watched if somebody learns from it."""
-        call = self._call_now(ticket)
-        return await (call if self.adapting is None else self.adapting.watch(call))
+    # ── limits ──────────────────────────────────────────────────────────────────────────────────
 
-    async def _call_now(self, ticket: PendingCall[T]) -> Any:
-        """Make the call of a ticket, in the way that the plan says."""
-        if self._plan.grouped:
-            return await self._calls.call_group(
-                ticket.items, ticket.indices, isolate=ticket.suspect
-            )
-        if self._plan.batched:
-            items = list(ticket.items)
-            return await self._calls.call_batch(items, ticket.indices, isolate=ticket.suspect)
-        return [await self._calls.call_one(ticket.items[0])]
-
-    async def _admitted(
-        self, ticket: PendingCall[T], worker: int, wanted: Callable[[], bool]
-    ) -> bool:
-        """Wait for the gate; return whether it has let the call through."""
+    async def _pass_limits(self, call: PendingCall[T], worker: int) -> bool:
+        """Wait until the limiters admit the call; return False if it can never pass."""
+        # A call that may not start takes nothing from the limiters, before the wait or after it.
+        if self._controls.limiter.is_open or self._scheduler.may_start() != "now":
+            return True
         try:
-            await self._admission.wait(ticket, self._clock, wanted)
+            await self._wait_at_limiter(call)
         except ValueError as error:  # an item weighs too much, or its weight cannot be computed
             cause = error.__cause__
-            if len(ticket) > 1:
-                for half in ticket.halves():
-                    self._parked.park(half, 0.0)
+            if len(call) > 1:
+                for half in halves(call):
+                    self._scheduler.retries.push(half)
             elif is_a(error, WeightError) and is_a(cause, Exception):
-                self._failed_before(ticket, cause, worker)
+                self._fail_before_call(call, cause, worker)
             else:
-                self._recording.record_failure(ticket, error, worker)
+                self._errors.fail(call, error, worker)
             return False
-        except Exception as error:  # a limiter's own trouble is the call's, not the source's
-            self._failed_before(ticket, error, worker)
+        except asyncio.CancelledError:
+            self._scheduler.retries.push(call)  # for another worker, unless the run ends
+            raise
+        except Exception as error:  # the limiter's own: not to be blamed on the source
+            self._fail_before_call(call, error, worker)
             return False
         return True
 
-    def _failed_before(self, ticket: PendingCall[T], error: Exception, worker: int) -> None:
-        """Hand on an error that arose before the call was made."""
+    async def _wait_at_limiter(self, call: PendingCall[T]) -> None:
+        """Wait until the limiters admit the call, if it is still wanted then; count the time."""
+        task, since = asyncio.current_task(), self._clock()
+        assert task is not None  # a coroutine runs in a task
+        waiting = self._pool.at_limiter
+        waiting.add(task)
+        try:
+            # Each item of a group is one request, although the group is one hand-over.
+            requests = len(call) if self._plan.grouped else 1
+            await self._controls.limiter.admit(call.items, requests, wanted=self._is_wanted)
+        finally:
+            waiting.remove(task)
+            waited = self._clock() - since
+            call.waited += waited
+            self._controls.totals.limiter_seconds += waited
+
+    def _is_wanted(self) -> bool:
+        """Whether a call that the limiters admit now will start."""
+        return self._scheduler.may_start() == "now"
+
+    def _fail_before_call(self, call: PendingCall[T], error: Exception, worker: int) -> None:
+        """Hand on an error that was raised before the call was made."""
         failed_at = self._clock()
-        if ticket.started < 0:
-            ticket.started = failed_at  # as of a call: the wait lies before
-        self._after.failed(ticket, error, failed_at, worker)
+        if call.started < 0:
+            call.started = failed_at  # as if called: the wait lies before
+        self._errors.on_failure(call, error, failed_at, worker)

@@ -1,347 +1,390 @@
-"""What is done when a call has ended: its outcome recorded, or its next attempt arranged."""
+"""What follows a call: its outcome is recorded, or it is retried, split or failed, or all stop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
-from ragasync.calls.caller import returned_coroutine
 from ragasync.calls.groups import GroupResult
 from ragasync.clock import Clock
-from ragasync.engine.judging import GIVE_UP, HALVE, Fail, Split, TryAgain, judge
+from ragasync.engine.batch_splitting import (
+    errors_among,
+    halves,
+    single_item,
+    single_items,
+    subset,
+)
+from ragasync.engine.controls import RunControls
 from ragasync.engine.recorder import Recorder
 from ragasync.engine.retry_queue import PendingCall, RetryQueue
+from ragasync.engine.workers import WorkerPool
 from ragasync.error_text import describe, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
-from ragasync.foreign_errors import is_a, is_error, leaves_of
-from ragasync.limits.combined import CombinedLimiter
+from ragasync.foreign_errors import is_a, leaves_of
 from ragasync.loop_errors import as_run_async_error
-from ragasync.outcomes.stats import ServicePauses, wall_time_in
+from ragasync.outcomes.stats import wall_time_in
 from ragasync.reports.summary import duration
+from ragasync.retries.classify import FATAL, may_split, should_split
 from ragasync.retries.http import retry_after_of
-from ragasync.settings import BatchSettings
+from ragasync.retries.policy import AsyncRetry
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_ENDS_A_RUN = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
-_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Make the same call again after `delay` seconds."""
+
+    delay: float
 
 
-class Stops(Protocol):
-    """What a failure may do to the whole run."""
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Call each half of the batch by itself, without a delay."""
 
-    stopping: bool
-    pauses: ServicePauses
 
-    def is_cancelled(self) -> bool:
-        """Return whether the run has cancelled the current worker."""
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Make the error the outcome of every item of the call."""
 
-    def stop(self, because: str, *, cancel: bool = False) -> None:
-        """Start nothing more; cancel what is in flight if asked."""
+    stops_the_job: bool = False
 
-    def abort(self, error: BaseException) -> None:
-        """Stop at once, and have this error raised."""
 
-    def interrupted(self, error: Interrupted) -> None:
-        """Stop at once because of an interrupt that a call got."""
+NextStep: TypeAlias = Retry | Split | Fail
+
+SPLIT: Final = Split()
+FAIL: Final = Fail()
+STOP: Final = Fail(stops_the_job=True)
+
+
+def next_step(
+    error: BaseException,
+    policy: AsyncRetry,
+    *,
+    items: int,
+    retries: int,
+    elapsed: float,
+    paused: bool = False,
+) -> NextStep:
+    """
+    Decide between a retry, a split and a failure of a call that raised.
+
+    A batch is split immediately when the service refused its content (400, 413, 422), or when a
+    value or their number was wrong; after its retries on other errors; and never when smaller
+    batches cannot help (a bug in the function, a bad key, a rate limit).
+
+    Args:
+        error: what the call raised.
+        policy: the processor's retry policy.
+        items: how many items the call had.
+        retries: how many retries this call and the calls it was split from have spent.
+        elapsed: seconds since the first attempt began.
+        paused: whether the limiters delay the next attempt for as long as a Retry-After asks.
+    """
+    decision = policy.decide(error, retries=retries, elapsed=elapsed, held=paused)
+    if decision is FATAL:
+        return STOP
+    if items > 1 and should_split(error):
+        return SPLIT
+    if decision is not None:
+        return Retry(decision)
+    return SPLIT if items > 1 and may_split(error) else FAIL
 
 
 class ErrorHandler(Generic[T, R]):
     """
-    Decides what follows from calls, the failed ones above all.
+    Decides what follows a call, above all one that failed.
 
     Args:
-        plan: the retry policy.
-        recording: writes the outcomes.
-        gate: closed for a while when a reply asks for it by Retry-After.
-        parked: where tickets wait for their next attempt.
-        run: what may have to be stopped.
+        controls: the run, which an error may pause or stop.
+        pool: its workers, which know whether a cancellation is the run's.
+        retries: where calls wait for their next attempt.
+        recorder: writes the outcomes.
         clock: the run's clock.
     """
 
     def __init__(
         self,
-        plan: BatchSettings[T, R],
-        recording: Recorder[T, R],
-        gate: CombinedLimiter,
-        parked: RetryQueue[T],
-        run: Stops,
+        controls: RunControls,
+        pool: WorkerPool,
+        retries: RetryQueue[T],
+        recorder: Recorder[T, R],
         clock: Clock,
     ) -> None:
-        self._plan, self._recording, self._gate = plan, recording, gate
-        self._parked, self._run, self._clock = parked, run, clock
-        self.retried = 0
+        self._controls, self._pool, self._retries = controls, pool, retries
+        self._recorder, self._clock = recorder, clock
+        self._plan, self._policy = controls.plan, controls.plan.retry
 
-    def succeeded(
-        self, ticket: PendingCall[T], values: Sequence[R], began: float, worker: int
+    # ── calls that returned ─────────────────────────────────────────────────────────────────────
+
+    def on_success(
+        self, call: PendingCall[T], values: Sequence[R], started: float, worker: int
     ) -> None:
-        """Record the values of a call; an error that stands in an item's place is that item's."""
-        if self._parked.holds_any:
-            self._parked.release()  # a batch succeeded: the parts of another need not wait
-        if errors := _errors_among(values, returned=self._plan.batched):
-            self._succeeded_in_part(ticket, values, errors, began, worker)
+        """Record the values of a call; an error in an item's position is the error of that item."""
+        if self._retries.has_deferred:
+            self._retries.release_deferred()  # a batch succeeded, so not all batches fail alike
+        if errors := errors_among(values, batched=self._plan.batched):
+            self._on_partial_success(call, values, errors, started, worker)
             return
-        ticket.add_attempt(self._clock() - began)
-        self._recording.record_success(ticket, values, worker)
+        call.add_attempt(self._clock() - started)
+        self._recorder.record_success(call, values, worker)
 
-    def _succeeded_in_part(
+    def _on_partial_success(
         self,
-        ticket: PendingCall[T],
+        call: PendingCall[T],
         values: Sequence[R],
         errors: dict[int, BaseException],
-        began: float,
+        started: float,
         worker: int,
     ) -> None:
-        """Record the values of some items, and let each of the others fail as if it were alone."""
+        """Record the values of some items; each of the others fails as if it had been alone."""
         ended = self._clock()
-        if done := [place for place in range(len(ticket)) if place not in errors]:
-            part = ticket.some(done)
-            part.add_attempt(ended - began)
-            self._recording.record_success(part, [values[place] for place in done], worker)
-        for place, error in errors.items():
-            self.failed(ticket.alone(place), error, began, worker, ended=ended)
+        if done := [position for position in range(len(call)) if position not in errors]:
+            part = subset(call, done)
+            part.add_attempt(ended - started)
+            self._recorder.record_success(part, [values[position] for position in done], worker)
+        for position, error in errors.items():
+            self.on_failure(single_item(call, position), error, started, worker, ended=ended)
 
-    def hop_returned(
-        self, ticket: PendingCall[T], reply: GroupResult, began: float, worker: int
+    def on_group_result(
+        self, call: PendingCall[T], result: GroupResult, started: float, worker: int
     ) -> None:
-        """Record each item of a hop by itself; each that failed goes on alone."""
-        if not reply.errors:
-            ticket.add_attempt(0.0)  # the items have times of their own
-            seconds = [ticket.seconds + seconds for seconds in reply.seconds]
-            self._recording.record_success(ticket, reply.values, worker, seconds)
+        """Record each item of a group by itself; each that failed is retried by itself."""
+        if not result.errors:
+            call.add_attempt(0.0)  # the items have times of their own
+            seconds = [call.seconds + seconds for seconds in result.seconds]
+            self._recorder.record_success(call, result.values, worker, seconds)
             return
-        at = began
-        for place, item in enumerate(reply.take()):
-            alone = ticket.alone(place)
+        at = started
+        for position, item in enumerate(result.take()):
+            single = single_item(call, position)
             if item.error is None:
-                alone.add_attempt(item.seconds)
-                self._recording.record_success(alone, (item.value,), worker)
+                single.add_attempt(item.seconds)
+                self._recorder.record_success(single, (item.value,), worker)
             else:
-                self.failed(alone, item.error, at, worker, ended=at + item.seconds)
+                self.on_failure(single, item.error, at, worker, ended=at + item.seconds)
             at += item.seconds
 
-    def raised(
-        self, ticket: PendingCall[T], error: BaseException, began: float, worker: int
+    # ── calls that raised ───────────────────────────────────────────────────────────────────────
+
+    def on_error(
+        self, call: PendingCall[T], error: BaseException, started: float, worker: int
     ) -> bool:
         """
-        Arrange what follows from a call that raised; return whether the error must go on up.
+        Handle an error, and return whether it must propagate.
 
         An interrupt, and a cancellation by the run itself, end this worker. A cancellation that
         nobody here asked for is the call's own failure, like any other error.
         """
-        if ends_a_run(error) or self.is_of_the_run(error):
-            if is_a(error, Interrupted):
-                self._run.interrupted(error)
-            ticket.add_attempt(self._clock() - began)
-            self._recording.record_cancelled(ticket, worker)
+        if ends_a_run(error) or self.ends_this_run(error):
+            self.on_cancelled(call, error, started, worker)
             return True
-        self.failed(ticket, error, began, worker)
+        self.on_failure(call, error, started, worker)
         return False
 
-    def is_of_the_run(self, error: BaseException) -> bool:
+    def ends_this_run(self, error: BaseException) -> bool:
         """
-        Return whether an error is the cancellation of the run, and no failure of a call.
+        Whether an error is the cancellation of the run rather than a failure of the call.
 
-        A call that blocks in run_async hears of an interrupt, or of the end of what is around the
-        run, before the run itself does: its loop stood still, or others have to hand it on.
+        A call that blocks in run_async sees an interrupt, or the end of what surrounds the run,
+        before the run itself does, because it blocks the run's loop.
         """
         if is_a(error, Interrupted):
             return True
-        return is_a(error, asyncio.CancelledError) and self._run.is_cancelled()
+        return is_a(error, asyncio.CancelledError) and self._pool.is_cancelled()
 
-    def failed(
+    def on_cancelled(
+        self, call: PendingCall[T], error: BaseException, started: float, worker: int
+    ) -> None:
+        """Record the items of a call that was cut off by the end of the run."""
+        if is_a(error, Interrupted):
+            self._controls.interrupted(error)
+        call.add_attempt(self._clock() - started)
+        self._recorder.record_cancelled(call, worker)
+
+    def on_failure(
         self,
-        ticket: PendingCall[T],
+        call: PendingCall[T],
         error: BaseException,
-        began: float,
+        started: float,
         worker: int,
         *,
         ended: float | None = None,
     ) -> None:
-        """Arrange what follows from a call that failed: a retry, halves, or a failure."""
+        """Decide what follows the failure of a call, and do it."""
         ended = self._clock() if ended is None else ended
         crashed = is_a(error, WorkerDied) and self._plan.executor is not None
-        if crashed and (parts := self._suspects(ticket)):
-            self._go_apart(parts, error, began, ended, worker)
+        if crashed and (suspects := self._suspects(call)):
+            self._isolate(suspects, error, started, ended, worker)
             return
-        ticket.add_attempt(ended - began)
-        if self._keeps_away(error):
+        call.add_attempt(ended - started)
+        if self._pause_as_asked(error):
             return
-        if (no_use := _why_no_call_can_succeed(error)) is not None:
-            self._recording.record_failure(ticket, error, worker)
-            self._run.abort(no_use)
+        if (hopeless := _why_no_call_can_succeed(error)) is not None:
+            self.fail(call, error, worker)
+            self._controls.abort(hopeless)
             return
         try:
-            verdict = judge(
+            step = next_step(
                 error,
-                self._plan.retry,
-                items=len(ticket),
-                retries=ticket.retries.spent,
-                elapsed=ended - ticket.started,
-                held=self._gate.paused_for > 0.0,  # so that whoever ends the pause ends the wait
+                self._policy,
+                items=len(call),
+                retries=call.retries.spent,
+                elapsed=ended - call.started,
+                # If the limiters delay the retry, resuming them by hand ends its wait too.
+                paused=self._controls.limiter.paused_for > 0.0,
             )
-        except Exception as problem:  # the caller's own predicate raised
-            self._recording.record_failure(ticket, problem, worker)
-        else:
-            if verdict is GIVE_UP and self._plan.grouped and len(ticket) > 1:
-                verdict = HALVE  # no item's own error: one of them cannot travel
-            self._follow(verdict, ticket, error, began, ended, worker)
+        except Exception as problem:  # the user's own predicate raised
+            self.fail(call, problem, worker)
+            return
+        if step is FAIL and self._plan.grouped and len(call) > 1:
+            step = SPLIT  # no item's own error: one of them cannot be pickled
+        self._follow(step, call, error, started, ended, worker)
 
-    def _keeps_away(self, error: BaseException) -> bool:
+    def _follow(
+        self,
+        step: NextStep,
+        call: PendingCall[T],
+        error: BaseException,
+        started: float,
+        ended: float,
+        worker: int,
+    ) -> None:
+        """Take the next step; a run that is stopping leaves calls without a final error pending."""
+        if isinstance(step, Fail):
+            self.fail(call, error, worker)
+            if step.stops_the_job or self._plan.fail_fast:
+                self._controls.stop(_why_fatal(error), cancel=True)
+            else:
+                self._recorder.note_failed_call(call, error)
+            return
+        if isinstance(step, Split) and self._recorder.note_failed_call(call, error):
+            self.fail(call, error, worker)  # all its parts would fail the same way
+            return
+        if self._controls.stopping:
+            return
+        if isinstance(step, Split):
+            self._log_attempt(call, error, started, ended, worker)
+            self._split(call)
+        else:
+            # The delay that is reported includes the time for which the limiters hold the retry.
+            delay = max(step.delay, retry_after_of(error) or 0.0)
+            self._log_attempt(call, error, started, ended, worker, delay)
+            call.retries.spent += 1
+            if self._policy.max_elapsed is not None:
+                call.last_error = error
+            self._policy.notify(call.attempts, error, delay)
+            self._retries.push(call, step.delay)
+
+    def _split(self, call: PendingCall[T]) -> None:
         """
-        Send nothing while the service wants to be left alone, whatever the status of its reply.
+        Queue the halves of a failed batch.
+
+        Until it is known whether every batch fails, they are deferred: if a second one fails alike
+        the run stops, without a call for each item.
+        """
+        call.last_error = None
+        queue = self._retries.defer if self._recorder.defers_parts else self._retries.push
+        for half in halves(call):
+            queue(half)
+        if self._retries.has_deferred and not self._recorder.defers_parts:
+            self._retries.release_deferred()
+
+    def _suspects(self, call: PendingCall[T]) -> list[PendingCall[T]]:
+        """List what may have crashed a worker process, unless this call ran there alone."""
+        if self._plan.grouped and len(call) > 1:
+            return single_items(call)
+        return [] if call.isolate else [call]
+
+    def _isolate(
+        self,
+        suspects: Sequence[PendingCall[T]],
+        error: BaseException,
+        started: float,
+        ended: float,
+        worker: int,
+    ) -> None:
+        """Retry each suspect where it harms no other, without a delay; most are innocent."""
+        if self._controls.stopping:
+            return
+        for call in suspects:
+            call.add_attempt(ended - started)
+            call.isolate = True
+            self._log_attempt(call, error, started, ended, worker)
+            self._retries.push(call)
+
+    def _pause_as_asked(self, error: BaseException) -> bool:
+        """
+        Pause the limiters if the service asks for it by Retry-After, whatever its status.
 
         Returns:
-            Whether that is longer than the policy waits, so that the run stops and leaves the
-            call of this reply, like the rest, to another run.
+            Whether that is longer than the policy waits, so that the run stops and leaves the call
+            of this response, like the rest, pending.
         """
         seconds = retry_after_of(error)
         if not seconds:
             return False
         asked = f"{describe(error)} asks to wait {duration(seconds)}, until {wall_time_in(seconds)}"
-        self._run.pauses = self._run.pauses.with_reply(self._clock(), seconds, asked)
-        if seconds <= self._plan.retry.max_retry_after:
-            self._gate.pause(seconds)
+        self._controls.pauses = self._controls.pauses.with_reply(self._clock(), seconds, asked)
+        longest = self._policy.max_retry_after
+        if seconds <= longest:
+            self._controls.pause_limiters(seconds)
             return False
-        most = self._plan.retry.max_retry_after
-        self._run.stop(f"{asked}: that is more than max_retry_after={most:g} s")
+        self._controls.stop(f"{asked}: that is more than max_retry_after={longest:g} s")
         return True
 
-    def gave_up_late(self, ticket: PendingCall[T], worker: int) -> bool:
-        """Give up a ticket whose retry would begin past the deadline; return whether it was so."""
-        deadline = self._plan.retry.max_elapsed
-        if deadline is None or ticket.error is None:
+    def fail_if_past_deadline(self, call: PendingCall[T], worker: int) -> bool:
+        """Fail a call whose retry would start after the policy's max_elapsed."""
+        max_elapsed = self._policy.max_elapsed
+        if max_elapsed is None or call.last_error is None:
             return False
-        if self._clock() - ticket.started < deadline:
+        if self._clock() - call.started < max_elapsed:
             return False
-        self._recording.record_failure(ticket, ticket.error, worker)
+        self.fail(call, call.last_error, worker)
         return True
 
-    def _park_now(self, ticket: PendingCall[T]) -> None:
-        """Have a ticket tried as soon as a worker is free."""
-        self._parked.park(ticket, 0.0)
+    def fail(self, call: PendingCall[T], error: BaseException, worker: int) -> None:
+        """Make the error the outcome of every item of the call."""
+        self._recorder.record_failure(call, error, worker)
 
-    def _suspects(self, ticket: PendingCall[T]) -> list[PendingCall[T]]:
-        """Return what a worker may have died of, if that is not this very call for sure."""
-        if self._plan.grouped and len(ticket) > 1:
-            return [ticket.alone(place) for place in range(len(ticket))]
-        return [] if ticket.suspect else [ticket]
-
-    def _go_apart(
+    def _log_attempt(
         self,
-        parts: Sequence[PendingCall[T]],
+        call: PendingCall[T],
         error: BaseException,
-        began: float,
-        ended: float,
-        worker: int,
-    ) -> None:
-        """Try each part again where it harms no other: free, as most of them are innocent."""
-        if self._run.stopping:
-            return
-        for part in parts:
-            part.add_attempt(ended - began)
-            part.suspect = True
-            self._log(part, error, began, ended, worker)
-            self._parked.park(part, 0.0)
-
-    def _log(
-        self,
-        ticket: PendingCall[T],
-        error: BaseException,
-        began: float,
+        started: float,
         ended: float,
         worker: int,
         delay: float = 0.0,
     ) -> None:
-        """Keep what became of an attempt that is not the last."""
-        if ticket.attempts == 1:
-            self.retried += len(ticket)
-        ticket.log(
-            began - self._recording.started_at, ended - began, describe(error), delay, worker
-        )
-        # What lies between: the rest of its hop, or a thread past its time that had to return.
-        ticket.backed_off += max(0.0, self._clock() - ended)
-
-    def _follow(
-        self,
-        verdict: Any,
-        ticket: PendingCall[T],
-        error: BaseException,
-        began: float,
-        ended: float,
-        worker: int,
-    ) -> None:
-        """Carry out a verdict; a run that is stopping leaves what is not final as pending."""
-        if isinstance(verdict, Fail):
-            self._recording.record_failure(ticket, error, worker)
-            if verdict.stops_the_job or self._plan.fail_fast:
-                self._run.stop(_fatal(error), cancel=True)
-            else:
-                self._recording.note_failed_call(ticket, error)
-            return
-        if isinstance(verdict, Split) and self._recording.note_failed_call(ticket, error):
-            self._recording.record_failure(ticket, error, worker)  # as all its parts would
-            return
-        if self._run.stopping:
-            return
-        delay = told = 0.0
-        if isinstance(verdict, TryAgain):
-            delay = verdict.delay
-            told = max(delay, retry_after_of(error) or 0.0)  # for as long the gate holds it
-        self._log(ticket, error, began, ended, worker, told)
-        if isinstance(verdict, Split):
-            ticket.error = None
-            put = self._parked.hold if self._recording.defers_parts else self._park_now
-            for half in ticket.halves():
-                put(half)
-            if self._parked.holds_any and not self._recording.defers_parts:
-                self._parked.release()
-        else:
-            ticket.retries.spent += 1
-            if self._plan.retry.max_elapsed is not None:
-                ticket.error = error
-            self._plan.retry.notify(ticket.attempts, error, told)
-            self._parked.park(ticket, delay)
+        """Keep a record of an attempt that is not the last."""
+        if call.attempts == 1:
+            self._controls.totals.retried += len(call)
+        since_start = started - self._recorder.started_at
+        call.log_attempt(since_start, ended - started, describe(error), delay, worker)
+        # What came after its end: the rest of its group, or a thread that had to return first.
+        call.backed_off += max(0.0, self._clock() - ended)
 
 
 def ends_a_run(error: BaseException) -> bool:
-    """Return whether an error is an interrupt or an exit, by itself or in a group."""
-    return any(is_a(each, _INTERRUPTS) for each in leaves_of(error))
-
-
-def _errors_among(values: Sequence[Any], *, returned: bool) -> dict[int, BaseException]:
-    """
-    Return what of some values is no value, by place: a coroutine that nobody awaits.
-
-    Args:
-        values: what a call gave.
-        returned: whether an exception that was returned counts as raised, too.
-    """
-    kinds = set(map(type, values))
-    coroutines = any(issubclass(kind, Coroutine) for kind in kinds)
-    if not (coroutines or (returned and any(issubclass(kind, BaseException) for kind in kinds))):
-        return {}
-    errors: dict[int, BaseException] = {}
-    for place, value in enumerate(values):
-        if is_a(value, Coroutine):
-            errors[place] = returned_coroutine(value)
-        elif returned and is_error(value):
-            errors[place] = value
-    return errors
+    """Whether an error is an interrupt or an exit, by itself or in a group."""
+    return any(is_a(each, _ENDS_A_RUN) for each in leaves_of(error))
 
 
 def _why_no_call_can_succeed(error: BaseException) -> Exception | None:
-    """Return what to raise where every other call must fail as this did."""
+    """Find what to raise if every other call must fail as this one did."""
     if is_a(error, SerializationError) and error.function:
         return error
     return as_run_async_error(error)
 
 
-def _fatal(error: BaseException) -> str:
-    """Return why an error stops the whole run; a part that stopped has said it already."""
+def _why_fatal(error: BaseException) -> str:
+    """Say why an error stops the whole run; a run that stopped has said it already."""
     where = ""
     if is_a(error, StageFailure):
         where, error = f" (in stage {error.stage})", error.error

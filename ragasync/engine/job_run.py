@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from ragasync.arguments import check_count
 from ragasync.clock import Clock, Heartbeat, loop_clock
-from ragasync.engine.run import Run
+from ragasync.engine.controls import RunControls
+from ragasync.engine.run import execute
 from ragasync.engine.telling import kind_of, run_stats
 from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
@@ -68,10 +69,8 @@ class JobRun(Generic[T, R]):
         )
         self.total = known if known is None or max_items is None else min(max_items, known)
         self._limit = max_items
-        on_item = self.columns.append if self.columns.open_ended else None
-        self.run: Run[T, R] = Run(
-            plan, source, self.columns, total=self.total, max_items=max_items, on_item=on_item
-        )
+        self._items = [source]
+        self.run = RunControls(plan)
         self._clock: Clock = time.monotonic
         self._began: float | None = None
         self._computed_before: float | None = None
@@ -96,7 +95,14 @@ class JobRun(Generic[T, R]):
             self._computed_before = time.process_time()
         try:
             with Heartbeat(self._beat):
-                await self.run.run()
+                await execute(
+                    self.run,
+                    self._items.pop(),  # whose items this object must not keep alive
+                    self.columns,
+                    total=self.total,
+                    max_items=self._limit,
+                    on_item=self.columns.append if self.columns.open_ended else None,
+                )
         except BaseException as error:
             result = self._end(whole=False)
             if is_a(error, IncompleteRun):
@@ -117,7 +123,7 @@ class JobRun(Generic[T, R]):
         done, failed = self._counts()
         total = self._total_now()
         left = None if total is None else total - done - failed
-        ran = done + failed - self.run.recalled
+        ran = done + failed - self.run.totals.journaled
         stages = self.run.stages()
         paused_for, pause = (0.0, "") if self._seconds is not None else self.run.pause_in_force
         if self._seconds is not None:
@@ -128,14 +134,14 @@ class JobRun(Generic[T, R]):
             done=done,
             failed=failed,
             total=total,
-            retried=self.run.retried,
+            retried=self.run.totals.retried,
             in_flight=self.run.in_flight,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
             limited_by=self._limited_by(),
             max_concurrency=self.run.max_concurrency,
             seconds=self._elapsed(),
-            recalled=self.run.recalled,
+            recalled=self.run.totals.journaled,
             tokens=sum(stage.tokens for stage in stages),
             cost=sum(stage.cost for stage in stages),
             paused_for=paused_for,
@@ -163,7 +169,7 @@ class JobRun(Generic[T, R]):
         """Report progress."""
         finished = sum(self._counts())
         if self._speed is not None:
-            self._speed.mark(finished - self.run.recalled)
+            self._speed.mark(finished - self.run.totals.journaled)
         self._limits = (*self._limits[1 - LOOKS :], self.run.limited_by)
         try:
             self._report(finished, self.total)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
 from ragasync.engine.item_sources import ItemSource
-from ragasync.engine.journalling import NewOf
+from ragasync.engine.journalling import NewOf, Refuse
 from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
@@ -33,11 +33,18 @@ class Reader(Generic[T]):
         clock: the run's clock.
         new_of: finds those of some items that are to be called; None: all of them.
         ahead: how many items may be drawn to be looked up together.
+        refuse: called with index, item and error for an item that has no key.
     """
 
     def __init__(
-        self, feed: ItemSource[T], clock: Clock, new_of: NewOf[T] | None, ahead: int
+        self,
+        feed: ItemSource[T],
+        clock: Clock,
+        new_of: NewOf[T] | None,
+        ahead: int,
+        refuse: Refuse[T],
     ) -> None:
+        self._refuse = refuse
         self._feed, self._clock = feed, clock
         self._new_of, self._ahead = new_of, ahead
         self._looked_up: deque[tuple[int, T]] = deque()
@@ -64,7 +71,7 @@ class Reader(Generic[T]):
                 else:
                     asked = max(wanted - len(rows), self._ahead)
                     came = self._feed.take(asked, FILL_TIMEOUT, self._clock)
-                    await self._new_of(came, ready)
+                    await self._new_of(came, ready, self._refuse)
                     passed_over += len(came) - len(ready)
                     late = len(came) < asked
         except asyncio.CancelledError:

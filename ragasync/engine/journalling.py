@@ -7,8 +7,9 @@ import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from ragasync.engine.controls import RunControls, RunTotals
 from ragasync.engine.recorder import OutcomeSink
 from ragasync.error_text import add_note, describe
 from ragasync.journal.use import JournalBinding
@@ -24,18 +25,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-NewOf: TypeAlias = Callable[[list[tuple[int, T]], deque[tuple[int, T]]], Awaitable[None]]
+Refuse: TypeAlias = Callable[[int, T, BaseException], None]
+"""Records the failure of an item that no call can take: index, item and error."""
+
+NewOf: TypeAlias = Callable[[list[tuple[int, T]], deque[tuple[int, T]], Refuse[T]], Awaitable[None]]
 """Adds those of some items, with their indices, that have to be called; also when cancelled."""
-
-
-class HoldsOn(Protocol):
-    """What a journal may have to say to its run."""
-
-    def fail(self, error: BaseException, because: str) -> None:
-        """Start nothing more, and raise this error at the end."""
-
-    def look_up(self) -> None:
-        """See whether a new item may be begun."""
 
 
 class JournalSink(Generic[T, R]):
@@ -45,22 +39,19 @@ class JournalSink(Generic[T, R]):
     Args:
         sink: where outcomes go.
         journal: what writes them.
-        refuse: called with index, item and error for an item that has no key.
         thread: looks up what has to read files.
-
-    Attributes:
-        recalled: how many outcomes came from the journal.
+        totals: counts the outcomes that came from the journal.
     """
 
     def __init__(
         self,
         sink: OutcomeSink[T, R],
         journal: JournalRun,
-        refuse: Callable[[int, T, Exception], None],
         thread: JournalThread,
+        totals: RunTotals,
     ) -> None:
-        self._sink, self._journal, self._refuse, self._thread = sink, journal, refuse, thread
-        self.recalled = 0
+        self._sink, self._journal, self._thread = sink, journal, thread
+        self._totals = totals
 
     @property
     def holds_success(self) -> bool:
@@ -96,7 +87,12 @@ class JournalSink(Generic[T, R]):
         self._sink.record(outcome, stack)
         self._journal.note(outcome, stack)
 
-    async def new_of(self, rows: list[tuple[int, T]], new: deque[tuple[int, T]]) -> None:
+    async def new_of(
+        self,
+        rows: list[tuple[int, T]],
+        new: deque[tuple[int, T]],
+        refuse: Refuse[T],
+    ) -> None:
         """
         Add the items that have to run to `new`; the others get the outcome that they have.
 
@@ -105,7 +101,7 @@ class JournalSink(Generic[T, R]):
         """
         journal = self._journal
         if not journal.takes_long(rows):
-            self._sort_out(journal.look_up(rows), new)
+            self._sort_out(journal.look_up(rows), new, refuse)
             return
         looking_up = self._thread.do(lambda: journal.look_up(rows))
         try:
@@ -113,15 +109,20 @@ class JournalSink(Generic[T, R]):
         finally:
             if not looking_up.done():
                 await asyncio.wait([looking_up])
-            self._sort_out(looking_up.result(), new)
+            self._sort_out(looking_up.result(), new, refuse)
 
-    def _sort_out(self, found: Lookup, new: deque[tuple[int, T]]) -> None:
+    def _sort_out(
+        self,
+        found: Lookup,
+        new: deque[tuple[int, T]],
+        refuse: Refuse[T],
+    ) -> None:
         """Settle the items that the journal knows, and refuse those without a key."""
         for outcome, stack in found.known:
             self._sink.record(outcome, stack)
-        self.recalled += len(found.known)
+        self._totals.journaled += len(found.known)
         for index, item, error in found.refused:
-            self._refuse(index, item, error)
+            refuse(index, item, error)
         new.extend(found.new)
 
 
@@ -129,8 +130,7 @@ class JournalSink(Generic[T, R]):
 async def journalled(
     journal: JournalBinding,
     sink: OutcomeSink[T, R],
-    refuse: Callable[[int, T, Exception], None],
-    run: HoldsOn,
+    run: RunControls,
 ) -> AsyncIterator[JournalSink[T, R]]:
     """
     Open a journal for a run, on a thread; write what is left at the run's end, however it ends.
@@ -138,7 +138,6 @@ async def journalled(
     Args:
         journal: the settings, and what the processor brings.
         sink: where outcomes go beside.
-        refuse: called with index, item and error for an item that has no key.
         run: stopped when nothing more can be written, because what is done from then on would be
             lost with this process.
     """
@@ -156,9 +155,9 @@ async def journalled(
                 # Where the processor was made, because a job runs on a loop of its own.
                 warnings.warn_explicit(opened.warning, UserWarning, *journal.made_at)
             opened.begin(
-                lambda error: tell(run.fail, error, describe(error)), lambda: tell(run.look_up)
+                lambda error: tell(run.fail, error, describe(error)), lambda: tell(run.notify)
             )
-            yield JournalSink(sink, opened, refuse, thread)
+            yield JournalSink(sink, opened, thread, run.totals)
         except BaseException as error:
             await thread.to_its_end(opened.close)
             if opened.error is not None:

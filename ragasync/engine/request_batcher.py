@@ -8,8 +8,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from ragasync.bridge.interrupts import Interrupted
 from ragasync.clock import loop_clock
+from ragasync.engine.controls import RunControls
 from ragasync.engine.item_queue import QueuedItems
-from ragasync.engine.run import Run
+from ragasync.engine.run import execute
 from ragasync.engine.telling import stage_stats
 from ragasync.error_text import NoArchive
 from ragasync.errors import JobStopped
@@ -160,7 +161,7 @@ class RequestBatcher(Generic[T, R]):
     ) -> None:
         self._no_more_expected = no_more_expected
         self._orders: _Orders[T, R] = _Orders()
-        self.run: Run[T, R] = Run(plan, self._open, self._orders, archive=NoArchive())
+        self.run = RunControls(plan)
         self._feed: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
@@ -216,7 +217,7 @@ class RequestBatcher(Generic[T, R]):
     async def _serve(self) -> None:
         """Make the run; this is the task's life."""
         try:
-            await self.run.run()
+            await execute(self.run, self._open, self._orders, archive=NoArchive())
         except Interrupted as error:  # a task keeps no CancelledError for more than one
             self._interrupted = error
             raise
@@ -225,7 +226,7 @@ class RequestBatcher(Generic[T, R]):
         self, on_item: Callable[[int, T], None] | None, on_change: Callable[[], None]
     ) -> QueuedItems[T]:
         """Make the feed of the run; from here on items can be taken."""
-        self.run.tell_calls_to(self.activity)
+        self.run.activity = self.activity
         self._feed = QueuedItems(
             on_item,
             on_change,
@@ -245,14 +246,14 @@ class RequestBatcher(Generic[T, R]):
         """Raise what opening or closing them did: no caller's, as the run's own error is."""
         task = self._task
         error = task.exception() if task and task.done() and not task.cancelled() else None
-        if error is not None and not self.run.raised_its_error:
+        if error is not None and not self.run.raised_error:
             raise error
 
     def _reason(self) -> BaseException:
         """Return why nothing more is taken."""
         if self._interrupted is not None:
             return self._interrupted
-        if self.run.raised_its_error and self._task is not None and self._task.done():
+        if self.run.raised_error and self._task is not None and self._task.done():
             error = self._task.exception()
         else:
             error = self.run.error

@@ -1,13 +1,14 @@
-"""Calls that are still pending, and the queue in which they wait for their next attempt."""
+"""Pending calls, and the queue in which they wait for their next attempt without a worker."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from ragasync.clock import Clock
@@ -16,13 +17,9 @@ from ragasync.outcomes.outcome import Attempt
 T = TypeVar("T")
 
 
-HELD_SECONDS = 1.0
-"""Seconds that the parts of the first failed batch wait for a second batch, at the most."""
-
-
 @dataclass(slots=True)
 class RetryBudget:
-    """How many retries were spent; one for a ticket and all the parts it is split into."""
+    """The retries spent so far, shared by a call and all parts that it is split into."""
 
     spent: int = 0
 
@@ -30,9 +27,9 @@ class RetryBudget:
 @dataclass(slots=True, eq=False)
 class PendingCall(Generic[T]):
     """
-    The items of one call (one, or a batch) on their way through attempts, waits and back-off.
+    The items of one call (one, or a batch) until they have an outcome, over all attempts.
 
-    All times are in seconds; `started` and `parked_at` are instants on the run's clock.
+    Durations are in seconds; `started` and `queued_at` are instants on the run's clock.
     """
 
     indices: Sequence[int]
@@ -43,151 +40,145 @@ class PendingCall(Generic[T]):
     seconds: float = 0.0
     waited: float = 0.0
     backed_off: float = 0.0
-    parked_at: float = -1.0
+    queued_at: float = -1.0
     retries: RetryBudget = field(default_factory=RetryBudget)
     history: tuple[Attempt, ...] = ()
-    suspect: bool = False
-    """Whether a worker may have died of one of its items."""
+    isolate: bool = False
+    """Whether one of its items may have killed a worker process, so that it must run alone."""
     is_part: bool = False
-    """Whether it is some of the items of a call that failed as a whole."""
-    error: BaseException | None = None
-    """What the last attempt raised, where this ticket waits for a retry that has a deadline."""
+    """Whether it is a part of a batch that failed as a whole."""
+    last_error: BaseException | None = None
+    """What the last attempt raised, kept only if the retry policy has a max_elapsed."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def add_attempt(self, seconds: float) -> None:
-        """Count an attempt, and the time that it took."""
+        """Count an attempt and its duration."""
         self.attempts += 1
         self.seconds += seconds
 
-    def log(self, started: float, seconds: float, error: str, delay: float, worker: int) -> None:
-        """Keep what became of the attempt just made, which is not the last."""
+    def log_attempt(
+        self, started: float, seconds: float, error: str, delay: float, worker: int
+    ) -> None:
+        """Keep a record of an attempt that is not the last."""
         waited = max(0.0, self.waited - sum(earlier.waited for earlier in self.history))
         self.history += (Attempt(started, seconds, error, delay, waited, worker),)
 
-    def halves(self) -> tuple[PendingCall[T], PendingCall[T]]:
-        """Return the two parts that this ticket splits into; they share its retries."""
-        middle = len(self.indices) // 2
-        first, second = self.part(0, middle), self.part(middle, len(self.indices))
-        first.is_part = second.is_part = True
-        return first, second
 
-    def alone(self, place: int) -> PendingCall[T]:
-        """Return one of its items as a ticket with the same past, whose retries are its own."""
-        return replace(self.part(place, place + 1), retries=RetryBudget(self.retries.spent))
-
-    def some(self, places: Sequence[int]) -> PendingCall[T]:
-        """Return the items at these places as a ticket with the same past and the same retries."""
-        indices, items = self.indices, self.items
-        return replace(
-            self, indices=[indices[at] for at in places], items=[items[at] for at in places]
-        )
-
-    def part(self, start: int, stop: int) -> PendingCall[T]:
-        """Return some of its items as a ticket with the same past and the same retries."""
-        return replace(self, indices=self.indices[start:stop], items=self.items[start:stop])
+DEFER_SECONDS = 1.0
+"""Seconds for which the parts of the first failed batch wait for the next batch, at most."""
 
 
 class RetryQueue(Generic[T]):
     """
-    Tickets that wait for an instant, the earliest first, ties in order of arrival.
+    Pending calls ordered by the time at which they are due, ties in order of arrival.
+
+    Calls can also be deferred: they become due when they are released, or after DEFER_SECONDS.
 
     Args:
         clock: the run's clock.
-        on_due: called, on the loop, when a ticket has become due.
-        context: what timers see of context variables.
+        on_change: called when a call was added.
+        on_due: called, on the loop, when the first call has become due.
+        context: the context variables of the timers.
 
     Attributes:
-        items: how many items the waiting tickets have in all.
+        items: how many items all waiting calls have together.
     """
 
-    def __init__(self, clock: Clock, on_due: Callable[[], None], context: Context) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        on_change: Callable[[], None],
+        on_due: Callable[[], None],
+        context: Context,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._context = context
-        self._clock = clock
-        self._on_due = on_due
+        self._clock, self._context = clock, context
+        self._on_change, self._on_due = on_change, on_due
         self._heap: list[tuple[float, int, PendingCall[T]]] = []
-        self._held: deque[PendingCall[T]] = deque()
+        self._deferred: deque[PendingCall[T]] = deque()
         self._arrivals = 0
         self.items = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = float("inf")
+        self._timer_due = math.inf
         self._release_timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._heap) + len(self._held)
-
-    @property
-    def holds_any(self) -> bool:
-        """Whether a ticket is held back for a batch that may come."""
-        return bool(self._held)
+        return len(self._heap) + len(self._deferred)
 
     @property
     def has_due(self) -> bool:
-        """Whether a ticket is due now."""
+        """Whether a call is due now."""
         return bool(self._heap) and self._heap[0][0] <= self._clock()
 
-    def park(self, ticket: PendingCall[T], delay: float) -> None:
-        """Let a ticket wait so many seconds."""
-        ticket.parked_at = self._clock()
-        self.items += len(ticket)
+    @property
+    def has_deferred(self) -> bool:
+        """Whether a deferred call waits for its release."""
+        return bool(self._deferred)
+
+    def push(self, call: PendingCall[T], delay: float = 0.0) -> None:
+        """Add a call that is due after `delay` seconds."""
+        call.queued_at = self._clock()
+        self.items += len(call)
         self._arrivals += 1
-        heapq.heappush(self._heap, (ticket.parked_at + delay, self._arrivals, ticket))
+        heapq.heappush(self._heap, (call.queued_at + delay, self._arrivals, call))
         self._set_timer()
+        self._on_change()
 
     def pop_due(self) -> PendingCall[T] | None:
-        """Take the first ticket that is due, if any; note how long it waited between attempts."""
+        """Take the first call that is due, if any; add the time since its last attempt to it."""
         if not self.has_due:
             return None
-        ticket = heapq.heappop(self._heap)[2]
-        self.items -= len(ticket)
-        if ticket.attempts:  # else it was a pause that held it back
-            ticket.backed_off += self._clock() - ticket.parked_at
+        call = heapq.heappop(self._heap)[2]
+        self.items -= len(call)
+        if call.attempts:  # otherwise a pause held back its first attempt
+            call.backed_off += self._clock() - call.queued_at
         if self._heap:
             self._set_timer()
-        return ticket
+        return call
 
-    def hold(self, ticket: PendingCall[T]) -> None:
-        """Let a ticket wait until it is released, or asked for, but no longer than HELD_SECONDS."""
-        ticket.parked_at = self._clock()
-        self.items += len(ticket)
-        self._held.append(ticket)
+    def defer(self, call: PendingCall[T]) -> None:
+        """Add a call that waits until it is released or taken, for DEFER_SECONDS at most."""
+        call.queued_at = self._clock()
+        self.items += len(call)
+        self._deferred.append(call)
         if self._release_timer is None:
             self._release_timer = self._loop.call_later(
-                HELD_SECONDS, self.release, context=self._context
+                DEFER_SECONDS, self.release_deferred, context=self._context
             )
+        self._on_change()
 
-    def pop_held(self) -> PendingCall[T] | None:
-        """Take the first ticket that is held back, if any."""
-        if not self._held:
+    def pop_deferred(self) -> PendingCall[T] | None:
+        """Take the first deferred call, if any."""
+        if not self._deferred:
             return None
-        ticket = self._held.popleft()
-        self.items -= len(ticket)
-        return ticket
+        call = self._deferred.popleft()
+        self.items -= len(call)
+        return call
 
-    def release(self) -> None:
-        """Let what is held back go before new items."""
+    def release_deferred(self) -> None:
+        """Make all deferred calls due now, so that they go before new items."""
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None
-        while (ticket := self.pop_held()) is not None:
-            self.park(ticket, 0.0)
+        while (call := self.pop_deferred()) is not None:
+            self.push(call)
 
     def close(self) -> None:
-        """Stop the timers; what still waits is not tried again."""
+        """Stop the timers; calls that still wait are not tried again."""
         if self._release_timer is not None:
             self._release_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
-    def let_go(self) -> None:
-        """Drop what still waits: the run is over."""
+    def clear(self) -> None:
+        """Drop the calls that still wait at the end of the run."""
         self._heap.clear()
-        self._held.clear()
+        self._deferred.clear()
 
     def _set_timer(self) -> None:
-        """Have `on_due` called when the first is due, unless that is arranged already."""
+        """Set the timer to the first due time, unless it fires by then anyway."""
         due = self._heap[0][0]
         if self._timer is not None:
             if self._timer_due <= due:
@@ -199,7 +190,7 @@ class RetryQueue(Generic[T]):
         )
 
     def _fire(self) -> None:
-        """Report what is due; a timer may be early."""
+        """Report that a call is due; timers may fire a little early, by the loop's resolution."""
         self._timer = None
         if self.has_due:
             self._on_due()

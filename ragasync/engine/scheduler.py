@@ -1,237 +1,374 @@
-"""What a run consists of, and what it can say of itself while it runs."""
+"""The scheduler: what a worker does next, who is woken, what interrupts the fast path."""
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import AbstractEventLoop
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from enum import Enum
+from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from ragasync.calls.caller import Caller
 from ragasync.clock import Clock
-from ragasync.engine.admission import LimiterWait
-from ragasync.engine.attempts import Attempts
 from ragasync.engine.batching import Batcher
-from ragasync.engine.error_handling import ErrorHandler
-from ragasync.engine.item_sources import ItemSource
-from ragasync.engine.journalling import JournalSink
-from ragasync.engine.recorder import OutcomeSink, Recorder
-from ragasync.engine.resources import CancellableSetup
-from ragasync.engine.retry_queue import RetryQueue
-from ragasync.engine.workers import WorkerPool
-from ragasync.limits.combined import CombinedLimiter
-from ragasync.outcomes.activity import ActivityMonitor
-from ragasync.outcomes.stats import ExecutorHalt, LimitHistory, ServicePauses, StageStats
+from ragasync.engine.controls import RunControls
+from ragasync.engine.item_sources import ReadOptions, SourceFactory, open_source
+from ragasync.engine.journal_skipping import LOOK_AHEAD, Reader
+from ragasync.engine.journalling import NewOf
+from ragasync.engine.recorder import OutcomeSink
+from ragasync.engine.retry_queue import PendingCall, RetryQueue
+from ragasync.engine.workers import Interrupt, WorkerPool
+from ragasync.outcomes.stats import ExecutorHalt
 from ragasync.progress import LimitedBy
-from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+WAKE_AT_ONCE = 4
+"""The most workers that are woken in one turn of the loop."""
 
-class State(Generic[T, R]):
+StartDecision: TypeAlias = Literal["now", "later", "never"]
+"""Whether a call may start: later if the run is paused or its worker has to retire."""
+
+
+class FastPath(Enum):
+    """The answer to a worker that it may take new items by itself until it is interrupted."""
+
+    FAST_PATH = "fast path"
+
+
+FAST_PATH: Final = FastPath.FAST_PATH
+
+
+class Scheduler(Generic[T, R]):
     """
-    The state of a run, and all that follows from it by looking.
+    Decides what each worker does next: a retry that is due, new items, or wait.
+
+    Workers ask it only off the fast path. One worker is woken at a time; each that starts a call
+    has the next one woken if there is more to start. Make it on the run's loop.
+
+    Args:
+        controls: the settings of the run.
+        pool: its workers.
+        caller: its function, whose time limits do not count while the source blocks the loop.
+        source: its items, or what makes their ItemSource.
+        sink: where outcomes go; nothing new starts while it is full.
+        look_up: finds the items that have to be called; None if there is no journal.
+        refuse: called with index, item and error for an item that no call can take.
+        total: how many items there are, if known, for the size of groups.
+        max_items: how many items to read at most.
+        on_item: called with index and item when an item is read.
+        clock: the run's clock.
+        started_at: the time on it when the run began.
+        context: the context variables of timers and of the source.
 
     Attributes:
-        paused: whether no call is to begin for now.
-        held_back: whether no new item is to be drawn for now.
-        stopping: whether nothing more is to begin at all.
-        input_waited: seconds that workers waited for the source, added up.
-        input_blocked: seconds of these for which reading the source blocked the loop.
-        admission: the calls that wait for the rate limit.
-        stopped_early: whether it stopped so that calls in flight finish and the rest is pending.
-        when_stopped_early: called with the reason when it does.
-        pauses: how often and how long the service asked to be left alone.
-        stages: where the calls of this run are those of a pipeline, tells of its stages.
-        told: likewise, tells what else it has counted.
-        runs_of_stages: likewise, tells which runs make the calls of its stages.
-        adapts: whether it finds by itself how many calls at once the service bears.
-        bounds: how many calls at once it has allowed so far.
+        items: the items that are not called yet.
+        batches: makes calls of them.
+        retries: the calls that wait for their next attempt.
     """
 
-    _after: ErrorHandler[T, R]
-    _attempts: Attempts[T, R]
-    _batches: Batcher[T]
-    _workers: WorkerPool
-    _loop: AbstractEventLoop
-    _calls: Caller
-    _clock: Clock
-    _feed: ItemSource[T]
-    _parked: RetryQueue[T]
-    _recording: Recorder[T, R]
-    _is_plain: bool
-    _context: Context
+    def __init__(
+        self,
+        controls: RunControls,
+        pool: WorkerPool,
+        caller: Caller,
+        source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
+        sink: OutcomeSink[T, R],
+        *,
+        look_up: NewOf[T] | None,
+        refuse: Callable[[int, T, BaseException], None],
+        total: int | None,
+        max_items: int | None,
+        on_item: Callable[[int, T], None] | None,
+        clock: Clock,
+        started_at: float,
+        context: Context,
+    ) -> None:
+        self._controls, self._pool, self._caller = controls, pool, caller
+        self._sink, self._total = sink, total
+        self._clock, self._started_at, self._context = clock, started_at, context
+        self._loop = asyncio.get_running_loop()
+        plan = self._plan = controls.plan
+        self._is_plain = not plan.batched and not plan.grouped and plan.journal is None
+        if not plan.is_async and plan.timeout is not None:
+            self._is_plain = False  # a thread that outlives its time limit keeps its worker
+        self.retries: RetryQueue[T] = RetryQueue(
+            clock, self._check_retries, self._on_retry_due, context
+        )
+        options = ReadOptions(
+            max_items,
+            on_item,
+            ahead=controls.max_concurrency * plan.items_per_call,
+            on_change=self._on_input,
+            on_blocked=self._on_blocked_by_source,
+            may_use_thread=not plan.reads_on_loop and sys.platform != "emscripten",
+            clock=clock,
+            context=context.copy(),
+        )
+        self.items = open_source(source, options)
+        # Looking up items on a thread takes a turn of the loop, so a list's are looked up together.
+        on_thread = plan.journal is not None and plan.journal.on_thread
+        ahead = LOOK_AHEAD if on_thread and isinstance(source, list) else 1
+        reader = Reader(self.items, clock, look_up, ahead, refuse)
+        self.batches = Batcher(self.items, reader, self._batch_size, plan, clock, refuse)
+        self._waking = False
+        self._to_wake = 1
+        pool.set_interrupt("pause", controls.paused)
+        pool.set_interrupt("input pause", controls.input_paused)
+        pool.set_interrupt("rate limit", not controls.limiter.is_open)
 
-    def __init__(self, plan: BatchSettings[T, R], sink: OutcomeSink[T, R]) -> None:
-        self.plan = plan
-        self.gate = CombinedLimiter(plan.limiters)
-        self.max_concurrency = plan.max_concurrency
-        self.adaptive = plan.adaptive
-        self.bounds = LimitHistory(plan.max_concurrency)
-        self.paused = False
-        self.held_back = False
-        self.stopping = False
-        self.stopped_because: str | None = None
-        self.error: BaseException | None = None
-        self.raised_its_error = False
-        self._recalled = 0
-        self._owner: asyncio.Task[Any] | None = None
-        self._owner_cancels = 0
-        self.input_waited = self.input_blocked = 0.0
-        self.pauses = ServicePauses()
-        self._stop_was_asked = self._is_cancelling = self.stopped_early = False
-        self.when_stopped_early: Callable[[str], None] = _ignore
-        self.stages: Callable[[], tuple[StageStats, ...]] = tuple
-        self.told: Callable[[], tuple[tuple[str, int], ...]] = tuple
-        self.runs_of_stages: Callable[[], tuple[State[Any, Any], ...]] = tuple
-        self.admission = LimiterWait(self.gate, by_items=plan.grouped)
-        self._sink = sink
-        self._is_open = False
-        self._calling = False
-        self._wave = 1
-        self._opening = CancellableSetup()
+    def close(self) -> None:
+        """Stop the timers of retries."""
+        self.retries.close()
+
+    def clear(self) -> None:
+        """Drop the items that this run has not called, and its sink."""
+        self.items.clear()
+        self.batches.clear()
+        self.retries.clear()
+        del self._sink
+
+    # ── what a worker does next ─────────────────────────────────────────────────────────────────
+
+    async def next_call(self, worker: int) -> PendingCall[T] | FastPath | None:
+        """Find the next call of a worker, or FAST_PATH, or None if the worker has to end."""
+        controls, pool = self._controls, self._pool
+        while True:
+            if pool.needs_yield:
+                await pool.yield_to_loop()
+            if controls.stopping or pool.over_limit:
+                pool.retire(worker)
+                return None
+            if not controls.paused:
+                if self.retries and (call := self._pop_retry()) is not None:
+                    self._wake_next()
+                    return call
+                if self._has_input and self._may_read:
+                    if self._may_take_fast_path:
+                        self._wake_next()
+                        return FAST_PATH
+                    if (call := await self.batches.next()) is not None:
+                        self._wake_next()
+                        return call
+                    continue
+                if self.retries.has_deferred and (call := self._pop_deferred()) is not None:
+                    self._wake_next()
+                    return call
+            if self._is_over:
+                controls.stopping = True
+                pool.wake_all()
+                return None
+            await self._wait_for_work()
+
+    def may_start(self) -> StartDecision:
+        """Whether a call may start now: things may have changed while it waited for the limiter."""
+        if self._controls.stopping:
+            return "never"
+        return "later" if self._controls.paused or self._pool.over_limit else "now"
+
+    def can_progress_beside(self, stuck: int) -> bool:
+        """Whether anything can still happen while calls past their time limit keep workers."""
+        pool = self._pool
+        if len(pool.tasks) - pool.idle > stuck:
+            return True
+        return pool.limit > stuck and not self.is_drained
 
     @property
-    def owner_is_cancelled(self) -> bool:
-        """Whether somebody has cancelled the task that the run belongs to, since it opened."""
-        return self._owner is not None and self._owner.cancelling() > self._owner_cancels
+    def is_drained(self) -> bool:
+        """Whether no call can start unless one of those in flight leads to it."""
+        return self.source_ended and not self.retries
 
     @property
     def source_ended(self) -> bool:
-        """Whether the last item has been drawn and begun, as far as that is known."""
-        return self._is_open and self._feed.exhausted and not self._batches.left_over
-
-    @property
-    def limited_by(self) -> LimitedBy:
-        """
-        What holds the run back now, by what its workers are doing.
-
-        Where one worker waits, more of them would only wait with it: so one is enough to tell.
-        """
-        if self.paused or self.gate.paused_for > 0.0 or self.halt.ongoing:
-            return "paused"
-        if len(self.admission) > 0:
-            return "rate"
-        may_draw = self._is_open and not self.paused and not self.held_back
-        if may_draw and (self._workers.idle or self._batches.filling):
-            return "retries" if self._parked.items else "input"
-        return "concurrency"
-
-    @property
-    def pause_in_force(self) -> tuple[float, str]:
-        """
-        How many seconds the limits of this run, or of a stage, stay closed; and who asked for it.
-
-        The latter is empty where no reply did: somebody has paused a limiter by hand, or for
-        another job.
-        """
-        runs = (self, *self.runs_of_stages())
-        held = max(runs, key=lambda run: run.gate.paused_for)
-        return held.gate.paused_for, held.pauses.reply
-
-    @property
-    def all_pauses(self) -> ServicePauses:
-        """What the replies to this run, and to its stages, have asked for."""
-        pauses = self.pauses
-        for run in self.runs_of_stages():
-            pauses = pauses.merged_with(run.pauses)
-        return pauses
-
-    @property
-    def own_halt(self) -> ExecutorHalt:
-        """Whether the executor of this very run starts nothing."""
-        return self._calls.halt if self._is_open else ExecutorHalt()
-
-    @property
-    def halt(self) -> ExecutorHalt:
-        """Whether the executor of this run, or of a stage, starts nothing."""
-        halts = (self.own_halt, *(run.own_halt for run in self.runs_of_stages()))
-        return max(halts, key=lambda halt: (halt.ongoing, halt.seconds))  # they halt together
-
-    @property
-    def in_flight(self) -> int:
-        """How many calls are being made now."""
-        if not self._is_open:
-            return 0
-        workers = self._workers
-        at_work = len(workers.tasks) - workers.idle - len(self.admission) - self._batches.filling
-        return max(0, at_work)
-
-    @property
-    def worked(self) -> float:
-        """Seconds that workers spent in calls outside of the hot loop, each call once."""
-        return self._attempts.seconds if self._is_open else 0.0
-
-    @property
-    def calls(self) -> int:
-        """How many calls were made outside of the hot loop, each attempt."""
-        return self._attempts.calls if self._is_open else 0
-
-    def tell_calls_to(self, activity: ActivityMonitor) -> None:
-        """Have it noted when calls outside of the hot loop are under way, and when others fail."""
-        self._attempts.activity = activity
-
-    @property
-    def retried(self) -> int:
-        """How many items were or will be tried more than once."""
-        return self._after.retried if self._is_open else 0
-
-    @property
-    def recalled(self) -> int:
-        """How many outcomes came from a journal."""
-        sink = getattr(self, "_sink", None)  # gone at the end
-        return sink.recalled if isinstance(sink, JournalSink) else self._recalled
-
-    @property
-    def running_threads(self) -> int:
-        """How many threads are inside a call."""
-        return self._calls.running_threads if self._is_open else 0
-
-    @property
-    def _has_room(self) -> bool:
-        """Whether so few items are in back-off that new ones may be begun."""
-        return self._parked.items < max(64, 8 * self.max_concurrency)
-
-    @property
-    def _may_draw(self) -> bool:
-        """Whether a new item may be begun."""
-        return self._has_room and not self.held_back and not self._sink.is_full
-
-    @property
-    def _has_more(self) -> bool:
-        """Whether a new item may be at hand, that no worker is putting into a batch."""
-        if self._batches.filling:
-            return False
-        return self._feed.has_ready or self._batches.left_over
-
-    @property
-    def _may_begin(self) -> bool:
-        """Whether there is something for a further worker to do."""
-        if self.stopping or self.paused:
-            return False
-        if self._parked.has_due or (self._has_more and self._may_draw):
-            return True
-        return self._parked.holds_any and self._feed.no_more_expected
-
-    @property
-    def _none_to_begin(self) -> bool:
-        """Whether no call can begin unless one of those in flight leads to it."""
-        return self._feed.exhausted and not self._batches.left_over and not self._parked
+        """Whether the last item has been read and its call started."""
+        return self.items.exhausted and not self.batches.left_over
 
     @property
     def _is_over(self) -> bool:
         """Whether nothing is left to do for any worker; asked by one that has nothing to do."""
-        return self._none_to_begin and self._workers.idle == len(self._workers.tasks) - 1
+        return self.is_drained and self._pool.idle == len(self._pool.tasks) - 1
 
-    def _goes_on_beside(self, held: int) -> bool:
-        """Whether anything can still happen while calls past their time hold so many workers."""
-        workers = self._workers
-        if len(workers.tasks) - workers.idle > held:
+    @property
+    def _has_input(self) -> bool:
+        """Whether a new item may be ready that no worker is putting into a batch."""
+        if self.batches.filling:
+            return False
+        return self.items.has_ready or self.batches.left_over
+
+    @property
+    def _may_read(self) -> bool:
+        """Whether a new item may be started."""
+        return not (self._retries_full or self._controls.input_paused or self._sink.is_full)
+
+    @property
+    def _may_take_fast_path(self) -> bool:
+        """Whether every new item is one plain call, which needs no permission and no watching."""
+        if not self._is_plain or self._controls.controller is not None:
+            return False
+        is_open = self._controls.limiter.is_open  # also when a pause has ended by itself
+        self._pool.set_interrupt("rate limit", not is_open)
+        return is_open
+
+    def _batch_size(self, read: int) -> int:
+        """Size the next batch, given how many items were read."""
+        return self._plan.next_size(read, self._total, self._controls.max_concurrency)
+
+    async def _wait_for_work(self) -> None:
+        """Wait until woken; if it is for new items, count the time as the source's."""
+        for_input = not self._controls.paused and self._may_read and not self.items.exhausted
+        since = self._clock()
+        try:
+            await self._pool.wait_for_work()
+        finally:
+            if for_input:
+                self._controls.totals.input_seconds += self._clock() - since
+
+    # ── retries ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _retries_full(self) -> bool:
+        """Whether so many items are in back-off that no new one may start."""
+        return self.retries.items >= max(64, 8 * self._controls.max_concurrency)
+
+    def _pop_retry(self) -> PendingCall[T] | None:
+        """Take a retry that is due."""
+        call = self.retries.pop_due()
+        self._check_retries()
+        return call
+
+    def _pop_deferred(self) -> PendingCall[T] | None:
+        """Take a part of a failed batch that waits for a further batch, if none is expected."""
+        if not self.items.no_more_expected:
+            return None
+        call = self.retries.pop_deferred()
+        self._check_retries()
+        return call
+
+    def _check_retries(self) -> None:
+        """Interrupt the fast path while a retry is due or too many items are in back-off."""
+        self._pool.set_interrupt("retries", self.retries.has_due or self._retries_full)
+
+    def _on_retry_due(self) -> None:
+        """Have a worker take a retry that has become due."""
+        self._check_retries()
+        self.notify()
+
+    # ── waking workers ──────────────────────────────────────────────────────────────────────────
+
+    def notify(self, *, everyone: bool = False) -> None:
+        """
+        Have a worker, or every one, see what has changed.
+
+        One is enough if there is something to start, since each worker that starts a call has the
+        next one woken.
+        """
+        self._pool.set_interrupt("output", self._sink.is_full)
+        if everyone:
+            self._pool.wake_all()
+        elif not self._pool.wake() and self._may_start_another:
+            self._pool.spawn()
+
+    @property
+    def _may_start_another(self) -> bool:
+        """Whether there is something to do for one more worker."""
+        if self._controls.stopping or self._controls.paused:
+            return False
+        if self.retries.has_due or (self._has_input and self._may_read):
             return True
-        return workers.limit > held and not self._none_to_begin
+        return self.retries.has_deferred and self.items.no_more_expected
 
+    def _wake_next(self) -> None:
+        """Have the next worker woken in the next turn of the loop, once this one's call runs."""
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake_workers, context=self._context)
 
-def _ignore(_: str) -> None:
-    """Do nothing: nobody else has to stop too."""
+    def _wake_workers(self) -> None:
+        """
+        Wake or spawn workers if there is something to do; they will have the next ones woken.
+
+        In the first turn it is one, because calls that return immediately need no second worker.
+        Each turn that finds more to do doubles that, up to a limit, because a turn of the loop is
+        expensive while threads compete for the interpreter.
+        """
+        self._waking = False
+        self._pool.loop_turned()
+        if not self._may_start_another:
+            self._to_wake = 1
+            return
+        for _ in range(self._to_wake):
+            if not self._pool.wake():
+                self._pool.spawn()
+        self._to_wake = min(2 * self._to_wake, WAKE_AT_ONCE)
+
+    def _on_input(self) -> None:
+        """Have new items, or the end of the source, seen to."""
+        if self.batches.filling:
+            return  # by the worker that fills a batch
+        if self.items.has_ready:
+            self._wake_next()  # once, however many items come in this turn of the loop
+        else:
+            self.notify()
+
+    def _on_blocked_by_source(self, seconds: float) -> None:
+        """Count the time during which reading the source blocked the loop, against no call."""
+        self._controls.totals.input_seconds += seconds
+        self._controls.totals.input_blocked_seconds += seconds
+        self._caller.extend_deadlines(seconds)
+
+    # ── what the controls of a live run need ────────────────────────────────────────────────────
+
+    def set_interrupt(self, reason: Interrupt, wanted: bool = True) -> None:
+        """Make workers leave the fast path after their current call, until the reason is gone."""
+        self._pool.set_interrupt(reason, wanted)
+
+    def resize(self, max_concurrency: int) -> None:
+        """Change the number of workers."""
+        history = self._controls.concurrency_history
+        history.note(self._clock() - self._started_at, max_concurrency)
+        self._pool.limit = max_concurrency
+        self._check_retries()  # their bound depends on the concurrency
+        self.notify()
+
+    def cancel_calls(self, *, only_waiting: bool) -> None:
+        """Cancel the calls in flight, or only those that wait for the rate limit."""
+        self._pool.cancel_soon(self._pool.at_limiter if only_waiting else None)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls in flight."""
+        pool = self._pool
+        idle = pool.idle + len(pool.at_limiter) + self.batches.filling
+        return max(0, len(pool.tasks) - idle)
+
+    @property
+    def waiting_at_limiter(self) -> int:
+        """The number of calls that wait for the rate limit."""
+        return len(self._pool.at_limiter)
+
+    @property
+    def waits_for(self) -> LimitedBy:
+        """What the workers wait for: one that waits is enough to tell, more would wait with it."""
+        if self._pool.at_limiter:
+            return "rate"
+        may_read = not (self._controls.paused or self._controls.input_paused)
+        if may_read and (self._pool.idle or self.batches.filling):
+            return "retries" if self.retries.items else "input"
+        return "concurrency"
+
+    @property
+    def owner_is_cancelled(self) -> bool:
+        """Whether the task that owns the run has been cancelled."""
+        return self._pool.owner_is_cancelled
+
+    @property
+    def halt(self) -> ExecutorHalt:
+        """Whether the executor starts nothing, and why."""
+        return self._caller.halt
+
+    @property
+    def running_threads(self) -> int:
+        """The number of threads inside a call."""
+        return self._caller.running_threads

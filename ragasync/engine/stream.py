@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 from ragasync.clock import Heartbeat
+from ragasync.engine.controls import RunControls
 from ragasync.engine.job_run import Items, checked_items
 from ragasync.engine.outlet import OutcomeBuffer
-from ragasync.engine.run import Run
+from ragasync.engine.run import execute
 from ragasync.error_text import add_note
 from ragasync.errors import JobStopped
 from ragasync.lazy_task import create_lazy_task
@@ -31,9 +32,10 @@ async def streamed(
     # have a heavy tail half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
     outlet: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound)
-    run: Run[T, R] = Run(plan, source, outlet, total=known, on_item=outlet.on_item)
-    outlet.on_change = run.look_up
-    running = create_lazy_task(run.run(), asyncio.get_running_loop(), name="ragasync stream")
+    run = RunControls(plan)
+    outlet.on_change = run.notify
+    executing = execute(run, source, outlet, total=known, on_item=outlet.on_item)
+    running = create_lazy_task(executing, asyncio.get_running_loop(), name="ragasync stream")
     running.add_done_callback(lambda _: outlet.end())
     given = 0
     try:

@@ -12,10 +12,10 @@ from ragasync.outcomes.stats import Limit, RunSettings, RunStats, SourceKind, St
 from ragasync.settings import BatchSettings
 
 if TYPE_CHECKING:
-    from ragasync.engine.controls import Steering
+    from ragasync.engine.controls import RunControls
 
 
-def run_stats(run: Steering[Any, Any], source: SourceKind, computed: float | None) -> RunStats:
+def run_stats(run: RunControls, source: SourceKind, computed: float | None) -> RunStats:
     """
     Return the stats of a run, so far or at its end.
 
@@ -27,16 +27,17 @@ def run_stats(run: Steering[Any, Any], source: SourceKind, computed: float | Non
     plan = run.plan
     shared = plan.items_per_call > 1  # items of one call would count its time many times
     rates = [_rate_of(limiter) for limiter in plan.limiters]
-    own = () if run.gate.rate is None else (Limit(run.gate.rate),)
-    bounds = run.bounds.steps()
+    own_rate = run.limiter.rate
+    own = () if own_rate is None else (Limit(own_rate),)
+    bounds = run.concurrency_history.steps()
     return RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
         concurrency_history=bounds,
         adapted=run.adaptive,
-        input_waited=run.input_waited,
+        input_waited=run.totals.input_seconds,
         limited=bool(plan.limiters),
-        worked=run.worked if shared else None,
-        limiter_waited=run.admission.waited if shared else None,
+        worked=run.totals.call_seconds if shared else None,
+        limiter_waited=run.totals.limiter_seconds if shared else None,
         cpu_seconds=computed,
         settings=RunSettings(
             where=_where(plan),
@@ -45,20 +46,18 @@ def run_stats(run: Steering[Any, Any], source: SourceKind, computed: float | Non
             bounded_by_weight=plan.max_batch_weight is not None,
             timeout=plan.timeout,
             retry_delay=plan.retry.base_delay,
-            rate=min((rate for rate in [*rates, run.gate.rate] if rate is not None), default=None),
+            rate=min((rate for rate in (*rates, own_rate) if rate is not None), default=None),
             limits=(*map(limit_of, plan.limiters), *own),
         ),
         stages=run.stages(),
-        counters=run.told(),
+        counters=run.counters(),
         pauses=run.all_pauses,
-        input_blocked=run.input_blocked,
+        input_blocked=run.totals.input_blocked_seconds,
         halt=run.halt,
     )
 
 
-def stage_stats(
-    name: str, run: Steering[Any, Any], activity: ActivityMonitor, ended: int
-) -> StageStats:
+def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: int) -> StageStats:
     """
     Return how busy a stage is whose run this is.
 
@@ -75,13 +74,13 @@ def stage_stats(
         name,
         plan.max_concurrency,
         activity.seconds_so_far,
-        run.admission.waited,
+        run.totals.limiter_seconds,
         plan.batch_size if plan.batched else 0,
         min((rate for rate in rates if rate is not None), default=None) if known else None,
         activity.calls,
         ended=ended,
         in_flight=run.in_flight,
-        waiting=len(run.admission),
+        waiting=run.waiting_at_limiter,
         busy=(activity.snapshot(),),
     )
 

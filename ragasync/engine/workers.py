@@ -1,4 +1,4 @@
-"""The tasks that work side by side: how many there are, who idles, and when they look up."""
+"""The pool of worker tasks: how many there are, which ones are idle, when they must yield."""
 
 from __future__ import annotations
 
@@ -9,56 +9,57 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ragasync.clock import Clock
 from ragasync.lazy_task import create_lazy_task
 
-BREATH = 0.02
+YIELD_INTERVAL = 0.02
 """Seconds after which workers let the loop turn, however fast their calls return."""
 
-AT_ONCE = float("-inf")
+INTERRUPTED = -math.inf
+"""The value of `interrupt_at` that lies before every reading of the clock."""
 
-NAME = "ragasync worker"
+WORKER_NAME = "ragasync worker"
 """What asyncio calls the task of a worker."""
+
+Interrupt: TypeAlias = Literal[
+    "stop", "pause", "input pause", "resize", "retries", "rate limit", "output"
+]
+"""Why workers must leave the fast path."""
 
 
 class WorkerPool:
     """
-    A window of tasks, each of which runs `work(worker)` to its end, opened as they are needed.
+    Up to `limit` tasks, each of which runs `work` to its end, spawned when there is work for them.
 
-    A worker in its hot loop compares one number, `attend_at`, with the clock after every call. That
-    is all it knows of pauses, retries, resizing and of the loop's need to breathe: whoever wants
-    the workers' attention sets it to AT_ONCE. An async function that never suspends so still lets
-    the loop turn every BREATH seconds.
+    A worker on the fast path compares one number, `interrupt_at`, with the clock after every call.
+    Whatever needs the workers' attention (a pause, a due retry, a lower limit) sets an interrupt,
+    which moves that number to before any time. Without one it is the time of the next yield: an
+    async function that never suspends still lets the loop turn every YIELD_INTERVAL seconds.
+
+    Make it in the task that owns the run.
 
     Args:
-        work: a worker's life, given its number, its context, and whether it stays on the fast
-            path.
-        limit: how many workers there may be.
+        work: the life of a worker, given its number, its context, and whether it starts on the
+            fast path.
+        limit: the largest number of workers.
         clock: the clock of the loop.
-        context: what each of them sees of context variables.
+        context: the context variables that every worker starts with.
+        never_yield: whether nothing but the run is on the loop, so that workers need not yield.
+
+    Attributes:
+        interrupt_at: the time from which workers must leave the fast path.
+        tasks: the task of each worker, by number.
+        at_limiter: the tasks of workers whose call waits for the rate limit.
+        error: what ended a worker, which nothing should.
     """
 
     __slots__ = (
-        "_breath",
-        "_breath_at",
-        "_cancelled",
-        "_clock",
-        "_context",
-        "_free",
-        "_idle",
-        "_loop",
-        "_nobody_left",
-        "_over",
-        "_sentinel",
-        "_turning",
-        "_work",
-        "attend_at",
-        "error",
-        "idle_seconds",
-        "limit",
-        "tasks",
+        *("_cancelled", "_clock", "_context", "_empty", "_free_numbers", "_idle", "_interrupts"),
+        *("_limit", "_loop", "_over", "_owner", "_owner_cancels", "_sentinel", "_turn_requested"),
+        *("_work", "_yield_at", "_yield_interval"),
+        *("at_limiter", "error", "interrupt_at", "tasks"),
     )
 
     def __init__(
@@ -67,105 +68,151 @@ class WorkerPool:
         limit: int,
         clock: Clock,
         context: Context,
+        *,
+        never_yield: bool = False,
     ) -> None:
         self._work = work
-        self._context = context
-        self._clock = clock
+        self._limit = limit
+        self._clock, self._context = clock, context
         self._loop = asyncio.get_running_loop()
-        self._nobody_left = self._loop.create_future()
+        self._owner = asyncio.current_task()
+        self._owner_cancels = self._owner.cancelling() if self._owner else 0
+        self._empty = self._loop.create_future()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._sentinel: asyncio.Task[None] | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._turning = False
-        self._breath = BREATH
-        self._breath_at = clock() + BREATH
-        self.attend_at = self._breath_at
-        self.limit = limit
-        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self._interrupts: set[Interrupt] = set()
+        self._turn_requested = False
+        # A virtual clock moves only when the loop turns anyway, so a yield would help nobody.
+        self._yield_interval = math.inf if never_yield else YIELD_INTERVAL
+        self._yield_at = self.interrupt_at = clock() + self._yield_interval
+        self._free_numbers: list[int] = []
         self._cancelled: set[asyncio.Task[None]] = set()
-        self._free: list[int] = []
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.at_limiter: set[asyncio.Task[Any]] = set()
         self.error: BaseException | None = None
-        self.idle_seconds = 0.0
+
+    # ── how many workers there are ──────────────────────────────────────────────────────────────
 
     @property
-    def idle(self) -> int:
-        """How many workers wait for something to do."""
-        return len(self._idle)
+    def limit(self) -> int:
+        """The largest number of workers; with a lower limit, surplus workers retire."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._count_changed()
 
     @property
-    def surplus(self) -> bool:
-        """Whether workers are open that should close."""
-        return len(self.tasks) > self.limit
+    def over_limit(self) -> bool:
+        """Whether there are more workers than the limit allows, so that the next one retires."""
+        return len(self.tasks) > self._limit
 
-    def open_one(self) -> None:
-        """Open a further worker, if the limit allows, under the lowest number that is free."""
-        if len(self.tasks) >= self.limit:
-            return
-        self._open(heapq.heappop(self._free) if self._free else len(self.tasks))
+    def spawn(self) -> None:
+        """Add a worker under the lowest free number, if the limit allows."""
+        if len(self.tasks) < self._limit:
+            self._start(
+                heapq.heappop(self._free_numbers) if self._free_numbers else len(self.tasks)
+            )
 
-    def replace(self, worker: int, *, goes_on: bool) -> None:
+    def replace(self, worker: int, *, on_fast_path: bool) -> None:
         """
-        Let a fresh task take over a worker, whose present one ends now.
+        Start a new task for a worker whose present task ends now.
 
-        The number goes with it, so that a timeline keeps its row.
+        The worker keeps its number, so that it stays one row of a timeline.
 
         Args:
-            worker: the number.
-            goes_on: whether the task goes on in the hot loop, if nothing else is to be seen to.
+            worker: its number.
+            on_fast_path: whether the new task starts on the fast path.
         """
-        self._open(worker, goes_on=goes_on)
+        self._start(worker, on_fast_path=on_fast_path)
 
-    def has_cancelled(self, task: asyncio.Task[Any] | None) -> bool:
-        """Return whether this worker was cancelled from here, and not by somebody else."""
-        return task in self._cancelled
+    def retire(self, worker: int) -> None:
+        """Take a worker that is about to end off the count."""
+        self._remove(worker)
+        self.wake()  # this worker may have been woken for work that another one has to do
 
-    def _open(self, worker: int, *, goes_on: bool = False) -> None:
-        """Have a task do a worker's work, with bindings of context variables of its own."""
+    def _start(self, worker: int, *, on_fast_path: bool = False) -> None:
+        """Run a worker in a task of its own, with its own copy of the context variables."""
         if self._sentinel is None:
             self._sentinel = create_lazy_task(
                 self._stand_by(), self._loop, name="ragasync sentinel", context=Context()
             )
         context = self._context.copy()
-        work = self._work(worker, context, goes_on)
-        task = create_lazy_task(work, self._loop, name=NAME, context=context)
+        work = self._work(worker, context, on_fast_path)
+        task = create_lazy_task(work, self._loop, name=WORKER_NAME, context=context)
         self.tasks[worker] = task
-        task.add_done_callback(partial(self._closed, worker), context=self._context)
+        task.add_done_callback(partial(self._ended, worker), context=self._context)
 
-    def leave(self, worker: int) -> None:
-        """Strike off a worker that is about to close: it is no surplus any more."""
-        self._strike_off(worker)
-        self.wake()  # this worker may have been woken for what another has to see
+    def _remove(self, worker: int) -> None:
+        """Forget a worker; its number is free."""
+        del self.tasks[worker]
+        heapq.heappush(self._free_numbers, worker)
+        self._count_changed()
+
+    def _count_changed(self) -> None:
+        """Interrupt the workers while there are too many of them."""
+        self.set_interrupt("resize", self.over_limit)
+
+    def _ended(self, worker: int, task: asyncio.Task[None]) -> None:
+        """Take a task that has ended off the count; keep the first error that ended one."""
+        self._cancelled.discard(task)
+        is_last_of_worker = self.tasks.get(worker) is task
+        if is_last_of_worker:
+            self._remove(worker)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = self.error or error
+            self.cancel_soon()
+        elif worker in self.tasks and not is_last_of_worker:
+            return  # it was replaced
+        if self.tasks:
+            self.wake()  # somebody has to see whether this was the last that had work
+        elif not self._empty.done():
+            self._empty.set_result(None)
+            if not self._over.done():
+                self._over.set_result(None)
+
+    async def join(self) -> None:
+        """Wait until the last worker has ended."""
+        if self.tasks:
+            await asyncio.shield(self._empty)
+
+    # ── cancellation ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def owner_is_cancelled(self) -> bool:
+        """Whether the task that owns the run has been cancelled since the pool was made."""
+        return self._owner is not None and self._owner.cancelling() > self._owner_cancels
+
+    def is_cancelled(self) -> bool:
+        """
+        Whether the run has cancelled the current worker, or is being cancelled itself.
+
+        The pool cancels a worker only through `cancel_soon`; any other cancellation came from the
+        function or somebody who got hold of its task, and is a failure of that call.
+        """
+        return self.owner_is_cancelled or asyncio.current_task() in self._cancelled
 
     @property
     def all_were_cancelled(self) -> bool:
         """
         Whether somebody has cancelled all tasks of the loop, as asyncio.run does at its end.
 
-        Nobody has a reason to cancel the sentinel alone, which does nothing.
+        Nobody has a reason to cancel the sentinel alone, because it does nothing.
         """
         return self._sentinel is not None and self._sentinel.cancelling() > 0
 
     async def _stand_by(self) -> None:
-        """Do nothing until no worker is left."""
+        """Wait as the sentinel until no worker is left."""
         await self._over
-
-    async def all_closed(self) -> None:
-        """Wait until no worker is left."""
-        if self.tasks:
-            await asyncio.shield(self._nobody_left)
-
-    async def cancel(self) -> None:
-        """Cancel every worker and wait for its clean-up; a second cancellation ends the wait."""
-        self.cancel_soon()
-        if self.tasks:
-            await asyncio.wait(self.tasks.values())
 
     def cancel_soon(self, workers: Collection[asyncio.Task[None]] | None = None) -> None:
         """
-        Cancel these workers, or all, without waiting; but none twice.
+        Cancel these workers, or all of them, without waiting.
 
-        A second cancellation would end the clean-up that the first has begun, also where that
-        came to all tasks of the loop.
+        No worker is cancelled twice, because a second cancellation would cut off the clean-up that
+        the first has begun. The first may also have come from the end of the loop.
         """
         me = asyncio.current_task()
         for task in self.tasks.values() if workers is None else workers:
@@ -174,81 +221,74 @@ class WorkerPool:
                 if not (self.all_were_cancelled and task.cancelling()):
                     task.cancel()
 
-    def heed(self, wanted: bool) -> None:
-        """Have the workers look up after the call they are in, or only when a breath is due."""
-        self.attend_at = AT_ONCE if wanted else self._breath_at
+    async def cancel(self) -> None:
+        """Cancel every worker and wait for its clean-up; a second cancellation ends the wait."""
+        self.cancel_soon()
+        if self.tasks:
+            await asyncio.wait(self.tasks.values())
+
+    def release_owner(self) -> None:
+        """Drop the task that owns the run, which refers to all that the run has returned."""
+        self._owner = None
+
+    # ── interrupts and yields ───────────────────────────────────────────────────────────────────
+
+    def set_interrupt(self, reason: Interrupt, wanted: bool = True) -> None:
+        """Make workers leave the fast path after their current call, until the reason is gone."""
+        if wanted:
+            self._interrupts.add(reason)
+        else:
+            self._interrupts.discard(reason)
+        self.interrupt_at = INTERRUPTED if self._interrupts else self._yield_at
 
     @property
-    def out_of_breath(self) -> bool:
-        """Whether the loop has not turned for a while."""
-        return self._breath_at <= self._clock()
+    def needs_yield(self) -> bool:
+        """Whether the loop has not turned for YIELD_INTERVAL seconds."""
+        return self._yield_at <= self._clock()
 
-    async def breathe(self) -> None:
-        """Let the loop turn; one call at most runs between two turns."""
-        while self.out_of_breath:
-            if not self._turning:
-                self._turning = True
-                self._loop.call_soon(self.turned, context=self._context)
+    async def yield_to_loop(self) -> None:
+        """Let the loop turn; at most one call runs between two turns."""
+        while self.needs_yield:
+            if not self._turn_requested:
+                self._turn_requested = True
+                self._loop.call_soon(self.loop_turned, context=self._context)
             await asyncio.sleep(0)
 
-    def hold_breath(self) -> None:
-        """Let the loop turn for nobody's sake: a virtual clock moves only when it turns anyway."""
-        self._breath = self._breath_at = math.inf
+    def loop_turned(self) -> None:
+        """Put off the next yield: the loop has turned, since it runs this."""
+        self._turn_requested = False
+        self._yield_at = self._clock() + self._yield_interval
+        if not self._interrupts:
+            self.interrupt_at = self._yield_at
 
-    async def rest(self) -> None:
+    # ── idle workers ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def idle(self) -> int:
+        """The number of workers that wait for work."""
+        return len(self._idle)
+
+    async def wait_for_work(self) -> None:
         """Wait until woken."""
-        bed = self._loop.create_future()
-        self._idle.append(bed)
-        began = self._clock()
+        waiter = self._loop.create_future()
+        self._idle.append(waiter)
         try:
-            await bed
+            await waiter
         except asyncio.CancelledError:
-            if bed in self._idle:
-                self._idle.remove(bed)
+            if waiter in self._idle:
+                self._idle.remove(waiter)
             raise
-        finally:
-            self.idle_seconds += self._clock() - began
 
     def wake(self) -> bool:
-        """Wake the worker that has rested longest; return whether there was one."""
+        """Wake the worker that has been idle longest; return whether there was one."""
         while self._idle:
-            bed = self._idle.popleft()
-            if not bed.done():
-                bed.set_result(None)
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return True
         return False
 
     def wake_all(self) -> None:
-        """Wake every worker that rests."""
+        """Wake every idle worker."""
         while self._idle:
             self.wake()
-
-    def turned(self) -> None:
-        """Note that the loop has turned: it calls this itself."""
-        self._turning = False
-        self._breath_at = self._clock() + self._breath
-        if self.attend_at != AT_ONCE:
-            self.attend_at = self._breath_at
-
-    def _strike_off(self, worker: int) -> None:
-        """Forget a worker, and give its number to the next."""
-        del self.tasks[worker]
-        heapq.heappush(self._free, worker)
-
-    def _closed(self, worker: int, task: asyncio.Task[None]) -> None:
-        """Strike a worker off if it is there yet; keep the first error that ended one."""
-        self._cancelled.discard(task)
-        is_last_of_worker = self.tasks.get(worker) is task
-        if is_last_of_worker:
-            self._strike_off(worker)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.error = self.error or error
-            self.cancel_soon()
-        elif worker in self.tasks and not is_last_of_worker:
-            return  # it was replaced
-        if self.tasks:
-            self.wake()  # somebody has to see whether this was the last that had work
-        elif not self._nobody_left.done():
-            self._nobody_left.set_result(None)
-            if not self._over.done():
-                self._over.set_result(None)

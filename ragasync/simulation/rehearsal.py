@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from typing import TypeVar
 
-from ragasync.engine.run import Run
+from ragasync.engine.controls import RunControls
+from ragasync.engine.run import execute
 from ragasync.engine.telling import run_stats
 from ragasync.outcomes.columns import Columns
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
 
 R = TypeVar("R")
-
-
-class _Rehearsal(Run[int, R]):
-    """A run on a virtual clock, at half the price."""
-
-    def _open_parts(self, stack: AsyncExitStack, resource: object) -> None:
-        """Make what the run consists of."""
-        super()._open_parts(stack, resource)
-        self._workers.hold_breath()
 
 
 async def run_simulation(plan: BatchSettings[int, R], n_items: int) -> BatchResult[R]:
@@ -33,9 +24,9 @@ async def run_simulation(plan: BatchSettings[int, R], n_items: int) -> BatchResu
     """
     clock, items = asyncio.get_running_loop().time, range(n_items)
     columns: Columns[int, R] = Columns(items)
-    run = _Rehearsal(plan, items, columns, total=n_items)
+    run = RunControls(plan)
     began = clock()
-    await run.run()
+    await execute(run, items, columns, total=n_items, never_yield=True)
     seconds = clock() - began
     columns.close(None)
     return BatchResult.of(

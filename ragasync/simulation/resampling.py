@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragasync.engine.run import Run
+from ragasync.engine.controls import RunControls
+from ragasync.engine.run import execute
 from ragasync.errors import AttemptTimeout
 from ragasync.outcomes.columns import Columns
 from ragasync.reports.time_breakdown import time_breakdown
@@ -218,12 +219,12 @@ async def complete(plan: BatchSettings[int, Any], n_items: int) -> BatchResult[A
     """Run a plan on the engine itself: nobody is there to press a stop button meanwhile."""
     items = range(n_items)
     columns: Columns[int, Any] = Columns(items)
-    run = Run(plan, items, columns, total=n_items)
-    await run.run()
+    run = RunControls(plan)
+    await execute(run, items, columns, total=n_items)
     shared = bool(plan.batched)
     stats = RunStats(
         max_concurrency=plan.max_concurrency,
-        worked=run.worked if shared else None,
-        limiter_waited=run.admission.waited if shared else None,
+        worked=run.totals.call_seconds if shared else None,
+        limiter_waited=run.totals.limiter_seconds if shared else None,
     )
     return BatchResult.of(columns, seconds=asyncio.get_running_loop().time(), stats=stats)

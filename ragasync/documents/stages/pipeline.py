@@ -36,7 +36,7 @@ from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.thread_batches import ThreadBatcher
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
-from ragasync.engine.controls import Steering, current_run
+from ragasync.engine.controls import RunControls, current_run
 from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
@@ -58,7 +58,7 @@ class Occasion:
         taken: the ids of its sources so far.
     """
 
-    run: Steering[Any, Any] | None = None
+    run: RunControls | None = None
     pruner: Pruner | None = None
     root_check: RootCheck | None = None
     taken: Taken = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Pipeline:
             has_store=config.store is not None,
         )
         self._in_flight = DocumentsInFlight()
-        self._run: Steering[Any, Any] | None = None
+        self._run: RunControls | None = None
         self._refusal: EmbedderMismatch | None = None
         self._uncertain = 0
         self._doubts: list[str] = []
@@ -194,13 +194,13 @@ class Pipeline:
         self._loading += more
         run = self._run or self._belong_to(current_run.get())
         ahead = self._config.max_concurrency if self._prepare is None else self._prepare.ahead
-        run.hold_back(self._loading >= ahead)
+        run.pause_input(self._loading >= ahead)
 
-    def _belong_to(self, run: Steering[Any, Any]) -> Steering[Any, Any]:
+    def _belong_to(self, run: RunControls) -> RunControls:
         """Steer this run from now on, and tell it of the stages."""
         self._run = run
-        run.stages, run.told = self.counts.stages, self.counts.told
-        run.runs_of_stages = lambda: tuple(stage.run for stage in self.way.services.values())
+        run.stages, run.counters = self.counts.stages, self.counts.told
+        run.stage_runs = lambda: tuple(stage.run for stage in self.way.services.values())
         return run
 
     def _chunk_inline(self, source: object) -> PreparedDocument | None:
@@ -363,7 +363,7 @@ class Pipeline:
     async def end(self, occasion: Occasion) -> None:
         """Do what is due when a run has come to its end and was not cut short."""
         spend, used = self._config.max_cost, self.meter
-        if spend is not None and not used.cost and self.way.services["embed"].run.calls:
+        if spend is not None and not used.cost and self.way.services["embed"].run.totals.calls:
             warnings.warn(
                 f"max_cost={spend:g} held nothing back: nothing reported what it cost. An "
                 f"embedder does by note_usage(cost=...) after each call",
@@ -432,7 +432,7 @@ async def open_pipeline(
                     {"no_more_expected": pipeline.no_more_to_embed} if stage == "embed" else {}
                 )
                 service: RequestBatcher[Any, Any] = RequestBatcher(plan, **waits_in_vain)
-                service.run.when_stopped_early = pipeline.stop_early
+                service.run.on_early_stop = pipeline.stop_early
                 pipeline.way.services[stage] = await stack.enter_async_context(service)
         await pipeline.check_embedder()
         if occasion.root_check is not None:
