@@ -1,4 +1,4 @@
-"""What a job gives back: every item's outcome, the failures among them, and the totals."""
+"""BatchResult: the outcomes of all items of a job, with its errors, counts and reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 class Reprocessor(Protocol):
-    """What `retry_failed` needs of a processor."""
+    """The part of a processor that `retry_failed` uses."""
 
     async def process(self, items: Any, /) -> BatchResult[Any]:
         """Run the items and return their outcomes."""
@@ -33,10 +33,10 @@ class BatchResult(Generic[R]):
     """
     The outcome of every item of a job, in input order.
 
-    A result is whole even when the job is not: an item is done, failed, cancelled (it was in
-    flight when the job was cancelled) or pending (it was not reached), and the four counts always
-    add up to `total`. `result[i]` and iteration give an `Outcome` an item; `results` and `errors`
-    have an entry for every item, None where there is none.
+    A result is complete even if the job is not: each item is done, failed, cancelled (in flight
+    when the job was cancelled) or pending (not started), and these four counts add up to `total`.
+    `result[i]` and iteration return an `Outcome` for each item; `results` and `errors` have one
+    entry per item, which is None for an item without a value or without an error.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -53,15 +53,15 @@ class BatchResult(Generic[R]):
         1           seven  ValueError         1
 
     Args:
-        results: one value for each item, None where there is none.
-        errors: one exception for each item, None where there is none.
+        results: one value for each item, None for an item without one.
+        errors: one exception for each item, None for an item without one.
         success_count: the number of items that succeeded.
         error_count: the number of items that failed.
-        seconds: how long the job took from its start to its end.
-        stopped_because: why the job ended before its items did, or None.
+        seconds: the duration of the job.
+        stopped_because: the reason why the job ended before all items had, or None.
 
     Raises:
-        ValueError: the counts do not fit the entries.
+        ValueError: the counts do not match the entries.
     """
 
     results: Sequence[R | None]
@@ -97,7 +97,7 @@ class BatchResult(Generic[R]):
         stopped_because: str | None = None,
         stats: RunStats = NO_STATS,
     ) -> BatchResult[R]:
-        """Return the result that these columns hold, without copying them."""
+        """Create a result that shares these columns."""
         return cls(
             columns.results,
             SparseSequence(columns.errors, len(columns)),
@@ -136,12 +136,12 @@ class BatchResult(Generic[R]):
         return list(map(self.columns.index_of, rows))
 
     def get_successful(self) -> list[R]:
-        """Return the values of the items that succeeded, in order; None where a call gave None."""
+        """The values of the items that succeeded, in order, None values included."""
         results: list[Any] = self.columns.results
         return list(compress(results, self.columns.mask(DONE)))
 
     def get_failed(self) -> list[Outcome[Any, R]]:
-        """Return the outcomes of the items that failed, in order."""
+        """The outcomes of the items that failed, in order."""
         return [self.columns.outcome(row) for row in self.columns.rows_with(FAILED)]
 
     def __len__(self) -> int:
@@ -165,12 +165,12 @@ class BatchResult(Generic[R]):
 
     def raise_for_errors(self) -> None:
         """
-        Raise what failed, if anything did.
+        Raise the errors of all failed items as a group, if there are any.
 
-        What is no Exception (a CancelledError that nobody asked for, a panic of an extension)
-        stands in the group as the cause of a RagasyncError, so that `except Exception` catches it.
-        The errors are those that were raised. Secrets that they quote are masked in tables,
-        summaries and logs, but not in the objects themselves.
+        The group has the original errors. An error that is not an Exception (an unrequested
+        CancelledError, a panic in an extension) becomes the cause of a RagasyncError, so that
+        `except Exception` catches the group. Secrets in the messages are masked in tables,
+        summaries and logs, but not in these objects.
 
         Raises:
             ExceptionGroup: the errors of all failed items, in order.
@@ -183,21 +183,21 @@ class BatchResult(Generic[R]):
         self, processor: Reprocessor, *, only: Iterable[int] | None = None
     ) -> BatchResult[R]:
         """
-        Run the items that failed once more and return the whole, merged.
+        Process the failed items again, and return the complete result with their new outcomes.
 
         Args:
-            processor: an AsyncBatchProcessor, the same one or a mended one.
-            only: run just these indices instead, whatever became of them: `frame.index` of a
-                filtered frame (after `reset_index` or `merge`, `frame["index"]`), or
-                `result.unfinished` for all that a stopped job left undone.
+            processor: an AsyncBatchProcessor, the same one or a corrected one.
+            only: process these indices instead, whatever their status: `frame.index` of a filtered
+                frame (after `reset_index` or `merge`, `frame["index"]`), or `result.unfinished`
+                for all items that a stopped job has not done.
 
         Returns:
-            A new result of the same length; items that ran have their outcome from the later run.
+            A new result of the same length, with the outcomes of the later run for its items.
 
         Raises:
             IndexError: an index in `only` that this result does not have.
-            TypeError: `only` is a frame, a mask, or another column; or no processor was given.
-            ValueError: the items are not known, because this result was made without them.
+            TypeError: `only` is a frame, a mask or another column, or `processor` is not one.
+            ValueError: this result was created without its items, so they cannot be processed.
         """
         if not hasattr(processor, "process"):
             raise TypeError(
@@ -206,55 +206,57 @@ class BatchResult(Generic[R]):
             )
         rows = rows_to_rerun(self.columns, only)
         items = [self.columns.items[row] for row in rows]
-        if (again := getattr(processor, "_rerun", None)) is None:
+        if (rerun := getattr(processor, "_rerun", None)) is None:
             later = await processor.process(items)
-        else:  # past its journal, and beside what is done
+        else:  # ignores what its journal has of these items, and knows the finished ones
             rest = set(range(len(self.columns))).difference(rows)
-            later = await again(items, (self[row] for row in sorted(rest)))
+            later = await rerun(items, (self[row] for row in sorted(rest)))
         indices = [self.columns.index_of(row) for row in rows]
-        # The run's own result keeps its own indices: only this view of it is placed anew.
-        placed = replace(later, columns=replace(later.columns, items=items, source_index=indices))
-        return self.merge(placed)
+        # `processor.last_result` keeps its own indices; only this copy has those of this result.
+        with_our_indices = replace(
+            later, columns=replace(later.columns, items=items, source_index=indices)
+        )
+        return self.merge(with_our_indices)
 
     def merge(self, other: BatchResult[R]) -> BatchResult[R]:
         """
-        Return both results as one, by the items' original indices.
+        Merge this result with that of a later run, by the items' original indices.
 
-        Where both know an item, the later run's outcome counts, unless it says less: pending
-        gives way to everything, cancelled to done and failed. Neither result is changed.
+        For an item in both, the later outcome counts, unless it is less final: any other status
+        replaces pending, and done and failed replace cancelled. Both results stay as they are.
 
         Args:
-            other: the later run, of all of the items or of some.
+            other: the result of the later run, of all or some of the items.
         """
         columns = merged_columns(self.columns, other.columns, self.seconds)
-        whole = not any(columns.mask(PENDING, CANCELLED))
+        complete = not any(columns.mask(PENDING, CANCELLED))
         return BatchResult.of(
             columns,
             seconds=self.seconds + other.seconds,
-            stopped_because=None if whole else other.stopped_because or self.stopped_because,
+            stopped_because=None if complete else other.stopped_because or self.stopped_because,
             stats=self.stats.merged_with(other.stats, self.seconds),
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return one row an item; see `ragasync.to_dataframe`."""
+        """A DataFrame with one row per item; see `ragasync.to_dataframe`."""
         from ragasync.reports.dataframes import to_dataframe
 
         return to_dataframe(self)
 
     def errors_dataframe(self) -> pd.DataFrame:
-        """Return one row for each item that failed; see `ragasync.errors_dataframe`."""
+        """A DataFrame with one row per failed item; see `ragasync.errors_dataframe`."""
         from ragasync.reports.dataframes import errors_dataframe
 
         return errors_dataframe(self)
 
     def summary(self) -> str:
-        """Return the counts, the time and the commonest errors as a few lines of text."""
+        """The counts, times and most common errors as a few lines of text."""
         from ragasync.reports.summary import summary
 
         return summary(self)
 
     def explain(self) -> str:
-        """Return in plain words where the time went, and which knob would help."""
+        """An explanation of where the time went and which setting would help, as text."""
         from ragasync.reports.explain import explain
 
         return explain(self)

@@ -1,4 +1,4 @@
-"""What a processor was told: checked once, and shared by all of its runs."""
+"""BatchSettings: the arguments of a processor, checked once and shared by all of its runs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_WORKERS = 0xFFFF
-"""The most calls in flight at once that a run can number."""
+"""The maximum of `max_concurrency`: columns of outcomes store a worker's number in two bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSettings(Generic[T, R]):
     """
-    The settings of an AsyncBatchProcessor; see there for their meaning.
+    The settings of an AsyncBatchProcessor, which documents them.
 
-    `fail_fast` cancels all other calls when an item has failed, as a gather does.
-    `reads_on_loop` keeps a source that blocks off threads, because it may make tasks of the loop.
+    Attributes:
+        is_async: whether `process_fn` is async.
+        adaptive: whether the concurrency adapts to the service; `max_concurrency` is the start.
+        limiters: the rate limiters, in the order in which they are acquired.
+        fail_fast: whether the first failed item cancels all other calls, as in a gather.
+        reads_on_loop: whether the source is always read on the loop, because it may create tasks;
+            otherwise a slow one moves to a thread.
+        journal: the journal, bound to `process_fn`.
     """
 
     process_fn: Callable[..., Any]
@@ -65,10 +71,10 @@ class BatchSettings(Generic[T, R]):
             check_count("max_initial_failures", self.max_initial_failures, at_least=1)
         if self.max_batch_weight is not None and self.weight is None:
             raise ValueError(
-                "max_batch_weight needs weight=, a function that says what one item weighs"
+                "max_batch_weight needs weight=, a function that returns the weight of an item"
             )
         if self.weight is not None and not self.batched:
-            raise ValueError("weight= bounds batches: it needs batched=True")
+            raise ValueError("weight= limits the weight of a batch: it needs batched=True")
         if self.executor is not None:
             self._check_executor()
         if self.adaptive:
@@ -77,52 +83,52 @@ class BatchSettings(Generic[T, R]):
 
     @property
     def grouped(self) -> bool:
-        """Whether items travel to an executor, several in one hop."""
+        """Whether calls go to an executor in groups of several items."""
         return self.executor is not None and not self.batched
 
     @property
     def items_per_call(self) -> int:
-        """The most items in one call, or in one hop to an executor."""
+        """The maximum number of items in one call, or in one group for an executor."""
         return self.batch_size if self.batched or self.grouped else 1
 
     def make_resources(self) -> AbstractAsyncContextManager[Any] | None:
-        """Return what opens the resources of a run, if there are any."""
+        """Create the context manager with the resources of a run, or None."""
         if self.resources is None:
             return None
         manager = self.resources()
         if not hasattr(manager, "__aenter__"):
             raise TypeError(
-                f"resources must make an async context manager, got {manager!r}: decorate an async "
+                f"resources must return an async context manager, got {manager!r}: decorate an async "
                 f"generator with contextlib.asynccontextmanager, or pass a client's class"
             )
         return manager
 
     def check_adaptable(self) -> None:
-        """Refuse to look for the bound of what has a number of workers of its own."""
+        """Raise ValueError if max_concurrency="auto" is combined with an executor."""
         if self.executor is not None:
             raise ValueError(
-                'max_concurrency="auto" finds what a service bears, but an executor has a fixed '
-                "number of workers: pass that number"
+                'max_concurrency="auto" adapts to a service, but an executor has a fixed number of '
+                "workers: pass that number"
             )
 
-    def next_size(self, drawn: int, total: int | None, max_concurrency: int) -> int:
+    def next_size(self, taken: int, total: int | None, max_concurrency: int) -> int:
         """
-        Return the most items to draw for the next call.
+        The maximum number of items for the next call, once `taken` items have been taken.
 
-        Hops get smaller towards the end, a quarter of what is left for each worker, so that all
-        workers end at about the same time.
+        Groups for an executor shrink towards the end, to a quarter of each worker's share of the
+        remaining items, so that all workers finish at about the same time.
         """
         if not self.grouped or total is None:
             return self.items_per_call
-        share = math.ceil((total - drawn) / (4 * max_concurrency))
+        share = math.ceil((total - taken) / (4 * max_concurrency))
         return max(1, min(self.batch_size, share))
 
     def _check_kinds(self) -> None:
-        """Refuse what would be found out only in the middle of a run."""
+        """Raise an error for arguments that would fail only in the middle of a run."""
         if sys.platform == "emscripten" and not (self.is_async and self.executor is None):
             raise TypeError(
-                f"in a browser a function must be async, and have no executor=, for Python has "
-                f"neither threads nor processes there: write {self.process_fn!r} as `async def`"
+                f"in a browser, Python has neither threads nor processes: write "
+                f"{self.process_fn!r} as `async def`, and leave out executor="
             )
         if not isinstance(self.retry, AsyncRetry):
             raise TypeError(
@@ -133,26 +139,26 @@ class BatchSettings(Generic[T, R]):
             raise TypeError(f"weight must be a function of one item, got {self.weight!r}")
         if self.weight is not None and self.max_batch_weight is None:
             raise ValueError(
-                "weight= needs max_batch_weight=, the most that a batch may weigh: "
-                "to bound the rate by weight, pass RateLimiter(..., weight=) instead"
+                "weight= needs max_batch_weight=, the maximum weight of a batch: "
+                "to limit the rate by weight, pass RateLimiter(..., weight=) instead"
             )
         if self.resources is not None and not callable(self.resources):
             raise TypeError(
-                f"resources must be a function that makes an async context manager, "
+                f"resources must be a function that returns an async context manager, "
                 f"got {self.resources!r}: pass the function, not what it returns"
             )
 
     def _check_executor(self) -> None:
-        """Refuse what cannot run on an executor."""
+        """Raise an error for an executor that is not one, or that cannot run the function."""
         if not isinstance(self.executor, Executor):
             raise TypeError(
                 f"executor must be a concurrent.futures.Executor, got {self.executor!r}"
             )
         if self.resources is not None:
-            raise ValueError("resources live on this loop and cannot travel to an executor")
+            raise ValueError("resources belong to this loop and cannot be sent to an executor")
 
     def _check_max_errors(self) -> None:
-        """Accept None or a count for `max_errors`, None or a share for `max_error_rate`."""
+        """Check that `max_errors` is a count and `max_error_rate` a share, if they are given."""
         limit, rate = self.max_errors, self.max_error_rate
         if isinstance(limit, float) and 0.0 < limit < 1.0:  # type: ignore[unreachable]  # a share
             raise ValueError(
@@ -169,20 +175,20 @@ class BatchSettings(Generic[T, R]):
 
 
 def check_concurrency(value: object) -> int:
-    """Return a number of concurrent calls as an int; workers have numbers of two bytes."""
-    at_once = check_count("max_concurrency", value, at_least=1)
-    if at_once > MAX_WORKERS:
+    """Return a number of concurrent calls as an int, or raise TypeError or ValueError."""
+    limit = check_count("max_concurrency", value, at_least=1)
+    if limit > MAX_WORKERS:
         raise ValueError(f"max_concurrency must be at most {MAX_WORKERS:,}, got {value!r}")
-    return at_once
+    return limit
 
 
 def parse_concurrency(value: int | Literal["auto"]) -> tuple[int, bool]:
     """
-    Return how many calls at once to begin with, and whether to adapt that to the service.
+    Return the concurrency to start with, and whether to adapt it to the service.
 
     Raises:
-        TypeError: it is neither a whole number nor "auto".
-        ValueError: it is out of range.
+        TypeError: `value` is neither a whole number nor "auto".
+        ValueError: `value` is out of range.
     """
     if value == "auto":
         return FIRST, True
@@ -195,7 +201,7 @@ def parse_concurrency(value: int | Literal["auto"]) -> tuple[int, bool]:
 
 
 def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:
-    """Return the limiters as a sequence, checked."""
+    """Return the rate limiters as a tuple, or raise TypeError."""
     limiters = () if given is None else given if isinstance(given, Sequence) else (given,)
     for limiter in limiters:
         if not all(hasattr(limiter, name) for name in ("acquire", "pause", "max_weight")):
