@@ -98,8 +98,8 @@ class BatchSettings(Generic[T, R]):
         manager = self.resources()
         if not hasattr(manager, "__aenter__"):
             raise TypeError(
-                f"resources must return an async context manager, got {manager!r}: decorate an async "
-                f"generator with contextlib.asynccontextmanager, or pass a client's class"
+                f"resources must return an async context manager, got {manager!r}: decorate an "
+                f"async generator with contextlib.asynccontextmanager, or pass a client's class"
             )
         return manager
 

@@ -92,7 +92,7 @@ async def test_a_plain_function_that_only_makes_a_coroutine_has_it_awaited():
 
 
 @pytest.mark.parametrize("function", [None, "double", 3])
-def test_what_cannot_be_called_is_refused_at_once(function: Any):
+def test_what_cannot_be_called_is_refused_immediately(function: Any):
     """The error shows what came."""
     with pytest.raises(TypeError, match=f"process_fn must be callable, got {function!r}"):
         AsyncBatchProcessor(function)
@@ -104,7 +104,7 @@ def test_an_object_that_has_every_attribute_is_no_partial():
     assert processor.process_sync([1, 2]).results == [3, 3]
 
 
-def test_functions_that_yield_are_refused_at_once():
+def test_functions_that_yield_are_refused_immediately():
     """A generator would be taken for the value."""
 
     def numbers(item):
@@ -196,21 +196,21 @@ async def test_the_makespan_is_the_greedy_one():
     assert service.items == list(range(300))
 
 
-@pytest.mark.parametrize("calls_at_once", [1, 3, 8])
-async def test_never_more_calls_are_in_flight_than_allowed(calls_at_once: int):
+@pytest.mark.parametrize("limit", [1, 3, 8])
+async def test_never_more_calls_are_in_flight_than_allowed(limit: int):
     """And as many as allowed, with failures and retries among them."""
-    chance = random.Random(calls_at_once)
+    chance = random.Random(limit)
     service = Service(
         [chance.random() for _ in range(100)],
         {item: [OSError("away")] * chance.randint(1, 5) for item in range(0, 100, 3)},
     )
-    processor = AsyncBatchProcessor(service, max_concurrency=calls_at_once, retry_delay=0.3)
+    processor = AsyncBatchProcessor(service, max_concurrency=limit, retry_delay=0.3)
     await processor.process(range(100))
-    assert service.most_in_flight == calls_at_once
+    assert service.most_in_flight == limit
 
 
 async def test_batch_size_holds_nothing_back_for_a_function_of_one_item():
-    """Whatever it is, items go one by one, as many at once as allowed."""
+    """The items of any iterable are called one by one, up to max_concurrency concurrently."""
     service = Service()
     processor = AsyncBatchProcessor(service, batch_size=2, max_concurrency=10)
     assert (await processor.process(range(10))).seconds == about(1)
@@ -273,7 +273,7 @@ async def test_a_sync_source_is_pulled_only_when_a_slot_is_free():
 
 
 async def test_an_async_source_is_pulled_at_most_a_window_ahead():
-    """max_concurrency items wait at most, beside those in flight."""
+    """At most max_concurrency items wait, in addition to those in flight."""
     service = Service()
     waiting = []
 
@@ -390,7 +390,7 @@ async def test_a_total_or_limit_that_is_no_count_is_refused(wrong: dict[str, Any
 
 @pytest.mark.parametrize("total", [0, 1, 1000])
 async def test_a_wrong_total_changes_only_the_progress(total: int):
-    """It is for progress: every item is called, as many at once as allowed."""
+    """It is for progress only: every item is called, up to max_concurrency concurrently."""
     result = await AsyncBatchProcessor(double, max_concurrency=5).process(
         iter(range(5)), total=total
     )
@@ -526,7 +526,7 @@ def test_the_repr_shows_the_batch_size_where_it_matters():
     assert repr(processor) == "<AsyncBatchProcessor double, batch_size=16, max_concurrency=4>"
 
 
-# ---- used again, and at once
+# ---- used again, also concurrently
 
 
 async def test_a_processor_can_be_used_twice_at_the_same_time():
@@ -545,7 +545,7 @@ def test_a_processor_can_be_used_from_one_loop_after_the_other():
 
 
 @pytest.mark.real_time
-def test_a_processor_can_be_used_from_several_threads_at_once():
+def test_a_processor_can_be_used_from_several_threads_concurrently():
     """Four loops in four threads, all in flight at the same moment."""
     meeting = threading.Barrier(4)
 
@@ -637,7 +637,7 @@ class Client:
 
 
 @pytest.mark.parametrize("way", ["call", "call_closed", "call_wrapped"])
-async def test_a_client_of_another_loop_gives_one_error_that_names_the_ways_out(way: str):
+async def test_a_client_of_another_loop_gives_one_error_that_says_what_to_do(way: str):
     """And not four retries an item, of a thousand items."""
     client = Client()
     processor = AsyncBatchProcessor(getattr(client, way), max_concurrency=4)
@@ -697,7 +697,7 @@ async def test_resources_are_opened_once_and_passed_as_second_argument():
     assert pool.loops == [asyncio.get_running_loop()]
 
 
-def test_resources_are_opened_anew_for_each_run():
+def test_resources_are_opened_for_each_run():
     """So that each loop has its own client."""
     pool = Pool()
 
@@ -779,7 +779,7 @@ async def test_resources_that_cannot_be_opened_end_the_run():
 
 
 async def test_batched_functions_get_resources_too():
-    """As second argument, beside the list."""
+    """As the second argument, after the list."""
     pool = Pool()
 
     async def use(items: list[int], client: str) -> list[str]:
@@ -794,10 +794,10 @@ async def test_batched_functions_get_resources_too():
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("timeout", [None, 5.0])
-async def test_a_function_that_never_suspends_lets_the_loop_breathe(timeout: float | None):
+async def test_a_function_that_never_suspends_yields_to_the_loop(timeout: float | None):
     """Others have their turn at least ten times a second."""
 
-    async def at_once(item: int) -> int:
+    async def immediately(item: int) -> int:
         return item
 
     gaps: list[float] = []
@@ -810,7 +810,7 @@ async def test_a_function_that_never_suspends_lets_the_loop_breathe(timeout: flo
             last = now()
 
     looking = asyncio.create_task(look())
-    processor = AsyncBatchProcessor(at_once, timeout=timeout)
+    processor = AsyncBatchProcessor(immediately, timeout=timeout)
     result = await processor.process(range(200_000))
     looking.cancel()
     assert result.all_succeeded

@@ -18,7 +18,7 @@ async def test_results_come_in_order():
     assert now() == about(3)
 
 
-async def test_at_most_max_concurrency_are_awaited_at_once():
+async def test_at_most_max_concurrency_are_awaited_concurrently():
     """Ten by default; the window slides."""
     service = Service()
     await gather_with_concurrency(service(item) for item in range(30))
@@ -137,7 +137,7 @@ async def test_coroutines_not_started_are_closed_without_a_warning(lazily: bool)
     with pytest.raises(OSError, match="away"):
         await gather_with_concurrency(iter(coroutines) if lazily else coroutines, 2)
     assert len(service.calls) <= 3
-    if lazily:  # those not drawn belong to whoever made them
+    if lazily:  # the caller owns those that were not taken
         for coroutine in coroutines:
             coroutine.close()
     del coroutines
@@ -145,7 +145,7 @@ async def test_coroutines_not_started_are_closed_without_a_warning(lazily: bool)
 
 
 async def test_tasks_not_reached_are_cancelled_and_awaited_too():
-    """They run already, whoever awaits them: nothing may run on."""
+    """They are running before they are awaited, and must not run on."""
     service = Service([1.0, 60.0, 60.0, 60.0], {0: OSError("away")})
     tasks = [asyncio.create_task(service(item)) for item in range(4)]
     with pytest.raises(OSError, match="away"):

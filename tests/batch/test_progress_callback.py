@@ -71,7 +71,7 @@ async def test_the_total_is_none_while_it_is_unknown():
     assert calls == [(0, None), (3, 3)]
 
 
-async def test_the_total_can_be_told():
+async def test_the_total_can_be_given():
     """For sources that do not know it."""
 
     async def source() -> AsyncIterator[int]:
@@ -246,7 +246,7 @@ async def test_whatever_a_callback_raises_warns_once(error):
 @pytest.mark.real_time
 @pytest.mark.parametrize("leave", [KeyboardInterrupt, SystemExit])
 def test_a_callback_can_leave_the_program(leave):
-    """sys.exit() in it ends the job, and reaches whoever waits."""
+    """sys.exit() in it ends the job, and reaches the caller."""
     cancelled = []
 
     async def call(item: int) -> None:
@@ -362,7 +362,7 @@ def test_a_callback_that_runs_the_loop_hears_the_latest_afterwards():
 
 
 async def test_a_callback_that_can_be_closed_is_closed_at_the_end_of_a_stopped_job():
-    """A bar that stops short of its total is told that no more will come."""
+    """A bar that stops short of its total is closed."""
 
     class Bar:
         closed = 0
