@@ -15,6 +15,7 @@ Where to go next: the README shows what else there is, the notebooks teach it st
 The layers, top down. A module imports only from layers below its own; a test and import-linter keep
 this table true. The docstring of each package maps its files.
 
+    testing                 fakes for your tests: virtual clock, scripted service
     documents simulation    load, chunk, embed and store; run the engine on a virtual clock
     patterns                gather_with_concurrency, process_with_workers
     batch                   AsyncBatchProcessor
