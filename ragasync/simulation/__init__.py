@@ -1,9 +1,28 @@
-"""A virtual clock: the real engine, with the waiting taken out."""
+"""
+Simulations: the real engine on a virtual clock, to see a job before paying for it.
+
+    virtual_time.py    VirtualClockLoop, run_on_virtual_clock: a clock that never waits
+    seeded_random.py   random numbers that depend on seed, key and attempt only
+    latency.py         Latency: distributions of seconds per call
+    service.py         ScriptedService, ServiceError: latencies, errors, limits and outages
+    simulate.py        simulate; run_simulation: the engine on a virtual clock
+    pilot.py           Pilot: the attempts of a real run, call by call
+    scenario.py        Scenario: the pilot's settings with the caller's changes
+    resampling.py      BootstrapService: calls drawn from a pilot; the pilot's overhead
+    projection.py      from simulated runs to all items, with intervals
+    what_if.py         the effect of changing one setting
+    forecast_view.py   a forecast as text, HTML and a panel with sliders
+    forecast.py        forecast, Forecast
+
+`simulate` copies limiters and retry policy, and runs the engine over the numbers from 0 with a
+ScriptedService on a virtual clock. `forecast` reads the attempts of a pilot and runs the engine
+in the same way with a BootstrapService that repeats them. A few hundred calls are simulated, and
+projected to all items.
+"""
 
 from ragasync.simulation.forecast import Forecast, forecast
 from ragasync.simulation.latency import Latency
-from ragasync.simulation.replies import ServiceError
-from ragasync.simulation.service import ScriptedService
+from ragasync.simulation.service import ScriptedService, ServiceError
 from ragasync.simulation.simulate import simulate
 
 __all__ = [

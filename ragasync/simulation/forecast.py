@@ -1,73 +1,45 @@
-"""Forecast: how long the whole will take, what limits it, and what one knob would change."""
+"""forecast: how long a run will take, what limits it, and the effect of changing one setting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ragasync.arguments import check_count
 from ragasync.limits.limiter import Limiter
 from ragasync.progress import LimitedBy
+from ragasync.reports.summary import counted, duration
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
-from ragasync.simulation.circumstances import (
-    USE_PILOT,
-    AsInThePilot,
-    Scenario,
-    circumstances_of,
-)
+from ragasync.simulation.forecast_view import ForecastExplorer, forecast_html, forecast_text
 from ragasync.simulation.pilot import Pilot, pilot_of
 from ragasync.simulation.projection import (
     LEVEL,
-    Effort,
+    ForecastInputs,
     Interval,
-    Projected,
-    commonest_limit,
     interval_of,
     mean_requests,
-    projected,
+    project,
     share_interval,
 )
-from ragasync.simulation.replay import estimate_overhead
-from ragasync.simulation.what_ifs import WhatIf, what_if_frame, what_ifs
+from ragasync.simulation.resampling import estimate_overhead
+from ragasync.simulation.scenario import USE_PILOT, Scenario, UsePilot, scenario_of
+from ragasync.simulation.what_if import WhatIf, what_if_dataframe, what_if_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from ragasync.simulation.explorer import Explorer
-
-THOROUGH = Effort(runs=12, calls=300)
-"""Some 4,000 calls for the forecast, and for what one knob would change a thousand each."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForecastInputs:
-    """
-    What a forecast was made of, for those who turn its knobs.
-
-    Args:
-        pilot: what is drawn from.
-        under: the knobs.
-        drag: what to multiply by, at least and at most.
-        runs: the runs that might have been.
-    """
-
-    pilot: Pilot
-    under: Scenario
-    drag: Interval
-    runs: Sequence[Projected]
 
 
 @dataclass(frozen=True)
 class Forecast:
     """
-    How a run of many items will go, by what a pilot run met.
+    The expected duration of a run, computed from a pilot.
 
-    Times are in seconds. An interval is the span in which the truth lies `level` of the time,
-    if the service goes on as it did in the pilot.
+    Times are in seconds. An interval contains the truth with the probability `level`, if the
+    service behaves as it did in the pilot.
 
     Example:
         >>> from ragasync.simulation import forecast, simulate
@@ -77,16 +49,16 @@ class Forecast:
         (500, 'concurrency')
 
     Attributes:
-        n_items: the items of the run.
-        makespan: how long it will take, the median.
-        interval: the span of that.
-        level: how often the truth lies in an interval.
-        limited_by: what will hold it back: "rate", "concurrency", "retries" or "input".
-        requests: how many calls it will make, retries among them, on average.
-        requests_interval: the span of that.
-        failed: how many items will fail, on average.
-        failed_interval: the span of that; above 0 also where none failed in the pilot.
-        notes: what is to be said of the pilot, and of what the forecast takes for granted.
+        n_items: the number of items in the run.
+        makespan: the duration of the run, the median.
+        interval: its interval.
+        level: the probability with which the truth lies in an interval.
+        limited_by: what limits the run: "rate", "concurrency", "retries" or "input".
+        requests: the mean number of calls, retries included.
+        requests_interval: its interval.
+        failed: the mean number of items that fail.
+        failed_interval: its interval; its upper end is above 0 even if none failed in the pilot.
+        notes: remarks about the pilot and the assumptions of the forecast.
     """
 
     n_items: int
@@ -99,47 +71,70 @@ class Forecast:
     failed: float
     failed_interval: Interval
     notes: tuple[str, ...]
-    _made_of: ForecastInputs = field(repr=False, compare=False)
+    _inputs: ForecastInputs = field(repr=False, compare=False)
 
     @cached_property
     def what_if(self) -> tuple[WhatIf, ...]:
-        """What a change of one knob would do, a row each; the first is none."""
-        made_of = self._made_of
-        return what_ifs(
-            made_of.pilot, made_of.under, self.n_items, THOROUGH, made_of.runs, self.makespan
-        )
+        """The effect of changing one setting, a row for each; the first row is no change."""
+        return what_if_rows(self._inputs)
 
     def to_dataframe(self) -> pd.DataFrame:
         """
-        Return the table of what one knob would change.
+        The what-if table as a DataFrame.
 
         Returns:
             | column | dtype | |
             |---|---|---|
             | change | string | in words; the first row is the forecast itself |
-            | knob | string | the argument; missing in the first row |
-            | value | Float64 | what it is changed to; missing where it is no number |
+            | setting | string | the argument that is changed; missing in the first row |
+            | value | Float64 | its new value; missing if that is not a number |
             | makespan | float64 | seconds |
-            | ratio | float64 | as a share of the forecast itself |
+            | ratio | float64 | the makespan as a share of the forecast's |
             | limited_by | category | rate, concurrency, retries, input: always all four |
         """
-        return what_if_frame(self.what_if)
+        return what_if_dataframe(self.what_if)
 
-    def explore(self) -> Explorer:
-        """Return a panel whose sliders turn concurrency and rate; as text where there is none."""
-        from ragasync.simulation.explorer import Explorer
-
-        return Explorer(self)
+    def explore(self) -> ForecastExplorer:
+        """Open a panel with sliders for the concurrency and the rate."""
+        return ForecastExplorer(self._inputs, self._static_bundle)
 
     def __repr__(self) -> str:
-        from ragasync.simulation.forecast_view import headline
-
-        return f"<Forecast {headline(self)}>"
+        return f"<Forecast {self._title()}>"
 
     def _repr_html_(self) -> str:
-        from ragasync.simulation.forecast_view import forecast_html
+        return forecast_html(self._title(), self._facts(), self.what_if, self.notes)
 
-        return forecast_html(self)
+    def _static_bundle(self) -> dict[str, object]:
+        """The forecast as a MIME bundle of text and HTML."""
+        text = forecast_text(self._title(), self._facts(), self.what_if, self.notes)
+        return {"text/plain": text, "text/html": self._repr_html_()}
+
+    def _title(self) -> str:
+        """The forecast as one line."""
+        low, high = map(duration, self.interval)
+        span = "" if low == high else f" ({low} to {high})"
+        parts = [
+            f"{counted(self.n_items, 'item')} in {duration(self.makespan)}{span}",
+            f"limited by {self.limited_by}",
+            f"{self.requests:,.0f} requests",
+        ]
+        if round(self.failed):
+            parts.append(f"{self.failed:,.0f} to fail")
+        return ", ".join(parts)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """The names and values below the title."""
+        return [
+            ("requests", _with_interval(self.requests, self.requests_interval)),
+            ("items that fail", _with_interval(self.failed, self.failed_interval)),
+            ("level of the intervals", f"{self.level:.0%}"),
+        ]
+
+
+def _with_interval(value: float, interval: Interval) -> str:
+    """A number with its interval, unless both ends read the same."""
+    low, high = (f"{end:,.0f}" for end in interval)
+    return f"{value:,.0f}" if low == high else f"{value:,.0f} ({low} to {high})"
 
 
 def forecast(
@@ -147,37 +142,40 @@ def forecast(
     n_items: int,
     *,
     max_concurrency: int | None = None,
-    rate_limiter: Limiter | Sequence[Limiter] | AsInThePilot | None = USE_PILOT,
+    rate_limiter: Limiter | Sequence[Limiter] | UsePilot | None = USE_PILOT,
     batch_size: int | None = None,
     retry: AsyncRetry | None = None,
     error_rate: float | None = None,
     timeout: float | None = None,
 ) -> Forecast:
     """
-    Say how long a run of many items will take, by a pilot run of some 200.
+    Forecast the duration of a run from a pilot of about 200 items.
 
-    The real engine runs on a virtual clock, some thousand calls at a time, over calls drawn from
-    the pilot's; the pace of its middle goes on for what is beyond them. Each run draws from
-    another pilot that might have been, which gives the interval. It takes some seconds, whatever
-    `n_items`, and gives the same for the same arguments. Knobs that are not passed are as in the
-    pilot.
+    The real engine runs on a virtual clock, with calls drawn from the pilot's. A run of some
+    hundred calls is simulated, and the throughput of its middle is extended to all items. Each run
+    draws from another pilot that might have been, which gives the interval. A forecast takes some
+    seconds, whatever `n_items`, and is the same for the same arguments. Settings that are not
+    passed are those of the pilot.
 
     Args:
-        result: what `process(items, max_items=200)` returned. Its calls are taken to be like all
-            others, so let them not be the easy ones.
-        n_items: the items of the whole run.
-        max_concurrency: the most calls at once. What calls take is not known to change with it.
-        rate_limiter: a RateLimiter or several, copied and never touched; None for no limit. By
-            default all that the pilot had, weighing items as they did there.
-        batch_size: the most items in a call. A call is taken to last as long as in the pilot.
-        retry: when to try again; by default with the delays that the pilot had.
-        error_rate: the share of attempts that fail and may be tried again, from 0 to 1.
+        result: the result of `process(items, max_items=200)`. All other items are assumed to be
+            like these, so do not choose easy ones.
+        n_items: the number of items in the whole run.
+        max_concurrency: the highest number of calls in flight. The latency is assumed not to
+            depend on it.
+        rate_limiter: a RateLimiter or several, which are copied, never used; None for no limit.
+            The default is all limiters of the pilot, with the weights that items had there.
+        batch_size: the maximum number of items in a call. The latency is assumed not to depend on
+            it.
+        retry: the retry policy; the default has the delays of the pilot.
+        error_rate: the share of attempts that fail with a transient error, from 0 to 1.
         timeout: seconds for an attempt.
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: an argument out of range; a pilot that says nothing: empty, failed
-            altogether, merged, a pipeline's, or without times; or a knob that it does not tell.
+        ValueError: an argument out of range, or one that the pilot cannot supply; or a pilot
+            without finished or successful items or without times, a merged result, or the result
+            of a pipeline.
 
     Example:
         >>> from ragasync import forecast, simulate
@@ -187,7 +185,7 @@ def forecast(
     """
     check_count("n_items", n_items, at_least=1)
     pilot = pilot_of(result)
-    under = circumstances_of(
+    scenario = scenario_of(
         pilot,
         max_concurrency=max_concurrency,
         rate_limiter=rate_limiter,
@@ -196,42 +194,40 @@ def forecast(
         error_rate=error_rate,
         timeout=timeout,
     )
-    return _foreseen(pilot, under, n_items)
+    return _forecast(pilot, scenario, n_items)
 
 
-def _foreseen(pilot: Pilot, under: Scenario, n_items: int) -> Forecast:
-    """Return the forecast."""
-    low, high, told = estimate_overhead(pilot)
-    runs = projected(pilot, under, n_items, THOROUGH)
-    makespans = [run.makespan for run in runs]
-    span = interval_of(makespans)
-    makespan = median(makespans) * (low * high) ** 0.5
+def _forecast(pilot: Pilot, scenario: Scenario, n_items: int) -> Forecast:
+    """Simulate a scenario and summarize its runs."""
+    low, high, note = estimate_overhead(pilot)
+    runs = project(pilot, scenario, n_items)
+    inputs = ForecastInputs(pilot, scenario, n_items, (low, high), runs)
     failed = fmean(run.failed for run in runs)
-    few, many = share_interval(failed / n_items, pilot.ended)
+    few, many = share_interval(failed / n_items, pilot.finished)
     return Forecast(
         n_items=n_items,
-        makespan=makespan,
-        interval=(span[0] * low, span[1] * high),
+        makespan=inputs.makespan,
+        interval=inputs.interval,
         level=LEVEL,
-        limited_by=commonest_limit(runs),
+        limited_by=inputs.limited_by,
         requests=mean_requests(runs),
         requests_interval=interval_of([run.requests for run in runs]),
         failed=failed,
         failed_interval=(few * n_items, many * n_items),
-        notes=tuple(filter(None, (*pilot.notes, told, *_assumed(pilot, under)))),
-        _made_of=ForecastInputs(pilot, under, (low, high), runs),
+        notes=tuple(filter(None, (*pilot.notes, note, *_assumptions(pilot, scenario)))),
+        _inputs=inputs,
     )
 
 
-def _assumed(pilot: Pilot, under: Scenario) -> tuple[str, ...]:
-    """Return what the forecast takes for granted."""
+def _assumptions(pilot: Pilot, scenario: Scenario) -> tuple[str, ...]:
+    """The assumptions of a forecast, for its notes."""
     stats = pilot.result.stats
     notes = []
-    if under.max_concurrency > stats.max_concurrency:
+    if scenario.max_concurrency > stats.max_concurrency:
         notes.append(
-            f"Calls are taken to last as long with {under.max_concurrency:,} at once as with the "
-            f"pilot's {stats.max_concurrency:,}."
+            f"Calls are assumed to take as long with {scenario.max_concurrency:,} in flight as "
+            f"with the pilot's {stats.max_concurrency:,}."
         )
-    if under.batch_size:
-        notes.append("A call is taken to last as long, whatever the size of its batch.")
+    if scenario.batch_size:
+        notes.append("A call is assumed to take as long whatever the size of its batch.")
     return tuple(notes)

@@ -1,55 +1,44 @@
-"""A forecast in words and as HTML that state the same facts."""
+"""How a forecast is shown: as text, as HTML, and as a panel with sliders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
+from typing import Any
 
+from ragasync.limits.limiter import RateLimiter
+from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
 from ragasync.outcomes.outcome import DONE, FAILED
 from ragasync.reports.html import COLORS, QUIET, TEXT, element
-from ragasync.reports.summary import counted, duration
-from ragasync.simulation.forecast import Forecast
-from ragasync.simulation.projection import Interval
-from ragasync.simulation.what_ifs import WhatIf
+from ragasync.reports.summary import duration, per_second
+from ragasync.simulation.projection import ForecastInputs, Interval, most_common_limit, project
+from ragasync.simulation.what_if import WhatIf
 
-STEADY = "font-variant-numeric:tabular-nums"
-"""Digits of one width, so that numbers stand below each other."""
+TABULAR = "font-variant-numeric:tabular-nums"
+"""CSS for digits of equal width, so that numbers are aligned."""
 
+REFRESH_DELAY = 0.1
+"""Seconds between a drag and its result, in which further drags are waited for."""
 
-def headline(made: Forecast) -> str:
-    """Return a forecast as one line."""
-    parts = [
-        f"{counted(made.n_items, 'item')} in {duration(made.makespan)}{_span(made)}",
-        f"limited by {made.limited_by}",
-        f"{made.requests:,.0f} requests",
-    ]
-    if round(made.failed):
-        parts.append(f"{made.failed:,.0f} to fail")
-    return ", ".join(parts)
+Facts = Sequence[tuple[str, str]]
+"""The names and values below the title of a forecast."""
 
 
-def facts_of(made: Forecast) -> list[tuple[str, str]]:
-    """Return what there is to say beside the headline: names and values."""
-    return [
-        ("requests", _with(made.requests, made.requests_interval, "{:,.0f}".format)),
-        ("items that fail", _with(made.failed, made.failed_interval, "{:,.0f}".format)),
-        ("level of the intervals", f"{made.level:.0%}"),
-    ]
-
-
-def forecast_text(made: Forecast) -> str:
-    """Return a forecast as a few lines of text."""
-    lines = [f"Forecast: {headline(made)}"]
-    lines += [f"  {name}: {value}" for name, value in facts_of(made)]
+def forecast_text(title: str, facts: Facts, rows: Sequence[WhatIf], notes: Sequence[str]) -> str:
+    """A forecast as a few lines of text."""
+    lines = [f"Forecast: {title}"]
+    lines += [f"  {name}: {value}" for name, value in facts]
     lines += [
         f"  {row.change:<24}{duration(row.makespan):>12}{row.ratio:>7.2f}  {row.limited_by}"
-        for row in made.what_if
+        for row in rows
     ]
-    return "\n".join([*lines, *made.notes])
+    return "\n".join([*lines, *notes])
 
 
-def forecast_html(made: Forecast) -> str:
-    """Return a forecast as HTML that needs no style sheet, no script and no kernel."""
+def forecast_html(title: str, facts: Facts, rows: Sequence[WhatIf], notes: Sequence[str]) -> str:
+    """A forecast as HTML that needs no style sheet, no script and no kernel."""
     name = element("span", "font-weight:600", "Forecast")
     lines = (
         element(
@@ -58,26 +47,24 @@ def forecast_html(made: Forecast) -> str:
             element("span", f"flex:0 0 170px;{QUIET}", escape(name)),
             element("span", "", escape(value)),
         )
-        for name, value in facts_of(made)
+        for name, value in facts
     )
-    longest = max(row.makespan for row in made.what_if)
-    rows = (_row(row, longest) for row in made.what_if)
-    notes = (element("div", QUIET, escape(note)) for note in made.notes)
+    longest = max(row.makespan for row in rows)
     return element(
         "div",
-        f"{TEXT};{STEADY}",
-        element("div", "margin-bottom:6px", f"{name} {escape(headline(made))}"),
+        f"{TEXT};{TABULAR}",
+        element("div", "margin-bottom:6px", f"{name} {escape(title)}"),
         *lines,
-        element("div", "margin-top:8px", *rows),
-        element("div", "margin-top:8px", *notes),
+        element("div", "margin-top:8px", *(_what_if_row(row, longest) for row in rows)),
+        element("div", "margin-top:8px", *(element("div", QUIET, escape(note)) for note in notes)),
     )
 
 
-def _row(row: WhatIf, longest: float) -> str:
-    """Return what one change would do: a bar, and its numbers."""
+def _what_if_row(row: WhatIf, longest: float) -> str:
+    """The effect of one change: a bar and its numbers."""
     share = row.makespan / longest if longest else 0.0
-    colour = COLORS[FAILED] if row.ratio > 1.005 else COLORS[DONE]
-    bar = element("div", f"width:{share:.2%};min-width:2px;height:8px;background:{colour}")
+    color = COLORS[FAILED] if row.ratio > 1.005 else COLORS[DONE]
+    bar = element("div", f"width:{share:.2%};min-width:2px;height:8px;background:{color}")
     cells = (
         element("span", "flex:0 0 170px", escape(row.change)),
         element("span", "flex:0 0 80px;text-align:right", escape(duration(row.makespan))),
@@ -88,13 +75,138 @@ def _row(row: WhatIf, longest: float) -> str:
     return element("div", "display:flex;align-items:center", *cells)
 
 
-def _span(made: Forecast) -> str:
-    """Return the interval in brackets; nothing where it has no width that could be seen."""
-    low, high = map(duration, made.interval)
-    return "" if low == high else f" ({low} to {high})"
+class ForecastExplorer:
+    """
+    A panel with sliders for the concurrency and the rate of a forecast.
 
+    Each drag simulates three short runs, so its numbers are less exact than those of `forecast`.
+    Without ipywidgets, the panel is the forecast as HTML or text.
 
-def _with(value: float, interval: Interval, read: Callable[[float], str]) -> str:
-    """Return a value with its interval."""
-    low, high = map(read, interval)
-    return read(value) if low == high else f"{read(value)} ({low} to {high})"
+    Args:
+        inputs: what the forecast was computed from.
+        static: returns the forecast as a MIME bundle of text and HTML.
+    """
+
+    def __init__(self, inputs: ForecastInputs, static: Callable[[], dict[str, object]]) -> None:
+        self._inputs, self._static = inputs, static
+        self.scenario = scenario = inputs.scenario
+        self._other_limiters = tuple(
+            limiter for limiter in scenario.limiters if limiter is not scenario.strictest_limiter
+        )
+        self._longest = inputs.interval[1]
+        self._refresh: asyncio.TimerHandle | None = None
+        self.box: Any = None
+
+    def __repr__(self) -> str:
+        return str(self._static()["text/plain"])
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        """The widgets, and text and HTML for front ends without widgets."""
+        static = self._static()
+        if self.box is None:
+            try:
+                self._make_widgets()
+            except ImportError:
+                return static
+        return {**self.box._repr_mimebundle_(), **static}
+
+    def _make_widgets(self) -> None:
+        """Create the sliders, and the widget for their result."""
+        factory, scenario, inputs = WidgetFactory(), self.scenario, self._inputs
+        html = self._html(inputs.makespan, inputs.interval, inputs.limited_by)
+        self._result = factory.html("forecast", html)
+        concurrency = Slider[int](
+            factory,
+            "concurrency-slider",
+            concurrency_steps(scenario.max_concurrency),
+            scenario.max_concurrency,
+            write="{:,}".format,
+            on_drag=lambda value: self.change(max_concurrency=value),
+            tooltip="The highest number of calls in flight",
+        )
+        rate = Slider[float | None](
+            factory,
+            "rate-slider",
+            rate_steps(scenario.rate or 1.0),
+            scenario.rate,
+            write=lambda value: "no limit" if value is None else per_second(value),
+            on_drag=lambda value: self.change(rate=value),
+            tooltip="The highest number of calls per second",
+        )
+        rows = []
+        for words, slider in (("concurrency", concurrency), ("rate", rate)):
+            slider.widget.continuous_update = True
+            label = factory.label("setting", words)
+            rows.append(factory.box("HBox", [label, slider.widget], "row", align_items="center"))
+        self.box = factory.box("VBox", [self._result, *rows], "explorer")
+
+    def change(self, *, max_concurrency: int = 0, rate: float | None = -1.0) -> None:
+        """
+        Change a setting, and show the result after a moment, since drags come in quick succession.
+
+        Args:
+            max_concurrency: the highest number of calls in flight; 0 for no change.
+            rate: calls per second, in place of the strictest limiter of calls; None for no such
+                limit, a negative number for no change. All other limiters are kept.
+        """
+        if max_concurrency:
+            self.scenario = replace(self.scenario, max_concurrency=max_concurrency)
+        if rate is None or rate > 0:
+            own = () if rate is None else (RateLimiter(rate),)
+            self.scenario = replace(self.scenario, limiters=(*self._other_limiters, *own))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.refresh()
+            return
+        if self._refresh is None:
+            self._refresh = loop.call_later(REFRESH_DELAY, self.refresh)
+
+    def refresh(self) -> None:
+        """Simulate the present settings and show the result."""
+        self._refresh = None
+        inputs = self._inputs
+        # Three runs of the forecast with these settings, for a quick response: the fastest, the
+        # slowest, and the one in between. What matters is how each compares with its counterpart.
+        before = [run.makespan for run in inputs.runs]
+        order = sorted(range(len(before)), key=before.__getitem__)
+        seeds = (order[0], order[len(order) // 2], order[-1])
+        runs = project(inputs.pilot, self.scenario, inputs.n_items, seeds=seeds)
+        fast, usual, slow = (
+            run.makespan / before[seed] for run, seed in zip(runs, seeds, strict=True)
+        )
+        low, high = inputs.interval
+        html = self._html(
+            inputs.makespan * usual, (low * fast, high * slow), most_common_limit(runs)
+        )
+        self._result.value = html
+
+    def _html(self, makespan: float, interval: Interval, limited_by: str) -> str:
+        """The makespan in words, and its interval as a bar relative to the longest so far."""
+        self._longest = max(self._longest, interval[1])
+        whole = self._longest or 1.0
+        low, high = (duration(each) for each in interval)
+        words = (
+            f"{self._inputs.n_items:,} items in {duration(makespan)} ({low} to {high}), "
+            f"limited by {limited_by}"
+        )
+        start, end = interval[0] / whole, interval[1] / whole
+        bar = (
+            element("div", f"flex:none;width:{start:.2%};background:{COLORS[DONE]}"),
+            element(
+                "div",
+                f"flex:none;width:{end - start:.2%};min-width:2px;"
+                f"background:{COLORS[DONE]};opacity:0.4",
+            ),
+        )
+        frame = (
+            "display:flex;height:8px;margin:4px 0;border-radius:4px;overflow:hidden;"
+            "background:rgba(128,128,128,0.25)"
+        )
+        return element(
+            "div",
+            f"{TEXT};{TABULAR}",
+            element("div", "", escape(words)),
+            element("div", frame, *bar),
+            element("div", QUIET, escape(f"full width: {duration(whole)}")),
+        )

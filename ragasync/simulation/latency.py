@@ -1,4 +1,4 @@
-"""How long the calls of a service take: distributions by name, samples, or a function."""
+"""The latency of a service: a named distribution, measured samples, or a function."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STANDARD_NORMAL = NormalDist()
 @dataclass(frozen=True, slots=True)
 class Latency:
     """
-    A distribution of seconds, made by one of its class methods.
+    A distribution of seconds per call, made by one of its class methods.
 
-    It answers one question, `quantile(share)`: below how many seconds that share of the calls
-    stays. So it holds no chance of its own; whoever draws brings a share in (0, 1).
+    It answers one question, `quantile(share)`: which latency is that share of the calls below? It
+    has no random numbers of its own; a caller draws a share from (0, 1).
 
         >>> from ragasync.simulation import Latency
         >>> Latency.lognormal(median=0.8, sigma=0.5).quantile(0.5)
@@ -29,8 +29,8 @@ class Latency:
         1.5
 
     Attributes:
-        name: what it is, in words.
-        quantile: the seconds that the given share of calls stays below.
+        name: the distribution in words.
+        quantile: returns the latency that a share of the calls is below, in seconds.
     """
 
     name: str
@@ -38,20 +38,20 @@ class Latency:
 
     @classmethod
     def constant(cls, seconds: float) -> Latency:
-        """Have every call take the same time."""
+        """The same latency for every call."""
         check_number("seconds", seconds)
         return cls(f"{seconds:g} s", lambda _: seconds)
 
     @classmethod
     def uniform(cls, low: float, high: float) -> Latency:
-        """Have all times from `low` to `high` seconds be as likely."""
+        """Latencies distributed uniformly between `low` and `high` seconds."""
         check_number("low", low)
         check_number("high", high, at_least=low)
         return cls(f"uniform({low:g}, {high:g})", lambda share: low + (high - low) * share)
 
     @classmethod
     def normal(cls, mean: float, sd: float) -> Latency:
-        """Have times lie around a mean, with a standard deviation; never below 0 s."""
+        """Latencies with a mean and a standard deviation, in seconds; never below 0."""
         check_number("mean", mean)
         check_number("sd", sd)
         at = _STANDARD_NORMAL.inv_cdf
@@ -60,12 +60,12 @@ class Latency:
     @classmethod
     def lognormal(cls, median: float, sigma: float) -> Latency:
         """
-        Have a long tail of slow calls, as services have.
+        Latencies with a long tail of slow calls, which is typical of services.
 
         Args:
-            median: seconds that half of the calls stay below.
-            sigma: standard deviation of the logarithm: at 0.5 one call in forty takes longer than
-                2.7 medians, at 1.0 longer than 7.
+            median: the median latency in seconds.
+            sigma: the standard deviation of the logarithm: at 0.5 one call in forty takes longer
+                than 2.7 medians, at 1.0 longer than 7.
         """
         check_positive("median", median)
         check_number("sigma", sigma)
@@ -76,13 +76,13 @@ class Latency:
 
     @classmethod
     def exponential(cls, mean: float) -> Latency:
-        """Have most calls be quick and a few slow, around a mean in seconds."""
+        """Latencies with a mean in seconds: most calls are fast, a few are slow."""
         check_positive("mean", mean)
         return cls(f"exponential({mean:g})", lambda share: -mean * math.log1p(-share))
 
     @classmethod
     def samples(cls, seconds: Iterable[float]) -> Latency:
-        """Have calls take what was measured: each of these times is as likely as the others."""
+        """Measured latencies in seconds, drawn with equal probability."""
         measured = tuple(map(float, seconds))
         if not measured:
             raise ValueError("samples must be at least one time in seconds, got none")
@@ -93,7 +93,7 @@ class Latency:
 
     @classmethod
     def drawn_by(cls, function: Callable[[random.Random], float]) -> Latency:
-        """Have a function draw the seconds, with a Random that is seeded anew for each call."""
+        """Latencies drawn by a function, which gets a freshly seeded Random for each call."""
 
         def quantile(share: float) -> float:
             seconds = function(random.Random(share))
@@ -110,11 +110,11 @@ LatencyLike: TypeAlias = float | Latency | Iterable[float] | Callable[[random.Ra
 
 def as_latency(given: LatencyLike) -> Latency:
     """
-    Return what was given as a Latency.
+    Turn an argument into a Latency.
 
     Raises:
-        TypeError: it is nothing of the kind.
-        ValueError: a negative or infinite time, or no samples at all.
+        TypeError: an argument of the wrong kind.
+        ValueError: a negative or infinite latency, or an empty sequence of samples.
     """
     if isinstance(given, Latency):
         return given

@@ -1,4 +1,4 @@
-"""From a few thousand calls on a virtual clock to the whole of a run, with an interval."""
+"""From simulated runs of a few thousand calls to the whole run, with an interval."""
 
 from __future__ import annotations
 
@@ -10,59 +10,31 @@ from typing import TypeAlias
 
 from ragasync.progress import LimitedBy
 from ragasync.reports.time_breakdown import time_breakdown
-from ragasync.simulation.circumstances import Scenario
 from ragasync.simulation.pilot import Pilot
-from ragasync.simulation.resampling import SimulatedRun, course_of, round_of
+from ragasync.simulation.resampling import SimulatedRun, sample_size, simulate_run
+from ragasync.simulation.scenario import Scenario
 
 LEVEL = 0.9
-"""How often the truth is to lie in an interval."""
+"""The probability with which the truth lies in an interval."""
 
-BATCHED = 20
-"""How many items of a batch take as long to simulate as a call."""
+ITEMS_PER_CALL_COST = 20
+"""The number of items of a batch that take as long to simulate as a call."""
+
+RUNS = 12
+"""The number of simulated runs of a forecast, if they are short."""
+
+CALLS = 300
+"""The calls of each run; what lies beyond is projected from the throughput of its middle."""
+
+MIN_WAVES = 8
+"""The calls of each run as a multiple of its concurrency, at least."""
 
 Interval: TypeAlias = "tuple[float, float]"
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """
-    How much is run for an answer.
-
-    Args:
-        runs: how many runs, where they are short.
-        calls: the calls of each; what is beyond goes on at the pace of its middle.
-        waves: but at least so many for each call at once.
-    """
-
-    runs: int
-    calls: int
-    waves: int = 8
-
-    def items(self, n_items: int, under: Scenario, dealt: int) -> int:
-        """
-        Return the items of a run, such that its last wave is as full as that of the whole.
-
-        Args:
-            n_items: the items of the whole.
-            under: its knobs.
-            dealt: how many calls are dealt out in a round: two rounds tell the pace of one.
-        """
-        wave = under.max_concurrency * under.items_per_call
-        calls = max(self.calls, 2 * dealt, self.waves * under.max_concurrency)
-        least = calls * under.items_per_call
-        if n_items <= least + wave:
-            return n_items
-        return least - least % wave + n_items % wave
-
-    def runs_of(self, items: int, under: Scenario) -> int:
-        """Return how many runs: the fewer, the longer each of them is."""
-        spent = items / under.items_per_call * (1 + under.items_per_call / BATCHED)
-        return max(min(self.runs, 5), min(self.runs, int(self.runs * 2 * self.calls / spent)))
-
-
-@dataclass(frozen=True, slots=True)
-class Projected:
-    """One run, as it would be with all items."""
+class ProjectedRun:
+    """A simulated run, projected to all items."""
 
     makespan: float
     requests: float
@@ -70,39 +42,78 @@ class Projected:
     limited_by: LimitedBy
 
 
-def projected(
-    pilot: Pilot,
-    under: Scenario,
-    n_items: int,
-    effort: Effort,
-    *,
-    rate: float = 1.0,
-    seeds: Sequence[int] | None = None,
-) -> list[Projected]:
+@dataclass(frozen=True, slots=True)
+class ForecastInputs:
     """
-    Return what might become of a run, once for each of several pilots that might have been.
+    What a forecast was computed from, so that other scenarios can be compared with it.
 
     Args:
-        pilot: what to draw from.
-        under: the knobs.
-        n_items: the items of the run.
-        effort: how much to run.
-        rate: what the rates of all limiters are multiplied by.
-        seeds: which runs, if not as many as the effort allows.
+        pilot: the pilot that was drawn from.
+        scenario: the settings of the run.
+        n_items: the number of items in the run.
+        overhead: the lowest and the highest factor on simulated times.
+        runs: the projected runs.
     """
-    dealt = round_of(pilot, under, n_items)
-    simulated = effort.items(n_items, under, dealt)
-    chosen = range(effort.runs_of(simulated, under)) if seeds is None else seeds
-    courses = (course_of(pilot, under, simulated, n_items, seed=seed, rate=rate) for seed in chosen)
-    return [_whole(course, pilot, under, n_items, dealt, rate) for course in courses]
+
+    pilot: Pilot
+    scenario: Scenario
+    n_items: int
+    overhead: Interval
+    runs: Sequence[ProjectedRun]
+
+    @property
+    def makespan(self) -> float:
+        """The expected duration of the run, in seconds: the median."""
+        low, high = self.overhead
+        return median(run.makespan for run in self.runs) * math.sqrt(low * high)
+
+    @property
+    def interval(self) -> Interval:
+        """The interval of the makespan, in seconds."""
+        low, high = interval_of([run.makespan for run in self.runs])
+        return low * self.overhead[0], high * self.overhead[1]
+
+    @property
+    def limited_by(self) -> LimitedBy:
+        """What limits most of the runs."""
+        return most_common_limit(self.runs)
+
+
+def project(
+    pilot: Pilot,
+    scenario: Scenario,
+    n_items: int,
+    *,
+    rate_factor: float = 1.0,
+    seeds: Sequence[int] | None = None,
+) -> list[ProjectedRun]:
+    """
+    Simulate and project a run, once for each of several pilots that might have been.
+
+    Args:
+        pilot: the pilot to draw from.
+        scenario: the settings of the run.
+        n_items: the number of items in the run.
+        rate_factor: the factor on the rates of all limiters.
+        seeds: the seeds of the runs; by default as many as are affordable.
+    """
+    sample = sample_size(pilot, scenario, n_items)
+    simulated = _items_to_simulate(n_items, scenario, sample)
+    chosen = range(_affordable_runs(simulated, scenario)) if seeds is None else seeds
+    runs = (
+        simulate_run(pilot, scenario, simulated, n_items, seed=seed, rate_factor=rate_factor)
+        for seed in chosen
+    )
+    return [_project(run, pilot, scenario, n_items, sample, rate_factor) for run in runs]
 
 
 def interval_of(values: Sequence[float]) -> Interval:
     """
-    Return the interval in which LEVEL of such values lie, around their median.
+    The interval around the median that contains a share LEVEL of such values.
 
-    Of logarithms, because what takes time is skewed. With few values it is wider, by the first
-    term of Student's t (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5).
+    It is computed from logarithms, because durations are skewed. With few values it is wider, by
+    the first term of Student's t (Abramowitz and Stegun, Handbook of Mathematical Functions,
+    26.7.5).
     """
     middle = median(values)
     if len(values) < 2 or min(values) == max(values) or min(values) <= 0:
@@ -113,74 +124,103 @@ def interval_of(values: Sequence[float]) -> Interval:
     return middle / spread, middle * spread
 
 
-def share_interval(share: float, seen: int) -> Interval:
+def share_interval(share: float, count: int) -> Interval:
     """
-    Return the interval of a share that was seen among so many.
+    The interval of a share observed among `count` items.
 
     Edwin Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal
-    of the American Statistical Association 22, 1927: none seen is not none at all.
+    of the American Statistical Association 22, 1927: a share of 0 does not mean that it is 0.
     """
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    centre = (share + z * z / (2 * seen)) / (1 + z * z / seen)
-    half = z * math.sqrt(share * (1 - share) / seen + (z / (2 * seen)) ** 2) / (1 + z * z / seen)
+    scale = 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / scale
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / scale
     low = 0.0 if not share else max(0.0, centre - half)
     return low, 1.0 if share == 1 else min(1.0, centre + half)
 
 
-def commonest_limit(runs: Sequence[Projected]) -> LimitedBy:
-    """Return what held most of these runs back."""
+def most_common_limit(runs: Sequence[ProjectedRun]) -> LimitedBy:
+    """What limits most of these runs."""
     limits = [run.limited_by for run in runs]
     return max(limits, key=limits.count)
 
 
-def mean_requests(runs: Sequence[Projected]) -> float:
-    """Return how many calls are made on average."""
+def mean_requests(runs: Sequence[ProjectedRun]) -> float:
+    """The mean number of calls."""
     return fmean(run.requests for run in runs)
 
 
-def _whole(
-    course: SimulatedRun, pilot: Pilot, under: Scenario, n_items: int, dealt: int, rate: float
-) -> Projected:
-    """Return a run as it would be with all items."""
-    simulated = course.result.total
+def _items_to_simulate(n_items: int, scenario: Scenario, sample: int) -> int:
+    """
+    The number of items to simulate, such that the last wave is as full as that of the whole run.
+
+    Two rounds of the sample are the least from which the throughput of one can be read.
+    """
+    wave = scenario.max_concurrency * scenario.items_per_call
+    calls = max(CALLS, 2 * sample, MIN_WAVES * scenario.max_concurrency)
+    least = calls * scenario.items_per_call
+    if n_items <= least + wave:
+        return n_items
+    return least - least % wave + n_items % wave
+
+
+def _affordable_runs(items: int, scenario: Scenario) -> int:
+    """The number of runs to simulate: fewer if each of them is long."""
+    size = scenario.items_per_call
+    cost = items / size * (1 + size / ITEMS_PER_CALL_COST)
+    return max(min(RUNS, 5), min(RUNS, int(RUNS * 2 * CALLS / cost)))
+
+
+def _project(
+    run: SimulatedRun,
+    pilot: Pilot,
+    scenario: Scenario,
+    n_items: int,
+    sample: int,
+    rate_factor: float,
+) -> ProjectedRun:
+    """Project a simulated run to all items."""
+    simulated = run.result.total
     scale, beyond = n_items / simulated, n_items - simulated
-    makespan = course.result.seconds
+    makespan = run.result.seconds
     if beyond:
-        makespan += beyond * _seconds_an_item(course, under, dealt)
-    limited_by = _limit_of(course, under, rate)
-    if pilot.source_pace is not None and (least := n_items / pilot.source_pace) > makespan:
+        makespan += beyond * _seconds_per_item(run, scenario, sample)
+    limited_by = _limit_of(run, scenario, rate_factor)
+    if pilot.source_rate is not None and (least := n_items / pilot.source_rate) > makespan:
         makespan, limited_by = least, "input"
-    failed = course.result.error_count * scale
-    return Projected(makespan, course.calls * scale, failed, limited_by)
+    failed = run.result.error_count * scale
+    return ProjectedRun(makespan, run.calls * scale, failed, limited_by)
 
 
-def _seconds_an_item(course: SimulatedRun, under: Scenario, dealt: int) -> float:
+def _seconds_per_item(run: SimulatedRun, scenario: Scenario, sample: int) -> float:
     """
-    Return the pace in the middle of a run, where neither its start nor its end count.
+    The seconds per item in the middle of a run, without its start and its end.
 
-    Between two ends of as many whole rounds, and of whole waves, as half of the run has, so that
-    chance does not deal some calls twice, and steps are compared with steps.
+    It is measured over half the run, in whole rounds of the sample, so that no call of the pilot
+    counts twice as much as another, and in whole waves, so that steps are compared with steps.
     """
-    ends, wave = course.ends, under.max_concurrency * under.items_per_call
-    turn = dealt * under.items_per_call
-    rounds = max(1, len(ends) // (2 * turn)) * turn
+    ends, wave = run.ends, scenario.max_concurrency * scenario.items_per_call
+    one_round = sample * scenario.items_per_call
+    rounds = max(1, len(ends) // (2 * one_round)) * one_round
     span = min(max(1, round(rounds / wave)), max(1, len(ends) // wave - 1)) * wave
     first = max(1, (len(ends) - span) // (2 * wave)) * wave
     if first + span > len(ends):
-        return course.result.seconds / course.result.total
-    spent = ends[first + span - 1] - ends[first - 1]
-    return spent / span * (len(ends) / course.result.total)
+        return run.result.seconds / run.result.total
+    seconds = ends[first + span - 1] - ends[first - 1]
+    return seconds / span * (len(ends) / run.result.total)
 
 
-def _limit_of(course: SimulatedRun, under: Scenario, rate: float) -> LimitedBy:
-    """Return what was used most of what there is: the rate, or the workers; else who kept them."""
-    seconds, account = course.result.seconds, time_breakdown(course.result)
+def _limit_of(run: SimulatedRun, scenario: Scenario, rate_factor: float) -> LimitedBy:
+    """What limits a run: the rate or the workers, whichever is used more; or its retries."""
+    seconds, times = run.result.seconds, time_breakdown(run.result)
     if not seconds:
         return "concurrency"
-    used = 0.0 if under.rate is None else course.calls / (under.rate * rate * seconds)
-    waited = account.limiter / account.worker_seconds if account.worker_seconds else 0.0
-    if waited and max(used, waited) > course.busy:
+    allowed = None if scenario.rate is None else scenario.rate * rate_factor * seconds
+    used = 0.0 if allowed is None else run.calls / allowed
+    workers = times.worker_seconds
+    waited = times.limiter / workers if workers else 0.0
+    if waited and max(used, waited) > run.utilization:
         return "rate"
-    if account.retrying > account.work:
+    if times.retrying > times.work:
         return "retries"
     return "concurrency"

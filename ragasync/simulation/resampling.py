@@ -1,4 +1,4 @@
-"""A run that might have been: the real engine on a virtual clock, over what a pilot's calls did."""
+"""Simulated runs with calls drawn from a pilot's, and the pilot's own overhead."""
 
 from __future__ import annotations
 
@@ -9,46 +9,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragasync.engine.controls import RunControls
-from ragasync.engine.run import execute
-from ragasync.errors import AttemptTimeout
-from ragasync.outcomes.columns import Columns
 from ragasync.reports.time_breakdown import time_breakdown
-from ragasync.result import BatchResult, RunStats
-from ragasync.retries.policy import AsyncRetry
+from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
-from ragasync.simulation.circumstances import Scenario, fresh
-from ragasync.simulation.pilot import Pilot, Tried
+from ragasync.simulation.pilot import Pilot, PilotAttempt
+from ragasync.simulation.scenario import PermanentError, Scenario, TransientError
+from ragasync.simulation.simulate import limiter_of, run_simulation
 from ragasync.simulation.virtual_time import run_on_virtual_clock
 
-SCARCE = 5
-"""With fewer later attempts than this to draw from, a later attempt fares as any other."""
+MIN_RETRIES = 5
+"""With fewer retries in the pilot to draw from, a retry is drawn from all attempts."""
 
-LONGEST_ROUND = 500
-"""The most calls that are drawn from a pilot: a longer one gives no narrower interval."""
+MAX_SAMPLE = 500
+"""The highest number of calls drawn from a pilot: more would not narrow the interval."""
 
+NOTABLE_OVERHEAD = 1.25
+"""The overhead of a pilot, as a factor, from which a note says so."""
 
-class TransientError(Exception):
-    """What an attempt fails of that may be tried again after `delay` seconds."""
-
-    def __init__(self, delay: float) -> None:
-        super().__init__("drawn from the pilot")
-        self.delay = delay
-
-
-class PermanentError(ValueError):
-    """What an item fails of for good; as a ValueError it has a batch split."""
+TIMER_ERROR = 0.02
+"""The relative error of a forecast at its best, because real timers are late."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRun:
     """
-    How a run went.
+    A run drawn from a pilot.
 
     Args:
         result: its outcomes.
-        calls: how many calls were made, each attempt.
-        ends: when each item that succeeded did so, in seconds since the start, in order.
+        calls: the number of calls, each attempt counted.
+        ends: when each item that succeeded ended, in seconds since the start, in order.
     """
 
     result: BatchResult[Any]
@@ -56,175 +46,209 @@ class SimulatedRun:
     ends: Sequence[float]
 
     @property
-    def busy(self) -> float:
-        """The share of the time of its workers that was spent in calls."""
-        account = time_breakdown(self.result)
-        return account.work / account.worker_seconds if account.worker_seconds else 0.0
+    def utilization(self) -> float:
+        """The share of its workers' time that was spent in calls."""
+        times = time_breakdown(self.result)
+        return times.work / times.worker_seconds if times.worker_seconds else 0.0
 
 
 class BootstrapService:
     """
-    A service that fares as the pilot's did, drawn with replacement from its calls.
+    A service whose calls are drawn with replacement from those of a pilot.
 
-    The pilot itself is drawn anew first, for another pilot would have seen other calls: that is
-    the bootstrap (Bradley Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of
-    Statistics 7, 1979). A run of n calls has a chance of its own beside that of its pilot's N; so
-    fewer than N are drawn, 1 / (1 / N + 1 / n), whose mean varies as both together, and these are
-    dealt out in rounds, which adds nothing. What an item meets hangs on the seed and its place
-    alone, so that runs under other circumstances meet the same.
+    Another pilot would have met other calls, so the sample itself is drawn first: that is the
+    bootstrap (Bradley Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of
+    Statistics 7, 1979). A run of n calls varies by itself, in addition to its pilot of N. So the
+    sample has 1 / (1 / N + 1 / n) calls, fewer than N, whose mean varies as much as both together;
+    dealing it out in rounds adds no variance. The fate of an item depends on the seed and its
+    position only, so runs of different scenarios meet the same calls.
 
     Args:
-        pilot: what to draw from.
-        under: the knobs.
-        simulated: the items of this run.
-        n_items: the items of the run that it stands for.
-        seed: the chance that it meets.
+        pilot: the pilot to draw from.
+        scenario: the settings of the run.
+        simulated: the number of items in this run.
+        n_items: the number of items in the run that it represents.
+        seed: the seed of all draws.
     """
 
     def __init__(
-        self, pilot: Pilot, under: Scenario, simulated: int, n_items: int, seed: int
+        self, pilot: Pilot, scenario: Scenario, simulated: int, n_items: int, seed: int
     ) -> None:
-        self._under, self._seed = under, seed
-        chance = random.Random(seed)
-        calls = chance.choices(range(len(pilot.calls)), k=round_of(pilot, under, n_items))
-        later = [tried for call in calls for tried in pilot.calls[call][1:]]
-        every = [tried for call in calls for tried in pilot.calls[call]]
-        self._later = later if len(later) >= SCARCE else every
-        self._well = [tried for tried in every if tried.fate == "done"] or every
-        self._delays = [tried.delay for tried in every if tried.fate == "passing"] or [1.0]
-        poison = chance.choices(pilot.poisoned, k=len(pilot.poisoned)) if pilot.poisoned else []
-        self._round = calls
-        self._first = [pilot.calls[call][0] for call in calls]
-        self._poisoned = chance.choices(poison, k=simulated) if any(poison) else None
-        self._tries: dict[int, int] = {}
+        self._scenario, self._seed = scenario, seed
+        rng = random.Random(seed)
+        sample = rng.choices(range(len(pilot.calls)), k=sample_size(pilot, scenario, n_items))
+        attempts = [attempt for call in sample for attempt in pilot.calls[call]]
+        retries = [attempt for call in sample for attempt in pilot.calls[call][1:]]
+        self._retries = retries if len(retries) >= MIN_RETRIES else attempts
+        self._successes = [each for each in attempts if each.fate == "done"] or attempts
+        self._delays = [each.delay for each in attempts if each.fate == "transient"] or [1.0]
+        failed = (
+            rng.choices(pilot.item_failed, k=len(pilot.item_failed)) if pilot.item_failed else []
+        )
+        self._sample = sample
+        self._first = [pilot.calls[call][0] for call in sample]
+        self._always_fails = rng.choices(failed, k=simulated) if any(failed) else None
+        self._attempts: dict[int, int] = {}  # by the first item of a call
         self.calls = 0
         self.ends: list[float] = []
 
     def call_of(self, item: int) -> int:
-        """Return which call of the pilot an item is dealt."""
-        return self._round[self._place_of(item)]
+        """The number of the pilot's call that an item is dealt."""
+        return self._sample[self._place_of(item)]
 
-    def _place_of(self, item: int) -> int:
-        """Return the place of an item's call in its round."""
-        return item // self._under.items_per_call % len(self._round)
-
-    async def one(self, item: int) -> None:
+    async def serve_one(self, item: int) -> None:
         """Serve one item."""
         await self._serve((item,))
 
-    async def many(self, items: list[int]) -> list[None]:
+    async def serve_batch(self, items: list[int]) -> list[None]:
         """Serve a batch."""
         await self._serve(items)
         return [None] * len(items)
 
     async def _serve(self, items: Sequence[int]) -> None:
-        """Take as long as was drawn, and end as was drawn."""
+        """Take the time of the attempt drawn, and end like it."""
         self.calls += 1
-        tried = self._draw(items[0])
-        if tried.fate != "done" or self._under.timeout is not None:  # it may yet be cut short
-            self._tries[items[0]] = self._tries.get(items[0], 0) + 1
-        if tried.seconds:
-            await asyncio.sleep(tried.seconds)
-        if tried.fate == "passing":
-            raise TransientError(tried.delay)
-        if tried.fate == "lasting" or self._is_poisoned(items):
+        attempt = self._draw(items[0])
+        if attempt.fate != "done" or self._scenario.timeout is not None:  # it may be retried
+            self._attempts[items[0]] = self._attempts.get(items[0], 0) + 1
+        await take_time_and_fail(attempt)
+        if self._always_fails is not None and any(self._always_fails[item] for item in items):
             raise PermanentError("drawn from the pilot")
         self.ends += [asyncio.get_running_loop().time()] * len(items)
 
-    def _draw(self, item: int) -> Tried:
-        """Return what an item's next attempt meets."""
-        under, attempt = self._under, self._tries.get(item, 0)
-        plain = under.error_rate is None and under.errors == 1.0
+    def _place_of(self, item: int) -> int:
+        """The place of an item's call in the sample."""
+        return item // self._scenario.items_per_call % len(self._sample)
+
+    def _draw(self, item: int) -> PilotAttempt:
+        """The attempt of the pilot that an item's next attempt repeats."""
+        scenario, number = self._scenario, self._attempts.get(item, 0)
+        has_pilots_errors = scenario.error_rate is None and scenario.error_factor == 1.0
         first = self._first[self._place_of(item)]
-        if not attempt and plain:
+        if not number and has_pilots_errors:
             return first
-        chance = random.Random(f"{self._seed} {item} {attempt}")
-        tried = chance.choice(self._later) if attempt else first
-        if plain or tried.fate == "lasting":
-            return tried
-        well, chosen = chance.choice(self._well), chance.random()
-        if under.error_rate is None:
-            return well if tried.fate == "passing" and chosen >= under.errors else tried
-        if chosen < under.error_rate:
-            return replace(tried, fate="passing", delay=chance.choice(self._delays))
-        return well if tried.fate == "passing" else tried
-
-    def _is_poisoned(self, items: Sequence[int]) -> bool:
-        """Return whether one of these fails every call that it is in."""
-        return self._poisoned is not None and any(self._poisoned[item] for item in items)
+        rng = random.Random(f"{self._seed} {item} {number}")
+        attempt = rng.choice(self._retries) if number else first
+        if has_pilots_errors or attempt.fate == "permanent":
+            return attempt
+        success, drawn = rng.choice(self._successes), rng.random()
+        if scenario.error_rate is None:
+            succeeds = attempt.fate == "transient" and drawn >= scenario.error_factor
+            return success if succeeds else attempt
+        if drawn < scenario.error_rate:
+            return replace(attempt, fate="transient", delay=rng.choice(self._delays))
+        return success if attempt.fate == "transient" else attempt
 
 
-def round_of(pilot: Pilot, under: Scenario, n_items: int) -> int:
-    """Return how many calls are drawn, to be dealt out again and again."""
-    seen, coming = len(pilot.calls), math.ceil(n_items / under.items_per_call)
-    return min(LONGEST_ROUND, math.ceil(1 / (1 / seen + 1 / coming)))
+async def take_time_and_fail(attempt: PilotAttempt) -> None:
+    """Sleep as long as an attempt took, and raise if it failed."""
+    if attempt.seconds:
+        await asyncio.sleep(attempt.seconds)
+    if attempt.fate == "transient":
+        raise TransientError(attempt.delay)
+    if attempt.fate == "permanent":
+        raise PermanentError("drawn from the pilot")
 
 
-def course_of(
+def sample_size(pilot: Pilot, scenario: Scenario, n_items: int) -> int:
+    """The number of calls to draw from a pilot, which are dealt out in rounds."""
+    of_pilot, of_run = len(pilot.calls), math.ceil(n_items / scenario.items_per_call)
+    return min(MAX_SAMPLE, math.ceil(1 / (1 / of_pilot + 1 / of_run)))
+
+
+def simulate_run(
     pilot: Pilot,
-    under: Scenario,
+    scenario: Scenario,
     simulated: int,
     n_items: int,
     *,
     seed: int,
-    rate: float = 1.0,
+    rate_factor: float = 1.0,
 ) -> SimulatedRun:
     """
-    Return how the first items of a run would go, once.
+    Simulate the first items of a run, once.
 
     Args:
-        pilot: what to draw from.
-        under: the knobs.
-        simulated: how many items.
-        n_items: the items of the whole run.
-        seed: the chance that it meets.
-        rate: what the rates of all limiters are multiplied by.
+        pilot: the pilot to draw from.
+        scenario: the settings of the run.
+        simulated: the number of items to simulate.
+        n_items: the number of items in the whole run.
+        seed: the seed of all draws.
+        rate_factor: the factor on the rates of all limiters.
     """
-    service = BootstrapService(pilot, under, simulated, n_items, seed)
+    service = BootstrapService(pilot, scenario, simulated, n_items, seed)
 
-    def weight_of(weight: Callable[..., float]) -> Callable[..., float]:
-        size = under.items_per_call
+    def by_number(weight: Callable[..., float]) -> Callable[..., float]:
+        size = scenario.items_per_call
         return lambda item: weight(pilot.item_of(service.call_of(item), item % size))
 
-    plan: BatchSettings[int, None] = BatchSettings(
-        service.many if under.batch_size else service.one,
+    settings: BatchSettings[int, None] = BatchSettings(
+        service.serve_batch if scenario.batch_size else service.serve_one,
         is_async=True,
-        batch_size=under.items_per_call,
-        max_concurrency=under.max_concurrency,
-        batched=bool(under.batch_size),
-        limiters=tuple(fresh(limiter, rate, weight_of) for limiter in under.limiters),
-        retry=policy_of(under, seed),
-        timeout=under.timeout,
+        batch_size=scenario.items_per_call,
+        max_concurrency=scenario.max_concurrency,
+        batched=bool(scenario.batch_size),
+        limiters=scenario.fresh_limiters(rate_factor, by_number),
+        retry=scenario.retry_policy(seed),
+        timeout=scenario.timeout,
     )
-    result = run_on_virtual_clock(complete(plan, simulated))
+    result = run_on_virtual_clock(run_simulation(settings, simulated))
     return SimulatedRun(result, service.calls, service.ends)
 
 
-def policy_of(under: Scenario, seed: int) -> AsyncRetry:
-    """Return when to try again: by the policy that was given, or as the pilot did."""
-    chance = random.Random(f"jitter {seed}").random
-    if under.retry is None:
-        again = _as_the_pilot
-        return AsyncRetry(under.max_retries, under.retry_delay, retry_on=again, _random=chance)
-    kinds = (TransientError, AttemptTimeout)
-    return replace(under.retry, retry_on=kinds, on_retry=None, _random=chance)
+def estimate_overhead(pilot: Pilot) -> tuple[float, float, str]:
+    """
+    Estimate what slowed the pilot in addition to its calls, limits and retries, by replaying it.
+
+    A slow start (connections, first calls) or a stall happens once and matters little in a long
+    run; what slows every call matters as much as in the pilot. One run does not tell them apart,
+    so the truth lies in between. A pilot on a virtual clock has neither, and both factors are 1.
+
+    Returns:
+        The lowest and the highest factor on a forecast, and a note; empty if there is none.
+    """
+    replayed = _replay(pilot)
+    ratio = 1.0 if replayed is None else round(pilot.result.seconds / replayed, 9)
+    note = ""
+    low, high = min(1.0, ratio), max(1.0, ratio)
+    if high > NOTABLE_OVERHEAD:
+        note = (
+            f"The pilot took {ratio:.2g} times as long as its calls, limits and retries explain. "
+            "The interval reaches from a run without that overhead to one that is as slow "
+            "throughout; result.explain() may show the cause."
+        )
+    if pilot.result.stats.cpu_seconds is not None:  # it ran on a real clock
+        low, high = low * (1 - TIMER_ERROR), high * (1 + TIMER_ERROR)
+    return low, high, note
 
 
-def _as_the_pilot(error: Exception) -> bool | float:
-    """Return the delay that the pilot had after this error."""
-    return error.delay if isinstance(error, TransientError) else isinstance(error, AttemptTimeout)
+def _replay(pilot: Pilot) -> float | None:
+    """The seconds that the pilot takes on a virtual clock; None if it cannot be replayed."""
+    stats = pilot.result.stats
+    is_known = stats.max_concurrency and pilot.knows_limits and not pilot.was_split
+    if not is_known or pilot.source_rate is not None:
+        return None
+    attempts = [0] * len(pilot.calls)
 
+    async def repeat(call: int) -> None:
+        attempt = pilot.calls[call][min(attempts[call], len(pilot.calls[call]) - 1)]
+        attempts[call] += 1
+        await take_time_and_fail(attempt)
 
-async def complete(plan: BatchSettings[int, Any], n_items: int) -> BatchResult[Any]:
-    """Run a plan on the engine itself: nobody is there to press a stop button meanwhile."""
-    items = range(n_items)
-    columns: Columns[int, Any] = Columns(items)
-    run = RunControls(plan)
-    await execute(run, items, columns, total=n_items)
-    shared = bool(plan.batched)
-    stats = RunStats(
-        max_concurrency=plan.max_concurrency,
-        worked=run.totals.call_seconds if shared else None,
-        limiter_waited=run.totals.limiter_seconds if shared else None,
+    def of_call(weight: Callable[..., float] | None) -> Callable[..., float] | None:
+        if weight is None:
+            return None
+        return lambda call: sum(
+            weight(pilot.item_of(call, place)) for place in range(len(pilot.rows[call]))
+        )
+
+    limits = stats.settings.limits
+    settings: BatchSettings[int, None] = BatchSettings(
+        repeat,
+        is_async=True,
+        max_concurrency=stats.max_concurrency,
+        limiters=tuple(limiter_of(limit, of_call(limit.weight)) for limit in limits),
+        retry=Scenario(1, max_retries=pilot.most_attempts - 1).retry_policy(seed=0),
     )
-    return BatchResult.of(columns, seconds=asyncio.get_running_loop().time(), stats=stats)
+    replay = run_simulation(settings, len(pilot.calls))
+    return run_on_virtual_clock(replay).seconds or None

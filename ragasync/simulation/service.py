@@ -1,4 +1,4 @@
-"""A service that follows a script: so slow, so unreliable, so soon too busy, on any clock."""
+"""A scripted service: exact rates of errors, latencies, limits and outages, from a seed."""
 
 from __future__ import annotations
 
@@ -6,31 +6,81 @@ import asyncio
 import math
 from array import array
 from collections.abc import Awaitable, Iterable, Mapping, MutableSequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TypeVar, cast
 
+from ragasync.arguments import check_count, check_number, check_positive
 from ragasync.limits.bucket import Bucket
-from ragasync.simulation.chance import draw, key_of, key_of_all, scrambled, share
-from ragasync.simulation.latency import LatencyLike
-from ragasync.simulation.replies import ServiceError
-from ragasync.simulation.script import Script
+from ragasync.simulation.latency import Latency, LatencyLike, as_latency
+from ragasync.simulation.seeded_random import (
+    key_of,
+    key_of_batch,
+    random_bits,
+    scramble,
+    unit_interval,
+)
 
 T = TypeVar("T")
 
 REFUSAL_SECONDS = 0.01
-"""Seconds that a service needs to refuse a call without looking at it."""
+"""Seconds that a service takes to refuse a call without serving it."""
 
-COLD = 3.0
+COLD_FACTOR = 3.0
 """How many times the usual latency the first call of a slow start takes."""
+
+DEFAULT_STATUS = 503
+"""The status of a transient error, if `error_rate` names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """
+    The HTTP response behind a ServiceError.
+
+    Attributes:
+        status_code: the HTTP status.
+        headers: its headers, such as Retry-After.
+    """
+
+    status_code: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ServiceError(Exception):
+    """
+    An error response of a scripted service.
+
+    It carries a `response` with `status_code` and `headers`, as the errors of HTTP clients do, so
+    retries classify it by its status.
+
+    Example:
+        >>> from ragasync.simulation import ServiceError
+        >>> error = ServiceError(429, {"retry-after": "5"})
+        >>> print(error)
+        429 Too Many Requests
+        >>> error.response.headers["retry-after"]
+        '5'
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, headers)
+        self.response = Response(status, headers or {})
+
+    def __str__(self) -> str:
+        status = self.response.status_code
+        return f"{status} {HTTPStatus(status).phrase}"
 
 
 class ScriptedService:
     """
-    An async function that fares as a script says, for trying settings out.
+    A fake service with given latencies, errors and limits, for trying out settings.
 
-    It takes an item, or a list of them as one batched call, sleeps on the clock of the running
-    loop and returns what it was given; or it raises a ServiceError, which retries judge as they
-    do an HTTP error. What an item meets hangs on the seed, the item and on how often it has
-    failed before, not on who else calls: runs with different settings can be compared.
+    It is an async function. It takes an item, or a list of items as one batched call, sleeps on
+    the clock of the running loop, and returns its argument; or it raises a ServiceError, which
+    retries classify like an HTTP error. The fate of a call depends on the seed, the item and the
+    number of its failures so far, not on other calls, so runs with different settings are
+    comparable.
 
         >>> from ragasync import run_async
         >>> from ragasync.simulation import ScriptedService
@@ -40,38 +90,38 @@ class ScriptedService:
         >>> service
         <ScriptedService 1 call, 0 failed, 0 in flight>
 
-    A call is refused after 10 ms in an outage (503), above `rate` (429), and when twice `capacity`
-    are being served (503). Else it takes its latency, and then fails by `permanent_error_rate`
-    (400) or by `error_rate`, or succeeds.
+    A call is refused after 10 ms during an outage (503), above `rate` (429), and while twice
+    `capacity` are being served (503). Otherwise it takes its latency, and then fails with the
+    probability `permanent_error_rate` (400) or `error_rate`, or succeeds.
 
     Args:
-        latency: seconds a call takes: a number, a `Latency`, measured seconds to draw from, or a
+        latency: seconds per call: a number, a `Latency`, measured seconds to draw from, or a
             function of a random.Random.
-        error_rate: the share of calls that fail though another attempt may succeed, with status
-            503; or shares by status, as {503: 0.02, 429: 0.01}.
-        permanent_error_rate: the share of items that fail each time, and every batch that
-            they are in, with status 400.
-        rate: calls a second it allows, a second's worth at once; beyond, it answers 429 with the
-            seconds in Retry-After.
-        capacity: calls at once that it serves at full speed. With c above that, a call that begins
-            takes (c / capacity)**2 times as long, so that more calls at once get less done; twice
-            as many are its end.
-        slow_start: seconds until it is warm: from three times its latency at the first call down
-            to its own, evenly.
-        outages: pairs of seconds since the first call, from when until when it refuses all.
-        seed: the same seed, the same fates.
+        error_rate: the share of calls that fail with the transient error 503; or shares by
+            status, as in {503: 0.02, 429: 0.01}.
+        permanent_error_rate: the share of items whose calls always fail, with status 400, as does
+            every batch that contains one of them.
+        rate: the calls per second that it allows, with a burst of one second; above this rate it
+            responds 429, with the delay in Retry-After.
+        capacity: the number of concurrent calls that it serves at full speed. With c calls above
+            that, a new call takes (c / capacity)**2 times as long, so higher concurrency lowers
+            the throughput; at twice the capacity it refuses calls.
+        slow_start: seconds of warm-up, in which its latency falls linearly from three times to
+            once the usual one.
+        outages: pairs of seconds since the first call, the start and end of each outage.
+        seed: the seed of all random numbers.
 
     Raises:
         TypeError: an argument of the wrong kind.
         ValueError: an argument out of range.
 
     Attributes:
-        calls: how many calls came, those refused and failed included.
-        failed: how many of these failed.
-        refused: how many of these were refused without being served.
-        in_flight: how many are in flight now.
-        most_in_flight: the most that were at once.
-        started: when each call came, in seconds since the first.
+        calls: the number of calls, including those that were refused or failed.
+        failed: the number of calls that failed, including those that were refused.
+        refused: the number of calls that were refused without being served.
+        in_flight: the number of calls in flight now.
+        most_in_flight: the highest number of calls in flight so far.
+        started: when each call started, in seconds since the first.
     """
 
     calls: int
@@ -95,16 +145,16 @@ class ScriptedService:
         outages: Iterable[tuple[float, float]] = (),
         seed: int = 0,
     ) -> None:
-        self._script = Script.of(
+        self._script = _Script.of(
             latency, error_rate, permanent_error_rate, rate, capacity, slow_start, outages
         )
-        self._begin(seed)
+        self._reset(seed)
 
     def fresh(self, seed: int | None = None) -> ScriptedService:
-        """Return a service with the same script, nothing behind it, and another seed if given."""
+        """A service with the same settings that has had no calls, and with this seed if given."""
         other = object.__new__(type(self))
         other._script = self._script
-        other._begin(self._seed if seed is None else seed)
+        other._reset(self._seed if seed is None else seed)
         return other
 
     async def __call__(self, item: T) -> T:
@@ -112,27 +162,29 @@ class ScriptedService:
         Serve an item, or a list of items in one call, and return it.
 
         Raises:
-            ServiceError: as the script says.
+            ServiceError: the call was refused, or failed.
         """
         now = asyncio.get_running_loop().time()
-        if now < self._latest:  # the first call, or the clock of another loop, behind the last
-            self._begin_time(now)
+        if now < self._latest:  # the first call, or a loop whose clock is behind the last one's
+            self._start_clock(now)
         self._latest = now
         self.started.append(now - self._zero)
         self.calls += 1
         self.in_flight += 1
         if self.in_flight > self.most_in_flight:
             self.most_in_flight = self.in_flight
-        key = key_of_all(item) if isinstance(item, list) else key_of(item)
+        key = key_of_batch(item) if isinstance(item, list) else key_of(item)
         try:
             if self._may_refuse:
-                await self._pass(now)
-            bits = draw(self._call_seed, key, self._failures.get(key, 0) if self._failures else 0)
+                await self._raise_if_refused(now)
+            bits = random_bits(
+                self._call_seed, key, self._failures.get(key, 0) if self._failures else 0
+            )
             await self._serve(bits, now)
             if self._may_fail:
                 self._raise_if_failed(item, bits)
         except BaseException:
-            # One that was cancelled, at its timeout, counts too: the next attempt fares anew.
+            # A call cancelled by its timeout counts too, so the next attempt draws a new fate.
             self.failed += 1
             self._failures[key] = self._failures.get(key, 0) + 1
             raise
@@ -140,66 +192,66 @@ class ScriptedService:
             self.in_flight -= 1
         return item
 
-    def is_poison(self, item: object) -> bool:
-        """Return whether an item fails each time."""
+    def always_fails(self, item: object) -> bool:
+        """Whether every call with this item fails."""
         rate = self._script.permanent_error_rate
-        return rate > 0.0 and share(draw(self._poison_seed, key_of(item))) < rate
+        return rate > 0.0 and unit_interval(random_bits(self._permanent_seed, key_of(item))) < rate
 
     def calls_over_time(self, width: float = 1.0) -> list[int]:
-        """Return how many calls came in each stretch of `width` seconds since the first."""
+        """The number of calls that started in each bin of `width` seconds since the first."""
         if not (math.isfinite(width) and width > 0):
             raise ValueError(f"width must be positive and finite, got {width!r}")
         counts = [0] * (int(max(self.started, default=-width) / width) + 1)
-        for at in self.started:
-            counts[int(at / width)] += 1
+        for started in self.started:
+            counts[int(started / width)] += 1
         return counts
 
     def __repr__(self) -> str:
         calls = f"{self.calls:,} call{'' if self.calls == 1 else 's'}"
         return f"<ScriptedService {calls}, {self.failed:,} failed, {self.in_flight:,} in flight>"
 
-    def _begin(self, seed: int) -> None:
-        """Have nothing behind."""
+    def _reset(self, seed: int) -> None:
+        """Forget all calls."""
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"seed must be a whole number, got {seed!r}")
         self._seed = seed
-        self._call_seed = scrambled(2 * seed)
-        self._poison_seed = scrambled(2 * seed + 1)
+        self._call_seed = scramble(2 * seed)
+        self._permanent_seed = scramble(2 * seed + 1)
         rate = self._script.rate
         self._bucket = None if rate is None else Bucket(rate, max(1.0, rate))
-        # Looked at in every call of a million.
+        # Copies, because each call reads them.
         self._quantile = self._script.latency.quantile
         self._may_refuse, self._may_fail = self._script.may_refuse, self._script.may_fail
         self._is_steady = self._script.is_steady
         self._zero = self._latest = math.inf
         self._serving = 0
-        self._failures: dict[int, int] = {}  # by key; most items have none
+        self._failures: dict[int, int] = {}  # by key; most items have no entry
         self.calls = self.failed = self.refused = 0
         self.in_flight = self.most_in_flight = 0
         self.started = array("d")
 
-    def _begin_time(self, now: float) -> None:
+    def _start_clock(self, now: float) -> None:
         """Count seconds from now."""
         self._zero = now
         if self._bucket is not None:
             self._bucket.restart()
 
-    async def _pass(self, now: float) -> None:
-        """Raise at once, but for what a refusal takes, if a call is refused unseen."""
+    async def _raise_if_refused(self, now: float) -> None:
+        """Take the time of a refusal and raise its error, if the call is refused."""
         if (refusal := self._refusal(now, now - self._zero)) is not None:
             self.refused += 1
             await asyncio.sleep(REFUSAL_SECONDS)
             raise refusal
 
     def _serve(self, bits: int, now: float) -> Awaitable[None]:
-        """Return what takes the time of a call."""
-        seconds = self._quantile(share(bits))
+        """The awaitable that takes the latency of a call."""
+        seconds = self._quantile(unit_interval(bits))
         if self._is_steady:
             return asyncio.sleep(seconds)
         return self._serve_counted(seconds, now - self._zero)
 
     async def _serve_counted(self, seconds: float, since: float) -> None:
-        """Take the time of a call that slows others down, or is slowed down by them."""
+        """Take the latency of a call that depends on the load or on the warm-up."""
         self._serving += 1
         try:
             await asyncio.sleep(seconds * self._slowness(since))
@@ -207,9 +259,9 @@ class ScriptedService:
             self._serving -= 1
 
     def _refusal(self, now: float, since: float) -> ServiceError | None:
-        """Return what a call is refused with before it is looked at, or None."""
+        """The error with which a call is refused, or None."""
         script = self._script
-        if any(begin <= since < end for begin, end in script.outages):
+        if any(start <= since < end for start, end in script.outages):
             return ServiceError(503)
         if self._bucket is not None and not self._bucket.try_take(1.0, now):
             wait = math.ceil(self._bucket.delay(1.0, now) * 1000) / 1000
@@ -219,21 +271,113 @@ class ScriptedService:
         return None
 
     def _slowness(self, since: float) -> float:
-        """Return how many times its latency a call takes that begins now."""
+        """The factor on the latency of a call that starts now."""
         script, slowness = self._script, 1.0
         if script.capacity is not None and self._serving > script.capacity:
             slowness = (self._serving / script.capacity) ** 2
         if since < script.slow_start:
-            slowness *= COLD - (COLD - 1.0) * since / script.slow_start
+            slowness *= COLD_FACTOR - (COLD_FACTOR - 1.0) * since / script.slow_start
         return slowness
 
     def _raise_if_failed(self, item: object, bits: int) -> None:
-        """Raise what a call that was served ends with, unless it succeeds."""
+        """Raise the error of a call that was served, unless it succeeds."""
         items = cast("list[object]", item) if isinstance(item, list) else [item]
-        if any(map(self.is_poison, items)):
+        if any(map(self.always_fails, items)):
             raise ServiceError(400)
-        chance = share(scrambled(bits))
+        drawn = unit_interval(scramble(bits))
         for status, rate in self._script.error_rates:
-            if chance < rate:
+            if drawn < rate:
                 raise ServiceError(status)
-            chance -= rate
+            drawn -= rate
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """The checked settings of a ScriptedService, shared by all of its copies."""
+
+    latency: Latency
+    error_rates: tuple[tuple[int, float], ...]
+    permanent_error_rate: float
+    rate: float | None
+    capacity: int | None
+    slow_start: float
+    outages: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(
+        cls,
+        latency: LatencyLike,
+        error_rate: float | Mapping[int, float],
+        permanent_error_rate: float,
+        rate: float | None,
+        capacity: int | None,
+        slow_start: float,
+        outages: Iterable[tuple[float, float]],
+    ) -> _Script:
+        """Check the settings of a service."""
+        if rate is not None:
+            check_positive("rate", rate)
+        if capacity is not None:
+            check_count("capacity", capacity, at_least=1)
+        check_number("slow_start", slow_start)
+        return cls(
+            as_latency(latency),
+            _error_rates(error_rate),
+            _check_share("permanent_error_rate", permanent_error_rate),
+            rate,
+            capacity,
+            slow_start,
+            tuple(map(_outage, outages)),
+        )
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the latency of a call does not depend on when it starts."""
+        return self.capacity is None and not self.slow_start
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether the service may refuse calls without serving them."""
+        return bool(self.outages) or self.rate is not None or self.capacity is not None
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether a call that is served can fail."""
+        return bool(self.error_rates) or self.permanent_error_rate > 0.0
+
+
+def _check_share(name: str, value: float) -> float:
+    """Check that a rate is a share between 0 and 1."""
+    check_number(name, value)
+    if value > 1:
+        raise ValueError(f"{name} must be a share between 0 and 1 (0.05 for 5%), got {value!r}")
+    return value
+
+
+def _error_rates(given: float | Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    """Check error rates by status, and leave out those that are 0."""
+    if not isinstance(given, Mapping):
+        given = {DEFAULT_STATUS: _check_share("error_rate", given)}
+    for status, rate in given.items():
+        if type(status) is not int or not 400 <= status <= 599:
+            raise ValueError(
+                f"the keys of error_rate must be HTTP statuses from 400 to 599, as in "
+                f"{{503: 0.02}}, got {status!r}"
+            )
+        _check_share(f"error_rate of {status}", rate)
+    if sum(given.values()) > 1:
+        raise ValueError(f"the rates in error_rate must add up to at most 1, got {given!r}")
+    return tuple((status, rate) for status, rate in given.items() if rate)
+
+
+def _outage(given: tuple[float, float]) -> tuple[float, float]:
+    """Check the start and end of an outage."""
+    try:
+        start, end = given
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"an outage must be a pair of seconds, its start and its end, got {given!r}"
+        ) from None
+    check_number("the start of an outage", start)
+    check_number("the end of an outage", end, at_least=start)
+    return float(start), float(end)

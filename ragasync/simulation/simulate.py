@@ -1,21 +1,32 @@
-"""simulate: how a job would go, from the real engine on a virtual clock."""
+"""simulate: the real engine on a virtual clock, against a scripted service."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, TypeAlias, TypeVar
 
 from ragasync.arguments import check_count, check_number
-from ragasync.limits.limiter import Limiter
+from ragasync.engine.controls import RunControls
+from ragasync.engine.run import execute
+from ragasync.engine.telling import limit_of, run_stats
+from ragasync.limits.limiter import Limiter, RateLimiter
+from ragasync.outcomes.columns import Columns
+from ragasync.outcomes.stats import Limit
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
-from ragasync.settings import BatchSettings, parse_concurrency
-from ragasync.simulation.chance import draw, scrambled, share
-from ragasync.simulation.copies import copied_limiters, copied_retry
+from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 from ragasync.simulation.latency import LatencyLike
-from ragasync.simulation.rehearsal import run_simulation
+from ragasync.simulation.seeded_random import random_bits, scramble, unit_interval
 from ragasync.simulation.service import ScriptedService
 from ragasync.simulation.virtual_time import run_on_virtual_clock
+
+R = TypeVar("R")
+
+Weight: TypeAlias = Callable[[int], float]
+"""A function that returns the weight of an item, by its number."""
 
 
 def simulate(
@@ -39,12 +50,12 @@ def simulate(
     seed: int = 0,
 ) -> BatchResult[int]:
     """
-    Run the real engine against a scripted service, on a clock that does not wait.
+    Run the real engine against a scripted service on a virtual clock.
 
-    An hour of calls takes about a second, and the result reads like that of `process`, with
-    virtual times: `to_dataframe`, `explain` and the plots tell where the time would go. The items
-    are the numbers from 0; nothing of yours is called or touched. The same seed gives the same
-    result, whatever else the machine does.
+    An hour of calls takes about a second. The result is like that of `process`, with virtual
+    times: `to_dataframe`, `explain` and the plots show where the time would go. The items are the
+    numbers from 0, and none of your functions or limiters is called. The same seed gives the same
+    result, however busy the machine is.
 
         >>> from ragasync import RateLimiter, simulate
         >>> simulate(100, max_concurrency=10)
@@ -52,33 +63,32 @@ def simulate(
         >>> simulate(100, max_concurrency=10, rate_limiter=RateLimiter(5, burst_size=1))
         <BatchResult 100 of 100 done in 20.80 s>
 
-    It may be called anywhere, also in a cell, whose loop stands still meanwhile; a million items
-    take about half a minute.
+    It may be called anywhere, also in a cell, whose event loop waits for it. A million items take
+    about half a minute.
 
     Args:
-        n_items: how many items.
-        max_concurrency: the most calls in flight at once; "auto" adapts to what the service bears.
-        rate_limiter: one limiter or several, of which only the rates and bursts are taken.
-        latency: seconds a call takes: a number, a `Latency` such as `Latency.lognormal(0.8, 0.5)`,
+        n_items: the number of items.
+        max_concurrency: the highest number of calls in flight; "auto" adapts it to the service.
+        rate_limiter: one limiter or several, of which copies with the same rate and burst are used.
+        latency: seconds per call: a number, a `Latency` such as `Latency.lognormal(0.8, 0.5)`,
             measured seconds to draw from, or a function of a random.Random.
-        error_rate: the share of calls that fail though another attempt may succeed, with status
-            503; or shares by status, as {503: 0.02, 429: 0.01}.
-        permanent_error_rate: the share of items that fail each time.
-        retry: an AsyncRetry, instead of `retry_count` and `retry_delay`; its counts and delays are
-            taken, not its `retry_on` and `on_retry`.
+        error_rate: the share of calls that fail with the transient error 503; or shares by
+            status, as in {503: 0.02, 429: 0.01}.
+        permanent_error_rate: the share of items whose calls always fail.
+        retry: an AsyncRetry, instead of `retry_count` and `retry_delay`. Its counts and delays are
+            used, its `retry_on` and `on_retry` are not.
         retry_count: retries after the first attempt.
         retry_delay: the base of the exponential back-off, in seconds.
-        batch_size: with `batched`, the most items in one call.
-        batched: whether calls take several items; `latency` is then that of a whole call.
+        batch_size: with `batched`, the maximum number of items in one call.
+        batched: whether a call takes several items; `latency` is then that of a whole call.
         timeout: seconds for one attempt.
-        max_errors: failed items that are allowed; one more stops the run.
+        max_errors: the number of failed items allowed; one more stops the run.
         max_error_rate: the share of the last 100 items that may fail.
-        weight: what an item weighs at limiters that weigh items (by tokens, say): a number, or the
-            weights of some items to draw from.
-        service: a ScriptedService, instead of `latency`, `error_rate` and
-            `permanent_error_rate`: with a limit of its own, a capacity, outages. Its script is
-            taken, with this `seed`.
-        seed: the chance that latencies, errors and jitter come from.
+        weight: the weight of an item (in tokens, say) for limiters that weigh items: a number, or
+            a sequence of weights to draw from.
+        service: a ScriptedService, which may have a rate limit, a capacity or outages, instead of
+            `latency`, `error_rate` and `permanent_error_rate`. A copy with this `seed` is used.
+        seed: the seed of latencies, errors and jitter.
 
     Returns:
         The outcomes, whose values are the items, with times in virtual seconds.
@@ -106,8 +116,8 @@ def simulate(
         max_concurrency=at_once,
         adaptive=adaptive,
         batched=batched,
-        limiters=copied_limiters(rate_limiter, _weight_of(weight, seed)),
-        retry=copied_retry(retry, seed),
+        limiters=copy_limiters(rate_limiter, _weight_of(weight, seed)),
+        retry=_copy_retry(retry, seed),
         timeout=timeout,
         max_errors=max_errors,
         max_error_rate=max_error_rate,
@@ -115,26 +125,114 @@ def simulate(
     return run_on_virtual_clock(run_simulation(plan, n_items))
 
 
-def _check_service(service: object, latency: object, error_rate: object, poison: object) -> None:
-    """Refuse what is no service, and a second script beside its own."""
+async def run_simulation(settings: BatchSettings[int, R], n_items: int) -> BatchResult[R]:
+    """
+    Run a job over the numbers from 0 on the running loop, whose clock is virtual.
+
+    No heartbeat wakes the loop and no worker yields to it, because a simulation has no stop button
+    and no progress bar, and the clock moves only when all workers wait. That halves its time.
+    """
+    clock, items = asyncio.get_running_loop().time, range(n_items)
+    columns: Columns[int, R] = Columns(items)
+    run = RunControls(settings)
+    started = clock()
+    await execute(run, items, columns, total=n_items, never_yield=True)
+    seconds = clock() - started
+    columns.close(None)
+    return BatchResult.of(
+        columns,
+        seconds=seconds,
+        stopped_because=run.stopped_because,
+        stats=run_stats(run, "list", None),
+    )
+
+
+def copy_limiters(
+    limiters: Limiter | Sequence[Limiter] | None, weight: Weight | None
+) -> tuple[RateLimiter, ...]:
+    """
+    Make limiters with the same rates and bursts, full and without waiters.
+
+    Args:
+        limiters: one limiter or several.
+        weight: replaces the `weight` of those that have one, which takes the job's real items.
+
+    Raises:
+        TypeError: an argument is not a limiter, or a limiter without a rate.
+        ValueError: a limiter has a weight, and `weight` is None.
+    """
+    return tuple(_copy_limiter(limiter, weight) for limiter in as_limiters(limiters))
+
+
+def _copy_limiter(limiter: Limiter, weight: Weight | None) -> RateLimiter:
+    """Make a limiter with the same rate and burst."""
+    if limiter.weight is not None and weight is None:
+        raise ValueError(
+            f"{limiter!r} weighs items, but the items of a simulation are numbers: pass "
+            "weight=, the weight of an item: a number, or a sequence of weights to draw from"
+        )
+    limit = limit_of(limiter)
+    if limit.rate is None:
+        raise TypeError(
+            f"a simulation copies limiters by their rate, and {limiter!r} has none: "
+            "pass a RateLimiter(...) with its rate and burst"
+        )
+    return limiter_of(limit, weight)
+
+
+def limiter_of(limit: Limit, weight: Callable[..., float] | None) -> RateLimiter:
+    """
+    Make a new limiter for a limit.
+
+    Args:
+        limit: a limit whose rate is known.
+        weight: the weight of an item, for a limit that weighs items.
+    """
+    assert limit.rate is not None
+    weight = weight if limit.weighs else None
+    if limit.window is None:
+        return RateLimiter(limit.rate, limit.burst, weight=weight)
+    return RateLimiter.at_most(round(limit.rate * limit.window, 9), limit.window, weight=weight)
+
+
+def _copy_retry(retry: AsyncRetry, seed: int) -> AsyncRetry:
+    """
+    Make a retry policy with the same counts and delays, whose jitter depends on the seed.
+
+    It classifies errors in the default way, because `retry_on` was written for other errors than
+    those of a scripted service, and it has no `on_retry`.
+    """
+    if not isinstance(retry, AsyncRetry):
+        raise TypeError(
+            f"retry must be an AsyncRetry, got {retry!r}: "
+            f"for 3 retries pass retry_count=3 or AsyncRetry(3)"
+        )
+    jitter = random.Random(f"jitter {seed}").random
+    return replace(retry, retry_on=None, on_retry=None, _random=jitter)
+
+
+def _check_service(
+    service: object, latency: object, error_rate: object, permanent_error_rate: object
+) -> None:
+    """Check that a service is a ScriptedService, and that its settings are not given twice."""
     if not isinstance(service, ScriptedService):
         raise TypeError(f"service must be a ScriptedService, got {service!r}")
-    said = ((latency, 1.0), (error_rate, 0.0), (poison, 0.0))
-    if not all(isinstance(value, int | float) and value == usual for value, usual in said):
+    given = ((latency, 1.0), (error_rate, 0.0), (permanent_error_rate, 0.0))
+    if not all(isinstance(value, int | float) and value == usual for value, usual in given):
         raise ValueError(
-            "expected latency, error_rate and permanent_error_rate, or service=, got both: "
-            "tell the ScriptedService what they are"
+            "pass either service= or latency, error_rate and permanent_error_rate, not both: "
+            "these are arguments of ScriptedService too"
         )
 
 
-def _weight_of(given: float | Sequence[float] | None, seed: int) -> Callable[[int], float] | None:
-    """Return what an item costs, by its number."""
-    if given is None:
+def _weight_of(weight: float | Sequence[float] | None, seed: int) -> Weight | None:
+    """A function that returns the weight of an item, by its number."""
+    if weight is None:
         return None
-    weights = list(given) if isinstance(given, Iterable) else [given]
+    weights = list(weight) if isinstance(weight, Iterable) else [weight]
     if not weights:
-        raise ValueError("weight must be a number or the weights of some items, got none")
+        raise ValueError("weight must be a number or a sequence of weights, got an empty one")
     for each in weights:
         check_number("weight", each)
-    count, root = len(weights), scrambled(seed ^ 0xC057)
-    return lambda item: weights[int(share(draw(root, item)) * count)]
+    count, weight_seed = len(weights), scramble(seed ^ 0xC057)
+    return lambda item: weights[int(unit_interval(random_bits(weight_seed, item)) * count)]

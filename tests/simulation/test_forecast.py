@@ -145,7 +145,7 @@ def test_more_calls_at_once_than_in_the_pilot_are_taken_to_last_as_long():
     """And it is said that this is taken for granted."""
     pilot = run(taking(0.5), 200, max_concurrency=10)
     assert not forecast(pilot, 1_000).notes
-    assert "50 at once" in forecast(pilot, 1_000, max_concurrency=50).notes[0]
+    assert "50 in flight" in forecast(pilot, 1_000, max_concurrency=50).notes[0]
 
 
 def test_retries_and_error_rates_are_foreseen():
@@ -213,7 +213,7 @@ def test_a_source_that_held_the_pilot_back_holds_the_forecast_back():
     made = forecast(pilot, 1_000)
     assert made.limited_by == "input"
     assert made.makespan == pytest.approx(500, rel=0.01)
-    assert "held back by its source" in made.notes[0]
+    assert "limited by its source" in made.notes[0]
 
 
 def test_waits_for_retries_are_what_limits_a_run_of_little_work():

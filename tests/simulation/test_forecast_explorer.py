@@ -5,17 +5,17 @@ import asyncio
 import pytest
 
 from ragasync.simulation import forecast
-from ragasync.simulation.explorer import Explorer
+from ragasync.simulation.forecast_view import ForecastExplorer
 from tests.simulation.test_forecast import run, taking
 
 
-def shown(panel: Explorer) -> str:
+def shown(panel: ForecastExplorer) -> str:
     """Return what stands above the sliders."""
     answer: str = panel.box.children[0].value
     return answer
 
 
-def explorer() -> Explorer:
+def explorer() -> ForecastExplorer:
     """Return a panel of 1,000 items of 0.5 s, of which 10 go at once, drawn."""
     panel = forecast(run(taking(0.5), 200, max_concurrency=10), 1_000).explore()
     panel._repr_mimebundle_()
@@ -26,11 +26,11 @@ def test_a_drag_shows_what_comes_of_it():
     """Of the calls at once, of the rate, and of no rate at all."""
     panel = explorer()
     assert "1,000 items in 50.00 s" in shown(panel)
-    panel.turn(max_concurrency=20)
+    panel.change(max_concurrency=20)
     assert "1,000 items in 25.00 s" in shown(panel)
-    panel.turn(rate=4.0)
+    panel.change(rate=4.0)
     assert "limited by rate" in shown(panel)
-    panel.turn(rate=None)
+    panel.change(rate=None)
     assert "1,000 items in 25.00 s" in shown(panel)
 
 
@@ -39,7 +39,7 @@ async def test_many_drags_are_answered_once():
     panel = explorer()
     before = shown(panel)
     for at_once in (12, 15, 20):
-        panel.turn(max_concurrency=at_once)
+        panel.change(max_concurrency=at_once)
     assert shown(panel) == before
     await asyncio.sleep(1)
     assert "1,000 items in 25.00 s" in shown(panel)
@@ -50,18 +50,18 @@ def test_the_slider_is_what_turns_it():
     panel = explorer()
     slider = panel.box.children[1].children[1]
     slider.index += 1
-    assert panel.under.max_concurrency == 12
+    assert panel.scenario.max_concurrency == 12
 
 
 def test_without_widgets_it_is_text_and_still_html(monkeypatch: pytest.MonkeyPatch):
     """What ends up in a terminal, or in a notebook whose kernel has gone."""
     panel = forecast(run(taking(0.5), 40), 100).explore()
-    monkeypatch.setattr(Explorer, "_make_widgets", _no_widgets)
+    monkeypatch.setattr(ForecastExplorer, "_make_widgets", _no_widgets)
     bundle = panel._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}
     assert "100 items in" in str(bundle["text/plain"])
 
 
-def _no_widgets(_: Explorer) -> None:
+def _no_widgets(_: ForecastExplorer) -> None:
     """Be without ipywidgets."""
     raise ImportError("ipywidgets")

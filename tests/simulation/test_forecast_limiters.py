@@ -126,10 +126,10 @@ def test_a_drag_of_the_rate_keeps_the_other_limiters():
 
     before = shown()
     assert "1,000 items in 1 min 40 s" in before
-    panel.turn(rate=500.0)
+    panel.change(rate=500.0)
     assert "1,000 items in 1 min 40 s" in shown()
     assert "limited by rate" in shown()
-    panel.turn(rate=5.0)
+    panel.change(rate=5.0)
     assert "1,000 items in 3 min 20 s" in shown()
-    panel.turn(rate=None)
+    panel.change(rate=None)
     assert "1,000 items in 1 min 40 s" in shown()

@@ -14,9 +14,9 @@ from ragasync.simulation import forecast
 from tests.simulation.test_forecast import run, taking
 
 BAD = [
-    (BatchResult([], [], 0, 0), "has ended some items"),
-    (BatchResult([None], [ValueError("x")], 0, 1), "something succeeded"),
-    (BatchResult([1], [None], 1, 0), "how long calls took"),
+    (BatchResult([], [], 0, 0), "with finished items"),
+    (BatchResult([None], [ValueError("x")], 0, 1), "with successful items"),
+    (BatchResult([1], [None], 1, 0), "the times of calls"),
 ]
 
 
@@ -30,7 +30,7 @@ def test_a_pilot_that_says_nothing_is_refused(pilot: BatchResult[Any], told: str
 def test_runs_that_were_merged_are_refused():
     """Their time together is that of neither."""
     pilot = run(taking(1.0), 20)
-    with pytest.raises(ValueError, match="2 that were merged"):
+    with pytest.raises(ValueError, match="2 merged runs"):
         forecast(pilot.merge(pilot), 100)
 
 
@@ -110,7 +110,7 @@ def test_the_table_has_the_right_types():
     frame = made.to_dataframe()
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
         "change": "string",
-        "knob": "string",
+        "setting": "string",
         "value": "Float64",
         "makespan": "float64",
         "ratio": "float64",

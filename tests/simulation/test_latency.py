@@ -8,11 +8,11 @@ import pytest
 
 from ragasync import RateLimiter
 from ragasync.simulation import Latency, ScriptedService, simulate
-from ragasync.simulation.chance import draw, share
 from ragasync.simulation.latency import as_latency
+from ragasync.simulation.seeded_random import random_bits, unit_interval
 from tests.support.services import Service
 
-SHARES = [share(draw(0, key)) for key in range(20_000)]
+SHARES = [unit_interval(random_bits(0, key)) for key in range(20_000)]
 
 
 @pytest.mark.parametrize(
@@ -100,16 +100,20 @@ def negative(chance: random.Random) -> float:
         ({"seed": 1.5}, TypeError, "seed must be a whole number, got 1.5"),
         ({"rate_limiter": 5}, TypeError, "pass RateLimiter"),
         ({"rate_limiter": RateLimiter(5, weight=len)}, ValueError, "pass weight="),
-        ({"weight": []}, ValueError, "weight must be a number or the weights"),
+        ({"weight": []}, ValueError, "weight must be a number or a sequence of weights"),
         ({"weight": -1}, ValueError, "weight must be finite"),
         ({"service": Service()}, TypeError, "service must be a ScriptedService"),
-        ({"service": ScriptedService(), "latency": 2.0}, ValueError, "or service=, got both"),
+        (
+            {"service": ScriptedService(), "latency": 2.0},
+            ValueError,
+            "pass either service= or latency",
+        ),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_once(
+def test_invalid_arguments_are_refused_immediately(
     arguments: dict[str, Any], kind: type[Exception], words: str
 ):
-    """With what was expected and what came."""
+    """The error says what was expected and what was received."""
     with pytest.raises(kind, match=words):
         simulate(**{"n_items": 10} | arguments)
 
@@ -129,7 +133,7 @@ def test_what_makes_no_sense_is_refused_at_once(
 def test_a_script_that_makes_no_sense_is_refused_at_once(
     arguments: dict[str, Any], kind: type[Exception], words: str
 ):
-    """With what was expected and what came."""
+    """The error says what was expected and what was received."""
     with pytest.raises(kind, match=words):
         ScriptedService(**arguments)
 

@@ -10,7 +10,7 @@ from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync.retries.classify import default_retry, should_split
 from ragasync.retries.http import retry_after_of
 from ragasync.simulation import Latency, ScriptedService, ServiceError, simulate
-from ragasync.simulation.chance import key_of
+from ragasync.simulation.seeded_random import key_of
 from ragasync.testing import run_on_virtual_clock
 from tests.support.services import about, now
 
@@ -110,7 +110,7 @@ async def test_errors_come_in_the_shares_that_were_told():
 async def test_poison_fails_each_time_and_takes_its_batch_along():
     """The items that it is in tell."""
     service = ScriptedService(permanent_error_rate=0.05, seed=1)
-    poison = [number for number in range(200) if service.is_poison(number)]
+    poison = [number for number in range(200) if service.always_fails(number)]
     assert 2 <= len(poison) <= 25
     given = [each for each, _ in await fates(service, range(200))]
     assert [number for number, each in enumerate(given) if each == 400] == poison

@@ -125,7 +125,7 @@ def test_a_share_of_the_attempts_fails():
 @pytest.mark.parametrize("batched", [False, True])
 def test_poison_fails_alone_and_is_not_tried_again(batched: bool):
     """The same items, whether they go one by one or in batches that are halved."""
-    poison = ScriptedService(permanent_error_rate=0.1, seed=7).is_poison
+    poison = ScriptedService(permanent_error_rate=0.1, seed=7).always_fails
     result = simulate(100, permanent_error_rate=0.1, seed=7, batched=batched, batch_size=16)
     failed = [each.index for each in result.get_failed()]
     assert failed == list(filter(poison, range(100)))
