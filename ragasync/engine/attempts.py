@@ -148,7 +148,7 @@ class CallRunner(Generic[T, R]):
     async def _pass_limits(self, call: PendingCall[T], worker: int) -> bool:
         """Wait until the limiters admit the call; return False if it can never pass."""
         # A call that may not start takes nothing from the limiters, before the wait or after it.
-        if self._controls.limiter.is_open or self._scheduler.may_start() != "now":
+        if self._controls.limits_are_open or self._scheduler.may_start() != "now":
             return True
         try:
             await self._wait_at_limiter(call)

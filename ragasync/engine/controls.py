@@ -139,7 +139,6 @@ class RunControls:
         plan: what to call and how.
 
     Attributes:
-        limiter: the rate limits of the run, including one of its own, settable at any time.
         paused: whether no call starts for now.
         input_paused: whether no new item is read for now.
         stopping: whether nothing more starts at all.
@@ -163,7 +162,7 @@ class RunControls:
 
     def __init__(self, plan: BatchSettings[Any, Any]) -> None:
         self.plan = plan
-        self.limiter = CombinedLimiter(plan.limiters)
+        self._limiter = CombinedLimiter(plan.limiters) if plan.limiters else None
         self.max_concurrency = plan.max_concurrency
         self.concurrency_history = LimitHistory(plan.max_concurrency)
         self.paused = self.input_paused = False
@@ -193,6 +192,13 @@ class RunControls:
         """Control nothing more: the workers have ended, only threads may still be in a call."""
         self._live = _NotLive(self.setup, caller)
 
+    @property
+    def limiter(self) -> CombinedLimiter:
+        """The plan's limiters and the run's own, made when there is something to limit."""
+        if self._limiter is None:
+            self._limiter = CombinedLimiter()
+        return self._limiter
+
     # ── what changes the run ────────────────────────────────────────────────────────────────────
 
     def pause(self) -> None:
@@ -204,7 +210,8 @@ class RunControls:
         """Go on after `pause`, and end the pauses that services have asked for."""
         self.paused = False
         self._live.set_interrupt("pause", False)
-        self.limiter.resume()
+        if self._limiter is not None:
+            self._limiter.resume()
         self._live.notify()
 
     def pause_input(self, paused: bool) -> None:
@@ -248,13 +255,13 @@ class RunControls:
     def set_rate(self, rate: float | None) -> None:
         """Limit the calls per second of this run alone; None removes the limit."""
         self.limiter.rate = rate
-        self._live.set_interrupt("rate limit", not self.limiter.is_open)
+        self._live.set_interrupt("rate limit", not self.limits_are_open)
         self._live.notify()
 
     def pause_limiters(self, seconds: float) -> None:
         """Close all limiters of the run, because a service has asked for a pause."""
         self.limiter.pause(seconds)
-        self._live.set_interrupt("rate limit", not self.limiter.is_open)
+        self._live.set_interrupt("rate limit", not self.limits_are_open)
 
     def notify(self) -> None:
         """Have a worker see whether there is room for new outcomes again, or none any more."""
@@ -322,9 +329,24 @@ class RunControls:
         return self._live.owner_is_cancelled
 
     @property
+    def limits_are_open(self) -> bool:
+        """Whether no limiter holds any call, so that calls need not ask."""
+        return self._limiter is None or self._limiter.is_open
+
+    @property
+    def paused_for(self) -> float:
+        """For how many more seconds a limiter of the run is paused."""
+        return 0.0 if self._limiter is None else self._limiter.paused_for
+
+    @property
+    def rate(self) -> float | None:
+        """The rate limit of this run alone, in calls per second."""
+        return None if self._limiter is None else self._limiter.rate
+
+    @property
     def limited_by(self) -> LimitedBy:
         """What limits the run now."""
-        if self.paused or self.limiter.paused_for > 0.0 or self.halt.ongoing:
+        if self.paused or self.paused_for > 0.0 or self.halt.ongoing:
             return "paused"
         return self._live.waits_for
 
@@ -337,8 +359,8 @@ class RunControls:
         another job that shares it has.
         """
         runs = (self, *self.stage_runs())
-        paused = max(runs, key=lambda run: run.limiter.paused_for)
-        return paused.limiter.paused_for, paused.pauses.reply
+        paused = max(runs, key=lambda run: run.paused_for)
+        return paused.paused_for, paused.pauses.reply
 
     @property
     def all_pauses(self) -> ServicePauses:

@@ -238,7 +238,7 @@ class ErrorHandler(Generic[T, R]):
                 retries=call.retries.spent,
                 elapsed=ended - call.started,
                 # If the limiters delay the retry, resuming them by hand ends its wait too.
-                paused=self._controls.limiter.paused_for > 0.0,
+                paused=self._controls.paused_for > 0.0,
             )
         except Exception as problem:  # the user's own predicate raised
             self.fail(call, problem, worker)

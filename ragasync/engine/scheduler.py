@@ -117,7 +117,7 @@ class Scheduler(Generic[T, R]):
         self._to_wake = 1
         pool.set_interrupt("pause", controls.paused)
         pool.set_interrupt("input pause", controls.input_paused)
-        pool.set_interrupt("rate limit", not controls.limiter.is_open)
+        pool.set_interrupt("rate limit", not controls.limits_are_open)
 
     def close(self) -> None:
         """Stop the timers of retries."""
@@ -207,7 +207,7 @@ class Scheduler(Generic[T, R]):
         """Whether every new item is one plain call, which needs no permission and no watching."""
         if not self._is_plain or self._controls.controller is not None:
             return False
-        is_open = self._controls.limiter.is_open  # also when a pause has ended by itself
+        is_open = self._controls.limits_are_open  # also when a pause has ended by itself
         self._pool.set_interrupt("rate limit", not is_open)
         return is_open
 

@@ -27,7 +27,7 @@ def run_stats(run: RunControls, source: SourceKind, computed: float | None) -> R
     plan = run.plan
     shared = plan.items_per_call > 1  # items of one call would count its time many times
     rates = [_rate_of(limiter) for limiter in plan.limiters]
-    own_rate = run.limiter.rate
+    own_rate = run.rate
     own = () if own_rate is None else (Limit(own_rate),)
     bounds = run.concurrency_history.steps()
     return RunStats(

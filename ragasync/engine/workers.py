@@ -11,6 +11,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from ragasync.cancellation import CancelScope, ShutdownSentinel
 from ragasync.clock import Clock
 from ragasync.lazy_task import create_lazy_task
 
@@ -57,8 +58,8 @@ class WorkerPool:
 
     __slots__ = (
         *("_cancelled", "_clock", "_context", "_empty", "_free_numbers", "_idle", "_interrupts"),
-        *("_limit", "_loop", "_over", "_owner", "_owner_cancels", "_sentinel", "_turn_requested"),
-        *("_work", "_yield_at", "_yield_interval"),
+        *("_limit", "_loop", "_owner", "_sentinel", "_turn_requested", "_work", "_yield_at"),
+        "_yield_interval",
         *("at_limiter", "error", "interrupt_at", "tasks"),
     )
 
@@ -75,11 +76,11 @@ class WorkerPool:
         self._limit = limit
         self._clock, self._context = clock, context
         self._loop = asyncio.get_running_loop()
-        self._owner = asyncio.current_task()
-        self._owner_cancels = self._owner.cancelling() if self._owner else 0
+        owner = asyncio.current_task()
+        assert owner is not None  # a coroutine runs in a task
+        self._owner: CancelScope | None = CancelScope(owner)
         self._empty = self._loop.create_future()
-        self._over: asyncio.Future[None] = self._loop.create_future()
-        self._sentinel: asyncio.Task[None] | None = None
+        self._sentinel: ShutdownSentinel | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._interrupts: set[Interrupt] = set()
         self._turn_requested = False
@@ -136,9 +137,7 @@ class WorkerPool:
     def _start(self, worker: int, *, on_fast_path: bool = False) -> None:
         """Run a worker in a task of its own, with its own copy of the context variables."""
         if self._sentinel is None:
-            self._sentinel = create_lazy_task(
-                self._stand_by(), self._loop, name="ragasync sentinel", context=Context()
-            )
+            self._sentinel = ShutdownSentinel(self._loop)
         context = self._context.copy()
         work = self._work(worker, context, on_fast_path)
         task = create_lazy_task(work, self._loop, name=WORKER_NAME, context=context)
@@ -170,8 +169,8 @@ class WorkerPool:
             self.wake()  # somebody has to see whether this was the last that had work
         elif not self._empty.done():
             self._empty.set_result(None)
-            if not self._over.done():
-                self._over.set_result(None)
+            if self._sentinel is not None:
+                self._sentinel.close()
 
     async def join(self) -> None:
         """Wait until the last worker has ended."""
@@ -183,7 +182,7 @@ class WorkerPool:
     @property
     def owner_is_cancelled(self) -> bool:
         """Whether the task that owns the run has been cancelled since the pool was made."""
-        return self._owner is not None and self._owner.cancelling() > self._owner_cancels
+        return self._owner is not None and self._owner.cancelled_by_others
 
     def is_cancelled(self) -> bool:
         """
@@ -196,16 +195,8 @@ class WorkerPool:
 
     @property
     def all_were_cancelled(self) -> bool:
-        """
-        Whether somebody has cancelled all tasks of the loop, as asyncio.run does at its end.
-
-        Nobody has a reason to cancel the sentinel alone, because it does nothing.
-        """
-        return self._sentinel is not None and self._sentinel.cancelling() > 0
-
-    async def _stand_by(self) -> None:
-        """Wait as the sentinel until no worker is left."""
-        await self._over
+        """Whether somebody has cancelled all tasks of the loop, as asyncio.run does at its end."""
+        return self._sentinel is not None and self._sentinel.all_tasks_cancelled
 
     def cancel_soon(self, workers: Collection[asyncio.Task[None]] | None = None) -> None:
         """
@@ -214,12 +205,13 @@ class WorkerPool:
         No worker is cancelled twice, because a second cancellation would cut off the clean-up that
         the first has begun. The first may also have come from the end of the loop.
         """
-        me = asyncio.current_task()
+        me, sentinel = asyncio.current_task(), self._sentinel
+        if sentinel is None:
+            return  # no worker has been spawned
         for task in self.tasks.values() if workers is None else workers:
             if task is not me and task not in self._cancelled:
                 self._cancelled.add(task)
-                if not (self.all_were_cancelled and task.cancelling()):
-                    task.cancel()
+                sentinel.cancel(task)
 
     async def cancel(self) -> None:
         """Cancel every worker and wait for its clean-up; a second cancellation ends the wait."""
