@@ -21,6 +21,7 @@ RUNS = {
     "breathing": ["--items", "200", "--rounds", "1"],
     "bridging": ["--calls", "20", "--rounds", "1"],
     "clusters": ["--items", "64", "--mapped", "8", "--rounds", "1"],
+    "crossings": [],
     "documents": ["--documents", "20", "--embedded", "10", "--at-once", "4", "--rounds", "1"],
     "drawing": ["--seconds", "0.1", "--rounds", "1"],
     "encodings": ["--texts", "2"],
