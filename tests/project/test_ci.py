@@ -58,6 +58,7 @@ def _is_marked(*marks: str) -> bool:
     return any(f"mark.{name}" in mark for name in ("kernel", "browser") for mark in marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted(HERE.rglob("test_*.py")), ids=lambda path: path.relative_to(HERE).as_posix()
 )

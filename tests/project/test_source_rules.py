@@ -9,6 +9,8 @@ import pytest
 
 import ragasync
 
+pytestmark = pytest.mark.slow  # it reads the same files with every Python
+
 FILES = sorted(Path(ragasync.__file__).parent.rglob("*.py"))
 
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|CREATE|DROP|ALTER|ATTACH|WITH)\b")

@@ -11,6 +11,8 @@ from ragasync.error_text import safe_text
 from ragasync.redact import redact
 from tests.support.secret_forms import HARMLESS, KEYS, SECRETS
 
+pytestmark = pytest.mark.slow  # a thousand texts, and expressions that every Python reads alike
+
 BOUND = 4096
 
 

@@ -12,6 +12,8 @@ from ragasync.result import BatchResult
 from ragasync.simulation import Forecast, forecast
 from ragasync.testing import run_on_virtual_clock
 
+pytestmark = pytest.mark.slow  # arithmetic on simulated runs, the same with every Python
+
 Call = Callable[[int], Coroutine[Any, Any, None]]
 
 

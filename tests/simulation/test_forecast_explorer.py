@@ -8,6 +8,8 @@ from ragasync.simulation import forecast
 from ragasync.simulation.forecast_view import ForecastExplorer
 from tests.simulation.test_forecast import run, taking
 
+pytestmark = pytest.mark.slow  # arithmetic on simulated runs, the same with every Python
+
 
 def shown(panel: ForecastExplorer) -> str:
     """Return what stands above the sliders."""

@@ -14,6 +14,8 @@ from ragasync.simulation import forecast, simulate
 from ragasync.testing import run_on_virtual_clock
 from tests.simulation.test_forecast import run, taking, what_if
 
+pytestmark = pytest.mark.slow  # arithmetic on simulated runs, the same with every Python
+
 
 def tokens_of(item: int) -> int:
     """Return what an item weighs: 10 to 990 tokens, a few much more than the others."""

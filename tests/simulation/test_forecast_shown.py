@@ -13,6 +13,8 @@ from ragasync.result import BatchResult
 from ragasync.simulation import forecast
 from tests.simulation.test_forecast import run, taking
 
+pytestmark = pytest.mark.slow  # arithmetic on simulated runs, the same with every Python
+
 BAD = [
     (BatchResult([], [], 0, 0), "with finished items"),
     (BatchResult([None], [ValueError("x")], 0, 1), "with successful items"),
