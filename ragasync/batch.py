@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, ove
 from ragasync.arguments import check_count, check_number, check_process_fn
 from ragasync.bridge.run_async import run_async
 from ragasync.engine.job_run import Items, JobRun
-from ragasync.engine.stream import streamed
+from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.use import bind_journal
@@ -354,7 +354,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             JobStopped: `max_errors` or a fatal error ended the run early, after all outcomes.
             Exception: the error that `items` itself raised, after the outcomes of all calls.
         """
-        return streamed(self._settings, items, ordered=ordered, total=total)
+        return stream_outcomes(self._settings, items, ordered=ordered, total=total)
 
     def __repr__(self) -> str:
         settings = self._settings

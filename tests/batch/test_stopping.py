@@ -386,7 +386,9 @@ async def test_the_error_of_a_streams_source_has_a_note_of_what_was_given(count:
     """So one knows what there is to keep."""
     with pytest.raises(OSError, match="disk gone") as raised:
         await read_into([], AsyncBatchProcessor(Service()).stream(failing(count)))
-    assert raised.value.__notes__ == [f"ragasync: the stream gave {noted} before this was raised"]
+    assert raised.value.__notes__ == [
+        f"ragasync: the stream yielded {noted} before this was raised"
+    ]
 
 
 async def test_an_iterable_that_cannot_be_opened_raises_its_error():

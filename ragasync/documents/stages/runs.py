@@ -18,7 +18,7 @@ from ragasync.documents.stages.pipeline import Occasion, Pipeline, open_pipeline
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import Prune
 from ragasync.engine.job_run import JobRun
-from ragasync.engine.stream import streamed
+from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.use import JournalBinding
@@ -124,7 +124,7 @@ class DocumentRuns:
         """Yield the outcome of each document when it is done; see `AsyncBatchProcessor.stream`."""
         items, occasion = await asyncio.to_thread(self._intake.of, sources, prune=False)
         plan = self._plan_of(occasion)
-        async with aclosing(streamed(plan, items, ordered=ordered, total=total)) as outcomes:
+        async with aclosing(stream_outcomes(plan, items, ordered=ordered, total=total)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
 
