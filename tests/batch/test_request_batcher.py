@@ -1,4 +1,4 @@
-"""A run that stays open: many callers, each of whom awaits the values of its own items."""
+"""The request batcher: callers share one run, and each gets the values of its own items."""
 
 import asyncio
 
@@ -14,12 +14,12 @@ from tests.support.services import Service as Fake
 
 
 def opened(function, **settings):
-    """Return a service for a function, as yet to be entered."""
+    """A request batcher for a function, not yet open."""
     return RequestBatcher(BatchSettings(function, check_process_fn(function), **settings))
 
 
 async def test_each_caller_gets_the_values_of_its_own_items_in_order():
-    """Two orders share one batch, and neither sees anything of the other."""
+    """Two requests share one batch, and neither sees the other."""
     fake = BatchService()
     async with opened(fake, batched=True, batch_size=4) as service:
         first, second = await asyncio.gather(service([1, 2, 3]), service([4]))
@@ -29,23 +29,23 @@ async def test_each_caller_gets_the_values_of_its_own_items_in_order():
 
 
 async def test_an_unfilled_batch_leaves_after_twenty_milliseconds():
-    """Nobody says that no more will come, so a lone order waits only a moment for others."""
+    """A single request waits 20 ms for others that could share its batch."""
     fake = BatchService()
     async with opened(fake, batched=True, batch_size=4) as service:
         await service([1])
     assert fake.starts == [about(0.02)]
 
 
-async def test_an_empty_order_needs_no_call():
-    """A document without chunks does not wait for anybody."""
+async def test_an_empty_request_needs_no_call():
+    """A document without chunks does not wait."""
     fake = BatchService()
     async with opened(fake, batched=True) as service:
         assert await service([]) == []
     assert fake.batches == []
 
 
-async def test_only_the_order_with_the_bad_item_fails():
-    """The error says which of its items it was, and the others of the batch succeed."""
+async def test_only_the_request_with_the_bad_item_fails():
+    """The error has the position of the item, and the rest of the batch succeeds."""
     fake = BatchService({3: ValueError("bad")})
     async with opened(fake, batched=True, batch_size=4) as service:
         first, second = await asyncio.gather(
@@ -53,19 +53,19 @@ async def test_only_the_order_with_the_bad_item_fails():
         )
     assert first == [10, 20]
     assert isinstance(second, RequestFailed)
-    assert (second.places, str(second.error)) == ([1], "bad")
+    assert (second.positions, str(second.error)) == ([1], "bad")
 
 
-async def test_items_of_one_order_that_share_an_error_are_all_named():
-    """A call that cannot be halved fails for all of its items."""
+async def test_the_error_has_the_positions_of_all_items_that_share_it():
+    """A batch that cannot be split fails for all of its items."""
     fake = BatchService({3: TypeError("a bug")})
     async with opened(fake, batched=True, batch_size=3) as service:
         with pytest.raises(RequestFailed) as caught:
             await service([1, 2, 3])
-    assert caught.value.places == [0, 1, 2]
+    assert caught.value.positions == [0, 1, 2]
 
 
-async def test_what_is_left_of_a_failed_order_is_not_called():
+async def test_the_other_items_of_a_failed_request_are_not_called():
     """A document that failed costs no further calls."""
     fake = Fake(errors={0: ValueError("bad")})
     async with opened(fake, max_concurrency=1) as service:
@@ -75,8 +75,8 @@ async def test_what_is_left_of_a_failed_order_is_not_called():
     assert fake.items == [0, 7]
 
 
-async def test_what_is_left_of_a_cancelled_order_is_not_called():
-    """A caller that went away leaves nothing to be done."""
+async def test_the_other_items_of_a_cancelled_request_are_not_called():
+    """A caller that was cancelled costs no further calls."""
     fake = Fake()
     async with opened(fake, max_concurrency=1) as service:
         caller = asyncio.create_task(service([1, 2, 3]))
@@ -86,8 +86,8 @@ async def test_what_is_left_of_a_cancelled_order_is_not_called():
     assert fake.items == [1, 7]
 
 
-async def test_retries_and_concurrency_are_those_of_the_plan():
-    """A service is a run like any other."""
+async def test_retries_and_concurrency_are_those_of_the_settings():
+    """A request batcher is a run like any other."""
     fake = Fake(errors={1: [Refused(503)]})
     retry = AsyncRetry(1, 5.0, jitter=None)
     async with opened(fake, max_concurrency=2, retry=retry) as service:
@@ -96,8 +96,8 @@ async def test_retries_and_concurrency_are_those_of_the_plan():
     assert fake.starts_of(1) == [0.0, about(6.0)]
 
 
-async def test_a_fatal_error_fails_its_order_and_refuses_the_others():
-    """Whoever waits hears why nothing more is done, and so does who comes later."""
+async def test_a_fatal_error_fails_every_open_and_later_request():
+    """All callers get the reason."""
     fake = Fake(seconds=[1, 9], errors={0: Refused(401, message="bad key")})
     async with opened(fake, max_concurrency=2) as service:
         first, second = await asyncio.gather(service([0]), service([1]), return_exceptions=True)
@@ -111,8 +111,8 @@ async def test_a_fatal_error_fails_its_order_and_refuses_the_others():
     assert fake.cancelled == [1]
 
 
-async def test_an_object_of_another_loop_ends_all_with_the_same_error():
-    """It is raised as what it is, not as a service that stopped."""
+async def test_an_object_of_another_loop_fails_all_requests_with_the_same_error():
+    """Later callers get a RunAsyncError, not a JobStopped."""
     wrong = RuntimeError(
         "<asyncio.locks.Lock object at 0x7F [unlocked]> is bound to a different event loop"
     )
@@ -123,8 +123,8 @@ async def test_an_object_of_another_loop_ends_all_with_the_same_error():
             await service([1])
 
 
-async def test_the_stage_that_a_failure_names_is_handed_on():
-    """A call of several parts says which of them it was."""
+async def test_a_failed_request_has_the_stage_of_its_error():
+    """A function of several stages names the one that failed."""
 
     async def fails(item: int) -> int:
         raise StageFailure("load", KeyError(item))
@@ -135,34 +135,34 @@ async def test_the_stage_that_a_failure_names_is_handed_on():
     assert (caught.value.stage, type(caught.value.error)) == ("load", KeyError)
 
 
-async def test_errors_keep_their_tracebacks_however_many_there_are():
-    """They go on to a run that turns them into text; here nothing is dropped."""
+async def test_errors_keep_their_tracebacks():
+    """The run that awaits the requests turns them into text; none is dropped before."""
 
     async def fails(item: int) -> int:
         raise KeyError(item)
 
     async with opened(fails) as service:
-        orders = [service([item]) for item in range(30)]
-        failures = await asyncio.gather(*orders, return_exceptions=True)
+        requests = [service([item]) for item in range(30)]
+        failures = await asyncio.gather(*requests, return_exceptions=True)
     assert all(failure.error.__traceback__ is not None for failure in failures)
 
 
-async def test_closing_cancels_what_runs_and_refuses_who_waits():
-    """Nothing is left behind, and nobody waits for ever."""
+async def test_closing_cancels_calls_in_flight_and_fails_open_requests():
+    """No task is left, and no caller waits forever."""
     fake = Fake(seconds=100)
     async with opened(fake, max_concurrency=1) as service:
         waiting = asyncio.create_task(service([1, 2]))
         await turns()
-    with pytest.raises(JobStopped, match="the service is closed"):
+    with pytest.raises(JobStopped, match="the request batcher is closed"):
         await waiting
-    with pytest.raises(JobStopped, match="the service is closed"):
+    with pytest.raises(JobStopped, match="the request batcher is closed"):
         await service([3])
     assert fake.cancelled == [1]
     assert other_tasks() == set()
 
 
 async def test_a_cancelled_opening_leaves_no_task():
-    """The run begins in a task of its own, which must not outlive who opened it."""
+    """The run has a task of its own, which must end with the opening."""
     service = opened(Fake())
     opening = asyncio.create_task(service.__aenter__())
     await asyncio.sleep(0)

@@ -116,7 +116,7 @@ class Way:
         try:
             return await self.services["embed"]([chunks[place].text for place in places])
         except RequestFailed as failed:
-            which = places_of([places[place] for place in failed.places], chunks)
+            which = places_of([places[position] for position in failed.positions], chunks)
             raise self._failure("embed", failed, f"{which} of {document.id!r}") from failed.error
 
     def _checked(
