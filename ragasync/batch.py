@@ -12,7 +12,8 @@ from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, ove
 
 from ragasync.arguments import check_count, check_number, check_process_fn
 from ragasync.bridge.run_async import run_async
-from ragasync.engine.job_run import Items, JobRun
+from ragasync.engine.item_sources import Items
+from ragasync.engine.job_run import JobRun
 from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
 from ragasync.arguments import check_count
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.engine.job_run import Items, JobRun
+from ragasync.engine.item_sources import Items
+from ragasync.engine.job_run import JobRun
 from ragasync.result import BatchResult
 from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings

@@ -79,7 +79,7 @@ class RateMeter:
         self._clock = clock
         self._marks: deque[tuple[float, int]] = deque([(clock(), 0)])
 
-    def mark(self, finished: int) -> None:
+    def update(self, finished: int) -> None:
         """Note how many items have ended by now."""
         now = self._clock()
         self._marks.append((now, finished))

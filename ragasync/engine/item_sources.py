@@ -1,13 +1,14 @@
-"""The sources of a run's items: a lazy iterator over an iterable, an async iterable or a queue."""
+"""The sources of a run's items: lazy iterators over an iterable, an async iterable or a queue."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from ragasync.arguments import check_count
 from ragasync.clock import Clock
 from ragasync.engine.background_readers import BRIEF, AsyncReader, ThreadReader, close_generator
 from ragasync.engine.item_queue import QueuedItems
@@ -15,12 +16,63 @@ from ragasync.errors import SourceFailed
 
 T = TypeVar("T")
 
+Items: TypeAlias = Iterable[T] | AsyncIterable[T]
+"""The items that a user passes."""
+
 MAX_BLOCKED, MAX_BLOCKED_SHARE = 0.05, 0.05
 """Seconds, and share of the time since the first read, for which reading may block the loop before
 a thread takes over. Both, because any source is delayed once in a while."""
 
 IN_MEMORY = (list, tuple, range)
 """Types whose iteration neither blocks, nor raises, nor runs foreign code."""
+
+
+def check_items(items: object, total: int | None, max_items: int | None) -> tuple[Any, int | None]:
+    """
+    Check the arguments of a run.
+
+    Returns:
+        The source (a list or tuple is copied, so that later changes do not matter), and the number
+        of its items, if known.
+
+    Raises:
+        TypeError: `items` cannot be iterated, or is a text or a DataFrame.
+        ValueError: `total` or `max_items` is negative.
+    """
+    if isinstance(items, str | bytes | bytearray):
+        raise TypeError(
+            f"items must be an iterable of items, got one {type(items).__name__}, which would be "
+            f"taken letter by letter: pass [text] for a single item"
+        )
+    if type(items).__name__ == "DataFrame":
+        raise TypeError(
+            "items must be an iterable of items, got a DataFrame, which would be taken column name "
+            "by column name: pass frame['column'] or frame.to_dict('records')"
+        )
+    if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
+        raise TypeError(f"items must be an iterable or async iterable, got {items!r}")
+    for name, value in (("total", total), ("max_items", max_items)):
+        if value is not None:
+            check_count(name, value, at_least=0)
+    if isinstance(items, list | tuple):
+        return list(items), len(items)
+    length = length_of(items)
+    if length is None and isinstance(items, Sized):
+        return _without_length(items), total
+    return items, total if length is None else length
+
+
+def length_of(items: object) -> int | None:
+    """The number of items, or None; `len` of a progress bar around a generator raises."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except TypeError:
+        return None
+
+
+def _without_length(items: Any) -> Iterator[Any]:
+    """Yield the items of an iterable whose `len` raises."""
+    yield from items
 
 
 class ItemSource(Protocol[T]):

@@ -1,17 +1,17 @@
-"""One run over a finite input, whose outcomes are kept: what `process` awaits and a Job steers."""
+"""The run of a whole job: its outcomes in columns, its progress, and its result."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from ragasync.arguments import check_count
 from ragasync.clock import Clock, Heartbeat, loop_clock
 from ragasync.engine.controls import RunControls
+from ragasync.engine.item_sources import Items, check_items, length_of
 from ragasync.engine.run import execute
-from ragasync.engine.telling import kind_of, run_stats
+from ragasync.engine.run_stats import run_stats, source_kind
 from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
 from ragasync.foreign_errors import is_a
@@ -25,23 +25,26 @@ from ragasync.settings import BatchSettings
 T = TypeVar("T")
 R = TypeVar("R")
 
-Items: TypeAlias = Iterable[T] | AsyncIterable[T]
-
-LOOKS = 9
-"""How many of the latest beats say what limits a run: one alone may be a moment's chance."""
+SAMPLES = 9
+"""The number of latest samples of `limited_by` from which progress shows the most frequent."""
 
 
 class JobRun(Generic[T, R]):
     """
-    A run, its outcomes in columns, and what can be said of it at any time.
+    One run over a finite input that keeps all outcomes: `process` awaits it, a Job controls it.
 
     Args:
-        plan: what to call and how.
+        plan: the settings.
         items: any iterable or async iterable.
-        progress_callback: hears ten times a second how far it is, and at the end.
-        total: the number of items, for progress, where `items` does not tell.
-        max_items: how many items to draw at most; the rest stays pending.
-        on_result: called with the result, however the run ended.
+        progress_callback: called ten times per second, and at the end.
+        total: the number of items, for progress, if `items` does not tell.
+        max_items: how many items to process at most; the rest stays pending.
+        on_result: called with the result, however the run ends.
+
+    Attributes:
+        columns: the outcomes so far.
+        total: the number of items to process, if known.
+        run: the controls of the run.
 
     Raises:
         TypeError: `items` cannot be iterated, or is one text.
@@ -58,26 +61,24 @@ class JobRun(Generic[T, R]):
         max_items: int | None,
         on_result: Callable[[BatchResult[R]], None],
     ) -> None:
-        source, known = checked_items(items, total, max_items)
+        source, known = check_items(items, total, max_items)
         self._report = SafeCallback(progress_callback)
         self._on_result = on_result
-        self._source = kind_of(source)
-        known_items = isinstance(source, list | range)
+        self._source = source_kind(source)
         self._length = length_of(source)
-        self.columns: Columns[T, R] = Columns(
-            source if known_items else [], open_ended=not known_items
-        )
+        in_memory = isinstance(source, list | range)
+        self.columns: Columns[T, R] = Columns(source if in_memory else [], open_ended=not in_memory)
         self.total = known if known is None or max_items is None else min(max_items, known)
-        self._limit = max_items
+        self._max_items = max_items
         self._items = [source]
         self.run = RunControls(plan)
         self._clock: Clock = time.monotonic
         self._began: float | None = None
-        self._computed_before: float | None = None
-        self._computed_in_all: float | None = None
+        self._cpu_before: float | None = None
+        self._cpu_seconds: float | None = None
         self._seconds: float | None = None
-        self._speed: RateMeter | None = None
-        self._limits: tuple[LimitedBy, ...] = ()
+        self._rate_meter: RateMeter | None = None
+        self._samples: tuple[LimitedBy, ...] = ()
 
     async def complete(self) -> BatchResult[R]:
         """
@@ -85,14 +86,14 @@ class JobRun(Generic[T, R]):
 
         Raises:
             Exception: what the source or the resources raised, or a RunAsyncError.
-            CancelledError: it was cancelled; like every error from here it has a note of what
-                was done, and the result went to `on_result` before.
+            CancelledError: the run was cancelled. Like every error from here, it has a note of what
+                was done, and `on_result` has been called with the partial result.
         """
         self._clock = loop_clock(asyncio.get_running_loop())
         self._began = self._clock()
-        self._speed = RateMeter(self._clock)
-        if self._clock is time.monotonic:  # no processor time compares with virtual seconds
-            self._computed_before = time.process_time()
+        self._rate_meter = RateMeter(self._clock)
+        if self._clock is time.monotonic:  # CPU time cannot be compared with virtual seconds
+            self._cpu_before = time.process_time()
         try:
             with Heartbeat(self._beat):
                 await execute(
@@ -100,26 +101,26 @@ class JobRun(Generic[T, R]):
                     self._items.pop(),  # whose items this object must not keep alive
                     self.columns,
                     total=self.total,
-                    max_items=self._limit,
+                    max_items=self._max_items,
                     on_item=self.columns.append if self.columns.open_ended else None,
                 )
         except BaseException as error:
-            result = self._end(whole=False)
+            result = self._end(complete=False)
             if is_a(error, IncompleteRun):
                 error.result = result
             add_note(error, self.what_was_done())
             if is_a(error, asyncio.CancelledError):
                 show_in_one_line(error, self.what_was_done())
-            del self, result  # or the frames of an error that is kept would keep them alive
+            del self, result  # otherwise an error that is kept would keep them alive
             raise
         return self._end()
 
     def result(self) -> BatchResult[R]:
-        """Return the outcomes so far, as a result that no longer changes."""
+        """Make a result of the outcomes so far, which no longer changes."""
         return self._result_of(self.columns.snapshot())
 
     def progress(self) -> Progress:
-        """Return how far it is."""
+        """Make a snapshot of the progress."""
         done, failed = self._counts()
         total = self._total_now()
         left = None if total is None else total - done - failed
@@ -129,7 +130,7 @@ class JobRun(Generic[T, R]):
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
         else:
-            rate = self._speed.at(ran) if self._speed else 0.0
+            rate = self._rate_meter.at(ran) if self._rate_meter else 0.0
         return Progress(
             done=done,
             failed=failed,
@@ -150,38 +151,38 @@ class JobRun(Generic[T, R]):
         )
 
     def _counts(self) -> tuple[int, int]:
-        """Return how many items are done and failed."""
+        """Count the items that are done, and those that failed."""
         return self.columns.status.count(DONE), self.columns.status.count(FAILED)
 
     def _total_now(self) -> int | None:
-        """Return how many items are to be drawn, as far as that is known by now."""
+        """The number of items to process, as far as it is known by now."""
         if self._seconds is None:
             return self.total
         came = len(self.columns)
-        return came if self._limit is None else min(self._limit, came)
+        return came if self._max_items is None else min(self._max_items, came)
 
     def _limited_by(self) -> LimitedBy:
-        """Name what has held the run back most of the time of late."""
-        seen = self._limits or (self.run.limited_by,)
+        """The most frequent of the latest samples: a single one may be a momentary state."""
+        seen = self._samples or (self.run.limited_by,)
         return max(seen, key=seen.count)
 
     def _beat(self) -> None:
-        """Report progress."""
+        """Sample the run and report its progress, at each heartbeat."""
         finished = sum(self._counts())
-        if self._speed is not None:
-            self._speed.mark(finished - self.run.totals.journaled)
-        self._limits = (*self._limits[1 - LOOKS :], self.run.limited_by)
+        if self._rate_meter is not None:
+            self._rate_meter.update(finished - self.run.totals.journaled)
+        self._samples = (*self._samples[1 - SAMPLES :], self.run.limited_by)
         try:
             self._report(finished, self.total)
-        except (KeyboardInterrupt, SystemExit) as error:  # from here it would end the loop
+        except (KeyboardInterrupt, SystemExit) as error:  # raised from here, it would end the loop
             self.run.abort(error)
 
-    def _end(self, *, whole: bool = True) -> BatchResult[R]:
-        """Close the columns, keep the result, and report for the last time."""
-        self._seconds, self._computed_in_all = self._elapsed(), self._computed()
-        if len(self.columns) == self._limit or self.run.stopped_because is not None:
-            whole = False
-        self.columns.close(None if whole else self._length)
+    def _end(self, *, complete: bool = True) -> BatchResult[R]:
+        """Close the columns, pass on the result, and report progress for the last time."""
+        self._seconds, self._cpu_seconds = self._elapsed(), self._cpu_so_far()
+        if len(self.columns) == self._max_items or self.run.stopped_because is not None:
+            complete = False
+        self.columns.close(None if complete else self._length)
         result = self._result_of(self.columns)
         self._on_result(result)
         self._report(sum(self._counts()), self._total_now())
@@ -189,20 +190,20 @@ class JobRun(Generic[T, R]):
         return result
 
     def _elapsed(self) -> float:
-        """Return the seconds since the start, until the end."""
+        """The seconds from the start until now, or until the end."""
         if self._seconds is not None:
             return self._seconds
         return 0.0 if self._began is None else self._clock() - self._began
 
-    def _computed(self) -> float | None:
-        """Return the processor seconds that this process has used since the start, if known."""
-        if self._computed_in_all is not None or self._computed_before is None:
-            return self._computed_in_all
-        return time.process_time() - self._computed_before
+    def _cpu_so_far(self) -> float | None:
+        """The CPU time of this process since the start, if it is known."""
+        if self._cpu_seconds is not None or self._cpu_before is None:
+            return self._cpu_seconds
+        return time.process_time() - self._cpu_before
 
     def _result_of(self, columns: Columns[T, R]) -> BatchResult[R]:
-        """Return the result that these columns are."""
-        stats = run_stats(self.run, self._source, self._computed())
+        """Make a result of columns, without copying them."""
+        stats = run_stats(self.run, self._source, self._cpu_so_far())
         return BatchResult.of(
             columns,
             seconds=self._elapsed(),
@@ -211,7 +212,7 @@ class JobRun(Generic[T, R]):
         )
 
     def what_was_done(self) -> str:
-        """Say how far it came, what is kept, and what could not be stopped."""
+        """Describe how much was done, where it is kept, and the threads that still run."""
         done, failed = self._counts()
         note = (
             f"ragasync: {done:,} of {len(self.columns):,} items were done and {failed:,} had "
@@ -221,43 +222,3 @@ class JobRun(Generic[T, R]):
             still = f"{counted(threads, 'thread')} {'is' if threads == 1 else 'are'} still"
             note += f"; {still} in a call and cannot be interrupted"
         return note
-
-
-def checked_items(
-    items: object, total: int | None, max_items: int | None
-) -> tuple[Any, int | None]:
-    """Return the source (a list or tuple copied, so that it cannot change) and its length."""
-    if isinstance(items, str | bytes | bytearray):
-        raise TypeError(
-            f"items must be an iterable of items, got one {type(items).__name__}, which would be "
-            f"taken letter by letter: pass [text] for a single item"
-        )
-    if type(items).__name__ == "DataFrame":
-        raise TypeError(
-            "items must be an iterable of items, got a DataFrame, which would be taken column name "
-            "by column name: pass frame['column'] or frame.to_dict('records')"
-        )
-    if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
-        raise TypeError(f"items must be an iterable or async iterable, got {items!r}")
-    for name, value in (("total", total), ("max_items", max_items)):
-        if value is not None:
-            check_count(name, value, at_least=0)
-    if isinstance(items, list | tuple):
-        return list(items), len(items)
-    length = length_of(items)
-    if length is None and isinstance(items, Sized):
-        return _without_length(items), total
-    return items, total if length is None else length
-
-
-def length_of(items: object) -> int | None:
-    """Return how many items there are, or None; a progress bar around a generator cannot tell."""
-    try:
-        return len(items) if isinstance(items, Sized) else None
-    except TypeError:
-        return None
-
-
-def _without_length(items: Any) -> Iterator[Any]:
-    """Yield the items of what has a length and cannot tell it."""
-    yield from items

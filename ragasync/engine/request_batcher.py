@@ -11,7 +11,7 @@ from ragasync.clock import loop_clock
 from ragasync.engine.controls import RunControls
 from ragasync.engine.item_queue import QueuedItems
 from ragasync.engine.run import execute
-from ragasync.engine.telling import stage_stats
+from ragasync.engine.run_stats import stage_stats
 from ragasync.error_text import NoArchive
 from ragasync.errors import JobStopped
 from ragasync.lazy_task import create_lazy_task

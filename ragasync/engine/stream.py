@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from ragasync.clock import Heartbeat
 from ragasync.engine.controls import RunControls
-from ragasync.engine.job_run import Items, checked_items
+from ragasync.engine.item_sources import Items, check_items
 from ragasync.engine.run import execute
 from ragasync.error_text import add_note, closing_lines
 from ragasync.errors import JobStopped
@@ -39,7 +39,7 @@ async def stream_outcomes(
         JobStopped: the run stopped before its end.
         Exception: what the source or the resources raised.
     """
-    source, known = checked_items(items, total, None)
+    source, known = check_items(items, total, None)
     window = plan.max_concurrency * plan.items_per_call
     # In order, everything that finishes during the longest call waits for it. With heavy-tailed
     # latencies, half of this bound made a run up to 1.6 times as long.

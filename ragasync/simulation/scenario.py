@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ragasync.arguments import check_count, check_number, check_positive
-from ragasync.engine.telling import limit_of
+from ragasync.engine.run_stats import limit_of
 from ragasync.errors import AttemptTimeout
 from ragasync.limits.limiter import Limiter, RateLimiter
 from ragasync.retries.policy import AsyncRetry

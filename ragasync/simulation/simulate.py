@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 from ragasync.arguments import check_count, check_number
 from ragasync.engine.controls import RunControls
 from ragasync.engine.run import execute
-from ragasync.engine.telling import limit_of, run_stats
+from ragasync.engine.run_stats import limit_of, run_stats
 from ragasync.limits.limiter import Limiter, RateLimiter
 from ragasync.outcomes.columns import Columns
 from ragasync.outcomes.stats import Limit

@@ -1,44 +1,42 @@
-"""What a run can tell of itself beside its outcomes, for whoever asks why it took its time."""
+"""The statistics of a run, and of a run that is one stage of a pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ragasync.engine.controls import RunControls
 from ragasync.foreign_errors import attribute
 from ragasync.limits.limiter import Limiter, RateLimiter
 from ragasync.outcomes.activity import ActivityMonitor
 from ragasync.outcomes.stats import Limit, RunSettings, RunStats, SourceKind, StageStats, Where
 from ragasync.settings import BatchSettings
 
-if TYPE_CHECKING:
-    from ragasync.engine.controls import RunControls
 
-
-def run_stats(run: RunControls, source: SourceKind, computed: float | None) -> RunStats:
+def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -> RunStats:
     """
-    Return the stats of a run, so far or at its end.
+    Collect the statistics of a run, so far or at its end.
 
     Args:
-        run: the run.
-        source: what its items come from, as `kind_of` says.
-        computed: processor seconds since it began, or None.
+        run: the controls of the run.
+        source: what its items come from; see `source_kind`.
+        cpu_seconds: the CPU time since it began, or None.
     """
     plan = run.plan
-    shared = plan.items_per_call > 1  # items of one call would count its time many times
+    shared = plan.items_per_call > 1  # else each item of a call would count its time
     rates = [_rate_of(limiter) for limiter in plan.limiters]
     own_rate = run.rate
     own = () if own_rate is None else (Limit(own_rate),)
-    bounds = run.concurrency_history.steps()
+    history = run.concurrency_history.steps()
     return RunStats(
-        max_concurrency=max((bound for _, bound in bounds), default=run.max_concurrency),
-        concurrency_history=bounds,
+        max_concurrency=max((limit for _, limit in history), default=run.max_concurrency),
+        concurrency_history=history,
         adapted=run.adaptive,
         input_waited=run.totals.input_seconds,
         limited=bool(plan.limiters),
         worked=run.totals.call_seconds if shared else None,
         limiter_waited=run.totals.limiter_seconds if shared else None,
-        cpu_seconds=computed,
+        cpu_seconds=cpu_seconds,
         settings=RunSettings(
             where=_where(plan),
             source=source,
@@ -59,17 +57,17 @@ def run_stats(run: RunControls, source: SourceKind, computed: float | None) -> R
 
 def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: int) -> StageStats:
     """
-    Return how busy a stage is whose run this is.
+    Collect the statistics of a stage that has a run of its own.
 
     Args:
         name: the stage.
-        run: its run.
-        activity: has noted when its calls were under way.
+        run: the controls of its run.
+        activity: when its calls were in flight.
         ended: how many items have left it.
     """
     plan = run.plan
     rates = [_rate_of(limiter) for limiter in plan.limiters]
-    known = None not in rates  # beside one that weighs tokens, nobody knows which of them holds
+    known = None not in rates  # next to a limiter of tokens, the strictest is unknown
     return StageStats(
         name,
         plan.max_concurrency,
@@ -86,7 +84,7 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
 
 
 def limit_of(limiter: Limiter) -> Limit:
-    """Return what a limiter allows, as far as it says."""
+    """The setting of a limiter, as far as it tells."""
     rate, burst, window = (
         value if isinstance(value := attribute(limiter, name), int | float) else None
         for name in ("rate", "_explicit_burst", "window")
@@ -94,20 +92,20 @@ def limit_of(limiter: Limiter) -> Limit:
     return Limit(rate, burst, window, limiter.weight is not None, limiter.weight)
 
 
-def kind_of(source: object) -> SourceKind:
-    """Return what sort of source this is."""
+def source_kind(source: object) -> SourceKind:
+    """The kind of a source."""
     if isinstance(source, AsyncIterable):
         return "async"
     return "list" if isinstance(source, list | tuple | range) else "iterator"
 
 
 def _rate_of(limiter: Limiter) -> float | None:
-    """Return how many calls a second a limiter allows, if it counts calls."""
+    """The calls per second that a limiter allows, if it counts calls."""
     return limiter.rate if isinstance(limiter, RateLimiter) and limiter.weight is None else None
 
 
 def _where(plan: BatchSettings[Any, Any]) -> Where:
-    """Return where the calls are made."""
+    """Where the calls of these settings are made."""
     if plan.executor is not None:
         return "executor"
     return "loop" if plan.is_async else "threads"
