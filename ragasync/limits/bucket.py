@@ -1,10 +1,10 @@
 """
-The arithmetic of a rate limit: how long until the next grant, and what a grant costs.
+Token buckets as pure arithmetic: the delay until a grant, and the effect of a grant.
 
 A bucket is the generic cell rate algorithm (GCRA, ITU-T I.371): its whole state is the
-theoretical arrival time `tat`, the instant at which the bucket is full again. A grant of `weight`
+theoretical arrival time `tat`, the time at which the bucket is full again. A grant of `weight`
 moves it by `weight / rate` seconds; a grant is due once `tat` is at most `(burst - weight) / rate`
-seconds ahead. No clock and no waiting in here: every method is told what time it is.
+seconds ahead. Nothing here reads a clock or waits: every method takes the time as an argument.
 """
 
 from __future__ import annotations
@@ -14,69 +14,78 @@ from collections import deque
 from collections.abc import Sequence
 
 RESOLUTION = 1e-9
-"""Seconds by which a grant may come early: asyncio's timers do, and floats round."""
+"""Seconds by which a grant may come early: asyncio's timers fire early, and floats are rounded."""
 
-_TOGETHER = 2.5e-3
+_GROUP_WINDOW = 2.5e-3
 """
-Seconds that one who is due may be kept, to be granted in the same turn of the loop as the next.
+Seconds that a due waiter may be delayed, to be granted in the same loop iteration as the next.
 
-At 1,000 a second three go at once, for two thirds of the processor time; below 400 a second
-everybody goes when it is due.
+At 1,000 a second three are granted together, for two thirds of the processor time; below 400 a
+second each waiter is granted when it is due.
 """
 
 
 def smoothest_burst(rate: float) -> float:
     """
-    Return the smallest burst with which timers that are late still keep the rate.
+    Return the smallest burst that sustains the rate although timers are late.
 
-    asyncio's timers are late by a millisecond, on a loaded machine by tens of them, and what has
-    become due meanwhile must go at once or is lost. So the bucket holds 40 ms of the rate, and
-    never less than the one request it is there for and a little; the admitted stay within
-    `max(1.05 * rate, rate + 1)` in any half-open second.
+    asyncio's timers are late by a millisecond, on a loaded machine by tens of milliseconds. Grants
+    that became due meanwhile have to go out together, or that part of the rate is lost. So the
+    bucket holds 40 ms of the rate, and always a little more than one request. The number of
+    admitted requests stays within `max(1.05 * rate, rate + 1)` in any half-open second.
     """
     return max(1.0 + 0.02 * rate, 0.04 * rate)
 
 
 class Bucket:
-    """A bucket that refills at `rate` a second up to `burst`; it starts full."""
+    """A token bucket that refills at `rate` a second up to `burst`; it starts full."""
 
-    __slots__ = ("burst", "interval", "latest", "leeway", "opens", "past", "rate", "tat")
+    __slots__ = (
+        "burst",
+        "fast_path_slack",
+        "interval",
+        "latest",
+        "past",
+        "paused_until",
+        "rate",
+        "tat",
+    )
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
         self.burst = burst
         self.interval = 1.0 / rate
-        self.leeway = -math.inf  # what the short way of RateLimiter.acquire goes by
+        self.fast_path_slack = -math.inf  # read by the fast path of RateLimiter.acquire
         self.restart()
 
     def restart(self) -> None:
-        """Be full and open, as nothing had ever been taken."""
+        """Reset the bucket to full and not paused, as if nothing had been taken."""
         self.tat = -math.inf
-        self.opens = -math.inf
+        self.paused_until = -math.inf
         self.latest = -math.inf
-        self.past: deque[tuple[float, float]] = deque(maxlen=16)  # former rates, and until when
+        self.past: deque[tuple[float, float]] = deque(maxlen=16)  # (end, rate) of former rates
 
-    def synchronise(self, now: float) -> None:
-        """Start afresh if this clock runs behind the one before: it is another loop's own."""
+    def sync_clock(self, now: float) -> None:
+        """Reset the bucket if the clock went back: this is another loop with a clock of its own."""
         if now < self.latest:
             self.restart()
 
     def delay(self, weight: float, now: float) -> float:
         """
-        Return the seconds until a grant of `weight` is due, 0 when it is.
+        Return the delay in seconds until a grant of `weight` is due; 0 if it is due.
 
-        A weight above the burst is due when the bucket is full. Differences are taken before
-        anything is added, so that a clock far from 0 costs no precision.
+        A weight above the burst is due when the bucket is full. Times are subtracted before
+        anything is added, so that large clock values cost no precision.
         """
         wait = self.tat - now if self.tat > now else 0.0
         if weight < self.burst:
             wait -= (self.burst - weight) * self.interval
-        if self.opens - now > wait:
-            wait = self.opens - now
+        if self.paused_until - now > wait:
+            wait = self.paused_until - now
         return wait if wait > RESOLUTION else 0.0
 
     def delay_behind(self, first: float, weight: float, now: float) -> float:
-        """Return the seconds until `weight` would be due, had `first` been granted now."""
+        """Return the delay of `weight` if `first` were granted now."""
         tat = self.tat
         self.tat = max(tat, now) + first * self.interval
         wait = self.delay(weight, now)
@@ -84,31 +93,31 @@ class Bucket:
         return wait
 
     def take(self, weight: float, now: float) -> None:
-        """Grant `weight`, due or not; what is not there becomes a debt."""
+        """Take `weight` from the bucket, due or not; a shortfall becomes a debt."""
         self.tat = max(self.tat, now) + weight * self.interval
         self.latest = now
 
-    def leeway_at(self, now: float) -> float:
+    def fast_path_slack_at(self, now: float) -> float:
         """
-        Return by how much `tat` may be ahead after a grant, however long until the next one.
+        Return the slack (s) for the lock-only fast path: how far `tat` may be ahead after a grant.
 
-        -inf where there is more to look at.
+        It is -inf if a grant depends on anything else.
         """
-        return self.burst * self.interval if self.opens <= now else -math.inf
+        return self.burst * self.interval if self.paused_until <= now else -math.inf
 
-    def delay_of_some(self, weights: Sequence[float], wait: float, now: float) -> float:
+    def group_delay(self, weights: Sequence[float], wait: float, now: float) -> float:
         """
-        Return the seconds until as many of these as hardly have to wait for each other may go.
+        Return the delay in seconds after which a group of waiters can be granted together.
 
-        They fill at most half of the bucket, so that nothing of the rate is lost: the other half
-        takes in what comes when the timer is late.
+        The group takes at most half of the bucket, so that no rate is lost: the other half has
+        room for the refill while the timer is late.
 
         Args:
-            weights: of the first in line, in their order.
-            wait: the seconds until the first of them is due, which is the least returned.
-            now: what time it is.
+            weights: Weights of the first waiters, in queue order.
+            wait: Seconds until the first of them is due; the result is at least that.
+            now: The current time.
         """
-        weight, latest = 0.0, wait + _TOGETHER
+        weight, latest = 0.0, wait + _GROUP_WINDOW
         for each in weights:
             weight += each
             delay = self.delay(weight, now)
@@ -118,32 +127,32 @@ class Bucket:
         return wait
 
     def try_take(self, weight: float, now: float) -> bool:
-        """Grant `weight` if it is due, and say whether it was."""
-        self.synchronise(now)
+        """Take `weight` from the bucket if it is due; return whether it was."""
+        self.sync_clock(now)
         if self.delay(weight, now) > 0.0:
             return False
         self.take(weight, now)
         return True
 
-    def give_back(self, weight: float, taken: float, now: float) -> None:
+    def refund(self, weight: float, taken: float, now: float) -> None:
         """
-        Undo a grant made at `taken`, as far as it still counts.
+        Return a grant made at `taken` to the bucket, except for what may have refilled since.
 
-        Had it not been made, the bucket might have been full for some of the time since, and a
-        full bucket takes nothing in. Only the part that has certainly not refilled is undone.
+        Without the grant, the bucket might have been full for some of the time since, and a full
+        bucket does not refill. Only the part that has certainly not refilled is returned.
         """
         self.tat -= max(0.0, weight - self._refilled(taken, now)) * self.interval
 
-    def close(self, until: float) -> None:
-        """Grant nothing before `until`; the later of two closings holds."""
-        self.opens = max(self.opens, until)
+    def pause(self, until: float) -> None:
+        """Pause grants until `until`; the later of two pauses wins."""
+        self.paused_until = max(self.paused_until, until)
 
-    def is_closed(self, now: float) -> bool:
-        """Say whether it grants nothing yet; no longer where `delay` takes it for open."""
-        return self.opens - now > RESOLUTION
+    def is_paused(self, now: float) -> bool:
+        """Return whether grants are paused, with the same tolerance as `delay`."""
+        return self.paused_until - now > RESOLUTION
 
-    def change(self, rate: float, burst: float, now: float) -> None:
-        """Go on at another rate; what was taken and has not refilled stays taken."""
+    def change_rate(self, rate: float, burst: float, now: float) -> None:
+        """Change the rate; the amount that has not refilled yet stays the same."""
         interval = 1.0 / rate
         if self.tat > now:
             owed = (self.tat - now) / self.interval if self.interval else 0.0
@@ -152,7 +161,7 @@ class Bucket:
         self.rate, self.burst, self.interval = rate, burst, interval
 
     def _refilled(self, since: float, now: float) -> float:
-        """Return how much may have flowed in since, at the rates of that time."""
+        """Return the most that may have refilled since then, at the rates in force."""
         amount, rate = 0.0, self.rate
         for until, before in reversed(self.past):
             if until <= since:
@@ -163,7 +172,7 @@ class Bucket:
 
 
 class WindowBucket(Bucket):
-    """A bucket that also grants at most `limit` in any half-open window of `per` seconds."""
+    """A token bucket that also grants at most `limit` in any half-open window of `per` seconds."""
 
     __slots__ = ("granted", "limit", "per", "sum")
 
@@ -173,17 +182,17 @@ class WindowBucket(Bucket):
         super().__init__(limit / per, smoothest_burst(limit / per))
 
     def restart(self) -> None:
-        """Be full and open, with an empty log."""
+        """Reset the bucket, with an empty log."""
         super().restart()
         self.granted: deque[tuple[float, float]] = deque()
         self.sum = 0.0
 
     def delay(self, weight: float, now: float) -> float:
-        """Return the seconds until a grant of `weight` is due by the rate and by the window."""
-        self._forget(now)
+        """Return the delay in seconds until `weight` is due by the rate and by the window."""
+        self._drop_expired(now)
         wait = super().delay(weight, now)
         slack = self.limit * RESOLUTION
-        # A weight above a limit that was lowered since waits for an empty window.
+        # If the limit was lowered, a weight above it waits for an empty window.
         excess = self.sum + weight - self.limit
         for when, granted in self.granted:
             if excess <= slack:
@@ -193,8 +202,8 @@ class WindowBucket(Bucket):
         return wait
 
     def delay_behind(self, first: float, weight: float, now: float) -> float:
-        """Return the seconds until `weight` is due if `first` is granted and logged now."""
-        self._forget(now)
+        """Return the delay of `weight` if `first` were granted and logged now."""
+        self._drop_expired(now)
         before = self.sum
         self.granted.append((now, first))
         self.sum += first
@@ -203,34 +212,34 @@ class WindowBucket(Bucket):
         self.sum = before
         return wait
 
-    def leeway_at(self, now: float) -> float:  # noqa: ARG002
-        """Return -inf: there is always the log to look at."""
+    def fast_path_slack_at(self, now: float) -> float:  # noqa: ARG002
+        """Return -inf: a grant always depends on the log."""
         return -math.inf
 
-    def delay_of_some(self, weights: Sequence[float], wait: float, now: float) -> float:  # noqa: ARG002
-        """Return `wait`: who goes late leaves the window late, and others have to wait for that."""
+    def group_delay(self, weights: Sequence[float], wait: float, now: float) -> float:  # noqa: ARG002
+        """Return `wait`: a grant that is delayed also leaves the window later."""
         return wait
 
     def take(self, weight: float, now: float) -> None:
-        """Grant `weight` and log it."""
+        """Take `weight` from the bucket and log it."""
         super().take(weight, now)
         self.granted.append((now, weight))
         self.sum += weight
 
-    def give_back(self, weight: float, taken: float, now: float) -> None:
-        """Undo a grant made at `taken`."""
-        super().give_back(weight, taken, now)
+    def refund(self, weight: float, taken: float, now: float) -> None:
+        """Return a grant made at `taken` to the bucket and delete it from the log."""
+        super().refund(weight, taken, now)
         if (taken, weight) in self.granted:
             self.granted.remove((taken, weight))
             self.sum = sum(weight for _, weight in self.granted)
 
-    def change(self, rate: float, burst: float, now: float) -> None:
-        """Go on at another rate, which means another limit for the same window."""
-        super().change(rate, burst, now)
+    def change_rate(self, rate: float, burst: float, now: float) -> None:
+        """Change the rate, and with it the limit for the same window."""
+        super().change_rate(rate, burst, now)
         self.limit = rate * self.per
 
-    def _forget(self, now: float) -> None:
-        """Drop what has left the window; the sum is exact again whenever the log is empty."""
+    def _drop_expired(self, now: float) -> None:
+        """Delete expired grants from the log; the sum is exact again when the log is empty."""
         while self.granted and now - self.granted[0][0] >= self.per:
             self.sum -= self.granted.popleft()[1]
         if not self.granted:

@@ -1,4 +1,4 @@
-"""The gate of a job: all the limits that one call has to pass, taken in one step."""
+"""The combined limiter of a job: all limits that a call needs, acquired in one step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ragasync.clock import current_time
+from ragasync.limits.acquire import (
+    abandon,
+    enqueue,
+    refund,
+    replace_waiters,
+    requeue_if_paused,
+    try_acquire_all,
+)
 from ragasync.limits.bucket import Bucket, smoothest_burst
 from ragasync.limits.limiter import (
     Limiter,
@@ -17,70 +25,69 @@ from ragasync.limits.limiter import (
     check_rate,
     total_weight,
 )
-from ragasync.limits.queue import Claims, Line, Waiter
-from ragasync.limits.taking import exchange, give_back, join, leave, stand_again, take_now
+from ragasync.limits.queue import Claims, Waiter, WaitQueue
 
 
 class _Caller:
-    """One who wants to pass: what it takes from the near limiters, and the future that tells it."""
+    """A waiting caller: its claims on local limiters, and the future of its grant."""
 
-    __slots__ = ("calls", "number", "places", "turn", "waiter")
+    __slots__ = ("calls", "claims", "future", "number", "waiter")
 
-    def __init__(self, places: Claims, calls: int) -> None:
-        self.places = places
+    def __init__(self, claims: Claims, calls: int) -> None:
+        self.claims = claims
         self.calls = calls
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiter: Waiter | None = None  # once it stands in the lines of the limiters
-        self.number = -1  # of its waiter, kept when it has to stand in other lines
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiter: Waiter | None = None  # once it is in the limiters' queues
+        self.number = -1  # its waiter's, kept when it moves to other queues
 
-    def ran(self) -> tuple[Claims, float] | None:
-        """Return what was taken, and when; None where a pause came first, for a new turn."""
+    def grant(self) -> tuple[Claims, float] | None:
+        """Return the granted claims and the time, or None if a pause made it wait again."""
         assert self.waiter is not None
-        if (again := stand_again(self.waiter)) is not None:
-            self.waiter, self.turn = again, again.future
+        if (requeued := requeue_if_paused(self.waiter)) is not None:
+            self.waiter, self.future = requeued, requeued.future
             return None
         assert self.waiter.granted is not None
-        return self.waiter.places, self.waiter.granted
+        return self.waiter.claims, self.waiter.granted
 
 
 class CombinedLimiter:
     """
-    Let a job's calls through, in order, as its limits allow.
+    All rate limits of a job: each call acquires them together, in order of arrival.
 
-    At the gate stand the limiters that the user gave (none, one or several; shared with other
-    jobs or not) and one of the job's own, which can be set while it runs. With one of them, the
-    callers stand in its own line, first come, first served among all jobs. With several they
-    stand in the gate's, and its head takes from all in one step when all would admit, else from
-    none. A limiter kept elsewhere is asked last, when the others have granted.
+    It combines the user's limiters (none, one or several; shared with other jobs or not) and one
+    of the job's own, whose rate can be set while the job runs. With a single limit, all callers
+    wait in its queue, first come, first served among all jobs. With several, callers wait in a
+    queue of this object, and only its head is in the limiters' queues; it takes from all of them in
+    one step, or from none. Remote limiters are asked last, after the local ones have granted.
 
     Use it on one loop; the limiters may be used on any.
 
     Args:
-        limiters: The job's limiters. The same one twice counts once.
+        limiters: The user's limiters. A duplicate counts once.
     """
 
     def __init__(self, limiters: Sequence[Limiter] = ()) -> None:
         self._limiters = limiters = tuple(dict.fromkeys(limiters))
-        self._near = tuple(each for each in limiters if isinstance(each, RateLimiter))
-        self._far = tuple(each for each in limiters if not isinstance(each, RateLimiter))
-        self._own = Line(Bucket(math.inf, 1.0))  # at this rate it holds nobody, unless closed
+        self._local = tuple(each for each in limiters if isinstance(each, RateLimiter))
+        self._remote = tuple(each for each in limiters if not isinstance(each, RateLimiter))
+        self._own = WaitQueue(Bucket(math.inf, 1.0))  # an infinite rate delays no call
         self._limited = bool(limiters)
-        self._own_counts = not limiters  # without others, it is the one that closes the gate
-        plain = [limiter for limiter in self._near if limiter.weight is None]
-        self._lone = plain[0] if len(plain) == len(limiters) == 1 else None
-        self._closed = False
-        self._queue: deque[_Caller] = deque()
+        self._uses_own = not limiters  # without other limiters, a pause needs it
+        plain = [limiter for limiter in self._local if limiter.weight is None]
+        self._single = plain[0] if len(plain) == len(limiters) == 1 else None
+        self._is_paused = False
+        self._callers: deque[_Caller] = deque()
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing limits at all: there is no limiter, and the gate is not closed."""
-        if self._closed and self._own.bucket.opens <= current_time():
-            self._closed = False
-        return not (self._limited or self._closed)
+        """Whether there is no limit at all: no limiter, no rate and no pause."""
+        if self._is_paused and self._own.bucket.paused_until <= current_time():
+            self._is_paused = False
+        return not (self._limited or self._is_paused)
 
     @property
     def rate(self) -> float | None:
-        """The rate a second of the job's own limiter; None removes it. Callers see it at once."""
+        """The rate per second of the job's own limiter; None removes it, effective immediately."""
         rate = self._own.bucket.rate
         return None if rate == math.inf else rate
 
@@ -92,15 +99,15 @@ class CombinedLimiter:
             rate = check_rate("rate", rate)
             self._own.change_rate(rate, smoothest_burst(rate))
         self._limited = bool(self._limiters) or rate is not None
-        self._own_counts = not self._limiters or rate is not None
-        self._stand_anew()
+        self._uses_own = not self._limiters or rate is not None
+        self._requeue_all()
 
     def pause(self, seconds: float) -> None:
         """
-        Pause every limiter of the job; without any, close the gate itself.
+        Pause every limiter of the job, also if there is none but its own.
 
         Args:
-            seconds: How long from now; the later of two pauses wins.
+            seconds: The length of the pause, from now; the later of two pauses wins.
 
         Raises:
             TypeError: `seconds` is not a number.
@@ -109,174 +116,176 @@ class CombinedLimiter:
         seconds = check_pause(seconds)
         for limiter in self._limiters:
             limiter.pause(seconds)
-        if self._own_counts:
-            self._own.close(seconds)
-            self._closed = True  # `is_open` looks at the time from now on
+        if self._uses_own:
+            self._own.pause(seconds)
+            self._is_paused = True  # from now on `is_open` compares the time
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the last pause of a limiter of the job ends, 0.0 without; in any thread."""
+        """Seconds until the last pause of a limiter ends, 0.0 without; readable in any thread."""
         pauses = [each.paused_for for each in self._limiters if isinstance(each, Resumable)]
-        return max([*pauses, self._own.closed_for if self._own_counts else 0.0])
+        return max([*pauses, self._own.paused_for if self._uses_own else 0.0])
 
     def resume(self) -> None:
-        """End the pauses of all limiters of the job now, whoever made them."""
+        """End the pauses of all limiters now, including those that other jobs made."""
         for limiter in self._limiters:
             if isinstance(limiter, Resumable):
                 limiter.resume()
-        self._own.reopen()
+        self._own.resume()
 
     def try_admit(self, items: Sequence[object], calls: int = 1) -> bool:
         """
-        Let a call through if every limiter admits it now and nobody stands in line.
+        Acquire all limits for a call if each grants it now and no other caller waits.
 
         Args:
-            items: The items of the call, for limiters that count their weight.
-            calls: What the call weighs at the others.
+            items: The items of the call, for limiters with a `weight`.
+            calls: The weight of the call for the other limiters.
 
         Returns:
-            Whether it may go. A False has taken nothing; `admit` waits.
+            Whether it was granted. If not, nothing was taken; `admit` waits.
 
         Raises:
-            ValueError: The items weight more than a limiter can ever grant.
+            ValueError: The items weigh more than a limiter can ever grant.
         """
-        if self._far or self._queue:
+        if self._remote or self._callers:
             return False
-        if self._lone is not None and not self._own_counts:
-            return calls <= self._lone.max_weight and self._lone.try_acquire(calls)
-        (places, part), *more = self._portions(items, calls)
-        return not more and take_now(self._with_own(places, part)) is not None
+        if self._single is not None and not self._uses_own:
+            return calls <= self._single.max_weight and self._single.try_acquire(calls)
+        (claims, part), *more = self._portions(items, calls)
+        return not more and try_acquire_all(self._with_own(claims, part)) is not None
 
     async def admit(
         self, items: Sequence[object], calls: int = 1, *, wanted: Callable[[], bool] | None = None
     ) -> None:
         """
-        Wait until every limiter has let a call through, behind those who came before.
+        Wait until every limiter has granted a call, behind all earlier callers.
 
-        More calls than a limiter's burst are taken in portions. Cancelled, or not wanted any more
-        after a wait, it gives back what it has taken, as far as that still counts.
+        If `calls` exceeds a limiter's burst, it is taken in portions. If the caller is cancelled,
+        or no longer wants the call after the wait, its grants are refunded.
 
         Args:
-            items: The items of the call, for limiters that count their weight.
-            calls: What the call weighs at the others.
-            wanted: Says, after a wait, whether the call is to begin.
+            items: The items of the call, for limiters with a `weight`.
+            calls: The weight of the call for the other limiters.
+            wanted: Returns, after a wait, whether the call is still wanted.
 
         Raises:
-            ValueError: The items weight more than a limiter can ever grant.
+            ValueError: The items weigh more than a limiter can ever grant.
         """
-        if self._lone is not None and self.try_admit(items, calls):
+        if self._single is not None and self.try_admit(items, calls):
             return
-        taken: list[tuple[Claims, float]] = []
+        grants: list[tuple[Claims, float]] = []
         try:
-            for places, part in self._portions(items, calls):
-                taken.append(await self._turn(places, part))
-            for limiter in self._far:
+            for claims, part in self._portions(items, calls):
+                grants.append(await self._acquire(claims, part))
+            for limiter in self._remote:
                 for weight in _weights(limiter, items, calls):
                     await limiter.acquire(weight)
         except (Exception, asyncio.CancelledError):
-            for grant in taken:
-                give_back(*grant)
+            for grant in grants:
+                refund(*grant)
             raise
         if wanted is not None and not wanted():
-            for grant in taken:
-                give_back(*grant)
+            for grant in grants:
+                refund(*grant)
 
     @property
-    def _stands_as_one(self) -> bool:
-        """Whether there are several limits, so that only the gate's head stands in their lines."""
-        return len(self._near) + self._own_counts > 1
+    def _only_head_waits(self) -> bool:
+        """Whether there are several limits, so that only the first caller is in their queues."""
+        return len(self._local) + self._uses_own > 1
 
-    def _with_own(self, places: Claims, calls: int) -> Claims:
-        """Return what to take now, at the job's own limiter too."""
-        return [*places, (self._own, calls)] if self._own_counts else places
+    def _with_own(self, claims: Claims, calls: int) -> Claims:
+        """Return the claims, with one on the job's own limiter if that is in use."""
+        return [*claims, (self._own, calls)] if self._uses_own else claims
 
     def _portions(self, items: Sequence[object], calls: int) -> list[tuple[Claims, int]]:
         """
-        Return what to take from the near limiters, and for how many calls, step by step.
+        Return the claims on local limiters in portions, each with its number of calls.
 
-        The steps are as large as the smallest burst; what counts items is taken with the first.
+        A portion is as large as the smallest burst. The claims of limiters with a `weight` are in
+        the first one.
         """
-        plain = [limiter for limiter in self._near if limiter.weight is None]
-        places = [
-            limiter.place(weight)
-            for limiter in self._near
+        plain = [limiter for limiter in self._local if limiter.weight is None]
+        claims = [
+            limiter.claim(weight)
+            for limiter in self._local
             if limiter.weight is not None
             for weight in _weights(limiter, items, calls)
         ]
-        step = min([calls, *(_step(limiter) for limiter in plain)])
+        step = min([calls, *(_max_calls(limiter) for limiter in plain)])
         portions: list[tuple[Claims, int]] = []
         for start in range(0, calls, step):
             part = min(step, calls - start)
-            portions.append(([*places, *(limiter.place(part) for limiter in plain)], part))
-            places = []
+            portions.append(([*claims, *(limiter.claim(part) for limiter in plain)], part))
+            claims = []
         return portions
 
-    async def _turn(self, places: Claims, calls: int) -> tuple[Claims, float]:
-        """Wait until one portion is granted; return what was taken, and when."""
-        if not self._queue:
-            everywhere = self._with_own(places, calls)
-            granted = take_now(everywhere)
+    async def _acquire(self, claims: Claims, calls: int) -> tuple[Claims, float]:
+        """Wait until one portion is granted; return its claims and the time of the grant."""
+        if not self._callers:
+            everything = self._with_own(claims, calls)
+            granted = try_acquire_all(everything)
             if granted is not None:
-                return everywhere, granted
-        caller = _Caller(places, calls)
-        self._queue.append(caller)
-        taken = None
+                return everything, granted
+        caller = _Caller(claims, calls)
+        self._callers.append(caller)
+        grant = None
         try:
-            self._let_stand(caller)
-            while taken is None:
-                await caller.turn
-                taken = caller.ran()
+            self._enqueue_if_next(caller)
+            while grant is None:
+                await caller.future
+                grant = caller.grant()
         except (Exception, asyncio.CancelledError):
             if caller.waiter is not None:
-                leave(caller.waiter)
-            self._leave_queue(caller)
+                abandon(caller.waiter)
+            self._remove(caller)
             raise
-        self._leave_queue(caller)
-        return taken
+        self._remove(caller)
+        return grant
 
-    def _let_stand(self, caller: _Caller) -> None:
-        """Have a caller stand in the lines of the limiters, if it is its turn."""
+    def _enqueue_if_next(self, caller: _Caller) -> None:
+        """Put a caller into the limiters' queues, if it is the next."""
         if self._is_next(caller):
-            join(self._waiter(caller))
+            enqueue(self._new_waiter(caller))
 
     def _is_next(self, caller: _Caller) -> bool:
-        """Return whether it is the turn of a caller that does not stand in the lines yet."""
-        return caller.waiter is None and (caller is self._queue[0] or not self._stands_as_one)
+        """Return whether a caller should be in the limiters' queues and is not yet."""
+        is_allowed = caller is self._callers[0] or not self._only_head_waits
+        return caller.waiter is None and is_allowed
 
-    def _waiter(self, caller: _Caller) -> Waiter:
-        """Return a new waiter that stands for a caller."""
-        places = self._with_own(caller.places, caller.calls)
-        caller.waiter = Waiter(caller.turn, places, caller.number)
+    def _new_waiter(self, caller: _Caller) -> Waiter:
+        """Return a new waiter of a caller."""
+        claims = self._with_own(caller.claims, caller.calls)
+        caller.waiter = Waiter(caller.future, claims, caller.number)
         return caller.waiter
 
-    def _leave_queue(self, caller: _Caller) -> None:
-        """Make way for the next."""
-        self._queue.remove(caller)
-        if self._queue:
-            self._let_stand(self._queue[0])
+    def _remove(self, caller: _Caller) -> None:
+        """Remove a caller, and put the next one into the limiters' queues."""
+        self._callers.remove(caller)
+        if self._callers:
+            self._enqueue_if_next(self._callers[0])
 
-    def _stand_anew(self) -> None:
-        """Have all callers stand in the lines that count now, in the places that they had."""
+    def _requeue_all(self) -> None:
+        """Move all callers to the queues of the limits now in use, at their old positions."""
 
-        def new(left: Sequence[Waiter]) -> list[Waiter]:
-            numbers = {waiter: waiter.number for waiter in left}
-            for caller in self._queue:
+        def new(removed: Sequence[Waiter]) -> list[Waiter]:
+            numbers = {waiter: waiter.number for waiter in removed}
+            for caller in self._callers:
                 if caller.waiter is not None and caller.waiter in numbers:
                     caller.number, caller.waiter = numbers[caller.waiter], None
-            return [self._waiter(caller) for caller in self._queue if self._is_next(caller)]
+            return [self._new_waiter(each) for each in self._callers if self._is_next(each)]
 
-        exchange([each.waiter for each in self._queue if each.waiter is not None], new)
+        replace_waiters([each.waiter for each in self._callers if each.waiter is not None], new)
 
 
 def _weights(limiter: Limiter, items: Sequence[object], calls: int) -> list[float]:
-    """Return what to take from a limiter, in portions; items without weight take nothing."""
+    """Return the weights to take from a limiter, in portions; none for a total weight of 0."""
     if limiter.weight is not None:
         weight = total_weight(limiter.weight, items)
         return [weight] if weight else []
-    step = min(calls, _step(limiter))
+    step = min(calls, _max_calls(limiter))
     return [min(step, calls - start) for start in range(0, calls, step)]
 
 
-def _step(limiter: Limiter) -> int:
-    """Return how many calls a limiter can admit at once; one that admits none says so itself."""
+def _max_calls(limiter: Limiter) -> int:
+    """Return the number of calls a limiter can grant together, at least 1 (it may then refuse)."""
     return max(1, math.floor(limiter.max_weight))

@@ -1,4 +1,4 @@
-"""Rate limiter: so many calls, or tokens, a second, from any loop and any thread."""
+"""RateLimiter: a number of calls, or tokens, per second, for any loop and any thread."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Final, Protocol, runtime_checkable
 
 from ragasync.arguments import as_number, check_positive, check_sync, short_repr
 from ragasync.foreign_errors import text_of
+from ragasync.limits.acquire import acquire_all
 from ragasync.limits.bucket import Bucket, WindowBucket, smoothest_burst
-from ragasync.limits.queue import LOCK, Line
-from ragasync.limits.taking import take_in_turn
+from ragasync.limits.queue import LOCK, WaitQueue
 
 _DEFAULT_RATE: Final = float("10.0")
-"""Told apart from a 10.0 of the caller's by identity, and still reads 10.0 in the signature."""
+"""The default, which differs from a caller's 10.0 by identity and reads 10.0 in the signature."""
 
 _ONE: Final = 1.0
-"""The usual weight, known by identity: a free grant of it needs no check."""
+"""The default weight, recognised by identity: it needs no check on the fast path."""
 
 _LONGEST_DEBT: Final = 1e9
-"""Seconds (some 30 years) of debt that one grant may leave; more is a mistake."""
+"""Seconds (about 30 years) of debt that one grant may leave; more is a mistake."""
 
 
 class Limiter(Protocol):
-    """What a job asks of a rate limiter; `RateLimiter` offers more, one kept elsewhere need not."""
+    """The part of a rate limiter that a job needs; remote limiters need not have more."""
 
     @property
     def weight(self) -> Callable[..., float] | None:
-        """What one item weighs; None where a call weighs 1."""
+        """The weight of one item; None if each call weighs 1."""
 
     @property
     def max_weight(self) -> float:
@@ -40,16 +40,16 @@ class Limiter(Protocol):
         """Wait until `weight` is granted."""
 
     def pause(self, seconds: float) -> None:
-        """Grant nothing for so long."""
+        """Pause grants for a number of seconds."""
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A limiter whose pause can be read and ended; one kept elsewhere need not be."""
+    """A limiter whose pause can be read and ended; a remote one need not support it."""
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the pause in force ends; 0.0 without one."""
+        """Seconds until the pause in force ends; 0.0 without a pause."""
 
     def resume(self) -> None:
         """End the pause now."""
@@ -59,10 +59,10 @@ class RateLimiter:
     """
     Admit at most `burst + rate * T` calls in every window of T seconds.
 
-    A bucket that starts full and refills steadily. Callers stand in one line, strictly first
-    come, first served: a big request is not overtaken by small ones, and one that is cancelled
-    gives its place back. The limiter belongs to no loop: use the same one from several loops and
-    threads, at once or one after the other.
+    A token bucket that starts full and refills steadily. Callers wait in one queue, strictly first
+    come, first served: small requests do not overtake a big one, and a cancelled request leaves
+    the queue. The limiter belongs to no loop: use the same one from several loops and threads,
+    concurrently or in turn.
 
     Example:
         >>> from ragasync import RateLimiter, run_async
@@ -70,21 +70,22 @@ class RateLimiter:
         >>> limiter.rate  # a second
         1.0
         >>> async def call():
-        ...     async with limiter:  # waits until it is admitted
-        ...         return "an answer"
+        ...     async with limiter:  # waits until the call is admitted
+        ...         return "a response"
         >>> run_async(call())
-        'an answer'
+        'a response'
         >>> [limiter.try_acquire() for _ in range(3)]  # one was left of the burst
         [True, False, False]
 
     Args:
         requests_per_second: The rate.
-        burst_size: How much may go at once after a rest. None is as smooth as the rate can be
-            kept (see `burst`); a larger weight then waits for a full bucket and leaves a debt.
+        burst_size: The weight that can be granted together after an idle time. None means as
+            smooth as the rate can be sustained (see `burst`); a larger weight then waits for a
+            full bucket and leaves a debt.
         rate: The rate in another unit of time, instead of `requests_per_second`.
         per: That unit, in seconds.
-        weight: What an item weighs (its tokens, say). A processor takes the sum over the items of a
-            call, again for each attempt; without it a call weighs 1.
+        weight: A function that returns the weight of an item (its tokens, say). A processor takes
+            the sum over the items of a call, again for each attempt. Without it a call weighs 1.
 
     Raises:
         TypeError: One of them is not a number, or `weight` is not a function, or an async one.
@@ -116,7 +117,7 @@ class RateLimiter:
         if weight is not None:
             check_sync("weight", weight)
         self._explicit_burst = burst_size
-        self._line = Line(Bucket(rate, self._burst_at(rate)))
+        self._queue = WaitQueue(Bucket(rate, self._burst_at(rate)))
         self._max_weight = sys.float_info.max if burst_size is None else burst_size
         self._weight = weight
 
@@ -125,74 +126,74 @@ class RateLimiter:
         cls, limit: float, per: float, *, weight: Callable[..., float] | None = None
     ) -> RateLimiter:
         """
-        Return a limiter that never lets more than `limit` through in any window of `per` seconds.
+        Return a limiter that never admits more than `limit` in any window of `per` seconds.
 
-        For services that count so, and ban who is over by one. It admits smoothly at
-        `limit / per` and keeps a log of the last `per` seconds. Setting `rate` keeps `per` and
-        makes the limit `rate * per`; who then stands in line with more than that passes alone.
+        For services that count this way and ban clients that exceed it by one. It admits smoothly
+        at `limit / per` and keeps a log of the last `per` seconds. Setting `rate` keeps `per` and
+        changes the limit to `rate * per`; a waiting request above the new limit then passes alone.
 
         Args:
-            limit: The most, in calls or in what `weight` counts.
-            per: The length of the window in seconds, its end not included.
-            weight: What an item weighs, as in `RateLimiter`.
+            limit: The most in a window, in calls or in the units of `weight`.
+            per: The length of the window in seconds, excluding its end.
+            weight: The weight of an item, as in `RateLimiter`.
 
         Raises:
             ValueError: `limit` or `per` is not positive and finite.
         """
         limit, per = check_positive("limit", limit), check_positive("per", per)
         limiter = cls(rate=limit, per=per, weight=weight)
-        limiter._line = Line(WindowBucket(limit, per))
+        limiter._queue = WaitQueue(WindowBucket(limit, per))
         limiter._max_weight = limit
         return limiter
 
     @property
     def rate(self) -> float:
-        """The rate a second; set it while others wait, and they see it at once."""
-        return self._line.bucket.rate
+        """The rate per second; if set, waiting callers see it immediately."""
+        return self._queue.bucket.rate
 
     @rate.setter
     def rate(self, rate: float) -> None:
         rate = check_rate("rate", rate)
-        self._line.change_rate(rate, self._burst_at(rate))
-        if isinstance(self._line.bucket, WindowBucket):
-            self._max_weight = self._line.bucket.limit
+        self._queue.change_rate(rate, self._burst_at(rate))
+        if isinstance(self._queue.bucket, WindowBucket):
+            self._max_weight = self._queue.bucket.limit
 
     @property
     def burst(self) -> float:
         """
-        How much may go at once: `burst_size`, or as much as keeps the rate when timers are late.
+        The weight that can be granted together: `burst_size`, or else 40 ms of the rate.
 
-        The latter is `max(1 + 0.02 * rate, 0.04 * rate)`: 40 ms of the rate.
+        The latter, `max(1 + 0.02 * rate, 0.04 * rate)`, sustains the rate although timers are late.
         """
-        return self._line.bucket.burst
+        return self._queue.bucket.burst
 
     @property
     def window(self) -> float | None:
-        """The length of the window of `at_most`, in seconds; None for a limiter without one."""
-        bucket = self._line.bucket
+        """The length of the window of `at_most` in seconds; None for other limiters."""
+        bucket = self._queue.bucket
         return bucket.per if isinstance(bucket, WindowBucket) else None
 
     @property
     def weight(self) -> Callable[..., float] | None:
-        """What an item weighs; None where a call weighs 1."""
+        """The weight of one item; None if each call weighs 1."""
         return self._weight
 
     @property
     def max_weight(self) -> float:
-        """The most that can be granted at once: a `burst_size`, or a limit; else no bound."""
+        """The largest weight that can be granted: `burst_size`, or a limit, or unbounded."""
         return self._max_weight
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the pause in force ends; 0.0 without one. It may be read in any thread."""
-        return self._line.closed_for
+        """Seconds until the pause in force ends, 0.0 without a pause; readable from any thread."""
+        return self._queue.paused_for
 
     async def acquire(self, weight: float = _ONE) -> None:
         """
-        Wait until `weight` is granted, behind everybody who came before.
+        Wait until `weight` is granted, behind all earlier callers.
 
         Args:
-            weight: How much to take from the bucket.
+            weight: The weight to take from the bucket.
 
         Raises:
             TypeError: `weight` is not a number.
@@ -200,71 +201,71 @@ class RateLimiter:
         """
         if weight is not _ONE:
             weight = check_weight(weight, self._max_weight)
-        # The short way: a free grant, on the usual clock, without a single call into the
-        # arithmetic. Whatever is out of the ordinary (a line, a pause, a log, another clock)
-        # has set the leeway to -inf; it is below what a weight that is too high would need.
-        bucket = self._line.bucket
+        # The fast path: an uncontended grant on the monotonic clock, without any function call
+        # but the clock's. Everything else (waiters, a pause, a log of grants, another clock) has
+        # set the slack to -inf, and a weight above the burst exceeds the slack.
+        bucket = self._queue.bucket
         with LOCK:
             now = monotonic()
             tat = bucket.tat
             if tat < now:
                 tat = now
             tat += weight * bucket.interval
-            if tat - bucket.leeway <= now:
+            if tat - bucket.fast_path_slack <= now:
                 bucket.tat = tat
                 return
-        place = self.place(weight)
-        if self._line.wakes_somebody or not self._line.try_take(weight):
-            await take_in_turn((place,))
+        claim = self.claim(weight)
+        if self._queue.has_pending_wakeup or not self._queue.try_take(weight):
+            await acquire_all((claim,))
 
     def try_acquire(self, weight: float = 1.0) -> bool:
         """
-        Take `weight` if it is due and nobody stands in line; return whether it was.
+        Take `weight` if it is due and no caller waits; return whether it was taken.
 
         Args:
-            weight: How much to take from the bucket.
+            weight: The weight to take from the bucket.
 
         Raises:
             TypeError: `weight` is not a number.
             ValueError: `weight` is not positive and finite, or can never be granted.
         """
-        line, weight = self.place(weight)
-        return line.try_take(weight)
+        queue, weight = self.claim(weight)
+        return queue.try_take(weight)
 
     def pause(self, seconds: float) -> None:
         """
-        Hold all callers, newcomers too, for so long; the later of two pauses wins.
+        Pause all callers, later ones too, for a number of seconds; the later of two pauses wins.
 
-        The bucket refills meanwhile, as in any other rest. `resume` ends the pause earlier.
+        The bucket refills meanwhile, as in any idle time. `resume` ends the pause earlier.
 
         Args:
-            seconds: How long from now.
+            seconds: The length of the pause, from now.
 
         Raises:
             TypeError: `seconds` is not a number.
             ValueError: `seconds` is negative or not finite.
         """
-        self._line.close(check_pause(seconds))
+        self._queue.pause(check_pause(seconds))
 
     def resume(self) -> None:
         """
         End a pause now, also one that a service asked for with Retry-After.
 
-        Waiters go on in their order, on every loop, at the limiter's rate. Without a pause this
-        changes nothing. It may be called from any thread.
+        Waiting callers are admitted in their order, on every loop, at the limiter's rate. Without
+        a pause this changes nothing. It may be called from any thread.
         """
-        self._line.reopen()
+        self._queue.resume()
 
-    def place(self, weight: float) -> tuple[Line, float]:
-        """Return the line and the weight, checked, for a grant by several limiters in one step."""
-        weight, bucket = check_weight(weight, self._max_weight), self._line.bucket
+    def claim(self, weight: float) -> tuple[WaitQueue, float]:
+        """Return the claim of a weight, checked: the queue and the weight to take there."""
+        weight, bucket = check_weight(weight, self._max_weight), self._queue.bucket
         if weight > bucket.burst and (weight - bucket.burst) * bucket.interval > _LONGEST_DEBT:
             raise ValueError(
-                f"a weight of {weight:g} would keep the limiter busy for "
+                f"a weight of {weight:g} would block the limiter for "
                 f"{weight / bucket.rate:.3g} s at {bucket.rate:g} per second. Split the call, "
                 "or check the function that computes its weight."
             )
-        return self._line, weight
+        return self._queue, weight
 
     async def __aenter__(self) -> None:
         await self.acquire()
@@ -273,24 +274,24 @@ class RateLimiter:
         pass
 
     def __repr__(self) -> str:
-        bucket = self._line.bucket
-        state = f"rate={bucket.rate:g}, burst={bucket.burst:g}, waiting={len(self._line.waiters)}"
+        bucket = self._queue.bucket
+        state = f"rate={bucket.rate:g}, burst={bucket.burst:g}, waiting={len(self._queue.waiters)}"
         if isinstance(bucket, WindowBucket):
             state = f"at most {bucket.limit:g} in {bucket.per:g} s, {state}"
         pause = self.paused_for
         return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause else ''}>"
 
     def _burst_at(self, rate: float) -> float:
-        """Return the bound in force at a rate."""
+        """Return the burst at a rate."""
         return smoothest_burst(rate) if self._explicit_burst is None else self._explicit_burst
 
 
 class WeightError(ValueError):
-    """The caller's function for weights raised an error, which is the cause of this one."""
+    """The user's `weight=` function raised the error that is the cause of this one."""
 
 
 def check_rate(name: str, rate: object) -> float:
-    """Return a rate per second as a float, so high that its interval is finite too."""
+    """Return a rate per second as a float, large enough that its interval is finite too."""
     number = float(check_positive(name, rate))
     if 1.0 / number == math.inf:
         raise ValueError(f"{name} must be at least {sys.float_info.min:g}, got {short_repr(rate)}")
@@ -299,9 +300,9 @@ def check_rate(name: str, rate: object) -> float:
 
 def check_weight(weight: object, highest: float) -> float:
     """
-    Return a weight as a plain number, or raise an error that says why it can never be granted.
+    Return a weight as a Python number, or raise ValueError if it can never be granted.
 
-    A float32 of numpy would turn the bucket's times into its own.
+    A numpy float32 would turn the bucket's times into float32 too.
     """
     number = as_number("weight", weight)
     if 0.0 < number <= highest:
@@ -315,7 +316,7 @@ def check_weight(weight: object, highest: float) -> float:
 
 
 def check_pause(seconds: object) -> float:
-    """Return a length of time as a float that is finite and not negative."""
+    """Return the length of a pause as a float, or raise if it is negative or not finite."""
     number = as_number("seconds", seconds)
     if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(f"seconds must be finite and not negative, got {short_repr(seconds)}")
@@ -324,12 +325,12 @@ def check_pause(seconds: object) -> float:
 
 def total_weight(weight: Callable[..., float], items: Iterable[object]) -> float:
     """
-    Return what items weight together, as the caller's function counts them.
+    Return the total weight of items, by the user's function.
 
     Raises:
         WeightError: The function raises.
         ValueError: It returns no finite number of at least 0. A WeightError is a ValueError too, so
-            that the item is found by splitting its batch, and fails alone.
+            that splitting the batch finds the item, which then fails alone.
     """
     try:
         return math.fsum([_weight_of(weight, item) for item in items])
@@ -338,14 +339,14 @@ def total_weight(weight: Callable[..., float], items: Iterable[object]) -> float
 
 
 def _weight_of(weight: Callable[..., float], item: object) -> float:
-    """Return what one item weighs, checked."""
+    """Return the weight of one item, checked."""
     try:
         got: object = weight(item)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # also what extensions in other languages panic with
-        said = f"{type(error).__name__}: {text_of(error)}"
-        raise WeightError(f"weight= raised {said}. Check {short_repr(weight)}") from error
+    except BaseException as error:  # a PyO3 panic, say
+        problem = f"{type(error).__name__}: {text_of(error)}"
+        raise WeightError(f"weight= raised {problem}. Check {short_repr(weight)}") from error
     number = _as_count(weight, got)
     if not 0.0 <= number <= sys.float_info.max:
         raise ValueError(
@@ -356,9 +357,9 @@ def _weight_of(weight: Callable[..., float], item: object) -> float:
 
 
 def _as_count(weight: Callable[..., float], got: object) -> float:
-    """Return what a function counted as a float, if it is a number."""
+    """Return the result of a weight function as a float, if it is a number."""
     if inspect.iscoroutine(got):
-        got.close()  # else Python warns that nobody awaited it
+        got.close()  # avoids the "never awaited" warning
     try:
         return as_number("what weight= returns", got)
     except TypeError as error:
@@ -366,7 +367,7 @@ def _as_count(weight: Callable[..., float], got: object) -> float:
 
 
 def _two_forms(got: str) -> str:
-    """Say that a rate is given in one of two forms."""
+    """Return an error message that shows the two forms of a rate."""
     return (
         f"expected one rate, got {got}. Write RateLimiter(10) for 10 a second, or "
         "RateLimiter(rate=600, per=60) for 600 a minute."

@@ -313,7 +313,7 @@ async def test_a_late_return_never_makes_the_bucket_fuller_than_it_was():
     bucket = Bucket(rate=1.0, burst=5.0)
     bucket.take(1.0, 0.0)
     bucket.take(5.0, 10.0)
-    bucket.give_back(1.0, 0.0, 10.0)
+    bucket.refund(1.0, 0.0, 10.0)
     assert bucket.delay(1.0, 10.0) == pytest.approx(1.0)
 
 
@@ -500,7 +500,7 @@ async def test_a_waiter_whose_loop_has_closed_is_dropped_and_the_others_go_on():
     assert "waiting=1" in repr(limiter)
     await asyncio.wait_for(limiter.acquire(), 20)
     assert "waiting=0" in repr(limiter)
-    assert not limiter._line.alarms, "nothing keeps the closed loop alive"
+    assert not limiter._queue.timers, "nothing keeps the closed loop alive"
 
 
 @pytest.mark.real_time

@@ -90,7 +90,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
     def pause(self, length: float) -> None:
         """Nothing goes for a while; who stands on a stalled loop may have been granted before."""
         self._running[0].do(lambda: self.limiter.pause(length))
-        self.paper.opens = max(self.paper.opens, self.clock.now + length)
+        self.paper.paused_until = max(self.paper.paused_until, self.clock.now + length)
 
     @precondition(lambda self: len(self.told) < 4)
     @rule(where=st.integers(0, 9), orderly=st.booleans())
@@ -148,8 +148,10 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         self._settle()
         while self.told:
             self._step(self.clock.now + 1000.0)
-        assert self.limiter._line.alarms.keys().isdisjoint(self.loops), "an alarm was left"
-        self.clock.now = max(self.clock.now + self.paper.owed / self.paper.rate, self.paper.opens)
+        assert self.limiter._queue.timers.keys().isdisjoint(self.loops), "an alarm was left"
+        self.clock.now = max(
+            self.clock.now + self.paper.owed / self.paper.rate, self.paper.paused_until
+        )
         assert self._awake(0).do(lambda: self.limiter.try_acquire(self.limiter.burst))
         assert not self._awake(0).do(lambda: self.limiter.try_acquire(A_MOMENT))
         assert all(asyncio.all_tasks(loop) == set() for loop in self.loops)
@@ -167,7 +169,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         if granted is None:
             self.paper.line.remove(caller)
         else:
-            self.paper.give_back(caller, granted)
+            self.paper.refund(caller, granted)
         self._settle()
 
     @property
@@ -205,7 +207,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         for caller in [each for each in self.told if each.granted is not None]:
             if caller.loop in self._running:
                 assert caller.task.result() is None
-                assert self.paper.opens < self.clock.now + A_MOMENT, "it broke a pause"
+                assert self.paper.paused_until < self.clock.now + A_MOMENT, "it broke a pause"
                 self.told.remove(caller)
 
 

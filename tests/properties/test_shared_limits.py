@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, Job, RateLimiter
 from ragasync.limits.combined import CombinedLimiter
-from ragasync.limits.queue import Line, Waiter
+from ragasync.limits.queue import Waiter, WaitQueue
 from ragasync.testing import run_on_virtual_clock
 from tests.support.random_schedules import examples, seconds
 
@@ -270,7 +270,7 @@ class Limited:
     kind: Kind
     rates: list[tuple[float, float]] = field(default_factory=list)  # since when, which
     bursts: list[float] = field(default_factory=list)
-    opens: float = -math.inf
+    paused_until: float = -math.inf
     came: list[int] = field(default_factory=list)  # those who need only this one
     went: list[int] = field(default_factory=list)
     grants: list[tuple[float, float]] = field(default_factory=list)
@@ -290,7 +290,7 @@ class Limited:
 
     def note_grant(self, weight: float) -> None:
         """Check that it is not paused, and that no window up to now holds too much."""
-        assert now() > self.opens - A_MOMENT, "it broke a pause"
+        assert now() > self.paused_until - A_MOMENT, "it broke a pause"
         self.grants.append((now(), weight))
         total, most = 0.0, max(self.bursts)
         for when, each in reversed(self.grants):
@@ -336,10 +336,10 @@ class World:
                 self._start(self._at_gate(number, event.amount, len(self.tasks)))
             case "pause":
                 limited.limiter.pause(event.length)
-                limited.opens = max(limited.opens, now() + event.length)
+                limited.paused_until = max(limited.paused_until, now() + event.length)
             case "resume":
                 limited.limiter.resume()
-                limited.opens = -math.inf
+                limited.paused_until = -math.inf
             case "rate":
                 limited.limiter.rate = 1.0 + event.amount * event.who / 10
                 limited.rate_is(limited.limiter.rate)
@@ -351,11 +351,11 @@ class World:
             case "job pause":
                 gate.pause(event.length)
                 for each in mine:
-                    each.opens = max(each.opens, now() + event.length)
+                    each.paused_until = max(each.paused_until, now() + event.length)
             case "job resume":
                 gate.resume()
                 for each in mine:
-                    each.opens = -math.inf
+                    each.paused_until = -math.inf
 
     def _start(self, call: Any) -> None:
         self.tasks.append(asyncio.create_task(call))
@@ -383,11 +383,11 @@ class World:
 
     def check_watched(self) -> None:
         """Every waiter has an alarm in one of its lines, and nobody waits who heads all of them."""
-        lines = [each.limiter._line for each in self.limits] + [gate._own for gate, _ in self.jobs]
+        lines = [each.limiter._queue for each in self.limits] + [gate._own for gate, _ in self.jobs]
         for line in lines:
             for waiter in line.waiters:
-                stands = list(waiter.places)
-                assert any(waiter.loop in where.alarms for where, _ in stands), "nobody watches it"
+                stands = list(waiter.claims)
+                assert any(waiter.loop in where.timers for where, _ in stands), "nobody watches it"
                 assert not (heads_all(waiter) and is_due(stands)), "it is due and waits"
 
     def check_order(self) -> None:
@@ -401,19 +401,19 @@ class World:
         own = 1.0 / lowest if lowest < math.inf else 0.0
         rates = [rate for each in self.limits for _, rate in each.rates]
         heaviest = max(self.needs, default=0.0) + 3.0 / min(rates)
-        open_at = max(max(each.opens, 0.0) for each in self.limits)
+        open_at = max(max(each.paused_until, 0.0) for each in self.limits)
         each = len(self.tasks) * (own + heaviest)
         return max(0.0, open_at - now()) + sum(self.needs) + each + 1.0
 
 
 def heads_all(waiter: Waiter) -> bool:
     """Return whether nobody stands before this waiter anywhere."""
-    return all(line.waiters[0] is waiter for line, _ in waiter.places)
+    return all(line.waiters[0] is waiter for line, _ in waiter.claims)
 
 
-def is_due(places: list[tuple[Line, float]]) -> bool:
+def is_due(claims: list[tuple[WaitQueue, float]]) -> bool:
     """Return whether all would admit it now."""
-    return all(line.bucket.delay(weight, now()) == 0.0 for line, weight in places)
+    return all(line.bucket.delay(weight, now()) == 0.0 for line, weight in claims)
 
 
 @examples(250)
@@ -446,8 +446,8 @@ def test_nobody_sleeps_for_ever_whatever_happens_to_shared_limiters(kinds, share
             assert task.cancelled() or task.exception() is None, task.exception()
         world.check_order()
         for each in world.limits:
-            assert not each.limiter._line.waiters
-            assert not each.limiter._line.shared
+            assert not each.limiter._queue.waiters
+            assert not each.limiter._queue.shared
 
     run_on_virtual_clock(run())
 

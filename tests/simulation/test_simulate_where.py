@@ -65,11 +65,15 @@ async def test_a_job_in_the_background_goes_on_meanwhile():
 def test_the_limiter_is_as_it_was():
     """Neither its bucket nor its line hears of the simulation, nor of the 429s in it."""
     limiter = RateLimiter(2, burst_size=3)
-    bucket = limiter._line.bucket
-    before = (repr(limiter), bucket.tat, bucket.opens, bucket.latest, bucket.leeway)
+    bucket = limiter._queue.bucket
+
+    def state() -> tuple[object, ...]:
+        return repr(limiter), bucket.tat, bucket.paused_until, bucket.latest
+
+    before = state(), bucket.fast_path_slack
     refusing = ScriptedService(rate=1)
     assert simulate(30, rate_limiter=limiter, service=refusing, retry_count=9).seconds > 20
-    assert before == (repr(limiter), bucket.tat, bucket.opens, bucket.latest, bucket.leeway)
+    assert before == (state(), bucket.fast_path_slack)
     assert [limiter.try_acquire() for _ in range(4)] == [True, True, True, False]
 
 

@@ -63,10 +63,10 @@ class Caller:
 
     def __init__(self, limiter: RateLimiter, loop: SteppedLoop, weight: float) -> None:
         self.loop, self.weight = loop, weight
-        before = set(limiter._line.waiters)
+        before = set(limiter._queue.waiters)
         self.task = loop.create_task(limiter.acquire(weight))
         loop.settle()
-        came = [waiter for waiter in limiter._line.waiters if waiter not in before]
+        came = [waiter for waiter in limiter._queue.waiters if waiter not in before]
         self.waiter: Waiter | None = came[0] if came else None
         self.at_once = loop.time() if self.task.done() else None
         self.gave_up = False
@@ -80,10 +80,10 @@ class Caller:
 
     def stands_again(self, limiter: RateLimiter) -> bool:
         """Whether a pause came between its grant and its hearing of it, so that it stands again."""
-        if self.waiter is None or not self.waiter.awake or self.task.done():
+        if self.waiter is None or not self.waiter.has_run or self.task.done():
             return False
         number = self.waiter.number
-        self.waiter = next(each for each in limiter._line.waiters if each.number == number)
+        self.waiter = next(each for each in limiter._queue.waiters if each.number == number)
         return True
 
     @property
@@ -108,7 +108,7 @@ class PaperLimiter:
     owed: float = 0.0
     flowed: float = 0.0
     at: float = 0.0
-    opens: float = 0.0
+    paused_until: float = 0.0
     line: list[Caller] = field(default_factory=list)
     grants: list[tuple[float, float]] = field(default_factory=list)
 
@@ -121,7 +121,7 @@ class PaperLimiter:
     def delay(self, weight: float) -> float:
         """Return the seconds until a weight is due; one above the burst waits for a full bucket."""
         over = self.owed - max(0.0, self.burst - weight)
-        return max(over / self.rate, self.opens - self.at, 0.0)
+        return max(over / self.rate, self.paused_until - self.at, 0.0)
 
     def take(self, weight: float) -> None:
         """Grant a weight, which must be due."""
@@ -130,7 +130,7 @@ class PaperLimiter:
         self.grants.append((self.at, weight))
         self._check_windows()
 
-    def give_back(self, caller: Caller, taken: float) -> None:
+    def refund(self, caller: Caller, taken: float) -> None:
         """Undo a grant, but for what may have been paid back since."""
         left = caller.weight - (self.flowed - caller.flowed)
         self.owed = max(0.0, self.owed - max(0.0, left))
@@ -138,7 +138,7 @@ class PaperLimiter:
 
     def stand_again(self, caller: Caller, granted: float) -> None:
         """Give back what was granted, and put a caller before all who came after it."""
-        self.give_back(caller, granted)
+        self.refund(caller, granted)
         self.line.append(caller)
         self.line.sort(key=lambda each: each.came)
 
