@@ -1,27 +1,36 @@
-"""A Redis client that is opened, checked and closed: for the calls of a job, or for a cell."""
+"""
+Connections to Redis: the client that a user opens, and the connection that runs the script.
+
+Neither retries by itself: the processor and the dispatcher do. Also here: which errors mean that
+Redis is away, and advice for those with which it refuses.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
 
 from ragasync.arguments import check_count, check_positive
-from ragasync.error_text import describe
+from ragasync.error_text import describe, safe_message, type_name
 from ragasync.errors import MissingExtra, RedisUnavailable
-from ragasync.redis.link import url_of
-from ragasync.redis.outage import is_away
+from ragasync.redis.script import SCRIPT, SHA, Reply, Request
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from redis.asyncio import Connection, Redis
+
+MAX_REPLY_TIME = 5.0
+"""Seconds after which a Redis that accepts connections but sends no reply counts as away."""
 
 
 class AsyncRedisConnection:
     """
     Open a `redis.asyncio` client, check that Redis answers, and close it at the end.
 
-    Callers share a pool and wait for a connection when all are in use, however many they are. A
-    connection whose command was cancelled is dropped: its answer never reaches the next caller.
-    Nothing is tried again in here, for the processor does that.
+    Callers share a connection pool and wait when all connections are in use. A connection whose
+    command was cancelled is dropped, so its reply never reaches the next caller. The client does
+    not retry, because the processor does.
 
         async with AsyncRedisConnection("redis://localhost:6379/0") as client:
             await client.set("a", 1)
@@ -34,19 +43,20 @@ class AsyncRedisConnection:
         >>> AsyncRedisConnection("redis://ann:pa55@localhost:6379/0")
         <AsyncRedisConnection redis://localhost:6379/0, closed>
 
-    One at a time can be open of the same object; it can be opened again, on any loop.
+    An object can be open only once at a time; after it is closed it can be opened again, on any
+    loop.
 
     Args:
-        url: of Redis: `redis://[[user]:[password]@]host[:port][/db]`, `rediss://` for TLS, or
-            `unix://path?db=0`.
-        max_connections: the most connections; further callers wait for one of them.
-        timeout: seconds for connecting, and for each answer; None waits for ever, as blocking
-            commands may need it.
-        decode_responses: whether answers are texts, not bytes.
+        url: The URL of Redis: `redis://[[user]:[password]@]host[:port][/db]`, `rediss://` for TLS,
+            or `unix://path?db=0`.
+        max_connections: The size of the pool; further callers wait for a connection.
+        timeout: Seconds for connecting, and for each reply; None waits forever, which blocking
+            commands may need.
+        decode_responses: Whether replies are str instead of bytes.
 
     Raises:
-        ValueError: the URL is none of Redis, or a number is out of range.
-        MissingExtra: the package redis is not installed.
+        ValueError: The URL is not a Redis URL, or a number is out of range.
+        MissingExtra: The package redis is not installed.
     """
 
     def __init__(
@@ -63,15 +73,15 @@ class AsyncRedisConnection:
         self._url, self._size = url, max_connections
         self._timeout, self._decode = timeout, decode_responses
         self._client: Redis | None = None
-        self._said_url = url_of(self._make().connection_pool.connection_kwargs)
+        self._safe_url = url_of(self._make().connection_pool.connection_kwargs)
 
     @property
     def client(self) -> Redis:
         """
-        The client, while it is open.
+        The open client.
 
         Raises:
-            RuntimeError: it is not.
+            RuntimeError: The connection is not open.
         """
         if self._client is None:
             raise RuntimeError("not open: write `async with AsyncRedisConnection(url) as client:`")
@@ -79,14 +89,14 @@ class AsyncRedisConnection:
 
     async def __aenter__(self) -> Redis:
         """
-        Open the client and see that Redis answers.
+        Open the client and check that Redis answers.
 
         Raises:
-            RedisUnavailable: it does not, or not to this user.
-            RuntimeError: it is open already.
+            RedisUnavailable: It does not answer, or refuses this user.
+            RuntimeError: The connection is already open.
         """
         if self._client is not None:
-            raise RuntimeError("already open: make a further AsyncRedisConnection(url)")
+            raise RuntimeError("already open: create another AsyncRedisConnection(url)")
         client = self._client = self._make()
         try:
             async with asyncio.timeout(min(self._timeout or 5.0, 5.0)):
@@ -94,7 +104,7 @@ class AsyncRedisConnection:
         except BaseException as error:
             await self._close()
             if isinstance(error, Exception):
-                raise RedisUnavailable(self._why(error)) from error
+                raise RedisUnavailable(self._message(error)) from error
             raise
         return client
 
@@ -103,10 +113,10 @@ class AsyncRedisConnection:
 
     def __repr__(self) -> str:
         state = "closed" if self._client is None else "open"
-        return f"<AsyncRedisConnection {self._said_url}, {state}>"
+        return f"<AsyncRedisConnection {self._safe_url}, {state}>"
 
     def _make(self) -> Redis:
-        """Return a client that has no connection yet."""
+        """Return a client with a pool that has no connection yet."""
         try:
             from redis.asyncio import BlockingConnectionPool, Redis
             from redis.asyncio.retry import Retry
@@ -125,14 +135,170 @@ class AsyncRedisConnection:
         return Redis.from_pool(pool)
 
     async def _close(self) -> None:
-        """Close what is open; connections of calls that still run included."""
+        """Close the client with its connections, including those in use."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
-    def _why(self, error: Exception) -> str:
-        """Say why it could not be opened."""
+    def _message(self, error: Exception) -> str:
+        """Return an error message that says why the connection could not be opened."""
         todo = "give the URL the right user and password"
         if is_away(error):
-            todo = "start it (redis-server), or see that this machine reaches it"
-        return f"expected Redis to answer at {self._said_url}, got {describe(error)}: {todo}"
+            todo = "start it (redis-server), or check that this machine reaches it"
+        return f"expected Redis to answer at {self._safe_url}, got {describe(error)}: {todo}"
+
+
+class ConnectionFactory:
+    """
+    Creates connections with a client's settings, without using the client's own connections.
+
+    A connection belongs to a loop, and the client may belong to another loop than the job.
+
+    Args:
+        client: A `redis.asyncio` client, open or not.
+
+    Raises:
+        TypeError: `client` is something else.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        pool = getattr(client, "connection_pool", None)
+        connect = getattr(getattr(pool, "connection_class", None), "connect", None)
+        if pool is None or not inspect.iscoroutinefunction(connect):
+            raise TypeError(
+                f"expected a client of redis.asyncio, got {type(client).__module__}."
+                f"{type(client).__qualname__}: pass redis.asyncio.Redis.from_url(url), or the "
+                "client of `async with AsyncRedisConnection(url) as client`"
+            )
+        self._pool = pool
+
+    def __str__(self) -> str:
+        """Return the URL without user and password."""
+        return url_of(self._pool.connection_kwargs)
+
+    def create(self) -> Connection:
+        """Return a new connection, not open yet, that does not retry."""
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        settings = {**self._pool.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
+        connection: Connection = self._pool.connection_class(**settings)
+        return connection
+
+
+class ScriptConnection:
+    """
+    A connection that runs the script, one request at a time; any error closes it.
+
+    Args:
+        factory: Creates the connection when it is needed.
+        key: The Redis key of the limit's state.
+    """
+
+    def __init__(self, factory: ConnectionFactory, key: str) -> None:
+        self._factory = factory
+        self._keys = (key, f"{key}:log")
+        self._connection: Connection | None = None
+
+    async def ask(self, request: Request, timeout: float) -> Reply:
+        """
+        Run the script and return its reply; connect first if there is no connection.
+
+        Raises:
+            redis.RedisError: Redis is away, or refuses the request.
+            TimeoutError, OSError: Redis is away.
+        """
+        try:
+            async with asyncio.timeout(min(timeout, MAX_REPLY_TIME)):
+                return Reply.read(await self._run(request.arguments()))
+        except BaseException:
+            # After a cancellation too: a late reply must not be taken for that of the next request.
+            await self.disconnect()
+            raise
+
+    async def disconnect(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _run(self, arguments: list[str]) -> Any:
+        """Run the script by its SHA-1, or by its text if Redis does not know that (any more)."""
+        from redis.exceptions import NoScriptError
+
+        if self._connection is None:
+            self._connection = self._factory.create()
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        try:
+            return await self._send("EVALSHA", SHA, *self._key_arguments(), *arguments)
+        except NoScriptError:
+            return await self._send("EVAL", SCRIPT, *self._key_arguments(), *arguments)
+
+    def _key_arguments(self) -> tuple[str, ...]:
+        """Return the number of keys, followed by the keys."""
+        return (str(len(self._keys)), *self._keys)
+
+    async def _send(self, *command: str) -> Any:
+        """Send a command and return its reply."""
+        connection = self._connection
+        assert connection is not None
+        await connection.send_command(*command)
+        return await connection.read_response(disable_decoding=True)
+
+
+def url_of(settings: dict[str, Any]) -> str:
+    """Return the URL of connection settings, without user and password."""
+    if "path" in settings:
+        return f"unix://{settings['path']}"
+    host, port = settings.get("host", "localhost"), settings.get("port", 6379)
+    return f"redis://{host}:{port}/{settings.get('db') or 0}"
+
+
+def key_of(name: str) -> str:
+    """Return the Redis key of a limit's name, or raise if the name is not valid."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str that all processes sharing the rate use, got {name!r}")
+    if not name or "}" in name or "{" in name:
+        raise ValueError(f"name must be a non-empty str without braces, got {name!r}")
+    return f"ragasync:rate:{{{name}}}"
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether an error means that Redis is away, starting, or changing its role."""
+    from redis import exceptions as of_redis
+
+    if isinstance(error, of_redis.AuthenticationError | of_redis.AuthorizationError):
+        return False
+    away = (of_redis.ConnectionError, of_redis.TimeoutError)  # a starting server raises the former
+    changing = (of_redis.MasterDownError, of_redis.ReadOnlyError)
+    return isinstance(error, (*away, *changing, OSError))
+
+
+_ADVICE = (
+    (
+        "WRONGTYPE",
+        "it has other data under this name: delete that, or give the limiter another name",
+    ),
+    ("AUTH|password|WRONGPASS", "give the client the right username and password"),
+    (
+        "OOM|OutOfMemory|maxmemory",
+        "its memory is full: raise its maxmemory, or delete data",
+    ),
+    ("MISCONF", "it cannot write to its disk: free some space there, or see its log"),
+    ("NOREPLICAS", "too few of its replicas are up: start them, or lower min-replicas-to-write"),
+    ("BUSY", "another script is running: wait for it, or end it with SCRIPT KILL"),
+    (
+        "CROSSSLOT|CrossSlot|MOVED|Moved|CLUSTERDOWN|ClusterDown|AskError",
+        "it is one node of a cluster: use a Redis of its own",
+    ),
+    ("NOPERM|permission|unknown command", "allow this user to run scripts"),
+)
+"""Advice on errors of Redis, by a regular expression for the message."""
+
+
+def refusal_message(url: str, error: Exception) -> str:
+    """Return an error message for a Redis that answers but refuses the script."""
+    problem = f"{type_name(error)}: {safe_message(error)}"
+    advice = (todo for words, todo in _ADVICE if re.search(words, problem))
+    todo = next(advice, "see its log, and run the same again once it answers")
+    return f"Redis at {url} refuses to keep the rate limit ({problem}): {todo}"

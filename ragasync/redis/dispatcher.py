@@ -1,4 +1,4 @@
-"""The desk at which the callers of one loop get their places: it asks Redis for all who wait."""
+"""The dispatcher of one loop: requests slots from Redis for all callers that wait there."""
 
 from __future__ import annotations
 
@@ -9,196 +9,250 @@ from collections import deque
 from collections.abc import Collection
 from contextvars import Context
 from dataclasses import dataclass
+from datetime import datetime
 
+from ragasync.error_text import safe_message, type_name
 from ragasync.errors import RedisUnavailable
 from ragasync.lazy_task import create_lazy_task
-from ragasync.redis.link import ScriptConnection
-from ragasync.redis.memory import LEASE, LocalState
-from ragasync.redis.outage import Outage, is_away, refusal
+from ragasync.redis.connection import ScriptConnection, is_away, refusal_message
+from ragasync.redis.script import LEASE, LocalState
 
-_LINGERS = 1.0
-"""Seconds for which an idle desk keeps its connection: for the next call, not for good."""
+_IDLE_TIMEOUT = 1.0
+"""Seconds for which an idle dispatcher keeps its connection for the next call."""
 
-_MOST_AT_ONCE = 500
-"""Places in one request; a larger one would keep Redis from its other work for a millisecond."""
+_MAX_SLOTS_PER_REQUEST = 500
+"""Slots in one request; a larger one would block Redis for a millisecond."""
 
-_HEARS_EVERY = 1.0
-"""Seconds between two questions in a pause, which another process may end."""
+_PAUSE_CHECK = 1.0
+"""Seconds between two requests in a pause, which another process may end."""
 
-_SILENCE = 0.5
-"""Seconds without an answer after which those places are not used that went by meanwhile."""
+_MAX_SILENCE = 0.5
+"""Seconds without a reply after which slots that have passed meanwhile are not used."""
 
 _RESOLUTION = 1e-9
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
+"""Seconds: the bounds of the delays between attempts in an outage, which double (full jitter)."""
 
 
 @dataclass(slots=True, eq=False)
 class _Caller:
-    """One who asks for a place; `turn` is set when it has come."""
+    """A waiting caller; the future is set at the time of its slot."""
 
     weight: float
-    asked: float
-    turn: asyncio.Future[None]
+    arrived: float
+    future: asyncio.Future[None]
+
+
+class Outage:
+    """
+    An outage of Redis as one dispatcher sees it: its start, its attempts, its error message.
+
+    Args:
+        url: The URL of Redis, without secrets.
+        timeout: Seconds for which a caller waits for Redis.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.url, self.timeout = url, timeout
+        self._began: float | None = None
+        self._began_at = ""  # by the wall clock, for the message
+        self._attempts = 0
+        self._last_error = ""
+
+    def record_failure(self, now: float, error: Exception) -> None:
+        """Record a failed attempt, which may begin the outage."""
+        if self._began is None:
+            self._began = now
+            self._began_at = datetime.now().astimezone().isoformat(" ", "seconds")
+        self._attempts += 1
+        self._last_error = f"{type_name(error)}: {safe_message(error)}"
+
+    def end(self) -> None:
+        """Record a reply, which ends the outage."""
+        self._began, self._attempts = None, 0
+
+    def since(self, now: float) -> float:
+        """Return the time at which the outage began, or `now` without one."""
+        return now if self._began is None else self._began
+
+    def delay(self, share: float) -> float:
+        """Return the delay before the next attempt: a share of its bound."""
+        bound = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(self._attempts, 10))
+        return max(0.01, share * bound)
+
+    def message(self, now: float) -> str:
+        """Return the error message for a caller whose time is over."""
+        return (
+            f"the rate limit is kept in Redis at {self.url}, which has not answered for "
+            f"{now - self.since(now):.1f} s, since {self._began_at}, in {self._attempts} attempts "
+            f"(the latest: {self._last_error}). Start it, or check that this machine reaches it; "
+            "then run the rest. To wait for longer than "
+            f"{self.timeout:g} s, set unavailable_timeout="
+        )
 
 
 class Dispatcher:
     """
-    Gives places to the callers of one loop, in the order in which they came.
+    Requests slots from Redis for the callers of one loop, in the order of their arrival.
 
-    One task asks Redis, for all who wait at once, so that thousands of callers need one connection
-    and a caller who is cancelled never leaves an answer behind. It ends, and hangs up, a second
-    after the last of them; and with its loop.
+    One task sends the requests for all callers, so that thousands of callers need one connection
+    and a cancelled caller never leaves a reply behind. The task ends and closes the connection a
+    second after the last caller, or with its loop.
 
-    A place is used only if Redis was heard of within LEASE seconds: it may have lost its state, and
-    given the same time to others. So the task keeps asking while somebody has a place to come.
+    A slot is used only if Redis has replied within the last LEASE seconds: otherwise it may have
+    lost its state and assigned the same time to others. So the task keeps sending requests while a
+    caller waits for its slot.
 
     Args:
-        link: to Redis.
-        memory: what this process knows of the limit.
-        outage: what is said when Redis is away, and after how long.
+        connection: Runs the script in Redis.
+        state: The state of the limit as this process knows it.
+        outage: Records outages, and has the timeout.
     """
 
-    def __init__(self, link: ScriptConnection, memory: LocalState, outage: Outage) -> None:
-        self._link, self._memory, self._outage = link, memory, outage
+    def __init__(self, connection: ScriptConnection, state: LocalState, outage: Outage) -> None:
+        self._connection, self._state, self._outage = connection, state, outage
         self._loop = asyncio.get_running_loop()
-        self._callers: deque[_Caller] = deque()  # have no place yet
-        self._placed: deque[tuple[float, _Caller]] = deque()  # and when it comes
-        self._alarm: asyncio.TimerHandle | None = None
-        self._asked = self._holds_until = -math.inf  # when Redis was asked; until when it counts
-        self._epoch = ""  # of the state that gave the places
+        self._callers: deque[_Caller] = deque()  # without a slot
+        self._slots: deque[tuple[float, _Caller]] = deque()  # callers with the time of their slot
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_request = self._lease_until = -math.inf
+        self._epoch = ""  # of the state that assigned the slots
         self._task: asyncio.Task[None] | None = None
-        self._bell = asyncio.Event()
-        self._to_say = False
+        self._wakeup = asyncio.Event()
+        self._must_sync = False
 
     @property
     def waiting(self) -> int:
-        """How many wait, with a place or without."""
-        return len(self._callers) + len(self._placed)
+        """The number of waiting callers, with or without a slot."""
+        return len(self._callers) + len(self._slots)
 
     async def wait(self, weight: float) -> None:
         """
-        Wait for a place, and until it has come.
+        Wait for a slot, and until its time has come.
 
         Raises:
-            RedisUnavailable: Redis is away for too long, or refuses.
+            RedisUnavailable: Redis was away for too long, or refuses the request.
         """
         caller = _Caller(weight, self._loop.time(), self._loop.create_future())
         self._callers.append(caller)
-        self._ring()
-        await caller.turn
+        self._wake()
+        await caller.future
 
-    def say(self) -> None:
-        """Tell Redis what there is to tell, before any place is asked for."""
-        self._to_say = True
-        self._ring()
+    def sync(self) -> None:
+        """Send the local changes to Redis, also without a caller."""
+        self._must_sync = True
+        self._wake()
 
-    def _ring(self) -> None:
-        """See to it that somebody serves."""
-        self._bell.set()
+    def _wake(self) -> None:
+        """Wake the task, or start it."""
+        self._wakeup.set()
         if self._task is None:
-            # In a context of its own: it serves others than whoever came first.
-            serving = self._serve()
-            self._task = create_lazy_task(
-                serving, self._loop, name="ragasync redis", context=Context()
-            )
+            # In an empty context, because it works for all callers, not only for the first one.
+            run = self._run()
+            self._task = create_lazy_task(run, self._loop, name="ragasync redis", context=Context())
 
-    async def _serve(self) -> None:
-        """Ask for all who wait, again and again, until nobody comes for a while."""
+    async def _run(self) -> None:
+        """Send requests until no caller comes for a while."""
         try:
-            while await self._is_wanted():
-                await self._wait_out()
-                await self._ask()
+            while await self._has_work():
+                await self._wait_for_pause()
+                await self._request_slots()
         finally:
             self._task = None
-            for caller in (*(each for _, each in self._placed), *self._callers):
-                caller.turn.cancel()  # only where the loop ends
-            self._placed.clear()
+            for caller in (*(each for _, each in self._slots), *self._callers):
+                caller.future.cancel()  # there are some only if the loop ends
+            self._slots.clear()
             self._callers.clear()
-            await self._link.drop()
+            await self._connection.disconnect()
 
-    async def _is_wanted(self) -> bool:
-        """Wait a while for somebody; say whether somebody came, or waits for a place to come."""
-        self._bell.clear()
-        if not (self._callers or self._to_say):
+    async def _has_work(self) -> bool:
+        """Wait a while for callers; return whether there are some, or changes to send."""
+        self._wakeup.clear()
+        if not (self._callers or self._must_sync):
             try:
-                async with asyncio.timeout(self._until_check(_LINGERS)):
-                    await self._bell.wait()
+                async with asyncio.timeout(self._until_renewal(_IDLE_TIMEOUT)):
+                    await self._wakeup.wait()
             except TimeoutError:
                 pass
-        self._to_say = self._to_say or bool(self._placed and not self._until_check())
-        return bool(self._callers or self._to_say or self._placed)
+        self._must_sync = self._must_sync or bool(self._slots and not self._until_renewal())
+        return bool(self._callers or self._must_sync or self._slots)
 
-    def _until_check(self, longest: float = 1.0) -> float:
-        """Return the seconds until Redis is to be asked again for those who have places."""
-        if not self._placed:
+    def _until_renewal(self, longest: float = 1.0) -> float:
+        """Return the seconds until the lease of assigned slots must be renewed by a request."""
+        if not self._slots:
             return longest
-        check = max(self._asked + LEASE / 2, self._placed[0][0] - LEASE / 2)
-        return min(max(0.0, check - self._loop.time()), longest)
+        renewal = max(self._last_request + LEASE / 2, self._slots[0][0] - LEASE / 2)
+        return min(max(0.0, renewal - self._loop.time()), longest)
 
-    async def _wait_out(self) -> None:
-        """Let a pause pass, until it is time to ask whether it lasts, or there is news to tell."""
-        if not self._memory.pause:
+    async def _wait_for_pause(self) -> None:
+        """Wait until a pause ends, or until a request is due, to send changes or to check it."""
+        if not self._state.paused_for:
             return
-        self._callers = deque(each for each in self._callers if not each.turn.done())
+        self._callers = deque(each for each in self._callers if not each.future.done())
+        seconds = min(self._state.paused_for, self._until_renewal(_PAUSE_CHECK))
         try:
-            async with asyncio.timeout(min(self._memory.pause, self._until_check(_HEARS_EVERY))):
-                while self._memory.pause and not self._to_say:
-                    self._bell.clear()
-                    await self._bell.wait()
+            async with asyncio.timeout(seconds):
+                while self._state.paused_for and not self._must_sync:
+                    self._wakeup.clear()
+                    await self._wakeup.wait()
         except TimeoutError:
-            self._to_say = True  # there may be no more to tell than that callers wait
+            self._must_sync = True  # even without changes, to learn whether the pause lasts
 
-    async def _ask(self) -> None:
-        """Ask for the first in line, and give them their places."""
-        callers = [] if self._memory.pause else self._first()
-        self._to_say, to_say = False, self._to_say
-        if not (callers or to_say):
+    async def _request_slots(self) -> None:
+        """Request slots for the first callers, and assign them."""
+        callers = [] if self._state.paused_for else self._pop_callers()
+        self._must_sync, must_sync = False, self._must_sync
+        if not (callers or must_sync):
             return
-        patience = min((self._patience(each) for each in callers), default=self._outage.timeout)
-        request, version = self._memory.request(tuple(each.weight for each in callers))
-        self._asked = sent = self._loop.time()
+        timeout = min((self._time_left(each) for each in callers), default=self._outage.timeout)
+        request, version = self._state.request(tuple(each.weight for each in callers))
+        self._last_request = sent = self._loop.time()
         try:
-            reply = await self._link.ask(request, max(patience, 0.1))
+            reply = await self._connection.ask(request, max(timeout, 0.1))
         except Exception as error:
-            self._callers.extendleft(reversed(callers))  # they stay at the head of the line
-            self._to_say = to_say
-            await self._get_over(error)
+            self._callers.extendleft(reversed(callers))  # they stay at the head of the queue
+            self._must_sync = must_sync
+            await self._back_off(error)
             return
         now = self._loop.time()
-        silent = now - min(sent, self._outage.since(sent))
-        self._outage.is_over()
-        # Where an answer takes longer than the lease, what it confirms can be used at once.
-        self._holds_until = max(sent + LEASE, now)
-        self._memory.learn(reply, version)
+        silence = now - min(sent, self._outage.since(sent))
+        self._outage.end()
+        # If a reply takes longer than the lease, the slots it confirms can be used immediately.
+        self._lease_until = max(sent + LEASE, now)
+        self._state.update(reply, version)
         weights = request.weights if reply.waits else ()
-        places = [(now + wait, weight) for wait, weight in zip(reply.waits, weights, strict=True)]
+        slots = [(now + wait, weight) for wait, weight in zip(reply.waits, weights, strict=True)]
         was_lost = self._epoch != reply.epoch
         self._epoch = reply.epoch
-        if was_lost or silent > _SILENCE:
-            held = [(due, caller) for due, caller in self._placed if not caller.turn.done()]
-            self._placed.clear()
-            callers = [*(caller for _, caller in held), *callers]
+        if was_lost or silence > _MAX_SILENCE:
+            # Slots of a lost state are void, and slots that passed in a long silence would be used
+            # all together. Their callers get the next slots, before the callers of this request.
+            former = [(due, caller) for due, caller in self._slots if not caller.future.done()]
+            self._slots.clear()
+            callers = [*(caller for _, caller in former), *callers]
             if not was_lost:
-                places = [*((due, each.weight) for due, each in held if due >= now), *places]
-        self._place(callers, places)
+                slots = [*((due, each.weight) for due, each in former if due >= now), *slots]
+        self._assign(callers, slots)
 
-    def _first(self) -> list[_Caller]:
-        """Take the first out of the line, without those who have gone."""
+    def _pop_callers(self) -> list[_Caller]:
+        """Remove the first callers from the queue and return those that still wait."""
         first: list[_Caller] = []
-        while self._callers and len(first) < _MOST_AT_ONCE:
+        while self._callers and len(first) < _MAX_SLOTS_PER_REQUEST:
             caller = self._callers.popleft()
-            if not caller.turn.done():
+            if not caller.future.done():
                 first.append(caller)
         return first
 
-    def _place(self, callers: list[_Caller], places: list[tuple[float, float]]) -> None:
+    def _assign(self, callers: list[_Caller], slots: list[tuple[float, float]]) -> None:
         """
-        Give these callers these places, in order; those for whom there is none ask again.
+        Assign slots to callers, in order; callers without one go back to the head of the queue.
 
         Args:
-            callers: in their order.
-            places: when each comes, and its weight.
+            callers: The callers, in their order.
+            slots: The time and the weight of each slot, by time.
         """
-        free = deque(places)
+        free = deque(slots)
         for number, caller in enumerate(callers):
             due, weight = 0.0, 0.0
             while free and weight < caller.weight:
@@ -207,57 +261,57 @@ class Dispatcher:
             if weight < caller.weight:
                 self._callers.extendleft(reversed(callers[number:]))
                 break
-            self._placed.append((due, caller))
-        self._call()
+            self._slots.append((due, caller))
+        self._grant_due()
 
-    def _call(self) -> None:
-        """Call all whose turn has come, in their order, and see to the next."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+    def _grant_due(self) -> None:
+        """Wake all callers whose slot has come, in their order, and set the timer for the next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now = self._loop.time()
-        while self._placed:
-            due, caller = self._placed[0]
-            if not caller.turn.done():
+        while self._slots:
+            due, caller = self._slots[0]
+            if not caller.future.done():
                 if due > now + _RESOLUTION:
-                    self._alarm = self._loop.call_at(due, self._call)
+                    self._timer = self._loop.call_at(due, self._grant_due)
                     return
-                if now > self._holds_until:
-                    self._to_say = True
-                    self._ring()
+                if now > self._lease_until:
+                    self._must_sync = True
+                    self._wake()
                     return
-                caller.turn.set_result(None)
-                self._memory.used(caller.weight)
-            self._placed.popleft()
+                caller.future.set_result(None)
+                self._state.record_use(caller.weight)
+            self._slots.popleft()
 
-    def _patience(self, caller: _Caller) -> float:
-        """Return for how many seconds a caller still waits for a Redis that is away."""
-        since = max(self._outage.since(self._loop.time()), caller.asked)
+    def _time_left(self, caller: _Caller) -> float:
+        """Return the seconds for which a caller still waits for a Redis that is away."""
+        since = max(self._outage.since(self._loop.time()), caller.arrived)
         return since + self._outage.timeout - self._loop.time()
 
-    async def _get_over(self, error: Exception) -> None:
-        """Wait before the next try; send away those who have waited for too long."""
-        self._outage.begins(self._loop.time(), error)
-        waiting = [*(caller for _, caller in self._placed), *self._callers]
+    async def _back_off(self, error: Exception) -> None:
+        """Wait before the next attempt, and reject the callers whose time is over."""
+        self._outage.record_failure(self._loop.time(), error)
+        waiting = [*(caller for _, caller in self._slots), *self._callers]
         if not is_away(error):
-            self._send_away(waiting, refusal(self._outage.url, error), error)
+            self._reject(waiting, refusal_message(self._outage.url, error), error)
             return
-        late = {each for each in waiting if self._patience(each) <= 0.0}
+        late = {each for each in waiting if self._time_left(each) <= 0.0}
         if late or not waiting:
-            self._send_away(late, self._outage.words(self._loop.time()), error)
+            self._reject(late, self._outage.message(self._loop.time()), error)
         waiting = [each for each in waiting if each not in late]
         if not waiting:
-            self._to_say = False  # it stays in memory, for whoever comes next
+            self._must_sync = False  # the changes stay in the state, for the next request
             return
-        longest = max(0.0, min(self._patience(each) for each in waiting))
+        longest = max(0.0, min(self._time_left(each) for each in waiting))
         await asyncio.sleep(min(self._outage.delay(random.random()), longest))
 
-    def _send_away(self, callers: Collection[_Caller], why: str, error: Exception) -> None:
-        """Tell callers that they get no place."""
+    def _reject(self, callers: Collection[_Caller], message: str, error: Exception) -> None:
+        """Raise RedisUnavailable in callers, with its cause."""
         for caller in callers:
-            if not caller.turn.done():
-                told = RedisUnavailable(why)
-                told.__cause__ = error
-                caller.turn.set_exception(told)
-        self._callers = deque(each for each in self._callers if not each.turn.done())
-        self._placed = deque(each for each in self._placed if not each[1].turn.done())
+            if not caller.future.done():
+                unavailable = RedisUnavailable(message)
+                unavailable.__cause__ = error
+                caller.future.set_exception(unavailable)
+        self._callers = deque(each for each in self._callers if not each.future.done())
+        self._slots = deque(each for each in self._slots if not each[1].future.done())

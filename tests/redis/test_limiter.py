@@ -282,8 +282,8 @@ def test_it_belongs_to_no_loop(limiter: Made):
     ("arguments", "error", "says"),
     [
         ((object(), "a"), TypeError, "client of redis.asyncio, got builtins.object"),
-        (("client", ""), ValueError, "not empty"),
-        (("client", 7), TypeError, "name must be a text"),
+        (("client", ""), ValueError, "must be a non-empty str"),
+        (("client", 7), TypeError, "name must be a str"),
         (("client", "a", 0), ValueError, "requests_per_second must be positive"),
         (("client", "a", 1, -1), ValueError, "burst_size must be positive"),
     ],
@@ -322,7 +322,7 @@ async def test_a_429_pauses_the_jobs_of_all_who_share_the_rate(limiter: Made):
 
     processor = AsyncBatchProcessor(refuse_once, max_concurrency=1, rate_limiter=one)
     job = processor.start([1])
-    await until(lambda: calls and one._memory.pause)
+    await until(lambda: calls and one.paused_for)
     refused = calls[0]
     await asyncio.sleep(0.05)  # for the message: it is on its way
     await other.acquire()
@@ -340,7 +340,7 @@ async def test_a_job_takes_from_redis_last(limiter: Made):
     job.cancel()
     result = await job
     assert result.success_count == 2
-    assert shared._memory.request(())[0].ahead <= 1.1  # nine of the burst, and two calls
+    assert shared._state.request(())[0].ahead <= 1.1  # nine of the burst, and two calls
 
 
 async def test_a_pipeline_embeds_at_a_shared_rate(limiter: Made):
@@ -353,4 +353,4 @@ async def test_a_pipeline_embeds_at_a_shared_rate(limiter: Made):
     processor = AsyncDocumentProcessor(embed=embed, batch_size=1, rate_limiter=shared)
     result = await processor.process([(str(n), f"text {n}") for n in range(6)])
     assert result.all_succeeded
-    assert shared._memory._epoch
+    assert shared._state._epoch

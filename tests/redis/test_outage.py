@@ -34,7 +34,7 @@ def limiter(server: RedisServer, name: str = "a", **more) -> RedisRateLimiter:
 
 async def until_away(shared: RedisRateLimiter) -> None:
     """Wait until a try has failed."""
-    while not shared._desk()._outage._tries:  # noqa: ASYNC110
+    while not shared._dispatcher()._outage._attempts:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
@@ -116,7 +116,7 @@ async def test_a_full_redis_is_not_taken_for_missing_rights(server: RedisServer)
         RedisUnavailable, match=r"its memory is full: raise its maxmemory"
     ) as caught:
         await limiter(server).acquire()
-    assert "user may run scripts" not in str(caught.value)
+    assert "allow this user" not in str(caught.value)
 
 
 async def test_a_redis_that_lacks_replicas_says_so(server: RedisServer):
@@ -131,7 +131,7 @@ async def test_a_user_who_may_not_run_scripts_is_told(server: RedisServer):
     """The advice about rights is for this one."""
     with server.asked() as asked:
         asked.acl_setuser("ann", enabled=True, passwords=["+pa55word"], categories=["+@read"])
-    with pytest.raises(RedisUnavailable, match="see that this user may run scripts"):
+    with pytest.raises(RedisUnavailable, match="allow this user to run scripts"):
         await limiter(server, password="pa55word").acquire()
 
 

@@ -43,13 +43,13 @@ class Asked:
 def request(
     *weights: float,
     terms: Terms,
-    says: bool = False,
+    sets_terms: bool = False,
     pause: float = 0.0,
     epoch: str = "",
     ahead=0.0,
 ) -> Request:
     """Return a request, of one that knows nothing if not told otherwise."""
-    return Request(epoch, ahead, pause, terms, says, weights)
+    return Request(epoch, ahead, pause, terms, sets_terms, weights)
 
 
 def places(bucket: Bucket, now: float, last: float, weights: tuple[float, ...]) -> list[float]:
@@ -78,13 +78,14 @@ def test_places_are_when_a_limiter_in_memory_grants(server: RedisServer, seed: i
     for _ in range(150):
         weights = tuple(chance.choice([0.5, 1, 1, 3, rate * per or 60]) for _ in range(3))
         pause = chance.choice([0.0] * 9 + [3.0])
-        says = not per and chance.random() < 0.1
-        if says:
+        sets_terms = not per and chance.random() < 0.1
+        if sets_terms:
             rate = chance.choice([3.0, 50.0, 999.9])
-            bucket.change(rate, burst, max(now, last))
-        bucket.close(now + pause)
+            bucket.change_rate(rate, burst, max(now, last))
+        bucket.pause(now + pause)
         reply = asked.at(
-            now, request(*weights, terms=Terms(rate, burst, per), says=says, pause=pause)
+            now,
+            request(*weights, terms=Terms(rate, burst, per), sets_terms=sets_terms, pause=pause),
         )
         expected = places(bucket, now, last, weights)
         assert [now + wait for wait in reply.waits] == pytest.approx(expected, abs=5e-6)
@@ -102,8 +103,8 @@ def test_an_unknown_name_begins_with_an_empty_bucket(server: RedisServer):
 def test_the_last_terms_said_count_for_all(server: RedisServer):
     """Who does not say its own learns what is in force."""
     asked, slow, fast = Asked(server), Terms(1, 1), Terms(10, 1)
-    asked.at(0.0, request(1.0, terms=slow, says=True))
-    assert asked.at(10.0, request(1.0, terms=fast, says=True)).terms == fast
+    asked.at(0.0, request(1.0, terms=slow, sets_terms=True))
+    assert asked.at(10.0, request(1.0, terms=fast, sets_terms=True)).terms == fast
     reply = asked.at(20.0, request(1.0, 1.0, terms=slow))
     assert reply.terms == fast
     assert reply.waits == pytest.approx([0, 0.1])

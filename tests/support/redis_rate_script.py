@@ -7,16 +7,17 @@ import time
 from redis.asyncio import Redis
 
 from ragasync import RedisRateLimiter
-from ragasync.redis import link
+from ragasync.redis import connection
 
 NOTED = "redis.call('RPUSH', 'places', string.format('%.6f', string.match(epoch, '^%d+') + due))\n"
 
 
 async def share(port: int, rate: float, seconds: float) -> list[float]:
     """Have 20 tasks call as fast as the limiter lets them; return when, by the wall clock."""
-    # Redis notes each place that it gives, beside telling it.
-    link.SCRIPT = link.SCRIPT.replace("  waits[#waits + 1]", f"  {NOTED}  waits[#waits + 1]")
-    link.SHA = "0" * 40
+    # The script also records each slot that it assigns.
+    line = "  waits[#waits + 1]"
+    connection.SCRIPT = connection.SCRIPT.replace(line, f"  {NOTED}{line}")
+    connection.SHA = "0" * 40
     limiter = RedisRateLimiter(Redis(port=port), "shared", rate)
     until, began = time.time() + seconds, []
 
