@@ -1,4 +1,4 @@
-"""How many concurrent calls a service can take: a limit that adapts, and what feeds it."""
+"""max_concurrency="auto": a concurrency limit that follows the latency and errors of the calls."""
 
 from __future__ import annotations
 
@@ -7,152 +7,168 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ragasync.clock import Clock
-from ragasync.limits.background import WINDOW, ErrorBaseline, in_vain
-from ragasync.limits.samples import Began, CallEnd, Cut, Latency, SampleWindow
+from ragasync.limits.samples import (
+    MIN_CALLS,
+    CallEnd,
+    CallSample,
+    Decrease,
+    ErrorBaseline,
+    Latency,
+    SampleWindow,
+    made_no_difference,
+)
 from ragasync.retries.classify import congestion
 
 V = TypeVar("V")
 
 FIRST = 4
-"""The calls at once that it begins with."""
+"""The initial limit."""
 
 MOST = 1_024
-"""The calls at once that it never goes beyond."""
+"""The highest limit."""
 
-CUT = 0.75
-FULL, TELLS = 0.9, 0.75
-HOLDS = 1.12
-"""Latency holds while it is at most so many times what few calls at once take, but for chance."""
+DECREASE = 0.75
+"""The factor of a decrease."""
 
-RISEN = 1.25
-"""Above so many times, without having grown, it is looked at with a quarter fewer calls."""
+FULL = 0.9
+"""The share of the limit in flight from which a call has reached it."""
+
+SAMPLED = 0.75
+"""The share of the limit in flight from which a call is sampled."""
+
+TOLERANCE = 1.12
+"""The factor by which latency may exceed that of a low limit, beyond chance."""
+
+CONGESTED = 1.25
+"""The factor above which latency causes a decrease, also if the limit has not grown."""
 
 RELIEF = 0.9
-"""A cut was of use where latency fell below this share of what it was."""
+"""The share of its former value that latency must fall below for a decrease to have helped."""
 
 NEAR = 0.06
-"""How close to what was too much it settles, as a share."""
+"""The distance from the ceiling, as a share, at which the search ends."""
 
-BESIDE = 1.1
-"""How far above where the knee is guessed to be the search goes, as a factor."""
+KNEE_MARGIN = 1.1
+"""The factor above the estimated knee at which the ceiling is set."""
 
 REST, LONGEST_REST = 8, 64
-"""Cohorts between two attempts to go beyond what was too much; twice as many each time in vain."""
+"""Windows between two attempts to exceed the ceiling; doubled after each one that fails."""
 
 LOOK_EVERY = 48
-"""Cohorts after which it measures anew what calls take when there are fewer at once."""
+"""Windows after which the latency of a lower limit is measured again."""
 
 
 class ConcurrencyLimit:
     """
-    The bound on calls in flight that a service's answers call for.
+    A limit on concurrent calls that adapts to the service's latency and errors.
 
-    Tell it of each call's beginning and end, and read `bound`. It knows no clock and waits for
-    nothing. The rules, each judged by a cohort of at least as many calls as the bound:
+    Report the beginning and end of each call, and read `bound`. It reads no clock and never waits.
+    The rules, each decided after a window of at least as many calls as the limit:
 
-    - up while latency holds: twice as many a cohort until the first sign of too many, then half
-      way to what was too much, or to where its latency says the knee is at most, and when that is
-      near, a rest; then on, by a tenth at first.
-    - down by a quarter, once for each event: a 429, more 503s and timeouts than usual, or latency
-      well above that of fewer calls. What was begun before the last cut says nothing more.
-    - a step that only made calls slower is taken back.
-    - a cut that brings no relief is taken back too: the service is slower today, or fails now and
-      then whatever one does.
-    - never up while the bound is not reached: something else holds back then.
+    - Increase while latency holds: double per window until the first sign of congestion, then go
+      half way to the ceiling (the limit that was too high, or the knee estimated from its
+      latency). Near the ceiling, rest; then increase again, by a tenth at first.
+    - Decrease by a quarter, once per event: a 429, more 503s and timeouts than usual, or latency
+      well above that of a lower limit. Calls that began before the last decrease do not count.
+    - Undo an increase that only made calls slower.
+    - Undo a decrease that did not help: the service is slower now, or fails at any concurrency.
+    - Never increase while the limit is not reached: then it is not the bottleneck.
 
-    The cut and the rise are those of TCP (additive increase, multiplicative decrease), the way
-    back that of BIC (Xu, Harfoush, Rhee 2004: a binary search for the last bound that held).
+    The decrease and increase are TCP's (additive increase, multiplicative decrease), the way back
+    is BIC's (Xu, Harfoush, Rhee 2004: a binary search for the last limit that held).
 
-        bound = ConcurrencyLimit()
-        began = bound.begin(in_flight=3)
-        bound.end(began, 0.2, "success")
+        limit = ConcurrencyLimit()
+        sample = limit.begin(in_flight=3)
+        limit.end(sample, 0.2, "success")
 
     Args:
-        first: the bound to begin with.
-        most: the bound never to exceed.
+        first: The initial limit.
+        most: The highest limit.
 
     Attributes:
-        bound: the calls in flight to allow now.
+        bound: The number of concurrent calls to allow now.
     """
 
     def __init__(self, first: int = FIRST, most: int = MOST) -> None:
         self.bound = min(first, most)
         self._most = most
-        self._base: Latency | None = None  # what calls take when there are few
-        self._good = 0  # the highest bound that held
-        self._ceiling: int | None = None  # the lowest that did not
-        self._step = 1.0
+        self._base: Latency | None = None  # latency at a low limit
+        self._good = 0  # the highest limit that held
+        self._ceiling: int | None = None  # the lowest limit that was too high
+        self._step = 1.0  # the increase as a share of the limit
         self._rest, self._patience = REST, REST
         self._since_look = 0
-        self._background = ErrorBaseline()
-        self._cuts = self._fills = 0
-        self._steady: Latency | None = None  # of the cohorts since it has settled
-        self._before: Cut | None = None  # while a cut is judged
-        self._cohort = SampleWindow(self.bound)
+        self._baseline = ErrorBaseline()
+        self._decreases = self._times_full = 0
+        self._steady: Latency | None = None  # since the limit has settled
+        self._pending: Decrease | None = None  # while the effect of a decrease is measured
+        self._window = SampleWindow(self.bound)
 
     def __repr__(self) -> str:
         return f"<ConcurrencyLimit {self.bound}, {self._good} held, {self._ceiling} did not>"
 
-    def begin(self, in_flight: int) -> Began:
-        """Note that a call begins, which makes so many in flight."""
-        # What begins while the calls in flight are still few tells nothing of the bound; but of a
-        # cut everything is judged, so that it is judged in any case.
-        tells = self._before is not None or in_flight >= TELLS * self.bound
-        cohort = self._cohort if tells and self._cohort.begin() else None
-        began = Began(cohort, self._cuts, self._fills)
-        self._fills += in_flight >= FULL * self.bound
-        return began
+    def begin(self, in_flight: int) -> CallSample:
+        """Record that a call begins; `in_flight` includes it."""
+        # A call that begins while few are in flight says nothing about the limit. But after a
+        # decrease every call is sampled, so that the decrease is always judged.
+        is_sampled = self._pending is not None or in_flight >= SAMPLED * self.bound
+        window = self._window if is_sampled and self._window.begin() else None
+        sample = CallSample(window, self._decreases, self._times_full)
+        self._times_full += in_flight >= FULL * self.bound
+        return sample
 
-    def end(self, began: Began, seconds: float, how: CallEnd) -> None:
-        """Note that a call has ended after so long, and judge the bound where it is time to."""
-        now = self._cohort
-        if began.cohort is not None:
-            began.cohort.end(seconds, how, full=self._fills > began.fills)
-        if began.cuts != self._cuts:
-            if self._before is not None and began.cuts == self._cuts - 1:
-                self._before.cohort.count(how)  # it tells how bad it was before the cut
+    def end(self, sample: CallSample, seconds: float, how: CallEnd) -> None:
+        """Record the end of a call, and change the limit if it is time to."""
+        window = self._window
+        if sample.window is not None:
+            sample.window.end(seconds, how, saw_limit=self._times_full > sample.times_full)
+        if sample.decreases != self._decreases:
+            if self._pending is not None and sample.decreases == self._decreases - 1:
+                self._pending.window.count(how)  # it belongs to the time before the decrease
             return
-        now.count(how)
-        sign = how in ("rate_limited", "overloaded") and self._before is None
-        if sign and self._background.is_exceeded(now, how):
-            self._cut(None)
-        elif now.is_complete:
-            self._judge(now)
+        window.count(how)
+        is_congested = how in ("rate_limited", "overloaded") and self._pending is None
+        if is_congested and self._baseline.is_exceeded(window, how):
+            self._decrease(None)
+        elif window.is_complete:
+            self._judge(window)
 
-    # ── judging a cohort ────────────────────────────────────────────────────────────────────
+    # ── judging a window ────────────────────────────────────────────────────────────────────
 
-    def _judge(self, cohort: SampleWindow) -> None:
-        """Decide what follows from a cohort."""
+    def _judge(self, window: SampleWindow) -> None:
+        """Change the limit according to a complete window."""
         self._since_look += 1
-        if self._before is not None:
-            cut, self._before = self._before, None
-            self._judge_cut(cohort, cut)
+        if self._pending is not None:
+            decrease, self._pending = self._pending, None
+            self._judge_decrease(window, decrease)
             return
-        self._background.held(cohort)
-        if (latency := cohort.latency) is None:
-            self._move(self.bound)  # most calls failed: there is nothing to learn
+        self._baseline.add(window)
+        if (latency := window.latency) is None:
+            self._set(self.bound)  # most calls failed: the window says nothing about latency
         elif self._base is None:
             self._base = latency
-            self._held(cohort, latency)
-        elif not latency.above(self._base, HOLDS):
+            self._increase(window, latency)
+        elif not latency.above(self._base, TOLERANCE):
             if self._step >= 1.0 and self._ceiling is None:
                 self._base = self._base.joined(latency)
-            self._held(cohort, latency)
+            self._increase(window, latency)
         elif 0 < self._good < self.bound:
-            # Calls that take r times as long in service that melts, or queues: the knee is at most
-            # the bound by the root of r, or by r itself. So there is no need to look above that.
+            # If calls take r times as long, the knee is at most the limit divided by the square
+            # root of r for a service whose latency grows with the square of the load, or by r for
+            # one that queues. So there is no need to search above the former.
             knee = self.bound * math.sqrt(self._base.seconds / latency.seconds)
-            self._found_ceiling(min(self.bound, max(self._good + 1, math.ceil(BESIDE * knee))))
-            self._move(self._good)
-        elif latency.above(self._base, RISEN):
-            self._cut(latency)
+            above_knee = max(self._good + 1, math.ceil(KNEE_MARGIN * knee))
+            self._set_ceiling(min(self.bound, above_knee))
+            self._set(self._good)
+        elif latency.above(self._base, CONGESTED):
+            self._decrease(latency)
         else:
-            self._move(self.bound)
+            self._set(self.bound)
 
-    def _held(self, cohort: SampleWindow, latency: Latency) -> None:
-        """Go up from a bound that held, if it was what held back."""
-        if not cohort.is_full:
-            self._move(self.bound)
+    def _increase(self, window: SampleWindow, latency: Latency) -> None:
+        """Increase a limit that held, if it was the bottleneck."""
+        if not window.is_limited:
+            self._set(self.bound)
             return
         self._good = max(1, self.bound)
         if self._ceiling is None:
@@ -160,99 +176,100 @@ class ConcurrencyLimit:
             if self._step < 1.0:
                 self._step = min(1.0, 2 * self._step)
             self._patience = REST
-            self._move(self.bound + up)
+            self._set(self.bound + up)
         elif (gap := self._ceiling - self._good) > max(1, NEAR * self._good):
-            self._move(self._good + gap // 2)
+            self._set(self._good + gap // 2)
         else:
-            self._settled(latency)
+            self._stay(latency)
 
-    def _settled(self, latency: Latency) -> None:
-        """Stay close below what was too much; look below now and then, and above."""
+    def _stay(self, latency: Latency) -> None:
+        """Stay just below the ceiling; now and then measure a lower limit, or try a higher one."""
         self._rest -= 1
         self._steady = latency if self._steady is None else self._steady.joined(latency)
-        if self._base is not None and self._steady.above(self._base, HOLDS):
-            self._cut(self._steady)  # one cohort could not tell, all of them can
+        if self._base is not None and self._steady.above(self._base, TOLERANCE):
+            self._decrease(self._steady)  # significant over all windows, though not over one
         elif self._since_look >= LOOK_EVERY:
-            self._cut(self._cohort.latency, looking=True)
+            self._decrease(self._window.latency, is_look=True)
         elif self._rest <= 0:
             self._rest = self._patience = min(2 * self._patience, LONGEST_REST)
             self._ceiling, self._step = None, 0.1
-            self._move(self.bound + max(1, self.bound // 10))
+            self._set(self.bound + max(1, self.bound // 10))
         else:
-            self._move(self.bound)
+            self._set(self.bound)
 
-    def _found_ceiling(self, too_many: int) -> None:
-        """Remember what was too much."""
-        self._ceiling = too_many
+    def _set_ceiling(self, too_high: int) -> None:
+        """Set the ceiling to a limit that was too high."""
+        self._ceiling = too_high
         self._step = 0.1
-        if self._good >= too_many:
+        if self._good >= too_high:
             self._good = 0
 
-    # ── cutting, and whether it helped ──────────────────────────────────────────────────────
+    # ── decreases, and whether they helped ──────────────────────────────────────────────────
 
-    def _cut(self, latency: Latency | None, *, looking: bool = False) -> None:
-        """Go down by a quarter, and see what becomes of it."""
-        self._before = Cut(self.bound, self._step, self._cohort, latency)
-        if not looking:
-            self._found_ceiling(self.bound)
-        self._cuts += 1
+    def _decrease(self, latency: Latency | None, *, is_look: bool = False) -> None:
+        """Decrease the limit by a quarter, and start to measure the effect."""
+        self._pending = Decrease(self.bound, self._step, self._window, latency)
+        if not is_look:
+            self._set_ceiling(self.bound)
+        self._decreases += 1
         self._since_look = 0
-        self._move(max(1, math.floor(CUT * self.bound)))
+        self._set(max(1, math.floor(DECREASE * self.bound)))
 
-    def _judge_cut(self, cohort: SampleWindow, cut: Cut) -> None:
-        """Keep a cut that brought relief, go on down where that was not enough, or take it back."""
-        latency, before = cohort.latency, cut.latency
-        if cut.cohort.share and cohort.share and in_vain(cut.cohort, cohort):
-            self._background.endured(cut.cohort, cohort)
-            self._take_back(cut)
+    def _judge_decrease(self, window: SampleWindow, decrease: Decrease) -> None:
+        """Keep a decrease that helped, decrease further if it was not enough, or undo it."""
+        latency, before = window.latency, decrease.latency
+        is_congested = decrease.window.congested_share and window.congested_share
+        if is_congested and made_no_difference(decrease.window, window):
+            self._baseline.replace(decrease.window, window)
+            self._undo(decrease)
             return
-        if self._background.is_exceeded(cohort):
-            self._cut(latency)
+        if self._baseline.is_exceeded(window):
+            self._decrease(latency)
             return
-        self._background.held(cohort)
+        self._baseline.add(window)
         if latency is None or self._base is None:
             self._good = self.bound
-            self._move(self.bound)
+            self._set(self.bound)
         elif before is not None and latency.seconds > RELIEF * before.seconds:
             self._base = latency.joined(before)
-            self._take_back(cut)
-        elif latency.above(self._base, RISEN):
-            self._cut(latency)
+            self._undo(decrease)
+        elif latency.above(self._base, CONGESTED):
+            self._decrease(latency)
         else:
-            if not latency.above(self._base, HOLDS):
+            if not latency.above(self._base, TOLERANCE):
                 self._base = self._base.joined(latency)
             self._good = max(self._good, self.bound)
-            self._move(self._good)
+            self._set(self._good)
 
-    def _take_back(self, cut: Cut) -> None:
-        """Return to the bound before a cut, which was not too much."""
-        self._good = cut.bound
-        if self._ceiling == cut.bound:
-            self._ceiling, self._step = None, cut.step
-        self._move(cut.bound)
+    def _undo(self, decrease: Decrease) -> None:
+        """Return to the limit before a decrease, which was not too high."""
+        self._good = decrease.bound
+        if self._ceiling == decrease.bound:
+            self._ceiling, self._step = None, decrease.step
+        self._set(decrease.bound)
 
-    def _move(self, bound: int) -> None:
-        """Set the bound, and begin to judge it."""
+    def _set(self, bound: int) -> None:
+        """Set the limit, and start a new window."""
         bound = max(1, min(bound, self._most))
         if bound != self.bound:
             self.bound, self._steady = bound, None
-        if self._before is not None and self._before.cohort.congested:
-            size = max(WINDOW, 2 * self.bound)
+        if self._pending is not None and self._pending.window.overloaded:
+            size = max(MIN_CALLS, 2 * self.bound)
         elif self._ceiling is None and self._step >= 1.0:
             size = max(4, self.bound // 3)
         else:
             size = max(8, 2 * self.bound)
-        self._cohort = SampleWindow(size)
+        self._window = SampleWindow(size)
 
 
 class ConcurrencyController:
     """
-    Watches the calls of a run and resizes it to what the limit allows.
+    Measures the calls of a run and sets its concurrency to the limit.
 
     Args:
-        first: the concurrency to begin with.
-        clock: the run's clock.
-        resize: called with the new concurrency whenever it changes.
+        first: The initial concurrency.
+        clock: The run's clock.
+        resize: Called with the new concurrency whenever it changes.
     """
 
     def __init__(self, first: int, clock: Clock, resize: Callable[[int], None]) -> None:
@@ -264,14 +281,14 @@ class ConcurrencyController:
         self._apply()
 
     def close(self) -> None:
-        """Resize no more: calls still in flight run under a concurrency that somebody else set."""
+        """Stop resizing: the calls still in flight belong to a concurrency set by the user."""
         self._closed = True
 
     def __repr__(self) -> str:
         return f"<ConcurrencyController {self._limit!r}, {self._in_flight} in flight>"
 
     async def watch(self, call: Coroutine[Any, Any, V]) -> V:
-        """Await a call, and learn from its latency and its error."""
+        """Await a call, and record its latency and its error."""
         self._in_flight += 1
         sample, started = self._limit.begin(self._in_flight), self._clock()
         how: CallEnd = "error"

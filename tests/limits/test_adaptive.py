@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
-from ragasync.limits.samples import Began, CallEnd, Latency
+from ragasync.limits.samples import CallEnd, CallSample, Latency
 from ragasync.retries.classify import congestion
 
 
@@ -36,7 +36,7 @@ def rounds() -> Rounds:
     return Rounds(ConcurrencyLimit())
 
 
-def refuse(bound: ConcurrencyLimit, began: Began) -> int:
+def refuse(bound: ConcurrencyLimit, began: CallSample) -> int:
     """Refuse a call, as with a 429, and return the bound."""
     bound.end(began, 0.1, "rate_limited")
     return bound.bound
