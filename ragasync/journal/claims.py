@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from ragasync.errors import JournalError
-from ragasync.sqlite_file import Kind, clear_errors, open_unchanged
+from ragasync.sqlite_file import SqliteFormat, connect_read_only, convert_errors
 
 _OPEN: Final = "open "
 """Before the claim of a run that has not ended, or was killed: part of the journal is its log."""
@@ -58,7 +58,7 @@ class Claim:
         JournalError: another run, here or in another process, has it.
     """
 
-    def __init__(self, path: str, kind: Kind) -> None:
+    def __init__(self, path: str, kind: SqliteFormat) -> None:
         self._path = path
         self._locks = [_locked_beside(path, kind)]
         self._lock = ""
@@ -105,7 +105,7 @@ class Claim:
             holder = Holder(*json.loads(text.removeprefix(_OPEN)))
             if holder.lock == self._lock:
                 return None  # by this very file, which is locked by nobody else
-            with closing(open_unchanged(holder.lock, log=True, timeout=0.0)) as connection:
+            with closing(connect_read_only(holder.lock, log=True, timeout=0.0)) as connection:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             return holder if _is_busy(error) else None
@@ -141,10 +141,10 @@ def in_use(path: str, by: Holder | None = None) -> JournalError:
     )
 
 
-def _locked_beside(path: str, kind: Kind) -> sqlite3.Connection:
+def _locked_beside(path: str, kind: SqliteFormat) -> sqlite3.Connection:
     """Lock the file beside a journal, because a lock on the journal would keep readers out."""
     beside = lock_file(path)
-    with clear_errors(path, kind, 0.0):
+    with convert_errors(path, kind, 0.0):
         try:
             connection = _locked(beside)
             connection.execute("ROLLBACK")  # which keeps the lock

@@ -17,13 +17,13 @@ from ragasync.errors import JournalError
 from ragasync.function_fingerprint import FunctionFingerprint, differences
 from ragasync.journal.claims import Claim, in_use, is_open, lock_file
 from ragasync.sqlite_file import (
-    Kind,
-    check_pages,
-    clear_errors,
-    damage,
+    SqliteFormat,
+    check_integrity,
+    connect_read_only,
+    convert_errors,
+    corruption_error,
     open_database,
-    open_unchanged,
-    refuse_foreign_file,
+    reject_foreign_file,
     transaction,
 )
 
@@ -68,8 +68,8 @@ CREATE TABLE outcomes (
 );
 """
 
-JOURNAL = Kind(
-    what="journal",
+JOURNAL = SqliteFormat(
+    name="journal",
     application_id=0x7261676A,  # "ragj", in the file's header
     version=2,
     schema=_SCHEMA,
@@ -167,7 +167,7 @@ class JournalFile:
         self.changes: list[str] = []
         self._functions: tuple[str, int] | None = None
         with ExitStack() as on_error, self._clear_errors():
-            refuse_foreign_file(journal.path, JOURNAL)  # before there is a lock beside it
+            reject_foreign_file(journal.path, JOURNAL)  # before there is a lock beside it
             claim = self._claim = Claim(journal.path, JOURNAL)
             on_error.callback(claim.drop)
             if Path(self._real).exists():
@@ -185,7 +185,7 @@ class JournalFile:
                 self._claim.count(self._mark.id, self._mark.commits)
                 self._mark = self._count_commit()
             # The last to be closed writes the log into the file, unless it cannot write at all.
-            self.reading = open_unchanged(self._path, log=True, timeout=journal.timeout)
+            self.reading = connect_read_only(self._path, log=True, timeout=journal.timeout)
             on_error.callback(close_quietly, self.reading)
             self.reading.execute("SELECT count(*) FROM job").fetchone()
             # So that the file itself says that its log belongs to it, whatever becomes of that.
@@ -306,7 +306,7 @@ class JournalFile:
         log = self._beside["log"]
         has_log = Path(log).exists() and Path(log).stat().st_size > 0
         try:
-            with closing(open_unchanged(self._real, log=has_log)) as connection:
+            with closing(connect_read_only(self._real, log=has_log)) as connection:
                 mark = _Mark(*connection.execute(_MARK).fetchone())
         except (sqlite3.Error, TypeError):
             return  # new, or not a journal: that is said when it is opened in full
@@ -317,7 +317,7 @@ class JournalFile:
                 f"the journal {self._journal.path!r} is not whole: a run was killed, and outcomes"
                 f" that it wrote are missing, because its log {log!r} is missing or damaged: move"
                 " or copy the files of a journal together (itself, -wal and -lock), under their"
-                " names; restore them from a copy, or begin anew in another file"
+                " names; restore them from a copy, or start again with another file"
             )
 
     def _take_over(self, job: Job) -> _Mark:
@@ -335,11 +335,11 @@ class JournalFile:
             return _Mark(str(row[0]), self._holder, 0)
         *header, seal, before, commits = row
         if seal != _seal_of(header):
-            raise damage("its header is not what was written")
+            raise corruption_error("its header is not what was written")
         _check_job(self._journal, header[1:4], job[:3])
         if (holder := self._claim.rival(before)) is not None:
             raise in_use(self._journal.path, holder)
-        check_pages(self._writing)
+        check_integrity(self._writing)
         self._functions = self._compared(header, job.functions)
         return _Mark(row[0], before, commits)
 
@@ -404,7 +404,7 @@ class JournalFile:
         for _ in range(_LOOKS):
             with (
                 suppress(sqlite3.DatabaseError),
-                closing(open_unchanged(self._path, log=False)) as connection,
+                closing(connect_read_only(self._path, log=False)) as connection,
             ):
                 # So that a file is read too whose log a full disk has let in only half.
                 connection.execute("PRAGMA writable_schema = ON")
@@ -465,7 +465,7 @@ class JournalFile:
 
     def _clear_errors(self) -> AbstractContextManager[None]:
         """Turn SQLite's errors into ones that say what to do."""
-        return clear_errors(self._journal.path, JOURNAL, self._journal.timeout)
+        return convert_errors(self._journal.path, JOURNAL, self._journal.timeout)
 
 
 def _to_json(functions: Mapping[str, Sequence[FunctionFingerprint]]) -> str:

@@ -14,7 +14,7 @@ from ragasync.journal.keys import key_of
 from ragasync.journal.rows import Place, Row, check_seal, recalled
 from ragasync.journal.serializers import Serializer
 from ragasync.outcomes.outcome import Outcome
-from ragasync.sqlite_file import clear_errors
+from ragasync.sqlite_file import convert_errors
 
 if TYPE_CHECKING:
     from ragasync.journal.journal import Journal
@@ -79,7 +79,7 @@ class JournalReader:
         self._stacks: dict[str, str] = {}  # one text for all errors of one kind and place
         self._latest: dict[object, tuple[bytes, int]] | None = None
         self._lock = threading.Lock()
-        with clear_errors(journal.path, JOURNAL, journal.timeout):
+        with convert_errors(journal.path, JOURNAL, journal.timeout):
             keys = connection.execute("SELECT key FROM outcomes")
             self._written = frozenset(key for (key,) in keys)
             self.holds_success = connection.execute(_ANY_DONE).fetchone() is not None
@@ -122,7 +122,7 @@ class JournalReader:
         if key not in self._written:
             self._seen[key] = first + 1
             return Place(key, first, shown), None
-        with clear_errors(self._journal.path, JOURNAL, self._journal.timeout):
+        with convert_errors(self._journal.path, JOURNAL, self._journal.timeout):
             occurrence, row = self._read(key, first)
             if row is not None:
                 check_seal(key, occurrence, shown, row)
@@ -164,7 +164,7 @@ class JournalReader:
     def _latest_of_each(self, subject: Callable[[Any], object]) -> dict[object, tuple[bytes, int]]:
         """Return which outcome about each thing was written last, in earlier runs."""
         assert self._connection is not None
-        with clear_errors(self._journal.path, JOURNAL, self._journal.timeout):
+        with convert_errors(self._journal.path, JOURNAL, self._journal.timeout):
             rows = self._connection.execute(_DONE).fetchall()
         return {subject(self._loads(value)): (key, number) for key, number, value in rows}
 

@@ -12,7 +12,7 @@ from ragasync.error_text import error_text, safe_notes
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import attribute, leaves_of
 from ragasync.outcomes.outcome import Outcome, Status
-from ragasync.sqlite_file import damage
+from ragasync.sqlite_file import corruption_error
 
 Row: TypeAlias = tuple[Any, ...]
 """An outcome as columns of the file's table."""
@@ -67,7 +67,7 @@ def check_seal(key: bytes, occurrence: int, shown: str, row: Row) -> None:
     """
     *kept, seal = row
     if _seal_of(key, occurrence, kept) != seal:
-        raise damage(f"the outcome of {shown!r:.100} is not what was written")
+        raise corruption_error(f"the outcome of {shown!r:.100} is not what was written")
 
 
 def _seal_of(key: bytes, occurrence: int, kept: Sequence[Any]) -> int:

@@ -12,7 +12,7 @@ from ragasync.errors import JournalError
 from ragasync.journal.file import JOURNAL, open_to_read
 from ragasync.journal.rows import check_seal, recalled_error
 from ragasync.journal.serializers import BY_NAME, Serializer
-from ragasync.sqlite_file import clear_errors
+from ragasync.sqlite_file import convert_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def _reading(journal: Journal) -> Iterator[Connection]:
     """Give a connection to a journal that exists."""
     with (
         closing(open_to_read(journal)) as connection,
-        clear_errors(journal.path, JOURNAL, journal.timeout),
+        convert_errors(journal.path, JOURNAL, journal.timeout),
     ):
         yield connection
 

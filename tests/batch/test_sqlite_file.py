@@ -45,7 +45,7 @@ def test_a_file_too_small_for_a_database_is_refused_untouched(
     """SQLite itself takes a file of one byte for an empty one, and would write over it."""
     path = tmp_path / "notes"
     path.write_bytes(byte * size)
-    with pytest.raises((JournalError, StoreError), match="is no SQLite database"):
+    with pytest.raises((JournalError, StoreError), match="is not a SQLite database"):
         open_it(path)
     assert path.read_bytes() == byte * size
 

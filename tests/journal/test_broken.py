@@ -147,9 +147,12 @@ def test_a_log_cut_off_leaves_the_outcomes_before_it(path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"These are my notes of last week.\n" * 100, "is no SQLite database: choose another path"),
-        (b"\x00" * 5000, "is no SQLite database: choose another path"),
-        (b"SQLite format 3\x00" + b"\xff" * 5000, "is no SQLite database|is damaged"),
+        (
+            b"These are my notes of last week.\n" * 100,
+            "is not a SQLite database: choose another path",
+        ),
+        (b"\x00" * 5000, "is not a SQLite database: choose another path"),
+        (b"SQLite format 3\x00" + b"\xff" * 5000, "is not a SQLite database|is damaged"),
     ],
     ids=["text", "zeros", "header"],
 )
@@ -168,7 +171,7 @@ def test_a_database_of_another_program_is_left_as_it_is(path: Path):
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE outcomes (key, occurrence)")
     content = path.read_bytes()
-    with pytest.raises(JournalError, match="is a database, but not a journal of ragasync's"):
+    with pytest.raises(JournalError, match="is a database, but not a journal of ragasync"):
         run(path)
     assert (path.read_bytes(), CALLS) == (content, [])
 
@@ -195,7 +198,7 @@ def test_a_folder_that_is_none_is_an_error_at_once(tmp_path: Path, folder: str):
 def test_a_folder_in_the_place_of_the_file_is_an_error_at_once(path: Path):
     """Before any call, and it stays a folder."""
     path.mkdir()
-    with pytest.raises(JournalError, match=r"is no regular file"):
+    with pytest.raises(JournalError, match=r"is not a regular file"):
         run(path)
     assert path.is_dir()
     assert CALLS == []
@@ -224,6 +227,6 @@ async def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str):
     path = tmp_path / name
     if name == "pipe":
         os.mkfifo(path)
-    with pytest.raises(JournalError, match="is no regular file"):
+    with pytest.raises(JournalError, match="is not a regular file"):
         await AsyncBatchProcessor(str, journal=path).process([1])
     assert not path.with_name(f"{path.name}-lock").exists()

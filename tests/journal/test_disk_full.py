@@ -51,7 +51,7 @@ def test_a_full_disk_stops_the_job_with_everything_done_in_memory(path: Path):
     limited = f"limit(1_500_000)\nrun({str(path)!r}, 5000)\nlimit(-1)\nrun({str(path)!r}, 5000)"
     message, note, stopped, went_on = printed_by(JOB, limited)
     assert message.startswith(f"the journal {str(path)!r} cannot be written (")
-    assert message.endswith("make room on the disk and run again; what was written before is safe")
+    assert message.endswith("free space on the disk and run again; what was written before is safe")
     called, done = map(int, stopped.split()[:2])
     assert note.startswith(f"ragasync: {done:,} of 5,000 items were done")
     assert stopped == f"{called} {done} True True"

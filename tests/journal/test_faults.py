@@ -147,7 +147,7 @@ async def test_a_lock_that_comes_while_the_job_runs_stops_it_with_all_kept(path:
     kept = processor.last_result
     assert kept is not None
     assert kept.stopped_because is not None
-    assert "is locked" in kept.stopped_because
+    assert "locked by another process" in kept.stopped_because
     assert [outcome.value for outcome in kept][: len(CALLS)] == [2 * item for item in CALLS]
     assert 100 <= len(CALLS) <= 100 + 2 * (10 + 8)
     assert any("items were done" in note for note in caught.value.__notes__)

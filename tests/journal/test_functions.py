@@ -164,7 +164,7 @@ def test_a_journal_of_the_first_schema_is_refused_with_advice(path: Path):
     run(path, embed)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 1")
-    with pytest.raises(JournalError, match=r"has version 1 .* begin anew in another file"):
+    with pytest.raises(JournalError, match=r"has version 1 .* start again with another file"):
         run(path, embed)
 
 

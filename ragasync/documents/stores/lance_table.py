@@ -127,7 +127,7 @@ class LanceRows:
     def _not_writable(self) -> StoreNotWritable:
         """Return the error about a folder that can only be read."""
         return StoreNotWritable(
-            f"the store {self.path!r} can only be read, and nothing can be stored: make its "
+            f"the store {self.path!r} is read-only: make its "
             "folder and all in it writable, or write to a copy"
         )
 
@@ -269,7 +269,7 @@ def _table_in(path: str) -> LanceTable:
     if (table.schema.metadata or {}).get(b"ragasync_store") != _VERSION.encode():
         raise StoreError(
             f"the table {_NAME!r} in {path!r} is of another version: use the ragasync that wrote "
-            "it, or begin anew in another folder"
+            "it, or start again with another folder"
         )
     return table
 

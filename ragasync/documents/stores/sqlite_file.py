@@ -11,13 +11,13 @@ from hashlib import blake2b
 
 from ragasync.documents.store import StoreError, StoreNotWritable
 from ragasync.sqlite_file import (
-    Kind,
-    clear_errors,
+    SqliteFormat,
+    connect_read_only,
+    convert_errors,
     is_read_only,
     is_unwritable,
     open_database,
-    open_unchanged,
-    open_unwritable,
+    open_read_only,
     transaction,
 )
 
@@ -85,8 +85,8 @@ def text_hash(text: str) -> bytes:
 _STATE = ("SELECT max(number), count(*) FROM documents", "SELECT seq FROM sqlite_sequence")
 """What differs between a file that was just written to, and a copy of it that was not."""
 
-STORE = Kind(
-    what="store",
+STORE = SqliteFormat(
+    name="store",
     application_id=0x72616773,  # "rags", in the file's header
     version=4,
     schema=_SCHEMA + _WORDS,
@@ -152,7 +152,7 @@ class StoreFile:
             self._connection = self._open()  # it may have been made writable since
             if not self._is_writable():
                 raise StoreNotWritable(
-                    f"the store {self.path!r} can only be read, and nothing can be stored: make "
+                    f"the store {self.path!r} is read-only: make "
                     "its file and its folder writable, or write to a copy"
                 )
 
@@ -188,7 +188,7 @@ class StoreFile:
             if not is_unwritable(error.__cause__) or (state := _state_of(self.path)) is None:
                 raise
         self._unwritable = state
-        return open_unwritable(self.path, STORE)
+        return open_read_only(self.path, STORE)
 
     def _reopen_if_changed(self) -> None:
         """Open a file again that somebody else has changed while we can only read it."""
@@ -201,7 +201,7 @@ class StoreFile:
         """Give the connection for one transaction, to one thread at a time."""
         with (
             self._lock,
-            clear_errors(self.path, STORE, self._timeout),
+            convert_errors(self.path, STORE, self._timeout),
         ):
             self._reopen_if_changed()
             with transaction(self._connection, begin):
@@ -226,7 +226,7 @@ class StoreFile:
         _, logged, moved = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if logged != moved:  # somebody reads: after the next commit then
             return before
-        with closing(open_unchanged(self.path, log=False)) as there:
+        with closing(connect_read_only(self.path, log=False)) as there:
             if any(
                 there.execute(state).fetchall() != self._connection.execute(state).fetchall()
                 for state in _STATE

@@ -498,7 +498,7 @@ def test_a_file_that_is_no_database_is_refused(path):
     """It is left as it is."""
     content = b"not a database, but long enough to have a header" * 50
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="is no SQLite database"):
+    with pytest.raises(StoreError, match="is not a SQLite database"):
         SqliteStore(path)
     assert path.read_bytes() == content
 
@@ -534,7 +534,7 @@ def test_a_damaged_file_is_an_error(path):
 
 def test_a_path_that_cannot_be_opened_is_an_error(tmp_path):
     """A folder, and a folder that is not there."""
-    with pytest.raises(StoreError, match="is no regular file: choose another path"):
+    with pytest.raises(StoreError, match="is not a regular file: choose another path"):
         SqliteStore(tmp_path)
     with pytest.raises(StoreError, match="folder must exist"):
         SqliteStore(tmp_path / "nowhere" / "store.sqlite")

@@ -72,7 +72,7 @@ def test_what_cannot_be_written_to_says_so(kind, folder):
     allow(folder, 0o555)
     with as_nobody(), opened(kind, folder) as store:
         for write in (lambda: put(store, Document("new", "new")), lambda: store.delete("bucket")):
-            with pytest.raises(StoreError, match=r"can only be read.* writable"):
+            with pytest.raises(StoreError, match=r"is read-only.* writable"):
                 write()
         assert ids(store.search("token bucket"))[0] == "bucket"
 
@@ -129,7 +129,7 @@ def test_a_run_into_a_read_only_store_is_refused_before_anything_is_embedded(kin
     embed = CountingEmbedder(0.0)
     with as_nobody(), opened(kind, folder) as store:
         processor = AsyncDocumentProcessor(embed=embed, store=store)
-        with pytest.raises(StoreError, match=r"can only be read.*make its .* writable, or write"):
+        with pytest.raises(StoreError, match=r"is read-only.*make its .* writable, or write"):
             processor.process_sync([(f"d{n}", f"text {n}") for n in range(9)])
         assert not embed.texts
         assert ids(store.search("token bucket"))[0] == "bucket"
