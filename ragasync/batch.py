@@ -17,7 +17,7 @@ from ragasync.engine.job_run import JobRun
 from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal
-from ragasync.journal.use import bind_journal
+from ragasync.journal.journal import bind_journal
 from ragasync.limits.limiter import Limiter
 from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
@@ -371,7 +371,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         # All of them failed before, so the same error for the first ones says nothing.
         settings = replace(settings or self._settings, max_initial_failures=None)
         if settings.journal is not None:
-            settings = replace(settings, journal=replace(settings.journal, again=True))
+            settings = replace(settings, journal=replace(settings.journal, rerun_failed=True))
         return await self._new_run(items, None, None, None, settings).complete()
 
     def _new_run(

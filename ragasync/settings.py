@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_count, check_number, check_positive
-from ragasync.journal.use import JournalBinding
+from ragasync.journal.journal import JournalBinding
 from ragasync.limits.adaptive import FIRST
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.policy import AsyncRetry

@@ -18,7 +18,7 @@ from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version
 from ragasync.documents.stages.config import Settings, Stages, pipeline_config
 from ragasync.documents.stages.intake import Intake
-from ragasync.documents.stages.resuming import journal_use
+from ragasync.documents.stages.resuming import bind_document_journal
 from ragasync.documents.stages.runs import DocumentRuns
 from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store
@@ -166,7 +166,7 @@ class AsyncDocumentProcessor(DocumentRuns):
                 ids=ids,
             ),
         )
-        use = journal_use(
+        use = bind_document_journal(
             journal,
             key,
             stages,

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from ragasync.engine.controls import RunControls, RunTotals
 from ragasync.engine.recorder import OutcomeSink
 from ragasync.error_text import add_note, describe
-from ragasync.journal.use import JournalBinding
+from ragasync.journal.journal import JournalBinding
 from ragasync.outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
 
-    from ragasync.journal.recalling import Lookup
-    from ragasync.journal.session import JournalRun
+    from ragasync.journal.session import JournalSession, Lookup
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +45,7 @@ class JournalSink(Generic[T, R]):
     def __init__(
         self,
         sink: OutcomeSink[T, R],
-        journal: JournalRun,
+        journal: JournalSession,
         thread: JournalThread,
         totals: RunTotals,
     ) -> None:
@@ -80,12 +79,12 @@ class JournalSink(Generic[T, R]):
         """Record that all items of a call succeeded."""
         self._sink.record_call(call)
         for outcome in call.outcomes():
-            self._journal.note(outcome, None)
+            self._journal.record(outcome, None)
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Record any other outcome."""
         self._sink.record(outcome, stack)
-        self._journal.note(outcome, stack)
+        self._journal.record(outcome, stack)
 
     async def new_of(
         self,
@@ -100,7 +99,7 @@ class JournalSink(Generic[T, R]):
         cancelled meanwhile stays until that is done.
         """
         journal = self._journal
-        if not journal.takes_long(rows):
+        if not journal.lookup_needs_thread(rows):
             self._sort_out(journal.look_up(rows), new, refuse)
             return
         looking_up = self._thread.do(lambda: journal.look_up(rows))
@@ -118,9 +117,9 @@ class JournalSink(Generic[T, R]):
         refuse: Refuse[T],
     ) -> None:
         """Settle the items that the journal knows, and refuse those without a key."""
-        for outcome, stack in found.known:
+        for outcome, stack in found.recorded:
             self._sink.record(outcome, stack)
-        self._totals.journaled += len(found.known)
+        self._totals.journaled += len(found.recorded)
         for index, item, error in found.refused:
             refuse(index, item, error)
         new.extend(found.new)
@@ -154,7 +153,7 @@ async def journalled(
             if opened.warning is not None:
                 # Where the processor was made, because a job runs on a loop of its own.
                 warnings.warn_explicit(opened.warning, UserWarning, *journal.made_at)
-            opened.begin(
+            opened.start_writing(
                 lambda error: tell(run.fail, error, describe(error)), lambda: tell(run.notify)
             )
             yield JournalSink(sink, opened, thread, run.totals)
@@ -241,11 +240,13 @@ class JournalThread:
             self._loop.threads_at_work += more  # type: ignore[attr-defined]  # a virtual loop
 
 
-async def _opened(journal: JournalBinding, thread: JournalThread) -> JournalRun:
+async def _opened(journal: JournalBinding, thread: JournalThread) -> JournalSession:
     """Open a journal; one whose run is cancelled meanwhile is closed again."""
-    opened: list[JournalRun] = []
+    from ragasync.journal.session import JournalSession  # loads SQLite
+
+    opened: list[JournalSession] = []
     try:
-        await asyncio.shield(thread.do(lambda: opened.append(journal.open())))
+        await asyncio.shield(thread.do(lambda: opened.append(JournalSession(journal))))
     except asyncio.CancelledError:
         # After the opening, in the order of the thread's work, however often this is cancelled.
         await thread.to_its_end(lambda: opened[0].close() if opened else None)

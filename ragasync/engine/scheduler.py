@@ -109,7 +109,7 @@ class Scheduler(Generic[T, R]):
         )
         self.items = open_source(source, options)
         # Looking up items on a thread takes a turn of the loop, so a list's are looked up together.
-        on_thread = plan.journal is not None and plan.journal.on_thread
+        on_thread = plan.journal is not None and plan.journal.has_slow_keys
         ahead = LOOK_AHEAD if on_thread and isinstance(source, list) else 1
         reader = Reader(self.items, clock, look_up, ahead, refuse)
         self.batches = Batcher(self.items, reader, self._batch_size, plan, clock, refuse)

@@ -1,17 +1,20 @@
 """
-A journal: every outcome of a job in one SQLite file, so that nothing that was done is lost.
+The journal: every outcome of a job in one SQLite file, so that finished work is never lost.
 
-    journal     Journal: which file, which job, how values are kept
-    use         what a processor brings to it: name, keys, values
-    recalling   what it knows of items from earlier runs
-    run         one run's use of it: what is known, what is new
-    writer      the thread that commits outcomes in groups
-    file        the file: created, recognised, refused with a reason; and whether it is still there
-    claims      who may write it: locks, and the run that the file's header names
-    rows        what is written of an outcome, and read again
-    keys        what tells one item from another
-    table       what it holds, as a DataFrame
-    serializers how values become bytes, and are refused
+    journal.py      Journal: the settings; JournalBinding: how one processor uses a journal
+    session.py      JournalSession: one run's use of it; JournalReader: outcomes of earlier runs
+    keys.py         the keys that identify items in a journal
+    serializers.py  values to bytes and back; values that would change are refused
+    writer.py       Writer: the thread that commits outcomes in groups
+    rows.py         outcomes to rows and back, and the rows as a DataFrame
+    file.py         JournalFile: writes rows, and notices when the file is replaced or lost
+    header.py       the header of the file: its job, and what has changed in the job's functions
+    lock.py         JournalLock: which run may write the file
+
+`bind_journal` gives a processor its JournalBinding; each run opens a JournalSession with it, on a
+thread. An item's key is looked up: if an earlier outcome still applies, it is used, otherwise the
+item is processed. Its outcome goes to the Writer, which turns groups of outcomes into rows and
+commits each group to the JournalFile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tells one item from another, in this process and in the next."""
+"""Keys of items in a journal, the same in every process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 KeyFunction: TypeAlias = Callable[[Any], object]
-"""Makes plain data of an item, which tells it from the others."""
+"""Maps an item to plain data that identifies it."""
 
 PREVIEW = 120
 """How many characters of a key a journal keeps for people to read."""
@@ -30,30 +30,30 @@ class Key:
 
     Args:
         digest: 16 bytes: BLAKE2b of the canonical text, or of a file's content.
-        shown: the beginning of that text, or the file's path, for people.
+        preview: the beginning of that text, or the file's path, for people.
     """
 
     digest: bytes
-    shown: str
+    preview: str
 
 
-def key_of(item: object, key: KeyFunction | None = None) -> Key:
+def make_key(item: object, key: KeyFunction | None = None) -> Key:
     """
-    Return the key of an item: of what `key` makes of it, or of the item itself.
+    Make the Key of an item, from the value of `key` or from the item itself.
 
-    Plain data (None, booleans, numbers, texts, and lists, tuples and dicts with text keys of
-    these) is taken as canonical JSON, so that the order of a dict does not matter; bytes as they
-    are; a path as the content of its file, and one that cannot be read as its name.
+    Plain data (None, booleans, numbers, strings, and lists, tuples and dicts of these with string
+    keys) becomes canonical JSON, so that the order of a dict does not matter. Bytes are used as
+    they are, a path by the content of its file, or by its name if the file cannot be read.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: the value is something else.
     """
     given = item if key is None else key(item)
-    # Most of them: what follows would say the same, at length.
+    # Fast path for the most common items, with the same result as below.
     if type(given) is str or (type(given) is int and given.bit_length() <= 64):
         written = _canonical.encode(given)
-        shown = given if isinstance(given, str) else written
-        return Key(_digest(b"json", written.encode()), shown[:PREVIEW])
+        preview = given if isinstance(given, str) else written
+        return Key(_digest(b"json", written.encode()), preview[:PREVIEW])
     if isinstance(given, bytes):
         return Key(_digest(b"bytes", given), repr(given[:PREVIEW]))
     if isinstance(given, os.PathLike):
@@ -61,22 +61,22 @@ def key_of(item: object, key: KeyFunction | None = None) -> Key:
     text = canonical_json(given)
     if text is None:
         raise TypeError(_advice(item, given, key))
-    shown = given if isinstance(given, str) else text
-    return Key(_digest(b"json", text.encode()), shown[:PREVIEW])
+    preview = given if isinstance(given, str) else text
+    return Key(_digest(b"json", text.encode()), preview[:PREVIEW])
 
 
 def canonical_json(value: object) -> str | None:
-    """Return plain data as JSON that does not depend on the order of dicts, or None."""
+    """Plain data as JSON that does not depend on the order of dicts; None for other data."""
     if not _is_plain(value):
         return None
     try:
         return _canonical.encode(value)
-    except (ValueError, RecursionError):  # a circle, or more digits than Python writes
+    except (ValueError, RecursionError):  # a cycle, or an int with too many digits
         return None
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value is made of plain data only, exactly: no subclass, no other keys."""
+    """Whether a value consists of plain data only, without subclasses or other dict keys."""
     kind = type(value)
     if kind in _PLAIN:
         return True
@@ -91,35 +91,35 @@ def _is_plain(value: object) -> bool:
 
 
 def _key_of_file(path: Path) -> Key:
-    """Return the key of a file by its content; of what is none, or cannot be read, by its name."""
-    shown = str(path)[-PREVIEW:]
+    """Key of a file by its content, or by its name if it is not a readable regular file."""
+    preview = str(path)[-PREVIEW:]
     digest = blake2b(b"file", digest_size=16)
-    by_name = Key(_digest(b"name", str(path).encode(errors="surrogatepass")), shown)
+    by_name = Key(_digest(b"name", str(path).encode(errors="surrogatepass")), preview)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block
             return by_name
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
-    except (OSError, ValueError):  # whoever is to process it will say what is wrong
+    except (OSError, ValueError):  # processing the file will raise the same error
         return by_name
-    return Key(digest.digest(), shown)
+    return Key(digest.digest(), preview)
 
 
 def _digest(kind: bytes, content: bytes) -> bytes:
-    """Return the digest of some content; the kind keeps texts, bytes and files apart."""
+    """Digest of some content; the kind makes strings, bytes and files differ."""
     return blake2b(content, digest_size=16, person=kind).digest()
 
 
 def _advice(item: object, given: object, key: KeyFunction | None) -> str:
-    """Say what a key must be."""
+    """Error message that says what a key must be."""
     if key is not None:
         return (
-            f"key= must give plain data, such as a text, for each item, got {given!r:.200} "
+            f"key= must return plain data, such as a str, for each item, got {given!r:.200} "
             f"of type {type(given).__name__}"
         )
     return (
-        f"a journal tells items apart by their content, and that of {item!r:.200} (of type "
-        f"{type(item).__name__}) is not plain data: pass key=, a function that gives a text, a "
-        f"number or the like for each item, such as key=lambda item: item.id"
+        f"a journal identifies items by their content, and that of {item!r:.200} (of type "
+        f"{type(item).__name__}) is not plain data: pass key=, a function that returns a str or a "
+        f"number for each item, such as key=lambda item: item.id"
     )

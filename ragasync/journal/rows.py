@@ -1,89 +1,109 @@
-"""What a journal writes of an outcome, and the outcome that it reads again."""
+"""Rows of a journal: outcomes written to it, read back as outcomes or as a DataFrame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from sqlite3 import Connection
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from ragasync.error_text import error_text, safe_notes
-from ragasync.errors import JournaledError
+from ragasync.error_text import closing_lines, error_text, safe_notes
+from ragasync.errors import JournaledError, JournalError
 from ragasync.foreign_errors import attribute, leaves_of
+from ragasync.journal.file import JOURNAL, Row, open_journal
+from ragasync.journal.serializers import SERIALIZERS, Serializer
 from ragasync.outcomes.outcome import Outcome, Status
-from ragasync.sqlite_file import corruption_error
+from ragasync.sqlite_file import convert_errors, corruption_error
 
-Row: TypeAlias = tuple[Any, ...]
-"""An outcome as columns of the file's table."""
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DTYPES = {
+    "item": "string",
+    "occurrence": "int64",
+    "status": "category",
+    "value": "object",
+    "error_type": "category",
+    "error_message": "string",
+    "stage": "category",
+    "attempts": "Int64",
+    "seconds": "float64",
+    "waited": "float64",
+    "backed_off": "float64",
+    "recorded_at": "datetime64[ns, UTC]",
+    "traceback": "string",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowKey:
     """
-    Where a journal keeps the outcome of an item.
+    The key of an outcome's row in a journal.
 
     Args:
-        key: the digest of its key.
-        occurrence: how many items of the same key came before it in its run.
-        shown: what people see of its key.
+        key: the digest of the item's key.
+        occurrence: the number of earlier items with the same key in the run.
+        preview: the beginning of the item's key, for people.
     """
 
     key: bytes
     occurrence: int
-    shown: str
+    preview: str
 
 
-def row_of(
-    place: Place, outcome: Outcome[Any, Any], stack: str | None, value: bytes | None, now: float
+def to_row(
+    row_key: RowKey, outcome: Outcome[Any, Any], stack: str | None, value: bytes | None, now: float
 ) -> Row:
-    """Return all columns of an outcome that is done or failed, in the table's order."""
+    """All columns of a done or failed outcome, in the order of the table."""
     error = outcome.error
-    failed = (None,) * 4 if error is None else _error_columns(error)
+    error_columns = (None,) * 4 if error is None else _error_columns(error)
     stack = None if stack is None else _storable(stack)
-    kept = (outcome.status, value, *failed, stack, outcome.stage)
+    content = (outcome.status, value, *error_columns, stack, outcome.stage)
     return (
-        place.key,
-        place.occurrence,
-        _storable(place.shown),
-        *kept,
+        row_key.key,
+        row_key.occurrence,
+        _storable(row_key.preview),
+        *content,
         outcome.attempts,
         outcome.seconds,
         outcome.waited,
         outcome.backed_off,
         now,
-        _seal_of(place.key, place.occurrence, kept),
+        _checksum(row_key.key, row_key.occurrence, content),
     )
 
 
-def check_seal(key: bytes, occurrence: int, shown: str, row: Row) -> None:
+def check_row(key: bytes, occurrence: int, preview: str, row: Row) -> None:
     """
-    See that an outcome, the last of whose columns is the seal, is the one that was written.
+    Check the content of an outcome against its checksum, the last column.
 
-    SQLite notices pages that make no sense, but not another digit in a value.
+    SQLite notices pages that make no sense, but not a changed digit in a value.
 
     Raises:
-        sqlite3.DatabaseError: it is another.
+        sqlite3.DatabaseError: the checksum does not match.
     """
-    *kept, seal = row
-    if _seal_of(key, occurrence, kept) != seal:
-        raise corruption_error(f"the outcome of {shown!r:.100} is not what was written")
+    *content, checksum = row
+    if _checksum(key, occurrence, content) != checksum:
+        raise corruption_error(f"the checksum of the outcome of {preview!r:.100} does not match")
 
 
-def _seal_of(key: bytes, occurrence: int, kept: Sequence[Any]) -> int:
-    """Return a checksum of what will be recalled of an outcome: status, value, and texts."""
-    status, value, *texts = kept
-    seal = crc32(repr((key, occurrence, status, texts)).encode())
-    return crc32(value, seal) if isinstance(value, bytes) else seal ^ (value is not None)
+def _checksum(key: bytes, occurrence: int, content: Sequence[Any]) -> int:
+    """Checksum of the content of an outcome: its status, value, and texts."""
+    status, value, *texts = content
+    checksum = crc32(repr((key, occurrence, status, texts)).encode())
+    return crc32(value, checksum) if isinstance(value, bytes) else checksum ^ (value is not None)
 
 
-def recalled(
+def to_outcome(
     index: int, item: Any, row: Row, loads: Callable[[bytes], Any]
 ) -> tuple[Outcome[Any, Any], str | None]:
-    """Return the outcome that was written for an item, from the columns selected, and its stack."""
+    """Rebuild the outcome of an item, and the stack of its error, from the selected columns."""
     status: Status
     status, value, module, kind, message, notes, stack, stage = row
-    error = None if kind is None else recalled_error(module, kind, message, notes)
+    error = None if kind is None else journaled_error(module, kind, message, notes)
     outcome: Outcome[Any, Any] = Outcome(
         index=index,
         item=item,
@@ -95,8 +115,8 @@ def recalled(
     return outcome, stack
 
 
-def recalled_error(module: str, kind: str, message: str, notes: str | None) -> JournaledError:
-    """Return what stands for an error of an earlier process: its name, its message, its notes."""
+def journaled_error(module: str, kind: str, message: str, notes: str | None) -> JournaledError:
+    """Stand-in for an error of an earlier process, with its class name, message and notes."""
     error = _class_named(module, kind)(message)
     for note in (notes or "").splitlines():
         error.add_note(note)
@@ -105,12 +125,12 @@ def recalled_error(module: str, kind: str, message: str, notes: str | None) -> J
 
 @lru_cache(maxsize=1024)
 def _class_named(module: str, kind: str) -> type[JournaledError]:
-    """Return a class that reads as the one that an error had."""
+    """Subclass of JournaledError with the name of the original class."""
     return type(kind, (JournaledError,), {"__module__": module, "__qualname__": kind})
 
 
 def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:
-    """Return module, type, message and notes of what tables say of an error."""
+    """Module, type, message and notes of an error, as in result tables."""
     notes = "\n".join(safe_notes(error))
     kind, message, _ = error_text(error)
     module = attribute(type(leaves_of(error)[0]), "__module__")
@@ -120,5 +140,86 @@ def _error_columns(error: BaseException) -> tuple[str, str, str, str | None]:
 
 
 def _storable(text: str) -> str:
-    """Return a text as any file can hold it: lone surrogates become question marks."""
+    """Replace lone surrogates by question marks, because UTF-8 cannot encode them."""
     return text.encode("utf-8", "replace").decode()
+
+
+def journal_dataframe(path: str, timeout: float, serializer: Serializer | None) -> pd.DataFrame:
+    """DataFrame with one row per outcome; see Journal.to_dataframe."""
+    import pandas as pd
+
+    rows = _read_rows(path, timeout, serializer)
+    frame = pd.DataFrame(rows, columns=list(_DTYPES))
+    frame["recorded_at"] = pd.to_datetime(frame["recorded_at"], unit="s", utc=True)
+    return frame.astype(_DTYPES)
+
+
+def describe_journal(path: str, timeout: float) -> str:
+    """Job name and counts of a journal, or why it cannot be read, for a repr."""
+    try:
+        with _opened(path, timeout) as connection:
+            header = connection.execute("SELECT name FROM job").fetchone()
+            counted = connection.execute(
+                "SELECT status, count(*) FROM outcomes GROUP BY status"
+            ).fetchall()
+    except JournalError as error:
+        return str(error)
+    counts = dict(counted)
+    name = "no job yet" if header is None else repr(header[0])
+    return f"{name}, {counts.get('done', 0):,} done, {counts.get('failed', 0):,} failed"
+
+
+def _read_rows(path: str, timeout: float, serializer: Serializer | None) -> list[tuple[Any, ...]]:
+    """Rows of the DataFrame."""
+    with _opened(path, timeout) as connection:
+        loader = _value_loader(connection, serializer)
+        found = connection.execute(
+            "SELECT item, occurrence, status, value, error_type, error_message, stage,"
+            " attempts, seconds, waited, backed_off, recorded_at,"
+            " error_module, error_notes, stack, key, checksum FROM outcomes ORDER BY rowid"
+        )
+        return [(*_with_value(_checked(row)[:12], loader), _traceback(row)) for row in found]
+
+
+@contextmanager
+def _opened(path: str, timeout: float) -> Iterator[Connection]:
+    """Connect to an existing journal for the length of a block."""
+    with (
+        closing(open_journal(path, timeout)) as connection,
+        convert_errors(path, JOURNAL, timeout),
+    ):
+        yield connection
+
+
+def _with_value(row: tuple[Any, ...], loader: Serializer | None) -> tuple[Any, ...]:
+    """A row with its value deserialized, or its size if there is no serializer for it."""
+    data = row[3]
+    if data is None:
+        return row
+    value = f"<{len(data):,} bytes>" if loader is None else loader.loads(data)
+    return (*row[:3], value, *row[4:])
+
+
+def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row whose checksum matches."""
+    item, occurrence, status, value, kind, message, stage, *_ = row
+    module, notes, stack, key, checksum = row[12:]
+    content = (status, value, module, kind, message, notes, stack, stage)
+    check_row(key, occurrence, item, (*content, checksum))
+    return row
+
+
+def _traceback(row: tuple[Any, ...]) -> str | None:
+    """Traceback of an error as text."""
+    kind, message, module, notes, stack = row[4], row[5], *row[12:15]
+    if kind is None or stack is None:
+        return None
+    return f"{stack}{closing_lines(journaled_error(module, kind, message, notes))}"
+
+
+def _value_loader(connection: Connection, serializer: Serializer | None) -> Serializer | None:
+    """The given serializer if the journal has it, else JSON or numpy, which run no code."""
+    (name,) = connection.execute("SELECT serializer FROM job").fetchone() or ("json",)
+    if serializer is not None and serializer.name == name:
+        return serializer
+    return None if name == "pickle" else SERIALIZERS.get(name)

@@ -1,4 +1,4 @@
-"""How the values of a job become bytes, which of them are refused, and how they come back."""
+"""Serializers of values: plain data, arrays or pickles to bytes and back, without changes."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ _PLAIN = {str, int, float, bool, type(None)}
 
 class Serializer(Protocol):
     """
-    Makes bytes of a value and the same value of these bytes.
+    Turns a value into bytes, and the bytes back into the same value.
 
     Attributes:
-        name: what the journal's header remembers it by.
+        name: its name in the journal's header.
     """
 
     @property
     def name(self) -> str:
-        """What the journal's header remembers it by."""
+        """Its name in the journal's header."""
 
     def dumps(self, value: object) -> bytes:
         """
-        Return a value as bytes.
+        Serialize a value.
 
         Raises:
-            TypeError: the value would not come back as it is; the message says why.
+            TypeError: the value would change; the message says why.
         """
 
     def loads(self, data: bytes) -> Any:
-        """Return the value that these bytes were made of."""
+        """Deserialize a value."""
 
 
-class Json:
+class JSONSerializer:
     """
-    Keeps plain data as JSON, and refuses what would come back changed, such as a tuple.
+    Stores plain data as JSON, and refuses values that would change, such as tuples.
 
-    A list of floats alone, which is what most embedders give, is kept as 8 bytes each behind a
-    zero byte, with which no JSON begins: writing out 256 of them takes 30 times as long.
+    A list of floats, such as a vector, is stored as a zero byte (with which no JSON begins) and 8
+    bytes per float, because writing 256 floats as JSON takes 30 times as long.
     """
 
     name = "json"
 
     def dumps(self, value: object) -> bytes:
-        """Return plain data as JSON, floats as they are in memory."""
+        """Serialize plain data as JSON, or a list of floats as doubles."""
         if type(value) is list and set(map(type, value)) == {float}:
             return _FLOATS + _little_endian(array("d", value)).tobytes()
         if (why := _not_plain(value, "")) is not None:
             raise TypeError(why)
         try:
             return json.dumps(value, separators=(",", ":")).encode()
-        except ValueError as error:  # a circle, or more digits than Python writes
+        except ValueError as error:  # a cycle, or an int with too many digits
             raise TypeError(str(error)) from error
 
     def loads(self, data: bytes) -> Any:
-        """Return what was kept."""
+        """Deserialize JSON or floats."""
         if data[:1] != _FLOATS:
             return json.loads(data)
         floats = array("d")
@@ -68,79 +68,83 @@ class Json:
         return _little_endian(floats).tolist()
 
 
-class Numpy:
-    """Keeps numpy arrays in numpy's own format, never as objects."""
+class NumpySerializer:
+    """Stores numpy arrays in numpy's own format, but no arrays of objects."""
 
     name = "numpy"
 
     def dumps(self, value: object) -> bytes:
-        """Return an array as the content of an .npy file."""
+        """Serialize an array as the content of an .npy file."""
         import numpy as np
 
         if type(value) is not np.ndarray:
-            raise TypeError(f"it is no numpy array but of type {type(value).__name__}")
+            raise TypeError(f"it is not a numpy array but of type {type(value).__name__}")
         if value.dtype.hasobject:
-            raise TypeError("it is an array of Python objects, which only a pickle could hold")
+            raise TypeError("it is an array of Python objects, which only a pickle can store")
         file = BytesIO()
         np.save(file, value, allow_pickle=False)
         return file.getvalue()
 
     def loads(self, data: bytes) -> Any:
-        """Return the array."""
+        """Deserialize an array."""
         import numpy as np
 
         return np.load(BytesIO(data), allow_pickle=False)
 
 
-class Pickle:
-    """Keeps whatever can be pickled; a file from elsewhere can run code when it is read."""
+class PickleSerializer:
+    """Stores pickles; loading a file of unknown origin can run code."""
 
     name = "pickle"
 
     def dumps(self, value: object) -> bytes:
-        """Return a value pickled."""
+        """Serialize a value as a pickle."""
         try:
             return pickle.dumps(value)
         except Exception as error:
             raise TypeError(f"it cannot be pickled: {error}") from error
 
     def loads(self, data: bytes) -> Any:
-        """Return the value; the caller has asked for pickles by name."""
+        """Load a pickle; the user has chosen this serializer by name."""
         return pickle.loads(data)
 
 
-BY_NAME: dict[str, Serializer] = {one.name: one for one in (Json(), Numpy(), Pickle())}
+SERIALIZERS: dict[str, Serializer] = {
+    one.name: one for one in (JSONSerializer(), NumpySerializer(), PickleSerializer())
+}
 
 
-def as_serializer(given: str | Serializer) -> Serializer:
+def get_serializer(given: str | Serializer) -> Serializer:
     """
-    Return a serializer by name, or the one that was given.
+    Get a serializer by name; an object with the right methods is returned as it is.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no serializer of this name.
         TypeError: it is neither a name nor a serializer.
     """
     if isinstance(given, str):
-        if given not in BY_NAME:
-            raise ValueError(f"serializer must be one of {[*BY_NAME]}, or an object, got {given!r}")
-        return BY_NAME[given]
+        if given not in SERIALIZERS:
+            raise ValueError(
+                f"serializer must be one of {[*SERIALIZERS]}, or an object, got {given!r}"
+            )
+        return SERIALIZERS[given]
     if not all(hasattr(given, part) for part in ("name", "dumps", "loads")):
         raise TypeError(
-            f"serializer must be one of {[*BY_NAME]}, or an object with name, dumps and loads, "
+            f"serializer must be one of {[*SERIALIZERS]}, or an object with name, dumps and loads, "
             f"got {given!r}"
         )
     return given
 
 
 def _little_endian(floats: array[float]) -> array[float]:
-    """Return floats in the order of bytes that is in the file, or back in the machine's own."""
+    """Convert floats between the machine's byte order and that of the file, little-endian."""
     if sys.byteorder == "big":
         floats.byteswap()
     return floats
 
 
 def _not_plain(value: object, place: str) -> str | None:
-    """Return what of a value JSON would change, or None where it comes back as it is."""
+    """The part of a value that JSON would change, for an error; None if it would change nothing."""
     kind = type(value)
     if kind in _PLAIN:
         return None
@@ -151,7 +155,7 @@ def _not_plain(value: object, place: str) -> str | None:
     elif isinstance(value, dict) and kind is dict:
         for name in value:
             if type(name) is not str:
-                return f"its key {name!r:.100}{place} is no text"
+                return f"its key {name!r:.100}{place} is not a str"
         parts = value.items()  # type: ignore[assignment]  # names instead of numbers
     else:
         return f"{'its entry' + place if place else 'it'} is of type {kind.__name__}"

@@ -1,129 +1,171 @@
-"""One run's use of a journal: what it knows of items, and what it is told of them."""
+"""JournalSession: one run's use of a journal; JournalReader: the outcomes of earlier runs."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+from typing import Any
 
 from ragasync.errors import JournalError
-from ragasync.journal.file import Job, JournalFile
-from ragasync.journal.recalling import JournalReader, Lookup
-from ragasync.journal.rows import Place, row_of
-from ragasync.journal.serializers import BY_NAME
+from ragasync.journal.file import JOURNAL, JournalFile, Row
+from ragasync.journal.header import JobIdentity
+from ragasync.journal.journal import Journal, JournalBinding
+from ragasync.journal.keys import make_key
+from ragasync.journal.rows import RowKey, check_row, to_outcome, to_row
+from ragasync.journal.serializers import SERIALIZERS, Serializer
 from ragasync.journal.writer import Writer
 from ragasync.outcomes.outcome import Outcome
+from ragasync.sqlite_file import convert_errors
 
-if TYPE_CHECKING:
-    from ragasync.journal.journal import Journal
-    from ragasync.journal.use import JournalBinding
+_FIND = (
+    "SELECT status, value, error_module, error_type, error_message, error_notes, stack, stage,"
+    " checksum FROM outcomes WHERE key = ? AND occurrence = ?"
+)
+
+_ANY_DONE = "SELECT 1 FROM outcomes WHERE status = 'done' LIMIT 1"
+
+_DONE = "SELECT key, occurrence, value FROM outcomes WHERE status = 'done' ORDER BY rowid"
+
+RecordedOutcome = tuple[Outcome[Any, Any], str | None]
+"""The outcome of an earlier run, and the stack of its error."""
+
+_Entry = tuple[RowKey, Outcome[Any, Any], str | None]
+"""An outcome to write, with the stack of its error."""
 
 
-class JournalRun:
+@dataclass(slots=True)
+class Lookup:
     """
-    A journal that one run has to itself.
-
-    What it reads is in Recalling. All methods block, for as long as SQLite needs.
+    The result of looking up items in a journal.
 
     Args:
-        journal: the settings.
-        use: what the processor brings.
+        recorded: the outcomes that the journal has.
+        new: the items to process, with their indices.
+        row_keys: the row keys of these items.
+        refused: items whose `key=` raised an error, with the error.
+    """
+
+    recorded: list[RecordedOutcome] = field(default_factory=list)
+    new: list[tuple[int, Any]] = field(default_factory=list)
+    row_keys: list[RowKey] = field(default_factory=list)
+    refused: list[tuple[int, Any, Exception]] = field(default_factory=list)
+
+
+class JournalSession:
+    """
+    A journal while one run has it to itself: it looks up items, and records their outcomes.
+
+    All methods block on SQLite.
+
+    Args:
+        binding: the journal, and how the processor uses it.
 
     Raises:
         JournalError: it is another job's, in use, locked, or damaged.
 
     Attributes:
-        warning: what the caller should be warned of, or None.
-        holds_success: whether the outcome of an earlier run in it is a success.
+        warning: a warning for the user, or None.
+        holds_success: whether an earlier run recorded a success.
     """
 
-    def __init__(self, journal: Journal, use: JournalBinding) -> None:
-        self._journal, self._use = journal, use
-        self._serializer = journal.serializer or use.serializer or BY_NAME["json"]
-        self._places: dict[int, Place] = {}
-        self._writer: Writer[tuple[Place, Outcome[Any, Any], str | None]] | None = None
-        self._lost: Exception | None = None
-        job = Job(journal.name or use.name, journal.version, self._serializer.name, use.functions)
-        self._file = JournalFile(journal, job)
+    def __init__(self, binding: JournalBinding) -> None:
+        journal = self._journal = binding.journal
+        self._binding = binding
+        self._serializer = journal.serializer or binding.serializer or SERIALIZERS["json"]
+        self._row_keys: dict[int, RowKey] = {}
+        self._writer: Writer[_Entry] | None = None
+        self._loss: Exception | None = None
+        job = JobIdentity(
+            journal.name or binding.name,
+            journal.version,
+            self._serializer.name,
+            binding.functions,
+        )
+        self._file = JournalFile(journal.path, journal.timeout, job)
         try:
-            self.warning = _warning_of(journal, job.name, self._file.changes)
-            self._recalling = JournalReader(self._file.reading, journal, use, self._serializer)
-            self.holds_success = self._recalling.holds_success
+            self.warning = _change_warning(journal, job.name, self._file.changes)
+            self._reader = JournalReader(self._file.reading, binding, self._serializer)
+            self.holds_success = self._reader.holds_success
         except BaseException:
             self._file.close()
             raise
 
-    def begin(self, on_error: Callable[[Exception], None], on_room: Callable[[], None]) -> None:
-        """Take outcomes from now on; see Writer for what is called, in a thread of its own."""
+    def start_writing(
+        self, on_error: Callable[[Exception], None], on_space: Callable[[], None]
+    ) -> None:
+        """Start the thread that writes outcomes; it calls the functions, see Writer."""
         journal = self._journal
         self._writer = Writer(
-            self._write, journal.flush_seconds, journal.flush_items, on_error, on_room
+            self._write, journal.flush_seconds, journal.flush_items, on_error, on_space
         )
 
     @property
     def error(self) -> Exception | None:
-        """Why not all that was done is in the journal, or None."""
-        return (None if self._writer is None else self._writer.error) or self._lost
+        """Why the journal lacks some outcomes of this run, or None."""
+        return (None if self._writer is None else self._writer.error) or self._loss
 
-    def takes_long(self, rows: Sequence[tuple[int, Any]]) -> bool:
-        """Return whether looking these items up has to read files, and belongs on a thread."""
-        return self._use.on_thread or any(
-            type(item) is not str and isinstance(item, os.PathLike) for _, item in rows
+    def lookup_needs_thread(self, items: Sequence[tuple[int, Any]]) -> bool:
+        """Whether looking up these items reads files, which would block the loop."""
+        return self._binding.has_slow_keys or any(
+            type(item) is not str and isinstance(item, os.PathLike) for _, item in items
         )
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing new should be begun until the disk has caught up."""
+        """Whether no new item should be started until the disk has caught up."""
         return self._writer is not None and self._writer.is_full
 
-    def look_up(self, rows: Sequence[tuple[int, Any]]) -> Lookup:
+    def look_up(self, items: Sequence[tuple[int, Any]]) -> Lookup:
         """
-        Tell the items that have an outcome from those that have to run.
+        Separate the items with a recorded outcome from those to process.
 
         Raises:
-            TypeError: an item has no key by itself, and none was given.
+            TypeError: an item has no default key, and there is no `key=`.
             JournalError: the file cannot be read.
         """
-        found = self._recalling.look_up(rows)
-        for (index, _), place in zip(found.new, found.places, strict=True):
-            self._places[index] = place
+        found = self._reader.look_up(items)
+        for (index, _), row_key in zip(found.new, found.row_keys, strict=True):
+            self._row_keys[index] = row_key
         return found
 
-    def note(self, outcome: Outcome[Any, Any], stack: str | None) -> None:
-        """Have an outcome written, if it is final."""
-        place = self._places.pop(outcome.index, None)
-        if place is None or self._writer is None or outcome.status not in ("done", "failed"):
+    def record(self, outcome: Outcome[Any, Any], stack: str | None) -> None:
+        """Queue an outcome for writing, if it is final."""
+        row_key = self._row_keys.pop(outcome.index, None)
+        if row_key is None or self._writer is None or outcome.status not in ("done", "failed"):
             return
-        self._writer.put((place, outcome, stack))
+        self._writer.put((row_key, outcome, stack))
 
     def close(self) -> None:
-        """Write what is left and let go of the file; `error` says if that has failed."""
+        """Write the queued outcomes and close the file; a failure is in `error`."""
         if self._writer is not None:
             self._writer.close()
-        self._recalling.close()
+        self._reader.close()
         try:
             self._file.close()
         except JournalError as error:
-            self._lost = error
+            self._loss = error
 
-    def _write(self, group: Sequence[tuple[Place, Outcome[Any, Any], str | None]]) -> None:
-        """Commit a group of outcomes; those whose value cannot be kept are named after that."""
-        rows, refused = [], None
+    def _write(self, group: Sequence[_Entry]) -> None:
+        """Commit a group of outcomes; a value that cannot be kept is an error after that."""
+        rows, refusal = [], None
         now = time.time()
-        for place, outcome, stack in group:
+        for row_key, outcome, stack in group:
             try:
                 value = self._serializer.dumps(outcome.value) if outcome.ok else None
             except Exception as error:
-                refused = refused or self._refusal(outcome, error)
+                refusal = refusal or self._refusal(outcome, error)
             else:
-                rows.append(row_of(place, outcome, stack, value, now))
+                rows.append(to_row(row_key, outcome, stack, value, now))
         self._file.write(rows)
-        if refused is not None:
-            raise refused
+        if refusal is not None:
+            raise refusal
 
     def _refusal(self, outcome: Outcome[Any, Any], error: Exception) -> JournalError:
-        """Return the error of a value that would not come back as it is."""
+        """Error of a value that the serializer would change."""
         return JournalError(
             f"the value of item {outcome.index} cannot be kept as {self._serializer.name!r}, "
             f"{error}: return plain data, or pass Journal(..., serializer=) 'numpy' for arrays "
@@ -131,14 +173,145 @@ class JournalRun:
         )
 
 
-def _warning_of(journal: Journal, name: str, changes: Sequence[str]) -> str | None:
-    """Return the warning that a job's functions differ from those that wrote its journal."""
+class JournalReader:
+    """
+    Reads the outcomes of earlier runs from a journal.
+
+    It remembers the digest of every key that it has looked up, to number equal items, and of every
+    key in the file, because asking SQLite for a missing key takes longer than everything else. This
+    takes about 100 bytes per item. All methods block on SQLite.
+
+    Args:
+        connection: a read-only connection.
+        binding: the journal, and how the processor uses it.
+        serializer: deserializes the values.
+
+    Attributes:
+        holds_success: whether an outcome in the file is a success.
+    """
+
+    def __init__(
+        self, connection: Connection, binding: JournalBinding, serializer: Serializer
+    ) -> None:
+        self._connection: Connection | None = connection
+        self._binding, self._serializer = binding, serializer
+        self._path, self._timeout = binding.journal.path, binding.journal.timeout
+        self._make_key = binding.make_key or make_key
+        self._seen: dict[bytes, int] = {}
+        self._stacks: dict[str, str] = {}  # one string for all errors with the same stack
+        self._latest: dict[object, tuple[bytes, int]] | None = None
+        self._lock = threading.Lock()
+        with convert_errors(self._path, JOURNAL, self._timeout):
+            keys = connection.execute("SELECT key FROM outcomes")
+            self._written = frozenset(key for (key,) in keys)
+            self.holds_success = connection.execute(_ANY_DONE).fetchone() is not None
+
+    def look_up(self, items: Sequence[tuple[int, Any]]) -> Lookup:
+        """
+        Separate the items with a recorded outcome from those to process.
+
+        Raises:
+            TypeError: an item has no default key, and there is no `key=`.
+            JournalError: the file cannot be read.
+        """
+        found = Lookup()
+        with self._lock:
+            for index, item in items:
+                try:
+                    key = self._make_key(item, self._binding.key)
+                except Exception as error:
+                    if self._binding.key is None:
+                        raise
+                    found.refused.append((index, item, error))
+                    continue
+                row_key, row = self._find(key.digest, key.preview)
+                recorded = None if row is None else self._valid(index, item, row, row_key)
+                if recorded is None:
+                    found.new.append((index, item))
+                    found.row_keys.append(row_key)
+                else:
+                    found.recorded.append(recorded)
+        return found
+
+    def close(self) -> None:
+        """Stop reading, after the look-up in progress."""
+        with self._lock:
+            self._connection = None
+
+    def _find(self, key: bytes, preview: str) -> tuple[RowKey, Row | None]:
+        """Row key of the next item with this key, and the recorded row, if there is one."""
+        first = self._seen.get(key, 0)
+        if key not in self._written:
+            self._seen[key] = first + 1
+            return RowKey(key, first, preview), None
+        with convert_errors(self._path, JOURNAL, self._timeout):
+            occurrence, row = self._read(key, first)
+            if row is not None:
+                check_row(key, occurrence, preview, row)
+        self._seen[key] = occurrence + 1
+        return RowKey(key, occurrence, preview), row
+
+    def _read(self, key: bytes, first: int) -> tuple[int, Row | None]:
+        """Occurrence and row of an item with this key, the first one or a later one."""
+        connection = self._connection
+        if connection is None:
+            raise JournalError(f"the journal {self._path!r} has been closed")
+        occurrence = first
+        row: Row | None = connection.execute(_FIND, (key, occurrence)).fetchone()
+        while self._binding.rerun_failed and row is not None and row[0] == "done":
+            occurrence += 1  # of several equal items, only the failed one runs again
+            row = connection.execute(_FIND, (key, occurrence)).fetchone()
+        return (first, None) if row is None else (occurrence, row)
+
+    def _valid(self, index: int, item: Any, row: Row, row_key: RowKey) -> RecordedOutcome | None:
+        """The recorded outcome of an item, or None if the item has to run again."""
+        binding = self._binding
+        is_retried = binding.journal.retry_failed or row[3] in binding.transient_errors
+        if binding.rerun_failed or (row[0] == "failed" and is_retried):
+            return None
+        outcome, stack = to_outcome(index, item, row[:-1], self._loads)
+        if outcome.ok and not self._is_still_valid(item, outcome.value, row_key):
+            return None
+        return outcome, stack and self._stacks.setdefault(stack, stack)
+
+    def _is_still_valid(self, item: Any, value: Any, row_key: RowKey) -> bool:
+        """Whether a recorded value still applies, and no later one has the same subject."""
+        binding = self._binding
+        if binding.subject is not None:
+            if self._latest is None:
+                self._latest = self._latest_by_subject(binding.subject)
+            if self._latest.get(binding.subject(value)) != (row_key.key, row_key.occurrence):
+                return False
+        return binding.is_still_valid is None or binding.is_still_valid(item, value)
+
+    def _latest_by_subject(
+        self, subject: Callable[[Any], object]
+    ) -> dict[object, tuple[bytes, int]]:
+        """Key and occurrence of the latest recorded success of each subject."""
+        assert self._connection is not None
+        with convert_errors(self._path, JOURNAL, self._timeout):
+            rows = self._connection.execute(_DONE).fetchall()
+        return {subject(self._loads(value)): (key, number) for key, number, value in rows}
+
+    def _loads(self, data: bytes) -> Any:
+        """Deserialize a recorded value."""
+        try:
+            return self._serializer.loads(data)
+        except Exception as error:
+            raise JournalError(
+                f"the journal {self._path!r} has a value that {self._serializer.name!r} "
+                f"cannot read: {error}"
+            ) from error
+
+
+def _change_warning(journal: Journal, name: str, changes: Sequence[str]) -> str | None:
+    """Warning that a job's functions differ from those that made the recorded outcomes."""
     if not changes:
         return None
     is_code = any(change.startswith("the code") for change in changes)
-    what = f"the source of {name!r} has" if is_code else f"the settings of {name!r} have"
+    subject = f"the source of {name!r} has" if is_code else f"the settings of {name!r} have"
     return (
-        f"{what} changed since the journal {journal.path!r} was written "
-        f"({'; '.join(changes)}): outcomes of before are kept as they are; for a fresh start pass "
+        f"{subject} changed since the journal {journal.path!r} was written "
+        f"({'; '.join(changes)}): earlier outcomes are kept; to process everything again, pass "
         f"another version="
     )

@@ -1,4 +1,4 @@
-"""The thread that commits outcomes in groups, so that a job does not wait for the disk."""
+"""Writer: the thread that writes outcomes in groups, so that a job does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ E = TypeVar("E")
 
 class Writer(Generic[E]):
     """
-    Writes what is put, in groups: when there are enough, or after so many seconds.
+    Writes entries in groups, on a thread: when half of `items` are queued, or after `seconds`.
 
-    So many entries are unwritten at most, waiting or on their way to the disk, but for those of
-    calls that were in flight already. Half of them make a group that waits no longer: the other
-    half gathers while it is written, and a job is held back only where it is faster than its disk.
+    At most `items` entries are unwritten, in the queue or in the group that is being written, apart
+    from those of calls that were in flight already. While one half is written, the other half is
+    filled, so that input is paused only if the job is faster than its disk.
 
     Args:
-        write: writes one group, in the thread of this writer alone.
-        seconds: how long an entry waits for others at most.
-        items: how many entries may be unwritten.
-        on_error: called once, in the writer's thread, with what `write` raised; nothing is
-            written after that.
-        on_room: called in the writer's thread when there is room that was asked for in vain.
+        write: writes one group; called on the writer's thread only.
+        seconds: the maximum time that an entry waits for others.
+        items: the maximum number of unwritten entries.
+        on_error: called once, on the writer's thread, with an error of `write`; nothing is written
+            after that.
+        on_space: called on the writer's thread when there is space again after `is_full` was True.
     """
 
     def __init__(
@@ -35,37 +35,37 @@ class Writer(Generic[E]):
         seconds: float,
         items: int,
         on_error: Callable[[Exception], None],
-        on_room: Callable[[], None],
+        on_space: Callable[[], None],
     ) -> None:
-        self._write, self._on_error, self._on_room = write, on_error, on_room
+        self._write, self._on_error, self._on_space = write, on_error, on_space
         self._seconds, self._items, self._enough = seconds, items, (items + 1) // 2
         self._entries: deque[E] = deque()
         self._being_written = 0
-        self._awaited = False
+        self._is_awaited = False
         self._changed = threading.Condition()
         self._closing = False
         self.error: Exception | None = None
         # A daemon: a process that ends without closing its journal must not hang.
-        self._thread = threading.Thread(target=self._live, name="ragasync journal", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ragasync journal", daemon=True)
         self._thread.start()
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is unwritten that nothing new should begin; who asks waits for room."""
+        """Whether no new call should start; if so, `on_space` is called when there is space."""
         if self.error is not None:
-            return True  # no room is ever made again, and the run is about to hear of the error
+            return True  # nothing is ever written again, and the run is about to stop
         if self._unwritten < self._items:
             return False
-        with self._changed:  # once more: room may be made at this moment, for nobody yet
-            self._awaited = self._unwritten >= self._items
-            return self._awaited
+        with self._changed:  # check again under the lock, or `on_space` could be missed
+            self._is_awaited = self._unwritten >= self._items
+            return self._is_awaited
 
     def put(self, entry: E) -> None:
         """
-        Have an entry written soon; after an error it is dropped. One thread may put at a time.
+        Queue an entry; after an error it is dropped. Only one thread may put at a time.
 
-        The thread that writes is told of the first entry and of the last that makes a group:
-        a lock for each would cost more than all the rest.
+        The writer's thread is notified of the first entry and of the one that completes a group: a
+        lock for each entry would cost more than everything else.
         """
         if self.error is not None:
             return
@@ -75,19 +75,19 @@ class Writer(Generic[E]):
                 self._changed.notify()
 
     def close(self) -> None:
-        """Write what is left, and wait for the end of the thread."""
+        """Write the queued entries, and wait for the thread to end."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join()
 
-    def _live(self) -> None:
-        """Write group after group; this is the thread's life."""
+    def _run(self) -> None:
+        """Write groups until the end; the target of the thread."""
         try:
             while group := self._next_group():
                 self._write(group)
-                self._make_room()
-        except BaseException as error:  # or entries would wait for a thread that has ended
+                self._free_space()
+        except BaseException as error:  # otherwise entries would wait for a dead thread
             if not isinstance(error, Exception):
                 because = f"the journal's thread was ended by {type(error).__name__}: {error}"
                 error = JournalError(because).with_traceback(error.__traceback__)
@@ -96,7 +96,7 @@ class Writer(Generic[E]):
             self._on_error(error)
 
     def _next_group(self) -> list[E]:
-        """Wait for a group and return it; it is empty at the end."""
+        """Wait for the next group; an empty one is the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._entries or self._closing)
             self._changed.wait_for(
@@ -105,15 +105,15 @@ class Writer(Generic[E]):
             self._being_written = len(self._entries)
             return [self._entries.popleft() for _ in range(self._being_written)]
 
-    def _make_room(self) -> None:
-        """Count the group as written, and say so where the job was held back for it."""
+    def _free_space(self) -> None:
+        """Count the group as written, and notify a job that waits for space."""
         with self._changed:
-            awaited, self._awaited = self._awaited, False
+            is_awaited, self._is_awaited = self._is_awaited, False
             self._being_written = 0
-        if awaited:
-            self._on_room()
+        if is_awaited:
+            self._on_space()
 
     @property
     def _unwritten(self) -> int:
-        """How many entries wait, or are on their way to the disk."""
+        """Number of entries that are queued or being written."""
         return len(self._entries) + self._being_written

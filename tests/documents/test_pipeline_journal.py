@@ -5,7 +5,7 @@ import pytest
 
 from ragasync import Journal, JournalError
 from ragasync.documents import AsyncDocumentProcessor, Document, RecursiveSplitter, SqliteStore
-from ragasync.journal.session import JournalRun
+from ragasync.journal.session import JournalSession
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.services import Refused
 
@@ -209,13 +209,13 @@ async def test_metadata_that_would_come_back_changed_is_refused(bench):
 
 async def test_many_are_looked_up_together_and_each_is_accounted_for(bench, monkeypatch):
     """A thread is asked for dozens at once; those that wait for their turn are not lost."""
-    asked, look_up = [], JournalRun.look_up
+    asked, look_up = [], JournalSession.look_up
 
     def counted(run, rows):
         asked.append(len(rows))
         return look_up(run, rows)
 
-    monkeypatch.setattr(JournalRun, "look_up", counted)
+    monkeypatch.setattr(JournalSession, "look_up", counted)
     sources = [(f"{number}", f"text {number}") for number in range(100)]
     await bench.run(sources[::2], load=None)
     asked.clear()

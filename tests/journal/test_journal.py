@@ -450,7 +450,7 @@ async def test_a_changed_source_warns_and_goes_on(path: Path):
         return [item]
 
     processor = AsyncBatchProcessor(other, journal=Journal(path, name="double"))
-    with pytest.warns(UserWarning, match="kept as they are"):
+    with pytest.warns(UserWarning, match="earlier outcomes are kept"):
         result = await processor.process([1, 2])
     assert result.results == [[1, 2], [2]]
     with pytest.warns(UserWarning, match="has changed"):  # while there are such
@@ -464,7 +464,7 @@ async def test_a_changed_source_warns_and_goes_on(path: Path):
     ("value", "why"),
     [
         ((1, 2), "of type tuple"),
-        ({1: 2}, "its key 1 is no text"),
+        ({1: 2}, "its key 1 is not a str"),
         ([{"a": {1, 2}}], r"its entry\[0\]\['a'\] is of type set"),
         (object(), "of type object"),
     ],
@@ -591,8 +591,8 @@ async def test_a_journal_tells_what_it_holds(path: Path):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Journal(""), ValueError, "needs its path"),
-        (lambda: Journal(":memory:"), ValueError, "is a file"),
+        (lambda: Journal(""), ValueError, "needs the path of a file"),
+        (lambda: Journal(":memory:"), ValueError, "needs the path of a file"),
         (lambda: Journal("a\0b"), ValueError, "no null character"),
         (lambda: Journal("a", version=2), TypeError, "version must be a text"),
         (lambda: Journal("a", flush_items=0), ValueError, "flush_items"),
@@ -613,7 +613,7 @@ def test_wrong_arguments_are_refused_at_once(make: Any, error: type[Exception], 
 async def test_another_serializer_than_the_files_is_refused(path: Path):
     """Values that were kept in one way are not read in another."""
     await doubling(Journal(path)).process([1])
-    with pytest.raises(JournalError, match=r"by the serializer 'json'.*'numpy'"):
+    with pytest.raises(JournalError, match=r"has the serializer 'json'.*'numpy'"):
         await doubling(Journal(path, serializer="numpy")).process([1])
 
 

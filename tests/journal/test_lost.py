@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from ragasync import AsyncBatchProcessor, BatchResult, Journal, JournalError
-from ragasync.journal.claims import lock_file
 
 pytestmark = pytest.mark.real_time
 
@@ -33,6 +32,11 @@ def _no_calls_yet() -> None:
 def path(tmp_path: Path) -> Path:
     """Return where a journal may be written."""
     return tmp_path / "run.sqlite"
+
+
+def lock_file(path: Path) -> Path:
+    """The lock file next to a journal."""
+    return Path(f"{path.resolve()}-lock")
 
 
 async def double(item: int) -> int:
@@ -137,8 +141,8 @@ LOSSES: dict[str, Callable[[Path], object]] = {
     "log cut off": lambda path: os.truncate(
         log := path.with_name("run.sqlite-wal"), log.stat().st_size // 2
     ),
-    "lock removed": lambda path: Path(lock_file(str(path))).unlink(),
-    "lock replaced": lambda path: copy_of(Path(lock_file(str(path)))).replace(lock_file(str(path))),
+    "lock removed": lambda path: lock_file(path).unlink(),
+    "lock replaced": lambda path: copy_of(lock_file(path)).replace(lock_file(path)),
 }
 
 
@@ -339,7 +343,7 @@ def other_run(path: Path) -> subprocess.Popen[str]:
 def taken(path: Path, end: str) -> Path:
     """Take the lock away, or give the file another name; return what to open."""
     if end == "lock":
-        Path(lock_file(str(path))).unlink()
+        lock_file(path).unlink()
         return path
     other = path.with_name("other name")
     (os.link if end == "hard link" else os.symlink)(path, other)
@@ -371,10 +375,10 @@ def test_no_second_run_begins_without_the_lock_or_by_another_name(path: Path, en
 def test_a_run_that_is_taken_over_writes_nothing_more(path: Path):
     """As on another machine, which sees no lock of this one: the first run stops."""
     with other_run(path) as first:
-        Path(lock_file(str(path))).unlink()
+        lock_file(path).unlink()
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("UPDATE job SET claim = 'another machine', commits = commits + 1")
-        Path(lock_file(str(path))).touch()
+            connection.execute("UPDATE job SET holder = 'another machine', commits = commits + 1")
+        lock_file(path).touch()
         said, _ = first.communicate("\n", timeout=30)
     assert said.startswith("JournalError the journal")
     assert rows_in(path) == 5
@@ -384,7 +388,7 @@ def test_a_run_whose_header_was_taken_over_stops(path: Path):
     """The lock is where it was, and yet another run has written."""
     with other_run(path) as first:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("UPDATE job SET claim = 'another machine', commits = commits + 1")
+            connection.execute("UPDATE job SET holder = 'another machine', commits = commits + 1")
         said, _ = first.communicate("\n", timeout=30)
     assert "another run has taken it over" in said
     assert rows_in(path) == 5
@@ -394,7 +398,7 @@ def test_at_the_end_nothing_is_left_beside_the_file_but_its_lock(path: Path):
     """The log is in the file, the lock is free, and no lock is left elsewhere."""
     doubling(path).process_sync(range(10))
     assert sorted(file.name for file in path.parent.iterdir()) == ["run.sqlite", "run.sqlite-lock"]
-    with closing(sqlite3.connect(lock_file(str(path)), timeout=0.0)) as connection:
+    with closing(sqlite3.connect(lock_file(path), timeout=0.0)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
 
 

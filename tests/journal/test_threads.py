@@ -2,17 +2,16 @@
 
 import asyncio
 import gc
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, Journal, JournalError
-from ragasync.engine.journalling import JournalSink
-from ragasync.journal.use import JournalBinding, bind_journal
+from ragasync import AsyncBatchProcessor, Journal, JournaledError, JournalError
 from ragasync.journal.writer import Writer
 
 
@@ -74,16 +73,16 @@ async def test_no_thread_of_a_journal_outlives_its_run(path: Path):
     pytest.fail(f"left behind: {left}")
 
 
-class Opening(JournalBinding):
-    """A journal that stops while it is being opened until it is let go."""
-
-    begun, go_on = threading.Event(), threading.Event()
-
-    def open(self) -> Any:
-        """Open the journal, in time."""
-        self.begun.set()
-        assert self.go_on.wait(30)
-        return super().open()
+async def until_locked(path: Path) -> None:
+    """Wait until a run has begun to open a journal: it locks the file next to it first."""
+    for _ in range(3000):
+        try:
+            with closing(sqlite3.connect(f"{path}-lock", timeout=0)) as connection:
+                connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("no run has opened the journal")
 
 
 @pytest.mark.real_time
@@ -92,25 +91,24 @@ async def test_a_run_cancelled_while_its_journal_opens_leaves_it_free(
     path: Path, cancellations: int
 ):
     """However often it is cancelled: what was opened is closed again."""
-    use = bind_journal(same, path, None)
-    assert use is not None
-    slow = Opening(*(getattr(use, name) for name in JournalBinding.__dataclass_fields__))
-    Opening.begun.clear()
-    Opening.go_on.clear()
-    task = asyncio.create_task(AsyncBatchProcessor(same, journal=slow).process([1]))
-    await asyncio.to_thread(Opening.begun.wait, 30)
-    for _ in range(cancellations):
-        task.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
-    Opening.go_on.set()
+    await AsyncBatchProcessor(same, journal=path).process([1])
+    slow = Journal(path, timeout=60)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # opening waits for this writer
+        task = asyncio.create_task(AsyncBatchProcessor(same, journal=slow).process([2]))
+        await until_locked(path)
+        for _ in range(cancellations):
+            task.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        other.rollback()
     with pytest.raises(asyncio.CancelledError):
         await task
-    # After several cancellations nobody waits for the thread, which may still be at it.
+    # After several cancellations nobody waits for the thread, which may still be opening.
     for _ in range(1000):
         gc.collect()
         with suppress(JournalError):
-            result = await AsyncBatchProcessor(same, journal=path).process([1])
+            result = await AsyncBatchProcessor(same, journal=path).process([1, 2])
             break
         await asyncio.sleep(0.01)
     assert result.all_succeeded
@@ -157,25 +155,21 @@ ERRORS: dict[str, BaseException] = {
 @pytest.mark.parametrize("kind", ERRORS)
 def test_whatever_failed_is_written_and_read_again(path: Path, kind: str):
     """Errors that are no Exceptions, that have no words, or too many."""
-    from ragasync.outcomes.outcome import Outcome
+    from ragasync.testing import run_on_virtual_clock
 
     error = ERRORS[kind]
     if kind == "huge":
         error.add_note("note " * 1_000_000)
-    use = bind_journal(same, path, None)
-    assert use is not None
-    for turn in range(2):
-        run = use.open()
-        run.begin(lambda error: None, lambda: None)
-        found = run.look_up([(0, "item")])
-        if turn == 0:
-            assert found.known == []
-            run.note(Outcome(index=0, item="item", status="failed", error=error), None)
-        run.close()
-        assert run.error is None
-    ((outcome, _),) = found.known
+
+    async def fail(item: str) -> None:
+        raise error
+
+    processor = AsyncBatchProcessor(fail, retry_count=0, journal=path)
+    run_on_virtual_clock(processor.process(["item"]))
+    (outcome,) = run_on_virtual_clock(processor.process(["item"]))
+    assert (outcome.status, outcome.attempts) == ("failed", 0)
     recalled = outcome.error
-    assert recalled is not None
+    assert isinstance(recalled, JournaledError)
     named = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
     assert type(recalled).__name__ == type(named).__name__
     assert len(str(recalled)) < 5000
@@ -185,31 +179,30 @@ def test_whatever_failed_is_written_and_read_again(path: Path, kind: str):
         assert str(recalled).startswith(str(named)[:10])
 
 
+class NotFound(Exception):
+    """A service's answer to a wrong path."""
+
+    status_code = 404
+
+
 @pytest.mark.parametrize(
-    ("outcomes", "holds"), [([], False), ([False], False), ([False, True], True)]
+    ("earlier", "holds"), [([], False), (["bad"], False), (["bad", "good"], True)]
 )
-def test_a_run_knows_whether_its_journal_holds_a_success(
-    path: Path, outcomes: list[bool], holds: bool
+def test_the_first_failures_stop_a_run_unless_its_journal_holds_a_success(
+    path: Path, earlier: list[str], holds: bool
 ):
-    """Of an earlier run, whatever it does itself."""
+    """An earlier success shows that the path was right."""
     from ragasync.testing import run_on_virtual_clock
 
-    async def call(item: bool) -> bool:
-        if not item:
-            raise ValueError("no")
+    async def call(item: str) -> str:
+        if item == "bad":
+            raise ValueError("bad")
+        if item != "good":
+            raise NotFound("no such path")
         return item
 
-    def processor() -> AsyncBatchProcessor[bool, bool]:
-        return AsyncBatchProcessor(call, retry_count=0, journal=Journal(path, name="call"))
-
-    run_on_virtual_clock(processor().process(outcomes))
-    use = bind_journal(call, Journal(path, name="call"), None)
-    assert use is not None
-    opened = use.open()
-    try:
-        assert opened.holds_success is holds
-        thread: Any = None
-        sink: Any = None
-        assert JournalSink(sink, opened, lambda *_: None, thread).holds_success is holds
-    finally:
-        opened.close()
+    processor = AsyncBatchProcessor(call, retry_count=0, max_initial_failures=3, journal=path)
+    run_on_virtual_clock(processor.process(earlier))
+    result = run_on_virtual_clock(processor.process([*earlier, *map(str, range(20))]))
+    assert (result.stopped_because is None) is holds
+    assert (result.pending_count == 0) is holds

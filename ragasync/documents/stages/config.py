@@ -40,7 +40,7 @@ from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.function_code import Sources
-from ragasync.journal.use import users_line
+from ragasync.journal.journal import caller_location
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.classify import FATAL, default_retry
 from ragasync.retries.policy import AsyncRetry, Verdict
@@ -217,7 +217,7 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         ids=settings.ids,
         known=known,
         load_function=load.function,
-        made_at=users_line(),
+        made_at=caller_location(),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.journal.serializers import BY_NAME
+from ragasync.journal.serializers import SERIALIZERS
 
 _FACTS = (
     "id",
@@ -123,7 +123,7 @@ def _plain(metadata: Mapping[str, object], what: str) -> dict[str, object]:
     """Return metadata as a dict that JSON gives back as it is."""
     plain = dict(metadata)
     try:
-        BY_NAME["json"].dumps(plain)
+        SERIALIZERS["json"].dumps(plain)
     except TypeError as error:
         raise TypeError(
             f"because {what} is not plain data ({error}): make it texts, numbers, lists and dicts"

@@ -28,12 +28,12 @@ from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store, supports_identity
 from ragasync.function_fingerprint import FunctionFingerprint
 from ragasync.journal import Journal
-from ragasync.journal.keys import PREVIEW, Key, KeyFunction, key_of
-from ragasync.journal.use import JournalBinding, bind_journal, definition_of
+from ragasync.journal.journal import JournalBinding, bind_journal, definition_of
+from ragasync.journal.keys import PREVIEW, Key, KeyFunction, make_key
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOfSource:
+class SourceKeys:
     """
     Tells one source from another, and from itself with other stages.
 
@@ -52,20 +52,20 @@ class KeyOfSource:
             TypeError: it is nothing that is known by its content, and there is no `key`.
         """
         if key is not None:
-            found = key_of(item.text if isinstance(item, NamedFile) else item, key)
-            return self._of("key", found.digest.hex(), found.shown)
+            found = make_key(item.text if isinstance(item, NamedFile) else item, key)
+            return self._of("key", found.digest.hex(), found.preview)
         if isinstance(item, RefusedDocument):
             return self._of(item.id, item.taken_by, item.id)
         if isinstance(item, Document):
             return self._of(item.id, repr((item.source, content_digest(item))), item.id)
         if isinstance(item, Source):
-            content = item.taken_by or item.barred or key_of(item.path).digest.hex()
+            content = item.taken_by or item.barred or make_key(item.path).digest.hex()
             return self._of(item.id, repr((item.source, content)), item.id)
         if isinstance(item, os.PathLike) or _names_a_file(item):
-            found = key_of(Path(item))
-            return self._of(plain_path(item), found.digest.hex(), found.shown)
-        found = key_of(item)
-        return self._of("item", found.digest.hex(), found.shown)
+            found = make_key(Path(item))
+            return self._of(plain_path(item), found.digest.hex(), found.preview)
+        found = make_key(item)
+        return self._of("item", found.digest.hex(), found.preview)
 
     def _of(self, name: str, content: str, shown: str) -> Key:
         """Return the key of a content under a name."""
@@ -74,14 +74,14 @@ class KeyOfSource:
 
 
 @dataclass(frozen=True, slots=True)
-class StillHolds:
+class IsStillValid:
     """
     Says whether what was done still is.
 
     Args:
         store: the store, if it can tell what it has.
         keeps_nothing: whether there is no store, so that texts and vectors are in the result.
-        skips: which sources that cannot be read are passed over.
+        skip_policy: which unreadable sources are skipped.
     """
 
     store: Store | None
@@ -117,7 +117,7 @@ def _is_touched(path: Path, metadata: Mapping[str, object]) -> bool:
         return False
 
 
-def journal_use(
+def bind_document_journal(
     journal: Journal | str | os.PathLike[str] | None,
     key: KeyFunction | None,
     stages: Stages,
@@ -149,16 +149,16 @@ def journal_use(
         use,
         name="documents",
         functions=_functions_of(stages, fingerprint, embedder),
-        keying=KeyOfSource(
+        make_key=SourceKeys(
             f"load={fingerprint.load.settings}; chunk={fingerprint.chunk.settings}; "
             f"embed={embedder.job}; loaders={fingerprint.loaders}; "
             f"store={_destination(stages)}"
         ),
-        on_thread=True,
+        has_slow_keys=True,
         serializer=Documents(everything=keep_content or keeps_nothing),
-        still_holds=StillHolds(stages.known, keeps_nothing, skip_policy),
+        is_still_valid=IsStillValid(stages.known, keeps_nothing, skip_policy),
         # The other source may be gone.
-        passing=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
+        transient_errors=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
         # A store that cannot tell has what it was given last, of each source.
         subject=_id_of if stages.store is not None and stages.known is None else None,
     )

@@ -21,7 +21,7 @@ from ragasync.engine.job_run import JobRun
 from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal
-from ragasync.journal.use import JournalBinding
+from ragasync.journal.journal import JournalBinding
 from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
@@ -168,13 +168,13 @@ class DocumentRuns:
         plan = replace(
             self._processor._settings, resources=partial(open_pipeline, self._config, occasion)
         )
-        if plan.journal is None or (holds := plan.journal.still_holds) is None:
+        if plan.journal is None or (holds := plan.journal.is_still_valid) is None:
             return plan
 
-        def still_holds(source: object, done: ProcessedDocument) -> bool:
+        def is_still_valid(source: object, done: ProcessedDocument) -> bool:
             return holds(source, done) and occasion.recalled(source, done)
 
-        return replace(plan, journal=replace(plan.journal, still_holds=still_holds))
+        return replace(plan, journal=replace(plan.journal, is_still_valid=is_still_valid))
 
     async def _rerun(
         self, items: Sequence[Any], kept: Iterable[Outcome[Any, ProcessedDocument]] = ()

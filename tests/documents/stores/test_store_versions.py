@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from ragasync import sqlite_file as own_database
+from ragasync import sqlite_file
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
@@ -27,15 +27,15 @@ class Contended:
             raise error
 
 
-def test_opening_tries_again_where_sqlite_gives_up_at_once(monkeypatch):
-    """Of two that both read and want the file for themselves it sends one away without waiting."""
+def test_opening_is_retried_when_sqlite_fails_without_waiting(monkeypatch):
+    """Of two readers that both want an exclusive lock, SQLite fails one without waiting."""
     waits = []
-    monkeypatch.setattr(own_database, "sleep", waits.append)
+    monkeypatch.setattr(sqlite_file, "sleep", waits.append)
     connection = Contended(times=3)
-    own_database._switch_to_wal(connection, timeout=10)
+    sqlite_file._use_wal(connection, timeout=10)
     assert (len(waits), connection.left) == (3, -1)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        own_database._switch_to_wal(Contended(times=3), timeout=0)
+        sqlite_file._use_wal(Contended(times=3), timeout=0)
 
 
 @pytest.mark.parametrize("version", [1, STORE.version - 1, STORE.version + 1])

@@ -102,7 +102,10 @@ def test_a_log_that_cannot_be_read_is_refused_with_what_to_do(folder):
         log = (folder / "store.sqlite-wal").read_bytes()
     (folder / "store.sqlite-wal").write_bytes(log)
     allow(folder, 0o555)
-    with as_nobody(), pytest.raises(StoreError, match=r"a log of changes .* copy all of its files"):
+    with (
+        as_nobody(),
+        pytest.raises(StoreError, match=r"a write-ahead log, .* copy all of its files"),
+    ):
         opened("sqlite", folder)
 
 
