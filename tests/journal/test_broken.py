@@ -105,9 +105,7 @@ def test_another_digit_in_a_value_is_no_value_of_the_table(path: Path):
     """The table of a journal is checked like its outcomes."""
     content = content_of_a_whole_journal(path)
     path.write_bytes(content.replace(b"item 7 ", b"item 8 ", 1))
-    with pytest.raises(
-        JournalError, match=r"damaged \(the checksum of the outcome of '7' does not match"
-    ):
+    with pytest.raises(JournalError, match=r"damaged \(the checksum of the outcome of '7'"):
         Journal(path).to_dataframe()
 
 

@@ -105,9 +105,7 @@ def test_a_run_in_another_process_keeps_others_out_until_it_dies(path: Path):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(
-            JournalError, match="in use by another run: wait for it to end, or stop"
-        ):
+        with pytest.raises(JournalError, match="by another run: wait for it to end, or stop"):
             asyncio.run(doubling(Journal(path)).process(range(10)))
         assert CALLS == []
         other.kill()

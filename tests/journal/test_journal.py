@@ -594,7 +594,7 @@ async def test_a_journal_tells_what_it_holds(path: Path):
         (lambda: Journal(""), ValueError, "needs the path of a file"),
         (lambda: Journal(":memory:"), ValueError, "needs the path of a file"),
         (lambda: Journal("a\0b"), ValueError, "no null character"),
-        (lambda: Journal("a", version=2), TypeError, "version must be a text"),
+        (lambda: Journal("a", version=2), TypeError, "version must be a str"),
         (lambda: Journal("a", flush_items=0), ValueError, "flush_items"),
         (lambda: Journal("a", flush_seconds=-1), ValueError, "flush_seconds"),
         (lambda: Journal("a", serializer="yaml"), ValueError, r"\['json', 'numpy', 'pickle'\]"),

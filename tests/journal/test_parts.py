@@ -99,7 +99,7 @@ async def test_a_part_of_what_a_killed_run_left_is_refused(path: Path, part: str
     whole = {file.name: file.read_bytes() for file in path.parent.glob("run.sqlite*")}
     name = PARTS[part](path)
     for _ in range(2):
-        with pytest.raises(JournalError, match=r"is not whole.*copy the files"):
+        with pytest.raises(JournalError, match=r"is not complete.*copy the files"):
             await AsyncBatchProcessor(double, journal=Journal(name)).process(range(21))
     for file, content in whole.items():
         path.with_name(file).write_bytes(content)

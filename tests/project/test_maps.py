@@ -15,7 +15,6 @@ PACKAGE = Path(ragasync.__file__).parent
 NO_MAP_YET = {
     "bridge",
     "calls",
-    "journal",
     "limits",
     "redact",
     "notebook",

@@ -104,7 +104,7 @@ def test_a_log_that_cannot_be_read_is_refused_with_what_to_do(folder):
     allow(folder, 0o555)
     with (
         as_nobody(),
-        pytest.raises(StoreError, match=r"a write-ahead log, .* copy all of its files"),
+        pytest.raises(StoreError, match=r"write-ahead log, .* copy all of"),
     ):
         opened("sqlite", folder)
 
