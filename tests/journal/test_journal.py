@@ -524,7 +524,7 @@ async def test_pickles_are_read_only_where_they_are_asked_for(path: Path):
     other = path.with_name("from_elsewhere.sqlite")
     trusting = Journal(other, serializer="pickle")
     await AsyncBatchProcessor(set_a_trap, journal=trusting).process([1])
-    with pytest.raises(JournalError, match=r"'pickle'.*if you trust where the file is from"):
+    with pytest.raises(JournalError, match=r"'pickle'.*if you trust the source of the file"):
         await AsyncBatchProcessor(set_a_trap, journal=other).process([1])
     size = len(pickle.dumps(Trap()))
     assert list(Journal(other).to_dataframe()["value"]) == [f"<{size} bytes>"]
@@ -577,7 +577,7 @@ def test_a_journal_that_is_not_there_yet_says_so(path: Path):
     """Looking at a journal does not create one."""
     journal = Journal(path)
     assert "no journal" in repr(journal)
-    with pytest.raises(JournalError, match="a processor begins it"):
+    with pytest.raises(JournalError, match="a processor creates it"):
         journal.to_dataframe()
     assert not path.exists()
 
