@@ -1,4 +1,4 @@
-"""The jobs in progress: at the exit of the interpreter they are cancelled, and a line says so."""
+"""Unfinished jobs: cancelled when the interpreter exits, with one line about each on stderr."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from ragasync.job_future import JobFuture
 from ragasync.result import BatchResult
 
 GRACE = 2.0
-"""Seconds for the clean-up of all jobs at exit; a notebook server kills its kernel after five."""
+"""Seconds for the clean-up of all jobs at exit; a notebook server kills its kernel after 5 s."""
 
 _POOLS = ("concurrent.futures.thread", "concurrent.futures.process", "loky.process_executor")
-"""Modules with threads that live until the interpreter tells them that it exits."""
+"""Modules whose threads live until the interpreter's exit stops them."""
 
 
 class UnfinishedJob:
     """
-    A job between its start and its end, as the exit of the interpreter sees it.
+    A job between its start and its end, which the interpreter's exit cancels.
 
     Args:
-        batch: The run.
-        loop: The loop that it runs on.
+        job_run: The job's run.
+        loop: The loop that the job runs on.
         future: Its result or error, once it has ended.
-        place: Its place in the tree of calls; cancelling that cancels the job.
+        call: Its place in the tree of blocking calls; cancelling that cancels the job.
     """
 
     def __init__(
         self,
-        batch: JobRun[Any, Any],
+        job_run: JobRun[Any, Any],
         loop: asyncio.AbstractEventLoop,
         future: JobFuture[Any],
-        place: BlockingCall,
+        call: BlockingCall,
     ) -> None:
-        self._batch, self._loop, self._place = batch, loop, place
+        self._job_run, self._loop, self._call = job_run, loop, call
         self.future = future
         self._process = os.getpid()
         _unfinished[self] = None
         _register_exit()
 
     async def follow(self, running: Awaitable[BatchResult[Any]]) -> None:
-        """Await the job, as its task, to whatever end."""
+        """Await the job until it ends in any way; this is the job's task."""
         try:
             await self.future.follow(running)
         finally:
             _unfinished.pop(self, None)
-            self._place.leave()
-            del self  # what the job raised leads to this frame, and is kept
+            self._call.leave()
+            del self  # the job's error is kept, and its traceback refers to this frame
 
     @property
     def is_ours(self) -> bool:
-        """Whether this process runs it; a forked child inherits a mere copy."""
+        """Whether this process runs the job; a forked child only inherits a copy."""
         return self._process == os.getpid()
 
     def cancel(self) -> None:
-        """Cancel it, if its loop still takes orders."""
-        with suppress(RuntimeError):  # closed, and the job with it
-            self._place.cancel()
+        """Cancel the job, unless its loop is closed."""
+        with suppress(RuntimeError):  # the loop is closed, and the job with it
+            self._call.cancel()
 
     def wait(self, until: float) -> None:
-        """Wait for its end until an instant; a loop that has stopped is run for it."""
+        """Wait until the job has ended, or until an instant; a stopped loop is run again for it."""
         ended = threading.Event()
         self.future.add_done_callback(ended.set)
         try:
@@ -81,15 +81,15 @@ class UnfinishedJob:
         finally:
             self.future.remove_done_callback(ended.set)
 
-    def last_words(self) -> str:
-        """Say in one line how far it came."""
-        progress = self._batch.progress()
+    def exit_message(self) -> str:
+        """One line about the job's progress."""
+        progress = self._job_run.progress()
         total = "" if progress.total is None else f" of {progress.total:,}"
         line = (
             f"ragasync: a job was still running at exit and was cancelled: "
             f"{progress.done:,}{total} items were done and {progress.failed:,} had failed"
         )
-        use = self._batch.run.plan.journal
+        use = self._job_run.run.plan.journal
         if use is not None:
             line += f"; the journal {os.fspath(use.journal.path)} has them"
         return line
@@ -97,15 +97,15 @@ class UnfinishedJob:
 
 _unfinished: dict[UnfinishedJob, None] = {}
 _pools_seen: set[str] | None = None
-"""The modules of pools that were there when the exit was last registered."""
+"""The pool modules that were imported when the exit callback was last registered."""
 
 
 def _register_exit() -> None:
     """
-    Have the jobs cancelled at exit before the pools that they may run on are shut down.
+    Register a callback that cancels the jobs at exit, before the pools that they use shut down.
 
-    A pool is shut down by a callback that its module registers when it is imported; callbacks are
-    called in reverse order. So ours is registered again whenever there is such a module more.
+    A pool is shut down by a callback that its module registers at import, and callbacks are called
+    in reverse order. So this one is registered again whenever another such module is imported.
     """
     global _pools_seen
     if _pools_seen is None:
@@ -114,13 +114,13 @@ def _register_exit() -> None:
     if pools != _pools_seen:
         _pools_seen = pools
         register = getattr(threading, "_register_atexit", None)
-        if register is not None:  # not public: without it there is atexit
+        if register is not None:  # not public; without it, atexit has to do
             with suppress(RuntimeError):  # the interpreter is exiting
                 register(_cancel_before_pools_close)
 
 
 def _cancel_before_pools_close() -> None:
-    """Cancel all jobs, unless a thread goes on for which the interpreter will wait."""
+    """Cancel all jobs, unless the interpreter first waits for another thread to end."""
     main = threading.main_thread()
     others = [each for each in threading.enumerate() if not each.daemon and each is not main]
     if all(_is_of_a_pool(thread) for thread in others):
@@ -128,20 +128,20 @@ def _cancel_before_pools_close() -> None:
 
 
 def _is_of_a_pool(thread: threading.Thread) -> bool:
-    """Return whether this is a thread of an executor, which waits for the exit itself."""
+    """Whether this thread belongs to an executor, and ends only at the interpreter's exit."""
     target = getattr(thread, "_target", None)
     return type(thread).__module__ in _POOLS or getattr(target, "__module__", None) in _POOLS
 
 
 def _cancel_all() -> None:
-    """Cancel the jobs that run, wait for their clean-up for a while, and say what was done."""
+    """Cancel the running jobs, wait up to GRACE for their clean-up, and print their progress."""
     jobs = [job for job in _unfinished if job.is_ours and not job.future.done]
     for job in jobs:
         job.cancel()
     until = time.monotonic() + GRACE
     for job in jobs:
-        with suppress(KeyboardInterrupt):  # then it is waited for no longer
+        with suppress(KeyboardInterrupt):  # the user does not want to wait for it
             job.wait(until)
         _unfinished.pop(job, None)
         if sys.stderr is not None:
-            print(job.last_words(), file=sys.stderr, flush=True)  # noqa: T201  # what it is for
+            print(job.exit_message(), file=sys.stderr, flush=True)  # noqa: T201  # that is its purpose
