@@ -48,9 +48,9 @@ def on_pool(executor: Executor) -> dict[str, Contender]:
     return {
         POOL_MAP: lambda items: list(executor.map(double, items)),
         f"{POOL_MAP}, chunks of 32": lambda items: list(executor.map(double, items, chunksize=32)),
-        "ragasync, hops of 32": partial(processed, executor, 32, double),
-        "ragasync, hops of 32, async": partial(processed, executor, 32, double_async),
-        "ragasync, an item a hop": partial(processed, executor, 1, double),
+        "ragasync, groups of 32": partial(processed, executor, 32, double),
+        "ragasync, groups of 32, async": partial(processed, executor, 32, double_async),
+        "ragasync, one item per group": partial(processed, executor, 1, double),
     }
 
 
@@ -64,9 +64,9 @@ def on_dask(client: Any) -> dict[str, Contender]:
 
     return {
         DASK_MAP: mapped,
-        "ragasync, hops of 32": partial(processed, executor, 32, double),
-        "ragasync, hops of 100": partial(processed, executor, 100, double),
-        "ragasync, an item a hop": partial(processed, executor, 1, double),
+        "ragasync, groups of 32": partial(processed, executor, 32, double),
+        "ragasync, groups of 100": partial(processed, executor, 100, double),
+        "ragasync, one item per group": partial(processed, executor, 1, double),
     }
 
 
@@ -90,7 +90,7 @@ def table_of(
     """Return what each costs an item; those that send each by itself get fewer items."""
 
     def items(name: str) -> range:
-        alone = name in (DASK_MAP, "ragasync, an item a hop")
+        alone = name in (DASK_MAP, "ragasync, one item per group")
         return range(one_by_one if alone else size)
 
     for contender in contenders.values():

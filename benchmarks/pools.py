@@ -165,7 +165,7 @@ async def ragasync_threads(
 async def ragasync_processes(
     work: Work, items: Sequence[int], _: int, pool: Executor, batch_size: int = 32
 ) -> Sequence[int | None]:
-    """Process in hops to the pool, with the calls at once that are the default."""
+    """Process in groups to the pool, with the calls at once that are the default."""
     processor = AsyncBatchProcessor[int, int](work, batch_size, executor=pool)
     return _values(await processor.process(items))
 

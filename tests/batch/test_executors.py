@@ -1,4 +1,4 @@
-"""Sync functions on an executor: hops, limits and time limits of hops, and workers that die."""
+"""Sync functions on an executor: groups of items, their limits, and workers that crash."""
 
 import asyncio
 import math
@@ -98,17 +98,17 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 
 class AtOnce(Executor):
-    """An executor that runs what it gets on the spot, and notes how many items came in each hop."""
+    """An executor that runs each group immediately, and notes its number of items."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.hops: list[int] = []
+        self.groups: list[int] = []
         self.starts: list[float] = []
         self.seconds = seconds
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run now, answer after some virtual seconds an item."""
         future: Future[Any] = Future()
-        self.hops.append(len(args[0].arguments))
+        self.groups.append(len(args[0].arguments))
         self.starts.append(now())
         answer = function(*args, **kwargs)
 
@@ -120,10 +120,10 @@ class AtOnce(Executor):
         return future
 
 
-# ---- hops, on an executor that runs everything on the spot
+# ---- groups, on an executor that runs them immediately
 
 
-async def test_a_hop_has_a_share_of_what_remains():
+async def test_a_group_has_a_share_of_what_remains():
     """min(batch_size, ceil(remaining / (4 x max_concurrency))) items."""
     expected, remaining = [], 100
     while remaining:
@@ -132,18 +132,18 @@ async def test_a_hop_has_a_share_of_what_remains():
     executor = AtOnce()
     processor = AsyncBatchProcessor(double, batch_size=8, max_concurrency=2, executor=executor)
     result = await processor.process(range(100))
-    assert executor.hops == expected
+    assert executor.groups == expected
     assert result.results == [2 * item for item in range(100)]
 
 
-async def test_a_hop_is_full_where_nobody_knows_what_remains():
+async def test_a_group_is_full_where_nobody_knows_what_remains():
     """Of an iterator, batch_size items."""
     executor = AtOnce()
     await AsyncBatchProcessor(double, 8, 2, executor=executor).process(iter(range(20)))
-    assert executor.hops == [8, 8, 4]
+    assert executor.groups == [8, 8, 4]
 
 
-async def test_a_hop_takes_a_place_at_the_limiter_for_each_item():
+async def test_a_group_takes_a_place_at_the_limiter_for_each_item():
     """Four items need four places, though they travel together."""
     executor = AtOnce()
     limiter = RateLimiter(1, burst_size=4)
@@ -152,7 +152,7 @@ async def test_a_hop_takes_a_place_at_the_limiter_for_each_item():
     assert executor.starts == about([0, 4, 8])
 
 
-async def test_the_time_limit_of_a_hop_is_that_of_all_its_items():
+async def test_the_time_limit_of_a_group_is_that_of_all_its_items():
     """Timeout x items: four items of 0.9 s are in time, and of 1.1 s are not."""
     for seconds, in_time in ((0.9, True), (1.1, False)):
         processor = AsyncBatchProcessor(double, 4, 1, 0, executor=AtOnce(seconds), timeout=1)
@@ -160,7 +160,7 @@ async def test_the_time_limit_of_a_hop_is_that_of_all_its_items():
         assert result.all_succeeded is in_time
 
 
-async def test_each_item_of_a_hop_has_its_own_outcome():
+async def test_each_item_of_a_group_has_its_own_outcome():
     """Those that failed are tried again alone, those that succeeded are not."""
     executor = AtOnce()
     processor = AsyncBatchProcessor(
@@ -169,11 +169,11 @@ async def test_each_item_of_a_hop_has_its_own_outcome():
     result = await processor.process(iter(range(4)))
     assert [outcome.status for outcome in result] == ["failed", "done", "failed", "done"]
     assert [outcome.attempts for outcome in result] == [3, 1, 3, 1]
-    assert executor.hops == [4, 1, 1, 1, 1]
+    assert executor.groups == [4, 1, 1, 1, 1]
     assert str(result.errors[2]) == "2 is even"
 
 
-async def test_an_item_that_a_later_hop_saves_keeps_the_time_of_its_earlier_attempts():
+async def test_an_item_that_a_later_group_saves_keeps_the_time_of_its_earlier_attempts():
     """The time in the call is that of all attempts."""
     tried: list[int] = []
 
@@ -191,7 +191,7 @@ async def test_an_item_that_a_later_hop_saves_keeps_the_time_of_its_earlier_atte
     assert outcome.seconds > outcome.history[0].seconds > 0
 
 
-async def test_the_log_says_when_an_item_of_a_hop_had_its_turn():
+async def test_the_log_says_when_an_item_of_a_group_had_its_turn():
     """After those before it, and not when all of them set out."""
     tried: list[int] = []
 
@@ -235,7 +235,7 @@ async def test_a_thread_pool_is_an_executor_too():
 
 
 @pytest.mark.real_time
-async def test_a_hop_past_its_time_holds_its_slot():
+async def test_a_group_past_its_time_holds_its_slot():
     """It cannot be interrupted: the job stops when all slots are so held."""
     import threading
 
@@ -299,7 +299,7 @@ async def test_an_item_that_cannot_be_pickled_fails():
 
 @pytest.mark.real_time
 async def test_an_item_or_value_that_cannot_travel_fails_alone(pool: ProcessPoolExecutor):
-    """Its neighbours in the hop are done, also without any retry."""
+    """Its neighbours in the group are done, also without any retry."""
     processor: Any = AsyncBatchProcessor(local_at_3, 8, 1, 0, executor=pool)
     result = await processor.process(iter([0, 1, (each for each in ()), 3, 4]))
     assert [outcome.status for outcome in result] == ["done", "done", "failed", "failed", "done"]
@@ -366,7 +366,7 @@ async def test_a_worker_of_loky_that_dies_costs_a_retry_too(tmp_path: Path):
 
 @pytest.mark.real_time
 async def test_an_item_that_always_kills_its_worker_fails_alone():
-    """Its neighbours, in its hop and in others, are done."""
+    """Its neighbours, in its group and in others, are done."""
     with ProcessPoolExecutor(2) as executor:
         processor = AsyncBatchProcessor(
             die_at_13, batch_size=4, max_concurrency=2, executor=executor, retry=AsyncRetry(2, 0.05)
@@ -376,14 +376,14 @@ async def test_an_item_that_always_kills_its_worker_fails_alone():
     assert isinstance(result.errors[13], WorkerDied)
 
 
-async def test_each_item_of_a_hop_whose_worker_died_goes_on_alone():
+async def test_each_item_of_a_group_whose_worker_died_goes_on_alone():
     """Nobody knows which of them it died of: so the one at fault takes no neighbour with it."""
 
     class Dying(AtOnce):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             if 2 not in args[0].arguments:
                 return super().submit(function, *args, **kwargs)
-            self.hops.append(len(args[0].arguments))
+            self.groups.append(len(args[0].arguments))
             future: Future[Any] = Future()
             future.set_exception(BrokenProcessPool("a process ended"))
             return future
@@ -393,7 +393,7 @@ async def test_each_item_of_a_hop_whose_worker_died_goes_on_alone():
     result = await processor.process(iter(range(8)))
     assert [outcome.index for outcome in result.get_failed()] == [2]
     assert isinstance(result.errors[2], WorkerDied)
-    assert sorted(executor.hops) == [1, 1, 1, 1, 1, 4, 4]
+    assert sorted(executor.groups) == [1, 1, 1, 1, 1, 4, 4]
     assert [outcome.attempts for outcome in result] == [2, 2, 3, 2, 1, 1, 1, 1]
 
 

@@ -128,7 +128,7 @@ def test_a_dropped_result_of_sync_calls_is_freed(life: Life, every: int):
 
 
 def test_a_dropped_result_of_an_executor_is_freed(life: Life):
-    """The hops as well."""
+    """The groups as well."""
 
     def call(item: Thing) -> Thing:
         if item.number == 5:

@@ -110,7 +110,7 @@ async def test_without_cloudpickle_the_error_says_what_to_install(monkeypatch):
         await processor.process([1])
 
 
-async def test_an_item_and_a_value_that_cannot_travel_fail_alone_in_the_same_hop():
+async def test_an_item_and_a_value_that_cannot_travel_fail_alone_in_the_same_group():
     """Both are named, and nothing is called twice for them."""
 
     def value(item: Any) -> Any:
@@ -119,14 +119,14 @@ async def test_an_item_and_a_value_that_cannot_travel_fail_alone_in_the_same_hop
     executor = ByPost()
     processor: Any = AsyncBatchProcessor(value, 8, 1, executor=executor)
     result = await processor.process(iter([0, threading.Lock(), 2, 3, 4]))
-    assert len(executor.hops) == 1
+    assert len(executor.groups) == 1
     assert [outcome.status == "done" for outcome in result] == [True, False, True, False, True]
     assert str(result.errors[1]).startswith("item 1 cannot be pickled: ")
     assert str(result.errors[3]).startswith("the value of item 3 cannot be pickled: ")
 
 
 async def test_a_value_that_cannot_be_loaded_is_found_among_its_neighbours():
-    """The hop is halved until it stands alone."""
+    """The group is halved until it stands alone."""
     processor = AsyncBatchProcessor(
         lambda item: Unloadable() if item == 5 else item, 8, 1, executor=ByPost()
     )
@@ -228,7 +228,7 @@ async def test_what_was_sent_and_has_not_begun_is_cancelled_with_the_job():
 
 
 async def test_the_rate_is_kept_where_the_caller_is():
-    """Four a second, though hops of four travel together."""
+    """Four a second, though groups of four travel together."""
     executor = ByPost()
     processor = AsyncBatchProcessor(
         lambda item: item, 4, 3, executor=executor, rate_limiter=RateLimiter(4, burst_size=4)

@@ -79,7 +79,7 @@ async def test_a_sync_call_may_raise_it(kind: type[Exception]):
 
 @KINDS
 async def test_a_call_on_an_executor_may_raise_it(kind: type[Exception]):
-    """The others of its hop are done."""
+    """The others of its group are done."""
 
     def call(item: int) -> int:
         if item == 1:

@@ -666,7 +666,7 @@ async def test_a_job_goes_on_from_an_error_as_it_would_without_workers(name: str
 
 @pytest.mark.parametrize("retry_on", [None, Exception, lambda error: True])
 async def test_what_is_no_exception_fails_its_item_and_is_never_retried(retry_on: Any):
-    """It says what was raised; the other items of the hop are done."""
+    """It says what was raised; the other items of the group are done."""
 
     class Panic(BaseException):
         pass

@@ -73,7 +73,7 @@ async def test_never_more_calls_are_inside_than_allowed(gated: Gated):
     assert gated.most_inside == 5
 
 
-async def test_one_item_goes_a_hop_whatever_the_batch_size(gated: Gated):
+async def test_a_call_on_a_thread_has_one_item_whatever_the_batch_size(gated: Gated):
     """batch_size is for batched functions and executors."""
     running = asyncio.create_task(
         AsyncBatchProcessor(gated, batch_size=32, max_concurrency=4).process(range(4))

@@ -101,7 +101,7 @@ async def test_every_item_has_one_outcome_when_a_worker_is_killed_among_10_000(c
 
 
 async def test_an_item_that_kills_workers_fails_alone_on_a_cluster(client: Any):
-    """Dask gives up the whole hop; its other items are done."""
+    """Dask gives up the whole group; its other items are done."""
 
     def die_of_5(item: int) -> int:
         if item == 5:
@@ -116,7 +116,7 @@ async def test_an_item_that_kills_workers_fails_alone_on_a_cluster(client: Any):
 
 
 def test_a_job_that_is_cancelled_stops_what_the_cluster_has_not_begun(client: Any, tmp_path: Path):
-    """The workers are busy with the first hops; the others never run."""
+    """The workers are busy with the first groups; the others never run."""
     gate = tmp_path / "open"
 
     def wait(item: int) -> int:

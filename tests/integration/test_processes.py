@@ -101,7 +101,7 @@ async def test_a_function_sees_the_globals_that_the_pools_initializer_has_set():
     assert result.results == ["page 1", "page 2"]
 
 
-async def test_async_functions_run_on_one_loop_of_the_worker_from_hop_to_hop(
+async def test_async_functions_run_on_one_loop_of_the_worker_from_group_to_group(
     pool: ProcessPoolExecutor,
 ):
     """So that a client made in one call works in the next."""
@@ -175,7 +175,7 @@ async def test_who_was_in_flight_beside_a_death_is_not_charged_for_it(tmp_path: 
 
 @pytest.mark.parametrize("batched", [False, True])
 async def test_the_item_that_kills_its_worker_fails_alone_without_any_retry(batched: bool):
-    """No neighbour is charged for it: in its hop, in its batch, or elsewhere in the pool."""
+    """No neighbour is charged for it: in its group, in its batch, or elsewhere in the pool."""
     function = dies_of_13 if batched else die_of_13
     with ProcessPoolExecutor(2) as executor:
         processor: Any = AsyncBatchProcessor(function, 4, 3, 0, executor=executor, batched=batched)
@@ -374,7 +374,7 @@ async def sets_everything_later(item: int) -> tuple[str, int]:
 async def test_what_a_call_sets_in_its_context_reaches_no_other_call_on_its_worker(
     pool: ProcessPoolExecutor, function: Any
 ):
-    """In its hop, in a later one, or in a later job."""
+    """In its group, in a later one, or in a later job."""
     for _ in range(2):
         result = await AsyncBatchProcessor(function, 5, 1, executor=pool).process(range(20))
         assert set(result.results) == {("nobody", 28)}

@@ -378,7 +378,7 @@ async def test_an_async_source_and_a_long_row_of_known_items(path: Path):
 @pytest.mark.real_time
 @pytest.mark.parametrize("executor", [False, True])
 def test_sync_functions_on_threads_and_executors(executor: bool, path: Path):
-    """Hops hold new items alone."""
+    """Groups hold new items alone."""
     from concurrent.futures import ThreadPoolExecutor
 
     def keep(item: int) -> int:

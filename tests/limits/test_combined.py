@@ -185,7 +185,7 @@ async def test_items_above_the_burst_are_refused():
 
 
 async def test_more_calls_than_the_burst_are_taken_in_portions():
-    """A hop of 32 items through a burst of one takes 31 intervals."""
+    """A group of 32 items through a burst of one takes 31 intervals."""
     gate = CombinedLimiter([RateLimiter(10, 1)])
     assert not gate.try_admit([], calls=32)
     await gate.admit([], calls=32)

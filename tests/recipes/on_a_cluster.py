@@ -2,8 +2,8 @@
 Dask: the same notebook, its work on a cluster.
 
 The function travels, with what it refers to, and so do the items and the values. The limit, the
-retries, the journal and the progress stay here: workers know nothing of them. A hop of
-`batch_size` items goes at a time, of at most `max_concurrency` hops; a worker that dies costs a
+retries, the journal and the progress stay here: workers know nothing of them. A group of
+`batch_size` items goes at a time, of at most `max_concurrency` groups; a worker that dies costs a
 retry of what it had not finished. Workers need ragasync too, and what the function imports.
 """
 

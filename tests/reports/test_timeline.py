@@ -70,7 +70,7 @@ def test_items_of_one_batch_share_their_call():
     assert sorted(found.state.tolist()) == [WORK, WORK, LIMITER, LIMITER]
 
 
-def test_items_of_one_hop_were_done_one_after_the_other():
+def test_items_of_one_group_were_done_one_after_the_other():
     """They began together, and have times of their own."""
     found = spans(
         done(0, batch=0, started=1.0, seconds=0.5),
@@ -124,7 +124,7 @@ def test_a_retry_s_wait_for_the_limit_follows_its_back_off():
     assert found.failed[found.start == 4.25].tolist() == [FAILED_FINALLY]
 
 
-def test_an_item_of_a_hop_that_was_tried_again_leaves_the_others_in_their_places():
+def test_an_item_of_a_group_that_was_tried_again_leaves_the_others_in_their_places():
     """Three, one after the other, of which the second went on alone."""
     history = (Attempt(1.5, 1.0, "E", 2.0, waited=0.5),)
     times = {"batch": 0, "started": 1.0, "waited": 0.5}

@@ -14,33 +14,33 @@ class ByPost(Executor):
     Stands for a pool of processes, without the processes.
 
     Args:
-        dies_of: says of the items of a hop whether the worker dies of them.
-        is_open: whether hops are answered at once, or when `answer` is called.
+        dies_of: says of the items of a group whether the worker dies of them.
+        is_open: whether groups are answered at once, or when `answer` is called.
 
     Attributes:
-        hops: the items of each hop, in the order in which they came.
+        groups: the items of each group, in the order in which they came.
         starts: when each came, on the clock of the loop.
-        waiting: hops that wait for `answer`.
+        waiting: groups that wait for `answer`.
     """
 
     def __init__(
         self, dies_of: Callable[[list[Any]], bool] = lambda _: False, *, is_open: bool = True
     ) -> None:
         self._dies_of, self._is_open = dies_of, is_open
-        self.hops: list[list[Any]] = []
+        self.groups: list[list[Any]] = []
         self.starts: list[float] = []
         self.waiting: list[tuple[Future[Any], Any]] = []
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Take a hop."""
-        (hop,) = args
+        """Take a group."""
+        (group,) = args
         future: Future[Any] = Future()
-        self.hops.append(list(hop.arguments))
+        self.groups.append(list(group.arguments))
         self.starts.append(now())
-        if self._dies_of(list(hop.arguments)):
+        if self._dies_of(list(group.arguments)):
             future.set_exception(BrokenProcessPool("a process ended"))
             return future
-        self.waiting.append((future, (function, pickle.dumps(hop))))
+        self.waiting.append((future, (function, pickle.dumps(group))))
         if self._is_open:
             self.answer()
         return future
