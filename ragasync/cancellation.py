@@ -11,7 +11,7 @@ from ragasync.lazy_task import create_lazy_task
 
 class CancelScope:
     """
-    A cancellation of one task by one owner, kept apart from the cancellations by all others.
+    A cancellation of one task by one owner, counted separately from those by all others.
 
     asyncio counts in `cancelling()` how many cancellations of a task have not been taken back, but
     not who asked for them. A scope remembers the count at its creation and whether it has added to

@@ -90,7 +90,7 @@ class Address(Protocol):
         """The address."""
 
 
-class _LookedUp:
+class _SearchedAddress:
     """Looks up the mapping of a context each time."""
 
     __slots__ = ("_context",)
@@ -115,14 +115,14 @@ def _pointer() -> Callable[[Context], Address]:
     try:
         from ctypes import c_void_p, sizeof
     except ImportError:
-        return _LookedUp
+        return _SearchedAddress
     word, at = sizeof(c_void_p), c_void_p.from_address
     one, other = copy_context(), Context()
     other.run(_UNUSED.set, None)
     for offset in range(2 * word, object.__sizeof__(one) - word + 1, word):
         if all(at(id(each) + offset).value == id(_mapping_of(each)) for each in (one, other)):
             return lambda context: at(id(context) + offset)
-    return _LookedUp
+    return _SearchedAddress
 
 
 def _mapping_of(context: Context) -> object:

@@ -210,18 +210,18 @@ class StuckCalls:
 
     Args:
         timeout: seconds for one attempt.
-        can_progress_beside: says whether anything can happen while this many workers are occupied.
+        can_progress_without: says whether any other call can go on with this many workers occupied.
         stop: called with the reason when it cannot.
     """
 
     def __init__(
         self,
         timeout: float | None,
-        can_progress_beside: Callable[[int], bool],
+        can_progress_without: Callable[[int], bool],
         stop: Callable[..., None],
     ) -> None:
         self._timeout = timeout or 0.0
-        self._can_progress_beside = can_progress_beside
+        self._can_progress_without = can_progress_without
         self._stop = stop
         self._occupied = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -251,7 +251,7 @@ class StuckCalls:
         """Stop the run if nothing can go on; check again later if calls are still running."""
         if not self._occupied:
             return
-        if self._can_progress_beside(self._occupied):
+        if self._can_progress_without(self._occupied):
             self._set_timer()
             return
         held = "the one slot in use is held by a call"

@@ -114,16 +114,16 @@ def _placeholder_class(names: tuple[tuple[str, str], ...], base: Any) -> type[Ba
     if base is Exception:
         kinds = (RemoteError,)
     for module, qualname in reversed(names):
-        facts = {"__module__": module, "__qualname__": qualname, "__doc__": None}
+        attributes = {"__module__": module, "__qualname__": qualname, "__doc__": None}
         name = qualname.rpartition(".")[2]
-        kinds = (type(name, kinds, facts | _PLACEHOLDER_METHODS),)
+        kinds = (type(name, kinds, attributes | _PLACEHOLDER_METHODS),)
     return kinds[0]
 
 
 def _str(error: Any) -> str:
     """The message of the error that this placeholder stands for."""
-    facts: str = error._description.message
-    return facts
+    message: str = error._description.message
+    return message
 
 
 def _reduce(error: Any) -> tuple[Any, ...]:

@@ -2,9 +2,9 @@
 Errors on their way back from a worker process: each as itself if possible, else a placeholder.
 
 Pickle drops an error's cause. Unpickling calls its constructor, which may need more arguments than
-the message (as in most clients), may fail, and may build a different error. So an error is taken
-apart here, and first put together again on the worker. If the copy differs in anything by which
-errors are judged or shown, a placeholder with the original's facts travels instead.
+the message (as in most clients), may fail, and may build a different error. So the
+worker saves an error as its parts, and rebuilds a copy to see whether that works. If the copy
+differs in anything by which errors are classified or shown, a placeholder is sent instead.
 """
 
 from __future__ import annotations
@@ -266,12 +266,12 @@ class _ErrorPickler:
         return self.pickle(cast("BaseException", other))
 
     def _with_form(self, error: BaseException, pickled: PickledError) -> PickledError:
-        """Add the first pickled form that has the same facts when it is loaded."""
-        facts = _facts_of(error)
+        """Add the first pickled form that has the same traits when it is loaded."""
+        traits = _traits_of(error)
         for form in self._forms(error):
             candidate = pickled._replace(form=form)
             found, _ = try_call(candidate.load_itself)
-            if found is not None and _facts_of(found) == facts:
+            if found is not None and _traits_of(found) == traits:
                 return candidate
         return pickled
 
@@ -324,8 +324,8 @@ class _ErrorPickler:
         if (entries := _entries_of(value)) is not None:
             return {name: inner(each) for name, each in entries.items()}
         # For example a reply with an open socket: its data, without its methods.
-        facts = {name: inner(each) for name, each in _parts_of(value).items()}
-        return SimpleNamespace(**{name: each for name, each in facts.items() if each is not None})
+        data = {name: inner(each) for name, each in _parts_of(value).items()}
+        return SimpleNamespace(**{name: each for name, each in data.items() if each is not None})
 
 
 def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe:
@@ -348,22 +348,22 @@ def _recipe_of(error: BaseException, part: Callable[[object], object]) -> Recipe
     )
 
 
-def _facts_of(error: BaseException) -> tuple[object, ...]:
-    """The facts by which an error is classified, told apart and shown."""
+def _traits_of(error: BaseException) -> tuple[object, ...]:
+    """The traits by which an error is classified, grouped and shown."""
     plain = {
         name: value
         for name, value in dict_of(error).items()
         if type(value) in PLAIN and value is not None and name != "__notes__"
     }
     questions: tuple[Callable[[Any], object], ...] = (
-        *(_message_of, http_status, headers_of, _retry_after),
+        *(_redacted_message, http_status, headers_of, _retry_after),
         *(default_retry, may_split, should_split, congestion),
     )
     answers = (try_call(ask, error)[0] for ask in questions)
     return class_names_of(type(error))[:1], plain, *answers
 
 
-def _message_of(error: BaseException) -> str:
+def _redacted_message(error: BaseException) -> str:
     """The message of an error, for comparison."""
     return redact(str(error)[:LONGEST_MESSAGE])
 

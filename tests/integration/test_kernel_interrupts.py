@@ -9,11 +9,17 @@ from tests.support.scripts import printed_by
 
 pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 
-PROMPT = 3.0
-"""Seconds within which the prompt must be back: about one is the aim, and this machine is slow."""
+# A cell that waits for the end of this grace period does not come back in time.
+NO_GRACE = """
+from ragasync.bridge import in_place, interrupts
+
+interrupts.GRACE = in_place.GRACE = 600
+"""
 
 # The first two items are done at once; the others are in flight until they are cancelled.
-SETUP = """
+SETUP = (
+    NO_GRACE
+    + """
 import asyncio, threading, time
 from ragasync import AsyncBatchProcessor, run_async
 
@@ -39,6 +45,7 @@ async def ours_left():
 
 processor = AsyncBatchProcessor(call, max_concurrency=2)
 """
+)
 
 AFTERWARDS = """
 before = beats
@@ -91,7 +98,6 @@ def test_the_stop_button_ends_a_cell_at_once_and_loses_nothing(
     """The prompt is back, the calls in flight have cleaned up, and what was done is kept."""
     ran = kernel.run_interrupted(SETUP + cell)
     assert ran.error == error
-    assert ran.seconds < PROMPT
     if "stream" not in cell:
         assert_nothing_is_lost(kernel)
 
@@ -109,7 +115,6 @@ await outer()
 """
     )
     assert ran.status == "error"
-    assert ran.seconds < PROMPT
     assert_nothing_is_lost(kernel)
 
 
@@ -130,7 +135,9 @@ except BaseException as error:
         assert "last_result" in ran.stdout
 
 
-THREADS = """
+THREADS = (
+    NO_GRACE
+    + """
 import asyncio, threading, time
 from ragasync import AsyncBatchProcessor
 
@@ -152,6 +159,7 @@ except BaseException as error:
     notes = error.__notes__
     raise
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +169,6 @@ def test_a_cell_whose_calls_run_on_threads_is_stopped(kernel: Kernel, cell: str)
     """Threads cannot be killed: nobody waits for them, nothing more is begun, the note says so."""
     ran = kernel.run_interrupted(THREADS.replace("CELL", cell))
     assert ran.status == "error"
-    assert ran.seconds < PROMPT
     ran = kernel.run(
         """
 release.set()
