@@ -425,7 +425,7 @@ class ForeignLoop:
 
 async def test_nested_on_a_loop_that_cannot_be_patched_is_refused(monkeypatch):
     """The error says which loops can be."""
-    monkeypatch.setattr(asyncio, "get_running_loop", ForeignLoop)
+    monkeypatch.setattr(asyncio, "_get_running_loop", ForeignLoop)
     with pytest.raises(RunAsyncError, match="asyncio's own event loops, got"):
         run_async(asyncio.sleep(0), nested=True)
 
