@@ -173,6 +173,30 @@ async def test_who_was_in_flight_beside_a_death_is_not_charged_for_it(tmp_path: 
     assert [outcome.attempts for outcome in result] == [2, 2]
 
 
+async def test_an_item_that_crashes_its_worker_again_harms_no_other_item(tmp_path: Path):
+    """Also one that is in flight each time: the second time, each has a pool of its own."""
+
+    def wait_for(name: str) -> None:
+        while not (tmp_path / name).exists():
+            time.sleep(0.01)
+
+    def work(item: str) -> str:
+        attempt = 1 if not (tmp_path / f"{item} 1").exists() else 2
+        (tmp_path / f"{item} {attempt}").touch()
+        if item == "crashes":
+            wait_for(f"works {attempt}")
+            (tmp_path / f"crash {attempt}").touch()
+            os._exit(1)
+        wait_for(f"crash {attempt}")
+        time.sleep(60 if attempt == 1 else 0.5)  # a pool that has lost a worker ends its others
+        return item
+
+    with ProcessPoolExecutor(2) as executor:
+        processor = AsyncBatchProcessor(work, 1, 2, 0, executor=executor)
+        result = await processor.process(["crashes", "works"])
+    assert [outcome.status for outcome in result] == ["failed", "done"]
+
+
 @pytest.mark.parametrize("batched", [False, True])
 async def test_the_item_that_kills_its_worker_fails_alone_without_any_retry(batched: bool):
     """No neighbour is charged for it: in its group, in its batch, or elsewhere in the pool."""
