@@ -70,7 +70,7 @@ def local_at_3(item: Any) -> Any:
 
 
 def doubles(items: list[int]) -> list[int]:
-    """Return twice each item; 3 is poison."""
+    """Return twice each item; 3 is a bad item."""
     if 3 in items:
         raise ValueError("not 3")
     return [2 * item for item in items]
@@ -210,7 +210,7 @@ async def test_the_log_says_when_an_item_of_a_group_had_its_turn():
     assert first.seconds > 0
 
 
-async def test_a_share_of_errors_counts_the_successes_of_hops():
+async def test_the_error_rate_counts_the_successes_of_groups():
     """Every second item fails, which is less than 0.6."""
     processor = AsyncBatchProcessor(odd_only, 10, 1, 0, executor=AtOnce(), max_error_rate=0.6)
     result = await processor.process(range(200))
@@ -263,7 +263,7 @@ async def test_items_are_processed_in_other_processes(pool: ProcessPoolExecutor)
 
 @pytest.mark.real_time
 async def test_a_batched_function_on_processes_is_split_like_any_other(pool: ProcessPoolExecutor):
-    """The poison is found there too."""
+    """The bad item is found there too."""
     processor = AsyncBatchProcessor(doubles, 8, 2, 0, batched=True, executor=pool)
     result = await processor.process(range(20))
     assert [outcome.index for outcome in result.get_failed()] == [3]

@@ -190,7 +190,7 @@ async def test_a_worker_forgets_the_functions_of_old_runs():
     assert [loaded() is None for loaded in Counting.loaded] == [True] * 3 + [False] * 4
 
 
-async def test_no_more_hops_are_outstanding_than_calls_are_allowed_at_once():
+async def test_no_more_groups_are_outstanding_than_calls_are_allowed_concurrently():
     """A million items do not become a million futures: nothing is drawn that cannot be sent."""
     executor = ByPost(is_open=False)
     drawn = 0
@@ -239,7 +239,7 @@ async def test_the_rate_is_kept_where_the_caller_is():
 
 
 async def test_back_off_is_waited_for_where_the_caller_is():
-    """With no slot held meanwhile, and nothing told to the worker."""
+    """No slot is held meanwhile, and the worker knows nothing of it."""
     executor = ByPost()
 
     def fails(item: int) -> int:

@@ -30,18 +30,18 @@ class Pretender(Exception):
     def __class__(self, _: Any) -> None: ...
 
 
-class Sealed(Exception):
+class Unreadable(Exception):
     """An error that does not let anything of it be read."""
 
     def __getattribute__(self, name: str) -> Any:
         raise ZeroDivisionError(name)
 
 
-KINDS = pytest.mark.parametrize("kind", [Hidden, Pretender, Sealed])
+KINDS = pytest.mark.parametrize("kind", [Hidden, Pretender, Unreadable])
 
 
 def check(result: BatchResult[Any], kind: type[Exception]) -> None:
-    """Check that the second of three items alone has failed, and that all can be told of it."""
+    """Check that only the second of three items has failed, and that its error can be shown."""
     assert (result.success_count, result.error_count, result.pending_count) == (2, 1, 0)
     assert type(result.errors[1]) is kind
     assert kind.__name__ in result.summary()

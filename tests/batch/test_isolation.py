@@ -52,7 +52,7 @@ class Touchy:
 
 
 async def fail() -> None:
-    """Fail at once, as the child of a group."""
+    """Fail immediately, as the child of a group."""
     raise ValueError("a child")
 
 
@@ -247,14 +247,14 @@ hostile = pytest.mark.parametrize("misbehave", HOSTILE, ids=lambda each: each.__
 
 @hostile
 @pytest.mark.parametrize("timeout", [None, 60.0])
-@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("concurrency", [1, 4])
 async def test_no_other_item_sees_what_a_call_left(
-    outside: None, misbehave: Any, timeout: float | None, at_once: int
+    outside: None, misbehave: Any, timeout: float | None, concurrency: int
 ):
     """With and without a time limit, one at a time and several."""
     witness = Witness(misbehave)
     processor = AsyncBatchProcessor(
-        witness, max_concurrency=at_once, retry_count=0, timeout=timeout
+        witness, max_concurrency=concurrency, retry_count=0, timeout=timeout
     )
     result = await processor.process(range(ITEMS))
     assert result.errors == [None] * ITEMS
@@ -502,7 +502,7 @@ async def test_cancelled_errors_count_for_max_errors():
     assert (result.error_count, result.pending_count) == (4, 6)
 
 
-async def test_gather_raises_a_cancelled_error_of_a_call_at_once():
+async def test_gather_raises_a_cancelled_error_of_a_call_immediately():
     """As asyncio.gather does, and the other calls are cancelled."""
     ended: list[int] = []
 

@@ -359,7 +359,7 @@ def shape(error: BaseException | None, depth: int = 0) -> Any:
 
 
 def came_back(error: Exception) -> Exception:
-    """Return what comes back of an error that a call on a worker raised."""
+    """The error that arrives when a call on a worker raises one."""
 
     def call(item: int) -> int:
         raise error
@@ -457,7 +457,7 @@ def test_the_errors_of_real_clients_come_back_as_themselves(name: str, status: i
 
 
 def errors_of(name: str, status: int) -> list[Exception]:
-    """Return what a client raises for a status with a Retry-After."""
+    """The error of a client for a status with a Retry-After."""
     headers = {"Retry-After": "3", "x-request-id": "r-1"}
     body = {"error": {"code": "insufficient_quota", "type": "t", "message": "no"}}
     if name == "requests":

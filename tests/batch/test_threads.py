@@ -17,7 +17,7 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 
 
 class Gated:
-    """A sync function whose calls wait at a gate; it counts who is inside."""
+    """A sync function whose calls wait until it is opened; it counts the calls inside."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -28,7 +28,7 @@ class Gated:
         self.calls: list[int] = []
 
     def __call__(self, item: int) -> int:
-        """Wait for the gate and return ten times the item."""
+        """Wait until it is opened, and return ten times the item."""
         with self.lock:
             self.calls.append(item)
             self.inside += 1
@@ -49,13 +49,13 @@ def gated() -> Iterator[Gated]:
 
 
 async def entered(function: Gated, count: int) -> None:
-    """Wait until so many calls are inside."""
+    """Wait until this many calls are inside."""
     for _ in range(count):
         await asyncio.to_thread(function.entered.acquire, timeout=30)
 
 
 async def test_sync_functions_run_on_threads_and_the_loop_goes_on(gated: Gated):
-    """The loop opens the gate that the calls wait at."""
+    """The calls wait for an event that the loop sets."""
     running = asyncio.create_task(AsyncBatchProcessor(gated, max_concurrency=3).process(range(7)))
     await entered(gated, 3)
     gated.opened.set()
@@ -157,7 +157,7 @@ def test_an_interrupt_raised_on_a_thread_goes_on_up(kind: type[BaseException]):
     assert processor.last_result.error_count == 0
 
 
-async def test_functions_that_return_at_once_let_the_loop_turn():
+async def test_functions_that_return_immediately_let_the_loop_turn():
     """Other tasks go on while results come in faster than they are handed over."""
     turns = 0
 
@@ -170,7 +170,7 @@ async def test_functions_that_return_at_once_let_the_loop_turn():
     ticker = asyncio.create_task(ticking())
     await AsyncBatchProcessor(lambda item: item, max_concurrency=32).process(range(3200))
     ticker.cancel()
-    assert turns >= 100  # at least one for each 32 results, the most that may wait at once
+    assert turns >= 100  # at least one for each 32 results, the most that may wait together
 
 
 async def test_a_cancellation_reaches_a_call_with_its_message(gated: Gated):

@@ -62,7 +62,7 @@ async def on_a_pools_thread(inner, **options):
 async def nested(inner, **options):
     return run_async(inner, nested=True, **options)
 
-async def beside_others(inner, **options):
+async def with_other_tasks(inner, **options):
     others = [asyncio.create_task(asyncio.sleep(60)) for _ in range(3)]
     return await asyncio.gather(blocking(inner, **options), *others)
 
@@ -100,7 +100,7 @@ WAYS = [
     "on_the_loops_thread",
     "on_a_pools_thread",
     "nested",
-    "beside_others",
+    "with_other_tasks",
     "in_a_group",
 ]
 
@@ -108,7 +108,7 @@ MIXTURES = [
     "blocking, on_a_thread, blocking, nested, in_a_group",
     "nested, blocking, nested",
     "on_a_thread, on_a_thread, on_a_thread",
-    "on_the_loops_thread, nested, blocking, beside_others, on_a_thread",
+    "on_the_loops_thread, nested, blocking, with_other_tasks, on_a_thread",
     "blocking, blocking, blocking, blocking, blocking",
     "nested, nested, on_a_thread, nested, nested",
     "on_a_thread, blocking",
@@ -179,7 +179,7 @@ def test_a_timeout_reaches_the_innermost_first(shape, outermost):
 
 
 # asyncio.gather leaves the others running after an error.
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "beside_others"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "with_other_tasks"])
 @pytest.mark.parametrize(("outer", "inner"), [(0.3, 30), (30, 0.3), (0.3, None), (None, 0.3)])
 def test_the_shorter_of_two_timeouts_ends_the_call(way, outer, inner):
     """Whichever it is: the inner one's TimeoutError goes up through the outer call."""
@@ -234,7 +234,7 @@ def test_several_innermost_calls_are_all_reached(outermost):
 
 @pytest.mark.parametrize("shape", ["blocking, blocking", "on_a_thread, blocking", "nested"])
 def test_a_second_interrupt_ends_every_wait(shape):
-    """A stubborn innermost coroutine is left behind, and later calls work at once."""
+    """A stubborn innermost coroutine is left behind, and later calls work immediately."""
     assert printed_by(
         PREAMBLE,
         f"""

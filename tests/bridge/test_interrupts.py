@@ -272,10 +272,10 @@ def test_an_error_of_another_signal_cancels_too():
     assert printed_by(
         PREAMBLE,
         """
-        def alarm(*_):
-            raise TimeoutError("alarm")
+        def handler(*_):
+            raise TimeoutError("too slow")
 
-        signal.signal(signal.SIGUSR1, alarm)
+        signal.signal(signal.SIGUSR1, handler)
 
         async def alarmed():
             async with asyncio.TaskGroup() as group:
@@ -288,7 +288,7 @@ def test_an_error_of_another_signal_cancels_too():
         except TimeoutError as error:
             print(error)
         """,
-    ) == ["cleaned up", "alarm"]
+    ) == ["cleaned up", "too slow"]
 
 
 def test_neither_a_loop_nor_a_patch_is_made_at_import():

@@ -100,7 +100,7 @@ def test_whatever_is_raised_reaches_the_caller(call, eager):
     )
 
 
-# What ends a job is raised by whoever asks for its result; the rest are failures of their items.
+# An error that ends a job is raised where its result is asked for; others are their items'.
 JOBS = {
     "wait": "AsyncBatchProcessor(call, retry_count=0).start([1]).wait(timeout=10)",
     "run_async": "run_async(AsyncBatchProcessor(call, retry_count=0).start([1]))",
@@ -110,7 +110,7 @@ JOBS = {
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("job", JOBS)
-def test_what_ends_a_job_reaches_whoever_waits(job, eager):
+def test_an_error_that_ends_a_job_reaches_the_waiting_code(job, eager):
     """KeyboardInterrupt, SystemExit and GeneratorExit; also before the first await."""
     if eager and sys.version_info < (3, 12):
         pytest.skip("eager tasks came with Python 3.12")
@@ -133,7 +133,7 @@ def test_what_ends_a_job_reaches_whoever_waits(job, eager):
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("job", JOBS)
-def test_what_a_source_raises_reaches_whoever_waits(job, eager):
+def test_an_error_of_a_source_reaches_the_waiting_code(job, eager):
     """A source is read before the first await."""
     if eager and sys.version_info < (3, 12):
         pytest.skip("eager tasks came with Python 3.12")

@@ -349,7 +349,7 @@ async def of_a_timeout(task: asyncio.Task[None], event: asyncio.Event) -> None:
 
 
 @pytest.mark.parametrize("use", [of_a_task, of_an_event, of_a_timeout])
-async def test_an_object_of_another_loop_names_the_ways_out(use):
+async def test_an_object_of_another_loop_gives_advice(use):
     """However asyncio words it, it is a RunAsyncError from the original one."""
     event = asyncio.Event()
     task = asyncio.create_task(event.wait())
@@ -361,7 +361,7 @@ async def test_an_object_of_another_loop_names_the_ways_out(use):
     await asyncio.wait({task})  # a bare await fails after one from another loop
 
 
-def test_a_closed_loop_names_the_ways_out():
+def test_an_error_about_a_closed_loop_gives_advice():
     """A client of a loop that is gone fails with the same advice."""
     closed = asyncio.new_event_loop()
     closed.close()
@@ -437,7 +437,7 @@ def _loop_after_fork(pipe) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_gets_a_loop_of_its_own():
-    """Threads do not survive a fork, so the child starts anew."""
+    """Threads do not survive a fork, so the child starts its own."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("no fork on this platform")
     run_async(asyncio.sleep(0))

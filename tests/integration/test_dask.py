@@ -66,7 +66,7 @@ async def test_closures_and_async_functions_run_on_a_cluster(client: Any):
 
 
 async def test_equal_items_are_called_for_each(client: Any, tmp_path: Path):
-    """Also by an executor that was not told pure=False: Dask would give one answer to all."""
+    """Also by an executor without pure=False, for which Dask would compute equal calls once."""
     calls = tmp_path / "calls"
 
     def note(item: int) -> int:

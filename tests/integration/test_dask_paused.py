@@ -61,7 +61,7 @@ def client(cluster: Any) -> Iterator[Any]:
 
 
 def http_status(client: Any) -> list[str]:
-    """Return what the workers do."""
+    """The status of each worker."""
     return [worker["status"] for worker in client.scheduler_info()["workers"].values()]
 
 
@@ -150,7 +150,7 @@ def test_a_pipeline_says_that_the_workers_of_its_stages_are_paused(client: Any):
     assert result.stats.halt.seconds < result.seconds
 
 
-def test_a_cluster_without_workers_is_told_of(cluster: Any, client: Any):
+def test_a_cluster_without_workers_is_reported(cluster: Any, client: Any):
     """It would wait for one for good."""
     processor = AsyncBatchProcessor(abs, 1, 2, executor=client.get_executor())
     cluster.scale(0)

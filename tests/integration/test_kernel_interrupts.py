@@ -16,7 +16,7 @@ from ragasync.bridge import in_place, interrupts
 interrupts.GRACE = in_place.GRACE = 600
 """
 
-# The first two items are done at once; the others are in flight until they are cancelled.
+# The first two items are done immediately; the others are in flight until they are cancelled.
 SETUP = (
     NO_GRACE
     + """
@@ -92,7 +92,7 @@ def assert_nothing_is_lost(kernel: Kernel) -> None:
         ("async for outcome in processor.stream(range(10)): pass", "CancelledError"),
     ],
 )
-def test_the_stop_button_ends_a_cell_at_once_and_loses_nothing(
+def test_the_stop_button_ends_a_cell_immediately_and_loses_nothing(
     kernel: Kernel, cell: str, error: str
 ):
     """The prompt is back, the calls in flight have cleaned up, and what was done is kept."""

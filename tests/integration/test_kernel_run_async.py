@@ -85,8 +85,8 @@ await outer()
     assert ran.value == "'inner'"
 
 
-def test_a_future_of_the_kernels_loop_is_refused_at_once(kernel: Kernel):
-    """A task of the cell's own loop cannot end while run_async blocks it, and is told so."""
+def test_a_future_of_the_kernels_loop_is_refused_immediately(kernel: Kernel):
+    """A task of the cell's own loop cannot end while run_async blocks it, and the error says so."""
     ran = kernel.run(IMPORTS + "task = asyncio.ensure_future(asyncio.sleep(0)); run_async(task)")
     assert ran.error == "RunAsyncError"
     assert "nested=True" in (ran.message or "")
@@ -106,7 +106,7 @@ run_async(inbox.get(), nested=True, timeout=20)
 
 
 def test_a_plain_cell_is_interrupted(kernel: Kernel):
-    """The stop button ends a blocking call at once, with its children, and the kernel lives on."""
+    """The stop button ends a blocking call and its children immediately; the kernel lives on."""
     ran = kernel.run_interrupted(SLOW + "run_async(slow())")
     assert ran.error == "KeyboardInterrupt"
     assert_healthy(kernel)

@@ -1,4 +1,4 @@
-"""Real worker processes: what travels there, who dies there, and what stays with the caller."""
+"""Real worker processes: pickling, crashes, and the parts that stay with the caller."""
 
 import asyncio
 import contextvars
@@ -153,7 +153,7 @@ async def test_what_ends_a_call_there_does_not_end_the_caller(pool: ProcessPoolE
     assert str(result.errors[2]) == "the call raised CancelledError"
 
 
-async def test_who_was_in_flight_beside_a_death_is_not_charged_for_it(tmp_path: Path):
+async def test_a_call_in_flight_during_a_crash_is_not_charged_for_it(tmp_path: Path):
     """Its call went down with the pool; without any retry it is done all the same."""
     mark = tmp_path / "began"
 
@@ -381,7 +381,7 @@ tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="
 
 
 def sets_everything(item: int) -> tuple[str, int]:
-    """Return what the call sees, and leave something else behind."""
+    """Return the values that the call sees, and set others."""
     seen = tenant.get(), decimal.getcontext().prec
     tenant.set(f"item {item}")
     decimal.setcontext(decimal.Context(prec=3 + item))

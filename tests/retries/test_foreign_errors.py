@@ -43,7 +43,7 @@ def arm() -> Iterator[None]:
 
 
 def decision_on(error: BaseException) -> object:
-    """Return what a policy without jitter decides."""
+    """The decision of a policy without jitter."""
     return AsyncRetry(jitter=None).decide(error, retries=0, elapsed=0.0)
 
 
@@ -179,7 +179,7 @@ def with_attributes(**said: object) -> Exception:
 
 
 def chain_of(length: int) -> Exception:
-    """Return an error with so many causes, the last of them a 401."""
+    """An error with this many causes, the last of them a 401."""
     error: Exception = with_attributes(status=401)
     for _ in range(length):
         outer = Exception()
@@ -235,7 +235,7 @@ def test_every_question_about_a_hostile_error_has_an_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_questions_about_a_hostile_group_and_cause_have_answers(name: str) -> None:
-    """The walk meets them inside as well; what is known beside them still counts."""
+    """The walk visits them too; the other errors in the tree still count."""
     inner = HOSTILE[name]()
     outer = Exception()
     outer.__cause__ = inner
@@ -286,7 +286,7 @@ def test_a_status_may_be_a_number_of_numpy_or_digits(value: object) -> None:
 
 
 def test_a_number_that_is_no_status_hides_none() -> None:
-    """Some services count their own errors in `code`, beside a response."""
+    """Some services put error numbers of their own into `code`, next to a response."""
     error = with_attributes(code=1302, response=unittest.mock.Mock(status_code=429))
     assert http_status(error) == 429
 
@@ -350,7 +350,7 @@ def behind(outer: BaseException, cause: BaseException) -> BaseException:
 
 
 def group_of(*errors: BaseException) -> BaseException:
-    """Return what a task group raises."""
+    """The error that a task group raises."""
     return BaseExceptionGroup("unhandled errors in a TaskGroup", errors)
 
 
@@ -394,7 +394,7 @@ def test_what_stands_inside_is_what_counts(
 
 
 @WRAPPINGS
-def test_a_value_error_inside_splits_at_once(wrap: Callable[[Any], Any]) -> None:
+def test_a_value_error_inside_splits_immediately(wrap: Callable[[Any], Any]) -> None:
     """The function refuses the data."""
     assert should_split(wrap(ValueError()))
 
@@ -630,7 +630,7 @@ def test_an_epoch_in_a_retry_after_is_a_number_of_seconds() -> None:
     ids=lambda hostile: hostile[:16],
 )
 def test_words_are_searched_in_linear_time(hostile: str) -> None:
-    """A megabyte would take hours in quadratic time; the test's own time limit is the judge."""
+    """A megabyte would take hours in quadratic time; the test's own time limit fails it."""
     list(advised_waits(hostile))
 
 

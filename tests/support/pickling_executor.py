@@ -1,4 +1,4 @@
-"""An executor that pickles what goes there and what comes back, and runs it on the spot."""
+"""An executor that pickles groups and results, and runs each group immediately."""
 
 import pickle
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from tests.support.services import now
 
 class ByPost(Executor):
     """
-    Stands for a pool of processes, without the processes.
+    A process pool without the processes.
 
     Args:
-        dies_of: says of the items of a group whether the worker dies of them.
-        is_open: whether groups are answered at once, or when `answer` is called.
+        dies_of: says whether the items of a group crash the worker.
+        is_open: whether groups are answered immediately, or when `answer` is called.
 
     Attributes:
-        groups: the items of each group, in the order in which they came.
-        starts: when each came, on the clock of the loop.
+        groups: the items of each group, in order of submission.
+        starts: when each was submitted, on the clock of the loop.
         waiting: groups that wait for `answer`.
     """
 
@@ -46,7 +46,7 @@ class ByPost(Executor):
         return future
 
     def answer(self) -> None:
-        """Run what waits."""
+        """Run the waiting groups."""
         while self.waiting:
             future, (function, posted) = self.waiting.pop(0)
             if future.set_running_or_notify_cancel():
