@@ -31,6 +31,9 @@ _MEMBERS = vars(BaseExceptionGroup)["exceptions"].__get__
 INTERRUPTS: Final = (KeyboardInterrupt, SystemExit)
 """Errors of a callback that its caller must raise too; all others are the callback's own."""
 
+EXITS: Final = (*INTERRUPTS, GeneratorExit)
+"""Errors of a call that end a run in the same process, instead of failing the call's item."""
+
 
 def attribute(owner: object, name: str) -> object:
     """
@@ -44,7 +47,7 @@ def attribute(owner: object, name: str) -> object:
         if getter is not None and _warns(getter):
             return None
         value: object = getattr(owner, name, None)
-    except (KeyboardInterrupt, SystemExit):
+    except INTERRUPTS:
         raise
     except BaseException:  # a panic of PyO3 is not an Exception
         return None
@@ -62,7 +65,7 @@ def guarded(read: Callable[..., object], *arguments: object) -> object:
     """Call a function that reads a foreign object; None if it raises."""
     try:
         return read(*arguments)
-    except (KeyboardInterrupt, SystemExit):
+    except INTERRUPTS:
         raise
     except BaseException:
         return None

@@ -20,12 +20,10 @@ from ragasync.calls.pickling import (
 from ragasync.calls.remote_errors import PickledError, aborted_call, pickle_error, unpickle_error
 from ragasync.error_text import describe
 from ragasync.errors import SerializationError
-from ragasync.foreign_errors import is_a
+from ragasync.foreign_errors import EXITS, is_a
 
 CACHED_FUNCTIONS = 4
 """How many functions a worker keeps: each run has one."""
-
-_EXITS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class ItemNames(Sequence[str]):
@@ -264,7 +262,7 @@ def run_group(group: ItemGroup | PickledGroup) -> GroupResult:
             except Exception as raised:
                 result.add_error(place, raised)
             except BaseException as raised:
-                if isinstance(group, ItemGroup) and is_a(raised, _EXITS):
+                if isinstance(group, ItemGroup) and is_a(raised, EXITS):
                     raise  # on a thread of the caller's own process, it is that which exits
                 result.add_error(place, aborted_call(raised))
             result.seconds.append(time.perf_counter() - started)
