@@ -29,7 +29,7 @@ class Caller:
     for a function of one item on an executor, which gets several items in one hand-over.
 
     Args:
-        plan: the function, how it is called, and its timeout.
+        settings: the function, how it is called, and its timeout.
         loop: the run's loop.
         resource: the object that `resources=` has opened, passed as second argument.
         is_cancelled: says whether the run has cancelled the current task.
@@ -37,29 +37,29 @@ class Caller:
 
     def __init__(
         self,
-        plan: BatchSettings[Any, Any],
+        settings: BatchSettings[Any, Any],
         loop: asyncio.AbstractEventLoop,
         resource: object,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._abandoned: dict[asyncio.Task[Any], AbandonedCall] = {}
-        self._function = _with_resource(plan, resource)
+        self._function = _with_resource(settings, resource)
         self._executor: ResilientExecutor | None = None
         self._threads: DaemonThreadPool | None = None
         self._call: Callable[[Any], Awaitable[Any]] = self._function
-        if plan.executor is not None:
-            by_name = names_its_functions(plan.executor)
+        if settings.executor is not None:
+            by_name = names_its_functions(settings.executor)
             self._remote = RemoteFunction(self._function, by_name=by_name)
             self._executor = ResilientExecutor(
-                plan.executor, lambda call: self._abandon(_AbandonedGroup(call)), loop
+                settings.executor, lambda call: self._abandon(_AbandonedGroup(call)), loop
             )
-        elif not plan.is_async:
+        elif not settings.is_async:
             self._threads = DaemonThreadPool(loop)
             self._call = self._on_thread
-        self._timeout = plan.timeout
+        self._timeout = settings.timeout
         self._deadlines: DeadlineWatch | None = None
-        if plan.timeout is not None:
-            self._deadlines = DeadlineWatch(loop, loop_clock(loop), plan.timeout, is_cancelled)
+        if settings.timeout is not None:
+            self._deadlines = DeadlineWatch(loop, loop_clock(loop), settings.timeout, is_cancelled)
 
     def enter_task(self) -> None:
         """Prepare the current task for making calls."""
@@ -266,10 +266,10 @@ class StuckCalls:
 # ── the function and its values ─────────────────────────────────────────────────────────────────
 
 
-def _with_resource(plan: BatchSettings[Any, Any], resource: object) -> Callable[[Any], Any]:
+def _with_resource(settings: BatchSettings[Any, Any], resource: object) -> Callable[[Any], Any]:
     """Bind the function's second argument if the settings have `resources`."""
-    function = plan.process_fn
-    if plan.resources is None:
+    function = settings.process_fn
+    if settings.resources is None:
         return function
 
     def call(argument: object) -> object:
