@@ -63,6 +63,7 @@ class ThreadFuture(asyncio.Future[Any]):
             self._value = self._context.run(self._function, argument)
         except BaseException as error:  # it belongs to the caller, not to this thread
             self._error = _presentable(error)
+            del self, argument  # the error's traceback refers to this frame
 
     def deliver(self) -> None:
         """Set the result or the error of the call that has returned; runs on the loop."""
