@@ -217,9 +217,9 @@ async def test_the_error_rate_counts_the_successes_of_groups():
     assert (result.error_count, result.stopped_because) == (100, None)
 
 
-def test_resources_cannot_travel():
+def test_resources_cannot_be_sent_to_an_executor():
     """They belong to this loop."""
-    with pytest.raises(ValueError, match="cannot travel to an executor"):
+    with pytest.raises(ValueError, match="cannot be sent to an executor"):
         AsyncBatchProcessor(double, executor=AtOnce(), resources=lambda: None)  # type: ignore[arg-type,return-value]
 
 
