@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ragasync.calls.thread_batches import BatchCall
 from ragasync.documents.embedding_cache import (
     EmbedderInStore,
     cached_embeddings,
@@ -35,7 +36,6 @@ from ragasync.documents.stages.prepare import (
 from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.stages.stage_values import as_chunks, as_documents, to_embedding_matrix
 from ragasync.documents.stages.storing import storing_plan
-from ragasync.documents.stages.thread_batches import BatchCall
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ragasync.calls.thread_batches import ThreadBatcher
 from ragasync.documents.metering import Meter
 from ragasync.documents.stages.config import PipelineConfig
-from ragasync.documents.stages.thread_batches import ThreadBatcher
 from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.outcomes.stats import StageStats
 
@@ -54,15 +54,15 @@ class PipelineCounts:
         if "embed" in found:
             meter = self._meter
             found["embed"] = replace(found["embed"], tokens=meter.tokens, cost=meter.cost)
-        if (hops := self._prepare) is not None:
+        if (batcher := self._prepare) is not None:
             found["load"] = StageStats(
                 "load and chunk",
                 self._config.max_concurrency,
-                hops.activity.seconds,
-                calls=hops.ended,
-                ended=hops.ended,
-                in_flight=hops.in_flight,
-                busy=(hops.activity.snapshot(),),
+                batcher.activity.seconds,
+                calls=batcher.ended,
+                ended=batcher.ended,
+                in_flight=batcher.in_flight,
+                busy=(batcher.activity.snapshot(),),
             )
         return tuple(found[stage] for stage in STAGES if stage in found)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragasync.calls.caller import Caller
+from ragasync.calls.thread_batches import ThreadBatcher
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.locations import add_locations
@@ -33,7 +34,6 @@ from ragasync.documents.stages.root_check import RootCheck
 from ragasync.documents.stages.several import Several
 from ragasync.documents.stages.skip_policy import id_of, source_path
 from ragasync.documents.stages.stored_state import StoredChanges
-from ragasync.documents.stages.thread_batches import ThreadBatcher
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.engine.controls import RunControls, current_run
@@ -209,7 +209,7 @@ class Pipeline:
         if load_and_chunk is None or self._prepare is None or not load_and_chunk.is_quick(source):
             return None
         try:
-            prepared: PreparedDocument = self._prepare.here(load_and_chunk, source)
+            prepared: PreparedDocument = self._prepare.call_inline(load_and_chunk, source)
         except StageFailure as failed:
             note_place(failed.error, failed.stage, repr(getattr(source, "id", source)))
             raise

@@ -1,0 +1,181 @@
+"""ThreadBatcher: sync calls on threads, several quick ones in one hand-over."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ragasync.calls.thread_batches import (
+    BATCH_SECONDS,
+    MAX_ITEMS,
+    BatchCall,
+    BatchOutcome,
+    ThreadBatcher,
+)
+from tests.support.services import other_tasks
+
+Call = Callable[[Sequence[int]], BatchOutcome[int]]
+
+
+class Threads:
+    """
+    Runs batches on the loop itself: each takes a second, and reports `seconds` for each item.
+
+    Args:
+        seconds: the time of an item, by the thread's clock.
+        at_most: how many items of a batch there is time for.
+    """
+
+    def __init__(self, seconds: float = 0.0001, at_most: int = 1000) -> None:
+        self.seconds = seconds
+        self.at_most = at_most
+        self.batches: list[list[int]] = []
+        self.errors: dict[int, BaseException] = {}
+        self.busy = 0
+        self.most_busy = 0
+
+    async def __call__(self, items: Sequence[int]) -> BatchOutcome[int]:
+        """Return ten times each item, or its error."""
+        self.batches.append(list(items))
+        self.busy += 1
+        self.most_busy = max(self.most_busy, self.busy)
+        try:
+            await asyncio.sleep(1)
+        finally:
+            self.busy -= 1
+        done = items[: self.at_most]
+        errors = {
+            place: self.errors[item] for place, item in enumerate(done) if item in self.errors
+        }
+        return BatchOutcome([10 * item for item in done], errors, self.seconds * len(done))
+
+
+@asynccontextmanager
+async def open_batcher(
+    call: Any, max_concurrency: int = 1
+) -> AsyncIterator[ThreadBatcher[int, int]]:
+    """Open a batcher, and close it."""
+    batcher: ThreadBatcher[int, int] = ThreadBatcher(call, max_concurrency)
+    try:
+        yield batcher
+    finally:
+        await batcher.close()
+
+
+async def test_each_caller_gets_the_outcome_of_its_item():
+    """A value, or the error that the call raised."""
+    threads = Threads()
+    threads.errors = {3: ValueError("three")}
+    async with open_batcher(threads) as batcher:
+        outcomes = await asyncio.gather(*map(batcher, range(6)), return_exceptions=True)
+    assert outcomes == [0, 10, 20, threads.errors[3], 40, 50]
+
+
+async def test_waiting_quick_items_go_in_one_batch():
+    """The first goes alone, because nothing is known about it yet."""
+    threads = Threads()
+    async with open_batcher(threads) as batcher:
+        await asyncio.gather(*map(batcher, range(100)))
+    sizes = [len(batch) for batch in threads.batches]
+    assert sizes[0] == 1
+    assert max(sizes) == MAX_ITEMS
+    assert sum(sizes) == 100
+    assert batcher.ahead == MAX_ITEMS
+
+
+async def test_slow_items_go_one_by_one_to_all_threads():
+    """So that they run concurrently."""
+    threads = Threads(seconds=2 * BATCH_SECONDS)
+    async with open_batcher(threads, max_concurrency=4) as batcher:
+        await asyncio.gather(*map(batcher, range(20)))
+    assert {len(batch) for batch in threads.batches} == {1}
+    assert threads.most_busy == 4
+    assert batcher.ahead == 4
+
+
+async def test_another_thread_is_used_only_for_enough_work():
+    """A handful of short documents waits for the batch in flight."""
+    threads = Threads(seconds=0.00001)
+    async with open_batcher(threads, max_concurrency=4) as batcher:
+        await asyncio.gather(*map(batcher, range(60)))  # by now they are known to be quick
+        threads.batches.clear()
+        threads.most_busy = 0
+        await asyncio.gather(*map(batcher, range(9)))
+    assert threads.batches == [[0], [1, 2, 3, 4, 5, 6, 7, 8]]
+    assert threads.most_busy == 1
+
+
+async def test_the_rest_of_a_slow_batch_goes_first_in_the_next():
+    """None is lost, and none is called twice."""
+    threads = Threads()
+    async with open_batcher(threads) as batcher:
+        await asyncio.gather(*map(batcher, range(50)))
+        threads.batches.clear()
+        threads.at_most = 4
+        assert await asyncio.gather(*map(batcher, range(20))) == [10 * item for item in range(20)]
+    assert [batch[0] for batch in threads.batches] == [0, 1, 5, 9, 13, 17]
+
+
+async def test_an_item_whose_caller_was_cancelled_is_not_called():
+    """A document whose run was cancelled is not chunked."""
+    threads = Threads()
+    async with open_batcher(threads) as batcher:
+        first, second = (asyncio.ensure_future(batcher(item)) for item in range(2))
+        await asyncio.sleep(0.5)
+        second.cancel()
+        assert await first == 0
+        assert await batcher(2) == 20
+    assert threads.batches == [[0], [2]]
+
+
+async def test_if_no_thread_can_be_started_every_item_of_the_batch_gets_the_error():
+    """It is not the error of one item."""
+
+    async def broken(items: Sequence[int]) -> BatchOutcome[int]:
+        raise RuntimeError("can't start new thread")
+
+    async with open_batcher(broken) as batcher:
+        outcomes = await asyncio.gather(*map(batcher, range(3)), return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["can't start new thread"] * 3
+
+
+async def test_closing_leaves_no_task():
+    """Also in the middle of a batch."""
+    async with open_batcher(Threads(), max_concurrency=2) as batcher:
+        waiting = [asyncio.ensure_future(batcher(item)) for item in range(3)]
+        await asyncio.sleep(0.5)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert other_tasks() == set()
+
+
+@pytest.mark.real_time
+def test_on_the_thread_a_slow_item_ends_the_batch():
+    """The items after it go to another."""
+    slow = threading.Event()
+
+    def call(item: int) -> int:
+        if item == 1:
+            slow.wait(3 * BATCH_SECONDS)
+        return item
+
+    outcome = BatchCall(call)([0, 1, 2])
+    assert outcome.values == [0, 1]
+    assert outcome.seconds >= 3 * BATCH_SECONDS
+
+
+def test_on_the_thread_an_items_error_is_its_own():
+    """Of any kind: the thread goes on with the next item."""
+
+    def call(item: int) -> int:
+        if item == 1:
+            raise SystemExit(2)
+        return item
+
+    outcome = BatchCall(call)([0, 1, 2])
+    assert outcome.values == [0, None, 2]
+    assert [repr(error) for error in outcome.errors.values()] == ["SystemExit(2)"]
