@@ -48,7 +48,7 @@ class Stage:
         fn: the stage's function, sync or async; for the last stage also a Store.
         max_concurrency: calls in flight at once.
         batch_size: the most chunks in one call of `embed`; of the others, the most documents in
-            one hop to `executor`.
+            one group to `executor`.
         rate_limiter: one limiter or several.
         retry: when a failed call is tried again.
         timeout: seconds for one attempt.

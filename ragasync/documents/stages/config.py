@@ -180,9 +180,9 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         "retry": AsyncRetry(0, retry_on=ends_the_run),
         "timeout": settings.timeout,
     }
-    hops: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
-    loading = load.plan(wrap_output(load.function, as_documents), **hops)
-    chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **hops)
+    in_groups: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
+    loading = load.plan(wrap_output(load.function, as_documents), **in_groups)
+    chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **in_groups)
     embedding = _embedding(stages.embed, settings)
     sources = Sources()
     identity = stages.embedder(settings.version, sources)
