@@ -226,7 +226,7 @@ async def test_texts_from_a_splitter_get_their_places():
         ({"chunk": lambda _: [7]}, "chunk", "chunk must return Chunks or texts, got 7"),
         ({"chunk": lambda _: "text"}, "chunk", "got one text 'text'"),
         ({"embed": lambda _: [7.0]}, "embed", "a vector for each of 1 texts, got list of shape"),
-        ({"embed": lambda _: {}}, "embed", "must return a list of as many values"),
+        ({"embed": lambda _: {}}, "embed", "must return a list with one value"),
         ({"embed": lambda _: []}, "embed", "got 0 values for 1 items"),
     ],
 )
