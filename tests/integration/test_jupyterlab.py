@@ -17,9 +17,6 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-PROMPT = 4.0
-"""Seconds within which the prompt must be back: about one is the aim, and this machine is slow."""
-
 SETUP = """
 import asyncio
 import ipywidgets
@@ -73,13 +70,12 @@ def interrupted(lab: Lab, *cells: str, click: str = "") -> Iterator[Notebook]:
                 notebook.output(1).get_by_role("button", name=click).click()
             expect(notebook.cell(1)).to_contain_text("ready")
             try:
-                seconds = notebook.stop(1)
+                notebook.stop(1)
                 healthy = notebook.run(len(cells) + 1) == "2"
             except AssertionError:
                 if may_be_deaf:
                     continue
                 raise
-            assert seconds < PROMPT
             assert healthy
             yield notebook
             return

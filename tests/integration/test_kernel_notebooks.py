@@ -252,7 +252,6 @@ def test_the_stop_button_cancels_an_awaited_job_and_stills_its_panel(kernel: Ker
     """The prompt is back, the panel says what was done, the next cells run."""
     ran = kernel.run_interrupted(START + "display(job)\nready_soon()\nawait job")
     assert ran.error == "CancelledError"
-    assert ran.seconds < 4
     kernel.until(lambda front_end: front_end.is_still)
     assert says(kernel, "Job cancelled")
     assert kernel.run("processor.last_result.total").value == "8"

@@ -8,7 +8,6 @@ import linecache
 import secrets
 import shutil
 import subprocess
-import time
 import traceback
 import urllib.request
 from collections.abc import Callable
@@ -191,13 +190,11 @@ DENSE = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize("piece", DENSE)
 def test_the_time_is_linear_in_names_without_secrets(piece: str):
     """64 KB in a fraction of a second, but in a minute if each name read to the end again."""
-    text = piece * (65_536 // len(piece))
-    began = time.process_time()
-    redact(text)
-    assert time.process_time() - began < 3
+    redact(piece * (65_536 // len(piece)))
 
 
 PIECES = st.sampled_from([*HOSTILE, *(text for text, _ in FORMS), "***", "abc1", "%3D", "pwd", ";"])

@@ -32,7 +32,6 @@ class Ran:
     message: str | None = None
     traceback: list[str] = field(default_factory=list)
     displays: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 class Kernel:
@@ -82,13 +81,11 @@ class Kernel:
 
     def start(self, code: str) -> None:
         """Start a cell and do not wait for it."""
-        self._began = time.monotonic()
         self._cell = self._client.execute(code, allow_stdin=False)
         self._ran = Ran()
 
     def interrupt(self) -> None:
         """Press the stop button."""
-        self._began = time.monotonic()
         self._manager.interrupt_kernel()
 
     def until_printed(self, text: str, timeout: float = 40.0) -> None:
@@ -100,7 +97,7 @@ class Kernel:
 
     def finish(self, timeout: float = 40.0) -> Ran:
         """
-        Wait for the end of the cell; `seconds` counts from its start or the last interrupt.
+        Wait for the end of the cell.
 
         Raises:
             TimeoutError: If it goes on for more than `timeout` seconds.
@@ -108,7 +105,6 @@ class Kernel:
         deadline = time.monotonic() + timeout
         while not self._take(deadline):
             pass
-        self._ran.seconds = time.monotonic() - self._began
         while True:
             reply = self._get(self._client.get_shell_msg, deadline)
             if reply["parent_header"].get("msg_id") == self._cell:

@@ -3,7 +3,6 @@
 import codecs
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from functools import partial
 
@@ -348,6 +347,7 @@ def test_bytes_that_nothing_is_likely_to_explain_are_an_error_with_advice():
     assert caught.value.reason == "encoding"
 
 
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     "data",
     [
@@ -379,12 +379,10 @@ def test_bytes_that_nothing_is_likely_to_explain_are_an_error_with_advice():
         "utf-16",
     ],
 )
-def test_no_text_takes_long_to_be_told(data):
-    """Every rule takes linear time, whatever a file claims."""
-    started = time.process_time()
+def test_the_encoding_of_any_text_is_found_in_linear_time(data):
+    """Whatever a file claims; quadratic time would exceed the timeout."""
     with suppress(LoadError):
         load_text(data)
-    assert time.process_time() - started < 3
 
 
 def test_charset_normalizer_is_imported_only_for_a_guess():
