@@ -1,4 +1,4 @@
-"""How far a job is: a frozen snapshot, and the callback that hears of it."""
+"""Progress of a job: a frozen snapshot, the rate meter behind it, and the guarded callback."""
 
 from __future__ import annotations
 
@@ -16,29 +16,39 @@ from ragasync.foreign_errors import attribute, guarded, is_a, text_of
 from ragasync.redact import redact
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
-"""Called with the number of items that ended and the total, None while that is unknown."""
+"""A function of the number of items that have ended and the total, which is None if unknown."""
 
 LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input", "paused"]
+"""What limits the speed of a job."""
 
-WINDOW = 5.0
-"""Seconds over which the present speed is measured."""
+RATE_WINDOW = 5.0
+"""Seconds over which the current rate is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """
-    How far a job is.
+    The progress of a job, as a snapshot.
 
-    `done` and `failed` count items; `retried` those whose first attempt was not their last;
-    `in_flight` the calls being made now; `rate` is items a second of late, after the end over the
-    whole time; `eta` the seconds that are left at that speed, None while nobody can tell.
-    `limited_by` says what has held the job back most in the last second: the rate limit, the
-    number of calls allowed at once, items in back-off, the source, or a pause. `paused_for` is how
-    many seconds nothing is sent because a service has asked for it by Retry-After, or because a
-    limiter was paused; `pause` says who asked, and until when. `halt` says why the workers of an
-    executor start nothing, while they do not. `recalled` counts the items
-    whose outcome a journal had from an earlier run; they are no part of the speed. `tokens` and
-    `cost` are what the calls of a pipeline's embedder reported so far.
+    Attributes:
+        done, failed: the items that are done, and that failed.
+        total: all items; None if unknown.
+        retried: the items with more than one attempt.
+        in_flight: the calls in progress.
+        rate: items per second over the last 5 s while the job runs; over the whole run once it has
+            ended.
+        eta: the estimated seconds left; None if unknown.
+        limited_by: what limited the job most in the last second: the rate limit, the maximum
+            number of concurrent calls, items in back-off, the source, or a pause.
+        max_concurrency: the maximum number of concurrent calls.
+        seconds: the time since the job started.
+        recalled: the items whose outcome a journal had from an earlier run; `rate` does not count
+            them.
+        tokens, cost: the usage that the calls of a pipeline's embedder reported so far.
+        paused_for: the seconds for which nothing is sent, because of a Retry-After or a limiter's
+            pause.
+        pause: who asked for that pause, and until when.
+        halt: why the workers of an executor start nothing, if they do not.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -68,37 +78,39 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        """The items that ended, well or not."""
+        """The items that have ended, done or failed."""
         return self.done + self.failed
 
 
 class RateMeter:
-    """Measures items a second over the last WINDOW seconds."""
+    """Measures items per second over the last RATE_WINDOW seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._marks: deque[tuple[float, int]] = deque([(clock(), 0)])
+        self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def update(self, finished: int) -> None:
-        """Note how many items have ended by now."""
+        """Record the number of items that have ended by now."""
         now = self._clock()
-        self._marks.append((now, finished))
-        while len(self._marks) > 2 and self._marks[1][0] < now - WINDOW:
-            self._marks.popleft()
+        self._samples.append((now, finished))
+        # The oldest sample kept is the last one outside the window, so that the rate always spans
+        # the whole window.
+        while len(self._samples) > 2 and self._samples[1][0] < now - RATE_WINDOW:
+            self._samples.popleft()
 
-    def at(self, finished: int) -> float:
-        """Return the items a second, given how many have ended by now."""
-        since, before = self._marks[0]
+    def rate(self, finished: int) -> float:
+        """Compute the items per second, given the number of items that have ended by now."""
+        since, before = self._samples[0]
         elapsed = self._clock() - since
         return (finished - before) / elapsed if elapsed > 0 else 0.0
 
 
 class SafeCallback:
     """
-    Calls a progress callback, and drops it after its first error: the job goes on without.
+    Calls a progress callback, and drops it after its first error; the job runs without it.
 
-    A callback may run the loop meanwhile (`run_async(..., nested=True)`), so that the next report
-    comes before it has returned. It gets that one afterwards, and of several only the last.
+    A callback may run the loop (`run_async(..., nested=True)`), so that the next report comes
+    before it has returned. It gets that report afterwards; of several, only the last one.
 
     Raises:
         TypeError: the callback is not a plain function.
@@ -114,37 +126,37 @@ class SafeCallback:
         self._next: tuple[int, int | None] | None = None
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Report, if there is still somebody to report to."""
+        """Report progress to the callback, if there is one left."""
         self._next = done, total
         if self._calling:
             return
         self._calling = True
         try:
             while self._next is not None:
-                call, self._next = self._next, None
-                self._guarded(self._callback, *call)
+                report, self._next = self._next, None
+                self._call(self._callback, *report)
         finally:
             self._calling = False
         if self._closing:
             self.close()
 
     def close(self) -> None:
-        """Tell a callback that has a `close`, as a bar has, that the run is over."""
+        """Close a callback that has a `close` method, such as a progress bar."""
         self._closing = True
         if not self._calling:
             close = attribute(self._callback, "close")
-            self._guarded(close if callable(close) else None)
+            self._call(close if callable(close) else None)
             self._callback = None
 
-    def _guarded(self, call: Callable[..., object] | None, *args: int | None) -> None:
-        """Make a call, if there is one to make; after an error there is none any more."""
-        if call is None:
+    def _call(self, function: Callable[..., object] | None, *args: int | None) -> None:
+        """Call a function of the user's, if there is one, and drop the callback on an error."""
+        if function is None:
             return
         try:
-            returned = call(*args)
+            returned = function(*args)
             if inspect.iscoroutine(returned):
-                returned.close()  # or Python would complain that it was never awaited
-                raise TypeError("it returned a coroutine, which nobody awaits")
+                returned.close()  # or Python would warn that it was never awaited
+                raise TypeError("it returned a coroutine, which nothing awaits")
         except (KeyboardInterrupt, SystemExit):
             self._callback = None
             raise
@@ -152,23 +164,23 @@ class SafeCallback:
             self._drop(error)
 
     def _drop(self, error: BaseException) -> None:
-        """Go on without the callback, and say so."""
+        """Drop the callback with a warning."""
         callback, self._callback = self._callback, None
         warnings.warn(
             redact(f"progress_callback={text_of(callback) or type(callback).__name__} raised ")
-            + f"{describe(error)}: the job goes on without it",
+            + f"{describe(error)}: the job runs without it",
             RuntimeWarning,
             stacklevel=4,
         )
 
 
 def _is_plain(callback: object) -> bool:
-    """Return whether calling this does something by itself: it neither awaits nor yields."""
+    """Whether a callback is a plain function, which neither awaits nor yields."""
     while is_a(callback, partial):
         callback = callback.func
     if not callable(callback):
         return False
-    # Guarded, because inspect asks an object for attributes that its `__getattr__` may choke on.
+    # Guarded: inspect reads attributes of the object, and its `__getattr__` may raise.
     return not any(
         guarded(yields, kind)
         for kind in (callback, type(callback).__call__)

@@ -249,6 +249,12 @@ class BatchResult(Generic[R]):
 
         return errors_dataframe(self)
 
+    def error_summary(self) -> pd.DataFrame:
+        """A DataFrame with one row per kind of error; see `ragasync.error_summary`."""
+        from ragasync.reports.dataframes import error_summary
+
+        return error_summary(self)
+
     def summary(self) -> str:
         """The counts, times and most common errors as a few lines of text."""
         from ragasync.reports.summary import summary

@@ -130,7 +130,7 @@ class JobRun(Generic[T, R]):
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
         else:
-            rate = self._rate_meter.at(ran) if self._rate_meter else 0.0
+            rate = self._rate_meter.rate(ran) if self._rate_meter else 0.0
         return Progress(
             done=done,
             failed=failed,

@@ -1,4 +1,4 @@
-"""progress_callback: when it is called, with what, and what its own errors do."""
+"""progress_callback: when it is called, its arguments, and what happens if it raises."""
 
 import asyncio
 import warnings
@@ -13,13 +13,13 @@ from tests.support.services import BatchService, Refused, Service, about, now
 
 
 async def test_it_is_called_ten_times_a_second_and_at_the_end():
-    """With the number that ended and the total."""
+    """With the number of items that have ended and the total."""
     calls: list[tuple[float, int, int | None]] = []
     processor = AsyncBatchProcessor(Service(0.25), max_concurrency=1)
     await processor.process(range(4), lambda done, total: calls.append((now(), done, total)))
     at, done, totals = zip(*calls, strict=True)
     assert at[:-1] == about([0.1 * beat for beat in range(1, len(at))])
-    assert len(at) in (10, 11)  # the tenth beat and the end are at the same moment
+    assert len(at) in (10, 11)  # the tenth report and the end coincide
     assert at[-1] == about(1)
     assert list(done)[:9] == [0, 0, 1, 1, 1, 2, 2, 3, 3]
     assert done[-1] == 4
@@ -27,7 +27,7 @@ async def test_it_is_called_ten_times_a_second_and_at_the_end():
 
 
 async def test_a_short_job_is_reported_once():
-    """At its end."""
+    """At its end only."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(Service(0.01)).process(range(3), lambda *call: calls.append(call))
     assert calls == [(3, 3)]
@@ -35,7 +35,7 @@ async def test_a_short_job_is_reported_once():
 
 @pytest.mark.parametrize("limit", [None, 50])
 async def test_an_empty_job_is_reported_too(limit: int | None):
-    """0 of 0, with max_items too."""
+    """0 of 0, also with max_items."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(Service()).process(
         [], lambda *call: calls.append(call), max_items=limit
@@ -44,7 +44,7 @@ async def test_an_empty_job_is_reported_too(limit: int | None):
 
 
 async def test_failures_count_as_ended():
-    """Done is what needs no further work, well or not."""
+    """An item that failed for good needs no further work."""
     calls: list[tuple[int, int | None]] = []
     service = Service(0.0, {0: ValueError("bad")})
     await AsyncBatchProcessor(service, retry_count=0).process(
@@ -54,7 +54,7 @@ async def test_failures_count_as_ended():
 
 
 async def test_items_in_back_off_have_not_ended():
-    """They count when their last attempt did."""
+    """They count once their last attempt has ended."""
     calls: list[tuple[int, int | None]] = []
     service = Service(0.05, {0: [OSError("away")] * 3})
     await AsyncBatchProcessor(service).process(range(2), lambda *call: calls.append(call))
@@ -63,7 +63,7 @@ async def test_items_in_back_off_have_not_ended():
 
 
 async def test_the_total_is_none_while_it_is_unknown():
-    """Of an iterator; at the end it is known."""
+    """An iterator has no length; at the end the total is known."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(Service(0.15)).process(
         iter(range(3)), lambda *call: calls.append(call)
@@ -72,7 +72,7 @@ async def test_the_total_is_none_while_it_is_unknown():
 
 
 async def test_the_total_can_be_given():
-    """For sources that do not know it."""
+    """For sources without a length."""
 
     async def source() -> AsyncIterator[int]:
         for item in range(3):
@@ -87,7 +87,7 @@ async def test_the_total_can_be_given():
 
 @pytest.mark.parametrize(("limit", "total"), [(2, 2), (50, 5)])
 async def test_the_total_of_a_pilot_is_its_limit(limit: int, total: int):
-    """Or the number of items, where they are fewer."""
+    """Or the number of items, if there are fewer."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(Service(0.0)).process(
         range(5), lambda *call: calls.append(call), max_items=limit
@@ -96,7 +96,7 @@ async def test_the_total_of_a_pilot_is_its_limit(limit: int, total: int):
 
 
 async def test_batches_report_items():
-    """Not calls."""
+    """The counts are of items, not of calls."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(BatchService(seconds=0.13), 4, 1, batched=True).process(
         range(8), lambda *call: calls.append(call)
@@ -105,7 +105,7 @@ async def test_batches_report_items():
 
 
 async def test_a_job_that_is_cancelled_reports_its_end():
-    """With what was done."""
+    """With the number of items done so far."""
     calls: list[tuple[int, int | None]] = []
     running = asyncio.create_task(
         AsyncBatchProcessor(Service(1.0), max_concurrency=1).process(
@@ -121,7 +121,7 @@ async def test_a_job_that_is_cancelled_reports_its_end():
 
 
 async def test_a_job_that_stops_reports_its_end():
-    """Whatever stopped it."""
+    """For example an invalid key."""
     calls: list[tuple[int, int | None]] = []
     await AsyncBatchProcessor(Service(0.01, {0: Refused(401)}), max_concurrency=1).process(
         range(9), lambda *call: calls.append(call)
@@ -130,7 +130,7 @@ async def test_a_job_that_stops_reports_its_end():
 
 
 async def test_a_callback_that_raises_warns_once_and_is_dropped():
-    """The job goes on without it."""
+    """The job runs without it."""
     calls = 0
 
     def broken(done: int, total: int | None) -> None:
@@ -144,11 +144,11 @@ async def test_a_callback_that_raises_warns_once_and_is_dropped():
     assert result.all_succeeded
     assert calls == 1
     assert [warning.category for warning in caught] == [RuntimeWarning]
-    assert "raised RuntimeError: no display: the job goes on without it" in str(caught[0].message)
+    assert "raised RuntimeError: no display: the job runs without it" in str(caught[0].message)
 
 
 async def test_a_callback_that_raises_at_the_very_end_costs_no_result():
-    """It is a warning there too."""
+    """It is a warning then too."""
 
     def broken(done: int, total: int | None) -> None:
         raise RuntimeError("no display")
@@ -159,8 +159,8 @@ async def test_a_callback_that_raises_at_the_very_end_costs_no_result():
 
 
 @pytest.mark.parametrize("wrong", [3, "print"])
-async def test_what_cannot_be_called_is_refused(wrong):
-    """Before anything is called."""
+async def test_an_argument_that_is_not_callable_is_rejected(wrong):
+    """Before the first call."""
     service = Service()
     with pytest.raises(TypeError, match=f"progress_callback must be .* got {wrong!r}"):
         await AsyncBatchProcessor(service).process([1], wrong)
@@ -168,7 +168,7 @@ async def test_what_cannot_be_called_is_refused(wrong):
 
 
 class AsyncReport:
-    """Something that would have to be awaited."""
+    """Callables whose result would have to be awaited or iterated."""
 
     async def __call__(self, done: int, total: int | None) -> None: ...
 
@@ -192,8 +192,8 @@ class AsyncReport:
         partial(partial(AsyncReport())),
     ],
 )
-async def test_an_async_callback_is_refused(callback):
-    """Nobody would await it; what yields would do nothing either."""
+async def test_an_async_callback_is_rejected(callback):
+    """Nothing would await it; a generator would do nothing either."""
     with pytest.raises(TypeError, match="must be a plain function"):
         await AsyncBatchProcessor(Service()).process([1], callback)
     with pytest.raises(TypeError, match="must be a plain function"):
@@ -201,7 +201,7 @@ async def test_an_async_callback_is_refused(callback):
 
 
 async def test_a_callback_with_a_broken_getattr_is_called():
-    """Whatever it raises when it is looked at."""
+    """Even if reading any attribute raises an error."""
     calls: list[int] = []
 
     class Bar:
@@ -217,8 +217,8 @@ async def test_a_callback_with_a_broken_getattr_is_called():
 
 
 async def test_a_callback_that_returns_a_coroutine_warns_once():
-    """What it is cannot be seen before it is called."""
-    with pytest.warns(RuntimeWarning, match="returned a coroutine, which nobody awaits") as caught:
+    """It looks like a plain function until it is called."""
+    with pytest.warns(RuntimeWarning, match="returned a coroutine, which nothing awaits") as caught:
         result = await AsyncBatchProcessor(Service()).process(
             range(8), lambda done, total: asyncio.sleep(0)
         )
@@ -227,17 +227,17 @@ async def test_a_callback_that_returns_a_coroutine_warns_once():
 
 
 class Panic(BaseException):
-    """What a library in another language raises."""
+    """An error of a library in another language."""
 
 
 @pytest.mark.parametrize("error", [Panic, GeneratorExit, asyncio.CancelledError, StopIteration])
-async def test_whatever_a_callback_raises_warns_once(error):
-    """Also what is no Exception; the job goes on without it."""
+async def test_any_error_of_a_callback_warns_once(error):
+    """Also a BaseException; the job runs without the callback."""
 
     def broken(done: int, total: int | None) -> None:
         raise error("no display")
 
-    with pytest.warns(RuntimeWarning, match="no display: the job goes on without it") as caught:
+    with pytest.warns(RuntimeWarning, match="no display: the job runs without it") as caught:
         result = await AsyncBatchProcessor(Service()).process(range(8), broken)
     assert len(caught) == 1
     assert result.all_succeeded
@@ -246,7 +246,7 @@ async def test_whatever_a_callback_raises_warns_once(error):
 @pytest.mark.real_time
 @pytest.mark.parametrize("leave", [KeyboardInterrupt, SystemExit])
 def test_a_callback_can_leave_the_program(leave):
-    """sys.exit() in it ends the job, and reaches the caller."""
+    """sys.exit() in a callback ends the job and is raised where the job is awaited."""
     cancelled = []
 
     async def call(item: int) -> None:
@@ -282,7 +282,7 @@ async def test_a_broken_repr_of_a_callback_does_no_harm():
 
 @pytest.mark.parametrize("error", [RuntimeError, Panic])
 async def test_an_error_while_a_callback_is_closed_is_a_warning(error):
-    """The result is there all the same; an attribute that is no function is left alone."""
+    """The result is returned anyway; an attribute that is not a function is ignored."""
 
     class Bar:
         def __call__(self, done: int, total: int | None) -> None: ...
@@ -303,8 +303,8 @@ async def test_an_error_while_a_callback_is_closed_is_a_warning(error):
 
 
 @pytest.mark.real_time
-def test_a_callback_may_block_and_steer():
-    """It may call run_async, be slow, and cancel its own job, from the job's own thread."""
+def test_a_callback_may_block_and_control_its_job():
+    """It may call run_async, be slow, and cancel its own job, from the thread of the job."""
     seen = []
 
     def report(done: int, total: int | None) -> None:
@@ -324,8 +324,8 @@ def test_a_callback_may_block_and_steer():
     assert seen[-1] == result.success_count
 
 
-def test_a_callback_that_runs_the_loop_hears_the_latest_afterwards():
-    """Reports that come meanwhile are not nested in it, and the last is never lost."""
+def test_a_callback_that_runs_the_loop_gets_the_latest_report_afterwards():
+    """Its calls are never nested, and the last report is never lost."""
     assert printed_by(
         """
         import asyncio
@@ -362,7 +362,7 @@ def test_a_callback_that_runs_the_loop_hears_the_latest_afterwards():
 
 
 async def test_a_callback_that_can_be_closed_is_closed_at_the_end_of_a_stopped_job():
-    """A bar that stops short of its total is closed."""
+    """A bar that has not reached its total must end too."""
 
     class Bar:
         closed = 0

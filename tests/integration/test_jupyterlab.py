@@ -365,7 +365,7 @@ def test_a_page_that_finds_its_kernel_dead_shows_how_far_the_job_was(lab: Lab):
         expect(copy).to_be_visible()
         assert before <= number(copy.inner_text(), "failed") <= after
         assert "ValueError: no vector for <b>" in copy.inner_text()
-        assert "the kernel that ran it has gone" in copy.inner_text()
+        assert "the kernel that ran it is gone" in copy.inner_text()
         assert notebook.page.get_by_text("model not found").is_hidden()
 
 
