@@ -1,4 +1,4 @@
-"""The panel of a job whose bound adapts."""
+"""The panel of a job with max_concurrency="auto"."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.hidden_limits import Queueing, still
 from tests.support.requirements import needs
 
 
-async def test_the_slider_of_a_panel_follows_the_bound():
-    """It shows what is found, and turns nothing by that: the run goes on adapting."""
+async def test_the_slider_of_a_panel_follows_the_limit():
+    """It shows the current limit without setting it: the run continues to adapt."""
     needs("ipywidgets")
     job = AsyncBatchProcessor(Queueing(still(64)), max_concurrency="auto").start(
         range(4_000), on_current_loop=True

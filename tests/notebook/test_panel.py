@@ -1,4 +1,4 @@
-"""The live panel of a job: what it shows, what its buttons do, and how it ends."""
+"""The live panel of a job: its facts, buttons and sliders, and its end."""
 
 import asyncio
 import gc
@@ -27,28 +27,28 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Displayed:
-    """What IPython was told to show."""
+    """Records the bundles that IPython displays."""
 
     def __init__(self) -> None:
         self.bundles: list[dict[str, Any]] = []
-        self.places: list[str] = []
+        self.ids: list[str] = []
         self.updates: list[bool] = []
-        self.copies: dict[str, list[str]] = {}
+        self.snapshots: dict[str, list[str]] = {}
 
     def __call__(self, bundle: dict[str, Any], **how: Any) -> None:
         assert how["raw"] is True
-        if not bundle["text/plain"]:  # a copy, which nobody sees while the panel lives
-            assert how["update"] is (how["display_id"] in self.copies)
-            self.copies.setdefault(how["display_id"], []).append(bundle["text/html"])
+        if not bundle["text/plain"]:  # a snapshot, which is hidden while the panel is live
+            assert how["update"] is (how["display_id"] in self.snapshots)
+            self.snapshots.setdefault(how["display_id"], []).append(bundle["text/html"])
             return
         self.bundles.append(bundle)
-        self.places.append(how["display_id"])
+        self.ids.append(how["display_id"])
         self.updates.append(how["update"])
 
 
 @pytest.fixture
 def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
-    """Make IPython look like a kernel's, and note what is displayed."""
+    """Make IPython look like that of a kernel, and record what is displayed."""
     import IPython
     from IPython import display as module
 
@@ -66,11 +66,11 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
     monkeypatch.setattr(panel, "Refresher", refresher)
     yield seen
     for each in refreshers:
-        each.stop()  # a panel that a failed test leaves would draw its end into the next one
+        each.stop()  # after a failed test, a panel would draw its end into the next test
 
 
 class Shown:
-    """The widgets of a panel that is live, found by their CSS classes."""
+    """The widgets of a live panel, by their CSS classes."""
 
     def __init__(self, job: Any) -> None:
         job._ipython_display_()
@@ -85,32 +85,32 @@ class Shown:
         self[name].click()
 
     def values(self) -> list[str]:
-        """Return what stands between the buttons that turn it."""
+        """The values of both sliders."""
         return [self["concurrency-slider"].label, self["rate-slider"].label]
 
     def drag(self, name: str, label: str) -> None:
-        """Drag a slider, as the front end tells of it."""
+        """Drag a slider, as the front end reports it."""
         slider = self[f"{name}-slider"]
         slider.set_state({"index": slider.options.index(label)})
 
     @property
     def facts(self) -> str:
-        """The facts, as words."""
+        """The facts, as text."""
         return words_of(self["facts"].value)
 
 
 def _all(widget: Any) -> list[Any]:
-    """Return a widget and all that are in it."""
+    """A widget and all widgets in it."""
     return [widget, *(deep for child in getattr(widget, "children", ()) for deep in _all(child))]
 
 
 def words_of(fragment: str) -> str:
-    """Return what is left of HTML without its elements and its coloured squares."""
+    """The text of HTML, without its colored squares."""
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", fragment)).replace("■", " ").split())
 
 
 async def slowly(item: int) -> int:
-    """Answer after a second; every fifth item is refused."""
+    """Answer after a second; every fifth item fails."""
     await asyncio.sleep(1)
     if item % 5 == 4:
         raise ValueError(f"no <b>{item}</b>")
@@ -118,7 +118,7 @@ async def slowly(item: int) -> int:
 
 
 def started(count: int = 100, **options: Any) -> Any:
-    """Start a job on this loop: four calls at once, without retries."""
+    """Start a job on this loop with four concurrent calls and no retries."""
     options = {"max_concurrency": 4, "retry_count": 0} | options
     return AsyncBatchProcessor(slowly, **options).start(range(count), on_current_loop=True)
 
@@ -128,11 +128,11 @@ async def at(seconds: float) -> None:
     await asyncio.sleep(seconds - asyncio.get_running_loop().time())
 
 
-# ── what is shown ───────────────────────────────────────────────────────────────────────────────
+# ── facts ───────────────────────────────────────────────────────────────────────────────
 
 
 async def test_a_running_job_is_shown_as_text_as_html_and_as_widgets(displayed):
-    """The front end takes what it can show."""
+    """The front end chooses the richest that it supports."""
     job = started()
     await at(2.5)
     Shown(job)
@@ -152,7 +152,7 @@ async def test_a_running_job_is_shown_as_text_as_html_and_as_widgets(displayed):
 
 @pytest.mark.parametrize("moment", ["running", "paused", "cancelling", "cancelled", "stopped"])
 async def test_html_text_widgets_and_repr_state_the_same_facts(displayed, moment):
-    """Whatever the job is doing."""
+    """In every state of the job."""
     job = started(max_errors=0 if moment == "stopped" else None)
     job.rate = 50
     await at(3.5)
@@ -181,8 +181,8 @@ async def test_html_text_widgets_and_repr_state_the_same_facts(displayed, moment
     await job
 
 
-async def test_what_is_live_is_drawn_ten_times_a_second(displayed):
-    """Not for every item: four a millisecond end here."""
+async def test_a_live_panel_is_refreshed_ten_times_a_second(displayed):
+    """Not for every item: four of them end per millisecond."""
 
     async def call(item):
         await asyncio.sleep(0.001)
@@ -199,7 +199,7 @@ async def test_what_is_live_is_drawn_ten_times_a_second(displayed):
 
 
 async def test_the_latest_failures_are_grouped_and_escaped(displayed):
-    """As they come: each kind with its count and its first example."""
+    """Each group with its count and its first example."""
     job = started()
     shown = Shown(job)
     assert shown["errors"].value == ""
@@ -211,7 +211,7 @@ async def test_the_latest_failures_are_grouped_and_escaped(displayed):
 
 
 async def test_an_input_of_unknown_length_has_an_empty_bar(displayed):
-    """And no time left; at the end the length is known."""
+    """And no estimate of the time left; at the end the length is known."""
 
     async def source():
         for item in range(3):
@@ -229,7 +229,7 @@ async def test_an_input_of_unknown_length_has_an_empty_bar(displayed):
 
 
 async def test_a_job_without_items_ends_with_a_full_bar(displayed):
-    """All that was to be done is done."""
+    """All of its items are done."""
     job = started(0)
     await job
     job._ipython_display_()
@@ -237,11 +237,11 @@ async def test_a_job_without_items_ends_with_a_full_bar(displayed):
     assert displayed.bundles[-1]["text/plain"].startswith("Job ended: 0 of 0 · 0 items/s")
 
 
-# ── how it ends ─────────────────────────────────────────────────────────────────────────────────
+# ── the end ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
-    """All but a view of the end are closed, and the last numbers stand."""
+async def test_static_html_replaces_the_widgets_at_the_end(displayed):
+    """All widgets but a view of the end are closed, and the last numbers stay."""
     job = started(10)
     shown = Shown(job)
     widgets = _all(shown.box)
@@ -249,7 +249,7 @@ async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
     await at(9)
     assert job._panel._refresher is None
     assert displayed.updates == [False, True]
-    assert displayed.places[0] == displayed.places[1]
+    assert displayed.ids[0] == displayed.ids[1]
     assert set(displayed.bundles[-1]) == {"text/plain", "text/html"}
     assert displayed.bundles[-1]["text/plain"] == (
         "Job ended: 10 of 10 · 3.33 items/s · 3.00 s in all\n"
@@ -267,10 +267,10 @@ async def test_at_the_end_still_html_takes_the_place_of_the_widgets(displayed):
     assert {m for m in models if m.comm is not None} == kept
 
 
-async def test_a_job_is_still_html_at_first_and_widgets_when_it_runs_for_a_moment(
+async def test_a_job_is_static_html_at_first_and_widgets_once_it_has_run_for_a_moment(
     displayed, monkeypatch
 ):
-    """A run that is over before has none: to make them costs more than such a run."""
+    """A shorter run has none: making them would cost more than the run."""
     monkeypatch.setattr(panel, "WIDGETS_AFTER", 0.5)
     job = started(4)
     job._ipython_display_()
@@ -278,7 +278,7 @@ async def test_a_job_is_still_html_at_first_and_widgets_when_it_runs_for_a_momen
     assert [set(bundle) for bundle in displayed.bundles] == [{"text/plain", "text/html"}]
     await at(0.65)
     assert set(displayed.bundles[-1]) == {"text/plain", "text/html", WIDGET}
-    assert (displayed.updates, len(set(displayed.places))) == ([False, True], 1)
+    assert (displayed.updates, len(set(displayed.ids))) == ([False, True], 1)
     shown = Shown(job)
     assert displayed.updates == [False, True, False]
     shown.click("pause")
@@ -289,19 +289,19 @@ async def test_a_job_is_still_html_at_first_and_widgets_when_it_runs_for_a_momen
     assert set(displayed.bundles[-1]) == {"text/plain", "text/html"}
 
 
-async def test_a_job_that_is_over_in_a_moment_is_never_widgets(displayed, monkeypatch):
-    """It is drawn at its beginning and at its end."""
+async def test_a_job_that_ends_within_a_moment_never_has_widgets(displayed, monkeypatch):
+    """It is drawn at its start and at its end."""
     monkeypatch.setattr(panel, "WIDGETS_AFTER", 3)
     job = started(4, max_concurrency=2)
     job._ipython_display_()
     await job
     assert [set(bundle) for bundle in displayed.bundles] == [{"text/plain", "text/html"}] * 2
     assert displayed.updates == [False, True]
-    assert list(displayed.copies.values()) == [[""]]
+    assert list(displayed.snapshots.values()) == [[""]]
 
 
-async def test_the_views_of_ended_panels_are_freed_but_for_the_latest(displayed, monkeypatch):
-    """A page that was loaded anew has nothing else; a kernel that runs for weeks keeps few."""
+async def test_the_views_of_ended_panels_are_closed_except_the_latest(displayed, monkeypatch):
+    """A reloaded page has nothing else; a kernel that runs for weeks keeps only a few."""
     monkeypatch.setattr(controls, "VIEWS_KEPT", 2)
     boxes = []
     for _ in range(4):
@@ -312,11 +312,11 @@ async def test_the_views_of_ended_panels_are_freed_but_for_the_latest(displayed,
     assert all(box.layout.comm is None for box in boxes[:2])
 
 
-async def test_whoever_awaits_the_job_shows_the_end_at_once_and_again(displayed):
-    """A front end may drop what a cell shows that has ended; the awaiting one has not."""
-    at_once = started(4)
-    Shown(at_once)
-    await at_once
+async def test_awaiting_a_job_shows_its_end_immediately_and_again(displayed):
+    """A front end may drop the output of a cell that has ended; the awaiting cell is running."""
+    first = started(4)
+    Shown(first)
+    await first
     assert displayed.updates == [False, True]
     later = started(4)
     Shown(later)
@@ -329,8 +329,8 @@ async def test_whoever_awaits_the_job_shows_the_end_at_once_and_again(displayed)
 
 
 @pytest.mark.real_time
-def test_whoever_waits_for_the_job_shows_the_end(displayed):
-    """In the thread that waits."""
+def test_waiting_for_a_job_shows_its_end(displayed):
+    """From the thread that waits."""
     release = threading.Event()
     job = AsyncBatchProcessor(lambda item: release.wait(20)).start([1])
     job._ipython_display_()
@@ -344,7 +344,7 @@ def test_whoever_waits_for_the_job_shows_the_end(displayed):
 
 
 async def test_a_cancelled_await_shows_the_end_too(displayed):
-    """The stop button of the cell that awaits."""
+    """As the stop button of the awaiting cell does."""
     job = started()
     Shown(job)
 
@@ -363,7 +363,7 @@ async def test_a_cancelled_await_shows_the_end_too(displayed):
 
 
 async def test_a_job_that_broke_says_why(displayed):
-    """The error of its source is in its panel, and is still to be raised."""
+    """The panel shows the error of the source, and awaiting the job raises it."""
 
     def source():
         yield 1
@@ -378,8 +378,8 @@ async def test_a_job_that_broke_says_why(displayed):
         await job
 
 
-async def test_a_job_shown_in_two_places_has_one_set_of_widgets_and_ends_in_both(displayed):
-    """Each place keeps its own id; one that is shown after the end is still at once."""
+async def test_a_job_shown_in_two_outputs_has_one_set_of_widgets_and_ends_in_both(displayed):
+    """Each output keeps its display id; one that is shown after the end is static."""
     job = started(8)
     Shown(job)
     job._ipython_display_()
@@ -387,16 +387,16 @@ async def test_a_job_shown_in_two_places_has_one_set_of_widgets_and_ends_in_both
     assert first[WIDGET] == second[WIDGET]
     await job
     assert displayed.updates == [False, False, True, True]
-    assert displayed.places[2:] == displayed.places[:2]
-    assert len(set(displayed.places)) == 2
+    assert displayed.ids[2:] == displayed.ids[:2]
+    assert len(set(displayed.ids)) == 2
     job._ipython_display_()
     assert displayed.bundles[-1] == displayed.bundles[-2]
     assert WIDGET not in displayed.bundles[-1]
     assert displayed.updates[-1] is False
 
 
-async def test_a_job_that_ended_unseen_is_shown_still_also_where_it_was_live(displayed):
-    """Between its end and the next drawing nobody sees a live panel."""
+async def test_a_job_that_ended_since_the_last_refresh_is_static_in_all_outputs(displayed):
+    """Between its end and the next refresh no live panel is shown."""
     job = started(4, retry_count=0)
     Shown(job)
     job._future.add_done_callback(job._ipython_display_)
@@ -407,10 +407,10 @@ async def test_a_job_that_ended_unseen_is_shown_still_also_where_it_was_live(dis
     assert displayed.bundles[1] == displayed.bundles[2]
 
 
-async def test_a_panel_lets_go_of_a_job_that_nobody_has_and_its_error_is_logged_once(
+async def test_a_panel_drops_a_job_that_has_no_other_reference_and_its_error_is_logged_once(
     displayed, caplog
 ):
-    """A job that was shown and dropped is freed when it has ended."""
+    """A job that was shown and dropped is freed once it has ended."""
 
     def source():
         yield 1
@@ -434,7 +434,7 @@ async def test_a_panel_lets_go_of_a_job_that_nobody_has_and_its_error_is_logged_
 
 
 async def test_pause_and_resume(displayed):
-    """One button, which says what it will do; what it did is shown at once."""
+    """One button, labelled with its action; the effect is shown immediately."""
     job = started()
     shown = Shown(job)
     assert shown["pause"].description == "Pause"
@@ -453,7 +453,7 @@ async def test_pause_and_resume(displayed):
 
 
 async def test_cancel_twice(displayed):
-    """The second click does no more than the first, and the button says so."""
+    """The second click has no effect, and the button is disabled."""
     cleaned_up = []
 
     async def call(item):
@@ -478,8 +478,8 @@ async def test_cancel_twice(displayed):
     assert displayed.bundles[-1]["text/plain"].startswith("Job cancelled")
 
 
-async def test_fewer_and_more_calls_at_once(displayed):
-    """The value beside the buttons changes with the click, and not below one."""
+async def test_fewer_and_more_concurrent_calls(displayed):
+    """The value changes with the click, and not below one."""
     job = started()
     shown = Shown(job)
     shown.click("more")
@@ -501,7 +501,7 @@ async def test_fewer_and_more_calls_at_once(displayed):
 
 
 async def test_slower_and_faster(displayed):
-    """From no bound to the present speed, by round numbers, and back to no bound."""
+    """From no limit to the current speed, by round numbers, and back to no limit."""
     job = started(10_000, max_concurrency=40)
     shown = Shown(job)
     assert shown.values() == ["40", "no limit"]
@@ -520,8 +520,8 @@ async def test_slower_and_faster(displayed):
     await job
 
 
-async def test_a_batched_job_is_slowed_down_from_its_calls_not_from_its_items(displayed):
-    """Which is what its rate bounds."""
+async def test_a_batched_job_is_slowed_down_from_its_calls_per_second_not_its_items(displayed):
+    """Its rate limits calls."""
 
     async def call(batch):
         await asyncio.sleep(1)
@@ -538,7 +538,7 @@ async def test_a_batched_job_is_slowed_down_from_its_calls_not_from_its_items(di
 
 
 async def test_a_click_after_the_end_changes_nothing(displayed):
-    """A front end may be late."""
+    """A message from the front end may be late."""
     job = started(4)
     shown = Shown(job)
     buttons = [shown[name] for name in ("pause", "cancel", "more", "slower")]
@@ -552,8 +552,8 @@ async def test_a_click_after_the_end_changes_nothing(displayed):
 
 
 @pytest.mark.real_time
-def test_clicks_come_in_other_threads_while_the_panel_is_drawn(displayed):
-    """Subshells run them in threads of their own."""
+def test_clicks_in_other_threads_while_the_panel_is_drawn(displayed):
+    """Subshells handle clicks in their own threads."""
     release = threading.Event()
     job = AsyncBatchProcessor(lambda item: release.wait(20), max_concurrency=2).start(range(8))
     shown = Shown(job)
@@ -577,8 +577,8 @@ def test_clicks_come_in_other_threads_while_the_panel_is_drawn(displayed):
 # ── sliders ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_drags_turn_both_knobs_and_the_panel_shows_it_at_once(displayed):
-    """From few calls to many, and from slow over fast to no bound at all."""
+async def test_drags_change_both_settings_and_the_panel_shows_it_immediately(displayed):
+    """From few calls to many, and from a low rate to no limit."""
     job = started()
     shown = Shown(job)
     shown.drag("concurrency", "20")
@@ -595,16 +595,16 @@ async def test_drags_turn_both_knobs_and_the_panel_shows_it_at_once(displayed):
     await job
 
 
-async def test_sliders_follow_and_turn_nothing_by_that(displayed, monkeypatch):
-    """To any value, also one that is none of their notches and one beyond them all."""
+async def test_sliders_follow_without_changing_anything(displayed, monkeypatch):
+    """To any value, also one between two steps and one above them all."""
     job = started()
     shown = Shown(job)
-    turned = []
-    turn = type(job).max_concurrency.fset
+    changes = []
+    change = type(job).max_concurrency.fset
 
     def noted(job, value):
-        turned.append(value)
-        turn(job, value)
+        changes.append(value)
+        change(job, value)
 
     monkeypatch.setattr(type(job), "max_concurrency", type(job).max_concurrency.setter(noted))
     for value, rate, read in ((7, 0.07, "0.07"), (5_000, 2_345.0, "2,345"), (1, 1.234, "1.23")):
@@ -613,13 +613,13 @@ async def test_sliders_follow_and_turn_nothing_by_that(displayed, monkeypatch):
         assert shown.values() == [f"{value:,}", read]
         assert job.rate == rate
         assert len(shown["concurrency-slider"].options) <= len(widgets.concurrency_steps(4)) + 1
-    assert turned == [7, 5_000, 1]
+    assert changes == [7, 5_000, 1]
     job.cancel()
     await job
 
 
 async def test_a_slider_that_does_not_move_sends_nothing(displayed):
-    """While somebody drags it, the ticks leave it alone."""
+    """Refreshes leave it alone while the user drags it."""
     job = started()
     shown = Shown(job)
     sent = []
@@ -635,7 +635,7 @@ async def test_a_slider_that_does_not_move_sends_nothing(displayed):
 
 
 async def test_a_drag_after_the_end_changes_nothing(displayed):
-    """A front end may be late."""
+    """A message from the front end may be late."""
     job = started(4)
     slider = Shown(job)["concurrency-slider"]
     await job
@@ -643,8 +643,8 @@ async def test_a_drag_after_the_end_changes_nothing(displayed):
     assert job.max_concurrency == 4
 
 
-def test_sliders_answer_where_they_were_asked(displayed):
-    """Of a kernel that would answer elsewhere; any other is left alone."""
+def test_sliders_reply_on_the_subshell_that_asked(displayed):
+    """Also in a kernel that would reply on another one; other kernels are left alone."""
     comm = types.SimpleNamespace(_reply_subshell_for=lambda data, default: "elsewhere")
     widgets._reply_on_the_asking_subshell(types.SimpleNamespace(comm=comm))
     assert comm._reply_subshell_for({}, "on_current_loop") == "on_current_loop"
@@ -653,17 +653,17 @@ def test_sliders_answer_where_they_were_asked(displayed):
     assert vars(plain) == {}
 
 
-# ── a copy for a page that finds no kernel ──────────────────────────────────────────────────────
+# ── snapshots, for pages without a kernel ──────────────────────────────────────────────────────
 
 
-async def test_a_copy_stands_behind_each_live_panel_and_is_emptied_at_the_end(displayed):
-    """Hidden, for it says what the panel says; at the end the panel's place says it."""
+async def test_a_snapshot_follows_each_live_panel_and_is_emptied_at_the_end(displayed):
+    """It is hidden, because it repeats the panel; at the end the panel itself is static."""
     job = started(8)
     Shown(job)
     await at(0.55)
     job._ipython_display_()
     await at(0.75)
-    first, second = displayed.copies.values()
+    first, second = displayed.snapshots.values()
     assert (first[0], second[0], first[-1]) == ("", "", second[-1])
     assert 'class="ragasync-snapshot" style="display:none"' in first[-1]
     assert "0 of 8" in words_of(first[-1])
@@ -671,23 +671,23 @@ async def test_a_copy_stands_behind_each_live_panel_and_is_emptied_at_the_end(di
     await job
     assert first[-1] == second[-1] == ""
     job._ipython_display_()
-    assert len(displayed.copies) == 2
+    assert len(displayed.snapshots) == 2
 
 
-async def test_a_job_that_is_over_at_once_has_no_copy(displayed):
-    """What a copy costs is spared, but for its empty place."""
+async def test_a_short_job_has_no_snapshot(displayed):
+    """Only an empty output."""
     job = AsyncBatchProcessor(asyncio.sleep).start([0.1, 0.2, 0.3], on_current_loop=True)
     Shown(job)
     await job
-    assert list(displayed.copies.values()) == [[""]]
+    assert list(displayed.snapshots.values()) == [[""]]
 
 
 @pytest.mark.slow
-async def test_a_copy_is_brought_up_to_date_ever_more_seldom(displayed):
-    """At first each second, then each tenth of the run, at last each half minute."""
+async def test_a_snapshot_is_updated_less_and_less_often(displayed):
+    """First each second, then each tenth of the run, finally each half minute."""
     job = started(100_000)
     Shown(job)
-    (copies,) = displayed.copies.values()
+    (copies,) = displayed.snapshots.values()
     drawn = [len(copies)]
     for seconds in (5, 10, 100, 400, 700):
         await at(seconds)
@@ -705,20 +705,20 @@ async def test_a_copy_is_brought_up_to_date_ever_more_seldom(displayed):
     await job
 
 
-async def test_a_panel_without_widgets_needs_no_copy(displayed, monkeypatch):
-    """Its place has HTML already."""
+async def test_a_panel_without_widgets_needs_no_snapshot(displayed, monkeypatch):
+    """Its output has HTML already."""
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     job = started(4)
     job._ipython_display_()
     await job
-    assert displayed.copies == {}
+    assert displayed.snapshots == {}
 
 
-# ── where there are no widgets, and no free loop ────────────────────────────────────────────────
+# ── without widgets, and without a free loop ────────────────────────────────────────────────
 
 
 async def test_without_a_kernel_a_job_is_shown_as_text(capsys):
-    """In a plain IPython, and before and after its end."""
+    """In plain IPython, before and after its end."""
     job = started(10)
     job._ipython_display_()
     assert capsys.readouterr().out.startswith("Job running: 0 of 10 · 0 items/s")
@@ -729,10 +729,10 @@ async def test_without_a_kernel_a_job_is_shown_as_text(capsys):
     assert printed[-1] == "  2 × ValueError: no <b>4</b> (item 4)"
 
 
-async def test_without_ipywidgets_a_job_is_shown_as_html_and_at_its_end_once_more(
+async def test_without_ipywidgets_a_job_is_shown_as_html_and_replaced_at_its_end(
     displayed, monkeypatch
 ):
-    """In the same place."""
+    """In the same output."""
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     job = started(10)
     job._ipython_display_()
@@ -742,8 +742,8 @@ async def test_without_ipywidgets_a_job_is_shown_as_html_and_at_its_end_once_mor
     assert displayed.bundles[-1]["text/plain"].startswith("Job ended: 10 of 10")
 
 
-async def test_a_panel_that_cannot_be_drawn_says_so_once_and_the_job_goes_on(displayed):
-    """A front end that has gone away does no harm."""
+async def test_a_panel_that_cannot_be_drawn_warns_once_and_the_job_runs_without_it(displayed):
+    """For example because the front end is gone."""
     job = started(10)
     shown = Shown(job)
     job._panel._controls.draw = None
@@ -757,8 +757,8 @@ async def test_a_panel_that_cannot_be_drawn_says_so_once_and_the_job_goes_on(dis
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("loop_here", [True, False])
-def test_a_panel_is_drawn_beside_a_cell_that_blocks(displayed, loop_here):
-    """Also where the cell that shows it has no loop at all; and its end is shown too."""
+def test_a_panel_is_drawn_while_a_cell_blocks(displayed, loop_here):
+    """Also if the cell that shows it has no loop at all; its end is shown too."""
     release, drawn, ended = threading.Event(), threading.Event(), threading.Event()
 
     def call(item):
@@ -789,11 +789,11 @@ def test_a_panel_is_drawn_beside_a_cell_that_blocks(displayed, loop_here):
     assert displayed.updates == [False, True]
 
 
-# ── the parts ───────────────────────────────────────────────────────────────────────────────────
+# ── error groups of a running job, steps of sliders ─────────────────────────────────────────────
 
 
 def failing(count: int) -> Columns[int, None]:
-    """Return the columns of items that failed in two ways, by turns."""
+    """Columns of items that failed in two ways, in turn."""
     columns: Columns[int, None] = Columns(range(count))
     for row in range(count):
         fail(columns, row)
@@ -801,14 +801,14 @@ def failing(count: int) -> Columns[int, None]:
 
 
 def fail(columns: Columns[int, None], row: int) -> None:
-    """Have one item fail."""
+    """Record the failure of one item."""
     error = OSError(f"no item {row}") if row % 3 else KeyError("name")
     columns.record(Outcome(row, row, "failed", error=error, attempts=1, seconds=0.5))
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 7, 100])
-def test_failures_grouped_as_they_come_are_those_grouped_at_once(at_most):
-    """However many are looked at in one go."""
+def test_errors_grouped_in_steps_are_grouped_like_all_of_them_together(at_most):
+    """For any number of errors per update."""
     columns = failing(20)
     grouped = LiveErrorGroups(columns)
     while grouped.ungrouped:
@@ -818,8 +818,8 @@ def test_failures_grouped_as_they_come_are_those_grouped_at_once(at_most):
     assert repr(grouped) == "<LiveErrorGroups: 2 groups, 0 not grouped>"
 
 
-def test_an_error_that_is_not_settled_yet_is_looked_at_again():
-    """It is written before the status of its item, which another thread may be about to write."""
+def test_an_error_whose_item_has_no_status_yet_is_read_again():
+    """A job writes the error before the status of its item, in another thread."""
     columns = failing(3)
     columns.status[1] = 0
     grouped = LiveErrorGroups(columns)
@@ -830,8 +830,8 @@ def test_an_error_that_is_not_settled_yet_is_looked_at_again():
     assert grouped.groups.ranked() == group_errors(columns).ranked()
 
 
-def test_errors_that_came_after_the_last_look_are_not_said_to_be_left_over():
-    """The next look takes them in, and a line that is seen for a moment would make all jump."""
+def test_errors_that_came_after_the_last_update_are_not_in_its_backlog():
+    """The next update groups them; a line shown for a moment would move everything below."""
     columns = failing(3)
     grouped = LiveErrorGroups(columns)
     grouped.update(2)
@@ -841,8 +841,8 @@ def test_errors_that_came_after_the_last_look_are_not_said_to_be_left_over():
     assert (grouped.ungrouped, grouped.backlog) == (1, 0)
 
 
-def test_errors_of_cancelled_items_are_no_failures():
-    """Nobody has made a mistake."""
+def test_errors_of_cancelled_items_are_not_grouped():
+    """They are not failures."""
     columns: Columns[int, None] = Columns(range(1))
     error = asyncio.CancelledError()
     columns.record(Outcome(0, 0, "cancelled", error=error, attempts=1))
@@ -852,7 +852,7 @@ def test_errors_of_cancelled_items_are_no_failures():
 
 
 async def test_errors_that_were_not_grouped_are_counted(displayed, monkeypatch):
-    """What is grouped is some of them, and the panel says of how many not."""
+    """The final update groups some of them, and the panel shows how many it did not."""
     monkeypatch.setattr(error_groups, "FINAL_ERRORS_MIN", 1)
     monkeypatch.setattr(error_groups, "FINAL_ERRORS_PER_SECOND", 0.2)
     job = started(20)
@@ -862,8 +862,8 @@ async def test_errors_that_were_not_grouped_are_counted(displayed, monkeypatch):
     assert "3 more, not grouped" in words_of(displayed.bundles[-1]["text/html"])
 
 
-async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
-    """Five kinds, and what is left."""
+async def test_groups_beyond_the_first_few_are_counted_together(displayed):
+    """Five groups, and the number of all others."""
 
     async def call(item):
         raise type(f"Error{item % 7}", (Exception,), {})(item)
@@ -875,19 +875,19 @@ async def test_kinds_beyond_the_first_few_are_counted_together(displayed):
 
 
 @pytest.mark.parametrize(
-    ("at_once", "fewer", "more"),
+    ("calls", "fewer", "more"),
     [(1, 1, 2), (4, 3, 5), (7, 6, 8), (10, 8, 12), (200, 150, 250), (65_535, 60_000, 65_535)],
 )
-def test_calls_at_once_go_by_about_a_quarter_to_round_numbers(at_once, fewer, more):
-    """At least by one, as far as there are workers."""
-    assert (widgets.previous_concurrency(at_once), widgets.next_concurrency(at_once)) == (
+def test_concurrency_changes_by_about_a_quarter_to_round_numbers(calls, fewer, more):
+    """At least by one, up to the maximum."""
+    assert (widgets.previous_concurrency(calls), widgets.next_concurrency(calls)) == (
         fewer,
         more,
     )
 
 
-def test_a_slider_for_calls_at_once_goes_by_round_numbers_to_four_times_its_beginning():
-    """Or to 64 at least."""
+def test_a_concurrency_slider_goes_up_to_four_times_its_first_value():
+    """And at least to 64."""
     assert widgets.concurrency_steps(1) == [
         1,
         2,
@@ -911,10 +911,10 @@ def test_a_slider_for_calls_at_once_goes_by_round_numbers_to_four_times_its_begi
     assert widgets.concurrency_steps(50_000)[-1] == widgets.MAX_CONCURRENCY
 
 
-def test_a_slider_for_the_rate_ends_in_no_bound():
-    """It goes over four powers of ten, and further where the job is faster."""
-    notches = widgets.rate_steps(3.0)
-    assert (notches[0], notches[10], notches[-2:]) == (0.1, 1.0, [1000.0, None])
+def test_a_rate_slider_ends_in_no_limit():
+    """It covers four powers of ten, and more if the job is faster."""
+    steps = widgets.rate_steps(3.0)
+    assert (steps[0], steps[10], steps[-2:]) == (0.1, 1.0, [1000.0, None])
     assert widgets.rate_steps(2_000.0)[-2:] == [8000.0, None]
 
 
@@ -930,8 +930,8 @@ def test_a_slider_for_the_rate_ends_in_no_bound():
         (0.01, 99.0, 0.01),
     ],
 )
-def test_slower_begins_with_the_present_speed_and_goes_by_round_numbers(rate, speed, slower):
-    """Where no speed is known, with as many calls a second as may be made at once."""
+def test_slower_starts_from_the_current_speed_and_goes_by_round_numbers(rate, speed, slower):
+    """If no speed is known, from as many calls a second as may run concurrently."""
     assert widgets.previous_rate(rate, speed, concurrency=4) == slower
 
 
@@ -947,6 +947,6 @@ def test_slower_begins_with_the_present_speed_and_goes_by_round_numbers(rate, sp
         (20, 0.0, False, 25),
     ],
 )
-def test_faster_ends_in_no_bound_where_that_bounds_nothing(rate, speed, limits_job, faster):
-    """But not at once where the limit holds the job back and clicks come quickly."""
+def test_faster_ends_in_no_limit_if_the_limit_has_no_effect(rate, speed, limits_job, faster):
+    """But not immediately if the rate limits the job and clicks come fast."""
     assert widgets.next_rate(rate, speed, limits_job=limits_job) == faster

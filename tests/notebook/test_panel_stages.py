@@ -1,4 +1,4 @@
-"""A running job of documents shows its stages, and a result when each of them was at work."""
+"""The stages of a pipeline: in the panel of a running job and in the timeline of a result."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ from tests.support.services import about
 
 
 async def load(source: str) -> Document:
-    """Load in a second; every fifth source is away."""
+    """Load in a second; every fifth source fails."""
     await asyncio.sleep(1.0)
     if int(source) % 5 == 4:
         raise OSError("away")
@@ -32,7 +32,7 @@ async def load(source: str) -> Document:
 
 
 def started(**settings: Any) -> Any:
-    """Start a job of forty sources on this loop: four loads at once, one call of the embedder."""
+    """Start a job of forty sources on this loop: four concurrent loads, one embedding call."""
     settings = {"embed": MeteredEmbedder(2.0), "embed_concurrency": 1, "batch_size": 1} | settings
     processor = AsyncDocumentProcessor(
         load=load, chunk=words, max_concurrency=4, retry_count=0, **settings
@@ -41,15 +41,15 @@ def started(**settings: Any) -> Any:
 
 
 def shown(job: Any) -> list[str]:
-    """Return the panel of a job as lines of text."""
+    """The panel of a job as lines of text."""
     return panel_text(job._view(), LiveErrorGroups(job._job_run.columns)).splitlines()
 
 
 # ── the panel ───────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_running_job_shows_a_line_a_stage():
-    """What is in flight, what has left it, how busy it is; the one that holds back is marked."""
+async def test_a_running_job_shows_one_line_per_stage():
+    """Calls in flight, items that left it, utilization; the bottleneck is marked."""
     job = started()
     await at(8.5)
     lines = shown(job)
@@ -65,22 +65,22 @@ async def test_a_running_job_shows_a_line_a_stage():
     await job
 
 
-async def test_html_and_text_state_the_same_of_the_stages():
-    """While it runs, and when it has ended."""
+async def test_html_and_text_show_the_same_facts_of_stages():
+    """While the job runs, and after its end."""
     job = started()
     await at(8.5)
     for _ in range(2):
         bundle = static_bundle(job._view(), LiveErrorGroups(job._job_run.columns))
-        told = words_of(str(bundle["text/html"]))
+        text = words_of(str(bundle["text/html"]))
         for line in stage_lines(job._view()):
-            assert " ".join((line.name, *line.facts)) in told
+            assert " ".join((line.name, *line.facts)) in text
             assert all(fact in str(bundle["text/plain"]) for fact in line.facts)
         await job
-    assert "embed 1 concurrent 32 chunks 98% busy" in told
+    assert "embed 1 concurrent 32 chunks 98% busy" in text
 
 
-async def test_a_stage_that_waits_for_its_limiter_is_told_from_a_busy_one():
-    """Its calls in line are shown beside those in flight."""
+async def test_a_stage_that_waits_for_its_limiter_differs_from_a_busy_one():
+    """Its waiting calls are shown next to those in flight."""
     limiter = RateLimiter(0.5, burst_size=1)
     job = started(embed=CountingEmbedder(0.5), embed_concurrency=3, rate_limiter=limiter)
     await at(15.2)
@@ -91,8 +91,8 @@ async def test_a_stage_that_waits_for_its_limiter_is_told_from_a_busy_one():
     await job
 
 
-async def test_a_long_first_call_counts_while_it_is_under_way():
-    """Nobody has to wait for its end to learn what holds the job back."""
+async def test_a_long_first_call_counts_while_it_is_in_progress():
+    """The bottleneck is shown before the call ends."""
     job = started(embed=CountingEmbedder(600.0))
     await at(60.0)
     assert shown(job)[4].startswith(f"{BOTTLENECK_MARK} embed")
@@ -101,8 +101,8 @@ async def test_a_long_first_call_counts_while_it_is_under_way():
     await job
 
 
-async def test_no_stage_is_blamed_where_none_is_busy():
-    """What limits the run itself is told instead, as of any job."""
+async def test_no_stage_is_the_bottleneck_if_none_is_busy():
+    """The panel shows what limits the run, as for any other job."""
     job = started(embed=CountingEmbedder(0.0))
     await at(0.5)
     assert "its calls" not in "\n".join(shown(job))
@@ -112,7 +112,7 @@ async def test_no_stage_is_blamed_where_none_is_busy():
 
 
 async def test_another_job_has_no_stages():
-    """Its panel is as before."""
+    """Neither its repr nor its panel shows any."""
 
     async def same(item: int) -> int:
         return item
@@ -147,16 +147,16 @@ async def test_the_name_of_a_stage_is_escaped():
         (0, "0.00"),
     ],
 )
-def test_money_is_read_without_exponents(amount, text):
-    """Cents, and of less than these three digits that say something."""
+def test_costs_are_written_without_exponents(amount, text):
+    """In cents, or with three significant digits below that."""
     assert cost_text(amount) == text
 
 
 # ── the timeline ────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_result_knows_when_each_stage_was_at_work():
-    """Exact on the virtual clock: three calls of two seconds, one after the other."""
+async def test_a_result_records_when_each_stage_was_busy():
+    """Exactly, on the virtual clock: three calls of two seconds, one after the other."""
     processor = exact(embed=CountingEmbedder(2.0), batch_size=1, embed_concurrency=1)
     result = await processor.process(texts("one two three"))
     *_, embed = result.stats.stages
@@ -166,8 +166,8 @@ async def test_a_result_knows_when_each_stage_was_at_work():
     assert sum(busy.concurrency()) * busy.width == about(6.0)
 
 
-async def test_a_timeline_of_documents_has_a_band_a_stage():
-    """As high as its calls, with its failures in it; of two runs end to end."""
+async def test_a_timeline_of_documents_has_one_row_per_stage():
+    """With its calls and its failures; two merged runs follow each other."""
     needs("matplotlib")
     import matplotlib
 
@@ -190,25 +190,25 @@ async def test_a_timeline_of_documents_has_a_band_a_stage():
     pyplot.close("all")
 
 
-def test_a_band_is_as_high_as_the_share_of_calls_under_way():
-    """Half of the calls are half the height; more than may be, after a knob was turned, are all."""
+def test_a_row_is_as_high_as_the_share_of_calls_in_progress():
+    """Half of the calls are half the height; more than the maximum are the full height."""
     needs("matplotlib")
     from matplotlib import pyplot
 
     stage = StageStats("embed", 2, 3.0, busy=(Utilization(1.0, [0, 0, 0], [1.0, 2.0, 5.0]),))
     outcomes = [done(0, started=0.0, seconds=3.0)]
     result = result_of(outcomes, seconds=3.0, stats=RunStats(1, stages=(stage,)))
-    (band,) = plot_timeline(result).patches
-    values = np.asarray(band.get_data().baseline - band.get_data().values)
+    (row,) = plot_timeline(result).patches
+    values = np.asarray(row.get_data().baseline - row.get_data().values)
     assert list(values) == pytest.approx([0.4, 0.8, 0.8])
     pyplot.close("all")
 
 
-# ── which stage to give more ────────────────────────────────────────────────────────────────
+# ── advice ────────────────────────────────────────────────────────────────
 
 
-async def test_where_tokens_are_limited_too_no_rate_of_calls_is_advised():
-    """Twice the calls would only wait for their tokens."""
+async def test_no_rate_of_calls_is_advised_if_tokens_are_limited_too():
+    """Twice the calls would only wait for tokens."""
     limiters = [RateLimiter(1000.0), RateLimiter(5.0, burst_size=10, weight=len)]
     processor = exact(embed=CountingEmbedder(0.1), rate_limiter=limiters, batch_size=1)
     result = await processor.process(texts(*["four"] * 6) * 4)

@@ -1,4 +1,4 @@
-"""Progress bars: drawn seldom, flushed at the end, still HTML when it is over."""
+"""Progress bars: throttled, flushed at the end, and static HTML afterwards."""
 
 import asyncio
 import io
@@ -20,19 +20,19 @@ from ragasync.notebook.progress import (
 )
 
 
-class HandClock:
-    """A clock that goes on when it is told to."""
+class ManualClock:
+    """A clock that is set by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
 
     def __call__(self) -> float:
-        """Return the time."""
+        """The current time."""
         return self.now
 
 
-class Noting(ProgressBar):
-    """A drawing that notes what would be drawn."""
+class RecordingBar(ProgressBar):
+    """A bar that records what would be drawn."""
 
     def __init__(self, clock: Any) -> None:
         super().__init__(clock)
@@ -48,29 +48,29 @@ class Noting(ProgressBar):
         self.seen.append(("end", state.done, state.total))
 
 
-class Brief(Noting):
-    """One that shows the end of a run without a bar in its own way."""
+class BriefBar(RecordingBar):
+    """A bar that records separately the end of a run without a bar."""
 
     def _show_end(self, state: ProgressState) -> None:
-        self.seen.append(("leave", state.done, state.total))
+        self.seen.append(("end only", state.done, state.total))
 
 
-class Broken(Noting):
-    """One that cannot show a bar."""
+class BrokenBar(RecordingBar):
+    """A bar that cannot be shown."""
 
     def _start(self, state: ProgressState) -> None:
         raise ImportError("no front end")
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    """Return a clock to be moved by hand."""
-    return HandClock()
+def clock() -> ManualClock:
+    """A clock that is set by hand."""
+    return ManualClock()
 
 
 @pytest.fixture
 def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Make IPython look like a kernel's, and note what is displayed."""
+    """Make IPython look like that of a kernel, and record what is displayed."""
     import IPython
     from IPython import display as module
 
@@ -81,49 +81,49 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], dic
     return seen
 
 
-def test_a_throttle_says_yes_once_an_interval(clock):
-    """The first time, and when the interval is over."""
+def test_a_throttle_is_due_once_per_interval(clock):
+    """The first time, and whenever the interval has passed."""
     throttle = Throttle(0.1, clock)
-    said = []
+    due = []
     for now in (0.0, 0.05, 0.1, 0.15, 1.0, 1.05):
         clock.now = now
-        said.append(throttle.due())
-    assert said == [True, False, True, False, True, False]
+        due.append(throttle.due())
+    assert due == [True, False, True, False, True, False]
     assert repr(throttle) == "<Throttle every 0.1 s>"
 
 
-def test_it_draws_ten_times_a_second_at_most_and_the_end_at_once(clock):
-    """A thousand reports in a second are eleven drawings."""
-    noting = Noting(clock)
+def test_a_bar_is_drawn_at_most_ten_times_a_second_and_immediately_at_the_end(clock):
+    """A thousand reports in a second are drawn about ten times."""
+    bar = RecordingBar(clock)
     for done in range(1, 1000):
-        noting(done, 1000)
+        bar(done, 1000)
         clock.now += 0.001
-    noting(1000, 1000)
-    draws = [entry for entry in noting.seen if entry[0] == "draw"]
+    bar(1000, 1000)
+    draws = [entry for entry in bar.seen if entry[0] == "draw"]
     assert 8 <= len(draws) <= 10
-    assert noting.seen[0] == ("start", 1, 1000)
-    assert noting.seen[-1] == ("end", 1000, 1000)
-    assert [entry[0] for entry in noting.seen].count("end") == 1
+    assert bar.seen[0] == ("start", 1, 1000)
+    assert bar.seen[-1] == ("end", 1000, 1000)
+    assert [entry[0] for entry in bar.seen].count("end") == 1
 
 
-def test_the_end_told_once_more_is_not_another_run(clock):
+def test_a_repeated_end_is_not_another_run(clock):
     """A job may report its last item and then its end."""
-    noting = Noting(clock)
-    noting(5, 5)
+    bar = RecordingBar(clock)
+    bar(5, 5)
     clock.now += 0.01
-    noting(5, 5)
-    assert noting.seen == [("start", 5, 5), ("end", 5, 5)]
+    bar(5, 5)
+    assert bar.seen == [("start", 5, 5), ("end", 5, 5)]
 
 
-def test_a_callback_that_is_used_again_begins_a_new_bar(clock):
-    """After an end, also at once."""
-    noting = Noting(clock)
-    noting(5, 5)
-    noting(1, 5)
-    noting.close()
+def test_a_callback_that_is_used_again_starts_a_new_bar(clock):
+    """Also immediately after an end."""
+    bar = RecordingBar(clock)
+    bar(5, 5)
+    bar(1, 5)
+    bar.close()
     clock.now += 60
-    noting(5, 5)
-    assert [entry for entry in noting.seen if entry[0] != "draw"] == [
+    bar(5, 5)
+    assert [entry for entry in bar.seen if entry[0] != "draw"] == [
         ("start", 5, 5),
         ("end", 5, 5),
         ("start", 1, 5),
@@ -134,80 +134,80 @@ def test_a_callback_that_is_used_again_begins_a_new_bar(clock):
 
 
 def test_a_count_that_goes_back_ends_the_run_that_stopped_early(clock):
-    """The next job's first report tells that the former one is over."""
-    noting = Noting(clock)
-    noting(1, 10)
-    noting(4, 10)
-    noting(1, 3)
-    assert noting.seen == [("start", 1, 10), ("end", 4, 10), ("start", 1, 3)]
+    """The first report of the next job shows that the previous one is over."""
+    bar = RecordingBar(clock)
+    bar(1, 10)
+    bar(4, 10)
+    bar(1, 3)
+    assert bar.seen == [("start", 1, 10), ("end", 4, 10), ("start", 1, 3)]
 
 
-def test_leaving_the_with_block_flushes_what_was_not_drawn(clock):
-    """Also when an error leaves it."""
-    noting = Noting(clock)
+def test_leaving_the_with_block_flushes_the_last_report(clock):
+    """Also if an error leaves it."""
+    bar = RecordingBar(clock)
 
     def stopped() -> None:
-        with noting:
-            noting(1, 10)
-            noting(2, 10)
+        with bar:
+            bar(1, 10)
+            bar(2, 10)
             raise KeyError
 
     with pytest.raises(KeyError):
         stopped()
-    assert noting.seen == [("start", 1, 10), ("end", 2, 10)]
-    noting.close()
-    assert len(noting.seen) == 2
+    assert bar.seen == [("start", 1, 10), ("end", 2, 10)]
+    bar.close()
+    assert len(bar.seen) == 2
 
 
 def test_a_total_that_becomes_known_at_the_end_ends_the_run(clock):
     """Until then it is None."""
-    noting = Noting(clock)
-    noting(1, None)
+    bar = RecordingBar(clock)
+    bar(1, None)
     clock.now += 1
-    noting(2, None)
-    noting(2, 2)
-    assert noting.seen == [("start", 1, None), ("draw", 2, None), ("end", 2, 2)]
+    bar(2, None)
+    bar(2, 2)
+    assert bar.seen == [("start", 1, None), ("draw", 2, None), ("end", 2, 2)]
 
 
-async def test_what_came_too_early_is_drawn_a_moment_later():
+async def test_a_report_that_came_too_early_is_drawn_a_moment_later():
     """A job that stops early, without a close, still shows its last count."""
-    noting = Noting(asyncio.get_running_loop().time)
-    noting(0, 10)
+    bar = RecordingBar(asyncio.get_running_loop().time)
+    bar(0, 10)
     await asyncio.sleep(0.05)
-    noting(3, 10)
-    noting(4, 10)
-    assert noting.seen == [("start", 0, 10)]
+    bar(3, 10)
+    bar(4, 10)
+    assert bar.seen == [("start", 0, 10)]
     await asyncio.sleep(0.2)
-    assert noting.seen == [("start", 0, 10), ("draw", 4, 10)]
+    assert bar.seen == [("start", 0, 10), ("draw", 4, 10)]
 
 
-async def test_what_comes_right_after_a_drawing_is_drawn_too():
-    """Also where something else was to be drawn later when that drawing came."""
-    noting = Noting(asyncio.get_running_loop().time)
-    noting(0, 10)
+async def test_a_report_right_after_a_draw_is_drawn_too():
+    """Also if another draw was scheduled before."""
+    bar = RecordingBar(asyncio.get_running_loop().time)
+    bar(0, 10)
     await asyncio.sleep(0.03)
-    noting(1, 10)  # to be drawn at 0.13
+    bar(1, 10)  # to be drawn at 0.13
     await asyncio.sleep(0.08)
-    noting(2, 10)
+    bar(2, 10)
     await asyncio.sleep(0.01)
-    noting(3, 10)
+    bar(3, 10)
     await asyncio.sleep(1)
-    assert noting.seen == [("start", 0, 10), ("draw", 2, 10), ("draw", 3, 10)]
+    assert bar.seen == [("start", 0, 10), ("draw", 2, 10), ("draw", 3, 10)]
 
 
-async def test_a_run_that_soon_ends_has_no_bar_to_begin():
-    """A bar costs more than many such a run; its end is shown all the same."""
-    noting = Brief(asyncio.get_running_loop().time)
-    noting(9, 10)
+async def test_a_run_that_ends_soon_has_no_bar():
+    """A bar costs more than many such runs; its end is shown anyway."""
+    bar = BriefBar(asyncio.get_running_loop().time)
+    bar(9, 10)
     await asyncio.sleep(0.05)
-    noting(10, 10)
+    bar(10, 10)
     await asyncio.sleep(1)
-    assert noting.seen == [("leave", 10, 10)]
+    assert bar.seen == [("end only", 10, 10)]
 
 
-async def test_a_run_that_goes_on_has_its_bar_a_moment_later():
-    """By the loop where no report comes, else by the next report."""
-    by_loop, by_report = (Brief(asyncio.get_running_loop().time) for _ in range(2))
+async def test_a_run_that_goes_on_gets_its_bar_a_moment_later():
+    """From the loop if no report comes, otherwise from the next report."""
+    by_loop, by_report = (BriefBar(asyncio.get_running_loop().time) for _ in range(2))
     by_loop(9, 20)
     by_report(9, 20)
     await asyncio.sleep(0.099)
@@ -221,12 +221,12 @@ async def test_a_run_that_goes_on_has_its_bar_a_moment_later():
     assert by_loop.seen[1:] == [("end", 9, 20)]
 
 
-async def test_a_bar_that_cannot_be_shown_later_says_so_at_the_next_report():
-    """To whoever reports, who is nearer to the reader than the loop's log."""
+async def test_a_bar_that_cannot_be_shown_later_raises_at_the_next_report():
+    """The caller of the report sees the error sooner than the log of the loop."""
     loop = asyncio.get_running_loop()
     logged: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: logged.append(context))
-    broken = Broken(loop.time)
+    broken = BrokenBar(loop.time)
     broken(9, 20)
     await asyncio.sleep(0.15)
     assert [str(context["exception"]) for context in logged] == ["no front end"]
@@ -236,13 +236,13 @@ async def test_a_bar_that_cannot_be_shown_later_says_so_at_the_next_report():
 
 
 async def test_nothing_is_drawn_after_the_end():
-    """The drawing that was put off is forgotten."""
-    noting = Noting(asyncio.get_running_loop().time)
-    noting(0, 10)
-    noting(2, 10)
-    noting.close()
+    """The scheduled draw is cancelled."""
+    bar = RecordingBar(asyncio.get_running_loop().time)
+    bar(0, 10)
+    bar(2, 10)
+    bar.close()
     await asyncio.sleep(1)
-    assert noting.seen == [("start", 0, 10), ("end", 2, 10)]
+    assert bar.seen == [("start", 0, 10), ("end", 2, 10)]
 
 
 @pytest.mark.parametrize(
@@ -261,12 +261,12 @@ async def test_nothing_is_drawn_after_the_end():
         (ProgressState(0, 0, 0.0, 0), True, "0 / 0 · 0:00"),
     ],
 )
-def test_the_line_says_what_is_known(state, ended, line):
-    """Count, total, speed, and the time that is left or was taken."""
+def test_the_line_shows_what_is_known(state, ended, line):
+    """Count, total, speed, and the time left or taken."""
     assert progress_line(state, ended=ended) == line
 
 
-def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text():
+def test_the_static_bar_escapes_its_description_and_shows_the_same_facts_as_its_text():
     """HTML and text for a saved notebook."""
     bundle = bar_bundle("<b>x</b>", ProgressState(5, 10, 1.0, 5))
     assert bundle["text/plain"] == "<b>x</b>: 5 / 10 · 5/s · 0:01 left"
@@ -278,13 +278,13 @@ def test_the_still_bar_escapes_its_description_and_states_the_same_as_its_text()
 
 
 @pytest.mark.parametrize(("done", "total", "width"), [(0, 0, "100.0%"), (3, None, "0.0%")])
-def test_the_still_bar_of_nothing_is_full_and_of_an_unknown_total_is_empty(done, total, width):
+def test_the_static_bar_of_no_items_is_full_and_of_an_unknown_total_is_empty(done, total, width):
     """Neither divides by zero."""
     assert f"width:{width}" in str(bar_bundle("", ProgressState(done, total, 0.0, 0))["text/html"])
 
 
-def test_a_widget_bar_lives_while_the_job_does_and_is_bar_html_afterwards(displayed, clock):
-    """Displayed once, with text and HTML beside it, then replaced in its place."""
+def test_a_widget_bar_is_replaced_by_html_at_the_end(displayed, clock):
+    """Displayed once, with text and HTML for other front ends, then replaced in its output."""
     progress = WidgetProgress("embedding", clock=clock)
     progress(0, 100)
     ((bundle, how),) = displayed
@@ -307,8 +307,8 @@ def test_a_widget_bar_lives_while_the_job_does_and_is_bar_html_afterwards(displa
     assert (how_last["update"], how_last["display_id"]) == (True, how["display_id"])
 
 
-def test_a_widget_bar_frees_its_widget_at_the_end(displayed, clock):
-    """No model is left in the kernel, layout and style included."""
+def test_a_widget_bar_closes_its_widget_at_the_end(displayed, clock):
+    """No model is left in the kernel, including layout and style."""
     progress = WidgetProgress("name", clock=clock)
     progress(1, 2)
     models = [progress._bar, progress._bar.layout, progress._bar.style]
@@ -317,8 +317,8 @@ def test_a_widget_bar_frees_its_widget_at_the_end(displayed, clock):
     assert all(model.comm is None for model in models)
 
 
-def test_a_second_run_gets_a_bar_of_its_own(displayed, clock):
-    """In its own place."""
+def test_a_second_run_gets_its_own_bar(displayed, clock):
+    """In its own output."""
     progress = WidgetProgress(clock=clock)
     progress(1, 2)
     progress(2, 2)
@@ -329,10 +329,10 @@ def test_a_second_run_gets_a_bar_of_its_own(displayed, clock):
     assert ids[0] == ids[1] != ids[2] == ids[3]
 
 
-def test_a_run_that_is_over_at_its_first_report_leaves_still_html_and_makes_no_widget(
+def test_a_run_that_is_over_at_its_first_report_shows_static_html_and_makes_no_widget(
     displayed, clock
 ):
-    """In one message; the next run has a place of its own."""
+    """In one message; the next run has its own output."""
     progress = WidgetProgress("quick", clock=clock)
     progress(2, 2)
     progress(3, 3)
@@ -346,7 +346,7 @@ def test_a_run_that_is_over_at_its_first_report_leaves_still_html_and_makes_no_w
 
 
 def test_a_widget_bar_escapes_its_description(displayed, clock):
-    """HTML in a description is words."""
+    """HTML in a description is shown as text."""
     progress = WidgetProgress("<img src=x>", clock=clock)
     progress(1, 2)
     assert "&lt;img src=x&gt;" in progress._bar.value
@@ -354,7 +354,7 @@ def test_a_widget_bar_escapes_its_description(displayed, clock):
 
 
 def test_without_a_kernel_a_widget_bar_is_text(capsys, clock):
-    """A script or a terminal gets lines, of tqdm."""
+    """A script or a terminal gets a bar of tqdm."""
     progress = WidgetProgress("embedding", clock=clock)
     progress(1, 2)
     progress(2, 2)
@@ -362,7 +362,7 @@ def test_without_a_kernel_a_widget_bar_is_text(capsys, clock):
 
 
 def test_a_tqdm_bar_ends_at_the_last_count(clock):
-    """Its keywords are tqdm's."""
+    """Further keyword arguments are those of tqdm."""
     out = io.StringIO()
     progress = TqdmProgress("all", clock=clock, file=out, ascii=True)
     progress(0, 40)
@@ -373,7 +373,7 @@ def test_a_tqdm_bar_ends_at_the_last_count(clock):
 
 
 def test_a_tqdm_bar_that_is_closed_early_shows_its_last_count(clock):
-    """What was throttled is flushed."""
+    """The throttled report is flushed."""
     out = io.StringIO()
     with TqdmProgress(clock=clock, file=out, ascii=True) as progress:
         progress(0, 40)
@@ -381,7 +381,7 @@ def test_a_tqdm_bar_that_is_closed_early_shows_its_last_count(clock):
     assert "17/40" in out.getvalue()
 
 
-def test_the_reprs_say_how_far_it_is(clock):
+def test_the_reprs_show_the_progress(clock):
     """One line, with the live state."""
     progress = TqdmProgress(clock=clock, file=io.StringIO())
     assert repr(progress) == "<TqdmProgress 0 of ?, idle>"
@@ -392,7 +392,7 @@ def test_the_reprs_say_how_far_it_is(clock):
 
 
 @pytest.mark.real_time
-def test_it_makes_no_front_end_load_before_the_first_report():
+def test_nothing_is_imported_before_the_first_report():
     """Neither ipywidgets nor tqdm is imported for a callback that is never called."""
     code = (
         "import sys; from ragasync.notebook import TqdmProgress, WidgetProgress;"

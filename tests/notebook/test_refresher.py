@@ -1,4 +1,4 @@
-"""Something done up to ten times a second, and less often where that would cost too much."""
+"""Refreshes up to ten times per second, and less often if they cost too much."""
 
 import asyncio
 
@@ -7,28 +7,28 @@ import pytest
 from ragasync.notebook.panel import MAX_THREAD_SHARE, Refresher
 
 
-@pytest.mark.parametrize(("cost", "ticks"), [(0.0, 10), (0.001, 10), (0.004, 5), (0.02, 1)])
-async def test_ticks_take_a_small_share_of_a_threads_time(cost: float, ticks: int):
-    """Ten a second where they are cheap, and on a slow machine as few as it bears."""
+@pytest.mark.parametrize(("cost", "refreshes"), [(0.0, 10), (0.001, 10), (0.004, 5), (0.02, 1)])
+async def test_refreshes_take_a_small_share_of_a_threads_time(cost: float, refreshes: int):
+    """Ten per second if they are cheap, fewer on a slow machine."""
     spent = 0.0
-    came: list[float] = []
+    times: list[float] = []
 
     def refresh() -> bool:
         nonlocal spent
         spent += cost
-        came.append(asyncio.get_running_loop().time())
+        times.append(asyncio.get_running_loop().time())
         return True
 
     refresher = Refresher(refresh, lambda: spent)
     refresher.start()
     await asyncio.sleep(1.05)
     refresher.stop()
-    assert len(came) == ticks
-    assert cost * len(came) <= MAX_THREAD_SHARE * 1.05 + cost
+    assert len(times) == refreshes
+    assert cost * len(times) <= MAX_THREAD_SHARE * 1.05 + cost
 
 
-async def test_no_tick_comes_after_the_last():
-    """A tick that says so is the last."""
+async def test_no_refresh_follows_the_last_one():
+    """The function returns whether to go on."""
     came = []
 
     def refresh() -> bool:

@@ -1,4 +1,4 @@
-"""What is left of jobs and bars in a notebook that was run without a front end, and saved."""
+"""Saved notebooks: what jobs and bars leave in one that was run without a front end."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any
 
 
 def data_of(cell: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the only output of a cell shows that has any words."""
+    """The data of the only output of a cell with any text."""
     (output,) = [output for output in cell if output["data"]["text/plain"]]
     data: dict[str, Any] = output["data"]
     return data
@@ -59,7 +59,7 @@ def data_of(cell: list[dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [0, 3], ids=["shown live", "shown after the end"])
 def test_a_job_that_was_awaited_is_saved_with_its_last_state(outputs, number):
-    """As text and as HTML, without a view of widgets that no kernel has any more."""
+    """As text and as HTML, without a view of widgets that are gone with the kernel."""
     data = data_of(outputs[number])
     assert set(data) == {"text/plain", "text/html"}
     for text in data.values():
@@ -69,31 +69,31 @@ def test_a_job_that_was_awaited_is_saved_with_its_last_state(outputs, number):
     assert "item <3> is bad" in data["text/plain"]
 
 
-def test_nothing_else_is_left_of_a_job_that_has_ended(outputs):
-    """The copy that stood behind its panel says nothing any more."""
+def test_nothing_else_is_saved_of_a_job_that_has_ended(outputs):
+    """The snapshot after its panel is empty."""
     assert [output["data"] for output in outputs[0][1:]] == [{"text/plain": "", "text/html": ""}]
 
 
 def test_a_bar_is_saved_with_its_last_count(outputs):
-    """Not frozen at the first."""
+    """Not with the first."""
     data = data_of(outputs[2])
     assert VIEW not in data
     assert "20 / 20" in data["text/html"]
 
 
-def test_a_job_that_was_cancelled_is_saved_as_that(outputs):
-    """The panel of the cell before says how it ended."""
+def test_a_cancelled_job_is_saved_as_cancelled(outputs):
+    """The panel in the previous cell shows its end."""
     assert "Job cancelled" in data_of(outputs[4])["text/html"]
     assert data_of(outputs[5])["text/plain"] == "'it was cancelled'"
 
 
 def test_an_explanation_is_saved_as_lines(outputs):
-    """As the last line of a cell, it is no quoted string."""
+    """As the last line of a cell it is not shown as a quoted string."""
     assert data_of(outputs[1])["text/plain"].startswith("19 of 20 done, 1 failed in ")
 
 
-def test_a_job_that_was_never_awaited_is_saved_with_text_for_the_widget_that_is_gone(outputs):
-    """The run ended before it did: a front end without its widget has text and HTML to show."""
+def test_a_job_that_was_never_awaited_is_saved_with_text_and_html(outputs):
+    """The kernel ended before the job: front ends show these instead of the widget."""
     data = data_of(outputs[6])
     assert "of 500" in data["text/html"]
     assert "of 500" in data["text/plain"]

@@ -1,4 +1,4 @@
-"""The plots: drawn from any result, small, labelled, readable in every style."""
+"""The plots: of any result, small, labelled, readable in every style."""
 
 import sys
 from array import array
@@ -41,13 +41,13 @@ PLOTS = [plot_timeline, plot_latency, plot_throughput]
 
 @pytest.fixture(autouse=True)
 def _close_figures():
-    """Leave no figure open."""
+    """Close all figures."""
     yield
     pyplot.close("all")
 
 
 def many(n: int) -> BatchResult[None]:
-    """Return a long run on 64 workers, with waits for a limit, back-off and a failure in 100."""
+    """A long run on 64 workers, with waits, back-off and 1% failures."""
     rng = np.random.default_rng(1)
     columns: Columns[int, None] = Columns(items=range(n))
     columns.status[:] = bytes([DONE]) * n
@@ -65,7 +65,7 @@ def many(n: int) -> BatchResult[None]:
 
 
 def staged() -> BatchResult[Any]:
-    """Return documents of which one failed in each of two stages."""
+    """Documents, one of which failed in each of two stages."""
     return result_of(
         [
             done(0, seconds=1.0),
@@ -100,7 +100,7 @@ ODD = {
 @pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize("name", ODD)
 def test_every_result_can_be_drawn(plot, name):
-    """Without a warning, under a title that says the counts, with labels that have units."""
+    """Without a warning, with the counts in the title and units in the labels."""
     result = ODD[name]
     ax = plot(result)
     ax.figure.savefig(BytesIO())
@@ -114,39 +114,39 @@ def test_every_result_can_be_drawn(plot, name):
 
 @pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize("n", [10, 3_000, 50_000])
-def test_a_picture_stays_small(plot, n):
-    """A few artists and under 100 kB in a notebook, from ten items to 50,000."""
+def test_a_plot_stays_small(plot, n):
+    """A few artists and under 100 kB in a notebook, for ten to 50,000 items."""
     ax = plot(many(n))
-    picture = BytesIO()
-    ax.figure.savefig(picture, dpi=100)
-    assert len(picture.getvalue()) < 100_000
+    image = BytesIO()
+    ax.figure.savefig(image, dpi=100)
+    assert len(image.getvalue()) < 100_000
     assert len(ax.collections) + len(ax.patches) + len(ax.lines) < 12
 
 
 def test_calls_are_single_bars_until_there_are_too_many():
-    """Workers on the axis, then how many calls at once."""
+    """First workers on the axis, then the number of concurrent calls."""
     few, lots = plot_timeline(many(400)), plot_timeline(many(5_000))
     assert (few.get_ylabel(), lots.get_ylabel()) == ("worker", "concurrent calls")
     assert sum(len(bars.get_paths()) for bars in few.collections) >= 800
 
 
-def test_limiter_back_off_and_work_are_told_apart():
-    """A colour and a name for each, with bars and with areas."""
+def test_waits_back_off_and_calls_are_shown_separately():
+    """With a color and a name for each, as bars and as areas."""
     for n in (400, 5_000):
         names = plot_timeline(many(n)).get_legend_handles_labels()[1]
         assert {"in calls", "waiting for the rate limit", "backing off"} <= set(names)
 
 
 def test_failures_are_counted_with_their_stages():
-    """In the legend, by the mark."""
+    """In the legend, next to the marker."""
     assert (
         "2 failed (1 in load, 1 in embed)" in plot_timeline(staged()).get_legend_handles_labels()[1]
     )
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_text_has_the_colour_of_the_style(plot):
-    """White on black as well as black on white; also with Axes that were made in another style."""
+def test_text_has_the_color_of_the_style(plot):
+    """On dark and light; also with Axes that were made in another style."""
     with pyplot.style.context("dark_background"):
         ax = pyplot.subplots()[1]
     plot(staged(), ax=ax)
@@ -155,8 +155,8 @@ def test_text_has_the_colour_of_the_style(plot):
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_it_draws_where_it_is_told(plot):
-    """In the Axes given, which come back, and in no new figure."""
+def test_a_plot_is_drawn_in_the_given_axes(plot):
+    """It returns them and creates no new figure."""
     ax = pyplot.subplots()[1]
     assert plot(staged(), ax=ax) is ax
     assert len(pyplot.get_fignums()) == 1
@@ -164,23 +164,23 @@ def test_it_draws_where_it_is_told(plot):
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_without_matplotlib_the_error_names_the_command(plot, monkeypatch):
-    """What is missing, and how to get it."""
+    """And what is missing."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=rf'{plot.__name__}.*pip install "ragasync\[plot\]"'):
         plot(staged())
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_what_cannot_be_drawn_is_refused(plot):
-    """No result, or no Axes."""
+def test_wrong_arguments_are_rejected(plot):
+    """Not a result, or not an Axes."""
     with pytest.raises(TypeError, match="needs a BatchResult"):
         plot([1, 2])
     with pytest.raises(TypeError, match="one matplotlib Axes"):
         plot(staged(), ax=pyplot.subplots(2)[1])
 
 
-def test_latency_is_logarithmic_where_it_spreads_widely():
-    """From milliseconds to minutes, but not from one second to two."""
+def test_latency_is_logarithmic_if_it_spreads_widely():
+    """From milliseconds to minutes, but not from one to two seconds."""
     wide = result_of([done(n, seconds=0.001 * 2.0**n) for n in range(16)], seconds=60.0)
     narrow = result_of([done(n, seconds=1.0 + n / 16) for n in range(16)], seconds=60.0)
     assert plot_latency(wide).get_xscale() == "log"
@@ -188,7 +188,7 @@ def test_latency_is_logarithmic_where_it_spreads_widely():
 
 
 def test_latency_marks_median_and_95th_percentile_with_their_values():
-    """For done and failed apart."""
+    """For done and failed separately."""
     outcomes = [done(n, seconds=n + 1.0) for n in range(101)]
     ax = plot_latency(result_of([*outcomes, failed(101, ValueError(), seconds=7.0)], seconds=101.0))
     assert ax.get_legend_handles_labels()[1] == [
@@ -199,7 +199,7 @@ def test_latency_marks_median_and_95th_percentile_with_their_values():
 
 
 def test_throughput_adds_up_to_the_items():
-    """The area is their number, the line their mean."""
+    """The area is their number, the line their mean rate."""
     result = many(500)
     ax = plot_throughput(result)
     done_rates, edges, _ = ax.patches[0].get_data()
@@ -207,8 +207,8 @@ def test_throughput_adds_up_to_the_items():
     assert ax.lines[0].get_ydata()[0] == pytest.approx(500 / result.seconds)
 
 
-async def test_every_attempt_is_drawn_where_it_was_made():
-    """A call lies from 0.42 above the number of its worker, a back-off from 0.28 below it."""
+async def test_every_attempt_is_drawn_on_its_worker():
+    """A call starts 0.42 above the row of its worker, a back-off 0.28 below."""
     service = Service([1.0, 2.0, 9.0], {0: [OSError("away")]})
     retry = AsyncRetry(1, 0.5, jitter=None)
     result = await AsyncBatchProcessor(service, max_concurrency=2, retry=retry).process(range(3))
@@ -226,7 +226,7 @@ async def test_every_attempt_is_drawn_where_it_was_made():
 
 
 async def test_merged_runs_are_drawn_one_after_the_other():
-    """With a line where they meet, in bars and in rates."""
+    """With a line where they meet, in the timeline and the throughput."""
     first = await AsyncBatchProcessor(Service(1.0, {1: ValueError()}), 1, 1, 0).process([0, 1])
     whole = await first.retry_failed(AsyncBatchProcessor(Service(3.0), 1, 1))
     timeline, throughput = plot_timeline(whole), plot_throughput(whole)

@@ -1,4 +1,4 @@
-"""What is told of a run whose bound adapted: in words and in the picture."""
+"""Reports on runs with max_concurrency="auto": the explanation and the timeline plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.results import done, result_of
 
 
 def adapted(*bounds: tuple[float, int], rate: float | None = None) -> BatchResult[None]:
-    """Return the result of ten seconds of calls, more than a picture draws one by one."""
+    """The result of ten seconds of calls, more than a plot draws as single bars."""
     stats = RunStats(
         max_concurrency=max((bound for _, bound in bounds), default=4),
         concurrency_history=bounds,
@@ -22,35 +22,35 @@ def adapted(*bounds: tuple[float, int], rate: float | None = None) -> BatchResul
     return result_of(outcomes, seconds=10.1, stats=stats)
 
 
-def told(result: BatchResult[None]) -> str:
-    """Return the explanation, in one line."""
+def explanation(result: BatchResult[None]) -> str:
+    """The explanation in one line."""
     return " ".join(result.explain().split())
 
 
-def test_an_explanation_says_what_bound_was_found_and_between_which_it_moved():
-    """Found is what it kept longest, in several stretches."""
-    text = told(adapted((0.0, 4), (1.0, 80), (2.0, 40), (4.5, 44), (7.0, 40)))
+def test_an_explanation_names_the_usual_concurrency_and_its_range():
+    """The usual one is what was in force longest, in several parts of the run."""
+    text = explanation(adapted((0.0, 4), (1.0, 80), (2.0, 40), (4.5, 44), (7.0, 40)))
     assert 'max_concurrency="auto" allowed 40 concurrent calls most of the time' in text
     assert text.endswith("and varied between 4 and 80.")
     assert '(max_concurrency="auto", at most 80)' in text
 
 
-def test_a_bound_that_never_moved_is_told_as_that():
-    """There was nothing to find."""
-    assert told(adapted()).endswith('max_concurrency="auto" had no reason to change from 4.')
+def test_an_explanation_says_that_the_concurrency_never_changed():
+    """There is no range to report."""
+    assert explanation(adapted()).endswith('max_concurrency="auto" had no reason to change from 4.')
 
 
 @pytest.mark.parametrize("rate", [None, 400.0])
-def test_no_number_is_advised_where_the_run_finds_it(rate: float | None):
-    """Not even beside a rate limit; the limit itself is."""
-    text = told(adapted((0.0, 4), (0.1, 40), rate=rate))
+def test_no_concurrency_is_advised_if_the_run_adapts_it(rate: float | None):
+    """Not even with a rate limit; a higher rate is advised."""
+    text = explanation(adapted((0.0, 4), (0.1, 40), rate=rate))
     assert "The calls themselves take the time" in text
     assert "max_concurrency=" not in text.replace('max_concurrency="auto"', "")
     assert ("RateLimiter(800)" in text) == (rate is not None)
 
 
-def test_a_timeline_shows_the_bound_as_it_moved():
-    """As a line of steps, with a name, in place of the line of one bound."""
+def test_a_timeline_shows_the_limit_over_time():
+    """As a labelled line of steps, instead of a straight line."""
     needs("matplotlib")
     from matplotlib import pyplot
 

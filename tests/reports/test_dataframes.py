@@ -1,4 +1,4 @@
-"""Results as tables: their columns, their dtypes, and the kinds of errors."""
+"""The DataFrames of a result: their columns, their dtypes, and the kinds of errors."""
 
 import math
 
@@ -34,7 +34,7 @@ DTYPES = {
 
 
 def mixed() -> BatchResult[int]:
-    """Return a result with an item of each sort."""
+    """A result with an item of each status."""
     facts = {"started": 0.5, "seconds": 2.0, "waited": 0.25, "backed_off": 1.0, "attempts": 3}
     return result_of(
         [
@@ -51,7 +51,7 @@ def mixed() -> BatchResult[int]:
     "result", [mixed(), BatchResult([], [], 0, 0), BatchResult([1], [None], 1, 0)]
 )
 def test_every_table_has_the_same_columns_and_dtypes(frame_of, result):
-    """Whatever a result holds, and if it holds nothing."""
+    """For any result, also an empty one."""
     frame = frame_of(result)
     assert list(frame.columns) == COLUMNS
     assert {name: frame[name].dtype.name for name in COLUMNS} == DTYPES

@@ -1,4 +1,4 @@
-"""Whatever users, services and files are called, HTML has our own tags and nobody else's."""
+"""Escaping: no text of users, services or files creates a tag in our HTML."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -27,14 +27,14 @@ NASTY = [
     "\ud800", "\udfff lone", "\0", "\x1b[31m", "\r\n", "\u2028", "\u202e gnp.exe", "\ufeff",
     "$x^2$", "$\\frac{1}", "javascript:alert(1)", "{x}", "%s", "\\", "`", "'", '"', "<", ">",
 ]  # fmt: skip
-"""What has broken out of pages, terminals and formulas."""
+"""Texts that have broken HTML pages, terminals and formulas."""
 
 TEXTS = st.lists(st.sampled_from(NASTY) | st.text(max_size=10), min_size=1, max_size=6).map("".join)
 LONG = "<script>" * 12_500
 
 
 class Page(HTMLParser):
-    """What a browser would see of a fragment: its tags, their attributes, and its words."""
+    """The tags, attributes and text of HTML, as a browser sees them."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -47,28 +47,28 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        """Note a tag that opens."""
+        """Record an opening tag."""
         self.tags.append(tag)
         self.open.append(tag)
         self.attributes |= {name for name, _ in attrs}
 
     def handle_endtag(self, tag: str) -> None:
-        """Match a tag that closes."""
+        """Match a closing tag."""
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Note words."""
+        """Record text."""
         self.text += data
 
-    def _something_else(self, _: str) -> None:
-        """Note a comment, a declaration or the like."""
+    def _count_other(self, _: str) -> None:
+        """Count comments, declarations and the like."""
         self.other += 1
 
-    handle_comment = handle_decl = handle_pi = unknown_decl = _something_else
+    handle_comment = handle_decl = handle_pi = unknown_decl = _count_other
 
 
 def check(html: str, like: str, *said: str) -> None:
-    """Check that a page has the tags of one without anything nasty, and says all words."""
+    """Check that HTML has the same tags as with a harmless text, and contains these texts."""
     page, plain = Page(html), Page(like)
     assert page.tags == plain.tags
     assert set(page.tags) <= OUR_TAGS
@@ -80,12 +80,12 @@ def check(html: str, like: str, *said: str) -> None:
 
 
 def named(name: str, message: str) -> Exception:
-    """Return an error whose class and message have these words."""
+    """An error with this class name and message."""
     return type("Error", (Exception,), {"__qualname__": name})(message)
 
 
 def result(words: str, name: str) -> BatchResult[Any]:
-    """Return a result with these words wherever anything of the user's can be."""
+    """A result with these words wherever a foreign text can be."""
     return result_of(
         [
             done(0, item=words, value=words, started=0.0, seconds=1.0),
@@ -97,8 +97,8 @@ def result(words: str, name: str) -> BatchResult[Any]:
     )
 
 
-def showing(words: str) -> JobView:
-    """Return what a panel shows of a job that stopped because of these words."""
+def view(words: str) -> JobView:
+    """The view of a job that stopped for this reason."""
     progress = Progress(1, 1, 3, 0, 0, 1.0, None, "rate", 4, 2.0)
     return JobView(
         ended=True,
@@ -114,17 +114,17 @@ def showing(words: str) -> JobView:
 
 
 def panel(words: str, name: str) -> dict[str, object]:
-    """Return the bundle of such a job's panel."""
-    failures = LiveErrorGroups(result(words, name).columns)
-    failures.update()
-    return static_bundle(showing(words), failures)
+    """The panel of such a job."""
+    errors = LiveErrorGroups(result(words, name).columns)
+    errors.update()
+    return static_bundle(view(words), errors)
 
 
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, TEXTS)
 @example(LONG, LONG)
-def test_a_result_shows_words_as_words(words: str, name: str):
-    """Items, values, messages, names of classes and stages, and why it stopped."""
+def test_a_result_shows_foreign_text_as_text(words: str, name: str):
+    """Items, values, messages, names of classes and stages, the reason for stopping."""
     like = result("x", "x")._repr_html_()
     shown = one_line(name.rpartition("<locals>.")[2]), one_line("x" + words)
     check(result("x" + words, name)._repr_html_(), like, *shown)
@@ -133,8 +133,8 @@ def test_a_result_shows_words_as_words(words: str, name: str):
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, TEXTS)
 @example(LONG, LONG)
-def test_a_panel_shows_words_as_words(words: str, name: str):
-    """In HTML and in text alike."""
+def test_a_panel_shows_foreign_text_as_text(words: str, name: str):
+    """In HTML and in plain text."""
     bundle = panel("x" + words, name)
     shown = one_line("x" + words), one_line(name.rpartition("<locals>.")[2])
     check(str(bundle["text/html"]), str(panel("x", "x")["text/html"]), *shown)
@@ -146,8 +146,8 @@ def test_a_panel_shows_words_as_words(words: str, name: str):
 @settings(max_examples=150, deadline=None)
 @given(TEXTS)
 @example(LONG)
-def test_a_bar_shows_its_description_as_words(words: str):
-    """The live one and the still one are the same HTML."""
+def test_a_bar_shows_its_description_as_text(words: str):
+    """The widget and the static bar have the same HTML."""
     reading = ProgressState(1, 3, 1.0, 1)
     check(bar_html("x" + words, reading), bar_html("x", reading), one_line("x" + words))
 
@@ -155,16 +155,16 @@ def test_a_bar_shows_its_description_as_words(words: str):
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, TEXTS)
 @example(LONG, LONG)
-def test_texts_for_terminals_have_no_signs_that_steer_them(words: str, name: str):
-    """Nor what cannot be written as UTF-8."""
+def test_texts_for_terminals_have_no_control_characters(words: str, name: str):
+    """And can be encoded as UTF-8."""
     it = result(words, name)
     for text in (repr(it), str(it.summary()), str(it.explain())):
         assert all(sign == "\n" or sign.isprintable() for sign in text)
         text.encode()
 
 
-def test_the_check_finds_what_it_is_for():
-    """Tags and attributes that are not ours."""
+def test_the_check_itself_finds_foreign_tags():
+    """And foreign attributes."""
     with pytest.raises(AssertionError):
         check("<div><b>x</b></div>", "<div>x</div>")
     with pytest.raises(AssertionError):

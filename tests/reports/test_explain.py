@@ -1,4 +1,4 @@
-"""Why a run took its time: the table, and advice that names the argument to change."""
+"""The explanation of a run: the table of time, and advice that names the argument to change."""
 
 import asyncio
 from types import MappingProxyType
@@ -15,19 +15,19 @@ from tests.support.results import done, failed, result_of
 
 
 class Refused(Exception):
-    """A service's 429."""
+    """An error with HTTP status 429."""
 
     status_code = 429
 
 
 class Overloaded(Exception):
-    """A service's 503."""
+    """An error with HTTP status 503."""
 
     status_code = 503
 
 
 def calls_of(seconds: float) -> Any:
-    """Return an async function whose calls take so long."""
+    """An async function whose calls take this long."""
 
     async def call(item: object) -> object:
         await asyncio.sleep(seconds)
@@ -37,32 +37,32 @@ def calls_of(seconds: float) -> Any:
 
 
 async def items_every(seconds: float, count: int) -> Any:
-    """Yield an item every so many seconds."""
+    """Yield one item per interval."""
     for number in range(count):
         await asyncio.sleep(seconds)
         yield number
 
 
 def advice_of(result: BatchResult[Any]) -> str:
-    """Return what is said below the table, on one line."""
+    """The text below the table, on one line."""
     return result.explain().replace("\n", " ").rpartition("worker) ")[2]
 
 
 def forty(**facts: float) -> list[Outcome[Any, Any]]:
-    """Return forty items alike."""
+    """Forty equal items."""
     return [done(index, **facts) for index in range(40)]
 
 
 def explained(stats: RunStats, outcomes: list[Outcome[Any, Any]]) -> str:
-    """Return the advice on a run of ten seconds."""
+    """The advice on a run of ten seconds."""
     return advice_of(result_of(outcomes, seconds=10.0, stats=stats))
 
 
 # ── the table ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_parts_of_the_worker_time_stand_in_a_table():
-    """They add up to the whole, and back-off stands below, for it holds no worker."""
+def test_the_parts_of_the_worker_time_are_in_a_table():
+    """They add up to the whole; back-off is separate, because it holds no worker."""
     stats = RunStats(4, limited=True)
     outcomes = forty(started=5.0, seconds=0.1, waited=0.2, backed_off=0.1)
     text = result_of(outcomes, seconds=10.0, stats=stats).explain()
@@ -78,36 +78,36 @@ def test_the_parts_of_the_worker_time_stand_in_a_table():
     ]
 
 
-async def test_workers_that_a_slow_source_never_opened_waited_for_input():
-    """One worker was enough for what came; the others are no riddle."""
+async def test_workers_that_were_never_spawned_because_of_a_slow_source_waited_for_input():
+    """One worker was enough for the items that came."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
     text = (await processor.process(items_every(0.25, 40))).explain()
     assert "waiting for input             1 min 12 s    88%" in text
 
 
-def test_items_of_one_batch_share_their_call_s_time():
-    """A call of 20 items that took a second took its worker one second."""
+def test_the_items_of_a_batch_share_the_time_of_their_call():
+    """A call with 20 items that took one second held its worker for one second."""
     outcomes = [done(index, seconds=1.0, batch=index // 20) for index in range(40)]
     text = result_of(outcomes, seconds=10.0, stats=RunStats(4)).explain()
     assert "  in calls                          2.00 s" in text
 
 
-def test_what_the_engine_says_of_its_workers_counts_more_than_the_items():
-    """Only the engine knows how calls and items went together."""
+def test_the_times_of_the_engine_count_more_than_those_of_items():
+    """Only the engine knows which items shared a call."""
     stats = RunStats(4, worked=3.0, limiter_waited=1.0)
     text = result_of(forty(seconds=0.5, waited=0.5), seconds=10.0, stats=stats).explain()
     assert "  in calls                          3.00 s" in text
     assert "  waiting for the rate limit        1.00 s" in text
 
 
-def test_a_merged_run_says_that_its_times_are_not_whole():
-    """The times of outcomes that were replaced are gone."""
+def test_the_explanation_of_a_merged_run_says_that_times_are_missing():
+    """The times of replaced outcomes are gone."""
     text = result_of(forty(), seconds=10.0, stats=RunStats(4, runs=2)).explain()
     assert "2 runs are merged" in text
 
 
-def test_too_little_is_said_to_be_too_little():
-    """No advice from three items, and none where nobody knows how they ran."""
+def test_a_short_or_unknown_run_is_not_explained():
+    """A few items give no advice, and neither does a result that no job made."""
     few = result_of([done(0, seconds=1.0)], seconds=1.0, stats=RunStats(4)).explain()
     assert "The run was too short to explain" in few
     unknown = BatchResult([1], [None], 1, 0).explain()
@@ -115,7 +115,7 @@ def test_too_little_is_said_to_be_too_little():
 
 
 async def test_no_line_of_an_explanation_is_long():
-    """It is read in a terminal too."""
+    """It must fit into a terminal."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=32, rate_limiter=RateLimiter(10))
     text = (await processor.process(range(100))).explain()
     assert max(map(len, text.splitlines())) <= 96
@@ -124,8 +124,8 @@ async def test_no_line_of_an_explanation_is_long():
 # ── limits, calls, source ───────────────────────────────────────────────────────────────────
 
 
-async def test_a_rate_limit_is_named_with_a_rate_and_the_workers_that_do():
-    """What it let through, what could be made, and both knobs."""
+async def test_a_rate_limit_is_named_with_a_rate_and_the_workers_needed():
+    """The rate it admitted, the rate that is possible, and both settings."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16, rate_limiter=RateLimiter(10))
     advice = advice_of(await processor.process(range(300)))
     assert advice == (
@@ -136,8 +136,8 @@ async def test_a_rate_limit_is_named_with_a_rate_and_the_workers_that_do():
     )
 
 
-async def test_a_rate_of_the_job_s_own_is_named_as_that():
-    """The knob is where it was set."""
+async def test_the_rate_of_a_job_is_named_as_job_rate():
+    """The advice names the setting that was used."""
     job = AsyncBatchProcessor(calls_of(0.2), max_concurrency=16).start(
         range(200), on_current_loop=True
     )
@@ -146,7 +146,7 @@ async def test_a_rate_of_the_job_s_own_is_named_as_that():
 
 
 async def test_batches_under_a_rate_limit_may_be_larger():
-    """More items pass with as many calls."""
+    """More items pass with the same number of calls."""
 
     async def call(items: list[int]) -> list[int]:
         return items
@@ -155,14 +155,14 @@ async def test_batches_under_a_rate_limit_may_be_larger():
     assert "more items per call: batch_size=16" in advice_of(await processor.process(range(400)))
 
 
-def test_a_limiter_that_counts_something_else_gets_no_value_to_try():
-    """Its rate is not one of calls."""
+def test_no_value_is_advised_for_a_limiter_that_does_not_count_calls():
+    """Its rate is not a rate of calls."""
     advice = explained(RunStats(4, limited=True), forty(waited=0.9, seconds=0.01))
     assert "A higher rate would help, if the service allows it" in advice
 
 
-async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
-    """Retry-After closes the job's own gate."""
+async def test_pauses_of_the_service_are_not_blamed_on_a_limiter():
+    """A Retry-After pauses the job itself."""
     answers = iter(range(10_000))
 
     class Later(Refused):
@@ -179,8 +179,8 @@ async def test_waits_that_the_service_asked_for_are_told_from_a_limiter_s():
     assert "rate_limiter=RateLimiter(1." in advice
 
 
-async def test_calls_that_take_their_time_want_more_workers():
-    """Twice as many, and what that would bring."""
+async def test_more_workers_are_advised_if_calls_take_the_time():
+    """Twice as many, with the expected effect."""
     processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=4)
     assert advice_of(await processor.process(range(300))) == (
         "The calls themselves take the time, 0.50 s each: a larger max_concurrency would help, if "
@@ -189,13 +189,13 @@ async def test_calls_that_take_their_time_want_more_workers():
 
 
 async def test_no_more_workers_are_advised_than_there_are_calls():
-    """Forty-five workers are enough for as many items."""
+    """45 workers are enough for 45 items."""
     processor = AsyncBatchProcessor(calls_of(0.5), max_concurrency=32)
     assert "Try max_concurrency=45." in advice_of(await processor.process(range(45)))
 
 
-async def test_full_batches_may_be_larger():
-    """Where calls take the time, and each is full."""
+async def test_larger_batches_are_advised_if_they_are_full():
+    """And if calls take the time."""
 
     async def call(items: list[int]) -> list[int]:
         await asyncio.sleep(0.5)
@@ -205,8 +205,8 @@ async def test_full_batches_may_be_larger():
     assert "or batch_size=16" in advice_of(await processor.process(range(400)))
 
 
-async def test_a_run_near_both_limits_is_told_to_raise_both():
-    """Neither of them alone would help."""
+async def test_a_run_near_both_limits_should_raise_both():
+    """Raising one alone would not help."""
     processor = AsyncBatchProcessor(
         calls_of(0.25), max_concurrency=32, rate_limiter=RateLimiter(130)
     )
@@ -216,13 +216,13 @@ async def test_a_run_near_both_limits_is_told_to_raise_both():
 
 
 def test_an_executor_needs_workers_to_match():
-    """More calls at once alone would only queue there."""
+    """More concurrent calls alone would only wait in its queue."""
     stats = RunStats(4, settings=RunSettings(where="executor"))
     assert "more workers in the executor" in explained(stats, forty(seconds=0.9))
 
 
-async def test_a_slow_source_is_named_with_its_pace():
-    """And with the workers that would do for it."""
+async def test_a_slow_source_is_named_with_its_rate():
+    """And with the number of workers needed."""
     processor = AsyncBatchProcessor(calls_of(0.2), max_concurrency=8)
     advice = advice_of(await processor.process(items_every(0.25, 200)))
     assert (
@@ -231,8 +231,8 @@ async def test_a_slow_source_is_named_with_its_pace():
     assert "max_concurrency=2 is enough" in advice
 
 
-async def test_batches_that_a_source_does_not_fill_are_named():
-    """Eight at a time come, and thirty-two would fit."""
+async def test_batches_that_the_source_does_not_fill_are_named():
+    """Eight items come at a time; a batch takes thirty-two."""
 
     async def call(items: list[int]) -> list[int]:
         await asyncio.sleep(0.5)
@@ -248,8 +248,8 @@ async def test_batches_that_a_source_does_not_fill_are_named():
     assert "let it prefetch" in advice_of(result)
 
 
-async def test_batches_that_their_weight_bounds_are_named():
-    """The knob is the weight, not the count."""
+async def test_batches_bounded_by_weight_are_named():
+    """The setting to change is the weight, not the count."""
 
     async def call(items: list[int]) -> list[int]:
         await asyncio.sleep(0.5)
@@ -265,13 +265,13 @@ async def test_batches_that_their_weight_bounds_are_named():
 
 
 def tried_again(error: str) -> list[Outcome[Any, Any]]:
-    """Return forty items that were tried twice, at first in vain, and waited long in between."""
+    """Forty items that failed once and succeeded after a long back-off."""
     history = (Attempt(0.0, 0.05, error, 5.0),)
     return forty(seconds=0.1, attempts=2, backed_off=5.0, history=history)
 
 
-def test_a_storm_of_retries_is_named_with_its_cause():
-    """Fewer calls at once, or a shorter back-off."""
+def test_retries_are_named_with_their_cause():
+    """Fewer concurrent calls, or a shorter back-off."""
     stats = RunStats(8, settings=RunSettings(retry_delay=1.0))
     assert explained(stats, tried_again("Overloaded: try later")) == (
         "Retries are the bottleneck: 40 items were retried, mostly after Overloaded: try later, "
@@ -281,8 +281,8 @@ def test_a_storm_of_retries_is_named_with_its_cause():
     )
 
 
-def test_a_single_worker_that_waits_for_retries_cannot_be_fewer():
-    """Only the back-off is left to change."""
+def test_fewer_calls_are_not_advised_for_a_single_worker():
+    """Only a shorter back-off is."""
     stats = RunStats(1, settings=RunSettings(retry_delay=1.0))
     advice = explained(stats, tried_again("Overloaded: try later"))
     assert "fewer concurrent calls" not in advice
@@ -290,15 +290,15 @@ def test_a_single_worker_that_waits_for_retries_cannot_be_fewer():
 
 
 @pytest.mark.parametrize("error", ["HTTPError: 429 Too Many Requests", "RateLimitError: slow down"])
-def test_refusals_ask_for_a_limiter_at_what_succeeded(error):
-    """Four a second did."""
+def test_a_rate_limiter_at_the_successful_rate_is_advised_after_429s(error):
+    """Four calls a second succeeded."""
     assert "Try rate_limiter=RateLimiter(4)".lower() in explained(
         RunStats(8), tried_again(error)
     ).lower().replace("  ", " ")
 
 
-async def test_a_refusal_is_told_by_its_status():
-    """Where its message does not say so."""
+async def test_a_429_is_recognized_by_its_status():
+    """If its message does not name it."""
 
     async def call(item: int) -> int:
         await asyncio.sleep(0.01)
@@ -310,8 +310,8 @@ async def test_a_refusal_is_told_by_its_status():
     assert "The service rejects calls that come too fast" in advice_of(result)
 
 
-async def test_attempts_that_time_out_most_of_the_time_get_a_shorter_timeout():
-    """From what the calls take that end."""
+async def test_a_shorter_timeout_is_advised_if_timeouts_take_the_time():
+    """Based on the calls that succeeded."""
 
     async def call(item: int) -> int:
         await asyncio.sleep(30 if item % 10 == 0 else 0.2)
@@ -323,19 +323,19 @@ async def test_attempts_that_time_out_most_of_the_time_get_a_shorter_timeout():
     assert "timeout=0.6 would end the others sooner" in advice
 
 
-def test_other_errors_that_take_the_time_are_to_be_looked_at():
-    """No knob mends them."""
+def test_other_errors_that_take_the_time_are_named():
+    """No setting would help."""
     bad = [failed(index, ValueError("no"), seconds=0.9) for index in range(40)]
     advice = explained(RunStats(4), bad)
     assert "most of them with ValueError: no" in advice
     assert "error_summary(result)" in advice
 
 
-# ── tails, idling, computing ────────────────────────────────────────────────────────────────
+# ── tail, idle workers, computing ────────────────────────────────────────────────────────────────
 
 
 async def test_slow_items_at_the_end_are_named():
-    """Which, how slow, and a timeout that would spare the others."""
+    """Which item, how slow it was, and a timeout that would not affect the others."""
 
     async def call(item: int) -> int:
         await asyncio.sleep(60 if item == 190 else 0.2)
@@ -346,8 +346,8 @@ async def test_slow_items_at_the_end_are_named():
     assert "timeout=0.6 would end such calls early" in advice
 
 
-def test_a_thread_cannot_be_cut_short():
-    """No timeout is advised where it would only leave the thread behind."""
+def test_no_timeout_is_advised_for_threads():
+    """A thread cannot be cancelled."""
     outcomes = [done(index, started=0.0, seconds=0.1) for index in range(39)]
     outcomes.append(done(39, started=0.5, seconds=9.5))
     advice = explained(RunStats(4, settings=RunSettings(where="threads")), outcomes)
@@ -355,14 +355,14 @@ def test_a_thread_cannot_be_cut_short():
     assert "timeout" not in advice
 
 
-async def test_more_workers_than_items_are_said_to_be_too_many():
-    """All calls were under way at once."""
+async def test_fewer_workers_are_advised_if_there_are_more_than_items():
+    """All calls ran concurrently."""
     result = await AsyncBatchProcessor(calls_of(3), max_concurrency=64).process(range(25))
     assert "max_concurrency=25 is enough" in advice_of(result)
 
 
-async def test_fewer_batches_than_workers_want_to_be_smaller():
-    """Two calls for eight workers leave six with nothing to do."""
+async def test_smaller_batches_are_advised_if_there_are_fewer_than_workers():
+    """With two calls, six of eight workers have nothing to do."""
 
     async def call(items: list[int]) -> list[int]:
         await asyncio.sleep(1)
@@ -373,13 +373,13 @@ async def test_fewer_batches_than_workers_want_to_be_smaller():
     assert "Try batch_size=7." in advice_of(result)
 
 
-def test_workers_that_run_dry_without_a_slow_item_are_too_many():
-    """Nothing to cut short: the job is short itself."""
+def test_fewer_workers_are_advised_if_the_job_is_short():
+    """Without a slow item at the end."""
     advice = explained(RunStats(32), forty(started=0.0, seconds=0.9))
     assert "there are too few for 32 concurrent calls" in advice
 
 
-def test_functions_that_compute_on_threads_want_processes():
+def test_processes_are_advised_for_functions_that_compute_on_threads():
     """Threads share one core for Python code."""
     stats = RunStats(4, cpu_seconds=9.8, settings=RunSettings(where="threads"))
     advice = explained(stats, forty(seconds=0.9))
@@ -388,7 +388,7 @@ def test_functions_that_compute_on_threads_want_processes():
 
 
 def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
-    """Return items whose calls followed each other."""
+    """Items whose calls followed each other."""
     return [done(n, started=n * seconds, seconds=seconds) for n in range(count)]
 
 
@@ -399,8 +399,8 @@ def one_by_one(count: int, seconds: float) -> list[Outcome[Any, Any]]:
         (0.1, "No two calls ran concurrently, although 4 were allowed"),
     ],
 )
-def test_async_functions_that_keep_the_loop_are_named(computed, advice):
-    """By computing, or by waiting without await."""
+def test_async_functions_that_block_the_loop_are_named(computed, advice):
+    """Because they compute, or wait without await."""
     stats = RunStats(4, cpu_seconds=computed, settings=RunSettings(where="loop"))
     assert advice in explained(stats, one_by_one(40, 0.25))
 
@@ -408,10 +408,10 @@ def test_async_functions_that_keep_the_loop_are_named(computed, advice):
 @pytest.mark.parametrize(
     ("computed", "count", "gap", "seconds"),
     [(9.8, 1000, 1e-5, 1e-5), (0.1, 1000, 1e-5, 1e-5), (0.1, 300_000, 1 / 30_000, 1e-4)],
-    ids=["it computed", "never two together", "a great many a second"],
+    ids=["it computed", "no two overlapped", "very many per second"],
 )
-def test_calls_that_take_no_time_need_no_other_setting(computed, count, gap, seconds):
-    """That they never overlap is no fault then."""
+def test_no_setting_is_advised_for_calls_that_take_no_time(computed, count, gap, seconds):
+    """Such calls need not overlap."""
     outcomes = [done(n, started=n * gap, seconds=seconds) for n in range(count)]
     stats = RunStats(4, cpu_seconds=computed, settings=RunSettings(where="loop"))
     assert "The calls take almost no time" in explained(stats, outcomes)
@@ -421,16 +421,16 @@ def test_calls_that_take_no_time_need_no_other_setting(computed, count, gap, sec
     ("source", "advice"),
     [("iterator", "Make it an async generator, or a list"), ("list", "the job was paused")],
 )
-def test_idling_without_a_reason_that_is_known_names_the_likely_ones(source, advice):
-    """A source that blocks, a pause, a busy loop."""
+def test_likely_reasons_are_named_for_idle_workers(source, advice):
+    """A source that blocks, a pause, or a busy event loop."""
     outcomes = one_by_one(39, 0.01)
     stats = RunStats(4, settings=RunSettings(source=source))
     assert advice in explained(stats, [*outcomes, done(39, started=9.9, seconds=0.1)])
 
 
 @pytest.mark.real_time
-async def test_a_run_measures_what_its_process_computes():
-    """On the real clock; virtual seconds compare with no processor's."""
+async def test_a_run_measures_the_cpu_time_of_its_process():
+    """On the real clock."""
 
     def compute(item: int) -> int:
         return sum(number * number for number in range(20_000))
@@ -440,8 +440,8 @@ async def test_a_run_measures_what_its_process_computes():
     assert result.stats.cpu_seconds > 0
 
 
-async def test_a_run_on_a_virtual_clock_measures_no_processor():
-    """It would be busy all of the time that does not pass."""
+async def test_a_run_on_a_virtual_clock_measures_no_cpu_time():
+    """Virtual seconds cannot be compared with CPU seconds."""
     assert (await AsyncBatchProcessor(calls_of(1)).process(range(4))).stats.cpu_seconds is None
 
 
@@ -457,8 +457,8 @@ async def vectors(texts: list[str]) -> list[list[float]]:
 DOCUMENTS = [(f"text {number}", "word and more. " * 400) for number in range(60)]
 
 
-async def test_a_slow_embedder_is_told_from_the_other_stages():
-    """The workers of a pipeline are documents on their way: the stages say what they waited for."""
+async def test_a_slow_embedder_is_the_bottleneck():
+    """The explanation of a pipeline has a line per stage."""
     result = await AsyncDocumentProcessor(embed=vectors, embed_concurrency=2).process(DOCUMENTS)
     lines = result.explain().splitlines()
     assert lines[2].split() == ["max", "calls", "in", "calls", "rate", "limit", "idle"]
@@ -468,8 +468,8 @@ async def test_a_slow_embedder_is_told_from_the_other_stages():
     assert "embed_concurrency=4, or batch_size=64" in text
 
 
-async def test_a_limited_embedder_is_told_from_a_slow_one():
-    """The knob is its limiter."""
+async def test_a_limited_embedder_differs_from_a_slow_one():
+    """The setting to change is its limiter."""
     processor = AsyncDocumentProcessor(
         embed=vectors, embed_concurrency=16, rate_limiter=RateLimiter(2)
     )
@@ -478,8 +478,8 @@ async def test_a_limited_embedder_is_told_from_a_slow_one():
     assert "rate_limiter=RateLimiter(4)" in text
 
 
-async def test_a_slow_load_wants_more_documents_at_once():
-    """Its own knob, not that of the embedder."""
+async def test_more_concurrent_documents_are_advised_for_a_slow_load():
+    """Its own setting, not that of the embedder."""
 
     async def load(source: str) -> str:
         await asyncio.sleep(5.0)
@@ -501,8 +501,8 @@ async def test_a_slow_load_wants_more_documents_at_once():
         (StageStats("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
     ],
 )
-def test_each_stage_has_a_knob_of_its_own(stage, computed, advice):
-    """The busiest is what counts."""
+def test_each_stage_has_its_own_setting(stage, computed, advice):
+    """The advice is about the busiest stage."""
     stats = RunStats(100, cpu_seconds=computed, stages=(StageStats("load", 8, 0.1), stage))
     text = result_of(forty(seconds=5.0), seconds=10.0, stats=stats).explain()
     assert advice in text.replace("\n", " ")
@@ -521,11 +521,11 @@ def test_stages_of_two_runs_are_added_up():
     ("value", "text"), [(0.0123, "0.012"), (9.97, "10"), (12.6, "13"), (1234.0, "1200")]
 )
 def test_a_rate_to_try_has_two_digits(value, text):
-    """As it is typed, without separators."""
+    """Written as code, without separators."""
     assert round_rate(value) == text
 
 
 @pytest.mark.parametrize(("value", "next_one"), [(0.21, 0.3), (0.6, 0.6), (31, 40), (0.0, 0.0)])
-def test_a_time_to_try_has_one_digit_and_is_no_less(value, next_one):
-    """What would cut off nothing that it should not."""
+def test_a_timeout_to_try_has_one_digit_and_is_rounded_up(value, next_one):
+    """Rounding down could end calls that were fast enough."""
     assert round_up(value) == next_one

@@ -1,4 +1,4 @@
-"""A result as HTML: the facts of its text, escaped, bounded, in need of nothing."""
+"""The HTML of a result: the same facts as its text, escaped, bounded, self-contained."""
 
 import re
 from html import unescape
@@ -16,7 +16,7 @@ HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\">&amp;"
 
 
 class Balance(HTMLParser):
-    """Reads HTML and notes its tags, attributes and whether all is closed."""
+    """Reads HTML and records its tags, attributes and open elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Balance(HTMLParser):
         self.attributes: set[str] = set()
 
     def handle_starttag(self, tag, attrs):
-        """Note an opening tag."""
+        """Record an opening tag."""
         self.open.append(tag)
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
@@ -36,7 +36,7 @@ class Balance(HTMLParser):
 
 
 def read(html: str) -> Balance:
-    """Return what a parser makes of a fragment."""
+    """Parse HTML."""
     parser = Balance()
     parser.feed(html)
     parser.close()
@@ -44,12 +44,12 @@ def read(html: str) -> Balance:
 
 
 def text_of(html: str) -> str:
-    """Return the words of a fragment, with a single space between."""
+    """The text of HTML, with single spaces."""
     return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
 
 
 def mixed() -> BatchResult[int]:
-    """Return a result with an item of each sort and three kinds of errors."""
+    """A result with an item of each status and three kinds of errors."""
     return result_of(
         [
             done(0, started=0.0, seconds=1.0, attempts=2, backed_off=0.5, waited=0.25),
@@ -64,21 +64,21 @@ def mixed() -> BatchResult[int]:
     )
 
 
-def test_it_states_the_same_facts_as_the_text():
-    """Every number and every example of the summary stands in the HTML."""
+def test_html_states_the_same_facts_as_the_summary():
+    """Every number and every example of the summary is in the HTML."""
     result = mixed()
     html, summary = text_of(result._repr_html_()), result.summary()
     for line in summary.splitlines():
         for number in re.findall(r"[\d,.]*\d", line):
             assert re.search(rf"(?<![\d,.]){re.escape(number)}(?![\d])", html), line
-    headline, *_ = summary.splitlines()
-    assert headline in html
+    title, *_ = summary.splitlines()
+    assert title in html
     assert "1,199 × ValueError : item 1 is bad (item 1)" in html
 
 
 @pytest.mark.parametrize("place", ["message", "type", "reason"])
 def test_every_value_is_escaped(place):
-    """What comes from outside makes no element and no attribute."""
+    """Foreign text creates no element and no attribute."""
     kind = type(HOSTILE, (Exception,), {}) if place == "type" else ValueError
     error = kind(HOSTILE if place == "message" else "no")
     reason = HOSTILE if place == "reason" else None
@@ -89,21 +89,21 @@ def test_every_value_is_escaped(place):
     assert HOSTILE in unescape(html)
 
 
-def test_it_needs_no_style_sheet_no_script_and_no_picture():
-    """A notebook that is not trusted keeps all of it, and every element is closed."""
+def test_html_needs_no_style_sheet_no_script_and_no_image():
+    """A notebook that is not trusted keeps all of it; every element is closed."""
     parsed = read(mixed()._repr_html_())
     assert parsed.tags == {"div", "span", "details", "summary"}
     assert parsed.attributes == {"style"}
     assert parsed.open == []
 
 
-def test_text_takes_the_notebook_s_colour_and_else_that_around_it():
+def test_text_takes_the_color_of_the_notebook_or_of_its_surroundings():
     """Readable on dark and light, with JupyterLab's variables and without."""
     assert "color:var(--jp-content-font-color1,inherit)" in mixed()._repr_html_()
 
 
 def test_a_million_items_make_no_more_html_than_a_few():
-    """Under ten kilobytes, with failures in every stretch."""
+    """Under ten kilobytes, with failures in every bin."""
     n = 1_000_000
     columns: Columns[int, None] = Columns(items=range(n))
     columns.status[:] = bytes([DONE]) * n
@@ -123,15 +123,15 @@ def test_a_million_items_make_no_more_html_than_a_few():
     "result", [BatchResult([], [], 0, 0), BatchResult([1], [None], 1, 0), result_of([pending(0)])]
 )
 def test_a_result_without_times_has_no_chart(result):
-    """And is a fragment all the same."""
+    """But it is valid HTML."""
     html = result._repr_html_()
     assert read(html).open == []
     assert "items ended" not in html
     assert result.summary().splitlines()[0] in text_of(html)
 
 
-def test_the_timeline_counts_ends_in_equal_stretches():
-    """Done and failed told apart; the times between attempts count."""
+def test_the_timeline_counts_ends_in_equal_bins():
+    """Done and failed separately; back-off counts."""
     result = result_of(
         [
             done(0, started=0.0, seconds=0.5),
@@ -147,8 +147,8 @@ def test_the_timeline_counts_ends_in_equal_stretches():
     assert (timeline.seconds, timeline.peak, timeline.peak_rate) == (4.0, 1, 1.0)
 
 
-def test_the_timeline_is_as_long_as_what_happened():
-    """An end after the makespan, as in merged runs, is not lost."""
+def test_the_timeline_spans_all_times():
+    """Also an end after the makespan, as in merged runs."""
     timeline = build_timeline(result_of([done(0, started=0.0, seconds=8.0)], seconds=4.0), 2)
     assert timeline is not None
     assert (timeline.seconds, timeline.done) == (8.0, [0, 1])

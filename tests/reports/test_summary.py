@@ -1,4 +1,4 @@
-"""A result in words: the headline and the summary."""
+"""The summary of a result: its title, its facts, and how numbers are written."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 
 
-def test_a_headline_names_only_the_counts_there_are():
-    """Counts, then time, then the reason for an early end."""
+def test_a_title_names_only_the_counts_that_occur():
+    """The counts, the time, the reason for an early end."""
     outcomes = [done(0), failed(1, KeyError()), Outcome(2, None, "cancelled"), pending(3)]
     assert repr(result_of([done(0)], seconds=1.0)) == "<BatchResult 1 of 1 done in 1.00 s>"
     assert repr(result_of(outcomes, seconds=61.0, stopped_because="it was cancelled")) == (
@@ -19,8 +19,8 @@ def test_a_headline_names_only_the_counts_there_are():
     )
 
 
-def test_large_counts_are_grouped():
-    """A million can be told from ten million."""
+def test_large_counts_have_thousands_separators():
+    """A million and ten million look different."""
     result = BatchResult([1] * 12_345, [None] * 12_345, 12_345, 0)
     assert repr(result) == "<BatchResult 12,345 of 12,345 done in 0.00 s>"
 
@@ -28,13 +28,13 @@ def test_large_counts_are_grouped():
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0 items"), (1, "1 item"), (2, "2 items"), (12_345, "12,345 items")]
 )
-def test_one_thing_is_no_number_of_things(count: int, shown: str):
-    """As one says it."""
+def test_a_count_of_one_has_a_singular_noun(count: int, shown: str):
+    """All other counts have a plural noun."""
     assert counted(count, "item") == shown
 
 
-def test_a_summary_has_the_totals_and_the_commonest_errors():
-    """Every line, to the letter."""
+def test_a_summary_has_the_totals_and_the_most_common_errors():
+    """The exact lines."""
     result = result_of(
         [
             done(0, seconds=1.0, attempts=2, waited=0.5, backed_off=0.25),
@@ -57,28 +57,28 @@ def test_a_summary_has_the_totals_and_the_commonest_errors():
     ]
 
 
-def test_calls_that_were_cut_short_do_not_count_in_the_mean_time():
-    """They are no items that ended, so their seconds are not shared among those."""
+def test_cancelled_calls_do_not_count_in_the_mean_time():
+    """Their items have not ended."""
     cancelled = Outcome(1, None, "cancelled", attempts=1, seconds=9.0)
     summary = result_of([done(0, seconds=1.0), cancelled], seconds=10.0).summary()
     assert "mean time in calls: 1.00 s" in summary
 
 
-def test_a_summary_counts_the_kinds_that_it_leaves_out():
-    """Five kinds, and how many more."""
+def test_a_summary_counts_the_errors_that_it_leaves_out():
+    """Five kinds are listed."""
     outcomes = [failed(index, ValueError("x" * (index + 1))) for index in range(8)]
     lines = result_of(outcomes).summary().splitlines()
     assert len(lines) == 8
     assert lines[-1] == "  3 more, of 3 other kinds"
 
 
-def test_an_empty_result_can_be_summed_up():
-    """Nothing to divide by."""
+def test_an_empty_result_has_a_summary():
+    """Nothing is divided by zero."""
     assert BatchResult([], [], 0, 0).summary() == "0 of 0 done in 0.00 s"
 
 
 class Printer:
-    """What IPython hands to what prints itself."""
+    """The printer that IPython passes to a pretty-print method."""
 
     def __init__(self) -> None:
         self.printed = ""
@@ -88,8 +88,8 @@ class Printer:
 
 
 @pytest.mark.parametrize("text", [result_of([done(0)]).summary(), result_of([done(0)]).explain()])
-def test_ipython_shows_the_lines_of_a_text(text):
-    """As the last line of a cell it is no quoted string with signs for its line breaks."""
+def test_ipython_prints_texts_as_lines(text):
+    """Not as a quoted string with escaped line breaks."""
     printer = Printer()
     text._repr_pretty_(printer, False)
     assert printer.printed == text
@@ -109,21 +109,21 @@ def test_ipython_shows_the_lines_of_a_text(text):
         (36_180, "10 h 03 min"),
     ],
 )
-def test_a_duration_is_written_in_the_unit_that_fits(seconds, text):
-    """Seconds, then minutes, then hours, without 60 of any."""
+def test_a_duration_is_written_in_a_suitable_unit(seconds, text):
+    """Seconds, minutes or hours, and never 60 of them."""
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("rate", "text"), [(0.01234, "0.0123"), (9.876, "9.88"), (99.6, "100"), (12_345.6, "12,346")]
 )
-def test_a_rate_has_three_digits_or_is_whole(rate, text):
-    """Never an exponent in sight."""
+def test_a_rate_has_three_digits_or_is_a_whole_number(rate, text):
+    """Never with an exponent."""
     assert per_second(rate) == text
 
 
 def test_an_encoding_keeps_its_number():
-    """It tells kinds apart, where the numbers of items do not."""
+    """It separates kinds of errors; the numbers of items do not."""
     assert (
         error_template("doc17: cp1252 fails at 17, UTF-8 too")
         == "doc#: cp1252 fails at #, UTF-8 too"

@@ -1,4 +1,4 @@
-"""When calls worked, waited and backed off, told from what a result records."""
+"""The timeline of a result: when calls worked, waited and backed off."""
 
 import asyncio
 
@@ -33,35 +33,35 @@ from tests.support.services import Service, about
 
 
 def spans(*outcomes: Outcome) -> CallSpans:
-    """Return the stretches of these outcomes."""
+    """The spans of these outcomes."""
     return of(result_of(outcomes, seconds=10.0))
 
 
 def of(result: BatchResult) -> CallSpans:
-    """Return the stretches of a result."""
+    """The spans of a result."""
     return call_spans(result.columns, item_times(result))
 
 
-def told(found: CallSpans) -> set[tuple[int, float, float]]:
-    """Return what happened from when to when."""
+def as_set(found: CallSpans) -> set[tuple[int, float, float]]:
+    """The spans as tuples of state, start and end."""
     return set(zip(found.state.tolist(), found.start.tolist(), found.end.tolist(), strict=True))
 
 
-def test_a_wait_for_the_limit_lies_before_the_call():
-    """An item began when it was admitted."""
+def test_a_wait_for_the_rate_limit_precedes_the_call():
+    """An item starts when it is admitted."""
     found = spans(done(0, started=2.0, seconds=1.0, waited=0.5, worker=3))
-    assert told(found) == {(WORK, 2.0, 3.0), (LIMITER, 1.5, 2.0)}
+    assert as_set(found) == {(WORK, 2.0, 3.0), (LIMITER, 1.5, 2.0)}
     assert found.worker.tolist() == [3, 3]
 
 
-def test_what_did_not_run_has_no_stretch():
-    """Pending items, those that could go in no call, and those of results that no job made."""
+def test_items_that_did_not_run_have_no_span():
+    """Pending items, those that fitted into no call, and those of results that no job made."""
     assert len(spans(pending(0), failed(1, ValueError(), attempts=0))) == 0
     assert len(of(BatchResult([1, 2], [None, None], 2, 0))) == 0
 
 
 def test_items_of_one_batch_share_their_call():
-    """Three items, one stretch; the next batch with the same times is another."""
+    """Three items have one span; another batch with the same times has its own."""
     times = {"started": 1.0, "seconds": 2.0, "waited": 0.5}
     found = spans(
         *(done(index, batch=0, **times) for index in range(3)),
@@ -70,24 +70,29 @@ def test_items_of_one_batch_share_their_call():
     assert sorted(found.state.tolist()) == [WORK, WORK, LIMITER, LIMITER]
 
 
-def test_items_of_one_group_were_done_one_after_the_other():
-    """They began together, and have times of their own."""
+def test_items_of_a_group_on_an_executor_follow_each_other():
+    """They share their start and have their own durations."""
     found = spans(
         done(0, batch=0, started=1.0, seconds=0.5),
         done(1, batch=0, started=1.0, seconds=1.0),
         done(2, batch=0, started=1.0, seconds=0.25),
         done(3, batch=1, started=1.0, seconds=0.25),
     )
-    assert told(found) == {(WORK, 1.0, 1.5), (WORK, 1.5, 2.5), (WORK, 2.5, 2.75), (WORK, 1.0, 1.25)}
+    assert as_set(found) == {
+        (WORK, 1.0, 1.5),
+        (WORK, 1.5, 2.5),
+        (WORK, 2.5, 2.75),
+        (WORK, 1.0, 1.25),
+    }
 
 
-def test_the_attempts_of_a_retried_item_are_told_apart():
-    """Two that failed, back-off between, and the last one that ends when the item does."""
+def test_the_attempts_of_a_retried_item_are_separate_spans():
+    """Two failed attempts with back-off after each, and the last one at the end of the item."""
     history = (Attempt(0.0, 1.0, "E", 2.0, worker=7), Attempt(3.0, 1.0, "E", 4.0, worker=1))
     found = spans(
         done(0, worker=5, attempts=3, seconds=2.5, backed_off=6.5, history=history),
     )
-    assert told(found) == {
+    assert as_set(found) == {
         (WORK, 0.0, 1.0),
         (BACKOFF, 1.0, 3.0),
         (WORK, 3.0, 4.0),
@@ -109,12 +114,12 @@ def test_the_attempts_of_a_retried_item_are_told_apart():
     ]
 
 
-def test_a_retry_s_wait_for_the_limit_follows_its_back_off():
-    """Each attempt has the wait that was its own."""
+def test_the_wait_of_a_retry_for_the_rate_limit_follows_its_back_off():
+    """Each attempt has its own wait."""
     history = (Attempt(1.0, 1.0, "E", 2.0, waited=0.75),)
     facts = {"attempts": 2, "started": 1.0, "seconds": 2.0, "backed_off": 2.0, "waited": 1.0}
     found = spans(failed(0, OSError(), history=history, **facts))
-    assert told(found) == {
+    assert as_set(found) == {
         (LIMITER, 0.25, 1.0),
         (WORK, 1.0, 2.0),
         (BACKOFF, 2.0, 4.0),
@@ -124,8 +129,8 @@ def test_a_retry_s_wait_for_the_limit_follows_its_back_off():
     assert found.failed[found.start == 4.25].tolist() == [FAILED_FINALLY]
 
 
-def test_an_item_of_a_group_that_was_tried_again_leaves_the_others_in_their_places():
-    """Three, one after the other, of which the second went on alone."""
+def test_a_retried_item_of_a_group_does_not_move_the_others():
+    """Three items one after the other; the second is retried alone."""
     history = (Attempt(1.5, 1.0, "E", 2.0, waited=0.5),)
     times = {"batch": 0, "started": 1.0, "waited": 0.5}
     found = spans(
@@ -144,8 +149,8 @@ def test_an_item_of_a_group_that_was_tried_again_leaves_the_others_in_their_plac
     assert found.end.max() == 4.75
 
 
-def test_halves_of_a_batch_that_went_at_the_same_time_are_two_calls():
-    """On two workers, after the one that both were in."""
+def test_concurrent_halves_of_a_batch_are_two_calls():
+    """On two workers, after the call that they shared."""
     history = (Attempt(0.0, 1.0, "E", 0.0),)
     found = spans(
         *(
@@ -157,8 +162,8 @@ def test_halves_of_a_batch_that_went_at_the_same_time_are_two_calls():
     assert workers_and_starts == [(0, 0.0), (0, 1.0), (1, 1.0)]
 
 
-async def test_the_parts_of_a_split_batch_share_what_they_went_through_together():
-    """Four items, of which one is bad: 1 + 2 + 2 calls are drawn, however many items each has."""
+async def test_the_parts_of_a_split_batch_share_the_calls_before_the_split():
+    """With one bad item of four there are 1 + 2 + 2 calls, for any number of items in each."""
 
     async def embed(batch):
         await asyncio.sleep(1)
@@ -174,8 +179,8 @@ async def test_the_parts_of_a_split_batch_share_what_they_went_through_together(
 
 
 @pytest.mark.parametrize("rate", [None, 4.0])
-async def test_the_stretches_of_a_run_fit_its_workers(rate):
-    """All times are there, and on no worker two calls at once."""
+async def test_the_spans_of_a_run_fit_its_workers(rate):
+    """All times are included, and no two calls overlap on one worker."""
     tried: set[int] = set()
 
     async def flaky(item):
@@ -204,14 +209,14 @@ async def test_the_stretches_of_a_run_fit_its_workers(rate):
     assert item_times(result).end.max() == pytest.approx(result.seconds)
 
 
-def test_occupancy_is_the_mean_number_of_open_stretches():
-    """In each bin, to the fraction."""
+def test_mean_concurrency_is_the_mean_number_of_open_spans():
+    """In each bin, including fractions."""
     start, end = np.array([0.0, 0.5, 3.0]), np.array([1.0, 2.5, 3.0])
     assert mean_concurrency(start, end, np.arange(5.0)).tolist() == [1.5, 1.0, 0.5, 0.0]
 
 
-def test_the_timeline_says_what_calls_did_in_each_stretch():
-    """Calls, waits and back-off, as the number of each at once."""
+def test_the_timeline_has_the_concurrency_of_each_state_in_each_bin():
+    """Calls, waits and back-off."""
     history = (Attempt(1.0, 1.0, "E", 2.0),)
     result = result_of(
         [
@@ -230,8 +235,8 @@ def test_the_timeline_says_what_calls_did_in_each_stretch():
     assert timeline.peak_concurrency == 2.0
 
 
-async def test_runs_that_were_merged_stand_end_to_end():
-    """However often, and however they are paired; the log of attempts moves along."""
+async def test_merged_runs_are_end_to_end():
+    """For any order of merges; the log of attempts is shifted too."""
     retry = AsyncRetry(1, 1.0, jitter=None)
     runs = [
         await AsyncBatchProcessor(Service(1.0, errors), 1, 1, retry=retry).process([0, 1])
@@ -253,8 +258,8 @@ async def test_runs_that_were_merged_stand_end_to_end():
         assert run_length(whole, item_times(whole)) == about(12)
 
 
-def test_a_batch_stays_one_call_when_it_is_merged():
-    """Also where outcomes of the earlier run stand between its items."""
+def test_a_batch_stays_one_call_after_a_merge():
+    """Even if outcomes of the earlier run are between its items."""
     first = result_of([done(n, batch=0, seconds=1.0) for n in range(5)], seconds=1.0)
     second = result_of([done(n, batch=n % 2, seconds=2.0) for n in range(4)], seconds=2.0)
     second.columns.source_index = [0, 1, 2, 4]

@@ -1,4 +1,4 @@
-"""The chart of a result's HTML: what its bars show, and that they reach every notebook."""
+"""The charts in the HTML of a result: their bars, and the styles that notebooks keep."""
 
 import re
 
@@ -9,7 +9,7 @@ from ragasync.outcomes.stats import RunStats, StageStats
 from ragasync.reports.timeline import BACKOFF, LIMITER, STATE_COLORS
 from tests.support.results import done, failed, result_of
 
-KEPT = {
+KEPT_PROPERTIES = {
     *(
         "align-items",
         "background",
@@ -24,11 +24,11 @@ KEPT = {
     *("min-width", "opacity", "overflow", "overflow-wrap", "padding-right", "padding-top"),
     *("text-align", "white-space"),
 }
-"""What JupyterLab leaves of the styles of a notebook that it does not trust, as far as used."""
+"""The CSS properties used here that JupyterLab keeps in a notebook that it does not trust."""
 
 
 def busy(**options: RunStats) -> BatchResult:
-    """Return two calls of four seconds: one worked twice, one waited for the limit first."""
+    """Two calls of four seconds: one was retried, one waited for the rate limit first."""
     history = (Attempt(0.0, 1.0, "E", 2.0),)
     return result_of(
         [
@@ -41,12 +41,12 @@ def busy(**options: RunStats) -> BatchResult:
 
 
 def words(html: str) -> str:
-    """Return the text of a fragment."""
+    """The text of HTML."""
     return " ".join(re.sub("<[^>]*>", " ", html).split())
 
 
-def test_calls_waits_and_back_off_are_told_apart():
-    """Each with its mean number at once, its colour and its name."""
+def test_calls_waits_and_back_off_are_shown_separately():
+    """Each with its mean concurrency, its color and its name."""
     html = busy()._repr_html_()
     assert (
         "mean concurrent calls: ■ 1 in calls ■ 0.5 waiting for the rate limit ■ 0.5 backing off"
@@ -55,41 +55,41 @@ def test_calls_waits_and_back_off_are_told_apart():
     assert f"px solid {STATE_COLORS[BACKOFF]}" in html
 
 
-def test_what_did_not_happen_is_not_in_the_legend():
-    """A run without a limit does not name one."""
+def test_the_legend_only_names_states_that_occurred():
+    """A run without a rate limit does not name one."""
     html = result_of([done(0, seconds=1.0)], seconds=1.0)._repr_html_()
     assert "mean concurrent calls: ■ 1 in calls" in words(html)
     assert "rate limit" not in words(html)
 
 
-def test_documents_are_called_documents():
-    """One of them makes many calls."""
+def test_pipelines_count_documents():
+    """Each document makes many calls."""
     stats = RunStats(stages=(StageStats("embed", 4, 1.0),))
     html = busy(stats=stats)._repr_html_()
     assert "mean concurrent documents: ■ 1 in progress" in words(html)
 
 
-def test_merged_runs_are_said_to_stand_end_to_end():
-    """The axis goes through both."""
+def test_merged_runs_are_shown_end_to_end():
+    """The time axis spans both."""
     html = busy().merge(result_of([done(0, seconds=3.0)], seconds=3.0))._repr_html_()
     assert "0 s items ended over time, 2 runs end to end, at most" in words(html)
     assert "a second 7.00 s mean" in words(html)
 
 
-def test_no_time_no_chart():
-    """Nothing at all is drawn where nothing is known."""
+def test_a_result_without_times_has_no_chart():
+    """Neither of item ends nor of calls."""
     html = BatchResult([1], [None], 1, 0)._repr_html_()
     assert "items ended" not in html
     assert "concurrent" not in html
 
 
-def test_untrusted_notebooks_keep_its_styles():
-    """JupyterLab drops every property that is not on its list."""
+def test_untrusted_notebooks_keep_the_styles():
+    """JupyterLab drops all CSS properties that are not on its list."""
     styles = re.findall('style="([^"]*)"', busy()._repr_html_())
-    assert {part.split(":")[0] for style in styles for part in style.split(";")} <= KEPT
+    assert {part.split(":")[0] for style in styles for part in style.split(";")} <= KEPT_PROPERTIES
 
 
-def test_bars_that_look_alike_are_one_element():
+def test_neighbouring_equal_bars_are_one_element():
     """A steady run of a million items takes a few kilobytes."""
     n = 1_000_000
     columns: Columns[int, None] = Columns(items=range(n))
