@@ -84,7 +84,7 @@ class Awkward(Exception):
 
 
 def awkward(item: int) -> int:
-    """Raise what does not survive the way back."""
+    """Raise an error that cannot be unpickled."""
     if item == 2:
         raise Awkward(item, item)
     return item
@@ -106,7 +106,7 @@ class AtOnce(Executor):
         self.seconds = seconds
 
     def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run now, answer after some virtual seconds an item."""
+        """Run the group now, and answer after a virtual time per item."""
         future: Future[Any] = Future()
         self.groups.append(len(args[0].arguments))
         self.starts.append(now())
@@ -123,7 +123,7 @@ class AtOnce(Executor):
 # ---- groups, on an executor that runs them immediately
 
 
-async def test_a_group_has_a_share_of_what_remains():
+async def test_a_group_has_a_share_of_the_remaining_items():
     """min(batch_size, ceil(remaining / (4 x max_concurrency))) items."""
     expected, remaining = [], 100
     while remaining:
@@ -136,15 +136,15 @@ async def test_a_group_has_a_share_of_what_remains():
     assert result.results == [2 * item for item in range(100)]
 
 
-async def test_a_group_is_full_where_nobody_knows_what_remains():
-    """Of an iterator, batch_size items."""
+async def test_a_group_is_full_if_the_number_of_items_is_unknown():
+    """An iterator gives batch_size items to each group."""
     executor = AtOnce()
     await AsyncBatchProcessor(double, 8, 2, executor=executor).process(iter(range(20)))
     assert executor.groups == [8, 8, 4]
 
 
 async def test_a_group_takes_a_place_at_the_limiter_for_each_item():
-    """Four items need four places, though they travel together."""
+    """Four items need four places, although they are sent together."""
     executor = AtOnce()
     limiter = RateLimiter(1, burst_size=4)
     processor = AsyncBatchProcessor(double, 4, 1, executor=executor, rate_limiter=limiter)
@@ -153,7 +153,7 @@ async def test_a_group_takes_a_place_at_the_limiter_for_each_item():
 
 
 async def test_the_time_limit_of_a_group_is_that_of_all_its_items():
-    """Timeout x items: four items of 0.9 s are in time, and of 1.1 s are not."""
+    """Timeout x items: four items of 0.9 s are fast enough, four of 1.1 s are not."""
     for seconds, in_time in ((0.9, True), (1.1, False)):
         processor = AsyncBatchProcessor(double, 4, 1, 0, executor=AtOnce(seconds), timeout=1)
         result = await processor.process(iter(range(4)))
@@ -161,7 +161,7 @@ async def test_the_time_limit_of_a_group_is_that_of_all_its_items():
 
 
 async def test_each_item_of_a_group_has_its_own_outcome():
-    """Those that failed are tried again alone, those that succeeded are not."""
+    """Failed items are retried alone; the others are not retried."""
     executor = AtOnce()
     processor = AsyncBatchProcessor(
         odd_only, 4, 1, executor=executor, retry=AsyncRetry(2, 0.5, retry_on=ValueError)
@@ -192,7 +192,7 @@ async def test_an_item_that_a_later_group_saves_keeps_the_time_of_its_earlier_at
 
 
 async def test_the_log_says_when_an_item_of_a_group_had_its_turn():
-    """After those before it, and not when all of them set out."""
+    """After the items before it, not when the group was sent."""
     tried: list[int] = []
 
     def fails_once(item: int) -> int:
@@ -236,7 +236,7 @@ async def test_a_thread_pool_is_an_executor_too():
 
 @pytest.mark.real_time
 async def test_a_group_past_its_time_holds_its_slot():
-    """It cannot be interrupted: the job stops when all slots are so held."""
+    """It cannot be interrupted: the job stops when all slots are held this way."""
     import threading
 
     release = threading.Event()
@@ -298,7 +298,7 @@ async def test_an_item_that_cannot_be_pickled_fails():
 
 
 @pytest.mark.real_time
-async def test_an_item_or_value_that_cannot_travel_fails_alone(pool: ProcessPoolExecutor):
+async def test_an_item_or_value_that_cannot_be_pickled_fails_alone(pool: ProcessPoolExecutor):
     """Its neighbours in the group are done, also without any retry."""
     processor: Any = AsyncBatchProcessor(local_at_3, 8, 1, 0, executor=pool)
     result = await processor.process(iter([0, 1, (each for each in ()), 3, 4]))
@@ -312,7 +312,7 @@ async def test_an_item_or_value_that_cannot_travel_fails_alone(pool: ProcessPool
 
 @pytest.mark.real_time
 async def test_a_pool_that_was_broken_before_costs_nothing():
-    """Nothing was tried on it: so there is nothing to try again."""
+    """No attempt was made on it, so no retry is spent."""
     with ProcessPoolExecutor(1) as executor:
         with pytest.raises(BrokenProcessPool):
             executor.submit(die_at_13, 13).result()
@@ -321,7 +321,7 @@ async def test_a_pool_that_was_broken_before_costs_nothing():
 
 
 async def test_a_broken_executor_that_cannot_be_replaced_is_left_to_its_owner():
-    """Only what the run has made itself is shut down by it."""
+    """A run shuts down only the executors that it has made."""
 
     class Broken(Executor):
         was_shut_down = False
@@ -340,7 +340,7 @@ async def test_a_broken_executor_that_cannot_be_replaced_is_left_to_its_owner():
 
 @pytest.mark.real_time
 async def test_a_worker_that_dies_costs_a_retry_and_not_an_item(tmp_path: Path):
-    """Only what it had not finished is tried again, in a new pool."""
+    """Only unfinished items are retried, in a new pool."""
     with ProcessPoolExecutor(2) as executor:
         processor = AsyncBatchProcessor(
             die_once, batch_size=2, max_concurrency=2, executor=executor, retry=AsyncRetry(2, 0.0)
@@ -376,8 +376,8 @@ async def test_an_item_that_always_kills_its_worker_fails_alone():
     assert isinstance(result.errors[13], WorkerDied)
 
 
-async def test_each_item_of_a_group_whose_worker_died_goes_on_alone():
-    """Nobody knows which of them it died of: so the one at fault takes no neighbour with it."""
+async def test_each_item_of_a_group_whose_worker_crashed_is_retried_alone():
+    """Any of them may have crashed it, and the culprit must take no other item with it."""
 
     class Dying(AtOnce):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -398,8 +398,8 @@ async def test_each_item_of_a_group_whose_worker_died_goes_on_alone():
 
 
 @pytest.mark.real_time
-async def test_after_a_worker_died_the_executor_given_is_left_to_its_owner(tmp_path: Path):
-    """The pool that took its place ends with the run."""
+async def test_after_a_crash_the_users_executor_is_left_to_its_owner(tmp_path: Path):
+    """The pool that replaced it ends with the run."""
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(1)
     processor = AsyncBatchProcessor(

@@ -1,4 +1,4 @@
-"""What is pickled on its way to a worker and back, and what becomes of that which cannot be."""
+"""Pickling of functions, items, values and errors, and the errors about those that cannot be."""
 
 import asyncio
 import builtins
@@ -30,15 +30,15 @@ class Unloadable:
         return int, ("no number",)
 
 
-async def test_lambdas_and_closures_travel():
+async def test_lambdas_and_closures_are_pickled():
     """By value: a worker does not know them by name."""
     factor = 3
     result = await AsyncBatchProcessor(lambda item: factor * item, executor=ByPost()).process([7])
     assert result.results == [21]
 
 
-async def test_classes_of_a_cell_travel_both_ways():
-    """What comes back is of the very class that the caller has."""
+async def test_classes_of_a_cell_are_pickled_both_ways():
+    """The value that comes back is an instance of the caller's own class."""
 
     class Page:
         def __init__(self, text: str) -> None:
@@ -53,7 +53,7 @@ async def test_classes_of_a_cell_travel_both_ways():
 
 
 async def test_an_error_of_a_class_of_a_cell_comes_back_as_itself():
-    """So that retry_on= knows it."""
+    """So that retry_on= recognizes it."""
 
     class Busy(Exception):
         pass
@@ -67,7 +67,7 @@ async def test_an_error_of_a_class_of_a_cell_comes_back_as_itself():
     assert result[0].attempts == 3
 
 
-async def test_an_error_whose_constructor_wants_more_is_itself_and_says_where_it_arose():
+async def test_an_error_whose_constructor_needs_more_arguments_keeps_its_class_and_traceback():
     """Unpickling it as pickle does would break a pool."""
 
     def fails(item: int) -> int:
@@ -110,7 +110,7 @@ async def test_without_cloudpickle_the_error_says_what_to_install(monkeypatch):
         await processor.process([1])
 
 
-async def test_an_item_and_a_value_that_cannot_travel_fail_alone_in_the_same_group():
+async def test_an_item_and_a_value_that_cannot_be_pickled_fail_alone_in_the_same_group():
     """Both are named, and nothing is called twice for them."""
 
     def value(item: Any) -> Any:
@@ -143,7 +143,7 @@ async def test_an_item_that_a_worker_cannot_load_is_found_among_its_neighbours()
     assert str(result.errors[2]).startswith("item 2 cannot be loaded on the worker: ValueError")
 
 
-async def test_a_batch_with_an_item_that_cannot_travel_is_split():
+async def test_a_batch_with_an_item_that_cannot_be_pickled_is_split():
     """The others are done; the error names the item."""
     processor: Any = AsyncBatchProcessor(
         lambda items: list(map(str, items)), 4, 1, batched=True, executor=ByPost()
@@ -215,7 +215,7 @@ async def test_no_more_groups_are_outstanding_than_calls_are_allowed_concurrentl
     assert all(future.cancelled() for future, _ in executor.waiting)
 
 
-async def test_what_was_sent_and_has_not_begun_is_cancelled_with_the_job():
+async def test_groups_that_have_not_begun_are_cancelled_with_the_job():
     """Its items are cancelled, the rest pending."""
     executor = ByPost(is_open=False)
     processor = AsyncBatchProcessor(lambda item: item, 5, 2, executor=executor)
@@ -228,7 +228,7 @@ async def test_what_was_sent_and_has_not_begun_is_cancelled_with_the_job():
 
 
 async def test_the_rate_is_kept_where_the_caller_is():
-    """Four a second, though groups of four travel together."""
+    """Four a second, although groups of four are sent together."""
     executor = ByPost()
     processor = AsyncBatchProcessor(
         lambda item: item, 4, 3, executor=executor, rate_limiter=RateLimiter(4, burst_size=4)

@@ -1,4 +1,4 @@
-"""Sync functions on threads: the loop goes on, and what cannot be killed is waited for."""
+"""Sync functions on threads: the loop keeps running; hanging calls hold their slots."""
 
 import asyncio
 import contextvars
@@ -54,7 +54,7 @@ async def entered(function: Gated, count: int) -> None:
         await asyncio.to_thread(function.entered.acquire, timeout=30)
 
 
-async def test_sync_functions_run_on_threads_and_the_loop_goes_on(gated: Gated):
+async def test_sync_functions_run_on_threads_and_the_loop_keeps_running(gated: Gated):
     """The calls wait for an event that the loop sets."""
     running = asyncio.create_task(AsyncBatchProcessor(gated, max_concurrency=3).process(range(7)))
     await entered(gated, 3)
@@ -84,8 +84,8 @@ async def test_a_call_on_a_thread_has_one_item_whatever_the_batch_size(gated: Ga
     await running
 
 
-async def test_context_variables_come_along():
-    """Of the one who awaits the job."""
+async def test_calls_see_the_callers_context_variables():
+    """The variables of the code that awaits the job."""
     request_id.set("r-17")
     result = await AsyncBatchProcessor(lambda item: request_id.get()).process([1, 2, 3])
     assert result.results == ["r-17"] * 3
@@ -104,7 +104,7 @@ async def test_context_variables_set_in_a_call_stay_there():
     assert request_id.get() == "none"
 
 
-async def test_errors_of_a_thread_are_the_items():
+async def test_an_error_on_a_thread_is_the_error_of_its_item():
     """With a traceback that leads into the function."""
 
     def fail(item: int) -> None:
@@ -144,7 +144,7 @@ async def test_calls_on_threads_are_retried_and_limited():
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_raised_on_a_thread_goes_on_up(kind: type[BaseException]):
+def test_an_interrupt_raised_on_a_thread_propagates(kind: type[BaseException]):
     """It is not kept as an item's error."""
 
     def interrupting(item: int) -> None:
@@ -158,7 +158,7 @@ def test_an_interrupt_raised_on_a_thread_goes_on_up(kind: type[BaseException]):
 
 
 async def test_functions_that_return_immediately_let_the_loop_turn():
-    """Other tasks go on while results come in faster than they are handed over."""
+    """Other tasks keep running while results arrive faster than they are delivered."""
     turns = 0
 
     async def ticking() -> None:
@@ -228,7 +228,7 @@ def test_results_come_in_also_while_a_loop_is_nested():
 
 
 async def test_a_thread_past_its_timeout_holds_its_slot(gated: Gated):
-    """Its item is not tried again, nor another begun in its place, until it has returned."""
+    """Its item is not retried, and no other item starts in its place, until it has returned."""
     inside: list[int] = []
     most_inside, tried_by_then = 0, []
 
@@ -260,7 +260,7 @@ async def test_a_thread_past_its_timeout_holds_its_slot(gated: Gated):
 
 
 async def test_a_late_result_is_dropped(gated: Gated):
-    """The attempt has failed, whatever the thread brings; the other slot goes on."""
+    """The attempt has failed, whatever the thread returns; the other worker continues."""
 
     def slow_first(item: int) -> int:
         return gated(item) if item == 0 else item
@@ -277,7 +277,7 @@ async def test_a_late_result_is_dropped(gated: Gated):
 
 
 async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
-    """Times and the log say when it was given up, not when it returned."""
+    """Times and the log show when it was abandoned, not when it returned."""
     processor = AsyncBatchProcessor(gated, max_concurrency=2, timeout=0.6, retry=AsyncRetry(1, 0.0))
     released: list[float] = []
 
@@ -302,7 +302,7 @@ async def test_a_timed_out_thread_counts_only_its_time(gated: Gated):
 async def test_when_all_slots_are_held_for_a_further_timeout_the_job_stops(
     gated: Gated, slots: int, held: str
 ):
-    """It says so, and ends though the threads do not."""
+    """It gives the reason, and ends although the threads do not."""
     processor = AsyncBatchProcessor(gated, max_concurrency=slots, retry_count=0, timeout=0.25)
     began = now()
     result = await processor.process(range(9))
@@ -333,7 +333,7 @@ async def test_one_free_slot_is_enough_to_go_on(gated: Gated):
 
 
 async def test_threads_that_hang_at_the_end_do_not_hold_the_job_for_ever(gated: Gated):
-    """Everything else is done and nothing can go on: that is said too."""
+    """Everything else is done and nothing can continue: the reason says so."""
 
     def hang_at_zero(item: int) -> int:
         return gated(item) if item == 0 else item
@@ -345,7 +345,7 @@ async def test_threads_that_hang_at_the_end_do_not_hold_the_job_for_ever(gated: 
 
 
 async def test_a_cancelled_job_does_not_wait_for_its_threads(gated: Gated):
-    """They cannot be interrupted; what they bring is dropped."""
+    """They cannot be interrupted; their results are dropped."""
     processor = AsyncBatchProcessor(gated, max_concurrency=2)
     running = asyncio.create_task(processor.process(range(9)))
     await entered(gated, 2)

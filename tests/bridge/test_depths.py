@@ -118,7 +118,7 @@ SHAPES = [*WAYS, *MIXTURES]
 
 
 def cleaned_up(shape: str) -> list[str]:
-    """What the levels of this shape print, from the inside out."""
+    """The lines that the levels of this shape print, from the inside out."""
     depth = len(shape.split(","))
     return ["innermost cleaned up"] + [f"level {n} cleaned up" for n in reversed(range(depth))]
 
@@ -182,7 +182,7 @@ def test_a_timeout_reaches_the_innermost_first(shape, outermost):
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "with_other_tasks"])
 @pytest.mark.parametrize(("outer", "inner"), [(0.3, 30), (30, 0.3), (0.3, None), (None, 0.3)])
 def test_the_shorter_of_two_timeouts_ends_the_call(way, outer, inner):
-    """Whichever it is: the inner one's TimeoutError goes up through the outer call."""
+    """Either one: the inner call's TimeoutError propagates through the outer call."""
     expected = [0.3] if way != "in_a_group" or outer == 0.3 else ["unhandled errors in a TaskGroup"]
     assert printed_by(
         PREAMBLE,
@@ -256,7 +256,7 @@ def test_a_second_interrupt_ends_every_wait(shape):
 
 
 def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
-    """The grace is up, the interrupt goes on, and the stuck loop is passed over until it turns."""
+    """After the grace period the interrupt propagates; the stuck loop is skipped until it turns."""
     assert printed_by(
         PREAMBLE,
         """
@@ -285,7 +285,7 @@ def test_a_coroutine_that_blocks_its_loop_does_not_hold_up_later_calls():
 
 
 @pytest.mark.parametrize("way", ["blocking", "on_a_thread", "nested"])
-def test_a_clean_up_after_a_timeout_has_only_so_long(way):
+def test_a_clean_up_after_a_timeout_has_a_limited_time(way):
     """A coroutine that will not end is left behind, at any depth."""
     assert printed_by(
         PREAMBLE,
@@ -316,8 +316,8 @@ def test_a_clean_up_after_a_timeout_has_only_so_long(way):
     ) == ["goes on", "run_async: not done within timeout=0.1 seconds; it was cancelled", "fine"]
 
 
-def test_calls_of_other_threads_are_spared():
-    """An interrupt is for what the main thread waits for."""
+def test_calls_of_other_threads_are_not_cancelled():
+    """An interrupt is meant for the calls that the main thread waits for."""
     assert printed_by(
         PREAMBLE,
         """
@@ -343,7 +343,7 @@ def test_calls_of_other_threads_are_spared():
 
 
 def test_a_call_that_cannot_begin_in_time_is_withdrawn():
-    """Its loop is blocked by somebody else: nothing has begun, so there is no clean-up to await."""
+    """Another coroutine blocks its loop: nothing has begun, so there is no clean-up to await."""
     free, blocked = threading.Event(), threading.Event()
 
     async def blocks_the_loop() -> None:
@@ -363,7 +363,7 @@ def test_a_call_that_cannot_begin_in_time_is_withdrawn():
 
 
 def test_a_clean_up_may_block_in_calls_of_its_own():
-    """What is called after the cancellation has arrived is not cancelled with it."""
+    """Calls made after the cancellation has arrived are not cancelled with it."""
     assert printed_by(
         PREAMBLE,
         """
@@ -416,7 +416,7 @@ def test_a_call_made_after_the_interrupt_does_not_begin():
 
 
 class Inner:
-    """Calls run_async in a way, and notes what became of the inner coroutines."""
+    """Calls run_async in some way, and records the ends of the inner coroutines."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -457,7 +457,7 @@ def test_a_cancelled_job_ends_the_run_async_of_its_calls(way):
 
 @pytest.mark.parametrize("way", ["on_a_thread", "on_the_loop"])
 def test_an_item_that_is_cancelled_in_run_async_has_not_failed(way):
-    """Its call hears of the cancellation before the job does, whose loop it may block."""
+    """Its call is cancelled before the job, whose loop it may block."""
     inner = Inner()
     processor = AsyncBatchProcessor(getattr(inner, way), max_concurrency=1, retry_count=0)
     job = processor.start(range(3))
@@ -480,7 +480,7 @@ def test_an_item_that_is_cancelled_in_run_async_has_not_failed(way):
     ],
 )
 def test_an_interrupted_call_is_the_end_of_its_run(around):
-    """The interrupt is no failure of its item, however far off the run is cancelled."""
+    """The interrupt is not a failure of its item, however late the run is cancelled."""
     assert printed_by(
         PREAMBLE,
         f"""
@@ -582,8 +582,8 @@ def test_a_job_that_is_waited_for_inside_is_cancelled():
     ) == ["interrupted True it was cancelled", "left: 0"]
 
 
-def test_a_job_started_inside_is_spared():
-    """It runs in the background, whatever becomes of the call that started it."""
+def test_a_job_started_inside_is_not_cancelled():
+    """It runs in the background, whatever happens to the call that started it."""
     assert printed_by(
         PREAMBLE,
         """

@@ -91,12 +91,12 @@ def test_an_interrupt_that_ends_no_wait_of_the_system_is_noticed(wait):
     ) == ["cleaned up", "interrupted"]
 
 
-def test_a_script_that_used_run_async_ends_without_a_sound():
-    """Neither the loop nor its thread is complained about at exit."""
+def test_a_script_that_used_run_async_ends_silently():
+    """There is no warning about the loop or its thread at exit."""
     assert printed_by(PREAMBLE, "print(run_async(asyncio.sleep(0, 42)))") == ["42"]
 
 
-def test_an_interrupt_cancels_cleans_up_and_goes_on_up():
+def test_an_interrupt_cancels_cleans_up_and_propagates():
     """KeyboardInterrupt comes when the children have ended, and the loop serves the next call."""
     assert printed_by(
         PREAMBLE,
@@ -123,8 +123,8 @@ def test_a_second_interrupt_ends_the_wait_for_the_clean_up():
     ) == ["interrupted"]
 
 
-def test_the_clean_up_has_only_so_long():
-    """Without a second interrupt the grace ends the wait."""
+def test_the_clean_up_has_a_limited_time():
+    """Without a second interrupt, the end of the grace period ends the wait."""
     assert printed_by(
         PREAMBLE,
         """
@@ -146,8 +146,8 @@ def test_the_clean_up_has_only_so_long():
     ) == ["cancelled", "interrupted"]
 
 
-def test_notes_of_the_cancelled_coroutine_go_up_with_the_interrupt():
-    """What the coroutine says about what was done is on the KeyboardInterrupt."""
+def test_the_interrupt_has_the_notes_of_the_cancelled_coroutine():
+    """The KeyboardInterrupt says what the coroutine had done."""
     assert printed_by(
         PREAMBLE,
         """
@@ -168,7 +168,7 @@ def test_notes_of_the_cancelled_coroutine_go_up_with_the_interrupt():
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_under_asyncio_run_the_interrupt_cancels_the_running_task(nested):
-    """The blocked loop's own handler is deaf; ours cancels, hands on, and puts it back."""
+    """The blocked loop's own handler cannot act; ours cancels, calls it, and reinstalls it."""
     assert printed_by(
         PREAMBLE,
         f"""
@@ -210,7 +210,7 @@ def test_a_nested_interrupt_under_the_default_handler_leaves_no_child():
 
 
 def test_a_second_interrupt_ends_a_nested_call_too():
-    """Code that never gives way to the loop can be stopped."""
+    """Code that never yields to the loop can be stopped."""
     assert printed_by(
         PREAMBLE,
         """
@@ -234,7 +234,7 @@ def test_a_second_interrupt_ends_a_nested_call_too():
 
 
 def test_an_interrupt_that_comes_too_late_is_not_lost():
-    """One that arrives when the work is done still reaches the handler that it was meant for."""
+    """An interrupt that arrives when the work is done still reaches its handler."""
     assert printed_by(
         PREAMBLE,
         """
@@ -250,8 +250,8 @@ def test_an_interrupt_that_comes_too_late_is_not_lost():
     ) == ["noticed", "still here", "interrupted"]
 
 
-def test_a_programs_own_handler_is_obeyed():
-    """Without a running loop, a handler that only notes the signal does not cancel anything."""
+def test_a_programs_own_handler_is_called():
+    """Without a running loop, a handler that only records the signal cancels nothing."""
     assert printed_by(
         PREAMBLE,
         """

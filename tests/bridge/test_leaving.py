@@ -1,4 +1,4 @@
-"""What leaves a coroutine by any door: each reaches the caller, and the loop lives on."""
+"""Values and errors of a coroutine: each reaches the caller, and the loop survives."""
 
 import sys
 
@@ -76,7 +76,7 @@ CALLS = {
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("call", CALLS)
-def test_whatever_is_raised_reaches_the_caller(call, eager):
+def test_every_error_reaches_the_caller(call, eager):
     """Before the first await and after it; and the next call is served."""
     if eager and sys.version_info < (3, 12):
         pytest.skip("eager tasks came with Python 3.12")
