@@ -1,4 +1,4 @@
-"""Who cancelled a task: the scope that holds it, somebody else, or the shutdown of its loop."""
+"""Who cancelled a task: the owner of a CancelScope, other code, or the shutdown of its loop."""
 
 from __future__ import annotations
 
