@@ -1,4 +1,4 @@
-"""Why a source could not be turned into a text."""
+"""Errors of sources: LoadError with its reasons, and IdConflictError."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LoadReason: TypeAlias = Literal[
     "too large",
 ]
 """
-The reasons for which the loaders of this package give a file up.
+The reasons of the LoadErrors raised by the loaders of this package.
 
 Example:
     >>> from typing import get_args
@@ -39,33 +39,33 @@ LOAD_REASONS = MappingProxyType(
         "binary": "NUL bytes where a text was expected",
         "csv": "a table whose rows do not fit its header, or whose ids are not unique",
         "docx": "a broken or truncated Word document",
-        "empty": "nothing in it but white space, or a header without rows",
-        "encoding": "not valid in the encoding that it claims or was given, nor in a likely one",
-        "encrypted": "locked by a password",
-        "html": "a page that the parser gives up",
+        "empty": "only white space, or a header without rows",
+        "encoding": "not valid in the declared or given encoding, nor in a likely one",
+        "encrypted": "protected by a password",
+        "html": "a page that the parser rejects",
         "json lines": "a line that is not JSON, or ids that are not unique",
         "link": "a link that leads out of the folder",
-        "no loader": "a known format that no loader is given for",
-        "no text": "a PDF of pictures, which needs OCR first",
+        "no loader": "a known format without a loader",
+        "no text": "a PDF of images, which needs OCR first",
         "not a file": "a pipe, socket or device",
         "notebook": "not the JSON of a Jupyter notebook",
         "pdf": "a broken or truncated PDF",
-        "too large": "over the bound of bytes, packed or unpacked",
+        "too large": "over the size limit, compressed or uncompressed",
     }
 )
 """
-Each reason, and what it means: failures group by it, and may be skipped by it.
+Each reason and its meaning. Failures are grouped by reason, and `on_unreadable` selects by it.
 
 Example:
     >>> from ragasync.documents import LOAD_REASONS
     >>> LOAD_REASONS["no text"]
-    'a PDF of pictures, which needs OCR first'
+    'a PDF of images, which needs OCR first'
 """
 
 
 class LoadError(RagasyncError, ValueError):
     """
-    A source exists but holds no text that can be read.
+    A source exists but cannot be read as text.
 
     Example:
         >>> from pathlib import Path
@@ -78,8 +78,9 @@ class LoadError(RagasyncError, ValueError):
         empty - a file of 0 bytes
 
     Args:
-        reason: A few words that failures group by: one of `LOAD_REASONS`, or a loader's own.
-        message: What was expected, what came, what to do.
+        reason: A short reason by which failures are grouped: one of `LOAD_REASONS`, or a custom
+            loader's own.
+        message: What was expected, what was received, and what to do.
     """
 
     def __init__(self, reason: LoadReason | str, message: str) -> None:
@@ -94,7 +95,7 @@ class LoadError(RagasyncError, ValueError):
 
 class IdConflictError(RagasyncError, ValueError):
     """
-    Two sources have one id, of which the second would replace the first in a store.
+    Two sources have the same id, and the second would replace the first in a store.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -105,8 +106,8 @@ class IdConflictError(RagasyncError, ValueError):
 
     Args:
         message: the id, both sources, and what to do.
-        id: the id that both have.
-        first: the source that has it.
+        id: the id of both.
+        first: the source that keeps the id.
         second: the source that was refused.
     """
 
@@ -119,7 +120,7 @@ class IdConflictError(RagasyncError, ValueError):
 
     @classmethod
     def between(cls, id_: str, first: str, second: str) -> Self:
-        """Return the error about two sources of one run."""
+        """Error about two sources of one run."""
         return cls(
             f"two sources have the id {id_!r:.200}: {first}, and {second}, which was refused, "
             "because it would replace the other: give each an id of its own",
@@ -130,7 +131,7 @@ class IdConflictError(RagasyncError, ValueError):
 
     @classmethod
     def with_stored(cls, id_: str, stored: str | None, second: str | None) -> Self:
-        """Return the error about a source whose id is stored for another one."""
+        """Error about a source whose id is stored for another source."""
         first, new = _described(stored), _described(second)
         moved = (
             f"if it moved, call store.relocate({stored!r}, {second!r}); "
@@ -147,5 +148,5 @@ class IdConflictError(RagasyncError, ValueError):
 
 
 def _described(source: str | None) -> str:
-    """Return a stored source in words; None is that of a document which the user made."""
+    """Description of a stored source; a document made by the user may have none."""
     return "a document without a source" if source is None else f"the source {source!r:.300}"

@@ -1,4 +1,4 @@
-"""Conditions on metadata, which restrict what a search may find."""
+"""Filter: conditions on metadata that restrict a search."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ import numpy as np
 
 Filter: TypeAlias = Mapping[str, object]
 """
-Conditions by metadata key, all of which have to hold.
+Conditions by metadata key, all of which must hold.
 
     {"lang": "en"}                              # this value
     {"lang": ["en", "de"]}                      # any of these; the same as {"$in": [...]}
     {"year": {"$gte": 2020, "$lt": 2025}}       # "$gt", "$gte", "$lt", "$lte", "$eq", "$ne"
     {"lang": {"$nin": ["en", "de"]}}            # none of these
-    {"tags": {"$contains": "draft"}}            # a list with this entry, which may be a date
+    {"tags": {"$contains": "draft"}}            # a list that contains this value or date
     {"mtime": {"$gte": date(2026, 5, 1)}}       # on this day or later
     {"$or": [{"lang": "en"}, {"year": 2024}]}   # "$and", "$or" of conditions, "$not" of one
-    {"year": {"$not": {"$lt": 2020}}}           # what is missing is not less either
-    {"source": "/docs/guide.md", "draft": None} # the document's own; without one, or with None
+    {"year": {"$not": {"$lt": 2020}}}           # also holds if the key is missing
+    {"source": "/docs/guide.md", "draft": None} # None: the key is missing, or its value is None
 
-A condition on "heading" is one on all headings above a chunk or in it: it holds where it does of
-the title of one of them, or of those above its start together, as "Install > On Linux"; "$ne" where
-it does of each.
+A condition on "heading" applies to all headings above a chunk or in it: it holds if it holds for
+one of their titles, or for the titles above the chunk's start joined, as in "Install > On Linux";
+"$ne" must hold for each of them.
 
-The keys of a chunk's metadata go over those of its document; "id" and "source" are always the
-document's own. Numbers are compared with numbers and texts with texts: 1 is 1.0 and is neither "1"
-nor True. A value that is itself a list or a dict equals nothing. "$ne", "$nin" and "$not" hold too
-where the key is missing, and no comparison does.
+The metadata of a chunk overrides that of its document; "id" and "source" are always those of the
+document. Numbers are compared with numbers and strings with strings: 1 equals 1.0, but neither "1"
+nor True. A value that is a list or a dict equals nothing. If the key is missing, "$ne", "$nin" and
+"$not" hold and comparisons do not.
 
-A date or datetime is compared with texts such as "2026-05-01" or "2026-05-01T12:30+02:00", and with
-numbers as seconds since 1970, which "mtime" is. A date is the whole day; without a time zone, it
-is UTC. Dates in metadata are stored as such texts.
+A date or datetime is compared with strings such as "2026-05-01" or "2026-05-01T12:30+02:00", and
+with numbers in seconds since 1970, such as "mtime". A date means the whole day; without a time
+zone, it is in UTC. Dates in metadata are stored as such strings.
 
-A key that no document has may be misspelt: it gives a warning and no hits, except where a document
-without it is asked for, by None.
+A key that no document has may be misspelled: it gives a warning and no hits, unless documents
+without it are asked for, by None.
 
 Example:
     >>> from ragasync import AsyncDocumentProcessor

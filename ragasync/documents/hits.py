@@ -1,4 +1,4 @@
-"""What a search finds: a chunk with its scores, and the list of them with a table."""
+"""Hit: a chunk found by a search, with its scores; Hits: a list of them, shown as a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_SHOWN = 60
 @dataclass(frozen=True, slots=True, repr=False)
 class Hit:
     """
-    Hold one chunk that a search found.
+    One chunk found by a search.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -39,14 +39,14 @@ class Hit:
 
     Args:
         document_id: The id of its document.
-        source: Where the document came from, or None.
+        source: The `source` of the document, or None.
         text: The chunk's text.
         start: The offset of its first character in the document's text.
         end: The offset after its last character.
-        score: What it is ranked by: the higher the better, comparable within one search only.
-        metadata: The document's metadata, with the chunk's own over it.
-        vector_score: The cosine of its vector and the query's; None where the query had no vector.
-        keyword_score: Its BM25 score; None where it has none of the words searched for.
+        score: The score by which hits are ranked, higher first; comparable within one search only.
+        metadata: The document's metadata, overridden by the chunk's own.
+        vector_score: The cosine of its vector and the query's; None without a query vector.
+        keyword_score: Its BM25 score; None if it has none of the query's words.
     """
 
     document_id: str
@@ -61,23 +61,23 @@ class Hit:
 
     @property
     def line(self) -> int | None:
-        """The line of its document that it starts on, from 1, if that is known."""
+        """Line number of its first character, from 1, if known."""
         return _whole_number(self.metadata.get("line"))
 
     @property
     def page(self) -> int | None:
-        """The page that it starts on, from 1, if that is known."""
+        """Page number of its first character, from 1, if known."""
         return _whole_number(self.metadata.get("page"))
 
     @property
     def heading(self) -> str | None:
-        """The headings above it, as "Install > On Linux", or the first one in it."""
+        """Headings above it, as in "Install > On Linux", or the first heading in it."""
         heading = self.metadata.get("heading")
         return heading if isinstance(heading, str) else None
 
     @property
     def headings(self) -> list[str]:
-        """The titles of all headings above it or in it."""
+        """Titles of all headings above it or in it."""
         titles = self.metadata.get("headings")
         if not isinstance(titles, list | tuple):
             return []
@@ -90,9 +90,7 @@ class Hit:
 
 class Hits(list[Hit]):
     """
-    List the chunks that a search found, the best first.
-
-    A list like any other; at the end of a notebook's cell it is shown as a table.
+    The list of chunks found by a search, best first; a notebook shows it as a table.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -111,7 +109,7 @@ class Hits(list[Hit]):
 
     Args:
         hits: The hits, in order.
-        query: What was searched for.
+        query: The text of the query.
     """
 
     def __init__(self, hits: Iterable[Hit] = (), query: str = "") -> None:
@@ -125,7 +123,7 @@ class Hits(list[Hit]):
     def __getitem__(self, index: slice, /) -> Hits: ...
 
     def __getitem__(self, index: SupportsIndex | slice, /) -> Hit | Hits:
-        """Return one hit, or Hits again for a slice."""
+        """One hit, or Hits for a slice."""
         found = super().__getitem__(index)
         return Hits(found, self.query) if isinstance(found, list) else found
 

@@ -1,4 +1,4 @@
-"""The nouns of the pipeline: a document, and a chunk of its text."""
+"""Document and Chunk: the data model of the pipeline."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 def _nothing() -> Mapping[str, object]:
-    """Return the metadata of what has none."""
+    """Default metadata: an empty mapping."""
     return _NOTHING
 
 
 def _read_only(metadata: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a copy that nobody can write to; the empty one is shared by all."""
+    """Read-only copy of metadata; the empty mapping is shared."""
     return MappingProxyType(dict(metadata)) if metadata else _NOTHING
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
     """
-    Hold one text under the id that it is stored by.
+    One text, with the id under which it is stored.
 
     Example:
         >>> from ragasync.documents import Document
@@ -33,12 +33,12 @@ class Document:
         'en'
 
     Args:
-        id: What the store knows it by: a second document of the same id replaces the first.
-        text: The whole text, its lines ended by newlines alone where it was loaded from a file.
-        metadata: Whatever else is known of it; copied, and read-only from then on.
-        source: Where it came from, a full path for instance; None for a text given as it is.
-        file: The id of the file that a run has loaded it from; None for a document that the user
-            made, which no pruning removes, whatever its source is.
+        id: Its id in the store, where a later document with the same id replaces it.
+        text: The whole text. Text loaded from a file has "\\n" as its only line ending.
+        metadata: Further fields; they are copied and become read-only.
+        source: The origin of the text, such as a full path; None for a text without one.
+        file: The id of the file that a run loaded it from; None for a document made by the user,
+            which pruning never removes, whatever its source.
 
     Raises:
         TypeError: If `id` or `text` is not a str, or `source` is neither a str nor None.
@@ -52,7 +52,7 @@ class Document:
     file: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Check what would fail late and far from here, and make the metadata read-only."""
+        """Check the types early, and make the metadata read-only."""
         for name, value in (("id", self.id), ("text", self.text)):
             if not isinstance(value, str):
                 raise TypeError(f"Document.{name} must be a str, got {value!r:.200}")
@@ -65,7 +65,7 @@ class Document:
             object.__setattr__(self, "metadata", _read_only(self.metadata))
 
     def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
-        """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
+        """Pickle the metadata as a dict, because a read-only mapping cannot be pickled."""
         return type(self), (self.id, self.text, dict(self.metadata), self.source, self.file)
 
     def __repr__(self) -> str:
@@ -75,10 +75,10 @@ class Document:
 @dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
     """
-    Hold a piece of a document's text that is embedded on its own.
+    A part of a document's text, which is embedded on its own.
 
-    The splitters of this package cut and never rewrite:
-    `document.text[chunk.start:chunk.end] == chunk.text` holds for each of their chunks.
+    The splitters of this package do not change the text: for each of their chunks,
+    `document.text[chunk.start:chunk.end] == chunk.text`.
 
     Example:
         >>> from ragasync.documents import Chunk, Document
@@ -88,10 +88,10 @@ class Chunk:
         <Chunk 18:40 'It is never over full.'>
 
     Args:
-        text: The piece itself.
+        text: The text of the chunk.
         start: The offset of its first character in the document's text.
         end: The offset after its last character.
-        metadata: Whatever else is known of it; copied, and read-only from then on.
+        metadata: Further fields; they are copied and become read-only.
 
     Raises:
         TypeError: If `text` is not a str.
@@ -104,7 +104,7 @@ class Chunk:
     metadata: Mapping[str, object] = field(default_factory=_nothing, hash=False)
 
     def __post_init__(self) -> None:
-        """Check what would fail late and far from here, and make the metadata read-only."""
+        """Check the types early, and make the metadata read-only."""
         if not isinstance(self.text, str):
             raise TypeError(f"Chunk.text must be a str, got {self.text!r:.200}")
         if not 0 <= self.start <= self.end:
@@ -115,11 +115,11 @@ class Chunk:
             object.__setattr__(self, "metadata", _read_only(self.metadata))
 
     def __reduce__(self) -> tuple[type[Chunk], tuple[object, ...]]:
-        """Travel to another process: a read-only mapping cannot be pickled, a dict can."""
+        """Pickle the metadata as a dict, because a read-only mapping cannot be pickled."""
         return type(self), (self.text, self.start, self.end, dict(self.metadata))
 
     def _placed(self, place: dict[str, object]) -> Chunk:
-        """Return the same chunk with its place in its metadata, where its own goes over that."""
+        """The same chunk with its location in its metadata; existing metadata takes precedence."""
         if self.metadata:
             place |= self.metadata
         return Chunk._at(self.text, self.start, self.end, MappingProxyType(place))
@@ -127,10 +127,10 @@ class Chunk:
     @staticmethod
     def _at(text: str, start: int, end: int, place: Mapping[str, object]) -> Chunk:
         """
-        Return a chunk of our own making, with its place as its metadata.
+        Build a chunk with its location as metadata, without checks.
 
-        Nothing is copied or checked, because every chunk of every document passes here: so the
-        mapping must be one that nobody can write to.
+        Every chunk of every document passes here, so nothing is copied or checked: the mapping
+        must be read-only already.
         """
         chunk, put = object.__new__(Chunk), object.__setattr__
         put(chunk, "text", text)

@@ -1,4 +1,4 @@
-"""A stage of the pipeline: its function, and how that is to be called."""
+"""Stage: the function of a pipeline stage, and the settings of its calls."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SETTINGS = (
 @dataclass(frozen=True, slots=True)
 class Stage:
     """
-    Say how one stage is called, where its plain function is not enough.
+    A stage's function together with settings of its own.
 
-    What is None is taken from the processor.
+    Settings that are None are taken from the processor.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -46,24 +46,25 @@ class Stage:
 
     Args:
         fn: the stage's function, sync or async; for the last stage also a Store.
-        max_concurrency: calls in flight at once.
-        batch_size: the most chunks in one call of `embed`; of the others, the most documents in
-            one group to `executor`.
+        max_concurrency: the maximum number of concurrent calls.
+        batch_size: the maximum number of chunks in one call of `embed`; for other stages, of
+            documents in one group that is sent to `executor`.
         rate_limiter: one limiter or several.
-        retry: when a failed call is tried again.
-        timeout: seconds for one attempt.
-        executor: where the function runs instead of on threads, or on the loop if it is async.
-        weight: what a text weighs, for `max_batch_weight`; for `embed` alone.
-        max_batch_weight: the most that the texts of one call may weigh together.
-        resources: as for AsyncBatchProcessor: makes an async context manager, opened once a run on
-            the run's own loop, whose value the function gets as its second argument.
-        name: what the stage is known by in place of its function's code: as long as name and
-            version stay, edited code is no change. Of `embed` it is the name under which a store
-            remembers the vectors; a store that knew the function by its code takes it on.
-        version: the same for one stage, where the function's name may stay: another version of
-            `load` or `chunk` has everything chunked again, another one of `embed` is another
-            embedder. Settings count in any case: closures, defaults, the arguments of a partial,
-            and what an object was made with.
+        retry: the retry policy of failed calls.
+        timeout: the time limit of one attempt, in seconds.
+        executor: where the function runs, instead of on threads.
+        weight: a function that weighs a text, for `max_batch_weight`; for `embed` only.
+        max_batch_weight: the maximum total weight of the texts in one call.
+        resources: as for AsyncBatchProcessor: a function that creates an async context manager,
+            which is opened once per run, on the run's own loop. Its value is passed to the stage's
+            function as second argument.
+        name: a name that identifies the stage in place of its function's code: edited code is
+            ignored while name and version stay the same. For `embed`, it is the name of the
+            embedder in a store; a store that knew the function by its code adopts the name.
+        version: a version that replaces the function's code in the same way, while its own name
+            stays. A new version of `load` or `chunk` chunks everything again; a new version of
+            `embed` is another embedder. Settings always count: closures, defaults, the arguments of
+            a partial, and the constructor arguments of an object.
     """
 
     fn: StageFunction | Store
@@ -80,7 +81,7 @@ class Stage:
     version: str = ""
 
     def __post_init__(self) -> None:
-        """Check what would otherwise change the fingerprint of everything, and say nothing."""
+        """Check name and version early, because a wrong one would change every fingerprint."""
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, got {self.name!r}")
         check_version(self.version)
@@ -88,10 +89,10 @@ class Stage:
     @property
     def function(self) -> StageFunction:
         """
-        The function of a stage that is no Store.
+        The stage's function, if it is not a Store.
 
         Raises:
-            TypeError: it is no function.
+            TypeError: it is not a function.
         """
         if not callable(self.fn):
             raise TypeError(f"a stage is a function, a Stage or None, got {self.fn!r}")
@@ -99,16 +100,16 @@ class Stage:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is called as the processor says, on threads."""
+        """Whether it is a sync function without settings of its own."""
         return not declared_async(self.function) and not self._own
 
     def plan(self, function: StageFunction, **defaults: Any) -> BatchSettings[Any, Any]:
         """
-        Return the plan for calling `function` in this stage's way, else in the default one.
+        Settings of a processor of `function`: this stage's own, or else the defaults.
 
         Raises:
-            TypeError: a setting of the wrong kind.
-            ValueError: a setting out of range.
+            TypeError: a setting has the wrong type.
+            ValueError: a setting is out of range.
         """
         if check_process_fn(function):
             defaults.pop("executor", None)
@@ -118,23 +119,23 @@ class Stage:
 
     @property
     def _own(self) -> dict[str, Any]:
-        """The settings that are not left to the processor."""
+        """The settings that are not None."""
         own = {setting: getattr(self, setting) for setting in _SETTINGS}
         return {setting: value for setting, value in own.items() if value is not None}
 
 
 def check_version(version: object) -> None:
-    """Raise TypeError for a version that is no text: 1 and "1" would be two."""
+    """Raise TypeError for a version that is not a str: 1 and "1" would be two versions."""
     if not isinstance(version, str):
         raise TypeError(f"version must be a str, got {version!r}: pass {str(version)!r}")
 
 
 def declared_async(function: StageFunction) -> bool:
     """
-    Return whether calling a stage's function gives a coroutine; one may yield, too.
+    Whether a stage's function is async; generator functions are allowed too.
 
     Raises:
-        TypeError: it is an async generator function, or no callable.
+        TypeError: it is an async generator function, or not callable.
     """
     return not inspect.isgeneratorfunction(function) and check_process_fn(function)
 
@@ -143,14 +144,14 @@ def as_stage(
     given: StageFunction | Stage | None, default: StageFunction, *, may_yield: bool = False
 ) -> Stage:
     """
-    Return what was given for a stage as a Stage.
+    Turn a stage argument into a Stage.
 
-    An object that has an `as_stage` method, as `OpenAIEmbedder` has, knows best how it is called.
+    An object with an `as_stage` method, such as `OpenAIEmbedder`, provides its own Stage.
 
     Args:
         given: a function, a Stage, or None.
-        default: the embedded default.
-        may_yield: whether a generator function will do: what it yields is gone through.
+        default: the function to use for None.
+        may_yield: whether a generator function is allowed.
 
     Raises:
         TypeError: it is neither a function nor a Stage.

@@ -28,15 +28,15 @@ _GRAM = 4
 _GRAMS_WEIGHT = 1.5
 _FUNCTION_WORD_WEIGHT = 0.2
 
-_TEXTS_AT_ONCE = 256
+_TEXTS_PER_PASS = 256
 
 
 class Embedder(Protocol):
     """
-    Turn texts into vectors, one row a text.
+    An embedder turns texts into vectors, one row per text.
 
-    `name` says which vectors these are: two embedders of one name must give the same vectors,
-    and whatever changes the vectors changes the name.
+    `name` identifies the vectors: embedders with the same name must produce the same vectors, so
+    anything that changes the vectors must change the name.
 
     Example:
         >>> import numpy as np
@@ -53,32 +53,32 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """The name under which a store remembers whose vectors it holds."""
+        """The name by which a store identifies the embedder of its vectors."""
 
     @property
     def dimension(self) -> int:
-        """The length of each vector."""
+        """The length of a vector."""
 
     def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Return the vectors of the texts: float32, `(len(texts), dimension)`."""
+        """Embed texts: a float32 array of shape `(len(texts), dimension)`."""
 
 
 class HashingEmbedder:
     """
-    Embed texts by hashing their words and the n-grams within them.
+    Embed texts by hashing their words and the n-grams in their words.
 
-    Each word, lower-cased, has a fixed sparse vector: a signed entry for itself and one for each
-    of its 4-grams with the word's ends marked, so that `retry` and `retries` meet. A text is the
-    sum over its words, a word that occurs n times counting 1 + ln n and a function word a
-    fifth of that, scaled to length 1. Of scripts without spaces, each two neighbouring characters
-    are a word, and so is each Chinese character; Cyrillic words are without their endings. Accents,
-    Hebrew points and Arabic vowel signs are left out, as people type. There is no model and no
-    state: a text has the same vector in every process, whatever else is in its
-    batch. It matches words and their forms, not meanings. A text without words is a row of zeros.
+    Each lower-cased word has a fixed sparse vector: one signed entry for the word, and one for each
+    of its 4-grams with the word's ends marked, so that `retry` and `retries` are similar. The
+    vector of a text is the sum over its words, scaled to length 1. A word that occurs n times
+    counts 1 + ln n, and a function word a fifth of that. In scripts without spaces, every two
+    adjacent characters form a word, and every Chinese character does too. Cyrillic words lose their
+    endings, and all words their accents, Hebrew points and Arabic vowel signs. There is no model
+    and no state: a text has the same vector in every process and in any batch. This matches words
+    and their forms, not meanings. The vector of a text without words is zero.
 
-    The signed hashing is that of Weinberger et al., Feature Hashing for Large Scale Multitask
-    Learning (2009); n-grams in words that of Bojanowski et al., Enriching Word Vectors with
-    Subword Information (2017). Safe to call from several threads at once.
+    The signed hashing follows Weinberger et al., Feature Hashing for Large Scale Multitask Learning
+    (2009), and the n-grams of words Bojanowski et al., Enriching Word Vectors with Subword
+    Information (2017). Instances are thread-safe.
 
     Example:
         >>> from ragasync.documents import HashingEmbedder
@@ -93,7 +93,7 @@ class HashingEmbedder:
         dimension: The length of a vector; a longer one has fewer collisions.
 
     Raises:
-        ValueError: When `dimension` is not a positive int.
+        ValueError: If `dimension` is not a positive int.
     """
 
     def __init__(self, dimension: int = 1024) -> None:
@@ -103,37 +103,37 @@ class HashingEmbedder:
 
     @classmethod
     def from_name(cls, name: str) -> HashingEmbedder | None:
-        """Return the embedder that has this `name`, or None where the name is another kind's."""
+        """The HashingEmbedder with this name; None for the name of another embedder."""
         match = _NAME.fullmatch(name)
         return cls(int(match[1])) if match else None
 
     @property
     def name(self) -> str:
-        """The name under which a store remembers whose vectors it holds."""
+        """The name by which a store identifies the embedder of its vectors."""
         return f"hashing-{self._dimension}-v2"
 
     @property
     def dimension(self) -> int:
-        """The length of each vector."""
+        """The length of a vector."""
         return self._dimension
 
     def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """
-        Return the vectors of the texts.
+        Embed texts.
 
         Args:
             texts: The texts; a single str is refused, because it is a sequence of characters.
 
         Returns:
-            A float32 array of shape `(len(texts), dimension)`, its rows of length 1 or 0.
+            A float32 array of shape `(len(texts), dimension)`, with rows of length 1 or 0.
 
         Raises:
-            TypeError: When `texts` is a str or bytes, or one of its items is no str.
+            TypeError: If `texts` is a str or bytes, or one of its items is not a str.
         """
         check_texts(texts)
         rows = np.empty((len(texts), self._dimension), dtype=np.float32)
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            part = texts[start : start + _TEXTS_AT_ONCE]
+        for start in range(0, len(texts), _TEXTS_PER_PASS):
+            part = texts[start : start + _TEXTS_PER_PASS]
             rows[start : start + len(part)] = _embed(part, self._dimension)
         return rows
 
@@ -142,7 +142,7 @@ class HashingEmbedder:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse what is no sequence of texts."""
+    """Raise TypeError for anything but a sequence of strings."""
     if isinstance(texts, str | bytes):
         raise TypeError(f"expected a list of texts, not one {type(texts).__name__}: pass [text]")
     for position, text in enumerate(texts):
@@ -151,8 +151,8 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def scaled_to_one(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return each row divided by its length, and rows of zeros as they are."""
-    # By the largest entry first: squares of very large or small entries leave the range.
+    """Vectors scaled to length 1; zero vectors stay zero."""
+    # Divide by the largest entry first: squares of very large or small entries overflow.
     largest = np.max(np.abs(rows), axis=1, keepdims=True, initial=0)
     rows = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
@@ -161,7 +161,7 @@ def scaled_to_one(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def _embed(texts: Sequence[str], dimension: int) -> NDArray[np.float32]:
-    """Return the vectors of a few texts, summed in one pass over all of their features."""
+    """Vectors of a few texts, summed in one pass over all of their features."""
     counts = [Counter(_words(text)) for text in texts]
     features = [_features(word, dimension) for words in counts for word in words]
     if not features:
@@ -181,10 +181,10 @@ def _embed(texts: Sequence[str], dimension: int) -> NDArray[np.float32]:
 
 def have_feature_in_common(text: str, query: str) -> bool:
     """
-    Return whether a HashingEmbedder finds in a text anything of what is searched for.
+    Whether a text and a query have a feature (a word or n-gram) in common.
 
-    Two vectors can be near because unlike words share an entry; this looks at the words themselves.
-    Function words count only where the query has no others.
+    Two vectors can be similar because different words share an entry, so this compares the words
+    themselves. Function words count only if the query has no other words.
     """
     words = _words(query)
     words = [word for word in words if not is_function_word(word)] or words
@@ -193,20 +193,20 @@ def have_feature_in_common(text: str, query: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of a text, long ones in pieces."""
+    """Words of a text; long ones are split."""
     if text.isascii():
         return _ASCII_PIECE.findall(text.lower())
     return [
         word[start : start + _PIECE]
         for word in words_of(text, singles=True)
-        if not is_single(word) or _HAN.match(word)  # a letter says nothing
+        if not is_single(word) or _HAN.match(word)  # a single letter has no meaning
         for start in range(0, len(word), _PIECE)
     ]
 
 
 @lru_cache(maxsize=50_000)
 def _features(word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return where a word's features lie in the vector and their signed weights."""
+    """Positions of a word's features in the vector, and their signed weights."""
     names = _names(word)
     weight_of_word = _FUNCTION_WORD_WEIGHT if is_function_word(word) else 1.0
     grams = len(names) - 1
@@ -219,13 +219,13 @@ def _features(word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _names(word: str) -> tuple[str, ...]:
-    """Return a word's features: itself with its ends marked, and the n-grams of that."""
+    """Features of a word: the word with its ends marked, and the n-grams of this."""
     marked = f"<{word}>"
     if len(marked) <= _GRAM or is_unspaced(word):
-        return (marked,)  # the word as a whole says it all
+        return (marked,)  # it has no shorter n-grams
     return (marked, *(marked[i : i + _GRAM] for i in range(len(marked) - _GRAM + 1)))
 
 
 def _hash(feature: str) -> int:
-    """Return the same 64 bits for a feature in every process and on every machine."""
+    """Hash of a feature as 64 bits, the same on every machine."""
     return int.from_bytes(blake2b(feature.encode(), digest_size=8).digest(), "little")

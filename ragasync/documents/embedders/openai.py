@@ -43,15 +43,15 @@ def unless_nothing_helps(error: Exception) -> Verdict:
 
 class OpenAIEmbedder:
     """
-    Embed texts by OpenAI, or by any service that speaks as it does (vLLM, Ollama, a gateway).
+    Embed texts with OpenAI, or with a service that has the same API (vLLM, Ollama, a gateway).
 
-    A processor calls it in its own way: batches bounded by count and by tokens, so many calls at
-    once, one limiter for requests and one for tokens, its own retries. Where no rates are given,
-    the limiters take those that the service states in its `x-ratelimit-*` headers. A batch that
-    the service refuses is halved until the text at fault stands alone.
+    In a processor it brings its own Stage: batches bounded by number of texts and by tokens, a
+    maximum concurrency, one limiter for requests and one for tokens, and its own retries. Without
+    given rates, the limiters use those in the service's `x-ratelimit-*` headers. A batch that the
+    service refuses is split until the bad text is isolated.
 
-    Awaited by itself it makes one call, without limiter or retry, and opens a client for it;
-    `async with embed.open() as client: await embed(texts, client)` opens one for many.
+    Awaited on its own, it makes one call without limiters or retries, and opens a client for it;
+    `async with embed.open() as client: await embed(texts, client)` opens a client for many calls.
 
     Example:
         >>> from types import SimpleNamespace
@@ -68,32 +68,32 @@ class OpenAIEmbedder:
     Args:
         model: the model's name.
         client: an object with `embeddings.create(model=, input=)`, such as an AsyncOpenAI, which
-            belongs to the event loop that it was first used on. Without one, httpx asks (extra
-            `[openai]`), with a client opened once a run.
-        base_url: where the service is, with or without `/embeddings`; a query, such as
-            `?api-version=2024-10-21`, is kept. Not for a `client`.
-        api_key: what is shown to it; by default OPENAI_API_KEY, for OpenAI itself alone.
-        headers: further headers of each request, such as `{"api-key": key}`; not for a `client`.
-        extra_body: further fields of each request, such as `{"input_type": "passage"}`. They
-            count in `name`, as they may change the vectors, and hold for searches too.
-        dimensions: the length to ask for, of models that can shorten their vectors.
-        requests_per_minute: the rate; None takes what the service states.
-        tokens_per_minute: likewise.
-        price_per_million_tokens: what `spent` and the run's costs are reckoned by.
-        max_batch: the most texts in one call.
-        max_batch_tokens: the most tokens in one call.
-        max_tokens: the most of one text; a longer one fails alone, before any call. None: no
-            bound.
-        count_tokens: counts the tokens of a text; by default `estimated_tokens`, which is rather
-            too high, and by which a text fails only beyond twice `max_tokens`.
-        timeout: seconds for one call.
-        max_concurrency: calls in flight at once.
-        retry: when a failed call is tried again; see AsyncRetry.
-        name: what a store remembers the vectors by, where the model at the host is not enough.
+            belongs to the event loop on which it was first used. Without one, httpx is used (extra
+            `[openai]`), with one client per run.
+        base_url: the URL of the service, with or without `/embeddings`; a query such as
+            `?api-version=2024-10-21` is kept. Not with a `client`.
+        api_key: the API key; by default OPENAI_API_KEY, but only for OpenAI itself.
+        headers: further headers of each request, such as `{"api-key": key}`; not with a `client`.
+        extra_body: further fields of each request, such as `{"input_type": "passage"}`. They are
+            part of `name`, because they may change the vectors, and apply to searches too.
+        dimensions: the requested length of vectors, for models that can shorten them.
+        requests_per_minute: the rate; None for the rate in the service's headers.
+        tokens_per_minute: the rate; None for the rate in the service's headers.
+        price_per_million_tokens: the price from which `spent` and the run's cost are computed.
+        max_batch: the maximum number of texts in one call.
+        max_batch_tokens: the maximum number of tokens in one call.
+        max_tokens: the maximum number of tokens in one text; a longer one fails alone, before any
+            call. None for no bound.
+        count_tokens: counts the tokens of a text; the default is `estimated_tokens`, which tends to
+            be too high, so that a text fails only above twice `max_tokens`.
+        timeout: the time limit of one call, in seconds.
+        max_concurrency: the maximum number of concurrent calls.
+        retry: the retry policy of failed calls; see AsyncRetry.
+        name: the embedder's name in a store, if model and host do not identify the vectors.
 
     Raises:
-        ValueError: an argument out of range, or no key for OpenAI.
-        TypeError: an argument of the wrong kind.
+        ValueError: an argument is out of range, or there is no key for OpenAI.
+        TypeError: an argument has the wrong type.
         MissingExtra: httpx is not installed, and there is no `client`.
     """
 
@@ -136,7 +136,7 @@ class OpenAIEmbedder:
 
     @property
     def name(self) -> str:
-        """The name under which a store remembers whose vectors it holds."""
+        """The name by which a store identifies the embedder of its vectors."""
         return self._name
 
     @property

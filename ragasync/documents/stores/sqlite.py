@@ -70,15 +70,15 @@ if TYPE_CHECKING:
 
 class SqliteStore:
     """
-    Keep documents in one SQLite file and find their chunks by vectors, by words, or by both.
+    A store in one SQLite file, with search by vectors, by keywords, or by both.
 
-    One transaction a document: it is there whole or not at all, whatever kills the process.
-    Vectors are compared exactly, in a matrix that stays in memory (4 bytes x dimension x chunks),
-    good to some 200,000 chunks; words are ranked by BM25 in SQLite's own FTS5. The file remembers
-    whose vectors it holds and refuses another embedder's. Several processes may read and write it
-    at once.
+    A document is stored in one transaction, so that it is complete or absent even if the process is
+    killed. Vector search is exact, with a matrix in memory (4 bytes x dimension x chunks), which
+    suits up to about 200,000 chunks; keywords are ranked by BM25, in SQLite's FTS5. The file
+    records the embedder of its vectors and refuses vectors of another one. Several processes may
+    read and write it concurrently.
 
-    A file of an older version is refused: store its sources again, in another file.
+    A file of an older version is refused: store its sources again in another file.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -91,14 +91,13 @@ class SqliteStore:
         A bucket refills.
 
     Args:
-        path: The file, created where it is missing; ":memory:" keeps nothing.
-        embedder: What embeds the texts that are searched for; may be set later. None uses the one
-            of the latest run that this store was given to, or the HashingEmbedder where the file
-            holds its vectors.
+        path: The file, created if it is missing; ":memory:" for a store without a file.
+        embedder: Embeds the text of a search; it may be set later. None uses the embedder of the
+            latest run with this store, or the HashingEmbedder if the file holds its vectors.
         timeout: Seconds to wait for another process that is writing.
 
     Raises:
-        StoreError: When the file is no store's, broken, or locked.
+        StoreError: If the file is not a store, damaged, or locked.
     """
 
     def __init__(
@@ -297,36 +296,37 @@ class SqliteStore:
         vector: NDArray[np.float32] | None = None,
     ) -> Hits:
         """
-        Return the best chunks for a text, the best first.
+        Search for the best chunks for a text, best first.
 
-        With vectors of a HashingEmbedder, a chunk that has nothing in common with the text is no
-        hit: no word, function words left out, and no part of one. Of other embedders' vectors, all
-        are ranked, however far; `min_score` cuts them.
+        With vectors of a HashingEmbedder, a chunk that shares no word or part of a word with the
+        text, apart from function words, is not a hit. With vectors of other embedders, all chunks
+        are ranked, and `min_score` sets a bound.
 
         Args:
-            text: What to search for; it is data, never query syntax.
-            k: The most hits.
-            mode: "vector" ranks by the cosine, "keyword" by the words in common (BM25, any of
-                them), "hybrid" joins the first 50 of each, or k where that is more, by reciprocal
-                rank.
-            where: Conditions on metadata, which leave out chunks before anything is ranked:
+            text: The query, as plain text without any query syntax.
+            k: The maximum number of hits.
+            mode: "vector" ranks by cosine, "keyword" by common words (BM25 of any of them),
+                "hybrid" joins the best 50 of each (or the best k, if k is larger) by reciprocal
+                rank fusion.
+            where: Conditions on metadata that filter the chunks before they are ranked, such as
                 `{"lang": "en", "year": {"$gte": 2020}}`; see `Filter`. A key that no document has
                 gives a warning and no hits.
-            min_score: The least cosine of a hit, whatever the mode; None for any.
-            vector: The text's own vector, where it is made elsewhere, by an async embedder for
-                instance; otherwise the store's embedder makes it, except where the mode is
-                "keyword" and no `min_score` needs it.
+            min_score: The minimum cosine of a hit, in any mode; None for no bound.
+            vector: The query's vector, if it is made elsewhere, for instance by an async embedder.
+                Otherwise the store's embedder makes it, unless the mode is "keyword" without
+                `min_score`.
 
         Returns:
-            At most `k` hits, each with its cosine and its BM25 score; `score` is what the mode
-            ranks by: one of the two, or the sum of reciprocal ranks.
+            At most `k` hits, each with its cosine and its BM25 score. `score` is the one of the
+            mode: cosine, BM25, or the sum of reciprocal ranks.
 
         Raises:
-            ValueError: When `mode`, `k` or `min_score` is none of these, or `where` asks for an
-                operator that there is not.
-            TypeError: When `where` is no dict, or compares with what no metadata can equal.
-            EmbedderMismatch: When the vectors stored are another embedder's, or one is needed.
-            StoreError: When the file cannot be read.
+            ValueError: If `mode`, `k` or `min_score` is invalid, or `where` has an unknown
+                operator.
+            TypeError: If `where` is not a dict, or has a value that metadata cannot have.
+            EmbedderMismatch: If the stored vectors are of another embedder, or the store has no
+                embedder and needs one.
+            StoreError: If the file cannot be read.
         """
         check_search(mode, k, min_score)
         condition = condition_of(where)
