@@ -36,9 +36,6 @@ this table true. The docstring of each package maps its files.
     cancellation loop_errors sqlite_file error_text function_fingerprint
                             who cancelled a task; errors of the wrong loop; our SQLite files;
                             errors as text; changed functions
-    plain_values            fingerprints of plain values
-    object_settings         fingerprints of an object's settings
-    function_code           fingerprints of a function's code
     errors clock lazy_task arguments
                             exceptions; clocks; tasks; checks of arguments
     redact                  masks secrets in messages

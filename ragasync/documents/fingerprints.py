@@ -20,15 +20,15 @@ from typing import Any, Final, TypeAlias
 
 from ragasync.documents.models import Document
 from ragasync.foreign_errors import attribute, is_a
-from ragasync.function_code import Sources
 from ragasync.function_fingerprint import (
     FunctionFingerprint,
+    Sources,
     differences,
     fingerprint_of,
     is_same_digest,
+    module_of,
     settings_fingerprint_of,
 )
-from ragasync.object_settings import module_of
 
 StageFunction: TypeAlias = Callable[..., object]
 """A stage's function: what it takes and gives depends on the stage."""

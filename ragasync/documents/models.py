@@ -34,7 +34,7 @@ class Document:
 
     Args:
         id: Its id in the store, where a later document with the same id replaces it.
-        text: The whole text. Text loaded from a file has "\\n" as its only line ending.
+        text: The whole text. Text loaded from a file has only newlines as line ends.
         metadata: Further fields; they are copied and become read-only.
         source: The origin of the text, such as a full path; None for a text without one.
         file: The id of the file that a run loaded it from; None for a document made by the user,

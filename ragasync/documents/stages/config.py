@@ -39,7 +39,7 @@ from ragasync.documents.stages.storing import storing_plan
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
-from ragasync.function_code import Sources
+from ragasync.function_fingerprint import Sources
 from ragasync.journal.journal import caller_location
 from ragasync.limits.limiter import Limiter
 from ragasync.retries.classify import FATAL, default_retry

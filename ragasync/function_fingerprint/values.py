@@ -1,4 +1,4 @@
-"""Plain data as text that is the same in every process, and shown only where it is no secret."""
+"""Fingerprints of plain values: short text if it is certainly not a secret, else a digest."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from ragasync.foreign_errors import is_a
-from ragasync.function_code import digest
-from ragasync.object_settings import NATIVE, module_of, name_of, qualname
+from ragasync.function_fingerprint.code import digest
+from ragasync.function_fingerprint.settings import NATIVE, module_of, name_of, qualname
 from ragasync.redact import redact
 
 DEEPEST: Final = 6
-"""How deep plain data, and objects, are looked into."""
+"""Maximum depth of nested plain data and objects."""
 
 CONTAINERS: Final = (list, tuple, dict, set, frozenset)
-"""What holds other values."""
+"""Types of containers of values."""
 
 _LONGEST_SHOWN: Final = 40
 _MOST_ENTRIES: Final = 10_000
@@ -42,18 +42,17 @@ _WRITTEN_OUT: Final = (date, time, timedelta, timezone, Decimal, Fraction, UUID)
 
 
 class NotPlain(Exception):
-    """A value is no plain data."""
+    """A value is not plain data."""
 
 
 def shown(name: str, value: object) -> str:
     """
-    Return a plain value as a part: itself where it is surely no secret, else a digest.
+    Fingerprint part of a plain value: the value itself if it cannot be a secret, else a digest.
 
-    That is a number, the name of something in the code, or a short text of words and numbers, as
-    the names of models are.
+    Shown are numbers, names in code, and short texts of words and numbers, such as model names.
 
     Raises:
-        NotPlain: it is no plain value.
+        NotPlain: it is not plain data.
     """
     text = plain(value)
     is_named = is_a(value, (bool, int, float, type(None), Enum, type, ModuleType, *NATIVE))
@@ -66,16 +65,16 @@ def shown(name: str, value: object) -> str:
 
 def plain(value: object) -> str:
     """
-    Return plain data as text that is the same in every process, of much of it the beginning.
+    Plain data as text that is the same in every process; large data is truncated.
 
     Raises:
-        NotPlain: it is none.
+        NotPlain: it is not plain data.
     """
     return _Writing().text(value)
 
 
 def entries(value: Any) -> Iterator[tuple[object, object]]:
-    """Yield the keys and entries of a container; of a set, which has no order, none."""
+    """Keys and entries of a container; none for a set, which has no order."""
     base: Any = next(cls for cls in CONTAINERS if is_a(value, cls))
     if base is dict:
         yield from dict.items(value)
@@ -84,13 +83,13 @@ def entries(value: Any) -> Iterator[tuple[object, object]]:
 
 
 class _Writing:
-    """Writes plain data out, until there was as much of it as anybody would write by hand."""
+    """Writes plain data as text, up to a number of entries and characters."""
 
     def __init__(self) -> None:
         self._entries, self._characters = _MOST_ENTRIES, _MOST_CHARACTERS
 
     def text(self, value: Any, depth: int = 0) -> str:
-        """Return a value as text."""
+        """A value as text."""
         kind: type = type(value)
         if is_a(value, Enum):
             return f"{qualname(kind)}.{object.__getattribute__(value, '_name_')}"
@@ -111,13 +110,13 @@ class _Writing:
         ):
             return repr(value)
         if kind is MappingProxyType:
-            (value,) = gc.get_referents(value)  # as reading it may run a mapping of the user's
+            (value,) = gc.get_referents(value)  # reading the proxy may run code of the user
         if is_a(value, CONTAINERS) and depth <= DEEPEST:
             return self._container(value, depth + 1)
         return self._of_numpy(value, depth + 1)
 
     def _scalar(self, value: Any) -> str:
-        """Return a number, a text or the like as text."""
+        """A scalar value as text."""
         if not is_a(value, (str, bytes)):
             return hex(value) if type(value) is int and value.bit_length() > 64 else repr(value)
         shown = value[: self._characters]
@@ -125,7 +124,7 @@ class _Writing:
         return repr(shown) + (f" of {len(value)}" if len(shown) < len(value) else "")
 
     def _container(self, value: Any, depth: int) -> str:
-        """Return a list, tuple, set or dict of plain data as text; only a list's order counts."""
+        """A container of plain data as text; dicts and sets are sorted."""
         base: Any = next(cls for cls in CONTAINERS if is_a(value, cls))
         size, room = base.__len__(value), self._entries
         self._entries = max(0, room - size)
@@ -133,7 +132,7 @@ class _Writing:
             pairs = islice(dict.items(value), room)
             texts = [f"{self.text(key, depth)}: {self.text(each, depth)}" for key, each in pairs]
         elif base in (set, frozenset) and size > room:
-            texts = []  # which of them come first is another matter in every process
+            texts = []  # their order differs in every process
         else:
             texts = [self.text(entry, depth) for entry in islice(base.__iter__(value), room)]
         if base not in (list, tuple):
@@ -144,7 +143,7 @@ class _Writing:
         return f"{own}{opening}{', '.join(texts)}{closing}{more}"
 
     def _of_numpy(self, value: Any, depth: int) -> str:
-        """Return a number or a small array of numpy's as text, where numpy is loaded."""
+        """A numpy scalar or array as text, if numpy is loaded."""
         numpy = sys.modules.get("numpy")
         if numpy is not None and is_a(value, numpy.generic):
             return f"{qualname(type(value))}({self.text(numpy.generic.item(value), depth)})"

@@ -1,7 +1,8 @@
 """
-What an object is made of, asked of the interpreter alone.
+Settings of objects: the attributes that determine what a call does, read without running code.
 
-Nothing that a class of the user's defines is run, such as `__getattr__`, `__class__` or a property.
+Attributes are read by the interpreter's own descriptors, so that nothing defined by a class of the
+user, such as `__getattr__`, `__class__` or a property, is run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from types import (
 from typing import Any, Final
 
 from ragasync.foreign_errors import is_a
-from ragasync.function_code import ANY, names_in
+from ragasync.function_fingerprint.code import ANY, names_in
 
 NATIVE: Final = (
     BuiltinFunctionType,
@@ -35,20 +36,20 @@ NATIVE: Final = (
     MethodWrapperType,
     WrapperDescriptorType,
 )
-"""The functions of C."""
+"""Types of functions written in C."""
 
 MUTABLE: Final = (list, dict, set, bytearray)
-"""What changes in place."""
+"""Types that can be changed in place."""
 
 CONSTRUCTORS: Final = ("__new__", "__init__", "__post_init__")
-"""The methods that make an object."""
+"""Methods that construct an object."""
 
 _RUNTIME: Final = frozenset(
     """asyncio concurrent contextvars http io logging multiprocessing queue random selectors socket
     sqlite3 ssl subprocess tempfile thread threading time weakref""".split()  # noqa: SIM905
 )
 _HEAP_TYPE: Final = 1 << 9
-_OURS: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120
+_OURS: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
 _LIBRARY: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 
 
@@ -56,17 +57,18 @@ def settings_of(
     value: object, stored: set[str], changed: set[str], begin_empty: set[str]
 ) -> dict[str, object]:
     """
-    Return those attributes of an object that are settings, not what it has come to since.
+    Attributes of an object that are settings, as opposed to state.
 
-    An argument of the constructor is one, if it is no number that code sets: that is a counter. Of
-    other attributes those are that nobody else sets. What changes in place is none if code changes
-    it, or if it begins empty. Of the classes of libraries only the arguments are known.
+    A constructor argument is a setting, unless it is a number that other code sets, which is a
+    counter. Another attribute is a setting if no code sets it after the constructor. A list, dict
+    or set is state if code changes it in place, or if it is empty at first. For classes of
+    libraries, only the constructor arguments count.
 
     Args:
         value: the object.
-        stored: the attributes that code sets after the constructor has, of whatever object.
-        changed: those whose content it changes in place; ANY: nobody knows which.
-        begin_empty: those that the constructor sets to something empty.
+        stored: attributes, of any object, that code sets outside of constructors.
+        changed: attributes that code changes in place; ANY if this is unknown.
+        begin_empty: attributes that the constructor sets to an empty container.
     """
     kind = type(value)
     if _is_no_function(kind):
@@ -79,7 +81,7 @@ def settings_of(
         is_mutable = is_a(setting, MUTABLE)
         if name.startswith("__") or (name in stored and is_number(setting)):
             continue
-        if is_a(static_member(kind, name), cached_property):  # what that has come to
+        if is_a(static_member(kind, name), cached_property):  # its cached value
             continue
         if is_mutable and not changed.isdisjoint({name, ANY}):
             continue
@@ -91,7 +93,7 @@ def settings_of(
 
 
 def _arguments_of(cls: type) -> set[str]:
-    """Return the names that a class's constructors take, and its annotated fields."""
+    """Names of a class's constructor arguments and annotated fields."""
     names: set[str] = set()
     for one in _mro(cls):
         own = vars_of(one)
@@ -109,7 +111,7 @@ def _arguments_of(cls: type) -> set[str]:
 
 
 def set_by_methods(cls: type) -> set[str]:
-    """Return the attributes that a class's methods set after its constructors have."""
+    """Attributes that the methods of a class set, apart from its constructors."""
     names: set[str] = set()
     for one in own_classes(cls):
         for name, member in vars_of(one).items():
@@ -119,7 +121,7 @@ def set_by_methods(cls: type) -> set[str]:
 
 
 def attributes_of(value: object) -> dict[str, object]:
-    """Return what an object has in its `__dict__` and its slots."""
+    """Attributes in an object's `__dict__` and slots."""
     found: dict[str, object] = {}
     for cls in _mro(type(value)):
         for name, member in vars_of(cls).items():
@@ -135,41 +137,41 @@ def attributes_of(value: object) -> dict[str, object]:
 
 
 def _mro(cls: type) -> tuple[type, ...]:
-    """Return a class and its bases, whatever its metaclass would say."""
+    """Method resolution order of a class, read without its metaclass."""
     found: tuple[type, ...] = type.__dict__["__mro__"].__get__(cls)
     return found
 
 
 def vars_of(cls: type) -> Mapping[str, Any]:
-    """Return what a class itself defines."""
+    """Namespace of a class, without its bases."""
     found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(cls)
     return found
 
 
 def static_member(cls: type, name: str) -> object:
-    """Return what a class has under a name, without binding it."""
+    """Class attribute of this name, without binding it."""
     return next((vars_of(one)[name] for one in _mro(cls) if name in vars_of(one)), None)
 
 
 def own_classes(cls: type) -> list[type]:
-    """Return a class and its bases as far as the user wrote them."""
+    """A class and those of its bases that are not from libraries."""
     return [one for one in _mro(cls) if not is_library_class(one)]
 
 
 def members_of(cls: type, value: object, *names: str) -> tuple[Any, ...]:
-    """Return attributes of an object by the descriptors of a class of C."""
+    """Attributes of an object, read by the descriptors of a class written in C."""
     return tuple(vars_of(cls)[name].__get__(value) for name in names)
 
 
 def is_library(filename: str) -> bool:
-    """Return whether code is a library's: it is known by name, whatever version it has."""
+    """Whether a file belongs to a library, whose code is identified by name only."""
     if "site-packages" in filename or "dist-packages" in filename:
         return True
     return filename.startswith((_OURS, _LIBRARY, "<frozen"))
 
 
 def is_library_class(cls: type) -> bool:
-    """Return whether a class is Python's own or a library's."""
+    """Whether a class is from Python itself or from a library."""
     module = sys.modules.get(str(vars_of(cls).get("__module__", "")))
     if module is None or module.__name__ == "__main__":
         return module_of(cls) == "builtins"
@@ -178,7 +180,7 @@ def is_library_class(cls: type) -> bool:
 
 
 def _is_no_function(cls: type) -> bool:
-    """Return whether a class of ours is about how calls are made, or where results go."""
+    """Whether a class of ragasync is about how calls are made, or where results go."""
     module = module_of(cls)
     if module.startswith("ragasync.documents."):
         return static_member(cls, "__call__") is None
@@ -186,29 +188,29 @@ def _is_no_function(cls: type) -> bool:
 
 
 def is_runtime(cls: type) -> bool:
-    """Return whether a class of Python's own is about how a program runs, such as a logger."""
+    """Whether a class of the standard library is about how a program runs, such as a logger."""
     return module_of(cls).partition(".")[0].strip("_") in _RUNTIME
 
 
 def is_native_class(cls: type) -> bool:
-    """Return whether a class is written in C and built into Python or a module."""
+    """Whether a class is written in C."""
     flags: int = type.__dict__["__flags__"].__get__(cls)
     return not flags & _HEAP_TYPE
 
 
 def module_of(cls: type) -> str:
-    """Return the name of the module that a class says it is from."""
+    """Module name of a class."""
     return str(vars_of(cls).get("__module__", "builtins"))
 
 
 def qualname(cls: type) -> str:
-    """Return a class's name, without the functions around it."""
+    """Qualified name of a class, without enclosing functions."""
     name: str = type.__dict__["__qualname__"].__get__(cls)
     return name.rpartition("<locals>.")[2]
 
 
 def name_of(thing: object) -> str:
-    """Return the qualified name of a function or class that is known by it."""
+    """Full name, with module, of a function or class."""
     if is_a(thing, type):
         return f"{module_of(thing)}.{qualname(thing)}"
     owner = bound_to(thing)
@@ -219,11 +221,11 @@ def name_of(thing: object) -> str:
 
 
 def bound_to(function: object) -> object:
-    """Return the object whose method a function of C is, if it is one."""
+    """Object to which a function written in C is bound, if it is a method."""
     owner = getattr(function, "__self__", None) if is_a(function, NATIVE) else None
     return None if is_a(owner, ModuleType) else owner
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is what counters are."""
+    """Whether a value is a number, as counters are."""
     return type(value) in (int, float)

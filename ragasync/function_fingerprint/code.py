@@ -1,4 +1,4 @@
-"""The code of a function as a digest: of its source without its looks, else of its bytecode."""
+"""Digests of a function's code: of its normalised source, or else of its bytecode."""
 
 from __future__ import annotations
 import __future__
@@ -16,27 +16,27 @@ from types import CodeType, FunctionType
 from typing import Final, TypeAlias
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-"""The source of a function, as a tree."""
+"""The source of a function, as an AST node."""
 
 ANY: Final = ""
-"""Stands among names that are changed for all that there are."""
+"""In a set of changed names: any name may be changed."""
 
 BYTECODE: Final = f"bytecode-{sys.version_info.major}.{sys.version_info.minor}"
-"""The scheme of a digest that only the same Python can compare."""
+"""The scheme of a digest that only the same Python version can compare."""
 
 _LARGEST_FILE: Final = 1 << 19
-"""Characters of a file that is parsed; a larger one is not written by hand."""
+"""Maximum size of a file to parse, in characters; a larger one is generated."""
 
 _CHANGING: Final = frozenset(
     """add append appendleft clear discard extend extendleft insert pop popitem popleft remove
-    reverse setdefault sort subtract update""".split()  # noqa: SIM905  # as text it can be read
+    reverse setdefault sort subtract update""".split()  # noqa: SIM905  # easier to read
 )
-"""The methods by which a list, dict, set, deque or Counter changes."""
+"""Methods that change a list, dict, set, deque or Counter."""
 
 _CONTAINERS: Final = frozenset({"dict", "list", "set", "Counter", "OrderedDict", "bytearray"})
 
 _UNSEEN: Final = frozenset({"ctx", "kind", "type_comment", "type_ignores", "annotation", "returns"})
-"""Fields of a tree that change nothing about what a call does."""
+"""Fields of AST nodes that do not affect what a call does."""
 
 _DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _FUTURE: Final = __future__.annotations.compiler_flag
@@ -48,20 +48,20 @@ _READS_ATTRIBUTE: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATT
 
 
 def digest(text: str) -> str:
-    """Return a text as 20 digits that are the same in every process."""
+    """Digest of a string as 20 hex digits, the same in every process."""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=10).hexdigest()
 
 
 @dataclass(slots=True)
 class Names:
     """
-    What the code of a function does to names, that of the functions within it included.
+    The names that the code of a function, and of nested functions, reads and sets.
 
     Args:
-        globals: the global names that it reads.
-        attributes: the attributes that it reads, of whatever.
-        rebound: the names of an outer scope that it binds anew.
-        stored: the attributes that it sets, of whatever.
+        globals: global names that it reads.
+        attributes: attributes of any object that it reads.
+        rebound: names of an outer scope that it assigns to.
+        stored: attributes of any object that it sets.
     """
 
     globals: set[str] = field(default_factory=set)
@@ -71,7 +71,7 @@ class Names:
 
 
 def names_in(code: CodeType) -> Names:
-    """Return what code does to names."""
+    """Names that a code object reads and sets."""
     names = Names()
     for part in _nested(code):
         for step in dis.get_instructions(part):
@@ -90,11 +90,11 @@ def names_in(code: CodeType) -> Names:
 
 def digest_of_source(node: FunctionNode) -> str:
     """
-    Return a digest of a function's source that its looks do not change.
+    Digest of a function's source that does not depend on formatting.
 
-    Positions, comments, docstrings and annotations do not count, nor do the name, decorators and
-    defaults of the function itself: what these came to is known by value. The digest is the same
-    for every Python that parses the source to the same tree.
+    Positions, comments, docstrings and annotations do not count. Neither do the name, decorators
+    and defaults of the function itself, because their values are fingerprinted. The digest is the
+    same for every Python that parses the source to the same tree.
     """
     body = node.body if isinstance(node, ast.Lambda) else _without_docstring(node.body)
     kinds = node.args.posonlyargs, node.args.args, node.args.kwonlyargs
@@ -105,20 +105,19 @@ def digest_of_source(node: FunctionNode) -> str:
 
 
 def digest_of_bytecode(code: CodeType) -> str:
-    """Return a digest of bytecode, without file, lines and docstrings; of this Python alone."""
+    """Digest of bytecode without file, lines and docstrings, valid for this Python version only."""
     return f"{BYTECODE}:{digest(_steps(code))}"
 
 
 @dataclass(slots=True)
 class Changes:
     """
-    What a function changes of what is outside of it.
+    The outside variables and attributes that a function changes.
 
     Args:
-        names: the names of variables whose lists, dicts or sets it changes in place; ANY: nobody
-            knows which.
-        attributes: likewise, the names of attributes.
-        rebound: the names of an outer scope that it binds anew.
+        names: variables whose lists, dicts or sets it changes in place; ANY if this is unknown.
+        attributes: attributes whose lists, dicts or sets it changes in place; ANY if unknown.
+        rebound: names of an outer scope that it assigns to.
     """
 
     names: set[str] = field(default_factory=set)
@@ -126,14 +125,14 @@ class Changes:
     rebound: set[str] = field(default_factory=set)
 
     def add(self, other: Changes) -> None:
-        """Add what another function changes."""
+        """Add the changes made by another function."""
         self.names |= other.names
         self.attributes |= other.attributes
         self.rebound |= other.rebound
 
 
 def changed_in_place(node: FunctionNode | None) -> Changes:
-    """Return what a function changes in place, by its source; without it, nobody knows."""
+    """Changes that a function makes in place, by its source; unknown without source."""
     if node is None:
         return Changes({ANY}, {ANY})
     changes, aliases = Changes(), []
@@ -158,7 +157,7 @@ def changed_in_place(node: FunctionNode | None) -> Changes:
 
 
 def _note_chain(owner: ast.expr | None, changes: Changes) -> None:
-    """Note a variable that is changed, or the attributes on the way to what is."""
+    """Record a changed variable, and the attributes on the path to the changed object."""
     while isinstance(owner, ast.Subscript | ast.Attribute):
         if isinstance(owner, ast.Attribute):
             changes.attributes.add(owner.attr)
@@ -168,7 +167,7 @@ def _note_chain(owner: ast.expr | None, changes: Changes) -> None:
 
 
 def set_to_nothing(node: FunctionNode) -> set[str]:
-    """Return the attributes that a constructor sets to an empty list, dict or the like."""
+    """Attributes that a constructor sets to an empty list, dict or similar."""
     names = set()
     for part in ast.walk(node):
         if isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
@@ -179,7 +178,7 @@ def set_to_nothing(node: FunctionNode) -> set[str]:
 
 
 def _is_empty(value: ast.expr) -> bool:
-    """Return whether an expression makes an empty container, such as `[]` or `dict()`."""
+    """Whether an expression creates an empty container, such as `[]` or `dict()`."""
     match value:
         case ast.List(elts=[]) | ast.Dict(keys=[]):
             return True
@@ -189,34 +188,35 @@ def _is_empty(value: ast.expr) -> bool:
     return False
 
 
-_Place: TypeAlias = tuple[str, int]
-"""The name of a function, and the line that it begins on."""
+_Location: TypeAlias = tuple[str, int]
+"""The name of a function and its first line."""
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """The functions of a file, as trees and as code, by where they are."""
+    """The functions of a file, as AST nodes and as code objects, by location."""
 
-    nodes: dict[_Place, list[FunctionNode]]
-    codes: dict[_Place, list[CodeType]]
+    nodes: dict[_Location, list[FunctionNode]]
+    codes: dict[_Location, list[CodeType]]
 
 
 class Sources:
-    """The files that functions were written in, each read and parsed once."""
+    """Source files of functions, each read and parsed once."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, int], _File | None] = {}
 
     def node_of(self, function: FunctionType) -> FunctionNode | None:
         """
-        Return the source of a function, if it is what the function was made of.
+        AST node of a function, if its file still contains the source of this code.
 
-        A file may have been edited since; so its source counts only where it gives this code.
+        The file may have been edited since it was imported, so the source is compiled again and
+        must give the same code object.
         """
         code = function.__code__
         flags, place = code.co_flags & _FUTURE, (code.co_name, code.co_firstlineno)
-        for is_fresh in (False, True):
-            if is_fresh:
+        for is_reread in (False, True):
+            if is_reread:
                 linecache.checkcache(code.co_filename)
                 self._files.pop((code.co_filename, flags), None)
             file = self._parsed(code.co_filename, flags, function.__globals__)
@@ -227,10 +227,10 @@ class Sources:
         return None
 
     def _parsed(self, filename: str, flags: int, module_globals: dict[str, object]) -> _File | None:
-        """Return the functions of a file, or None where it cannot be had."""
+        """Functions of a file, or None if it cannot be read and parsed."""
         if (filename, flags) not in self._files:
             self._files[filename, flags] = None
-            with suppress(Exception):  # of a loader of somebody's own, or no Python at all
+            with suppress(Exception):  # from a foreign loader, or not Python
                 text = "".join(linecache.getlines(filename, module_globals))
                 if 0 < len(text) <= _LARGEST_FILE:
                     self._files[filename, flags] = _parse(text, filename, flags)
@@ -239,12 +239,12 @@ class Sources:
 
 def _parse(text: str, filename: str, flags: int) -> _File:
     """
-    Return the functions of a text.
+    Parse and compile a source text, and collect its functions.
 
-    A notebook's cell may await outside of functions, and has the future of the cells before it.
+    A notebook cell may have a top-level await, and inherits __future__ imports of earlier cells.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they were given when it was first compiled
+        warnings.simplefilter("ignore")  # Python gave them when it compiled the file
         tree = ast.parse(text, filename)
         flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         module = compile(tree, filename, "exec", flags, dont_inherit=True)
@@ -261,7 +261,7 @@ def _parse(text: str, filename: str, flags: int) -> _File:
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code object and all within it."""
+    """A code object and all code objects nested in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -269,8 +269,8 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 
 def _node_of(nodes: list[FunctionNode], code: CodeType) -> FunctionNode | None:
-    """Return the one of these functions that code was compiled from."""
-    if len(nodes) > 1:  # lambdas of one line, which their columns tell apart
+    """The function, of several at one location, that a code object was compiled from."""
+    if len(nodes) > 1:  # lambdas on one line differ in their columns
         places = [
             place
             for line, end_line, column, end_column in code.co_positions()
@@ -281,18 +281,18 @@ def _node_of(nodes: list[FunctionNode], code: CodeType) -> FunctionNode | None:
             return None
         first, last = min(places), max(places)
         nodes = [node for node in nodes if _span(node)[0] <= first and last <= _span(node)[1]]
-        nodes.sort(key=lambda node: _span(node)[0], reverse=True)  # the innermost
+        nodes.sort(key=lambda node: _span(node)[0], reverse=True)  # the innermost first
     return nodes[0] if nodes else None
 
 
 def _span(node: FunctionNode) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return where the body of a function begins and ends."""
+    """Start and end of a function, as (line, column)."""
     first, last = (node.body, node.body) if isinstance(node, ast.Lambda) else (node, node)
     return (first.lineno, first.col_offset), (last.end_lineno or 0, last.end_col_offset or 0)
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Return the statements of a body that do something; with none left, `pass`."""
+    """The statements of a body without its docstring, or `pass` if nothing else is left."""
     match body:
         case [ast.Expr(value=ast.Constant(value=str())), *rest]:
             return rest or [ast.Pass()]
@@ -300,7 +300,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _written(node: object) -> Iterator[str]:
-    """Yield the words of a tree, without what differs between Pythons and with looks."""
+    """Text of an AST, without fields that depend on formatting or the Python version."""
     if isinstance(node, ast.JoinedStr):
         yield "f("
         yield from _written(_merged(node.values))
@@ -311,7 +311,7 @@ def _written(node: object) -> Iterator[str]:
             value = getattr(node, name, None)
             if name == "body" and isinstance(node, _DOCUMENTED):
                 value = _without_docstring(node.body)
-            # Later Pythons have more fields, empty where the source says nothing of them.
+            # Newer Pythons add fields, which are empty unless the source uses them.
             if name not in _UNSEEN and value is not None and value != []:
                 yield f"{name}="
                 yield from _written(value)
@@ -326,7 +326,7 @@ def _written(node: object) -> Iterator[str]:
 
 
 def _merged(values: list[ast.expr]) -> list[ast.expr]:
-    """Return the parts of an f-string with its texts in as few pieces as there can be."""
+    """Parts of an f-string with adjacent strings merged; Pythons split them differently."""
     merged: list[ast.expr] = []
     for value in values:
         match value, merged:
@@ -340,7 +340,7 @@ def _merged(values: list[ast.expr]) -> list[ast.expr]:
 
 
 def _constant(value: object) -> str:
-    """Return a constant of source or bytecode as text, whatever order its set has here."""
+    """A constant of source or bytecode as text, with sets in sorted order."""
     if isinstance(value, CodeType):
         return _steps(value)
     if isinstance(value, frozenset):
@@ -351,7 +351,7 @@ def _constant(value: object) -> str:
 
 
 def _steps(code: CodeType) -> str:
-    """Return bytecode as text: what its instructions are and what they are about, by name."""
+    """Bytecode as text: instructions with their arguments by name."""
     arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
     said = [repr((arguments, code.co_flags & _FLAGS, code.co_varnames[: sum(arguments[::2])]))]
     steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
