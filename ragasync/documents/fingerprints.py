@@ -47,7 +47,7 @@ _ABOUT_CALLS: Final = frozenset(
 # ── names ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def name_of(function: StageFunction) -> str:
+def function_name(function: StageFunction) -> str:
     """
     Return a name for a function that is the same in every process.
 
@@ -71,7 +71,7 @@ def known_function(function: StageFunction) -> str:
     if (own := _said_by(_owner_of(function), "fingerprint", "name")) is not None:
         return own
     taken = fingerprint_of(function).without_unknown()
-    return f"{name_of(function)}#{taken.digest()}"
+    return f"{function_name(function)}#{taken.digest()}"
 
 
 def _owner_of(function: StageFunction) -> object:
@@ -166,7 +166,7 @@ def stage_fingerprint(
         )
     if name or version:
         taken = taken.without_code().with_value("the version", (name, version))
-    return StageFingerprint(name or name_of(function), taken)
+    return StageFingerprint(name or function_name(function), taken)
 
 
 # ── documents ───────────────────────────────────────────────────────────────────────────────────

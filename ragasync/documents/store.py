@@ -1,4 +1,4 @@
-"""What a store of embedded chunks is, and what a search in it finds."""
+"""Store: the protocol of stores of embedded chunks, its errors, and its value objects."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SearchMode: TypeAlias = Literal["hybrid", "vector", "keyword"]
-"""What a search ranks by: nearness of vectors, words in common, or both joined."""
+"""How a search ranks: by cosine, by common words, or by both."""
 
 
 class StoreError(RagasyncError):
     """
-    A store cannot be read or written: broken, foreign, locked, closed.
+    A store cannot be read or written: it is damaged, foreign, locked or closed.
 
     Example:
         >>> from ragasync.documents import SqliteStore, StoreError
@@ -54,7 +54,7 @@ class StoreError(RagasyncError):
 
 class EmbedderMismatch(StoreError, ValueError):
     """
-    A store holds the vectors of another embedder than the one at hand.
+    A store holds vectors of another embedder than the given one.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -72,12 +72,12 @@ class EmbedderMismatch(StoreError, ValueError):
 
 
 class StoreNotWritable(StoreError):
-    """Nothing can be stored: the store can only be read, or its file is gone."""
+    """Nothing can be stored, because the store is read-only or its file is gone."""
 
 
 class RunRefused(StoreError, ValueError):
     """
-    A run was refused before it began, because stored documents would be lost.
+    A run was refused before it started, because stored documents would be lost.
 
     Example:
         >>> from pathlib import Path
@@ -101,7 +101,7 @@ class RunRefused(StoreError, ValueError):
 @dataclass(frozen=True, slots=True, repr=False)
 class StoredDocument:
     """
-    Hold what a store has of one document.
+    A document as stored: its metadata, and its chunks.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -115,12 +115,12 @@ class StoredDocument:
         >>> store.close()
 
     Args:
-        id: The id that it is stored under.
-        source: Where it came from; None for a document that the user made.
-        metadata: What is known of it.
-        fingerprint: What it was stored with; see `Store.fingerprint_of`.
+        id: Its id.
+        source: The `source` of the document, or None.
+        metadata: The metadata of the document.
+        fingerprint: The fingerprint that it was stored with; see `Store.fingerprint_of`.
         chunk_count: The number of its chunks.
-        chunks: Its chunks in order; None in a list of documents, where only `get` has them.
+        chunks: Its chunks in order; None in a list of documents, because only `get` loads them.
         file: The id of the file that it was loaded from; None for a document that the user made.
     """
 
@@ -135,10 +135,10 @@ class StoredDocument:
     @property
     def text(self) -> str:
         """
-        The text as far as the chunks cover it, each at its place; what is between them is blank.
+        The text as far as the chunks cover it, with line breaks in the gaps between them.
 
         Raises:
-            ValueError: It is of a list of documents, which has no chunks.
+            ValueError: The document is from a list of documents, which has no chunks.
         """
         if self.chunks is None:
             raise ValueError(f"a list of documents has no texts: call store.get({self.id!r:.200})")
@@ -156,7 +156,7 @@ class StoredDocument:
 
 class StoredDocuments(list[StoredDocument]):
     """
-    The documents of a store, which a notebook shows as a table.
+    A list of stored documents; a notebook shows it as a table.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -171,7 +171,7 @@ class StoredDocuments(list[StoredDocument]):
     """
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a row for each document: id, source, chunks, fingerprint and metadata."""
+        """DataFrame with one row per document: id, source, chunks, fingerprint and metadata."""
         import pandas as pd
 
         texts = ("id", "source", "fingerprint")
@@ -185,7 +185,7 @@ class StoredDocuments(list[StoredDocument]):
         return frame[["id", "source", "chunks", "fingerprint", "metadata"]]
 
     def _repr_html_(self) -> str:
-        """Return the table as HTML, every value escaped; pandas leaves out the middle of many."""
+        """The table as HTML with escaped values; pandas leaves out rows in the middle."""
         return str(self.to_dataframe().to_html(max_rows=20, notebook=True))
 
     def __repr__(self) -> str:
@@ -229,10 +229,10 @@ class IdScheme:
 
 class Store(Protocol):
     """
-    Keep documents as embedded chunks and find the chunks that answer a text.
+    A store keeps documents as embedded chunks, and searches the chunks.
 
-    The methods are synchronous and may be called from any thread. A document is there whole or
-    not at all: `upsert` has acknowledged it when it returns.
+    The methods are synchronous and may be called from any thread. A document is stored completely
+    or not at all; it is stored when `upsert` returns.
 
     Example:
         >>> from ragasync.documents import Chunk, Document, HashingEmbedder, MemoryStore, Store
@@ -256,17 +256,17 @@ class Store(Protocol):
         embedder: str,
     ) -> None:
         """
-        Store a document in place of what was stored under its id, in one transaction.
+        Store a document, and replace the one with its id, in one transaction.
 
-        A store that keeps the documents of sources apart refuses, by an IdConflictError, one whose
-        id it has for another source.
+        A store that knows the sources of its documents raises an IdConflictError for a document
+        whose id is stored for another source.
         """
 
     def fingerprint_of(self, document_id: str) -> str | None:
-        """Return the fingerprint that a document was stored with, or None without one."""
+        """Fingerprint that a document was stored with, or None if it is not stored."""
 
     def delete(self, document_id: str) -> bool:
-        """Remove a document and its chunks; return whether it was there."""
+        """Delete a document and its chunks; False if it was not stored."""
 
     def search(
         self,
@@ -278,10 +278,10 @@ class Store(Protocol):
         min_score: float | None = None,
         vector: NDArray[np.float32] | None = None,
     ) -> Hits:
-        """Return the `k` best chunks for a text among those that `where` allows, best first."""
+        """Search for the `k` best chunks for a text, among those that match `where`."""
 
     def close(self) -> None:
-        """Let go of files and connections; once more does no harm."""
+        """Close files and connections; calling it again has no effect."""
 
 
 class SupportsPruning(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.documents.embedders.hashing import HashingEmbedder
-from ragasync.documents.fingerprints import name_of
+from ragasync.documents.fingerprints import function_name
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage
 from ragasync.documents.stages.chunk_budget import ChunkBudget
@@ -75,14 +75,18 @@ def test_a_generator_function_is_refused():
 
 def test_a_function_is_known_by_its_qualified_name():
     """The same in every process."""
-    assert name_of(split) == f"{__name__}.split"
-    assert name_of(Splitter(3).split) == f"{__name__}.Splitter.split"
+    assert function_name(split) == f"{__name__}.split"
+    assert function_name(Splitter(3).split) == f"{__name__}.Splitter.split"
 
 
 def test_what_says_its_own_name_is_believed():
     """A fingerprint goes before a name, also through a bound method."""
-    assert name_of(RecursiveSplitter(500)) == RecursiveSplitter(500).fingerprint
-    assert name_of(HashingEmbedder(64)) == name_of(HashingEmbedder(64).__call__) == "hashing-64-v2"
+    assert function_name(RecursiveSplitter(500)) == RecursiveSplitter(500).fingerprint
+    assert (
+        function_name(HashingEmbedder(64))
+        == function_name(HashingEmbedder(64).__call__)
+        == "hashing-64-v2"
+    )
 
 
 class Embeddings:
@@ -107,16 +111,16 @@ class Other(Embeddings):
 
 def test_an_inherited_method_is_its_objects_and_not_its_base_classs():
     """Or else the vectors of two embedders of one package would share a store."""
-    assert name_of(Other().embed) == f"{__name__}.Other.embed"
-    assert name_of(Other.make) == f"{__name__}.Other.make"
-    assert len({name_of(kind().embed) for kind in (Embeddings, Other)}) == 2
+    assert function_name(Other().embed) == f"{__name__}.Other.embed"
+    assert function_name(Other.make) == f"{__name__}.Other.make"
+    assert len({function_name(kind().embed) for kind in (Embeddings, Other)}) == 2
 
 
 @pytest.mark.parametrize("attribute", ["model", "model_name"])
 def test_the_model_of_an_embedder_is_part_of_its_name(attribute):
     """A package has one class for many models; a model that is no name has no say."""
-    assert name_of(Other(**{attribute: "small"}).embed) == f"{__name__}.Other.embed(small)"
-    assert name_of(Other(**{attribute: object()}).embed) == f"{__name__}.Other.embed"
+    assert function_name(Other(**{attribute: "small"}).embed) == f"{__name__}.Other.embed(small)"
+    assert function_name(Other(**{attribute: object()}).embed) == f"{__name__}.Other.embed"
 
 
 def test_a_name_or_version_that_is_no_text_is_refused():

@@ -14,7 +14,7 @@ from ragasync.documents.fingerprints import (
     EmbedderIdentity,
     StagesFingerprint,
     content_digest,
-    name_of,
+    function_name,
 )
 from ragasync.documents.models import Document
 from ragasync.documents.sources.file_ids import plain_path
@@ -173,7 +173,7 @@ def _destination(stages: Stages) -> str:
     """Return the name of a store that is trusted to have what it was given, else nothing."""
     if stages.store is None or stages.known is not None:
         return ""
-    return stages.store.name or name_of(stages.store.fn)  # type: ignore[arg-type]  # or a Store
+    return stages.store.name or function_name(stages.store.fn)  # type: ignore[arg-type]  # or a Store
 
 
 def _functions_of(

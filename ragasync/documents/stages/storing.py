@@ -79,16 +79,16 @@ def _unless_refused(retry: AsyncRetry) -> Callable[[Exception], Verdict]:
 
 
 def _upsert_to(store: Any) -> Callable[[StoreRequest], object]:
-    """Return the call that stores a parcel in a Store."""
+    """Return the call that stores a request in a Store."""
     takes_identity = supports_embedder_identity(store)
 
-    def put(parcel: StoreRequest) -> object:
-        name, identity = parcel.embedder.known_as
+    def put(request: StoreRequest) -> object:
+        name, identity = request.embedder.known_as
         return store.upsert(
-            parcel.document,
-            parcel.chunks,
-            parcel.embeddings,
-            fingerprint=parcel.fingerprint,
+            request.document,
+            request.chunks,
+            request.embeddings,
+            fingerprint=request.fingerprint,
             embedder=name,
             **({"identity": identity} if takes_identity else {}),
         )
@@ -97,12 +97,12 @@ def _upsert_to(store: Any) -> Callable[[StoreRequest], object]:
 
 
 def _handed_to(function: Callable[..., Any]) -> Callable[..., object]:
-    """Return the call that hands a parcel to a function of document, chunks and embeddings."""
+    """Return the call that hands a request to a function of document, chunks and embeddings."""
 
-    def hand_over(parcel: StoreRequest, *resource: object) -> object:
-        return function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
+    def call_function(request: StoreRequest, *resource: object) -> object:
+        return function(request.document, request.chunks, request.embeddings, *resource)
 
-    async def hand_over_async(parcel: StoreRequest, *resource: object) -> object:
-        return await function(parcel.document, parcel.chunks, parcel.embeddings, *resource)
+    async def call_function_async(request: StoreRequest, *resource: object) -> object:
+        return await function(request.document, request.chunks, request.embeddings, *resource)
 
-    return hand_over_async if check_process_fn(function) else hand_over
+    return call_function_async if check_process_fn(function) else call_function

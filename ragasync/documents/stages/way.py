@@ -68,10 +68,10 @@ class Way:
                 vectors, tokens = _unwrapped(vectors)
             embeddings = self._checked(document, chunks, vectors)
             if "store" in self.services:
-                parcel = StoreRequest(
+                request = StoreRequest(
                     document, chunks, embeddings, prepared.fingerprint, self._config.embedder
                 )
-                await self.take("store", parcel, document)
+                await self.take("store", request, document)
         finally:
             self._room.leave(weight)
         keep = self._config.keep_content

@@ -82,11 +82,12 @@ if TYPE_CHECKING:
 
 class LanceStore:
     """
-    Keep documents in a LanceDB folder and find their chunks by vectors, by words, or by both.
+    A store in a LanceDB folder, with search by vectors, by keywords, or by both.
 
-    It does what SqliteStore does, without holding the vectors in memory: the choice beyond some
-    200,000 chunks. A document is one commit; each writes a file, and small ones are joined as
-    they pile up. Several processes may read and write it at once; on Windows one may write.
+    It has the methods of SqliteStore, but keeps no vectors in memory, which suits more than about
+    200,000 chunks. A document is stored in one commit, which writes a file; small files are merged
+    from time to time. Several processes may read and write it concurrently; on Windows, only one
+    may write.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -98,12 +99,12 @@ class LanceStore:
         A bucket refills.
 
     Args:
-        path: The folder, on a local disk; created where it is missing.
-        embedder: What embeds the texts that are searched for, as for SqliteStore.
+        path: The folder, on a local disk; it is created if it is missing.
+        embedder: Embeds the text of a search, as for SqliteStore.
 
     Raises:
-        MissingExtra: When lancedb is not installed.
-        StoreError: When the folder is no store's or cannot be used.
+        MissingExtra: If lancedb is not installed.
+        StoreError: If the folder is not a store, or cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike[str], embedder: Embed | None = None) -> None:
@@ -124,7 +125,7 @@ class LanceStore:
         embedder: str,
         identity: str = "",
     ) -> None:
-        """Store a document in place of what was stored under its id; as SqliteStore's does."""
+        """Store a document and replace the one with its id, as in SqliteStore."""
         vectors = checked_vectors(embeddings, len(chunks))
         with clear_lance_errors(self.path):
             columns = columns_of(document, chunks, fingerprint)
@@ -149,12 +150,12 @@ class LanceStore:
             self._entries.add(document.id, entry, before, table.version)
 
     def fingerprint_of(self, document_id: str) -> str | None:
-        """Return the fingerprint that a document was stored with, or None without one."""
+        """Fingerprint that a document was stored with, or None if it is not stored."""
         found = self.entry_of(document_id)
         return None if found is None else found.fingerprint
 
     def get(self, document_id: str) -> StoredDocument | None:
-        """Return what is stored of a document, with its chunks, or None; as SqliteStore's does."""
+        """A stored document with its chunks, or None, as in SqliteStore."""
         check_id(document_id, "get")
         with self._rows.reading() as table:
             return stored_document(table, document_id)

@@ -19,7 +19,7 @@ JOINED = 50
 """So many of each ranking are joined: what neither places higher is not a good answer."""
 
 
-def nearest(
+def top_k_cosine(
     rows: NDArray[np.float32],
     query: NDArray[np.float32],
     k: int,
@@ -49,7 +49,7 @@ def nearest(
     return list(zip(positions.tolist(), products[best].tolist(), strict=True))
 
 
-def fuse(*rankings: Sequence[Key], k: float = 5) -> list[tuple[Key, float]]:
+def reciprocal_rank_fusion(*rankings: Sequence[Key], k: float = 5) -> list[tuple[Key, float]]:
     """
     Join rankings by reciprocal rank: what several place high comes first.
 
@@ -125,7 +125,7 @@ class Search:
         if self.mode != "hybrid":
             return [*(near if self.mode == "vector" else worded)]
         closer = [key for key, cosine in near if cosine > 0 or not self.hashed]
-        return fuse(closer, [key for key, _ in worded])
+        return reciprocal_rank_fusion(closer, [key for key, _ in worded])
 
     def is_near(self, cosine: float | None) -> bool:
         """Return whether a cosine is not below the least one."""

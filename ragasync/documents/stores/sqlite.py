@@ -126,23 +126,23 @@ class SqliteStore:
         identity: str = "",
     ) -> None:
         """
-        Store a document in place of what was stored under its id, in one transaction.
+        Store a document, and replace the one with its id, in one transaction.
 
         Args:
-            document: The document; its text is kept as far as the chunks cover it.
+            document: The document; only the text of its chunks is stored.
             chunks: Its chunks, in order; none for an empty document.
             embeddings: Their vectors, `(len(chunks), dimension)`.
-            fingerprint: What `fingerprint_of` is to return from now on.
+            fingerprint: The result of `fingerprint_of` from now on.
             embedder: The name of the embedder that made the vectors.
-            identity: What else it is known by.
+            identity: What else identifies the embedder.
 
         Raises:
-            IdConflictError: When its id is stored for another source: delete that first.
-            EmbedderMismatch: When the store holds vectors of another embedder or dimension.
-            ValueError: When the embeddings are not one finite row a chunk, or a text or an id has
-                a lone surrogate, which UTF-8 cannot hold.
-            TypeError: When the metadata is not plain data.
-            StoreError: When the file cannot be written.
+            IdConflictError: If its id is stored for another source: delete that one first.
+            EmbedderMismatch: If the store holds vectors of another embedder or dimension.
+            ValueError: If the embeddings are not one finite row per chunk, or a text or id has a
+                lone surrogate, which UTF-8 cannot encode.
+            TypeError: If the metadata is not plain data.
+            StoreError: If the file cannot be written.
         """
         vectors = checked_vectors(embeddings, len(chunks))
         with self._file.writing() as db:
@@ -151,27 +151,27 @@ class SqliteStore:
             write_document(db, document, chunks, vectors, fingerprint)
 
     def fingerprint_of(self, document_id: str) -> str | None:
-        """Return the fingerprint that a document was stored with, or None without one."""
+        """Fingerprint that a document was stored with, or None if it is not stored."""
         with self._file.reading() as db:
             return fingerprint_of(db, document_id)
 
     def get(self, document_id: str) -> StoredDocument | None:
-        """Return what is stored of a document, with its chunks, or None where it is not stored."""
+        """A stored document with its chunks, or None if it is not stored."""
         check_id(document_id, "get")
         with self._file.reading() as db:
             return stored_document(db, document_id)
 
     def documents(self, where: Filter | None = None) -> StoredDocuments:
         """
-        Return the stored documents, in the order in which they were stored, without their texts.
+        List the stored documents without their texts, in the order in which they were stored.
 
         Args:
-            where: Conditions on the id, the source and the metadata of a document; see `Filter`.
-                What only a chunk has, such as a page or a heading, no document has.
+            where: Conditions on the id, source and metadata of a document; see `Filter`. Fields
+                that only chunks have, such as a page or heading, do not apply.
 
         Raises:
-            ValueError: When `where` asks for an operator that there is not.
-            TypeError: When `where` is no dict, or compares with what no metadata can equal.
+            ValueError: If `where` has an unknown operator.
+            TypeError: If `where` is not a dict, or has a value that metadata cannot have.
         """
         condition = condition_of(where)
         with self._file.reading() as db:
@@ -186,19 +186,18 @@ class SqliteStore:
 
     def delete(self, document_id: str | None = None, *, where: Filter | None = None) -> int:
         """
-        Remove a document with its chunks, or all documents that conditions hold of.
+        Delete a document with its chunks, or all documents that match conditions.
 
         Args:
             document_id: The id of one document.
-            where: Conditions on the id, the source and the metadata of a document, in its place;
-                as for `documents`.
+            where: Instead of the id, conditions as for `documents`.
 
         Returns:
-            Whether the document was there; with `where`, how many documents were removed.
+            Whether the document was stored; with `where`, the number of deleted documents.
 
         Raises:
-            TypeError: When both are given, or neither.
-            ValueError: When `where` has no condition.
+            TypeError: If both are given, or neither.
+            ValueError: If `where` has no condition.
         """
         check_delete(document_id, where)
         if document_id is not None:
@@ -211,13 +210,12 @@ class SqliteStore:
 
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
         """
-        Move the documents of a folder or file that has moved, so that nothing is embedded again.
+        Change the paths of documents whose folder or file has moved, without embedding again.
 
-        Ids and sources that begin with the old path begin with the new one afterwards. What is
-        stored under the new id already stays, and replaces what moves there, if it has the same
-        content, or if the old file is gone and the new one is there. Where ids are relative, the
-        root itself may be moved too: then the store takes documents from the new root without
-        asking.
+        Ids and sources that begin with the old path then begin with the new one. A document that is
+        already stored under a new id is kept, and the moved one is dropped, if both have the same
+        content, or if the old file is gone and the new one exists. With relative ids, the root
+        itself may be moved too; runs under the new root are then accepted.
 
         Example:
             >>> from ragasync import AsyncDocumentProcessor
@@ -232,18 +230,18 @@ class SqliteStore:
             >>> store.close()
 
         Args:
-            old: Where it was: a path, or the beginning of ids that you gave, up to a slash. Paths
-                of files are made absolute; where ids are relative, they are below the root.
-            new: Where it is now.
+            old: The old path, or a prefix of custom ids up to a slash. File paths are made
+                absolute, or relative to the root if ids are relative.
+            new: The new path or prefix.
 
         Returns:
-            How many documents are at the new path.
+            The number of documents at the new path.
 
         Raises:
-            TypeError: When one of them is no path.
-            ValueError: When both are the same; one is outside the root of relative ids; or one is
-                an absolute path, and the other the beginning of ids that are not.
-            IdConflictError: When another document has, or would get, one of the new ids.
+            TypeError: If one of them is not a path.
+            ValueError: If both are the same; if one is outside the root of relative ids; or if one
+                is an absolute path and the other a prefix of custom ids.
+            IdConflictError: If another document has, or would get, one of the new ids.
         """
         with self._file.writing() as db:
             change = relocation(stored_ids(db), id_scheme(db), old, new)

@@ -22,7 +22,7 @@ from ragasync.documents.filters import (
     matches,
 )
 from ragasync.documents.hits import Hit, Hits
-from ragasync.documents.stores.search import Search, fts5_expression, nearest
+from ragasync.documents.stores.search import Search, fts5_expression, top_k_cosine
 from ragasync.documents.stores.vectors import VectorMatrix
 
 _NOTHING: Mapping[str, object] = {}
@@ -74,7 +74,7 @@ def nearest_chunks(
     """Return the numbers of the `k` nearest chunks and their cosines, the best first."""
     numbers, rows = matrix.current(db)
     among = np.searchsorted(numbers, _numbers_where(db, condition)) if condition else None
-    return [(int(numbers[row]), cosine) for row, cosine in nearest(rows, query, k, among)]
+    return [(int(numbers[row]), cosine) for row, cosine in top_k_cosine(rows, query, k, among)]
 
 
 def cosines_of(

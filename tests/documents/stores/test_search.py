@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents.search_text import query_words
-from ragasync.documents.stores.search import fts5_expression, fuse, nearest
+from ragasync.documents.stores.search import fts5_expression, reciprocal_rank_fusion, top_k_cosine
 
 
 def rows(*vectors):
@@ -19,19 +19,19 @@ def rows(*vectors):
 
 def test_the_nearest_rows_come_best_first():
     """The largest products, in order."""
-    found = nearest(rows([1, 0], [0, 1], [0.6, 0.8]), rows([0, 1])[0], 2)
+    found = top_k_cosine(rows([1, 0], [0, 1], [0.6, 0.8]), rows([0, 1])[0], 2)
     assert found == [(1, 1.0), (2, pytest.approx(0.8))]
 
 
 def test_of_equally_near_rows_the_earlier_comes_first():
     """Ties at the bar go to the lower positions."""
-    found = nearest(rows([1], [2], [1], [1]), rows([1])[0], 3)
+    found = top_k_cosine(rows([1], [2], [1], [1]), rows([1])[0], 3)
     assert [position for position, _ in found] == [1, 0, 2]
 
 
 def test_fewer_rows_than_asked_for_are_all_returned():
     """A large k is no error."""
-    assert len(nearest(rows([1], [2]), rows([1])[0], 10)) == 2
+    assert len(top_k_cosine(rows([1], [2]), rows([1])[0], 10)) == 2
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_fewer_rows_than_asked_for_are_all_returned():
 )
 def test_nothing_is_near_without_rows_or_direction(matrix, query):
     """An empty matrix and a query of zeros find nothing."""
-    assert nearest(matrix, query, 3) == []
+    assert top_k_cosine(matrix, query, 3) == []
 
 
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1))
@@ -50,12 +50,12 @@ def test_the_nearest_are_those_of_a_full_sort(n, k, seed):
     query = rows([1, 2, 3])[0]
     products = matrix @ query
     expected = sorted(range(n), key=lambda position: (-products[position], position))[:k]
-    assert [position for position, _ in nearest(matrix, query, k)] == expected
+    assert [position for position, _ in top_k_cosine(matrix, query, k)] == expected
 
 
 def test_fusing_adds_reciprocal_ranks():
     """The sum of 1 / (5 + rank), ranks from 1, over the rankings that hold a key."""
-    assert fuse(["a", "b"], ["b", "c"]) == [
+    assert reciprocal_rank_fusion(["a", "b"], ["b", "c"]) == [
         ("b", 1 / 7 + 1 / 6),
         ("a", 1 / 6),
         ("c", 1 / 7),
@@ -64,21 +64,21 @@ def test_fusing_adds_reciprocal_ranks():
 
 def test_fusing_puts_the_first_met_first_among_equals():
     """Ties are stable: the earlier ranking wins."""
-    assert [key for key, _ in fuse(["a"], ["b"])] == ["a", "b"]
+    assert [key for key, _ in reciprocal_rank_fusion(["a"], ["b"])] == ["a", "b"]
 
 
 def test_what_one_ranking_is_sure_of_comes_before_the_last_of_both():
     """First in one of two rankings of fifty beats fiftieth in both."""
     one = ["sure", *range(48), "last"]
     other = [*range(100, 149), "last"]
-    joined = [key for key, _ in fuse(one, other)]
+    joined = [key for key, _ in reciprocal_rank_fusion(one, other)]
     assert joined[0] == "sure"
     assert joined.index("last") > 2
 
 
 def test_fusing_nothing_gives_nothing():
     """No rankings, or empty ones."""
-    assert fuse() == fuse([], []) == []
+    assert reciprocal_rank_fusion() == reciprocal_rank_fusion([], []) == []
 
 
 def expression(text):
