@@ -1,14 +1,33 @@
 """
-Load, chunk, embed and store documents on the engine.
+Documents: load, chunk, embed and store them, and search them.
 
-    pipeline      AsyncDocumentProcessor            frames     its results as tables
-    stages/       its stages, open for a run, and how a document passes them
-    stores/       SqliteStore, LanceStore           embedding/ by hashing, a small model, a service
-    chunking/     where a text is cut, and where its pieces stand
-    loaders/      bytes to text, by file type       sources/   folders, paths, texts, ids
-    fingerprints  what counts as changed            embedding_cache  the vectors that a store has
-    stage, store, document, where, hits, metering, spending, errors: nouns
-    search_text   the words of a text in any script
+    processor.py         AsyncDocumentProcessor: its arguments
+    stage.py             Stage: a function with settings of its own
+    sources/             find_sources: folders, paths and texts; ids of files
+    stages/              the pipeline of one run, and how a document passes through it
+    loaders/             bytes to text, by file type
+    splitters/           text to chunks
+    locations.py         lines, pages and headings of chunks
+    tokenizers.py        token counts and token budgets
+    embedders/           texts to vectors: by hashing, a small model, or a service
+    embedding_cache.py   reuses the vectors that a store has
+    store.py             Store: the protocol of stores, and its errors
+    stores/              SqliteStore, LanceStore, MemoryStore
+    filters.py           Filter: conditions on metadata
+    hits.py              Hit, Hits: the results of a search
+    search_text.py       the words of a text in any script
+    fingerprints.py      what counts as changed: documents, stages, embedders
+    dataframes.py        documents_dataframe, stages_dataframe
+    chunk_dataframes.py  chunks_dataframe
+    metering.py          usage and cost of a run's calls
+    spending.py          usage and cost of an embedder
+    models.py            Document, Chunk
+    errors.py            LoadError and its reasons, IdConflictError
+
+A source becomes a Source, and a thread loads it, looks it up in the store, and splits it into
+chunks with locations. The chunks of many documents share the batches of the embedder, unless the
+store has their vectors. When the last vector of a document is ready, the document is stored, and
+its ProcessedDocument is the value of its outcome.
 """
 
 from ragasync.documents.chunk_dataframes import chunks_dataframe

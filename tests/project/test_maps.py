@@ -26,9 +26,7 @@ NO_MAP_YET = {
 }
 
 PACKAGES = sorted(
-    file.parent
-    for file in PACKAGE.glob("*/__init__.py")
-    if file.parent.name not in {"documents", *NO_MAP_YET}
+    file.parent for file in PACKAGE.glob("*/**/__init__.py") if file.parent.name not in NO_MAP_YET
 )
 
 LINE = re.compile(r"^    (\w+\.py|\w+/) {2,}\S", re.MULTILINE)

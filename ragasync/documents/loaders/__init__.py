@@ -1,4 +1,32 @@
-"""One file a format family: each turns the bytes of a file into text and metadata."""
+"""
+Loaders: the bytes of a file to text and metadata, one module per format.
+
+    load.py            load_source, LOADERS: reads a file, and chooses a loader by its suffix
+    no_loader.py       formats without a loader, and advice about them
+    decode.py          load_text: bytes to text
+    encodings.py       the encoding that bytes prove or a text declares
+    encoding_guess.py  a guess at the encoding otherwise
+    front_matter.py    the front matter of a Markdown file
+    headings.py        the headings of a Markdown text
+    html.py            load_html, with Python's own parser
+    html_fast.py       the same with selectolax, from the extra `ingest`
+    embedded_data.py   base64 and `data:` URIs, which are removed from texts
+    csv_rows.py        CSVLoader: one document per row
+    json_lines.py      JSONLinesLoader: one document per line
+    records.py         which fields of a record are text, id and metadata
+    notebook.py        Jupyter notebooks: their cells without outputs
+    pdf.py             PDFLoader, with PDFium, from the extra `ingest`
+    pdf_fonts.py       stand-ins for East Asian fonts
+    docx.py            Word documents: the parts of the file
+    docx_xml.py        their XML, parsed within bounds
+    docx_text.py       their text as a reader sees it
+    docx_lists.py      their styles and numbered lists
+    docx_math.py       their formulas
+    docx_parts.py      their SmartArt, charts and inserted files
+
+`load` reads the bytes and passes them to a loader. A loader returns the text and metadata, or one
+Record per row; a file that it cannot read raises a LoadError. The text becomes a Document.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,26 @@
-"""Where embedded chunks are kept, and how they are found again."""
+"""
+Stores: documents as embedded chunks in a file or a folder, and the search for them.
+
+    sqlite.py           SqliteStore: documents, vectors and keywords in one file
+    sqlite_file.py      StoreFile: its tables and its connection
+    sqlite_rows.py      its documents and chunks, in SQL
+    sqlite_search.py    its rankings, in SQL
+    vectors.py          VectorMatrix: all vectors of a file in memory
+    memory.py           MemoryStore: a SqliteStore without a file
+    lance.py            LanceStore: documents, vectors and keywords in a LanceDB folder
+    lance_table.py      LanceRows: its table
+    lance_rows.py       a document as rows of the table
+    lance_documents.py  its documents, listed, changed and moved
+    lance_filter.py     conditions as predicates of LanceDB
+    lance_search.py     its rankings
+    file_lock.py        one writing process at a time
+    query.py            QueryEmbedder: the vector of a query
+    search.py           top_k_cosine, reciprocal_rank_fusion, and what counts as a hit
+    selection.py        documents that match conditions, for lists and deletions
+    relocation.py       new ids of documents whose folder or file has moved
+    store_dataframe.py  the DataFrame of a store's chunks
+
+A document is written with its chunks and vectors in one transaction. A search embeds the text,
+ranks the chunks that match the conditions by cosine and by BM25, and joins both rankings. The best
+chunks are read as Hits.
+"""
