@@ -31,7 +31,7 @@ C = TypeVar("C")
 
 
 class _DefaultCount(int):
-    """An int with an identity of its own: CPython has only one 3, whoever wrote it."""
+    """An int with an identity of its own: in CPython, all plain 3s are one object."""
 
 
 # Compared by identity: `retry=` together with an explicit `retry_count=3` is an error.

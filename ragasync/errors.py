@@ -1,23 +1,23 @@
 """
-The errors that ragasync raises of its own accord.
+The tree of errors that ragasync raises itself.
 
     RagasyncError
-    ├── RunAsyncError (RuntimeError)     an object is bound to another event loop
-    ├── AttemptTimeout (TimeoutError)    one attempt took longer than `timeout`
-    ├── ResultCountError (ValueError) a batched function did not return a value an item
-    ├── ItemTooLargeError (ValueError)         one item weighs more than a whole batch may
-    ├── WorkerDied (RuntimeError)        the process that ran an item ended
-    ├── CallAborted (RuntimeError)       a call on a worker raised what is no Exception
-    ├── RemoteError                      stands for a worker's error that cannot be loaded here
-    ├── SerializationError (ValueError)        a function, item or value cannot be pickled
-    ├── JobStopped                       a stream ended before its source did
-    ├── IncompleteRun (RuntimeError)     a run lost track of an item: never to be seen
-    ├── JournalError                     a journal cannot be used: foreign, locked, broken, full
-    ├── JournaledError                    stands for an error that a journal has kept
-    ├── RedisUnavailable (ConnectionError) Redis is away for too long, or refuses
-    └── MissingExtra (ImportError)       an optional package is not installed
+    ├── RunAsyncError (RuntimeError)        an object is bound to another event loop
+    ├── AttemptTimeout (TimeoutError)       one attempt took longer than `timeout`
+    ├── ResultCountError (ValueError)       a batched function returned too many or too few values
+    ├── ItemTooLargeError (ValueError)      one item alone exceeds `max_batch_weight`
+    ├── WorkerDied (RuntimeError)           the worker process of a call ended
+    ├── CallAborted (RuntimeError)          a call on a worker raised a BaseException
+    ├── RemoteError                         an error of a worker that cannot be unpickled here
+    ├── SerializationError (ValueError)     a function, item or value cannot be pickled
+    ├── JobStopped                          a stream ended before its source did
+    ├── IncompleteRun (RuntimeError)        an item has no outcome: a bug in ragasync
+    ├── JournalError                        a journal cannot be used: foreign, locked, broken, full
+    ├── JournaledError                      an error of an earlier run, read from a journal
+    ├── RedisUnavailable (ConnectionError)  Redis is away for too long, or refuses a request
+    └── MissingExtra (ImportError)          an optional package is not installed
 
-Wrong arguments are plain ValueError and TypeError, raised at once.
+Wrong arguments raise a plain ValueError or TypeError immediately.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ragasync.foreign_errors import is_a
 
 class RagasyncError(Exception):
     """
-    The root of every error that ragasync raises of its own accord.
+    The base class of all errors that ragasync raises itself.
 
     Example:
         >>> from ragasync import Journal, RagasyncError
@@ -49,7 +49,7 @@ class RunAsyncError(RagasyncError, RuntimeError):
         >>> async def cell():
         ...     answer = asyncio.get_running_loop().create_future()  # bound to this loop
         ...     try:
-        ...         run_async(answer)  # which this call blocks
+        ...         run_async(answer)  # blocks this loop
         ...     except RunAsyncError as error:
         ...         print(error)
         >>> asyncio.run(cell())
@@ -59,7 +59,7 @@ class RunAsyncError(RagasyncError, RuntimeError):
 
 class AttemptTimeout(RagasyncError, TimeoutError):
     """
-    One attempt took longer than `timeout`; a TimeoutError of the function's own is not this.
+    An attempt took longer than `timeout`; a TimeoutError raised by the function itself stays one.
 
     Example:
         >>> import asyncio
@@ -72,7 +72,7 @@ class AttemptTimeout(RagasyncError, TimeoutError):
 
 class ResultCountError(RagasyncError, ValueError):
     """
-    A batched function returned more or fewer values than it was given items.
+    A batched function returned more or fewer values than it received items.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -84,7 +84,7 @@ class ResultCountError(RagasyncError, ValueError):
 
 class ItemTooLargeError(RagasyncError, ValueError):
     """
-    One item alone weighs more than `max_batch_weight` allows for a batch.
+    A single item weighs more than `max_batch_weight` allows for a whole batch.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -96,12 +96,12 @@ class ItemTooLargeError(RagasyncError, ValueError):
 
 class WorkerDied(RagasyncError, RuntimeError):
     """
-    The worker process that ran an item ended before it answered.
+    The worker process of a call ended before the call returned.
 
     Example:
         >>> from concurrent.futures import BrokenExecutor, Executor
         >>> from ragasync import AsyncBatchProcessor
-        >>> class Pool(Executor):  # stands for a pool of processes
+        >>> class Pool(Executor):  # in place of a process pool
         ...     def submit(self, function, /, *arguments):
         ...         raise BrokenExecutor("out of memory")
         >>> processor = AsyncBatchProcessor(abs, retry_count=0, executor=Pool())
@@ -112,9 +112,9 @@ class WorkerDied(RagasyncError, RuntimeError):
 
 class CallAborted(RagasyncError, RuntimeError):
     """
-    A call on a worker raised what is no Exception: sys.exit(), an interrupt, a panic in Rust code.
+    A call on a worker raised a BaseException: sys.exit(), an interrupt, a panic in Rust code.
 
-    It ends neither the worker nor the job. It is the failure of its item, and is never retried.
+    Neither the worker nor the job ends. The error fails its item, and is never retried.
 
     Example:
         >>> import sys
@@ -129,11 +129,11 @@ class CallAborted(RagasyncError, RuntimeError):
 
 class RemoteError(RagasyncError):
     """
-    Stands for an error of a worker process that cannot be loaded in this process.
+    Replaces an error of a worker process that cannot be unpickled in this process.
 
-    It has the name, the message, the notes and the cause of the error that it stands for, is an
-    instance of the same built-in exception, and carries what a service's reply said: retries and
-    split batches treat it as they would treat the error itself.
+    It has the name, message, notes and cause of the original error, is an instance of the same
+    built-in exception, and keeps the details of a service's reply, so retries and batch splitting
+    treat it like the original.
 
     Example:
         >>> from concurrent.futures import ProcessPoolExecutor
@@ -141,7 +141,7 @@ class RemoteError(RagasyncError):
         >>> def call(item):
         ...     import threading
         ...     class Busy(ConnectionError):
-        ...         lock = threading.Lock()  # cannot be pickled, and so the class cannot
+        ...         lock = threading.Lock()  # cannot be pickled, so neither can the class
         ...     raise Busy("no room")
         >>> with ProcessPoolExecutor(1) as pool:
         ...     processor = AsyncBatchProcessor(call, retry_count=0, executor=pool)
@@ -153,7 +153,7 @@ class RemoteError(RagasyncError):
 
 class SerializationError(RagasyncError, ValueError):
     """
-    What has to go to another process, or to come back, cannot be pickled.
+    A function, an item or a value cannot be pickled for its way to or from another process.
 
     Example:
         >>> from concurrent.futures import ProcessPoolExecutor
@@ -165,7 +165,7 @@ class SerializationError(RagasyncError, ValueError):
         SerializationError("item 1 cannot be pickled: TypeError: cannot pickle 'generator' object")
 
     Attributes:
-        function: whether it is the function itself, so that no item can be processed.
+        function: whether it is the function itself, in which case no item can be processed.
     """
 
     def __init__(self, message: str, *, function: bool = False) -> None:
@@ -195,20 +195,20 @@ class JobStopped(RagasyncError):
 
 class IncompleteRun(RagasyncError, RuntimeError):
     """
-    A run that nobody stopped has ended without an outcome for every item: a fault of ragasync.
+    A run that was not stopped ended without an outcome for every item: a bug in ragasync.
 
-    It should never be seen. The processor's `last_result` keeps what was done, and so does
-    `result`; `result.unfinished` names what is missing.
+    It should never occur. The processor's `last_result` and this error's `result` keep the
+    outcomes; `result.unfinished` lists the missing items.
 
     Attributes:
-        missing: how many items have no outcome.
-        result: the outcomes there are, where the run kept them.
+        missing: the number of items without an outcome.
+        result: the partial result, if the run kept one.
     """
 
     def __init__(self, missing: int, result: object = None) -> None:
         super().__init__(
-            f"{missing:,} items have no outcome though nothing stopped the run: this is a fault of "
-            "ragasync, please report it; what was done is kept, run the rest by `retry_failed`"
+            f"{missing:,} items have no outcome although nothing stopped the run: this is a bug in "
+            "ragasync, please report it; finished items are kept, run the rest with `retry_failed`"
         )
         self.missing = missing
         self.result = result
@@ -216,7 +216,7 @@ class IncompleteRun(RagasyncError, RuntimeError):
 
 class JournalError(RagasyncError):
     """
-    A journal cannot be used: another job's, locked, broken, on a full disk.
+    A journal cannot be used: it belongs to another job, is locked or broken, or the disk is full.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor, JournalError
@@ -231,9 +231,9 @@ class JournalError(RagasyncError):
 
 class JournaledError(RagasyncError):
     """
-    Stands for an error of an earlier run that a journal has kept.
+    Replaces an error of an earlier run that was read from a journal.
 
-    It has the name, the message and the notes of the error that it stands for.
+    It has the name, message and notes of the original error.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor, JournaledError
@@ -249,7 +249,7 @@ class JournaledError(RagasyncError):
 
 class RedisUnavailable(RagasyncError, ConnectionError):
     """
-    Redis was away for longer than one was to wait for it, or refuses what it is asked for.
+    Redis was unavailable for longer than the allowed wait, or it refuses a request.
 
     Example:
         >>> from ragasync import AsyncRedisConnection, RedisUnavailable, run_async
@@ -265,7 +265,7 @@ class RedisUnavailable(RagasyncError, ConnectionError):
 
 
 def as_exception(error: BaseException) -> Exception:
-    """Return an error, or a RagasyncError with it as the cause where it is no Exception."""
+    """Return an Exception as it is, and any other BaseException as the cause of a RagasyncError."""
     if is_a(error, Exception):
         return error
     wrapped = RagasyncError(f"the call raised {type(error).__qualname__}")
@@ -274,7 +274,7 @@ def as_exception(error: BaseException) -> Exception:
 
 
 class SourceFailed(Exception):
-    """An envelope: what the source of a run's items raised, which nothing else may be taken for."""
+    """An envelope for the error of a run's source, so that it is not taken for an item's error."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -282,7 +282,7 @@ class SourceFailed(Exception):
 
 
 class StageFailure(Exception):
-    """An envelope: one stage's error, on its way to the outcome that it belongs to."""
+    """An envelope for the error of a stage, on its way to the outcome of its item."""
 
     def __init__(self, stage: str, error: BaseException) -> None:
         super().__init__(stage, error)

@@ -1,4 +1,4 @@
-"""The benchmarks run, at tiny sizes: what they measure is theirs to say, not a test's."""
+"""The benchmarks run, at tiny sizes; their figures are not tested."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ RUNS = {
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_benchmark_runs_and_prints_its_tables(name: str):
-    """Each checks its contenders' values itself; a row of ours is in every table."""
+    """Each checks its contenders' values itself, and ragasync has a row in every table."""
     tables = run([FOLDER / f"{name}.py", *RUNS[name]]).split("### ")[1:]
     assert tables
     assert all("| ragasync" in table for table in tables)
@@ -72,7 +72,7 @@ def test_one_command_runs_families_and_keeps_their_tables(tmp_path: Path):
 
 
 def run(command: list[object]) -> str:
-    """Run a benchmark in a process of its own and return what it prints."""
+    """Run a benchmark in its own process and return its output."""
     ran = subprocess.run(
         [sys.executable, *map(str, command)],
         capture_output=True,
@@ -85,6 +85,6 @@ def run(command: list[object]) -> str:
 
 
 def test_every_benchmark_is_tried_here():
-    """What has a command line is in the list above."""
+    """Every benchmark with a command line is in the list above."""
     commands = {path.stem for path in FOLDER.glob("*.py") if "argparse" in path.read_text()}
     assert commands == {*RUNS, "__main__"}

@@ -1,4 +1,4 @@
-"""binder/: what can be seen of it without building it; `binder/check` builds it."""
+"""The Binder image, as far as it can be checked without building it; `binder/check` builds it."""
 
 import os
 import re
@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def test_it_installs_this_project_with_extras_that_exist():
-    """An extra that does not exist is a mere warning to pip, and an import error to a reader."""
+    """A missing extra is only a warning in pip, but an import error for a reader."""
     (line,) = (BINDER / "requirements.txt").read_text(encoding="utf-8").split()
     assert line.startswith(".[")
     extras = Requirement(f"ragasync{line[1:]}").extras
@@ -37,7 +37,7 @@ def test_it_brings_the_server_that_the_redis_extra_talks_to():
 
 
 @pytest.mark.real_time
-def test_it_starts_what_it_is_told_on_the_first_notebook():
+def test_it_runs_the_given_command_on_the_first_notebook():
     """The image gives the command; `start` adds which notebook to open, and it exists."""
     command = ["printf", "%s\n", "jupyter", "lab", "a word"]
     started = subprocess.run(

@@ -1,4 +1,4 @@
-"""What CI counts on: which tests may be tried twice, and which make up the core."""
+"""The assumptions of CI: the tests that may be retried, and the tests of the core."""
 
 import ast
 import os
@@ -54,7 +54,7 @@ def _words(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
 
 
 def _is_marked(*marks: str) -> bool:
-    """Return whether one of these says that a kernel or a browser is driven."""
+    """Return whether one of these names drives a kernel or a browser."""
     return any(f"mark.{name}" in mark for name in ("kernel", "browser") for mark in marks)
 
 
@@ -63,7 +63,7 @@ def _is_marked(*marks: str) -> bool:
     "path", sorted(HERE.rglob("test_*.py")), ids=lambda path: path.relative_to(HERE).as_posix()
 )
 def test_every_test_that_drives_a_kernel_or_a_browser_is_marked(path: Path):
-    """Any other has to pass on the first try."""
+    """Any other test has to pass on the first attempt."""
     found = dict(driving_tests(path.read_text(encoding="utf-8")))
     assert [name for name, is_marked in found.items() if not is_marked] == []
 
@@ -104,7 +104,7 @@ def collected(*arguments: str, **environment: str) -> subprocess.CompletedProces
 
 @pytest.mark.slow
 def test_the_core_is_tested_without_documents_kernels_and_browsers():
-    """Those may need what is not there for every Python."""
+    """Other tests may need packages that are not available for every Python."""
     ran = collected("--core", "tests/properties", "tests/documents", "tests/integration")
     assert ran.returncode == 0, ran.stdout
     assert "::test_a_copy_is_brought_up_to_date_ever_more_seldom" not in ran.stdout  # it is slow
@@ -134,15 +134,15 @@ def test_with_eager_tasks_every_loop_makes_them(tmp_path: Path):
     """The virtual one, asyncio's own, and that of run_async."""
     (tmp_path / "test_eager.py").write_text(
         "import asyncio\nimport pytest\nfrom ragasync import run_async\n"
-        "async def begins_at_once():\n"
+        "async def begins_immediately():\n"
         "    begun = []\n"
         "    async def call():\n        begun.append(1)\n"
         "    asyncio.create_task(call())\n"
         "    return begun\n"
-        "async def test_virtual():\n    assert await begins_at_once() == [1]\n"
+        "async def test_virtual():\n    assert await begins_immediately() == [1]\n"
         "@pytest.mark.real_time\n"
-        "async def test_real():\n    assert await begins_at_once() == [1]\n"
-        "def test_run_async():\n    assert run_async(begins_at_once()) == [1]\n"
+        "async def test_real():\n    assert await begins_immediately() == [1]\n"
+        "def test_run_async():\n    assert run_async(begins_immediately()) == [1]\n"
     )
     config = HERE.parent / "pyproject.toml"
     ran = subprocess.run(

@@ -1,4 +1,4 @@
-"""Every public name has an example in its docstring, and the examples give what they show."""
+"""Every public name has an example in its docstring, and the examples are correct."""
 
 import doctest
 import sys
@@ -24,7 +24,7 @@ NEEDED = {
     "plot_throughput": "matplotlib",
     "plot_timeline": "matplotlib",
 }
-"""What must be installed for a name's example, beside what ragasync itself needs."""
+"""The packages that a name's example needs, in addition to those of ragasync itself."""
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 """Long lines are cut by `...`, and pandas leaves spaces at the ends of its lines."""
@@ -47,7 +47,7 @@ def test_a_public_name_has_an_example_that_runs(
 
 
 def test_the_other_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Those of methods and of what is not public."""
+    """The examples of methods and of internal names."""
     monkeypatch.chdir(tmp_path)
     things = [getattr(import_module(module), name) for module, name in public_names()]
     public = {
@@ -65,7 +65,7 @@ def test_the_other_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def _run(examples: doctest.DocTest) -> None:
-    """Run some examples; the first that gives something else is shown, with what it gave."""
+    """Run some examples; the first wrong one is shown with its output."""
     report: list[str] = []
     failed = doctest.DocTestRunner(optionflags=FLAGS | doctest.REPORT_NDIFF).run(
         examples, out=report.append
@@ -74,7 +74,7 @@ def _run(examples: doctest.DocTest) -> None:
 
 
 def _modules_with_examples() -> list[ModuleType]:
-    """Return the modules that have any, imported."""
+    """Import the modules that have examples."""
     return [
         import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
         for path in sorted(PACKAGE.rglob("*.py"))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real_time
 
 
 def test_there_are_notebooks():
-    """The tests below are about something."""
+    """The tests below have notebooks to run."""
     assert NOTEBOOKS
 
 
@@ -25,7 +25,7 @@ def test_there_are_notebooks():
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path):
-    """It runs in a folder of its own, as for somebody who has just opened it."""
+    """It runs in its own folder, as for a reader who has just opened it."""
     shutil.copy(path, tmp_path)
     notebook = read_notebook(tmp_path / path.name)
     run_notebook(notebook, tmp_path, timeout=240)
@@ -35,7 +35,7 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_saved_with_its_outputs_and_without_errors_or_paths(path: Path):
-    """What a reader sees before running anything is whole, and of no one machine."""
+    """The saved outputs are complete, and name no path of a machine."""
     notebook = read_notebook(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)

@@ -1,4 +1,4 @@
-"""The README: what it shows runs, and gives what it says."""
+"""The README: its examples run, and print the output shown."""
 
 import re
 import subprocess
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.real_time
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_an_example_runs(example: str, tmp_path: Path):
-    """Every block of code, alone, in a process of its own."""
+    """Each block of code runs in its own process."""
     ran = _run(example, tmp_path)
     assert ran.returncode == 0, ran.stderr
 
 
 def test_the_first_example_prints_what_is_shown(tmp_path: Path):
-    """Word for word, apart from times, counts of what chance does, and white space."""
+    """Word for word, except times, random counts and white space."""
     shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)
     assert shown is not None
     assert _without_chance(_run(EXAMPLES[0], tmp_path).stdout) == _without_chance(shown[1])
@@ -36,7 +36,7 @@ def test_every_file_that_is_linked_is_there():
 
 
 def test_every_test_that_is_named_is_there():
-    """What is promised is shown by tests that exist."""
+    """The tests that prove the promises exist."""
     named = re.findall(r"`((?:\w+/)*test_\w+\.py)::(\w+)`", README)
     assert len(named) > 10
     missing = [(file, name) for file, name in named if not _is_there(ROOT / "tests" / file, name)]
@@ -44,7 +44,7 @@ def test_every_test_that_is_named_is_there():
 
 
 def _is_there(file: Path, name: str) -> bool:
-    """Tell whether a file of tests has a test of this name."""
+    """Return whether a test file has a test of this name."""
     return re.search(rf"^(async def |def )?{name}\b", file.read_text(), re.MULTILINE) is not None
 
 
@@ -56,7 +56,7 @@ def _run(example: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def _without_chance(printed: str) -> list[list[str]]:
-    """Return the words of each line, with what chance decides taken out."""
+    """Return the words of each line without random numbers."""
     chance = r"[\d,]+(\.\d+)?( s)?( items)?( a second)?$|\d+\.\d+ s|retried: \d+"
     lines = re.sub(chance, "#", printed, flags=re.MULTILINE).splitlines()
     return [line.split() for line in lines]

@@ -1,4 +1,4 @@
-"""The recipes of the README: other packages' parts, passed as they are to the pipeline."""
+"""The recipes of the README: parts of other packages, passed to the pipeline directly."""
 
 import importlib.util
 import re
@@ -39,7 +39,7 @@ Run = Callable[[str], dict[str, Any]]
 
 
 def brought(*packages: str) -> None:
-    """Skip without the extra `recipes`; in CI, where a part of it is there, all of it has to be."""
+    """Skip without the extra `recipes`; CI needs all of it if it has a part."""
     if not any(map(importlib.util.find_spec, PACKAGES)):
         pytest.skip("not installed: the extra `recipes`")
     needs(*packages)
@@ -47,7 +47,7 @@ def brought(*packages: str) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a recipe as a script in a folder with documents; return what it has in the end."""
+    """Run a recipe as a script in a folder with documents, and return its variables."""
     monkeypatch.chdir(tmp_path)
     write(COUNT)
     return lambda name: runpy.run_path(str(HERE / "recipes" / f"{name}.py"))
@@ -82,8 +82,8 @@ def test_langchain_cuts_and_embeds(run: Run):
     store.close()
 
 
-def test_langchains_splitter_of_another_size_cuts_anew_and_the_same_one_does_not(run: Run):
-    """The store sees the attributes of the object whose method it is given."""
+def test_langchains_splitter_of_another_size_chunks_again_and_the_same_one_does_not(run: Run):
+    """The store sees the attributes of the object behind the method."""
     brought("langchain_core", "langchain_text_splitters")
     made = run("with_langchain")
     store, embed = made["store"], made["embeddings"].embed_documents
@@ -95,8 +95,8 @@ def test_langchains_splitter_of_another_size_cuts_anew_and_the_same_one_does_not
     store.close()
 
 
-def test_langchains_async_methods_fit_and_a_store_tells_its_classes_apart(run: Run):
-    """`aembed_documents` is inherited by both, and yet the one's vectors are not the other's."""
+def test_langchains_async_methods_fit_and_a_store_distinguishes_its_classes(run: Run):
+    """Both classes inherit `aembed_documents`, but their vectors differ."""
     brought("langchain_core", "langchain_text_splitters")
     from langchain_core.embeddings import DeterministicFakeEmbedding, FakeEmbeddings
 
@@ -149,7 +149,7 @@ async def test_llama_indexs_splitters_give_texts_and_have_the_places_of_their_no
 
 
 class StandIn:
-    """What of a SentenceTransformer the recipe calls, where torch is not installed."""
+    """The methods of a SentenceTransformer that the recipe calls, for tests without torch."""
 
     def encode(self, sentences: list[str], batch_size: int = 32) -> np.ndarray:
         """Return a float32 row for each of a list of texts."""
@@ -158,7 +158,7 @@ class StandIn:
 
 
 def a_model() -> Any:
-    """Return a real model of random weights, since others come from a hub; or a stand-in."""
+    """Return a real model with random weights, since others come from a hub; or a fake."""
     if importlib.util.find_spec("sentence_transformers") is None:
         return StandIn()
     from sentence_transformers import SentenceTransformer
@@ -209,7 +209,7 @@ def in_qdrant(made: dict[str, Any]) -> list[tuple[str, int, str]]:
     [("with_chroma", "chromadb", in_chroma), ("with_qdrant", "qdrant_client", in_qdrant)],
 )
 def test_a_collection_has_each_chunk_once_whatever_changes(run: Run, name, package, stored):
-    """After a run, after another, after documents became shorter, longer, and blank."""
+    """After a run, after a second run, and after documents got shorter, longer or blank."""
     brought(package)
     for change in ({}, {"0.md": "short", "2.md": "longer than it was. " * 300}):
         for file, text in change.items():
@@ -225,7 +225,7 @@ def test_a_collection_has_each_chunk_once_whatever_changes(run: Run, name, packa
 
 
 def expected() -> list[tuple[str, int, str]]:
-    """Return the same of what the pipeline gives back where there is no store."""
+    """Return the same from the results of a pipeline without a store."""
     done = AsyncDocumentProcessor().process_sync("docs").get_successful()
     return sorted(
         (each.id, number, chunk.text) for each in done for number, chunk in enumerate(each.chunks)
@@ -252,7 +252,7 @@ def test_work_goes_to_a_cluster_and_its_journal_stays_here(run: Run, tmp_path: P
 
 
 def test_a_rate_is_shared_through_redis(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The state is where others find it, and says what was taken."""
+    """The state is shared in Redis, and shows the permits taken."""
     from tests.support.redis_server import RedisServer
 
     with RedisServer(tmp_path) as server:
@@ -272,7 +272,7 @@ ROWS = re.findall(
 
 
 def test_the_readme_shows_what_the_recipes_do():
-    """Each file has a row, and each row's code is in its file, but for line breaks."""
+    """Each file has a row, and each row's code is in its file, except line breaks."""
     files = {f"tests/recipes/{path.name}" for path in (HERE / "recipes").glob("*.py")}
     assert {file for _, _, file in ROWS} == files
     for _, code, file in ROWS:

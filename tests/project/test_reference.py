@@ -1,4 +1,4 @@
-"""The API reference: it is built without a warning, and shows what is public and nothing else."""
+"""The API reference: it builds without a warning, and shows the public names only."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real_time
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that the command has built, with warnings as errors."""
+    """Build the reference with warnings as errors, and return its folder."""
     pytest.importorskip("pdoc", reason="not installed: the extra `docs`; CI has a place for it")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-W", "error", "tests/reference/reference.py", str(folder)]
@@ -27,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_public_name_is_on_its_page(site: Path):
-    """Those that are loaded when they are asked for, too; values with the text below them."""
+    """Lazily loaded names, too; and values with the docstring below them."""
     missing = [
         (module, name)
         for module, name in public_names()
@@ -37,7 +37,7 @@ def test_every_public_name_is_on_its_page(site: Path):
 
 
 def test_a_class_is_shown_with_what_it_inherits_from_us(site: Path):
-    """A reader finds `process_sync` where it is called, whichever file has it."""
+    """A reader finds `process_sync` at its class, whichever file defines it."""
     assert "AsyncDocumentProcessor.process_sync" in _shown(site, "ragasync")
     assert "MemoryStore.search" in _shown(site, "ragasync.documents")
 
@@ -54,7 +54,7 @@ def test_nothing_private_is_shown(site: Path, module: str):
 
 
 def _shown(site: Path, module: str) -> set[str]:
-    """Return what has a heading of its own on a page."""
+    """Return the names with a heading on a page."""
     return set(re.findall(r'id="([\w.]+)"', _page(site, module)))
 
 

@@ -1,4 +1,4 @@
-"""What the package's own code never does: SQL made of values, and code made of data."""
+"""Rules for the source: no SQL built from values, and no code from data."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 
 
 def problems(code: str, name: str = "some.py") -> list[str]:
-    """Return the lines of some code that do what they must not."""
+    """Return the lines of some code that break a rule."""
     allowed = MAY_MAKE_OBJECTS.get(name, set())
     return [
         f"{name}:{node.lineno}: {said}"
@@ -47,20 +47,20 @@ def _said_of(node: ast.AST, allowed: set[str]) -> Iterator[str]:
         case ast.ImportFrom(module=str(module)):
             yield from _forbidden({module.partition(".")[0]}, allowed)
         case ast.JoinedStr(values=[ast.Constant(value=str(start)), *_]) if SQL.match(start):
-            yield f"the SQL is made here: {ast.unparse(node)}"
+            yield f"the SQL is built here: {ast.unparse(node)}"
         case ast.Call(func=ast.Name(id=function)) if function in RUNS_CODE - allowed:
             yield f"{function} runs code"
         case ast.Call(func=ast.Attribute(attr="load"), keywords=keywords):
             yield from _loads_objects(keywords)
         case ast.Call(func=ast.Attribute(attr=method), args=[statement, *_]) if method in RUNS_SQL:
             if not _is_fixed(statement):
-                yield f"the SQL is made here: {ast.unparse(statement)}"
+                yield f"the SQL is built here: {ast.unparse(statement)}"
 
 
 def _forbidden(modules: set[str], allowed: set[str]) -> Iterator[str]:
-    """Yield which of these modules make objects of bytes."""
+    """Yield the modules among these that create objects from bytes."""
     for module in sorted(modules & MAKES_OBJECTS - allowed):
-        yield f"{module} makes objects of bytes"
+        yield f"{module} creates objects from bytes"
 
 
 def _loads_objects(keywords: list[ast.keyword]) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _loads_objects(keywords: list[ast.keyword]) -> Iterator[str]:
 
 
 def _is_fixed(statement: ast.expr) -> bool:
-    """Return whether SQL stands there as a literal or by name, and not as a piece of work."""
+    """Return whether SQL is a literal or a name, and is not built here."""
     match statement:
         case ast.Constant(value=str()) | ast.Name() | ast.Attribute():
             return True
@@ -81,14 +81,14 @@ def _is_fixed(statement: ast.expr) -> bool:
 
 
 def test_there_is_code_to_look_at():
-    """And SQL among it."""
+    """Some of it is SQL."""
     assert len(FILES) > 100
     assert any("execute(" in path.read_text() for path in FILES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_values_are_never_part_of_sql_and_data_never_becomes_code(path: Path):
-    """Values travel as parameters; pickles are read only where that was asked for by name."""
+    """Values are passed as parameters; pickles are read only if requested by name."""
     name = path.relative_to(Path(ragasync.__file__).parent).as_posix()
     assert problems(path.read_text(), name) == []
 
@@ -110,11 +110,11 @@ def test_values_are_never_part_of_sql_and_data_never_becomes_code(path: Path):
     ],
 )
 def test_the_look_finds_what_it_is_for(code: str):
-    """Each form once."""
+    """Each kind of problem is found."""
     assert problems(code)
 
 
 def test_the_look_passes_what_is_safe():
-    """Literals, names, parameters, regular expressions."""
+    """Literals, names, parameters and regular expressions are fine."""
     code = 'db.execute("SELECT ?", (x,)); db.execute(FIND, (x,)); re.compile(x); json.load(file)'
     assert problems(code) == []

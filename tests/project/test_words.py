@@ -13,7 +13,7 @@ import ragasync
 
 PACKAGE = Path(ragasync.__file__).parent
 
-CEILING = 1860
+CEILING = 518
 """Lines of the dialect that may be left, without the documents; on its way down to 50."""
 
 BETTER = {
@@ -48,16 +48,16 @@ BETTER = {
     "status_of|carries_reply|mismatch_behind": "http_status, may_have_response, find_loop_mismatch",
     "facts?": "stats",
     "knobs?|notch(es)?": "setting, step",
-    "(?-i:STRETCHES|Busy)": "BINS, Utilization",
+    "(?-i:STRETCHES)": "BINS",
     "columns_of|message_of|note_on": "from_sequences, safe_message, add_note",
     "telling": "notify",
-    "in_hops|concurrency_of|adapts": "grouped, parse_concurrency, adaptive",
+    "in_hops|concurrency_of": "grouped, parse_concurrency",
     "clock_of|clock_here|time_here": "loop_clock, current_clock, now",
     "own_database|open_own": "sqlite_file, open_database",
     "Desk|desk": "Dispatcher",
     "used_by|Recalling|LookedUp|seal|sealed": "bind_journal, JournalReader, Lookup, checksum",
     "_bring_back|WAYS_OUT": "_copy_context_back, ADVICE",
-    "showing|in_one_line|how_far": "view, repr_line, progress_text",
+    "showing|how_far": "view, progress_text",
     "(?-i:Making|Ticker)": "WidgetFactory, Refresher",
     "(?-i:ink)|wasted": "text_color, failed_seconds",
     "pattern_of|kinds_of|headline": "error_template, group_errors, title",
