@@ -2,27 +2,26 @@
 The engine: workers that call a function for each item of one lazy source.
 
     job_run.py             JobRun: a whole job with its result, its progress and its stats
-    stream.py              a run whose outcomes are read one by one and then forgotten
-    outlet.py              OutcomeBuffer: the outcomes of a stream until they are read
+    stream.py              stream_outcomes: a run whose outcomes are read one by one; their buffer
     request_batcher.py     RequestBatcher: a run fed by callers whose items share batches
     run.py                 execute, Run: opens a run, its workers and their fast path, closes it
     controls.py            RunControls: pause, resume, resize, rate, stop; how the run is
     resources.py           the setup of the journal and of `resources=`, which a stop can cancel
     scheduler.py           Scheduler: what a worker does next, who is woken, what interrupts
     workers.py             WorkerPool: spawns, retires, cancels and wakes the worker tasks
-    item_sources.py        ItemSource: the items of an iterable, async iterable or queue
-    item_queue.py          QueuedItems: items that somebody pushes, in a bounded queue
-    background_readers.py  read an async or a slow iterable into that queue
+    item_sources.py        ItemSource: checks and reads an iterable, or an async one, lazily
+    item_queue.py          QueuedItems: items that callers or a background reader push
+    background_readers.py  a task or a thread that reads a source into that queue
     journal_skipping.py    Reader: passes over the items that the journal has an outcome of
     batching.py            Batcher: fills calls by count, weight and time
     attempts.py            CallRunner: waits for the limits, makes a call, hands on how it ended
     error_handling.py      ErrorHandler: what follows a call: record, retry, split, fail, stop
     batch_splitting.py     halves of a failed batch, its single items, those that succeeded
     retry_queue.py         PendingCall, RetryQueue: calls that wait for their next attempt
-    recorder.py            Recorder: writes the outcomes of a call to an OutcomeSink
+    recorder.py            Recorder: writes outcomes to an OutcomeSink and to the journal
     error_limits.py        max_errors, max_error_rate, max_initial_failures
-    journalling.py         JournalSink: an OutcomeSink that writes to a journal too
-    telling.py             the stats of a run, for reports
+    run_journal.py         RunJournal: a journal open for a run; a thread blocks on its file
+    run_stats.py           the statistics of a run, or of a stage, for reports
 
 A worker asks the Scheduler what to do next. For plain calls it goes on the fast path of run.py: it
 takes an item from the ItemSource, calls, and writes the value to the sink, until it is interrupted.

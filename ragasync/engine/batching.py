@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from ragasync.clock import Clock
 from ragasync.engine.item_sources import ItemSource
 from ragasync.engine.journal_skipping import FILL_TIMEOUT, Reader
+from ragasync.engine.recorder import Recorder
 from ragasync.engine.retry_queue import PendingCall
 from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS
@@ -31,7 +32,7 @@ class Batcher(Generic[T]):
         size: gives the maximum size of the next batch, given how many items were taken so far.
         plan: the settings: whether calls take batches, and their bound by weight.
         clock: the run's clock.
-        refuse: called with index, item and error for an item that fits in no batch.
+        recorder: records the failure of an item that fits in no batch.
 
     Attributes:
         filling: whether a worker is filling a batch.
@@ -44,14 +45,14 @@ class Batcher(Generic[T]):
         size: Callable[[int], int],
         plan: BatchSettings[T, Any],
         clock: Clock,
-        refuse: Callable[[int, T, BaseException], None],
+        recorder: Recorder[T, Any],
     ) -> None:
         self._source, self._reader, self._clock = source, reader, clock
         self._size = size
         self._numbered = plan.batched or plan.grouped
         self._weight = plan.weight if plan.max_batch_weight is not None else None
         self._max_weight = plan.max_batch_weight or 0.0
-        self._refuse = refuse
+        self._recorder = recorder
         self._carried: tuple[int, T, float | None] | None = None
         self.filling = False
         self._taken = 0
@@ -134,7 +135,7 @@ class Batcher(Generic[T]):
             except INTERRUPTS:
                 raise
             except BaseException as error:
-                self._refuse(index, item, error)
+                self._recorder.record_refused(index, item, error)
                 return index, item, None
             return index, item, weight
         return None

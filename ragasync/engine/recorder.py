@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from ragasync.engine.controls import RunTotals
 from ragasync.engine.error_limits import ErrorLimit, InitialFailures
 from ragasync.engine.retry_queue import PendingCall
+from ragasync.engine.run_journal import RunJournal
 from ragasync.error_text import TracebackArchive
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.outcomes.outcome import CallSuccess, Outcome, RecordSuccess, Status
 from ragasync.settings import BatchSettings
+
+if TYPE_CHECKING:
+    from ragasync.journal.session import Lookup
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,8 +54,10 @@ class Recorder(Generic[T, R]):
     Args:
         plan: the limits on errors.
         sink: takes the outcomes.
+        journal: takes them too, if there is one, and knows those of earlier runs.
         archive: turns tracebacks into text.
         stop: called with the reason when there were too many errors.
+        totals: counts the outcomes that came from the journal.
         started_at: the instant at which the run began, before its resources were opened.
 
     Attributes:
@@ -60,23 +68,64 @@ class Recorder(Generic[T, R]):
         self,
         plan: BatchSettings[T, R],
         sink: OutcomeSink[T, R],
+        journal: RunJournal | None,
         archive: TracebackArchive,
         stop: Callable[[str], None],
+        totals: RunTotals,
         started_at: float,
     ) -> None:
-        self._sink, self._archive, self._stop = sink, archive, stop
+        self._sink, self._journal = sink, journal
+        self._archive, self._stop, self._totals = archive, stop, totals
         self._errors = ErrorLimit(plan.max_errors, plan.max_error_rate)
         self._initial = InitialFailures(plan.max_initial_failures)
         self.started_at = started_at
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new item should be started: a reader, or the disk, has to catch up."""
+        return self._sink.is_full or (self._journal is not None and self._journal.is_full)
+
+    def unfinished(self, limit: int | None) -> int:
+        """Count the items, among the first `limit`, that are cancelled or without outcome."""
+        return self._sink.unfinished(limit)
 
     def drop_sink(self) -> None:
         """Drop the sink and its values: the run is over."""
         del self._sink
 
+    # ── outcomes of earlier runs ──────────────────────────────────────────────────────────────
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether items have to be looked up in a journal."""
+        return self._journal is not None
+
+    async def select_new(self, rows: list[tuple[int, T]], new: deque[tuple[int, T]]) -> None:
+        """
+        Look up items in the journal, record the outcomes that it has, and add the others to `new`.
+
+        If the worker is cancelled meanwhile, this is done all the same.
+        """
+
+        def sort(found: Lookup) -> None:
+            for outcome, stack in found.recorded:
+                self._sink.record(outcome, stack)
+            self._totals.journaled += len(found.recorded)
+            for index, item, error in found.refused:
+                self.record_refused(index, item, error)
+            new.extend(found.new)
+
+        assert self._journal is not None
+        await self._journal.look_up(rows, sort)
+
     # ── successes ─────────────────────────────────────────────────────────────────────────────
 
     def fast_recorder(self, worker: int) -> RecordSuccess[R]:
-        """Make the fast-path recorder of a worker; with max_error_rate, it counts successes."""
+        """
+        Make the recorder of one worker for the fast path, which runs only without a journal.
+
+        With max_error_rate, it counts successes as well.
+        """
         record = self._sink.fast_recorder(worker, self.started_at)
         if not self._errors.counts_successes:
             return record
@@ -118,6 +167,9 @@ class Recorder(Generic[T, R]):
             call.history,
         )
         self._sink.record_call(success)
+        if self._journal is not None:
+            for outcome in success.outcomes():
+                self._journal.record(outcome, None)
         if self._errors.counts_successes:
             self._errors.note_successes(len(call))
 
@@ -134,10 +186,19 @@ class Recorder(Generic[T, R]):
             if because := self._errors.note_failure():
                 self._stop(because)
 
+    def record_refused(self, index: int, item: T, error: BaseException) -> None:
+        """Record the failure of an item that no call can take."""
+        self.record_failure(PendingCall((index,), (item,)), error, worker=0)
+
     def record_cancelled(self, call: PendingCall[T], worker: int) -> None:
         """Record every item of a call as cancelled."""
         for position in range(len(call)):
             self._record(call, position, "cancelled", worker)
+
+    @property
+    def _has_success(self) -> bool:
+        """Whether any item is done, in this run or in an earlier one."""
+        return self._sink.has_success or (self._journal is not None and self._journal.has_success)
 
     @property
     def defers_parts(self) -> bool:
@@ -151,7 +212,7 @@ class Recorder(Generic[T, R]):
         Returns:
             Whether all calls so far failed in the same way, so that splitting this one is no use.
         """
-        if because := self._initial.note(error, call.is_part, self._sink.has_success):
+        if because := self._initial.note(error, call.is_part, self._has_success):
             self._stop(because)
         return self._initial.have_stopped
 
@@ -183,3 +244,5 @@ class Recorder(Generic[T, R]):
             history=call.history,
         )
         self._sink.record(outcome, stack)
+        if self._journal is not None:
+            self._journal.record(outcome, stack)

@@ -18,9 +18,8 @@ from ragasync.engine.attempts import CallRunner
 from ragasync.engine.controls import RunControls, current_run
 from ragasync.engine.error_handling import ErrorHandler
 from ragasync.engine.item_sources import SourceFactory
-from ragasync.engine.journalling import NewOf, journalled
 from ragasync.engine.recorder import OutcomeSink, Recorder
-from ragasync.engine.retry_queue import PendingCall
+from ragasync.engine.run_journal import RunJournal, open_run_journal
 from ragasync.engine.scheduler import FastPath, Scheduler
 from ragasync.engine.workers import INTERRUPTED, WorkerPool
 from ragasync.error_text import TracebackArchive, add_note, describe
@@ -66,26 +65,24 @@ async def execute(
     started_at = clock()
     try:
         async with AsyncExitStack() as stack:
-            look_up: NewOf[T] | None = None
+            journal: RunJournal | None = None
             if plan.journal is not None:
-                opening = journalled(plan.journal, sink, controls)
+                opening = open_run_journal(plan.journal, controls)
                 journal = await setup.wait_for(stack.enter_async_context(opening))
-                if journal is not None:
-                    sink, look_up = journal, journal.new_of
             resource = None
             if (manager := plan.make_resources()) is not None:
                 resource = await setup.wait_for(stack.enter_async_context(manager))
             if controls.stopping:
                 return
             archive = archive or TracebackArchive()
-            recorder = Recorder(plan, sink, archive, controls.stop, started_at)
+            recorder = Recorder(
+                plan, sink, journal, archive, controls.stop, controls.totals, started_at
+            )
             run = Run(
                 controls,
                 source,
-                sink,
                 recorder,
                 resource=resource,
-                look_up=look_up,
                 total=total,
                 max_items=max_items,
                 on_item=on_item,
@@ -116,10 +113,8 @@ class Run(Generic[T, R]):
     Args:
         controls: the settings of the run.
         source: its items.
-        sink: where outcomes go.
-        recorder: writes outcomes to it.
+        recorder: records outcomes, and looks them up in the journal.
         resource: what `resources=` opened, passed to the function as second argument.
-        look_up: finds the items that are not in the journal; None if there is no journal.
         total, max_items, on_item, never_yield: as for `execute`.
     """
 
@@ -127,11 +122,9 @@ class Run(Generic[T, R]):
         self,
         controls: RunControls,
         source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
-        sink: OutcomeSink[T, R],
         recorder: Recorder[T, R],
         *,
         resource: object,
-        look_up: NewOf[T] | None,
         total: int | None,
         max_items: int | None,
         on_item: Callable[[int, T], None] | None,
@@ -139,7 +132,7 @@ class Run(Generic[T, R]):
     ) -> None:
         loop = asyncio.get_running_loop()
         self._clock = loop_clock(loop)
-        self._controls, self._sink, self._recorder = controls, sink, recorder
+        self._controls, self._recorder = controls, recorder
         self._context = copy_context()
         self._context.run(current_run.set, controls)
         self._pool = WorkerPool(
@@ -155,14 +148,11 @@ class Run(Generic[T, R]):
             self._pool,
             self._caller,
             source,
-            sink,
-            look_up=look_up,
-            refuse=self.refuse,
+            recorder,
             total=total,
             max_items=max_items,
             on_item=on_item,
             clock=self._clock,
-            started_at=recorder.started_at,
             context=self._context,
         )
         errors = ErrorHandler(controls, self._pool, self._scheduler.retries, recorder, self._clock)
@@ -223,7 +213,7 @@ class Run(Generic[T, R]):
         """
         if self._controls.stop_requested:
             return
-        unfinished = self._sink.unfinished(max_items)
+        unfinished = self._recorder.unfinished(max_items)
         if unfinished or not self._scheduler.is_drained:
             raise IncompleteRun(unfinished)
 
@@ -238,11 +228,6 @@ class Run(Generic[T, R]):
         self._pool.release_owner()
         self._recorder.drop_sink()
         self._scheduler.clear()
-        del self._sink
-
-    def refuse(self, index: int, item: T, error: BaseException) -> None:
-        """Record the failure of an item that no call can take."""
-        self._recorder.record_failure(PendingCall((index,), (item,)), error, worker=0)
 
     # ── the life of a worker ────────────────────────────────────────────────────────────────────
 

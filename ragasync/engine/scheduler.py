@@ -15,8 +15,7 @@ from ragasync.engine.batching import Batcher
 from ragasync.engine.controls import RunControls
 from ragasync.engine.item_sources import ReadOptions, SourceFactory, open_source
 from ragasync.engine.journal_skipping import LOOK_AHEAD, Reader
-from ragasync.engine.journalling import NewOf
-from ragasync.engine.recorder import OutcomeSink
+from ragasync.engine.recorder import Recorder
 from ragasync.engine.retry_queue import PendingCall, RetryQueue
 from ragasync.engine.workers import Interrupt, WorkerPool
 from ragasync.outcomes.stats import ExecutorHalt
@@ -53,14 +52,11 @@ class Scheduler(Generic[T, R]):
         pool: its workers.
         caller: its function, whose time limits do not count while the source blocks the loop.
         source: its items, or what makes their ItemSource.
-        sink: where outcomes go; nothing new starts while it is full.
-        look_up: finds the items that have to be called; None if there is no journal.
-        refuse: called with index, item and error for an item that no call can take.
+        recorder: records outcomes; nothing new starts while it is full.
         total: how many items there are, if known, for the size of groups.
         max_items: how many items to read at most.
         on_item: called with index and item when an item is read.
         clock: the run's clock.
-        started_at: the time on it when the run began.
         context: the context variables of timers and of the source.
 
     Attributes:
@@ -75,20 +71,17 @@ class Scheduler(Generic[T, R]):
         pool: WorkerPool,
         caller: Caller,
         source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
-        sink: OutcomeSink[T, R],
+        recorder: Recorder[T, R],
         *,
-        look_up: NewOf[T] | None,
-        refuse: Callable[[int, T, BaseException], None],
         total: int | None,
         max_items: int | None,
         on_item: Callable[[int, T], None] | None,
         clock: Clock,
-        started_at: float,
         context: Context,
     ) -> None:
         self._controls, self._pool, self._caller = controls, pool, caller
-        self._sink, self._total = sink, total
-        self._clock, self._started_at, self._context = clock, started_at, context
+        self._recorder, self._total = recorder, total
+        self._clock, self._context = clock, context
         self._loop = asyncio.get_running_loop()
         plan = self._plan = controls.plan
         self._is_plain = not plan.batched and not plan.grouped and plan.journal is None
@@ -111,8 +104,8 @@ class Scheduler(Generic[T, R]):
         # Looking up items on a thread takes a turn of the loop, so a list's are looked up together.
         on_thread = plan.journal is not None and plan.journal.has_slow_keys
         ahead = LOOK_AHEAD if on_thread and isinstance(source, list) else 1
-        reader = Reader(self.items, clock, look_up, ahead, refuse)
-        self.batches = Batcher(self.items, reader, self._batch_size, plan, clock, refuse)
+        reader = Reader(self.items, clock, recorder, ahead)
+        self.batches = Batcher(self.items, reader, self._batch_size, plan, clock, recorder)
         self._waking = False
         self._to_wake = 1
         pool.set_interrupt("pause", controls.paused)
@@ -124,11 +117,10 @@ class Scheduler(Generic[T, R]):
         self.retries.close()
 
     def clear(self) -> None:
-        """Drop the items that this run has not called, and its sink."""
+        """Drop the items that this run has not called."""
         self.items.clear()
         self.batches.clear()
         self.retries.clear()
-        del self._sink
 
     # ── what a worker does next ─────────────────────────────────────────────────────────────────
 
@@ -200,7 +192,7 @@ class Scheduler(Generic[T, R]):
     @property
     def _may_read(self) -> bool:
         """Whether a new item may be started."""
-        return not (self._retries_full or self._controls.input_paused or self._sink.is_full)
+        return not (self._retries_full or self._controls.input_paused or self._recorder.is_full)
 
     @property
     def _may_take_fast_path(self) -> bool:
@@ -264,7 +256,7 @@ class Scheduler(Generic[T, R]):
         One is enough if there is something to start, since each worker that starts a call has the
         next one woken.
         """
-        self._pool.set_interrupt("output", self._sink.is_full)
+        self._pool.set_interrupt("output", self._recorder.is_full)
         if everyone:
             self._pool.wake_all()
         elif not self._pool.wake() and self._may_start_another:
@@ -327,7 +319,7 @@ class Scheduler(Generic[T, R]):
     def resize(self, max_concurrency: int) -> None:
         """Change the number of workers."""
         history = self._controls.concurrency_history
-        history.note(self._clock() - self._started_at, max_concurrency)
+        history.note(self._clock() - self._recorder.started_at, max_concurrency)
         self._pool.limit = max_concurrency
         self._check_retries()  # their bound depends on the concurrency
         self.notify()
