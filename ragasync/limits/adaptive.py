@@ -100,7 +100,7 @@ class ConcurrencyLimit:
         self._since_look = 0
         self._baseline = ErrorBaseline()
         self._decreases = self._times_full = 0
-        self._steady: Latency | None = None  # since the limit has settled
+        self._steady: Latency | None = None  # at the present limit, near the ceiling
         self._pending: Decrease | None = None  # while the effect of a decrease is measured
         self._window = SampleWindow(self.bound)
 
@@ -110,7 +110,7 @@ class ConcurrencyLimit:
     def begin(self, in_flight: int) -> CallSample:
         """Record that a call begins; `in_flight` includes it."""
         # A call that begins while few are in flight says nothing about the limit. But after a
-        # decrease every call is sampled, so that the decrease is always judged.
+        # decrease every call is sampled, so that the decrease is always evaluated.
         is_sampled = self._pending is not None or in_flight >= SAMPLED * self.bound
         window = self._window if is_sampled and self._window.begin() else None
         sample = CallSample(window, self._decreases, self._times_full)
@@ -131,16 +131,16 @@ class ConcurrencyLimit:
         if is_congested and self._baseline.is_exceeded(window, how):
             self._decrease(None)
         elif window.is_complete:
-            self._judge(window)
+            self._evaluate(window)
 
-    # ── judging a window ────────────────────────────────────────────────────────────────────
+    # ── evaluating a window ────────────────────────────────────────────────────────────────────
 
-    def _judge(self, window: SampleWindow) -> None:
+    def _evaluate(self, window: SampleWindow) -> None:
         """Change the limit according to a complete window."""
         self._since_look += 1
         if self._pending is not None:
             decrease, self._pending = self._pending, None
-            self._judge_decrease(window, decrease)
+            self._evaluate_decrease(window, decrease)
             return
         self._baseline.add(window)
         if (latency := window.latency) is None:
@@ -215,7 +215,7 @@ class ConcurrencyLimit:
         self._since_look = 0
         self._set(max(1, math.floor(DECREASE * self.bound)))
 
-    def _judge_decrease(self, window: SampleWindow, decrease: Decrease) -> None:
+    def _evaluate_decrease(self, window: SampleWindow, decrease: Decrease) -> None:
         """Keep a decrease that helped, decrease further if it was not enough, or undo it."""
         latency, before = window.latency, decrease.latency
         is_congested = decrease.window.congested_share and window.congested_share

@@ -126,9 +126,9 @@ class RateLimiter:
         cls, limit: float, per: float, *, weight: Callable[..., float] | None = None
     ) -> RateLimiter:
         """
-        Return a limiter that never admits more than `limit` in any window of `per` seconds.
+        Return a limiter that never grants more than `limit` in any window of `per` seconds.
 
-        For services that count this way and ban clients that exceed it by one. It admits smoothly
+        For services that count this way and ban clients that exceed it by one. It grants smoothly
         at `limit / per` and keeps a log of the last `per` seconds. Setting `rate` keeps `per` and
         changes the limit to `rate * per`; a waiting request above the new limit then passes alone.
 

@@ -7,7 +7,6 @@ import itertools
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, Job, RateLimiter
-from ragasync.retries.policy import RetryEvent
 from tests.support.fault_schedule import Fate, embedding_of
 from tests.support.hostile_server import HostileService
 from tests.support.http_clients import Asking, on_aiohttp
@@ -82,7 +81,7 @@ async def test_a_job_that_is_given_a_rate_at_its_first_429_stays_below_the_limit
     asking = Asking()
     job: Job[str, int]
 
-    def slow_down(retry: RetryEvent) -> None:
+    def slow_down(_: object) -> None:
         job.rate = 400
 
     limit = (at_most_in_half_a_second(400), 0.5)

@@ -1,4 +1,4 @@
-"""The gate of a job: several limits in one step, the job's own rate, closing, other jobs."""
+"""The combined limiter of a job: several limits in one step, its own rate, pauses, other jobs."""
 
 import asyncio
 import threading
@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from ragasync import RateLimiter
 from ragasync.limits.combined import CombinedLimiter
-from ragasync.limits.limiter import RateLimiter
 
 
 def now() -> float:
@@ -16,12 +16,12 @@ def now() -> float:
 
 
 async def admissions(
-    gate: CombinedLimiter, count: int, items: Sequence[object] = ("",)
+    combined: CombinedLimiter, count: int, items: Sequence[object] = ("",)
 ) -> list[float]:
-    """Send so many callers to the gate at once; return when each was let through."""
+    """Send so many callers to the combined limiter at once; return when each was let through."""
 
     async def call() -> float:
-        await gate.admit(items)
+        await combined.admit(items)
         return now()
 
     return await asyncio.gather(*(call() for _ in range(count)))
@@ -57,53 +57,53 @@ class FarLimiter:
 
 async def test_without_limits_the_gate_is_open():
     """And lets everybody through at once."""
-    gate = CombinedLimiter()
-    assert gate.is_open
-    assert gate.try_admit([1])
-    assert await admissions(gate, 3) == [0, 0, 0]
+    combined = CombinedLimiter()
+    assert combined.is_open
+    assert combined.try_admit([1])
+    assert await admissions(combined, 3) == [0, 0, 0]
 
 
 async def test_a_limiter_or_a_rate_closes_the_short_cut():
     """The engine has to ask."""
     assert not CombinedLimiter([RateLimiter(1)]).is_open
     assert not CombinedLimiter([FarLimiter()]).is_open
-    gate = CombinedLimiter()
-    gate.rate = 5.0
-    assert not gate.is_open
-    gate.rate = None
-    assert gate.is_open
+    combined = CombinedLimiter()
+    combined.rate = 5.0
+    assert not combined.is_open
+    combined.rate = None
+    assert combined.is_open
 
 
 async def test_a_pause_without_limiters_closes_the_gate_itself():
     """The later of two pauses wins; afterwards it is open again."""
-    gate = CombinedLimiter()
-    gate.pause(10)
-    gate.pause(3)
-    assert not gate.is_open
-    assert not gate.try_admit([1])
-    assert await admissions(gate, 3) == pytest.approx([10, 10, 10])
-    assert gate.is_open
-    assert await admissions(gate, 1) == pytest.approx([10])
+    combined = CombinedLimiter()
+    combined.pause(10)
+    combined.pause(3)
+    assert not combined.is_open
+    assert not combined.try_admit([1])
+    assert await admissions(combined, 3) == pytest.approx([10, 10, 10])
+    assert combined.is_open
+    assert await admissions(combined, 1) == pytest.approx([10])
 
 
 async def test_a_pause_holds_every_limiter():
     """Those of the user, the job's own, and one kept elsewhere."""
     near, far = RateLimiter(1000), FarLimiter()
-    gate = CombinedLimiter([near, far])
-    gate.rate = 1000.0
-    gate.pause(10)
+    combined = CombinedLimiter([near, far])
+    combined.rate = 1000.0
+    combined.pause(10)
     assert not near.try_acquire()
     assert far.paused == [10]
-    assert await admissions(gate, 1) == pytest.approx([11])
+    assert await admissions(combined, 1) == pytest.approx([11])
 
 
 async def test_a_pause_holds_a_job_that_has_only_a_rate_of_its_own():
     """Removing that rate does not end the pause."""
-    gate = CombinedLimiter()
-    gate.rate = 1000.0
-    gate.pause(10)
-    gate.rate = None
-    assert await admissions(gate, 2) == pytest.approx([10, 10])
+    combined = CombinedLimiter()
+    combined.rate = 1000.0
+    combined.pause(10)
+    combined.rate = None
+    assert await admissions(combined, 2) == pytest.approx([10, 10])
 
 
 @pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
@@ -139,11 +139,11 @@ async def test_two_jobs_at_one_limiter_are_served_in_order_of_arrival():
 
 async def test_try_admit_passes_nobody_who_waits():
     """What is free is for the first in line."""
-    gate = CombinedLimiter([RateLimiter(10, 10)])
-    assert gate.try_admit([], calls=10)
-    waiting = asyncio.create_task(gate.admit([], calls=10))
+    combined = CombinedLimiter([RateLimiter(10, 10)])
+    assert combined.try_admit([], calls=10)
+    waiting = asyncio.create_task(combined.admit([], calls=10))
     await asyncio.sleep(0.5)
-    assert not gate.try_admit([], calls=1)
+    assert not combined.try_admit([], calls=1)
     await waiting
 
 
@@ -159,44 +159,44 @@ async def test_the_same_limiter_twice_counts_once():
 async def test_a_cost_function_is_summed_over_the_items():
     """Three items of 1, 2 and 3 take 6; calls do not count there."""
     limiter = RateLimiter(10, 10, weight=float)
-    gate = CombinedLimiter([limiter])
-    await gate.admit([1, 2, 3], calls=99)
+    combined = CombinedLimiter([limiter])
+    await combined.admit([1, 2, 3], calls=99)
     assert limiter.try_acquire(4)
     assert not limiter.try_acquire(0.1)
 
 
 async def test_items_that_weigh_nothing_take_nothing():
     """A sum of 0 passes."""
-    gate = CombinedLimiter([RateLimiter(1, 1, weight=float)])
-    assert gate.try_admit([0])
-    await gate.admit([0, 0])
-    assert gate.try_admit([1])
+    combined = CombinedLimiter([RateLimiter(1, 1, weight=float)])
+    assert combined.try_admit([0])
+    await combined.admit([0, 0])
+    assert combined.try_admit([1])
 
 
 async def test_items_above_the_burst_are_refused():
     """The error reaches the caller, and nothing is taken anywhere."""
     plain, tokens = RateLimiter(1, 1), RateLimiter(10, 5, weight=float)
-    gate = CombinedLimiter([plain, tokens])
+    combined = CombinedLimiter([plain, tokens])
     with pytest.raises(ValueError, match=r"weight of 6.* at most 5"):
-        await gate.admit([6])
+        await combined.admit([6])
     with pytest.raises(ValueError, match=r"weight of 6.* at most 5"):
-        gate.try_admit([6])
-    assert gate.try_admit([5])
+        combined.try_admit([6])
+    assert combined.try_admit([5])
 
 
 async def test_more_calls_than_the_burst_are_taken_in_portions():
     """A group of 32 items through a burst of one takes 31 intervals."""
-    gate = CombinedLimiter([RateLimiter(10, 1)])
-    assert not gate.try_admit([], calls=32)
-    await gate.admit([], calls=32)
+    combined = CombinedLimiter([RateLimiter(10, 1)])
+    assert not combined.try_admit([], calls=32)
+    await combined.admit([], calls=32)
     assert now() == pytest.approx(3.1)
 
 
 async def test_with_portions_the_items_weight_is_taken_once():
     """Three portions of one call, 6 tokens in all."""
     tokens = RateLimiter(1, 6, weight=float)
-    gate = CombinedLimiter([RateLimiter(10, 1), tokens])
-    await gate.admit([1, 2, 3], calls=3)
+    combined = CombinedLimiter([RateLimiter(10, 1), tokens])
+    await combined.admit([1, 2, 3], calls=3)
     assert now() == pytest.approx(0.2)
     assert not tokens.try_acquire(0.3)
     assert tokens.try_acquire(0.1)
@@ -205,21 +205,21 @@ async def test_with_portions_the_items_weight_is_taken_once():
 async def test_portions_that_were_taken_are_given_back_when_the_caller_is_cancelled():
     """What has not refilled yet is there for the next."""
     limiter = RateLimiter(1, 4)
-    gate = CombinedLimiter([limiter])
-    big = asyncio.create_task(gate.admit([], calls=8))
+    combined = CombinedLimiter([limiter])
+    big = asyncio.create_task(combined.admit([], calls=8))
     await settle()
     big.cancel()
     await asyncio.wait([big])
-    assert gate.try_admit([], calls=4)
+    assert combined.try_admit([], calls=4)
 
 
 async def test_items_that_weigh_nothing_do_not_wait_behind_others():
     """There is nothing that they would have to wait for."""
-    gate = CombinedLimiter([RateLimiter(1, 1, weight=float)])
-    assert gate.try_admit([1])
-    heavy = asyncio.create_task(gate.admit([1]))
+    combined = CombinedLimiter([RateLimiter(1, 1, weight=float)])
+    assert combined.try_admit([1])
+    heavy = asyncio.create_task(combined.admit([1]))
     await settle()
-    await gate.admit([0])
+    await combined.admit([0])
     assert now() == 0
     await heavy
     assert now() == pytest.approx(1)
@@ -229,54 +229,54 @@ async def test_items_that_weigh_nothing_do_not_wait_behind_others():
 
 
 async def test_a_rate_of_the_jobs_own_is_seen_at_once_by_those_who_wait():
-    """Set, raised and removed while callers stand at the gate of a job without limiters."""
-    gate = CombinedLimiter()
-    gate.rate = 0.1
-    waiting = asyncio.create_task(admissions(gate, 6))
+    """Set, raised and removed while callers of a job without limiters wait."""
+    combined = CombinedLimiter()
+    combined.rate = 0.1
+    waiting = asyncio.create_task(admissions(combined, 6))
     await asyncio.sleep(4)
-    gate.rate = 1.0
+    combined.rate = 1.0
     await asyncio.sleep(2.5)
-    gate.rate = None
+    combined.rate = None
     times = await waiting
-    assert gate.is_open
+    assert combined.is_open
     assert times == pytest.approx([0, 4.58, 5.58, 6.5, 6.5, 6.5], abs=0.05)
 
 
 async def test_a_rate_is_added_for_those_who_stand_in_a_shared_line():
     """They waited for a limiter at 10 a second, then keep to one a second."""
-    gate = CombinedLimiter([RateLimiter(10, 1)])
-    waiting = asyncio.create_task(admissions(gate, 5))
+    combined = CombinedLimiter([RateLimiter(10, 1)])
+    waiting = asyncio.create_task(admissions(combined, 5))
     await asyncio.sleep(0.15)
-    gate.rate = 1.0
+    combined.rate = 1.0
     assert await waiting == pytest.approx([0, 0.1, 0.2, 1.18, 2.18], abs=0.02)
 
 
 async def test_a_rate_is_removed_for_those_who_stand_at_several():
     """The shared limiter alone sets the pace from then on, in the old order."""
-    gate, order = CombinedLimiter([RateLimiter(10, 1)]), []
-    gate.rate = 0.1
+    combined, order = CombinedLimiter([RateLimiter(10, 1)]), []
+    combined.rate = 0.1
 
     async def call(caller: int) -> float:
-        await gate.admit([caller])
+        await combined.admit([caller])
         order.append(caller)
         return now()
 
     waiting = asyncio.gather(*map(call, range(5)))
     await asyncio.sleep(1)
-    gate.rate = None
+    combined.rate = None
     assert await waiting == pytest.approx([0, 1, 1.1, 1.2, 1.3])
     assert order == [0, 1, 2, 3, 4]
 
 
 def test_the_rate_is_readable_and_checked():
     """None without one."""
-    gate = CombinedLimiter()
-    assert gate.rate is None
-    gate.rate = 5
-    assert gate.rate == 5
+    combined = CombinedLimiter()
+    assert combined.rate is None
+    combined.rate = 5
+    assert combined.rate == 5
     with pytest.raises(ValueError, match="rate must be positive and finite, got 0"):
-        gate.rate = 0
-    assert gate.rate == 5
+        combined.rate = 0
+    assert combined.rate == 5
 
 
 # ---- several limiters
@@ -285,8 +285,8 @@ def test_the_rate_is_readable_and_checked():
 async def test_several_limiters_are_all_kept():
     """The slower one sets the pace, and the faster is charged the same."""
     slow, fast = RateLimiter(1, 1), RateLimiter(10, 4)
-    gate = CombinedLimiter([slow, fast])
-    assert await admissions(gate, 4) == pytest.approx([0, 1, 2, 3])
+    combined = CombinedLimiter([slow, fast])
+    assert await admissions(combined, 4) == pytest.approx([0, 1, 2, 3])
     assert fast.try_acquire(3)
     assert not fast.try_acquire(1)
 
@@ -295,9 +295,9 @@ async def test_takes_from_all_or_from_none():
     """While one limiter blocks, the other is left alone."""
     full, empty = RateLimiter(0.1, 3), RateLimiter(0.1, 1)
     empty.try_acquire()
-    gate = CombinedLimiter([full, empty])
-    assert not gate.try_admit([1])
-    waiting = asyncio.create_task(gate.admit([1]))
+    combined = CombinedLimiter([full, empty])
+    assert not combined.try_admit([1])
+    waiting = asyncio.create_task(combined.admit([1]))
     await asyncio.sleep(1)
     assert full._queue.bucket.delay(3, now()) == 0
     await waiting
@@ -338,9 +338,9 @@ async def test_a_job_with_two_busy_limiters_does_not_starve():
     one, two = RateLimiter(10, 1), RateLimiter(10, 1)
     passed: list[float] = []
 
-    async def keep_calling(gate: CombinedLimiter, times: list[float]) -> None:
+    async def keep_calling(combined: CombinedLimiter, times: list[float]) -> None:
         while True:
-            await gate.admit([1])
+            await combined.admit([1])
             times.append(now())
 
     others: list[float] = []
@@ -386,24 +386,24 @@ async def test_a_caller_whom_another_limiter_holds_up_by_now_is_not_forgotten():
 
 async def test_try_admit_does_not_pass_those_who_have_yet_to_step_up():
     """The head has been granted and has not run, so the second does not stand anywhere yet."""
-    gate = CombinedLimiter([RateLimiter(10, 10), RateLimiter(10, 10)])
-    gate.pause(1)
-    waiting = asyncio.create_task(admissions(gate, 2))
+    combined = CombinedLimiter([RateLimiter(10, 10), RateLimiter(10, 10)])
+    combined.pause(1)
+    waiting = asyncio.create_task(admissions(combined, 2))
     await settle()
     admitted: list[bool] = []
     # In the same loop iteration as the timer of the limiter at 1 s, and after it.
-    asyncio.get_running_loop().call_at(1, lambda: admitted.append(gate.try_admit([1])))
+    asyncio.get_running_loop().call_at(1, lambda: admitted.append(combined.try_admit([1])))
     await waiting
     assert admitted == [False]
 
 
 async def test_callers_at_several_limiters_pass_in_order():
     """The gate's own line is first come, first served, whatever the weights."""
-    gate = CombinedLimiter([RateLimiter(10, 10), RateLimiter(50, 50, weight=float)])
+    combined = CombinedLimiter([RateLimiter(10, 10), RateLimiter(50, 50, weight=float)])
     order: list[int] = []
 
     async def call(caller: int, weight: float) -> None:
-        await gate.admit([weight])
+        await combined.admit([weight])
         order.append(caller)
 
     await asyncio.gather(*(call(n, 50 if n % 3 == 0 else 1) for n in range(12)))
@@ -413,11 +413,11 @@ async def test_callers_at_several_limiters_pass_in_order():
 async def test_a_cancelled_caller_leaves_every_line():
     """At the head, behind it, and after its grant: the others pass as if it had not been there."""
     first, second = RateLimiter(1, 1), RateLimiter(1, 1)
-    gate = CombinedLimiter([first, second])
-    assert gate.try_admit([0])
-    calls = [asyncio.create_task(gate.admit([n])) for n in range(4)]
+    combined = CombinedLimiter([first, second])
+    assert combined.try_admit([0])
+    calls = [asyncio.create_task(combined.admit([n])) for n in range(4)]
     await settle()
-    assert "waiting=1" in repr(first), "only the gate's head stands at several limiters"
+    assert "waiting=1" in repr(first), "only the combined limiter's head stands at several limiters"
     calls[0].cancel()
     calls[2].cancel()
     await asyncio.wait(calls)
@@ -428,9 +428,9 @@ async def test_a_cancelled_caller_leaves_every_line():
 
 async def test_a_caller_cancelled_after_its_grant_gives_back_at_every_limiter():
     """Granted, but cancelled before it ran: the next goes in its place, at the same time."""
-    gate = CombinedLimiter([RateLimiter(1, 1), RateLimiter(1, 1)])
-    assert gate.try_admit([0])
-    one, two = (asyncio.create_task(gate.admit([n])) for n in range(2))
+    combined = CombinedLimiter([RateLimiter(1, 1), RateLimiter(1, 1)])
+    assert combined.try_admit([0])
+    one, two = (asyncio.create_task(combined.admit([n])) for n in range(2))
     await settle()
     asyncio.get_running_loop().call_at(1.0, one.cancel)
     await two
@@ -445,8 +445,8 @@ def test_two_jobs_in_two_threads_with_the_same_limiters_do_not_deadlock():
     finished: list[int] = []
 
     async def job(mine: list[RateLimiter]) -> None:
-        gate = CombinedLimiter(mine)
-        await asyncio.gather(*(gate.admit([n]) for n in range(200)))
+        combined = CombinedLimiter(mine)
+        await asyncio.gather(*(combined.admit([n]) for n in range(200)))
         finished.append(1)
 
     threads = [
@@ -466,10 +466,10 @@ def test_two_jobs_in_two_threads_with_the_same_limiters_do_not_deadlock():
 async def test_a_limiter_kept_elsewhere_is_asked_last():
     """Only when the near ones have granted, and never by try_admit."""
     far, near = FarLimiter(), RateLimiter(0.5, 1)
-    gate = CombinedLimiter([far, near])
-    assert not gate.try_admit([1])
+    combined = CombinedLimiter([far, near])
+    assert not combined.try_admit([1])
     assert near.try_acquire()
-    await gate.admit([1])
+    await combined.admit([1])
     assert far.asked == [(pytest.approx(2), 1)]
     assert now() == pytest.approx(3)
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from ragasync import RateLimiter
 from ragasync.limits.bucket import Bucket
-from ragasync.limits.limiter import RateLimiter
 from ragasync.testing import run_on_virtual_clock
 
 

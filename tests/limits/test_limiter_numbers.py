@@ -52,17 +52,17 @@ def test_numbers_of_any_library_are_rates(number: Any):
         RateLimiter.at_most(number, np.int32(1)),
     ]
     limiters[0].rate = number
-    gate = CombinedLimiter()
-    gate.rate = number
+    combined = CombinedLimiter()
+    combined.rate = number
     assert [limiter.rate for limiter in limiters] == [10.0] * 3
-    assert all(type(limiter.rate) is float for limiter in [*limiters, gate])
+    assert all(type(limiter.rate) is float for limiter in [*limiters, combined])
     assert RateLimiter(1, burst_size=number).burst == 10.0
 
 
 @pytest.mark.parametrize("wrong", [*NOT_NUMBERS, *NOT_POSITIVE, OddFloat("nan")], ids=kind_of)
 def test_a_wrong_rate_burst_or_window_is_refused_with_what_was_got(wrong: Any):
     """And one that is set leaves the one in force."""
-    limiter, gate = RateLimiter(5), CombinedLimiter()
+    limiter, combined = RateLimiter(5), CombinedLimiter()
     tries = [
         lambda: RateLimiter(wrong),
         lambda: RateLimiter(rate=1, per=wrong),
@@ -70,7 +70,7 @@ def test_a_wrong_rate_burst_or_window_is_refused_with_what_was_got(wrong: Any):
         lambda: RateLimiter.at_most(wrong, 1),
         lambda: RateLimiter.at_most(1, wrong),
         lambda: setattr(limiter, "rate", wrong),
-        lambda: setattr(gate, "rate", wrong),
+        lambda: setattr(combined, "rate", wrong),
     ]
     if wrong is None:  # that is no burst, no rate of the job's own
         del tries[2], tries[-1]
@@ -78,7 +78,7 @@ def test_a_wrong_rate_burst_or_window_is_refused_with_what_was_got(wrong: Any):
         with pytest.raises((TypeError, ValueError), match="must be"):
             attempt()
     assert limiter.rate == 5
-    assert gate.rate is None
+    assert combined.rate is None
 
 
 @pytest.mark.parametrize("rate", [5e-324, 1e-310])
@@ -124,12 +124,12 @@ def test_an_async_function_cannot_count_a_cost():
 )
 async def test_a_wrong_pause_is_refused_and_holds_nobody(wrong: Any):
     """By a limiter, and by a gate."""
-    limiter, gate = RateLimiter(5), CombinedLimiter([RateLimiter(5)])
-    for pausing in (limiter, gate):
+    limiter, combined = RateLimiter(5), CombinedLimiter([RateLimiter(5)])
+    for pausing in (limiter, combined):
         with pytest.raises((TypeError, ValueError), match="seconds must be"):
             pausing.pause(wrong)
     assert limiter.try_acquire()
-    assert gate.try_admit([1])
+    assert combined.try_admit([1])
 
 
 async def test_a_pause_may_be_a_number_of_any_library():
@@ -236,11 +236,11 @@ WRONG_COUNTS = [
 async def test_a_count_that_fails_is_told_to_the_caller_concerned_and_takes_nothing(make: Any):
     """At every limiter of the job."""
     plain, weighed = RateLimiter(10, 1), RateLimiter(10, 5, weight=make())
-    gate = CombinedLimiter([plain, weighed])
+    combined = CombinedLimiter([plain, weighed])
     with pytest.raises(ValueError, match=r"weight= r.*Check <function"):
-        gate.try_admit([3])
+        combined.try_admit([3])
     with pytest.raises(ValueError, match=r"weight= r.*Check <function"):
-        await gate.admit([3])
+        await combined.admit([3])
     assert plain.try_acquire()
     assert weighed.try_acquire(5)
 

@@ -192,11 +192,11 @@ async def test_a_shorter_pause_than_the_one_in_force_changes_nothing(shorter: fl
 
 async def test_another_thread_reads_a_pause_by_the_clock_of_those_who_wait():
     """It has no loop, and this loop's clock is a virtual one."""
-    limiter, gate = RateLimiter(10), CombinedLimiter()
-    for paused in (limiter, gate):
+    limiter, combined = RateLimiter(10), CombinedLimiter()
+    for paused in (limiter, combined):
         paused.pause(10)
     await asyncio.sleep(4)
-    read = await asyncio.to_thread(lambda: (limiter.paused_for, gate.paused_for, repr(limiter)))
+    read = await asyncio.to_thread(lambda: (limiter.paused_for, combined.paused_for, repr(limiter)))
     assert read[:2] == pytest.approx((6, 6))
     assert "paused for 6.0 s" in read[2]
 
@@ -207,43 +207,43 @@ async def test_another_thread_reads_a_pause_by_the_clock_of_those_who_wait():
 async def test_a_gate_is_paused_until_the_last_of_its_limiters_is_not():
     """Whoever paused them; its own counts where it stands in the way."""
     one, two = RateLimiter(10), RateLimiter(10)
-    gate = CombinedLimiter([one, two])
-    assert gate.paused_for == 0.0
+    combined = CombinedLimiter([one, two])
+    assert combined.paused_for == 0.0
     one.pause(3)
-    assert gate.paused_for == pytest.approx(3)
+    assert combined.paused_for == pytest.approx(3)
     two.pause(8)
-    assert gate.paused_for == pytest.approx(8)
-    gate.rate = 5.0
-    gate.pause(12)
-    assert gate.paused_for == pytest.approx(12)
+    assert combined.paused_for == pytest.approx(8)
+    combined.rate = 5.0
+    combined.pause(12)
+    assert combined.paused_for == pytest.approx(12)
     await asyncio.sleep(20)
-    assert gate.paused_for == 0.0
+    assert combined.paused_for == 0.0
 
 
 async def test_a_gate_ends_the_pauses_of_all_its_limiters_and_its_own():
     """Its callers go on in order, and those of others at the limiters too."""
     one, two = RateLimiter(10, 2), RateLimiter(1000, 10)
-    gate = CombinedLimiter([one, two])
-    gate.rate = 1000.0
-    gate.pause(60)
+    combined = CombinedLimiter([one, two])
+    combined.rate = 1000.0
+    combined.pause(60)
     two.pause(3600)
     other = asyncio.create_task(two.acquire())
-    asyncio.get_running_loop().call_later(3, gate.resume)
-    passed = await times_of(4, lambda n: gate.admit([n]))
+    asyncio.get_running_loop().call_later(3, combined.resume)
+    passed = await times_of(4, lambda n: combined.admit([n]))
     assert [number for number, _ in passed] == [0, 1, 2, 3]
     assert [when for _, when in passed] == pytest.approx([3, 3, 3.1, 3.2], abs=0.01)
     assert other.done()
-    assert gate.paused_for == 0.0
+    assert combined.paused_for == 0.0
 
 
 async def test_a_gate_without_limiters_opens_again():
     """It is closed by itself."""
-    gate = CombinedLimiter()
-    gate.pause(3600)
-    assert not gate.is_open
-    asyncio.get_running_loop().call_later(2, gate.resume)
-    assert await times_of(2, lambda n: gate.admit([n])) == [(0, 2.0), (1, 2.0)]
-    assert gate.is_open
+    combined = CombinedLimiter()
+    combined.pause(3600)
+    assert not combined.is_open
+    asyncio.get_running_loop().call_later(2, combined.resume)
+    assert await times_of(2, lambda n: combined.admit([n])) == [(0, 2.0), (1, 2.0)]
+    assert combined.is_open
 
 
 async def test_a_limiter_kept_elsewhere_that_cannot_resume_is_left_alone():
@@ -259,11 +259,11 @@ async def test_a_limiter_kept_elsewhere_that_cannot_resume_is_left_alone():
         def pause(self, seconds: float) -> None:
             pass
 
-    gate = CombinedLimiter([Elsewhere(), near := RateLimiter(1)])
-    gate.pause(9)
-    assert gate.paused_for == pytest.approx(9)
-    gate.resume()
-    assert (gate.paused_for, near.paused_for) == (0.0, 0.0)
+    combined = CombinedLimiter([Elsewhere(), near := RateLimiter(1)])
+    combined.pause(9)
+    assert combined.paused_for == pytest.approx(9)
+    combined.resume()
+    assert (combined.paused_for, near.paused_for) == (0.0, 0.0)
 
 
 async def test_a_limiter_kept_elsewhere_is_resumed_with_the_others():
@@ -284,8 +284,8 @@ async def test_a_limiter_kept_elsewhere_is_resumed_with_the_others():
             self.paused_for = 0.0
 
     far = Elsewhere()
-    gate = CombinedLimiter([far])
-    gate.pause(7)
-    assert gate.paused_for == 7
-    gate.resume()
-    assert gate.paused_for == 0.0
+    combined = CombinedLimiter([far])
+    combined.pause(7)
+    assert combined.paused_for == 7
+    combined.resume()
+    assert combined.paused_for == 0.0

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from ragasync import RateLimiter
 from ragasync.limits.combined import CombinedLimiter
-from ragasync.limits.limiter import RateLimiter
 
 Held = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]
 """How to pass, and how to pause."""
@@ -20,15 +20,15 @@ def through_a_limiter() -> Held:
     return limiter.acquire, limiter.pause
 
 
-def through_a_gate(*others: RateLimiter) -> Held:
+def through_a_combined_limiter(*others: RateLimiter) -> Held:
     """The same with others beside it, all to be passed in one step."""
-    gate = CombinedLimiter([RateLimiter(10, burst_size=2), *others])
-    return lambda: gate.admit([""]), gate.pause
+    combined = CombinedLimiter([RateLimiter(10, burst_size=2), *others])
+    return lambda: combined.admit([""]), combined.pause
 
 
 def through_two() -> Held:
     """The other is wider."""
-    return through_a_gate(RateLimiter(1000, burst_size=10))
+    return through_a_combined_limiter(RateLimiter(1000, burst_size=10))
 
 
 def pause_after_grants(pause: Callable[[float], None]) -> None:
@@ -40,7 +40,7 @@ def pause_after_grants(pause: Callable[[float], None]) -> None:
     loop.call_at(0.5, lambda: loop.call_at(1, pause, 10))
 
 
-@pytest.mark.parametrize("kind", [through_a_limiter, through_a_gate, through_two])
+@pytest.mark.parametrize("kind", [through_a_limiter, through_a_combined_limiter, through_two])
 async def test_who_was_granted_and_has_not_run_is_held_too(kind: Callable[[], Held]):
     """It gives back what it took and keeps its place: afterwards all is as it was."""
     loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ async def test_who_was_granted_and_has_not_run_is_held_too(kind: Callable[[], He
     assert passed == [(0, 11), (1, 11), (2, 11.1), (3, 11.2)]
 
 
-@pytest.mark.parametrize("kind", [through_a_limiter, through_a_gate, through_two])
+@pytest.mark.parametrize("kind", [through_a_limiter, through_a_combined_limiter, through_two])
 async def test_who_is_held_so_and_then_cancelled_leaves_no_trace(
     kind: Callable[[], Held],
 ):

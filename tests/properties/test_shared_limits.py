@@ -123,17 +123,17 @@ async def test_a_new_rate_of_the_job_keeps_the_places_at_a_shared_limiter():
     """Those who came later to the limiter go later, though the job's callers stand anew."""
     shared, order = RateLimiter(1, 1), []
     shared.try_acquire()
-    gate = CombinedLimiter([shared])
+    combined = CombinedLimiter([shared])
 
     async def call(name: str) -> None:
-        await (gate.admit([1]) if name.startswith("job") else shared.acquire())
+        await (combined.admit([1]) if name.startswith("job") else shared.acquire())
         order.append(name)
 
     calls = [asyncio.create_task(call("job 1")), asyncio.create_task(call("other"))]
     await asyncio.sleep(0.25)
-    gate.rate = 100.0
-    gate.rate = None
-    gate.rate = 50.0
+    combined.rate = 100.0
+    combined.rate = None
+    combined.rate = 50.0
     await asyncio.gather(*calls)
     assert order == ["job 1", "other"]
 
@@ -145,9 +145,9 @@ def test_jobs_in_threads_with_two_limiters_of_which_one_is_paused_again_and_agai
     finished: list[int] = []
 
     async def work(mine: list[RateLimiter], count: int) -> None:
-        gate = CombinedLimiter(mine)
+        combined = CombinedLimiter(mine)
         for n in range(count):
-            await gate.admit([1 + n % 3])
+            await combined.admit([1 + n % 3])
             if n % 50 == 10:
                 mine[-1].pause(0.002)
             if n % 70 == 20:
@@ -177,18 +177,18 @@ def test_waiters_on_several_loops_all_go_whatever_is_done_to_their_limits_meanwh
     gates_of = [[[0, 1], [1, 2], [0]], [[2, 0], [1], [0, 1, 2]], [[2], [1, 0]]]
     done: list[int] = []
 
-    async def keep_calling(gate: CombinedLimiter, count: int) -> None:
+    async def keep_calling(combined: CombinedLimiter, count: int) -> None:
         for number in range(count):
             if number % 9 == 0:  # somebody gives up
-                gone = asyncio.ensure_future(gate.admit(["ab"]))
+                gone = asyncio.ensure_future(combined.admit(["ab"]))
                 await asyncio.sleep(0)
                 gone.cancel()
-            await gate.admit(["ab"])
+            await combined.admit(["ab"])
             done.append(number)
 
     async def work(mine: list[list[int]]) -> None:
         gates = [CombinedLimiter([limits[n] for n in each]) for each in mine]
-        await asyncio.gather(*(keep_calling(gate, 60) for gate in gates for _ in range(3)))
+        await asyncio.gather(*(keep_calling(combined, 60) for combined in gates for _ in range(3)))
 
     threads = [
         threading.Thread(target=lambda mine=mine: asyncio.run(work(mine)), daemon=True)
@@ -328,7 +328,7 @@ class World:
         """Do what an event says."""
         limited = self.limits[event.who % len(self.limits)]
         number = event.who % len(self.jobs)
-        gate, mine = self.jobs[number]
+        combined, mine = self.jobs[number]
         match event.what:
             case "bare":
                 self._start(self._bare(limited, event.amount, len(self.tasks)))
@@ -346,14 +346,14 @@ class World:
             case "cancel" if self.tasks:
                 self.tasks[event.who % len(self.tasks)].cancel()
             case "own rate":
-                gate.rate = None if event.who % 3 == 0 else event.amount
-                self.own_rates[number].append(gate.rate or math.inf)
+                combined.rate = None if event.who % 3 == 0 else event.amount
+                self.own_rates[number].append(combined.rate or math.inf)
             case "job pause":
-                gate.pause(event.length)
+                combined.pause(event.length)
                 for each in mine:
                     each.paused_until = max(each.paused_until, now() + event.length)
             case "job resume":
-                gate.resume()
+                combined.resume()
                 for each in mine:
                     each.paused_until = -math.inf
 
@@ -369,13 +369,13 @@ class World:
         limited.note_grant(weight)
 
     async def _at_gate(self, job: int, amount: float, number: int) -> None:
-        gate, mine = self.jobs[job]
+        combined, mine = self.jobs[job]
         weight = min([amount, *(each.limiter.max_weight for each in mine)])
         alone = len(mine) == 1 and len(self.own_rates[job]) == 1
         if alone:
             mine[0].came.append(number)
         self.needs.append(max(each.longest(weight) for each in mine))
-        await gate.admit([weight])
+        await combined.admit([weight])
         for each in mine:
             each.note_grant(weight if each.limiter.weight is not None else 1.0)
         if alone and len(self.own_rates[job]) == 1:
@@ -383,7 +383,9 @@ class World:
 
     def check_watched(self) -> None:
         """Every waiter has an alarm in one of its lines, and nobody waits who heads all of them."""
-        lines = [each.limiter._queue for each in self.limits] + [gate._own for gate, _ in self.jobs]
+        lines = [each.limiter._queue for each in self.limits] + [
+            combined._own for combined, _ in self.jobs
+        ]
         for line in lines:
             for waiter in line.waiters:
                 stands = list(waiter.claims)

@@ -181,15 +181,15 @@ async def test_a_pause_is_ended_from_a_thread_without_a_loop(limiter: Made):
 async def test_a_job_ends_a_pause_of_a_limiter_in_redis(limiter: Made):
     """Its gate resumes all its limiters."""
     paused = limiter(name="of a job")
-    gate = CombinedLimiter([paused, RateLimiter(1000)])
-    await gate.admit([1])
-    gate.pause(3600)
-    assert gate.paused_for > 3000
-    waiting = asyncio.create_task(gate.admit([1]))
+    combined = CombinedLimiter([paused, RateLimiter(1000)])
+    await combined.admit([1])
+    combined.pause(3600)
+    assert combined.paused_for > 3000
+    waiting = asyncio.create_task(combined.admit([1]))
     await asyncio.sleep(0.1)
-    gate.resume()
+    combined.resume()
     await asyncio.wait_for(waiting, 10)
-    assert gate.paused_for == 0.0
+    assert combined.paused_for == 0.0
 
 
 async def test_callers_that_are_cancelled_in_a_pause_keep_no_connection(

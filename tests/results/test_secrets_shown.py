@@ -194,7 +194,7 @@ def broken_source():
 async def test_a_log_of_an_exception_that_nobody_fetched_holds_none(caplog):
     """However the log is formatted by logging's own formatters."""
     job = AsyncBatchProcessor(embed, retry_count=0).start(broken_source(), on_current_loop=True)
-    await job._ending.wait()
+    await job._future.wait()
     del job
     gc.collect()
     (record,) = caplog.records
