@@ -18,8 +18,8 @@ class Rounds:
 
     def one(self, seconds: float = 1.0, how: CallEnd = "success", used: float = 1.0) -> int:
         """Make one round, a call after the other, and return the bound after it."""
-        at_once = max(1, int(self.bound.bound * used))
-        for began in [self.bound.begin(at_once) for _ in range(at_once)]:
+        concurrent = max(1, int(self.bound.bound * used))
+        for began in [self.bound.begin(concurrent) for _ in range(concurrent)]:
             self.bound.end(began, seconds, how)
         self.seen.append(self.bound.bound)
         return self.bound.bound
@@ -152,7 +152,7 @@ def test_it_looks_below_now_and_then(rounds: Rounds):
 
 @pytest.mark.parametrize("every", [20, 7, 4])
 def test_overload_that_a_cut_does_not_lessen_is_taken_for_what_it_is(every: int):
-    """Once in so many calls whatever one does, from the beginning: it goes up all the same."""
+    """At a fixed share of calls, whatever one does, from the beginning: it goes up all the same."""
     bound = ConcurrencyLimit(most=200)
     assert max(bounds_of(bound, every, "overloaded")) == 200
     assert bound.bound >= 150

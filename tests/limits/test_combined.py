@@ -126,11 +126,11 @@ async def test_one_limiter_sets_the_pace():
 async def test_two_jobs_at_one_limiter_are_served_in_order_of_arrival():
     """First come, first served across the jobs."""
     limiter = RateLimiter(10, 1)
-    gates = [CombinedLimiter([limiter]), CombinedLimiter([limiter])]
+    limiters = [CombinedLimiter([limiter]), CombinedLimiter([limiter])]
     order: list[int] = []
 
     async def call(caller: int) -> None:
-        await gates[caller % 3 % 2].admit([caller])
+        await limiters[caller % 3 % 2].admit([caller])
         order.append(caller)
 
     await asyncio.gather(*map(call, range(12)))
@@ -138,7 +138,7 @@ async def test_two_jobs_at_one_limiter_are_served_in_order_of_arrival():
 
 
 async def test_try_admit_passes_nobody_who_waits():
-    """What is free is for the first in line."""
+    """What is free is for the first waiter."""
     combined = CombinedLimiter([RateLimiter(10, 10)])
     assert combined.try_admit([], calls=10)
     waiting = asyncio.create_task(combined.admit([], calls=10))
@@ -156,7 +156,7 @@ async def test_the_same_limiter_twice_counts_once():
 # ---- weights
 
 
-async def test_a_cost_function_is_summed_over_the_items():
+async def test_a_weight_function_is_summed_over_the_items():
     """Three items of 1, 2 and 3 take 6; calls do not count there."""
     limiter = RateLimiter(10, 10, weight=float)
     combined = CombinedLimiter([limiter])
@@ -228,7 +228,7 @@ async def test_items_that_weigh_nothing_do_not_wait_behind_others():
 # ---- the job's own rate
 
 
-async def test_a_rate_of_the_jobs_own_is_seen_at_once_by_those_who_wait():
+async def test_a_rate_of_the_jobs_own_is_seen_immediately_by_waiters():
     """Set, raised and removed while callers of a job without limiters wait."""
     combined = CombinedLimiter()
     combined.rate = 0.1
@@ -319,7 +319,7 @@ async def test_a_job_with_one_limiter_is_not_slowed_to_the_pace_of_one_with_two(
 
 
 async def test_callers_that_stand_in_line_pass_the_one_who_waits_elsewhere():
-    """The whole line behind it moves on, in its order, at the full rate."""
+    """The whole queue behind it moves on, in its order, at the full rate."""
     shared, slow = RateLimiter(10, 1), RateLimiter(0.1, 1)
     slow.try_acquire()
     shared.try_acquire()
@@ -357,7 +357,7 @@ async def test_a_job_with_two_busy_limiters_does_not_starve():
 
 
 async def test_a_caller_at_several_limiters_passes_nobody_in_any_line():
-    """What the big one at the head of the second line waits for is not taken from the first."""
+    """What the big one at the head of the second queue waits for is not taken from the first."""
     first, second = RateLimiter(10, 1), RateLimiter(1, 10)
     second.try_acquire(10)
     big = asyncio.create_task(second.acquire(10))
@@ -365,7 +365,7 @@ async def test_a_caller_at_several_limiters_passes_nobody_in_any_line():
     both = asyncio.create_task(CombinedLimiter([first, second]).admit([1]))
     for _ in range(9):
         await asyncio.sleep(1)
-        await first.acquire()  # has the first line looked at
+        await first.acquire()  # dispatches the first queue
     assert not both.done()
     await big
     assert now() == pytest.approx(10)
@@ -398,7 +398,7 @@ async def test_try_admit_does_not_pass_those_who_have_yet_to_step_up():
 
 
 async def test_callers_at_several_limiters_pass_in_order():
-    """The gate's own line is first come, first served, whatever the weights."""
+    """The combined limiter's own queue is first come, first served, whatever the weights."""
     combined = CombinedLimiter([RateLimiter(10, 10), RateLimiter(50, 50, weight=float)])
     order: list[int] = []
 
@@ -474,7 +474,7 @@ async def test_a_limiter_kept_elsewhere_is_asked_last():
     assert now() == pytest.approx(3)
 
 
-async def test_a_limiter_kept_elsewhere_is_asked_for_its_own_cost():
+async def test_a_limiter_kept_elsewhere_is_asked_for_its_own_weight():
     """The sum over the items, or the calls in portions."""
     weighed, plain = FarLimiter(weight=float), FarLimiter(max_weight=4)
     await CombinedLimiter([weighed, plain]).admit([1, 2, 3], calls=10)

@@ -46,7 +46,7 @@ async def settle() -> None:
 # ---- arithmetic
 
 
-async def test_a_burst_goes_at_once_and_the_rest_at_the_rate():
+async def test_a_burst_is_granted_together_and_the_rest_at_the_rate():
     """Three of a burst, then one each tenth of a second, without drift."""
     times = await grant_times(RateLimiter(10, burst_size=3), [1.0] * 1003)
     assert times[:3] == [0, 0, 0]
@@ -78,20 +78,20 @@ async def test_a_rate_in_another_unit_is_a_seconds_rate():
     assert RateLimiter(rate=600, per=60).rate == 10.0
 
 
-async def test_costs_count_by_their_size():
+async def test_weights_count_by_their_size():
     """A weight of 5 takes as long as five calls."""
     times = await grant_times(RateLimiter(10, burst_size=10), [5.0, 5.0, 2.5, 1.0])
     assert times == pytest.approx([0, 0, 0.25, 0.35])
 
 
-async def test_a_cost_above_the_implicit_burst_waits_for_a_full_bucket_and_leaves_a_debt():
+async def test_a_weight_above_the_implicit_burst_waits_for_a_full_bucket_and_leaves_a_debt():
     """The next caller pays for it."""
     limiter = RateLimiter(10)
     times = await grant_times(limiter, [1.0, 20.0, 1.0])
     assert times == pytest.approx([0, 0.1, 0.1 + 2.0 - 0.02])
 
 
-async def test_a_cost_above_an_explicit_burst_is_refused_at_once_with_the_numbers():
+async def test_a_weight_above_an_explicit_burst_is_refused_immediately_with_the_numbers():
     """It could never be granted."""
     limiter = RateLimiter(10, burst_size=5)
     with pytest.raises(ValueError, match=r"weight of 6 .* at most 5"):
@@ -187,7 +187,7 @@ async def test_a_long_line_at_a_high_rate_goes_a_few_at_a_time():
     assert times[-1] == pytest.approx(0.064)
 
 
-async def test_costs_count_for_who_goes_together():
+async def test_weights_count_for_who_goes_together():
     """Two of a weight of 2 are 2 ms apart, three would be 4: they go in pairs."""
     limiter = RateLimiter(1000, burst_size=40)
     limiter.try_acquire(40)
@@ -199,13 +199,13 @@ async def test_costs_count_for_who_goes_together():
 @pytest.mark.parametrize(
     ("limiter", "waiters"),
     [
-        pytest.param(RateLimiter(1000, burst_size=40), 15, id="short line"),
+        pytest.param(RateLimiter(1000, burst_size=40), 15, id="short queue"),
         pytest.param(RateLimiter(390, burst_size=40), 64, id="low rate"),
         pytest.param(RateLimiter(1000, burst_size=3), 64, id="little room in the bucket"),
         pytest.param(RateLimiter.at_most(1000, 1.0), 64, id="a strict window"),
     ],
 )
-async def test_where_it_would_cost_something_everybody_goes_when_due(
+async def test_where_it_would_delay_others_each_waiter_goes_when_due(
     limiter: RateLimiter, waiters: int
 ):
     """One at a time, at the instant it is due."""
@@ -217,7 +217,7 @@ async def test_where_it_would_cost_something_everybody_goes_when_due(
 
 
 async def test_a_second_in_line_that_gives_up_makes_the_first_go_when_due():
-    """The alarm for several is set back."""
+    """The timer for several is set back."""
     limiter = RateLimiter(1000, burst_size=40)
     limiter.try_acquire(40)
     calls = [asyncio.create_task(limiter.acquire()) for _ in range(64)]
@@ -229,7 +229,7 @@ async def test_a_second_in_line_that_gives_up_makes_the_first_go_when_due():
 
 
 async def test_who_asks_again_goes_after_those_who_were_granted_before():
-    """All of the line is granted in one turn, and there is more in the bucket."""
+    """All of the queue is granted in one turn, and there is more in the bucket."""
     limiter = RateLimiter(1, burst_size=10)
     limiter.try_acquire(10)
     head = asyncio.create_task(limiter.acquire(10))
@@ -294,14 +294,14 @@ async def test_a_cancelled_head_lets_the_next_go_as_soon_as_it_may():
     assert now() == pytest.approx(3)
 
 
-async def test_a_waiter_cancelled_after_its_grant_gives_the_cost_back():
+async def test_a_waiter_cancelled_after_its_grant_gives_the_weight_back():
     """Granted, but cancelled before it ran: the next goes in its place, at the same time."""
     limiter = RateLimiter(1, burst_size=1)
     limiter.try_acquire()
     first = asyncio.create_task(limiter.acquire())
     second = asyncio.create_task(limiter.acquire())
     await settle()
-    # Runs in the same turn of the loop as the limiter's alarm, after it and before `first`.
+    # Runs in the same loop iteration as the limiter's timer, after it and before `first`.
     asyncio.get_running_loop().call_at(1.0, first.cancel)
     await second
     assert first.cancelled()
@@ -318,7 +318,7 @@ async def test_a_late_return_never_makes_the_bucket_fuller_than_it_was():
 
 
 async def test_a_timeout_around_a_wait_leaves_no_trace():
-    """A caller that gives up costs the others nothing."""
+    """A caller that gives up delays the others nothing."""
     limiter = RateLimiter(1, burst_size=1)
     limiter.try_acquire()
     with pytest.raises(TimeoutError):
@@ -331,7 +331,7 @@ async def test_a_timeout_around_a_wait_leaves_no_trace():
 # ---- steering
 
 
-async def test_a_higher_rate_is_seen_at_once_by_those_who_wait():
+async def test_a_higher_rate_is_seen_immediately_by_waiters():
     """Half of a ten-second wait at the old rate, the rest at ten times the rate."""
     limiter = RateLimiter(0.1, burst_size=1)
     limiter.try_acquire()
@@ -342,7 +342,7 @@ async def test_a_higher_rate_is_seen_at_once_by_those_who_wait():
     assert now() == pytest.approx(5.5)
 
 
-async def test_a_lower_rate_is_seen_at_once_by_those_who_wait():
+async def test_a_lower_rate_is_seen_immediately_by_waiters():
     """Half of a one-second wait at the old rate, the rest at a tenth of the rate."""
     limiter = RateLimiter(1, burst_size=1)
     limiter.try_acquire()
@@ -403,7 +403,7 @@ async def test_at_most_keeps_the_rate():
     assert times[-1] < 10.0
 
 
-async def test_at_most_counts_costs_and_refuses_one_above_the_limit():
+async def test_at_most_counts_weights_and_refuses_one_above_the_limit():
     """The limit is one of weight."""
     limiter = RateLimiter.at_most(10, 1.0)
     times = await grant_times(limiter, [6.0, 4.0, 6.0, 3.0] * 3)
@@ -424,7 +424,7 @@ async def test_setting_the_rate_of_at_most_changes_its_limit():
 
 
 async def test_a_waiter_above_a_lowered_limit_passes_alone():
-    """It was accepted; it does not block the line for ever."""
+    """It was accepted; it does not block the queue for ever."""
     limiter = RateLimiter.at_most(10, 1.0)
     limiter.try_acquire(10)
     waiting = asyncio.create_task(grant_times(limiter, [8.0, 1.0]))
@@ -505,7 +505,7 @@ async def test_a_waiter_whose_loop_has_closed_is_dropped_and_the_others_go_on():
 
 @pytest.mark.real_time
 async def test_a_blocked_loop_at_the_head_holds_up_nobody_else():
-    """Its waiter is granted on its behalf, and the line goes on."""
+    """Its waiter is granted on its behalf, and the queue goes on."""
     limiter = RateLimiter(20, burst_size=1)
     limiter.try_acquire()
     standing, release = threading.Event(), threading.Event()
@@ -526,7 +526,7 @@ async def test_a_blocked_loop_at_the_head_holds_up_nobody_else():
 
 
 @pytest.mark.real_time
-async def test_a_waiter_granted_by_another_thread_may_be_cancelled_before_it_hears():
+async def test_a_waiter_granted_by_another_thread_may_be_cancelled_before_its_task_runs():
     """It gives its place back, and the message that comes too late does no harm."""
     limiter = RateLimiter(20, burst_size=1)
     limiter.try_acquire()
@@ -571,7 +571,7 @@ def test_loops_in_several_threads_share_one_limit():
 
 @pytest.mark.real_time
 async def test_a_rate_set_from_another_thread_reaches_those_who_wait():
-    """The waiting loop is told; it does not find out at its old alarm."""
+    """The waiting loop is notified; it does not wait for its old timer."""
     limiter = RateLimiter(0.001, burst_size=1)
     limiter.try_acquire()
     waiting = asyncio.create_task(limiter.acquire())
@@ -669,7 +669,7 @@ def test_numbers_that_are_not_positive_and_finite_are_refused(bad: float):
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf")])
-async def test_costs_that_are_not_positive_and_finite_are_refused(bad: float):
+async def test_weights_that_are_not_positive_and_finite_are_refused(bad: float):
     """By both ways of taking."""
     limiter = RateLimiter(1)
     with pytest.raises(ValueError, match="weight must be positive and finite"):
@@ -685,7 +685,7 @@ def test_a_pause_without_an_end_is_refused(bad: float):
         RateLimiter(1).pause(bad)
 
 
-def test_two_rates_at_once_are_refused_with_the_two_right_forms():
+def test_two_rates_together_are_refused_with_the_two_right_forms():
     """Also where the first is the default's value, or a unit comes without a rate."""
     for wrong in (
         lambda: RateLimiter(10, rate=5),
@@ -709,7 +709,7 @@ async def test_the_repr_shows_the_live_state():
     assert repr(strict) == "<RateLimiter at most 10 in 5 s, rate=2, burst=1.04, waiting=0>"
 
 
-def test_the_cost_function_is_kept():
+def test_the_weight_function_is_kept():
     """The processor asks for it."""
     assert RateLimiter(1, weight=len).weight is len
     assert RateLimiter.at_most(1, 1, weight=len).weight is len
@@ -718,7 +718,7 @@ def test_the_cost_function_is_kept():
 
 @pytest.mark.parametrize("start", [1e7, 3.3e7, 1e9, 1e12])
 async def test_a_clock_far_from_0_goes_on(start: float):
-    """Floats there are further apart than the shortest alarm, which must move the clock."""
+    """Floats there are further apart than the shortest timer, which must move the clock."""
     await asyncio.sleep(start)
     limiter = RateLimiter(3)
     await asyncio.gather(*(limiter.acquire() for _ in range(30)))

@@ -96,7 +96,7 @@ def test_a_rate_that_overflows_in_its_unit_is_refused():
 
 
 @pytest.mark.parametrize("wrong", [3, "tokens", object()])
-def test_what_counts_a_cost_must_be_a_function(wrong: Any):
+def test_what_counts_a_weight_must_be_a_function(wrong: Any):
     """At once, not at the first call."""
     with pytest.raises(TypeError, match="weight must be a function"):
         RateLimiter(1, weight=wrong)
@@ -104,7 +104,7 @@ def test_what_counts_a_cost_must_be_a_function(wrong: Any):
         RateLimiter.at_most(1, 1, weight=wrong)
 
 
-def test_an_async_function_cannot_count_a_cost():
+def test_an_async_function_cannot_count_a_weight():
     """It is told when the limiter is made."""
 
     async def count(item: str) -> float:
@@ -123,7 +123,7 @@ def test_an_async_function_cannot_count_a_cost():
     ids=kind_of,
 )
 async def test_a_wrong_pause_is_refused_and_holds_nobody(wrong: Any):
-    """By a limiter, and by a gate."""
+    """By a limiter, and by a combined limiter."""
     limiter, combined = RateLimiter(5), CombinedLimiter([RateLimiter(5)])
     for pausing in (limiter, combined):
         with pytest.raises((TypeError, ValueError), match="seconds must be"):
@@ -145,7 +145,7 @@ async def test_a_pause_may_be_a_number_of_any_library():
 
 
 @pytest.mark.parametrize("wrong", [*NOT_NUMBERS, *NOT_POSITIVE, OddFloat("nan")], ids=kind_of)
-async def test_a_wrong_cost_is_refused_and_takes_nothing(wrong: Any):
+async def test_a_wrong_weight_is_refused_and_takes_nothing(wrong: Any):
     """The one who asks is told what was got; whoever waits goes as though it had not come."""
     limiter = RateLimiter(10, burst_size=2)
     with pytest.raises((TypeError, ValueError), match=r"weight must be|weight of .* can never"):
@@ -163,7 +163,7 @@ async def test_a_wrong_cost_is_refused_and_takes_nothing(wrong: Any):
 
 @pytest.mark.parametrize("weight", [*NUMBERS, Fraction(10)], ids=kind_of)
 @pytest.mark.real_time
-async def test_a_cost_of_any_library_keeps_the_bucket_exact(weight: Any):
+async def test_a_weight_of_any_library_keeps_the_bucket_exact(weight: Any):
     """A float32 would round the clock to milliseconds, and the limiter with it."""
     limiter = RateLimiter(1e6, burst_size=1e6)
     for _ in range(3):
@@ -172,7 +172,7 @@ async def test_a_cost_of_any_library_keeps_the_bucket_exact(weight: Any):
     assert type(limiter._queue.bucket.tat) is float
 
 
-async def test_a_cost_that_would_take_the_limiter_decades_is_refused():
+async def test_a_weight_that_would_take_the_limiter_decades_is_refused():
     """Who asks for it by mistake holds nobody up."""
     limiter = RateLimiter(10)
     for weight in (1e300, 10**30, np.float64(1e12)):
@@ -247,8 +247,8 @@ async def test_a_count_that_fails_is_told_to_the_caller_concerned_and_takes_noth
 
 @pytest.mark.parametrize("make", WRONG_COUNTS)
 @pytest.mark.parametrize("batched", [False, True])
-async def test_an_item_whose_cost_cannot_be_counted_fails_alone(make: Any, batched: bool):
-    """Also in a batch with others, and without a call; what the function raised is told."""
+async def test_an_item_whose_weight_cannot_be_counted_fails_alone(make: Any, batched: bool):
+    """Also in a batch with others, and without a call; the message quotes its error."""
     count = make()
     asked: list[int] = []
 

@@ -1,4 +1,4 @@
-"""A pause that ends early: `resume` of a limiter and of a gate, and how long a pause lasts yet."""
+"""Pauses that end early: `resume` of a limiter and of a combined limiter, and `paused_for`."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def test_another_thread_reads_a_pause_by_the_clock_of_those_who_wait():
     assert "paused for 6.0 s" in read[2]
 
 
-# ---- a gate
+# ---- a combined limiter
 
 
 async def test_a_gate_is_paused_until_the_last_of_its_limiters_is_not():

@@ -19,7 +19,7 @@ from tests.support.random_schedules import examples, seconds
 RATES = [0.25, 0.5, 1.0, 3.0]
 COSTS = [0.25, 1.0, 1.0, 1.0, 2.5]
 
-MOST_IN_LINE = 15
+MAX_WAITING = 15
 """From 16 on the limiter may keep the first for a moment, to wake it together with the next."""
 
 
@@ -37,11 +37,11 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         self.loops = [SteppedLoop(self.clock) for _ in range(2)]
         self.asleep: SteppedLoop | None = None
         self.left_behind = False
-        self.told: list[Caller] = []
+        self.callers: list[Caller] = []
 
     @initialize(rate=st.sampled_from(RATES), burst=st.sampled_from([None, 1.0, 2.5, 6.0]))
     def begin(self, rate: float, burst: float | None) -> None:
-        """Begin with a limiter, and a few who stand in line on both loops."""
+        """Begin with a limiter, and a few who stand in the queue on both loops."""
         self.limiter = RateLimiter(rate, burst)
         self.paper = PaperLimiter(rate, self.limiter.burst, at=self.clock.now)
         for where in range(4):
@@ -49,34 +49,34 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
 
     # ── what may happen ─────────────────────────────────────────────────────────────────────
 
-    @precondition(lambda self: len(self.paper.line) < MOST_IN_LINE)
+    @precondition(lambda self: len(self.paper.queue) < MAX_WAITING)
     @rule(where=st.integers(0, 9), weight=st.sampled_from(COSTS), many=st.integers(1, 3))
     def come(self, where: int, weight: float, many: int) -> None:
         """Some callers ask for the same."""
         loop, weight = self._awake(where), min(weight, self.limiter.max_weight)
         for _ in range(many):
             caller = Caller(self.limiter, loop, weight)
-            self.told.append(caller)
-            self.paper.line.append(caller)
+            self.callers.append(caller)
+            self.paper.queue.append(caller)
             self._settle()
 
     @rule(where=st.integers(0, 9), weight=st.sampled_from(COSTS))
-    def try_at_once(self, where: int, weight: float) -> None:
+    def try_acquire(self, where: int, weight: float) -> None:
         """Somebody takes only what is due, behind those who wait."""
         loop, weight = self._awake(where), min(weight, self.limiter.max_weight)
-        waiting = [caller for caller in self.paper.line if not caller.is_gone]
+        waiting = [caller for caller in self.paper.queue if not caller.is_gone]
         is_due = not waiting and self.paper.delay(weight) < A_MOMENT
         assert loop.do(lambda: self.limiter.try_acquire(weight)) == is_due
         if is_due:
-            self.paper.line.clear()
+            self.paper.queue.clear()
             self.paper.take(weight)
 
-    @precondition(lambda self: self.told)
+    @precondition(lambda self: self.callers)
     @rule(who=st.integers(0, 99))
     def give_up(self, who: int) -> None:
         """Somebody is cancelled, also who was granted and does not know it yet."""
-        unaware = [caller for caller in self.told if caller.granted is not None]
-        caller = (unaware or self.told)[who % len(unaware or self.told)]
+        unaware = [caller for caller in self.callers if caller.granted is not None]
+        caller = (unaware or self.callers)[who % len(unaware or self.callers)]
         self._give_up(caller)
 
     @rule(rate=st.sampled_from(RATES))
@@ -92,17 +92,17 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         self._running[0].do(lambda: self.limiter.pause(length))
         self.paper.paused_until = max(self.paper.paused_until, self.clock.now + length)
 
-    @precondition(lambda self: len(self.told) < 4)
+    @precondition(lambda self: len(self.callers) < 4)
     @rule(where=st.integers(0, 9), orderly=st.booleans())
     def close_a_loop(self, where: int, orderly: bool) -> None:
         """A loop ends, its tasks cancelled or just left behind; a new one opens."""
         loop = self.loops[where % len(self.loops)]
-        for caller in [caller for caller in self.told if caller.loop is loop]:
-            if orderly and caller in self.told:
+        for caller in [caller for caller in self.callers if caller.loop is loop]:
+            if orderly and caller in self.callers:
                 self._give_up(caller)
             elif not orderly:
                 caller.task._log_destroy_pending = False  # type: ignore[attr-defined]
-                self.told.remove(caller)
+                self.callers.remove(caller)
                 self.left_behind = True
         self.loops.remove(loop)
         loop.close()
@@ -112,7 +112,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
     @rule(where=st.integers(0, 2), length=st.sampled_from([0.05, 0.3, 1.0, 2.5]))
     def go_on(self, where: int, length: float) -> None:
         """Time passes; a loop may be stuck, until somebody comes there or gives up."""
-        self.left_behind = self.left_behind and bool(self.paper.line)
+        self.left_behind = self.left_behind and bool(self.paper.queue)
         # Of those left behind only the loop that strikes them off hears: that one must not stall.
         may_stall = where < len(self.loops) and not self.left_behind
         self.asleep = self.loops[where] if may_stall else None
@@ -125,12 +125,12 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_who_is_due(self) -> None:
-        """Whoever is first in line is not due yet, if a loop that runs has somebody in line."""
-        if any(caller.loop in self._running for caller in self.paper.line):
+        """The caller who is first waiter is not due yet, if a loop that runs has a waiter."""
+        if any(caller.loop in self._running for caller in self.paper.queue):
             assert self.paper.first_due() > self.clock.now - A_MOMENT
 
     def teardown(self) -> None:
-        """Serve whoever still waits; then everything is as it was at the start."""
+        """Serve the remaining callers; then everything is as it was at the start."""
         try:
             self._come_to_rest()
         finally:
@@ -146,9 +146,9 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         """Serve everybody, let the bucket fill, and find it full."""
         self.asleep = None
         self._settle()
-        while self.told:
+        while self.callers:
             self._step(self.clock.now + 1000.0)
-        assert self.limiter._queue.timers.keys().isdisjoint(self.loops), "an alarm was left"
+        assert self.limiter._queue.timers.keys().isdisjoint(self.loops), "a timer was left"
         self.clock.now = max(
             self.clock.now + self.paper.owed / self.paper.rate, self.paper.paused_until
         )
@@ -158,7 +158,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
 
     def _give_up(self, caller: Caller) -> None:
         """Cancel a caller and let its loop run."""
-        self.told.remove(caller)
+        self.callers.remove(caller)
         if caller.loop is self.asleep:
             self.asleep = None
         caller.gave_up = True
@@ -167,7 +167,7 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         caller.loop.settle()
         assert caller.task.cancelled()
         if granted is None:
-            self.paper.line.remove(caller)
+            self.paper.queue.remove(caller)
         else:
             self.paper.refund(caller, granted)
         self._settle()
@@ -186,9 +186,9 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         return loop
 
     def _step(self, end: float) -> None:
-        """Go to the next timer, which is not later than the first in line is due."""
+        """Go to the next timer, which is not later than the first waiter is due."""
         timer = min(loop.next_timer() for loop in self._running)
-        if any(caller.loop in self._running for caller in self.paper.line):
+        if any(caller.loop in self._running for caller in self.paper.queue):
             assert min(timer, end) <= self.paper.first_due() + A_MOMENT, "it wakes up too late"
         self.clock.now = max(self.clock.now, min(timer, end))
         self._settle()
@@ -198,17 +198,17 @@ class LimiterOnSeveralLoops(RuleBasedStateMachine):
         self.paper.move_to(self.clock.now)
         for _ in range(2):
             for loop in self._running:
-                granted = [(each, each.granted) for each in self.told if each.loop is loop]
+                granted = [(each, each.granted) for each in self.callers if each.loop is loop]
                 loop.settle()
                 for caller, when in granted:
-                    if when is not None and caller.stands_again(self.limiter):
-                        self.paper.stand_again(caller, when)
+                    if when is not None and caller.is_requeued(self.limiter):
+                        self.paper.requeue(caller, when)
                 self.paper.serve()
-        for caller in [each for each in self.told if each.granted is not None]:
+        for caller in [each for each in self.callers if each.granted is not None]:
             if caller.loop in self._running:
                 assert caller.task.result() is None
                 assert self.paper.paused_until < self.clock.now + A_MOMENT, "it broke a pause"
-                self.told.remove(caller)
+                self.callers.remove(caller)
 
 
 TestLimiterOnSeveralLoops = LimiterOnSeveralLoops.TestCase

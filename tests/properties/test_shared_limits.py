@@ -85,14 +85,14 @@ async def test_jobs_in_a_ring_of_limiters_finish_after_any_of_them_was_paused(co
 
 
 async def test_a_pause_frees_those_who_waited_for_one_who_waits_for_it():
-    """The first line was held for somebody who now has to wait for the second much longer."""
+    """The first queue was held for somebody who now has to wait for the second much longer."""
     first, second = RateLimiter(1, 10), RateLimiter(10, 10, weight=weight_of)
     first.try_acquire(10)
     both = asyncio.create_task(CombinedLimiter([first, second]).admit([1], calls=10))
     await settle()
     small = asyncio.create_task(first.acquire(1))
     await asyncio.sleep(2)
-    assert not small.done(), "the first line is held for the one who came before"
+    assert not small.done(), "the first queue is held for the one who came before"
     second.pause(100)
     await settle()
     assert small.done()
@@ -120,7 +120,7 @@ async def test_a_waiter_at_two_limiters_is_put_off_by_a_younger_one_once_and_no_
 
 
 async def test_a_new_rate_of_the_job_keeps_the_places_at_a_shared_limiter():
-    """Those who came later to the limiter go later, though the job's callers stand anew."""
+    """Those who came later to the limiter go later, though the job's callers are requeued."""
     shared, order = RateLimiter(1, 1), []
     shared.try_acquire()
     combined = CombinedLimiter([shared])
@@ -187,8 +187,10 @@ def test_waiters_on_several_loops_all_go_whatever_is_done_to_their_limits_meanwh
             done.append(number)
 
     async def work(mine: list[list[int]]) -> None:
-        gates = [CombinedLimiter([limits[n] for n in each]) for each in mine]
-        await asyncio.gather(*(keep_calling(combined, 60) for combined in gates for _ in range(3)))
+        limiters = [CombinedLimiter([limits[n] for n in each]) for each in mine]
+        await asyncio.gather(
+            *(keep_calling(combined, 60) for combined in limiters for _ in range(3))
+        )
 
     threads = [
         threading.Thread(target=lambda mine=mine: asyncio.run(work(mine)), daemon=True)
@@ -382,15 +384,15 @@ class World:
             mine[0].went.append(number)
 
     def check_watched(self) -> None:
-        """Every waiter has an alarm in one of its lines, and nobody waits who heads all of them."""
-        lines = [each.limiter._queue for each in self.limits] + [
+        """Every waiter has a timer in one of its queues, and nobody waits who heads all of them."""
+        queues = [each.limiter._queue for each in self.limits] + [
             combined._own for combined, _ in self.jobs
         ]
-        for line in lines:
-            for waiter in line.waiters:
-                stands = list(waiter.claims)
-                assert any(waiter.loop in where.timers for where, _ in stands), "nobody watches it"
-                assert not (heads_all(waiter) and is_due(stands)), "it is due and waits"
+        for queue in queues:
+            for waiter in queue.waiters:
+                claims = list(waiter.claims)
+                assert any(waiter.loop in where.timers for where, _ in claims), "nobody watches it"
+                assert not (heads_all(waiter) and is_due(claims)), "it is due and waits"
 
     def check_order(self) -> None:
         """Of those who need one limiter only, nobody overtook another."""
@@ -409,13 +411,13 @@ class World:
 
 
 def heads_all(waiter: Waiter) -> bool:
-    """Return whether nobody stands before this waiter anywhere."""
-    return all(line.waiters[0] is waiter for line, _ in waiter.claims)
+    """Return whether no caller is before this waiter anywhere."""
+    return all(queue.waiters[0] is waiter for queue, _ in waiter.claims)
 
 
 def is_due(claims: list[tuple[WaitQueue, float]]) -> bool:
     """Return whether all would admit it now."""
-    return all(line.bucket.delay(weight, now()) == 0.0 for line, weight in claims)
+    return all(queue.bucket.delay(weight, now()) == 0.0 for queue, weight in claims)
 
 
 @examples(250)
@@ -460,14 +462,14 @@ def test_every_schedule_of_pauses_at_two_limiters_ends():
 
     async def run(order: tuple[str, ...], pauses: tuple[float, float]) -> float:
         one, two = RateLimiter(20, 1), RateLimiter(5, 2)
-        gates = {
+        limiters = {
             "both": CombinedLimiter([one, two]),
             "one": CombinedLimiter([one]),
             "two": CombinedLimiter([two]),
         }
         tasks = []
         for name, pause in itertools.zip_longest(order, pauses):
-            tasks += [asyncio.create_task(gates[name].admit([1])) for _ in range(3)]
+            tasks += [asyncio.create_task(limiters[name].admit([1])) for _ in range(3)]
             await asyncio.sleep(0.01)
             if pause:
                 (one if pause < 1 else two).pause(pause)

@@ -1,10 +1,10 @@
-"""Loops that stall or close with somebody in line; found by the limiter beside one on paper."""
+"""Loops that stall or close with a waiter; found by the limiter beside one on paper."""
 
 from ragasync import RateLimiter
 from tests.support.limiter_model import Caller, Clock, SteppedLoop
 
 
-def test_what_is_due_is_had_at_once_though_a_closed_loop_left_somebody_in_line():
+def test_what_is_due_is_granted_immediately_though_a_closed_loop_left_somebody_in_line():
     """Nobody else comes who would strike off the dead one."""
     clock, limiter = Clock(), RateLimiter(1, burst_size=1)
     loop = SteppedLoop(clock)
@@ -31,7 +31,7 @@ def test_who_is_granted_a_moment_before_a_pause_is_over_goes():
     loop.close()
 
 
-def test_who_stands_again_after_a_pause_and_stalls_holds_up_nobody():
+def test_who_is_requeued_after_a_pause_and_stalls_holds_up_nobody():
     """The other loop hears that it stands there, and grants it when the pause is over."""
     clock, limiter = Clock(), RateLimiter(1, burst_size=2)
     running, stalling = SteppedLoop(clock), SteppedLoop(clock)
@@ -42,7 +42,7 @@ def test_who_stands_again_after_a_pause_and_stalls_holds_up_nobody():
     running.settle()
     running.do(lambda: limiter.pause(0.25))
     stalling.settle()
-    assert "waiting=2" in repr(limiter), "who was granted before the pause stands again"
+    assert "waiting=2" in repr(limiter), "who was granted before the pause is requeued"
     running.settle()
     clock.now = running.next_timer()
     running.settle()

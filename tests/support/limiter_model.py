@@ -68,7 +68,7 @@ class Caller:
         loop.settle()
         came = [waiter for waiter in limiter._queue.waiters if waiter not in before]
         self.waiter: Waiter | None = came[0] if came else None
-        self.at_once = loop.time() if self.task.done() else None
+        self.granted_immediately = loop.time() if self.task.done() else None
         self.gave_up = False
         self.flowed = 0.0
         self.came = next(_ARRIVALS)
@@ -76,10 +76,10 @@ class Caller:
     @property
     def granted(self) -> float | None:
         """When it was granted, though it may not know yet."""
-        return self.at_once if self.waiter is None else self.waiter.granted
+        return self.granted_immediately if self.waiter is None else self.waiter.granted
 
-    def stands_again(self, limiter: RateLimiter) -> bool:
-        """Whether a pause came between its grant and its hearing of it, so that it stands again."""
+    def is_requeued(self, limiter: RateLimiter) -> bool:
+        """Whether a pause came between its grant and its hearing of it, so that it is requeued."""
         if self.waiter is None or not self.waiter.has_run or self.task.done():
             return False
         number = self.waiter.number
@@ -99,8 +99,8 @@ class PaperLimiter:
 
     Attributes:
         flowed: what has flowed in, had there always been room.
-        line: who waits, in order of arrival.
-        grants: times and costs of what was granted at the present rate and not given back.
+        queue: The waiting callers, in order of arrival.
+        grants: times and weights granted at the present rate and not given back.
     """
 
     rate: float
@@ -109,7 +109,7 @@ class PaperLimiter:
     flowed: float = 0.0
     at: float = 0.0
     paused_until: float = 0.0
-    line: list[Caller] = field(default_factory=list)
+    queue: list[Caller] = field(default_factory=list)
     grants: list[tuple[float, float]] = field(default_factory=list)
 
     def move_to(self, now: float) -> None:
@@ -136,34 +136,34 @@ class PaperLimiter:
         self.owed = max(0.0, self.owed - max(0.0, left))
         self.grants = [grant for grant in self.grants if grant != (taken, caller.weight)]
 
-    def stand_again(self, caller: Caller, granted: float) -> None:
+    def requeue(self, caller: Caller, granted: float) -> None:
         """Give back what was granted, and put a caller before all who came after it."""
         self.refund(caller, granted)
-        self.line.append(caller)
-        self.line.sort(key=lambda each: each.came)
+        self.queue.append(caller)
+        self.queue.sort(key=lambda each: each.came)
 
     def change(self, rate: float, burst: float) -> None:
         """Go on at another rate."""
         self.rate, self.burst, self.grants = rate, burst, []
 
     def first_due(self) -> float:
-        """Return when the first in line that still waits must be granted."""
-        ghosts = list(itertools.takewhile(lambda caller: caller.is_gone, self.line))
-        heads = self.line[: len(ghosts) + 1]
+        """Return when the first waiter that still waits must be granted."""
+        ghosts = list(itertools.takewhile(lambda caller: caller.is_gone, self.queue))
+        heads = self.queue[: len(ghosts) + 1]
         # A closed loop tells nobody that it closed: who stood there is found gone when due.
         return self.at + max((self.delay(caller.weight) for caller in heads), default=math.inf)
 
     def serve(self) -> None:
         """Take in what the limiter has granted by now, which must be in order."""
-        for caller in list(self.line):
+        for caller in list(self.queue):
             if caller.granted is None:
                 if caller.is_gone:
                     continue
-                assert all(later.granted is None for later in self.line), "somebody was overtaken"
+                assert all(later.granted is None for later in self.queue), "somebody was overtaken"
                 break
             note(f"{self.at}: granted {caller.weight}")
             assert abs(caller.granted - self.at) < A_MOMENT
-            del self.line[: self.line.index(caller) + 1]  # and who was gone before it
+            del self.queue[: self.queue.index(caller) + 1]  # and who was gone before it
             caller.flowed = self.flowed
             self.take(caller.weight)
 
