@@ -32,7 +32,7 @@ def smoothest_burst(rate: float) -> float:
     asyncio's timers are late by a millisecond, on a loaded machine by tens of milliseconds. Grants
     that became due meanwhile have to go out together, or that part of the rate is lost. So the
     bucket holds 40 ms of the rate, and always a little more than one request. The number of
-    admitted requests stays within `max(1.05 * rate, rate + 1)` in any half-open second.
+    granted requests stays within `max(1.05 * rate, rate + 1)` in any half-open second.
     """
     return max(1.0 + 0.02 * rate, 0.04 * rate)
 

@@ -70,7 +70,7 @@ class RateLimiter:
         >>> limiter.rate  # a second
         1.0
         >>> async def call():
-        ...     async with limiter:  # waits until the call is admitted
+        ...     async with limiter:  # waits until the call is granted
         ...         return "a response"
         >>> run_async(call())
         'a response'
@@ -251,7 +251,7 @@ class RateLimiter:
         """
         End a pause now, also one that a service asked for with Retry-After.
 
-        Waiting callers are admitted in their order, on every loop, at the limiter's rate. Without
+        Waiting callers are granted in their order, on every loop, at the limiter's rate. Without
         a pause this changes nothing. It may be called from any thread.
         """
         self._queue.resume()

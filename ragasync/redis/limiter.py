@@ -226,7 +226,7 @@ class RedisRateLimiter:
 
     def resume(self) -> None:
         """
-        End a pause now, whoever made it; other processes notice within a second.
+        End a pause now, also one made elsewhere; other processes notice within a second.
 
         Without a pause this changes nothing. It may be called from any thread.
         """
