@@ -28,7 +28,7 @@ ITEMS = 5_000
 
 
 async def throughput(service: Service | ScriptedService, at_once: int | str) -> float:
-    """Return the items a second of a run with so many calls at once."""
+    """Measure the items per second of a run with this concurrency."""
     processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
         service,
         max_concurrency=at_once,  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ SHAPES: dict[str, tuple[Make, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_it_reaches_nine_tenths_of_the_best_fixed_setting(shape: str):
-    """Over the whole run, the search included; mostly beside the knee itself."""
+    """Over the whole run, the search included; mostly close to the knee itself."""
     make, fixed = SHAPES[shape]
     best = max([await throughput(make(), at_once) for at_once in fixed])
     assert await throughput(make(), "auto") >= 0.9 * best
@@ -64,7 +64,7 @@ async def test_it_reaches_nine_tenths_of_the_best_fixed_setting(shape: str):
 
 @pytest.mark.parametrize(("failing", "seed"), [(0.05, 1), (0.2, 2)])
 async def test_errors_that_come_anyway_do_not_hold_it_down(failing: float, seed: int):
-    """A service that bears any number, and answers 503 now and then however few they are."""
+    """A service that can take any concurrency, and answers 503 now and then at all of them."""
     service = ScriptedService(0.2, {503: failing}, seed=seed)
     fixed = await throughput(service.fresh(), 64)
     assert await throughput(service, "auto") >= 0.9 * fixed
@@ -108,7 +108,7 @@ async def test_many_refusals_at_once_are_one_cut():
 
 
 async def test_a_number_ends_it_and_auto_begins_it_again():
-    """The knob of a job, turned while it runs."""
+    """The concurrency of a job is set while it runs."""
     job = AsyncBatchProcessor(Queueing(still(64))).start(range(4_000), on_current_loop=True)
     await asyncio.sleep(2)
     assert (job.max_concurrency, "(auto)" in repr(job)) == (4, False)
@@ -141,7 +141,7 @@ async def test_a_pause_does_not_confuse_it():
 
 
 async def test_it_does_not_grow_where_a_rate_limit_holds_back():
-    """Ten calls a second of 0.2 s are two at once."""
+    """Ten calls per second of 0.2 s each are two concurrent calls."""
     processor = AsyncBatchProcessor(
         Queueing(still(1_000)), max_concurrency="auto", rate_limiter=RateLimiter(10)
     )

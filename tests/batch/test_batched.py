@@ -43,7 +43,7 @@ async def test_the_items_of_a_batch_share_its_times():
 
 
 async def test_max_concurrency_counts_batches():
-    """Two calls of three at once."""
+    """Two concurrent calls of three items."""
     service = BatchService()
     result = await AsyncBatchProcessor(service, 3, 2, batched=True).process(range(12))
     assert service.starts == about([0, 0, 1, 1])
@@ -78,7 +78,7 @@ async def test_a_batched_call_takes_the_sum_of_its_items_from_a_limiter_with_cos
 
 
 async def test_a_batch_over_a_limiters_burst_is_split_until_it_fits():
-    """The limiter can never grant 8 at once, but the halves."""
+    """The limiter can never grant 8 in one step, but it can grant the halves."""
     service = BatchService(seconds=0)
     limiter = RateLimiter(10, burst_size=5, weight=lambda item: 1)
     result = await AsyncBatchProcessor(service, 8, 1, batched=True, rate_limiter=limiter).process(
@@ -147,7 +147,7 @@ async def test_a_full_batch_leaves_at_once():
 
 
 async def test_the_end_of_the_source_sends_an_unfilled_batch():
-    """Sync and async sources alike, at once."""
+    """Sync and async sources alike, without a wait."""
 
     async def source() -> AsyncIterator[int]:
         for item in range(3):
@@ -189,15 +189,15 @@ async def test_an_async_source_is_pulled_at_most_a_window_of_batches_ahead():
 async def test_a_sync_source_is_pulled_batch_by_batch():
     """Only when a slot is free for them."""
     service = BatchService()
-    drawn_at: list[int] = []
+    read_at: list[int] = []
 
     def source():
         for item in range(20):
-            drawn_at.append(len(service.batches))
+            read_at.append(len(service.batches))
             yield item
 
     await AsyncBatchProcessor(service, 5, 2, batched=True).process(source())
-    assert drawn_at == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
+    assert read_at == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5
 
 
 async def test_a_due_retry_does_not_wait_for_a_batch_that_fills_slowly():
@@ -256,7 +256,7 @@ async def test_without_retries_a_batch_costs_at_most_2n_minus_1_calls(count: int
     ids=repr,
 )
 async def test_refused_content_splits_at_once(error: Exception):
-    """No retry of the whole, no back-off: the halves go at once."""
+    """No retry of the whole batch and no back-off: the halves go immediately."""
     service = BatchService({0: error})
     processor = AsyncBatchProcessor(service, 2, 2, batched=True, retry=patient(0))
     await processor.process(range(2))
@@ -316,7 +316,7 @@ async def test_what_no_smaller_batch_can_mend_is_never_split(error: Exception):
 
 
 async def test_a_bad_key_is_never_split():
-    """401 ends the job at once."""
+    """401 stops the job immediately."""
     service = BatchService(outage=[Refused(401)])
     result = await AsyncBatchProcessor(service, 4, 1, batched=True).process(range(8))
     assert len(service.batches) == 1
@@ -487,12 +487,12 @@ async def test_items_over_the_bound_count_as_errors():
 
 
 async def test_a_source_of_nothing_but_items_over_the_bound_can_be_stopped():
-    """It is not drawn to its end in one go."""
-    drawn: list[int] = []
+    """It is not read to its end in one go."""
+    read: list[int] = []
 
     def source() -> Iterator[int]:
         for item in range(10_000):
-            drawn.append(item)
+            read.append(item)
             yield 9
 
     processor = AsyncBatchProcessor(
@@ -505,7 +505,7 @@ async def test_a_source_of_nothing_but_items_over_the_bound_can_be_stopped():
         max_errors=1,
     )
     await processor.process(source())
-    assert len(drawn) == 8
+    assert len(read) == 8
 
 
 async def test_a_cost_that_cannot_be_told_fails_its_item_alone():

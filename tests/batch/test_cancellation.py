@@ -38,7 +38,7 @@ async def test_children_are_cancelled_and_awaited():
 
 
 async def test_everything_done_is_kept():
-    """Done, failed, in flight and not reached are told apart."""
+    """Done, failed, in-flight and unreached items each have their own status."""
     service = Service([1.0, 1.0, 9.0, 9.0, 1.0], {1: ValueError("bad")})
     processor = AsyncBatchProcessor(service, max_concurrency=2, retry_count=0)
     error = await cancelled_after(5, asyncio.create_task(processor.process(range(5))))
@@ -127,7 +127,7 @@ async def test_a_call_that_answers_its_cancellation_with_an_error_is_not_tried_a
 
 
 async def test_an_async_source_is_closed():
-    """Its clean-up runs, and nothing draws from it any more."""
+    """Its clean-up runs, and nothing reads from it any more."""
     closed: list[float] = []
 
     async def source() -> AsyncIterator[int]:

@@ -1,4 +1,4 @@
-"""What the caller's own functions raise, beside the call itself, costs at most its item."""
+"""Errors of the user's other functions (weight, key, callbacks) cost at most their item."""
 
 import asyncio
 from typing import Any

@@ -57,7 +57,7 @@ def run(count: int, journal: Path | None = None) -> BatchResult[None]:
 
 
 def check(result: BatchResult[None], count: int) -> None:
-    """See that every error is told in full, and that only the first of each kind hold frames."""
+    """Check that every error has its full text, and only the first of each kind keep frames."""
     assert result.error_count == count
     assert len({id(stack) for stack in result.columns.tracebacks.values()}) == 2
     live = [error for error in result.errors if error is not None and error.__traceback__]

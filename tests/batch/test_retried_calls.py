@@ -329,7 +329,7 @@ async def test_calls_in_flight_at_the_bound_of_parked_items_may_still_join_them(
 
 
 async def test_after_an_outage_everything_is_done():
-    """What was parked and what was not begun."""
+    """Calls in back-off and calls that have not started."""
     over_at = 50.0
 
     async def recovering(item: int) -> int:
@@ -347,7 +347,7 @@ async def test_after_an_outage_everything_is_done():
 
 
 async def test_every_attempt_takes_its_own_place_at_the_limiter():
-    """Two items and three retries: five places, a second apart."""
+    """Two items and three retries: five grants, one per second."""
     service = Service(0.0, {0: [OSError("a"), OSError("b")], 1: [OSError("c")]})
     limiter = RateLimiter(1, burst_size=1)
     await AsyncBatchProcessor(service, rate_limiter=limiter, retry=patient(3, 0.001)).process(
@@ -426,7 +426,7 @@ async def test_retry_after_is_never_undercut_by_the_retry():
     result = await AsyncBatchProcessor(service, max_concurrency=1, retry=patient(3, 0.1)).process(
         range(3)
     )
-    assert service.starts_of(1) == about([31])  # was drawn when the pause came, and goes first
+    assert service.starts_of(1) == about([31])  # was read when the pause came, and goes first
     assert service.starts_of(0) == about([0, 32])
     assert result.all_succeeded
 

@@ -45,7 +45,7 @@ class Service:
         return item
 
     async def in_batches(self, items: list[int]) -> list[int]:
-        """Answer several items at once."""
+        """Answer a batch of items."""
         await self(0)
         return items
 
@@ -269,8 +269,8 @@ async def test_a_paused_job_says_until_when_and_why():
     assert "closed for lunch" in repr(job)
     result = await job
     assert job.progress.paused_for == 0
-    told = " ".join(result.explain().split())
-    assert "asked once to be left alone (Retry-After), 30.00 s in all" in told
+    explanation = " ".join(result.explain().split())
+    assert "asked once to be left alone (Retry-After), 30.00 s in all" in explanation
 
 
 async def test_a_paused_pipeline_says_so_too():

@@ -73,7 +73,7 @@ async def test_errors_that_a_retry_mends_do_not_count():
 
 
 async def test_nobody_waits_for_the_rate_limit_of_a_job_that_stopped():
-    """Its places are given back, and the result comes at once."""
+    """Its grants are returned, and the result comes immediately."""
     service = Service(0.0, {0: ValueError("bad")})
     limiter = RateLimiter(rate=1, per=60, burst_size=1)
     processor = AsyncBatchProcessor(service, rate_limiter=limiter, retry_count=0, max_errors=0)
@@ -362,7 +362,7 @@ async def test_a_source_cancelled_by_somebody_else_does_not_pass_for_its_end(sou
 
 
 async def test_a_source_that_raises_at_once_gives_an_empty_result():
-    """Nothing was drawn."""
+    """Nothing was read from the source."""
     processor = AsyncBatchProcessor(Service())
     with pytest.raises(OSError, match="disk gone"):
         await processor.process(failing(0))
