@@ -151,8 +151,6 @@ class Caller:
         except asyncio.CancelledError:
             self._abandon(call)
             raise
-        finally:
-            del call  # its error's traceback, this frame and it would hold each other
         return await value if hasattr(type(value), "__await__") else value
 
     async def _call_remotely(

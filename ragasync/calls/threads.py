@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,22 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
 
-class ThreadFuture(asyncio.Future[Any]):
+class ThreadFuture:
     """
-    The result of one call on a thread.
+    The result of one call on a thread, which resumes the awaiting task without another loop turn.
+
+    An asyncio.Future resumes its task in the next turn of the loop. Between two turns the loop
+    releases the GIL, and gets it back only after the threads that have just returned. For quick
+    functions that costs a quarter of the time: 14.0 µs per item instead of 10.7 on four threads.
+    So this class has the methods of a future that a task uses, and calls the task directly.
 
     Cancelling it abandons the call: the thread goes on, and its late result is dropped.
     """
 
     __slots__ = (
-        *("_argument", "_context", "_error", "_function", "_has_returned", "_on_return"),
-        *("_scope", "_value"),
+        *("_argument", "_asyncio_future_blocking", "_context", "_error", "_function"),
+        *("_has_returned", "_loop", "_on_return", "_outcome", "_resume", "_scope", "_value"),
+        "done",
     )
 
     def __init__(
@@ -35,50 +41,87 @@ class ThreadFuture(asyncio.Future[Any]):
         scope: ThreadScope,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(loop=loop)
         self._function, self._argument = function, argument
-        self._context, self._scope = context, scope
+        self._context, self._scope, self._loop = context, scope, loop
+        self._asyncio_future_blocking = False  # by this attribute a task recognizes a future
+        self._resume: tuple[Callable[[ThreadFuture], object], Context | None] | None = None
+        self._outcome: tuple[object, BaseException | None] = None, None  # as the thread leaves it
         self._value: object = None
         self._error: BaseException | None = None
         self._has_returned = False
         self._on_return: asyncio.Future[None] | None = None
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Abandon the call; a run_async inside it is cancelled, although its thread cannot be."""
-        if not super().cancel(msg):
-            return False
-        self._scope.cancel()
-        return True
+        self.done = False
 
     async def wait_until_returned(self) -> None:
         """Wait until the thread is free, whether or not the call was abandoned."""
         if not self._has_returned:
-            self._on_return = self.get_loop().create_future()
+            self._on_return = self._loop.create_future()
             await self._on_return
 
     def make_call(self) -> None:
         """Make the call; runs on the thread, and never raises."""
         argument, self._argument = self._argument, None  # the future must not keep the item
         try:
-            self._value = self._context.run(self._function, argument)
+            self._outcome = self._context.run(self._function, argument), None
         except BaseException as error:  # it belongs to the caller, not to this thread
-            self._error = _presentable(error)
-            del self, argument  # the error's traceback refers to this frame
+            self._outcome = None, _presentable(error)
 
     def deliver(self) -> None:
-        """Set the result or the error of the call that has returned; runs on the loop."""
+        """Resume the task with the outcome, unless it has abandoned the call; runs on the loop."""
         self._has_returned = True
         if self._on_return is not None and not self._on_return.done():
             self._on_return.set_result(None)
-        value, self._value = self._value, None
-        error, self._error = self._error, None
-        if self.done():  # abandoned
+        if not self.done:  # otherwise the late result is dropped
+            self._value, self._error = self._outcome
+        self._outcome = None, None
+        if self.done:
             return
-        if error is None:
-            self.set_result(value)
-        else:
-            self.set_exception(error)
-            del error  # its traceback may refer to this frame
+        self.done = True
+        if self._resume is not None:
+            resume, context = self._resume
+            resume(self) if context is None else context.run(resume, self)
+
+    def __await__(self) -> Generator[ThreadFuture, None, Any]:
+        if not self.done:
+            self._asyncio_future_blocking = True
+            yield self
+        value = self.result()
+        self._value = None
+        return value
+
+    # ── the methods of a future that a task uses ────────────────────────────────────────────────
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that submitted the call."""
+        return self._loop
+
+    def add_done_callback(
+        self, resume: Callable[[ThreadFuture], object], *, context: Context | None = None
+    ) -> None:
+        """Keep the callback that resumes the one task that awaits this future."""
+        self._resume = resume, context
+
+    def cancel(self, msg: str | None = None) -> bool:
+        """Abandon the call; a run_async inside it is cancelled, although its thread cannot be."""
+        if self.done:
+            return False
+        self.done = True
+        self._scope.cancel()
+        self._error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        if self._resume is not None:
+            resume, context = self._resume
+            self._loop.call_soon(resume, self, context=context)
+        return True
+
+    def result(self) -> object:
+        """Return the value, or raise the error, once."""
+        if self._error is None:
+            return self._value  # both for the task that is resumed and for its coroutine
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:
+            del error  # or its traceback, this frame and it would hold each other
 
 
 class DaemonThreadPool:
@@ -157,7 +200,14 @@ class DaemonThreadPool:
     def _deliver(self) -> None:
         """Deliver the results of the calls that have returned; runs on the loop."""
         self._wake_scheduled = False  # first: a result that comes later wakes the loop again
-        while self._returned:
+        count = len(self._returned)
+        if count > 1:
+            # A task that is resumed here may nest a loop in this one, or raise an interrupt: then
+            # the next turn delivers the rest. Results that come meanwhile need not wake the loop.
+            self._wake_scheduled = True
+            self._loop.call_soon(self._deliver)
+        while count and self._returned:  # no more than that, or the loop might never turn
+            count -= 1
             self._count(-1)
             # Without a local name for it: the frames of errors that are kept refer to this one.
             self._returned.popleft().deliver()
