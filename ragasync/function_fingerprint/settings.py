@@ -111,7 +111,7 @@ def _arguments_of(cls: type) -> set[str]:
 
 
 def set_by_methods(cls: type) -> set[str]:
-    """Attributes that the methods of a class set, apart from its constructors."""
+    """Attributes that the methods of a class set, except its constructors."""
     names: set[str] = set()
     for one in own_classes(cls):
         for name, member in vars_of(one).items():

@@ -65,7 +65,7 @@ class Journal:
             with `name`, `dumps` and `loads`. A value that would change stops the job with an
             error. None is "json", or a processor's own serializer.
         flush_seconds: the maximum time until an outcome is written.
-        flush_items: the maximum number of unwritten outcomes, besides those of calls in flight.
+        flush_items: the maximum number of unwritten outcomes, not counting calls in flight.
             Half of this number is written without waiting for `flush_seconds`; when the disk is
             behind by all of it, no new call is started.
         timeout: seconds to wait for another process that is writing to the file.

@@ -16,9 +16,9 @@ class Writer(Generic[E]):
     """
     Writes entries in groups, on a thread: when half of `items` are queued, or after `seconds`.
 
-    At most `items` entries are unwritten, in the queue or in the group that is being written, apart
-    from those of calls that were in flight already. While one half is written, the other half is
-    filled, so that input is paused only if the job is faster than its disk.
+    At most `items` entries are unwritten, in the queue or in the group that is being written, not
+    counting those of calls that were in flight already. While one half is written, the other half
+    is filled, so that input is paused only if the job is faster than its disk.
 
     Args:
         write: writes one group; called on the writer's thread only.

@@ -46,7 +46,7 @@ def without_source(source: str, **names: Any) -> dict[str, Any]:
 
 
 def changes(before: Any, after: Any) -> list[str]:
-    """Return what differs between two functions, by way of what a file would hold."""
+    """Differences of two functions, after their fingerprints went through JSON."""
     one, other = (
         FunctionFingerprint.from_json(fingerprint_of(function).to_json())
         for function in (before, after)
@@ -312,7 +312,7 @@ def test_what_code_changes_itself_does_not_count():
     assert changes(before, other) == ["the global KNOWN"]
 
 
-def test_two_lambdas_on_one_line_are_told_apart():
+def test_two_lambdas_on_one_line_are_different():
     """Also nested ones, and those over several lines."""
     made = module("pair = (lambda x: x + 1), (lambda x: x + 2)\nnested = lambda: (lambda x: x + 3)")
     one, other = made["pair"]
@@ -323,7 +323,7 @@ def test_two_lambdas_on_one_line_are_told_apart():
 
 
 def test_decorated_functions_are_known_by_what_they_decorate():
-    """Whoever decorates: ours, Python's own, or the user's with values of its own."""
+    """Decorators of ragasync, of Python, or of the user with values of their own."""
     source = """
         import functools
         def tagged(tag):
@@ -802,7 +802,7 @@ MORE_SETTINGS = {
             def __call__(self, text): return self.size
         embed = Embedder()
     """,
-    "a text that it binds anew": """
+    "a text that it assigns to": """
         last = None
         def embed(text):
             global last

@@ -79,7 +79,7 @@ def what_becomes_of(path: Path, content: bytes) -> str:
 
 
 def test_a_journal_cut_off_anywhere_is_refused(path: Path):
-    """No length passes for a journal of fewer outcomes; of nothing at all it begins anew."""
+    """No length passes for a journal with fewer outcomes; an empty file is a new journal."""
     content = content_of_a_whole_journal(path)
     lengths = [2, 15, 16, 17, 99, 100, 101, 511, 512, 1000, *range(4095, len(content), 701)]
     ends = Counter([what_becomes_of(path, content[:length]) for length in lengths])
@@ -110,7 +110,7 @@ def test_another_digit_in_a_value_is_no_value_of_the_table(path: Path):
 
 
 def files_after_a_crash(path: Path, outcomes: int) -> tuple[bytes, bytes]:
-    """Return a journal and its log as a crash leaves them when so many outcomes are written."""
+    """A journal and its log as a crash leaves them after a number of outcomes."""
     copies: list[bytes] = []
 
     def items() -> Iterator[int]:
@@ -187,7 +187,7 @@ def test_a_journal_of_a_newer_ragasync_is_refused(path: Path):
 
 
 @pytest.mark.parametrize("folder", ["missing", "a file"])
-def test_a_folder_that_is_none_is_an_error_at_once(tmp_path: Path, folder: str):
+def test_a_missing_folder_is_an_error_immediately(tmp_path: Path, folder: str):
     """Before any call."""
     (tmp_path / "a file").write_text("no folder")
     with pytest.raises(JournalError, match="the folder must exist and be writable"):
@@ -195,7 +195,7 @@ def test_a_folder_that_is_none_is_an_error_at_once(tmp_path: Path, folder: str):
     assert CALLS == []
 
 
-def test_a_folder_in_the_place_of_the_file_is_an_error_at_once(path: Path):
+def test_a_folder_in_place_of_the_file_is_an_error_immediately(path: Path):
     """Before any call, and it stays a folder."""
     path.mkdir()
     with pytest.raises(JournalError, match=r"is not a regular file"):
@@ -216,14 +216,14 @@ async def test_a_journal_without_its_last_bytes_is_refused(tmp_path: Path, count
 
 
 async def test_a_journal_in_a_folder_that_is_not_there_is_named(tmp_path: Path):
-    """Not the lock beside it, which nobody has asked for."""
+    """Not the lock file next to it, which the user did not choose."""
     with pytest.raises(JournalError, match=r"run\.sqlite' cannot be opened .*folder must exist"):
         await AsyncBatchProcessor(str, journal=tmp_path / "no" / "run.sqlite").process([1])
 
 
 @pytest.mark.parametrize("name", [os.devnull, "pipe"])
 async def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str):
-    """Nothing is left beside it."""
+    """No other file is left."""
     path = tmp_path / name
     if name == "pipe":
         os.mkfifo(path)

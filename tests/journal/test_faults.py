@@ -38,14 +38,14 @@ def path(tmp_path: Path) -> Path:
 
 
 async def double(item: int) -> int:
-    """Return twice the item, at once."""
+    """Twice the item, without waiting."""
     CALLS.append(item)
     await asyncio.sleep(0)
     return 2 * item
 
 
 def doubling(journal: Journal) -> AsyncBatchProcessor[int, int]:
-    """Return a processor of eight calls at once that writes to a journal."""
+    """A processor with a journal and eight concurrent calls."""
     return AsyncBatchProcessor(double, max_concurrency=8, retry_count=0, journal=journal)
 
 
@@ -89,7 +89,7 @@ async def test_a_slow_disk_holds_the_job_back_at_one_group(path: Path, group: in
 
 @pytest.mark.real_time
 def test_a_run_in_another_process_keeps_others_out_until_it_dies(path: Path):
-    """At once, and with what to do; its lock ends with its process, however that ends."""
+    """Immediately, with advice; the lock ends with its process, however that ends."""
     script = f"""
     import asyncio
     from ragasync import AsyncBatchProcessor, Journal

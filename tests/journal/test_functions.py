@@ -28,13 +28,13 @@ class Embedder:
         self.calls = 0
 
     async def embed(self, text: str) -> str:
-        """Return what this model makes of a text."""
+        """The vector of a text by this model."""
         self.calls += 1
         return f"{self.model} {text}"
 
 
 async def embed(text: str, model: str = "small") -> str:
-    """Return what a model makes of a text."""
+    """The vector of a text by a model."""
     return f"{model} {text}"
 
 

@@ -54,7 +54,7 @@ def doubling(journal: Journal, **arguments: Any) -> AsyncBatchProcessor[Any, lis
 
 
 async def test_a_second_run_does_only_the_rest_and_gives_the_whole(path: Path):
-    """What an earlier run did is there at once, in input order, with no attempt in this run."""
+    """Outcomes of an earlier run are there immediately, in input order, without attempts."""
     await doubling(Journal(path)).process(range(20), max_items=12)
     result = await doubling(Journal(path)).process(range(20))
     assert sorted(CALLS) == [*range(20)]
@@ -108,16 +108,16 @@ async def test_retry_failed_of_a_result_goes_past_the_journal_and_into_it(path: 
     """A failure that is run again by hand is not answered by the journal, which learns of it."""
     result = await doubling(Journal(path)).process(range(5))
 
-    async def mended(item: int) -> list[int]:
+    async def fixed(item: int) -> list[int]:
         return [item]
 
-    processor = AsyncBatchProcessor(mended, journal=Journal(path, name="double"))
+    processor = AsyncBatchProcessor(fixed, journal=Journal(path, name="double"))
     with pytest.warns(UserWarning, match="source of 'double' has changed"):
         whole = await result.retry_failed(processor)
     assert whole.all_succeeded
     assert whole.results[3] == [3]
     with pytest.warns(UserWarning, match="has changed"):  # its other outcomes are of before
-        later = await AsyncBatchProcessor(mended, journal=Journal(path, name="double")).process([3])
+        later = await AsyncBatchProcessor(fixed, journal=Journal(path, name="double")).process([3])
     assert (later.results, later[0].attempts) == ([[3]], 0)
 
 
@@ -161,7 +161,7 @@ async def test_progress_tells_what_was_known(path: Path):
 
 
 async def test_a_result_tells_what_was_known(path: Path):
-    """The summary counts earlier outcomes apart, and leaves them out of speed and mean."""
+    """The summary counts earlier outcomes separately, and leaves them out of speed and mean."""
     await doubling(Journal(path)).process(range(90, 99))
     result = await doubling(Journal(path), max_concurrency=1).process(range(88, 99))
     lines = dict(line.strip().split(": ", 1) for line in result.summary().splitlines()[1:4])
@@ -179,7 +179,7 @@ async def test_a_result_tells_what_was_known(path: Path):
 # ── keys ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_equal_items_are_told_apart_by_their_order(path: Path):
+async def test_equal_items_are_identified_by_their_order(path: Path):
     """Three equal items are three calls, and three outcomes."""
     await doubling(Journal(path)).process([5, 5, 5], max_items=2)
     result = await doubling(Journal(path)).process([5, 6, 5, 5])
@@ -331,7 +331,7 @@ async def test_batches_bounded_by_cost_are_filled_with_what_is_new(path: Path):
     assert batches == [[2, 4], [6]]
 
 
-async def test_each_poison_item_of_a_batch_is_a_failure_of_its_own(path: Path):
+async def test_each_bad_item_of_a_batch_is_a_failure_of_its_own(path: Path):
     """What was halved until it stood alone is written so."""
 
     async def refuse_13(items: list[int]) -> list[int]:
@@ -432,7 +432,7 @@ async def test_another_version_is_refused_with_both(path: Path):
     assert CALLS == [1]
 
 
-async def test_two_runs_at_once_on_one_journal_are_refused(path: Path):
+async def test_two_concurrent_runs_on_one_journal_are_refused(path: Path):
     """The second would do everything twice."""
     first = doubling(Journal(path)).start(range(8), on_current_loop=True)
     await asyncio.sleep(0.5)
@@ -443,7 +443,7 @@ async def test_two_runs_at_once_on_one_journal_are_refused(path: Path):
 
 
 async def test_a_changed_source_warns_and_goes_on(path: Path):
-    """People mend their function and resume."""
+    """Users fix their function and resume."""
     await doubling(Journal(path)).process([1])
 
     async def other(item: int) -> list[int]:
@@ -556,7 +556,7 @@ async def test_a_serializer_of_ones_own(path: Path):
 
 
 async def test_the_table_can_be_read_while_the_job_runs(path: Path):
-    """What was written so far is there, for whoever asks."""
+    """Outcomes that are written so far can be read."""
     job = doubling(Journal(path, flush_seconds=0.0), max_concurrency=2).start(
         range(100), on_current_loop=True
     )
@@ -604,7 +604,7 @@ async def test_a_journal_tells_what_it_holds(path: Path):
         (lambda: AsyncBatchProcessor(double, journal=3), TypeError, "must be a Journal"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(make: Any, error: type[Exception], message: str):
+def test_wrong_arguments_are_refused_immediately(make: Any, error: type[Exception], message: str):
     """Each says what was expected, and what came."""
     with pytest.raises(error, match=message):
         make()

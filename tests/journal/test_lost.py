@@ -1,4 +1,4 @@
-"""A journal that is taken away from under a run: an error, and everything done in memory."""
+"""A journal that is lost while a run writes to it: an error, with finished work in the result."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ def doubling(path: Path) -> AsyncBatchProcessor[int, int]:
 
 
 def rows_in(path: Path) -> int:
-    """Return how many outcomes a journal holds for whoever opens it by its name."""
+    """Number of outcomes in a journal, opened by its name."""
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("SELECT count(*) FROM outcomes").fetchone()[0])
 
@@ -180,7 +180,7 @@ async def test_what_is_put_into_the_file_stays_as_it_is(
     assert error is not None
     assert path.read_bytes() == content  # noqa: ASYNC240  # a small file
     if other.name != "notes":
-        with closing(sqlite3.connect(path)) as connection:  # nor is our log beside it
+        with closing(sqlite3.connect(path)) as connection:  # nor is our log next to it
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -341,7 +341,7 @@ def other_run(path: Path) -> subprocess.Popen[str]:
 
 
 def taken(path: Path, end: str) -> Path:
-    """Take the lock away, or give the file another name; return what to open."""
+    """Delete the lock file, or rename the journal; returns the path to open."""
     if end == "lock":
         lock_file(path).unlink()
         return path
@@ -394,7 +394,7 @@ def test_a_run_whose_header_was_taken_over_stops(path: Path):
     assert rows_in(path) == 5
 
 
-def test_at_the_end_nothing_is_left_beside_the_file_but_its_lock(path: Path):
+def test_at_the_end_only_the_lock_file_is_left_next_to_the_journal(path: Path):
     """The log is in the file, the lock is free, and no lock is left elsewhere."""
     doubling(path).process_sync(range(10))
     assert sorted(file.name for file in path.parent.iterdir()) == ["run.sqlite", "run.sqlite-lock"]

@@ -1,4 +1,4 @@
-"""What a killed run has left, in parts: refused with an error that says so, never begun anew."""
+"""Incomplete files of a killed run: refused with an error that says so, never started again."""
 
 import os
 import shutil
@@ -66,13 +66,13 @@ def copied_alone(path: Path) -> Path:
 
 
 def linked(path: Path) -> Path:
-    """Return another name of a journal, beside which there is no log."""
+    """Another name of a journal, without a log next to it."""
     path.with_name("link").hardlink_to(path)
     return path.with_name("link")
 
 
 def on_log(act: Callable[[Path], object]) -> Callable[[Path], Path]:
-    """Return what does something to the log of a journal."""
+    """A function that changes the log of a journal."""
 
     def part(path: Path) -> Path:
         act(path.with_name("run.sqlite-wal"))

@@ -1,4 +1,4 @@
-"""What a journal does on threads: its own, so that nobody else's work holds it up."""
+"""The threads of a journal: its own, so that no other work delays it."""
 
 import asyncio
 import gc
@@ -60,7 +60,7 @@ async def name_of(item: Path) -> str:
 
 @pytest.mark.real_time
 async def test_no_thread_of_a_journal_outlives_its_run(path: Path):
-    """Whatever the run came to."""
+    """Neither after success nor after an error."""
     before = set(threading.enumerate())
     await AsyncBatchProcessor(same, journal=path).process(range(3))
     with pytest.raises(TypeError, match="pass key="):
@@ -90,7 +90,7 @@ async def until_locked(path: Path) -> None:
 async def test_a_run_cancelled_while_its_journal_opens_leaves_it_free(
     path: Path, cancellations: int
 ):
-    """However often it is cancelled: what was opened is closed again."""
+    """However often it is cancelled, the opened journal is closed again."""
     await AsyncBatchProcessor(same, journal=path).process([1])
     slow = Journal(path, timeout=60)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -115,19 +115,19 @@ async def test_a_run_cancelled_while_its_journal_opens_leaves_it_free(
     assert {file.name for file in path.parent.iterdir()} == {"run.sqlite", "run.sqlite-lock"}
 
 
-def test_a_writer_that_is_ended_by_anything_says_so():
-    """A thread that just ended would let entries wait for ever."""
+def test_a_writer_that_is_ended_by_any_exception_reports_it():
+    """Otherwise entries would wait for a dead thread."""
 
     def write(_group: object) -> None:
         raise SystemExit("no more")
 
-    told: list[Exception] = []
-    writer: Writer[int] = Writer(write, 0.0, 4, told.append, lambda: None)
+    reported: list[Exception] = []
+    writer: Writer[int] = Writer(write, 0.0, 4, reported.append, lambda: None)
     writer.put(1)
     writer.close()
-    assert told == [writer.error]
+    assert reported == [writer.error]
     with pytest.raises(JournalError, match="ended by SystemExit: no more"):
-        raise told[0]
+        raise reported[0]
 
 
 class PanicException(BaseException):
@@ -135,7 +135,7 @@ class PanicException(BaseException):
 
 
 class Odd(Exception):
-    """An error that breaks whoever looks at it."""
+    """An error whose message cannot be read."""
 
     __notes__ = None  # type: ignore[assignment]
 
@@ -153,8 +153,8 @@ ERRORS: dict[str, BaseException] = {
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_whatever_failed_is_written_and_read_again(path: Path, kind: str):
-    """Errors that are no Exceptions, that have no words, or too many."""
+def test_any_error_is_written_and_read_again(path: Path, kind: str):
+    """Errors that are not Exceptions, or whose message is missing or huge."""
     from ragasync.testing import run_on_virtual_clock
 
     error = ERRORS[kind]

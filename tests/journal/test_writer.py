@@ -1,12 +1,12 @@
-"""The thread that writes a journal: who was held back for it hears of room."""
+"""Writer: a job that waits for space is notified."""
 
 import threading
 
 from ragasync.journal.writer import Writer
 
 
-def test_who_found_it_full_at_any_moment_hears_of_room():
-    """The last entry may make it full while a group is just done: that room is told of too."""
+def test_a_job_that_finds_the_writer_full_is_notified_of_space():
+    """The last entry may fill it just when a group is done: the space is still announced."""
     room, writing, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def write(_group: object) -> None:
@@ -27,8 +27,8 @@ def test_who_found_it_full_at_any_moment_hears_of_room():
     assert not writer.is_full
 
 
-def test_a_writer_under_load_never_leaves_the_one_who_waits():
-    """Thousands of times full and empty again, and each time told."""
+def test_a_writer_under_load_always_notifies():
+    """It is full and empty thousands of times, and its user is notified each time."""
     room = threading.Event()
     written: list[int] = []
     writer: Writer[int] = Writer(written.extend, 0.0, 2, lambda _: None, room.set)
@@ -43,7 +43,7 @@ def test_a_writer_under_load_never_leaves_the_one_who_waits():
 
 
 def test_a_writer_that_has_failed_is_full_for_good():
-    """What would begin until the run has heard of the error would be lost with the process."""
+    """Calls started before the run knows of the error would be lost with the process."""
     heard = threading.Event()
 
     def write(_group: object) -> None:

@@ -48,7 +48,7 @@ class Jobs:
         self._records = b""
 
     def read_until(self, count: int) -> None:
-        """Wait until calls have begun and ended so many times, or until the end of the job."""
+        """Wait until this many calls have begun and ended, or until the end of the job."""
         while len(self._records) < count * LINE and (came := os.read(self._reading, LINE)):
             self._records += came
 

@@ -26,7 +26,7 @@ def texts_of(document: str) -> list[str]:
 
 
 def place_with(tmp_path: Path, documents: int) -> list[str]:
-    """Write so many documents; return their ids."""
+    """Write a number of documents, and get their ids."""
     (tmp_path / "docs").mkdir()
     ids = [f"{number:03}.txt" for number in range(documents)]
     for name in ids:
@@ -41,7 +41,7 @@ def embedded(place: Path) -> list[str]:
 
 
 def read(path: Path, query: str) -> list[tuple]:
-    """Return what a file has, which must be whole."""
+    """Content of a store's file, which must be complete."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return connection.execute(query).fetchall()
@@ -76,7 +76,7 @@ def all_chunks(place: Path) -> list[str]:
 
 
 def killed_after(place: Path, more: int, moment: float) -> bool:
-    """Run the job and kill it some time after so many more texts; return whether it lived."""
+    """Run the job, kill it after a number of further texts; True if it was still alive."""
     goal = len(embedded(place)) + more
     with subprocess.Popen(command(place), cwd=ROOT, stdout=subprocess.DEVNULL) as child:
         while child.poll() is None and len(embedded(place)) < goal:
