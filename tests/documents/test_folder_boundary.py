@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, Source, SqliteStore, find_sources
-from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders.load import load_source
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    LoadError,
+    Source,
+    SqliteStore,
+    find_sources,
+    load_source,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
 

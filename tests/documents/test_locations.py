@@ -7,14 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import AsyncDocumentProcessor
+from ragasync.documents import (
+    Chunk,
+    Document,
+    MemoryStore,
+    RecursiveSplitter,
+    SemanticTextSplitter,
+    add_locations,
+    load_html,
+)
 from ragasync.documents.loaders.headings import markdown_headings, title_at
-from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.notebook import load_notebook
-from ragasync.documents.locations import add_locations
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.splitters.recursive import RecursiveSplitter
-from ragasync.documents.splitters.semantic import SemanticTextSplitter
-from ragasync.documents.stores.memory import MemoryStore
 from tests.support.store_kinds import KINDS, opened
 
 TEXT = """intro

@@ -5,14 +5,8 @@ import threading
 
 import pytest
 
-from ragasync.documents.metering import (
-    Meter,
-    Metering,
-    MeteringAsync,
-    metered_by,
-    note_usage,
-    shares,
-)
+from ragasync.documents import note_usage
+from ragasync.documents.metering import Meter, Metering, MeteringAsync, metered_by, shares
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents.models import Chunk, Document
+from ragasync.documents import Chunk, Document
 
 NOUNS = [
     Document("a.md", "text", {"title": "A", "pages": (0, 7)}, "/docs/a.md"),

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ragasync import JobStopped
-from ragasync.documents import AsyncDocumentProcessor, SqliteStore
-from ragasync.documents.metering import note_usage
+from ragasync.documents import AsyncDocumentProcessor, SqliteStore, note_usage
 from tests.support.embedders import CountingEmbedder, given, words
 from tests.support.services import Refused
 

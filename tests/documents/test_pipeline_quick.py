@@ -5,8 +5,14 @@ from typing import Any
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, Document, MemoryStore, RecursiveSplitter
-from ragasync.documents.locations import add_locations, chunks_at
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Document,
+    MemoryStore,
+    RecursiveSplitter,
+    add_locations,
+)
+from ragasync.documents.locations import chunks_at
 from ragasync.documents.stages import prepare
 from ragasync.documents.stages.prepare import INLINE_MAX_CHARS
 

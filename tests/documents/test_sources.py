@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents.loaders.load import load_source
-from ragasync.documents.models import Document
-from ragasync.documents.sources.finding import Source, find_sources
+from ragasync.documents import Document, Source, find_sources, load_source
 
 
 def make(folder: Path, *names: str) -> None:

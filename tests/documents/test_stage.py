@@ -6,14 +6,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ragasync import RateLimiter
-from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync import AsyncRetry, RateLimiter
+from ragasync.documents import (
+    AsyncDocumentProcessor,
+    Document,
+    HashingEmbedder,
+    RecursiveSplitter,
+    Stage,
+)
 from ragasync.documents.fingerprints import function_name
-from ragasync.documents.splitters.recursive import RecursiveSplitter
-from ragasync.documents.stage import Stage, as_stage
+from ragasync.documents.stage import as_stage
 from ragasync.documents.stages.chunk_budget import ChunkBudget
-from ragasync.retries.policy import AsyncRetry
 from tests.support.services import turns
 
 

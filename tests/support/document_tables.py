@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.documents.metering import note_usage
+from ragasync.documents import AsyncDocumentProcessor, Document, note_usage
 from tests.support.embedders import CountingEmbedder, given, words
 
 DOCUMENTS = {

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ragasync import AsyncRetry, BatchResult
-from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents import OpenAIEmbedder
 from tests.support.requirements import needs
 
 needs("aiohttp", "httpx")

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ragasync import BatchResult, Outcome
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import Outcome
-from ragasync.result import BatchResult
 
 COLUMNS = [
     "index",

@@ -1,10 +1,13 @@
 """The stores of this package, opened one like the other, and a few pages to put into them."""
 
-from ragasync.documents.embedders.hashing import HashingEmbedder
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.stores.lance import LanceStore
-from ragasync.documents.stores.memory import MemoryStore
-from ragasync.documents.stores.sqlite import SqliteStore
+from ragasync.documents import (
+    Chunk,
+    Document,
+    HashingEmbedder,
+    LanceStore,
+    MemoryStore,
+    SqliteStore,
+)
 from tests.support.requirements import needs
 
 KINDS = ["sqlite", "memory", "lance"]

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragasync.documents import HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders import wordllama as wordllama_module
-from ragasync.documents.embedders.hashing import HashingEmbedder
-from ragasync.documents.embedders.wordllama import WordLlamaEmbedder
 from ragasync.errors import MissingExtra
 
 ANY_TEXT = st.text(st.characters())

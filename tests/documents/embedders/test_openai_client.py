@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ragasync import AttemptTimeout
-from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents import OpenAIEmbedder
 from ragasync.documents.embedders.openai_errors import BrokenReply, refusal
 from tests.support.services import about, now
 

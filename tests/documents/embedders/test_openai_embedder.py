@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragasync import AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
-from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync import FATAL, AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
+from ragasync.documents import OpenAIEmbedder
 from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     ServiceRefusal,
     WrongVector,
 )
-from ragasync.retries.classify import FATAL, default_retry
+from ragasync.retries.classify import default_retry
 from ragasync.retries.http import retry_after_of
 from tests.support.openai_server import KEY, OpenAIServer, embedder, vector_of
 

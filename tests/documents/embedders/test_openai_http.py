@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncRetry, AttemptTimeout, ResultCountError
-from ragasync.documents import AsyncDocumentProcessor, Document
-from ragasync.documents.embedders.openai import OpenAIEmbedder
+from ragasync.documents import AsyncDocumentProcessor, Document, OpenAIEmbedder
 from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     RedirectRefused,

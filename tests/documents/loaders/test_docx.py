@@ -6,8 +6,7 @@ import zipfile
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, SqliteStore
-from ragasync.documents.errors import LoadError
+from ragasync.documents import AsyncDocumentProcessor, LoadError, SqliteStore
 from ragasync.documents.loaders.docx import load_docx
 from tests.support.docx_files import (
     cell,

@@ -8,13 +8,16 @@ from functools import partial
 
 import pytest
 
-from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders.csv_rows import CSVLoader
-from ragasync.documents.loaders.decode import load_text
-from ragasync.documents.loaders.html import load_html
+from ragasync.documents import (
+    LOADERS,
+    CSVLoader,
+    JSONLinesLoader,
+    LoadError,
+    load_html,
+    load_source,
+    load_text,
+)
 from ragasync.documents.loaders.html_fast import load_html_fast
-from ragasync.documents.loaders.json_lines import JSONLinesLoader
-from ragasync.documents.loaders.load import LOADERS, load_source
 
 BULGARIAN = (
     "Годишен отчет за продажбите през третото тримесечие.\nПриходите растат, а разходите не.\n"

@@ -2,9 +2,8 @@
 
 import pytest
 
-from ragasync.documents.errors import LoadError
+from ragasync.documents import LoadError, load_html
 from ragasync.documents.loaders import html_fast
-from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.html_fast import load_html_fast
 
 PAGE = b"""<!doctype html><html><head><title> A &amp;

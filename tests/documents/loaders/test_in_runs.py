@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor, Document, LoadError, MemoryStore, Stage
-from ragasync.documents.errors import LOAD_REASONS
-from ragasync.documents.loaders.load import load_source
-from ragasync.documents.sources.finding import Source
+from ragasync.documents import (
+    LOAD_REASONS,
+    AsyncDocumentProcessor,
+    Document,
+    LoadError,
+    MemoryStore,
+    Source,
+    Stage,
+    load_source,
+)
 
 HOSTILE = {
     "binary.txt": (b"\x89PNG\r\n\0\0", "binary"),

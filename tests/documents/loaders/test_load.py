@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders.load import LOADERS, load_source
-from ragasync.documents.models import Document
-from ragasync.documents.sources.finding import Source
+from ragasync.documents import LOADERS, Document, LoadError, Source, load_source
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import zipfile
 
 import pytest
 
-from ragasync.documents.errors import LoadError
+from ragasync.documents import LoadError, load_source
 from ragasync.documents.loaders import docx as word
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html_fast import load_html_fast
-from ragasync.documents.loaders.load import load_source
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.errors import MissingExtra
 

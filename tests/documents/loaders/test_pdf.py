@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from ragasync.documents import LOADERS, EmptyPage, PDFLoader, load_source
-from ragasync.documents.errors import LoadError
+from ragasync.documents import LOADERS, EmptyPage, LoadError, PDFLoader, load_source
 from ragasync.documents.loaders import pdf as pdf_module
 from ragasync.documents.loaders.pdf import join_vertical, load_pdf
 from tests.documents.loaders.test_packed import pdf_of

@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import AsyncDocumentProcessor
-from ragasync.documents import documents_dataframe
-from ragasync.documents.errors import LoadError
+from ragasync.documents import (
+    LOADERS,
+    CSVLoader,
+    JSONLinesLoader,
+    LoadError,
+    MemoryStore,
+    documents_dataframe,
+    load_source,
+)
 from ragasync.documents.loaders import csv_rows
-from ragasync.documents.loaders.csv_rows import CSVLoader
-from ragasync.documents.loaders.json_lines import JSONLinesLoader
-from ragasync.documents.loaders.load import LOADERS, load_source
-from ragasync.documents.stores.memory import MemoryStore
 
 
 def facts(records) -> list[tuple[str, str]]:

@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.models import Document
-from ragasync.documents.splitters.recursive import RecursiveSplitter
-from ragasync.documents.splitters.semantic import SemanticTextSplitter
+from ragasync.documents import Document, RecursiveSplitter, SemanticTextSplitter
 from ragasync.documents.stages.stage_values import as_chunks
 from ragasync.errors import MissingExtra
 

@@ -5,8 +5,15 @@ import re
 
 import pytest
 
-from ragasync.documents import Document, Hit, Hits, MemoryStore, RecursiveSplitter, add_locations
-from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents import (
+    Document,
+    HashingEmbedder,
+    Hit,
+    Hits,
+    MemoryStore,
+    RecursiveSplitter,
+    add_locations,
+)
 from tests.support.store_kinds import put
 
 NASTY = "<script>alert('x')</script> & \"quotes\" \ud83d"

@@ -5,11 +5,8 @@ import sys
 
 import pytest
 
-from ragasync.documents import AsyncDocumentProcessor
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.store import StoreError
+from ragasync.documents import AsyncDocumentProcessor, Chunk, Document, LanceStore, StoreError
 from ragasync.documents.stores import lance_table
-from ragasync.documents.stores.lance import LanceStore
 from ragasync.errors import MissingExtra
 from tests.support.requirements import needs
 from tests.support.store_kinds import embed, ids, put

@@ -15,17 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync.documents.embedders.hashing import HashingEmbedder
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.store import (
+from ragasync.documents import (
+    Chunk,
+    Document,
     EmbedderMismatch,
+    HashingEmbedder,
+    SqliteStore,
     Store,
     StoreError,
-    as_json,
-    checked_vectors,
-    chunk_id,
 )
-from ragasync.documents.stores.sqlite import SqliteStore
+from ragasync.documents.store import as_json, checked_vectors, chunk_id
 from ragasync.documents.stores.sqlite_file import STORE
 
 embed = HashingEmbedder(256)

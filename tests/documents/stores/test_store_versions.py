@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from ragasync import sqlite_file
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.store import StoreError
-from ragasync.documents.stores.sqlite import SqliteStore
+from ragasync.documents import Chunk, Document, SqliteStore, StoreError
 from ragasync.documents.stores.sqlite_file import STORE
 
 

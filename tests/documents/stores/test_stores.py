@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ragasync.documents.embedders.hashing import HashingEmbedder
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.store import (
+from ragasync.documents import (
+    Chunk,
+    Document,
     EmbedderMismatch,
+    HashingEmbedder,
+    MemoryStore,
     Store,
     StoreError,
-    SupportsEmbeddingCache,
-    SupportsPruning,
 )
-from ragasync.documents.stores.memory import MemoryStore
+from ragasync.documents.store import SupportsEmbeddingCache, SupportsPruning
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
 BUCKET = "/docs/bucket.md"

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragasync.documents.embedders.hashing import HashingEmbedder
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.store import EmbedderMismatch
+from ragasync.documents import Chunk, Document, EmbedderMismatch, HashingEmbedder
 from tests.support.store_kinds import KINDS, PAGES, embed, fill, ids, opened, put
 
 
