@@ -88,10 +88,10 @@ _told: ContextVar[Meter | Bill | None] = ContextVar("told_of_usage", default=Non
 
 def note_usage(*, tokens: int = 0, cost: float = 0.0) -> None:
     """
-    Report what a call used to the run in which it is made; outside of a run it does nothing.
+    Report the usage of a call to its run; outside of a run this does nothing.
 
-    Embedders call it after each response, from the call itself or from its thread; what happens
-    in another process is not heard of.
+    Embedders call it after each response, in the call itself or on its thread; calls in other
+    processes have no effect.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -105,11 +105,11 @@ def note_usage(*, tokens: int = 0, cost: float = 0.0) -> None:
         12
 
     Args:
-        tokens: how many tokens it took.
-        cost: what it cost, in any one currency: `max_cost` is in the same.
+        tokens: the number of tokens used.
+        cost: the cost, in the same currency as `max_cost`.
 
     Raises:
-        ValueError: a number that is negative or not finite.
+        ValueError: a number is negative or not finite.
     """
     if not (tokens >= 0 and 0 <= cost < math.inf):
         raise ValueError(

@@ -26,12 +26,12 @@ _loading = threading.Lock()
 
 class WordLlamaEmbedder:
     """
-    Embed texts by averaging the vectors of their tokens.
+    Embed texts as the average of the vectors of their tokens.
 
-    The vectors come inside the package wordllama (extra `[ingest]`), are loaded once a process on
-    first use (about a third of a second) and never downloaded. They know that words of like
-    meaning are near, which `HashingEmbedder` does not, and nothing of word order. A text without
-    tokens is a row of zeros. Safe to call from several threads at once.
+    The vectors are part of the package wordllama (extra `[ingest]`). They are loaded once per
+    process, on first use (about a third of a second), and never downloaded. Unlike those of
+    `HashingEmbedder`, they are similar for words of similar meaning; word order has no effect. The
+    vector of a text without tokens is zero. Instances are thread-safe.
 
     Example:
         >>> from ragasync.documents import WordLlamaEmbedder
@@ -41,11 +41,11 @@ class WordLlamaEmbedder:
         True
 
     Args:
-        dimension: The length of a vector: 64, 128 or 256; the shorter are the first entries.
+        dimension: The length of a vector: 64, 128 or 256; shorter vectors are prefixes.
 
     Raises:
-        ValueError: When `dimension` is another.
-        MissingExtra: When wordllama is not installed.
+        ValueError: If `dimension` is something else.
+        MissingExtra: If wordllama is not installed.
     """
 
     def __init__(self, dimension: int = 256) -> None:
@@ -57,7 +57,7 @@ class WordLlamaEmbedder:
 
     @property
     def name(self) -> str:
-        """The name under which a store remembers whose vectors it holds."""
+        """The name by which a store identifies the embedder of its vectors."""
         return f"wordllama-l2_supercat-{self._dimension}"
 
     @property

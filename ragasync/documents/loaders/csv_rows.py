@@ -1,4 +1,4 @@
-"""The rows of a CSV file to documents, one a row."""
+"""CSVLoader: the rows of a CSV file as documents, one per row."""
 
 from __future__ import annotations
 
@@ -69,21 +69,21 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CSVLoader:
     r"""
-    Load each row of a table as a document of its own, `data.csv//#17` by the number of the row.
+    Load each row of a table as a document, with an id such as `data.csv//#17` for row 17.
 
-    Rows are counted as a spreadsheet does: the header is row 1. A row's text is its cells as
-    lines of `column: value`, or one column as it stands. `metadata["row"]` is the row's number,
-    `metadata["line"]` the line on which it starts, as an editor shows it; columns of these names
-    become `field_row` and `field_line`. A column of metadata where every cell is a number, or
-    empty, holds numbers.
+    Rows are numbered as in a spreadsheet: the header is row 1. The text of a row is its cells as
+    lines of `column: value`, or one column unchanged. `metadata["row"]` is the number of the row,
+    and `metadata["line"]` the line number at which it starts; columns with these names become
+    `field_row` and `field_line`. A metadata column holds numbers if every cell is a number or
+    empty.
 
-    The delimiter is the one of comma, semicolon, tab and bar by which the first 20 rows are all
-    as long as the header, or most of them; of several, the one that makes most columns.
+    The delimiter is a comma, semicolon, tab or bar: the one by which all or most of the first 20
+    rows are as long as the header, and of several the one with the most columns.
 
-    Lines above the header that begin with `#` are comments, and those of one cell, or of one that
-    is filled, are titles; they are counted as rows and give no documents. Below it, a row that
-    begins with `# ` or `##` and does not fit is a comment too. A row may end with a delimiter too
-    many. Any other row that does not fit the header, or whose quotes do not, is bad: see
+    Above the header, lines that begin with `#` are comments, and lines with only one filled cell
+    are titles; they count as rows but are not documents. Below the header, a row that begins with
+    `# ` or `##` and does not fit is a comment too. A row may have one extra delimiter at its end.
+    Any other row that does not fit the header, or has wrong quotes, is a bad row; see
     `on_bad_rows`.
 
     Example:
@@ -97,21 +97,20 @@ class CSVLoader:
         /...books.csv//#222 Retries 2024
 
     Args:
-        text_columns: The columns that make the text; by default all.
-        id_column: The column that makes the id instead of the row's number.
-        metadata_columns: The columns that become metadata; by default those that make no text.
-        columns: The names of the columns of a file that has no header.
-        delimiter: What stands between cells.
-        encoding: The encoding of the file, where that is known.
-        on_bad_rows: "fail" to refuse a file with a bad row, "skip" to leave such rows out: then
-            `metadata["bad_rows"]` of the others says how many there were, and so does the column
-            `bad_rows` of `documents_dataframe`.
+        text_columns: The columns that form the text; by default all.
+        id_column: The column that gives the id, instead of the row number.
+        metadata_columns: The columns that become metadata; by default those not in the text.
+        columns: The column names of a file without a header.
+        delimiter: The delimiter of cells, if it is known.
+        encoding: The encoding of the file, if it is known.
+        on_bad_rows: "fail" to refuse a file with a bad row, or "skip" to skip such rows. Then
+            `metadata["bad_rows"]` of the other rows, and the column `bad_rows` of
+            `documents_dataframe`, hold their number.
 
     Raises:
-        LoadError: "csv" for a row that is longer or shorter than the header, that has an open
-            quote, or whose id is empty or there before, unless such rows are skipped and there
-            are others; for a column that is not there, and for too many columns; "binary" or
-            "encoding".
+        LoadError: "csv" for a row that is longer or shorter than the header, has an open quote, or
+            has an empty or repeated id, unless bad rows are skipped and others are left; for a
+            missing column, or too many columns; "binary" or "encoding".
         ValueError: If `on_bad_rows` is something else.
     """
 
@@ -124,11 +123,11 @@ class CSVLoader:
     on_bad_rows: OnBadRows = "fail"
 
     def __post_init__(self) -> None:
-        """Check what is to become of bad rows before a long run begins."""
+        """Check `on_bad_rows` before a long run begins."""
         check_on_bad_rows(self.on_bad_rows)
 
     def __call__(self, data: bytes) -> Iterable[Record]:
-        """Return the records of the rows that have a text; they are made when iterated over."""
+        """Records of the rows with text, made lazily."""
         text, read_as = load_rows(data, self.on_bad_rows, self.encoding)
         # The limit is the process's, and meant for streams: here the whole text is in memory.
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))

@@ -23,14 +23,14 @@ _ADVICE = "if you know the encoding: " + passing(".txt", 'partial(load_text, enc
 
 def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:
     """
-    Decode a text by what proves its encoding, else by what it declares, else by a guess.
+    Decode a text by the encoding that its bytes prove, else the declared one, else a guess.
 
-    In this order: a byte order mark; the NUL bytes of UTF-16 and UTF-32, the escape sequences of
+    The order is: a byte order mark; the NUL bytes of UTF-16 and UTF-32, the escape sequences of
     ISO-2022 and HZ; strict UTF-8; the encoding that XML, HTML, CSS or a Python cookie declares, if
-    it is true of all bytes; ASCII; UTF-8 with a few bad bytes; the guess of charset-normalizer.
+    all bytes are valid in it; ASCII; UTF-8 with a few bad bytes; the guess of charset-normalizer.
 
-    `metadata["encoding"]` is there for everything but UTF-8 and ASCII. A guess also has
-    `encoding_confidence`, from 0 to 1; bytes that became U+FFFD are counted in `replaced_bytes`.
+    `metadata["encoding"]` is set for encodings other than UTF-8 and ASCII. A guess also has
+    `encoding_confidence`, from 0 to 1. `replaced_bytes` counts bytes that became U+FFFD.
 
     Example:
         >>> from functools import partial
@@ -41,10 +41,10 @@ def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:
 
     Args:
         data: The bytes of a file.
-        encoding: The encoding that it is in, where that is known; then nothing else is tried.
+        encoding: The encoding, if it is known; then no other is tried.
 
     Raises:
-        LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
+        LoadError: "binary" for NUL bytes, "encoding" if no encoding fits.
     """
     return decode(data, encoding)
 
@@ -54,7 +54,7 @@ def decode(data: bytes, encoding: str | None = None) -> Loaded:
     Decode a text as `load_text` does.
 
     Raises:
-        LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
+        LoadError: "binary" for NUL bytes, "encoding" if no encoding fits.
     """
     if encoding is not None:
         return _loaded(Decoded(_as_told(data, encoding), encoding))
@@ -122,7 +122,7 @@ def load_markdown(data: bytes, *, encoding: str | None = None) -> Loaded:
         encoding: The encoding that it is in, where that is known.
 
     Raises:
-        LoadError: "binary" for NUL bytes, "encoding" where nothing fits.
+        LoadError: "binary" for NUL bytes, "encoding" if no encoding fits.
     """
     text, metadata = decode(data, encoding)
     return without_embedded_data(text), {**front_matter(text), **metadata}

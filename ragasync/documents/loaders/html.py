@@ -69,19 +69,18 @@ _TAG_START = re.compile(r"<[a-zA-Z/!?]")
 
 def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     r"""
-    Return the visible text of a page: blocks as paragraphs, `<pre>` as it stands.
+    Load the visible text of an HTML page: blocks as paragraphs, `<pre>` unchanged.
 
-    A word with a reading above it, a ruby, is followed by the reading in parentheses. Left out is
-    what a browser does not show: scripts, styles, `<template>`, `<noscript>`, what
-    `<video>` and the like hold for browsers without them, and elements with `hidden`,
-    `aria-hidden="true"`, `display: none` or `visibility: hidden`. Cells of a table stand apart by a
-    space; where cells are empty, by a tab for each and one more, so that the columns of a row can
-    still be counted.
+    A ruby annotation follows its word in parentheses. Content that a browser does not show is left
+    out: scripts, styles, `<template>`, `<noscript>`, the fallback content of `<video>` and similar
+    elements, and elements with `hidden`, `aria-hidden="true"`, `display: none` or
+    `visibility: hidden`. Table cells are separated by a space, or by tabs if some are empty, so
+    that the columns of a row can still be counted.
 
-    A heading is written as in Markdown, `## Title` for `<h2>`, so that a splitter sees it, and
-    `metadata["headings"]` holds where each starts and its level: `<pre>` may have lines that look
-    the same. Entities are decoded, and the title goes to `metadata["title"]`. Tags are followed
-    one by one and never as a tree, so that nothing is too deeply nested.
+    Headings are written as in Markdown (`## Title` for `<h2>`), so that splitters see them, and
+    `metadata["headings"]` holds the offset and level of each, because lines of `<pre>` may look the
+    same. Entities are decoded, and the title becomes `metadata["title"]`. Tags are processed as a
+    stream without building a tree, so that nesting may be arbitrarily deep.
 
     Example:
         >>> from ragasync.documents import load_html
@@ -92,7 +91,7 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
         'Limits'
 
     Raises:
-        LoadError: "binary", "encoding", or "html" where the parser gives up.
+        LoadError: "binary", "encoding", or "html" if the parser fails.
     """
     text, metadata = decode_html(data, encoding)
     page = _VisibleText()

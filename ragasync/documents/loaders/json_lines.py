@@ -1,4 +1,4 @@
-"""JSON lines to documents, one a line."""
+"""JSONLinesLoader: lines of JSON as documents, one per line."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _ADVICE = "correct the line, or leave such lines out, " + passing(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JSONLinesLoader:
     """
-    Load each line of JSON as a document of its own, `data.jsonl//#17` by the number of its line.
+    Load each line of JSON as a document, with an id such as `data.jsonl//#17` for line 17.
 
-    An object's text is its fields as lines of `name: value`, or one field as it stands; any other
-    value is a text by itself. `metadata["line"]` is the line, as an editor shows it;
-    fields of the names `row` and `line` become `field_row` and `field_line`.
+    The text of an object is its fields as lines of `name: value`, or one field unchanged; any other
+    value is the text itself. `metadata["line"]` is the line number; fields with the names `row` and
+    `line` become `field_row` and `field_line`.
 
     Example:
         >>> from pathlib import Path
@@ -48,19 +48,18 @@ class JSONLinesLoader:
         /...pages.jsonl//#/limits A bucket refills.
 
     Args:
-        text_fields: The fields that make the text; by default all.
-        id_field: The field that makes the id instead of the line's number.
-        metadata_fields: The fields that become metadata; by default those that make no text.
-        encoding: The encoding of the file, where that is known.
-        on_bad_rows: "fail" to refuse a file with a bad line, "skip" to leave such lines out: then
-            `metadata["bad_rows"]` of the others says how many there were, and so does the column
-            `bad_rows` of `documents_dataframe`.
+        text_fields: The fields that form the text; by default all.
+        id_field: The field that gives the id, instead of the line number.
+        metadata_fields: The fields that become metadata; by default those not in the text.
+        encoding: The encoding of the file, if it is known.
+        on_bad_rows: "fail" to refuse a file with a bad line, or "skip" to skip such lines. Then
+            `metadata["bad_rows"]` of the other lines, and the column `bad_rows` of
+            `documents_dataframe`, hold their number.
 
     Raises:
-        LoadError: "json lines" for a line that is not JSON (as the last one where a program was
-            stopped while it wrote), that is nested too deep, that lacks a field which was named,
-            or whose id is empty or there before, unless such lines are skipped and there are
-            others; "binary" or "encoding".
+        LoadError: "json lines" for a line that is not JSON (such as the last line, if a program was
+            stopped while writing it), is nested too deeply, lacks a named field, or has an empty or
+            repeated id, unless bad lines are skipped and others are left; "binary" or "encoding".
         ValueError: If `on_bad_rows` is something else.
     """
 
@@ -71,11 +70,11 @@ class JSONLinesLoader:
     on_bad_rows: OnBadRows = "fail"
 
     def __post_init__(self) -> None:
-        """Check what is to become of bad lines before a long run begins."""
+        """Check `on_bad_rows` before a long run begins."""
         check_on_bad_rows(self.on_bad_rows)
 
     def __call__(self, data: bytes) -> Iterable[Record]:
-        """Return the records of the lines that hold a text; they are made when iterated over."""
+        """Records of the lines with text, made lazily."""
         text, read_as = load_rows(data, self.on_bad_rows, self.encoding)
         layout = FieldMapping("json lines", self.text_fields, self.id_field, self.metadata_fields)
         return Records(partial(_rows, text), layout, self.on_bad_rows, read_as=read_as)

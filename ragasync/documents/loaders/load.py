@@ -1,4 +1,4 @@
-"""Load one source: its bytes up to a bound, its format by its suffix, its texts by a loader."""
+"""load_source: reads a source, and loads it with the loader for its suffix."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from ragasync.documents.sources.file_ids import part_id
 from ragasync.documents.sources.finding import Origin, Source, source_of
 
 LOADER_VERSION = 4
-"""Part of the fingerprint of what was loaded; it rises when the same bytes give another text."""
+"""Part of the fingerprint of documents; increased when loaders change the text of a file."""
 
 MAX_BYTES = 50_000_000
-"""The largest file that is read unless another bound is given."""
+"""The default maximum size of a file."""
 
 _MARKDOWN = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
 
@@ -49,11 +49,11 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
     }
 )
 """
-Loaders by suffix in lower case; every other file is tried as text.
+The loaders by suffix in lower case; any other file is loaded as text.
 
-Formats that are known and have no loader here, such as .pptx, .xlsx, .odt, .epub, .rtf, .eml and
-XML, are an error that says so: `{**LOADERS, ".xml": load_html}` reads the text of XML's elements,
-`{**LOADERS, ".xml": load_text}` its source.
+Known formats without a loader, such as .pptx, .xlsx, .odt, .epub, .rtf, .eml and XML, are a
+LoadError. `{**LOADERS, ".xml": load_html}` loads the text of XML elements, and
+`{**LOADERS, ".xml": load_text}` the XML source.
 
 Example:
     >>> from pathlib import Path
@@ -66,27 +66,26 @@ Example:
 """
 
 MAY_BE_EMPTY = frozenset({".py", ".pyi", ".pyw", ".typed"})
-"""Suffixes of files that say something by being there, such as `__init__.py` and `py.typed`."""
+"""Suffixes of files that may be empty, such as `__init__.py` and `py.typed`."""
 
 
 def load_source(
     source: Origin, *, max_bytes: int = MAX_BYTES, loaders: Mapping[str, Loader] = LOADERS
 ) -> Document | list[Document]:
     """
-    Load one source: as a document, or as a list of them where its format holds many.
+    Load one source as a document, or as a list of documents if its format has several.
 
-    Each row of a CSV file and each line of JSON lines is a document of its own, so that a search
-    finds the row and not a stretch of a table without its header; such a document's id is
-    `data.csv//#17`, which no file can have. `{**LOADERS, ".csv": load_text}` loads tables as one
-    text, `CSVLoader` and `JSONLinesLoader` can be told which columns make the text, the id and the
-    metadata.
+    Each row of a CSV file and each line of JSON is a document, so that a search finds the row
+    rather than part of a table without its header. The id of such a document is `data.csv//#17`,
+    which is not a possible path. `{**LOADERS, ".csv": load_text}` loads tables as one text;
+    `CSVLoader` and `JSONLinesLoader` have arguments for the columns of text, id and metadata.
 
-    `metadata["mtime"]`, in seconds since 1970, and `metadata["size"]`, in bytes, are the file's;
-    the rows of a table go without. They are in no fingerprint: a file that was only touched is
+    `metadata["mtime"]` (seconds since 1970) and `metadata["size"]` (bytes) are those of the file;
+    rows do not have them. They are not part of fingerprints: a file that was only touched is
     unchanged.
 
-    It blocks, and belongs on a thread. An empty file is a failure, because most often something
-    went wrong where it was written; empty Python modules are none.
+    This function blocks and belongs on a thread. An empty file is an error, because writing it has
+    probably failed; an empty Python module is not.
 
     Example:
         >>> from pathlib import Path
@@ -98,10 +97,10 @@ def load_source(
         <Document 'an-id': 28 characters>
 
     Args:
-        source: What `find_sources` yields, a path, or an `(id, text)` pair; a Document is
-            returned as it is.
-        max_bytes: The largest file that is read, in bytes.
-        loaders: What turns bytes into text, by suffix in lower case.
+        source: A result of `find_sources`, a path, or an `(id, text)` pair; a Document is
+            returned unchanged.
+        max_bytes: The maximum size of a file, in bytes.
+        loaders: The loaders by suffix in lower case.
 
     Returns:
         The document or documents, with the absolute path as their id and `source`.

@@ -43,7 +43,7 @@ _VERTICAL = re.compile(f"(?m)^{_ALONE}(?:\n{_ALONE}){{4,}}$")
 @dataclass(frozen=True, slots=True)
 class EmptyPage:
     """
-    Hold a page without text as an image, for OCR.
+    A page without text, as an image for OCR.
 
     Example:
         >>> from ragasync.documents import EmptyPage
@@ -64,13 +64,12 @@ class PDFLoader:
     """
     Load the text of all pages, joined by blank lines.
 
-    Words that are hyphenated at the end of a line are joined, and so are the characters of
-    vertical writing. The values of a form follow the text of their page, as lines of
-    `name: value`, and so do notes that were typed on the page. `metadata["page_starts"]` holds the
-    offset at which each page starts, `metadata["pages_without_text"]` the numbers, from 1, of
-    those that have no text: scans most often. `metadata["unreadable_pages"]` holds the numbers of
-    pages that are broken, if others can be read. Files are read one at a time, however many
-    threads ask.
+    Hyphenated words at the end of a line are joined, and so are the characters of vertical writing.
+    Form values follow the text of their page as lines of `name: value`, and so do typed notes.
+    `metadata["page_starts"]` holds the offset of each page, `metadata["pages_without_text"]` the
+    numbers, from 1, of pages without text, which are usually scans, and
+    `metadata["unreadable_pages"]` those of damaged pages, if others can be read. Only one file is
+    read at a time, on any number of threads.
 
     Example:
         >>> from ragasync.documents import LOADERS, PDFLoader
@@ -80,15 +79,15 @@ class PDFLoader:
         >>> loaders = {**LOADERS, ".pdf": loader}  # for load_source(path, loaders=loaders)
 
     Args:
-        password: What opens locked files; others open without it.
-        on_empty_page: What gives the text of a page that has none, from its image; it blocks
-            the thread that loads, and no other.
+        password: The password of encrypted files; others are opened without it.
+        on_empty_page: A function from the image of a page without text to its text, for OCR; it
+            blocks only the thread that loads the file.
 
     Raises:
         MissingExtra: If pypdfium2 is not installed.
-        LoadError: "pdf" for a broken file, "encrypted" for a locked one, "no text" for scans,
-            "too large" for pages that unfold to more than 200,000,000 characters.
-        TypeError: If `on_empty_page` returns something else than a str or None.
+        LoadError: "pdf" for a damaged file, "encrypted" for an encrypted one, "no text" for scans,
+            "too large" for pages that expand to more than 200,000,000 characters.
+        TypeError: If `on_empty_page` returns anything but a str or None.
     """
 
     password: str | None = field(default=None, repr=False)

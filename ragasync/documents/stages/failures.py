@@ -40,8 +40,8 @@ class PartialDocumentFailure(RagasyncError):
         1 of 2 documents failed, the first 'bad' in stage chunk: ValueError: nothing to cut
 
     Args:
-        message: how many of how many, and of which the first is.
-        ids: the ids of those that failed.
+        message: how many documents failed, and the first of them.
+        ids: the ids of the failed documents.
     """
 
     def __init__(self, message: str, ids: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A store without a file, gone with the process."""
+"""MemoryStore: a store without a file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ragasync.documents.stores.sqlite import SqliteStore
 
 class MemoryStore(SqliteStore):
     """
-    Keep documents in memory and find their chunks, until it is closed or nobody has it any more.
+    A store in memory, which exists until it is closed or garbage-collected.
 
-    It is a SqliteStore on SQLite's own memory, so that it finds and refuses what a file would.
+    It is a SqliteStore with an in-memory database, so that it behaves like one with a file.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -24,7 +24,7 @@ class MemoryStore(SqliteStore):
         A bucket refills.
 
     Args:
-        embedder: What embeds the texts that are searched for, as for SqliteStore.
+        embedder: Embeds the text of a search, as for SqliteStore.
     """
 
     def __init__(self, embedder: Embed | None = None) -> None:
