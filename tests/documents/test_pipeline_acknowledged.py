@@ -144,7 +144,7 @@ async def test_a_folder_is_walked_around_its_own_store_and_journal(folder):
     assert set(said) == {"database is locked"}
 
 
-async def test_a_locked_journal_and_a_locked_store_are_told_apart(path, tmp_path):
+async def test_the_errors_of_a_locked_journal_and_a_locked_store_differ(path, tmp_path):
     """Each error names its file, and what to do."""
     with SqliteStore(tmp_path / "store.sqlite", timeout=0.05) as store:
         embed = CountingEmbedder(0.01)  # as that of the others: one journal, one embedder
@@ -157,7 +157,7 @@ async def test_a_locked_journal_and_a_locked_store_are_told_apart(path, tmp_path
             other.execute("BEGIN IMMEDIATE")
             result = await job
         assert [type(error) for error in result.errors] == [StoreError] * 2
-        assert "store.sqlite' is locked by another process" in str(result.errors[0])
+        assert "store.sqlite' has been locked by another process" in str(result.errors[0])
         assert written(path) == [("a", "failed"), ("b", "failed")]
         merged = await result.retry_failed(processor(path, store))
         assert merged.all_succeeded
