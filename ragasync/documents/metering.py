@@ -33,7 +33,7 @@ class Meter:
     ) -> None:
         self.tokens = 0
         self.cost = 0.0
-        self._max_spend, self._when_spent = max_cost, when_spent
+        self._max_cost, self._when_spent = max_cost, when_spent
         self._lock = threading.Lock()
 
     def add(self, tokens: int, cost: float) -> None:
@@ -41,7 +41,7 @@ class Meter:
         with self._lock:
             self.tokens += tokens
             self.cost += cost
-            bound, say = self._max_spend, self._when_spent
+            bound, say = self._max_cost, self._when_spent
             if say is None or bound is None or self.cost < bound * _ALMOST:
                 return
             self._when_spent = None

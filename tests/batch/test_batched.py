@@ -446,7 +446,7 @@ async def test_none_among_the_values_is_a_success():
 # ---- bounds by weight
 
 
-async def test_max_batch_cost_bounds_a_batch_by_weight():
+async def test_max_batch_weight_bounds_a_batch():
     """As well as by count."""
     service = BatchService()
     processor = AsyncBatchProcessor(
