@@ -1,4 +1,4 @@
-"""Where a run's items come from: slow, closed in time, and never blamed for another's error."""
+"""Item sources: read lazily, on a thread if they block, closed in time, their errors raised."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def echo(item: Any) -> Any:
 
 
 class Closing:
-    """Makes sources that note that they were closed."""
+    """Makes sources that record when they are closed."""
 
     def __init__(self, count: int = 1000) -> None:
         self._count = count
@@ -51,7 +51,7 @@ class Closing:
 
 
 async def test_sources_are_closed_at_a_limit():
-    """When the run has ended, and not when the collector comes by."""
+    """When the run ends, not when the garbage collector runs."""
     closing = Closing()
     for source in closing.both():
         result = await AsyncBatchProcessor(echo).process(source, max_items=5)
@@ -91,7 +91,7 @@ async def test_sources_are_closed_when_a_job_is_cancelled_or_stopped():
 
 
 async def test_sources_are_closed_when_the_run_itself_is_cancelled():
-    """And the cancellation goes on up."""
+    """And the cancellation propagates."""
     closing = Closing()
     for source in closing.both():
         with pytest.raises(TimeoutError):
@@ -101,7 +101,7 @@ async def test_sources_are_closed_when_the_run_itself_is_cancelled():
 
 
 async def test_a_file_is_left_open():
-    """It is its owner's to close; a generator over it is ours."""
+    """Its owner closes it; only a generator over it is closed."""
     file = StringIO("one\ntwo\nthree\n")
     await AsyncBatchProcessor(echo).process(file, max_items=1)
     assert not file.closed
@@ -109,7 +109,7 @@ async def test_a_file_is_left_open():
 
 
 @pytest.mark.parametrize("kind", ["generator", "async"])
-async def test_what_the_clean_up_of_a_source_raises_is_its_error(kind: str):
+async def test_an_error_in_the_clean_up_of_a_source_is_raised(kind: str):
     """With everything done kept, and nothing printed by asyncio."""
 
     def generator() -> Iterator[int]:
@@ -140,8 +140,10 @@ async def test_what_the_clean_up_of_a_source_raises_is_its_error(kind: str):
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), asyncio.CancelledError("the source's")])
-async def test_what_a_source_raises_ends_the_job_with_what_was_done(error: BaseException):
-    """Also a CancelledError that nobody asked for."""
+async def test_an_error_of_the_source_ends_the_job_with_a_note_of_what_was_done(
+    error: BaseException,
+):
+    """Also a CancelledError that the source raises by itself."""
 
     def items() -> Iterator[int]:
         yield from range(5)
@@ -160,8 +162,8 @@ async def test_what_a_source_raises_ends_the_job_with_what_was_done(error: BaseE
         assert processor.last_result.success_count == 5
 
 
-async def test_an_error_of_ours_is_not_blamed_on_the_source(monkeypatch: pytest.MonkeyPatch):
-    """A fault of the engine reads as one."""
+async def test_a_fault_of_the_engine_is_not_blamed_on_the_source(monkeypatch: pytest.MonkeyPatch):
+    """Its message says that ragasync itself failed."""
     from ragasync.outcomes.columns import Columns
 
     def broken(self: Any, worker: int, started_at: float) -> Any:
@@ -182,7 +184,7 @@ async def test_an_error_of_ours_is_not_blamed_on_the_source(monkeypatch: pytest.
 
 @pytest.mark.real_time
 def test_a_source_that_blocks_makes_no_call_time_out():
-    """It is read on a thread, and what it blocked before counts against no call."""
+    """It is read on a thread, and the time it blocked before does not count for any call."""
 
     def items() -> Iterator[int]:
         for number in range(8):
@@ -205,7 +207,7 @@ def test_a_source_that_blocks_makes_no_call_time_out():
 @pytest.mark.real_time
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_source_on_a_thread_keeps_order_limit_and_errors(batched: bool):
-    """As if it had never moved."""
+    """As on the event loop."""
     bound: ContextVar[int] = ContextVar("bound", default=-1)
 
     def items() -> Iterator[int]:
@@ -232,7 +234,7 @@ def test_a_source_on_a_thread_keeps_order_limit_and_errors(batched: bool):
 
 @pytest.mark.real_time
 def test_a_job_over_a_source_that_hangs_can_be_cancelled():
-    """Nothing can interrupt its thread, and nobody waits for it."""
+    """Nothing can interrupt its thread, so the job does not wait for it."""
     let_go, hanging = threading.Event(), threading.Event()
     closed: list[bool] = []
 
@@ -262,7 +264,7 @@ def test_a_job_over_a_source_that_hangs_can_be_cancelled():
 
 @pytest.mark.real_time
 def test_at_most_a_window_is_read_ahead_on_a_thread():
-    """A source is lazy there too."""
+    """A thread reads lazily too."""
     read: list[int] = []
 
     def items() -> Iterator[int]:
@@ -285,7 +287,7 @@ def test_at_most_a_window_is_read_ahead_on_a_thread():
 
 @pytest.mark.real_time
 def test_gather_takes_from_a_generator_that_needs_its_loop():
-    """Awaitables may be made of tasks of this loop."""
+    """Its awaitables may be tasks of this loop."""
 
     def items() -> Iterator[Any]:
         for number in range(6):
@@ -298,8 +300,8 @@ def test_gather_takes_from_a_generator_that_needs_its_loop():
     assert run_async(main()) == list(range(6))
 
 
-def test_a_run_over_an_async_source_begins_last():
-    """Its first item comes when the run is complete, also where it is at hand at once."""
+def test_an_async_source_starts_when_the_run_is_complete():
+    """Its first item arrives after that, even if it is ready immediately."""
 
     class Eager:
         def __aiter__(self) -> Eager:

@@ -28,7 +28,7 @@ async def at_once(item: int) -> int:
     return item
 
 
-async def test_outcomes_come_as_soon_as_they_are_there():
+async def test_outcomes_come_as_calls_finish():
     """The fastest first."""
     seen: list[tuple[int, float]] = []
     processor = AsyncBatchProcessor(Service([3.0, 1.0, 2.0]), max_concurrency=3)
@@ -39,14 +39,14 @@ async def test_outcomes_come_as_soon_as_they_are_there():
 
 
 async def test_ordered_outcomes_come_in_the_order_of_their_items():
-    """As soon as their predecessors came."""
+    """As soon as their predecessors have come."""
     processor = AsyncBatchProcessor(Service([3.0, 1.0, 2.0, 2.0]), max_concurrency=3)
     stream = processor.stream(range(4), ordered=True)
     seen = [(outcome.index, now()) async for outcome in stream]
     assert seen == [(0, about(3)), (1, about(3)), (2, about(3)), (3, about(3))]
 
 
-async def test_an_outcome_says_what_became_of_its_item():
+async def test_a_streamed_outcome_has_all_fields():
     """Values, failures, attempts, times and tracebacks, as in a result."""
     service = Service(1.0, {1: ValueError("bad"), 2: [OSError("away")]})
     policy = AsyncRetry(1, jitter=None, retry_on=OSError)
@@ -82,7 +82,7 @@ async def test_no_items_give_no_outcomes():
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_batches_are_streamed_item_by_item(ordered: bool):
-    """Poison items included."""
+    """Bad items included."""
     service = BatchService({3: Refused(400)})
     processor = AsyncBatchProcessor(service, 4, 2, 0, batched=True)
     outcomes = [outcome async for outcome in processor.stream(range(10), ordered=ordered)]
@@ -95,7 +95,7 @@ async def test_batches_are_streamed_item_by_item(ordered: bool):
 
 
 class Item:
-    """An item whose life can be watched."""
+    """An item that can be weakly referenced."""
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -156,7 +156,7 @@ async def test_a_long_stream_does_not_grow():
 
 
 async def test_a_slow_reader_holds_up_the_source():
-    """What is pulled and not read is bounded."""
+    """The number of items in calls and unread outcomes is bounded."""
     pulled = 0
 
     def endless() -> Iterator[int]:
@@ -175,7 +175,7 @@ async def test_a_slow_reader_holds_up_the_source():
 
 @pytest.mark.parametrize(("calls_at_once", "bound"), [(4, 2048), (100, 3200)])
 async def test_ordered_the_buffer_is_bounded(calls_at_once: int, bound: int):
-    """The first item takes an hour: max(2048, 32 windows) items are pulled, and no more."""
+    """The first item takes an hour: max(2048, 32 windows) items are read, and no more."""
     pulled: list[int] = []
 
     def endless() -> Iterator[int]:
@@ -199,7 +199,7 @@ async def test_ordered_the_buffer_is_bounded(calls_at_once: int, bound: int):
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_order_hardly_costs_time_where_latencies_have_a_heavy_tail(seed: int):
-    """What comes early waits in the buffer, while the window goes on."""
+    """Early outcomes wait in the buffer, while the window slides on."""
     chance = random.Random(seed)
     latencies = [chance.lognormvariate(0, 1) for _ in range(5000)]
 
@@ -223,8 +223,8 @@ async def test_ordered_the_window_slides_past_a_late_head():
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_parked_head_does_not_deadlock_a_full_buffer(is_async: bool):
-    """Its retry goes through though nothing new is begun."""
+async def test_a_head_in_back_off_does_not_deadlock_a_full_buffer(is_async: bool):
+    """Its retry runs although no new item starts."""
 
     async def source() -> AsyncIterator[int]:
         for item in range(5000):
@@ -266,7 +266,7 @@ async def test_a_slow_reader_of_batches_bound_by_weight_gets_everything(
     assert len(seen) == 3000
 
 
-async def test_parked_items_do_not_stop_a_stream_from_pulling():
+async def test_items_in_back_off_do_not_stop_a_stream_from_reading():
     """Forty wait for an hour; the other thousand go on meanwhile."""
     service = Service(0.01, {item: [OSError("away")] for item in range(40)})
     policy = AsyncRetry(1, retry_on=lambda error: 3600.0)
@@ -283,7 +283,7 @@ async def test_parked_items_do_not_stop_a_stream_from_pulling():
 
 
 async def source_with_an_end(events: list[str]) -> AsyncIterator[int]:
-    """Yield without end, and note when closed."""
+    """Yield without end, and record the closing."""
     try:
         for item in itertools.count():
             yield item
@@ -293,7 +293,7 @@ async def source_with_an_end(events: list[str]) -> AsyncIterator[int]:
 
 
 async def test_breaking_out_leaves_no_task():
-    """What is in flight is cancelled and awaited; the source is no longer drawn."""
+    """Calls in flight are cancelled and awaited; the source is no longer read."""
     service, events = Service(), list[str]()
     processor = AsyncBatchProcessor(service)
     async for _ in processor.stream(source_with_an_end(events)):
@@ -306,7 +306,7 @@ async def test_breaking_out_leaves_no_task():
 
 
 async def test_closing_a_stream_waits_for_the_clean_up():
-    """It returns when nothing runs any more."""
+    """It returns when no call runs any more."""
     cleaned: list[int] = []
 
     async def tidy(item: int) -> int:
@@ -366,7 +366,7 @@ async def test_a_stream_that_is_never_read_calls_nothing():
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_too_many_errors_end_a_stream_with_an_error(ordered: bool):
-    """After the outcomes of what was done."""
+    """After the outcomes of the finished items."""
     service = Service(errors={item: ValueError("bad") for item in range(5, 100)})
     processor = AsyncBatchProcessor(service, max_concurrency=1, retry_count=0, max_errors=2)
     seen: list[Outcome] = []
@@ -387,8 +387,8 @@ async def test_a_fatal_error_ends_a_stream_with_an_error():
     assert now() == about(1)
 
 
-async def test_an_ordered_stream_that_ends_early_gives_out_what_it_held_back():
-    """What came after an item that never came is not lost."""
+async def test_an_ordered_stream_that_ends_early_yields_the_outcomes_it_held_back():
+    """Outcomes after a missing one are not lost."""
     service = Service([9.0, 1.0, 2.0, 3.0, *[9.0] * 5], {3: Refused(401)})
     outcomes: list[Outcome] = []
     with pytest.raises(JobStopped):
@@ -398,7 +398,7 @@ async def test_an_ordered_stream_that_ends_early_gives_out_what_it_held_back():
     assert seen[4:] == [(4, "cancelled"), (5, "cancelled")]
 
 
-async def test_two_streams_of_one_processor_do_not_meet():
+async def test_two_streams_of_one_processor_are_independent():
     """Each has its own window and its own outcomes."""
     processor = AsyncBatchProcessor(Service())
     first, second = processor.stream(range(8)), processor.stream(range(100, 108))

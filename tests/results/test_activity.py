@@ -1,4 +1,4 @@
-"""When calls were under way, noted in a few numbers however many there are and long a run is."""
+"""How many calls were in flight over time, in a fixed number of bins."""
 
 import random
 
@@ -11,7 +11,7 @@ from ragasync.reports.timeline import mean_concurrency
 
 
 class Clock:
-    """A clock that stands where it is put."""
+    """A clock that is set by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,14 +27,14 @@ def clock() -> Clock:
 
 
 def at_once(busy: Utilization, calls: list[tuple[float, float]]) -> np.ndarray:
-    """Return how many of these calls there were at once in the same stretches."""
+    """The average number of concurrent calls in the same bins."""
     start, end = np.array(calls).T - 1000.0
     return mean_concurrency(start, end, busy.width * np.arange(BINS + 1))
 
 
 @pytest.mark.parametrize("longest", [0.005, 0.05, 3.0, 500.0])
-def test_the_calls_at_once_are_exact_however_long_the_run_was(clock, longest):
-    """Calls of all lengths, and several doublings of the width while they are noted."""
+def test_the_concurrency_is_exact_however_long_the_run_was(clock, longest):
+    """Calls of all lengths, while the width of the bins doubles several times."""
     chance = random.Random(1)
     calls, activity = [], ActivityMonitor(clock)
     for _ in range(400):
@@ -49,8 +49,8 @@ def test_the_calls_at_once_are_exact_however_long_the_run_was(clock, longest):
     assert activity.seconds == pytest.approx(sum(end - start for start, end in calls))
 
 
-def test_a_stretch_is_no_wider_than_the_run_needs(clock):
-    """Half as many of half the width would not reach to its end."""
+def test_a_bin_is_no_wider_than_the_run_needs(clock):
+    """Bins of half the width would not reach to its end."""
     activity = ActivityMonitor(clock)
     activity.add(1000.0, 1100.0)
     assert BINS * activity.snapshot().width / 2 < 100 < BINS * activity.snapshot().width
@@ -64,16 +64,16 @@ def test_a_snapshot_does_not_change(clock):
     assert not any(before.concurrency())
 
 
-def test_what_began_before_the_run_counts_from_its_start(clock):
-    """As a thread's time may, by another clock than that of the loop."""
+def test_a_call_that_began_before_the_run_counts_from_its_start(clock):
+    """The time of a thread, measured by another clock, may begin earlier."""
     activity = ActivityMonitor(clock)
     clock.now += 1
     activity.add_ended_now(5.0)
     assert activity.snapshot().concurrency()[:101] == pytest.approx([1.0] * 100 + [0.0])
 
 
-def test_calls_that_are_under_way_count_up_to_now(clock):
-    """A call of a minute is not idleness until it ends."""
+def test_calls_in_flight_count_up_to_now(clock):
+    """A call of a minute counts before it ends."""
     activity = ActivityMonitor(clock)
     activity.call_started(1000.0)
     activity.call_started(1010.0)
@@ -85,7 +85,7 @@ def test_calls_that_are_under_way_count_up_to_now(clock):
     assert (activity.seconds_so_far, activity.in_flight, activity.calls) == (50.0, 0, 2)
 
 
-def test_a_merged_run_stands_behind_the_earlier_one():
+def test_a_merged_run_is_placed_after_the_earlier_one():
     """So do the outcomes of its items."""
     first, second = (
         RunStats(stages=(StageStats("embed", 2, 1.0, busy=(Utilization(1.0, [1], [0]),), calls=3),))

@@ -1,4 +1,4 @@
-"""The storage under a result: columns, what is sparse in them, and copies of them."""
+"""The columns of outcomes under a result: dense, optional and sparse ones, and snapshots."""
 
 from array import array
 from typing import Any
@@ -19,13 +19,13 @@ from ragasync.outcomes.outcome import (
 
 
 def test_a_new_row_is_pending_with_no_attempt():
-    """Before an item is started nothing is said of it but its index and itself."""
+    """An item that has not started has only an index and itself."""
     columns: Columns[str, int] = Columns(items=["a"])
     assert columns.outcome(0) == Outcome(0, "a", "pending")
 
 
 def test_a_recorded_success_has_its_times_and_one_attempt():
-    """The recorder writes the facts of a plain success."""
+    """The fast-path recorder writes the times and the worker of a success."""
     columns: Columns[str, int] = Columns(items=["a", "b"])
     columns.fast_recorder(3, 10.0)(1, 7, 10.5, 10.75)
     assert columns.outcome(1) == Outcome(
@@ -33,8 +33,8 @@ def test_a_recorded_success_has_its_times_and_one_attempt():
     )
 
 
-def test_a_settled_outcome_comes_back_whole():
-    """Every fact of an outcome survives its time in the columns."""
+def test_a_recorded_outcome_is_read_back_unchanged():
+    """Every field of an outcome is kept in the columns."""
     outcome: Outcome[str, int] = Outcome(
         index=1,
         item="b",
@@ -57,7 +57,7 @@ def test_a_settled_outcome_comes_back_whole():
 
 
 def success(indices: list[int], **facts: Any) -> CallSuccess[int, int]:
-    """A call that gave ten times each item."""
+    """A call that returned ten times each item."""
     given: dict[str, Any] = {
         "attempts": 1,
         "started": 0.5,
@@ -85,8 +85,8 @@ def success(indices: list[int], **facts: Any) -> CallSuccess[int, int]:
         success([1, 2], attempts=2, history=(Attempt(1.0, 0.5, "ValueError: no", 0.25),)),
     ],
 )
-def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: CallSuccess[int, int]):
-    """Slices are only a faster way to write the same."""
+def test_recording_a_call_equals_recording_its_items_one_by_one(call: CallSuccess[int, int]):
+    """Slices are only a faster way to write the same outcomes."""
     whole: Columns[int, int] = Columns(items=range(7))
     single: Columns[int, int] = Columns(items=range(7))
     whole.record_call(call)
@@ -100,8 +100,8 @@ def test_a_call_settled_whole_is_what_its_items_settled_one_by_one_are(call: Cal
     }
 
 
-def test_columns_that_few_jobs_need_are_made_when_the_first_item_does():
-    """A job without waits, back-off or batches pays for none of them."""
+def test_optional_columns_are_created_with_the_first_item_that_needs_them():
+    """A job without waits, back-off or batches has no columns for them."""
     columns: Columns[str, int] = Columns(items=["a", "b"])
     columns.fast_recorder(0, 0.0)(0, 1, 0.0, 0.1)
     assert (columns.waited, columns.backed_off, columns.batch) == (None, None, None)
@@ -110,14 +110,14 @@ def test_columns_that_few_jobs_need_are_made_when_the_first_item_does():
     assert columns.backed_off is None
 
 
-def test_more_attempts_than_the_column_holds_are_shown_as_its_most():
+def test_more_attempts_than_the_column_holds_show_as_its_maximum():
     """A count beyond two bytes does not overflow."""
     columns: Columns[str, int] = Columns(items=["a"])
     columns.record(Outcome(0, "a", "failed", error=OSError(), attempts=1_000_000))
     assert columns.outcome(0).attempts == 0xFFFF
 
 
-def test_growing_keeps_what_is_there_and_adds_pending_rows():
+def test_growing_keeps_the_rows_and_adds_pending_ones():
     """Columns grow in place, the optional ones too."""
     columns: Columns[int, int] = Columns(items=range(1))
     columns.record(Outcome(0, 0, "done", 5, attempts=1, waited=1.0, backed_off=2.0, batch=3))
@@ -130,7 +130,7 @@ def test_growing_keeps_what_is_there_and_adds_pending_rows():
 
 
 def test_rows_are_found_by_one_status_or_several():
-    """The rows of a status come in order."""
+    """The rows with a status are yielded in order."""
     columns: Columns[int, int] = Columns(items=range(5))
     columns.status[:] = bytes([DONE, FAILED, PENDING, FAILED, CANCELLED])
     assert list(columns.rows_with(FAILED)) == [1, 3]
@@ -139,7 +139,7 @@ def test_rows_are_found_by_one_status_or_several():
 
 
 def test_a_snapshot_no_longer_changes():
-    """What happens after the snapshot does not reach it."""
+    """Later outcomes do not appear in a snapshot."""
     columns: Columns[str, int] = Columns(items=["a", "b"])
     columns.fast_recorder(0, 0.0)(0, 1, 0.0, 0.1)
     copy = columns.snapshot()
@@ -158,20 +158,20 @@ def test_a_snapshot_leaves_out_errors_of_rows_that_came_after_it():
 
 
 def test_rows_of_a_part_know_their_original_index():
-    """A re-run of some items speaks of them by the indices of the whole job."""
+    """A rerun of some items has the indices of the whole job."""
     columns: Columns[str, int] = Columns(items=["c", "a"], source_index=[2, 0])
     assert [columns.outcome(row).index for row in range(2)] == [2, 0]
 
 
-def test_columns_are_made_of_results_and_errors():
-    """An error makes an item failed; an entry with neither is pending where the count says so."""
+def test_columns_are_built_from_results_and_errors():
+    """An error makes an item failed; without value and error, the count decides on pending."""
     error = KeyError("x")
     columns = Columns.from_sequences([1, None, None], [None, error, None], 1)
     assert [columns.outcome(row).status for row in range(3)] == ["done", "failed", "pending"]
     assert columns.outcome(1).error is error
 
 
-def test_a_none_among_results_is_a_success_where_the_count_says_so():
+def test_a_none_among_results_is_a_success_if_the_count_says_so():
     """A function may return None."""
     columns = Columns.from_sequences([1, None], [None, None], 2)
     assert [columns.outcome(row).status for row in range(2)] == ["done", "done"]
@@ -181,7 +181,7 @@ ENTRIES: SparseSequence[str] = SparseSequence({1: "b", 3: "d"}, 5)
 
 
 def test_a_sparse_sequence_equals_the_list_it_stands_for():
-    """It reads like a list with None almost everywhere, from either side."""
+    """It compares like a list with None almost everywhere, from both sides."""
     entries, listed = ENTRIES, [None, "b", None, "d", None]
     assert entries == listed
     assert listed == entries
@@ -207,6 +207,6 @@ def test_a_sparse_sequence_ends_where_its_list_would(index):
 
 
 def test_a_sparse_sequence_shows_itself_like_a_list_while_it_is_short():
-    """A long one says how much of it is filled."""
+    """The repr of a long one counts its entries."""
     assert repr(SparseSequence({0: 1}, 2)) == "[1, None]"
     assert repr(SparseSequence({0: 1}, 1000)) == "<1000 entries, 1 of them not None>"

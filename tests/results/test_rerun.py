@@ -1,4 +1,4 @@
-"""From a table back to the items: what a filtered, sorted or grouped frame has run again."""
+"""Rerunning the items that a filtered, sorted or grouped DataFrame names."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ async def fails_at_times(item: int) -> int:
 
 
 class Noting:
-    """A processor that notes what it is given."""
+    """A processor that records the items it is given."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -37,7 +37,7 @@ class Noting:
 
 
 async def a_run() -> BatchResult[int]:
-    """Return the result of a real run."""
+    """The result of a real run."""
     return await AsyncBatchProcessor(fails_at_times, retry_count=0).process(range(20))
 
 
@@ -67,10 +67,10 @@ async def a_run() -> BatchResult[int]:
         (lambda frame: frame.index[:0], []),
     ],
 )
-async def test_a_part_of_a_table_has_just_its_items_run_again(
+async def test_a_part_of_a_table_reruns_exactly_its_items(
     choose: Callable[[pd.DataFrame], Any], items: list[int]
 ):
-    """In the order given, each once, whatever was done to the table."""
+    """In the given order, each once, whatever was done to the table."""
     result, processor = await a_run(), Noting()
     whole = await result.retry_failed(processor, only=choose(result.errors_dataframe()))
     assert processor.seen == items
@@ -79,7 +79,7 @@ async def test_a_part_of_a_table_has_just_its_items_run_again(
 
 
 async def test_a_summary_of_errors_leads_to_the_first_of_each_kind():
-    """One item a kind, as a probe of whether it is mended."""
+    """One item per kind, to check whether the cause is fixed."""
     result, processor = await a_run(), Noting()
     await result.retry_failed(processor, only=error_summary(result)["first_index"])
     assert processor.seen == [3, 5]
@@ -102,10 +102,10 @@ async def test_a_summary_of_errors_leads_to_the_first_of_each_kind():
         (lambda frame: 3, "got 3, which is not a collection"),
     ],
 )
-async def test_what_is_no_index_of_items_is_refused_before_anything_runs(
+async def test_other_than_item_indices_are_rejected_before_anything_runs(
     choose: Callable[[pd.DataFrame], Any], got: str
 ):
-    """Whole numbers alone do not make indices: the error says what it got and what to pass."""
+    """Whole numbers need not be indices: the error says what was received and what to pass."""
     result, processor = await a_run(), Noting()
     with pytest.raises(TypeError, match=r"pass df\.index, or df\.index\[mask\]") as caught:
         await result.retry_failed(processor, only=choose(result.errors_dataframe()))
@@ -113,8 +113,8 @@ async def test_what_is_no_index_of_items_is_refused_before_anything_runs(
     assert processor.seen == []
 
 
-async def test_the_index_of_a_whole_table_is_no_suspect():
-    """Its numbering is that of the items, also where somebody else made the table."""
+async def test_the_index_of_a_whole_table_is_accepted():
+    """Its row numbers equal the items' indices, whoever made the table."""
     result, processor = await a_run(), Noting()
     own = pd.DataFrame({"item": range(20)})
     await result.retry_failed(processor, only=own.index)
@@ -122,7 +122,7 @@ async def test_the_index_of_a_whole_table_is_no_suspect():
     assert processor.seen == [*range(20), 18, 19]
 
 
-async def test_equal_items_are_told_apart_by_their_index():
+async def test_equal_items_are_distinguished_by_their_index():
     """Duplicates in the input are items of their own."""
 
     class Flaky:
