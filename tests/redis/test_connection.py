@@ -20,7 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 
 async def test_it_opens_and_closes_a_client(server: RedisServer):
-    """And can be opened again, but not twice at once."""
+    """And can be opened again, but not twice concurrently."""
     connection = AsyncRedisConnection(server.url, decode_responses=True)
     with pytest.raises(RuntimeError, match="async with"):
         _ = connection.client
@@ -121,7 +121,7 @@ async def test_a_job_passes_the_client_to_its_function(server: RedisServer):
         ("redis://a", {"timeout": -1}, ValueError),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(url: str, more: dict, error: type[Exception]):
+def test_wrong_arguments_are_refused_immediately(url: str, more: dict, error: type[Exception]):
     """Before anything is opened."""
     with pytest.raises(error):
         AsyncRedisConnection(url, **more)

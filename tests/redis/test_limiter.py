@@ -64,7 +64,7 @@ async def test_callers_go_in_the_order_in_which_they_came(limiter: Made):
 async def test_a_caller_who_is_cancelled_leaves_no_answer_behind(
     limiter: Made, server: RedisServer
 ):
-    """Those before and behind it go on; its place is lost only once Redis has given it."""
+    """Those before and behind it go on; its slot is lost only once Redis has given it."""
     shared = limiter(20, 1, name="cancelled")
     callers = [asyncio.create_task(shared.acquire()) for _ in range(8)]
     callers[0].cancel()  # before Redis was asked
@@ -195,7 +195,7 @@ async def test_a_job_ends_a_pause_of_a_limiter_in_redis(limiter: Made):
 async def test_callers_that_are_cancelled_in_a_pause_keep_no_connection(
     limiter: Made, server: RedisServer
 ):
-    """The desk hangs up though the pause goes on."""
+    """The dispatcher disconnects although the pause goes on."""
     paused = limiter(name="left alone")
     with server.asked() as asked:
         before = asked.info("clients")["connected_clients"]
@@ -260,7 +260,7 @@ async def test_redis_may_forget_the_script(limiter: Made, server: RedisServer):
     await asyncio.gather(*(shared.acquire() for _ in range(10)))
 
 
-async def test_something_else_under_the_name_is_an_error_at_once(
+async def test_something_else_under_the_name_is_an_error_immediately(
     limiter: Made, server: RedisServer
 ):
     """Which says what to do."""
@@ -288,7 +288,7 @@ def test_it_belongs_to_no_loop(limiter: Made):
         (("client", "a", 1, -1), ValueError, "burst_size must be positive"),
     ],
 )
-def test_wrong_arguments_are_refused_at_once(server: RedisServer, arguments, error, says):
+def test_wrong_arguments_are_refused_immediately(server: RedisServer, arguments, error, says):
     """And so is a client that blocks."""
     from redis.asyncio import Redis
 

@@ -149,7 +149,7 @@ async def calls_around(
 
 @pytest.mark.parametrize("loss", LOSSES)
 async def test_a_bucket_keeps_its_bound_when_its_state_is_lost(loss: str, server: RedisServer):
-    """Whoever asks first afterwards, and however many wait with places of before."""
+    """The caller who asks first afterwards, and however many wait with slots of before."""
     async with Lateness() as late:
         times = await calls_around(LOSSES[loss], bucket, server)
     for seconds in (0.5, 1.0, 2.0):
@@ -196,7 +196,7 @@ async def test_places_of_a_lost_state_lapse_and_their_callers_keep_their_order(s
 
 
 async def test_two_loops_of_one_process_both_hear_of_a_loss(server: RedisServer):
-    """Each has places of its own to give up."""
+    """Each has slots of its own to give up."""
     limiter, times = bucket(server), list[tuple[float, float]]()
 
     async def call() -> None:

@@ -101,7 +101,7 @@ async def test_a_server_that_says_nothing_is_away(server: RedisServer):
         await asyncio.wait_for(shared.acquire(), 20)
 
 
-async def test_a_wrong_password_is_told_at_once(server: RedisServer):
+async def test_a_wrong_password_is_reported_immediately(server: RedisServer):
     """Waiting would not help."""
     with pytest.raises(RedisUnavailable, match="right username and password"):
         await limiter(server, password="pa55word").acquire()

@@ -14,7 +14,7 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.real_time
 
 RATE, SECONDS = 200.0, 5.0
-GIVEN = 4.0  # what Redis gives at once at this rate; the declared burst is 8
+GIVEN = 4.0  # the weight that Redis assigns together at this rate; the declared burst is 8
 
 
 def most_in_a_second(times: Sequence[float]) -> int:
@@ -23,20 +23,20 @@ def most_in_a_second(times: Sequence[float]) -> int:
 
 
 def test_four_processes_share_a_rate(tmp_path: Path):
-    """All of it, none above the bound, each its part; and no call begins before its place."""
+    """All of it, none above the bound, each its part; and no call begins before its slot."""
     script = [sys.executable, redis_rate_script.__file__]
     with RedisServer(tmp_path) as server:
         command = [*script, str(server.port), str(RATE), str(SECONDS)]
         sharers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
-        told = [sharer.communicate()[0].split() for sharer in sharers]
+        outputs = [sharer.communicate()[0].split() for sharer in sharers]
         assert [sharer.returncode for sharer in sharers] == [0] * 4
-        places = sorted(float(place) for place in server.asked().lrange("places", 0, -1))
-    counts = [len(each) for each in told]
-    calls = sorted(float(when) for each in told for when in each)
-    late = [call - place for call, place in zip(calls, places, strict=True)]
+        slots = sorted(float(slot) for slot in server.asked().lrange("slots", 0, -1))
+    counts = [len(each) for each in outputs]
+    calls = sorted(float(when) for each in outputs for when in each)
+    late = [call - slot for call, slot in zip(calls, slots, strict=True)]
 
     assert min(late) > -0.002  # the two clocks are one, read in microseconds
-    assert most_in_a_second(places) <= RATE + GIVEN
+    assert most_in_a_second(slots) <= RATE + GIVEN
     assert most_in_a_second(calls) <= GIVEN + RATE * (1 + max(0.02, max(late)))
     # All four are there for these seconds.
     middle = [call for call in calls if 1.0 <= call - calls[0] < SECONDS - 1.0]

@@ -1,4 +1,4 @@
-"""The script in Redis gives the places at which a limiter in memory grants, to microseconds."""
+"""The script in Redis assigns the slots at which a limiter in memory grants, to microseconds."""
 
 import random
 from collections.abc import Iterator
@@ -48,11 +48,11 @@ def request(
     epoch: str = "",
     ahead=0.0,
 ) -> Request:
-    """Return a request, of one that knows nothing if not told otherwise."""
+    """Return a request, of one that knows nothing by default."""
     return Request(epoch, ahead, pause, terms, sets_terms, weights)
 
 
-def places(bucket: Bucket, now: float, last: float, weights: tuple[float, ...]) -> list[float]:
+def slots(bucket: Bucket, now: float, last: float, weights: tuple[float, ...]) -> list[float]:
     """Return when a line at this bucket, the last of which goes at `last`, goes on."""
     found = []
     for weight in weights:
@@ -87,7 +87,7 @@ def test_places_are_when_a_limiter_in_memory_grants(server: RedisServer, seed: i
             now,
             request(*weights, terms=Terms(rate, burst, per), sets_terms=sets_terms, pause=pause),
         )
-        expected = places(bucket, now, last, weights)
+        expected = slots(bucket, now, last, weights)
         assert [now + wait for wait in reply.waits] == pytest.approx(expected, abs=5e-6)
         assert now + reply.ahead == pytest.approx(bucket.tat, abs=5e-6)
         last = expected[-1]
@@ -95,7 +95,7 @@ def test_places_are_when_a_limiter_in_memory_grants(server: RedisServer, seed: i
 
 
 def test_an_unknown_name_begins_with_an_empty_bucket(server: RedisServer):
-    """Nobody can tell it from one whose state was lost: one at once, then at the rate."""
+    """Nobody can tell it from one whose state was lost: one immediately, then at the rate."""
     reply = Asked(server).at(5.0, request(*[1.0] * 4, terms=Terms(10, 20)))
     assert reply.waits == pytest.approx([0, 0.1, 0.2, 0.3])
 
@@ -114,8 +114,8 @@ def test_state_that_was_lost_is_made_up_from_what_a_process_knows(server: RedisS
     """Each brings its own once: afterwards Redis knows better."""
     asked, terms = Asked(server), Terms(10, 5)
     first = asked.at(0.0, request(*[1.0] * 50, terms=terms))
-    told = asked.at(1.0, request(terms=terms, epoch=first.epoch, ahead=99))
-    assert told.ahead == pytest.approx(first.ahead - 1)
+    known = asked.at(1.0, request(terms=terms, epoch=first.epoch, ahead=99))
+    assert known.ahead == pytest.approx(first.ahead - 1)
     asked._client.flushall()
     reply = asked.at(2.0, request(1.0, terms=terms, epoch=first.epoch, ahead=first.ahead - 2))
     assert reply.waits == pytest.approx([first.ahead - 2 - 0.4])

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from ragasync import RedisRateLimiter
 from ragasync.redis import connection
 
-NOTED = "redis.call('RPUSH', 'places', string.format('%.6f', string.match(epoch, '^%d+') + due))\n"
+NOTED = "redis.call('RPUSH', 'slots', string.format('%.6f', string.match(epoch, '^%d+') + due))\n"
 
 
 async def share(port: int, rate: float, seconds: float) -> list[float]:
