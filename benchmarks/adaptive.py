@@ -22,9 +22,9 @@ from ragasync.testing import run_on_virtual_clock
 SETTINGS: tuple[int | Literal["auto"], ...] = (4, 8, 16, 32, 64, 128, "auto")
 
 SERVICES: dict[str, Callable[[], ScriptedService]] = {
-    "bears 12": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), capacity=12),
-    "bears 32": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), capacity=32),
-    "bears 64": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), capacity=64),
+    "capacity 12": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), capacity=12),
+    "capacity 32": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), capacity=32),
+    "capacity 64": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), capacity=64),
     "100 a second": lambda: ScriptedService(latency=Latency.lognormal(0.2, 0.3), rate=100),
 }
 
