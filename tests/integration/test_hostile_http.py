@@ -21,7 +21,7 @@ from tests.support.http_clients import (
     many_on_httpx,
     on_aiohttp,
     on_httpx,
-    status_told_by,
+    status_of,
 )
 
 pytestmark = pytest.mark.real_time
@@ -57,7 +57,7 @@ def is_as_fated(
     if (outcome.status, outcome.value) != ("failed", None):
         return False
     if isinstance(fate.then, int):
-        return status_told_by(outcome.error) == fate.then
+        return status_of(outcome.error) == fate.then
     assert fate.then is not None
     return isinstance(outcome.error, raises[fate.then])
 
@@ -111,7 +111,7 @@ async def test_ten_thousand_requests_are_accounted_for_and_keep_to_the_limit():
     assert len(service.arrivals) >= 10_000
     assert service.hung_up == 25
     assert len(service.closings) == 1
-    assert service.begun_in_vain(asking.told) == []
+    assert service.sent_while_closed(asking.refused_at) == []
 
 
 # ---- batches

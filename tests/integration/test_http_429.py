@@ -42,7 +42,7 @@ async def test_nothing_is_sent_to_a_service_that_has_said_how_long_it_is_closed(
         ).process(TEXTS)
     assert result.results == VALUES
     assert len(service.closings) == 5
-    assert service.begun_in_vain(asking.told) == []
+    assert service.sent_while_closed(asking.refused_at) == []
     assert max(closing.refused for closing in service.closings) <= AT_ONCE
 
 
@@ -58,7 +58,7 @@ async def test_a_date_is_waited_for():
         ).process(TEXTS)
     assert result.results == VALUES
     assert len(service.closings) == 1
-    assert service.begun_in_vain(asking.told) == []
+    assert service.sent_while_closed(asking.refused_at) == []
     assert max(closing.refused for closing in service.closings) <= AT_ONCE
 
 
@@ -95,7 +95,7 @@ async def test_a_job_that_is_given_a_rate_at_its_first_429_stays_below_the_limit
         result = await job
     assert result.results == VALUES[:500]
     assert len(service.closings) == 1
-    assert service.begun_in_vain(asking.told) == []
+    assert service.sent_while_closed(asking.refused_at) == []
 
 
 async def test_a_limiter_below_the_limit_keeps_below_it_after_the_first_429_too():
@@ -111,7 +111,7 @@ async def test_a_limiter_below_the_limit_keeps_below_it_after_the_first_429_too(
         ).process(TEXTS[:500])
     assert result.results == VALUES[:500]
     assert len(service.closings) == 1
-    assert service.begun_in_vain(asking.told) == []
+    assert service.sent_while_closed(asking.refused_at) == []
 
 
 async def test_429_that_does_not_say_how_long_backs_off_alone():

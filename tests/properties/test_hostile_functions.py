@@ -268,8 +268,8 @@ def _task() -> asyncio.Task[Any]:
 
 
 @dataclass(frozen=True)
-class Told:
-    """How a run is told."""
+class JobOptions:
+    """The options of a run."""
 
     way: Way
     source: Source
@@ -281,7 +281,7 @@ class Told:
 
 
 tellings = st.builds(
-    Told,
+    JobOptions,
     st.sampled_from(["process", "stream", "ordered", "job"]),
     st.sampled_from(["list", "generator", "async"]),
     st.integers(1, 3),
@@ -308,44 +308,44 @@ def _items(source: Source, count: int) -> Any:
     return generated() if source == "generator" else generated_async()
 
 
-async def _outcomes(function: Hostile, told: Told, count: int) -> list[Any]:
+async def _outcomes(function: Hostile, options: JobOptions, count: int) -> list[Any]:
     """Run the function over so many items; return an outcome for each, in order."""
     processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
-        function.in_batches if told.batch else function,
-        told.batch or 32,
-        told.at_once,
-        batched=bool(told.batch),
-        retry=AsyncRetry(told.retries, 0.25, jitter=None),
-        timeout=told.timeout,
-        rate_limiter=RateLimiter(20) if told.limited else None,
+        function.in_batches if options.batch else function,
+        options.batch or 32,
+        options.at_once,
+        batched=bool(options.batch),
+        retry=AsyncRetry(options.retries, 0.25, jitter=None),
+        timeout=options.timeout,
+        rate_limiter=RateLimiter(20) if options.limited else None,
     )
-    items = _items(told.source, count)
-    if told.way in ("stream", "ordered"):
-        ordered = told.way == "ordered"
+    items = _items(options.source, count)
+    if options.way in ("stream", "ordered"):
+        ordered = options.way == "ordered"
         seen = [outcome async for outcome in processor.stream(items, ordered=ordered)]
         return sorted(seen, key=lambda outcome: outcome.index)
-    if told.way == "job":
+    if options.way == "job":
         return list(await processor.start(items, on_current_loop=True))
     return list(await processor.process(items))
 
 
-def _check(outcome: Any, function: Hostile, told: Told) -> None:
+def _check(outcome: Any, function: Hostile, options: JobOptions) -> None:
     """See that an item ended as its last attempt says."""
     act = function.last[outcome.index]
     assert outcome.status in ("done", "failed")
     assert outcome.attempts >= 1
-    if told.batch:
+    if options.batch:
         assert outcome.status == "failed" or act is not None
         return  # which of the items of a batch was tried last, others decide
     assert act is not None, "it was never tried"
-    assert outcome.attempts <= told.retries + 1
+    assert outcome.attempts <= options.retries + 1
     if outcome.status == "done":
         assert act.end == "value"
         assert outcome.value == outcome.index
         return
     error = outcome.error
     if isinstance(error, TimeoutError):
-        assert told.timeout is not None
+        assert options.timeout is not None
     elif function.interrupted[outcome.index] or act.end == "cancelled":
         assert isinstance(error, asyncio.CancelledError)
     else:
@@ -354,22 +354,22 @@ def _check(outcome: Any, function: Hostile, told: Told) -> None:
     if isinstance(error, Panic | TypeError):
         return
     passes = isinstance(error, Lost | asyncio.CancelledError | TimeoutError)
-    assert not passes or outcome.attempts == told.retries + 1
+    assert not passes or outcome.attempts == options.retries + 1
 
 
 @pytest.mark.timeout(600)
 @examples(2_000)
 @given(st.lists(st.lists(acts, min_size=1, max_size=3), min_size=1, max_size=8), tellings)
-def test_a_run_of_hostile_calls_is_whole(scripts: list[list[Act]], told: Told):
+def test_a_run_of_hostile_calls_is_whole(scripts: list[list[Act]], options: JobOptions):
     """All items have their outcome, by what they did themselves."""
 
     async def main() -> None:
         function = Hostile(scripts)
-        outcomes = await _outcomes(function, told, len(scripts))
+        outcomes = await _outcomes(function, options, len(scripts))
         assert function.found == []
         assert [outcome.index for outcome in outcomes] == list(range(len(scripts)))
         for outcome in outcomes:
-            _check(outcome, function, told)
+            _check(outcome, function, options)
         task = _task()
         assert task.cancelling() == 0
         assert mark.get() is None

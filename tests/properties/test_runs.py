@@ -11,15 +11,15 @@ from ragasync import AsyncBatchProcessor, BatchResult, Job, RateLimiter
 from ragasync.testing import run_on_virtual_clock
 from tests.support.random_schedules import (
     A_TURN,
+    ControlStep,
+    JobOptions,
     Source,
-    Told,
     Try,
-    Turn,
+    control_steps,
     examples,
+    options,
     services,
     sources,
-    steering,
-    told,
 )
 from tests.support.services import about, now, other_tasks, turns
 from tests.support.watched_service import (
@@ -33,11 +33,11 @@ from tests.support.watched_service import (
 )
 
 
-async def steer(job: Job[int, int], service: Watched, knobs: Sequence[Turn]) -> None:
-    """Turn the knobs at their times, and tell the service."""
-    for turn in knobs:
-        await asyncio.sleep(turn.at - now())
-        match turn.knob:
+async def steer(job: Job[int, int], service: Watched, steps: Sequence[ControlStep]) -> None:
+    """Use the controls of a job at their times, and tell the service."""
+    for step in steps:
+        await asyncio.sleep(step.at - now())
+        match step.action:
             case "pause":
                 job.pause()
                 service.paused = True
@@ -45,31 +45,31 @@ async def steer(job: Job[int, int], service: Watched, knobs: Sequence[Turn]) -> 
                 job.resume()
                 service.resume()
             case "resize":
-                job.max_concurrency = service.limit = turn.value
+                job.max_concurrency = service.limit = step.value
             case "rate":
-                job.rate = turn.value
-                service.rates.append((now(), turn.value))
+                job.rate = step.value
+                service.rates.append((now(), step.value))
             case "cancel":
                 service.cancelled = not job.done
                 job.cancel()
 
 
 async def run_job(
-    service: Watched, source: Source, knobs: Sequence[Turn], limiters: list[RateLimiter]
+    service: Watched, source: Source, steps: Sequence[ControlStep], limiters: list[RateLimiter]
 ) -> tuple[BatchResult[int], bool]:
     """Run a schedule to its end; return the result, and whether the source raised."""
     processor: AsyncBatchProcessor[int, int] = AsyncBatchProcessor(
-        service, **service.told.arguments(limiters)
+        service, **service.options.arguments(limiters)
     )
     job = processor.start(items_from(source, len(service.script)), on_current_loop=True)
-    steering = asyncio.create_task(steer(job, service, knobs))
+    controlling = asyncio.create_task(steer(job, service, steps))
     broke = False
     try:
         await job
     except SourceBroke:
         broke = True
-    steering.cancel()
-    await asyncio.wait([steering])
+    controlling.cancel()
+    await asyncio.wait([controlling])
     assert processor.last_result is not None
     return processor.last_result, broke
 
@@ -98,7 +98,7 @@ def check_counts(result: BatchResult[int]) -> None:
 
 def check_limits(service: Watched, limiters: Sequence[RateLimiter]) -> None:
     """Find no window with more calls than a limiter, or a rate that was set, allows."""
-    for limiter, (rate, _, weight) in zip(limiters, service.told.limiters, strict=True):
+    for limiter, (rate, _, weight) in zip(limiters, service.options.limiters, strict=True):
         most, _ = most_owed([(call.began, weight) for call in service.calls], rate)
         assert most <= max(limiter.burst, weight) + A_MOMENT
     ends = [when for when, _ in service.rates[1:]]
@@ -111,7 +111,7 @@ def check_limits(service: Watched, limiters: Sequence[RateLimiter]) -> None:
 
 async def check_tokens(service: Watched, limiters: Sequence[RateLimiter]) -> None:
     """Find in each limiter exactly what the calls that began have left there."""
-    for limiter, (rate, _, weight) in zip(limiters, service.told.limiters, strict=True):
+    for limiter, (rate, _, weight) in zip(limiters, service.options.limiters, strict=True):
         _, owed = most_owed([(call.began, weight) for call in service.calls], rate)
         last = service.calls[-1].began if service.calls else 0.0
         full_at = max(last + owed / rate, service.closed_until, now())
@@ -120,24 +120,24 @@ async def check_tokens(service: Watched, limiters: Sequence[RateLimiter]) -> Non
 
 
 FAST, SLOW = [[Try(A_TURN, "value")]] * 20, [[Try(2.0, "value")]] * 8
-AS_IT_COMES, LIST = Told(2, 0, 0.0, None, None, ()), Source("list")
-NARROW = Told(5, 0, 0.0, None, None, ((3.0, 1.0, 1.0),))
+AS_IT_COMES, LIST = JobOptions(2, 0, 0.0, None, None, ()), Source("list")
+NARROW = JobOptions(5, 0, 0.0, None, None, ((3.0, 1.0, 1.0),))
 
 
 # What chance finds too seldom: knobs that are turned while calls begin in one moment, or in line.
-@example(FAST, AS_IT_COMES, LIST, [Turn(3 * A_TURN, "pause"), Turn(1.0, "resume")])
-@example(FAST, AS_IT_COMES, LIST, [Turn(3 * A_TURN, "resize", 1)])
-@example(FAST, AS_IT_COMES, LIST, [Turn(3 * A_TURN, "rate", 4.0)])
-@example(SLOW, NARROW, LIST, [Turn(0.5, "resize", 1)])
-@example(SLOW, NARROW, LIST, [Turn(0.5, "pause"), Turn(1.5, "cancel")])
+@example(FAST, AS_IT_COMES, LIST, [ControlStep(3 * A_TURN, "pause"), ControlStep(1.0, "resume")])
+@example(FAST, AS_IT_COMES, LIST, [ControlStep(3 * A_TURN, "resize", 1)])
+@example(FAST, AS_IT_COMES, LIST, [ControlStep(3 * A_TURN, "rate", 4.0)])
+@example(SLOW, NARROW, LIST, [ControlStep(0.5, "resize", 1)])
+@example(SLOW, NARROW, LIST, [ControlStep(0.5, "pause"), ControlStep(1.5, "cancel")])
 @examples(200)
-@given(services(), told, sources, steering())
-def test_every_item_of_a_steered_job_is_accounted_for(script, told, source, knobs):
+@given(services(), options, sources, control_steps())
+def test_every_item_of_a_steered_job_is_accounted_for(script, options, source, steps):
     """Pauses, sizes, rates, cancellation, errors, time limits and limiters, at any time."""
 
     async def run() -> None:
-        service, limiters = Watched(script, told), told.fresh_limiters()
-        result, broke = await run_job(service, source, knobs, limiters)
+        service, limiters = Watched(script, options), options.fresh_limiters()
+        result, broke = await run_job(service, source, steps, limiters)
         await nothing_is_left(limiters)
         assert service.broken == []
         check_counts(result)
@@ -145,7 +145,7 @@ def test_every_item_of_a_steered_job_is_accounted_for(script, told, source, knob
             check_outcome(outcome, service)
         check_limits(service, limiters)
         stopped = service.cancelled or service.has_fatal or service.had_enough or broke
-        if not stopped and not (is_refused(told) and told.max_errors is not None):
+        if not stopped and not (is_refused(options) and options.max_errors is not None):
             assert (result.pending_count, result.cancelled_count) == (0, 0)
             assert result.total == len(script)
             assert result.stopped_because is None
@@ -161,7 +161,7 @@ def test_every_item_of_a_steered_job_is_accounted_for(script, told, source, knob
 async def test_a_pause_costs_the_limiter_nothing():
     """Who stood in line when the job was paused takes no place that it does not use."""
     limiter = RateLimiter(1, burst_size=1)
-    service = Watched([[Try(None, "value")]] * 4, Told(3, 0, 0.0, None, None, ()))
+    service = Watched([[Try(None, "value")]] * 4, JobOptions(3, 0, 0.0, None, None, ()))
     processor = AsyncBatchProcessor(service, max_concurrency=3, rate_limiter=limiter)
     job = processor.start(range(4), on_current_loop=True)
     await asyncio.sleep(0.5)

@@ -22,7 +22,7 @@ from ragasync.outcomes.outcome import STATUSES, Status
 from ragasync.outcomes.stats import RunStats
 from ragasync.testing import run_on_virtual_clock
 from tests.support.poison_schedules import Poisoned, Scale, scales
-from tests.support.random_schedules import examples, services, sources, told
+from tests.support.random_schedules import examples, options, services, sources
 from tests.support.services import other_tasks, turns
 from tests.support.watched_service import (
     SourceBroke,
@@ -36,15 +36,15 @@ from tests.support.watched_service import (
 
 
 @examples(100)
-@given(services(), told, sources, st.booleans(), st.integers(0, 25), st.booleans())
+@given(services(), options, sources, st.booleans(), st.integers(0, 25), st.booleans())
 def test_a_stream_gives_each_outcome_once_and_leaves_nothing(
-    script, told, source, ordered, wanted, slow
+    script, options, source, ordered, wanted, slow
 ):
     """In order or not, read to its end or left, by a reader that takes its time or not."""
 
     async def run() -> None:
-        service, read = Watched(script, told), list[Outcome[int, int]]()
-        processor = AsyncBatchProcessor(service, **told.arguments(told.fresh_limiters()))
+        service, read = Watched(script, options), list[Outcome[int, int]]()
+        processor = AsyncBatchProcessor(service, **options.arguments(options.fresh_limiters()))
         broke = False
         async with aclosing(
             processor.stream(items_from(source, len(script)), ordered=ordered)
@@ -57,7 +57,7 @@ def test_a_stream_gives_each_outcome_once_and_leaves_nothing(
             except SourceBroke:
                 broke = True
             except JobStopped:
-                assert service.has_fatal or service.had_enough or is_refused(told)
+                assert service.has_fatal or service.had_enough or is_refused(options)
             except StopAsyncIteration:
                 assert len(read) == len(script), "it ended, and not all were given"
         assert other_tasks() == set()
@@ -66,7 +66,7 @@ def test_a_stream_gives_each_outcome_once_and_leaves_nothing(
         if ordered:
             assert indices == sorted(indices)
             # Where it was stopped, those that were not done leave gaps at the end.
-            whole = not (service.has_fatal or service.had_enough or broke or is_refused(told))
+            whole = not (service.has_fatal or service.had_enough or broke or is_refused(options))
             assert indices == list(range(len(indices))) or not whole
         assert service.broken == []
         for outcome in read:
@@ -121,21 +121,21 @@ def check_poison(outcome: Outcome[int, int], service: Poisoned) -> None:
 
 def entry(index: int, run: int, status: Status, sparse: int) -> Outcome[str, str]:
     """Return an outcome whose stats all tell index and run; the sparse ones are there or not."""
-    told = f"{index} in {run}"
+    text = f"{index} in {run}"
     stats = {
         "waited": 0.5 * run,
         "backed_off": 0.25 * run,
         "batch": 10 * run + index,
-        "stage": told,
-        "history": (Attempt(0.5, run, told, 1.0),),
+        "stage": text,
+        "history": (Attempt(0.5, run, text, 1.0),),
     }
     there = {name: fact for bit, (name, fact) in enumerate(stats.items()) if sparse >> bit & 1}
     return Outcome(
         index,
         f"item {index}",
         status,
-        value=told if status == "done" else None,
-        error=OSError(told) if status == "failed" else None,
+        value=text if status == "done" else None,
+        error=OSError(text) if status == "failed" else None,
         attempts=run,
         started=0.5 * index,
         seconds=float(run),

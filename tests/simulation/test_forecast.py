@@ -48,9 +48,9 @@ def skewed(seed: int, *, errors: float = 0.05, poison: float = 0.0) -> Call:
     return call
 
 
-def run(call: Any, n_items: int, limit: int | None = None, **knobs: Any) -> BatchResult[Any]:
+def run(call: Any, n_items: int, limit: int | None = None, **settings: Any) -> BatchResult[Any]:
     """Return the result of a run, or of a pilot of it."""
-    processor = AsyncBatchProcessor(call, **knobs)
+    processor = AsyncBatchProcessor(call, **settings)
     return run_on_virtual_clock(processor.process(range(n_items), max_items=limit))
 
 
@@ -75,7 +75,7 @@ def test_a_constant_latency_gives_the_exact_makespan(n_items: int):
 
 
 def test_a_run_at_the_rate_takes_what_the_rate_allows():
-    """So it is said, twice the rate halves it, and calls at once change nothing."""
+    """Twice the rate halves its time, and more concurrency has no effect."""
     pilot = run(taking(0.5), 200, max_concurrency=10, rate_limiter=RateLimiter(5))
     made = forecast(pilot, 1_000)
     truth = run(taking(0.5), 1_000, max_concurrency=10, rate_limiter=RateLimiter(5))
@@ -96,7 +96,7 @@ def test_twice_the_calls_at_once_take_half_as_long_up_to_the_rate():
 
 
 def test_batches_count_as_calls():
-    """Of 32 items each, at 4 at once; twice as many in each take half as long."""
+    """With 32 items each and 4 in flight; twice the batch size takes half as long."""
     pilot = run(taking_many(2.0), 640, max_concurrency=4, batch_size=32, batched=True)
     made = forecast(pilot, 12_800)
     assert made.makespan == pytest.approx(200)
@@ -119,9 +119,9 @@ def taking_many(seconds: float, poison: float = 0.0) -> Any:
 
 def test_batches_that_are_split_are_foreseen_with_their_parts():
     """Poison costs calls, and so does the forecast's."""
-    knobs: Any = {"max_concurrency": 4, "batch_size": 32, "batched": True}
-    made = forecast(run(taking_many(1.0, 0.01), 10_000, limit=1_280, **knobs), 10_000)
-    truth = run(taking_many(1.0, 0.01), 10_000, **knobs)
+    settings: Any = {"max_concurrency": 4, "batch_size": 32, "batched": True}
+    made = forecast(run(taking_many(1.0, 0.01), 10_000, limit=1_280, **settings), 10_000)
+    truth = run(taking_many(1.0, 0.01), 10_000, **settings)
     assert made.interval[0] <= truth.seconds <= made.interval[1]
     assert made.failed_interval[0] <= truth.error_count <= made.failed_interval[1]
 
@@ -130,7 +130,7 @@ def test_batches_that_are_split_are_foreseen_with_their_parts():
 
 
 def test_changes_take_the_place_of_what_the_pilot_had():
-    """Each knob for itself, and a limiter that is passed stays as it is."""
+    """Each setting by itself, and a limiter that is passed is not changed."""
     pilot = run(taking(0.5), 200, max_concurrency=10, rate_limiter=RateLimiter(5))
     limiter = RateLimiter(10, burst_size=1)
     before = repr(limiter)
@@ -186,7 +186,7 @@ def test_tokens_are_weighed_as_those_of_the_pilots_items():
 # ── against the truth ───────────────────────────────────────────────────────────────────────────
 
 
-def test_poison_and_retries_are_told_apart():
+def test_permanent_errors_are_distinguished_from_transient_ones():
     """What fails for good fails in the same share, what passes costs attempts only."""
     random.seed(1)
     pilot = run(skewed(1, errors=0.2, poison=0.1), 200, max_concurrency=8)

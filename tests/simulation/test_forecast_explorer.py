@@ -1,4 +1,4 @@
-"""The sliders beside a forecast: what they show, and what they leave alone."""
+"""The sliders of a forecast: what they show, and what they leave unchanged."""
 
 import asyncio
 
@@ -18,14 +18,14 @@ def shown(panel: ForecastExplorer) -> str:
 
 
 def explorer() -> ForecastExplorer:
-    """Return a panel of 1,000 items of 0.5 s, of which 10 go at once, drawn."""
+    """A panel that is shown, for 1,000 items of 0.5 s, 10 of them in flight."""
     panel = forecast(run(taking(0.5), 200, max_concurrency=10), 1_000).explore()
     panel._repr_mimebundle_()
     return panel
 
 
-def test_a_drag_shows_what_comes_of_it():
-    """Of the calls at once, of the rate, and of no rate at all."""
+def test_a_drag_shows_its_forecast():
+    """A drag of the concurrency, of the rate, and to no rate limit."""
     panel = explorer()
     assert "1,000 items in 50.00 s" in shown(panel)
     panel.change(max_concurrency=20)
@@ -36,7 +36,7 @@ def test_a_drag_shows_what_comes_of_it():
     assert "1,000 items in 25.00 s" in shown(panel)
 
 
-async def test_many_drags_are_answered_once():
+async def test_many_drags_are_simulated_once():
     """The last of them, after a moment: runs for each would come ever later."""
     panel = explorer()
     before = shown(panel)
@@ -47,8 +47,8 @@ async def test_many_drags_are_answered_once():
     assert "1,000 items in 25.00 s" in shown(panel)
 
 
-def test_the_slider_is_what_turns_it():
-    """Moved to its next notch, it asks for that many calls at once."""
+def test_a_slider_changes_the_scenario():
+    """Moved to its next step, it changes the concurrency to that step."""
     panel = explorer()
     slider = panel.box.children[1].children[1]
     slider.index += 1

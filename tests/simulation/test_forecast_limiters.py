@@ -43,15 +43,15 @@ LIMITS: dict[str, Callable[[], list[RateLimiter]]] = {
 @pytest.mark.parametrize("limits", LIMITS)
 def test_a_forecast_knows_every_limiter_of_its_pilot(limits: str):
     """Whatever they count, and in whichever order they were given."""
-    knobs: dict[str, Any] = {"max_concurrency": 20}
-    pilot = run(taking(0.5), 3_000, limit=300, rate_limiter=LIMITS[limits](), **knobs)
-    truth = run(taking(0.5), 3_000, rate_limiter=LIMITS[limits](), **knobs)
+    settings: dict[str, Any] = {"max_concurrency": 20}
+    pilot = run(taking(0.5), 3_000, limit=300, rate_limiter=LIMITS[limits](), **settings)
+    truth = run(taking(0.5), 3_000, rate_limiter=LIMITS[limits](), **settings)
     made = forecast(pilot, 3_000)
     assert made.makespan == pytest.approx(truth.seconds, rel=0.1)
     assert made.limited_by == "rate"
 
 
-def test_limiters_that_are_passed_are_all_heeded():
+def test_all_limiters_that_are_passed_are_used():
     """As those of the pilot are; and twice the rate is twice that of each."""
     limits = LIMITS["requests and tokens"]
     pilot = run(taking(0.5), 3_000, limit=300, rate_limiter=limits(), max_concurrency=20)
@@ -71,11 +71,11 @@ def test_the_items_of_a_batch_weigh_what_those_of_the_pilots_batches_did():
     def weight(item: int) -> int:
         return 1_000 if item % 20 == 0 else 10  # each batch begins with a heavy one
 
-    knobs: dict[str, Any] = {"max_concurrency": 4, "batch_size": 20, "batched": True}
+    settings: dict[str, Any] = {"max_concurrency": 4, "batch_size": 20, "batched": True}
     limits = [RateLimiter(2), RateLimiter(1_000, weight=weight)]
-    pilot = run(call, 10_000, limit=400, rate_limiter=limits, **knobs)
+    pilot = run(call, 10_000, limit=400, rate_limiter=limits, **settings)
     truth = run(
-        call, 10_000, rate_limiter=[RateLimiter(2), RateLimiter(1_000, weight=weight)], **knobs
+        call, 10_000, rate_limiter=[RateLimiter(2), RateLimiter(1_000, weight=weight)], **settings
     )
     made = forecast(pilot, 10_000)
     assert made.makespan == pytest.approx(truth.seconds, rel=0.03)

@@ -22,15 +22,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("pilot", "told"), BAD)
-def test_a_pilot_that_says_nothing_is_refused(pilot: BatchResult[Any], told: str):
-    """With what it lacks, and what to pass instead."""
-    with pytest.raises(ValueError, match=told):
+@pytest.mark.parametrize(("pilot", "message"), BAD)
+def test_a_pilot_without_the_necessary_data_is_refused(pilot: BatchResult[Any], message: str):
+    """The error says what it lacks and what to pass instead."""
+    with pytest.raises(ValueError, match=message):
         forecast(pilot, 100)
 
 
 def test_runs_that_were_merged_are_refused():
-    """Their time together is that of neither."""
+    """Their time together says nothing about either."""
     pilot = run(taking(1.0), 20)
     with pytest.raises(ValueError, match="2 merged runs"):
         forecast(pilot.merge(pilot), 100)
@@ -49,7 +49,7 @@ def test_a_limiter_is_asked_for_where_its_weights_are_lost():
 
 
 def test_a_limiter_of_another_kind_without_a_rate_is_asked_for():
-    """Nobody can tell what it allows."""
+    """Its limit is not known."""
 
     class Closed:
         weight, max_weight = None, 1.0
@@ -66,7 +66,7 @@ def test_a_limiter_of_another_kind_without_a_rate_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"n_items": 0}, "n_items must be at least 1"),
         ({"max_concurrency": 0}, "max_concurrency"),
@@ -75,20 +75,20 @@ def test_a_limiter_of_another_kind_without_a_rate_is_asked_for():
         ({"batch_size": 8}, "batched=True"),
     ],
 )
-def test_changes_out_of_range_are_refused(changes: dict[str, Any], told: str):
-    """At once, before anything is simulated."""
-    with pytest.raises(ValueError, match=told):
+def test_changes_out_of_range_are_refused(changes: dict[str, Any], message: str):
+    """Immediately, before anything is simulated."""
+    with pytest.raises(ValueError, match=message):
         forecast(run(taking(1.0), 20), **{"n_items": 100, **changes})
 
 
-def test_what_is_no_result_is_refused():
-    """With how to get one."""
+def test_an_argument_that_is_not_a_result_is_refused():
+    """The error says how to get one."""
     with pytest.raises(TypeError, match="max_items=200"):
         forecast([1, 2, 3], 100)  # type: ignore[arg-type]
 
 
-def test_what_a_pilot_took_beyond_its_calls_widens_the_interval():
-    """It may have come once or go on all through, and which of them nobody can tell."""
+def test_the_overhead_of_a_pilot_widens_the_interval():
+    """It may have happened once or may slow the whole run; the pilot does not show which."""
     pilot = run(taking(1.0), 40)
     made = forecast(replace(pilot, seconds=2 * pilot.seconds), 400)
     assert made.interval == pytest.approx((100, 200))
@@ -107,7 +107,7 @@ def test_its_html_states_the_facts_of_its_text_and_escapes_them():
 
 
 def test_the_table_has_the_right_types():
-    """A row for the forecast itself and one a change; missing where there is no number."""
+    """A row for the forecast itself and one for each change; missing values for no number."""
     made = forecast(run(taking(1.0), 40), 400)
     frame = made.to_dataframe()
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {

@@ -1,4 +1,4 @@
-"""Forecasts beside what really came: on the virtual clock forty times, over HTTP once."""
+"""Forecasts compared with real runs: forty on the virtual clock, one over HTTP."""
 
 import asyncio
 import random
@@ -50,7 +50,7 @@ class Stalls:
 
 @pytest.mark.slow
 @pytest.mark.real_time
-async def test_a_run_over_http_takes_as_long_as_its_pilot_foretold():
+async def test_a_run_over_http_takes_as_long_as_forecast_from_its_pilot():
     """Two hundred requests foretell two thousand, the limit that holds them, and twice the rate."""
     limiter = RateLimiter(200)
     async with Server() as server, server.client() as client:
@@ -64,7 +64,7 @@ async def test_a_run_over_http_takes_as_long_as_its_pilot_foretold():
         pilot = await processor.process(range(200))
         made = forecast(pilot, 2_000)
         await asyncio.sleep(0.1)  # the bucket is full again, as at the pilot's beginning
-        # What is due meanwhile goes at once, up to a burst; one that stood half full bears half.
+        # After a stall the burst goes immediately; a half-full bucket absorbs half of it.
         async with Stalls(borne=limiter.burst / limiter.rate / 2) as stalls:
             truth = (await processor.process(range(2_000))).seconds
     assert made.interval[0] <= truth

@@ -1,4 +1,4 @@
-"""Latencies by name, by samples and by function; and what a simulation refuses at once."""
+"""Latencies by name, by samples and by function; invalid arguments of a simulation."""
 
 import random
 from typing import Any

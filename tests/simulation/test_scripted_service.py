@@ -26,7 +26,7 @@ async def fate(service: ScriptedService, item: object) -> tuple[object, float]:
 
 
 async def fates(service: ScriptedService, items: Iterable[object]) -> list[tuple[object, float]]:
-    """What calls give that begin at once."""
+    """The outcomes of calls that start together."""
     return list(await asyncio.gather(*(fate(service, item) for item in items)))
 
 
@@ -39,7 +39,7 @@ async def test_it_returns_what_it_is_given_when_its_time_is_over():
 
 
 async def test_it_counts_its_calls():
-    """How many, when, how many at once, and how many failed."""
+    """Their number, their starts, the most in flight, and how many failed."""
     service = ScriptedService(latency=2.0, permanent_error_rate=1.0)
     for _ in range(3):
         await asyncio.gather(*(fate(service, item) for item in range(2)), asyncio.sleep(10))
@@ -67,7 +67,7 @@ async def test_what_an_item_meets_hangs_on_no_other():
     assert list(at_once.values()) != await fates(script.fresh(5), items)
 
 
-async def test_each_attempt_is_drawn_anew():
+async def test_each_attempt_draws_its_own_fate():
     """An item that failed may succeed the next time; one that succeeded stays as it is."""
     service = ScriptedService(Latency.uniform(1, 9), error_rate=0.5)
     first, second, third = [await fates(service, range(400)) for _ in range(3)]
@@ -95,7 +95,7 @@ async def test_a_call_that_was_cancelled_has_failed():
     assert (service.failed, service.in_flight) == (timed_out, 0)
 
 
-async def test_errors_come_in_the_shares_that_were_told():
+async def test_errors_come_in_the_shares_of_error_rate():
     """By status, and retries judge them by that."""
     service = ScriptedService(0.0, {503: 0.1, 429: 0.2, 404: 0.05})
     given = [each for each, _ in await fates(service, [[number] for number in range(10_000)])]
@@ -120,7 +120,7 @@ async def test_poison_fails_each_time_and_takes_its_batch_along():
 
 
 async def test_it_says_429_to_who_comes_too_fast_and_how_long_to_wait():
-    """A second's worth may come at once; and who waits as told is let in."""
+    """It has a burst of one second, and serves a call after its Retry-After."""
     service = ScriptedService(latency=1.0, rate=4)
     given = await fates(service, range(6))
     assert [each for each, _ in given] == [0, 1, 2, 3, 429, 429]
@@ -189,7 +189,7 @@ async def test_it_refuses_all_in_an_outage():
     assert given == [(1, 1), (503, 0.01), (503, 0.01), (1, 1), (503, 0.01), (1, 1)]
 
 
-def test_on_another_clock_its_time_begins_anew():
+def test_on_another_clock_its_time_starts_at_zero():
     """A second loop whose clock begins at 0 meets the outage again."""
     service = ScriptedService(latency=1.0, outages=[(5, 10)], rate=1)
 

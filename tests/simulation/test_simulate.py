@@ -26,7 +26,7 @@ def facts_of(result: BatchResult[int]) -> list[tuple[Any, ...]]:
 
 
 def test_the_calls_go_side_by_side():
-    """A hundred calls of a second, ten at once."""
+    """A hundred calls of a second, ten in flight."""
     result = simulate(100, max_concurrency=10)
     assert result.seconds == 10.0
     assert result.get_successful() == list(range(100))
@@ -68,7 +68,7 @@ def test_the_strictest_of_several_limiters_holds():
     assert simulate(20, max_concurrency=20, rate_limiter=limiters).seconds == pytest.approx(10.5)
 
 
-def test_a_limiter_that_weighs_is_told_what_items_cost():
+def test_a_limiter_that_weighs_items_uses_the_weights_passed():
     """Items of 50 tokens at 100 a second: two a second."""
     limiter = RateLimiter(100, burst_size=50, weight=len)
     result = simulate(20, max_concurrency=20, rate_limiter=limiter, weight=50)
@@ -76,7 +76,7 @@ def test_a_limiter_that_weighs_is_told_what_items_cost():
 
 
 def test_batches_take_the_time_of_one_call():
-    """Ten batches of ten, two at once."""
+    """Ten batches of ten, two in flight."""
     result = simulate(100, max_concurrency=2, batched=True, batch_size=10, latency=3.0)
     assert result.seconds == 15.0
     assert result[99].batch is not None
@@ -98,7 +98,7 @@ def test_without_errors_everything_succeeds_at_once():
     assert {each.attempts for each in result} == {1}
 
 
-def test_where_all_attempts_fail_everything_is_tried_as_often_as_told():
+def test_if_all_attempts_fail_each_item_has_all_its_attempts():
     """With two retries, three attempts; none is lost."""
     result = simulate(50, max_concurrency=5, error_rate=1.0, retry_count=2)
     assert result.error_count == 50
@@ -134,7 +134,7 @@ def test_poison_fails_alone_and_is_not_tried_again(batched: bool):
 
 
 def test_an_attempt_that_takes_too_long_is_tried_again():
-    """Half of the attempts take 100 s and are given up after ten; the next is drawn anew."""
+    """Half of the attempts take 100 s and time out after ten; a retry draws another latency."""
     result = simulate(
         200, max_concurrency=20, latency=[1.0, 100.0], timeout=10.0, retry_count=2, retry_delay=0.0
     )
@@ -195,7 +195,7 @@ def test_the_same_seed_gives_the_same_outcome_by_outcome(batched: bool):
 
 
 def test_what_an_item_meets_does_not_hang_on_the_settings():
-    """With one call at once and with many: the same latencies, so that both can be compared."""
+    """With one call in flight and with many: the same latencies, so both can be compared."""
     few = simulate(100, max_concurrency=1, latency=Latency.exponential(2.0))
     many = simulate(100, max_concurrency=50, latency=Latency.exponential(2.0))
     assert [each.seconds for each in few] == pytest.approx([each.seconds for each in many])

@@ -23,7 +23,7 @@ async def test_it_works_inside_a_running_loop_and_leaves_its_clock_alone():
 
 @pytest.mark.real_time
 async def test_it_works_in_a_worker_thread():
-    """And beside another one."""
+    """Also concurrently with another one."""
     both = await asyncio.gather(*(asyncio.to_thread(simulate, 100) for _ in range(2)))
     assert [each.seconds for each in both] == [25.0, 25.0]
 

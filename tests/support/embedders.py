@@ -1,4 +1,4 @@
-"""Stages to call: an embedder that takes its time, counts its calls, and refuses as it is told."""
+"""Fake embedders: with a latency, counted calls, and errors for given words."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import numpy as np
 
 class CountingEmbedder:
     """
-    An async embedder whose vectors tell the length of each text.
+    An async embedder whose vectors contain the length of each text.
 
     Args:
         seconds: how long a call takes.

@@ -32,11 +32,11 @@ FOR_EVER: Sequence[Trouble] = (
     *(400, 404, 422, 500),
     *("reset", "cut off", "cut json", "too few", "drip", "drip"),
 )
-"""What a text may meet each time: it fails, unless its answer only drips."""
+"""The permanent errors of a text: it fails, unless its response only drips."""
 
 
 class Fate(NamedTuple):
-    """What the requests with a text meet: these troubles in turn, then the same each time."""
+    """The errors that the requests with a text get: first these in order, then always the same."""
 
     first: tuple[Trouble, ...] = ()
     then: Trouble | None = None
@@ -51,13 +51,13 @@ def draw_fates(
     texts: Sequence[str], seed: int, *, passing: float, lasting: float, unanswered: int = 0
 ) -> dict[str, Fate]:
     """
-    Return what each text will meet.
+    Draw the errors that each text will get.
 
     Args:
         texts: all different.
         seed: the same gives the same.
-        passing: the share of texts that meet one trouble or two before anything else.
-        lasting: the share of texts that meet the same each time.
+        passing: the share of texts that first get one or two passing errors.
+        lasting: the share of texts that always get the same error.
         unanswered: how many of the texts (of the first half, so that nobody waits for them at the
             end) have a first request that is never answered.
     """
@@ -73,5 +73,5 @@ def draw_fates(
 
 
 def embedding_of(text: str) -> int:
-    """Return the value of a text, by which it can be told from all others."""
+    """The value of a text, different from those of all others."""
     return zlib.crc32(text.encode())

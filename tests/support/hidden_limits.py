@@ -1,4 +1,4 @@
-"""Services with a limit that they do not tell, on the clock of the running loop."""
+"""Fake services whose limit is not documented, on the clock of the running loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 
 class Refused(Exception):
-    """What an HTTP client makes of a refusal."""
+    """An HTTP client's error for a refusal."""
 
     def __init__(self, status: int, retry_after: float | None = None) -> None:
         super().__init__(f"status {status}")
@@ -19,10 +19,10 @@ class Refused(Exception):
 
 class Service:
     """
-    Answers after a while, which depends on the item and on how many calls are in flight.
+    A service whose latency depends on the item and on the number of calls in flight.
 
     Args:
-        knee: how many calls at once it bears, as a function of the time.
+        knee: the number of concurrent calls that it can serve, as a function of the time.
         seconds: what a call takes when there are few.
         sigma: how far calls differ, as a lognormal's.
     """
@@ -77,7 +77,7 @@ class Overloaded(Refusing):
 
 
 class Queueing(Service):
-    """Serves as many as its knee at once and lets the others wait: throughput stays flat."""
+    """Serves as many calls as its knee concurrently and queues the rest: throughput stays flat."""
 
     async def serve(self, load: float, seconds: float) -> None:
         """Take longer in proportion."""
@@ -95,7 +95,7 @@ class Melting(Service):
 
 
 class Metered(Service):
-    """Allows so many calls a second, a second's worth at once; 429 with Retry-After beyond."""
+    """Allows a rate, with a burst of one second; above it, 429 with Retry-After."""
 
     def __init__(self, rate: float, *, seconds: float = 0.2, sigma: float = 0.0) -> None:
         super().__init__(lambda _: 1.0, seconds=seconds, sigma=sigma)

@@ -45,12 +45,12 @@ class HostileService:
     """
     An embedding service that answers `POST /` with {"texts": [...], "sent": seconds}.
 
-    A request with several texts meets the troubles of each in turn, and only then what one of
-    them meets each time. A closed service refuses a request before it meets anything.
+    A request with several texts gets the passing errors of each, one after the other, and only
+    then the permanent error of one of them. A closed service refuses every request.
 
     Attributes:
-        fates: what the requests with a text meet; nothing for a text that is not in it.
-        limit: at most so many requests in any so many seconds, the refused among them.
+        fates: the errors that the requests with a text get; none for a text that is not in it.
+        limit: the requests allowed in any window, refused ones included, and its seconds.
         closes_at: numbers of arrivals with which the service closes anyway, as when others than
             this client have used up the limit. It closes also when its limit is exceeded.
         closed_for: seconds that it stays closed.
@@ -93,19 +93,19 @@ class HostileService:
         while self._connections:
             await asyncio.wait(self._connections)
 
-    def begun_in_vain(self, told: Sequence[float]) -> list[float]:
+    def sent_while_closed(self, refusals: Sequence[float]) -> list[float]:
         """
-        Return when those requests were sent of which the client knew that they were in vain.
+        When requests were sent that the client knew would be refused.
 
-        They were sent after the first refusal of a closing had reached the client, and came before
-        its end; what was in flight already may still come.
+        They were sent after the client had received the first refusal of a closing, and arrived
+        before its end; requests already in flight do not count.
 
         Args:
-            told: when the client was told to wait.
+            refusals: when the client received each refusal that said how long to wait.
         """
         begun = []
         for closing in self.closings:
-            known = min(at for at in told if at >= closing.start)
+            known = min(at for at in refusals if at >= closing.start)
             end = closing.end - 0.001  # what the clock of dates and the monotonic one may differ by
             begun += [each.sent for each in self.arrivals if each.sent > known and each.at < end]
         return begun
@@ -166,7 +166,7 @@ class HostileService:
         return f"{math.ceil(1000 * max(left, 0)) / 1000:.3f}"
 
     def _next_trouble(self, texts: list[str]) -> Trouble | None:
-        """Return what a request with these texts meets."""
+        """The error that a request with these texts gets, if any."""
         for text in texts:
             if self.left.get(text):
                 return self.left[text].pop(0)
@@ -234,7 +234,7 @@ def _reply(status: int, content: object, retry_after: str | None = None) -> byte
 
 
 def _head(status: int, length: int, retry_after: str | None = None) -> bytes:
-    """Return the head of a reply whose body has so many bytes."""
+    """The head of an HTTP response whose body has this length."""
     lines = [f"HTTP/1.1 {status} x", "Content-Type: application/json", f"Content-Length: {length}"]
     if retry_after is not None:
         lines.append(f"Retry-After: {retry_after}")

@@ -22,11 +22,11 @@ class Asking:
     An embedding function on aiohttp.
 
     Attributes:
-        told: when it was told to wait, on the monotonic clock.
+        refused_at: when it received refusals that say how long to wait, on the monotonic clock.
     """
 
     def __init__(self) -> None:
-        self.told: list[float] = []
+        self.refused_at: list[float] = []
 
     async def one(self, text: str, client: aiohttp.ClientSession) -> int:
         """Have one text embedded."""
@@ -42,7 +42,7 @@ class Asking:
                 return values
         except aiohttp.ClientResponseError as error:
             if asks_to_wait(error):
-                self.told.append(time.monotonic())
+                self.refused_at.append(time.monotonic())
             raise
 
 
@@ -55,25 +55,25 @@ async def many_on_httpx(texts: list[str], client: httpx.AsyncClient) -> list[int
 
 
 def asks_to_wait(error: BaseException) -> bool:
-    """Whether an error is a refusal that says for how long."""
+    """Whether an error is a refusal that says how long to wait."""
     return isinstance(error, aiohttp.ClientResponseError) and "Retry-After" in (error.headers or {})
 
 
 def on_aiohttp(service: HostileService) -> Callable[[], aiohttp.ClientSession]:
-    """Return what makes a client of this service, without any limit of its own."""
+    """A function that makes a client of this service without connection limits."""
     return lambda: aiohttp.ClientSession(
         service.url, raise_for_status=True, connector=aiohttp.TCPConnector(limit=0)
     )
 
 
 def on_httpx(service: HostileService) -> Callable[[], httpx.AsyncClient]:
-    """Return what makes a client of this service, without any limit of its own."""
+    """A function that makes a client of this service without connection limits."""
     limits = httpx.Limits(max_connections=None)
     return lambda: httpx.AsyncClient(base_url=service.url, timeout=None, limits=limits)
 
 
-def status_told_by(error: BaseException) -> int | None:
-    """Return the status that an error of either client tells."""
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of an error of either client."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code
     return error.status if isinstance(error, aiohttp.ClientResponseError) else None

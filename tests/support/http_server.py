@@ -37,7 +37,7 @@ class Server:
     Attributes:
         latency: seconds that an answer takes.
         rate: requests a second above which it answers 429; None has no limit.
-        burst: how many may come at once all the same.
+        burst: the number of requests that it allows at the same moment.
         wait: what a 429 asks for: its headers are `wording` of it.
         wording: "seconds", "date" or "ms".
         largest: more texts than this in a request are answered with 413.

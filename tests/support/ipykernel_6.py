@@ -1,4 +1,4 @@
-"""ipykernel 6 beside the installed 7: put into a folder of its own, once, and found first there."""
+"""ipykernel 6 in addition to the installed 7: in a folder that a kernel searches first."""
 
 import shutil
 import subprocess
@@ -30,6 +30,6 @@ def folder_with_ipykernel_6(cache: Path) -> Path:
             [*install, str(unfinished), *WANTED], capture_output=True, text=True, timeout=100
         )
         if done.returncode:
-            go_without(f"ipykernel 6 cannot be installed beside: {done.stderr.strip()[-300:]}")
+            go_without(f"ipykernel 6 cannot be installed: {done.stderr.strip()[-300:]}")
         unfinished.rename(folder)
     return folder

@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 
 def value_of(item: int) -> int:
-    """Return what the call of an item gives."""
+    """The value of an item."""
     return 10 * item
 
 
@@ -41,7 +41,7 @@ def line_of(record: Record) -> bytes:
 
 
 def records_of(lines: bytes) -> list[Record]:
-    """Return what was written into the pipe."""
+    """The lines written into the pipe."""
     split = [line.split() for line in lines.decode().splitlines()]
     return [Record("begins" if what == "begin" else "ends", int(item)) for what, item in split]
 

@@ -74,7 +74,7 @@ CLOSE = """async () => {
 
 
 IN_FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-"""The notebook that is seen: a page that was loaded anew may open earlier ones behind it."""
+"""The notebook in front: a reloaded page may open earlier ones behind it."""
 
 
 class Notebook:
@@ -94,7 +94,7 @@ class Notebook:
         return self.cell(index).locator(".jp-Cell-outputArea")
 
     def text(self, index: int) -> str:
-        """Return what the output of a cell says now."""
+        """The text of a cell's output."""
         parts = self.output(index).locator(".jp-OutputArea-output")
         return "\n".join(parts.all_inner_texts()).strip()
 
@@ -134,7 +134,7 @@ class Notebook:
         self._open()
 
     def prompt(self, index: int) -> Locator:
-        """Return what says whether a cell runs: `[ ]:`, then `[*]:`, then `[1]:`."""
+        """The prompt of a cell: `[ ]:`, while it runs `[*]:`, then `[1]:`."""
         return self.cell(index).locator(".jp-InputArea-prompt")
 
     def _open(self) -> None:

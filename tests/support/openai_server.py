@@ -33,7 +33,7 @@ def vector_of(text: str, dimension: int = DIMENSION) -> list[float]:
 
 
 def tokens_of(text: str) -> int:
-    """Return what the service counts: four characters a token."""
+    """The number of tokens of a text: four characters per token."""
     return math.ceil(len(text) / 4)
 
 
@@ -78,7 +78,7 @@ class OpenAIServer:
     Attributes:
         latency: seconds that an answer takes.
         rate: requests a second above which it answers 429; None has no limit.
-        burst: how many may come at once all the same.
+        burst: the number of requests that it allows at the same moment.
         wait: what a 429 asks for, in seconds: Retry-After has them rounded up.
         most_texts: more in a request are answered with 400.
         most_tokens: more in one text are answered with 400.
@@ -88,8 +88,8 @@ class OpenAIServer:
             vector of another dimension), "nan" (one that is not finite), "null" (no vector).
         poison: the same, by a text that a request has.
         shuffled: whether vectors come in another order than the texts.
-        as_numbers: whether `encoding_format` is not heeded.
-        heeds_dimensions: whether `dimensions` is.
+        as_numbers: whether `encoding_format` is ignored.
+        accepts_dimensions: whether `dimensions` is used.
         says_usage: whether it says how many tokens there were.
         error: what an answer of trouble says under "error".
         tokens: how many were in the requests that it answered.
@@ -107,7 +107,7 @@ class OpenAIServer:
     poison: Mapping[str, int | str] = field(default_factory=dict)
     shuffled: bool = False
     as_numbers: bool = False
-    heeds_dimensions: bool = True
+    accepts_dimensions: bool = True
     says_usage: bool = True
     error: dict[str, Any] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -160,7 +160,7 @@ class OpenAIServer:
         return answer
 
     def _trouble(self, request: Request) -> int | str | None:
-        """Return what is to go wrong with a request, if anything."""
+        """The error of a request, if any."""
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return 401
         if len(request.texts) > self.most_texts:
@@ -209,7 +209,7 @@ class OpenAIServer:
     def _data(self, request: Request, trouble: str | None) -> list[dict[str, Any]]:
         """Return the vectors, with what is wrong about them."""
         dimension = request.body.get("dimensions", DIMENSION)
-        dimension = dimension if self.heeds_dimensions else DIMENSION
+        dimension = dimension if self.accepts_dimensions else DIMENSION
         vectors: list[Sequence[float | None]] = [vector_of(t, dimension) for t in request.texts]
         match trouble:
             case "fewer":

@@ -1,4 +1,4 @@
-"""A batched service with poison items and outages, and how a job of batches is told, at random."""
+"""Random schedules of batched jobs: a service with poison items and outages, and the options."""
 
 import asyncio
 from collections import Counter
@@ -106,6 +106,6 @@ class Poisoned:
             "too heavy": weight > self.scale.most,
             "no items": not items,
             "not in order": items != sorted(set(items)),
-            "too many calls at once": self.in_flight > self.scale.max_concurrency,
+            "too many concurrent calls": self.in_flight > self.scale.max_concurrency,
         }
         self.broken += [f"{reason}: {items}" for reason, holds in reasons.items() if holds]

@@ -1,11 +1,11 @@
 """
-Random schedules: what a service does with each item, how a job is told, and who turns its knobs.
+Random schedules: the fate of each item's calls, the options of a job, and steps of its controls.
 
-Everything happens at virtual times on a grid of quarters of a second, so that events often fall on
-the same instant; time limits lie beside the grid, so that what must time out is certain.
+Everything happens at virtual times on a grid of quarters of a second, so that events often
+coincide; timeouts lie off the grid, so that it is certain which calls time out.
 
-The same schedules are tried each time, so that no change fails for a schedule that it has nothing
-to do with. To look for new ones, as many times more as you like:
+The same schedules are tried in each run, so that a change does not fail because of a schedule that
+has nothing to do with it. To try other ones, any number of times more:
 
     RAGASYNC_EXAMPLES=20 pytest --timeout 0 tests/properties
 """
@@ -24,7 +24,7 @@ TIMES_MORE = int(os.environ.get("RAGASYNC_EXAMPLES", "0"))
 Answer = Literal["value", "passing", "busy", "wrong", "fatal"]
 
 A_TURN = 2**-10
-"""Seconds of a call that is over within the moment that a worker goes on without looking up."""
+"""Seconds of a call so short that a worker stays on the fast path."""
 
 RETRY_AFTER = 1.5
 """Seconds that a busy service asks for."""
@@ -33,7 +33,7 @@ FAULTS: list[Answer] = ["passing", "passing", "busy", "wrong"]
 
 
 def examples(count: int) -> settings:
-    """Return settings for so many examples, or as many times more as the environment says."""
+    """Hypothesis settings for this number of examples, times RAGASYNC_EXAMPLES if that is set."""
     return settings(
         max_examples=count * max(1, TIMES_MORE),
         deadline=None,  # the machine is shared; the tests look at virtual time only
@@ -49,15 +49,15 @@ def seconds(most: float) -> st.SearchStrategy[float]:
 
 @dataclass(frozen=True)
 class Try:
-    """What a service does with a call: it takes a while (None: not even a turn) and answers."""
+    """The fate of a call: its seconds (None: no turn of the loop at all) and its answer."""
 
     seconds: float | None
     answer: Answer
 
 
 @dataclass(frozen=True)
-class Told:
-    """How a job is told; the limiters are described, because each run needs fresh ones."""
+class JobOptions:
+    """The options of a job, with descriptions of its limiters, because each run needs new ones."""
 
     max_concurrency: int
     retries: int
@@ -85,24 +85,24 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A knob that is turned at a time: pause, resume, cancel, resize or rate, with its value."""
+class ControlStep:
+    """A use of a control at a time: pause, resume, cancel, resize or rate, with its value."""
 
     at: float
-    knob: str
+    action: str
     value: Any = None
 
 
 @st.composite
 def tries(draw: st.DrawFn, answers: list[Answer]) -> list[Try]:
-    """Draw what a service does with one item, call by call; the last answer stays."""
+    """Draw the fate of one item, call by call; the last answer is repeated."""
     long = st.one_of(st.none(), st.just(A_TURN), seconds(2))
     faults = draw(st.lists(st.builds(Try, long, st.sampled_from(answers)), max_size=3))
     return [*faults, Try(draw(long), "value")]
 
 
 def services(most: int = 20) -> st.SearchStrategy[list[list[Try]]]:
-    """Return what a service does with each of some items; now and then it refuses the key."""
+    """The fates of some items, call by call; now and then the service rejects the key."""
     usual, fatal = tries(FAULTS), tries([*FAULTS, "fatal"])
     return st.one_of(
         st.lists(usual, max_size=most), st.lists(usual, max_size=most), st.lists(fatal, max_size=8)
@@ -118,8 +118,8 @@ limiters = st.lists(
     max_size=2,
 ).map(tuple)
 
-told = st.builds(
-    Told,
+options = st.builds(
+    JobOptions,
     max_concurrency=st.integers(1, 5),
     retries=st.integers(0, 3),
     delay=st.sampled_from([0.0, 0.5, 1.0]),
@@ -128,22 +128,22 @@ told = st.builds(
     limiters=limiters,
 )
 
-_times = st.one_of(seconds(6), st.integers(1, 12).map(lambda turns: turns * A_TURN))
+_times = st.one_of(seconds(6), st.integers(1, 12).map(lambda count: count * A_TURN))
 _turns = st.one_of(
-    st.builds(Turn, _times, st.sampled_from(["pause", "pause", "resume"])),
-    st.builds(Turn, _times, st.just("resize"), st.integers(1, 6)),
-    st.builds(Turn, _times, st.just("rate"), st.sampled_from([None, 1.0, 4.0])),
+    st.builds(ControlStep, _times, st.sampled_from(["pause", "pause", "resume"])),
+    st.builds(ControlStep, _times, st.just("resize"), st.integers(1, 6)),
+    st.builds(ControlStep, _times, st.just("rate"), st.sampled_from([None, 1.0, 4.0])),
 )
 
 
 @st.composite
-def steering(draw: st.DrawFn) -> list[Turn]:
-    """Return the knobs that are turned, in order; the last thing, a paused job is resumed."""
-    turned = draw(st.lists(_turns, max_size=6))
+def control_steps(draw: st.DrawFn) -> list[ControlStep]:
+    """Draw steps of the controls, in order; the last one resumes the job."""
+    steps = draw(st.lists(_turns, max_size=6))
     if draw(st.integers(0, 2)) == 0:
-        turned.append(Turn(draw(_times), "cancel"))
-    turned.sort(key=lambda turn: turn.at)
-    return [*turned, Turn(turned[-1].at if turned else 0.0, "resume")]
+        steps.append(ControlStep(draw(_times), "cancel"))
+    steps.sort(key=lambda step: step.at)
+    return [*steps, ControlStep(steps[-1].at if steps else 0.0, "resume")]
 
 
 SourceKind = Literal["list", "generator", "async", "late"]
@@ -151,7 +151,7 @@ SourceKind = Literal["list", "generator", "async", "late"]
 
 @dataclass(frozen=True)
 class Source:
-    """How items come: from a list, or one by one; after how many the source raises, if it does."""
+    """The source of items: its kind, and after how many items it raises, if at all."""
 
     kind: SourceKind
     raises_after: int | None = None

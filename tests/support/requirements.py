@@ -28,7 +28,7 @@ def go_without(reason: str) -> NoReturn:
 
 
 def _is_there(name: str) -> bool:
-    """Tell whether a module or an executable of this name can be found."""
+    """Whether a module or an executable of this name exists."""
     try:
         found = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # the package that a submodule would be in

@@ -13,7 +13,7 @@ from ragasync.documents import AsyncDocumentProcessor, SqliteStore
 IN_A_CALL = 8
 CALLS = 2
 ROOM = 3 * IN_A_CALL * CALLS
-"""The most chunks that are on their way at once: in calls, before them, and behind them."""
+"""The highest number of chunks in flight: waiting for a call, in calls, and after them."""
 
 
 def cut(text: str) -> list[str]:
@@ -39,7 +39,7 @@ class Embedder:
 
 
 class Deadly(SqliteStore):
-    """A store whose process dies when it has stored so many documents."""
+    """A store whose process dies after it has stored a number of documents."""
 
     left = -1
 

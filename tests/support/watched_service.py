@@ -1,4 +1,4 @@
-"""A service that follows a random schedule and notes each promise that its caller breaks."""
+"""A service that follows a random schedule and records each promise that a job breaks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ragasync import AttemptTimeout, Outcome
-from tests.support.random_schedules import RETRY_AFTER, Source, Told, Try
+from tests.support.random_schedules import RETRY_AFTER, JobOptions, Source, Try
 from tests.support.services import Refused, about, now
 
 A_MOMENT = 1e-6
@@ -19,7 +19,7 @@ class SourceBroke(Exception):
 
 @dataclass
 class Call:
-    """One call as the service saw it; how it ended is its answer, `late` or `cancelled`."""
+    """One call as the service saw it; its end is an answer, `late` or `cancelled`."""
 
     item: int
     began: float
@@ -47,15 +47,16 @@ class Watched:
     """
     An async function of one item that does as a schedule says, and returns ten times the item.
 
-    Whoever turns a knob of the job says so here too; a call that begins against it is broken.
+    A test that uses a control of the job sets it here too; a call that starts against it breaks
+    a promise.
     """
 
-    def __init__(self, script: list[list[Try]], told: Told) -> None:
-        self.script, self.told = script, told
+    def __init__(self, script: list[list[Try]], options: JobOptions) -> None:
+        self.script, self.options = script, options
         self.calls: list[Call] = []
         self.broken: list[str] = []
         self.in_flight = 0
-        self.limit = told.max_concurrency
+        self.limit = options.max_concurrency
         self.paused = self.cancelled = self.has_fatal = False
         self.failures = 0
         self.closed_until = float("-inf")
@@ -75,7 +76,7 @@ class Watched:
                 await asyncio.sleep(step.seconds)
             call.end = step.answer
         except asyncio.CancelledError:
-            limit = self.told.timeout
+            limit = self.options.timeout
             late = limit is not None and now() - call.began > limit - A_MOMENT
             call.end = "late" if late and not self.was_stopped_at_once else "cancelled"
             raise
@@ -107,12 +108,12 @@ class Watched:
     @property
     def had_enough(self) -> bool:
         """Whether more items failed than `max_errors` allows."""
-        return self.told.max_errors is not None and self.failures > self.told.max_errors
+        return self.options.max_errors is not None and self.failures > self.options.max_errors
 
     def is_final(self, end: str, attempts: int) -> bool:
         """Whether an item whose last attempt ended so has its outcome."""
         if end in ("passing", "busy", "late"):
-            return attempts > self.told.retries
+            return attempts > self.options.retries
         return end != "cancelled"
 
     def _look_at(self, call: Call) -> None:
@@ -150,7 +151,7 @@ class Watched:
         """The back-offs of an item that were shorter than its policy or the service asked for."""
         short = []
         for retry, (before, after) in enumerate(pairwise(self.calls_with(item))):
-            asked = max(self.told.delay * 2**retry, before.rest)
+            asked = max(self.options.delay * 2**retry, before.rest)
             if after.began - before.ended < asked - A_MOMENT:
                 short.append(after.began - before.ended)
         return short
@@ -181,9 +182,9 @@ def check_outcome(outcome: Outcome[int, int], service: Watched) -> None:
     )
 
 
-def is_refused(told: Told) -> bool:
+def is_refused(options: JobOptions) -> bool:
     """Whether no call can ever pass the limiters."""
-    return any(burst is not None and weight > burst for _, burst, weight in told.limiters)
+    return any(burst is not None and weight > burst for _, burst, weight in options.limiters)
 
 
 def most_owed(grants: Iterable[tuple[float, float]], rate: float) -> tuple[float, float]:

@@ -180,7 +180,7 @@ async def test_a_processor_calls_it_in_its_own_way_and_its_store_searches_by_it(
 
 async def test_a_service_that_heeds_no_dimensions_stops_the_run():
     """It is the same for every text: one call, and an error that says what to leave out."""
-    async with OpenAIServer(heeds_dimensions=False) as server:
+    async with OpenAIServer(accepts_dimensions=False) as server:
         embed = embedder(server, dimensions=2, max_batch=8, max_concurrency=1, retry=None)
         result = await embed.as_processor().process(TEXTS)
         assert "leave dimensions out" in str(result.stopped_because)
