@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ragasync.arguments import check_count, check_number, check_process_fn
-from ragasync.bridge.run_async import run_async
+from ragasync.bridge.run_async import background_loop, run_async
 from ragasync.engine.item_sources import Items
 from ragasync.engine.job_run import JobRun
 from ragasync.engine.stream import stream_outcomes
@@ -394,7 +394,7 @@ class AsyncBatchProcessor(Generic[T, R]):
 
     def _start_run(self, job_run: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
         """Start a run on the background loop, or on the loop of this thread."""
-        return Job(job_run, _current_loop() if on_current_loop else _background_loop())
+        return Job(job_run, _current_loop() if on_current_loop else background_loop())
 
     def _keep_result(self, result: BatchResult[R]) -> None:
         """Keep the result of the latest run."""
@@ -410,13 +410,6 @@ def _current_loop() -> asyncio.AbstractEventLoop:
             "on_current_loop=True runs the job on the loop of this thread, but none is running: "
             "leave it out, and the job runs in the background"
         ) from None
-
-
-def _background_loop() -> asyncio.AbstractEventLoop:
-    """The background loop that jobs share; its thread is started on first use."""
-    from ragasync.bridge.run_async import background_loop
-
-    return background_loop()
 
 
 def retry_given(retry_count: int, retry_delay: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ragasync.arguments import check_number, check_positive
 from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
+from ragasync.bridge.interrupts import Interrupted, InterruptibleWait
 from ragasync.clock import Heartbeat
 from ragasync.engine.job_run import JobRun
 from ragasync.error_text import describe, show_in_one_line
@@ -99,8 +100,6 @@ class Job(Generic[T, R]):
                 much was done, and `result` has it.
             Exception: the error that the source or the resources raised.
         """
-        from ragasync.bridge.interrupts import Interrupted, InterruptibleWait
-
         if timeout is not None:
             check_number("timeout", timeout)
         if not self.done and (self._runs_on_this_thread() or self._loop in blocked_loops()):
