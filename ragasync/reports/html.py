@@ -235,7 +235,7 @@ def _heights(timeline: Timeline) -> Iterator[tuple[int, int, int]]:
 
 
 def _calls_bar(work: int, limiter: int, backoff: int, width: int) -> str:
-    """One bar for neighbouring bins of equal height."""
+    """One bar for neighboring bins of equal height."""
     style = f"flex:{width}"
     if limiter:
         style += f";padding-top:{limiter}px;background:{STATE_COLORS[LIMITER]}"

@@ -89,7 +89,7 @@ def test_untrusted_notebooks_keep_the_styles():
     assert {part.split(":")[0] for style in styles for part in style.split(";")} <= KEPT_PROPERTIES
 
 
-def test_neighbouring_equal_bars_are_one_element():
+def test_neighboring_equal_bars_are_one_element():
     """A steady run of a million items takes a few kilobytes."""
     n = 1_000_000
     columns: Columns[int, None] = Columns(items=range(n))
