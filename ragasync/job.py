@@ -181,7 +181,7 @@ class Job(Generic[T, R]):
         limit, adaptive = parse_concurrency(value)
         run = self._job_run.run
         if adaptive:
-            run.plan.check_adaptable()
+            run.settings.check_adaptable()
             self._adaptive = True
             self._on_loop(run.adapt)
         else:
@@ -237,7 +237,7 @@ class Job(Generic[T, R]):
             max_concurrency=self.max_concurrency,
             adaptive=self._adaptive and not run.stages(),
             rate=self._rate,
-            speed=progress.rate / (run.plan.batch_size if run.plan.batched else 1),
+            speed=progress.rate / (run.settings.batch_size if run.settings.batched else 1),
             final_status=self._job_run.columns.status if ended else b"",
             stages=run.stages(),
         )

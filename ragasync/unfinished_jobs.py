@@ -89,7 +89,7 @@ class UnfinishedJob:
             f"ragasync: a job was still running at exit and was cancelled: "
             f"{progress.done:,}{total} items were done and {progress.failed:,} had failed"
         )
-        use = self._job_run.run.plan.journal
+        use = self._job_run.run.settings.journal
         if use is not None:
             line += f"; the journal {os.fspath(use.journal.path)} has them"
         return line

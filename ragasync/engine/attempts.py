@@ -45,8 +45,10 @@ class CallRunner(Generic[T, R]):
     ) -> None:
         self._controls, self._pool, self._scheduler = controls, pool, scheduler
         self._caller, self._errors, self._clock = caller, errors, clock
-        self._plan = controls.plan
-        self._stuck = StuckCalls(self._plan.timeout, scheduler.can_progress_beside, controls.stop)
+        self._settings = controls.settings
+        self._stuck = StuckCalls(
+            self._settings.timeout, scheduler.can_progress_beside, controls.stop
+        )
 
     def close(self) -> None:
         """Stop the timer of calls past their time limit."""
@@ -104,7 +106,7 @@ class CallRunner(Generic[T, R]):
             if errors.on_error(call, error, started, worker):
                 raise
         else:
-            if self._plan.grouped:
+            if self._settings.grouped:
                 errors.on_group_result(call, value, started, worker)
             else:
                 errors.on_success(call, value, started, worker)
@@ -117,9 +119,9 @@ class CallRunner(Generic[T, R]):
 
     async def _call_function(self, call: PendingCall[T]) -> Any:
         """Call the function with one item, a list of items, or each of a group of items."""
-        if self._plan.grouped:
+        if self._settings.grouped:
             return await self._caller.call_group(call.items, call.indices, isolate=call.isolate)
-        if self._plan.batched:
+        if self._settings.batched:
             items = list(call.items)
             return await self._caller.call_batch(items, call.indices, isolate=call.isolate)
         return [await self._caller.call_one(call.items[0])]
@@ -178,7 +180,7 @@ class CallRunner(Generic[T, R]):
         waiting.add(task)
         try:
             # Each item of a group is one request, although the group is one hand-over.
-            requests = len(call) if self._plan.grouped else 1
+            requests = len(call) if self._settings.grouped else 1
             await self._controls.limiter.admit(call.items, requests, wanted=self._is_wanted)
         finally:
             waiting.remove(task)

@@ -30,7 +30,7 @@ class Batcher(Generic[T]):
         source: the items; waited for while a batch is filled.
         reader: takes the items that have to be called from that source.
         size: gives the maximum size of the next batch, given how many items were taken so far.
-        plan: the settings: whether calls take batches, and their bound by weight.
+        settings: the settings: whether calls take batches, and their bound by weight.
         clock: the run's clock.
         recorder: records the failure of an item that fits in no batch.
 
@@ -43,15 +43,15 @@ class Batcher(Generic[T]):
         source: ItemSource[T],
         reader: Reader[T],
         size: Callable[[int], int],
-        plan: BatchSettings[T, Any],
+        settings: BatchSettings[T, Any],
         clock: Clock,
         recorder: Recorder[T, Any],
     ) -> None:
         self._source, self._reader, self._clock = source, reader, clock
         self._size = size
-        self._numbered = plan.batched or plan.grouped
-        self._weight = plan.weight if plan.max_batch_weight is not None else None
-        self._max_weight = plan.max_batch_weight or 0.0
+        self._numbered = settings.batched or settings.grouped
+        self._weight = settings.weight if settings.max_batch_weight is not None else None
+        self._max_weight = settings.max_batch_weight or 0.0
         self._recorder = recorder
         self._carried: tuple[int, T, float | None] | None = None
         self.filling = False

@@ -136,7 +136,7 @@ class RunControls:
     check, so that nobody polls these settings.
 
     Args:
-        plan: what to call and how.
+        settings: what to call and how.
 
     Attributes:
         paused: whether no call starts for now.
@@ -160,11 +160,11 @@ class RunControls:
         setup: the opening of the journal and the resources.
     """
 
-    def __init__(self, plan: BatchSettings[Any, Any]) -> None:
-        self.plan = plan
-        self._limiter = CombinedLimiter(plan.limiters) if plan.limiters else None
-        self.max_concurrency = plan.max_concurrency
-        self.concurrency_history = LimitHistory(plan.max_concurrency)
+    def __init__(self, settings: BatchSettings[Any, Any]) -> None:
+        self.settings = settings
+        self._limiter = CombinedLimiter(settings.limiters) if settings.limiters else None
+        self.max_concurrency = settings.max_concurrency
+        self.concurrency_history = LimitHistory(settings.max_concurrency)
         self.paused = self.input_paused = False
         self.stopping = self.stop_requested = self.stopped_early = self._cancelling = False
         self.stopped_because: str | None = None
@@ -181,7 +181,7 @@ class RunControls:
         self._live: LiveRun = _NotLive(self.setup)
         self.adaptive = False
         self.controller: ConcurrencyController | None = None
-        if plan.adaptive:
+        if settings.adaptive:
             self.adapt()
 
     def attach(self, run: LiveRun) -> None:
@@ -194,7 +194,7 @@ class RunControls:
 
     @property
     def limiter(self) -> CombinedLimiter:
-        """The plan's limiters and the run's own, made when there is something to limit."""
+        """The limiters of the settings and the run's own, made when there is something to limit."""
         if self._limiter is None:
             self._limiter = CombinedLimiter()
         return self._limiter

@@ -119,7 +119,7 @@ class ErrorHandler(Generic[T, R]):
     ) -> None:
         self._controls, self._pool, self._retries = controls, pool, retries
         self._recorder, self._clock = recorder, clock
-        self._plan, self._policy = controls.plan, controls.plan.retry
+        self._settings, self._policy = controls.settings, controls.settings.retry
 
     # ── calls that returned ─────────────────────────────────────────────────────────────────────
 
@@ -129,7 +129,7 @@ class ErrorHandler(Generic[T, R]):
         """Record the values of a call; an error in an item's position is the error of that item."""
         if self._retries.has_deferred:
             self._retries.release_deferred()  # a batch succeeded, so not all batches fail alike
-        if errors := errors_among(values, batched=self._plan.batched):
+        if errors := errors_among(values, batched=self._settings.batched):
             self._on_partial_success(call, values, errors, started, worker)
             return
         call.add_attempt(self._clock() - started)
@@ -219,7 +219,7 @@ class ErrorHandler(Generic[T, R]):
     ) -> None:
         """Decide what follows the failure of a call, and do it."""
         ended = self._clock() if ended is None else ended
-        crashed = is_a(error, WorkerDied) and self._plan.executor is not None
+        crashed = is_a(error, WorkerDied) and self._settings.executor is not None
         if crashed and (suspects := self._suspects(call)):
             self._isolate(suspects, error, started, ended, worker)
             return
@@ -243,7 +243,7 @@ class ErrorHandler(Generic[T, R]):
         except Exception as problem:  # the user's own predicate raised
             self.fail(call, problem, worker)
             return
-        if step is FAIL and self._plan.grouped and len(call) > 1:
+        if step is FAIL and self._settings.grouped and len(call) > 1:
             step = SPLIT  # no item's own error: one of them cannot be pickled
         self._follow(step, call, error, started, ended, worker)
 
@@ -259,7 +259,7 @@ class ErrorHandler(Generic[T, R]):
         """Take the next step; a run that is stopping leaves calls without a final error pending."""
         if isinstance(step, Fail):
             self.fail(call, error, worker)
-            if step.stops_the_job or self._plan.fail_fast:
+            if step.stops_the_job or self._settings.fail_fast:
                 self._controls.stop(_why_fatal(error), cancel=True)
             else:
                 self._recorder.note_failed_call(call, error)
@@ -298,7 +298,7 @@ class ErrorHandler(Generic[T, R]):
 
     def _suspects(self, call: PendingCall[T]) -> list[PendingCall[T]]:
         """List what may have crashed a worker process, unless this call ran there alone."""
-        if self._plan.grouped and len(call) > 1:
+        if self._settings.grouped and len(call) > 1:
             return single_items(call)
         return [] if call.isolate else [call]
 

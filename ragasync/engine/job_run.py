@@ -34,7 +34,7 @@ class JobRun(Generic[T, R]):
     One run over a finite input that keeps all outcomes: `process` awaits it, a Job controls it.
 
     Args:
-        plan: the settings.
+        settings: the settings.
         items: any iterable or async iterable.
         progress_callback: called ten times per second, and at the end.
         total: the number of items, for progress, if `items` does not tell.
@@ -53,7 +53,7 @@ class JobRun(Generic[T, R]):
 
     def __init__(
         self,
-        plan: BatchSettings[T, R],
+        settings: BatchSettings[T, R],
         items: Items[T],
         progress_callback: ProgressCallback | None,
         *,
@@ -71,7 +71,7 @@ class JobRun(Generic[T, R]):
         self.total = known if known is None or max_items is None else min(max_items, known)
         self._max_items = max_items
         self._items = [source]
-        self.run = RunControls(plan)
+        self.run = RunControls(settings)
         self._clock: Clock = time.monotonic
         self._began: float | None = None
         self._cpu_before: float | None = None

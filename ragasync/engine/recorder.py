@@ -52,7 +52,7 @@ class Recorder(Generic[T, R]):
     Turns pending calls that have ended into outcomes.
 
     Args:
-        plan: the limits on errors.
+        settings: the limits on errors.
         sink: takes the outcomes.
         journal: takes them too, if there is one, and knows those of earlier runs.
         archive: turns tracebacks into text.
@@ -66,7 +66,7 @@ class Recorder(Generic[T, R]):
 
     def __init__(
         self,
-        plan: BatchSettings[T, R],
+        settings: BatchSettings[T, R],
         sink: OutcomeSink[T, R],
         journal: RunJournal | None,
         archive: TracebackArchive,
@@ -76,8 +76,8 @@ class Recorder(Generic[T, R]):
     ) -> None:
         self._sink, self._journal = sink, journal
         self._archive, self._stop, self._totals = archive, stop, totals
-        self._errors = ErrorLimit(plan.max_errors, plan.max_error_rate)
-        self._initial = InitialFailures(plan.max_initial_failures)
+        self._errors = ErrorLimit(settings.max_errors, settings.max_error_rate)
+        self._initial = InitialFailures(settings.max_initial_failures)
         self.started_at = started_at
 
     @property

@@ -135,11 +135,11 @@ class RequestBatcher(Generic[T, R]):
     Items of different callers share batches, the concurrency, the limits and the retries of one
     set of settings. Each caller gets the values of its own items, in order.
 
-        async with RequestBatcher(plan) as embed:
+        async with RequestBatcher(settings) as embed:
             vectors = await embed(texts)
 
     Args:
-        plan: the settings of the run.
+        settings: the settings of the run.
         no_more_expected: says, when items arrive, whether no caller has more, so that a partial
             batch need not wait.
 
@@ -149,12 +149,12 @@ class RequestBatcher(Generic[T, R]):
     """
 
     def __init__(
-        self, plan: BatchSettings[T, R], no_more_expected: Callable[[], bool] = lambda: False
+        self, settings: BatchSettings[T, R], no_more_expected: Callable[[], bool] = lambda: False
     ) -> None:
         self._no_more_expected = no_more_expected
         self.activity = ActivityMonitor(loop_clock(asyncio.get_running_loop()))
         self._requests: _OpenRequests[T, R] = _OpenRequests(self.activity)
-        self.run = RunControls(plan)
+        self.run = RunControls(settings)
         self.run.activity = self.activity
         self._items: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None

@@ -46,7 +46,7 @@ async def execute(
     Call for every item of a source, until each has its outcome or the run is stopped.
 
     Args:
-        controls: the plan, and what can be changed while the run goes on.
+        controls: the settings, and what can be changed while the run goes on.
         source: any iterable or async iterable, or a function that makes the ItemSource.
         sink: where outcomes go.
         total: how many items there are, if known, for the size of groups.
@@ -60,23 +60,23 @@ async def execute(
         Exception: what the source raised, or what opening and closing `resources` raised.
     """
     run: Run[T, R] | None = None
-    plan, setup = controls.plan, controls.setup
+    settings, setup = controls.settings, controls.setup
     clock = loop_clock(asyncio.get_running_loop())
     started_at = clock()
     try:
         async with AsyncExitStack() as stack:
             journal: RunJournal | None = None
-            if plan.journal is not None:
-                opening = open_run_journal(plan.journal, controls)
+            if settings.journal is not None:
+                opening = open_run_journal(settings.journal, controls)
                 journal = await setup.wait_for(stack.enter_async_context(opening))
             resource = None
-            if (manager := plan.make_resources()) is not None:
+            if (manager := settings.make_resources()) is not None:
                 resource = await setup.wait_for(stack.enter_async_context(manager))
             if controls.stopping:
                 return
             archive = archive or TracebackArchive()
             recorder = Recorder(
-                plan, sink, journal, archive, controls.stop, controls.totals, started_at
+                settings, sink, journal, archive, controls.stop, controls.totals, started_at
             )
             run = Run(
                 controls,
@@ -142,7 +142,7 @@ class Run(Generic[T, R]):
             self._context,
             never_yield=never_yield,
         )
-        self._caller = Caller(controls.plan, loop, resource, self._pool.is_cancelled)
+        self._caller = Caller(controls.settings, loop, resource, self._pool.is_cancelled)
         self._scheduler: Scheduler[T, R] = Scheduler(
             controls,
             self._pool,

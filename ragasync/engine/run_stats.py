@@ -22,9 +22,9 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
         source: what its items come from; see `source_kind`.
         cpu_seconds: the CPU time since it began, or None.
     """
-    plan = run.plan
-    shared = plan.items_per_call > 1  # else each item of a call would count its time
-    rates = [_rate_of(limiter) for limiter in plan.limiters]
+    settings = run.settings
+    shared = settings.items_per_call > 1  # else each item of a call would count its time
+    rates = [_rate_of(limiter) for limiter in settings.limiters]
     own_rate = run.rate
     own = () if own_rate is None else (Limit(own_rate),)
     history = run.concurrency_history.steps()
@@ -33,19 +33,19 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
         concurrency_history=history,
         adapted=run.adaptive,
         input_waited=run.totals.input_seconds,
-        limited=bool(plan.limiters),
+        limited=bool(settings.limiters),
         worked=run.totals.call_seconds if shared else None,
         limiter_waited=run.totals.limiter_seconds if shared else None,
         cpu_seconds=cpu_seconds,
         settings=RunSettings(
-            where=_where(plan),
+            where=_where(settings),
             source=source,
-            batch_size=plan.batch_size if plan.batched else 0,
-            bounded_by_weight=plan.max_batch_weight is not None,
-            timeout=plan.timeout,
-            retry_delay=plan.retry.base_delay,
+            batch_size=settings.batch_size if settings.batched else 0,
+            bounded_by_weight=settings.max_batch_weight is not None,
+            timeout=settings.timeout,
+            retry_delay=settings.retry.base_delay,
             rate=min((rate for rate in (*rates, own_rate) if rate is not None), default=None),
-            limits=(*map(limit_of, plan.limiters), *own),
+            limits=(*map(limit_of, settings.limiters), *own),
         ),
         stages=run.stages(),
         counters=run.counters(),
@@ -65,15 +65,15 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
         activity: when its calls were in flight.
         ended: how many items have left it.
     """
-    plan = run.plan
-    rates = [_rate_of(limiter) for limiter in plan.limiters]
+    settings = run.settings
+    rates = [_rate_of(limiter) for limiter in settings.limiters]
     known = None not in rates  # next to a limiter of tokens, the strictest is unknown
     return StageStats(
         name,
-        plan.max_concurrency,
+        settings.max_concurrency,
         activity.seconds_so_far,
         run.totals.limiter_seconds,
-        plan.batch_size if plan.batched else 0,
+        settings.batch_size if settings.batched else 0,
         min((rate for rate in rates if rate is not None), default=None) if known else None,
         activity.calls,
         ended=ended,
@@ -104,8 +104,8 @@ def _rate_of(limiter: Limiter) -> float | None:
     return limiter.rate if isinstance(limiter, RateLimiter) and limiter.weight is None else None
 
 
-def _where(plan: BatchSettings[Any, Any]) -> Where:
+def _where(settings: BatchSettings[Any, Any]) -> Where:
     """Where the calls of these settings are made."""
-    if plan.executor is not None:
+    if settings.executor is not None:
         return "executor"
-    return "loop" if plan.is_async else "threads"
+    return "loop" if settings.is_async else "threads"

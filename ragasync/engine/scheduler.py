@@ -83,9 +83,9 @@ class Scheduler(Generic[T, R]):
         self._recorder, self._total = recorder, total
         self._clock, self._context = clock, context
         self._loop = asyncio.get_running_loop()
-        plan = self._plan = controls.plan
-        self._is_plain = not plan.batched and not plan.grouped and plan.journal is None
-        if not plan.is_async and plan.timeout is not None:
+        settings = self._settings = controls.settings
+        self._is_plain = not settings.batched and not settings.grouped and settings.journal is None
+        if not settings.is_async and settings.timeout is not None:
             self._is_plain = False  # a thread that outlives its time limit keeps its worker
         self.retries: RetryQueue[T] = RetryQueue(
             clock, self._check_retries, self._on_retry_due, context
@@ -93,19 +93,19 @@ class Scheduler(Generic[T, R]):
         options = ReadOptions(
             max_items,
             on_item,
-            ahead=controls.max_concurrency * plan.items_per_call,
+            ahead=controls.max_concurrency * settings.items_per_call,
             on_change=self._on_input,
             on_blocked=self._on_blocked_by_source,
-            may_use_thread=not plan.reads_on_loop and sys.platform != "emscripten",
+            may_use_thread=not settings.reads_on_loop and sys.platform != "emscripten",
             clock=clock,
             context=context.copy(),
         )
         self.items = open_source(source, options)
         # Looking up items on a thread takes a turn of the loop, so a list's are looked up together.
-        on_thread = plan.journal is not None and plan.journal.has_slow_keys
+        on_thread = settings.journal is not None and settings.journal.has_slow_keys
         ahead = LOOK_AHEAD if on_thread and isinstance(source, list) else 1
         reader = Reader(self.items, clock, recorder, ahead)
-        self.batches = Batcher(self.items, reader, self._batch_size, plan, clock, recorder)
+        self.batches = Batcher(self.items, reader, self._batch_size, settings, clock, recorder)
         self._waking = False
         self._to_wake = 1
         pool.set_interrupt("pause", controls.paused)
@@ -205,7 +205,7 @@ class Scheduler(Generic[T, R]):
 
     def _batch_size(self, read: int) -> int:
         """Size the next batch, given how many items were read."""
-        return self._plan.next_size(read, self._total, self._controls.max_concurrency)
+        return self._settings.next_size(read, self._total, self._controls.max_concurrency)
 
     async def _wait_for_work(self) -> None:
         """Wait until woken; if it is for new items, count the time as the source's."""

@@ -24,13 +24,13 @@ R = TypeVar("R")
 
 
 async def stream_outcomes(
-    plan: BatchSettings[T, R], items: Items[T], *, ordered: bool, total: int | None
+    settings: BatchSettings[T, R], items: Items[T], *, ordered: bool, total: int | None
 ) -> AsyncGenerator[Outcome[T, R], None]:
     """
     Run over items and yield their outcomes; see AsyncBatchProcessor.stream.
 
     Args:
-        plan: the settings of the run.
+        settings: the settings of the run.
         items: any iterable or async iterable, also without end.
         ordered: whether outcomes come in the order of their items.
         total: the number of items, if it is known and `items` does not tell.
@@ -40,11 +40,11 @@ async def stream_outcomes(
         Exception: what the source or the resources raised.
     """
     source, known = check_items(items, total, None)
-    window = plan.max_concurrency * plan.items_per_call
+    window = settings.max_concurrency * settings.items_per_call
     # In order, everything that finishes during the longest call waits for it. With heavy-tailed
     # latencies, half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
-    run = RunControls(plan)
+    run = RunControls(settings)
     buffer: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound, on_change=run.notify)
     executing = execute(run, source, buffer, total=known, on_item=buffer.on_item)
     running = create_lazy_task(executing, asyncio.get_running_loop(), name="ragasync stream")
