@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, AsyncRetry
+from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome
 from ragasync.notebook import controls, panel, widgets
 from ragasync.notebook.panel import Refresher
 from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import Outcome
 from ragasync.reports import error_groups
 from ragasync.reports.error_groups import LiveErrorGroups, group_errors
 

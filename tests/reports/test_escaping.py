@@ -7,12 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ragasync import BatchResult, Progress
 from ragasync.notebook.panel_view import JobView, static_bundle
 from ragasync.notebook.progress import ProgressState, bar_html
-from ragasync.progress import Progress
 from ragasync.reports.error_groups import LiveErrorGroups
 from ragasync.reports.summary import one_line
-from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 
 OUR_TAGS = {"div", "span", "details", "summary"}

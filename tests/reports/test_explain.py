@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
-from ragasync import AsyncBatchProcessor, AsyncDocumentProcessor, RateLimiter
-from ragasync.outcomes.outcome import Attempt, Outcome
+from ragasync import (
+    AsyncBatchProcessor,
+    AsyncDocumentProcessor,
+    Attempt,
+    BatchResult,
+    Outcome,
+    RateLimiter,
+)
 from ragasync.outcomes.stats import RunSettings, RunStats, StageStats
 from ragasync.reports.advice import round_rate, round_up
-from ragasync.result import BatchResult
 from tests.support.results import done, failed, result_of
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from ragasync.outcomes.outcome import Outcome
+from ragasync import BatchResult, Outcome
 from ragasync.reports.error_groups import error_template
 from ragasync.reports.summary import counted, duration, per_second
-from ragasync.result import BatchResult
 from tests.support.results import done, failed, pending, result_of
 
 
