@@ -31,7 +31,7 @@ from windows import Contender, Run
 from windows_by_hand import Work
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, BatchResult
-from ragasync.outcomes.outcome import Outcome
+from ragasync._outcomes.outcome import Outcome
 from ragasync.testing import run_on_virtual_clock
 
 SPREAD = 1.0

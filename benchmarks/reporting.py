@@ -33,9 +33,9 @@ from ragasync import (
     WidgetProgress,
     errors_dataframe,
 )
+from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.notebook.panel_view import errors_html
 from ragasync.progress import ProgressCallback
-from ragasync.reports.error_groups import LiveErrorGroups
 
 
 async def return_at_once(item: int) -> int:

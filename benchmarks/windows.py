@@ -19,7 +19,7 @@ from measuring import installed
 from windows_by_hand import LONG, Work
 
 from ragasync import AsyncBatchProcessor, BatchResult
-from ragasync.outcomes.outcome import Outcome
+from ragasync._outcomes.outcome import Outcome
 
 Run: TypeAlias = Callable[[Work, Sequence[int], int], Awaitable[object]]
 

@@ -23,22 +23,22 @@ this table true. The docstring of each package maps its files.
     redis                   RedisRateLimiter, AsyncRedisConnection
     unfinished_jobs         cancels running jobs when the interpreter exits
     job_future              JobFuture: the result or error of a job, for any thread
-    engine                  workers that take items, wait for limits, call, retry and record
-    calls                   one call on the loop, a thread or an executor; its timeout
+    _engine                 workers that take items, wait for limits, call, retry and record
+    _calls                  one call on the loop, a thread or an executor; its timeout
     settings result notebook plots
                             checked settings; BatchResult; live panel, progress bars; charts
-    reports journal         tables, summaries, advice, HTML; outcomes in an SQLite file
-    limits outcomes bridge progress
+    _reports journal        tables, summaries, advice, HTML; outcomes in an SQLite file
+    _limits _outcomes _bridge progress
                             rate and concurrency; outcomes in columns, statistics; run_async;
                             progress
-    retries                 AsyncRetry, and which errors are retried after which delay
+    _retries                AsyncRetry, and which errors are retried after which delay
     isolation               keeps what a call does to its task from other items
-    cancellation loop_errors sqlite_file error_text function_fingerprint
+    cancellation loop_errors sqlite_file error_text _function_fingerprint
                             who cancelled a task; errors of the wrong loop; our SQLite files;
                             errors as text; changed functions
     errors clock lazy_task arguments
                             exceptions; clocks; tasks; checks of arguments
-    redact                  masks secrets in messages
+    _redact                 masks secrets in messages
     foreign_errors          guarded access to objects of other packages
 """
 
@@ -47,8 +47,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ragasync._bridge.run_async import run_async
+from ragasync._limits.limiter import RateLimiter
+from ragasync._outcomes.outcome import Attempt, Outcome
+from ragasync._reports.dataframes import error_summary, errors_dataframe, to_dataframe
+from ragasync._retries.classify import FATAL
+from ragasync._retries.policy import AsyncRetry, retry_async
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.bridge.run_async import run_async
 from ragasync.errors import (
     AttemptTimeout,
     CallAborted,
@@ -67,14 +72,9 @@ from ragasync.errors import (
 )
 from ragasync.job import Job
 from ragasync.journal import Journal
-from ragasync.limits.limiter import RateLimiter
-from ragasync.outcomes.outcome import Attempt, Outcome
 from ragasync.patterns import gather_with_concurrency, process_with_workers
 from ragasync.progress import Progress
-from ragasync.reports.dataframes import error_summary, errors_dataframe, to_dataframe
 from ragasync.result import BatchResult
-from ragasync.retries.classify import FATAL
-from ragasync.retries.policy import AsyncRetry, retry_async
 
 if TYPE_CHECKING:
     from ragasync.documents import AsyncDocumentProcessor

@@ -10,19 +10,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
+from ragasync._bridge.run_async import background_loop, run_async
+from ragasync._engine.item_sources import Items
+from ragasync._engine.job_run import JobRun
+from ragasync._engine.stream import stream_outcomes
+from ragasync._limits.limiter import Limiter
+from ragasync._outcomes.outcome import Outcome
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_number, check_process_fn
-from ragasync.bridge.run_async import background_loop, run_async
-from ragasync.engine.item_sources import Items
-from ragasync.engine.job_run import JobRun
-from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import bind_journal
-from ragasync.limits.limiter import Limiter
-from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 
 T = TypeVar("T")

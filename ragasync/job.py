@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from ragasync._bridge.blocking_calls import BlockingCall, blocked_loops
+from ragasync._bridge.interrupts import Interrupted, InterruptibleWait
+from ragasync._engine.job_run import JobRun
 from ragasync.arguments import check_number, check_positive
-from ragasync.bridge.blocking_calls import BlockingCall, blocked_loops
-from ragasync.bridge.interrupts import Interrupted, InterruptibleWait
 from ragasync.clock import Heartbeat
-from ragasync.engine.job_run import JobRun
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
 from ragasync.job_future import JobFuture

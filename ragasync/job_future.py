@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
-from ragasync.bridge.interrupts import Interrupted
+from ragasync._bridge.interrupts import Interrupted
 from ragasync.error_text import traceback_text
 from ragasync.foreign_errors import is_a
 from ragasync.result import BatchResult

@@ -7,12 +7,12 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 
+from ragasync._engine.item_sources import Items
+from ragasync._engine.job_run import JobRun
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.engine.item_sources import Items
-from ragasync.engine.job_run import JobRun
 from ragasync.result import BatchResult
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.merge import merged_columns, rows_to_rerun
+from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
+from ragasync._outcomes.stats import NO_STATS, RunStats
 from ragasync.errors import as_exception
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.merge import merged_columns, rows_to_rerun
-from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
-from ragasync.outcomes.stats import NO_STATS, RunStats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,40 +239,40 @@ class BatchResult(Generic[R]):
 
     def to_dataframe(self) -> pd.DataFrame:
         """A DataFrame with one row per item; see `ragasync.to_dataframe`."""
-        from ragasync.reports.dataframes import to_dataframe
+        from ragasync._reports.dataframes import to_dataframe
 
         return to_dataframe(self)
 
     def errors_dataframe(self) -> pd.DataFrame:
         """A DataFrame with one row per failed item; see `ragasync.errors_dataframe`."""
-        from ragasync.reports.dataframes import errors_dataframe
+        from ragasync._reports.dataframes import errors_dataframe
 
         return errors_dataframe(self)
 
     def error_summary(self) -> pd.DataFrame:
         """A DataFrame with one row per kind of error; see `ragasync.error_summary`."""
-        from ragasync.reports.dataframes import error_summary
+        from ragasync._reports.dataframes import error_summary
 
         return error_summary(self)
 
     def summary(self) -> str:
         """The counts, times and most common errors as a few lines of text."""
-        from ragasync.reports.summary import summary
+        from ragasync._reports.summary import summary
 
         return summary(self)
 
     def explain(self) -> str:
         """An explanation of where the time went and which setting would help, as text."""
-        from ragasync.reports.explain import explain
+        from ragasync._reports.explain import explain
 
         return explain(self)
 
     def __repr__(self) -> str:
-        from ragasync.reports.summary import title
+        from ragasync._reports.summary import title
 
         return f"<BatchResult {title(self)}>"
 
     def _repr_html_(self) -> str:
-        from ragasync.reports.html import result_html
+        from ragasync._reports.html import result_html
 
         return result_html(self)

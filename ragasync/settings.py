@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from ragasync._limits.adaptive import FIRST
+from ragasync._limits.limiter import Limiter
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_number, check_positive
 from ragasync.journal.journal import JournalBinding
-from ragasync.limits.adaptive import FIRST
-from ragasync.limits.limiter import Limiter
-from ragasync.retries.policy import AsyncRetry
 
 T = TypeVar("T")
 R = TypeVar("R")

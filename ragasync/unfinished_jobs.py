@@ -12,8 +12,8 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from ragasync.bridge.blocking_calls import BlockingCall
-from ragasync.engine.job_run import JobRun
+from ragasync._bridge.blocking_calls import BlockingCall
+from ragasync._engine.job_run import JobRun
 from ragasync.job_future import JobFuture
 from ragasync.result import BatchResult
 

@@ -13,6 +13,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ragasync._reports.summary import one_line, title
 from ragasync.documents.errors import LoadError
 from ragasync.documents.hits import Hits
 from ragasync.documents.models import Document
@@ -27,7 +28,6 @@ from ragasync.error_text import error_text, safe_message, safe_text
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
 from ragasync.notebook import TqdmProgress
-from ragasync.reports.summary import one_line, title
 from ragasync.result import BatchResult
 
 QUESTION = "how do I parse command line arguments?"

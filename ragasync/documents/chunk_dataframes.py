@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.stats import RunResult
+from ragasync._reports.dataframes import number_array, object_column, string_array
 from ragasync.documents.dataframes import processed, result_columns
 from ragasync.documents.hits import place_columns
 from ragasync.documents.models import Chunk
 from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.stats import RunResult
-from ragasync.reports.dataframes import number_array, object_column, string_array
 
 if TYPE_CHECKING:
     import pandas as pd

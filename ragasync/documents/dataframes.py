@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import DONE, FAILED, PENDING
+from ragasync._outcomes.stats import RunResult, StageStats
+from ragasync._reports.dataframes import DataFrameBuilder, number_array, string_array
+from ragasync._reports.time_breakdown import stage_index, utilization
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.skip_policy import id_of, source_path
 from ragasync.errors import JournaledError
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import DONE, FAILED, PENDING
-from ragasync.outcomes.stats import RunResult, StageStats
-from ragasync.reports.dataframes import DataFrameBuilder, number_array, string_array
-from ragasync.reports.time_breakdown import stage_index, utilization
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,9 +18,7 @@ from hashlib import blake2b
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
-from ragasync.documents.models import Document
-from ragasync.foreign_errors import attribute, is_a
-from ragasync.function_fingerprint import (
+from ragasync._function_fingerprint import (
     FunctionFingerprint,
     Sources,
     differences,
@@ -29,6 +27,8 @@ from ragasync.function_fingerprint import (
     module_of,
     settings_fingerprint_of,
 )
+from ragasync.documents.models import Document
+from ragasync.foreign_errors import attribute, is_a
 
 StageFunction: TypeAlias = Callable[..., object]
 """A stage's function: what it takes and gives depends on the stage."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from ragasync.reports.dataframes import number_array, object_column, string_array
-from ragasync.reports.html import MONO, QUIET, TEXT, element
-from ragasync.reports.summary import one_line
+from ragasync._reports.dataframes import number_array, object_column, string_array
+from ragasync._reports.html import MONO, QUIET, TEXT, element
+from ragasync._reports.summary import one_line
 
 if TYPE_CHECKING:
     import pandas as pd

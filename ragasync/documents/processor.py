@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, TypeAlias
 
+from ragasync._limits.limiter import Limiter
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_positive
 from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
 from ragasync.documents.embedders.hashing import HashingEmbedder
@@ -23,8 +25,6 @@ from ragasync.documents.stages.runs import DocumentRuns
 from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store
 from ragasync.journal import Journal
-from ragasync.limits.limiter import Limiter
-from ragasync.retries.policy import AsyncRetry
 
 Given: TypeAlias = StageFunction | Stage | None
 """A stage argument: a function, a Stage, or None for the default."""

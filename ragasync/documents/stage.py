@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from ragasync._limits.limiter import Limiter
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.store import Store
-from ragasync.limits.limiter import Limiter
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings, as_limiters
 
 _SETTINGS = (

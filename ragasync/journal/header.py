@@ -10,8 +10,8 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from ragasync._function_fingerprint import FunctionFingerprint, differences
 from ragasync.errors import JournalError
-from ragasync.function_fingerprint import FunctionFingerprint, differences
 from ragasync.sqlite_file import corruption_error
 
 _MAX_FINGERPRINTS = 8

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from ragasync.function_fingerprint import FunctionFingerprint
+    from ragasync._function_fingerprint import FunctionFingerprint
     from ragasync.journal.keys import Key, KeyFunction
     from ragasync.journal.serializers import Serializer
 
@@ -197,7 +197,7 @@ def bind_journal(
         journal = Journal(journal)
     if not isinstance(journal, Journal):
         raise TypeError(f"journal must be a Journal or the path of one, got {journal!r}")
-    from ragasync.function_fingerprint import fingerprint_of  # loads ast and dis
+    from ragasync._function_fingerprint import fingerprint_of  # loads ast and dis
 
     name = definition_of(function).__qualname__.rpartition("<locals>.")[2]
     functions = {"function": fingerprint_of(function)}

@@ -10,12 +10,12 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from ragasync._outcomes.outcome import Outcome, Status
 from ragasync.error_text import closing_lines, error_text, safe_notes
 from ragasync.errors import JournaledError, JournalError
 from ragasync.foreign_errors import attribute, leaves_of
 from ragasync.journal.file import JOURNAL, Row, open_journal
 from ragasync.journal.serializers import SERIALIZERS, Serializer
-from ragasync.outcomes.outcome import Outcome, Status
 from ragasync.sqlite_file import convert_errors, corruption_error
 
 if TYPE_CHECKING:

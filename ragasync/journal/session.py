@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Any
 
+from ragasync._outcomes.outcome import Outcome
 from ragasync.errors import JournalError
 from ragasync.journal.file import JOURNAL, JournalFile, Row
 from ragasync.journal.header import JobIdentity
@@ -18,7 +19,6 @@ from ragasync.journal.keys import make_key
 from ragasync.journal.rows import RowKey, check_row, to_outcome, to_row
 from ragasync.journal.serializers import SERIALIZERS, Serializer
 from ragasync.journal.writer import Writer
-from ragasync.outcomes.outcome import Outcome
 from ragasync.sqlite_file import convert_errors
 
 _FIND = (

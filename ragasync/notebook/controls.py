@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ragasync._reports.error_groups import LiveErrorGroups
+from ragasync._reports.summary import per_second
 from ragasync.notebook.panel_view import JobView, errors_html, facts_html
 from ragasync.notebook.widgets import (
     Slider,
@@ -17,8 +19,6 @@ from ragasync.notebook.widgets import (
     previous_rate,
     rate_steps,
 )
-from ragasync.reports.error_groups import LiveErrorGroups
-from ragasync.reports.summary import per_second
 
 VIEWS_KEPT = 16
 """The number of ended panels whose widgets stay, for pages that no replacement reaches."""

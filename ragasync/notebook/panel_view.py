@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync.outcomes.stats import StageStats, wall_time_in
-from ragasync.progress import LimitedBy, Progress
-from ragasync.reports.error_groups import LiveErrorGroups
-from ragasync.reports.html import (
+from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
+from ragasync._outcomes.stats import StageStats, wall_time_in
+from ragasync._reports.error_groups import LiveErrorGroups
+from ragasync._reports.html import (
     COLORS,
     QUIET,
     TABULAR,
@@ -19,7 +18,7 @@ from ragasync.reports.html import (
     element,
     error_rows,
 )
-from ragasync.reports.summary import (
+from ragasync._reports.summary import (
     clock_time,
     counted,
     duration,
@@ -28,8 +27,9 @@ from ragasync.reports.summary import (
     per_second,
     usage_facts,
 )
-from ragasync.reports.time_breakdown import bottleneck, utilization
-from ragasync.reports.timeline import STATE_COLORS, WORK
+from ragasync._reports.time_breakdown import bottleneck, utilization
+from ragasync._reports.timeline import STATE_COLORS, WORK
+from ragasync.progress import LimitedBy, Progress
 
 LIMIT_TEXTS: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",

@@ -11,11 +11,11 @@ from html import escape
 from types import TracebackType
 from typing import Any, Self
 
+from ragasync._outcomes.outcome import DONE
+from ragasync._reports.html import COLORS, TEXT, element
+from ragasync._reports.summary import clock_time, one_line, per_second
 from ragasync.clock import Clock, running_loop
 from ragasync.notebook.display import REFRESH_INTERVAL, in_kernel, show_bundle
-from ragasync.outcomes.outcome import DONE
-from ragasync.reports.html import COLORS, TEXT, element
-from ragasync.reports.summary import clock_time, one_line, per_second
 
 REPEATED_END = 1.0
 """Seconds within which the same last report, repeated, does not start another run."""

@@ -5,7 +5,7 @@ Files:
     charts.py      plot_latency, plot_throughput; the Axes, title, legend and time axis of all plots
     timeline.py    plot_timeline: calls on their workers, or areas of concurrency, or stages
 
-A plot reads the times of a result's items into arrays (`ragasync.reports.timeline`), draws them
+A plot reads the times of a result's items into arrays (`ragasync._reports.timeline`), draws them
 into one Axes with a few artists, and puts the counts into the title. It never changes the style
 of the caller's figure: text and lines take the color of the axes' own labels, on dark and light.
 """

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from ragasync._outcomes.outcome import DONE, FAILED
+from ragasync._outcomes.stats import RunResult
+from ragasync._reports.html import COLORS, NAMES
+from ragasync._reports.summary import per_second, title
+from ragasync._reports.timeline import ItemTimes, item_times, run_length
 from ragasync.errors import MissingExtra
-from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.outcomes.stats import RunResult
-from ragasync.reports.html import COLORS, NAMES
-from ragasync.reports.summary import per_second, title
-from ragasync.reports.timeline import ItemTimes, item_times, run_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

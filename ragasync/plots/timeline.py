@@ -6,20 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ragasync.outcomes.outcome import CANCELLED, DONE, FAILED
-from ragasync.outcomes.stats import RunResult, StageStats
-from ragasync.plots.charts import (
-    TimeUnit,
-    draw_markers,
-    draw_plot,
-    failure_label,
-    stacked_area,
-    text_color,
-    time_axis,
-)
-from ragasync.reports.html import COLORS
-from ragasync.reports.time_breakdown import stage_index
-from ragasync.reports.timeline import (
+from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED
+from ragasync._outcomes.stats import RunResult, StageStats
+from ragasync._reports.html import COLORS
+from ragasync._reports.time_breakdown import stage_index
+from ragasync._reports.timeline import (
     BACKOFF,
     FAILED_FINALLY,
     LIMITER,
@@ -35,6 +26,15 @@ from ragasync.reports.timeline import (
     mean_concurrency,
     run_length,
     state_names,
+)
+from ragasync.plots.charts import (
+    TimeUnit,
+    draw_markers,
+    draw_plot,
+    failure_label,
+    stacked_area,
+    text_color,
+    time_axis,
 )
 
 if TYPE_CHECKING:

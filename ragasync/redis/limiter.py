@@ -9,11 +9,11 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ragasync._bridge.run_async import background_loop
+from ragasync._limits.bucket import smoothest_burst
+from ragasync._limits.limiter import check_pause, check_rate, check_weight
 from ragasync.arguments import check_positive, check_sync
-from ragasync.bridge.run_async import background_loop
 from ragasync.clock import running_loop
-from ragasync.limits.bucket import smoothest_burst
-from ragasync.limits.limiter import check_pause, check_rate, check_weight
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
 from ragasync.redis.dispatcher import Dispatcher, Outage
 from ragasync.redis.script import LocalState, Terms

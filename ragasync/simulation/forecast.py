@@ -8,12 +8,12 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ragasync._limits.limiter import Limiter
+from ragasync._reports.summary import counted, duration
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count
-from ragasync.limits.limiter import Limiter
 from ragasync.progress import LimitedBy
-from ragasync.reports.summary import counted, duration
 from ragasync.result import BatchResult
-from ragasync.retries.policy import AsyncRetry
 from ragasync.simulation.forecast_view import ForecastExplorer, forecast_html, forecast_text
 from ragasync.simulation.pilot import Pilot, pilot_of
 from ragasync.simulation.projection import (

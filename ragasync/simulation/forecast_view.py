@@ -8,11 +8,11 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from ragasync.limits.limiter import RateLimiter
+from ragasync._limits.limiter import RateLimiter
+from ragasync._outcomes.outcome import DONE, FAILED
+from ragasync._reports.html import COLORS, QUIET, TEXT, element
+from ragasync._reports.summary import duration, per_second
 from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
-from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.html import COLORS, QUIET, TEXT, element
-from ragasync.reports.summary import duration, per_second
 from ragasync.simulation.projection import ForecastInputs, Interval, most_common_limit, project
 from ragasync.simulation.what_if import WhatIf
 

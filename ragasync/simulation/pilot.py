@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import DONE, FAILED
+from ragasync._reports.time_breakdown import time_breakdown
+from ragasync._retries.classify import default_retry
+from ragasync._retries.http import http_status
 from ragasync.error_text import describe
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import DONE, FAILED
-from ragasync.reports.time_breakdown import time_breakdown
 from ragasync.result import BatchResult
-from ragasync.retries.classify import default_retry
-from ragasync.retries.http import http_status
 
 Fate: TypeAlias = Literal["done", "transient", "permanent"]
 """How an attempt ended: with a value, with an error worth a retry, or with one that is not."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragasync.reports.time_breakdown import time_breakdown
+from ragasync._reports.time_breakdown import time_breakdown
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
 from ragasync.simulation.pilot import Pilot, PilotAttempt

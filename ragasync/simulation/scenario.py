@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ragasync._engine.run_stats import limit_of
+from ragasync._limits.limiter import Limiter, RateLimiter
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_number, check_positive
-from ragasync.engine.run_stats import limit_of
 from ragasync.errors import AttemptTimeout
-from ragasync.limits.limiter import Limiter, RateLimiter
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import as_limiters, check_concurrency
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.simulate import copy_limiters, limiter_of

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeVar, cast
 
+from ragasync._limits.bucket import Bucket
 from ragasync.arguments import check_count, check_number, check_positive
-from ragasync.limits.bucket import Bucket
 from ragasync.simulation.latency import Latency, LatencyLike, as_latency
 from ragasync.simulation.seeded_random import (
     key_of,

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias, TypeVar
 
+from ragasync._engine.controls import RunControls
+from ragasync._engine.run import execute
+from ragasync._engine.run_stats import limit_of, run_stats
+from ragasync._limits.limiter import Limiter, RateLimiter
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.stats import Limit
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_number
-from ragasync.engine.controls import RunControls
-from ragasync.engine.run import execute
-from ragasync.engine.run_stats import limit_of, run_stats
-from ragasync.limits.limiter import Limiter, RateLimiter
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.stats import Limit
 from ragasync.result import BatchResult
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 from ragasync.simulation.latency import LatencyLike
 from ragasync.simulation.seeded_random import random_bits, scramble, unit_interval

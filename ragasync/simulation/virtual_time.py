@@ -15,7 +15,7 @@ from contextvars import Context
 from heapq import heappop, heappush
 from typing import Any, TypeVar, TypeVarTuple
 
-from ragasync.bridge.interrupts import InterruptibleWait
+from ragasync._bridge.interrupts import InterruptibleWait
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

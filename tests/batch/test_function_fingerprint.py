@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ragasync import AsyncRetry
-from ragasync.function_fingerprint import (
+from ragasync._function_fingerprint import (
     FunctionFingerprint,
     differences,
     fingerprint_of,
@@ -882,7 +882,7 @@ squares = lambda n: sum(i ** 2 for i in range(n) if (k := i) > 1 and k not in NA
 
 PRINTED = """
 import sys
-from ragasync.function_fingerprint import fingerprint_of
+from ragasync._function_fingerprint import fingerprint_of
 from everything import embed, squares
 print(fingerprint_of(embed).to_json())
 print(fingerprint_of(squares).to_json())
@@ -919,7 +919,7 @@ def test_bytecode_has_no_order_of_sets(tmp_path: Path):
     """Where there is no source, each process finds the same too."""
     source = "f = lambda x: x in {'a', 'b', 'c', 'd', 'e'} and x not in {('p', 'q'), ('r', 's')}"
     script = f"""
-from ragasync.function_fingerprint import fingerprint_of
+from ragasync._function_fingerprint import fingerprint_of
 names = {{}}
 exec({source!r}, names)
 print(fingerprint_of(names["f"]).to_json())

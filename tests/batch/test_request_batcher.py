@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
-from ragasync.engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
 from tests.support.services import BatchService, Refused, about, now, other_tasks, turns
 from tests.support.services import Service as Fake

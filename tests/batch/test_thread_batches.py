@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ragasync.calls.thread_batches import (
+from ragasync._calls.thread_batches import (
     BATCH_SECONDS,
     MAX_ITEMS,
     BatchCall,

@@ -16,7 +16,7 @@ PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from ragasync import AsyncBatchProcessor, AsyncRetry, run_async
-from ragasync.bridge import in_place, interrupts
+from ragasync._bridge import in_place, interrupts
 
 interrupts.GRACE = in_place.GRACE = 600  # seconds: a test that waits for their end does not pass
 

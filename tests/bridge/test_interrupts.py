@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real_time
 PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
 from ragasync import run_async
-from ragasync.bridge import in_place, interrupts
+from ragasync._bridge import in_place, interrupts
 
 interrupts.GRACE = in_place.GRACE = 600  # seconds: a test that waits for their end does not pass
 
@@ -238,7 +238,7 @@ def test_an_interrupt_that_comes_too_late_is_not_lost():
     assert printed_by(
         PREAMBLE,
         """
-        from ragasync.bridge.interrupts import DeferredInterrupt
+        from ragasync._bridge.interrupts import DeferredInterrupt
 
         try:
             with DeferredInterrupt(lambda: print("noticed")):

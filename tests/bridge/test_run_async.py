@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ragasync import AsyncBatchProcessor, RunAsyncError, run_async
-from ragasync.bridge import run_async as bridge
+from ragasync._bridge import run_async as bridge
 
 pytestmark = pytest.mark.real_time
 

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 
 # A cell that waits for the end of this grace period does not come back in time.
 NO_GRACE = """
-from ragasync.bridge import in_place, interrupts
+from ragasync._bridge import in_place, interrupts
 
 interrupts.GRACE = in_place.GRACE = 600
 """

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 IMPORTS = """
 import asyncio
 from ragasync import run_async
-from ragasync.bridge import in_place, interrupts
+from ragasync._bridge import in_place, interrupts
 
 interrupts.GRACE = in_place.GRACE = 600
 """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
-from ragasync.retries.classify import default_retry, retry_after_of
+from ragasync._retries.classify import default_retry, retry_after_of
 from tests.support.raw_server import RawServer
 from tests.support.requirements import needs
 

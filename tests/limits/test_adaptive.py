@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ragasync.limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
-from ragasync.limits.samples import CallEnd, CallSample, Latency
-from ragasync.retries.classify import congestion
+from ragasync._limits.adaptive import FIRST, LOOK_EVERY, REST, ConcurrencyLimit
+from ragasync._limits.samples import CallEnd, CallSample, Latency
+from ragasync._retries.classify import congestion
 
 
 class Rounds:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ragasync import RateLimiter
-from ragasync.limits.combined import CombinedLimiter
+from ragasync._limits.combined import CombinedLimiter
 
 
 def now() -> float:

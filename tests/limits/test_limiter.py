@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from ragasync import RateLimiter
-from ragasync.limits.bucket import Bucket
+from ragasync._limits.bucket import Bucket
 from ragasync.testing import run_on_virtual_clock
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, RateLimiter
-from ragasync.limits.combined import CombinedLimiter
+from ragasync._limits.combined import CombinedLimiter
 
 HUGE = 10**400
 TOO_LONG = 10**6000  # Python refuses to print it

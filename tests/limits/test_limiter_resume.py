@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter
-from ragasync.limits.combined import CombinedLimiter
+from ragasync._limits.combined import CombinedLimiter
 
 
 def now() -> float:

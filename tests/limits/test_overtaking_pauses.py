@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ragasync import RateLimiter
-from ragasync.limits.combined import CombinedLimiter
+from ragasync._limits.combined import CombinedLimiter
 
 Held = tuple[Callable[[], Awaitable[None]], Callable[[float], None]]
 """How to pass, and how to pause."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from ragasync import AsyncBatchProcessor
+from ragasync._outcomes.columns import Columns
+from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.notebook.controls import Controls
-from ragasync.outcomes.columns import Columns
-from ragasync.reports.error_groups import LiveErrorGroups
 from tests.support.hidden_limits import Queueing, still
 from tests.support.requirements import needs
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, Outcome
+from ragasync._outcomes.columns import Columns
+from ragasync._reports import error_groups
+from ragasync._reports.error_groups import LiveErrorGroups, group_errors
 from ragasync.notebook import controls, panel, widgets
 from ragasync.notebook.panel import Refresher
-from ragasync.outcomes.columns import Columns
-from ragasync.reports import error_groups
-from ragasync.reports.error_groups import LiveErrorGroups, group_errors
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

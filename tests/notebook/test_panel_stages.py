@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ragasync import AsyncBatchProcessor, RateLimiter, plot_timeline
+from ragasync._outcomes.activity import Utilization
+from ragasync._outcomes.stats import RunStats, StageStats
+from ragasync._reports.error_groups import LiveErrorGroups
+from ragasync._reports.summary import cost_text
 from ragasync.documents import AsyncDocumentProcessor, Document
 from ragasync.notebook.panel_view import BOTTLENECK_MARK, panel_text, stage_lines, static_bundle
-from ragasync.outcomes.activity import Utilization
-from ragasync.outcomes.stats import RunStats, StageStats
-from ragasync.reports.error_groups import LiveErrorGroups
-from ragasync.reports.summary import cost_text
 from tests.notebook.test_panel import at, words_of
 from tests.support.document_tables import MeteredEmbedder, exact, texts
 from tests.support.embedders import CountingEmbedder, words

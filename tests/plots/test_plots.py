@@ -32,9 +32,9 @@ from ragasync import (  # noqa: E402
     plot_throughput,
     plot_timeline,
 )
-from ragasync.outcomes.columns import Columns  # noqa: E402
-from ragasync.outcomes.outcome import DONE, FAILED  # noqa: E402
-from ragasync.outcomes.stats import RunStats  # noqa: E402
+from ragasync._outcomes.columns import Columns  # noqa: E402
+from ragasync._outcomes.outcome import DONE, FAILED  # noqa: E402
+from ragasync._outcomes.stats import RunStats  # noqa: E402
 
 PLOTS = [plot_timeline, plot_latency, plot_throughput]
 

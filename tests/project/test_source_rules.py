@@ -17,12 +17,12 @@ SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|CREATE|DROP|ALTER|ATT
 RUNS_SQL = {"execute", "executemany", "executescript"}
 MAKES_OBJECTS = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 MAY_MAKE_OBJECTS = {
-    "function_fingerprint/code.py": {
+    "_function_fingerprint/code.py": {
         "compile"
     },  # a function's own source, to see whether it is what runs
     "journal/serializers.py": {"pickle"},  # where the user has chosen it by name
-    "calls/pickling.py": {"pickle", "cloudpickle"},  # between this process and its own workers
-    "calls/remote_errors.py": {"pickle"},  # the same, for errors on their way back
+    "_calls/pickling.py": {"pickle", "cloudpickle"},  # between this process and its own workers
+    "_calls/remote_errors.py": {"pickle"},  # the same, for errors on their way back
 }
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 

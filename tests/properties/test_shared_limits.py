@@ -15,8 +15,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, Job, RateLimiter
-from ragasync.limits.combined import CombinedLimiter
-from ragasync.limits.queue import Waiter, WaitQueue
+from ragasync._limits.combined import CombinedLimiter
+from ragasync._limits.queue import Waiter, WaitQueue
 from ragasync.testing import run_on_virtual_clock
 from tests.support.random_schedules import examples, seconds
 

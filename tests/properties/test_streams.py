@@ -17,9 +17,9 @@ from ragasync import (
     Outcome,
     ResultCountError,
 )
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import STATUSES, Status
-from ragasync.outcomes.stats import RunStats
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import STATUSES, Status
+from ragasync._outcomes.stats import RunStats
 from ragasync.testing import run_on_virtual_clock
 from tests.support.poison_schedules import Poisoned, Scale, scales
 from tests.support.random_schedules import examples, options, services, sources

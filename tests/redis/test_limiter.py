@@ -15,7 +15,7 @@ from ragasync import (
     RedisUnavailable,
     run_async,
 )
-from ragasync.limits.combined import CombinedLimiter
+from ragasync._limits.combined import CombinedLimiter
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.real_time

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ragasync.limits.bucket import Bucket, WindowBucket
+from ragasync._limits.bucket import Bucket, WindowBucket
 from ragasync.redis.script import SCRIPT, Reply, Request, Terms
 from tests.support.redis_server import RedisServer
 

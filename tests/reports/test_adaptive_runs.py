@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ragasync import BatchResult, plot_timeline
-from ragasync.outcomes.stats import RunSettings, RunStats
+from ragasync._outcomes.stats import RunSettings, RunStats
 from tests.support.requirements import needs
 from tests.support.results import done, result_of
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from ragasync import BatchResult, Outcome, error_summary, errors_dataframe, to_dataframe
+from ragasync._outcomes.columns import Columns
+from ragasync._reports.error_groups import error_template
+from ragasync._reports.summary import one_line
 from ragasync.error_text import safe_message, type_name
-from ragasync.outcomes.columns import Columns
-from ragasync.reports.error_groups import error_template
-from ragasync.reports.summary import one_line
 from tests.support.results import COLUMNS, done, failed, pending, result_of
 
 DTYPES = {

@@ -14,8 +14,8 @@ from ragasync import (
     Outcome,
     RateLimiter,
 )
-from ragasync.outcomes.stats import RunSettings, RunStats, StageStats
-from ragasync.reports.advice import round_rate, round_up
+from ragasync._outcomes.stats import RunSettings, RunStats, StageStats
+from ragasync._reports.advice import round_rate, round_up
 from tests.support.results import done, failed, result_of
 
 

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from ragasync import BatchResult
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import DONE, FAILED, Outcome
-from ragasync.reports.timeline import build_timeline
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import DONE, FAILED, Outcome
+from ragasync._reports.timeline import build_timeline
 from tests.support.results import done, failed, pending, result_of
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=\"y\">&amp;"

@@ -3,8 +3,8 @@
 import pytest
 
 from ragasync import BatchResult, Outcome
-from ragasync.reports.error_groups import error_template
-from ragasync.reports.summary import counted, duration, per_second
+from ragasync._reports.error_groups import error_template
+from ragasync._reports.summary import counted, duration, per_second
 from tests.support.results import done, failed, pending, result_of
 
 

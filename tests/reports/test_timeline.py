@@ -13,8 +13,8 @@ from ragasync import (
     Outcome,
     RateLimiter,
 )
-from ragasync.outcomes.outcome import PENDING
-from ragasync.reports.timeline import (
+from ragasync._outcomes.outcome import PENDING
+from ragasync._reports.timeline import (
     BACKOFF,
     FAILED_FINALLY,
     LIMITER,

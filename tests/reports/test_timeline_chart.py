@@ -3,10 +3,10 @@
 import re
 
 from ragasync import Attempt, BatchResult
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import DONE
-from ragasync.outcomes.stats import RunStats, StageStats
-from ragasync.reports.timeline import BACKOFF, LIMITER, STATE_COLORS
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import DONE
+from ragasync._outcomes.stats import RunStats, StageStats
+from ragasync._reports.timeline import BACKOFF, LIMITER, STATE_COLORS
 from tests.support.results import done, failed, result_of
 
 KEPT_PROPERTIES = {

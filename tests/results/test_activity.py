@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from ragasync.outcomes.activity import BINS, ActivityMonitor, Utilization
-from ragasync.outcomes.stats import RunStats, StageStats
-from ragasync.reports.timeline import mean_concurrency
+from ragasync._outcomes.activity import BINS, ActivityMonitor, Utilization
+from ragasync._outcomes.stats import RunStats, StageStats
+from ragasync._reports.timeline import mean_concurrency
 
 
 class Clock:

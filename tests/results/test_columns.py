@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import (
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import (
     CANCELLED,
     DONE,
     FAILED,

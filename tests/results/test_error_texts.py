@@ -17,10 +17,15 @@ from ragasync import (
     error_summary,
     errors_dataframe,
 )
+from ragasync._reports import error_groups
+from ragasync._reports.error_groups import (
+    ErrorGroups,
+    LiveErrorGroups,
+    error_template,
+    group_errors,
+)
 from ragasync.error_text import cut, describe, error_text, safe_message, safe_text, type_name
 from ragasync.notebook.panel_view import errors_html
-from ragasync.reports import error_groups
-from ragasync.reports.error_groups import ErrorGroups, LiveErrorGroups, error_template, group_errors
 from tests.support.hostile_classes import Silent, armed
 from tests.support.results import done, failed, result_of
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync.outcomes.columns import Columns
-from ragasync.outcomes.outcome import STATUSES, Outcome, Status
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import STATUSES, Outcome, Status
 from ragasync.result import BatchResult, RunStats
 
 

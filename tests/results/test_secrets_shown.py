@@ -27,12 +27,12 @@ from ragasync import (  # noqa: E402
     errors_dataframe,
     to_dataframe,
 )
+from ragasync._outcomes.outcome import Outcome  # noqa: E402
+from ragasync._reports.error_groups import LiveErrorGroups  # noqa: E402
 from ragasync.documents.__main__ import _report  # noqa: E402
 from ragasync.documents.errors import LoadError  # noqa: E402
 from ragasync.documents.stores.sqlite import SqliteStore  # noqa: E402
 from ragasync.notebook.panel_view import static_bundle  # noqa: E402
-from ragasync.outcomes.outcome import Outcome  # noqa: E402
-from ragasync.reports.error_groups import LiveErrorGroups  # noqa: E402
 
 SECRETS = ("pa55word", "sk-abcd1234efgh", "quErYkey", "abcd1234efgh")
 ADDRESS = "http://ann:pa55word@api.test/v1/embed?api_key=quErYkey"

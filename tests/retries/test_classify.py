@@ -17,8 +17,7 @@ from aiohttp import ClientConnectionError, ClientResponseError, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from ragasync.errors import AttemptTimeout, MissingExtra, ResultCountError, RunAsyncError
-from ragasync.retries.classify import (
+from ragasync._retries.classify import (
     FATAL,
     default_retry,
     http_status,
@@ -28,6 +27,7 @@ from ragasync.retries.classify import (
     retry_after_of,
     should_split,
 )
+from ragasync.errors import AttemptTimeout, MissingExtra, ResultCountError, RunAsyncError
 from tests.support.requirements import needs
 
 NOON = 784_123_200.0  # Sun, 06 Nov 1994 12:00:00 GMT

@@ -13,6 +13,16 @@ import numpy as np
 import pytest
 
 from ragasync import FATAL, AsyncRetry, AttemptTimeout, WorkerDied
+from ragasync._retries.classify import (
+    congestion,
+    default_retry,
+    is_loop_mismatch,
+    is_programming_error,
+    may_split,
+    should_split,
+)
+from ragasync._retries.durations import advised_waits
+from ragasync._retries.http import headers_of, http_status, retry_after_of
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
     MOST_LINKS,
@@ -22,16 +32,6 @@ from ragasync.foreign_errors import (
     text_of,
     walk_errors,
 )
-from ragasync.retries.classify import (
-    congestion,
-    default_retry,
-    is_loop_mismatch,
-    is_programming_error,
-    may_split,
-    should_split,
-)
-from ragasync.retries.durations import advised_waits
-from ragasync.retries.http import headers_of, http_status, retry_after_of
 from tests.support import hostile_classes
 
 

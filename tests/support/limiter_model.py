@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import note
 
 from ragasync import RateLimiter
-from ragasync.limits.queue import Waiter
+from ragasync._limits.queue import Waiter
 
 A_MOMENT = 1e-6
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ragasync import BatchResult, Outcome
-from ragasync.outcomes.columns import Columns
+from ragasync._outcomes.columns import Columns
 
 COLUMNS = [
     "index",

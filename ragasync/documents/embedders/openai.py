@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync._bridge.run_async import run_async
+from ragasync._limits.limiter import RateLimiter
+from ragasync._retries.classify import FATAL, default_retry
+from ragasync._retries.http import headers_of
+from ragasync._retries.policy import AsyncRetry, Verdict
 from ragasync.arguments import check_count, check_positive
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.bridge.run_async import run_async
 from ragasync.documents.embedders.dimension import Dimension
 from ragasync.documents.embedders.hashing import check_texts
 from ragasync.documents.embedders.openai_client import (
@@ -28,10 +32,6 @@ from ragasync.documents.spending import Spending
 from ragasync.documents.stage import Stage
 from ragasync.documents.tokenizers import token_budget
 from ragasync.errors import AttemptTimeout
-from ragasync.limits.limiter import RateLimiter
-from ragasync.retries.classify import FATAL, default_retry
-from ragasync.retries.http import headers_of
-from ragasync.retries.policy import AsyncRetry, Verdict
 
 _FOR_A_SEARCH = AsyncRetry(2, 0.5, max_elapsed=30.0)
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from itertools import islice
 
+from ragasync._redact import redact
 from ragasync.errors import RagasyncError
-from ragasync.redact import redact
 
 _LONGEST = 300
 _LONGEST_HEADER = 200

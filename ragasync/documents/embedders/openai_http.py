@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from ragasync._redact import MASK
+from ragasync._retries.http import http_status
 from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     RedirectRefused,
@@ -21,8 +23,6 @@ from ragasync.documents.embedders.openai_errors import (
 from ragasync.documents.embedders.openai_responses import Reply, reply_of
 from ragasync.errors import MissingExtra
 from ragasync.foreign_errors import text_of
-from ragasync.redact import MASK
-from ragasync.retries.http import http_status
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response

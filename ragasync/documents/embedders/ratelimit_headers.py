@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ragasync.limits.limiter import RateLimiter
-from ragasync.retries.durations import number_of, seconds_of
+from ragasync._limits.limiter import RateLimiter
+from ragasync._retries.durations import number_of, seconds_of
 
 Kind = Literal["requests", "tokens"]
 """What a limit counts."""

@@ -7,7 +7,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ragasync.calls.thread_batches import BatchCall
+from ragasync._calls.thread_batches import BatchCall
+from ragasync._function_fingerprint import Sources
+from ragasync._limits.limiter import Limiter
+from ragasync._retries.classify import FATAL, default_retry
+from ragasync._retries.policy import AsyncRetry, Verdict
 from ragasync.documents.embedding_cache import (
     EmbedderInStore,
     cached_embeddings,
@@ -39,11 +43,7 @@ from ragasync.documents.stages.storing import storing_plan
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
-from ragasync.function_fingerprint import Sources
 from ragasync.journal.journal import caller_location
-from ragasync.limits.limiter import Limiter
-from ragasync.retries.classify import FATAL, default_retry
-from ragasync.retries.policy import AsyncRetry, Verdict
 from ragasync.settings import BatchSettings
 
 StagePlan: TypeAlias = BatchSettings[Any, Any]

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ragasync.calls.thread_batches import ThreadBatcher
+from ragasync._calls.thread_batches import ThreadBatcher
+from ragasync._engine.request_batcher import RequestBatcher
+from ragasync._outcomes.stats import StageStats
 from ragasync.documents.metering import Meter
 from ragasync.documents.stages.config import PipelineConfig
-from ragasync.engine.request_batcher import RequestBatcher
-from ragasync.outcomes.stats import StageStats
 
 STAGES = ("load", "look up", "chunk", "embed", "store")
 """The stages in the order of a document's way."""

@@ -9,8 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ragasync.calls.caller import Caller
-from ragasync.calls.thread_batches import ThreadBatcher
+from ragasync._calls.caller import Caller
+from ragasync._calls.thread_batches import ThreadBatcher
+from ragasync._engine.controls import RunControls, current_run
+from ragasync._engine.request_batcher import RequestBatcher
+from ragasync._reports.summary import counted
 from ragasync.documents.embedding_cache import WHY_UNKNOWN
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.locations import add_locations
@@ -36,11 +39,8 @@ from ragasync.documents.stages.skip_policy import id_of, source_path
 from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
-from ragasync.engine.controls import RunControls, current_run
-from ragasync.engine.request_batcher import RequestBatcher
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
-from ragasync.reports.summary import counted
 
 Entry = Document | PreparedDocument | FailedDocument
 """One of the documents of a source: as it was loaded, or as far as it came in the same call."""

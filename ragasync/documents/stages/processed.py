@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ragasync._reports.summary import counted
 from ragasync.documents.loaders.records import BAD_ROWS
 from ragasync.documents.models import Chunk, Document
-from ragasync.reports.summary import counted
 
 
 @dataclass(frozen=True, slots=True, repr=False)

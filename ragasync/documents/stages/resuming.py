@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeGuard
 
+from ragasync._function_fingerprint import FunctionFingerprint
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import (
     EmbedderIdentity,
@@ -26,7 +27,6 @@ from ragasync.documents.stages.journalled import Documents
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store, supports_identity
-from ragasync.function_fingerprint import FunctionFingerprint
 from ragasync.journal import Journal
 from ragasync.journal.journal import JournalBinding, bind_journal, definition_of
 from ragasync.journal.keys import PREVIEW, Key, KeyFunction, make_key

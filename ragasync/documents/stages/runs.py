@@ -9,23 +9,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+from ragasync._bridge.run_async import run_async
+from ragasync._engine.job_run import JobRun
+from ragasync._engine.stream import stream_outcomes
+from ragasync._outcomes.outcome import Outcome
+from ragasync._retries.policy import AsyncRetry
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.bridge.run_async import run_async
 from ragasync.documents.sources.unique import claim
 from ragasync.documents.stages.config import PipelineConfig, ends_the_run
 from ragasync.documents.stages.intake import Intake, Sources
 from ragasync.documents.stages.pipeline import Occasion, Pipeline, open_pipeline
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import Prune
-from ragasync.engine.job_run import JobRun
-from ragasync.engine.stream import stream_outcomes
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import JournalBinding
-from ragasync.outcomes.outcome import Outcome
 from ragasync.progress import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.retries.policy import AsyncRetry
 from ragasync.settings import BatchSettings
 
 

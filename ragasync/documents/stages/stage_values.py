@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.calls.caller import check_values
+from ragasync._calls.caller import check_values
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources.file_ids import part_id

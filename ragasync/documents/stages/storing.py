@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync._retries.classify import FATAL
+from ragasync._retries.policy import AsyncRetry, Verdict, verdict_of
 from ragasync.arguments import check_process_fn
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable
 from ragasync.foreign_errors import is_a
-from ragasync.retries.classify import FATAL
-from ragasync.retries.policy import AsyncRetry, Verdict, verdict_of
 from ragasync.settings import BatchSettings
 
 

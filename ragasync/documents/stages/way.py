@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.documents.embedding_cache import Vector
 from ragasync.documents.metering import Meter, Metered
 from ragasync.documents.models import Chunk, Document
@@ -18,7 +19,6 @@ from ragasync.documents.stages.prepare import PreparedDocument
 from ragasync.documents.stages.processed import ProcessedDocument, bad_rows_of, read_as
 from ragasync.documents.stages.storing import StoreRequest
 from ragasync.documents.store import EmbedderMismatch
-from ragasync.engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync.errors import AttemptTimeout, StageFailure
 from ragasync.foreign_errors import is_a
 

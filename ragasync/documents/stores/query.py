@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.bridge.run_async import run_async
+from ragasync._bridge.run_async import run_async
 from ragasync.documents.embedders.hashing import HashingEmbedder, scaled_to_one
 from ragasync.documents.store import EmbedderMismatch, SearchMode, StoredEmbedder
 from ragasync.documents.stores.search import Search

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from ragasync import FATAL, AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
+from ragasync._retries.classify import default_retry
+from ragasync._retries.http import retry_after_of
 from ragasync.documents import OpenAIEmbedder
 from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
     ServiceRefusal,
     WrongVector,
 )
-from ragasync.retries.classify import default_retry
-from ragasync.retries.http import retry_after_of
 from tests.support.openai_server import KEY, OpenAIServer, embedder, vector_of
 
 pytestmark = pytest.mark.real_time

@@ -1,0 +1,269 @@
+"""run_async: from sync code to a coroutine, on a persistent event loop in a background thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Awaitable, Container
+from contextlib import suppress
+from typing import TypeVar
+
+from ragasync._bridge.blocking_calls import blocked_loops, carry_context_to_threads
+from ragasync._bridge.coroutine_call import CoroutineCall
+from ragasync._bridge.in_place import run_in_browser, run_nested
+from ragasync._bridge.interrupts import InterruptibleWait
+from ragasync.arguments import check_positive
+from ragasync.clock import running_loop
+from ragasync.errors import RunAsyncError
+from ragasync.loop_errors import ADVICE
+
+T = TypeVar("T")
+
+_Loops = tuple[asyncio.AbstractEventLoop, ...]
+
+_DEADLOCK = (
+    "deadlock: the coroutine given to run_async waits for tasks of the loop that run_async blocks. "
+    f"Interrupt it. {ADVICE}"
+)
+
+# Most calls end within a second, so the first check for a deadlock comes then; later ones are rare.
+_FIRST_CHECK, _NEXT_CHECK = 1.0, 30.0
+
+
+def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool = False) -> T:
+    """
+    Run an awaitable from sync code and return its value, whether or not a loop runs here.
+
+    It runs on an event loop in a background thread that lives as long as the process: a client
+    made in one call still works in the next. The calling thread blocks meanwhile, and so does a
+    loop that runs in it, so objects that belong to that loop need `nested=True`. In a notebook
+    cell, a plain `await` is better still.
+
+    Context variables are copied in, and changes are copied back. An interrupt (Ctrl-C, the stop
+    button) or the timeout cancels the coroutine, which then gets up to 5 seconds for its clean-up,
+    or until the next interrupt; then the error propagates. Of nested calls of run_async, on loops
+    or on threads, the innermost is cancelled first, and each outer one when those inside it have
+    ended. A thread belongs to the call that started it if it carries the context, as
+    asyncio.to_thread does.
+
+    Example:
+        >>> import asyncio
+        >>> from ragasync import run_async
+        >>> async def embed(text):
+        ...     await asyncio.sleep(0.01)
+        ...     return [text.index("a"), len(text)]
+        >>> run_async(embed("a text"), timeout=30)
+        [0, 6]
+
+    Args:
+        coro: A coroutine, or anything else that can be awaited.
+        timeout: Seconds after which it is cancelled; its clean-up is waited for, as after an
+            interrupt. None: no limit.
+        nested: Run it on the loop that already runs in this thread, by means of nest-asyncio2,
+            which patches asyncio for the whole process. Without a running loop it has no effect.
+
+    Returns:
+        The value of the awaitable.
+
+    Raises:
+        TimeoutError: If the timeout has passed.
+        RunAsyncError: If an object belongs to another loop than the one it is used on.
+        KeyboardInterrupt: After an interrupt.
+        asyncio.CancelledError: After an interrupt inside a cell that awaits, or if other code has
+            cancelled the coroutine.
+        TypeError: If `coro` cannot be awaited or has been awaited before, or the timeout is not a
+            number.
+        ValueError: If the timeout is not positive and finite.
+    """
+    if timeout is not None:
+        check_positive("timeout", timeout)
+    running = running_loop()
+    in_place = nested or sys.platform == "emscripten"
+    blocked = blocked_loops()
+    if running is not None and not in_place:
+        blocked = (*blocked, running)
+    _check(coro, blocked)
+    if sys.platform == "emscripten":
+        return run_in_browser(coro, timeout)
+    if nested and running is not None:
+        return run_nested(coro, running, timeout)
+    return _run_in_thread(coro, timeout, blocked)
+
+
+def _run_in_thread(awaitable: Awaitable[T], timeout: float | None, blocked: _Loops) -> T:
+    """Run the awaitable on the first background loop that is not blocked, and wait for it."""
+    threads = loop_threads()
+    loop = threads.loop_excluding(blocked)
+    wait = InterruptibleWait(lambda: call.cancel())
+    call = CoroutineCall(awaitable, loop, timeout, wait.call, wait.done)
+    try:
+        with wait:
+            loop.call_soon_threadsafe(call.start)
+            patience = _FIRST_CHECK if blocked else None
+            while not wait.wait(patience) and not wait.call.cancel_requested:
+                patience = _NEXT_CHECK
+                task = wait.call.task
+                if task is not None and _waits_for_blocked(task, blocked):
+                    warnings.warn(_DEADLOCK, RuntimeWarning, stacklevel=3)
+                    patience = None
+            return call.outcome()
+    except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+        call.copy_notes_to(interrupt)
+        raise
+    finally:
+        if call.withdrawn or not call.ended:
+            threads.set_aside_if_stuck(loop)
+        call.copy_context_back()
+
+
+# ── checks ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check(awaitable: object, blocked: _Loops) -> None:
+    """
+    Refuse an argument that cannot be awaited here.
+
+    Raises:
+        TypeError: If it cannot be awaited at all, or was awaited before.
+        RunAsyncError: If it is a future of a loop that is blocked until this future is done.
+    """
+    if inspect.iscoroutine(awaitable):
+        if inspect.getcoroutinestate(awaitable) != inspect.CORO_CREATED:
+            raise TypeError(
+                f"run_async expects a coroutine that was not awaited before, got {awaitable!r}, "
+                "which was: call its function again to get a new one"
+            )
+    elif not inspect.isawaitable(awaitable):
+        hint = "; call it: run_async(function())" if callable(awaitable) else ""
+        raise TypeError(f"run_async expects a coroutine or awaitable, got {awaitable!r}{hint}")
+    elif asyncio.isfuture(awaitable) and not awaitable.done() and awaitable.get_loop() in blocked:
+        raise RunAsyncError(
+            f"{awaitable!r} can never finish here: it belongs to the loop that this call blocks. "
+            f"{ADVICE}"
+        )
+
+
+def _waits_for_blocked(task: asyncio.Task[object], blocked: _Loops) -> bool:
+    """
+    Whether a task waits for futures of blocked loops only, which is a deadlock.
+
+    asyncio itself refuses to await a future of another loop, except in `asyncio.wait`, which
+    hangs; so the chain of awaits is searched for that. False means that nothing is known.
+    """
+    coro: object = task.get_coro()
+    while (inner := getattr(coro, "cr_await", None)) is not None:
+        frame = getattr(coro, "cr_frame", None)
+        if frame is not None and frame.f_code is _WAIT and frame.f_locals.get("timeout") is None:
+            pending = [future for future in frame.f_locals.get("fs", ()) if not future.done()]
+            return bool(pending) and all(future.get_loop() in blocked for future in pending)
+        coro = inner
+    return False
+
+
+_WAIT = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
+
+
+# ── background loops ──────────────────────────────────────────────────────────────────────────
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """
+    Get the loop that run_async and background jobs use, and start it at the first use.
+
+    It runs in a daemon thread until the process ends; use `call_soon_threadsafe` to reach it.
+
+    Raises:
+        RunAsyncError: If Python has no threads (Pyodide).
+    """
+    if sys.platform == "emscripten":
+        raise RunAsyncError(
+            "a background loop needs a thread, and Python in a browser has none: "
+            "`await` the coroutine, or run the job with on_current_loop=True"
+        )
+    return loop_threads().loop_excluding(())
+
+
+_PATIENCE = 0.1
+"""Seconds in which a loop must complete a turn, or it counts as stuck."""
+
+
+class LoopThreads:
+    """
+    The background loops of one process, made as they are needed and kept until it ends.
+
+    The first serves everybody, so that a client made in one call still works in the next. The
+    others serve calls from inside a background loop, which is blocked until they return.
+    """
+
+    def __init__(self) -> None:
+        self._loops: list[asyncio.AbstractEventLoop] = []
+        self._stuck: set[asyncio.AbstractEventLoop] = set()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<LoopThreads {len(self._loops)} running>"
+
+    def loop_excluding(
+        self, blocked: Container[asyncio.AbstractEventLoop]
+    ) -> asyncio.AbstractEventLoop:
+        """Get the first loop that is neither blocked nor stuck; start one if there is none."""
+        with self._lock:
+            for loop in self._loops:
+                if loop not in blocked and loop not in self._stuck:
+                    return loop
+            loop = _start_loop(f"ragasync-loop-{len(self._loops)}")
+            self._loops.append(loop)
+            return loop
+
+    def set_aside_if_stuck(self, loop: asyncio.AbstractEventLoop) -> None:
+        """
+        Use other loops instead of this one until it turns again, if it does not turn now.
+
+        A coroutine was cancelled there and did not end, or did not begin, in time. Perhaps
+        something blocks the loop, and later calls must not wait for that.
+        """
+        turned = threading.Event()
+
+        def turn() -> None:
+            turned.set()
+            self._stuck.discard(loop)
+
+        loop.call_soon_threadsafe(turn)
+        if not turned.wait(_PATIENCE):
+            self._stuck.add(loop)
+            if turned.is_set():  # between these two lines
+                self._stuck.discard(loop)
+
+
+_by_process: dict[int, LoopThreads] = {}
+
+
+def loop_threads() -> LoopThreads:
+    """
+    Get the background loops of this process.
+
+    A forked child starts without any, because threads do not survive a fork. The parent's loops
+    are kept but not used: closing them would take the parent's sockets out of its selector.
+    """
+    threads = _by_process.get(os.getpid())
+    return threads or _by_process.setdefault(os.getpid(), LoopThreads())
+
+
+def _start_loop(name: str) -> asyncio.AbstractEventLoop:
+    """Start a new loop in a daemon thread of this name."""
+    loop = asyncio.new_event_loop()
+    carry_context_to_threads(loop)
+    threading.Thread(target=_run_for_good, args=(loop,), name=name, daemon=True).start()
+    return loop
+
+
+def _run_for_good(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop in this thread, whatever its coroutines raise."""
+    while True:
+        # sys.exit() in a coroutine ends run_forever too; its task carries it to the caller.
+        with suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()

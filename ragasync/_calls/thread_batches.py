@@ -1,0 +1,190 @@
+"""ThreadBatcher: sync calls of many tasks on threads, several quick ones in one hand-over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ragasync._outcomes.activity import ActivityMonitor
+from ragasync.clock import loop_clock
+from ragasync.lazy_task import create_lazy_task
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+BATCH_SECONDS = 0.005
+"""Seconds that the calls of one batch should take together."""
+
+MAX_ITEMS = 32
+"""The most items in one batch."""
+
+MIN_WORK = 0.001
+"""Seconds of work that are worth another thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome(Generic[V]):
+    """The values and errors of the first items of a batch, and the seconds that they took."""
+
+    values: list[V | None]
+    errors: dict[int, BaseException]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCall(Generic[T, V]):
+    """Calls a function for several items on a thread, until the batch has had its time."""
+
+    function: Callable[[T], V]
+
+    def __call__(self, items: Sequence[T]) -> BatchOutcome[V]:
+        """Call the function for the items, or for the first of them if they take too long."""
+        values: list[V | None] = []
+        errors: dict[int, BaseException] = {}
+        started = time.perf_counter()
+        seconds = 0.0
+        for place, item in enumerate(items):
+            value = None
+            try:
+                value = self.function(item)
+            except BaseException as error:  # it belongs to the caller, not to this thread
+                errors[place] = error
+            values.append(value)
+            seconds = time.perf_counter() - started
+            if seconds > 2 * BATCH_SECONDS:
+                break
+        return BatchOutcome(values, errors, seconds)
+
+
+class ThreadBatcher(Generic[T, V]):
+    """
+    Sends items to threads, several in a batch if their calls are quick.
+
+    Switching threads costs more than chunking a short document. So a batch takes as many items as
+    need BATCH_SECONDS at the pace of recent calls: dozens of short documents, or a single long one.
+    When an item takes longer than expected, the rest of its batch comes back and goes first in the
+    next one.
+
+    Every batch sees the context of the first caller, not that of the task that happens to send it
+    and may have set a variable since.
+
+    Args:
+        call: makes a BatchCall on a thread.
+        max_concurrency: how many threads may be busy.
+
+    Attributes:
+        activity: when threads were busy.
+        ended: how many items have been called.
+    """
+
+    def __init__(
+        self, call: Callable[[Sequence[T]], Awaitable[BatchOutcome[V]]], max_concurrency: int
+    ) -> None:
+        self._call = call
+        self._max_concurrency = max_concurrency
+        self._loop = asyncio.get_running_loop()
+        self._context: Context | None = None
+        self._waiting: deque[tuple[T, asyncio.Future[V]]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._typical_seconds: float | None = None
+        self._size = 1
+        self._inline_seconds = 0.0
+        self.activity = ActivityMonitor(loop_clock(self._loop))
+        self.ended = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many threads are busy."""
+        return len(self._running)
+
+    @property
+    def ahead(self) -> int:
+        """How many items should wait here: as many as fill a batch for each thread."""
+        return self._max_concurrency * self._size
+
+    async def __call__(self, item: T) -> V:
+        """Call the function for an item, in a batch on a thread."""
+        future: asyncio.Future[V] = self._loop.create_future()
+        self._waiting.append((item, future))
+        if self._context is None:
+            self._context = copy_context()
+        self._send()
+        return await future
+
+    def call_inline(self, function: Callable[[T], V], item: T) -> V:
+        """Call a function for an item in this thread, because switching would cost more."""
+        started = time.perf_counter()
+        try:
+            return function(item)
+        finally:
+            self.ended += 1
+            self._inline_seconds += time.perf_counter() - started
+            if self._inline_seconds > MIN_WORK:  # not each: some calls take less than recording it
+                self.activity.add_ended_now(self._inline_seconds)
+                self._inline_seconds = 0.0
+
+    async def close(self) -> None:
+        """Cancel the batches in flight."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _send(self) -> None:
+        """Start batches while threads are free and there is enough work for them."""
+        while self._waiting and len(self._running) < self._max_concurrency:
+            work = len(self._waiting) * (self._typical_seconds or BATCH_SECONDS)
+            if self._running and work < MIN_WORK:
+                return
+            batch = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+            if batch := [entry for entry in batch if not entry[1].done()]:
+                assert self._context is not None  # of the first caller; there is one by now
+                task = create_lazy_task(
+                    self._run(batch),
+                    self._loop,
+                    name="ragasync thread batch",
+                    context=self._context.copy(),
+                )
+                self._running.add(task)
+
+    def _update_size(self, seconds: float) -> None:
+        """Adapt the size of batches to the time that an item of the last one took."""
+        typical = seconds if self._typical_seconds is None else self._typical_seconds
+        self._typical_seconds = typical + (seconds - typical) / 4
+        self._size = max(1, min(MAX_ITEMS, int(BATCH_SECONDS / max(self._typical_seconds, 1e-9))))
+
+    async def _run(self, batch: list[tuple[T, asyncio.Future[V]]]) -> None:
+        """Run a batch, and give each caller the value or the error of its item."""
+        try:
+            outcome = await self._call([item for item, _ in batch])
+        except Exception as error:  # not of an item: no thread could be started
+            for _, future in batch:
+                _resolve(future, None, error)
+        else:
+            done = len(outcome.values)
+            self.activity.add_ended_now(outcome.seconds)
+            self.ended += done
+            self._update_size(outcome.seconds / done)
+            for place, value in enumerate(outcome.values):
+                _resolve(batch[place][1], value, outcome.errors.get(place))
+            self._waiting.extendleft(reversed(batch[done:]))
+        finally:
+            task = asyncio.current_task()
+            assert task is not None  # a coroutine runs in a task
+            self._running.discard(task)
+        self._send()
+
+
+def _resolve(future: asyncio.Future[V], value: V | None, error: BaseException | None) -> None:
+    """Set the result or the error of a caller's future, unless it was cancelled."""
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)  # type: ignore[arg-type]  # without an error there is a value

@@ -1,0 +1,393 @@
+"""What follows a call: its outcome is recorded, or it is retried, split or failed, or all stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from ragasync._bridge.interrupts import Interrupted
+from ragasync._calls.groups import GroupResult
+from ragasync._engine.batch_splitting import (
+    errors_among,
+    halves,
+    single_item,
+    single_items,
+    subset,
+)
+from ragasync._engine.controls import RunControls
+from ragasync._engine.recorder import Recorder
+from ragasync._engine.retry_queue import PendingCall, RetryQueue
+from ragasync._engine.workers import WorkerPool
+from ragasync._outcomes.stats import wall_time_in
+from ragasync._reports.summary import duration
+from ragasync._retries.classify import FATAL, may_split, should_split
+from ragasync._retries.http import retry_after_of
+from ragasync._retries.policy import AsyncRetry
+from ragasync.clock import Clock
+from ragasync.error_text import describe, safe_message
+from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
+from ragasync.foreign_errors import is_a, leaves_of
+from ragasync.loop_errors import as_run_async_error
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_ENDS_A_RUN = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Make the same call again after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Call each half of the batch by itself, without a delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Make the error the outcome of every item of the call."""
+
+    stops_the_job: bool = False
+
+
+NextStep: TypeAlias = Retry | Split | Fail
+
+SPLIT: Final = Split()
+FAIL: Final = Fail()
+STOP: Final = Fail(stops_the_job=True)
+
+
+def next_step(
+    error: BaseException,
+    policy: AsyncRetry,
+    *,
+    items: int,
+    retries: int,
+    elapsed: float,
+    paused: bool = False,
+) -> NextStep:
+    """
+    Decide between a retry, a split and a failure of a call that raised.
+
+    A batch is split immediately when the service refused its content (400, 413, 422), or when a
+    value or their number was wrong; after its retries on other errors; and never when smaller
+    batches cannot help (a bug in the function, a bad key, a rate limit).
+
+    Args:
+        error: what the call raised.
+        policy: the processor's retry policy.
+        items: how many items the call had.
+        retries: how many retries this call and the calls it was split from have spent.
+        elapsed: seconds since the first attempt began.
+        paused: whether the limiters delay the next attempt for as long as a Retry-After asks.
+    """
+    decision = policy.decide(error, retries=retries, elapsed=elapsed, held=paused)
+    if decision is FATAL:
+        return STOP
+    if items > 1 and should_split(error):
+        return SPLIT
+    if decision is not None:
+        return Retry(decision)
+    return SPLIT if items > 1 and may_split(error) else FAIL
+
+
+class ErrorHandler(Generic[T, R]):
+    """
+    Decides what follows a call, above all one that failed.
+
+    Args:
+        controls: the run, which an error may pause or stop.
+        pool: its workers, which know whether a cancellation is the run's.
+        retries: where calls wait for their next attempt.
+        recorder: writes the outcomes.
+        clock: the run's clock.
+    """
+
+    def __init__(
+        self,
+        controls: RunControls,
+        pool: WorkerPool,
+        retries: RetryQueue[T],
+        recorder: Recorder[T, R],
+        clock: Clock,
+    ) -> None:
+        self._controls, self._pool, self._retries = controls, pool, retries
+        self._recorder, self._clock = recorder, clock
+        self._settings, self._policy = controls.settings, controls.settings.retry
+
+    # ── calls that returned ─────────────────────────────────────────────────────────────────────
+
+    def on_success(
+        self, call: PendingCall[T], values: Sequence[R], started: float, worker: int
+    ) -> None:
+        """Record the values of a call; an error in an item's position is the error of that item."""
+        if self._retries.has_deferred:
+            self._retries.release_deferred()  # a batch succeeded, so not all batches fail alike
+        if errors := errors_among(values, batched=self._settings.batched):
+            self._on_partial_success(call, values, errors, started, worker)
+            return
+        call.add_attempt(self._clock() - started)
+        self._recorder.record_success(call, values, worker)
+
+    def _on_partial_success(
+        self,
+        call: PendingCall[T],
+        values: Sequence[R],
+        errors: dict[int, BaseException],
+        started: float,
+        worker: int,
+    ) -> None:
+        """Record the values of some items; each of the others fails as if it had been alone."""
+        ended = self._clock()
+        if done := [position for position in range(len(call)) if position not in errors]:
+            part = subset(call, done)
+            part.add_attempt(ended - started)
+            self._recorder.record_success(part, [values[position] for position in done], worker)
+        for position, error in errors.items():
+            self.on_failure(single_item(call, position), error, started, worker, ended=ended)
+
+    def on_group_result(
+        self, call: PendingCall[T], result: GroupResult, started: float, worker: int
+    ) -> None:
+        """Record each item of a group by itself; each that failed is retried by itself."""
+        if not result.errors:
+            call.add_attempt(0.0)  # the items have times of their own
+            seconds = [call.seconds + seconds for seconds in result.seconds]
+            self._recorder.record_success(call, result.values, worker, seconds)
+            return
+        at = started
+        for position, item in enumerate(result.take()):
+            single = single_item(call, position)
+            if item.error is None:
+                single.add_attempt(item.seconds)
+                self._recorder.record_success(single, (item.value,), worker)
+            else:
+                self.on_failure(single, item.error, at, worker, ended=at + item.seconds)
+            at += item.seconds
+
+    # ── calls that raised ───────────────────────────────────────────────────────────────────────
+
+    def on_error(
+        self, call: PendingCall[T], error: BaseException, started: float, worker: int
+    ) -> bool:
+        """
+        Handle an error, and return whether it must propagate.
+
+        An interrupt, and a cancellation by the run itself, end this worker. A cancellation that
+        nobody here asked for is the call's own failure, like any other error.
+        """
+        if ends_a_run(error) or self.ends_this_run(error):
+            self.on_cancelled(call, error, started, worker)
+            return True
+        self.on_failure(call, error, started, worker)
+        return False
+
+    def ends_this_run(self, error: BaseException) -> bool:
+        """
+        Whether an error is the cancellation of the run rather than a failure of the call.
+
+        A call that blocks in run_async sees an interrupt, or the end of what surrounds the run,
+        before the run itself does, because it blocks the run's loop.
+        """
+        if is_a(error, Interrupted):
+            return True
+        return is_a(error, asyncio.CancelledError) and self._pool.is_cancelled()
+
+    def on_cancelled(
+        self, call: PendingCall[T], error: BaseException, started: float, worker: int
+    ) -> None:
+        """Record the items of a call that was cut off by the end of the run."""
+        if is_a(error, Interrupted):
+            self._controls.interrupted(error)
+        call.add_attempt(self._clock() - started)
+        self._recorder.record_cancelled(call, worker)
+
+    def on_failure(
+        self,
+        call: PendingCall[T],
+        error: BaseException,
+        started: float,
+        worker: int,
+        *,
+        ended: float | None = None,
+    ) -> None:
+        """Decide what follows the failure of a call, and do it."""
+        ended = self._clock() if ended is None else ended
+        crashed = is_a(error, WorkerDied) and self._settings.executor is not None
+        if crashed and (suspects := self._suspects(call)):
+            self._isolate(suspects, error, started, ended, worker)
+            return
+        call.add_attempt(ended - started)
+        if self._pause_as_asked(error):
+            return
+        if (hopeless := _why_no_call_can_succeed(error)) is not None:
+            self.fail(call, error, worker)
+            self._controls.abort(hopeless)
+            return
+        try:
+            step = next_step(
+                error,
+                self._policy,
+                items=len(call),
+                retries=call.retries.spent,
+                elapsed=ended - call.started,
+                # If the limiters delay the retry, resuming them by hand ends its wait too.
+                paused=self._controls.paused_for > 0.0,
+            )
+        except Exception as problem:  # the user's own predicate raised
+            self.fail(call, problem, worker)
+            return
+        if step is FAIL and self._settings.grouped and len(call) > 1:
+            step = SPLIT  # no item's own error: one of them cannot be pickled
+        self._follow(step, call, error, started, ended, worker)
+
+    def _follow(
+        self,
+        step: NextStep,
+        call: PendingCall[T],
+        error: BaseException,
+        started: float,
+        ended: float,
+        worker: int,
+    ) -> None:
+        """Take the next step; a run that is stopping leaves calls without a final error pending."""
+        if isinstance(step, Fail):
+            self.fail(call, error, worker)
+            if step.stops_the_job or self._settings.fail_fast:
+                self._controls.stop(_why_fatal(error), cancel=True)
+            else:
+                self._recorder.note_failed_call(call, error)
+            return
+        if isinstance(step, Split) and self._recorder.note_failed_call(call, error):
+            self.fail(call, error, worker)  # all its parts would fail the same way
+            return
+        if self._controls.stopping:
+            return
+        if isinstance(step, Split):
+            self._log_attempt(call, error, started, ended, worker)
+            self._split(call)
+        else:
+            # The delay that is reported includes the time for which the limiters hold the retry.
+            delay = max(step.delay, retry_after_of(error) or 0.0)
+            self._log_attempt(call, error, started, ended, worker, delay)
+            call.retries.spent += 1
+            if self._policy.max_elapsed is not None:
+                call.last_error = error
+            self._policy.notify(call.attempts, error, delay)
+            self._retries.push(call, step.delay)
+
+    def _split(self, call: PendingCall[T]) -> None:
+        """
+        Queue the halves of a failed batch.
+
+        Until it is known whether every batch fails, they are deferred: if a second one fails alike
+        the run stops, without a call for each item.
+        """
+        call.last_error = None
+        queue = self._retries.defer if self._recorder.defers_parts else self._retries.push
+        for half in halves(call):
+            queue(half)
+        if self._retries.has_deferred and not self._recorder.defers_parts:
+            self._retries.release_deferred()
+
+    def _suspects(self, call: PendingCall[T]) -> list[PendingCall[T]]:
+        """List what may have crashed a worker process, unless this call ran there alone."""
+        if self._settings.grouped and len(call) > 1:
+            return single_items(call)
+        return [] if call.isolate else [call]
+
+    def _isolate(
+        self,
+        suspects: Sequence[PendingCall[T]],
+        error: BaseException,
+        started: float,
+        ended: float,
+        worker: int,
+    ) -> None:
+        """Retry each suspect where it harms no other, without a delay; most are innocent."""
+        if self._controls.stopping:
+            return
+        for call in suspects:
+            call.add_attempt(ended - started)
+            call.isolate = True
+            self._log_attempt(call, error, started, ended, worker)
+            self._retries.push(call)
+
+    def _pause_as_asked(self, error: BaseException) -> bool:
+        """
+        Pause the limiters if the service asks for it by Retry-After, whatever its status.
+
+        Returns:
+            Whether that is longer than the policy waits, so that the run stops and leaves the call
+            of this response, like the rest, pending.
+        """
+        seconds = retry_after_of(error)
+        if not seconds:
+            return False
+        asked = f"{describe(error)} asks to wait {duration(seconds)}, until {wall_time_in(seconds)}"
+        self._controls.pauses = self._controls.pauses.with_reply(self._clock(), seconds, asked)
+        longest = self._policy.max_retry_after
+        if seconds <= longest:
+            self._controls.pause_limiters(seconds)
+            return False
+        self._controls.stop(f"{asked}: that is more than max_retry_after={longest:g} s")
+        return True
+
+    def fail_if_past_deadline(self, call: PendingCall[T], worker: int) -> bool:
+        """Fail a call whose retry would start after the policy's max_elapsed."""
+        max_elapsed = self._policy.max_elapsed
+        if max_elapsed is None or call.last_error is None:
+            return False
+        if self._clock() - call.started < max_elapsed:
+            return False
+        self.fail(call, call.last_error, worker)
+        return True
+
+    def fail(self, call: PendingCall[T], error: BaseException, worker: int) -> None:
+        """Make the error the outcome of every item of the call."""
+        self._recorder.record_failure(call, error, worker)
+
+    def _log_attempt(
+        self,
+        call: PendingCall[T],
+        error: BaseException,
+        started: float,
+        ended: float,
+        worker: int,
+        delay: float = 0.0,
+    ) -> None:
+        """Keep a record of an attempt that is not the last."""
+        if call.attempts == 1:
+            self._controls.totals.retried += len(call)
+        since_start = started - self._recorder.started_at
+        call.log_attempt(since_start, ended - started, describe(error), delay, worker)
+        # What came after its end: the rest of its group, or a thread that had to return first.
+        call.backed_off += max(0.0, self._clock() - ended)
+
+
+def ends_a_run(error: BaseException) -> bool:
+    """Whether an error is an interrupt or an exit, by itself or in a group."""
+    return any(is_a(each, _ENDS_A_RUN) for each in leaves_of(error))
+
+
+def _why_no_call_can_succeed(error: BaseException) -> Exception | None:
+    """Find what to raise if every other call must fail as this one did."""
+    if is_a(error, SerializationError) and error.function:
+        return error
+    return as_run_async_error(error)
+
+
+def _why_fatal(error: BaseException) -> str:
+    """Say why an error stops the whole run; a run that stopped has said it already."""
+    where = ""
+    if is_a(error, StageFailure):
+        where, error = f" (in stage {error.stage})", error.error
+    if is_a(error, JobStopped):
+        return safe_message(error)
+    return f"a fatal error{where}: {describe(error)}"

@@ -1,0 +1,333 @@
+"""One run of the engine: open what it needs, let workers call for every item, close."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import AsyncExitStack
+from contextvars import Context, copy_context
+from sys import getrefcount
+from types import CoroutineType
+from typing import Generic, TypeVar
+from weakref import getweakrefcount
+
+from ragasync._bridge.interrupts import Interrupted
+from ragasync._calls.caller import Caller, returned_coroutine
+from ragasync._engine.attempts import CallRunner
+from ragasync._engine.controls import RunControls, current_run
+from ragasync._engine.error_handling import ErrorHandler
+from ragasync._engine.item_sources import SourceFactory
+from ragasync._engine.recorder import OutcomeSink, Recorder
+from ragasync._engine.run_journal import RunJournal, open_run_journal
+from ragasync._engine.scheduler import FastPath, Scheduler
+from ragasync._engine.workers import INTERRUPTED, WorkerPool
+from ragasync.clock import loop_clock
+from ragasync.error_text import TracebackArchive, add_note, describe
+from ragasync.errors import IncompleteRun, SourceFailed
+from ragasync.foreign_errors import is_a
+from ragasync.isolation import TaskState
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def execute(
+    controls: RunControls,
+    source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
+    sink: OutcomeSink[T, R],
+    *,
+    total: int | None = None,
+    max_items: int | None = None,
+    on_item: Callable[[int, T], None] | None = None,
+    archive: TracebackArchive | None = None,
+    never_yield: bool = False,
+) -> None:
+    """
+    Call for every item of a source, until each has its outcome or the run is stopped.
+
+    Args:
+        controls: the settings, and what can be changed while the run goes on.
+        source: any iterable or async iterable, or a function that makes the ItemSource.
+        sink: where outcomes go.
+        total: how many items there are, if known, for the size of groups.
+        max_items: how many items to read at most.
+        on_item: called with index and item when an item is read.
+        archive: turns tracebacks into text; by default one of the run's own.
+        never_yield: whether nothing but the run is on the loop, so that workers need not yield.
+
+    Raises:
+        RunAsyncError: the function uses an object of another event loop.
+        Exception: what the source raised, or what opening and closing `resources` raised.
+    """
+    run: Run[T, R] | None = None
+    settings, setup = controls.settings, controls.setup
+    clock = loop_clock(asyncio.get_running_loop())
+    started_at = clock()
+    try:
+        async with AsyncExitStack() as stack:
+            journal: RunJournal | None = None
+            if settings.journal is not None:
+                opening = open_run_journal(settings.journal, controls)
+                journal = await setup.wait_for(stack.enter_async_context(opening))
+            resource = None
+            if (manager := settings.make_resources()) is not None:
+                resource = await setup.wait_for(stack.enter_async_context(manager))
+            if controls.stopping:
+                return
+            archive = archive or TracebackArchive()
+            recorder = Recorder(
+                settings, sink, journal, archive, controls.stop, controls.totals, started_at
+            )
+            run = Run(
+                controls,
+                source,
+                recorder,
+                resource=resource,
+                total=total,
+                max_items=max_items,
+                on_item=on_item,
+                never_yield=never_yield,
+            )
+            stack.push_async_callback(run.close)
+            await run.until_done()
+        run.raise_error()
+        run.check_complete(max_items)
+    finally:
+        if run is not None:
+            run.release()
+        # An error that is kept refers to this frame, which must not keep the items alive.
+        del run, source, sink, on_item
+
+
+class Run(Generic[T, R]):
+    """
+    The workers of one run, and what they share.
+
+    A fixed number of workers take items from one lazy source. Each calls the function, records the
+    outcome and takes the next item, so nobody waits for the slowest call of a group. Plain calls
+    run on the fast path, a loop in one task. Whatever is not plain (a retry that is due, a batch, a
+    pause, a limit) interrupts it, and the worker asks the scheduler what to do next.
+
+    Make it in the task that owns the run.
+
+    Args:
+        controls: the settings of the run.
+        source: its items.
+        recorder: records outcomes, and looks them up in the journal.
+        resource: what `resources=` opened, passed to the function as second argument.
+        total, max_items, on_item, never_yield: as for `execute`.
+    """
+
+    def __init__(
+        self,
+        controls: RunControls,
+        source: Iterable[T] | AsyncIterable[T] | SourceFactory[T],
+        recorder: Recorder[T, R],
+        *,
+        resource: object,
+        total: int | None,
+        max_items: int | None,
+        on_item: Callable[[int, T], None] | None,
+        never_yield: bool,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._clock = loop_clock(loop)
+        self._controls, self._recorder = controls, recorder
+        self._context = copy_context()
+        self._context.run(current_run.set, controls)
+        self._pool = WorkerPool(
+            self._work,
+            controls.max_concurrency,
+            self._clock,
+            self._context,
+            never_yield=never_yield,
+        )
+        self._caller = Caller(controls.settings, loop, resource, self._pool.is_cancelled)
+        self._scheduler: Scheduler[T, R] = Scheduler(
+            controls,
+            self._pool,
+            self._caller,
+            source,
+            recorder,
+            total=total,
+            max_items=max_items,
+            on_item=on_item,
+            clock=self._clock,
+            context=self._context,
+        )
+        errors = ErrorHandler(controls, self._pool, self._scheduler.retries, recorder, self._clock)
+        self._runner = CallRunner(
+            controls, self._pool, self._scheduler, self._caller, errors, self._clock
+        )
+
+    async def until_done(self) -> None:
+        """Start the first worker and wait for the last to end; leave none behind."""
+        controls, pool = self._controls, self._pool
+        controls.attach(self._scheduler)
+        self._scheduler.items.start()
+        pool.spawn()  # which has the next one spawned when its first call runs
+        try:
+            await pool.join()
+        finally:
+            controls.stopping = True
+            # A worker that answers its cancellation with a value must not take another item.
+            pool.set_interrupt("stop")
+            await pool.cancel()
+        controls.error, pool.error = controls.error or pool.error, None
+
+    async def close(self) -> None:
+        """Close the source, timers and threads; an error of the source becomes the run's."""
+        try:
+            error = await self._scheduler.items.close(
+                all_were_cancelled=self._pool.all_were_cancelled
+            )
+        finally:
+            self._runner.close()
+            self._scheduler.close()
+            self._caller.close()
+        if error is None:
+            return
+        if self._controls.error is None:
+            self._controls.fail(error, f"the source raised {describe(error)}")
+        else:
+            note = f"ragasync: closing the source raised {describe(error)}"
+            add_note(self._controls.error, note)
+
+    def raise_error(self) -> None:
+        """Raise what ended the run, if anything did."""
+        error, self._controls.error = self._controls.error, None
+        if error is None:
+            return
+        self._controls.raised_error = True
+        try:
+            raise error
+        finally:
+            del error  # otherwise its traceback, this frame and it would hold each other
+
+    def check_complete(self, max_items: int | None) -> None:
+        """
+        Check that a run that nobody stopped has an outcome for every item.
+
+        Raises:
+            IncompleteRun: it has not, which is a fault of the engine.
+        """
+        if self._controls.stop_requested:
+            return
+        unfinished = self._recorder.unfinished(max_items)
+        if unfinished or not self._scheduler.is_drained:
+            raise IncompleteRun(unfinished)
+
+    def release(self) -> None:
+        """
+        Drop the items and values that this run has seen.
+
+        Its parts refer to each other, so they live until the cyclic garbage collector runs. The
+        items and values of the result must not wait for that.
+        """
+        self._controls.detach(self._caller)
+        self._pool.release_owner()
+        self._recorder.drop_sink()
+        self._scheduler.clear()
+
+    # ── the life of a worker ────────────────────────────────────────────────────────────────────
+
+    async def _work(self, worker: int, context: Context, on_fast_path: bool) -> None:
+        """
+        Make one call after the other until this worker has to end or to go on in a new task.
+
+        Args:
+            worker: its number.
+            context: the context of this task.
+            on_fast_path: whether it takes over from a task that was on the fast path.
+        """
+        self._caller.enter_task()
+        state = TaskState(context, self._context)
+        try:
+            on_fast_path = on_fast_path and self._pool.interrupt_at != INTERRUPTED
+            if on_fast_path and not await self._fast_path(worker, state):
+                self._replace(worker, on_fast_path=True)
+                return
+            while (call := await self._scheduler.next_call(worker)) is not None:
+                on_fast_path = isinstance(call, FastPath)
+                if isinstance(call, FastPath):
+                    is_clean = await self._fast_path(worker, state)
+                else:
+                    await self._runner.run(call, worker)
+                    is_clean = state.is_clean()
+                if not is_clean:
+                    self._replace(worker, on_fast_path=on_fast_path)
+                    return
+        except SourceFailed as failed:
+            if is_a(failed.error, Interrupted):
+                self._controls.interrupted(failed.error)
+            else:
+                self._controls.fail(failed.error, f"the source raised {describe(failed.error)}")
+        except asyncio.CancelledError:
+            if self._pool.is_cancelled():
+                raise
+            self._replace(worker)  # somebody else cancelled its task between two calls
+        except Exception as error:  # neither an item's nor the source's: a fault of the engine
+            self._controls.fail(error, f"ragasync itself failed with {describe(error)}")
+        finally:
+            self._caller.leave_task()
+            del state  # a task, its cancellation and this frame would hold each other
+
+    async def _fast_path(self, worker: int, state: TaskState) -> bool:
+        """
+        Call the function and record its value for one new item after the other.
+
+        Names are local, and the end of one call is the start of the next, because at a microsecond
+        per item each attribute and each reading of the clock shows. Everything that this loop must
+        not miss (a yield, a pause, a retry) is one comparison with `interrupt_at`. What a call may
+        leave behind for the next one is checked here too, as TaskState explains.
+
+        Returns:
+            Whether this task may make a further call.
+        """
+        call, clock, pool = self._caller.call_one, self._clock, self._pool
+        record = self._recorder.fast_recorder(worker)  # a closure over the sink's columns
+        task, mapping, address = state.task, state.mapping, state.address
+        cancelling, observers, references = task.cancelling, state.observers, getrefcount(task)
+        items = self._scheduler.items
+        started = clock()
+        try:
+            for index, item in items.items:
+                try:
+                    value = await call(item)
+                except BaseException as error:
+                    if self._runner.fail_plain(index, item, error, started, worker):
+                        raise
+                    ended = clock()
+                else:
+                    ended = clock()
+                    if type(value) is CoroutineType:
+                        wrong = returned_coroutine(value)
+                        self._runner.fail_plain(index, item, wrong, started, worker)
+                    else:
+                        record(index, value, started, ended)
+                # The task is clean if nobody has cancelled it or kept a reference to it ...
+                if (
+                    cancelling()
+                    or task._must_cancel
+                    or getrefcount(task) != references
+                    or getweakrefcount(task) != observers
+                ):
+                    return False
+                # ... and if no context variable has another value than before.
+                if mapping.value != address:
+                    if not state.has_same_bindings():
+                        return False
+                    address = state.address
+                if ended >= pool.interrupt_at:
+                    return True
+                started = ended
+            items.on_exhausted()
+            return True
+        finally:
+            # Errors that are kept refer to this frame, and it to all values and to its task.
+            del record, task, cancelling, state
+
+    def _replace(self, worker: int, *, on_fast_path: bool = False) -> None:
+        """Let a worker go on in a new task, unless nothing more starts."""
+        if not self._controls.stopping:
+            self._pool.replace(worker, on_fast_path=on_fast_path)

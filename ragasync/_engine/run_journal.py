@@ -1,0 +1,198 @@
+"""The journal of a run: opened and read on a thread, written as outcomes are recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ragasync._engine.controls import RunControls
+from ragasync._outcomes.outcome import Outcome
+from ragasync.error_text import add_note, describe
+from ragasync.journal.journal import JournalBinding
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    from ragasync.journal.session import JournalSession, Lookup
+
+R = TypeVar("R")
+
+
+class RunJournal:
+    """
+    A journal that is open for a run.
+
+    Args:
+        session: reads and writes the file.
+        thread: blocks on it instead of the loop.
+    """
+
+    def __init__(self, session: JournalSession, thread: JournalThread) -> None:
+        self._session, self._thread = session, thread
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no new item should be started until the disk has caught up."""
+        return self._session.is_full
+
+    @property
+    def has_success(self) -> bool:
+        """Whether any item was done in an earlier run."""
+        return self._session.holds_success
+
+    def record(self, outcome: Outcome[Any, Any], stack: str | None) -> None:
+        """Write an outcome soon, with the traceback of its error as text."""
+        self._session.record(outcome, stack)
+
+    async def look_up(
+        self, rows: list[tuple[int, Any]], on_found: Callable[[Lookup], None]
+    ) -> None:
+        """
+        Look up items, by index and item, and call `on_found` with what the journal has of them.
+
+        The journal counts equal items, so each is looked up once: a worker that is cancelled
+        meanwhile waits for the end of the look-up, and `on_found` is called in any case.
+        """
+        session = self._session
+        if not session.lookup_needs_thread(rows):
+            on_found(session.look_up(rows))
+            return
+        looking_up = self._thread.submit(lambda: session.look_up(rows))
+        try:
+            await asyncio.shield(looking_up)
+        finally:
+            if not looking_up.done():
+                await asyncio.wait([looking_up])
+            on_found(looking_up.result())
+
+
+@asynccontextmanager
+async def open_run_journal(
+    binding: JournalBinding, controls: RunControls
+) -> AsyncIterator[RunJournal]:
+    """
+    Open a journal for a run, and write what is left when the run ends, however it ends.
+
+    Args:
+        binding: the journal, and what the processor brings to it.
+        controls: the run; it is stopped if writing fails, because later outcomes would be lost.
+
+    Raises:
+        Exception: what opening or writing the journal raised.
+    """
+    loop = asyncio.get_running_loop()
+
+    def call_on_loop(function: Callable[..., None], *args: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(function, *args)
+
+    thread = JournalThread(loop)
+    try:
+        session = await _opened(binding, thread)
+        try:
+            if session.warning is not None:
+                # At the line that made the processor: a job runs on a loop of its own.
+                warnings.warn_explicit(session.warning, UserWarning, *binding.made_at)
+            session.start_writing(
+                lambda error: call_on_loop(controls.fail, error, describe(error)),
+                lambda: call_on_loop(controls.notify),
+            )
+            yield RunJournal(session, thread)
+        except BaseException as error:
+            await thread.run_to_end(session.close)
+            if session.error is not None:
+                add_note(error, f"ragasync: {describe(session.error)}")
+            raise
+        await thread.run_to_end(session.close)
+        if session.error is not None:
+            raise session.error
+    finally:
+        thread.close()
+
+
+async def _opened(binding: JournalBinding, thread: JournalThread) -> JournalSession:
+    """Open a journal on the thread; if the run is cancelled meanwhile, close it again."""
+    from ragasync.journal.session import JournalSession  # loads SQLite
+
+    opened: list[JournalSession] = []
+    try:
+        await asyncio.shield(thread.submit(lambda: opened.append(JournalSession(binding))))
+    except asyncio.CancelledError:
+        # The thread works in order, so this runs after the opening, even if cancelled again.
+        await thread.run_to_end(lambda: opened[0].close() if opened else None)
+        raise
+    return opened[0]
+
+
+class JournalThread:
+    """
+    A thread that blocks on the journal instead of the loop, one call after another.
+
+    User functions may occupy all threads of the loop's default executor. This thread is a daemon,
+    because a process that ends without closing its journal must not hang.
+
+    Args:
+        loop: the loop of the run.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from queue import SimpleQueue  # Pyodide has no threads, and does not get here
+        from threading import Thread
+
+        self._loop = loop
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._stops_the_clock = hasattr(loop, "threads_at_work")
+        Thread(target=self._work_off, name="ragasync journal calls", daemon=True).start()
+
+    def submit(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        """Call `work` after all earlier calls, even if the returned future is cancelled."""
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._count(+1)
+
+        def call() -> None:
+            try:
+                set_outcome, result = future.set_result, work()
+            except BaseException as error:
+                set_outcome, result = future.set_exception, error  # type: ignore[assignment]
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._deliver, future, set_outcome, result)
+
+        self._work.put(call)
+        return future
+
+    async def run_to_end(self, work: Callable[[], R]) -> R:
+        """Call `work` and wait for its end, even if cancelled: it has to reach the file."""
+        working = self.submit(work)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait([working])
+            if not working.cancelled():
+                working.exception()  # retrieved: the cancellation takes precedence
+            raise
+
+    def close(self) -> None:
+        """Let the thread end after the calls submitted so far."""
+        self._work.put(None)
+
+    def _work_off(self) -> None:
+        """Make one call after another, until `close`."""
+        while (call := self._work.get()) is not None:
+            call()
+            del call  # an idle thread keeps nothing alive
+
+    def _deliver(
+        self, future: asyncio.Future[Any], set_outcome: Callable[[Any], None], result: object
+    ) -> None:
+        """Set the result of a call, on the loop."""
+        self._count(-1)
+        if not future.done():
+            set_outcome(result)
+
+    def _count(self, more: int) -> None:
+        """Count the calls in progress: a virtual clock must not advance during a call."""
+        if self._stops_the_clock:
+            self._loop.threads_at_work += more  # type: ignore[attr-defined]  # a virtual loop

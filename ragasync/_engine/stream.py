@@ -1,0 +1,187 @@
+"""The stream of a run's outcomes: a bounded buffer between the run and its reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from ragasync._engine.controls import RunControls
+from ragasync._engine.item_sources import Items, check_items
+from ragasync._engine.run import execute
+from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
+from ragasync._reports.summary import counted
+from ragasync.clock import Heartbeat
+from ragasync.error_text import add_note, closing_lines
+from ragasync.errors import JobStopped
+from ragasync.lazy_task import create_lazy_task
+from ragasync.settings import BatchSettings
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def stream_outcomes(
+    settings: BatchSettings[T, R], items: Items[T], *, ordered: bool, total: int | None
+) -> AsyncGenerator[Outcome[T, R], None]:
+    """
+    Run over items and yield their outcomes; see AsyncBatchProcessor.stream.
+
+    Args:
+        settings: the settings of the run.
+        items: any iterable or async iterable, also without end.
+        ordered: whether outcomes come in the order of their items.
+        total: the number of items, if it is known and `items` does not tell.
+
+    Raises:
+        JobStopped: the run stopped before its end.
+        Exception: what the source or the resources raised.
+    """
+    source, known = check_items(items, total, None)
+    window = settings.max_concurrency * settings.items_per_call
+    # In order, everything that finishes during the longest call waits for it. With heavy-tailed
+    # latencies, half of this bound made a run up to 1.6 times as long.
+    bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
+    run = RunControls(settings)
+    buffer: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound, on_change=run.notify)
+    executing = execute(run, source, buffer, total=known, on_item=buffer.on_item)
+    running = create_lazy_task(executing, asyncio.get_running_loop(), name="ragasync stream")
+    running.add_done_callback(lambda _: buffer.end())
+    count = 0
+    try:
+        with Heartbeat():
+            while (outcome := await buffer.next()) is not None:
+                count += 1
+                yield outcome
+    finally:
+        if not run.owner_is_cancelled:  # a second cancellation would interrupt its clean-up
+            running.cancel()
+        await asyncio.wait([running])
+    try:
+        running.result()
+    except Exception as error:
+        yielded = counted(count, "outcome")
+        add_note(error, f"ragasync: the stream yielded {yielded} before this was raised")
+        raise
+    if run.stopped_because:
+        raise JobStopped(run.stopped_because)
+
+
+class OutcomeBuffer(Generic[T, R]):
+    """
+    A bounded buffer of outcomes: an OutcomeSink for the run, and a queue for the reader.
+
+    It is full when `bound` outcomes are unread, until half of them have been read, so that workers
+    are not woken for every single outcome. In order, items without an outcome yet count as well,
+    because all later outcomes wait for them.
+
+    Args:
+        ordered: whether outcomes come in the order of their items, or as they finish.
+        bound: the maximum number of unread outcomes.
+        on_change: called when the buffer has become full, or has room again.
+
+    Attributes:
+        is_full: whether no new item should be started for now.
+        has_success: whether any item is done.
+    """
+
+    def __init__(self, *, ordered: bool, bound: int, on_change: Callable[[], None]) -> None:
+        self._ordered, self._bound, self._on_change = ordered, bound, on_change
+        self._items: dict[int, T] = {}
+        self._ready: deque[Outcome[T, R]] = deque()
+        self._early: dict[int, Outcome[T, R]] = {}
+        self._next = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self.is_full = False
+        self.has_success = False
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────
+
+    def on_item(self, index: int, item: T) -> None:
+        """Remember an item that was read from the source, for its outcome."""
+        self._items[index] = item
+        if self._ordered:
+            self._check_bound()
+
+    def unfinished(self, limit: int | None) -> int:  # noqa: ARG002
+        """Count the items that were read and have no outcome."""
+        return len(self._items)
+
+    def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
+        """Make the recorder of one worker, for the fast path."""
+
+        def record(index: int, value: R, began: float, ended: float) -> None:
+            outcome: Outcome[T, R] = Outcome(
+                index=index,
+                item=self._items.get(index),
+                status="done",
+                value=value,
+                attempts=1,
+                started=began - started_at,
+                seconds=ended - began,
+                worker=worker,
+            )
+            self.record(outcome)
+
+        return record
+
+    def record_call(self, call: CallSuccess[T, R]) -> None:
+        """Add the outcomes of a call's items."""
+        for outcome in call.outcomes():
+            self.record(outcome)
+
+    def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
+        """Add an outcome, which becomes readable now or, in order, after those before it."""
+        self.has_success = self.has_success or outcome.ok
+        if stack is not None and outcome.error is not None:
+            outcome = replace(outcome, traceback=stack + closing_lines(outcome.error))
+        del self._items[outcome.index]
+        if not self._ordered:
+            self._ready.append(outcome)
+        else:
+            self._early[outcome.index] = outcome
+            while self._next in self._early:
+                self._ready.append(self._early.pop(self._next))
+                self._next += 1
+        self._check_bound()
+        self._wake_reader()
+
+    def end(self) -> None:
+        """End the stream: outcomes that wait for missing ones before them become readable."""
+        self._ended = True
+        self._ready.extend(self._early.pop(index) for index in sorted(self._early))
+        self._wake_reader()
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────
+
+    async def next(self) -> Outcome[T, R] | None:
+        """Wait for the next outcome; None at the end."""
+        while not self._ready:
+            if self._ended:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        outcome = self._ready.popleft()
+        if self.is_full and self._unread <= self._bound // 2:
+            self.is_full = False
+            self._on_change()
+        return outcome
+
+    @property
+    def _unread(self) -> int:
+        """The number of unread outcomes; in order, including the items without an outcome yet."""
+        return len(self._ready) + (self._ordered and len(self._early) + len(self._items))
+
+    def _check_bound(self) -> None:
+        """Pause new items if there is no room."""
+        if not self.is_full and self._unread >= self._bound:
+            self.is_full = True
+            self._on_change()
+
+    def _wake_reader(self) -> None:
+        """Wake the reader, if it waits and there is something to read."""
+        if self._waiter is not None and not self._waiter.done() and (self._ready or self._ended):
+            self._waiter.set_result(None)

@@ -1,0 +1,233 @@
+"""Merging the outcomes of two runs by original index, and selecting the rows to rerun."""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import repeat, takewhile
+from typing import Any, TypeVar
+
+from ragasync._outcomes.columns import EMPTY, Columns
+from ragasync._outcomes.outcome import CANCELLED, FAILED, PENDING
+
+T = TypeVar("T")
+
+_UNKNOWN: Any = object()
+"""Marks an item that a run does not know."""
+
+_PRIORITY = bytes({PENDING: 0, CANCELLED: 1}.get(code, 2) for code in range(256))
+"""The priority of each status: a final outcome beats cancelled, and cancelled beats pending."""
+
+INDEX_NAMES = ("item_index", "index", "first_index")
+"""Names of the DataFrame indexes and columns that hold original indices."""
+
+
+def merged_columns(
+    earlier: Columns[Any, Any], later: Columns[Any, Any], seconds: float
+) -> Columns[Any, Any]:
+    """
+    Merge the columns of two runs, ordered by original index.
+
+    An item's outcome comes from the later run, unless its status has a lower priority there
+    (pending < cancelled < done or failed). This makes the merge associative: three runs give the
+    same result however they are paired.
+
+    Args:
+        earlier: the outcomes of the earlier run.
+        later: the outcomes of the later run.
+        seconds: the makespan of the earlier run; the later run is placed after it.
+    """
+    return _Merge(earlier, later).columns(seconds)
+
+
+class _Merge:
+    """
+    The rows of two runs as one list (the later run's rows last), and the positions to keep.
+
+    Each merged column is gathered from those positions.
+    """
+
+    def __init__(self, earlier: Columns[Any, Any], later: Columns[Any, Any]) -> None:
+        self._runs = (earlier, later)
+        self._position_of = _positions(earlier, later)
+        self._indices = sorted(self._position_of)
+        self._positions = [self._position_of[index] for index in self._indices]
+
+    def columns(self, seconds: float) -> Columns[Any, Any]:
+        """Gather every column."""
+        earlier, later = self._runs
+        later_began = array("d", (seconds + began for began in _began(later)))
+        return Columns(
+            items=self._items(),
+            source_index=self._source_index(),
+            run_began=array("d", self._gather(_began(earlier) + later_began)),
+            results=list(self._gather(earlier.results + later.results)),
+            status=bytearray(self._gather(earlier.status + later.status)),
+            attempts=array("H", self._gather(earlier.attempts + later.attempts)),
+            started=array("d", self._gather(earlier.started + later.started)),
+            seconds=array("d", self._gather(earlier.seconds + later.seconds)),
+            worker=array("H", self._gather(earlier.worker + later.worker)),
+            waited=self._optional(earlier.waited, later.waited, "d"),
+            backed_off=self._optional(earlier.backed_off, later.backed_off, "d"),
+            batch=self._optional(earlier.batch, later.batch, "i"),
+            errors=self._sparse(earlier.errors, later.errors),
+            tracebacks=self._sparse(earlier.tracebacks, later.tracebacks),
+            stages=self._sparse(earlier.stages, later.stages),
+            history=self._sparse(earlier.history, later.history),
+        )
+
+    def _gather(self, both: Sequence[T]) -> Iterator[T]:
+        """Gather a column that every run has."""
+        return map(both.__getitem__, self._positions)
+
+    def _optional(
+        self, earlier: array[Any] | None, later: array[Any] | None, code: str
+    ) -> array[Any] | None:
+        """Gather a column that a run may lack."""
+        if earlier is None and later is None:
+            return None
+        parts = [
+            array(code, EMPTY[code] * len(run)) if part is None else part
+            for part, run in zip((earlier, later), self._runs, strict=True)
+        ]
+        return array(code, self._gather(parts[0] + parts[1]))
+
+    def _sparse(self, earlier: dict[int, T], later: dict[int, T]) -> dict[int, T]:
+        """Gather a sparse column, ordered by row."""
+        kept = {}
+        for run, column, shift in zip(
+            self._runs, (earlier, later), (0, len(self._runs[0])), strict=True
+        ):
+            for row, value in column.items():
+                index = run.index_of(row)
+                if self._position_of[index] == row + shift:
+                    kept[bisect_left(self._indices, index)] = value
+        return dict(sorted(kept.items(), key=lambda entry: entry[0]))
+
+    def _source_index(self) -> list[int] | None:
+        """The original indices, or None if they equal the row numbers."""
+        indices = self._indices
+        whole = not indices or (indices[0] == 0 and indices[-1] == len(indices) - 1)
+        return None if whole else indices
+
+    def _items(self) -> list[Any]:
+        """Gather the items, up to the first that neither run knows."""
+        both = [item for run in self._runs for item in _items_of(run)]
+        items = list(self._gather(both))
+        if any(item is _UNKNOWN for item in items):
+            known = {
+                run.index_of(row): item for run in self._runs for row, item in enumerate(run.items)
+            }
+            items = [
+                known.get(index, _UNKNOWN) if item is _UNKNOWN else item
+                for index, item in zip(self._indices, items, strict=True)
+            ]
+        return list(takewhile(lambda item: item is not _UNKNOWN, items))
+
+
+def _positions(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> dict[int, int]:
+    """Map each original index to the position, in the list of both runs' rows, to keep."""
+    shift = len(earlier)
+    priority = (earlier.status + later.status).translate(_PRIORITY)
+    position_of = dict(zip(_indices_of(earlier), range(shift), strict=True))
+    for position, index in enumerate(_indices_of(later), start=shift):
+        if priority[position] >= priority[position_of.get(index, position)]:
+            position_of[index] = position
+    return position_of
+
+
+def _indices_of(columns: Columns[Any, Any]) -> Sequence[int]:
+    """The original index of each row."""
+    return range(len(columns)) if columns.source_index is None else columns.source_index
+
+
+def _began(columns: Columns[Any, Any]) -> array[float]:
+    """When the run of each row began, in seconds after the start of the first run."""
+    return array("d", [0.0]) * len(columns) if columns.run_began is None else columns.run_began
+
+
+def _items_of(columns: Columns[Any, Any]) -> list[Any]:
+    """The item of each row, or _UNKNOWN."""
+    return [*columns.items, *repeat(_UNKNOWN, len(columns) - len(columns.items))]
+
+
+# ── what to run again ─────────────────────────────────────────────────────────────────────────
+
+
+def rows_to_rerun(columns: Columns[Any, Any], only: Iterable[int] | None) -> list[int]:
+    """
+    Select the failed rows, or the rows whose original indices are in `only`, each once.
+
+    Raises:
+        IndexError: these columns do not have an index of `only`.
+        TypeError: `only` is not a collection of indices, but a number, a DataFrame, a mask, another
+            column, or the new index of a DataFrame after reset_index or merge.
+        ValueError: the item of a row is not known.
+    """
+    rows = list(columns.rows_with(FAILED)) if only is None else _rows_of(columns, only)
+    if rows and max(rows) >= len(columns.items):
+        raise ValueError(
+            "the items are not known to this result (it was made without them, or its source "
+            "was not read that far): process them again and merge(other)"
+        )
+    return rows
+
+
+def _rows_of(columns: Columns[Any, Any], only: Iterable[int]) -> list[int]:
+    """Find the rows of these original indices."""
+    n = len(columns)
+    if (received := _not_indices(only, n)) is not None:
+        raise TypeError(
+            f"only= takes the original indices of items, got {received}: of a DataFrame df, pass "
+            f"df.index, or df.index[mask]; after reset_index or merge, df['index']"
+        )
+    wanted = dict.fromkeys(map(_as_index, only))
+    row_of = dict(zip(_indices_of(columns), range(n), strict=True))
+    unknown = [index for index in wanted if index not in row_of]
+    if unknown:
+        raise IndexError(
+            f"only= names items that this result of {n} items does not have: {unknown[:5]!r}"
+        )
+    return [row_of[index] for index in wanted]
+
+
+def _not_indices(only: object, total: int) -> str | None:
+    """Describe an object that cannot be meant as indices, though it may hold whole numbers."""
+    if not isinstance(only, Iterable):
+        return f"{only!r}, which is not a collection"
+    # By name, because importing pandas only to ask takes half a second.
+    kinds = {
+        cls.__name__ for cls in type(only).__mro__ if cls.__module__.partition(".")[0] == "pandas"
+    }
+    if "DataFrame" in kinds:
+        return "a DataFrame"
+    if not kinds & {"Series", "Index"}:
+        return None
+    pandas_object: Any = only
+    if str(pandas_object.dtype) in ("bool", "boolean"):
+        return "a mask"
+    if pandas_object.name in INDEX_NAMES:
+        return None
+    if "Series" in kinds:
+        return f"the column {pandas_object.name!r}"
+    if pandas_object.name is not None:
+        return f"an index of {pandas_object.name!r}"
+    # A DataFrame that was filtered and then reset or merged is renumbered from 0.
+    starts_at_0 = "RangeIndex" in kinds and pandas_object.start == 0 and pandas_object.step == 1
+    if not starts_at_0 or pandas_object.stop >= total:
+        return None
+    return f"{only!r}, which may be new row numbers (if it is meant, pass a list)"
+
+
+def _as_index(index: object) -> int:
+    """Convert any kind of whole number to an index; the True of a mask is rejected."""
+    if not isinstance(index, bool) and hasattr(index, "__index__"):
+        with suppress(TypeError):  # numpy's bool has the method and raises
+            return operator.index(index)
+    raise TypeError(
+        f"only= takes the original indices of items, got {index!r}: "
+        f"of a DataFrame df, pass df.index, or df.index[mask]"
+    )

@@ -1,0 +1,334 @@
+"""DataFrames of a result: a row for each item, for each failure, or for each kind of error."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from ragasync._outcomes.columns import Columns
+from ragasync._outcomes.outcome import FAILED, PENDING, STATUSES
+from ragasync._outcomes.stats import RunResult
+from ragasync._reports.error_groups import group_errors
+from ragasync.error_text import live_traceback, traceback_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+
+T = TypeVar("T")
+
+
+def to_dataframe(result: RunResult) -> pd.DataFrame:
+    """
+    Build a DataFrame with one row for each item.
+
+    The index of the frame (`item_index`) and its column `index` hold the original indices of the
+    items. So you can filter the frame and run just those items again:
+    `result.retry_failed(processor, only=frame.index)`, or `only=frame["index"]` after
+    `reset_index` or `merge`. `print(frame.traceback[7])` shows a whole traceback, like
+    `result[7].traceback`. The frame is a copy.
+
+    Messages and tracebacks have secrets masked; those longer than a few kilobytes are cut and
+    marked as cut. Items and values stay as they are.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, to_dataframe
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven", "8"])
+        >>> frame = to_dataframe(result)
+        >>> frame[["item", "status", "value", "error_type"]]
+                     item  status value  error_type
+        item_index
+        0               7    done     7         NaN
+        1           seven  failed  None  ValueError
+        2               8    done     8         NaN
+
+    Args:
+        result: a BatchResult.
+
+    Returns:
+        | column | dtype | |
+        |---|---|---|
+        | index | int64 | position in the input |
+        | item, value | object | None if there is none |
+        | status | category | always four categories: pending, done, failed, cancelled |
+        | error_type | category | class name without module; of the first leaf of a group |
+        | error_message | string | with the cause; of a group, with the number of other errors |
+        | traceback | string | this and the two above are missing if the item did not fail |
+        | attempts | Int32 | includes the first; 0 if the item was not started |
+        | started, seconds, waited, backed_off | float64 | seconds; NaN if not started |
+        | batch, worker | Int32 | missing if there is none |
+        | stage | category | missing if there is none |
+    """
+    return _frame(result.columns, range(len(result.columns)))
+
+
+def errors_dataframe(result: RunResult) -> pd.DataFrame:
+    """
+    Build a DataFrame with one row for each item that failed, with the columns of `to_dataframe`.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, errors_dataframe
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven", "8"])
+        >>> errors_dataframe(result)[["item", "error_type", "attempts"]]
+                     item  error_type  attempts
+        item_index
+        1           seven  ValueError         1
+
+    Args:
+        result: a BatchResult.
+
+    Returns:
+        The rows in input order; dtypes as in `to_dataframe`.
+    """
+    return _frame(result.columns, list(result.columns.rows_with(FAILED)))
+
+
+def error_summary(result: RunResult) -> pd.DataFrame:
+    """
+    Build a DataFrame with one row for each kind of error, the most common first.
+
+    Errors are of one kind if their types are equal and their messages differ only in numbers and
+    quoted values.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor, error_summary
+        >>> processor = AsyncBatchProcessor(int, retry_count=0)
+        >>> result = processor.process_sync(["7", "seven", "eight", None])
+        >>> error_summary(result)[["error_type", "count", "share", "first_item"]].round(2)
+           error_type  count  share first_item
+        0  ValueError      2   0.67      seven
+        1   TypeError      1   0.33       None
+
+    Args:
+        result: a BatchResult.
+
+    Returns:
+        | column | dtype | |
+        |---|---|---|
+        | error_type | string | class name without module |
+        | message | string | # stands for numbers that differ, … for quoted values |
+        | count | int64 | number of items that failed this way |
+        | share | float64 | share of all items that failed |
+        | first_index, first_item | int64, object | the first such item |
+        | seconds | float64 | time in the calls of these items, all attempts |
+        | share_of_time | float64 | share of the time in the calls of all items |
+    """
+    import pandas as pd
+
+    columns = result.columns
+    errors = group_errors(columns)
+    groups, failed, spent = errors.ranked(), errors.count, sum(columns.seconds)
+    first_items = [columns.item_at(group.first_row) for group in groups]
+    return pd.DataFrame(
+        {
+            "error_type": string_array([group.error_type for group in groups]),
+            "message": string_array([group.message for group in groups]),
+            "count": pd.array([group.count for group in groups], dtype="int64"),
+            "share": pd.array([group.count / failed for group in groups], dtype="float64"),
+            "first_index": pd.array(
+                [columns.index_of(group.first_row) for group in groups], dtype="int64"
+            ),
+            "first_item": object_column(first_items),
+            "seconds": pd.array([group.seconds for group in groups], dtype="float64"),
+            "share_of_time": pd.array(
+                [group.seconds / spent if spent else 0.0 for group in groups], dtype="float64"
+            ),
+        }
+    )
+
+
+def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
+    """Build a DataFrame of these rows."""
+    import pandas as pd
+
+    builder = DataFrameBuilder(columns, rows)
+    errors = {at: columns.error_text(rows[at]) for at in builder.sparse(columns.errors)}
+    tracebacks = {at: text for at in errors if (text := _traceback(columns, rows[at]))}
+    return pd.DataFrame(
+        {
+            "index": builder.index.to_numpy(copy=True),
+            "item": builder.items(),
+            "status": builder.status(),
+            "value": builder.objects(columns.results),
+            "error_type": builder.categories({at: text.kind for at, text in errors.items()}),
+            "error_message": builder.strings({at: text.message for at, text in errors.items()}),
+            "attempts": builder.integers(builder.attempts),
+            "started": builder.seconds(columns.started),
+            "seconds": builder.seconds(columns.seconds),
+            "waited": builder.seconds(columns.waited),
+            "backed_off": builder.seconds(columns.backed_off),
+            "batch": builder.batch(),
+            "stage": builder.categories(builder.sparse(columns.stages)),
+            "worker": builder.worker(),
+            "traceback": builder.strings(tracebacks),
+        },
+        index=builder.index,
+        copy=False,  # each array was made for this frame: a copy would hold all of them twice
+    )
+
+
+def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
+    """The traceback of an error as text: the archived one, or the one that the error carries."""
+    text, error = columns.traceback_of(row), columns.errors[row]
+    if text is None and live_traceback(error) is not None:
+        return traceback_text(error)
+    return text
+
+
+# ── columns as pandas arrays ────────────────────────────────────────────────────────────────────
+
+
+def object_column(values: Sequence[object], index: pd.Index[Any] | None = None) -> pd.Series[Any]:
+    """
+    Make a column of objects; a list or an array among them is one object.
+
+    It is a Series, because pandas 3 turns a plain array that holds only strings into strings.
+    """
+    import numpy as np
+    import pandas as pd
+
+    objects = np.fromiter(values, dtype=object, count=len(values))
+    return pd.Series(objects, index=index, dtype=object)
+
+
+def string_array(values: Sequence[object] | Array) -> pd.api.extensions.ExtensionArray:
+    """
+    Make an array of strings and pandas.NA.
+
+    Its storage is Python's, not Arrow's: Arrow refuses lone surrogates, which occur in messages
+    about files whose names are not valid text.
+    """
+    import numpy as np
+    import pandas as pd
+
+    return pd.array(np.asarray(values, dtype=object), dtype="string[python]")
+
+
+def number_array(values: Sequence[object], dtype: str) -> pd.api.extensions.ExtensionArray:
+    """Make an array of numbers or flags; the dtype holds for an empty one too."""
+    import pandas as pd
+
+    any_dtype: Any = dtype  # pandas' stubs want a literal
+    numbers: pd.api.extensions.ExtensionArray = pd.array(list(values), dtype=any_dtype)
+    return numbers
+
+
+class DataFrameBuilder:
+    """
+    Copies rows of columns into pandas arrays, which become the columns of a DataFrame.
+
+    Args:
+        columns: the columns to read.
+        rows: the rows to copy, in order; a range stands for all rows.
+
+    Attributes:
+        index: the original indices of the rows' items.
+        attempts: the number of attempts in each row; 0 if the item was not started.
+    """
+
+    def __init__(self, columns: Columns[Any, Any], rows: Sequence[int]) -> None:
+        import numpy as np
+        import pandas as pd
+
+        self._columns = columns
+        self._rows = rows
+        self._all = isinstance(rows, range)
+        self._selected = slice(len(columns)) if self._all else np.array(rows, dtype="int64")
+        self._status = self._copy(columns.status, "uint8")
+        pending = self._status == PENDING
+        if self._all and columns.source_index is None:
+            numbers = np.arange(len(rows))
+        else:
+            numbers = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))
+        self.index = pd.Index(numbers, name="item_index")
+        self.attempts = np.where(pending, 0, self._copy(columns.attempts, "uint16"))
+
+    def status(self) -> pd.Categorical:
+        """The status column, with all four categories in their order."""
+        import pandas as pd
+
+        names = pd.Index(STATUSES, dtype=object)
+        return pd.Categorical.from_codes(self._status, categories=names)
+
+    def items(self) -> pd.Series[Any]:
+        """The item column; None if an item is not known."""
+        items = self._columns.items
+        missing = len(self._columns) - len(items)
+        return self.objects([*items, *[None] * missing] if missing else items)
+
+    def objects(self, values: Sequence[object]) -> pd.Series[Any]:
+        """A column of objects."""
+        chosen = values if self._all else [values[row] for row in self._rows]
+        return object_column(chosen, self.index)
+
+    def seconds(self, column: array[float] | None) -> Array:
+        """A column of seconds; NaN if the item was not started."""
+        import numpy as np
+
+        times = np.zeros(len(self._rows)) if column is None else self._copy(column, "float64")
+        times[self.attempts == 0] = np.nan
+        return times
+
+    def worker(self) -> pd.api.extensions.ExtensionArray:
+        """The worker column; missing if the item was not started."""
+        return self.integers(self._copy(self._columns.worker, "uint16"), self.attempts == 0)
+
+    def batch(self) -> pd.api.extensions.ExtensionArray:
+        """The batch column; missing if the item was in no batch."""
+        import numpy as np
+
+        column = self._columns.batch
+        numbers = np.full(len(self._rows), -1) if column is None else self._copy(column, "int32")
+        return self.integers(numbers, numbers < 0)
+
+    def integers(
+        self, values: Array, missing: Array | None = None
+    ) -> pd.api.extensions.ExtensionArray:
+        """A nullable column of integers."""
+        import numpy as np
+        import pandas as pd
+
+        mask = np.zeros(len(values), dtype=bool) if missing is None else missing
+        return pd.arrays.IntegerArray(values.astype("int32"), mask)
+
+    def sparse(self, column: Mapping[int, T]) -> dict[int, T]:
+        """Read a sparse column: its values in these rows, by position among the rows."""
+        status = self._columns.status
+        rows = column.keys() if self._all else self._rows
+        positions = zip(rows if self._all else range(len(self._rows)), rows, strict=True)
+        return {
+            at: column[row] for at, row in positions if row in column and status[row] != PENDING
+        }
+
+    def strings(self, texts: Mapping[int, str]) -> pd.api.extensions.ExtensionArray:
+        """A column of strings; missing at all other positions."""
+        import numpy as np
+        import pandas as pd
+
+        column = np.full(len(self._rows), pd.NA, dtype=object)
+        for at, text in texts.items():
+            column[at] = text
+        return string_array(column)
+
+    def categories(self, names: Mapping[int, str]) -> pd.Categorical:
+        """A column of categories; missing at all other positions."""
+        import numpy as np
+        import pandas as pd
+
+        categories = sorted(set(names.values()))
+        code_of = {name: code for code, name in enumerate(categories)}
+        codes = np.full(len(self._rows), -1, dtype="int32")
+        for at, name in names.items():
+            codes[at] = code_of[name]
+        # An explicit dtype: pandas infers another one from an empty list.
+        return pd.Categorical.from_codes(codes, categories=pd.Index(categories, dtype=object))
+
+    def _copy(self, column: bytearray | array[Any], dtype: str) -> Array:
+        """Copy a column: a view would forbid a running job to let its buffer grow."""
+        import numpy as np
+
+        whole: Array = np.frombuffer(column, dtype=dtype)
+        return whole[self._selected].copy()

@@ -1,0 +1,355 @@
+"""Retry policies: which errors are retried, after what back-off, and when to give up."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import random
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, ParamSpec, TypeAlias, TypeVar, cast
+
+from ragasync._redact import redact
+from ragasync._retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
+from ragasync._retries.http import retry_after_of
+from ragasync._retries.loop import call_async, call_sync
+from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
+from ragasync.error_text import describe
+from ragasync.errors import CallAborted
+from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
+
+__all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Verdict: TypeAlias = bool | float | Fatal
+"""The answer of `retry_on`: True to retry, False not to, a delay in seconds, or `FATAL`."""
+
+RetryOn: TypeAlias = (
+    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Verdict] | None
+)
+"""The errors to retry: a type, several, a predicate, or None for `default_retry`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryEvent:
+    """
+    One failed attempt and the back-off that follows; the argument of `on_retry`.
+
+    Attributes:
+        attempt: The number of the failed attempt, from 1.
+        error: The error it raised; in a processor also a CancelledError without a cancellation.
+        delay: Seconds until the next attempt.
+    """
+
+    attempt: int
+    error: BaseException
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncRetry:
+    """
+    Retry a function after transient errors, with exponential back-off.
+
+    A frozen value without any state of a running call, so one policy serves any number of
+    functions, loops and threads. It decorates async and sync functions.
+
+    Before retry n, counted from 1, it waits a uniformly random time in
+    `[0, min(max_delay, base_delay * factor**(n - 1))]`: full jitter, which spreads clients that
+    failed together (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    It always waits at least as long as a Retry-After asks, which may exceed `max_delay`. If that
+    is longer than `max_retry_after`, the error is raised immediately, with a note of the time.
+
+    Giving up raises the last error itself, with a note. CancelledError, KeyboardInterrupt and
+    SystemExit are never retried.
+
+    Example:
+        >>> from ragasync import AsyncRetry, run_async
+        >>> replies = iter([503, 503, 200])
+        >>> @AsyncRetry(max_retries=5, base_delay=0.01, max_elapsed=60)
+        ... async def fetch(url):
+        ...     if (status := next(replies)) != 200:
+        ...         raise ConnectionError(f"status {status}")
+        ...     return f"page {url}"
+        >>> run_async(fetch("a"))
+        'page a'
+
+    Args:
+        max_retries: Retries after the first attempt.
+        base_delay: Seconds, the upper bound of the first back-off.
+        max_delay: Seconds, the upper bound of every back-off.
+        factor: The growth of the bound from retry to retry, at least 1.
+        jitter: "full", or None to wait the bound itself.
+        retry_on: None for `default_retry`; the type or types to retry; or a predicate that
+            takes the error and returns True, False, a delay in seconds, or `FATAL`. An object
+            bound to another event loop is never retried.
+        max_elapsed: Seconds from the start of the first attempt, after which no attempt starts.
+            A back-off that would reach it is not slept. A running attempt is not cut short: use
+            `asyncio.timeout` or the processor's `timeout` for that.
+        max_retry_after: Seconds, the longest Retry-After that is waited for; `math.inf` for any.
+        on_retry: A callback that gets a `RetryEvent` before each back-off. If it raises, the
+            retries continue: the first error becomes a RuntimeWarning, later ones are dropped.
+
+    Raises:
+        TypeError: An argument of the wrong kind.
+        ValueError: An argument out of range.
+    """
+
+    max_retries: int = 3
+    base_delay: float = 1.0
+    max_delay: float = field(default=60.0, kw_only=True)
+    factor: float = field(default=2.0, kw_only=True)
+    jitter: Literal["full"] | None = field(default="full", kw_only=True)
+    retry_on: RetryOn = field(default=None, kw_only=True)
+    max_elapsed: float | None = field(default=None, kw_only=True)
+    max_retry_after: float = field(default=120.0, kw_only=True)
+    on_retry: Callable[[RetryEvent], object] | None = field(default=None, kw_only=True)
+    # A simulation's own random numbers; None is the module's, which `random.seed` controls.
+    _random: Callable[[], float] | None = field(
+        default=None, kw_only=True, repr=False, compare=False
+    )
+    _has_warned: bool = field(default=False, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # numpy numbers become Python's, because a policy is compared, shown and pickled.
+        settings: dict[str, float] = {
+            "max_retries": check_count("max_retries", self.max_retries, at_least=0),
+            "base_delay": check_number("base_delay", self.base_delay),
+            "max_delay": check_number("max_delay", self.max_delay),
+            "factor": check_number("factor", self.factor, at_least=1),
+            "max_retry_after": check_number("max_retry_after", self.max_retry_after, finite=False),
+        }
+        if self.max_elapsed is not None:
+            settings["max_elapsed"] = check_number("max_elapsed", self.max_elapsed)
+        for name, number in settings.items():
+            object.__setattr__(self, name, number)
+        if self.jitter not in ("full", None):
+            raise ValueError(f"jitter must be 'full' or None, got {self.jitter!r}")
+        check_retry_on(self.retry_on)
+        if self.on_retry is not None:
+            check_sync("on_retry", self.on_retry)
+
+    def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
+        """
+        Return the function with retries around every call.
+
+        An async function stays async; a sync function blocks its thread during back-offs.
+
+        Raises:
+            TypeError: `fn` cannot be called, or makes a generator.
+        """
+        check_callable(fn)
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError(
+                f"expected a function that returns its value, got {fn!r}, which is a generator: "
+                "its errors are raised when it is iterated. Retry the calls inside it instead"
+            )
+        if not is_async(fn):
+
+            @functools.wraps(fn)
+            def attempts(*args: P.args, **kwargs: P.kwargs) -> T:
+                return call_sync(self, fn, args, kwargs)
+
+            return attempts
+
+        async_fn = cast("Callable[P, Awaitable[object]]", fn)
+
+        @functools.wraps(async_fn)
+        async def async_attempts(*args: P.args, **kwargs: P.kwargs) -> object:
+            return await call_async(self, async_fn, args, kwargs)
+
+        return cast("Callable[P, T]", async_attempts)
+
+    async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """
+        Await `fn(*args, **kwargs)`, with retries after transient errors.
+
+        Raises:
+            TypeError: `fn` cannot be called; often it is a coroutine instead of its function.
+            Exception: The last attempt's error, with a note on the attempts.
+        """
+        check_callable(fn)
+        return await call_async(self, fn, args, kwargs)
+
+    def decide(
+        self, error: BaseException, *, retries: int, elapsed: float, held: bool = False
+    ) -> float | Fatal | None:
+        """
+        Return the back-off before the next attempt in seconds, None to give up, or `FATAL`.
+
+        Args:
+            error: The last attempt's error. A CancelledError counts as a lost connection, so pass
+                only one without a cancellation.
+            retries: The number of retries made so far.
+            elapsed: Seconds since the first attempt began; used only with `max_elapsed`.
+            held: Whether paused limiters already delay the next attempt by its Retry-After, so
+                that only the policy's own back-off remains.
+
+        Raises:
+            Exception: The predicate's own error, or TypeError or ValueError for an invalid
+                verdict; from `error`.
+        """
+        verdict = verdict_of(error, self.retry_on)
+        if verdict is FATAL:
+            return FATAL
+        if verdict is False or retries >= self.max_retries:
+            return None
+        delay = self._backoff(retries + 1) if verdict is True else float(verdict)
+        retry_after = retry_after_of(error) or 0.0
+        if retry_after > self.max_retry_after:
+            return None
+        wait = max(delay, retry_after)
+        if self.max_elapsed is not None and elapsed + wait >= self.max_elapsed:
+            return None
+        return delay if held else wait
+
+    def notify(self, attempt: int, error: BaseException, delay: float) -> None:
+        """Call `on_retry` before a back-off; an error it raises becomes a warning."""
+        if self.on_retry is None:
+            return
+        try:
+            returned = self.on_retry(RetryEvent(attempt, error, delay))
+            if inspect.iscoroutine(returned):
+                returned.close()
+                raise TypeError("it returned a coroutine, which nothing awaits")
+        except INTERRUPTS:
+            raise
+        except BaseException as problem:  # a PyO3 panic, say
+            if not self._has_warned:
+                object.__setattr__(self, "_has_warned", True)
+                warnings.warn(
+                    redact(f"on_retry={self.on_retry!r} raised ")
+                    + f"{describe(problem)}; the retries continue, "
+                    "and further errors of it are not reported",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def _backoff(self, retry: int) -> float:
+        """Return the back-off before a retry in seconds; retries are counted from 1."""
+        bound = _bound(retry, self.base_delay, self.factor, self.max_delay)
+        if self.jitter is None:
+            return bound
+        return (self._random or random.random)() * bound
+
+
+async def retry_async(
+    func: Callable[[], Awaitable[T]], max_attempts: int = 3, backoff_factor: float = 2.0
+) -> T:
+    """
+    Await `func()` until it succeeds, at most `max_attempts` times.
+
+    The short form of `AsyncRetry`, with the same classification of errors and without jitter: the
+    delays are `backoff_factor**attempt` seconds, attempt counted from 0, so 1, 2, 4 and so on.
+
+    Example:
+        >>> from ragasync import retry_async
+        >>> from ragasync.testing import run_on_virtual_clock  # waits for no timer
+        >>> replies = iter([503, 200])
+        >>> async def fetch(url):
+        ...     if (status := next(replies)) != 200:
+        ...         raise ConnectionError(f"status {status}")
+        ...     return f"page {url}"
+        >>> run_on_virtual_clock(retry_async(lambda: fetch("a")))
+        'page a'
+
+    Args:
+        func: An async function without arguments.
+        max_attempts: Attempts, including the first.
+        backoff_factor: The base of the delays; 1 waits a second each time.
+
+    Raises:
+        TypeError: An argument of the wrong kind; often a coroutine instead of its function.
+        ValueError: An argument out of range.
+        Exception: The last attempt's error, with a note on the attempts.
+    """
+    max_attempts = check_count("max_attempts", max_attempts, at_least=1)
+    backoff_factor = check_number("backoff_factor", backoff_factor)
+    retries = 0
+
+    def verdict(error: Exception) -> Verdict:
+        nonlocal retries
+        retries += 1
+        usual = default_retry(error)
+        return _bound(retries, 1.0, backoff_factor, sys.float_info.max) if usual is True else usual
+
+    return await AsyncRetry(max_attempts - 1, retry_on=verdict).call(func)
+
+
+def _bound(retry: int, base: float, factor: float, cap: float) -> float:
+    """Return the upper bound of the back-off before a retry, counted from 1, without overflow."""
+    try:
+        return min(cap, base * float(factor) ** (retry - 1))
+    except OverflowError:
+        return cap if base else 0.0
+
+
+def check_retry_on(retry_on: object) -> None:
+    """Raise TypeError unless `retry_on` is None, a type, types or a predicate of Exceptions."""
+    if retry_on is None:
+        return
+    if not isinstance(retry_on, (type, tuple)):
+        check_sync("retry_on, if neither None nor a type or a tuple of types,", retry_on)
+        return
+    for kind in retry_on if isinstance(retry_on, tuple) else (retry_on,):
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(
+                f"retry_on must name subclasses of Exception, got {kind!r}; "
+                "CancelledError, KeyboardInterrupt and SystemExit are never retried"
+            )
+
+
+def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
+    """
+    Return the retry verdict of `retry_on` on an error.
+
+    An object bound to another event loop is always `FATAL`. A type matches errors of that type,
+    and groups whose members all are. A CancelledError without a cancellation is treated as a
+    ConnectionError, by types and predicates. Any other BaseException outside Exception, such as a
+    panic, is never retried, and neither is a CallAborted, which stands for one in a worker process.
+
+    Raises:
+        Exception: The predicate's own error, TypeError or ValueError for an invalid verdict, or
+            RuntimeError for a panic; from `error`.
+    """
+    if retry_on is None:
+        return default_retry(error)
+    if issubclass(type(error), CallAborted):
+        return False
+    if is_loop_mismatch(error):
+        return FATAL
+    kinds = [
+        ConnectionError if issubclass(kind, asyncio.CancelledError) else kind
+        for kind in map(type, leaves_of(error))
+    ]
+    if not all(issubclass(kind, Exception) for kind in kinds):
+        return False
+    if isinstance(retry_on, (type, tuple)):
+        return issubclass(type(error), retry_on) or all(issubclass(k, retry_on) for k in kinds)
+    return _call_predicate(retry_on, error)
+
+
+def _call_predicate(predicate: Callable[[Exception], object], error: BaseException) -> Verdict:
+    """Return the verdict of a predicate, checked."""
+    try:
+        verdict = predicate(cast("Exception", error))
+        if isinstance(verdict, (bool, Fatal)):
+            return verdict
+        if inspect.iscoroutine(verdict):
+            verdict.close()
+        return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
+    except BaseException as problem:
+        if problem is error:
+            if is_a(error, Exception):
+                raise
+            return False  # re-raised here, a stray CancelledError would cancel the task
+        if is_a(problem, INTERRUPTS):
+            raise
+        if not is_a(problem, Exception):
+            raise RuntimeError(f"retry_on raised {describe(problem)}") from error
+        raise problem from error
