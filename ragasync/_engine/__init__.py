@@ -12,7 +12,6 @@ The engine: workers that call a function for each item of one lazy source.
     item_sources.py        ItemSource: checks and reads an iterable, or an async one, lazily
     item_queue.py          QueuedItems: items that callers or a background reader push
     background_readers.py  a task or a thread that reads a source into that queue
-    journal_skipping.py    Reader: passes over the items that the journal has an outcome of
     batching.py            Batcher: fills calls by count, weight and time
     attempts.py            CallRunner: waits for the limits, makes a call, hands on how it ended
     error_handling.py      ErrorHandler: what follows a call: record, retry, split, fail, stop
@@ -20,7 +19,7 @@ The engine: workers that call a function for each item of one lazy source.
     retry_queue.py         PendingCall, RetryQueue: calls that wait for their next attempt
     recorder.py            Recorder: writes outcomes to an OutcomeSink and to the journal
     error_limits.py        max_errors, max_error_rate, max_initial_failures
-    run_journal.py         RunJournal: a journal open for a run; a thread blocks on its file
+    run_journal.py         RunJournal: an open journal; Reader: skips the items that it has
     run_stats.py           the statistics of a run, or of a stage, for reports
 
 A worker asks the Scheduler what to do next. For plain calls it goes on the fast path of run.py: it

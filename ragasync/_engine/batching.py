@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ragasync._engine.item_sources import ItemSource
-from ragasync._engine.journal_skipping import FILL_TIMEOUT, Reader
 from ragasync._engine.recorder import Recorder
 from ragasync._engine.retry_queue import PendingCall
+from ragasync._engine.run_journal import FILL_TIMEOUT, Reader
 from ragasync.clock import Clock
 from ragasync.errors import ItemTooLargeError, SourceFailed
 from ragasync.foreign_errors import INTERRUPTS

@@ -1,16 +1,20 @@
-"""The journal of a run: opened and read on a thread, written as outcomes are recorded."""
+"""The journal of a run: read on a thread to skip items that are done, written as others finish."""
 
 from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from ragasync._engine.controls import RunControls
+from ragasync._engine.item_sources import ItemSource
 from ragasync._outcomes.outcome import Outcome
+from ragasync.clock import Clock
 from ragasync.error_text import add_note, describe
+from ragasync.errors import SourceFailed
 from ragasync.journal.journal import JournalBinding
 
 if TYPE_CHECKING:
@@ -18,7 +22,20 @@ if TYPE_CHECKING:
 
     from ragasync.journal.session import JournalSession, Lookup
 
+T = TypeVar("T")
 R = TypeVar("R")
+
+SelectNew: TypeAlias = Callable[[list[tuple[int, T]], deque[tuple[int, T]]], Awaitable[None]]
+"""Looks up items in the journal, and adds those that it does not have to the second argument."""
+
+FILL_TIMEOUT = 0.02
+"""Seconds that a partial batch waits for another item while there is a free worker."""
+
+LOOK_AHEAD = 32
+"""How many items of a list are looked up together in a journal that is read on a thread."""
+
+MAX_SKIPPED = 1024
+"""How many items may be skipped before the loop gets a turn."""
 
 
 class RunJournal:
@@ -125,6 +142,72 @@ async def _opened(binding: JournalBinding, thread: JournalThread) -> JournalSess
         await thread.run_to_end(lambda: opened[0].close() if opened else None)
         raise
     return opened[0]
+
+
+class Reader(Generic[T]):
+    """
+    Takes the items from a source that have to be called.
+
+    Args:
+        source: the items.
+        clock: the run's clock.
+        select_new: passes on the items that are not in the journal; None without a journal.
+        ahead: how many items may be taken to be looked up together.
+    """
+
+    def __init__(
+        self, source: ItemSource[T], clock: Clock, select_new: SelectNew[T] | None, ahead: int
+    ) -> None:
+        self._source, self._clock = source, clock
+        self._select_new, self._ahead = select_new, ahead
+        self._ready: deque[tuple[int, T]] = deque()
+
+    @property
+    def left_over(self) -> bool:
+        """Whether items that were taken from the source wait for a call."""
+        return bool(self._ready)
+
+    async def take(self, wanted: int) -> list[tuple[int, T]]:
+        """
+        Take up to `wanted` items, but none after one that the source was slow to give.
+
+        Raises:
+            SourceFailed: the source raised before the first of them.
+        """
+        ready = self._ready
+        rows: list[tuple[int, T]] = []
+        skipped, was_slow = 0, False
+        try:
+            while len(rows) < wanted and skipped < MAX_SKIPPED:
+                if ready:
+                    rows.append(ready.popleft())
+                elif was_slow:
+                    break
+                elif self._select_new is None:
+                    rows += self._source.take(wanted - len(rows), FILL_TIMEOUT, self._clock)
+                    break
+                else:
+                    asked = max(wanted - len(rows), self._ahead)
+                    taken = self._source.take(asked, FILL_TIMEOUT, self._clock)
+                    await self._select_new(taken, ready)
+                    skipped += len(taken) - len(ready)
+                    was_slow = len(taken) < asked
+        except asyncio.CancelledError:
+            self.put_back(rows)
+            raise
+        except SourceFailed as failed:
+            if not rows:
+                raise
+            self._source.raise_next(failed.error)
+        return rows
+
+    def put_back(self, rows: Sequence[tuple[int, T]]) -> None:
+        """Return items whose call is not made; they are taken again before all others."""
+        self._ready.extendleft(reversed(rows))
+
+    def clear(self) -> None:
+        """Drop the items that no call has: the run is over."""
+        self._ready.clear()
 
 
 class JournalThread:

@@ -13,9 +13,9 @@ from ragasync._calls.caller import Caller
 from ragasync._engine.batching import Batcher
 from ragasync._engine.controls import RunControls
 from ragasync._engine.item_sources import ReadOptions, SourceFactory, open_source
-from ragasync._engine.journal_skipping import LOOK_AHEAD, Reader
 from ragasync._engine.recorder import Recorder
 from ragasync._engine.retry_queue import PendingCall, RetryQueue
+from ragasync._engine.run_journal import LOOK_AHEAD, Reader
 from ragasync._engine.workers import Interrupt, WorkerPool
 from ragasync._outcomes.stats import ExecutorHalt
 from ragasync.clock import Clock
@@ -104,7 +104,8 @@ class Scheduler(Generic[T, R]):
         # Looking up items on a thread takes a turn of the loop, so a list's are looked up together.
         on_thread = settings.journal is not None and settings.journal.has_slow_keys
         ahead = LOOK_AHEAD if on_thread and isinstance(source, list) else 1
-        reader = Reader(self.items, clock, recorder, ahead)
+        select_new = recorder.select_new if recorder.has_journal else None
+        reader = Reader(self.items, clock, select_new, ahead)
         self.batches = Batcher(self.items, reader, self._batch_size, settings, clock, recorder)
         self._waking = False
         self._to_wake = 1
