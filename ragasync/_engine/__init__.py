@@ -17,8 +17,7 @@ The engine: workers that call a function for each item of one lazy source.
     error_handling.py      ErrorHandler: what follows a call: record, retry, split, fail, stop
     batch_splitting.py     halves of a failed batch, its single items, those that succeeded
     retry_queue.py         PendingCall, RetryQueue: calls that wait for their next attempt
-    recorder.py            Recorder: writes outcomes to an OutcomeSink and to the journal
-    error_limits.py        max_errors, max_error_rate, max_initial_failures
+    recorder.py            Recorder: outcomes to an OutcomeSink and the journal; limits on errors
     run_journal.py         RunJournal: an open journal; Reader: skips the items that it has
     run_stats.py           the statistics of a run, or of a stage, for reports
 
