@@ -21,8 +21,7 @@ this table true. The docstring of each package maps its files.
     batch                   AsyncBatchProcessor
     job                     Job: the handle of a run in the background
     redis                   RedisRateLimiter, AsyncRedisConnection
-    unfinished_jobs         cancels running jobs when the interpreter exits
-    job_future              JobFuture: the result or error of a job, for any thread
+    job_future              JobFuture: the result or error of a job; cancels running jobs at exit
     _engine                 workers that take items, wait for limits, call, retry and record
     _calls                  one call on the loop, a thread or an executor; its timeout
     settings result notebook plots

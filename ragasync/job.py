@@ -14,12 +14,11 @@ from ragasync.arguments import check_number, check_positive
 from ragasync.clock import Heartbeat
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
-from ragasync.job_future import JobFuture
+from ragasync.job_future import JobFuture, UnfinishedJob
 from ragasync.lazy_task import create_lazy_task
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 from ragasync.settings import parse_concurrency
-from ragasync.unfinished_jobs import UnfinishedJob
 
 if TYPE_CHECKING:
     from ragasync.notebook.panel import Panel
