@@ -33,10 +33,9 @@ this table true. The docstring of each package maps its files.
     _retries                AsyncRetry, and which errors are retried after which delay
     isolation               keeps what a call does to its task from other items
     cancellation loop_errors sqlite_file error_text _function_fingerprint
-                            who cancelled a task; errors of the wrong loop; our SQLite files;
-                            errors as text; changed functions
-    errors clock lazy_task arguments
-                            exceptions; clocks; tasks; checks of arguments
+                            who cancelled a task; lazy tasks; errors of the wrong loop; our SQLite
+                            files; errors as text; changed functions
+    errors clock arguments  exceptions; clocks; checks of arguments
     _redact                 masks secrets in messages
     foreign_errors          guarded access to objects of other packages
 """

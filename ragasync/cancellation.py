@@ -1,12 +1,17 @@
-"""Who cancelled a task: the owner of a CancelScope, other code, or the shutdown of its loop."""
+"""
+Who cancelled a task: the owner of a CancelScope, other code, or the shutdown of its loop.
+
+`create_lazy_task` creates a task that begins later, so that its owner can store and cancel it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
-from ragasync.lazy_task import create_lazy_task
+T = TypeVar("T")
 
 
 class CancelScope:
@@ -95,3 +100,25 @@ def has_pending_cancel(task: asyncio.Task[Any]) -> bool:
     """Whether a task has a cancellation that nobody has taken back: an await may raise it."""
     # Before Python 3.13, uncancel() lowers the count but leaves `_must_cancel` set.
     return task.cancelling() > 0 or task._must_cancel  # type: ignore[attr-defined]
+
+
+def create_lazy_task(
+    coro: Coroutine[Any, Any, T],
+    loop: asyncio.AbstractEventLoop,
+    *,
+    name: str | None = None,
+    context: Context | None = None,
+) -> asyncio.Task[T]:
+    """
+    Create a task that has not begun to run.
+
+    `loop.create_task` asks the loop's task factory. An eager factory runs the coroutine up to its
+    first suspension, perhaps to its end, before the code that creates the task has stored it.
+
+    Args:
+        coro: the coroutine that the task runs.
+        loop: the loop that it runs on.
+        name: the task's name; by default a number.
+        context: the context variables it sees; by default a copy of the current context.
+    """
+    return asyncio.Task(coro, loop=loop, name=name, context=context)

@@ -11,11 +11,11 @@ from ragasync._bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync._bridge.interrupts import Interrupted, InterruptibleWait
 from ragasync._engine.job_run import JobRun
 from ragasync.arguments import check_number, check_positive
+from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
 from ragasync.job_future import JobFuture, UnfinishedJob
-from ragasync.lazy_task import create_lazy_task
 from ragasync.progress import Progress
 from ragasync.result import BatchResult
 from ragasync.settings import parse_concurrency

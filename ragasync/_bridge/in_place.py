@@ -19,8 +19,8 @@ from ragasync._bridge.interrupts import (
     DeferredInterrupt,
     is_main_thread,
 )
+from ragasync.cancellation import create_lazy_task
 from ragasync.errors import RunAsyncError
-from ragasync.lazy_task import create_lazy_task
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ragasync._outcomes.activity import ActivityMonitor
+from ragasync.cancellation import create_lazy_task
 from ragasync.clock import loop_clock
-from ragasync.lazy_task import create_lazy_task
 
 T = TypeVar("T")
 V = TypeVar("V")

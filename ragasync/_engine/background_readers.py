@@ -12,10 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from ragasync._calls.threads import DaemonThreadPool
 from ragasync._engine.item_queue import QueuedItems
+from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Clock
 from ragasync.error_text import add_note
 from ragasync.foreign_errors import is_a, leaves_of
-from ragasync.lazy_task import create_lazy_task
 
 T = TypeVar("T")
 

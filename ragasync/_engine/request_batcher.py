@@ -14,10 +14,10 @@ from ragasync._engine.run_stats import stage_stats
 from ragasync._outcomes.activity import ActivityMonitor
 from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 from ragasync._outcomes.stats import StageStats
+from ragasync.cancellation import create_lazy_task
 from ragasync.clock import loop_clock
 from ragasync.error_text import NoArchive
 from ragasync.errors import JobStopped
-from ragasync.lazy_task import create_lazy_task
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")

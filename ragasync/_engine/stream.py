@@ -13,10 +13,10 @@ from ragasync._engine.item_sources import Items, check_items
 from ragasync._engine.run import execute
 from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 from ragasync._reports.summary import counted
+from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
 from ragasync.error_text import add_note, closing_lines
 from ragasync.errors import JobStopped
-from ragasync.lazy_task import create_lazy_task
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")

@@ -11,9 +11,8 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from ragasync.cancellation import CancelScope, ShutdownSentinel
+from ragasync.cancellation import CancelScope, ShutdownSentinel, create_lazy_task
 from ragasync.clock import Clock
-from ragasync.lazy_task import create_lazy_task
 
 YIELD_INTERVAL = 0.02
 """Seconds after which workers let the loop turn, however fast their calls return."""

@@ -11,9 +11,9 @@ from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime
 
+from ragasync.cancellation import create_lazy_task
 from ragasync.error_text import safe_message, type_name
 from ragasync.errors import RedisUnavailable
-from ragasync.lazy_task import create_lazy_task
 from ragasync.redis.connection import ScriptConnection, is_away, refusal_message
 from ragasync.redis.script import LEASE, LocalState
 
