@@ -35,7 +35,7 @@ from ragasync import (
 )
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.notebook.panel_view import errors_html
-from ragasync.progress import ProgressCallback
+from ragasync.progress_callbacks import ProgressCallback
 
 
 async def return_at_once(item: int) -> int:

@@ -27,9 +27,9 @@ this table true. The docstring of each package maps its files.
     settings result notebook plots
                             checked settings; BatchResult; live panel, progress bars; charts
     _reports journal        tables, summaries, advice, HTML; outcomes in an SQLite file
-    _limits _outcomes _bridge progress
+    _limits _outcomes _bridge progress_callbacks
                             rate and concurrency; outcomes in columns, statistics; run_async;
-                            progress
+                            Progress, and how callbacks get it
     _retries                AsyncRetry, and which errors are retried after which delay
     isolation               keeps what a call does to its task from other items
     cancellation loop_errors sqlite_file error_text _function_fingerprint
@@ -71,7 +71,7 @@ from ragasync.errors import (
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.patterns import gather_with_concurrency, process_with_workers
-from ragasync.progress import Progress
+from ragasync.progress_callbacks import Progress
 from ragasync.result import BatchResult
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from ragasync.arguments import check_count, check_number, check_process_fn
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import bind_journal
-from ragasync.progress import ProgressCallback
+from ragasync.progress_callbacks import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 

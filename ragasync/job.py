@@ -16,7 +16,7 @@ from ragasync.clock import Heartbeat
 from ragasync.error_text import describe, show_in_one_line
 from ragasync.errors import RunAsyncError
 from ragasync.job_future import JobFuture, UnfinishedJob
-from ragasync.progress import Progress
+from ragasync.progress_callbacks import Progress
 from ragasync.result import BatchResult
 from ragasync.settings import parse_concurrency
 

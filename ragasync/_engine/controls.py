@@ -17,7 +17,7 @@ from ragasync._outcomes.activity import ActivityMonitor
 from ragasync._outcomes.stats import ExecutorHalt, LimitHistory, ServicePauses, StageStats
 from ragasync.clock import current_time
 from ragasync.error_text import describe
-from ragasync.progress import LimitedBy
+from ragasync.progress_callbacks import LimitedBy
 from ragasync.settings import BatchSettings
 
 current_run: ContextVar[RunControls] = ContextVar("current_run")

@@ -70,7 +70,7 @@ def next_step(
     items: int,
     retries: int,
     elapsed: float,
-    paused: bool = False,
+    limiters_paused: bool = False,
 ) -> NextStep:
     """
     Decide between a retry, a split and a failure of a call that raised.
@@ -85,9 +85,11 @@ def next_step(
         items: how many items the call had.
         retries: how many retries this call and the calls it was split from have spent.
         elapsed: seconds since the first attempt began.
-        paused: whether the limiters delay the next attempt for as long as a Retry-After asks.
+        limiters_paused: whether paused limiters already delay the next attempt.
     """
-    decision = policy.decide(error, retries=retries, elapsed=elapsed, held=paused)
+    decision = policy.decide(
+        error, retries=retries, elapsed=elapsed, limiters_paused=limiters_paused
+    )
     if decision is FATAL:
         return STOP
     if items > 1 and should_split(error):
@@ -238,7 +240,7 @@ class ErrorHandler(Generic[T, R]):
                 retries=call.retries.spent,
                 elapsed=ended - call.started,
                 # If the limiters delay the retry, resuming them by hand ends its wait too.
-                paused=self._controls.paused_for > 0.0,
+                limiters_paused=self._controls.paused_for > 0.0,
             )
         except Exception as problem:  # the user's own predicate raised
             self.fail(call, problem, worker)

@@ -18,7 +18,13 @@ from ragasync.clock import Clock, Heartbeat, loop_clock
 from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
 from ragasync.foreign_errors import is_a
-from ragasync.progress import LimitedBy, Progress, ProgressCallback, RateMeter, SafeCallback
+from ragasync.progress_callbacks import (
+    LimitedBy,
+    Progress,
+    ProgressCallback,
+    RateMeter,
+    SafeCallback,
+)
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
 

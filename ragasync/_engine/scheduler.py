@@ -19,7 +19,7 @@ from ragasync._engine.run_journal import LOOK_AHEAD, Reader
 from ragasync._engine.workers import Interrupt, WorkerPool
 from ragasync._outcomes.stats import ExecutorHalt
 from ragasync.clock import Clock
-from ragasync.progress import LimitedBy
+from ragasync.progress_callbacks import LimitedBy
 
 T = TypeVar("T")
 R = TypeVar("R")

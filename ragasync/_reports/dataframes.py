@@ -58,7 +58,8 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
         | error_message | string | with the cause; of a group, with the number of other errors |
         | traceback | string | this and the two above are missing if the item did not fail |
         | attempts | Int32 | includes the first; 0 if the item was not started |
-        | started, seconds, waited, backed_off | float64 | seconds; NaN if not started |
+        | started, seconds, backed_off | float64 | seconds; NaN if not started |
+        | waited | float64 | seconds at rate limiters, in all attempts; of a batch: of its call |
         | batch, worker | Int32 | missing if there is none |
         | stage | category | missing if there is none |
     """

@@ -156,7 +156,7 @@ def headers_of(error: BaseException) -> dict[str, str]:
 
 def retry_after_of(error: BaseException, now: float | None = None) -> float | None:
     """
-    Return the Retry-After of an error: seconds to wait, or None if the service does not say.
+    Return the Retry-After of an error in seconds; 0 asks for no wait, None says nothing of it.
 
     The first of these sources that is present counts; if it is present several times, the longest:
 

@@ -177,7 +177,7 @@ class AsyncRetry:
         return await call_async(self, fn, args, kwargs)
 
     def decide(
-        self, error: BaseException, *, retries: int, elapsed: float, held: bool = False
+        self, error: BaseException, *, retries: int, elapsed: float, limiters_paused: bool = False
     ) -> float | Fatal | None:
         """
         Return the back-off before the next attempt in seconds, None to give up, or `FATAL`.
@@ -187,7 +187,7 @@ class AsyncRetry:
                 only one without a cancellation.
             retries: The number of retries made so far.
             elapsed: Seconds since the first attempt began; used only with `max_elapsed`.
-            held: Whether paused limiters already delay the next attempt by its Retry-After, so
+            limiters_paused: Whether paused limiters already delay the next attempt, so
                 that only the policy's own back-off remains.
 
         Raises:
@@ -206,7 +206,7 @@ class AsyncRetry:
         wait = max(delay, retry_after)
         if self.max_elapsed is not None and elapsed + wait >= self.max_elapsed:
             return None
-        return delay if held else wait
+        return delay if limiters_paused else wait
 
     def notify(self, attempt: int, error: BaseException, delay: float) -> None:
         """Call `on_retry` before a back-off; an error it raises becomes a warning."""

@@ -2,12 +2,12 @@
 Progress bars and the live panel of a job in a notebook.
 
 Files, from the output upwards:
-    display.py     whether a notebook shows output, and how an output is shown and replaced
-    progress.py    TqdmProgress, WidgetProgress: progress bars for progress callbacks
-    panel_view.py  JobView: the state of a job as its repr, as text and as HTML
-    widgets.py     makes and closes widgets; sliders and their steps
-    controls.py    the widgets of a panel: facts, buttons, sliders, errors
-    panel.py       Panel: shows a job, refreshes it, takes snapshots, replaces it by static HTML
+    display.py        whether a notebook shows output, and how an output is shown and replaced
+    progress_bars.py  TqdmProgress, WidgetProgress: progress bars for progress callbacks
+    panel_view.py     JobView: the state of a job as its repr, as text and as HTML
+    widgets.py        makes and closes widgets; sliders and their steps
+    controls.py       the widgets of a panel: facts, buttons, sliders, errors
+    panel.py          Panel: shows a job, refreshes it, takes snapshots, replaces it by static HTML
 
 A job in the last line of a cell creates its panel, which shows static HTML, then widgets. Up to
 ten times per second the panel asks the job for a JobView, groups the errors that are new, and
@@ -15,6 +15,6 @@ updates the widgets; clicks and drags change the job directly. At the end static
 everything, so that the saved notebook needs no kernel.
 """
 
-from ragasync.notebook.progress import TqdmProgress, WidgetProgress
+from ragasync.notebook.progress_bars import TqdmProgress, WidgetProgress
 
 __all__ = ["TqdmProgress", "WidgetProgress"]

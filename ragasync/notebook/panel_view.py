@@ -29,7 +29,7 @@ from ragasync._reports.summary import (
 )
 from ragasync._reports.time_breakdown import bottleneck, utilization
 from ragasync._reports.timeline import STATE_COLORS, WORK
-from ragasync.progress import LimitedBy, Progress
+from ragasync.progress_callbacks import LimitedBy, Progress
 
 LIMIT_TEXTS: dict[LimitedBy, str] = {
     "rate": "calls wait for the rate limit",

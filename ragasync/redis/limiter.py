@@ -15,7 +15,8 @@ from ragasync._limits.limiter import check_pause, check_rate, check_weight
 from ragasync.arguments import check_positive, check_sync
 from ragasync.clock import running_loop
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
-from ragasync.redis.dispatcher import Dispatcher, Outage
+from ragasync.redis.dispatcher import Dispatcher
+from ragasync.redis.outage import Outage
 from ragasync.redis.script import LocalState, Terms
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ragasync._limits.limiter import Limiter
 from ragasync._reports.summary import counted, duration
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count
-from ragasync.progress import LimitedBy
+from ragasync.progress_callbacks import LimitedBy
 from ragasync.result import BatchResult
 from ragasync.simulation.forecast_view import ForecastExplorer, forecast_html, forecast_text
 from ragasync.simulation.pilot import Pilot, pilot_of

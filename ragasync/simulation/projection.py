@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean, median, stdev
 from typing import TypeAlias
 
 from ragasync._reports.time_breakdown import time_breakdown
-from ragasync.progress import LimitedBy
+from ragasync.progress_callbacks import LimitedBy
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import SimulatedRun, sample_size, simulate_run
 from ragasync.simulation.scenario import Scenario

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from ragasync.progress import LimitedBy
+from ragasync.progress_callbacks import LimitedBy
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.projection import ForecastInputs, most_common_limit, project
 from ragasync.simulation.scenario import Scenario

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ragasync.notebook import TqdmProgress, WidgetProgress
-from ragasync.notebook.progress import (
+from ragasync.notebook.progress_bars import (
     ProgressBar,
     ProgressState,
     Throttle,

@@ -11,7 +11,7 @@ from ragasync import BatchResult, Progress
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.summary import one_line
 from ragasync.notebook.panel_view import JobView, static_bundle
-from ragasync.notebook.progress import ProgressState, bar_html
+from ragasync.notebook.progress_bars import ProgressState, bar_html
 from tests.support.results import done, failed, pending, result_of
 
 OUR_TAGS = {"div", "span", "details", "summary"}

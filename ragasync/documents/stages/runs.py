@@ -24,7 +24,7 @@ from ragasync.documents.stages.pruning import Prune
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import JournalBinding
-from ragasync.progress import ProgressCallback
+from ragasync.progress_callbacks import ProgressCallback
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
 
