@@ -19,7 +19,6 @@ The engine: workers that call a function for each item of one lazy source.
     retry_queue.py         PendingCall, RetryQueue: calls that wait for their next attempt
     recorder.py            Recorder: outcomes to an OutcomeSink and the journal; limits on errors
     run_journal.py         RunJournal: an open journal; Reader: skips the items that it has
-    run_stats.py           the statistics of a run, or of a stage, for reports
 
 A worker asks the Scheduler what to do next. For plain calls it goes on the fast path of run.py: it
 takes an item from the ItemSource, calls, and writes the value to the sink, until it is interrupted.

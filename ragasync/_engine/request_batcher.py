@@ -9,8 +9,8 @@ from typing import Any, Generic, Self, TypeVar
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._engine.controls import RunControls
 from ragasync._engine.item_queue import QueuedItems
+from ragasync._engine.job_run import stage_stats
 from ragasync._engine.run import execute
-from ragasync._engine.run_stats import stage_stats
 from ragasync._outcomes.activity import ActivityMonitor
 from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
 from ragasync._outcomes.stats import StageStats

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ragasync._engine.run_stats import limit_of
+from ragasync._engine.job_run import limit_of
 from ragasync._limits.limiter import Limiter, RateLimiter
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_number, check_positive

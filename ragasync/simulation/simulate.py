@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Literal, TypeAlias, TypeVar
 
 from ragasync._engine.controls import RunControls
+from ragasync._engine.job_run import limit_of, run_stats
 from ragasync._engine.run import execute
-from ragasync._engine.run_stats import limit_of, run_stats
 from ragasync._limits.limiter import Limiter, RateLimiter
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.stats import Limit
