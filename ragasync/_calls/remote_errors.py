@@ -34,7 +34,8 @@ from ragasync._calls.placeholder_errors import (
 )
 from ragasync._redact import redact
 from ragasync._retries.classify import congestion, default_retry, may_split, should_split
-from ragasync._retries.http import headers_of, http_status, retry_after_of
+from ragasync._retries.http import headers_of, http_status
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.error_text import describe, type_name
 from ragasync.errors import CallAborted, RemoteError, SerializationError
 from ragasync.foreign_errors import (

@@ -23,8 +23,8 @@ from ragasync._engine.workers import WorkerPool
 from ragasync._outcomes.stats import wall_time_in
 from ragasync._reports.summary import duration
 from ragasync._retries.classify import FATAL, may_split, should_split
-from ragasync._retries.http import retry_after_of
 from ragasync._retries.policy import AsyncRetry
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.clock import Clock
 from ragasync.error_text import describe, safe_message
 from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied

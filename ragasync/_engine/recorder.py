@@ -13,7 +13,8 @@ from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.run_journal import RunJournal
 from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess, Status
 from ragasync._reports.summary import counted
-from ragasync._retries.classify import http_status, retry_after_of
+from ragasync._retries.http import http_status
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.error_text import TracebackArchive, describe
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a, text_of

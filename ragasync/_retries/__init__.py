@@ -1,12 +1,11 @@
 """
 Retries: the policy that a user sets, the retry loop, and the classification of errors.
 
-    policy.py         AsyncRetry, retry_async, RetryEvent; what `retry_on` may be
-    loop.py           the retry loop: call_async, call_sync
-    classify.py       retry, split the batch, stop the job (FATAL), or slow down
-    http.py           status, headers, body and Retry-After in any client's error
-    grpc_metadata.py  the same in a gRPC error: trailing metadata, RetryInfo
-    durations.py      durations as services write them: "1m30s", "250ms", "try again in 20s"
+    policy.py       AsyncRetry, retry_async, RetryEvent; what `retry_on` may be
+    loop.py         the retry loop: call_async, call_sync
+    classify.py     retry, split the batch, stop the job (FATAL), or slow down
+    http.py         status, headers and body in any client's error
+    retry_after.py  Retry-After in headers, RetryInfo and messages; durations: "1m30s", "250ms"
 
 A decorated function runs in the retry loop. Each error goes to `AsyncRetry.decide`, which asks
 `default_retry` (or the user's `retry_on`) for a verdict and adds the back-off and Retry-After. The

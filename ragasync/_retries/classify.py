@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 from ragasync._retries.http import (
-    http_status,
     may_have_response,
     own_headers,
     own_status,
     response_bodies,
-    retry_after_of,
 )
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.errors import (
     CallAborted,
     RagasyncError,
@@ -39,19 +38,6 @@ from ragasync.foreign_errors import (
     walk_errors,
 )
 from ragasync.loop_errors import find_loop_mismatch
-
-__all__ = [
-    "FATAL",
-    "Fatal",
-    "congestion",
-    "default_retry",
-    "http_status",
-    "is_loop_mismatch",
-    "is_programming_error",
-    "may_split",
-    "retry_after_of",
-    "should_split",
-]
 
 
 class Fatal(enum.Enum):

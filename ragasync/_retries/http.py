@@ -1,5 +1,5 @@
 """
-HTTP responses in errors: status, headers, body and Retry-After, from the error of any client.
+HTTP responses in errors: status, headers and body, from the error of any client.
 
 No client library is imported. Errors are read by their attributes, which covers httpx, requests,
 aiohttp, urllib, openai, anthropic, botocore, grpc, google.api_core and the SDKs built on them.
@@ -14,15 +14,11 @@ import functools
 import json
 import operator
 import re
-import time
 import types
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final, cast
 
-from ragasync._retries.durations import advised_waits, number_of, seconds_of
-from ragasync._retries.grpc_metadata import metadata_of, retry_delays
 from ragasync.foreign_errors import (
     attribute,
     class_names,
@@ -39,19 +35,10 @@ _STATUS_NAMES: Final = ("status_code", "http_status", "status", "code", "HTTPSta
 _BODY_ATTRIBUTES: Final = ("body", "details", "error_details", "errors", "error")
 """Attributes in which an error keeps the decoded JSON of a response."""
 
-_RESPONSE_ATTRIBUTES: Final = frozenset(
-    {
-        *(
-            *_STATUS_NAMES,
-            *_BODY_ATTRIBUTES,
-            "response",
-            "headers",
-            "resp",
-            "trailing_metadata",
-            "type",
-        ),
-        *("retry_delay", "retry_after", "__getattr__"),
-    }
+_RESPONSE_ATTRIBUTES: Final = frozenset(_STATUS_NAMES).union(
+    _BODY_ATTRIBUTES,
+    ("response", "headers", "resp", "trailing_metadata", "type"),
+    ("retry_delay", "retry_after", "__getattr__"),
 )
 """Every attribute that is read; an error without any of them has no response."""
 
@@ -69,11 +56,6 @@ _THREE_DIGITS: Final = re.compile(r"\d{3}", re.ASCII)
 
 _CALLED: Final = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _NOT_BODIES: Final = (*_CALLED, str, bytes, int, float)
-
-_MILLISECONDS: Final = ("retry-after-ms", "x-ms-retry-after-ms", "grpc-retry-pushback-ms")
-
-_FIRST_EPOCH: Final = 1e9
-"""From this many seconds on, a reset is a time since 1970; from 100 times as many, in ms."""
 
 # The HTTP status of each google.rpc.Code, from code.proto in github.com/googleapis/googleapis.
 _GRPC_STATUSES: Final = {
@@ -154,51 +136,6 @@ def headers_of(error: BaseException) -> dict[str, str]:
     return found
 
 
-def retry_after_of(error: BaseException, now: float | None = None) -> float | None:
-    """
-    Return the Retry-After of an error in seconds; 0 asks for no wait, None says nothing of it.
-
-    The first of these sources that is present counts; if it is present several times, the longest:
-
-    1. With any status: the header `retry-after-ms`, or else `Retry-After`, which is a number of
-       seconds or an HTTP date (RFC 9110, section 10.2.3); RetryInfo of Google's errors.
-    2. On a 429: `x-ratelimit-reset-*` of each limit whose `x-ratelimit-remaining-*` is 0.
-    3. On a 429 or 503: the text of the message, as in "try again in 1m30s".
-
-    A time that is past, negative, infinite or malformed counts as absent.
-
-    Args:
-        error: The exception that a client raised.
-        now: The wall-clock time in seconds since 1970, for HTTP dates; by default `time.time()`.
-    """
-    if stands_alone(error) and not may_have_response(error):
-        return None
-    links = tuple(linked_errors(error))
-    stated = [wait for link in links for wait in _stated_waits(link, now)]
-    if stated:
-        return max(stated)
-    status = http_status(error)
-    if status is None:
-        return None
-    # An error without a status of its own wraps the one that has it.
-    statuses = [(link, own_status(link) or status) for link in links]
-    waits = [wait for link, own in statuses if own == 429 for wait in _resets(link, now)]
-    if not waits:
-        overloaded = (link for link, own in statuses if own in (429, 503))
-        waits = [wait for link in overloaded for wait in advised_waits(text_of(link))]
-    return max(waits, default=None)
-
-
-def describe_wait(seconds: float) -> str:
-    """Return a wait as text: its duration, and the local time at which it ends."""
-    length = f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.3g} s"
-    try:
-        end = datetime.now().astimezone() + timedelta(seconds=seconds)
-    except OverflowError:  # after the year 9999
-        return length
-    return f"{length}, until {end:%Y-%m-%d %H:%M:%S %Z}".rstrip()
-
-
 def linked_errors(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, the members of its groups and its explicit causes, the outermost first."""
     # Implicit contexts do not count: an error raised while handling a 404 is not a 404.
@@ -258,11 +195,20 @@ def own_headers(error: BaseException) -> dict[str, str]:
         _items(field(response, "headers")),
         _items(field(field(response, "ResponseMetadata"), "HTTPHeaders")),
         _items(attribute(error, "resp")),  # google-api-python-client: a dict of headers
-        metadata_of(error),
+        trailing_metadata(error),
     ):
         for name, value in pairs:
             found.setdefault(_header_text(name).lower(), _header_text(value))
     return found
+
+
+def trailing_metadata(error: BaseException) -> list[tuple[str, object]]:
+    """Read the trailing metadata of a gRPC error: lower-case names, with str or bytes values."""
+    read = attribute(error, "trailing_metadata")
+    if read is None:
+        return []
+    pairs = guarded(lambda: [(str(k).lower(), v) for k, v in islice(read(), 64)])  # type: ignore[operator]
+    return pairs if isinstance(pairs, list) else []
 
 
 def _items(headers: object) -> list[tuple[object, object]]:
@@ -361,50 +307,3 @@ def _as_status(value: object, *, called: bool) -> int | None:
     if isinstance(status, int) and 100 <= status <= 599:
         return int(status)
     return _GRPC_STATUSES.get(name) if isinstance(name, str) else None
-
-
-def _stated_waits(error: BaseException, now: float | None) -> Iterator[float]:
-    """Yield the waits in seconds from the headers and the RetryInfo of this one error."""
-    if not may_have_response(error):
-        return
-    headers = own_headers(error)
-    milliseconds = (number_of(headers.get(name)) for name in _MILLISECONDS)
-    wait = next((each / 1000 for each in milliseconds if each is not None), None)
-    if wait is None and (value := headers.get("retry-after")) is not None:
-        wait = number_of(value)
-        wait = _seconds_until(value, now) if wait is None else wait
-    waits = [wait, seconds_of(attribute(error, "retry_after")), *retry_delays(error)]
-    waits += [
-        seconds_of(field(part, name))
-        for part in response_bodies(error)
-        for name in ("retry_delay", "retryDelay")
-    ]
-    yield from (seconds for seconds in waits if seconds is not None)
-
-
-def _resets(error: BaseException, now: float | None) -> Iterator[float]:
-    """Yield the seconds until each exhausted rate limit resets, according to the headers."""
-    headers = own_headers(error)
-    for name, value in headers.items():
-        before, found, kind = name.partition("x-ratelimit-reset")
-        if before or not found or number_of(headers.get(f"x-ratelimit-remaining{kind}")) != 0:
-            continue
-        seconds = seconds_of(value)
-        if seconds is not None and seconds >= _FIRST_EPOCH:  # a time since 1970, not a duration
-            seconds = seconds / 1000 if seconds >= _FIRST_EPOCH * 100 else seconds
-            seconds = number_of(seconds - (time.time() if now is None else now))
-        if seconds is not None:
-            yield seconds
-
-
-def _seconds_until(date: str, now: float | None) -> float | None:
-    """Return the seconds until an HTTP date, which is in UTC even if it does not say so."""
-    import email.utils  # slow to import, for a rare header
-
-    when: Any = guarded(lambda: email.utils.parsedate_to_datetime(date[:64]))
-    if when is None:
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    # The service names a wall-clock time, so the wall clock has to measure it.
-    return number_of(when.timestamp() - (time.time() if now is None else now))

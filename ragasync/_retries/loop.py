@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 from ragasync._retries.classify import FATAL, Fatal
-from ragasync._retries.http import describe_wait, retry_after_of
+from ragasync._retries.retry_after import describe_wait, retry_after_of
 from ragasync.clock import Clock, current_clock
 from ragasync.foreign_errors import attribute
 

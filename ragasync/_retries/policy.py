@@ -14,8 +14,8 @@ from typing import Literal, ParamSpec, TypeAlias, TypeVar, cast
 
 from ragasync._redact import redact
 from ragasync._retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
-from ragasync._retries.http import retry_after_of
 from ragasync._retries.loop import call_async, call_sync
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
 from ragasync.error_text import describe
 from ragasync.errors import CallAborted

@@ -25,7 +25,8 @@ from ragasync._calls import remote_errors
 from ragasync._calls.groups import ItemGroup, RemoteFunction, run_group
 from ragasync._calls.remote_errors import aborted_call
 from ragasync._retries.classify import congestion, default_retry, may_split, should_split
-from ragasync._retries.http import headers_of, http_status, retry_after_of
+from ragasync._retries.http import headers_of, http_status
+from ragasync._retries.retry_after import retry_after_of
 from tests.support.hostile_classes import Hidden, armed
 from tests.support.pickling_executor import ByPost
 from tests.support.requirements import needs

@@ -11,7 +11,8 @@ import pytest
 
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry
 from ragasync._retries.classify import congestion, default_retry, may_split, should_split
-from ragasync._retries.http import headers_of, http_status, retry_after_of
+from ragasync._retries.http import headers_of, http_status
+from ragasync._retries.retry_after import retry_after_of
 from tests.support.requirements import needs
 
 # A google.rpc.Status with a RetryInfo of 53.2 s, as a server of Google sends it.

@@ -20,13 +20,13 @@ from yarl import URL
 from ragasync._retries.classify import (
     FATAL,
     default_retry,
-    http_status,
     is_loop_mismatch,
     is_programming_error,
     may_split,
-    retry_after_of,
     should_split,
 )
+from ragasync._retries.http import http_status
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.errors import AttemptTimeout, MissingExtra, ResultCountError, RunAsyncError
 from tests.support.requirements import needs
 

@@ -21,8 +21,8 @@ from ragasync._retries.classify import (
     may_split,
     should_split,
 )
-from ragasync._retries.durations import advised_waits
-from ragasync._retries.http import headers_of, http_status, retry_after_of
+from ragasync._retries.http import headers_of, http_status
+from ragasync._retries.retry_after import advised_waits, retry_after_of
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
     MOST_LINKS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ragasync._limits.limiter import RateLimiter
-from ragasync._retries.durations import number_of, seconds_of
+from ragasync._retries.retry_after import number_of, seconds_of
 
 Kind = Literal["requests", "tokens"]
 """What a limit counts."""

@@ -10,7 +10,7 @@ import pytest
 
 from ragasync import FATAL, AttemptTimeout, ItemTooLargeError, ResultCountError, run_async
 from ragasync._retries.classify import default_retry
-from ragasync._retries.http import retry_after_of
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.documents import OpenAIEmbedder
 from ragasync.documents.embedders.openai_errors import (
     BrokenReply,
