@@ -2,8 +2,7 @@
 Simulations: the real engine on a virtual clock, to see a job before paying for it.
 
     virtual_time.py    VirtualClockLoop, run_on_virtual_clock: a clock that never waits
-    seeded_random.py   random numbers that depend on seed, key and attempt only
-    latency.py         Latency: distributions of seconds per call
+    latency.py         Latency: distributions of seconds per call, and the draws by seed and key
     service.py         ScriptedService, ServiceError: latencies, errors, limits and outages
     simulate.py        simulate; run_simulation: the engine on a virtual clock
     pilot.py           Pilot: the attempts of a real run, call by call

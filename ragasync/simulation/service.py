@@ -12,8 +12,10 @@ from typing import TypeVar, cast
 
 from ragasync._limits.bucket import Bucket
 from ragasync.arguments import check_count, check_number, check_positive
-from ragasync.simulation.latency import Latency, LatencyLike, as_latency
-from ragasync.simulation.seeded_random import (
+from ragasync.simulation.latency import (
+    Latency,
+    LatencyLike,
+    as_latency,
     key_of,
     key_of_batch,
     random_bits,

@@ -18,8 +18,7 @@ from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_count, check_number
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
-from ragasync.simulation.latency import LatencyLike
-from ragasync.simulation.seeded_random import random_bits, scramble, unit_interval
+from ragasync.simulation.latency import LatencyLike, random_bits, scramble, unit_interval
 from ragasync.simulation.service import ScriptedService
 from ragasync.simulation.virtual_time import run_on_virtual_clock
 

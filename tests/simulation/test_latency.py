@@ -8,8 +8,7 @@ import pytest
 
 from ragasync import RateLimiter
 from ragasync.simulation import Latency, ScriptedService, simulate
-from ragasync.simulation.latency import as_latency
-from ragasync.simulation.seeded_random import random_bits, unit_interval
+from ragasync.simulation.latency import as_latency, random_bits, unit_interval
 from tests.support.services import Service
 
 SHARES = [unit_interval(random_bits(0, key)) for key in range(20_000)]

@@ -10,7 +10,7 @@ from ragasync import AsyncBatchProcessor, RateLimiter
 from ragasync._retries.classify import default_retry, should_split
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.simulation import Latency, ScriptedService, ServiceError, simulate
-from ragasync.simulation.seeded_random import key_of
+from ragasync.simulation.latency import key_of
 from ragasync.testing import run_on_virtual_clock
 from tests.support.services import about, now
 
