@@ -8,8 +8,7 @@ Simulations: the real engine on a virtual clock, to see a job before paying for 
     pilot.py           Pilot: the attempts of a real run, call by call
     scenario.py        Scenario: the pilot's settings with the caller's changes
     resampling.py      BootstrapService: calls drawn from a pilot; the pilot's overhead
-    projection.py      from simulated runs to all items, with intervals
-    what_if.py         the effect of changing one setting
+    projection.py      from simulated runs to all items, with intervals; WhatIf: one setting changed
     forecast_view.py   a forecast as text, HTML and a panel with sliders
     forecast.py        forecast, Forecast
 

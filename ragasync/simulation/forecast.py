@@ -20,14 +20,16 @@ from ragasync.simulation.projection import (
     LEVEL,
     ForecastInputs,
     Interval,
+    WhatIf,
     interval_of,
     mean_requests,
     project,
     share_interval,
+    what_if_dataframe,
+    what_if_rows,
 )
 from ragasync.simulation.resampling import estimate_overhead
 from ragasync.simulation.scenario import USE_PILOT, Scenario, UsePilot, scenario_of
-from ragasync.simulation.what_if import WhatIf, what_if_dataframe, what_if_rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,13 @@ from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._reports.html import COLORS, QUIET, TEXT, element
 from ragasync._reports.summary import duration, per_second
 from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
-from ragasync.simulation.projection import ForecastInputs, Interval, most_common_limit, project
-from ragasync.simulation.what_if import WhatIf
+from ragasync.simulation.projection import (
+    ForecastInputs,
+    Interval,
+    WhatIf,
+    most_common_limit,
+    project,
+)
 
 TABULAR = "font-variant-numeric:tabular-nums"
 """CSS for digits of equal width, so that numbers are aligned."""

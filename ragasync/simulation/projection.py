@@ -1,18 +1,25 @@
-"""From simulated runs of a few thousand calls to the whole run, with an interval."""
+"""
+From simulated runs of a few hundred calls to the whole run, with an interval.
+
+The what-if table compares the projection with that of runs in which one setting is changed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, median, stdev
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ragasync._reports.time_breakdown import time_breakdown
 from ragasync.progress_callbacks import LimitedBy
 from ragasync.simulation.pilot import Pilot
 from ragasync.simulation.resampling import SimulatedRun, sample_size, simulate_run
 from ragasync.simulation.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.9
 """The probability with which the truth lies in an interval."""
@@ -28,6 +35,11 @@ CALLS = 300
 
 MIN_WAVES = 8
 """The calls of each run as a multiple of its concurrency, at least."""
+
+WHAT_IF_RUNS = 3
+"""The runs for each change: few are enough, as each meets the same calls as its counterpart."""
+
+LIMITS: tuple[LimitedBy, ...] = ("rate", "concurrency", "retries", "input")
 
 Interval: TypeAlias = "tuple[float, float]"
 
@@ -77,6 +89,28 @@ class ForecastInputs:
     def limited_by(self) -> LimitedBy:
         """What limits most of the runs."""
         return most_common_limit(self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """
+    The effect of one change.
+
+    Args:
+        change: the change in words; "as it is" for none.
+        setting: the argument that it changes, or an empty string.
+        value: the new value; None if it is not a number.
+        makespan: the duration of the run with the change, in seconds.
+        ratio: that as a share of the makespan without the change.
+        limited_by: what limits the run with the change.
+    """
+
+    change: str
+    setting: str
+    value: float | None
+    makespan: float
+    ratio: float
+    limited_by: LimitedBy
 
 
 def project(
@@ -148,6 +182,61 @@ def most_common_limit(runs: Sequence[ProjectedRun]) -> LimitedBy:
 def mean_requests(runs: Sequence[ProjectedRun]) -> float:
     """The mean number of calls."""
     return fmean(run.requests for run in runs)
+
+
+def what_if_rows(inputs: ForecastInputs) -> tuple[WhatIf, ...]:
+    """Compute a row for the forecast itself and one for each change."""
+    makespan, pilot = inputs.makespan, inputs.pilot
+    seeds = range(WHAT_IF_RUNS)
+    rows = [WhatIf("as it is", "", None, makespan, 1.0, inputs.limited_by)]
+    for words, setting, value, scenario, rate_factor in _changes(pilot, inputs.scenario):
+        runs = project(pilot, scenario, inputs.n_items, rate_factor=rate_factor, seeds=seeds)
+        pairs = zip(runs, inputs.runs, strict=False)
+        ratio = median(run.makespan / before.makespan for run, before in pairs)
+        limited_by = most_common_limit(runs)
+        rows.append(WhatIf(words, setting, value, makespan * ratio, ratio, limited_by))
+    return tuple(rows)
+
+
+def _changes(
+    pilot: Pilot, scenario: Scenario
+) -> Iterator[tuple[str, str, float | None, Scenario, float]]:
+    """Yield the changes worth a row: words, setting, value, scenario and factor on the rates."""
+    workers, size = scenario.max_concurrency, scenario.batch_size
+    for words, value in (("twice", 2 * workers), ("half", workers // 2)):
+        if value:
+            changed = replace(scenario, max_concurrency=value)
+            yield f"{words} the concurrency", "max_concurrency", value, changed, 1.0
+    if scenario.limiters:
+        rate = None if scenario.rate is None else 2 * scenario.rate
+        yield "twice the rate", "rate_limiter", rate, scenario, 2.0
+    share = pilot.error_rate if scenario.error_rate is None else scenario.error_rate
+    if share:
+        fewer = (
+            replace(scenario, error_factor=0.5)
+            if scenario.error_rate is None
+            else replace(scenario, error_rate=share / 2)
+        )
+        yield "half the errors", "error_rate", share / 2, fewer, 1.0
+    if size:
+        bigger = replace(scenario, batch_size=2 * size)
+        yield "twice the batch size", "batch_size", 2 * size, bigger, 1.0
+
+
+def what_if_dataframe(rows: Sequence[WhatIf]) -> pd.DataFrame:
+    """The rows as a DataFrame."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "change": pd.array([row.change for row in rows], dtype="string"),
+            "setting": pd.array([row.setting or None for row in rows], dtype="string"),
+            "value": pd.array([row.value for row in rows], dtype="Float64"),
+            "makespan": pd.array([row.makespan for row in rows], dtype="float64"),
+            "ratio": pd.array([row.ratio for row in rows], dtype="float64"),
+            "limited_by": pd.Categorical([row.limited_by for row in rows], categories=LIMITS),
+        }
+    )
 
 
 def _items_to_simulate(n_items: int, scenario: Scenario, sample: int) -> int:
