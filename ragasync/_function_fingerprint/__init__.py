@@ -3,8 +3,7 @@ The fingerprint of a function: what counts as a change of it, over restarts and 
 
     walk.py         fingerprint_of: walks from a function to its code and values
     code.py         Sources; digests of source or bytecode, and what code reads and changes
-    settings.py     the attributes of an object that are settings, read without running code
-    values.py       plain values as text if they cannot be secrets, else as digests
+    values.py       an object's settings, read without running code; plain values as text
     fingerprint.py  FunctionFingerprint: the parts; differences of two fingerprints
 
 A fingerprint is taken when a processor is made. It covers the function's code and the values that
@@ -20,7 +19,7 @@ from ragasync._function_fingerprint.fingerprint import (
     differences,
     is_same_digest,
 )
-from ragasync._function_fingerprint.settings import module_of
+from ragasync._function_fingerprint.values import module_of
 from ragasync._function_fingerprint.walk import fingerprint_of, settings_fingerprint_of
 
 __all__ = [

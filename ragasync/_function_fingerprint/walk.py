@@ -27,12 +27,16 @@ from ragasync._function_fingerprint.code import (
     set_to_nothing,
 )
 from ragasync._function_fingerprint.fingerprint import CODE, UNKNOWN, FunctionFingerprint
-from ragasync._function_fingerprint.settings import (
+from ragasync._function_fingerprint.values import (
     CONSTRUCTORS,
+    CONTAINERS,
+    DEEPEST,
     MUTABLE,
     NATIVE,
+    NotPlain,
     attributes_of,
     bound_to,
+    entries,
     is_library,
     is_library_class,
     is_native_class,
@@ -44,10 +48,10 @@ from ragasync._function_fingerprint.settings import (
     qualname,
     set_by_methods,
     settings_of,
+    shown,
     static_member,
     vars_of,
 )
-from ragasync._function_fingerprint.values import CONTAINERS, DEEPEST, NotPlain, entries, shown
 from ragasync.foreign_errors import is_a
 
 _MOST_PARTS: Final = 256
