@@ -181,16 +181,14 @@ class CallRunner(Generic[T, R]):
         try:
             # Each item of a group is one request, although the group is one hand-over.
             requests = len(call) if self._settings.grouped else 1
-            await self._controls.limiter.admit(call.items, requests, wanted=self._is_wanted)
+            await self._controls.limiter.admit(
+                call.items, requests, wanted=lambda: self._scheduler.may_start() == "now"
+            )
         finally:
             waiting.remove(task)
             waited = self._clock() - since
             call.waited += waited
             self._controls.totals.limiter_seconds += waited
-
-    def _is_wanted(self) -> bool:
-        """Whether a call that the limiters admit now will start."""
-        return self._scheduler.may_start() == "now"
 
     def _fail_before_call(self, call: PendingCall[T], error: Exception, worker: int) -> None:
         """Hand on an error that was raised before the call was made."""

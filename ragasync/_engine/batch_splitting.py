@@ -26,11 +26,6 @@ def single_item(call: PendingCall[T], position: int) -> PendingCall[T]:
     return replace(_part(call, position, position + 1), retries=RetryBudget(call.retries.spent))
 
 
-def single_items(call: PendingCall[T]) -> list[PendingCall[T]]:
-    """Take a batch apart into its items, each with a retry budget of its own."""
-    return [single_item(call, position) for position in range(len(call))]
-
-
 def subset(call: PendingCall[T], positions: Sequence[int]) -> PendingCall[T]:
     """Keep the items at these positions of a batch, with its past and its retry budget."""
     return replace(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._calls.groups import GroupResult
@@ -13,17 +12,16 @@ from ragasync._engine.batch_splitting import (
     errors_among,
     halves,
     single_item,
-    single_items,
     subset,
 )
 from ragasync._engine.controls import RunControls
 from ragasync._engine.recorder import Recorder
 from ragasync._engine.retry_queue import PendingCall, RetryQueue
 from ragasync._engine.workers import WorkerPool
+from ragasync._outcomes.outcome import Attempt
 from ragasync._outcomes.stats import wall_time_in
 from ragasync._reports.summary import duration
 from ragasync._retries.classify import FATAL, may_split, should_split
-from ragasync._retries.policy import AsyncRetry
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.clock import Clock
 from ragasync.error_text import describe, safe_message
@@ -37,66 +35,11 @@ R = TypeVar("R")
 _ENDS_A_RUN = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Make the same call again after `delay` seconds."""
-
-    delay: float
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Call each half of the batch by itself, without a delay."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Make the error the outcome of every item of the call."""
-
-    stops_the_job: bool = False
-
-
-NextStep: TypeAlias = Retry | Split | Fail
-
-SPLIT: Final = Split()
-FAIL: Final = Fail()
-STOP: Final = Fail(stops_the_job=True)
-
-
-def next_step(
-    error: BaseException,
-    policy: AsyncRetry,
-    *,
-    items: int,
-    retries: int,
-    elapsed: float,
-    limiters_paused: bool = False,
-) -> NextStep:
-    """
-    Decide between a retry, a split and a failure of a call that raised.
-
-    A batch is split immediately when the service refused its content (400, 413, 422), or when a
-    value or their number was wrong; after its retries on other errors; and never when smaller
-    batches cannot help (a bug in the function, a bad key, a rate limit).
-
-    Args:
-        error: what the call raised.
-        policy: the processor's retry policy.
-        items: how many items the call had.
-        retries: how many retries this call and the calls it was split from have spent.
-        elapsed: seconds since the first attempt began.
-        limiters_paused: whether paused limiters already delay the next attempt.
-    """
-    decision = policy.decide(
-        error, retries=retries, elapsed=elapsed, limiters_paused=limiters_paused
-    )
-    if decision is FATAL:
-        return STOP
-    if items > 1 and should_split(error):
-        return SPLIT
-    if decision is not None:
-        return Retry(decision)
-    return SPLIT if items > 1 and may_split(error) else FAIL
+NextStep: TypeAlias = float | Literal["split", "fail", "stop"]
+"""
+What follows a call that raised: a retry after this many seconds, a call for each half of its batch,
+or the error as the outcome of all its items, which may also stop the job.
+"""
 
 
 class ErrorHandler(Generic[T, R]):
@@ -233,21 +176,36 @@ class ErrorHandler(Generic[T, R]):
             self._controls.abort(hopeless)
             return
         try:
-            step = next_step(
-                error,
-                self._policy,
-                items=len(call),
-                retries=call.retries.spent,
-                elapsed=ended - call.started,
-                # If the limiters delay the retry, resuming them by hand ends its wait too.
-                limiters_paused=self._controls.paused_for > 0.0,
-            )
+            step = self._next_step(call, error, ended)
         except Exception as problem:  # the user's own predicate raised
             self.fail(call, problem, worker)
             return
-        if step is FAIL and self._settings.grouped and len(call) > 1:
-            step = SPLIT  # no item's own error: one of them cannot be pickled
         self._follow(step, call, error, started, ended, worker)
+
+    def _next_step(self, call: PendingCall[T], error: BaseException, ended: float) -> NextStep:
+        """
+        Decide between a retry, a split and a failure of a call that raised.
+
+        A batch is split immediately when the service refused its content (400, 413, 422), or when a
+        value or their number was wrong; after its retries on other errors; and never when smaller
+        batches cannot help (a bug in the function, a bad key, a rate limit).
+        """
+        delay = self._policy.decide(
+            error,
+            retries=call.retries.spent,
+            elapsed=ended - call.started,
+            # If the limiters delay the retry, resuming them by hand ends its wait too.
+            limiters_paused=self._controls.paused_for > 0.0,
+        )
+        if delay is FATAL:
+            return "stop"
+        if len(call) > 1 and should_split(error):
+            return "split"
+        if delay is not None:
+            return delay
+        # The error of a whole group is no item's own: one of them cannot be pickled.
+        can_split = len(call) > 1 and (self._settings.grouped or may_split(error))
+        return "split" if can_split else "fail"
 
     def _follow(
         self,
@@ -259,30 +217,30 @@ class ErrorHandler(Generic[T, R]):
         worker: int,
     ) -> None:
         """Take the next step; a run that is stopping leaves calls without a final error pending."""
-        if isinstance(step, Fail):
+        if step == "fail" or step == "stop":
             self.fail(call, error, worker)
-            if step.stops_the_job or self._settings.fail_fast:
+            if step == "stop" or self._settings.fail_fast:
                 self._controls.stop(_why_fatal(error), cancel=True)
             else:
                 self._recorder.note_failed_call(call, error)
             return
-        if isinstance(step, Split) and self._recorder.note_failed_call(call, error):
+        if step == "split" and self._recorder.note_failed_call(call, error):
             self.fail(call, error, worker)  # all its parts would fail the same way
             return
         if self._controls.stopping:
             return
-        if isinstance(step, Split):
+        if step == "split":
             self._log_attempt(call, error, started, ended, worker)
             self._split(call)
         else:
             # The delay that is reported includes the time for which the limiters hold the retry.
-            delay = max(step.delay, retry_after_of(error) or 0.0)
+            delay = max(step, retry_after_of(error) or 0.0)
             self._log_attempt(call, error, started, ended, worker, delay)
             call.retries.spent += 1
             if self._policy.max_elapsed is not None:
                 call.last_error = error
             self._policy.notify(call.attempts, error, delay)
-            self._retries.push(call, step.delay)
+            self._retries.push(call, step)
 
     def _split(self, call: PendingCall[T]) -> None:
         """
@@ -301,7 +259,7 @@ class ErrorHandler(Generic[T, R]):
     def _suspects(self, call: PendingCall[T]) -> list[PendingCall[T]]:
         """List what may have crashed a worker process, unless this call ran there alone."""
         if self._settings.grouped and len(call) > 1:
-            return single_items(call)
+            return [single_item(call, position) for position in range(len(call))]
         return [] if call.isolate else [call]
 
     def _isolate(
@@ -368,7 +326,9 @@ class ErrorHandler(Generic[T, R]):
         if call.attempts == 1:
             self._controls.totals.retried += len(call)
         since_start = started - self._recorder.started_at
-        call.log_attempt(since_start, ended - started, describe(error), delay, worker)
+        waited = max(0.0, call.waited - sum(earlier.waited for earlier in call.history))
+        attempt = Attempt(since_start, ended - started, describe(error), delay, waited, worker)
+        call.history += (attempt,)
         # What came after its end: the rest of its group, or a thread that had to return first.
         call.backed_off += max(0.0, self._clock() - ended)
 

@@ -58,13 +58,6 @@ class PendingCall(Generic[T]):
         self.attempts += 1
         self.seconds += seconds
 
-    def log_attempt(
-        self, started: float, seconds: float, error: str, delay: float, worker: int
-    ) -> None:
-        """Keep a record of an attempt that is not the last."""
-        waited = max(0.0, self.waited - sum(earlier.waited for earlier in self.history))
-        self.history += (Attempt(started, seconds, error, delay, waited, worker),)
-
 
 DEFER_SECONDS = 1.0
 """Seconds for which the parts of the first failed batch wait for the next batch, at most."""
