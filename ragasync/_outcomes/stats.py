@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -299,6 +300,8 @@ class RunStats:
             later: the statistics of the later run.
             seconds: the makespan of this run.
         """
+        counts = Counter(dict(self.counters))
+        counts.update(dict(later.counters))
         return RunStats(
             max_concurrency=max(self.max_concurrency, later.max_concurrency),
             input_waited=self.input_waited + later.input_waited,
@@ -309,7 +312,7 @@ class RunStats:
             cpu_seconds=_sum(self.cpu_seconds, later.cpu_seconds),
             settings=later.settings,
             stages=_merged_stages(self.stages, later.stages, seconds),
-            counters=_merged_counters(self.counters, later.counters),
+            counters=tuple(counts.items()),
             concurrency_history=self._history_with(later, seconds),
             adapted=self.adapted or later.adapted,
             pauses=self.pauses.merged_with(later.pauses),
@@ -358,16 +361,6 @@ def _merged_stage(earlier: StageStats, later: StageStats, seconds: float) -> Sta
             *(replace(busy, began=busy.began + seconds) for busy in later.busy),
         ),
     )
-
-
-def _merged_counters(
-    earlier: tuple[tuple[str, int], ...], later: tuple[tuple[str, int], ...]
-) -> tuple[tuple[str, int], ...]:
-    """Add up the counters of two runs by name."""
-    counts = dict(earlier)
-    for name, count in later:
-        counts[name] = counts.get(name, 0) + count
-    return tuple(counts.items())
 
 
 class RunResult(Protocol):
