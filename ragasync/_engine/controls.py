@@ -173,7 +173,7 @@ class RunControls:
         self.pauses = ServicePauses()
         self.totals = RunTotals()
         self.activity: ActivityMonitor | None = None
-        self.on_early_stop: Callable[[str], None] = _ignore
+        self.on_early_stop: Callable[[str], None] = lambda _: None
         self.stages: Callable[[], tuple[StageStats, ...]] = tuple
         self.counters: Callable[[], tuple[tuple[str, int], ...]] = tuple
         self.stage_runs: Callable[[], tuple[RunControls, ...]] = tuple
@@ -375,7 +375,3 @@ class RunControls:
         """Whether the executor of this run, or of a stage, starts nothing, and why."""
         halts = (self._live.halt, *(run._live.halt for run in self.stage_runs()))
         return max(halts, key=lambda halt: (halt.ongoing, halt.seconds))  # they halt together
-
-
-def _ignore(_: str) -> None:
-    """Do nothing: no other run stops with this one."""

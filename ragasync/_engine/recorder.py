@@ -220,11 +220,6 @@ class Recorder(Generic[T, R]):
             self._record(call, position, "cancelled", worker)
 
     @property
-    def _has_success(self) -> bool:
-        """Whether any item is done, in this run or in an earlier one."""
-        return self._sink.has_success or (self._journal is not None and self._journal.has_success)
-
-    @property
     def defers_parts(self) -> bool:
         """Whether the parts of a failed batch have to wait for another batch."""
         return self._initial.defers_parts
@@ -236,7 +231,9 @@ class Recorder(Generic[T, R]):
         Returns:
             Whether all calls so far failed in the same way, so that splitting this one is no use.
         """
-        if because := self._initial.note(error, call.is_part, self._has_success):
+        journal = self._journal
+        has_success = self._sink.has_success or (journal is not None and journal.has_success)
+        if because := self._initial.note(error, call.is_part, has_success):
             self._stop(because)
         return self._initial.have_stopped
 

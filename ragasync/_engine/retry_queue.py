@@ -71,7 +71,7 @@ class RetryQueue(Generic[T]):
 
     Args:
         clock: the run's clock.
-        on_change: called when a call was added.
+        on_change: called when a call was added or taken.
         on_due: called, on the loop, when the first call has become due.
         context: the context variables of the timers.
 
@@ -129,6 +129,7 @@ class RetryQueue(Generic[T]):
             call.backed_off += self._clock() - call.queued_at
         if self._heap:
             self._set_timer()
+        self._on_change()
         return call
 
     def defer(self, call: PendingCall[T]) -> None:
@@ -148,6 +149,7 @@ class RetryQueue(Generic[T]):
             return None
         call = self._deferred.popleft()
         self.items -= len(call)
+        self._on_change()
         return call
 
     def release_deferred(self) -> None:

@@ -19,7 +19,7 @@ from ragasync._engine.error_handling import ErrorHandler
 from ragasync._engine.item_sources import SourceFactory
 from ragasync._engine.recorder import OutcomeSink, Recorder
 from ragasync._engine.run_journal import RunJournal, open_run_journal
-from ragasync._engine.scheduler import FastPath, Scheduler
+from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import INTERRUPTED, WorkerPool
 from ragasync.clock import loop_clock
 from ragasync.error_text import TracebackArchive, add_note, describe
@@ -248,8 +248,7 @@ class Run(Generic[T, R]):
                 self._replace(worker, on_fast_path=True)
                 return
             while (call := await self._scheduler.next_call(worker)) is not None:
-                on_fast_path = isinstance(call, FastPath)
-                if isinstance(call, FastPath):
+                if on_fast_path := call == "fast path":
                     is_clean = await self._fast_path(worker, state)
                 else:
                     await self._runner.run(call, worker)
@@ -330,4 +329,4 @@ class Run(Generic[T, R]):
     def _replace(self, worker: int, *, on_fast_path: bool = False) -> None:
         """Let a worker go on in a new task, unless nothing more starts."""
         if not self._controls.stopping:
-            self._pool.replace(worker, on_fast_path=on_fast_path)
+            self._pool.start(worker, on_fast_path=on_fast_path)

@@ -6,8 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextvars import Context
-from enum import Enum
-from typing import Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from ragasync._calls.caller import Caller
 from ragasync._engine.batching import Batcher
@@ -29,15 +28,6 @@ WAKE_AT_ONCE = 4
 
 StartDecision: TypeAlias = Literal["now", "later", "never"]
 """Whether a call may start: later if the run is paused or its worker has to retire."""
-
-
-class FastPath(Enum):
-    """The answer to a worker that it may take new items by itself until it is interrupted."""
-
-    FAST_PATH = "fast path"
-
-
-FAST_PATH: Final = FastPath.FAST_PATH
 
 
 class Scheduler(Generic[T, R]):
@@ -125,8 +115,12 @@ class Scheduler(Generic[T, R]):
 
     # ── what a worker does next ─────────────────────────────────────────────────────────────────
 
-    async def next_call(self, worker: int) -> PendingCall[T] | FastPath | None:
-        """Find the next call of a worker, or FAST_PATH, or None if the worker has to end."""
+    async def next_call(self, worker: int) -> PendingCall[T] | Literal["fast path"] | None:
+        """
+        Find the next call of a worker, or None if the worker has to end.
+
+        "fast path" lets it take new items by itself until it is interrupted.
+        """
         controls, pool = self._controls, self._pool
         while True:
             if pool.needs_yield:
@@ -135,20 +129,21 @@ class Scheduler(Generic[T, R]):
                 pool.retire(worker)
                 return None
             if not controls.paused:
-                if self.retries and (call := self._pop_retry()) is not None:
+                if self.retries and (call := self.retries.pop_due()) is not None:
                     self._wake_next()
                     return call
                 if self._has_input and self._may_read:
                     if self._may_take_fast_path:
                         self._wake_next()
-                        return FAST_PATH
+                        return "fast path"
                     if (call := await self.batches.next()) is not None:
                         self._wake_next()
                         return call
                     continue
-                if self.retries.has_deferred and (call := self._pop_deferred()) is not None:
+                # No further batch will show whether all fail alike, so the parts need not wait.
+                if self.retries.has_deferred and self.items.no_more_expected:
                     self._wake_next()
-                    return call
+                    return self.retries.pop_deferred()
             if self._is_over:
                 controls.stopping = True
                 pool.wake_all()
@@ -224,20 +219,6 @@ class Scheduler(Generic[T, R]):
     def _retries_full(self) -> bool:
         """Whether so many items are in back-off that no new one may start."""
         return self.retries.items >= max(64, 8 * self._controls.max_concurrency)
-
-    def _pop_retry(self) -> PendingCall[T] | None:
-        """Take a retry that is due."""
-        call = self.retries.pop_due()
-        self._check_retries()
-        return call
-
-    def _pop_deferred(self) -> PendingCall[T] | None:
-        """Take a part of a failed batch that waits for a further batch, if none is expected."""
-        if not self.items.no_more_expected:
-            return None
-        call = self.retries.pop_deferred()
-        self._check_retries()
-        return call
 
     def _check_retries(self) -> None:
         """Interrupt the fast path while a retry is due or too many items are in back-off."""

@@ -112,29 +112,20 @@ class WorkerPool:
     def spawn(self) -> None:
         """Add a worker under the lowest free number, if the limit allows."""
         if len(self.tasks) < self._limit:
-            self._start(
-                heapq.heappop(self._free_numbers) if self._free_numbers else len(self.tasks)
-            )
+            free = self._free_numbers
+            self.start(heapq.heappop(free) if free else len(self.tasks))
 
-    def replace(self, worker: int, *, on_fast_path: bool) -> None:
+    def start(self, worker: int, *, on_fast_path: bool = False) -> None:
         """
-        Start a new task for a worker whose present task ends now.
+        Run a worker in a task of its own, with its own copy of the context variables.
 
-        The worker keeps its number, so that it stays one row of a timeline.
+        A worker whose present task ends now keeps its number in a new task, so that it stays one
+        row of a timeline.
 
         Args:
             worker: its number.
-            on_fast_path: whether the new task starts on the fast path.
+            on_fast_path: whether the task starts on the fast path.
         """
-        self._start(worker, on_fast_path=on_fast_path)
-
-    def retire(self, worker: int) -> None:
-        """Take a worker that is about to end off the count."""
-        self._remove(worker)
-        self.wake()  # this worker may have been woken for work that another one has to do
-
-    def _start(self, worker: int, *, on_fast_path: bool = False) -> None:
-        """Run a worker in a task of its own, with its own copy of the context variables."""
         if self._sentinel is None:
             self._sentinel = ShutdownSentinel(self._loop)
         context = self._context.copy()
@@ -142,6 +133,11 @@ class WorkerPool:
         task = create_lazy_task(work, self._loop, name=WORKER_NAME, context=context)
         self.tasks[worker] = task
         task.add_done_callback(partial(self._ended, worker), context=self._context)
+
+    def retire(self, worker: int) -> None:
+        """Take a worker that is about to end off the count."""
+        self._remove(worker)
+        self.wake()  # this worker may have been woken for work that another one has to do
 
     def _remove(self, worker: int) -> None:
         """Forget a worker; its number is free."""
