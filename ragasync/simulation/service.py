@@ -6,6 +6,7 @@ import asyncio
 import math
 from array import array
 from collections.abc import Awaitable, Iterable, Mapping, MutableSequence
+from copy import copy
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TypeVar, cast
@@ -13,7 +14,6 @@ from typing import TypeVar, cast
 from ragasync._limits.bucket import Bucket
 from ragasync.arguments import check_count, check_number, check_positive
 from ragasync.simulation.latency import (
-    Latency,
     LatencyLike,
     as_latency,
     key_of,
@@ -147,15 +147,25 @@ class ScriptedService:
         outages: Iterable[tuple[float, float]] = (),
         seed: int = 0,
     ) -> None:
-        self._script = _Script.of(
-            latency, error_rate, permanent_error_rate, rate, capacity, slow_start, outages
-        )
+        if rate is not None:
+            check_positive("rate", rate)
+        if capacity is not None:
+            check_count("capacity", capacity, at_least=1)
+        check_number("slow_start", slow_start)
+        self._quantile = as_latency(latency).quantile
+        self._error_rates = _error_rates(error_rate)
+        self._permanent_error_rate = _check_share("permanent_error_rate", permanent_error_rate)
+        self._rate, self._capacity, self._slow_start = rate, capacity, slow_start
+        self._outages = tuple(map(_outage, outages))
+        # The questions that each call asks are answered here, once.
+        self._may_refuse = bool(self._outages) or rate is not None or capacity is not None
+        self._may_fail = bool(self._error_rates) or self._permanent_error_rate > 0.0
+        self._is_steady = capacity is None and not slow_start
         self._reset(seed)
 
     def fresh(self, seed: int | None = None) -> ScriptedService:
         """A service with the same settings that has had no calls, and with this seed if given."""
-        other = object.__new__(type(self))
-        other._script = self._script
+        other = copy(self)
         other._reset(self._seed if seed is None else seed)
         return other
 
@@ -196,7 +206,7 @@ class ScriptedService:
 
     def always_fails(self, item: object) -> bool:
         """Whether every call with this item fails."""
-        rate = self._script.permanent_error_rate
+        rate = self._permanent_error_rate
         return rate > 0.0 and unit_interval(random_bits(self._permanent_seed, key_of(item))) < rate
 
     def calls_over_time(self, width: float = 1.0) -> list[int]:
@@ -219,12 +229,8 @@ class ScriptedService:
         self._seed = seed
         self._call_seed = scramble(2 * seed)
         self._permanent_seed = scramble(2 * seed + 1)
-        rate = self._script.rate
+        rate = self._rate
         self._bucket = None if rate is None else Bucket(rate, max(1.0, rate))
-        # Copies, because each call reads them.
-        self._quantile = self._script.latency.quantile
-        self._may_refuse, self._may_fail = self._script.may_refuse, self._script.may_fail
-        self._is_steady = self._script.is_steady
         self._zero = self._latest = math.inf
         self._serving = 0
         self._failures: dict[int, int] = {}  # by key; most items have no entry
@@ -262,23 +268,22 @@ class ScriptedService:
 
     def _refusal(self, now: float, since: float) -> ServiceError | None:
         """The error with which a call is refused, or None."""
-        script = self._script
-        if any(start <= since < end for start, end in script.outages):
+        if any(start <= since < end for start, end in self._outages):
             return ServiceError(503)
         if self._bucket is not None and not self._bucket.try_take(1.0, now):
             wait = math.ceil(self._bucket.delay(1.0, now) * 1000) / 1000
             return ServiceError(429, {"Retry-After": f"{wait:.3f}"})
-        if script.capacity is not None and self._serving >= 2 * script.capacity:
+        if self._capacity is not None and self._serving >= 2 * self._capacity:
             return ServiceError(503)
         return None
 
     def _slowness(self, since: float) -> float:
         """The factor on the latency of a call that starts now."""
-        script, slowness = self._script, 1.0
-        if script.capacity is not None and self._serving > script.capacity:
-            slowness = (self._serving / script.capacity) ** 2
-        if since < script.slow_start:
-            slowness *= COLD_FACTOR - (COLD_FACTOR - 1.0) * since / script.slow_start
+        slowness = 1.0
+        if self._capacity is not None and self._serving > self._capacity:
+            slowness = (self._serving / self._capacity) ** 2
+        if since < self._slow_start:
+            slowness *= COLD_FACTOR - (COLD_FACTOR - 1.0) * since / self._slow_start
         return slowness
 
     def _raise_if_failed(self, item: object, bits: int) -> None:
@@ -287,65 +292,10 @@ class ScriptedService:
         if any(map(self.always_fails, items)):
             raise ServiceError(400)
         drawn = unit_interval(scramble(bits))
-        for status, rate in self._script.error_rates:
+        for status, rate in self._error_rates:
             if drawn < rate:
                 raise ServiceError(status)
             drawn -= rate
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    """The checked settings of a ScriptedService, shared by all of its copies."""
-
-    latency: Latency
-    error_rates: tuple[tuple[int, float], ...]
-    permanent_error_rate: float
-    rate: float | None
-    capacity: int | None
-    slow_start: float
-    outages: tuple[tuple[float, float], ...]
-
-    @classmethod
-    def of(
-        cls,
-        latency: LatencyLike,
-        error_rate: float | Mapping[int, float],
-        permanent_error_rate: float,
-        rate: float | None,
-        capacity: int | None,
-        slow_start: float,
-        outages: Iterable[tuple[float, float]],
-    ) -> _Script:
-        """Check the settings of a service."""
-        if rate is not None:
-            check_positive("rate", rate)
-        if capacity is not None:
-            check_count("capacity", capacity, at_least=1)
-        check_number("slow_start", slow_start)
-        return cls(
-            as_latency(latency),
-            _error_rates(error_rate),
-            _check_share("permanent_error_rate", permanent_error_rate),
-            rate,
-            capacity,
-            slow_start,
-            tuple(map(_outage, outages)),
-        )
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether the latency of a call does not depend on when it starts."""
-        return self.capacity is None and not self.slow_start
-
-    @property
-    def may_refuse(self) -> bool:
-        """Whether the service may refuse calls without serving them."""
-        return bool(self.outages) or self.rate is not None or self.capacity is not None
-
-    @property
-    def may_fail(self) -> bool:
-        """Whether a call that is served can fail."""
-        return bool(self.error_rates) or self.permanent_error_rate > 0.0
 
 
 def _check_share(name: str, value: float) -> float:
