@@ -48,6 +48,11 @@ SMALL = "font-size:11px"
 TABULAR = "font-variant-numeric:tabular-nums"
 """Digits of equal width, so that nothing moves when a number changes."""
 
+BAR_FRAME = (
+    "display:flex;height:8px;margin:4px 0;border-radius:4px;overflow:hidden;"
+    "background:rgba(128,128,128,0.25)"
+)
+
 ENDS_HEIGHT, CALLS_HEIGHT = 44, 32
 """The heights of the two charts, in pixels."""
 
@@ -80,7 +85,7 @@ def result_html(result: RunResult) -> str:
         _status_bar(result),
         _status_counts(result),
         timeline_chart(build_timeline(result)),
-        _facts(result),
+        element("div", "margin-top:8px", *fact_lines(facts(result))),
         _errors(result),
     )
 
@@ -119,18 +124,14 @@ def colored_count(status: int | None, text: str) -> str:
     return element("span", "margin-right:16px;white-space:nowrap", f"{mark}{escape(text)}")
 
 
-def _facts(result: RunResult) -> str:
-    """The facts about the whole run, a line each."""
-    lines = (
-        element(
-            "div",
-            "display:flex",
+def fact_lines(named: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the lines of facts about a whole run, each a name and a value."""
+    for name, value in named:
+        cells = (
             element("span", f"flex:0 0 170px;{QUIET}", escape(name)),
             element("span", "", escape(value)),
         )
-        for name, value in facts(result)
-    )
-    return element("div", "margin-top:8px", *lines)
+        yield element("div", "display:flex", *cells)
 
 
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────

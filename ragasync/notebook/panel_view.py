@@ -10,6 +10,7 @@ from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
 from ragasync._outcomes.stats import StageStats, wall_time_in
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.html import (
+    BAR_FRAME,
     COLORS,
     QUIET,
     TABULAR,
@@ -261,11 +262,7 @@ def _progress_bar(view: JobView) -> str:
             parts.append(f"flex:none;width:{width:.2%};min-width:2px;background:{COLORS[code]}")
     if not finished and view.share:
         parts.append(f"flex:1;background:{COLORS[DONE]}")  # a job that ended without any items
-    frame = (
-        "display:flex;height:8px;margin:4px 0;border-radius:4px;overflow:hidden;"
-        "background:rgba(128,128,128,0.25)"
-    )
-    return element("div", frame, *(element("div", part) for part in parts))
+    return element("div", BAR_FRAME, *(element("div", part) for part in parts))
 
 
 # ── stages of a pipeline ────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from typing import Any
 
 from ragasync._limits.limiter import RateLimiter
 from ragasync._outcomes.outcome import DONE, FAILED
-from ragasync._reports.html import COLORS, QUIET, TEXT, element
+from ragasync._reports.html import BAR_FRAME, COLORS, QUIET, TABULAR, TEXT, element, fact_lines
 from ragasync._reports.summary import duration, per_second
 from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
 from ragasync.simulation.projection import (
@@ -20,9 +20,6 @@ from ragasync.simulation.projection import (
     most_common_limit,
     project,
 )
-
-TABULAR = "font-variant-numeric:tabular-nums"
-"""CSS for digits of equal width, so that numbers are aligned."""
 
 REFRESH_DELAY = 0.1
 """Seconds between a drag and its result, in which further drags are waited for."""
@@ -45,21 +42,12 @@ def forecast_text(title: str, facts: Facts, rows: Sequence[WhatIf], notes: Seque
 def forecast_html(title: str, facts: Facts, rows: Sequence[WhatIf], notes: Sequence[str]) -> str:
     """A forecast as HTML that needs no style sheet, no script and no kernel."""
     name = element("span", "font-weight:600", "Forecast")
-    lines = (
-        element(
-            "div",
-            "display:flex",
-            element("span", f"flex:0 0 170px;{QUIET}", escape(name)),
-            element("span", "", escape(value)),
-        )
-        for name, value in facts
-    )
     longest = max(row.makespan for row in rows)
     return element(
         "div",
         f"{TEXT};{TABULAR}",
         element("div", "margin-bottom:6px", f"{name} {escape(title)}"),
-        *lines,
+        *fact_lines(facts),
         element("div", "margin-top:8px", *(_what_if_row(row, longest) for row in rows)),
         element("div", "margin-top:8px", *(element("div", QUIET, escape(note)) for note in notes)),
     )
@@ -204,14 +192,10 @@ class ForecastExplorer:
                 f"background:{COLORS[DONE]};opacity:0.4",
             ),
         )
-        frame = (
-            "display:flex;height:8px;margin:4px 0;border-radius:4px;overflow:hidden;"
-            "background:rgba(128,128,128,0.25)"
-        )
         return element(
             "div",
             f"{TEXT};{TABULAR}",
             element("div", "", escape(words)),
-            element("div", frame, *bar),
+            element("div", BAR_FRAME, *bar),
             element("div", QUIET, escape(f"full width: {duration(whole)}")),
         )
