@@ -113,14 +113,14 @@ def pilot_of(result: BatchResult[Any]) -> Pilot:
     rows = list(_rows_of_calls(result.columns, batched=batched))
     attempts = [_attempts_of(result.columns, each[0], batched=batched) for each in rows]
     calls = tuple(_reclassified(attempts))
-    finished = result.success_count + result.error_count
+    finished = [_failed(result.columns, row) for row in result.columns.rows_with(DONE, FAILED)]
     source_rate = _source_rate(result)
     return Pilot(
         result,
         calls,
         tuple(rows),
-        tuple(_item_failed(result.columns)) if batched else (),
-        finished / len(calls),
+        tuple(finished) if batched else (),
+        len(finished) / len(calls),
         source_rate,
         tuple(_notes(result, source_rate)),
     )
@@ -209,11 +209,6 @@ def _reclassified(calls: list[tuple[PilotAttempt, ...]]) -> Iterator[tuple[Pilot
 def _failed(columns: Columns[Any, Any], row: int) -> bool:
     """Whether an item failed."""
     return bool(columns.status[row] == FAILED)
-
-
-def _item_failed(columns: Columns[Any, Any]) -> Iterator[bool]:
-    """Yield for each finished item whether it failed."""
-    return (_failed(columns, row) for row in columns.rows_with(DONE, FAILED))
 
 
 def _source_rate(result: BatchResult[Any]) -> float | None:

@@ -100,7 +100,14 @@ class Scenario:
             rate_factor: the factor on their rates.
             adapt: turns the `weight` of a limiter into one that takes an item of the simulation.
         """
-        return tuple(self._fresh(limiter, rate_factor, adapt) for limiter in self.limiters)
+        copies: list[RateLimiter] = []
+        for limiter in self.limiters:
+            weight = None if limiter.weight is None else adapt(limiter.weight)
+            copies += copy_limiters(limiter, weight)
+        if rate_factor != 1.0:
+            for copy in copies:
+                copy.rate *= rate_factor
+        return tuple(copies)
 
     def retry_policy(self, seed: int) -> AsyncRetry:
         """The retry policy of a simulated run: the one given, or one with the pilot's delays."""
@@ -111,19 +118,6 @@ class Scenario:
             )
         errors = (TransientError, AttemptTimeout)
         return replace(self.retry, retry_on=errors, on_retry=None, _random=jitter)
-
-    @staticmethod
-    def _fresh(
-        limiter: Limiter,
-        rate_factor: float,
-        adapt: Callable[[Callable[..., float]], Callable[..., float]],
-    ) -> RateLimiter:
-        """A copy of a limiter, full and without waiters."""
-        weight = None if limiter.weight is None else adapt(limiter.weight)
-        (copy,) = copy_limiters(limiter, weight)
-        if rate_factor != 1.0:
-            copy.rate *= rate_factor
-        return copy
 
 
 def _delay_of_pilot(error: Exception) -> bool | float:
