@@ -96,8 +96,7 @@ class Panel:
 
     def _show_live(self, job: ControllableJob, bundle: dict[str, object]) -> None:
         """Show the widgets if they are due, with text and HTML for front ends without widgets."""
-        if self._widgets_due(job):
-            self._make_widgets(job)
+        self._make_widgets_if_due(job)
         if self._controls is not None:
             self._controls.draw(job._view(), self._errors)
             bundle = self._with_widgets(bundle)
@@ -108,17 +107,16 @@ class Panel:
             self._refresher = Refresher(self._refresh_once)
             self._refresher.start()
 
-    def _widgets_due(self, job: ControllableJob) -> bool:
-        """Whether the job has run long enough for widgets and has none yet."""
+    def _make_widgets_if_due(self, job: ControllableJob) -> bool:
+        """Make the widgets of a job that has run long enough; return whether any were made."""
         settled = self._controls is not None or not self._widgets_available
-        return not settled and job._view().progress.seconds >= WIDGETS_AFTER
-
-    def _make_widgets(self, job: ControllableJob) -> None:
-        """Make the widgets; without ipywidgets the panel stays static until the end."""
+        if settled or job._view().progress.seconds < WIDGETS_AFTER:
+            return False
         try:
             self._controls = Controls(job, job._view(), self._errors, self._refresh_once)
-        except ImportError:
+        except ImportError:  # the panel stays static until the end
             self._widgets_available = False
+        return self._widgets_available
 
     def _with_widgets(self, bundle: dict[str, object]) -> dict[str, object]:
         """A bundle with the widgets, and with text and HTML for front ends without widgets."""
@@ -137,12 +135,10 @@ class Panel:
         job = self._running_job()
         if job is None:
             return
-        if self._widgets_due(job):
-            self._make_widgets(job)
-            if self._controls is not None:
-                bundle = self._with_widgets(self._static_bundle(job))
-                for display_id in self._display_ids:
-                    show_bundle(bundle, display_id)
+        if self._make_widgets_if_due(job):
+            bundle = self._with_widgets(self._static_bundle(job))
+            for display_id in self._display_ids:
+                show_bundle(bundle, display_id)
         if self._controls is not None:
             self._errors.update()
             view = job._view()

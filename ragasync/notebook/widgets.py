@@ -166,7 +166,9 @@ class Slider(Generic[N]):
         """The steps by their texts, in order, with this value among them."""
         numbers = {self._write(step): step for step in self._steps}
         numbers.setdefault(self._write(value), value)
-        return dict(sorted(numbers.items(), key=lambda item: _sort_key(item[1])))
+        # None is above all numbers.
+        by_number = sorted(numbers.items(), key=lambda each: (each[1] is None, each[1]))
+        return dict(by_number)
 
     def _on_index(self, change: Any) -> None:
         """Report a drag."""
@@ -176,11 +178,6 @@ class Slider(Generic[N]):
             dragged_to = list(self._shown.values())[change["new"]]
         # Outside the lock: `on_drag` may wait for a thread that waits for the lock in `follow`.
         self._on_drag(dragged_to)
-
-
-def _sort_key(value: float | None) -> float:
-    """The sort key of a step: None is above all numbers."""
-    return math.inf if value is None else value
 
 
 def _reply_on_the_asking_subshell(widget: Any) -> None:
