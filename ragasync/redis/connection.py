@@ -197,7 +197,7 @@ class ScriptConnection:
 
     def __init__(self, factory: ConnectionFactory, key: str) -> None:
         self._factory = factory
-        self._keys = (key, f"{key}:log")
+        self._keys = ("2", key, f"{key}:log")  # their number comes first
         self._connection: Connection | None = None
 
     async def ask(self, request: Request, timeout: float) -> Reply:
@@ -230,13 +230,9 @@ class ScriptConnection:
             self._connection = self._factory.create()
             await self._connection.connect()  # type: ignore[no-untyped-call]
         try:
-            return await self._send("EVALSHA", SHA, *self._key_arguments(), *arguments)
+            return await self._send("EVALSHA", SHA, *self._keys, *arguments)
         except NoScriptError:
-            return await self._send("EVAL", SCRIPT, *self._key_arguments(), *arguments)
-
-    def _key_arguments(self) -> tuple[str, ...]:
-        """Return the number of keys, followed by the keys."""
-        return (str(len(self._keys)), *self._keys)
+            return await self._send("EVAL", SCRIPT, *self._keys, *arguments)
 
     async def _send(self, *command: str) -> Any:
         """Send a command and return its reply."""
