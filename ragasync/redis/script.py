@@ -1,10 +1,10 @@
 """
 The Lua script of a shared rate limit, its requests and replies, and what a process remembers.
 
-The script is the generic cell rate algorithm of `_limits/bucket.py`, but it makes reservations: each
-request gets slots in time, and how far away they are. Redis runs one script at a time, so slots are
-assigned in the order in which requests arrive, and by the clock of Redis alone, so the clocks of
-the machines need not agree. One request may ask for several slots.
+The script is the generic cell rate algorithm of `_limits/bucket.py`, but it makes reservations:
+each request gets slots in time, and how far away they are. Redis runs one script at a time, so
+slots are assigned in the order in which requests arrive, and by the clock of Redis alone, so the
+clocks of the machines need not agree. One request may ask for several slots.
 """
 
 from __future__ import annotations
