@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ragasync._engine.controls import RunControls
 from ragasync._engine.item_sources import Items, check_items, length_of
@@ -242,6 +242,7 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
         cpu_seconds: the CPU time since it began, or None.
     """
     settings = run.settings
+    on_loop: Where = "loop" if settings.is_async else "threads"
     shared = settings.items_per_call > 1  # else each item of a call would count its time
     rates = [_rate_of(limiter) for limiter in settings.limiters]
     own_rate = run.rate
@@ -257,7 +258,7 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
         limiter_waited=run.totals.limiter_seconds if shared else None,
         cpu_seconds=cpu_seconds,
         settings=RunSettings(
-            where=_where(settings),
+            where=on_loop if settings.executor is None else "executor",
             source=source,
             batch_size=settings.batch_size if settings.batched else 0,
             bounded_by_weight=settings.max_batch_weight is not None,
@@ -321,10 +322,3 @@ def source_kind(source: object) -> SourceKind:
 def _rate_of(limiter: Limiter) -> float | None:
     """The calls per second that a limiter allows, if it counts calls."""
     return limiter.rate if isinstance(limiter, RateLimiter) and limiter.weight is None else None
-
-
-def _where(settings: BatchSettings[Any, Any]) -> Where:
-    """Where the calls of these settings are made."""
-    if settings.executor is not None:
-        return "executor"
-    return "loop" if settings.is_async else "threads"
