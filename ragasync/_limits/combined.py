@@ -188,11 +188,6 @@ class CombinedLimiter:
             for grant in grants:
                 refund(*grant)
 
-    @property
-    def _only_head_waits(self) -> bool:
-        """Whether there are several limits, so that only the first caller is in their queues."""
-        return len(self._local) + self._uses_own > 1
-
     def _with_own(self, claims: Claims, calls: int) -> Claims:
         """Return the claims, with one on the job's own limiter if that is in use."""
         return [*claims, (self._own, calls)] if self._uses_own else claims
@@ -249,8 +244,8 @@ class CombinedLimiter:
 
     def _is_next(self, caller: _Caller) -> bool:
         """Return whether a caller should be in the limiters' queues and is not yet."""
-        is_allowed = caller is self._callers[0] or not self._only_head_waits
-        return caller.waiter is None and is_allowed
+        is_only_limit = len(self._local) + self._uses_own <= 1  # of several, only the head waits
+        return caller.waiter is None and (is_only_limit or caller is self._callers[0])
 
     def _new_waiter(self, caller: _Caller) -> Waiter:
         """Return a new waiter of a caller."""

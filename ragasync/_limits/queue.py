@@ -40,6 +40,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TypeAlias
 
 from ragasync._limits.bucket import RESOLUTION, Bucket
@@ -373,8 +374,9 @@ def grant_across(
     scans = {queue: _QueueScan(queue) for queue in _connected(start)}
     for queue in scans:
         queue.bucket.sync_clock(now)
+    number = attrgetter("number")  # lower for older waiters
     while heads := [head for each in scans.values() if (head := each.next(scans)) is not None]:
-        waiter = min(heads, key=_age)
+        waiter = min(heads, key=number)
         if waiter.is_gone():
             waiter.dequeue()
             continue
@@ -386,11 +388,6 @@ def grant_across(
         elif not _would_delay_older(claims, now):
             waiter.grant(now, here)
     return {queue: each.wait for queue, each in scans.items()}
-
-
-def _age(waiter: Waiter) -> int:
-    """Return the waiter's number, which is lower for older waiters."""
-    return waiter.number
 
 
 def _would_delay_older(claims: Sequence[tuple[_QueueScan, float]], now: float) -> bool:

@@ -55,14 +55,8 @@ class SampleWindow:
     """
 
     __slots__ = (
-        "_ended",
-        "_saw_limit",
-        "_seconds",
-        "begun",
-        "overloaded",
-        "rate_limited",
-        "seen",
-        "size",
+        *("_ended", "_saw_limit", "_seconds"),
+        *("begun", "overloaded", "rate_limited", "seen", "size"),
     )
 
     def __init__(self, size: int) -> None:

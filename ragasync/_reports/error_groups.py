@@ -248,19 +248,15 @@ class LiveErrorGroups:
         without_status, self._without_status = self._without_status, []
         for row in without_status:
             self._add(row)
-        for row in self._next_rows(at_most):
+        # list(islice(...)) is one step of C code, so that no other thread can add an error to the
+        # dict meanwhile, which would raise a RuntimeError.
+        for row in list(islice(self.columns.errors, self._read, self._read + at_most)):
             self._add(row)
             self._read += 1
             if perf_counter() > until:
                 break
         self.backlog = max(0, available - self._read)
         return self.groups.count > grouped
-
-    def _next_rows(self, at_most: int) -> list[int]:
-        """List the rows of the next errors."""
-        # list(islice(...)) is one step of C code, so that no other thread can add an error to the
-        # dict meanwhile, which would raise a RuntimeError.
-        return list(islice(self.columns.errors, self._read, self._read + at_most))
 
     def _add(self, row: int) -> None:
         """Add an error to its group, if its item failed."""
