@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -112,20 +112,6 @@ class LimitHistory:
     def steps(self) -> ConcurrencyHistory:
         """The limits in order, or nothing if the limit never changed."""
         return tuple(self._steps) if len(self._steps) > 1 else ()
-
-
-def worker_seconds(history: Sequence[tuple[float, int]], begin: float, end: float) -> float:
-    """The worker time (workers times seconds) that was allowed between two instants of a run."""
-    whole = [*history, (max(end, history[-1][0]), 0)]
-    return sum(
-        limit * max(0.0, min(later, end) - max(since, begin))
-        for (since, limit), (later, _) in pairwise(whole)
-    )
-
-
-def _shifted(history: ConcurrencyHistory, constant: int, seconds: float) -> ConcurrencyHistory:
-    """Delay a history by some seconds; a run without one had the constant limit throughout."""
-    return tuple((since + seconds, limit) for since, limit in history or ((0.0, constant),))
 
 
 # ── pauses ────────────────────────────────────────────────────────────────────────────────────
@@ -277,10 +263,18 @@ class RunStats:
     input_blocked: float = 0.0
     halt: ExecutorHalt = field(default_factory=ExecutorHalt)
 
+    @property
+    def _limits(self) -> ConcurrencyHistory:
+        """The concurrency limits in order, also of a run whose limit never changed."""
+        return self.concurrency_history or ((0.0, self.max_concurrency),)
+
     def worker_seconds(self, begin: float, end: float) -> float:
         """The worker time (workers times seconds) that was allowed between two instants."""
-        history = self.concurrency_history or ((0.0, self.max_concurrency),)
-        return worker_seconds(history, begin, end)
+        limits = self._limits
+        return sum(
+            limit * max(0.0, min(later, end) - max(since, begin))
+            for (since, limit), (later, _) in pairwise([*limits, (max(end, limits[-1][0]), 0)])
+        )
 
     @property
     def tokens(self) -> int:
@@ -324,8 +318,7 @@ class RunStats:
         """Join the limits of two runs, if those of either changed."""
         if not (self.concurrency_history or later.concurrency_history):
             return ()
-        earlier = _shifted(self.concurrency_history, self.max_concurrency, 0.0)
-        return (*earlier, *_shifted(later.concurrency_history, later.max_concurrency, seconds))
+        return (*self._limits, *((since + seconds, limit) for since, limit in later._limits))
 
 
 NO_STATS = RunStats()
