@@ -158,6 +158,7 @@ class RunControls:
         counters: reports the other counters of that pipeline.
         stage_runs: lists the runs that make the calls of its stages.
         setup: the opening of the journal and the resources.
+        live: the workers of the run, or what stands for them before they start and after they end.
     """
 
     def __init__(self, settings: BatchSettings[Any, Any]) -> None:
@@ -178,19 +179,15 @@ class RunControls:
         self.counters: Callable[[], tuple[tuple[str, int], ...]] = tuple
         self.stage_runs: Callable[[], tuple[RunControls, ...]] = tuple
         self.setup = CancellableSetup()
-        self._live: LiveRun = _NotLive(self.setup)
+        self.live: LiveRun = _NotLive(self.setup)
         self.adaptive = False
         self.controller: ConcurrencyController | None = None
         if settings.adaptive:
             self.adapt()
 
-    def attach(self, run: LiveRun) -> None:
-        """Control this run, whose workers are about to start."""
-        self._live = run
-
     def detach(self, caller: Caller) -> None:
         """Control nothing more: the workers have ended, only threads may still be in a call."""
-        self._live = _NotLive(self.setup, caller)
+        self.live = _NotLive(self.setup, caller)
 
     @property
     def limiter(self) -> CombinedLimiter:
@@ -204,24 +201,24 @@ class RunControls:
     def pause(self) -> None:
         """Start no further call until `resume`."""
         self.paused = True
-        self._live.set_interrupt("pause")
+        self.live.set_interrupt("pause")
 
     def resume(self) -> None:
         """Go on after `pause`, and end the pauses that services have asked for."""
         self.paused = False
-        self._live.set_interrupt("pause", False)
+        self.live.set_interrupt("pause", False)
         if self._limiter is not None:
             self._limiter.resume()
-        self._live.notify()
+        self.live.notify()
 
     def pause_input(self, paused: bool) -> None:
         """Read no new item for now, or go on: for pipelines, which know when there is room."""
         if paused == self.input_paused:
             return
         self.input_paused = paused
-        self._live.set_interrupt("input pause", paused)
+        self.live.set_interrupt("input pause", paused)
         if not paused:
-            self._live.notify()
+            self.live.notify()
 
     def resize(self, max_concurrency: int) -> None:
         """
@@ -250,22 +247,22 @@ class RunControls:
         """Allow this number of calls in flight."""
         self.max_concurrency = max_concurrency
         if not self.stopping:
-            self._live.resize(max_concurrency)
+            self.live.resize(max_concurrency)
 
     def set_rate(self, rate: float | None) -> None:
         """Limit the calls per second of this run alone; None removes the limit."""
         self.limiter.rate = rate
-        self._live.set_interrupt("rate limit", not self.limits_are_open)
-        self._live.notify()
+        self.live.set_interrupt("rate limit", not self.limits_are_open)
+        self.live.notify()
 
     def pause_limiters(self, seconds: float) -> None:
         """Close all limiters of the run, because a service has asked for a pause."""
         self.limiter.pause(seconds)
-        self._live.set_interrupt("rate limit", not self.limits_are_open)
+        self.live.set_interrupt("rate limit", not self.limits_are_open)
 
     def notify(self) -> None:
         """Have a worker see whether there is room for new outcomes again, or none any more."""
-        self._live.notify()
+        self.live.notify()
 
     # ── what ends it ────────────────────────────────────────────────────────────────────────────
 
@@ -278,9 +275,9 @@ class RunControls:
                 self.on_early_stop(because)
         self.stopping = self.stop_requested = True
         self._cancelling = self._cancelling or cancel
-        self._live.set_interrupt("stop")
-        self._live.cancel_calls(only_waiting=not cancel)
-        self._live.notify(everyone=True)
+        self.live.set_interrupt("stop")
+        self.live.cancel_calls(only_waiting=not cancel)
+        self.live.notify(everyone=True)
 
     def fail(self, error: BaseException, because: str) -> None:
         """Start nothing more, let calls in flight finish, and raise this error at the end."""
@@ -298,35 +295,10 @@ class RunControls:
 
         If the run is being cancelled anyway, the interrupt was a part of that.
         """
-        if not (self._cancelling or self.owner_is_cancelled):
+        if not (self._cancelling or self.live.owner_is_cancelled):
             self.abort(error)
 
     # ── how it is ───────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def in_flight(self) -> int:
-        """The number of calls in flight."""
-        return self._live.in_flight
-
-    @property
-    def waiting_at_limiter(self) -> int:
-        """The number of calls that wait for the rate limit."""
-        return self._live.waiting_at_limiter
-
-    @property
-    def running_threads(self) -> int:
-        """The number of threads inside a call."""
-        return self._live.running_threads
-
-    @property
-    def source_ended(self) -> bool:
-        """Whether the last item has been read and its call started."""
-        return self._live.source_ended
-
-    @property
-    def owner_is_cancelled(self) -> bool:
-        """Whether the task that owns the run has been cancelled since the run began."""
-        return self._live.owner_is_cancelled
 
     @property
     def limits_are_open(self) -> bool:
@@ -348,7 +320,7 @@ class RunControls:
         """What limits the run now."""
         if self.paused or self.paused_for > 0.0 or self.halt.ongoing:
             return "paused"
-        return self._live.waits_for
+        return self.live.waits_for
 
     @property
     def pause_in_force(self) -> tuple[float, str]:
@@ -373,5 +345,5 @@ class RunControls:
     @property
     def halt(self) -> ExecutorHalt:
         """Whether the executor of this run, or of a stage, starts nothing, and why."""
-        halts = (self._live.halt, *(run._live.halt for run in self.stage_runs()))
+        halts = (self.live.halt, *(run.live.halt for run in self.stage_runs()))
         return max(halts, key=lambda halt: (halt.ongoing, halt.seconds))  # they halt together

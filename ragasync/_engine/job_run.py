@@ -144,7 +144,7 @@ class JobRun(Generic[T, R]):
             failed=failed,
             total=total,
             retried=self.run.totals.retried,
-            in_flight=self.run.in_flight,
+            in_flight=self.run.live.in_flight,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
             limited_by=self._limited_by(),
@@ -226,7 +226,7 @@ class JobRun(Generic[T, R]):
             f"ragasync: {done:,} of {len(self.columns):,} items were done and {failed:,} had "
             f"failed; `last_result` of the processor keeps them"
         )
-        if threads := self.run.running_threads:
+        if threads := self.run.live.running_threads:
             still = f"{counted(threads, 'thread')} {'is' if threads == 1 else 'are'} still"
             note += f"; {still} in a call and cannot be interrupted"
         return note
@@ -297,8 +297,8 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
         min((rate for rate in rates if rate is not None), default=None) if known else None,
         activity.calls,
         ended=ended,
-        in_flight=run.in_flight,
-        waiting=run.waiting_at_limiter,
+        in_flight=run.live.in_flight,
+        waiting=run.live.waiting_at_limiter,
         busy=(activity.snapshot(),),
     )
 

@@ -163,7 +163,7 @@ class Run(Generic[T, R]):
     async def until_done(self) -> None:
         """Start the first worker and wait for the last to end; leave none behind."""
         controls, pool = self._controls, self._pool
-        controls.attach(self._scheduler)
+        controls.live = self._scheduler
         self._scheduler.items.start()
         pool.spawn()  # which has the next one spawned when its first call runs
         try:

@@ -56,7 +56,7 @@ async def stream_outcomes(
                 count += 1
                 yield outcome
     finally:
-        if not run.owner_is_cancelled:  # a second cancellation would interrupt its clean-up
+        if not run.live.owner_is_cancelled:  # a second cancellation would interrupt its clean-up
             running.cancel()
         await asyncio.wait([running])
     try:

@@ -187,7 +187,7 @@ class Pipeline:
 
     def no_more_to_embed(self) -> bool:
         """Return whether every document of the run has handed its chunks on."""
-        return self._loading == 0 and self._run is not None and self._run.source_ended
+        return self._loading == 0 and self._run is not None and self._run.live.source_ended
 
     def _count_loading(self, more: int) -> None:
         """Count the documents before the room; when they are many, have no further one drawn."""
