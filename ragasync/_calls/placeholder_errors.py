@@ -128,14 +128,8 @@ def _str(error: Any) -> str:
 
 def _reduce(error: Any) -> tuple[Any, ...]:
     """Pickle a placeholder by its description: its class is made again where it is loaded."""
-    return _load_placeholder, (error._description, group_members(error)), error.__dict__
-
-
-def _load_placeholder(
-    description: ErrorDescription, members: Sequence[BaseException]
-) -> BaseException:
-    """Load a placeholder that was pickled."""
-    return description.placeholder(members)
+    parts = error._description, group_members(error)
+    return ErrorDescription.placeholder, parts, error.__dict__
 
 
 _PLACEHOLDER_METHODS: Final[dict[str, Any]] = {
