@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self, TypeAlias
 
 from ragasync._bridge.blocking_calls import BlockingCall
@@ -177,12 +177,7 @@ class InterruptibleWait:
         self.call.enter()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> None:
         try:
             if error is not None and not self._is_over():
                 self.call.cancel()

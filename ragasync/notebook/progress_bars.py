@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from types import TracebackType
 from typing import Any, Self
 
 from ragasync._outcomes.outcome import DONE
@@ -111,12 +110,7 @@ class ProgressBar(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __call__(self, done: int, total: int | None = None) -> None:
