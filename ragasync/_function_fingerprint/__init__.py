@@ -20,7 +20,7 @@ from ragasync._function_fingerprint.fingerprint import (
     is_same_digest,
 )
 from ragasync._function_fingerprint.values import module_of
-from ragasync._function_fingerprint.walk import fingerprint_of, settings_fingerprint_of
+from ragasync._function_fingerprint.walk import fingerprint_of
 
 __all__ = [
     "UNKNOWN",
@@ -30,5 +30,4 @@ __all__ = [
     "fingerprint_of",
     "is_same_digest",
     "module_of",
-    "settings_fingerprint_of",
 ]

@@ -63,6 +63,7 @@ def fingerprint_of(
     *,
     is_left_out: Callable[[str], bool] = lambda _: False,
     sources: Sources | None = None,
+    with_code: bool = True,
 ) -> FunctionFingerprint:
     """
     Take the fingerprint of a function, method, partial, callable object or class.
@@ -75,31 +76,10 @@ def fingerprint_of(
         function: the callable.
         is_left_out: whether the value of this name is left out.
         sources: files that have been read already.
+        with_code: whether its code counts, and not only its settings: defaults, closures, the
+            arguments of partials, and the settings of objects.
     """
-    return _taken(function, _Walk(sources or Sources(), is_left_out))
-
-
-def settings_fingerprint_of(
-    function: Callable[..., object],
-    *,
-    is_left_out: Callable[[str], bool] = lambda _: False,
-    sources: Sources | None = None,
-) -> FunctionFingerprint:
-    """
-    Take the fingerprint of a function's settings, without its code.
-
-    Settings are defaults, closures, the arguments of partials, and the settings of objects.
-
-    Args:
-        function: the callable.
-        is_left_out: whether the value of this name is left out.
-        sources: files that have been read already.
-    """
-    return _taken(function, _Walk(sources or Sources(), is_left_out, with_code=False))
-
-
-def _taken(function: Callable[..., object], walk: _Walk) -> FunctionFingerprint:
-    """Fingerprint found by a walk; unknown if the walk fails."""
+    walk = _Walk(sources or Sources(), is_left_out, with_code=with_code)
     try:
         walk.root(function)
     except Exception:  # foreign objects may raise anything, and a partial walk must not be compared
@@ -128,7 +108,7 @@ class _Walk:
     """
 
     def __init__(
-        self, sources: Sources, is_left_out: Callable[[str], bool], *, with_code: bool = True
+        self, sources: Sources, is_left_out: Callable[[str], bool], *, with_code: bool
     ) -> None:
         self.parts: dict[str, str] = {}
         self.name = ""

@@ -25,7 +25,6 @@ from ragasync._function_fingerprint import (
     fingerprint_of,
     is_same_digest,
     module_of,
-    settings_fingerprint_of,
 )
 from ragasync.documents.models import Document
 from ragasync.foreign_errors import attribute, is_a
@@ -161,7 +160,7 @@ def stage_fingerprint(
     if said is None:
         taken = fingerprint_of(function, sources=sources)
     else:  # ours say what they are, and what they were made with
-        taken = settings_fingerprint_of(function, sources=sources).with_value(
+        taken = fingerprint_of(function, sources=sources, with_code=False).with_value(
             "the fingerprint", said
         )
     if name or version:
@@ -365,7 +364,9 @@ def embedder_identity(
     version = version or _said_by(owner, "version") or ""
     settings = FunctionFingerprint("", {})
     if module_of(type(owner)).partition(".")[0] != _OURS:  # of ours, names say everything
-        settings = settings_fingerprint_of(function, is_left_out=_is_about_calls, sources=sources)
+        settings = fingerprint_of(
+            function, is_left_out=_is_about_calls, sources=sources, with_code=False
+        )
     if model is not None:
         settings = settings.with_value("the model", model)
     named = name or own or f"{_qualified(function)[1]}({model})"
