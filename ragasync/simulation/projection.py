@@ -307,8 +307,9 @@ def _limit_of(run: SimulatedRun, scenario: Scenario, rate_factor: float) -> Limi
     allowed = None if scenario.rate is None else scenario.rate * rate_factor * seconds
     used = 0.0 if allowed is None else run.calls / allowed
     workers = times.worker_seconds
-    waited = times.limiter / workers if workers else 0.0
-    if waited and max(used, waited) > run.utilization:
+    # As shares of the workers' time.
+    waited, worked = (times.limiter / workers, times.work / workers) if workers else (0.0, 0.0)
+    if waited and max(used, waited) > worked:
         return "rate"
     if times.retrying > times.work:
         return "retries"

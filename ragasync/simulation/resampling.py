@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ragasync._reports.time_breakdown import time_breakdown
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
 from ragasync.simulation.pilot import Pilot, PilotAttempt
@@ -44,12 +43,6 @@ class SimulatedRun:
     result: BatchResult[Any]
     calls: int
     ends: Sequence[float]
-
-    @property
-    def utilization(self) -> float:
-        """The share of its workers' time that was spent in calls."""
-        times = time_breakdown(self.result)
-        return times.work / times.worker_seconds if times.worker_seconds else 0.0
 
 
 class BootstrapService:
