@@ -38,19 +38,6 @@ class JobIdentity(NamedTuple):
     functions: Mapping[str, FunctionFingerprint]
 
 
-class FunctionChanges(NamedTuple):
-    """
-    How a job's functions differ from those that made the outcomes of a journal.
-
-    Args:
-        described: the changes, for a warning.
-        update: the `functions` and `checksum` to write with the first outcome, or None.
-    """
-
-    described: list[str]
-    update: tuple[str, int] | None
-
-
 def new_header(job: JobIdentity) -> Header:
     """The header of a new journal, with a random id."""
     functions = _to_json({name: [one] for name, one in job.functions.items()})
@@ -86,8 +73,14 @@ def check_header(path: str, header: Header, job: JobIdentity) -> None:
 
 def compare_functions(
     header: Header, functions: Mapping[str, FunctionFingerprint]
-) -> FunctionChanges:
-    """Compare a job's functions with all those that made the outcomes of a journal."""
+) -> tuple[list[str], tuple[str, int] | None]:
+    """
+    Compare a job's functions with all those that made the outcomes of a journal.
+
+    Returns:
+        The changes, for a warning; and the `functions` and `checksum` to write with the first
+        outcome, or None.
+    """
     identity, written, begun_at = header[:4], header[4], header[5]
     recorded = _from_json(written)
     described: dict[str, None] = {}
@@ -99,7 +92,7 @@ def compare_functions(
             recorded[name] = [*known[: _MAX_FINGERPRINTS - 1], fingerprint]
     now = _to_json(recorded)
     update = None if now == written else (now, _checksum([*identity, now, begun_at]))
-    return FunctionChanges(list(described), update)
+    return list(described), update
 
 
 def _checksum(fields: Header) -> int:

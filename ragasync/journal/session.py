@@ -207,13 +207,7 @@ class JournalReader:
             self.holds_success = connection.execute(_ANY_DONE).fetchone() is not None
 
     def look_up(self, items: Sequence[tuple[int, Any]]) -> Lookup:
-        """
-        Separate the items with a recorded outcome from those to process.
-
-        Raises:
-            TypeError: an item has no default key, and there is no `key=`.
-            JournalError: the file cannot be read.
-        """
+        """Separate the items with a recorded outcome from the others; see JournalSession."""
         found = Lookup()
         with self._lock:
             for index, item in items:
