@@ -109,21 +109,16 @@ class Waiter:
         """Leave every queue, wake the caller, and take its claims unless its loop has closed."""
         self.dequeue()
         self.granted = now
-        if self.wake(here):
-            for queue, weight in self.claims:
-                queue.bucket.take(weight, now)
-                queue.last_granted = self
-
-    def wake(self, here: asyncio.AbstractEventLoop) -> bool:
-        """Wake the caller on its own loop; return False if that has closed."""
         if self.loop is here:
             self.future.set_result(None)
-            return True
-        try:
-            self.loop.call_soon_threadsafe(_set_result, self.future)
-        except RuntimeError:
-            return False
-        return True
+        else:
+            try:
+                self.loop.call_soon_threadsafe(_set_result, self.future)
+            except RuntimeError:  # its loop has closed
+                return
+        for queue, weight in self.claims:
+            queue.bucket.take(weight, now)
+            queue.last_granted = self
 
 
 def _set_result(future: asyncio.Future[None]) -> None:
