@@ -87,7 +87,7 @@ class Batcher(Generic[T]):
         if not rows:
             return None
         self._taken = rows[-1][0] + 1
-        number = -1
+        number = None
         if self._numbered:
             number, self._batches = self._batches, self._batches + 1
         indices, items = zip(*rows, strict=True)

@@ -186,7 +186,7 @@ class Recorder(Generic[T, R]):
             call.seconds if seconds is None else seconds,
             call.waited,
             call.backed_off,
-            call.batch if call.batch >= 0 else None,
+            call.batch,
             worker,
             call.history,
         )
@@ -259,7 +259,7 @@ class Recorder(Generic[T, R]):
             seconds=call.seconds,
             waited=call.waited,
             backed_off=call.backed_off,
-            batch=call.batch if call.batch >= 0 else None,
+            batch=call.batch,
             stage=stage,
             worker=worker,
             history=call.history,

@@ -34,7 +34,7 @@ class PendingCall(Generic[T]):
 
     indices: Sequence[int]
     items: Sequence[T]
-    batch: int = -1
+    batch: int | None = None
     attempts: int = 0
     started: float = -1.0
     seconds: float = 0.0
