@@ -84,7 +84,9 @@ BETTER = {
 """Words of the dialect, as regular expressions without respect to case, and what to write."""
 
 DIALECT = re.compile(
-    "|".join(rf"(?P<w{i}>(?<![A-Za-z])({words})(?![A-Za-z]))" for i, words in enumerate(BETTER)),
+    r"(?<![A-Za-z])(?:"
+    + "|".join(rf"(?P<w{i}>({words})(?![A-Za-z]))" for i, words in enumerate(BETTER))
+    + ")",
     re.IGNORECASE,
 )
 
