@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 # With the extra alone: half of what they run is others' code, and CI has a place for it.
 if importlib.util.find_spec("aiometer") is None:
