@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import redis_rate_script
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.real_time
+
+SCRIPT = Path(__file__).parents[1] / "support" / "redis_rate_script.py"  # it imports redis
 
 RATE, SECONDS = 200.0, 5.0
 GIVEN = 4.0  # the weight that Redis assigns together at this rate; the declared burst is 8
@@ -24,7 +25,7 @@ def most_in_a_second(times: Sequence[float]) -> int:
 
 def test_four_processes_share_a_rate(tmp_path: Path):
     """All of it, none above the bound, each its part; and no call begins before its slot."""
-    script = [sys.executable, redis_rate_script.__file__]
+    script = [sys.executable, str(SCRIPT)]
     with RedisServer(tmp_path) as server:
         command = [*script, str(server.port), str(RATE), str(SECONDS)]
         sharers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
