@@ -284,6 +284,42 @@ class Store(Protocol):
         """Close files and connections; calling it again has no effect."""
 
 
+class StoreRequest(NamedTuple):
+    """
+    A document to store: what `upsert` takes of one document, as an entry of `upsert_many`.
+
+    Args:
+        document: the document.
+        chunks: its chunks, in order.
+        embeddings: their vectors, `(len(chunks), dimension)`.
+        fingerprint: the result of `fingerprint_of` from now on.
+    """
+
+    document: Document
+    chunks: Sequence[Chunk]
+    embeddings: NDArray[np.float32]
+    fingerprint: str
+
+
+class SupportsUpsertMany(Protocol):
+    """A store that can write several documents in one transaction."""
+
+    def upsert_many(
+        self, requests: Sequence[StoreRequest], *, embedder: str, identity: str = ""
+    ) -> list[Exception | None]:
+        """
+        Store documents in one transaction; each is stored when the call returns.
+
+        A document that cannot be stored fails alone, and the others are stored.
+
+        Returns:
+            One entry per request: None for a stored document, else its error.
+
+        Raises:
+            StoreError: nothing can be stored, whatever the document.
+        """
+
+
 class SupportsPruning(Protocol):
     """What a store has besides that can tell which documents are there no longer."""
 
