@@ -3,7 +3,8 @@ Documents: load, chunk, embed and store them, and search them.
 
     processor.py         AsyncDocumentProcessor: its arguments
     stage.py             Stage: a function with settings of its own
-    sources/             find_sources: folders, paths and texts; ids of files
+    sources.py           find_sources: folders, paths and texts; ids of files
+    unique_sources.py    each source once per run, and no two sources with one id
     stages/              the pipeline of one run, and how a document passes through it
     loaders/             bytes to text, by file type
     splitters/           text to chunks
@@ -48,7 +49,7 @@ from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.processor import AsyncDocumentProcessor
-from ragasync.documents.sources.finding import Source, find_sources
+from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.splitters.semantic import SemanticTextSplitter
 from ragasync.documents.splitters.tokens import TokenSplitter

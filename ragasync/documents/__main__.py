@@ -19,8 +19,7 @@ from ragasync.documents.hits import Hits
 from ragasync.documents.models import Document
 from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.search_text import query_words
-from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.sources.finding import Source, find_sources
+from ragasync.documents.sources import FileIds, Source, find_sources
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore

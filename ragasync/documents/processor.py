@@ -14,8 +14,7 @@ from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
 from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
-from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.sources.own_files import OwnFiles
+from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version
 from ragasync.documents.stages.config import Settings, Stages, pipeline_config
@@ -24,6 +23,7 @@ from ragasync.documents.stages.resuming import bind_document_journal
 from ragasync.documents.stages.runs import DocumentRuns
 from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store
+from ragasync.documents.unique_sources import OwnFiles
 from ragasync.journal import Journal
 
 Given: TypeAlias = StageFunction | Stage | None

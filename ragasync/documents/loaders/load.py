@@ -24,8 +24,7 @@ from ragasync.documents.loaders.no_loader import format_of, refuse_format, refus
 from ragasync.documents.loaders.notebook import load_notebook
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.documents.models import Document
-from ragasync.documents.sources.file_ids import part_id
-from ragasync.documents.sources.finding import Origin, Source, source_of
+from ragasync.documents.sources import Origin, Source, part_id, source_of
 
 LOADER_VERSION = 4
 """Part of the fingerprint of documents; increased when loaders change the text of a file."""

@@ -13,11 +13,10 @@ from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.models import Document
-from ragasync.documents.sources.file_ids import part_id
-from ragasync.documents.sources.finding import Source
-from ragasync.documents.sources.unique import Taken, content_of
+from ragasync.documents.sources import Source, part_id
 from ragasync.documents.stages.prepare import FailedDocument, PreparedDocument
 from ragasync.documents.stages.processed import ProcessedDocument
+from ragasync.documents.unique_sources import Taken, content_of
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import guarded
 

@@ -26,7 +26,7 @@ from ragasync.documents.fingerprints import (
 )
 from ragasync.documents.loaders.load import LOADER_VERSION
 from ragasync.documents.metering import metering
-from ragasync.documents.sources.file_ids import FileIds
+from ragasync.documents.sources import FileIds
 from ragasync.documents.stage import Stage
 from ragasync.documents.stages.failures import DocumentDeferred, FatalStageError
 from ragasync.documents.stages.prepare import (

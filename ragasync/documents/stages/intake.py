@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from ragasync.documents.models import Document
-from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.sources.finding import Origin, Source, find_sources, source_of
-from ragasync.documents.sources.own_files import OwnFiles
-from ragasync.documents.sources.unique import UniqueSources
+from ragasync.documents.sources import FileIds, Origin, Source, find_sources, source_of
 from ragasync.documents.stages.pipeline import Occasion
 from ragasync.documents.stages.pruning import Prune, pruner_for
 from ragasync.documents.stages.root_check import RootCheck
 from ragasync.documents.store import Store
+from ragasync.documents.unique_sources import OwnFiles, UniqueSources
 
 Sources: TypeAlias = (
     str | os.PathLike[str] | Source | Document | Iterable[object] | AsyncIterable[object]

@@ -19,7 +19,6 @@ from ragasync.documents.errors import IdConflictError
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import Meter, metered_by
 from ragasync.documents.models import Document
-from ragasync.documents.sources.unique import Taken
 from ragasync.documents.stages.claims import DocumentsInFlight, IdClaims, claim_earlier
 from ragasync.documents.stages.config import PipelineConfig
 from ragasync.documents.stages.counts import PipelineCounts
@@ -39,6 +38,7 @@ from ragasync.documents.stages.skip_policy import id_of, source_path
 from ragasync.documents.stages.stored_state import StoredChanges
 from ragasync.documents.stages.way import Way, unchanged
 from ragasync.documents.store import EmbedderMismatch, StoreError
+from ragasync.documents.unique_sources import Taken
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 

@@ -15,13 +15,12 @@ from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.locations import add_locations, chunks_at
 from ragasync.documents.models import Chunk, Document
-from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.sources.finding import Source
-from ragasync.documents.sources.unique import RefusedDocument
+from ragasync.documents.sources import FileIds, Source
 from ragasync.documents.splitters.recursive import RecursiveSplitter
 from ragasync.documents.stage import declared_async
 from ragasync.documents.stages.stored_state import NOT_STORED, StoredState, stored_state
 from ragasync.documents.store import Store
+from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 
 INLINE_MAX_CHARS = 50_000

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
-from ragasync.documents.sources.file_ids import FileIds, plain_path
-from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources import FileIds, Source, plain_path
 from ragasync.documents.store import RunRefused, Store
 
 Prune: TypeAlias = bool | Literal["force"]

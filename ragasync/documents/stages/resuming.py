@@ -18,15 +18,14 @@ from ragasync.documents.fingerprints import (
     function_name,
 )
 from ragasync.documents.models import Document
-from ragasync.documents.sources.file_ids import plain_path
-from ragasync.documents.sources.finding import Source
-from ragasync.documents.sources.unique import NamedFile, RefusedDocument
+from ragasync.documents.sources import Source, plain_path
 from ragasync.documents.stages.config import Stages
 from ragasync.documents.stages.failures import SomeDocumentsRefused
 from ragasync.documents.stages.journalled import Documents
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store, supports_identity
+from ragasync.documents.unique_sources import NamedFile, RefusedDocument
 from ragasync.journal import Journal
 from ragasync.journal.journal import JournalBinding, bind_journal, definition_of
 from ragasync.journal.keys import PREVIEW, Key, KeyFunction, make_key

@@ -10,8 +10,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, cast
 
-from ragasync.documents.sources.file_ids import FileIds
-from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources import FileIds, Source
 from ragasync.documents.stages.pruning import Pruner
 from ragasync.documents.store import (
     IdScheme,

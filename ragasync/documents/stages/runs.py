@@ -15,12 +15,12 @@ from ragasync._engine.stream import stream_outcomes
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.documents.sources.unique import claim
 from ragasync.documents.stages.config import PipelineConfig, ends_the_run
 from ragasync.documents.stages.intake import Intake, Sources
 from ragasync.documents.stages.pipeline import Occasion, Pipeline, open_pipeline
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.stages.pruning import Prune
+from ragasync.documents.unique_sources import claim
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import JournalBinding

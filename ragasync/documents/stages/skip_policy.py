@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.models import Document
-from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources import Source
 from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a

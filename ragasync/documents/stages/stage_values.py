@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from ragasync._calls.caller import check_values
 from ragasync.documents.loaders.decode import refuse_surrogates
 from ragasync.documents.models import Chunk, Document
-from ragasync.documents.sources.file_ids import part_id
-from ragasync.documents.sources.finding import Source
+from ragasync.documents.sources import Source, part_id
 
 PATIENCE = 32
 """How often a text may be searched in vain as a whole for the pieces that a splitter gave."""

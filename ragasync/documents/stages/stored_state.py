@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ragasync.documents.models import Document
-from ragasync.documents.sources.file_ids import FileIds
+from ragasync.documents.sources import FileIds
 from ragasync.documents.store import Store, SupportsIdentity, check_source, supports_identity
 
 REFRESHED = ("mtime", "size")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ragasync.documents.errors import IdConflictError
-from ragasync.documents.sources.file_ids import FileIds, as_id, plain_path
+from ragasync.documents.sources import FileIds, as_id, plain_path
 from ragasync.documents.store import IdScheme, StoredId
 
 Place: TypeAlias = tuple[str, str | None, str | None]
