@@ -7,7 +7,7 @@ Documents: load, chunk, embed and store them, and search them.
     unique_sources.py    each source once per run, and no two sources with one id
     stages/              the pipeline of one run, and how a document passes through it
     loaders/             bytes to text, by file type
-    splitters/           text to chunks
+    splitters.py         text to chunks
     locations.py         lines, pages and headings of chunks
     tokenizers.py        token counts and token budgets
     embedders/           texts to vectors: by hashing, a small model, or a service
@@ -18,8 +18,7 @@ Documents: load, chunk, embed and store them, and search them.
     hits.py              Hit, Hits: the results of a search
     search_text.py       the words of a text in any script
     fingerprints.py      what counts as changed: documents, stages, embedders
-    dataframes.py        documents_dataframe, stages_dataframe
-    chunk_dataframes.py  chunks_dataframe
+    dataframes.py        documents_dataframe, stages_dataframe, chunks_dataframe
     metering.py          usage and cost of a run's calls
     spending.py          usage and cost of an embedder
     models.py            Document, Chunk
@@ -31,8 +30,7 @@ store has their vectors. When the last vector of a document is ready, the docume
 its ProcessedDocument is the value of its outcome.
 """
 
-from ragasync.documents.chunk_dataframes import chunks_dataframe
-from ragasync.documents.dataframes import documents_dataframe, stages_dataframe
+from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe, stages_dataframe
 from ragasync.documents.embedders.hashing import Embedder, HashingEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
 from ragasync.documents.embedders.wordllama import WordLlamaEmbedder
@@ -50,9 +48,7 @@ from ragasync.documents.metering import note_usage
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.sources import Source, find_sources
-from ragasync.documents.splitters.recursive import RecursiveSplitter
-from ragasync.documents.splitters.semantic import SemanticTextSplitter
-from ragasync.documents.splitters.tokens import TokenSplitter
+from ragasync.documents.splitters import RecursiveSplitter, SemanticTextSplitter, TokenSplitter
 from ragasync.documents.stage import Stage
 from ragasync.documents.stages.failures import PartialDocumentFailure
 from ragasync.documents.stages.processed import ProcessedDocument

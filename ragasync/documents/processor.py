@@ -15,7 +15,7 @@ from ragasync.documents.embedders.hashing import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources import FileIds
-from ragasync.documents.splitters.recursive import RecursiveSplitter
+from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version
 from ragasync.documents.stages.config import Settings, Stages, pipeline_config
 from ragasync.documents.stages.intake import Intake

@@ -16,7 +16,7 @@ from ragasync.documents.loaders.load import load_source
 from ragasync.documents.locations import add_locations, chunks_at
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import FileIds, Source
-from ragasync.documents.splitters.recursive import RecursiveSplitter
+from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import declared_async
 from ragasync.documents.stages.stored_state import NOT_STORED, StoredState, stored_state
 from ragasync.documents.store import Store

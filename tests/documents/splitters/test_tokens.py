@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ragasync.documents import Document, SemanticTextSplitter, TokenSplitter
-from ragasync.documents.splitters.tokens import CHARS_A_TOKEN
+from ragasync.documents.splitters import CHARS_A_TOKEN
 from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
 from tests.documents.splitters.test_chunk import PIECES, TEXTS, check_invariants, texts
 

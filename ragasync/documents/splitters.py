@@ -1,0 +1,480 @@
+"""
+Splitters: from the text of a document to its chunks.
+
+RecursiveSplitter, the default, counts characters, TokenSplitter tokens; both cut at the same
+boundaries, which `spans` finds. SemanticTextSplitter is the package semantic-text-splitter. A
+splitter is called with a Document or a text and returns its Chunks in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ragasync.documents.fingerprints import known_function
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
+from ragasync.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from semantic_text_splitter import TextSplitter
+
+
+# What ends a sentence without a space after it (Chinese, Japanese, Hindi, Ethiopian, Armenian,
+# Khmer), what closes a quotation after it, and what ends a part of a sentence.
+_ENDS = "。！？｡．…।॥።։។"
+_ENDS_BEFORE_SPACE = ".!?؟۔"
+_CLOSERS = "」』”’）】》"
+_CLAUSES = "，、；：､،؛፣"
+_UNSPACED = "\u0e00"  # Thai; of the scripts beyond it many write words without spaces
+_Separators: TypeAlias = tuple[tuple[str, int], ...]
+
+# Where to cut if there is no blank line, best first: a separator, and how many of its characters
+# end the chunk.
+_BOUNDARIES: tuple[_Separators, ...] = (
+    tuple((f"{end}\n", 1) for end in _ENDS_BEFORE_SPACE + _ENDS)
+    + tuple((f"{end}{closer}\n", 2) for end in "。！？" for closer in _CLOSERS),
+    (("\n", 0),),
+    tuple((f"{end} ", 1) for end in _ENDS_BEFORE_SPACE)
+    + tuple((end, 1) for end in _ENDS)
+    + tuple((f"{end}{closer}", 2) for end in "。！？" for closer in _CLOSERS),
+    tuple((clause, 1) for clause in _CLAUSES),
+    ((" ", 0), ("\t", 0), ("\u3000", 0)),
+)
+_ASCII_BOUNDARIES = tuple(
+    tuple(each for each in separators if each[0].isascii())
+    for separators in _BOUNDARIES
+    if separators[0][0].isascii()
+)
+_VISIBLE = re.compile(r"\S")
+_SENTENCE_START = re.compile(
+    rf"(?<=[{_ENDS_BEFORE_SPACE}]\s)\S|(?<=\n)\S|(?<=[{_ENDS}])[^\s{_ENDS}{_CLOSERS}]"
+    rf"|(?<=[{_ENDS}][{_CLOSERS}])[^\s{_ENDS}{_CLOSERS}]"
+)
+_WORD_START = re.compile(rf"(?<=\s)\S|(?<=[{_CLAUSES}])\S")
+
+
+@dataclass(frozen=True, slots=True)
+class RecursiveSplitter:
+    """
+    Split a text into chunks of at most `chunk_size` characters, at the best boundaries.
+
+    Each chunk is filled to the limit and then cut back to the best boundary in its second half:
+    before a heading, at a blank line, after a sentence that ends its line, at a line end, after a
+    sentence, after a clause (`，、；：`), between words; inside a word only as a last resort.
+    Sentences end with `.!?` and a space, or with `。！？।` and similar marks without one. Chunks
+    are therefore at least half full, and small paragraphs are joined. Every character except white
+    space is in some chunk. The running time is linear in the length of any text.
+
+    Example:
+        >>> from ragasync.documents import RecursiveSplitter
+        >>> split = RecursiveSplitter(chunk_size=32)
+        >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
+        ...     print(chunk)
+        <Chunk 0:17 'A bucket refills.'>
+        <Chunk 18:37 'It never overflows.'>
+        <Chunk 38:63 'First come, first served.'>
+
+    Args:
+        chunk_size: The maximum number of characters in a chunk, including the overlap.
+        chunk_overlap: The maximum number of characters at the end of a chunk that the next chunk
+            repeats. The overlap begins at a sentence if one starts in this range, else at a word.
+
+    Raises:
+        ValueError: If `chunk_size` is not positive, or `chunk_overlap` is not between 0 and half
+            of it.
+    """
+
+    chunk_size: int = 1000
+    chunk_overlap: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_sizes(self.chunk_size, self.chunk_overlap)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and parameters, by which a store notices that chunks would change."""
+        return (
+            f"RecursiveSplitter/1(chunk_size={self.chunk_size}, chunk_overlap={self.chunk_overlap})"
+        )
+
+    def __call__(self, document: Document | str) -> list[Chunk]:
+        """Split a document or a text into chunks, in order; a blank text has none."""
+        text = document.text if isinstance(document, Document) else document
+        return [Chunk(text[start:end], start, end) for start, end in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end offsets of each chunk of a text, in order."""
+        size, overlap = self.chunk_size, self.chunk_overlap
+        return list(spans(text, lambda start: start + size, lambda cut: cut - overlap))
+
+
+def spans(
+    text: str,
+    reach: Callable[[int], int],
+    back: Callable[[int], int],
+    fits: Callable[[int, int], bool] | None = None,
+) -> Iterator[tuple[int, int]]:
+    """
+    Yield the start and end offsets of each chunk of a text.
+
+    Args:
+        text: the text to split.
+        reach: maps a chunk's start to its furthest possible end, at least one character later.
+        back: maps a cut to the earliest start of the next chunk; the cut itself for no overlap.
+        fits: checks that a chunk from start to end is within its size, for sizes such as tokens
+            where a chunk can be too large even before its reach.
+    """
+    stop = len(text.rstrip())
+    start = cut = 0
+    while cut < stop:
+        visible = _VISIBLE.search(text, cut)
+        assert visible is not None  # `stop` is after the last one
+        fresh = visible.start()
+        start, limit = _beginning(text, cut, fresh, max(back(cut), start + 1), reach)
+        end = _end(text, start, fresh, min(limit, stop), stop, fits)
+        if start < fresh and _splits_word(text, end) and not _splits_word(text, fresh):
+            # What is repeated must not take the room of a word that fits without it.
+            alone = _end(text, fresh, fresh, min(reach(fresh), stop), stop, fits)
+            if not _splits_word(text, alone):
+                start, end = fresh, alone
+        cut = end
+        yield start, start + len(text[start:cut].rstrip())
+
+
+def _beginning(
+    text: str, cut: int, fresh: int, earliest: int, reach: Callable[[int], int]
+) -> tuple[int, int]:
+    """Return where the chunk after a cut starts, and where it ends at the furthest."""
+    start = _start(text, cut, fresh, earliest)
+    limit = reach(start)
+    if fresh - start > (room := (limit - start) // 2):
+        # The white space after the cut counts too: so a little less is repeated.
+        start = _start(text, cut, fresh, max(fresh - room, earliest))
+        limit = reach(start)
+    if fresh - start > (limit - start) // 2:  # a long gap must not leave it without room
+        start, limit = fresh, reach(fresh)
+    return start, limit
+
+
+def _end(
+    text: str,
+    start: int,
+    fresh: int,
+    limit: int,
+    stop: int,
+    fits: Callable[[int, int], bool] | None,
+) -> int:
+    """Return where the chunk ends that starts at `start`, always after `fresh`."""
+    cut = stop if stop <= limit else _cut(text, start, fresh, limit)
+    while fits is not None and not fits(start, cut) and cut > fresh + 1:
+        cut = _cut(text, start, fresh, cut - 1)
+    return cut
+
+
+def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
+    """Return where a chunk starts whose first new character is at `fresh`."""
+    if earliest >= cut:
+        return text.rfind("\n", cut, fresh) + 1 or fresh  # the indentation stays
+    for boundary in (_SENTENCE_START, _WORD_START):
+        if found := boundary.search(text, earliest, cut):
+            return found.start()
+    if _splits_word(text, earliest) and not _splits_word(text, cut):
+        return fresh  # the end of a word says nothing
+    return earliest
+
+
+def _splits_word(text: str, at: int) -> bool:
+    """Return whether a cut here is within a word, of those scripts that put spaces around them."""
+    pair = text[at - 1 : at + 1]
+    return len(pair) == 2 and pair.isalnum() and max(pair) < _UNSPACED
+
+
+def _cut(text: str, start: int, fresh: int, limit: int) -> int:
+    """Return where to cut the chunk that starts at `start`, always after `fresh`."""
+    half = max(fresh, start + (limit - start) // 2)
+    if (cut := _at_blank_line(text, fresh, half, limit)) > fresh:
+        return cut
+    for separators in _ASCII_BOUNDARIES if text.isascii() else _BOUNDARIES:
+        if (cut := _last(text, separators, half, limit)) > fresh:
+            return cut
+    space = _last(text, _BOUNDARIES[-1], fresh, half)
+    return space if space > fresh else limit
+
+
+def _at_blank_line(text: str, fresh: int, low: int, limit: int) -> int:
+    """Return the last blank line, of those before a heading or top-level code if any, else -1."""
+    last = found = text.rfind("\n\n", low, limit + 2)
+    while found > fresh:
+        if text[found + 2 : found + 3] in ("#", "\n"):
+            return found
+        found = text.rfind("\n\n", low, found + 1)
+    return last
+
+
+def check_sizes(size: int, overlap: int, name: str = "chunk_size") -> None:
+    """
+    Check the sizes given to a splitter.
+
+    Raises:
+        ValueError: If the size is not positive, or the overlap is not between 0 and half of it.
+    """
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size!r}")
+    if not 0 <= overlap <= size // 2:
+        raise ValueError(
+            f"chunk_overlap must be between 0 and half of {name}={size!r}, got {overlap!r}"
+        )
+
+
+def _last(text: str, separators: _Separators, low: int, limit: int) -> int:
+    """Return the last cut within `low` and `limit` that one of the separators allows, else -1."""
+    best = -1
+    for separator, kept in separators:
+        found = text.rfind(separator, low, limit - kept + len(separator))
+        if found >= 0:
+            best = max(best, found + kept)
+    return best
+
+
+CHARS_A_TOKEN = 16
+"""
+Maximum number of characters per token in a chunk.
+
+It bounds chunks of white space, and of text that a counter takes for one long word.
+"""
+
+_FULL = 0.9
+_MANY = 20  # with fewer tokens, nine tenths would lose the end of a word
+_USUAL = 4.0
+_GUESSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSplitter:
+    """
+    Split a text into chunks of at most `max_tokens` tokens, at the boundaries of RecursiveSplitter.
+
+    Chunks are filled to at least nine tenths before they are cut back to a good boundary. The
+    finished chunk is counted, so that none exceeds the bound, even where a prefix has more tokens
+    than the whole text because a merged pair of tokens was cut. The counter is called four to six
+    times per chunk; with a real tokenizer, this takes about fifty times as long as splitting by
+    characters.
+
+    Example:
+        >>> from ragasync.documents import TokenSplitter
+        >>> split = TokenSplitter(8, count_tokens=lambda text: len(text.split()))
+        >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
+        ...     print(chunk)
+        <Chunk 0:37 'A bucket refills. It never overflows.'>
+        <Chunk 38:63 'First come, first served.'>
+
+    Args:
+        max_tokens: The maximum number of tokens in a chunk, including the overlap.
+        chunk_overlap: The approximate number of tokens at the end of a chunk that the next chunk
+            repeats.
+        count_tokens: A function that counts the tokens of a text, or a tokenizer; see
+            `as_token_counter`. The default is an estimate that tends to be too high.
+
+    Raises:
+        TypeError: If `count_tokens` is neither.
+        ValueError: If `max_tokens` is not positive, or `chunk_overlap` is not between 0 and half
+            of it; while splitting, if a single character exceeds the bound.
+    """
+
+    max_tokens: int = 256
+    chunk_overlap: int = 0
+    count_tokens: object = estimated_tokens
+    _count: Callable[[str], int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the sizes, and turn `count_tokens` into a token counter."""
+        check_sizes(self.max_tokens, self.chunk_overlap, "max_tokens")
+        object.__setattr__(self, "_count", as_token_counter(self.count_tokens))
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and parameters, by which a store notices that chunks would change."""
+        return (
+            f"TokenSplitter/1(max_tokens={self.max_tokens}, chunk_overlap={self.chunk_overlap}, "
+            f"count_tokens={known_function(self._count)})"
+        )
+
+    def __call__(self, document: Document | str) -> list[Chunk]:
+        """Split a document or a text into chunks, in order; a blank text has none."""
+        text = document.text if isinstance(document, Document) else document
+        rule = _Rule(text, self._count)
+        found = spans(
+            text,
+            lambda start: rule.reach(start, self.max_tokens),
+            lambda cut: rule.back(cut, self.chunk_overlap),
+            lambda start, end: rule.fits(start, end, self.max_tokens),
+        )
+        return [Chunk(text[start:end], start, end) for start, end in found]
+
+
+class _Rule:
+    """Finds how far a number of tokens reaches in a text, with few calls of the counter."""
+
+    def __init__(self, text: str, count: Callable[[str], int]) -> None:
+        self._text, self._count = text, count
+        self._chars_a_token = _USUAL
+
+    def fits(self, start: int, end: int, tokens: int) -> bool:
+        """Whether a chunk, without trailing white space, has at most this many tokens."""
+        fits = self._count(self._text[start:end].rstrip()) <= tokens
+        if not fits and end - start <= 1:
+            raise ValueError(
+                f"max_tokens={tokens} is too few: {self._text[start:end]!r} alone has "
+                f"{self._count(self._text[start:end])}"
+            )
+        return fits
+
+    def reach(self, start: int, tokens: int) -> int:
+        """Furthest offset that this many tokens reach after `start`, at least one character on."""
+        room = min(len(self._text) - start, tokens * CHARS_A_TOKEN)
+        return start + self._longest(room, tokens, lambda size: self._text[start : start + size])
+
+    def back(self, cut: int, tokens: int) -> int:
+        """Earliest offset with at most this many tokens between it and a cut."""
+        if not tokens:
+            return cut
+        room = min(cut, tokens * CHARS_A_TOKEN)
+        return cut - self._longest(room, tokens, lambda size: self._text[cut - size : cut], 0)
+
+    def _longest(self, room: int, tokens: int, piece: Callable[[int], str], least: int = 1) -> int:
+        """Size of a piece with at least nine tenths of the tokens, but not too many."""
+        low, high = 0, room + 1  # the largest size known to fit, the smallest known not to
+        size = int(tokens * self._chars_a_token)
+        guesses = 0
+        while True:
+            size = max(low + 1, min(size, high - 1, room))
+            if size > room or low + 1 >= high:
+                break
+            counted = self._count(piece(size))
+            if counted <= tokens:
+                low = size
+                if counted >= _FULL * tokens and tokens >= _MANY:
+                    break
+            else:
+                high = size
+            guesses += 1
+            typical = size / max(counted, 1)
+            size = int(0.97 * tokens * typical) if guesses < _GUESSES else (low + high) // 2
+            if guesses >= _GUESSES and high - low <= max(1, low // 20):
+                break
+        if low:
+            self._chars_a_token = max(low / tokens, 0.25)
+        return max(low, least)
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticTextSplitter:
+    """
+    Split a text with the package semantic-text-splitter, by characters or tokens.
+
+    It follows the Unicode rules for sentences and words. Compared with `RecursiveSplitter`, a few
+    more chunks end at sentences, languages without spaces between words are supported, and
+    splitting takes more than ten times as long by characters and hundreds of times by tokens.
+
+    Example:
+        >>> from ragasync.documents import SemanticTextSplitter
+        >>> split = SemanticTextSplitter(32)
+        >>> for chunk in split("A bucket refills. It never overflows. First come, first served."):
+        ...     print(chunk)
+        <Chunk 0:17 'A bucket refills.'>
+        <Chunk 18:37 'It never overflows.'>
+        <Chunk 38:63 'First come, first served.'>
+
+    Args:
+        chunk_size: The maximum number of characters in a chunk, including the overlap.
+        chunk_overlap: The maximum number of characters at the end of a chunk that the next chunk
+            repeats; with `max_tokens`, the number of tokens.
+        max_tokens: The maximum number of tokens in a chunk, in place of `chunk_size`.
+        count_tokens: A function that counts the tokens of a text, a tokenizer (see
+            `as_token_counter`), or the name of an OpenAI model whose vocabulary the package
+            contains. The default is an estimate that tends to be too high.
+
+    Raises:
+        MissingExtra: If semantic-text-splitter is not installed.
+        TypeError: If `count_tokens` is none of these.
+        ValueError: If a size is not positive, `chunk_overlap` is not between 0 and half of it, or
+            no OpenAI model has that name.
+    """
+
+    chunk_size: int = 1000
+    chunk_overlap: int = 0
+    _: KW_ONLY
+    max_tokens: int | None = None
+    count_tokens: object = estimated_tokens
+    _splitter: TextSplitter = field(init=False, repr=False, compare=False)
+    _counter: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the sizes, and that the package is installed, before a long run begins."""
+        if self.max_tokens is None:
+            check_sizes(self.chunk_size, self.chunk_overlap)
+        else:
+            check_sizes(self.max_tokens, self.chunk_overlap, "max_tokens")
+        try:
+            from semantic_text_splitter import TextSplitter
+        except ImportError:
+            raise MissingExtra("SemanticTextSplitter", "semantic-text-splitter", "ingest") from None
+        counter = ""
+        if self.max_tokens is None:
+            splitter = TextSplitter(self.chunk_size, overlap=self.chunk_overlap)
+        else:
+            splitter, counter = _by_tokens(
+                TextSplitter, self.max_tokens, self.chunk_overlap, self.count_tokens
+            )
+        object.__setattr__(self, "_splitter", splitter)
+        object.__setattr__(self, "_counter", counter)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Pickle the arguments, because the package's splitter cannot be pickled."""
+        return _rebuild, (self.chunk_size, self.chunk_overlap, self.max_tokens, self.count_tokens)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, version and parameters, by which a store notices that chunks would change."""
+        size = f"chunk_size={self.chunk_size}, chunk_overlap={self.chunk_overlap}"
+        if self.max_tokens is not None:
+            size = (
+                f"max_tokens={self.max_tokens}, chunk_overlap={self.chunk_overlap}, "
+                f"count_tokens={self._counter}"
+            )
+        return f"SemanticTextSplitter/1({size})"
+
+    def __call__(self, document: Document | str) -> list[Chunk]:
+        """Split a document or a text into chunks, in order; a blank text has none."""
+        text = document.text if isinstance(document, Document) else document
+        pieces = self._splitter.chunk_indices(text)
+        # Python counts more characters as white space than the package trims.
+        kept = ((start, piece) for start, piece in pieces if not piece.isspace())
+        return [Chunk(piece, start, start + len(piece)) for start, piece in kept]
+
+
+def _rebuild(
+    chunk_size: int, chunk_overlap: int, max_tokens: int | None, count_tokens: object
+) -> SemanticTextSplitter:
+    """Build a splitter again after pickling."""
+    return SemanticTextSplitter(
+        chunk_size, chunk_overlap, max_tokens=max_tokens, count_tokens=count_tokens
+    )
+
+
+def _by_tokens(
+    kind: type[TextSplitter], max_tokens: int, overlap: int, count_tokens: object
+) -> tuple[TextSplitter, str]:
+    """The package's splitter by tokens, and the name of its token counter."""
+    if not isinstance(count_tokens, str):
+        count = as_token_counter(count_tokens)
+        return kind.from_callback(count, max_tokens, overlap=overlap), known_function(count)
+    try:
+        splitter = kind.from_tiktoken_model(count_tokens, max_tokens, overlap=overlap)
+    except Exception as error:  # the package does not export its error class
+        raise ValueError(f"no vocabulary for {count_tokens!r}: {error}") from None
+    return splitter, count_tokens
