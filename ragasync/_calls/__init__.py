@@ -1,15 +1,14 @@
 """
 Calls of a run's function: on the loop, on threads, or in groups of items on an executor.
 
-    caller.py              Caller: how a run calls its function; StuckCalls: calls that cannot end
-    timeouts.py            DeadlineWatch: the time limit of attempts
-    threads.py             DaemonThreadPool: the threads on which sync functions run
-    thread_batches.py      ThreadBatcher: several quick sync calls in one hand-over to a thread
-    executors.py           ResilientExecutor: survives the crash of a worker; DaskWatch
-    groups.py              ItemGroup and GroupResult: several items in one hand-over to an executor
-    pickling.py            pickling by value, for functions and classes of a notebook
-    remote_errors.py       errors on their way back from a worker process
-    placeholder_errors.py  placeholders for errors whose class cannot be loaded
+    caller.py          Caller: how a run calls its function; StuckCalls: calls that cannot end
+    timeouts.py        DeadlineWatch: the time limit of attempts
+    threads.py         DaemonThreadPool: the threads on which sync functions run
+    thread_batches.py  ThreadBatcher: several quick sync calls in one hand-over to a thread
+    executors.py       ResilientExecutor: survives the crash of a worker; DaskWatch
+    groups.py          ItemGroup and GroupResult: several items in one hand-over to an executor
+    pickling.py        pickling by value; placeholders for errors that cannot be unpickled
+    remote_errors.py   errors on their way back from a worker process
 
 The engine asks the Caller for a call of one item, of a batch or of a group. An async function is
 awaited in the worker's own task, a sync one runs on the DaemonThreadPool, and for an executor the

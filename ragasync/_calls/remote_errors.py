@@ -21,16 +21,19 @@ from itertools import islice
 from types import MemberDescriptorType, SimpleNamespace
 from typing import Any, Final, NamedTuple, cast
 
-from ragasync._calls.pickling import PLAIN, dumps, loads, try_call
-from ragasync._calls.placeholder_errors import (
+from ragasync._calls.pickling import (
     MAX_PARTS,
+    PLAIN,
     ErrorDescription,
     builtin_base,
     class_names_of,
     describe_error,
     describe_plainly,
     dict_of,
+    dumps,
+    loads,
     plain_str,
+    try_call,
 )
 from ragasync._redact import redact
 from ragasync._retries.classify import congestion, default_retry, may_split, should_split

@@ -6,7 +6,6 @@ The engine: workers that call a function for each item of one lazy source.
     request_batcher.py     RequestBatcher: a run fed by callers whose items share batches
     run.py                 execute, Run: opens a run, its workers and their fast path, closes it
     controls.py            RunControls: pause, resume, resize, rate, stop; how the run is
-    resources.py           the setup of the journal and of `resources=`, which a stop can cancel
     scheduler.py           Scheduler: what a worker does next, who is woken, what interrupts
     workers.py             WorkerPool: spawns, retires, cancels and wakes the worker tasks
     item_sources.py        ItemSource: checks and reads an iterable, or an async one, lazily
@@ -15,7 +14,6 @@ The engine: workers that call a function for each item of one lazy source.
     batching.py            Batcher: fills calls by count, weight and time
     attempts.py            CallRunner: waits for the limits, makes a call, hands on how it ended
     error_handling.py      ErrorHandler: what follows a call: record, retry, split, fail, stop
-    batch_splitting.py     halves of a failed batch, its single items, those that succeeded
     retry_queue.py         PendingCall, RetryQueue: calls that wait for their next attempt
     recorder.py            Recorder: outcomes to an OutcomeSink and the journal; limits on errors
     run_journal.py         RunJournal: an open journal; Reader: skips the items that it has

@@ -6,9 +6,8 @@ import asyncio
 from typing import Any, Generic, TypeVar
 
 from ragasync._calls.caller import Caller, StuckCalls
-from ragasync._engine.batch_splitting import halves
 from ragasync._engine.controls import RunControls
-from ragasync._engine.error_handling import ErrorHandler
+from ragasync._engine.error_handling import ErrorHandler, halves
 from ragasync._engine.retry_queue import PendingCall
 from ragasync._engine.scheduler import Scheduler
 from ragasync._engine.workers import WorkerPool

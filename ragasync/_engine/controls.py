@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._calls.caller import Caller
-from ragasync._engine.resources import CancellableSetup
 from ragasync._engine.workers import Interrupt
 from ragasync._limits.adaptive import ConcurrencyController
 from ragasync._limits.combined import CombinedLimiter
 from ragasync._outcomes.activity import ActivityMonitor
 from ragasync._outcomes.stats import ExecutorHalt, LimitHistory, ServicePauses, StageStats
+from ragasync.cancellation import CancellableSetup
 from ragasync.clock import current_time
 from ragasync.error_text import describe
 from ragasync.progress_callbacks import LimitedBy
