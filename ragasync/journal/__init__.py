@@ -2,14 +2,11 @@
 The journal: every outcome of a job in one SQLite file, so that finished work is never lost.
 
     journal.py      Journal: the settings; JournalBinding: how one processor uses a journal
-    session.py      JournalSession: one run's use of it; JournalReader: outcomes of earlier runs
-    keys.py         the keys that identify items in a journal
+    session.py      JournalSession: one run's use of it; JournalReader; Writer: the writing thread
     serializers.py  values to bytes and back; values that would change are refused
-    writer.py       Writer: the thread that commits outcomes in groups
-    rows.py         outcomes to rows and back, and the rows as a DataFrame
+    rows.py         the key of an item; outcomes to rows and back; the rows as a DataFrame
     file.py         JournalFile: writes rows, and notices when the file is replaced or lost
-    header.py       the header of the file: its job, and what has changed in the job's functions
-    lock.py         JournalLock: which run may write the file
+    ownership.py    the job and the functions in the header; JournalLock: which run may write
 
 `bind_journal` gives a processor its JournalBinding; each run opens a JournalSession with it, on a
 thread. An item's key is looked up: if an earlier outcome still applies, it is used, otherwise the

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 from ragasync.errors import JournalError
-from ragasync.journal.header import JobIdentity, check_header, compare_functions, new_header
-from ragasync.journal.lock import JournalLock, in_use, is_open, lock_file
+from ragasync.journal.ownership import (
+    JobIdentity,
+    JournalLock,
+    check_header,
+    compare_functions,
+    in_use,
+    is_open,
+    lock_file,
+    new_header,
+)
 from ragasync.sqlite_file import (
     SqliteFormat,
     check_integrity,

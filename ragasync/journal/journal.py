@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ragasync._function_fingerprint import FunctionFingerprint
-    from ragasync.journal.keys import Key, KeyFunction
+    from ragasync.journal.rows import Key, KeyFunction
     from ragasync.journal.serializers import Serializer
 
 _PACKAGE = __name__.partition(".")[0]
@@ -136,7 +136,7 @@ class JournalBinding:
         functions: the fingerprints of the job's functions by name, to notice changes.
         made_at: the file and line where the user made the processor.
         key: the user's `key=`; None for the content of items.
-        make_key: makes the Key of an item; None for `keys.make_key`.
+        make_key: makes the Key of an item; None for `rows.make_key`.
         has_slow_keys: whether making a key may take long, and belongs on a thread.
         serializer: how values are stored, if the journal does not say; None for JSON.
         is_still_valid: checks whether a recorded value still applies to an item; None for always.

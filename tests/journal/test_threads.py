@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, Journal, JournaledError, JournalError
-from ragasync.journal.writer import Writer
+from ragasync.journal.session import Writer
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import threading
 
-from ragasync.journal.writer import Writer
+from ragasync.journal.session import Writer
 
 
 def test_a_job_that_finds_the_writer_full_is_notified_of_space():

@@ -28,7 +28,7 @@ from ragasync.documents.store import Store, supports_identity
 from ragasync.documents.unique_sources import NamedFile, RefusedDocument
 from ragasync.journal import Journal
 from ragasync.journal.journal import JournalBinding, bind_journal, definition_of
-from ragasync.journal.keys import PREVIEW, Key, KeyFunction, make_key
+from ragasync.journal.rows import PREVIEW, Key, KeyFunction, make_key
 
 
 @dataclass(frozen=True, slots=True)
