@@ -20,7 +20,6 @@ Documents: load, chunk, embed and store them, and search them.
     fingerprints.py      what counts as changed: documents, stages, embedders
     dataframes.py        documents_dataframe, stages_dataframe, chunks_dataframe
     metering.py          usage and cost of a run's calls
-    spending.py          usage and cost of an embedder
     models.py            Document, Chunk
     errors.py            LoadError and its reasons, IdConflictError
 
@@ -31,9 +30,8 @@ its ProcessedDocument is the value of its outcome.
 """
 
 from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe, stages_dataframe
-from ragasync.documents.embedders.hashing import Embedder, HashingEmbedder
+from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
-from ragasync.documents.embedders.wordllama import WordLlamaEmbedder
 from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
 from ragasync.documents.filters import Filter
 from ragasync.documents.hits import Hit, Hits

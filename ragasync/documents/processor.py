@@ -11,7 +11,7 @@ from ragasync._limits.limiter import Limiter
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_positive
 from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
-from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders.load import load_source
 from ragasync.documents.sources import FileIds

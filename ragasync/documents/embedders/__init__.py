@@ -1,17 +1,351 @@
 """
-Embedders: from texts to vectors.
+Embedders: texts to vectors, one row per text.
 
-    hashing.py            Embedder (the protocol), HashingEmbedder, the default
-    wordllama.py          WordLlamaEmbedder, a small model that runs locally
-    openai.py             OpenAIEmbedder: batches of texts to a service with OpenAI's API
-    openai_client.py      one request: by the user's client, or over HTTP without one
-    openai_http.py        HttpService: requests, redirects and bounded replies over HTTP
-    ratelimit_headers.py  HeaderRateLimiter: slows down as a service's headers ask
-    openai_responses.py   checks a response and decodes its vectors
-    dimension.py          Dimension: all vectors of an embedder have the same length
-    openai_errors.py      errors of a service, with their text cut and masked
+    openai.py            OpenAIEmbedder: a service with OpenAI's API
+    openai_http.py       HttpService: its requests over HTTP, within bounds
+    openai_responses.py  its responses: their vectors, and the errors in them
 
-An embedder is called with a list of texts and returns as many vectors. `openai` checks and weighs
-the texts, `openai_client` sends them and `openai_responses` turns the response into vectors. A bad
-response is raised as one of `openai_errors`.
+Here are the protocol Embedder, and the two embedders that need no service: HashingEmbedder, the
+default, and WordLlamaEmbedder, a small model in a package. The embedder for a service brings a
+Stage with its batches, limits and retries, and counts what was spent.
 """
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.search_text import is_function_word, is_single, is_unspaced, words_of
+from ragasync.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+_NAME = re.compile(r"hashing-([1-9]\d*)-v2")
+
+# Pieces of at most 40 characters: a megabyte of base64 stays a few features a piece.
+_PIECE = 40
+_ASCII_PIECE = re.compile(r"[^\W_]{1,40}")
+
+_HAN = re.compile("[\u3400-\u9fff\U00020000-\U0003ffff]")
+
+# The weights below are the best found for retrieval of docstring bodies by their summaries.
+_GRAM = 4
+_GRAMS_WEIGHT = 1.5
+_FUNCTION_WORD_WEIGHT = 0.2
+
+_TEXTS_PER_PASS = 256
+
+
+class Embedder(Protocol):
+    """
+    An embedder turns texts into vectors, one row per text.
+
+    `name` identifies the vectors: embedders with the same name must produce the same vectors, so
+    anything that changes the vectors must change the name.
+
+    Example:
+        >>> import numpy as np
+        >>> from ragasync.documents import Embedder
+        >>> class Vowels:
+        ...     name, dimension = "vowels-v1", 5
+        ...     def __call__(self, texts):
+        ...         rows = [[text.count(vowel) for vowel in "aeiou"] for text in texts]
+        ...         return np.array(rows, dtype=np.float32)
+        >>> embed: Embedder = Vowels()
+        >>> embed(["a token bucket"]).tolist()
+        [[1.0, 2.0, 0.0, 1.0, 1.0]]
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which a store identifies the embedder of its vectors."""
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+
+    def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """Embed texts: a float32 array of shape `(len(texts), dimension)`."""
+
+
+class HashingEmbedder:
+    """
+    Embed texts by hashing their words and the n-grams in their words.
+
+    Each lower-cased word has a fixed sparse vector: one signed entry for the word, and one for each
+    of its 4-grams with the word's ends marked, so that `retry` and `retries` are similar. The
+    vector of a text is the sum over its words, scaled to length 1. A word that occurs n times
+    counts 1 + ln n, and a function word a fifth of that. In scripts without spaces, every two
+    adjacent characters form a word, and every Chinese character does too. Cyrillic words lose their
+    endings, and all words their accents, Hebrew points and Arabic vowel signs. There is no model
+    and no state: a text has the same vector in every process and in any batch. This matches words
+    and their forms, not meanings. The vector of a text without words is zero.
+
+    The signed hashing follows Weinberger et al., Feature Hashing for Large Scale Multitask Learning
+    (2009), and the n-grams of words Bojanowski et al., Enriching Word Vectors with Subword
+    Information (2017). Instances are thread-safe.
+
+    Example:
+        >>> from ragasync.documents import HashingEmbedder
+        >>> embed = HashingEmbedder()
+        >>> question, answer, other = embed(["refill a bucket", "refilling buckets", "a poem"])
+        >>> bool(question @ answer > question @ other)
+        True
+        >>> question.shape
+        (1024,)
+
+    Args:
+        dimension: The length of a vector; a longer one has fewer collisions.
+
+    Raises:
+        ValueError: If `dimension` is not a positive int.
+    """
+
+    def __init__(self, dimension: int = 1024) -> None:
+        if not isinstance(dimension, int) or dimension < 1:
+            raise ValueError(f"dimension must be a positive int, not {dimension!r}")
+        self._dimension = dimension
+
+    @classmethod
+    def from_name(cls, name: str) -> HashingEmbedder | None:
+        """The HashingEmbedder with this name; None for the name of another embedder."""
+        match = _NAME.fullmatch(name)
+        return cls(int(match[1])) if match else None
+
+    @property
+    def name(self) -> str:
+        """The name by which a store identifies the embedder of its vectors."""
+        return f"hashing-{self._dimension}-v2"
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return self._dimension
+
+    def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """
+        Embed texts.
+
+        Args:
+            texts: The texts; a single str is refused, because it is a sequence of characters.
+
+        Returns:
+            A float32 array of shape `(len(texts), dimension)`, with rows of length 1 or 0.
+
+        Raises:
+            TypeError: If `texts` is a str or bytes, or one of its items is not a str.
+        """
+        check_texts(texts)
+        rows = np.empty((len(texts), self._dimension), dtype=np.float32)
+        for start in range(0, len(texts), _TEXTS_PER_PASS):
+            part = texts[start : start + _TEXTS_PER_PASS]
+            rows[start : start + len(part)] = _embed(part, self._dimension)
+        return rows
+
+    def __repr__(self) -> str:
+        return f"HashingEmbedder(dimension={self._dimension})"
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise TypeError for anything but a sequence of strings."""
+    if isinstance(texts, str | bytes):
+        raise TypeError(f"expected a list of texts, not one {type(texts).__name__}: pass [text]")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {position} must be a str, not {text!r}")
+
+
+def scaled_to_one(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Vectors scaled to length 1; zero vectors stay zero."""
+    # Divide by the largest entry first: squares of very large or small entries overflow.
+    largest = np.max(np.abs(rows), axis=1, keepdims=True, initial=0)
+    rows = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    np.divide(rows, lengths, out=rows, where=lengths > 0)
+    return rows.astype(np.float32, copy=False)
+
+
+def _embed(texts: Sequence[str], dimension: int) -> NDArray[np.float32]:
+    """Vectors of a few texts, summed in one pass over all of their features."""
+    counts = [Counter(_words(text)) for text in texts]
+    features = [_features(word, dimension) for words in counts for word in words]
+    if not features:
+        return np.zeros((len(texts), dimension), dtype=np.float32)
+    occurrences = np.array([n for words in counts for n in words.values()], dtype=np.float64)
+    row_of_word = np.repeat(np.arange(len(texts)), [len(words) for words in counts])
+    sizes = [len(slots) for slots, _ in features]
+    slots = np.concatenate([slots for slots, _ in features])
+    weights = np.concatenate([weights for _, weights in features])
+    sums = np.bincount(
+        np.repeat(row_of_word * dimension, sizes) + slots,
+        weights * np.repeat(1 + np.log(occurrences), sizes),
+        minlength=len(texts) * dimension,
+    )
+    return scaled_to_one(np.asarray(sums, dtype=np.float64).reshape(len(texts), dimension))
+
+
+def have_feature_in_common(text: str, query: str) -> bool:
+    """
+    Whether a text and a query have a feature (a word or n-gram) in common.
+
+    Two vectors can be similar because different words share an entry, so this compares the words
+    themselves. Function words count only if the query has no other words.
+    """
+    words = _words(query)
+    words = [word for word in words if not is_function_word(word)] or words
+    wanted = {name for word in words for name in _names(word)}
+    return any(not wanted.isdisjoint(_names(word)) for word in set(_words(text)))
+
+
+def _words(text: str) -> list[str]:
+    """Words of a text; long ones are split."""
+    if text.isascii():
+        return _ASCII_PIECE.findall(text.lower())
+    return [
+        word[start : start + _PIECE]
+        for word in words_of(text, singles=True)
+        if not is_single(word) or _HAN.match(word)  # a single letter has no meaning
+        for start in range(0, len(word), _PIECE)
+    ]
+
+
+@lru_cache(maxsize=50_000)
+def _features(word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Positions of a word's features in the vector, and their signed weights."""
+    names = _names(word)
+    weight_of_word = _FUNCTION_WORD_WEIGHT if is_function_word(word) else 1.0
+    grams = len(names) - 1
+    weight_of_gram = weight_of_word * _GRAMS_WEIGHT / math.sqrt(grams or 1)
+    weights = [weight_of_word] + [weight_of_gram] * grams
+    hashes = [_hash(feature) for feature in names]
+    slots = np.array([(value >> 1) % dimension for value in hashes], dtype=np.int64)
+    signs = np.array([1 if value & 1 else -1 for value in hashes])
+    return slots, (signs * weights).astype(np.float32)
+
+
+def _names(word: str) -> tuple[str, ...]:
+    """Features of a word: the word with its ends marked, and the n-grams of this."""
+    marked = f"<{word}>"
+    if len(marked) <= _GRAM or is_unspaced(word):
+        return (marked,)  # it has no shorter n-grams
+    return (marked, *(marked[i : i + _GRAM] for i in range(len(marked) - _GRAM + 1)))
+
+
+def _hash(feature: str) -> int:
+    """Hash of a feature as 64 bits, the same on every machine."""
+    return int.from_bytes(blake2b(feature.encode(), digest_size=8).digest(), "little")
+
+
+_DIMENSIONS = (64, 128, 256)
+
+_loading = threading.Lock()
+
+
+class WordLlamaEmbedder:
+    """
+    Embed texts as the average of the vectors of their tokens.
+
+    The vectors are part of the package wordllama (extra `[ingest]`). They are loaded once per
+    process, on first use (about a third of a second), and never downloaded. Unlike those of
+    `HashingEmbedder`, they are similar for words of similar meaning; word order has no effect. The
+    vector of a text without tokens is zero. Instances are thread-safe.
+
+    Example:
+        >>> from ragasync.documents import WordLlamaEmbedder
+        >>> embed = WordLlamaEmbedder()
+        >>> car, vehicle, poem = embed(["a car", "some vehicle", "a poem"])
+        >>> bool(car @ vehicle > car @ poem)
+        True
+
+    Args:
+        dimension: The length of a vector: 64, 128 or 256; shorter vectors are prefixes.
+
+    Raises:
+        ValueError: If `dimension` is something else.
+        MissingExtra: If wordllama is not installed.
+    """
+
+    def __init__(self, dimension: int = 256) -> None:
+        if dimension not in _DIMENSIONS:
+            raise ValueError(f"dimension must be one of {_DIMENSIONS}, not {dimension!r}")
+        if find_spec("wordllama") is None:
+            raise MissingExtra("WordLlamaEmbedder", "wordllama", "ingest")
+        self._dimension = dimension
+
+    @property
+    def name(self) -> str:
+        """The name by which a store identifies the embedder of its vectors."""
+        return f"wordllama-l2_supercat-{self._dimension}"
+
+    @property
+    def dimension(self) -> int:
+        """The length of each vector."""
+        return self._dimension
+
+    def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """
+        Return the vectors of the texts.
+
+        Args:
+            texts: The texts; lone surrogates in them count as question marks.
+
+        Returns:
+            A float32 array of shape `(len(texts), dimension)`, its rows of length 1 or 0.
+
+        Raises:
+            TypeError: When `texts` is a str or bytes, or one of its items is no str.
+        """
+        check_texts(texts)
+        tokenizer, vectors = _model()
+        encodable = [text.encode(errors="replace").decode() for text in texts]
+        encoded = tokenizer.encode_batch(encodable, add_special_tokens=False)
+        rows = np.zeros((len(texts), self._dimension), dtype=np.float32)
+        for row, encoding in zip(rows, encoded, strict=True):
+            row[:] = _sum_of(encoding.ids, vectors[:, : self._dimension])
+        return scaled_to_one(rows)
+
+    def __repr__(self) -> str:
+        return f"WordLlamaEmbedder(dimension={self._dimension})"
+
+
+def _sum_of(tokens: Sequence[int], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of the tokens' vectors, in memory bounded by the vocabulary."""
+    distinct, counts = np.unique(np.asarray(tokens, dtype=np.int64), return_counts=True)
+    return counts.astype(np.float32) @ vectors[distinct]
+
+
+def _model() -> tuple[Tokenizer, NDArray[np.float32]]:
+    """Return the tokenizer and the vectors of its tokens, loaded by whoever comes first."""
+    with _loading:
+        return _load_model()
+
+
+@cache
+def _load_model() -> tuple[Tokenizer, NDArray[np.float32]]:
+    """Load the model from the package's own folder."""
+    # Importing wordllama configures the root logger, unless that has a handler already.
+    bystander = logging.NullHandler()
+    logging.getLogger().addHandler(bystander)
+    try:
+        import wordllama
+    finally:
+        logging.getLogger().removeHandler(bystander)
+    folder = Path(wordllama.__file__).parent
+    model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+    # The tokenizer pads every text of a batch to the longest: memory without bound.
+    model.tokenizer.no_padding()
+    return model.tokenizer, np.asarray(model.embedding, dtype=np.float32)

@@ -1,11 +1,17 @@
-"""OpenAIEmbedder: vectors from any service that speaks as OpenAI's does."""
+"""OpenAIEmbedder: vectors from OpenAI, or from a service with the same API."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +21,318 @@ from ragasync._limits.limiter import RateLimiter
 from ragasync._retries.classify import FATAL, default_retry
 from ragasync._retries.http import headers_of
 from ragasync._retries.policy import AsyncRetry, Verdict
-from ragasync.arguments import check_count, check_positive
+from ragasync._retries.retry_after import number_of, seconds_of
+from ragasync.arguments import check_count, check_number, check_positive, is_async
 from ragasync.batch import AsyncBatchProcessor
-from ragasync.documents.embedders.dimension import Dimension
-from ragasync.documents.embedders.hashing import check_texts
-from ragasync.documents.embedders.openai_client import (
-    checked_extra,
-    name_of_vectors,
-    service_of,
+from ragasync.documents.embedders import check_texts
+from ragasync.documents.embedders.openai_http import (
+    OPENAI,
+    HttpService,
+    Opened,
+    VectorEncoding,
+    address_of,
+    checked_headers,
+    host_of,
 )
-from ragasync.documents.embedders.openai_errors import RedirectRefused, WrongDimension
-from ragasync.documents.embedders.openai_http import OPENAI, Opened
-from ragasync.documents.embedders.openai_responses import Reply
-from ragasync.documents.embedders.ratelimit_headers import HeaderRateLimiter
-from ragasync.documents.spending import Spending
+from ragasync.documents.embedders.openai_responses import (
+    Dimension,
+    RedirectRefused,
+    Reply,
+    WrongDimension,
+    headers_to_keep,
+    reply_of,
+)
+from ragasync.documents.metering import note_usage
 from ragasync.documents.stage import Stage
 from ragasync.documents.tokenizers import token_budget
 from ragasync.errors import AttemptTimeout
+
+_ARGUMENTS: Final = ("model", "dimensions", "input")
+"""What has an argument of its own, and no place in `extra_body`."""
+
+_CHANGES_NO_VECTOR: Final = frozenset({"encoding_format", "user"})
+
+
+class EmbeddingService(Protocol):
+    """Something to ask for embeddings, through a client that is opened for a run."""
+
+    @property
+    def host(self) -> str:
+        """Where it is, without what is secret; nothing where that is not known."""
+
+    def opened(self, for_one_call: bool = False) -> AbstractAsyncContextManager[Opened]:
+        """Return an async context manager that gives the client."""
+
+    async def ask(
+        self,
+        opened: Opened,
+        body: Mapping[str, Any],
+        dimension: int | None,
+        sending: Callable[[], None],
+    ) -> Reply:
+        """Request the vectors of `body["input"]`; see `HttpService.ask`."""
+
+
+class ClientService:
+    """
+    A service behind a client with `embeddings.create(model=, input=)`, such as an AsyncOpenAI.
+
+    An SDK's own retries are switched off, because they would multiply with ours and know no
+    limiter; its headers are read where it shows them. A sync client is called on a thread.
+
+    Args:
+        client: the caller's, who also closes it.
+        extra: further fields of a request's body, which an SDK takes as `extra_body=`.
+    """
+
+    def __init__(self, client: Any, extra: Mapping[str, object]) -> None:
+        self._has_sdk_options = isinstance(getattr(client, "max_retries", None), int)
+        if self._has_sdk_options:
+            client = client.with_options(max_retries=0)
+        if not callable(getattr(getattr(client, "embeddings", None), "create", None)):
+            raise TypeError(
+                f"client must have embeddings.create(model=, input=), as an AsyncOpenAI has, "
+                f"got a {type(client).__name__}"
+            )
+        self._client = client
+        self._extra = {"extra_body": dict(extra)} if extra else {}
+        self._encoding = VectorEncoding()
+        self.host = ""
+        if self._has_sdk_options:
+            self.host = host_of(urlsplit(str(getattr(client, "base_url", ""))))
+
+    @asynccontextmanager
+    async def opened(self, for_one_call: bool = False) -> AsyncIterator[Opened]:
+        """Give the client as it is."""
+        yield Opened(self._client, for_one_call)
+
+    async def ask(
+        self,
+        opened: Opened,
+        body: Mapping[str, Any],
+        dimension: int | None,  # noqa: ARG002  # the client reads its replies as a whole
+        sending: Callable[[], None],
+    ) -> Reply:
+        """
+        Request the vectors of `body["input"]`.
+
+        Raises:
+            BrokenReply: what came is not what was asked for.
+            Exception: whatever the client raises.
+        """
+        asked = {**body, **self._extra}
+        if not self._has_sdk_options or "encoding_format" in self._extra.get("extra_body", ()):
+            return await self._send(opened.client, asked, sending)
+
+        async def send(in_base64: bool) -> Reply:
+            encoding = {} if in_base64 else {"encoding_format": "float"}  # the SDK's own is base64
+            return await self._send(opened.client, {**asked, **encoding}, sending)
+
+        return await self._encoding.ask(send, opened, len(body["input"]))
+
+    async def _send(
+        self, client: Any, asked: Mapping[str, Any], sending: Callable[[], None]
+    ) -> Reply:
+        """Call the client once."""
+        sending()
+        embeddings = client.embeddings
+        shows_headers = self._has_sdk_options and hasattr(embeddings, "with_raw_response")
+        create = (embeddings.with_raw_response if shows_headers else embeddings).create
+        made = create(**asked) if is_async(create) else await asyncio.to_thread(create, **asked)
+        answer = await made if hasattr(made, "__await__") else made
+        if not shows_headers:
+            return reply_of(answer, {})
+        return reply_of(answer.parse(), headers_to_keep(answer.headers.items()))
+
+
+def key_to_send(given: str | None, base_url: str, headers: Mapping[str, str]) -> str | None:
+    """
+    Return the key to show: the given one, or for OpenAI itself that of OPENAI_API_KEY.
+
+    To another host that key is not sent unless it is given: whose it is nobody knows.
+
+    Raises:
+        TypeError: `base_url` is no text.
+        ValueError: OpenAI is to be asked without a key, a key has characters that none has, or
+            `base_url` is no address.
+    """
+    is_openai = address_of(base_url).hostname == urlsplit(OPENAI).hostname
+    if given is None and "authorization" in headers:
+        return None
+    key = (given or (os.environ.get("OPENAI_API_KEY", "") if is_openai else "")).strip()
+    if is_openai and not key:
+        raise ValueError("expected a key: pass api_key=, or set OPENAI_API_KEY before the start")
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key has characters that no header can hold: is it copied whole?")
+    return key or None
+
+
+def service_of(
+    client: Any,
+    base_url: str,
+    api_key: str | None,
+    headers: Mapping[str, str] | None,
+    extra: Mapping[str, object],
+) -> EmbeddingService:
+    """
+    Return the service behind a client, or else at an address.
+
+    Raises:
+        ValueError: `headers` were passed with a client, which has its own.
+    """
+    if client is None:
+        own = checked_headers(headers or {})
+        return HttpService(base_url, key_to_send(api_key, base_url, own), own, extra)
+    if headers:
+        raise ValueError("headers= is for use without client=: set them on the client itself")
+    return ClientService(client, extra)
+
+
+def checked_extra(extra: Mapping[str, object] | None) -> dict[str, object]:
+    """
+    Return further fields of a request's body, as plain data.
+
+    Raises:
+        TypeError: they are not a mapping of JSON values by name.
+        ValueError: one of them has an argument of its own, or is not finite.
+    """
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
+        raise TypeError(f"extra_body must be a dict of fields by name, got {extra!r:.200}")
+    for name in _ARGUMENTS:
+        if name in extra:
+            advice = "the texts are its items" if name == "input" else f"pass {name}="
+            raise ValueError(f"extra_body must not have {name!r}: {advice}")
+    try:
+        fields: dict[str, object] = json.loads(json.dumps(dict(extra), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise type(error)(f"extra_body must be plain JSON data: {error}") from None
+    return fields
+
+
+def name_of_vectors(
+    model: str, dimensions: int | None, host: str, extra: Mapping[str, object]
+) -> str:
+    """
+    Return what tells these vectors from others.
+
+    That is the model, the dimension asked for, the host, and a digest of what else a request says,
+    such as a task.
+    """
+    shortened = "" if dimensions is None else f"-{dimensions}"
+    elsewhere = f"@{host}" if host not in ("", urlsplit(OPENAI).hostname) else ""
+    said = {name: value for name, value in extra.items() if name not in _CHANGES_NO_VECTOR}
+    written = json.dumps(said, sort_keys=True).encode()
+    digest = f"#{blake2b(written, digest_size=4).hexdigest()}" if said else ""
+    return f"openai:{model}{shortened}{elsewhere}{digest}"
+
+
+Kind = Literal["requests", "tokens"]
+"""What a limit counts."""
+
+MINUTE = 60.0
+"""Seconds that a stated limit is for, and the longest pause that a header alone can ask for."""
+
+UNLIMITED = 1e18
+"""A second: the rate of a limiter that has not heard of any limit; nothing is ever owed at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitHeaders:
+    """
+    What one answer says of one limit; None where it does not say.
+
+    Attributes:
+        limit: how much a minute.
+        remaining: how much of it is left.
+        reset: seconds until all of it is there again.
+    """
+
+    limit: float | None
+    remaining: float | None
+    reset: float | None
+
+
+def said_of(headers: Mapping[str, str], kind: Kind) -> RateLimitHeaders:
+    """
+    Return what `x-ratelimit-limit-*`, `-remaining-*` and `-reset-*` say of requests or tokens.
+
+    Args:
+        headers: by lower-case name.
+        kind: which of the two.
+    """
+    limit, remaining, reset = (
+        headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset")
+    )
+    stated = number_of(limit)
+    return RateLimitHeaders(stated or None, number_of(remaining), seconds_of(reset))
+
+
+class HeaderRateLimiter:
+    """
+    A limiter that does what a service says of its limit.
+
+    Where no rate was given it takes the stated one, and each later one, unless somebody sets the
+    limiter's rate by hand meanwhile. Where nothing remains it pauses until the reset, but for a
+    minute at most: the limits are for a minute, and of longer ones a 429 tells.
+
+    Args:
+        kind: what it counts.
+        per_minute: the rate; None for the one that the service states.
+        weight: what an item weighs, as in RateLimiter.
+    """
+
+    def __init__(
+        self, kind: Kind, per_minute: float | None, weight: Callable[[str], float] | None = None
+    ) -> None:
+        self._kind = kind
+        rate = UNLIMITED * MINUTE if per_minute is None else per_minute
+        self.limiter = RateLimiter(rate=rate, per=MINUTE, weight=weight)
+        self._own_rate = self.limiter.rate if per_minute is None else None
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Do what an answer's headers, by lower-case name, say of this limit."""
+        said, limiter = said_of(headers, self._kind), self.limiter
+        if said.limit is not None and limiter.rate == self._own_rate:
+            self._own_rate = said.limit / MINUTE
+            if limiter.rate != self._own_rate:
+                limiter.rate = self._own_rate
+        if said.remaining == 0 and said.reset is not None:
+            limiter.pause(min(said.reset, MINUTE))
+
+
+class Spending:
+    """
+    Counts calls, tokens and money, from any thread, and tells the run that a call was made in.
+
+    Args:
+        price: of a million tokens.
+    """
+
+    def __init__(self, price: float) -> None:
+        check_number("price_per_million_tokens", price)
+        self._price = price
+        self._lock = threading.Lock()
+        self.calls = 0
+        self.tokens = 0
+
+    @property
+    def cost(self) -> float:
+        """The price of all tokens."""
+        return self.tokens * self._price / 1e6
+
+    def call(self) -> None:
+        """Count a request that is sent."""
+        with self._lock:
+            self.calls += 1
+
+    def answered(self, tokens: int) -> None:
+        """Count the tokens of an answer, which are paid for whether it is of use or not."""
+        with self._lock:
+            self.tokens += tokens
+        note_usage(tokens=tokens, cost=tokens * self._price / 1e6)
+
 
 _FOR_A_SEARCH = AsyncRetry(2, 0.5, max_elapsed=30.0)
 

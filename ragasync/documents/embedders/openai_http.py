@@ -14,13 +14,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from ragasync._redact import MASK
 from ragasync._retries.http import http_status
-from ragasync.documents.embedders.openai_errors import (
+from ragasync.documents.embedders.openai_responses import (
     BrokenReply,
     RedirectRefused,
+    Reply,
     headers_to_keep,
     refusal,
+    reply_of,
 )
-from ragasync.documents.embedders.openai_responses import Reply, reply_of
 from ragasync.errors import MissingExtra
 from ragasync.foreign_errors import text_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedders.hashing import scaled_to_one
+from ragasync.documents.embedders import scaled_to_one
 from ragasync.documents.filters import HEADING, Condition, titles_of
 from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest, has_key, predicate_of

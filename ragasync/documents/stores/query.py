@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync._bridge.run_async import run_async
-from ragasync.documents.embedders.hashing import HashingEmbedder, scaled_to_one
+from ragasync.documents.embedders import HashingEmbedder, scaled_to_one
 from ragasync.documents.store import EmbedderMismatch, SearchMode, StoredEmbedder
 from ragasync.documents.stores.search import Search
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedders.hashing import have_feature_in_common
+from ragasync.documents.embedders import have_feature_in_common
 from ragasync.documents.search_text import is_single, query_words
 from ragasync.documents.store import SearchMode
 

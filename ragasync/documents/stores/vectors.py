@@ -7,7 +7,7 @@ import sqlite3
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.embedders.hashing import scaled_to_one
+from ragasync.documents.embedders import scaled_to_one
 
 _ROWS_AT_ONCE = 1000
 _ALMOST_NOTHING = 1e-6

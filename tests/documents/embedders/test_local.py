@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync.documents import HashingEmbedder, WordLlamaEmbedder
-from ragasync.documents.embedders import wordllama as wordllama_module
+from ragasync.documents import HashingEmbedder, WordLlamaEmbedder, embedders
 from ragasync.errors import MissingExtra
 
 ANY_TEXT = st.text(st.characters())
@@ -71,7 +70,7 @@ def test_the_vectors_are_the_same_in_every_process():
     """Another process, with other hash seeds, gives the same bytes."""
     text = "Refill the bucket; 忘れる naïve 🎈"
     code = (
-        "import sys; from ragasync.documents.embedders.hashing import HashingEmbedder;"
+        "import sys; from ragasync.documents.embedders import HashingEmbedder;"
         f"sys.stdout.write(HashingEmbedder(64)([{text!r}]).tobytes().hex())"
     )
     other = subprocess.run(
@@ -176,7 +175,7 @@ def test_wordllama_needs_no_network(monkeypatch):
         raise AssertionError("it went to the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    wordllama_module._load.cache_clear()
+    embedders._load_model.cache_clear()
     assert lengths(WordLlamaEmbedder()(["a token bucket"])) == pytest.approx([1])
 
 
@@ -219,7 +218,7 @@ def test_wordllama_rows_have_length_one_or_zero(texts):
 def test_wordllama_leaves_logging_alone():
     """Importing the package sets up no logging for the whole process."""
     code = (
-        "import logging; from ragasync.documents.embedders.wordllama import WordLlamaEmbedder;"
+        "import logging; from ragasync.documents.embedders import WordLlamaEmbedder;"
         "WordLlamaEmbedder()(['a']); root = logging.getLogger();"
         "assert not root.handlers and root.level == logging.WARNING, (root.handlers, root.level)"
     )
@@ -228,7 +227,7 @@ def test_wordllama_leaves_logging_alone():
 
 def test_wordllama_names_the_pip_command_when_it_is_missing(monkeypatch):
     """Without the package, the constructor says how to install it."""
-    monkeypatch.setattr(wordllama_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedders, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r'pip install "ragasync\[ingest\]"'):
         WordLlamaEmbedder()
 

@@ -9,7 +9,11 @@ import pytest
 
 from ragasync import ItemTooLargeError, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
-from ragasync.documents.embedders.openai_errors import ServiceRefusal, WrongDimension, WrongVector
+from ragasync.documents.embedders.openai_responses import (
+    ServiceRefusal,
+    WrongDimension,
+    WrongVector,
+)
 from tests.support.openai_server import OpenAIServer, embedder, is_whole, tokens_of
 
 pytestmark = pytest.mark.real_time

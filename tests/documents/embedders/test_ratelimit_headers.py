@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragasync.documents.embedders.ratelimit_headers import (
+from ragasync.documents.embedders.openai import (
     UNLIMITED,
     HeaderRateLimiter,
     RateLimitHeaders,

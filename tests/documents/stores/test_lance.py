@@ -95,7 +95,7 @@ def test_many_small_files_are_joined(path, monkeypatch):
 WRITER = """
 import sys
 from ragasync.documents.models import Chunk, Document
-from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.stores.lance import LanceStore
 embed, store = HashingEmbedder(64), LanceStore(sys.argv[1])
 for line in sys.stdin:

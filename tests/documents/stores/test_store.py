@@ -575,7 +575,7 @@ def test_threads_share_one_store(path, where):
 WRITER = """
 import itertools, sys
 from ragasync.documents.models import Chunk, Document
-from ragasync.documents.embedders.hashing import HashingEmbedder
+from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.stores.sqlite import SqliteStore
 embed, store = HashingEmbedder(256), SqliteStore(sys.argv[1])
 for n in itertools.count():
