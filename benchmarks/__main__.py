@@ -38,8 +38,6 @@ FAMILIES: dict[str, list[list[str]]] = {
     "bridging": [[]],
     "documents": [[]],
     "encodings": [[]],
-    "ingesting": [[]],
-    "crossings": [[]],
     "library": [[]],
     "journalling": [[]],
     "drawing": [[]],

@@ -35,12 +35,12 @@ from ragasync.documents.embedders.openai import OpenAIEmbedder
 from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
 from ragasync.documents.filters import Filter
 from ragasync.documents.hits import Hit, Hits
+from ragasync.documents.loaders import LOADERS, load_source
 from ragasync.documents.loaders.csv_rows import CSVLoader
-from ragasync.documents.loaders.decode import load_text
 from ragasync.documents.loaders.html import load_html
-from ragasync.documents.loaders.json_lines import JSONLinesLoader
-from ragasync.documents.loaders.load import LOADERS, load_source
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
+from ragasync.documents.loaders.records import JSONLinesLoader
+from ragasync.documents.loaders.text import load_text
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage
 from ragasync.documents.models import Chunk, Document

@@ -9,7 +9,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TypeGuard
 
-from ragasync.documents.loaders.headings import markdown_headings, title_at
+from ragasync.documents.loaders.text import markdown_headings, title_at
 from ragasync.documents.models import Chunk, Document
 
 MARKDOWN = frozenset({"", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd"})

@@ -13,7 +13,7 @@ from ragasync.arguments import check_positive
 from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
 from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
-from ragasync.documents.loaders.load import load_source
+from ragasync.documents.loaders import load_source
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version

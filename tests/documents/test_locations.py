@@ -16,8 +16,7 @@ from ragasync.documents import (
     add_locations,
     load_html,
 )
-from ragasync.documents.loaders.headings import markdown_headings, title_at
-from ragasync.documents.loaders.notebook import load_notebook
+from ragasync.documents.loaders.text import load_notebook, markdown_headings, title_at
 from tests.support.store_kinds import KINDS, opened
 
 TEXT = """intro

@@ -1,77 +1,326 @@
 """
 Loaders: the bytes of a file to text and metadata, one module per format.
 
-    load.py            load_source, LOADERS: reads a file, and chooses a loader by its suffix
-    no_loader.py       formats without a loader, and advice about them
-    decode.py          load_text: bytes to text
-    encodings.py       the encoding that bytes prove or a text declares
-    encoding_guess.py  a guess at the encoding otherwise
-    front_matter.py    the front matter of a Markdown file
-    headings.py        the headings of a Markdown text
-    html.py            load_html, with Python's own parser
-    html_fast.py       the same with selectolax, from the extra `ingest`
-    embedded_data.py   base64 and `data:` URIs, which are removed from texts
-    csv_rows.py        CSVLoader: one document per row
-    json_lines.py      JSONLinesLoader: one document per line
-    records.py         which fields of a record are text, id and metadata
-    notebook.py        Jupyter notebooks: their cells without outputs
-    pdf.py             PDFLoader, with PDFium, from the extra `ingest`
-    pdf_fonts.py       stand-ins for East Asian fonts
-    docx.py            Word documents: the parts of the file
-    docx_xml.py        their XML, parsed within bounds
-    docx_text.py       their text as a reader sees it
-    docx_lists.py      their styles and numbered lists
-    docx_math.py       their formulas
-    docx_parts.py      their SmartArt, charts and inserted files
+    text.py           load_text, Markdown, Python, notebooks; Record: what a loader returns
+    encodings.py      the encoding of bytes: proved, declared, or guessed
+    html.py           load_html, with Python's own parser or with selectolax
+    csv_rows.py       CSVLoader: one document per row
+    records.py        JSONLinesLoader; which fields of a record are text, id and metadata
+    pdf.py            PDFLoader, with PDFium, from the extra `ingest`
+    docx.py           load_docx: the parts of a Word document, and its text as a reader sees it
+    docx_elements.py  elements of its XML: styles, numbered lists, formulas, charts
 
-`load` reads the bytes and passes them to a loader. A loader returns the text and metadata, or one
-Record per row; a file that it cannot read raises a LoadError. The text becomes a Document.
+load_source reads the bytes of a file and passes them to the loader for its suffix, in LOADERS. A
+loader returns the text and metadata, or one Record per row; a file that it cannot read raises a
+LoadError. The text becomes a Document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 
-Loaded: TypeAlias = tuple[str, dict[str, object]]
-"""The text of a file and what else was learnt of it."""
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders.csv_rows import CSVLoader
+from ragasync.documents.loaders.docx import load_docx
+from ragasync.documents.loaders.html import load_html
+from ragasync.documents.loaders.pdf import load_pdf
+from ragasync.documents.loaders.records import JSONLinesLoader
+from ragasync.documents.loaders.text import (
+    Loaded,
+    Loader,
+    Record,
+    load_markdown,
+    load_notebook,
+    load_python,
+    load_text,
+    passing,
+    refuse_surrogates,
+)
+from ragasync.documents.models import Document
+from ragasync.documents.sources import Origin, Source, part_id, source_of
+
+__all__ = ["LOADERS", "LOADER_VERSION", "Loaded", "Loader", "Record", "load_source"]
+
+_FORMATS = {
+    "a PowerPoint presentation": "ppt pptx pptm pps ppsx pot potx",
+    "an Excel workbook": "xls xlsx xlsm xlsb xlt xltx",
+    "a Word document of the old format": "doc dot",
+    "a Word document with macros, or a template": "docm dotx dotm",
+    "an OpenDocument file": "odt ods odp odg odf ott ots otp",
+    "an Apple iWork document": "pages numbers",
+    "an e-book": "epub mobi azw azw3 djvu",
+    "a message": "eml msg mbox mht mhtml pst",
+    "a picture": "png jpg jpeg gif bmp tif tiff webp heic ico psd",
+    "a recording": "mp3 mp4 m4a wav flac ogg avi mov mkv webm",
+    "an archive": "zip tar gz tgz bz2 xz 7z rar zst jar whl",
+    "a data file": "parquet feather arrow orc avro sqlite db npy npz pkl pickle h5 hdf5",
+}
+_BY_SUFFIX: Mapping[str, str] = MappingProxyType(
+    {f".{suffix}": name for name, suffixes in _FORMATS.items() for suffix in suffixes.split()}
+)
+
+# Of these suffixes, some files are plain texts.
+_MAYBE_TEXT = frozenset({".dot", ".pot", ".pages", ".numbers", ".db", ".mov", ".ico", ".mbox"})
+
+# How a file of a format begins, whatever its name is.
+_BY_START = (
+    (b"{\\rtf", "an RTF document"),
+    (b"%PDF-", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive, as office documents are"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document of the old format"),
+    (b"\x89PNG\r\n\x1a\n", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\x1f\x8b\x08", "an archive"),
+    (b"SQLite format 3\0", "a database"),
+)
+
+_XML_SUFFIXES = (
+    "xml xsd xsl xslt svg rss atom opml rdf owl kml gpx fb2 dita tei docbook plist wsdl xmp xliff"
+)
+_XML = frozenset(f".{suffix}" for suffix in _XML_SUFFIXES.split())
+_TAG = re.compile(r"<(?:[A-Za-z_][\w:.-]*(?:\s|/?>)|\?xml\s|!DOCTYPE\s|!--)")
+
+_WHERE_IT_IS_TEXT = frozenset({".txt", ".text", ".log", ".md", ".markdown", ".rst", ".adoc"})
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+def refuse_format(suffix: str, data: bytes) -> None:
     """
-    One of the documents that a file holds: a row of a table, a line of JSON.
+    Raise for a file of a format that is known and has no loader.
 
     Args:
-        key: What tells it from the others in its file; its document's id is `file//#key`.
-        text: Its text.
-        metadata: What else is known of it.
+        suffix: Its suffix in lower case.
+        data: Its bytes.
+
+    Raises:
+        LoadError: "no loader", with the ways out.
     """
+    name = _BY_SUFFIX.get(suffix)
+    if name is not None and (suffix not in _MAYBE_TEXT or b"\0" in data):
+        _refuse(name, suffix)
+    if (name := format_of(data)) is not None:
+        _refuse(name, suffix)
 
-    key: str
-    text: str
-    metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+def format_of(data: bytes) -> str | None:
+    """Return what a file is by its first bytes, whatever its name says; None if not known."""
+    for start, name in _BY_START:
+        if data.startswith(start) and not (start == b"GIF8" and b"\0" not in data):
+            return name
+    return None
 
 
-Loader: TypeAlias = Callable[[bytes], Loaded | Iterable[Record]]
+def refuse_markup(suffix: str, text: str) -> None:
+    """
+    Raise for XML with tags: its source would be embedded with its tags, and found by them.
+
+    Raises:
+        LoadError: "no loader", with the ways out.
+    """
+    is_xml = text.lstrip("\ufeff \t\n").startswith("<?xml") and suffix not in _WHERE_IT_IS_TEXT
+    if is_xml or (suffix in _XML and _TAG.search(text)):
+        raise LoadError(
+            "no loader",
+            f"this is XML, and there is no loader for {_named(suffix)}; "
+            f"{passing(suffix, 'load_html')} reads the text of its elements, load_text in its "
+            "place the source with its tags",
+        )
+
+
+def _refuse(name: str, suffix: str) -> None:
+    """Raise for a format of that name."""
+    raise LoadError(
+        "no loader",
+        f"this is {name}, and there is no loader for {_named(suffix)}, also not in an extra; "
+        f"pass one, {passing(suffix, 'function_from_bytes')}, convert the file to PDF, DOCX, HTML "
+        "or text, or leave it out by skip=",
+    )
+
+
+def _named(suffix: str) -> str:
+    """Return a suffix as it is written, or what it means that there is none."""
+    return suffix or "files without a suffix"
+
+
+LOADER_VERSION = 4
+"""Part of the fingerprint of documents; increased when loaders change the text of a file."""
+
+MAX_BYTES = 50_000_000
+"""The default maximum size of a file."""
+
+_MARKDOWN = (".md", ".markdown", ".mdown", ".mkd", ".mdx", ".qmd", ".rmd")
+
+LOADERS: Mapping[str, Loader] = MappingProxyType(
+    {
+        **dict.fromkeys((".py", ".pyi", ".pyw"), load_python),
+        **dict.fromkeys((".html", ".htm", ".xhtml"), load_html),
+        **dict.fromkeys((".jsonl", ".ndjson"), JSONLinesLoader()),
+        **dict.fromkeys(_MARKDOWN, load_markdown),
+        ".csv": CSVLoader(),
+        ".tsv": CSVLoader(delimiter="\t"),
+        ".ipynb": load_notebook,
+        ".pdf": load_pdf,
+        ".docx": load_docx,
+    }
+)
 """
-What turns the bytes of one format into a text, or into records where a file holds many.
+The loaders by suffix in lower case; any other file is loaded as text.
 
-It raises LoadError where it cannot.
+Known formats without a loader, such as .pptx, .xlsx, .odt, .epub, .rtf, .eml and XML, are a
+LoadError. `{**LOADERS, ".xml": load_html}` loads the text of XML elements, and
+`{**LOADERS, ".xml": load_text}` the XML source.
+
+Example:
+    >>> from pathlib import Path
+    >>> from ragasync.documents import LOADERS, load_source
+    >>> def load_log(data):
+    ...     return data.decode().removeprefix("# log: "), {"kind": "log"}
+    >>> _ = Path("run.log").write_text("# log: a run began")
+    >>> load_source("run.log", loaders={**LOADERS, ".log": load_log}).text
+    'a run began'
 """
 
-
-def passing(suffix: str, loader: str) -> str:
-    """Return the code that gives a processor another loader for a suffix, for errors to advise."""
-    loaders = f'loaders={{**LOADERS, "{suffix}": {loader}}}'
-    return f"AsyncDocumentProcessor(partial(load_source, {loaders}))"
+MAY_BE_EMPTY = frozenset({".py", ".pyi", ".pyw", ".typed"})
+"""Suffixes of files that may be empty, such as `__init__.py` and `py.typed`."""
 
 
-def join_parts(parts: Sequence[str]) -> tuple[str, tuple[int, ...]]:
-    """Join pages or cells by blank lines, and return with the text where each of them starts."""
-    starts, position = [], 0
-    for part in parts:
-        starts.append(position)
-        position += len(part) + 2
-    return "\n\n".join(parts), tuple(starts)
+def load_source(
+    source: Origin, *, max_bytes: int = MAX_BYTES, loaders: Mapping[str, Loader] = LOADERS
+) -> Document | list[Document]:
+    """
+    Load one source as a document, or as a list of documents if its format has several.
+
+    Each row of a CSV file and each line of JSON is a document, so that a search finds the row
+    rather than part of a table without its header. The id of such a document is `data.csv//#17`,
+    which is not a possible path. `{**LOADERS, ".csv": load_text}` loads tables as one text;
+    `CSVLoader` and `JSONLinesLoader` have arguments for the columns of text, id and metadata.
+
+    `metadata["mtime"]` (seconds since 1970) and `metadata["size"]` (bytes) are those of the file;
+    rows do not have them. They are not part of fingerprints: a file that was only touched is
+    unchanged.
+
+    This function blocks and belongs on a thread. An empty file is an error, because writing it has
+    probably failed; an empty Python module is not.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ragasync.documents import load_source
+        >>> _ = Path("notes.md").write_text("A bucket refills.")
+        >>> load_source("notes.md").text
+        'A bucket refills.'
+        >>> load_source(("an-id", "a text that is there already"))
+        <Document 'an-id': 28 characters>
+
+    Args:
+        source: A result of `find_sources`, a path, or an `(id, text)` pair; a Document is
+            returned unchanged.
+        max_bytes: The maximum size of a file, in bytes.
+        loaders: The loaders by suffix in lower case.
+
+    Returns:
+        The document or documents, with the absolute path as their id and `source`.
+
+    Raises:
+        IdConflictError: If another source of the run has its id.
+        LoadError: If the file is too large, or holds no text that its loader can read; its
+            `reason` is one of `LOAD_REASONS`.
+        MissingExtra: If its format needs a package that is not installed.
+        OSError: If the file is missing or may not be read.
+    """
+    found = source_of(source)
+    if isinstance(found, Document):
+        refuse_surrogates(found.text)
+        return found
+    suffix = found.path.suffix.lower()
+    load = loaders.get(suffix)
+    try:
+        data, mtime = _read(found.path_to_open(), max_bytes)
+        if not data and suffix not in MAY_BE_EMPTY:
+            raise LoadError("empty", "a file of 0 bytes")
+        content = _load_as_named(load, suffix, data) if load else _as_text(suffix, data)
+        loaded = _documents(content, found, mtime, len(data))
+        if suffix not in MAY_BE_EMPTY:
+            _refuse_empty(loaded, len(data))
+        for document in loaded if isinstance(loaded, list) else [loaded]:
+            refuse_surrogates(document.text)
+    except LoadError as error:
+        error.add_note(f"while loading {found.path}")
+        raise
+    return loaded
+
+
+def _load_as_named(load: Loader, suffix: str, data: bytes) -> Loaded | Iterable[Record]:
+    """Return what a loader makes of a file, or raise with the format that it is in instead."""
+    try:
+        return load(data)
+    except LoadError as error:
+        if error.reason != "binary" or (name := format_of(data)) is None:
+            raise
+        raise LoadError(
+            "binary", f"this is {name}, though its name ends in {suffix!r}: rename it"
+        ) from None
+
+
+def _as_text(suffix: str, data: bytes) -> Loaded:
+    """Return the text of a file that no loader is given for, unless it is known to be no text."""
+    refuse_format(suffix, data)
+    text, metadata = load_text(data)
+    refuse_markup(suffix, text)
+    return text, metadata
+
+
+def _documents(
+    loaded: Loaded | Iterable[Record], source: Source, mtime: float, size: int
+) -> Document | list[Document]:
+    """Return what a loader gave as a document with its file's date and size, or as one a record."""
+    if isinstance(loaded, tuple):
+        text, metadata = loaded
+        facts = {"mtime": mtime, "size": size, **metadata}
+        return Document(source.id, text, facts, source=source.source)
+    return [
+        Document(part_id(source.id, each.key), each.text, each.metadata, source=source.source)
+        for each in loaded
+    ]
+
+
+def _refuse_empty(loaded: Document | list[Document], size: int) -> None:
+    """Raise if there is nothing to read in what was loaded."""
+    if not (loaded if isinstance(loaded, list) else loaded.text.strip()):
+        raise LoadError("empty", f"no text in its {size:,} bytes")
+
+
+def _read(path: Path, max_bytes: int) -> tuple[bytes, float]:
+    """Return the bytes of a file that is within the bound, and when it was last written."""
+    _refuse_large(_size_of_file(path.stat()), max_bytes)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        _size_of_file(status)  # it may have become a pipe meanwhile
+        data = file.read(max_bytes + 1)
+    # It may have grown, and some files under /proc claim to be empty.
+    _refuse_large(len(data), max_bytes)
+    return data, status.st_mtime
+
+
+def _size_of_file(status: os.stat_result) -> int:
+    """Return its size, or raise if it is no file; a folder's opening raises what is wrong."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise LoadError("not a file", "a pipe, socket or device cannot be loaded")
+    return status.st_size
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe too would be opened at once, and not when somebody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _refuse_large(size: int, max_bytes: int) -> None:
+    """Raise if a file is over the bound."""
+    if size > max_bytes:
+        raise LoadError(
+            "too large", f"{size:,} bytes or more, over the bound of max_bytes={max_bytes:,}"
+        )

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import NamedTuple
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders import Record, passing
 from ragasync.documents.loaders.records import (
     BadRow,
     FieldMapping,
@@ -24,6 +23,7 @@ from ragasync.documents.loaders.records import (
     lines_of,
     load_rows,
 )
+from ragasync.documents.loaders.text import Record, passing
 
 DELIMITERS = (",", ";", "\t", "|")
 """What may stand between cells where nothing else is said."""

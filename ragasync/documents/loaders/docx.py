@@ -1,24 +1,504 @@
-"""Word documents to text: the parts of the package, and what is known of each."""
+"""Word documents: the text that a reader sees with all changes accepted."""
 
 from __future__ import annotations
 
 import io
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 from xml.etree.ElementTree import Element
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders import Loaded, join_parts
-from ragasync.documents.loaders.docx_lists import ListNumbers, Styles
-from ragasync.documents.loaders.docx_parts import chart_text, diagram_text, inserted_text
-from ragasync.documents.loaders.docx_text import Block, Note, WordText
-from ragasync.documents.loaders.docx_xml import attribute, elements_of, name_of, parse_part
+from ragasync.documents.loaders.docx_elements import (
+    MAX_DEPTH,
+    ListNumbers,
+    Styles,
+    attribute,
+    chart_text,
+    child_of,
+    diagram_text,
+    elements_of,
+    inserted_text,
+    is_on,
+    math_text,
+    name_of,
+    number_of,
+    parse_part,
+    symbol_text,
+    value_of,
+)
+from ragasync.documents.loaders.text import Loaded, join_parts
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
     from docx.opc.packuri import PackURI
+
+
+_MAX_COLUMNS = 16_384  # columns; Word allows 63, and no spreadsheet more than this
+_LEFT_OUT = frozenset(
+    {f"w:{name}" for name in ("del", "moveFrom", "delText", "instrText", "delInstrText")}
+    | {f"w:{part}Pr" for part in ("p", "r", "sdt", "sdtEnd", "tbl", "tr", "tc", "sect", "ruby")}
+    | {"w:smartTagPr", "w:customXmlPr", "w:tblPrEx", "w:tblGrid"}
+)
+_CHARACTERS = {
+    **dict.fromkeys(("w:tab", "w:ptab"), "\t"),
+    **dict.fromkeys(("w:br", "w:cr"), "\n"),
+    "w:noBreakHyphen": "-",
+    # Shows only where a line ends in it, and would cut the word in two for a search.
+    "w:softHyphen": "",
+}
+_LOOSE = frozenset({"w:r", "w:hyperlink", "w:fldSimple", "m:oMath", "m:oMathPara"})
+_LINE_END = re.compile(r"\s*\n\s*")
+
+
+class Block(NamedTuple):
+    """A paragraph or a table; `level` is that of a heading, else 0."""
+
+    level: int
+    text: str
+    is_table: bool = False
+
+
+class Note(NamedTuple):
+    """What a reference points to: the part's name, "footnote" or "endnote", and an id."""
+
+    kind: str
+    id: str
+
+
+class _Ruby(str):
+    """A word with its reading, as text; it keeps both, so that the next ones can join it."""
+
+    base: str
+    reading: str
+
+    __slots__ = ("base", "reading")
+
+    def __new__(cls, base: str, reading: str) -> Self:
+        """Write the reading in parentheses behind the word."""
+        ruby = super().__new__(cls, f"{base}({reading})" if reading else base)
+        ruby.base, ruby.reading = base, reading
+        return ruby
+
+
+class _Flow:
+    """Collect the blocks of one container: the body, a cell, a text box."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self._begun: list[str] = []  # a list, because joining strings one by one is quadratic
+
+    @property
+    def size(self) -> int:
+        """How much was collected, to see whether something came."""
+        return len(self.blocks) + len(self._begun)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a paragraph waits for its end."""
+        return bool(self._begun)
+
+    def begin(self, text: str) -> None:
+        """Take a paragraph whose mark was deleted: the next one continues it."""
+        if text:
+            self._begun.append(text)
+
+    def paragraph(self, text: str, level: int = 0, label: str = "") -> None:
+        """Take a paragraph, unless it is empty."""
+        text = "".join([*self._begun, text]).strip("\n")
+        self._begun = []
+        if text.strip():
+            mark = f"{'#' * level} " if level else ""
+            line = _LINE_END.sub(" ", text) if level else text
+            self.blocks.append(Block(level, f"{mark}{label}{line}"))
+
+    def table(self, text: str) -> None:
+        """Take a table, unless it is empty."""
+        self.finish()
+        if text.strip():
+            self.blocks.append(Block(0, text, is_table=True))
+
+    def finish(self) -> None:
+        """End the paragraph that waits."""
+        if self._begun:
+            self.paragraph("")
+
+
+class WordText:
+    """
+    Read the parts of one document, in order: body, then headers and footers.
+
+    Kept is what Word shows with all changes accepted: inserted and moved text at its new place,
+    results of fields, content controls. A table is one block with a line for each row and tabs
+    between cells; rows of a table inside a cell have lines of their own. A note follows the
+    paragraph or table that refers to it, as `[^1]: text` for `[^1]`, and endnotes are numbered
+    `[^e1]`. A text box follows the paragraph that it is anchored in.
+
+    Args:
+        styles: The document's styles.
+        numbers: Its lists, which count on from part to part.
+        notes: The elements of its footnotes and endnotes.
+    """
+
+    def __init__(self, styles: Styles, numbers: ListNumbers, notes: Mapping[Note, Element]) -> None:
+        self._styles = styles
+        self._numbers = numbers
+        self._notes = notes
+        self._labels: dict[Note, str] = {}
+        self._counts = {"footnote": 0, "endnote": 0}
+        self._due: list[Note] = []
+        self._linked: Callable[[str], str] = _nothing_linked
+        self._depth = 0
+        self._tables = 0
+        self._fields: list[bool] = []  # of each open field, whether its result has begun
+        self._instructions = 0  # open fields whose result has not
+        self._hides_instructions = True
+        self._handlers: Mapping[str, Callable[[Element, list[str], _Flow], None]] = {
+            "w:t": self._text,
+            "w:fldChar": self._field,
+            "w:footnoteReference": self._reference,
+            "w:endnoteReference": self._reference,
+            "w:sym": lambda element, pieces, _: self._say(symbol_text(element), pieces),
+            "w:ruby": self._ruby,
+            "w:txbxContent": lambda element, _, boxes: self._blocks(element, boxes),
+            "w:p": lambda element, _, boxes: self._paragraph(element, boxes),
+            "w:tbl": lambda element, _, boxes: self._table(element, boxes),
+            "m:oMath": lambda element, pieces, _: self._say(math_text(element), pieces),
+            "mc:AlternateContent": self._alternatives,
+            "c:chart": lambda element, _, boxes: self._link(element, "id", boxes),
+            "dgm:relIds": lambda element, _, boxes: self._link(element, "dm", boxes),
+            "v:textpath": lambda element, pieces, _: self._say(
+                attribute(element, "string") or "", pieces
+            ),
+        }
+
+    def read(self, root: Element, linked: Callable[[str], str]) -> list[Block]:
+        """
+        Return the blocks of one part, with the notes that it refers to.
+
+        Args:
+            root: The part.
+            linked: What gives the text of another part that it shows, by a relationship's id.
+
+        Raises:
+            LoadError: "docx" where it is nested too deeply, or a cell claims too many columns.
+        """
+        flow = _Flow()
+        self._linked = linked
+        self._read(root, flow)
+        # Not recursive: a note may refer to another one, and so on.
+        while self._due:
+            self._add_notes(flow)
+        return flow.blocks
+
+    def _read(self, root: Element, flow: _Flow) -> None:
+        """Read a part or a note into a flow."""
+        self._fields, self._instructions = [], 0
+        self._hides_instructions = _fields_are_closed(root)
+        self._blocks(root, flow)
+
+    # Blocks
+
+    def _blocks(self, parent: Element, flow: _Flow) -> None:
+        """Read a container of paragraphs and tables, and end what it left open."""
+        self._each_block(parent, flow)
+        flow.finish()
+
+    def _each_block(self, parent: Element, flow: _Flow) -> None:
+        """Read paragraphs and tables, also inside of wrappers such as content controls."""
+        self._enter()
+        for child in parent:
+            name = name_of(child)
+            if name == "w:p":
+                self._paragraph(child, flow)
+            elif name == "w:tbl":
+                self._table(child, flow)
+            elif name in _LOOSE:
+                self._paragraph([child], flow)
+            elif name == "w:altChunk":
+                self._link(child, "id", flow)
+            elif name == "mc:AlternateContent":
+                _first_with_text(child, self._each_block_into(flow), lambda: flow.size)
+            elif name not in _LEFT_OUT:
+                self._each_block(child, flow)
+        self._depth -= 1
+
+    def _each_block_into(self, flow: _Flow) -> Callable[[Element], None]:
+        """Return what reads the blocks of an element into a flow."""
+        return lambda element: self._each_block(element, flow)
+
+    def _link(self, element: Element, name: str, flow: _Flow) -> None:
+        """Read another part that is shown here: a chart, SmartArt, an inserted file."""
+        if text := self._linked(attribute(element, name) or "").strip():
+            flow.finish()
+            flow.blocks.append(Block(0, text))
+
+    def _paragraph(self, paragraph: Element | list[Element], flow: _Flow) -> None:
+        """Read a paragraph, then the text boxes and notes that belong to it."""
+        pieces: list[str] = []
+        boxes = _Flow()
+        self._inline(paragraph, pieces, boxes)
+        text = "".join(pieces)
+        properties = None if isinstance(paragraph, list) else child_of(paragraph, "w:pPr")
+        if _mark_is_deleted(properties):
+            flow.begin(text)
+        else:
+            label = self._numbers.label(properties)
+            flow.paragraph(text, self._styles.level_of(properties), label)
+        boxes.finish()
+        flow.blocks += boxes.blocks
+        if self._due and not self._tables and not flow.has_begun:
+            self._add_notes(flow)
+
+    def _add_notes(self, flow: _Flow) -> None:
+        """Add the notes that were referred to since the last time."""
+        due, self._due = self._due, []
+        state = (self._fields, self._instructions, self._hides_instructions)
+        for note in due:
+            content = _Flow()
+            self._tables += 1  # what it refers to comes after it, not in its midst
+            self._read(self._notes[note], content)
+            self._tables -= 1
+            text = "\n".join(block.text for block in content.blocks).strip()
+            flow.paragraph(f"[^{self._labels[note]}]: {text}")
+        self._fields, self._instructions, self._hides_instructions = state
+
+    # Tables
+
+    def _table(self, table: Element, flow: _Flow) -> None:
+        """Read a table row by row."""
+        self._enter()
+        self._tables += 1
+        lines, merged = [], frozenset[int]()
+        for row in _children(table, "w:tr"):
+            properties = child_of(row, "w:trPr")
+            if child_of(properties, "w:del") is None:
+                line, merged = self._row(row, properties, merged)
+                lines.append(line)
+        self._tables -= 1
+        self._depth -= 1
+        flow.table("\n".join(line for line in lines if line.strip()))
+        if self._due and not self._tables:
+            self._add_notes(flow)
+
+    def _row(
+        self, row: Element, properties: Element | None, above: frozenset[int]
+    ) -> tuple[str, frozenset[int]]:
+        """Return the line of a row, and the columns in which merged cells go on below."""
+        column = _span(properties, "w:gridBefore", 0)
+        pieces: list[str] = []
+        merged: set[int] = set()
+        was_nested = False
+        for cell in _children(row, "w:tc"):
+            settings = child_of(cell, "w:tcPr")
+            start, column = column, column + _span(settings, "w:gridSpan", 1)
+            _refuse_wide(column)
+            if _is_deleted(settings) or (pieces and _continues_left(settings)):
+                continue
+            merge = child_of(settings, "w:vMerge")
+            if merge is not None:
+                merged.add(start)
+            text, nested = "", False
+            # One that continues nothing is a cell like any other.
+            if merge is None or attribute(merge, "val") == "restart" or start not in above:
+                text, nested = self._cell(cell)
+            if pieces:
+                pieces.append("\n" if nested or was_nested else "\t")
+            pieces.append(text)
+            was_nested = nested
+        return "".join(pieces).strip("\n"), frozenset(merged)
+
+    def _cell(self, cell: Element) -> tuple[str, bool]:
+        """Return the text of a cell, and whether it holds a table."""
+        flow = _Flow()
+        self._blocks(cell, flow)
+        text = "\n".join(block.text for block in flow.blocks)
+        return text, any(block.is_table for block in flow.blocks)
+
+    # Inside of paragraphs
+
+    def _inline(self, parent: Element | list[Element], pieces: list[str], boxes: _Flow) -> None:
+        """Read runs, also inside of wrappers such as links, insertions and smart tags."""
+        self._enter()
+        for child in parent:
+            name = name_of(child)
+            if handle := self._handlers.get(name):
+                handle(child, pieces, boxes)
+            elif name in _CHARACTERS:
+                self._say(_CHARACTERS[name], pieces)
+            elif name not in _LEFT_OUT:
+                self._inline(child, pieces, boxes)
+        self._depth -= 1
+
+    def _enter(self) -> None:
+        """Go one level deeper, or raise."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise LoadError(
+                "docx",
+                f"nested more than {MAX_DEPTH} levels deep: expected what Word can write; "
+                "save the document again in Word",
+            )
+
+    def _say(self, text: str, pieces: list[str]) -> None:
+        """Take text, unless it is a part of a field's instruction."""
+        if text and not (self._instructions and self._hides_instructions):
+            pieces.append(text)
+
+    def _text(self, element: Element, pieces: list[str], _: _Flow) -> None:
+        """Read a `w:t`; line ends in it are those of the file, and shown as spaces."""
+        text = element.text or ""
+        self._say(_LINE_END.sub(" ", text) if "\n" in text else text, pieces)
+
+    def _field(self, element: Element, pieces: list[str], _: _Flow) -> None:
+        """Follow a field from its instruction to its result."""
+        kind = attribute(element, "fldCharType")
+        if kind == "begin":
+            self._say(_form_value(element), pieces)
+            self._fields.append(False)
+            self._instructions += 1
+        elif kind == "separate" and self._fields and not self._fields[-1]:
+            self._fields[-1] = True
+            self._instructions -= 1
+        elif kind == "end" and self._fields and not self._fields.pop():
+            self._instructions -= 1
+
+    def _reference(self, element: Element, pieces: list[str], _: _Flow) -> None:
+        """Mark the place of a note, which follows once, where it is first referred to."""
+        kind = name_of(element).removeprefix("w:").removesuffix("Reference")
+        note = Note(kind, attribute(element, "id") or "")
+        if note not in self._notes:
+            return
+        if note not in self._labels:
+            self._counts[kind] += 1
+            self._labels[note] = f"{'e' if kind == 'endnote' else ''}{self._counts[kind]}"
+            self._due.append(note)
+        self._say(f"[^{self._labels[note]}]", pieces)
+
+    def _ruby(self, element: Element, pieces: list[str], boxes: _Flow) -> None:
+        """Read a word with its reading above it: the word, then the reading in parentheses."""
+        base, reading = "", ""
+        if pieces and isinstance(pieces[-1], _Ruby):
+            # Word writes a reading over each character of a word, which a search has to find whole.
+            base, reading = pieces[-1].base, pieces[-1].reading
+            pieces.pop()
+        base += self._part_of_ruby(element, "w:rubyBase", boxes)
+        reading += self._part_of_ruby(element, "w:rt", boxes)
+        if base or reading:
+            pieces.append(_Ruby(base, reading))
+
+    def _part_of_ruby(self, element: Element, name: str, boxes: _Flow) -> str:
+        """Return the text of a part of a ruby."""
+        part = child_of(element, name)
+        texts: list[str] = []
+        if part is not None:
+            self._inline(part, texts, boxes)
+        return "".join(texts)
+
+    def _alternatives(self, element: Element, pieces: list[str], boxes: _Flow) -> None:
+        """Read the first of several forms of one thing, such as a text box, that has text."""
+        self._enter()
+        _first_with_text(
+            element,
+            lambda form: self._inline(form, pieces, boxes),
+            lambda: len(pieces) + boxes.size,
+        )
+        self._depth -= 1
+
+
+def _nothing_linked(_: str) -> str:
+    """Return no text for a part before one is read."""
+    return ""
+
+
+def _first_with_text(
+    element: Element, read: Callable[[Element], None], size: Callable[[], int]
+) -> None:
+    """Read one form after another until something came; each is read once at most."""
+    before = size()
+    for form in element:
+        if name_of(form) in {"mc:Choice", "mc:Fallback"}:
+            read(form)
+            if size() != before:
+                return
+
+
+def _children(parent: Element, wanted: str) -> Iterator[Element]:
+    """Yield the rows of a table or the cells of a row, also those inside of wrappers."""
+    waiting = [iter(parent)]
+    while waiting:
+        child = next(waiting[-1], None)
+        if child is None:
+            waiting.pop()
+        elif (name := name_of(child)) == wanted:
+            yield child
+        elif name not in _LEFT_OUT and name not in {"mc:Fallback", "w:p", "w:tbl"}:
+            waiting.append(iter(child))
+
+
+def _span(properties: Element | None, name: str, default: int) -> int:
+    """Return how many columns a cell claims, or raise for more than a table can have."""
+    claimed = value_of(properties, name)
+    if claimed is None:
+        return default
+    span = number_of(claimed)
+    if span is None:
+        raise LoadError(
+            "docx",
+            f"a cell claims {claimed!r:.40} columns, expected a number up to {_MAX_COLUMNS:,}: "
+            "save the document again in Word",
+        )
+    _refuse_wide(span)
+    return max(span, default)
+
+
+def _refuse_wide(columns: int) -> None:
+    """Raise for more columns than a table can have."""
+    if columns > _MAX_COLUMNS:
+        raise LoadError(
+            "docx",
+            f"a row claims {columns:,} columns, expected up to {_MAX_COLUMNS:,}: "
+            "save the document again in Word",
+        )
+
+
+def _continues_left(settings: Element | None) -> bool:
+    """Return whether a cell is merged into the one to its left, as old files say it."""
+    merge = child_of(settings, "w:hMerge")
+    return merge is not None and attribute(merge, "val") != "restart"
+
+
+def _is_deleted(settings: Element | None) -> bool:
+    """Return whether a cell was deleted."""
+    return child_of(settings, "w:cellDel") is not None
+
+
+def _mark_is_deleted(properties: Element | None) -> bool:
+    """Return whether the end of a paragraph was deleted or moved away."""
+    mark = child_of(properties, "w:rPr")
+    return any(child_of(mark, name) is not None for name in ("w:del", "w:moveFrom"))
+
+
+def _fields_are_closed(root: Element) -> bool:
+    """Return whether each field has an end, as an instruction without one would hide all text."""
+    kinds = [attribute(each, "fldCharType") for each in elements_of(root, "fldChar")]
+    return kinds.count("begin") == kinds.count("end")
+
+
+def _form_value(element: Element) -> str:
+    """Return the value of a form's field that has no result: a box, a choice of a list."""
+    data = child_of(element, "w:ffData")
+    if (box := child_of(data, "w:checkBox")) is not None:
+        checked = child_of(box, "w:checked")
+        return "☒" if is_on(child_of(box, "w:default") if checked is None else checked) else "☐"
+    if (choices := child_of(data, "w:ddList")) is not None:
+        entries = [attribute(e, "val") for e in choices if name_of(e) == "w:listEntry"]
+        chosen = number_of(value_of(choices, "w:result") or value_of(choices, "w:default")) or 0
+        return (entries[chosen] or "") if chosen in range(len(entries)) else ""
+    return ""
+
 
 _MAX_UNPACKED = 200_000_000
 _MAX_MEMBERS = 20_000

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import StageFunction
-from ragasync.documents.loaders.load import load_source
+from ragasync.documents.loaders import load_source
 from ragasync.documents.models import Document
 from ragasync.documents.sources import Source, part_id
 from ragasync.documents.stages.prepare import FailedDocument, PreparedDocument

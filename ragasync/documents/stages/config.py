@@ -24,7 +24,7 @@ from ragasync.documents.fingerprints import (
     embedder_identity,
     stage_fingerprint,
 )
-from ragasync.documents.loaders.load import LOADER_VERSION
+from ragasync.documents.loaders import LOADER_VERSION
 from ragasync.documents.metering import metering
 from ragasync.documents.sources import FileIds
 from ragasync.documents.stage import Stage

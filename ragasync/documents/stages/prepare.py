@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
 from ragasync.documents.fingerprints import StageFunction, StagesFingerprint
-from ragasync.documents.loaders.decode import refuse_surrogates
-from ragasync.documents.loaders.load import load_source
+from ragasync.documents.loaders import load_source
+from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.locations import add_locations, chunks_at
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import FileIds, Source

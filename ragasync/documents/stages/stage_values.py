@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync._calls.caller import check_values
-from ragasync.documents.loaders.decode import refuse_surrogates
+from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import Source, part_id
 

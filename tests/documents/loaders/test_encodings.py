@@ -17,7 +17,7 @@ from ragasync.documents import (
     load_source,
     load_text,
 )
-from ragasync.documents.loaders.html_fast import load_html_fast
+from ragasync.documents.loaders.html import load_html_fast
 from tests.support.requirements import needs
 
 BULGARIAN = (

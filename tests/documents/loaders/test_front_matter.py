@@ -4,7 +4,7 @@ import pytest
 
 from ragasync import AsyncDocumentProcessor
 from ragasync.documents import MemoryStore, load_source
-from ragasync.documents.loaders.front_matter import front_matter
+from ragasync.documents.loaders.text import front_matter
 
 
 @pytest.mark.parametrize(

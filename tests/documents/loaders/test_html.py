@@ -3,8 +3,8 @@
 import pytest
 
 from ragasync.documents import LoadError, load_html
-from ragasync.documents.loaders import html_fast
-from ragasync.documents.loaders.html_fast import load_html_fast
+from ragasync.documents.loaders import html
+from ragasync.documents.loaders.html import load_html_fast
 
 PAGE = b"""<!doctype html><html><head><title> A &amp;
  B </title><style>p {color: red}</style></head><body><h1>Head</h1><p>One <b>bo</b>ld,
@@ -48,8 +48,8 @@ def test_a_page_that_is_nested_too_deep_for_the_fast_loader_goes_to_the_other():
     """Its time grows with the square of the depth; open `<p>` and `<br>` are not deep."""
     deep = b"<div>" * 60_000 + b"deep" + b"</div>" * 60_000
     assert load_html_fast(deep) == ("deep", {})
-    assert html_fast._may_be_deep(deep)
-    assert not html_fast._may_be_deep(b"<p>a<br>" * 10_000 + b"<div><b>c</b></div>" * 10_000)
+    assert html._may_be_deep(deep)
+    assert not html._may_be_deep(b"<p>a<br>" * 10_000 + b"<div><b>c</b></div>" * 10_000)
 
 
 def test_preformatted_text_keeps_its_lines_and_spaces():

@@ -10,7 +10,7 @@ import pytest
 from ragasync.documents import LoadError, load_source
 from ragasync.documents.loaders import docx as word
 from ragasync.documents.loaders.docx import load_docx
-from ragasync.documents.loaders.html_fast import load_html_fast
+from ragasync.documents.loaders.html import load_html_fast
 from ragasync.documents.loaders.pdf import load_pdf
 from ragasync.errors import MissingExtra
 

@@ -1,23 +1,116 @@
-"""Styles and lists of a Word document: which paragraph is a heading, which number it shows."""
+"""Elements of a Word document's XML: names, styles and lists, formulas, SmartArt and charts."""
 
 from __future__ import annotations
 
+import email
+import email.policy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import NamedTuple
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from ragasync.documents.loaders.docx_xml import (
-    attribute,
-    child_of,
-    is_on,
-    name_of,
-    number_of,
-    value_of,
+from ragasync.documents.errors import LoadError
+from ragasync.documents.loaders.html import load_html
+from ragasync.documents.loaders.text import load_text
+
+MAX_DEPTH = 150
+"""The deepest nesting that is followed; Word itself stops far earlier."""
+
+_OFFICE, _STRICT = "http://schemas.openxmlformats.org", "http://purl.oclc.org/ooxml"
+_PREFIXES = {
+    f"{_OFFICE}/wordprocessingml/2006/main": "w",
+    f"{_STRICT}/wordprocessingml/main": "w",
+    f"{_OFFICE}/officeDocument/2006/math": "m",
+    f"{_STRICT}/officeDocument/math": "m",
+    f"{_OFFICE}/markup-compatibility/2006": "mc",
+    f"{_OFFICE}/drawingml/2006/main": "a",
+    f"{_STRICT}/drawingml/main": "a",
+    f"{_OFFICE}/drawingml/2006/chart": "c",
+    f"{_STRICT}/drawingml/chart": "c",
+    f"{_OFFICE}/drawingml/2006/diagram": "dgm",
+    f"{_STRICT}/drawingml/diagram": "dgm",
+    "urn:schemas-microsoft-com:vml": "v",
+}
+_DOCTYPES = tuple(
+    b"<!DOCTYPE".decode().encode(name) for name in ("ascii", "utf-16-le", "utf-16-be")
 )
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,10}\s*")
+
+
+def parse_part(data: bytes, name: str) -> Element:
+    """
+    Return the root of one part.
+
+    Raises:
+        LoadError: "docx" for a part that is broken or declares a document type: its entities could
+            unfold to any size.
+    """
+    if any(doctype in data for doctype in _DOCTYPES):
+        raise LoadError(
+            "docx", f"{name} declares a document type, which Word never does: save it again in Word"
+        )
+    try:
+        return fromstring(data)
+    except ParseError as error:
+        raise LoadError("docx", f"{name} is not well-formed XML: {error}") from None
+
+
+@lru_cache(maxsize=4096)
+def _short(tag: str) -> str:
+    """Return `w:p` for a tag's full name, "" for one of a namespace that we do not read."""
+    namespace, _, name = tag[1:].partition("}")
+    prefix = _PREFIXES.get(namespace)
+    return f"{prefix}:{name}" if prefix else ""
+
+
+def name_of(element: Element) -> str:
+    """Return an element's short name, the same for Strict and Transitional files."""
+    return _short(element.tag)
+
+
+def elements_of(root: Element, name: str) -> Iterator[Element]:
+    """Yield all elements of WordprocessingML of this name, at any depth."""
+    for namespace, prefix in _PREFIXES.items():
+        if prefix == "w":
+            yield from root.iter(f"{{{namespace}}}{name}")
+
+
+def child_of(element: Element | None, name: str) -> Element | None:
+    """Return the first child of this short name."""
+    for child in () if element is None else element:
+        if _short(child.tag) == name:
+            return child
+    return None
+
+
+def attribute(element: Element | None, name: str) -> str | None:
+    """Return an attribute, whatever its namespace: it differs between Strict and Transitional."""
+    if element is None:
+        return None
+    for key, value in element.attrib.items():
+        if key == name or key.endswith("}" + name):
+            return value
+    return None
+
+
+def value_of(element: Element | None, name: str) -> str | None:
+    """Return the `val` of the child of this short name."""
+    return attribute(child_of(element, name), "val")
+
+
+def number_of(text: str | None) -> int | None:
+    """Return a whole number of up to ten digits, else None."""
+    return int(text) if text and _INTEGER.fullmatch(text) else None
+
+
+def is_on(element: Element | None) -> bool:
+    """Return whether a switch such as `<w:titlePg/>` is there and not turned off."""
+    return element is not None and attribute(element, "val") not in {"0", "false", "off"}
+
 
 _HEADING = re.compile(r"heading ([1-6])|title", re.IGNORECASE)
 _LEVELS = 9
@@ -371,3 +464,207 @@ _FORMATS: Mapping[str, Callable[[int], str | None]] = MappingProxyType(
         "ideographZodiac": lambda n: _letters(n, "子丑寅卯辰巳午未申酉戌亥"),
     }
 )
+
+
+_LEFT_OUT = frozenset({"w:del", "w:moveFrom", "w:rPr", "w:delText", "w:instrText"})
+
+
+def math_text(element: Element, depth: int = 0) -> str:
+    """
+    Return a formula on one line: `x^2`, `a_1`, `(a+b)/2`, `√(x+1)`.
+
+    Raises:
+        LoadError: "docx" for one that is nested more than MAX_DEPTH deep.
+    """
+    if depth > MAX_DEPTH:
+        raise LoadError("docx", f"a formula nested more than {MAX_DEPTH} deep: simplify it")
+    name = name_of(element)
+    if name in {"m:t", "w:t"}:
+        return element.text or ""
+    if name in _LEFT_OUT or (name.startswith("m:") and name.endswith("Pr")):
+        return ""
+    if shape := _SHAPES.get(name):
+        return shape(_Formula(element, depth))
+    return "".join(math_text(child, depth + 1) for child in element)
+
+
+class _Formula:
+    """One element of a formula, asked for the texts of its parts."""
+
+    def __init__(self, element: Element, depth: int) -> None:
+        self._element = element
+        self._depth = depth
+
+    def part(self, name: str) -> str:
+        """Return the text of a part as it stands."""
+        part = child_of(self._element, f"m:{name}")
+        return "" if part is None else math_text(part, self._depth + 1)
+
+    def group(self, name: str) -> str:
+        """Return the text of a part, in parentheses if it is more than a number or a name."""
+        text = self.part(name)
+        return text if len(text) < 2 or text.isalnum() else f"({text})"
+
+    def parts(self, name: str) -> list[str]:
+        """Return the texts of all parts of a name."""
+        children = [child for child in self._element if name_of(child) == f"m:{name}"]
+        return [math_text(child, self._depth + 1) for child in children]
+
+    def setting(self, properties: str, name: str, default: str) -> str:
+        """Return a character that the properties choose; one that is there and empty is none."""
+        chosen = child_of(child_of(self._element, f"m:{properties}"), f"m:{name}")
+        return default if chosen is None else attribute(chosen, "val") or ""
+
+
+def _scripts(formula: _Formula) -> str:
+    """Return what stands below and above, such as `_i^2`."""
+    below, above = formula.group("sub"), formula.group("sup")
+    return (f"_{below}" if below else "") + (f"^{above}" if above else "")
+
+
+def _delimited(formula: _Formula) -> str:
+    """Return parts in parentheses, or in the signs that the formula chooses."""
+    begin, end = formula.setting("dPr", "begChr", "("), formula.setting("dPr", "endChr", ")")
+    return begin + formula.setting("dPr", "sepChr", "|").join(formula.parts("e")) + end
+
+
+def _fraction(formula: _Formula) -> str:
+    """Return `a/b`."""
+    return f"{formula.group('num')}/{formula.group('den')}"
+
+
+def _matrix(formula: _Formula) -> str:
+    """Return a matrix row by row."""
+    return "; ".join(formula.parts("mr"))
+
+
+def _operator(formula: _Formula) -> str:
+    """Return a sum, an integral or the like with its bounds."""
+    sign = formula.setting("naryPr", "chr", "∫")
+    return f"{sign}{_scripts(formula)} {formula.part('e')}"
+
+
+_SHAPES: MappingProxyType[str, Callable[[_Formula], str]] = MappingProxyType(
+    {
+        "m:f": _fraction,
+        "m:sSup": lambda formula: formula.group("e") + _scripts(formula),
+        "m:sSub": lambda formula: formula.group("e") + _scripts(formula),
+        "m:sSubSup": lambda formula: formula.group("e") + _scripts(formula),
+        "m:sPre": lambda formula: _scripts(formula) + formula.group("e"),
+        "m:rad": lambda formula: f"{formula.group('deg')}√{formula.group('e')}",
+        "m:nary": _operator,
+        "m:d": _delimited,
+        "m:func": lambda formula: f"{formula.part('fName')} {formula.part('e')}",
+        "m:limLow": lambda formula: f"{formula.part('e')}_{formula.group('lim')}",
+        "m:limUpp": lambda formula: f"{formula.part('e')}^{formula.group('lim')}",
+        "m:acc": lambda formula: formula.part("e") + formula.setting("accPr", "chr", "\u0302"),
+        "m:m": _matrix,
+        "m:mr": lambda formula: ", ".join(formula.parts("e")),
+        "m:eqArr": lambda formula: "; ".join(formula.parts("e")),
+    }
+)
+
+# The characters of fonts that draw something else than what their codes say, by their codes.
+_SYMBOL = {
+    **dict(zip(range(0x41, 0x5B), "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True)),
+    **dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True)),
+    **dict(zip(bytes.fromhex("22 24 27 2d 40 5c 5e 7e f1 f2"), "∀∃∋−≅∴⊥∼〉∫", strict=True)),
+    **dict(
+        zip(
+            range(0xA0, 0xE6),
+            "€ϒ′≤⁄∞ƒ♣♦♥♠↔←↑→↓°±″≥×∝∂•÷≠≡≈…⏐⎯↵ℵℑℜ℘⊗⊕∅∩∪⊃⊇⊄⊂⊆∈∉∠∇®©™∏√⋅¬∧∨⇔⇐⇑⇒⇓◊〈®©™∑",
+            strict=True,
+        )
+    ),
+}
+_WINGDINGS = dict(
+    zip(
+        bytes.fromhex(
+            "28 2a 4a 4c 6c 6e 6f 71 72 74 75 76 9f a7 a8 d8 df e0 e1 e2 e8 f0 fb fc fd fe"
+        ),
+        "☎✉☺☹●■□❑❒⧫◆❖•▪◻➢←→↑↓➔⇨✗✓☒☑",
+        strict=True,
+    )
+)
+_WINGDINGS_2 = dict(zip(bytes.fromhex("4f 50 51 52 53 a3"), "✗✓☒☑☒☐", strict=True))
+_FONTS = {"symbol": _SYMBOL, "wingdings": _WINGDINGS, "wingdings 2": _WINGDINGS_2}
+
+
+def symbol_text(element: Element) -> str:
+    """Return the character of a `w:sym`: of its font where that has its own, else of Unicode."""
+    try:
+        code = int(attribute(element, "char") or "", 16)
+    except ValueError:
+        return ""
+    # Word adds 0xF000 to the codes of fonts that have characters of their own.
+    own = code - 0xF000 if 0xF000 <= code <= 0xF0FF else code
+    table = _FONTS.get((attribute(element, "font") or "").lower(), {})
+    if own in table:
+        return table[own]
+    return chr(code) if 0x20 <= code < 0xD800 or 0xE000 <= code <= 0x10FFFF else ""
+
+
+_MAX_INSERTED = 10_000_000  # bytes; a few packed ones may unpack to all of them
+_LONG_NUMBER = re.compile(r"-?\d{1,15}\.\d{10,20}")
+
+
+def diagram_text(root: Element) -> str:
+    """Return the texts of a SmartArt drawing, a line each."""
+    return "\n".join(_paragraphs(root))
+
+
+def chart_text(root: Element) -> str:
+    """Return a chart's title, and its series as a table: a line for each category."""
+    title = " ".join(line for part in _all(root, "c:title") for line in _paragraphs(part))
+    series = list(_all(root, "c:ser"))
+    names = [" ".join(_values(each, "c:tx")) for each in series]
+    categories = next(filter(None, (_values(each, "c:cat") for each in series)), [])
+    rows = zip_longest(categories, *(_values(each, "c:val") for each in series), fillvalue="")
+    lines = ["\t".join(row) for row in (["", *names], *rows)]
+    return "\n".join(line.strip() for line in (title, *lines) if line.strip())
+
+
+def inserted_text(data: bytes, suffix: str) -> str | None:
+    """
+    Return the text of a file that Word inserts when it opens the document; None if unknown.
+
+    Raises:
+        LoadError: Whatever the file's own loader raises.
+    """
+    if len(data) > _MAX_INSERTED:
+        return None
+    match suffix:
+        case "htm" | "html" | "xhtml":
+            return load_html(data)[0]
+        case "txt":
+            return load_text(data)[0]
+        case "mht" | "mhtml":
+            message = email.message_from_bytes(data, policy=email.policy.default)
+            body = next(
+                (part for part in message.walk() if part.get_content_subtype() == "html"), None
+            )
+            content = body.get_payload(decode=True) if body is not None else None
+            return load_html(content)[0] if isinstance(content, bytes) else None
+        case _:
+            return None
+
+
+def _paragraphs(root: Element) -> list[str]:
+    """Return the paragraphs of DrawingML that are not empty."""
+    texts = ("".join(each.text or "" for each in _all(p, "a:t")) for p in _all(root, "a:p"))
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _values(series: Element, name: str) -> list[str]:
+    """Return the names or numbers that a chart keeps of one part of a series."""
+    return [_rounded(each.text or "") for part in _all(series, name) for each in _all(part, "c:v")]
+
+
+def _rounded(value: str) -> str:
+    """Return a number without the error of its last binary digit: 4.4 for 4.4000000000000004."""
+    return f"{float(value):.15g}" if _LONG_NUMBER.fullmatch(value) else value
+
+
+def _all(root: Element, name: str) -> Iterator[Element]:
+    """Yield the elements of a short name, at any depth."""
+    return (each for each in root.iter() if name_of(each) == name)
