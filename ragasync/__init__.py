@@ -36,8 +36,9 @@ this table true. The docstring of each package maps its files.
                             who cancelled a task; lazy tasks; errors of the wrong loop; our SQLite
                             files; errors as text; changed functions
     errors clock arguments  exceptions; clocks; checks of arguments
-    _redact                 masks secrets in messages
-    foreign_errors          guarded access to objects of other packages
+    redact                  masks secrets in messages
+    secret_patterns foreign_errors
+                            the word lists and expressions; guarded access to foreign objects
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from itertools import islice
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from ragasync._redact import redact
 from ragasync.errors import RagasyncError
 from ragasync.foreign_errors import (
     LONGEST_MESSAGE,
@@ -33,6 +32,7 @@ from ragasync.foreign_errors import (
     is_error,
     leaves_of,
 )
+from ragasync.redact import redact
 
 _LONGEST_WORD = 1024
 """How far back a cut looks for the beginning of the word that it would split, in characters."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
 
-from ragasync._redact import redact
 from ragasync.clock import Clock
 from ragasync.error_text import describe
 from ragasync.foreign_errors import attribute, guarded, is_a, text_of
+from ragasync.redact import redact
 
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 """A function of the number of items that have ended and the total, which is None if unknown."""

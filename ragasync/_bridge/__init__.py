@@ -1,8 +1,7 @@
 """
 The bridge from sync code to coroutines, and the way of an interrupt through nested calls.
 
-    run_async.py       run_async and the background loops that it runs coroutines on
-    in_place.py        run_async on the loop of this very thread: nested=True, and in a browser
+    run_async.py       run_async: on a background loop, nested on this thread's loop, in a browser
     coroutine_call.py  CoroutineCall: an awaitable that runs on a loop while a thread waits for it
     interrupts.py      InterruptibleWait: a thread waits, and Ctrl-C and the stop button still work
     blocking_calls.py  the tree of blocking calls, which cancels the innermost first

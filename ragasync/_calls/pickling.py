@@ -19,11 +19,11 @@ from itertools import islice
 from types import CodeType, ModuleType
 from typing import Any, Final, NamedTuple
 
-from ragasync._redact import redact
 from ragasync._retries.http import own_headers, own_status
 from ragasync.error_text import describe
 from ragasync.errors import RemoteError, SerializationError
 from ragasync.foreign_errors import LONGEST_MESSAGE, attribute, group_members, is_a, text_of
+from ragasync.redact import redact
 
 HINT = (
     "functions and classes of a notebook or script are pickled with cloudpickle: "

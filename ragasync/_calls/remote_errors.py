@@ -35,7 +35,6 @@ from ragasync._calls.pickling import (
     plain_str,
     try_call,
 )
-from ragasync._redact import redact
 from ragasync._retries.classify import congestion, default_retry, may_split, should_split
 from ragasync._retries.http import headers_of, http_status
 from ragasync._retries.retry_after import retry_after_of
@@ -50,6 +49,7 @@ from ragasync.foreign_errors import (
     notes_of,
     text_of,
 )
+from ragasync.redact import redact
 
 MAX_DEPTH: Final = 24
 """Links of a chain of causes, or levels of groups, that are pickled: pickling is recursive."""

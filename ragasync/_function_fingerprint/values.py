@@ -37,8 +37,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from ragasync._function_fingerprint.code import ANY, digest, names_in
-from ragasync._redact import redact
 from ragasync.foreign_errors import is_a
+from ragasync.redact import redact
 
 NATIVE: Final = (
     BuiltinFunctionType,

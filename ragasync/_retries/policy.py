@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeAlias, TypeVar, cast
 
-from ragasync._redact import redact
 from ragasync._retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
 from ragasync._retries.loop import call_async, call_sync
 from ragasync._retries.retry_after import retry_after_of
@@ -20,6 +19,7 @@ from ragasync.arguments import check_callable, check_count, check_number, check_
 from ragasync.error_text import describe
 from ragasync.errors import CallAborted
 from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
+from ragasync.redact import redact
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
 

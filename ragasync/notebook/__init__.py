@@ -2,10 +2,9 @@
 Progress bars and the live panel of a job in a notebook.
 
 Files, from the output upwards:
-    display.py        whether a notebook shows output, and how an output is shown and replaced
+    widgets.py        shows and replaces outputs; makes and closes widgets; sliders and their steps
     progress_bars.py  TqdmProgress, WidgetProgress: progress bars for progress callbacks
     panel_view.py     JobView: the state of a job as its repr, as text and as HTML
-    widgets.py        makes and closes widgets; sliders and their steps
     controls.py       the widgets of a panel: facts, buttons, sliders, errors
     panel.py          Panel: shows a job, refreshes it, takes snapshots, replaces it by static HTML
 

@@ -20,8 +20,8 @@ from ragasync.clock import Clock, running_loop
 from ragasync.error_text import describe
 from ragasync.errors import RunAsyncError
 from ragasync.notebook.controls import ControllableJob, Controls
-from ragasync.notebook.display import REFRESH_INTERVAL, in_kernel, show_bundle
 from ragasync.notebook.panel_view import JobView, static_bundle
+from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
 
 WIDGETS_AFTER = 1.0
 """Seconds that a job must have run to get widgets: for many short runs they would cost more."""

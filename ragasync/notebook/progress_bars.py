@@ -14,7 +14,7 @@ from ragasync._outcomes.outcome import DONE
 from ragasync._reports.html import COLORS, TEXT, element
 from ragasync._reports.summary import clock_time, one_line, per_second
 from ragasync.clock import Clock, running_loop
-from ragasync.notebook.display import REFRESH_INTERVAL, in_kernel, show_bundle
+from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
 
 REPEATED_END = 1.0
 """Seconds within which the same last report, repeated, does not start another run."""

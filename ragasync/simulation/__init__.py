@@ -1,16 +1,14 @@
 """
 Simulations: the real engine on a virtual clock, to see a job before paying for it.
 
-    virtual_time.py    VirtualClockLoop, run_on_virtual_clock: a clock that never waits
-    latency.py         Latency: distributions of seconds per call, and the draws by seed and key
-    service.py         ScriptedService, ServiceError: latencies, errors, limits and outages
-    simulate.py        simulate; run_simulation: the engine on a virtual clock
-    pilot.py           Pilot: the attempts of a real run, call by call
-    scenario.py        Scenario: the pilot's settings with the caller's changes
-    resampling.py      BootstrapService: calls drawn from a pilot; the pilot's overhead
-    projection.py      from simulated runs to all items, with intervals; WhatIf: one setting changed
-    forecast_view.py   a forecast as text, HTML and a panel with sliders
-    forecast.py        forecast, Forecast
+    virtual_time.py  VirtualClockLoop, run_on_virtual_clock: a clock that never waits
+    latency.py       Latency: distributions of seconds per call, and the draws by seed and key
+    service.py       ScriptedService, ServiceError: latencies, errors, limits and outages
+    simulate.py      simulate; run_simulation: the engine on a virtual clock
+    pilot.py         Pilot: the attempts of a real run; Scenario: its settings and changes to them
+    resampling.py    BootstrapService: calls drawn from a pilot; the pilot's overhead
+    projection.py    from simulated runs to all items, with intervals; WhatIf: one setting changed
+    forecast.py      forecast, Forecast; ForecastExplorer: a panel with sliders
 
 `simulate` copies limiters and retry policy, and runs the engine over the numbers from 0 with a
 ScriptedService on a virtual clock. `forecast` reads the attempts of a pilot and runs the engine

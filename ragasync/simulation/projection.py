@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ragasync._reports.time_breakdown import time_breakdown
 from ragasync.progress_callbacks import LimitedBy
-from ragasync.simulation.pilot import Pilot
+from ragasync.simulation.pilot import Pilot, Scenario
 from ragasync.simulation.resampling import SimulatedRun, sample_size, simulate_run
-from ragasync.simulation.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,7 @@ from typing import Any
 
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
-from ragasync.simulation.pilot import Pilot, PilotAttempt
-from ragasync.simulation.scenario import PermanentError, Scenario, TransientError
+from ragasync.simulation.pilot import PermanentError, Pilot, PilotAttempt, Scenario, TransientError
 from ragasync.simulation.simulate import limiter_of, run_simulation
 from ragasync.simulation.virtual_time import run_on_virtual_clock
 

@@ -16,9 +16,10 @@ PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from ragasync import AsyncBatchProcessor, AsyncRetry, run_async
-from ragasync._bridge import in_place, interrupts
+from ragasync._bridge import interrupts, run_async as run_async_module
 
-interrupts.GRACE = in_place.GRACE = 600  # seconds: a test that waits for their end does not pass
+# Seconds: a test that waits for their end does not pass.
+interrupts.GRACE = run_async_module.GRACE = 600
 
 def press():
     thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))
@@ -290,7 +291,7 @@ def test_a_clean_up_after_a_timeout_has_a_limited_time(way):
     assert printed_by(
         PREAMBLE,
         f"""
-        interrupts.GRACE = in_place.GRACE = 0.2
+        interrupts.GRACE = run_async_module.GRACE = 0.2
         free, ended = threading.Event(), threading.Event()
 
         async def stubborn():

@@ -14,9 +14,10 @@ pytestmark = pytest.mark.real_time
 PREAMBLE = """
 import asyncio, os, signal, sys, threading, time
 from ragasync import run_async
-from ragasync._bridge import in_place, interrupts
+from ragasync._bridge import interrupts, run_async as run_async_module
 
-interrupts.GRACE = in_place.GRACE = 600  # seconds: a test that waits for their end does not pass
+# Seconds: a test that waits for their end does not pass.
+interrupts.GRACE = run_async_module.GRACE = 600
 
 def press():
     thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT))

@@ -11,9 +11,9 @@ pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 
 # A cell that waits for the end of this grace period does not come back in time.
 NO_GRACE = """
-from ragasync._bridge import in_place, interrupts
+from ragasync._bridge import interrupts, run_async as run_async_module
 
-interrupts.GRACE = in_place.GRACE = 600
+interrupts.GRACE = run_async_module.GRACE = 600
 """
 
 # The first two items are done immediately; the others are in flight until they are cancelled.

@@ -12,9 +12,9 @@ pytestmark = [pytest.mark.kernel, pytest.mark.real_time]
 IMPORTS = """
 import asyncio
 from ragasync import run_async
-from ragasync._bridge import in_place, interrupts
+from ragasync._bridge import interrupts, run_async as run_async_module
 
-interrupts.GRACE = in_place.GRACE = 600
+interrupts.GRACE = run_async_module.GRACE = 600
 """
 
 SLOW = (

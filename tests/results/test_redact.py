@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragasync._redact import redact
+from ragasync.redact import redact
 
 PEM = (
     r"-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA1234567890+/\n-----END RSA PRIVATE KEY-----"

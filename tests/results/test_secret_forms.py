@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragasync import AsyncBatchProcessor, errors_dataframe
-from ragasync._redact import redact
 from ragasync.error_text import safe_text
+from ragasync.redact import redact
 from tests.support.secret_forms import HARMLESS, KEYS, SECRETS
 
 pytestmark = pytest.mark.slow  # a thousand texts, and expressions that every Python reads alike

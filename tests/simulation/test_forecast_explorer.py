@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ragasync.simulation import forecast
-from ragasync.simulation.forecast_view import ForecastExplorer
+from ragasync.simulation.forecast import ForecastExplorer
 from tests.simulation.test_forecast import run, taking
 
 pytestmark = pytest.mark.slow  # arithmetic on simulated runs, the same with every Python

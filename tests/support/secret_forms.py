@@ -456,7 +456,7 @@ HARMLESS: list[str] = [
     "signature: f(x, y)",
     "sig=3",
     f"commit {HASH}",
-    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
     "request 123e4567-e89b-12d3-a456-426614174000 failed",
     "request id: req_011CSHoEeqs5C35K2UUqR7Fy",
     "chatcmpl-9aBcD3fGh1JkLmNoPqRsTuVwXyZ12 was cut",

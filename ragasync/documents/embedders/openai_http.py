@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from ragasync._redact import MASK
 from ragasync._retries.http import http_status
 from ragasync.documents.embedders.openai_responses import (
     BrokenReply,
@@ -24,6 +23,7 @@ from ragasync.documents.embedders.openai_responses import (
 )
 from ragasync.errors import MissingExtra
 from ragasync.foreign_errors import text_of
+from ragasync.redact import MASK
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response
