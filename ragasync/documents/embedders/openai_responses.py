@@ -24,10 +24,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync._redact import redact
 from ragasync.arguments import check_count
 from ragasync.errors import RagasyncError, ResultCountError
 from ragasync.foreign_errors import attribute, guarded, text_of
+from ragasync.redact import redact
 
 _LONGEST = 300
 _LONGEST_HEADER = 200
