@@ -113,12 +113,18 @@ def code_of(value: object) -> str:
 
 
 def _predicate(condition: Condition, stored: StoredTexts) -> str:
-    """Return the predicate of a condition, which is never null."""
+    """
+    Predicate of a condition; it is true, or false or null where the condition does not hold.
+
+    Null counts as false in a filter and within AND and OR; only a negation has to map it to true.
+    (`coalesce(x, false)` would do that as well, but Lance rewrites it to `x IS NOT NULL AND x`,
+    which looks into the JSON twice.)
+    """
     match condition:
         case Comparison():
             return f"({' OR '.join(_comparisons(condition, stored))})"
         case Not(part):
-            return f"NOT {_predicate(part, stored)}"
+            return f"{_predicate(part, stored)} IS NOT TRUE"
         case AllOf(parts):
             ranges, others = _ranges_in(parts)
             held = [_range(value, bounds) for (_, value), bounds in ranges.items()]
@@ -162,10 +168,9 @@ def _of_column(column: str, condition: Comparison) -> str:
         parts.append(f"{column} {_SQL[condition.operator]} {literals[0]}")
     elif condition.operator == "in" and literals:
         parts.append(f"{column} IN ({', '.join(literals)})")
-    held = [f"coalesce({part}, false)" for part in parts]
     if condition.operator == "in" and None in condition.values:
-        held.append(f"{column} IS NULL")
-    return " OR ".join(held) or "false"
+        parts.append(f"{column} IS NULL")
+    return " OR ".join(parts) or "false"
 
 
 def _is_utf8(text: str) -> bool:
@@ -180,7 +185,7 @@ def _compared(value: str, condition: Comparison) -> Iterator[str]:
         if _NOTHING in codes:
             yield f"{value} IS NULL"
         listed = ", ".join(f"'{code}'" for code in codes)
-        yield f"coalesce({value} IN ({listed}), false)" if codes else "false"
+        yield f"{value} IN ({listed})" if codes else "false"
         return
     yield _range(value, [condition])
 
@@ -193,15 +198,15 @@ def _compared_whole(condition: Comparison, stored: StoredTexts) -> Iterator[str]
     """
     value, code = _value("is", condition.key), code_of(condition.values[0])
     first, last = code.partition(":")[0] + ":", code.partition(":")[0] + ";"
-    alike = f"coalesce({value} >= '{first}' AND {value} < '{last}', false)"
+    alike = f"({value} >= '{first}' AND {value} < '{last}')"
     if condition.operator in ("$lt", "$lte"):
-        yield f"coalesce({value} >= '{code[0]}' AND {value} < '{first}', false)"
+        yield f"({value} >= '{code[0]}' AND {value} < '{first}')"
     else:
-        yield f"coalesce({value} >= '{last}' AND {value} < '{chr(ord(code[0]) + 1)}', false)"
+        yield f"({value} >= '{last}' AND {value} < '{chr(ord(code[0]) + 1)}')"
     held = {code_of(text) for text in stored.texts(condition.key, alike) if condition.holds(text)}
     if held:
         listed = ", ".join(f"'{each}'" for each in sorted(held))
-        yield f"coalesce({value} IN ({listed}), false)"
+        yield f"({value} IN ({listed}))"
 
 
 def _is_long(value: object) -> bool:
@@ -237,13 +242,13 @@ def _range(value: str, bounds: Sequence[Comparison]) -> str:
     codes += [] if ">" in signs else [(">=", kind)]
     codes += [] if "<" in signs else [("<", chr(ord(kind) + 1))]
     within = " AND ".join(f"{value} {sign} '{code}'" for sign, code in codes)
-    return f"coalesce({within}, false)"
+    return f"({within})"
 
 
 def _lists(what: str, key: str, values: Iterable[object]) -> Iterator[str]:
     """Yield the predicates of the rows with one of these values in a list of facts about a key."""
     for code in sorted({code_of(value) for value in values}):
-        yield f"coalesce(json_array_contains(facts, '$.{_name(what, key)}', '{code}'), false)"
+        yield f"json_array_contains(facts, '$.{_name(what, key)}', '{code}')"
     yield "false"
 
 
