@@ -9,7 +9,8 @@ Stores: documents as embedded chunks in a file or a folder, and the search for t
     memory.py           MemoryStore: a SqliteStore without a file
     lance.py            LanceStore: documents, vectors and keywords in a LanceDB folder
     lance_table.py      LanceRows: its table
-    lance_rows.py       a document as rows of the table
+    lance_rows.py       documents as rows of the table
+    lance_upsert.py     documents written, several in one commit
     lance_documents.py  its documents, listed, changed and moved
     lance_filter.py     conditions as predicates of LanceDB
     lance_search.py     its rankings

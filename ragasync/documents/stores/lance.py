@@ -1,8 +1,7 @@
-"""Documents, vectors and words in a LanceDB folder: for more than fits into memory."""
+"""LanceStore: documents, vectors and keywords in a LanceDB folder, larger than memory."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,13 +28,10 @@ from ragasync.documents.store import (
     StoredEntry,
     StoredId,
     StoreError,
-    as_json,
+    StoreRequest,
     check_embedder,
-    check_id_scheme,
     check_search,
-    check_source,
     check_storable,
-    checked_vectors,
 )
 from ragasync.documents.stores.lance_documents import (
     StoredEntries,
@@ -43,7 +39,6 @@ from ragasync.documents.stores.lance_documents import (
     files,
     read_id_scheme,
     relocate,
-    remembered_id_scheme,
     stored_document,
     stored_documents,
     stored_ids,
@@ -52,7 +47,6 @@ from ragasync.documents.stores.lance_documents import (
     write_metadata,
 )
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
-from ragasync.documents.stores.lance_rows import columns_of, vector_column
 from ragasync.documents.stores.lance_search import (
     FRAME,
     known_keys,
@@ -62,14 +56,11 @@ from ragasync.documents.stores.lance_search import (
 )
 from ragasync.documents.stores.lance_table import (
     LanceRows,
-    as_rows,
-    clear_lance_errors,
     embedder_of_column,
-    make_room_for_vectors,
-    replace_rows,
     stored_embedder,
     write_embedder,
 )
+from ragasync.documents.stores.lance_upsert import upsert, upsert_each
 from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
 from ragasync.documents.stores.selection import check_delete, check_id, selected
@@ -85,9 +76,9 @@ class LanceStore:
     A store in a LanceDB folder, with search by vectors, by keywords, or by both.
 
     It has the methods of SqliteStore, but keeps no vectors in memory, which suits more than about
-    200,000 chunks. A document is stored in one commit, which writes a file; small files are merged
-    from time to time. Several processes may read and write it concurrently; on Windows, only one
-    may write.
+    200,000 chunks. Each commit writes a file, so `upsert_many` is much faster than many calls of
+    `upsert`; small files are merged from time to time. Several processes may read and write it
+    concurrently; on Windows, only one may write.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor
@@ -125,33 +116,45 @@ class LanceStore:
         embedder: str,
         identity: str = "",
     ) -> None:
-        """Store a document and replace the one with its id, as in SqliteStore."""
-        vectors = checked_vectors(embeddings, len(chunks))
-        with clear_lance_errors(self.path):
-            columns = columns_of(document, chunks, fingerprint)
-            of_document = as_json(document.metadata, document.id)
-        with self._rows.writing(len(chunks) + 1) as table:
-            check_id_scheme(document, remembered_id_scheme(self.path))
-            before = table.version
-            if (found := self._entries.of(table, document.id)) is not None:
-                check_source(document, found.source)
-            given = StoredEmbedder(embedder, vectors.shape[1], identity)
-            if len(chunks) and embedder_of_column(table) != given:
-                stored = stored_embedder(table)
-                check_embedder(stored, given)
-                if stored is None:
-                    make_room_for_vectors(table, given)
-            if (column := embedder_of_column(table)) is not None:
-                columns["vector"] = vector_column(vectors, column.dimension)
-            replace_rows(table, [digest(document.id)], as_rows(table, columns))
-            entry = StoredEntry(
-                fingerprint, document.source, document.file, json.loads(of_document)
-            )
-            self._entries.add(document.id, entry, before, table.version)
+        """Store a document, and replace the one with its id, in one commit; as in SqliteStore."""
+        request = StoreRequest(document, chunks, embeddings, fingerprint)
+        given = StoredEmbedder(embedder, 0, identity)
+        [error] = upsert(self._rows, self._entries, [request], given)
+        if error is not None:
+            raise error
+
+    def upsert_many(
+        self, requests: Sequence[StoreRequest], *, embedder: str, identity: str = ""
+    ) -> list[Exception | None]:
+        """
+        Store documents in one commit; each is stored when the call returns. As in SqliteStore.
+
+        A document that cannot be stored fails alone, and the others are stored. In a subclass that
+        overrides `upsert`, this calls it for each document, each in a commit of its own.
+
+        Args:
+            requests: The documents; of several with one id and source, the last is stored.
+            embedder: The name of the embedder that made the vectors.
+            identity: What else identifies the embedder.
+
+        Returns:
+            One entry per request: None for a stored document, else the error that `upsert` would
+            raise for it.
+
+        Raises:
+            EmbedderMismatch: If the store holds vectors of another embedder, or no document has
+                vectors of the stored dimension.
+            StoreError: If the folder cannot be written. Nothing is stored then.
+        """
+        if self._overrides("upsert"):
+            return upsert_each(partial(self.upsert, embedder=embedder, identity=identity), requests)
+        given = StoredEmbedder(embedder, 0, identity)
+        return upsert(self._rows, self._entries, requests, given)
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Fingerprint that a document was stored with, or None if it is not stored."""
-        found = self.entry_of(document_id)
+        with self._rows.reading() as table:
+            found = self._entries.find(table, [document_id]).get(document_id)
         return None if found is None else found.fingerprint
 
     def get(self, document_id: str) -> StoredDocument | None:
@@ -161,7 +164,7 @@ class LanceStore:
             return stored_document(table, document_id)
 
     def documents(self, where: Filter | None = None) -> StoredDocuments:
-        """Return the stored documents by their ids, without their texts; as SqliteStore's does."""
+        """List the stored documents by their ids, without their texts; see SqliteStore."""
         condition = condition_of(where)
         with self._rows.reading() as table:
             found = stored_documents(table)
@@ -174,7 +177,7 @@ class LanceStore:
     def delete(self, *, where: Filter) -> int: ...
 
     def delete(self, document_id: str | None = None, *, where: Filter | None = None) -> int:
-        """Remove a document, or all documents that conditions hold of; as SqliteStore's does."""
+        """Delete a document, or all documents that match conditions; see SqliteStore."""
         check_delete(document_id, where)
         if document_id is not None:
             with self._rows.writing() as table:
@@ -190,9 +193,9 @@ class LanceStore:
 
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
         """
-        Move the documents of a folder or file that has moved; as SqliteStore's does.
+        Move the documents of a folder or file that has moved; see SqliteStore.
 
-        It is one commit, whose rows wait in a file in the store's folder.
+        It is one commit, whose rows are first written to a file in the store's folder.
         """
         with self._rows.reading() as table:
             version = table.version
@@ -201,8 +204,8 @@ class LanceStore:
         with self._rows.writing() as table:
             if table.version != version:
                 raise StoreError(
-                    f"the store {self.path!r} has been written to in the meantime, and nothing "
-                    "was moved: call relocate again"
+                    f"the store {self.path!r} was written to in the meantime, and nothing was "
+                    "moved: call relocate again"
                 )
             relocate(table, self.path, change)
             if change.scheme is not None:
@@ -210,27 +213,45 @@ class LanceStore:
         return change.count
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
-        """Return what a document was stored with, or None where it is not stored."""
+        """
+        Fingerprint, source, file and metadata of a stored document; None if it is not stored.
+
+        A document for which a subclass's `fingerprint_of` returns None is not stored.
+        """
+        if self._overrides("fingerprint_of") and self.fingerprint_of(document_id) is None:
+            return None
         with self._rows.reading() as table:
-            return self._entries.of(table, document_id)
+            return self._entries.find(table, [document_id]).get(document_id)
+
+    def entries_of(self, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
+        """
+        Entries of those documents that are stored, by their ids, as `entry_of` returns them.
+
+        A subclass that overrides `entry_of` or `fingerprint_of` is asked for each document.
+        """
+        if self._overrides("entry_of", "fingerprint_of"):
+            entries = ((id_, self.entry_of(id_)) for id_ in document_ids)
+            return {id_: entry for id_, entry in entries if entry is not None}
+        with self._rows.reading() as table:
+            return self._entries.find(table, document_ids)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Return the documents that were stored with any of these fingerprints."""
+        """Documents that were stored with any of these fingerprints."""
         with self._rows.reading() as table:
             return with_fingerprints(table, fingerprints)
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
-        """Replace the metadata of documents; as SqliteStore's does."""
+        """Replace the metadata of documents, by their ids; chunks and vectors stay."""
         with self._rows.writing() as table:
             write_metadata(table, metadata)
 
     def id_scheme(self) -> IdScheme | None:
-        """Return what the ids of files are, or None while no document of a file is stored."""
+        """Scheme of the ids of files; None while no document of a file is stored."""
         with self._rows.reading() as table:
             return read_id_scheme(table, self.path)
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
-        """Remember what the ids of files are."""
+        """Remember the scheme of the ids of files."""
         with self._rows.writing():
             write_id_scheme(self.path, scheme)
 
@@ -245,14 +266,14 @@ class LanceStore:
         vector: NDArray[np.float32] | None = None,
     ) -> Hits:
         """
-        Return the best chunks for a text, the best first; arguments as for SqliteStore's.
+        Search for the best chunks for a text; the arguments are those of SqliteStore.
 
-        The scores of BM25 are Lance's own, which differ in scale from SQLite's; a chunk whose
-        vector is all zeros is near nothing, and only words find it.
+        The BM25 scores are Lance's own, which differ in scale from SQLite's. A chunk with a vector
+        of zeros has no nearest neighbours; it is found by its words only.
         """
         check_search(mode, k, min_score)
         condition = condition_of(where)
-        self._rows.tidy_for_searches()
+        self._rows.compact_for_searches()
         with self._rows.reading() as table:
             stored = embedder_of_column(table)
             unknown = self._unknown_keys(table, condition)
@@ -267,7 +288,7 @@ class LanceStore:
 
     @property
     def embedder(self) -> Embed | None:
-        """What was given to embed the texts that are searched for."""
+        """The embedder of search texts that the user gave."""
         return self._query.given
 
     @embedder.setter
@@ -275,30 +296,30 @@ class LanceStore:
         self._query.given = embedder
 
     def search_with(self, name: str, embed: Embed) -> None:
-        """Embed what is searched for by this, as long as the vectors of this name are stored."""
+        """Embed search texts with this function while the store holds vectors of this embedder."""
         self._query.learn(name, embed)
 
     def stored_embedder(self) -> StoredEmbedder | None:
-        """Return whose vectors are stored; None while there are none."""
+        """Embedder of the stored vectors; None if there are none."""
         with self._rows.reading() as table:
             return stored_embedder(table)
 
     def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
-        """Know the embedder by another name and identity from now on; its vectors stay."""
+        """Rename the embedder of the stored vectors."""
         with self._rows.writing() as table:
             check_embedder(stored_embedder(table), before)
             write_embedder(table, StoredEmbedder(name, before.dimension, identity))
 
     def check_writable(self) -> None:
-        """Raise an error where the folder can only be read; as SqliteStore's does."""
+        """Raise a StoreNotWritable error if the folder is read-only."""
         self._rows.check_writable()
 
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
-        """Raise what `upsert` would raise for this document, whatever its vectors are."""
+        """Raise the error that `upsert` would raise for this document, whatever its vectors are."""
         check_storable(document, chunks)
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Return the vectors that are stored for texts, None for others; as SqliteStore's does."""
+        """Stored vectors of chunks with these texts; None for a text that no chunk has."""
         with self._rows.reading() as table:
             stored = embedder_of_column(table)
             if stored is None or stored.name != embedder:
@@ -306,37 +327,44 @@ class LanceStore:
             return vectors_of_texts(table, texts)
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
-        """Return the ids and files of the documents that have a file whose id begins so."""
+        """Ids and files of the documents whose file begins with a prefix."""
         with self._rows.reading() as table:
             stored = files(table)
         return [(document_id, file) for document_id, file in stored if file.startswith(prefix)]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a row a chunk, by document id and ordinal; columns as SqliteStore's."""
+        """DataFrame with one row per chunk, by document id and ordinal; see SqliteStore."""
         with self._rows.reading() as table:
             rows = table.search().where(EVERY_CHUNK).select([*FRAME]).to_list()
         rows.sort(key=lambda row: (row["document_id"], row["ordinal"]))
         return chunk_frame([tuple(row[name] for name in FRAME) for row in rows])
 
     def __len__(self) -> int:
-        """Return the number of chunks."""
+        """Number of chunks."""
         with self._rows.reading() as table:
             return int(table.count_rows(EVERY_CHUNK))
 
     def close(self) -> None:
-        """Let go of the folder; once more does no harm, anything else is a StoreError then."""
+        """Close the store; calling it again has no effect, other methods raise a StoreError."""
         self._rows.close()
 
     def __enter__(self) -> Self:
-        """Return the store itself."""
+        """Enter a context that closes the store at its end."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the folder."""
+        """Close the store."""
         self.close()
 
+    def _overrides(self, *methods: str) -> bool:
+        """Whether a subclass, or this object, has its own version of one of these methods."""
+        return any(
+            getattr(type(self), name) is not getattr(LanceStore, name) or name in vars(self)
+            for name in methods
+        )
+
     def _unknown_keys(self, table: LanceTable, condition: Condition | None) -> list[str]:
-        """Return the keys of a condition that no chunk has, if there are any chunks."""
+        """Keys of a condition that no chunk has, if there are any chunks."""
         asked = [key for key in keys_to_know(condition) if key not in self._known_keys]
         if not asked or not table.count_rows(EVERY_CHUNK):
             return []

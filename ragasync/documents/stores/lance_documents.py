@@ -1,4 +1,4 @@
-"""The documents of a LanceStore: read, given new metadata, and moved to other ids."""
+"""Documents in a LanceStore: read and listed, with new metadata, and moved to other ids."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ import numpy as np
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import IdScheme, StoredDocument, StoredEntry, StoredId
 from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
-from ragasync.documents.stores.lance_rows import Columns, columns_of, vector_column
-from ragasync.documents.stores.lance_table import (
-    as_rows,
-    embedder_of_column,
-    replace_rows,
-)
+from ragasync.documents.stores.lance_rows import Columns, as_rows, columns_of, with_vectors
+from ragasync.documents.stores.lance_table import embedder_of_column, replace_rows
 from ragasync.documents.stores.relocation import Relocation
 
 if TYPE_CHECKING:
@@ -31,53 +27,63 @@ if TYPE_CHECKING:
     from lancedb.table import LanceTable
 
 Change: TypeAlias = Callable[[Document], Document]
-"""Makes of a stored document what is to be stored in its place."""
+"""Function from a stored document to the one that replaces it."""
 
 _EVERY_DOCUMENT = "ordinal < 0"
 _EVERY_FILE = f"{_EVERY_DOCUMENT} AND file IS NOT NULL"
 _OF_ID = ("document_id", "source", "fingerprint", "file")
 _OF_DOCUMENT = (*_OF_ID, "of_document")
 _OF_CHUNK = ("text", "start", "end", "of_chunk")
-_TOGETHER = 200
-"""How many documents are rewritten at a time."""
+_BLOCK = 200
+"""Documents that are rewritten together, which bounds the memory for their chunks."""
+
+_MANY = 1_000
+"""Documents whose entries are found sooner by reading all than by a long list in a predicate."""
 
 
 class StoredEntries:
     """
-    What documents were stored with, read from the table once as long as nobody else writes to it.
+    Cache of the entries of stored documents, valid until another process or store writes.
 
-    To look one document up takes a scan of the table. So the second look-up in the same version of
-    the table reads all entries, some 500 bytes a document; what this process writes is added.
+    A look-up scans the table. So the second one without a foreign write in between reads all
+    entries, some 500 bytes per document; the documents that this store writes are added.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[str, StoredEntry] = {}
         self._version: int | None = None
-        self._asked_of: int | None = None
+        self._searched_version: int | None = None
 
-    def of(self, table: LanceTable, document_id: str) -> StoredEntry | None:
-        """Return what a document was stored with, or None where it is not stored."""
+    def find(self, table: LanceTable, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
+        """Entries of those documents that are stored, by their ids."""
         with self._lock:
             version = table.version
-            if self._version != version and self._asked_of == version:
-                # Whoever writes between these two leaves a later version, and is read again.
+            is_known = self._version == version
+            if not is_known and (self._searched_version == version or len(document_ids) > _MANY):
+                # A write between these two statements makes a later version than the cached one.
                 self._entries, self._version = _entries(table, _EVERY_DOCUMENT), version
-            self._asked_of = version
-            if self._version == version:
-                return self._entries.get(document_id)
-        one = f"{_among([document_id])} AND {_EVERY_DOCUMENT}"
-        return _entries(table, one).get(document_id)
+                is_known = True
+            self._searched_version = version
+            if is_known:
+                found = self._entries
+                return {id_: found[id_] for id_ in document_ids if id_ in found}
+        if not document_ids:
+            return {}
+        return _entries(table, f"{_among(document_ids)} AND {_EVERY_DOCUMENT}")
 
-    def add(self, document_id: str, entry: StoredEntry, before: int, after: int) -> None:
-        """Add what this process has written, between two versions that nobody else wrote to."""
+    def add(self, entries: Mapping[str, StoredEntry], before: int, after: int) -> None:
+        """Add the entries that this store wrote in a commit, from one version to another."""
         with self._lock:
+            if self._searched_version == before:
+                self._searched_version = after
             if self._version in (before, after):
-                self._entries[document_id], self._version = entry, after
+                self._entries.update(entries)
+                self._version = after
 
 
 def _entries(table: LanceTable, predicate: str) -> dict[str, StoredEntry]:
-    """Return what the documents that a predicate holds of were stored with, by their ids."""
+    """Entries of the documents that a predicate selects, by their ids."""
     rows = table.search().where(predicate).select([*_OF_DOCUMENT]).to_list()
     return {
         row["document_id"]: StoredEntry(
@@ -88,7 +94,7 @@ def _entries(table: LanceTable, predicate: str) -> dict[str, StoredEntry]:
 
 
 def stored_document(table: LanceTable, document_id: str) -> StoredDocument | None:
-    """Return what is stored of a document, with its chunks; None where it is not stored."""
+    """Stored document with its chunks; None if it is not stored."""
     rows = _rows(table, [document_id], (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal"))
     if not rows:
         return None
@@ -96,7 +102,7 @@ def stored_document(table: LanceTable, document_id: str) -> StoredDocument | Non
 
 
 def stored_documents(table: LanceTable) -> list[StoredDocument]:
-    """Return all documents by their ids, without their chunks."""
+    """All documents in the order of their ids, without their chunks."""
     chunks = table.search().where(EVERY_CHUNK).select(["document_id"]).to_arrow()
     counts = Counter(chunks["document_id"].to_pylist())
     rows = table.search().where(_EVERY_DOCUMENT).select([*_OF_DOCUMENT]).to_list()
@@ -105,14 +111,14 @@ def stored_documents(table: LanceTable) -> list[StoredDocument]:
 
 
 def stored_ids(table: LanceTable) -> list[StoredId]:
-    """Return the id, source, fingerprint and file of every document."""
+    """Id, source, fingerprint and file of every document."""
     return _stored_ids(table, _EVERY_DOCUMENT)
 
 
 def with_fingerprints(table: LanceTable, fingerprints: Sequence[str]) -> list[StoredId]:
-    """Return the documents that were stored with any of these fingerprints."""
+    """Documents that were stored with any of these fingerprints."""
     wanted = set(fingerprints)
-    if len(wanted) > _TOGETHER:
+    if len(wanted) > _BLOCK:
         return [each for each in stored_ids(table) if each.fingerprint in wanted]
     written = ", ".join("'" + each.replace("'", "''") + "'" for each in wanted)
     return _stored_ids(table, f"{_EVERY_DOCUMENT} AND fingerprint IN ({written})") if wanted else []
@@ -130,10 +136,11 @@ def write_metadata(table: LanceTable, metadata: Mapping[str, Mapping[str, object
 
 def relocate(table: LanceTable, folder: str, change: Relocation) -> None:
     """
-    Give documents their new ids and sources, and delete those that are there already.
+    Replace the ids and sources of documents, and delete the superseded documents.
 
-    It is one commit, because a second call could not tell what the first one had moved: one's new
-    id may be another's old one. The rows wait in a file, as they may be more than memory holds.
+    It is one commit, because a second call could not know which documents the first one moved: a
+    new id may be the old id of another document. The rows are first written to a file, since they
+    may not fit into memory.
     """
     import pyarrow as pa
 
@@ -158,13 +165,13 @@ def relocate(table: LanceTable, folder: str, change: Relocation) -> None:
 
 
 def delete_documents(table: LanceTable, document_ids: Sequence[str]) -> None:
-    """Delete documents with their chunks."""
-    for start in range(0, len(document_ids), _TOGETHER):
-        table.delete(_among(document_ids[start : start + _TOGETHER]))
+    """Delete documents with their chunks, by their ids."""
+    for start in range(0, len(document_ids), _BLOCK):
+        table.delete(_among(document_ids[start : start + _BLOCK]))
 
 
 def read_id_scheme(table: LanceTable, folder: str) -> IdScheme | None:
-    """Return what the ids of files are, or None while no document of a file is stored."""
+    """Scheme of the ids of files; None while no document of a file is stored."""
     found = table.search().where(_EVERY_FILE).select(["file"]).limit(1).to_list()
     if not found:
         return None
@@ -173,7 +180,7 @@ def read_id_scheme(table: LanceTable, folder: str) -> IdScheme | None:
 
 
 def remembered_id_scheme(folder: str) -> IdScheme | None:
-    """Return what the ids of files are, or will be; None where that is not known."""
+    """Scheme of the ids of files, as last written; None if it is not known."""
     try:
         return IdScheme(**json.loads(_scheme_file(folder).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -181,26 +188,26 @@ def remembered_id_scheme(folder: str) -> IdScheme | None:
 
 
 def write_id_scheme(folder: str, scheme: IdScheme) -> None:
-    """Write what the ids of files are over what was known of them, all of it or nothing."""
+    """Write the scheme of the ids of files, atomically."""
     whole = _scheme_file(folder)
     part = whole.with_suffix(".part")
     part.write_text(json.dumps(asdict(scheme)), encoding="utf-8")
-    os.replace(part, whole)  # noqa: PTH105  # the same for a file that is there
+    os.replace(part, whole)  # noqa: PTH105  # also replaces an existing file
 
 
 def _scheme_file(folder: str) -> Path:
-    """Return the path of the file, beside the table, that says what the ids of files are."""
+    """Path of the file with the scheme, next to the table."""
     return Path(folder) / "ragasync-ids.json"
 
 
 def files(table: LanceTable) -> list[tuple[str, str]]:
-    """Return the id and the file of every document that was loaded from one."""
+    """Id and file of every document that was loaded from a file."""
     rows = table.search().where(_EVERY_FILE).select(["document_id", "file"]).to_list()
     return [(row["document_id"], row["file"]) for row in rows]
 
 
 def _stored_ids(table: LanceTable, predicate: str) -> list[StoredId]:
-    """Return what the documents are known by that a predicate holds of."""
+    """Id, source, fingerprint and file of the documents that a predicate selects."""
     rows = table.search().where(predicate).select([*_OF_ID]).to_list()
     return [StoredId(*(row[name] for name in _OF_ID)) for row in rows]
 
@@ -208,58 +215,43 @@ def _stored_ids(table: LanceTable, predicate: str) -> list[StoredId]:
 def _changed_rows(
     table: LanceTable, document_ids: Sequence[str], change: Change
 ) -> Iterator[tuple[pa.Table, list[str]]]:
-    """Yield the rows of changed documents, with their chunks and vectors, and their old digests."""
-    import pyarrow as pa
-
-    whose = embedder_of_column(table)
-    names = (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal", *(("vector",) if whose else ()))
-    for start in range(0, len(document_ids), _TOGETHER):
+    """Yield the rows of changed documents, with their chunks and vectors, and the old digests."""
+    embedder = embedder_of_column(table)
+    names = (*_OF_DOCUMENT, *_OF_CHUNK, "ordinal", *(("vector",) if embedder else ()))
+    for start in range(0, len(document_ids), _BLOCK):
         of_document: dict[str, list[Any]] = {}
-        for row in _rows(table, document_ids[start : start + _TOGETHER], names):
+        for row in _rows(table, document_ids[start : start + _BLOCK], names):
             of_document.setdefault(row["document_id"], []).append(row)
         columns: list[Columns] = []
-        for own, *pieces in of_document.values():
+        vectors = []
+        for own, *chunks in of_document.values():
             metadata = json.loads(own["of_document"])
             before = Document(own["document_id"], "", metadata, own["source"], file=own["file"])
             after = change(before)
-            columns.append(columns_of(after, list(map(_chunk, pieces)), own["fingerprint"]))
-            if whose is not None:
-                vectors = np.array([row["vector"] for row in pieces], dtype=np.float32)
-                vectors = vectors.reshape(len(pieces), whose.dimension)
-                columns[-1]["vector"] = vector_column(vectors, whose.dimension)
+            columns.append(columns_of(after, list(map(_chunk, chunks)), own["fingerprint"]))
+            if embedder is not None:
+                vectors.append(np.array([row["vector"] for row in chunks], dtype=np.float32))
         if columns:
-            yield (
-                as_rows(table, _together(columns, pa)),
-                [digest(each) for each in of_document],
-            )
-
-
-def _together(columns: Sequence[Columns], pa: Any) -> Columns:
-    """Return the rows of several documents one after the other."""
-    joined: Columns = {}
-    for name, first in columns[0].items():
-        parts = [each[name] for each in columns]
-        if isinstance(first, pa.Array):
-            joined[name] = pa.concat_arrays(parts)
-        else:
-            joined[name] = [value for part in parts for value in part]
-    return joined
+            rows = as_rows(columns)
+            if embedder is not None:
+                rows = with_vectors(rows, vectors, embedder.dimension)
+            yield rows, [digest(each) for each in of_document]
 
 
 def _rows(table: LanceTable, document_ids: Sequence[str], names: Sequence[str]) -> list[Any]:
-    """Return the rows of documents, each document's own row first."""
+    """Rows of documents, each document's own row first."""
     found = table.search().where(_among(document_ids)).select([*names]).to_list()
     return sorted(found, key=lambda row: (row["document_id"], row["ordinal"]))
 
 
 def _among(document_ids: Sequence[str]) -> str:
-    """Return the predicate of the rows of some documents."""
+    """Predicate of the rows of some documents."""
     digests = ", ".join(f"'{digest(each)}'" for each in document_ids)
     return f"document IN ({digests})"
 
 
 def _document(row: Mapping[str, Any], chunk_count: int) -> StoredDocument:
-    """Return what is stored of a document, without its chunks."""
+    """Stored document without its chunks."""
     metadata = json.loads(row["of_document"])
     return StoredDocument(
         row["document_id"],
@@ -272,5 +264,5 @@ def _document(row: Mapping[str, Any], chunk_count: int) -> StoredDocument:
 
 
 def _chunk(row: Mapping[str, Any]) -> Chunk:
-    """Return a chunk as it was stored."""
+    """Chunk of a row."""
     return Chunk(row["text"], row["start"], row["end"], json.loads(row["of_chunk"]))

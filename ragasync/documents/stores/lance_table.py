@@ -1,19 +1,21 @@
-"""The table of a LanceStore: its columns, and how it is opened, written and tidied."""
+"""The table of a LanceStore: how it is opened, locked for writing, and compacted."""
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ragasync.documents.store import StoredEmbedder, StoreError, StoreNotWritable
 from ragasync.documents.stores.file_lock import file_lock
+from ragasync.documents.stores.lance_rows import table_schema
 from ragasync.errors import MissingExtra, RagasyncError
 from ragasync.sqlite_file import explain_surrogate
 
@@ -23,27 +25,34 @@ if TYPE_CHECKING:
 
 _NAME = "ragasync_chunks"
 _VERSION = "3"
-_WHOSE, _IDENTITY = b"embedder", b"identity"
+_EMBEDDER, _IDENTITY = b"embedder", b"identity"
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_LANCE_ERRORS = (RuntimeError, OSError, ValueError)
 
-# Each document is a commit, which leaves a small file, and its words wait for their index: after
-# so many of either, and when the rows have grown by a fifth, files are joined and words indexed.
-# Both, because joining copies what was joined before.
-_COMMITS = 100
-_ROWS = 5_000
-_GROWTH = 0.2
+# Each commit adds a file (Lance: a fragment) and a version of the list of files, and its words are
+# not in the index yet. `optimize` merges the files, indexes the words and removes old versions. It
+# copies all rows, so it runs when it pays:
+# - after a write: 100 commits or 5,000 rows after the last time, if the table has grown by a fifth
+#   since, or 1,000 commits after it in any case;
+# - before a search and when the store is closed: if that would be slow because of many files or
+#   words that are not indexed, or to remove old versions. Another process may have died before it.
+_MAX_COMMITS = 100
+_MAX_ROWS = 5_000
+_MIN_GROWTH = 0.2
 
-# A search compares the words of rows that are not indexed one by one: 500 take some milliseconds.
-_UNINDEXED = 500
-_SHARE_UNINDEXED = 0.02
+# Rows that are not indexed are searched one by one: 500 take some milliseconds.
+_MAX_UNINDEXED = 500
+_MAX_UNINDEXED_SHARE = 0.02
 
-# Another process may still be reading what was joined an hour ago; nobody searches for as long.
-_KEPT_FOR = timedelta(hours=1)
+# Another process may still be reading an old version. A read takes seconds, and the next one
+# starts with the newest version.
+_KEPT_FOR = timedelta(minutes=5)
+_MAX_OLD_VERSIONS = 10
 
 
 @contextmanager
 def clear_lance_errors(path: str) -> Iterator[None]:
-    """Turn Lance's errors into the store's own."""
+    """Convert Lance's errors to a StoreError that names the folder."""
     try:
         yield
     except UnicodeEncodeError as error:
@@ -51,23 +60,23 @@ def clear_lance_errors(path: str) -> Iterator[None]:
         raise
     except RagasyncError:
         raise
-    except (RuntimeError, OSError, ValueError) as error:
+    except _LANCE_ERRORS as error:
         raise StoreError(f"the store {path!r} cannot be used: {error}") from error
 
 
 class LanceRows:
     """
-    One Lance table with a row a chunk, and a row a document.
+    A Lance table with one row per chunk and one per document.
 
-    A commit is whole or not at all. Threads and processes take turns at writing: two that insert
-    the same document at the same time would both succeed, and leave it there twice.
+    A commit is atomic. Threads and processes take turns to write: if two inserted the same document
+    concurrently, both would succeed, and it would be stored twice.
 
     Args:
-        path: The folder, created where it is missing.
+        path: The folder, created if it is missing.
 
     Raises:
-        MissingExtra: When lancedb is not installed.
-        StoreError: When the folder cannot be used, or its table is none of ours.
+        MissingExtra: lancedb is not installed.
+        StoreError: The folder cannot be used, or its table is not a store's.
     """
 
     def __init__(self, path: str) -> None:
@@ -76,9 +85,9 @@ class LanceRows:
         self.path = path
         self._lock = threading.Lock()
         self._commits = 0
-        self._written = 0
-        self._tidied_at = 0
-        self._may_be_untidy = False
+        self._rows_written = 0
+        self._rows_when_compacted = 0
+        self._may_be_slow = True  # a process that died has compacted nothing
         self._lock_file = str(Path(path) / "ragasync.lock")
         self._is_read_only = False
         with clear_lance_errors(path):
@@ -86,36 +95,36 @@ class LanceRows:
 
     @contextmanager
     def reading(self) -> Iterator[LanceTable]:
-        """Give the table as it is now."""
+        """Context manager for a read from the newest version of the table."""
         with clear_lance_errors(self.path):
             yield self._opened()
 
     @contextmanager
     def writing(self, rows: int = 0) -> Iterator[LanceTable]:
-        """Give the table to one thread at a time for one commit of so many rows."""
+        """Context manager for a commit of a number of rows, with the write lock held."""
         if self._is_read_only:
             raise self._not_writable()
         with self._lock, clear_lance_errors(self.path), file_lock(self._lock_file):
             table = self._opened()
             yield table
-            self._may_be_untidy = True
+            self._may_be_slow = True
             self._commits += 1
-            self._written += rows
-            if self._commits >= _COMMITS or self._written >= _ROWS:
-                self._tidy(table)
+            self._rows_written += rows
+            if self._commits >= _MAX_COMMITS or self._rows_written >= _MAX_ROWS:
+                self._compact_if_grown(table)
 
     def check_writable(self) -> None:
         """
-        Raise an error where the folder can only be read.
+        Check that the folder can be written to.
 
         Raises:
-            StoreNotWritable: it may not be written to.
+            StoreNotWritable: The folder, or one in it, is read-only.
         """
         with self._lock, clear_lance_errors(self.path):
             if self._table is None:
-                return  # each document will say so
+                return  # each document's own error says that the store is closed
             if self._is_read_only:
-                self._is_read_only = False  # it may have been made writable since
+                self._is_read_only = False  # it may have become writable
                 self._table = self._open()
             try:
                 for folder in (".", f"{_NAME}.lance", f"{_NAME}.lance/_versions"):
@@ -125,28 +134,27 @@ class LanceRows:
                     raise self._not_writable() from error
 
     def _not_writable(self) -> StoreNotWritable:
-        """Return the error about a folder that can only be read."""
+        """Error about a read-only folder."""
         return StoreNotWritable(
             f"the store {self.path!r} is read-only: make its "
             "folder and all in it writable, or write to a copy"
         )
 
-    def tidy_for_searches(self) -> None:
-        """Tidy what this process has written, where searches would be slow otherwise."""
-        if self._may_be_untidy:
-            with self._lock, clear_lance_errors(self.path), file_lock(self._lock_file):
-                self._tidy_if_slow(self._opened())
+    def compact_for_searches(self) -> None:
+        """Compact the table if a search would be slow otherwise."""
+        if self._may_be_slow and not self._is_read_only:
+            with self._lock, clear_lance_errors(self.path):
+                self._compact_if_slow(self._opened())
 
     def close(self) -> None:
-        """Tidy what was written last, and let go of the table; once more does no harm."""
-        with self._lock, clear_lance_errors(self.path):
+        """Compact the table if needed, and close it; calling it again has no effect."""
+        with self._lock:
             table, self._table = self._table, None
-            if table is not None and self._may_be_untidy:
-                with file_lock(self._lock_file):
-                    self._tidy_if_slow(table)
+            if table is not None and self._commits:
+                self._compact_if_slow(table)
 
     def _open(self) -> LanceTable:
-        """Open the table, or make it where there is none; for reading alone where it has to be."""
+        """Open the table, create it if it is missing, or open it for reading only."""
         folder = Path(self.path)
         folder.mkdir(exist_ok=True)
         try:
@@ -161,49 +169,66 @@ class LanceRows:
         return table
 
     def _opened(self) -> LanceTable:
-        """Return the table, or say that it is closed."""
+        """Table, if the store is not closed."""
         if self._table is None:
             raise StoreError(f"the store {self.path!r} is closed: open it again")
         return self._table
 
-    def _tidy(self, table: LanceTable) -> None:
-        """Join small files and index new words, where enough has come since the last time."""
-        grown = self._written >= _GROWTH * self._tidied_at
-        if grown or self._commits >= 10 * _COMMITS:
-            self._optimize(table)
+    def _compact_if_grown(self, table: LanceTable) -> None:
+        """Compact the table if that does not copy many old rows for a few new ones."""
+        has_grown = self._rows_written >= _MIN_GROWTH * self._rows_when_compacted
+        if has_grown or self._commits >= 10 * _MAX_COMMITS:
+            self._compact(table)
 
-    def _tidy_if_slow(self, table: LanceTable) -> None:
-        """Do the same where a search reads many rows without the index, or many files."""
-        self._may_be_untidy = False
-        rows, files = table.count_rows(), table.stats()["fragment_stats"]["num_fragments"]
-        [index] = table.list_indices()
-        found = table.index_stats(index.name)
-        unindexed = rows if found is None else found.num_unindexed_rows
-        if files > _COMMITS or unindexed > max(_UNINDEXED, _SHARE_UNINDEXED * rows):
-            self._optimize(table)
+    def _compact_if_slow(self, table: LanceTable) -> None:
+        """Compact the table if a search reads many rows without the index, or many files."""
+        self._may_be_slow = False
+        # A search works without it, and a write has to fail by itself where no file can be made.
+        with suppress(*_LANCE_ERRORS), file_lock(self._lock_file):
+            rows, files = table.count_rows(), table.stats()["fragment_stats"]["num_fragments"]
+            [index] = table.list_indices()
+            found = table.index_stats(index.name)
+            unindexed = rows if found is None else found.num_unindexed_rows
+            if (
+                files > _MAX_COMMITS
+                or unindexed > max(_MAX_UNINDEXED, _MAX_UNINDEXED_SHARE * rows)
+                or self._has_old_versions()
+            ):
+                self._compact(table)
 
-    def _optimize(self, table: LanceTable) -> None:
-        """Join small files and index new words."""
-        table.optimize(cleanup_older_than=_KEPT_FOR)
-        self._commits, self._written, self._tidied_at = 0, 0, table.count_rows()
+    def _compact(self, table: LanceTable) -> None:
+        """Merge small files, index new words, and remove old versions."""
+        self._commits, self._rows_written = 0, 0
+        # It changes no contents: after an error, the rows are as they were.
+        with suppress(*_LANCE_ERRORS):
+            table.optimize(cleanup_older_than=_KEPT_FOR)
+            self._rows_when_compacted = table.count_rows()
+
+    def _has_old_versions(self) -> bool:
+        """Whether many versions are old enough to be removed."""
+        folder = Path(self.path, f"{_NAME}.lance", "_versions")
+        until = time.time() - _KEPT_FOR.total_seconds()
+        times = (file.stat().st_mtime for file in folder.glob("*.manifest"))
+        return sum(at < until for at in times) > _MAX_OLD_VERSIONS
 
 
 def embedder_of_column(table: LanceTable) -> StoredEmbedder | None:
-    """Return whose vectors the column of vectors is for, even while there are none."""
-    if "vector" not in table.schema.names:
+    """Embedder that the column of vectors is for, which may be empty; None without the column."""
+    schema = table.schema
+    if "vector" not in schema.names:
         return None
-    field = table.schema.field("vector")
+    field = schema.field("vector")
     identity = field.metadata.get(_IDENTITY, b"").decode()
-    return StoredEmbedder(field.metadata[_WHOSE].decode(), field.type.list_size, identity)
+    return StoredEmbedder(field.metadata[_EMBEDDER].decode(), field.type.list_size, identity)
 
 
 def stored_embedder(table: LanceTable) -> StoredEmbedder | None:
-    """Return whose vectors are in it; None while there are none."""
+    """Embedder of the stored vectors; None if there are none."""
     return embedder_of_column(table) if table.count_rows("ordinal >= 0") else None
 
 
-def make_room_for_vectors(table: LanceTable, given: StoredEmbedder) -> None:
-    """Add the column of vectors, which says whose they are, in place of one without any."""
+def add_vector_column(table: LanceTable, given: StoredEmbedder) -> None:
+    """Add the column of vectors, with its embedder, in place of one without vectors."""
     import pyarrow as pa
 
     if "vector" in table.schema.names:
@@ -213,33 +238,20 @@ def make_room_for_vectors(table: LanceTable, given: StoredEmbedder) -> None:
 
 
 def write_embedder(table: LanceTable, given: StoredEmbedder) -> None:
-    """Write whose vectors are stored over what is there."""
+    """Replace the name and identity of the embedder."""
     texts = {key.decode(): value.decode() for key, value in _metadata_of(given).items()}
     table.update_field_metadata({"path": "vector", "metadata": texts})
 
 
 def _metadata_of(given: StoredEmbedder) -> dict[bytes, bytes]:
-    """Return what the column of vectors says of them."""
-    return {_WHOSE: given.name.encode(), _IDENTITY: given.identity.encode()}
-
-
-def as_rows(table: LanceTable, columns: Mapping[str, Sequence[Any] | pa.Array]) -> pa.Table:
-    """Return columns as rows of the table."""
-    import pyarrow as pa
-
-    arrays = {
-        field.name: column
-        if isinstance(column := columns[field.name], pa.Array)
-        else pa.array(column, field.type)
-        for field in table.schema
-    }
-    return pa.table(arrays)
+    """Metadata of the column of vectors."""
+    return {_EMBEDDER: given.name.encode(), _IDENTITY: given.identity.encode()}
 
 
 def replace_rows(
     table: LanceTable, documents: Iterable[str], rows: pa.Table | pa.RecordBatchReader
 ) -> None:
-    """Write rows over those of the documents with these digests, in one commit."""
+    """Replace the rows of the documents with these digests by other rows, in one commit."""
     digests = ", ".join(f"'{document}'" for document in documents)
     (
         table.merge_insert("id")
@@ -251,17 +263,11 @@ def replace_rows(
 
 
 def _table_in(path: str) -> LanceTable:
-    """Open the table in a folder, or make it."""
+    """Open the table in a folder, or create it."""
     import lancedb
-    import pyarrow as pa
 
-    texts = ["id", "document", "document_id", "source", "file", "fingerprint", "text"]
-    texts += ["text_digest", "of_document", "of_chunk", "words"]
-    fields = [pa.field(name, pa.string()) for name in texts]
-    fields += [pa.field(name, pa.int64()) for name in ("ordinal", "start", "end")]
-    fields.append(pa.field("facts", pa.json_()))
-    schema = pa.schema(fields, metadata={"ragasync_store": _VERSION})
-    # Nothing is read from memory that another process may have changed.
+    schema = table_schema().with_metadata({"ragasync_store": _VERSION})
+    # Each operation looks for versions that another process has written.
     folder = lancedb.connect(path, read_consistency_interval=timedelta(0))
     if _NAME not in folder.list_tables().tables:
         folder.create_table(_NAME, schema=schema, exist_ok=True)
@@ -275,7 +281,7 @@ def _table_in(path: str) -> LanceTable:
 
 
 def _index_words(table: LanceTable) -> None:
-    """Make the index of words, which are split and in lower case already; once a table."""
+    """Create the index of words, if there is none; they are already split and in lower case."""
     from lancedb.index import FTS
 
     if not table.list_indices():

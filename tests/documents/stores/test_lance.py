@@ -77,7 +77,7 @@ def test_texts_come_back_as_they_were(path, text):
 
 def test_many_small_files_are_joined(path, monkeypatch):
     """After so many commits, and everything is found as before."""
-    monkeypatch.setattr(lance_table, "_COMMITS", 5)
+    monkeypatch.setattr(lance_table, "_MAX_COMMITS", 5)
 
     def files():
         return sum(1 for _ in (path / "ragasync_chunks.lance" / "data").iterdir())
