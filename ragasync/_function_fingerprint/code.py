@@ -196,15 +196,15 @@ _Location: TypeAlias = tuple[str, int]
 class _File:
     """The functions of a file, as AST nodes and as code objects, by location."""
 
-    nodes: dict[_Location, list[FunctionNode]]
-    codes: dict[_Location, list[CodeType]]
+    nodes: dict[_Location, list[FunctionNode]] = field(default_factory=dict)
+    codes: dict[_Location, list[CodeType]] = field(default_factory=dict)
 
 
 class Sources:
-    """Source files of functions, each read and parsed once."""
+    """Source files of functions, each parsed once, and again only if its text has changed."""
 
     def __init__(self) -> None:
-        self._files: dict[tuple[str, int], _File | None] = {}
+        self._files: dict[tuple[str, int], tuple[list[str], _File]] = {}
 
     def node_of(self, function: FunctionType) -> FunctionNode | None:
         """
@@ -218,23 +218,26 @@ class Sources:
         for is_reread in (False, True):
             if is_reread:
                 linecache.checkcache(code.co_filename)
-                self._files.pop((code.co_filename, flags), None)
             file = self._parsed(code.co_filename, flags, function.__globals__)
-            if file is None:
-                return None
             if code in file.codes.get(place, ()):
                 return _node_of(file.nodes.get(place, []), code)
         return None
 
-    def _parsed(self, filename: str, flags: int, module_globals: dict[str, object]) -> _File | None:
-        """Functions of a file, or None if it cannot be read and parsed."""
-        if (filename, flags) not in self._files:
-            self._files[filename, flags] = None
-            with suppress(Exception):  # from a foreign loader, or not Python
-                text = "".join(linecache.getlines(filename, module_globals))
-                if 0 < len(text) <= _LARGEST_FILE:
-                    self._files[filename, flags] = _parse(text, filename, flags)
-        return self._files[filename, flags]
+    def _parsed(self, filename: str, flags: int, module_globals: dict[str, object]) -> _File:
+        """Functions of a file; none if it cannot be read and parsed."""
+        lines: list[str] = []
+        with suppress(Exception):  # from a foreign loader
+            lines = linecache.getlines(filename, module_globals)
+        known, file = self._files.get((filename, flags), (None, _File()))
+        # linecache gives the same list until it has read the file again. Code that differs from
+        # its source, as pytest's does, would have the file parsed for each of its functions.
+        if lines is not known:
+            file = _File()
+            with suppress(Exception):  # not Python
+                if 0 < len(text := "".join(lines)) <= _LARGEST_FILE:
+                    file = _parse(text, filename, flags)
+            self._files[filename, flags] = lines, file
+        return file
 
 
 def _parse(text: str, filename: str, flags: int) -> _File:
@@ -248,7 +251,7 @@ def _parse(text: str, filename: str, flags: int) -> _File:
         tree = ast.parse(text, filename)
         flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         module = compile(tree, filename, "exec", flags, dont_inherit=True)
-    file = _File({}, {})
+    file = _File()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])

@@ -1,5 +1,6 @@
 """What counts as a change of a function: its code and what that works with, and nothing else."""
 
+import ast
 import functools
 import json
 import linecache
@@ -387,6 +388,22 @@ def test_a_file_that_was_edited_since_is_not_taken_for_the_code(tmp_path: Path):
     now = fingerprint_of(namespace["embed"])
     assert differences(before, now) == []
     assert now.parts["the code"].startswith("bytecode-")
+
+
+def test_a_file_is_parsed_once_even_if_its_code_differs_from_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As after pytest has rewritten its asserts, or somebody has edited it."""
+    file = tmp_path / "rewritten.py"
+    names = [f"step_{number}" for number in range(9)]
+    file.write_text("".join(f"def {name}(x):\n    return x + 1\n" for name in names))
+    namespace: dict[str, Any] = {"__name__": "rewritten"}
+    exec(compile(file.read_text().replace("+", "*"), str(file), "exec"), namespace)
+    exec(f"def embed(x):\n    return {'('.join(names)}(x{')' * len(names)}", namespace)
+    parsed, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *args: parsed.append(args) or parse(*args))
+    assert len(fingerprint_of(namespace["embed"]).parts) > len(names)
+    assert len(parsed) == 1
 
 
 SECRETS = [
