@@ -31,10 +31,9 @@ this table true. The docstring of each package maps its files.
                             rate and concurrency; outcomes in columns, statistics; run_async;
                             Progress, and how callbacks get it
     _retries                AsyncRetry, and which errors are retried after which delay
-    isolation               keeps what a call does to its task from other items
-    cancellation loop_errors sqlite_file error_text _function_fingerprint
-                            who cancelled a task; lazy tasks; errors of the wrong loop; our SQLite
-                            files; errors as text; changed functions
+    cancellation sqlite_file error_text _function_fingerprint
+                            who cancelled a task; lazy tasks; our SQLite files; errors as text;
+                            changed functions
     errors clock arguments  exceptions; clocks; checks of arguments
     redact                  masks secrets in messages
     secret_patterns foreign_errors

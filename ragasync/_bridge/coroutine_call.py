@@ -14,9 +14,8 @@ from ragasync._bridge.blocking_calls import BlockingCall, is_tree_variable
 from ragasync._bridge.interrupts import Interrupted, copy_notes
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import running_loop
-from ragasync.errors import RunAsyncError
+from ragasync.errors import RunAsyncError, as_run_async_error
 from ragasync.foreign_errors import is_a
-from ragasync.loop_errors import as_run_async_error
 
 T = TypeVar("T")
 

@@ -32,8 +32,7 @@ from ragasync._bridge.interrupts import (
 from ragasync.arguments import check_positive
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import running_loop
-from ragasync.errors import RunAsyncError
-from ragasync.loop_errors import ADVICE
+from ragasync.errors import ADVICE, RunAsyncError
 
 T = TypeVar("T")
 

@@ -21,9 +21,14 @@ from ragasync._retries.classify import FATAL, may_split, should_split
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.clock import Clock
 from ragasync.error_text import describe, safe_message
-from ragasync.errors import JobStopped, SerializationError, StageFailure, WorkerDied
+from ragasync.errors import (
+    JobStopped,
+    SerializationError,
+    StageFailure,
+    WorkerDied,
+    as_run_async_error,
+)
 from ragasync.foreign_errors import is_a, is_error, leaves_of
-from ragasync.loop_errors import as_run_async_error
 
 T = TypeVar("T")
 R = TypeVar("R")

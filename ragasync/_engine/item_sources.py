@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from ragasync._engine.background_readers import BRIEF, AsyncReader, ThreadReader, close_generator
-from ragasync._engine.item_queue import QueuedItems
+from ragasync._engine.item_queue import (
+    BRIEF,
+    AsyncReader,
+    QueuedItems,
+    ThreadReader,
+    close_generator,
+)
 from ragasync.arguments import check_count
 from ragasync.clock import Clock
 from ragasync.errors import SourceFailed

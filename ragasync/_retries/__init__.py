@@ -1,9 +1,8 @@
 """
 Retries: the policy that a user sets, the retry loop, and the classification of errors.
 
-    policy.py       AsyncRetry, retry_async, RetryEvent; what `retry_on` may be
-    loop.py         the retry loop: call_async, call_sync
-    classify.py     retry, split the batch, stop the job (FATAL), or slow down
+    policy.py       AsyncRetry, retry_async, RetryEvent; the retry loop
+    classify.py     retry, split the batch, stop the job (FATAL), or slow down; `retry_on`
     http.py         status, headers and body in any client's error
     retry_after.py  Retry-After in headers, RetryInfo and messages; durations: "1m30s", "250ms"
 

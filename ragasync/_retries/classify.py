@@ -1,5 +1,5 @@
 """
-Error classification: retry, split the batch, stop the job, or slow down.
+Error classification: retry, split the batch, stop the job, or slow down; the user's `retry_on`.
 
 Each function looks at the error, at the members of its groups and at its explicit causes. The
 cause of an error that has an HTTP response, or that ragasync raised, is ignored: a 503 raised from
@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import inspect
 import json
-from collections.abc import Iterator
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from ragasync._retries.http import (
     may_have_response,
@@ -22,22 +23,27 @@ from ragasync._retries.http import (
     response_bodies,
 )
 from ragasync._retries.retry_after import retry_after_of
+from ragasync.arguments import check_number, check_sync
+from ragasync.error_text import describe
 from ragasync.errors import (
     CallAborted,
     RagasyncError,
     RedisUnavailable,
     RemoteError,
     SerializationError,
+    find_loop_mismatch,
 )
 from ragasync.foreign_errors import (
+    INTERRUPTS,
     class_names,
     field,
+    is_a,
+    leaves_of,
     plain_text,
     stands_alone,
     text_of,
     walk_errors,
 )
-from ragasync.loop_errors import find_loop_mismatch
 
 
 class Fatal(enum.Enum):
@@ -63,6 +69,14 @@ Example:
     >>> processor.process_sync(range(100)).stopped_because
     'a fatal error: RuntimeError: the quota is used up'
 """
+
+Verdict: TypeAlias = bool | float | Fatal
+"""The answer of `retry_on`: True to retry, False not to, a delay in seconds, or `FATAL`."""
+
+RetryOn: TypeAlias = (
+    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Verdict] | None
+)
+"""The errors to retry: a type, several, a predicate, or None for `default_retry`."""
 
 _RETRYABLE_4XX = frozenset({408, 409, 425, 429})
 
@@ -319,3 +333,72 @@ def congestion(error: BaseException) -> Literal["rate_limited", "overloaded"] | 
         return "overloaded" if statuses & _OVERLOAD_STATUSES else None
     names = (name for link in decisive_errors(error) for name in class_names(type(link)))
     return "overloaded" if any("Timeout" in name for name in names) else None
+
+
+# ── the user's `retry_on` ───────────────────────────────────────────────────────────────────────
+
+
+def check_retry_on(retry_on: object) -> None:
+    """Raise TypeError unless `retry_on` is None, a type, types or a predicate of Exceptions."""
+    if retry_on is None:
+        return
+    if not isinstance(retry_on, (type, tuple)):
+        check_sync("retry_on, if neither None nor a type or a tuple of types,", retry_on)
+        return
+    for kind in retry_on if isinstance(retry_on, tuple) else (retry_on,):
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(
+                f"retry_on must name subclasses of Exception, got {kind!r}; "
+                "CancelledError, KeyboardInterrupt and SystemExit are never retried"
+            )
+
+
+def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
+    """
+    Return the retry verdict of `retry_on` on an error.
+
+    An object bound to another event loop is always `FATAL`. A type matches errors of that type,
+    and groups whose members all are. A CancelledError without a cancellation is treated as a
+    ConnectionError, by types and predicates. Any other BaseException outside Exception, such as a
+    panic, is never retried, and neither is a CallAborted, which stands for one in a worker process.
+
+    Raises:
+        Exception: The predicate's own error, TypeError or ValueError for an invalid verdict, or
+            RuntimeError for a panic; from `error`.
+    """
+    if retry_on is None:
+        return default_retry(error)
+    if issubclass(type(error), CallAborted):
+        return False
+    if is_loop_mismatch(error):
+        return FATAL
+    kinds = [
+        ConnectionError if issubclass(kind, asyncio.CancelledError) else kind
+        for kind in map(type, leaves_of(error))
+    ]
+    if not all(issubclass(kind, Exception) for kind in kinds):
+        return False
+    if isinstance(retry_on, (type, tuple)):
+        return issubclass(type(error), retry_on) or all(issubclass(k, retry_on) for k in kinds)
+    return _call_predicate(retry_on, error)
+
+
+def _call_predicate(predicate: Callable[[Exception], object], error: BaseException) -> Verdict:
+    """Return the verdict of a predicate, checked."""
+    try:
+        verdict = predicate(cast("Exception", error))
+        if isinstance(verdict, (bool, Fatal)):
+            return verdict
+        if inspect.iscoroutine(verdict):
+            verdict.close()
+        return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
+    except BaseException as problem:
+        if problem is error:
+            if is_a(error, Exception):
+                raise
+            return False  # re-raised here, a stray CancelledError would cancel the task
+        if is_a(problem, INTERRUPTS):
+            raise
+        if not is_a(problem, Exception):
+            raise RuntimeError(f"retry_on raised {describe(problem)}") from error
+        raise problem from error

@@ -1,4 +1,4 @@
-"""Retry policies: which errors are retried, after what back-off, and when to give up."""
+"""Retry policies: after what back-off an error is retried, when to give up; the retry loop."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ import functools
 import inspect
 import random
 import sys
+import time
 import warnings
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeAlias, TypeVar, cast
 
-from ragasync._retries.classify import FATAL, Fatal, default_retry, is_loop_mismatch
-from ragasync._retries.loop import call_async, call_sync
-from ragasync._retries.retry_after import retry_after_of
+from ragasync._retries.classify import (
+    FATAL,
+    Fatal,
+    RetryOn,
+    Verdict,
+    check_retry_on,
+    default_retry,
+    verdict_of,
+)
+from ragasync._retries.retry_after import describe_wait, retry_after_of
 from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
+from ragasync.clock import Clock, current_clock
 from ragasync.error_text import describe
-from ragasync.errors import CallAborted
-from ragasync.foreign_errors import INTERRUPTS, is_a, leaves_of
+from ragasync.foreign_errors import INTERRUPTS, attribute
 from ragasync.redact import redact
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
@@ -26,13 +36,11 @@ __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Verdict: TypeAlias = bool | float | Fatal
-"""The answer of `retry_on`: True to retry, False not to, a delay in seconds, or `FATAL`."""
+Args: TypeAlias = tuple[object, ...]
+Kwargs: TypeAlias = Mapping[str, object]
 
-RetryOn: TypeAlias = (
-    type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Verdict] | None
-)
-"""The errors to retry: a type, several, a predicate, or None for `default_retry`."""
+_GAVE_UP = "AsyncRetry gave up after "
+_LONGEST_SLEEP = 1e9  # 30 years; `time.sleep` overflows at 292
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,67 +297,100 @@ def _bound(retry: int, base: float, factor: float, cap: float) -> float:
         return cap if base else 0.0
 
 
-def check_retry_on(retry_on: object) -> None:
-    """Raise TypeError unless `retry_on` is None, a type, types or a predicate of Exceptions."""
-    if retry_on is None:
-        return
-    if not isinstance(retry_on, (type, tuple)):
-        check_sync("retry_on, if neither None nor a type or a tuple of types,", retry_on)
-        return
-    for kind in retry_on if isinstance(retry_on, tuple) else (retry_on,):
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise TypeError(
-                f"retry_on must name subclasses of Exception, got {kind!r}; "
-                "CancelledError, KeyboardInterrupt and SystemExit are never retried"
-            )
+# ── the retry loop ──────────────────────────────────────────────────────────────────────────────
 
 
-def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
-    """
-    Return the retry verdict of `retry_on` on an error.
-
-    An object bound to another event loop is always `FATAL`. A type matches errors of that type,
-    and groups whose members all are. A CancelledError without a cancellation is treated as a
-    ConnectionError, by types and predicates. Any other BaseException outside Exception, such as a
-    panic, is never retried, and neither is a CallAborted, which stands for one in a worker process.
-
-    Raises:
-        Exception: The predicate's own error, TypeError or ValueError for an invalid verdict, or
-            RuntimeError for a panic; from `error`.
-    """
-    if retry_on is None:
-        return default_retry(error)
-    if issubclass(type(error), CallAborted):
-        return False
-    if is_loop_mismatch(error):
-        return FATAL
-    kinds = [
-        ConnectionError if issubclass(kind, asyncio.CancelledError) else kind
-        for kind in map(type, leaves_of(error))
-    ]
-    if not all(issubclass(kind, Exception) for kind in kinds):
-        return False
-    if isinstance(retry_on, (type, tuple)):
-        return issubclass(type(error), retry_on) or all(issubclass(k, retry_on) for k in kinds)
-    return _call_predicate(retry_on, error)
-
-
-def _call_predicate(predicate: Callable[[Exception], object], error: BaseException) -> Verdict:
-    """Return the verdict of a predicate, checked."""
-    try:
-        verdict = predicate(cast("Exception", error))
-        if isinstance(verdict, (bool, Fatal)):
-            return verdict
-        if inspect.iscoroutine(verdict):
-            verdict.close()
-        return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
-    except BaseException as problem:
-        if problem is error:
-            if is_a(error, Exception):
+async def call_async(
+    policy: AsyncRetry, fn: Callable[..., Awaitable[T]], args: Args, kwargs: Kwargs
+) -> T:
+    """Await `fn(*args, **kwargs)` with retries, until it succeeds or the policy gives up."""
+    # A call that succeeds must cost next to nothing: only `max_elapsed` needs its start time.
+    failures = None if policy.max_elapsed is None else _FailedAttempts(policy, current_clock())
+    while True:
+        try:
+            return await fn(*args, **kwargs)
+        except Exception as error:
+            failures = failures or _FailedAttempts(policy, current_clock())
+            delay = failures.backoff_after(error)
+            if delay is None:
                 raise
-            return False  # re-raised here, a stray CancelledError would cancel the task
-        if is_a(problem, INTERRUPTS):
-            raise
-        if not is_a(problem, Exception):
-            raise RuntimeError(f"retry_on raised {describe(problem)}") from error
-        raise problem from error
+        await asyncio.sleep(delay)
+
+
+def call_sync(policy: AsyncRetry, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
+    """Call `fn(*args, **kwargs)` with retries, until it succeeds or the policy gives up."""
+    failures = None if policy.max_elapsed is None else _FailedAttempts(policy, time.monotonic)
+    while True:
+        try:
+            value = fn(*args, **kwargs)
+            break
+        except Exception as error:
+            failures = failures or _FailedAttempts(policy, time.monotonic)
+            delay = failures.backoff_after(error)
+            if delay is None:
+                raise
+        time.sleep(min(delay, _LONGEST_SLEEP))
+    if inspect.iscoroutine(value):
+        return cast("T", call_async(policy, _starting_with(value, fn), args, kwargs))
+    return value
+
+
+def _starting_with(
+    first: Awaitable[object], fn: Callable[..., object]
+) -> Callable[..., Awaitable[object]]:
+    """Return an async function whose first call returns the coroutine that was already created."""
+    created = [first]
+
+    def call(*args: object, **kwargs: object) -> Awaitable[object]:
+        return created.pop() if created else cast("Awaitable[object]", fn(*args, **kwargs))
+
+    return call
+
+
+class _FailedAttempts:
+    """The failed attempts of one call so far: decides on the next back-off, explains giving up."""
+
+    __slots__ = ("_clock", "_first", "_kinds", "_policy", "_started")
+
+    def __init__(self, policy: AsyncRetry, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._started = self._first = clock()
+        self._kinds: list[str] = []
+
+    def backoff_after(self, error: Exception) -> float | None:
+        """Return the seconds to wait before the next attempt, or None to raise the error."""
+        retries = len(self._kinds)
+        now = self._clock()
+        if not retries:
+            self._first = now
+        delay = self._policy.decide(error, retries=retries, elapsed=now - self._started)
+        if delay is None or delay is FATAL:
+            self._add_note(error, now - self._first)
+            return None
+        self._kinds.append(type(error).__name__)
+        self._policy.notify(retries + 1, error, delay)
+        return delay
+
+    def _add_note(self, error: Exception, seconds: float) -> None:
+        """Add a note on the attempts to an error, in place of the note of an inner policy."""
+        if self._kinds:
+            earlier = ", ".join(f"{n} × {kind}" for kind, n in Counter(self._kinds).items())
+            note = (
+                f"{_GAVE_UP}{len(self._kinds) + 1} attempts, the last {seconds:.2f} s after the "
+                f"first had failed; before this error: {earlier}"
+            )
+        else:
+            note = f"{_GAVE_UP}1 attempt"
+        wait = retry_after_of(error)
+        if wait is not None and wait > self._policy.max_retry_after:
+            note += (
+                f"; the service asked to wait {describe_wait(wait)}, longer than "
+                f"max_retry_after={self._policy.max_retry_after:g}"
+            )
+        notes = attribute(error, "__notes__")
+        # An error that cannot be changed, such as a frozen dataclass, is raised without a note.
+        with suppress(Exception):
+            earlier_notes = list(notes) if isinstance(notes, list | tuple) else []
+            others = [each for each in earlier_notes if _GAVE_UP not in each]
+            error.__notes__ = [*others, note]

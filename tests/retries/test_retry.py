@@ -80,7 +80,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let sync functions back off on a clock that never waits."""
     clock = Clock()
-    monkeypatch.setattr("ragasync._retries.loop.time", clock)
+    monkeypatch.setattr("ragasync._retries.policy.time", clock)
     return clock
 
 

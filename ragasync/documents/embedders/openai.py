@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ragasync._bridge.run_async import run_async
 from ragasync._limits.limiter import RateLimiter
-from ragasync._retries.classify import FATAL, default_retry
+from ragasync._retries.classify import FATAL, Verdict, default_retry
 from ragasync._retries.http import headers_of
-from ragasync._retries.policy import AsyncRetry, Verdict
+from ragasync._retries.policy import AsyncRetry
 from ragasync._retries.retry_after import number_of, seconds_of
 from ragasync.arguments import check_count, check_number, check_positive, is_async
 from ragasync.batch import AsyncBatchProcessor

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from ragasync._calls.thread_batches import BatchCall
 from ragasync._function_fingerprint import Sources
 from ragasync._limits.limiter import Limiter
-from ragasync._retries.classify import FATAL, default_retry
-from ragasync._retries.policy import AsyncRetry, Verdict
+from ragasync._retries.classify import FATAL, Verdict, default_retry
+from ragasync._retries.policy import AsyncRetry
 from ragasync.documents.embedding_cache import (
     EmbedderInStore,
     cached_embeddings,

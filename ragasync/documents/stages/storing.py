@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync._retries.classify import FATAL
-from ragasync._retries.policy import AsyncRetry, Verdict, verdict_of
+from ragasync._retries.classify import FATAL, Verdict, verdict_of
+from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
 from ragasync.documents.embedding_cache import EmbedderInStore, supports_embedder_identity
 from ragasync.documents.models import Chunk, Document
