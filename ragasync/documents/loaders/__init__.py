@@ -89,17 +89,11 @@ _TAG = re.compile(r"<(?:[A-Za-z_][\w:.-]*(?:\s|/?>)|\?xml\s|!DOCTYPE\s|!--)")
 _WHERE_IT_IS_TEXT = frozenset({".txt", ".text", ".log", ".md", ".markdown", ".rst", ".adoc"})
 
 
+_NO_SUFFIX = "files without a suffix"
+
+
 def refuse_format(suffix: str, data: bytes) -> None:
-    """
-    Raise for a file of a format that is known and has no loader.
-
-    Args:
-        suffix: Its suffix in lower case.
-        data: Its bytes.
-
-    Raises:
-        LoadError: "no loader", with the ways out.
-    """
+    """Raise for a known format without a loader, by suffix (lower case) or first bytes."""
     name = _BY_SUFFIX.get(suffix)
     if name is not None and (suffix not in _MAYBE_TEXT or b"\0" in data):
         _refuse(name, suffix)
@@ -108,7 +102,7 @@ def refuse_format(suffix: str, data: bytes) -> None:
 
 
 def format_of(data: bytes) -> str | None:
-    """Return what a file is by its first bytes, whatever its name says; None if not known."""
+    """Return the format of a file by its first bytes, whatever its name is; None if unknown."""
     for start, name in _BY_START:
         if data.startswith(start) and not (start == b"GIF8" and b"\0" not in data):
             return name
@@ -116,35 +110,24 @@ def format_of(data: bytes) -> str | None:
 
 
 def refuse_markup(suffix: str, text: str) -> None:
-    """
-    Raise for XML with tags: its source would be embedded with its tags, and found by them.
-
-    Raises:
-        LoadError: "no loader", with the ways out.
-    """
+    """Raise for XML with tags: its source would be embedded with them, and found by them."""
     is_xml = text.lstrip("\ufeff \t\n").startswith("<?xml") and suffix not in _WHERE_IT_IS_TEXT
     if is_xml or (suffix in _XML and _TAG.search(text)):
         raise LoadError(
             "no loader",
-            f"this is XML, and there is no loader for {_named(suffix)}; "
+            f"this is XML, and there is no loader for {suffix or _NO_SUFFIX}; "
             f"{passing(suffix, 'load_html')} reads the text of its elements, load_text in its "
             "place the source with its tags",
         )
 
 
 def _refuse(name: str, suffix: str) -> None:
-    """Raise for a format of that name."""
     raise LoadError(
         "no loader",
-        f"this is {name}, and there is no loader for {_named(suffix)}, also not in an extra; "
+        f"this is {name}, and there is no loader for {suffix or _NO_SUFFIX}, also not in an extra; "
         f"pass one, {passing(suffix, 'function_from_bytes')}, convert the file to PDF, DOCX, HTML "
         "or text, or leave it out by skip=",
     )
-
-
-def _named(suffix: str) -> str:
-    """Return a suffix as it is written, or what it means that there is none."""
-    return suffix or "files without a suffix"
 
 
 LOADER_VERSION = 4
@@ -244,8 +227,10 @@ def load_source(
             raise LoadError("empty", "a file of 0 bytes")
         content = _load_as_named(load, suffix, data) if load else _as_text(suffix, data)
         loaded = _documents(content, found, mtime, len(data))
-        if suffix not in MAY_BE_EMPTY:
-            _refuse_empty(loaded, len(data))
+        if suffix not in MAY_BE_EMPTY and not (
+            loaded if isinstance(loaded, list) else loaded.text.strip()
+        ):
+            raise LoadError("empty", f"no text in its {len(data):,} bytes")
         for document in loaded if isinstance(loaded, list) else [loaded]:
             refuse_surrogates(document.text)
     except LoadError as error:
@@ -255,7 +240,7 @@ def load_source(
 
 
 def _load_as_named(load: Loader, suffix: str, data: bytes) -> Loaded | Iterable[Record]:
-    """Return what a loader makes of a file, or raise with the format that it is in instead."""
+    """Load a file by its suffix, or raise with the format that it has instead."""
     try:
         return load(data)
     except LoadError as error:
@@ -267,7 +252,7 @@ def _load_as_named(load: Loader, suffix: str, data: bytes) -> Loaded | Iterable[
 
 
 def _as_text(suffix: str, data: bytes) -> Loaded:
-    """Return the text of a file that no loader is given for, unless it is known to be no text."""
+    """Load a file without a loader as text, unless it has a known format."""
     refuse_format(suffix, data)
     text, metadata = load_text(data)
     refuse_markup(suffix, text)
@@ -277,7 +262,7 @@ def _as_text(suffix: str, data: bytes) -> Loaded:
 def _documents(
     loaded: Loaded | Iterable[Record], source: Source, mtime: float, size: int
 ) -> Document | list[Document]:
-    """Return what a loader gave as a document with its file's date and size, or as one a record."""
+    """Make the document of a file, or one document per record."""
     if isinstance(loaded, tuple):
         text, metadata = loaded
         facts = {"mtime": mtime, "size": size, **metadata}
@@ -288,14 +273,8 @@ def _documents(
     ]
 
 
-def _refuse_empty(loaded: Document | list[Document], size: int) -> None:
-    """Raise if there is nothing to read in what was loaded."""
-    if not (loaded if isinstance(loaded, list) else loaded.text.strip()):
-        raise LoadError("empty", f"no text in its {size:,} bytes")
-
-
 def _read(path: Path, max_bytes: int) -> tuple[bytes, float]:
-    """Return the bytes of a file that is within the bound, and when it was last written."""
+    """Read a file of at most `max_bytes`, and its time of modification."""
     _refuse_large(_size_of_file(path.stat()), max_bytes)
     with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
@@ -307,19 +286,18 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes, float]:
 
 
 def _size_of_file(status: os.stat_result) -> int:
-    """Return its size, or raise if it is no file; a folder's opening raises what is wrong."""
+    """Return the size of a file; opening a folder raises its own error."""
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise LoadError("not a file", "a pipe, socket or device cannot be loaded")
     return status.st_size
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe too would be opened at once, and not when somebody writes to it."""
+    """Open a file; a pipe too opens immediately, not when somebody writes to it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _refuse_large(size: int, max_bytes: int) -> None:
-    """Raise if a file is over the bound."""
     if size > max_bytes:
         raise LoadError(
             "too large", f"{size:,} bytes or more, over the bound of max_bytes={max_bytes:,}"

@@ -50,7 +50,7 @@ _ADVICE = (
 
 
 class _Cells(NamedTuple):
-    """The cells of a row as they stand, with its number and the line where it starts."""
+    """The cells of a row, with its number and the line where it starts."""
 
     number: int
     line: int
@@ -59,7 +59,7 @@ class _Cells(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where reading begins: an offset, the number of its row, and its line."""
+    """A position in a text: offset, row number, line number."""
 
     offset: int = 0
     number: int = 1
@@ -139,31 +139,17 @@ class CSVLoader:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """
-    Says how a text is read as a table.
-
-    Args:
-        text: the text.
-        delimiter: what stands between cells.
-        start: where its first row of data is.
-        columns: their names.
-        unnamed: how many of the last columns have no name of their own, so that rows may lack them.
-    """
+    """A text with its dialect: the delimiter, the first row of data, the column names."""
 
     text: str
     delimiter: str
     start: _Place
     columns: Sequence[str]
-    unnamed: int = 0
+    unnamed: int = 0  # number of last columns without a name of their own: rows may lack them
 
 
 def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -> _Table:
-    """
-    Return how a text is read, by its first rows.
-
-    Raises:
-        LoadError: there are too many columns.
-    """
+    """Find the delimiter and the header of a table in its first rows."""
     start = _Place()
     if delimiter is None and (said := _SEPARATOR_LINE.match(text)):
         delimiter, start = said[1], _Place(said.end(), 2, 2)
@@ -198,7 +184,7 @@ def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -
 
 
 def _comments(text: str, start: _Place) -> list[_Place]:
-    """Return where each leading comment starts, and where what follows the last of them does."""
+    """Return the place of each leading comment, and of the row after the last of them."""
     places: list[_Place] = []
     place = start
     for line in lines_of(text, start.offset):
@@ -214,7 +200,7 @@ def _comments(text: str, start: _Place) -> list[_Place]:
 def _is_header(
     text: str, delimiter: str, places: Sequence[_Place], sample: Sequence[_Cells]
 ) -> bool:
-    """Return whether a leading comment is a header or a row, as in `#chrom,start,end`."""
+    """Return whether a leading comment is the header or a row, as in `#chrom,start,end`."""
     line = text[places[0].offset : places[1].offset].strip().removeprefix(_COMMENT)
     names = next(csv.reader([line], delimiter=delimiter), [])
     if len(names) < 2 or not sample or any(not _NAME.fullmatch(name) for name in names):
@@ -244,19 +230,16 @@ def _differs_in_case(sample: Sequence[_Cells]) -> bool:
 
 
 def _place_of_header(text: str, start: _Place, sample: Sequence[_Cells]) -> _Place:
-    """Return where the header is: the first row, unless there are titles above it."""
-    titles = _title_count(sample)
-    if not titles:
+    """Return the place of the header: the first row that is not a title."""
+    if not (titles := _title_count(sample)):
         return start
     header = sample[titles]
-    offset = start.offset
-    for line in islice(lines_of(text, offset), header.line - start.line):
-        offset += len(line)
-    return _Place(offset, header.number, header.line)
+    skipped = islice(lines_of(text, start.offset), header.line - start.line)
+    return _Place(start.offset + sum(map(len, skipped)), header.number, header.line)
 
 
 def _title_count(sample: Sequence[_Cells]) -> int:
-    """Return how many of the first rows are titles above a table."""
+    """Return the number of titles above a table in its first rows."""
     if len(sample) < 3:
         return 0
     width, _ = Counter(len(row.values) for row in sample).most_common(1)[0]
@@ -269,7 +252,7 @@ def _title_count(sample: Sequence[_Cells]) -> int:
 
 
 def _begins_table(sample: Sequence[_Cells], count: int) -> bool:
-    """Return whether what stands below some titles reads as a header and its rows."""
+    """Return whether the rows below some titles are a header and its rows."""
     title, header = sample[count - 1], sample[count]
     if count + 1 == len(sample) or not _is_named(header.values):
         return False
@@ -285,21 +268,18 @@ def _begins_table(sample: Sequence[_Cells], count: int) -> bool:
 
 
 def _is_title(cells: Sequence[str], width: int) -> bool:
-    """Return whether a row is a line of words: one cell, or few of a wide table, by its commas."""
+    """Return whether a row is a line of words: one cell, or few of a wide table."""
     is_words = all(cell.startswith(" ") for cell in cells[1:])
     return is_words and (len(cells) == 1 < width or len(cells) <= width - 2)
 
 
 def _is_padded_title(cells: Sequence[str]) -> bool:
-    """Return whether a row has only its first cell, or none, as a spreadsheet writes a title."""
+    """Return whether a row has only its first cell, or none, as spreadsheets pad a title."""
     return len(cells) >= 3 and not any(cell.strip() for cell in cells[1:])
 
 
 def _is_named(cells: Sequence[str]) -> bool:
-    """Return whether cells may be names of columns: short, each its own, not all of them numbers.
-
-    Words after a comma begin with a space, and are none.
-    """
+    """Return whether cells may be column names: short, unique, not all numbers; " a" is a word."""
     names = [cell for cell in cells if cell]
     return (
         len(names) >= 2
@@ -310,7 +290,7 @@ def _is_named(cells: Sequence[str]) -> bool:
 
 
 def _after_header(text: str, delimiter: str, header: _Place) -> _Place:
-    """Return where the row after the header starts."""
+    """Return the place of the row after the header."""
     lines = _Lines(text, header)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number = header.number
@@ -327,8 +307,12 @@ def _rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
             yield row
             continue
         cells = row.values
-        if len(cells) != count and (not _fits(cells, count, table.unnamed)):
-            if not _is_comment(cells):
+        if len(cells) != count and not _fits(cells, count, table.unnamed):
+            # A row such as `#2` is data with a cell too few or too many.
+            is_comment = cells[0].startswith(_COMMENT) and (
+                len(cells) == 1 or cells[0][1:2] in ("", " ", "#")
+            )
+            if not is_comment:
                 yield BadRow(
                     row.number,
                     row.line,
@@ -340,29 +324,22 @@ def _rows(table: _Table, *, recover: bool) -> Iterator[Row | BadRow]:
         yield Row(row.number, row.line, dict(zip(columns, cells, strict=False)))
 
 
-def _is_comment(cells: Sequence[str]) -> bool:
-    """Return whether a row that does not fit is a comment, and none that begins with `#2`, say."""
-    return cells[0].startswith(_COMMENT) and (len(cells) == 1 or cells[0][1:2] in ("", " ", "#"))
-
-
 def _fits(cells: Sequence[str], count: int, unnamed: int = 0) -> bool:
-    """Return whether cells are so many, but for empty ones at the end and columns without name."""
+    """Return whether a row has `count` cells, or more if empty, or fewer by the unnamed ones."""
     return count - unnamed <= len(cells) <= count or (len(cells) > count and not any(cells[count:]))
 
 
 class _Lines:
-    """Gives the lines of a text from a place on, and knows where it is."""
+    """Iterator over the lines of a text, which can be set to another place."""
 
     def __init__(self, text: str, start: _Place) -> None:
         self._text = text
         self.offset, self.line = start.offset, start.line
 
     def __iter__(self) -> Iterator[str]:
-        """Return itself, for it can be set to another place."""
         return self
 
     def __next__(self) -> str:
-        """Return the next line, with its end."""
         start = self.offset
         if start >= len(self._text):
             raise StopIteration
@@ -375,16 +352,9 @@ def _cells(text: str, delimiter: str, start: _Place, *, recover: bool) -> Iterat
     """
     Yield the cells of each row that is not blank.
 
-    Args:
-        text: the text.
-        delimiter: what stands between cells.
-        start: where to begin.
-        recover: whether to go on after a row whose quotes do not fit, on the line after the one
-            where it starts; the lines that had been taken for a part of it are then looked at
-            closely.
-
-    Raises:
-        LoadError: so many quotes are open that the text would be read over and over.
+    With `recover`, reading goes on after a row whose quotes do not fit, on the line after the one
+    where it starts; a line that was taken for part of it is bad if its quotes are odd. So many open
+    quotes that the text would be read over and over are a LoadError.
     """
     lines = _Lines(text, start)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -422,14 +392,14 @@ def _cells(text: str, delimiter: str, start: _Place, *, recover: bool) -> Iterat
 
 
 def _sample(text: str, delimiter: str, start: _Place) -> list[_Cells]:
-    """Return the first rows that can be read, of which the last may be cut off."""
+    """Return the first rows that can be read; the last may be cut off."""
     part = text[: start.offset + _LOOKED_AT_CHARS]
     rows = _cells(part, delimiter, start, recover=True)
     return [row for row in islice(rows, _LOOKED_AT) if isinstance(row, _Cells)]
 
 
 def _delimiter_of(text: str, start: _Place) -> str:
-    """Return the delimiter by which the first rows are as long as the header, and long."""
+    """Return the delimiter that gives the first rows as many cells as the header, or most."""
 
     def fitness(delimiter: str) -> tuple[bool, float, int]:
         sample = _sample(text, delimiter, start)
@@ -445,7 +415,7 @@ def _delimiter_of(text: str, start: _Place) -> str:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Return names for columns: those without one by their place, the second `x` as `x.2`."""
+    """Return unique column names: `column 3` for none, `x.2` for the second `x`."""
     unique: dict[str, None] = {}
     latest: dict[str, int] = {}  # from where on to try, so that the time is linear
     for place, given in enumerate(names, start=1):

@@ -84,45 +84,35 @@ class _Ruby(str):
 
 
 class _Flow:
-    """Collect the blocks of one container: the body, a cell, a text box."""
+    """The blocks of one container: the body, a cell, a text box."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
-        self._begun: list[str] = []  # a list, because joining strings one by one is quadratic
+        # Paragraphs whose marks were deleted: the next one continues them. A list, because joining
+        # strings one by one is quadratic.
+        self.begun: list[str] = []
 
     @property
     def size(self) -> int:
-        """How much was collected, to see whether something came."""
-        return len(self.blocks) + len(self._begun)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether a paragraph waits for its end."""
-        return bool(self._begun)
-
-    def begin(self, text: str) -> None:
-        """Take a paragraph whose mark was deleted: the next one continues it."""
-        if text:
-            self._begun.append(text)
+        """Number of pieces so far, to see whether a form of something has text."""
+        return len(self.blocks) + len(self.begun)
 
     def paragraph(self, text: str, level: int = 0, label: str = "") -> None:
-        """Take a paragraph, unless it is empty."""
-        text = "".join([*self._begun, text]).strip("\n")
-        self._begun = []
+        text = "".join([*self.begun, text]).strip("\n")
+        self.begun = []
         if text.strip():
             mark = f"{'#' * level} " if level else ""
             line = _LINE_END.sub(" ", text) if level else text
             self.blocks.append(Block(level, f"{mark}{label}{line}"))
 
     def table(self, text: str) -> None:
-        """Take a table, unless it is empty."""
         self.finish()
         if text.strip():
             self.blocks.append(Block(0, text, is_table=True))
 
     def finish(self) -> None:
-        """End the paragraph that waits."""
-        if self._begun:
+        """End a paragraph that would continue."""
+        if self.begun:
             self.paragraph("")
 
 
@@ -149,7 +139,7 @@ class WordText:
         self._labels: dict[Note, str] = {}
         self._counts = {"footnote": 0, "endnote": 0}
         self._due: list[Note] = []
-        self._linked: Callable[[str], str] = _nothing_linked
+        self._linked: Callable[[str], str] = lambda _: ""
         self._depth = 0
         self._tables = 0
         self._fields: list[bool] = []  # of each open field, whether its result has begun
@@ -196,7 +186,9 @@ class WordText:
     def _read(self, root: Element, flow: _Flow) -> None:
         """Read a part or a note into a flow."""
         self._fields, self._instructions = [], 0
-        self._hides_instructions = _fields_are_closed(root)
+        # Each field must have an end, as an instruction without one would hide all text.
+        kinds = [attribute(each, "fldCharType") for each in elements_of(root, "fldChar")]
+        self._hides_instructions = kinds.count("begin") == kinds.count("end")
         self._blocks(root, flow)
 
     # Blocks
@@ -220,14 +212,12 @@ class WordText:
             elif name == "w:altChunk":
                 self._link(child, "id", flow)
             elif name == "mc:AlternateContent":
-                _first_with_text(child, self._each_block_into(flow), lambda: flow.size)
+                _first_with_text(
+                    child, lambda form: self._each_block(form, flow), lambda: flow.size
+                )
             elif name not in _LEFT_OUT:
                 self._each_block(child, flow)
         self._depth -= 1
-
-    def _each_block_into(self, flow: _Flow) -> Callable[[Element], None]:
-        """Return what reads the blocks of an element into a flow."""
-        return lambda element: self._each_block(element, flow)
 
     def _link(self, element: Element, name: str, flow: _Flow) -> None:
         """Read another part that is shown here: a chart, SmartArt, an inserted file."""
@@ -242,18 +232,19 @@ class WordText:
         self._inline(paragraph, pieces, boxes)
         text = "".join(pieces)
         properties = None if isinstance(paragraph, list) else child_of(paragraph, "w:pPr")
-        if _mark_is_deleted(properties):
-            flow.begin(text)
+        mark = child_of(properties, "w:rPr")
+        if any(child_of(mark, name) is not None for name in ("w:del", "w:moveFrom")):
+            flow.begun += [text] if text else []
         else:
             label = self._numbers.label(properties)
             flow.paragraph(text, self._styles.level_of(properties), label)
         boxes.finish()
         flow.blocks += boxes.blocks
-        if self._due and not self._tables and not flow.has_begun:
+        if self._due and not self._tables and not flow.begun:
             self._add_notes(flow)
 
     def _add_notes(self, flow: _Flow) -> None:
-        """Add the notes that were referred to since the last time."""
+        """Add the notes that are due, after the text that refers to them."""
         due, self._due = self._due, []
         state = (self._fields, self._instructions, self._hides_instructions)
         for note in due:
@@ -295,7 +286,9 @@ class WordText:
             settings = child_of(cell, "w:tcPr")
             start, column = column, column + _span(settings, "w:gridSpan", 1)
             _refuse_wide(column)
-            if _is_deleted(settings) or (pieces and _continues_left(settings)):
+            left = child_of(settings, "w:hMerge")  # merged into the cell to its left in old files
+            continues = left is not None and attribute(left, "val") != "restart"
+            if child_of(settings, "w:cellDel") is not None or (pieces and continues):
                 continue
             merge = child_of(settings, "w:vMerge")
             if merge is not None:
@@ -390,7 +383,6 @@ class WordText:
             pieces.append(_Ruby(base, reading))
 
     def _part_of_ruby(self, element: Element, name: str, boxes: _Flow) -> str:
-        """Return the text of a part of a ruby."""
         part = child_of(element, name)
         texts: list[str] = []
         if part is not None:
@@ -408,11 +400,6 @@ class WordText:
         self._depth -= 1
 
 
-def _nothing_linked(_: str) -> str:
-    """Return no text for a part before one is read."""
-    return ""
-
-
 def _first_with_text(
     element: Element, read: Callable[[Element], None], size: Callable[[], int]
 ) -> None:
@@ -426,7 +413,7 @@ def _first_with_text(
 
 
 def _children(parent: Element, wanted: str) -> Iterator[Element]:
-    """Yield the rows of a table or the cells of a row, also those inside of wrappers."""
+    """Yield the rows of a table or the cells of a row, also those inside wrappers."""
     waiting = [iter(parent)]
     while waiting:
         child = next(waiting[-1], None)
@@ -462,29 +449,6 @@ def _refuse_wide(columns: int) -> None:
             f"a row claims {columns:,} columns, expected up to {_MAX_COLUMNS:,}: "
             "save the document again in Word",
         )
-
-
-def _continues_left(settings: Element | None) -> bool:
-    """Return whether a cell is merged into the one to its left, as old files say it."""
-    merge = child_of(settings, "w:hMerge")
-    return merge is not None and attribute(merge, "val") != "restart"
-
-
-def _is_deleted(settings: Element | None) -> bool:
-    """Return whether a cell was deleted."""
-    return child_of(settings, "w:cellDel") is not None
-
-
-def _mark_is_deleted(properties: Element | None) -> bool:
-    """Return whether the end of a paragraph was deleted or moved away."""
-    mark = child_of(properties, "w:rPr")
-    return any(child_of(mark, name) is not None for name in ("w:del", "w:moveFrom"))
-
-
-def _fields_are_closed(root: Element) -> bool:
-    """Return whether each field has an end, as an instruction without one would hide all text."""
-    kinds = [attribute(each, "fldCharType") for each in elements_of(root, "fldChar")]
-    return kinds.count("begin") == kinds.count("end")
 
 
 def _form_value(element: Element) -> str:
@@ -533,7 +497,11 @@ def load_docx(data: bytes) -> Loaded:
     except ImportError:
         raise MissingExtra("loading a Word document", "python-docx", "ingest") from None
     try:
-        _refuse_locked(data)
+        if data.startswith(_OLE):  # the container of locked documents, and of Word before 2007
+            raise LoadError(
+                "encrypted",
+                "locked by a password, or of Word before 2007: save it as an open .docx",
+            )
         with _open_package(data) as archive:
             return _Document(_Package(archive, names.PackURI, _TagBudget())).text()
     except LoadError:
@@ -541,14 +509,6 @@ def load_docx(data: bytes) -> Loaded:
     except Exception as error:
         # A broken file raises whatever its zip or its parts come upon.
         raise LoadError("docx", f"not a readable Word document: {error!r:.200}") from error
-
-
-def _refuse_locked(data: bytes) -> None:
-    """Raise for the container that Word locks a document into, and that it used before 2007."""
-    if data.startswith(_OLE):
-        raise LoadError(
-            "encrypted", "locked by a password, or of Word before 2007: save it as an open .docx"
-        )
 
 
 def _open_package(data: bytes) -> zipfile.ZipFile:
@@ -586,7 +546,7 @@ def _count_in_bytes(data: bytes, name: str) -> int:
 
 
 class _Relation(NamedTuple):
-    """What one part says of another: its kind ("styles", "header"), an id and the part's name."""
+    """A relationship between parts: its kind ("styles", "header"), its id, the part's name."""
 
     kind: str
     id: str | None
@@ -600,7 +560,6 @@ class _TagBudget:
         self._taken = 0
 
     def take(self, count: int) -> None:
-        """Count some more, or raise."""
         self._taken += count
         if self._taken > _MAX_TAGS:
             raise LoadError(
@@ -621,7 +580,7 @@ class _Package:
         }
 
     def read(self, part: PackURI) -> bytes | None:
-        """Return the bytes of a part, None where the file has no such part."""
+        """Return the bytes of a part; None if the file has no such part."""
         member = self._members.get(part.membername.lower())
         if member is None:
             return None
@@ -630,7 +589,7 @@ class _Package:
         return self._archive.read(member)
 
     def root_of(self, part: PackURI) -> Element | None:
-        """Return the XML of a part, None where the file has no such part."""
+        """Return the XML of a part; None if the file has no such part."""
         data = self.read(part)
         if data is None:
             return None
@@ -642,7 +601,7 @@ class _Package:
         return root
 
     def relations(self, part: PackURI) -> Iterator[_Relation]:
-        """Yield what a part says of others inside of the package."""
+        """Yield the relationships of a part to others inside the package."""
         root = self.root_of(part.rels_uri)
         for element in () if root is None else root:
             target = attribute(element, "Target")
@@ -681,7 +640,7 @@ class _Document:
         self._unread: list[str] = []
 
     def text(self) -> Loaded:
-        """Return its text, and what is known of it."""
+        """Return the text and metadata of the document."""
         styles = Styles(self._part("styles"))
         numbers = ListNumbers(self._part("numbering"), styles)
         reader = WordText(styles, numbers, self._notes())
@@ -697,13 +656,13 @@ class _Document:
         return text, {key: value for key, value in metadata.items() if value}
 
     def _part(self, kind: str) -> Element | None:
-        """Return the part of a kind, None where there is none."""
+        """Return the part of a kind; None if there is none."""
         targets = (each.target for each in self._relations if each.kind == kind)
         roots = (self._package.root_of(part) for part in targets)
         return next((root for root in roots if root is not None), None)
 
     def _linked_from(self, part: PackURI) -> Callable[[str], str]:
-        """Return what gives the text of parts that are shown in one, by the relationship's id."""
+        """Return a function from a relationship's id to the text of the part it shows."""
 
         @cache
         def targets() -> dict[str | None, _Relation]:

@@ -61,7 +61,7 @@ def parse_part(data: bytes, name: str) -> Element:
 
 @lru_cache(maxsize=4096)
 def _short(tag: str) -> str:
-    """Return `w:p` for a tag's full name, "" for one of a namespace that we do not read."""
+    """Return the short name of a tag, such as `w:p`; "" for namespaces that are not read."""
     namespace, _, name = tag[1:].partition("}")
     prefix = _PREFIXES.get(namespace)
     return f"{prefix}:{name}" if prefix else ""
@@ -108,7 +108,7 @@ def number_of(text: str | None) -> int | None:
 
 
 def is_on(element: Element | None) -> bool:
-    """Return whether a switch such as `<w:titlePg/>` is there and not turned off."""
+    """Return whether a switch such as `<w:titlePg/>` is present and not turned off."""
     return element is not None and attribute(element, "val") not in {"0", "false", "off"}
 
 
@@ -135,7 +135,7 @@ _DIGITS = "〇一二三四五六七八九"
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """One style of paragraphs, as far as it decides on headings and numbers."""
+    """The heading level and list of a paragraph style."""
 
     level: int | None  # None where the style that it is based on decides
     based_on: str | None
@@ -143,7 +143,7 @@ class _Style:
 
 
 class _Resolved(NamedTuple):
-    """What a style comes to, with all that it is based on."""
+    """Heading level and list of a style, with all that it is based on."""
 
     level: int
     list_id: str | None
@@ -152,7 +152,7 @@ class _Resolved(NamedTuple):
 
 
 class Styles:
-    """Know the heading level and the list of each style, also from those that it is based on."""
+    """The heading level and the list of each style, also from the styles it is based on."""
 
     def __init__(self, root: Element | None) -> None:
         elements = [] if root is None else [each for each in root if name_of(each) == "w:style"]
@@ -189,11 +189,10 @@ class Styles:
         return style.numbering[0] if style else None
 
     def _style_of(self, properties: Element | None) -> str | None:
-        """Return the id of a paragraph's style."""
         return value_of(properties, "w:pStyle") or self._default
 
     def _resolve(self, style_id: str | None) -> _Resolved:
-        """Ask a style and those that it is based on: the nearest that says something decides."""
+        """Resolve a style along those it is based on: the nearest with a level or list decides."""
         chain: list[tuple[str | None, _Style]] = []
         while len(chain) < _MAX_CHAIN and (style := self._styles.get(style_id)):
             chain.append((style_id, style))
@@ -250,10 +249,10 @@ class _List:
 
 class ListNumbers:
     """
-    Count the numbers of lists as Word shows them; to be asked for each paragraph, in order.
+    Count the numbers of lists as Word shows them; called for each paragraph, in order.
 
-    The numbers stand nowhere in the file: it holds patterns ("%1.%2)"), starts and formats
-    (ECMA-376, part 1, section 17.9). A bullet is "-", as in Markdown. A format that is not known
+    The numbers are not in the file: it holds patterns ("%1.%2)"), starts and formats
+    (ECMA-376, part 1, section 17.9). A bullet is "-", as in Markdown. An unknown format
     gives no label.
     """
 
@@ -288,7 +287,7 @@ class ListNumbers:
         return f"{label} " if label else ""
 
     def _levels_of(self, numbered: _List) -> tuple[str | None, dict[int, _Level]]:
-        """Return the pattern that a list follows, by way of a style where it names one."""
+        """Return the pattern that a list follows, through a style if it names one."""
         abstract = numbered.abstract
         if link := self._links.get(abstract):
             linked = self._lists.get(self._styles.list_of_style(link))
@@ -331,13 +330,12 @@ def _levels(element: Element) -> dict[int, _Level]:
 
 
 def _level_number(element: Element) -> int | None:
-    """Return which level an element is about, None for one that no list can have."""
+    """Return the level of an element; None for one that no list can have."""
     number = number_of(attribute(element, "ilvl"))
     return number if number is not None and 0 <= number < _LEVELS else None
 
 
 def _level(element: Element) -> _Level:
-    """Read one level."""
     start = number_of(value_of(element, "w:start"))
     return _Level(
         start=0 if start is None else start,
@@ -350,7 +348,6 @@ def _level(element: Element) -> _Level:
 
 
 def _list(element: Element) -> _List:
-    """Read one list."""
     starts: dict[int, int] = {}
     levels: dict[int, _Level] = {}
     for child in element:
@@ -365,7 +362,7 @@ def _list(element: Element) -> _List:
 
 
 def _label(levels: Mapping[int, _Level], level: int, counts: list[int]) -> str:
-    """Return the label that a level's pattern makes of the counts; "" where it is not known."""
+    """Return the label of a paragraph by its level's pattern; "" if a format is unknown."""
     own = levels[level]
     if own.format == "bullet":
         return "-"
@@ -386,7 +383,6 @@ def _label(levels: Mapping[int, _Level], level: int, counts: list[int]) -> str:
 
 
 def _letters(number: int, alphabet: str) -> str | None:
-    """Return a, b ... z, aa, bb: Word repeats the letter."""
     if not 0 < number <= 10 * len(alphabet):
         return None
     repeats, at = divmod(number - 1, len(alphabet))
@@ -394,7 +390,6 @@ def _letters(number: int, alphabet: str) -> str | None:
 
 
 def _roman(number: int) -> str | None:
-    """Return a number below 4,000 in roman letters."""
     if not 0 < number < 4000:
         return None
     letters = ""
@@ -404,13 +399,7 @@ def _roman(number: int) -> str | None:
     return letters
 
 
-def _upper(text: str | None) -> str | None:
-    """Return it in capitals."""
-    return text and text.upper()
-
-
 def _ordinal(number: int) -> str:
-    """Return 1st, 2nd, 3rd, 4th."""
     tens, ones = divmod(number % 100, 10)
     return f"{number}{'th' if tens == 1 else {1: 'st', 2: 'nd', 3: 'rd'}.get(ones, 'th')}"
 
@@ -425,7 +414,6 @@ def _counting(number: int) -> str | None:
 
 
 def _in_digits(number: int, digits: str) -> str:
-    """Return a number in other digits than ours."""
     return str(number).translate({ord("0") + n: digit for n, digit in enumerate(digits)})
 
 
@@ -444,9 +432,9 @@ _FORMATS: Mapping[str, Callable[[int], str | None]] = MappingProxyType(
         "lowerLetter": lambda n: _letters(n, "abcdefghijklmnopqrstuvwxyz"),
         "upperLetter": lambda n: _letters(n, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         "lowerRoman": _roman,
-        "upperRoman": lambda n: _upper(_roman(n)),
+        "upperRoman": lambda n: (_roman(n) or "").upper() or None,
         "russianLower": lambda n: _letters(n, _CYRILLIC),
-        "russianUpper": lambda n: _upper(_letters(n, _CYRILLIC)),
+        "russianUpper": lambda n: _letters(n, _CYRILLIC.upper()),
         "aiueoFullWidth": lambda n: _letters(n, _AIUEO),
         "aiueo": lambda n: _letters(n, _AIUEO),
         "thaiNumbers": lambda n: _in_digits(n, "๐๑๒๓๔๕๖๗๘๙"),
@@ -489,14 +477,14 @@ def math_text(element: Element, depth: int = 0) -> str:
 
 
 class _Formula:
-    """One element of a formula, asked for the texts of its parts."""
+    """An element of a formula, with the texts of its parts."""
 
     def __init__(self, element: Element, depth: int) -> None:
         self._element = element
         self._depth = depth
 
     def part(self, name: str) -> str:
-        """Return the text of a part as it stands."""
+        """Return the text of a part."""
         part = child_of(self._element, f"m:{name}")
         return "" if part is None else math_text(part, self._depth + 1)
 
@@ -506,47 +494,33 @@ class _Formula:
         return text if len(text) < 2 or text.isalnum() else f"({text})"
 
     def parts(self, name: str) -> list[str]:
-        """Return the texts of all parts of a name."""
         children = [child for child in self._element if name_of(child) == f"m:{name}"]
         return [math_text(child, self._depth + 1) for child in children]
 
     def setting(self, properties: str, name: str, default: str) -> str:
-        """Return a character that the properties choose; one that is there and empty is none."""
+        """Return a character that the properties set; an empty one is none."""
         chosen = child_of(child_of(self._element, f"m:{properties}"), f"m:{name}")
         return default if chosen is None else attribute(chosen, "val") or ""
 
 
 def _scripts(formula: _Formula) -> str:
-    """Return what stands below and above, such as `_i^2`."""
     below, above = formula.group("sub"), formula.group("sup")
     return (f"_{below}" if below else "") + (f"^{above}" if above else "")
 
 
 def _delimited(formula: _Formula) -> str:
-    """Return parts in parentheses, or in the signs that the formula chooses."""
     begin, end = formula.setting("dPr", "begChr", "("), formula.setting("dPr", "endChr", ")")
     return begin + formula.setting("dPr", "sepChr", "|").join(formula.parts("e")) + end
 
 
-def _fraction(formula: _Formula) -> str:
-    """Return `a/b`."""
-    return f"{formula.group('num')}/{formula.group('den')}"
-
-
-def _matrix(formula: _Formula) -> str:
-    """Return a matrix row by row."""
-    return "; ".join(formula.parts("mr"))
-
-
 def _operator(formula: _Formula) -> str:
-    """Return a sum, an integral or the like with its bounds."""
     sign = formula.setting("naryPr", "chr", "∫")
     return f"{sign}{_scripts(formula)} {formula.part('e')}"
 
 
 _SHAPES: MappingProxyType[str, Callable[[_Formula], str]] = MappingProxyType(
     {
-        "m:f": _fraction,
+        "m:f": lambda formula: f"{formula.group('num')}/{formula.group('den')}",
         "m:sSup": lambda formula: formula.group("e") + _scripts(formula),
         "m:sSub": lambda formula: formula.group("e") + _scripts(formula),
         "m:sSubSup": lambda formula: formula.group("e") + _scripts(formula),
@@ -558,7 +532,7 @@ _SHAPES: MappingProxyType[str, Callable[[_Formula], str]] = MappingProxyType(
         "m:limLow": lambda formula: f"{formula.part('e')}_{formula.group('lim')}",
         "m:limUpp": lambda formula: f"{formula.part('e')}^{formula.group('lim')}",
         "m:acc": lambda formula: formula.part("e") + formula.setting("accPr", "chr", "\u0302"),
-        "m:m": _matrix,
+        "m:m": lambda formula: "; ".join(formula.parts("mr")),
         "m:mr": lambda formula: ", ".join(formula.parts("e")),
         "m:eqArr": lambda formula: "; ".join(formula.parts("e")),
     }
@@ -591,7 +565,7 @@ _FONTS = {"symbol": _SYMBOL, "wingdings": _WINGDINGS, "wingdings 2": _WINGDINGS_
 
 
 def symbol_text(element: Element) -> str:
-    """Return the character of a `w:sym`: of its font where that has its own, else of Unicode."""
+    """Return the character of a `w:sym`, from its font's table or from Unicode."""
     try:
         code = int(attribute(element, "char") or "", 16)
     except ValueError:
@@ -609,7 +583,7 @@ _LONG_NUMBER = re.compile(r"-?\d{1,15}\.\d{10,20}")
 
 
 def diagram_text(root: Element) -> str:
-    """Return the texts of a SmartArt drawing, a line each."""
+    """Return the texts of a SmartArt drawing, one per line."""
     return "\n".join(_paragraphs(root))
 
 
@@ -629,7 +603,7 @@ def inserted_text(data: bytes, suffix: str) -> str | None:
     Return the text of a file that Word inserts when it opens the document; None if unknown.
 
     Raises:
-        LoadError: Whatever the file's own loader raises.
+        LoadError: as its loader does.
     """
     if len(data) > _MAX_INSERTED:
         return None
@@ -650,13 +624,12 @@ def inserted_text(data: bytes, suffix: str) -> str | None:
 
 
 def _paragraphs(root: Element) -> list[str]:
-    """Return the paragraphs of DrawingML that are not empty."""
     texts = ("".join(each.text or "" for each in _all(p, "a:t")) for p in _all(root, "a:p"))
     return [text.strip() for text in texts if text.strip()]
 
 
 def _values(series: Element, name: str) -> list[str]:
-    """Return the names or numbers that a chart keeps of one part of a series."""
+    """Return the names or numbers that a chart has for one part of a series."""
     return [_rounded(each.text or "") for part in _all(series, name) for each in _all(part, "c:v")]
 
 
@@ -666,5 +639,4 @@ def _rounded(value: str) -> str:
 
 
 def _all(root: Element, name: str) -> Iterator[Element]:
-    """Yield the elements of a short name, at any depth."""
     return (each for each in root.iter() if name_of(each) == name)

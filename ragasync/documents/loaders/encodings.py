@@ -28,14 +28,14 @@ MARKS = (
 
 GOOD_PER_BAD = 8
 """
-How many multi-byte sequences of UTF-8 there must be for each byte that is none.
+The minimum number of multi-byte sequences of UTF-8 for each invalid byte.
 
 One is enough in a text that declares UTF-8, as most pages do. In chardet's test files of other
 encodings, there are never more than two.
 """
 
-# What browsers read instead, by the WHATWG's standard of encodings: each can read what the other
-# can, and the files that name the smaller one are mostly written in the larger.
+# Supersets that browsers use instead, by the WHATWG's encoding standard: most files that declare
+# the smaller encoding are written in the larger.
 _SUPERSETS = {
     "ascii": "cp1252",
     "iso8859-1": "cp1252",
@@ -50,7 +50,7 @@ _SUPERSETS = {
     "cp950": "big5hkscs",
 }
 
-# Python's names for what is no way to write a text, or only by escapes that any text may hold.
+# Python's names for codecs that are not for texts, or whose escapes any text may hold.
 _NEVER_DECLARED = frozenset(
     {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
 )
@@ -78,28 +78,16 @@ _TO_CHINESE = re.compile(rb"~\{((?:[\x21-\x7d][\x21-\x7e])+)~\}")
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """
-    A text, and how it was read.
-
-    Args:
-        text: The text itself.
-        encoding: The encoding, by Python's name.
-        confidence: How likely it is, from 0 to 1; None where it was not guessed.
-        replaced: How many bytes of it were no text and became U+FFFD.
-    """
+    """A text, and how it was decoded."""
 
     text: str
-    encoding: str
-    confidence: float | None = None
-    replaced: int = 0
+    encoding: str  # Python's name
+    confidence: float | None = None  # of a guess, from 0 to 1
+    replaced: int = 0  # number of bytes that became U+FFFD
 
 
 def read_unmarked(data: bytes) -> Decoded | None:
-    """
-    Return the text of bytes without a byte order mark; None where nothing tells.
-
-    What proves an encoding comes first, then what the text declares.
-    """
+    """Decode bytes without a byte order mark by what proves an encoding, then by a declaration."""
     if b"\0" in data:
         return _with_nul_bytes(data)
     return (
@@ -112,7 +100,7 @@ def read_unmarked(data: bytes) -> Decoded | None:
 
 
 def mostly_utf8(data: bytes) -> Decoded | None:
-    """Return UTF-8 with a few bytes that are none, where that is the likely explanation."""
+    """Decode UTF-8 with a few bad bytes; None if another encoding is more likely."""
     needed = 1 if declared_encoding(data) == "utf-8" else GOOD_PER_BAD
     text = data.decode(errors="replace")
     bad = len(data) - len(data.decode(errors="ignore").encode())
@@ -121,7 +109,7 @@ def mostly_utf8(data: bytes) -> Decoded | None:
 
 
 def declared_encoding(data: bytes) -> str | None:
-    """Return the encoding that a text names as XML, HTML, CSS or Python do, if it is known."""
+    """Return the encoding that a text declares as XML, HTML, CSS or Python; None if unknown."""
     start = data[:_DECLARED_WITHIN]
     for pattern in _DECLARATIONS:
         if found := pattern.match(start):
@@ -130,7 +118,7 @@ def declared_encoding(data: bytes) -> str | None:
 
 
 def known_encoding(name: str) -> str | None:
-    """Return Python's name for an encoding of texts, or None if it knows none by that name."""
+    """Return Python's name for an encoding of texts; None if it is unknown."""
     try:
         "".encode(name)  # refuses those from bytes to bytes, such as zlib, which have no bound
         return codecs.lookup(name).name
@@ -139,7 +127,7 @@ def known_encoding(name: str) -> str | None:
 
 
 def read_strictly(data: bytes, encoding: str) -> Decoded | None:
-    """Return the text if all bytes fit the encoding; None for no encoding."""
+    """Decode bytes if all are valid in the encoding; None for no encoding."""
     try:
         return Decoded(data.decode(encoding), encoding) if encoding else None
     except ValueError:
@@ -147,30 +135,21 @@ def read_strictly(data: bytes, encoding: str) -> Decoded | None:
 
 
 def _as_declared(data: bytes) -> Decoded | None:
-    """Return the text by the encoding it declares, if that is true of all its bytes."""
+    """Decode a text by the encoding that it declares, if all bytes are valid in it."""
     named = declared_encoding(data)
-    # What names UTF-16 and can be read byte by byte to its name is not in it.
+    # A declaration of UTF-16 that is readable as ASCII is wrong.
     if named is None or named in _NEVER_DECLARED or named.startswith(("utf-16", "utf-32")):
         return None
     for encoding in (_SUPERSETS.get(named, named), named):
         read = read_strictly(data, encoding)
-        if read is not None and not _has_controls(read.text):
+        # No text has C1 controls; a wrong encoding makes them.
+        if read is not None and not any("\x80" <= each <= "\x9f" for each in set(read.text)):
             return Decoded(read.text, "ascii") if read.text.isascii() else read
     return None
 
 
-def _has_controls(text: str) -> bool:
-    """Return whether there are C1 controls, which no text has and wrong encodings make."""
-    return any("\x80" <= each <= "\x9f" for each in _beyond_ascii(text))
-
-
-def _beyond_ascii(text: str) -> set[str]:
-    """Return the different characters of a text that are not ASCII."""
-    return {each for each in set(text) if each > "\x7f"}
-
-
 def _with_escapes(data: bytes) -> Decoded | None:
-    """Return a text in ISO-2022 or HZ, which are ASCII bytes with escape sequences."""
+    """Decode a text in ISO-2022 or HZ, which are ASCII bytes with escape sequences."""
     if not data.isascii():
         return None
     if b"\x1b$)C" in data and len(_TO_KOREAN.findall(data)) > 2:
@@ -183,7 +162,7 @@ def _with_escapes(data: bytes) -> Decoded | None:
 
 
 def _has_hz(data: bytes) -> bool:
-    """Return whether there are several escapes of HZ, with characters that are in common use."""
+    """Return whether there are several escapes of HZ, with characters in common use."""
     written = _TO_CHINESE.findall(data)
     leads = b"".join(part[::2] for part in written)
     # Level 1 of GB 2312 and its punctuation, and so no small letters, as in TeX.
@@ -192,24 +171,24 @@ def _has_hz(data: bytes) -> bool:
 
 
 def _eastern(data: bytes, encoding: str) -> Decoded | None:
-    """Return the text if all bytes fit, and what the escapes lead to is writing."""
+    """Decode a text if all bytes are valid, and the escapes lead to letters."""
     read = read_strictly(data, encoding)
     if read is None or "\x1b" in read.text:
         return None
-    beyond = _beyond_ascii(read.text)
+    beyond = {each for each in set(read.text) if each > "\x7f"}
     letters = sum(unicodedata.category(each).startswith("L") for each in beyond)
     return read if 2 * letters >= len(beyond) > 0 else None
 
 
 def _with_nul_bytes(data: bytes) -> Decoded | None:
-    """Return a text in UTF-16 or UTF-32; None for anything else that has NUL bytes."""
+    """Decode a text in UTF-16 or UTF-32; None for other bytes with NULs."""
     readings = [read for read in _wide_readings(data) if _is_writing(read.text)]
     if not readings:
         return None
     best = max(readings, key=_spaces_and_letters)
-    if best.encoding.startswith("utf-32") or (
-        _is_mostly_ascii(best.text) and _has_few_00(data, best, 50)
-    ):
+    # In UTF-16, mostly ASCII has a NUL byte in four of five characters.
+    is_mostly_ascii = 5 * len(best.text.encode("ascii", "ignore")) >= 4 * len(best.text)
+    if best.encoding.startswith("utf-32") or (is_mostly_ascii and _has_few_00(data, best, 50)):
         return best
     # A line end among ideographs is a good sign and no proof: so it is marked like a guess.
     if (
@@ -221,19 +200,14 @@ def _with_nul_bytes(data: bytes) -> Decoded | None:
     return None if _is_text_with_nuls(data) else Decoded(best.text, best.encoding, confidence=0.9)
 
 
-def _is_mostly_ascii(text: str) -> bool:
-    """Return whether four of five characters are ASCII, with a NUL byte in each."""
-    return 5 * len(text.encode("ascii", "ignore")) >= 4 * len(text)
-
-
 def _has_few_00(data: bytes, read: Decoded, one_of: int) -> bool:
-    """Return whether few characters are such as U+4E00, which have the NUL in the other place."""
+    """Return whether few characters are like U+4E00, with the NUL in the other place."""
     lower = data[0 if read.encoding.endswith("le") else 1 :: 2]
     return one_of * lower.count(0) <= len(read.text)
 
 
 def _is_text_with_nuls(data: bytes) -> bool:
-    """Return whether bytes are a text in UTF-8 but for the NULs: two letters look like one."""
+    """Return whether bytes are UTF-8 except for the NULs: two letters look like one."""
     read = read_strictly(data.replace(b"\0", b""), "utf-8")
     if read is None:
         return False
@@ -242,13 +216,13 @@ def _is_text_with_nuls(data: bytes) -> bool:
 
 
 def _is_of_few_scripts(text: str) -> bool:
-    """Return whether nine of ten characters beyond ASCII are of three scripts, as texts' are."""
+    """Return whether nine of ten characters beyond ASCII are of three scripts."""
     counts = Counter(_script(each) for each in text[:100_000] if each > "\x7f")
     return 10 * sum(count for _, count in counts.most_common(3)) >= 9 * counts.total()
 
 
 def _script(character: str) -> int:
-    """Return a number for the script of a character: its block of 256, but one for all of CJK."""
+    """Return the script of a character: its block of 256, but one number for all of CJK."""
     block = ord(character) >> 8
     if 0x2E <= block <= 0x9F or block in (0xF9, 0xFE, 0xFF):
         return 0x4E
@@ -256,7 +230,7 @@ def _script(character: str) -> int:
 
 
 def _wide_readings(data: bytes) -> Iterator[Decoded]:
-    """Yield what the bytes are in each encoding that has NUL bytes in fixed places."""
+    """Decode bytes by each encoding that has NUL bytes in fixed places."""
     for encoding, unit, zeros in (
         ("utf-32-le", 4, (3,)),
         ("utf-32-be", 4, (0,)),
@@ -270,7 +244,7 @@ def _wide_readings(data: bytes) -> Iterator[Decoded]:
 
 
 def _is_writing(text: str) -> bool:
-    """Return whether all characters are such as texts have: assigned, and no controls."""
+    """Return whether all characters are assigned and none is a control."""
     return all(
         each in "\t\n\r\f\ufeff" or unicodedata.category(each) not in ("Cc", "Cn", "Co", "Cs")
         for each in set(text)
@@ -278,14 +252,14 @@ def _is_writing(text: str) -> bool:
 
 
 def _spaces_and_letters(read: Decoded) -> tuple[int, int]:
-    """Return how much speaks for a reading: its common characters, less its scripts."""
+    """Return the score of a reading: its common characters, and fewer scripts."""
     common = sum(map(read.text.count, " \n\r\t.,、。，"))
     letters = sum(map(read.text.count, "abcdefghijklmnopqrstuvwxyz"))
     return common + letters, -len({ord(each) >> 8 for each in set(read.text)})
 
 
 MAX_GUESSED = 200_000
-"""The most bytes that a guess looks at: it decodes them by some thirty encodings."""
+"""The maximum number of bytes for a guess: they are decoded by some thirty encodings."""
 
 # Encodings that files are found in. EBCDIC, UTF-7 and the like would only win by accident.
 _GUESSED = (
@@ -295,11 +269,11 @@ _GUESSED = (
     "cp437 cp850 cp852 cp855 cp866 mac_cyrillic mac_roman"
 )
 
-# Of guesses that are as good as each other, the encoding that more files are in.
+# The encodings preferred among equally good guesses, because more files use them.
 _COMMON = ("cp1252", "cp1250", "cp1251", "cp1254")
 _AS_COHERENT = 0.03
 
-# What has a few characters that the other lacks: tried where that does not fit the whole file.
+# Variants with a few more characters: tried if the guess does not fit the whole file.
 _RELATED = {
     "big5hkscs": ("cp950",),
     "cp932": ("shift_jis_2004",),
@@ -309,7 +283,7 @@ _RELATED = {
 # Half-width katakana, single letters of Hangul, and ideographs beyond the first 20,000.
 _ODD = re.compile("[\uff61-\uff9f\u3131-\u318e\U00020000-\U0003ffff]")
 _FILLER = "\u3164"
-"""What cp949 reads where EUC-KR spells a syllable by its letters."""
+"""The character by which EUC-KR starts a syllable spelt by its letters, decoded as cp949."""
 
 # Such as ¶ in gę¶l± and ¶wiat, as cp1250 reads ISO 8859-2; Catalan has · and some texts ª and º.
 _SIGN_IN_WORD = re.compile(
@@ -325,7 +299,7 @@ _MIN_EVIDENCE = 3
 """The fewest bytes beyond ASCII from which a guess can be made."""
 
 _SHORT = 60
-"""Below so many bytes beyond ASCII, the shape of words tells more than statistics."""
+"""Below this number of bytes beyond ASCII, the shape of words says more than statistics."""
 
 _SHAPED = 0.7  # how likely a guess by the shape of words is, if there are enough of them
 
@@ -349,11 +323,11 @@ _HEBREW_WORD = re.compile(rb"[\xe0-\xfa]+")
 
 
 def guessed(data: bytes) -> Decoded | None:
-    """Return the likeliest text by charset-normalizer, whole and strict, if there is one."""
+    """Return the likeliest text by charset-normalizer, whole and strict; None without one."""
     sample = _telling_part(data)
     evidence = len(_HIGH.findall(sample))
     if evidence < _MIN_EVIDENCE or _is_western(sample):
-        # What is sparse and fits the commonest of them is that, as a price with a pound sign.
+        # A few bytes that fit the commonest encoding are in it, such as a price with a pound sign.
         if (read := read_strictly(data, "cp1252")) is not None:
             return Decoded(read.text, "cp1252", _confidence(_SHAPED, evidence))
         if evidence < _MIN_EVIDENCE:
@@ -379,16 +353,16 @@ def guessed(data: bytes) -> Decoded | None:
 
 
 def _confidence(likely: float, evidence: int) -> float:
-    """Return how certain a guess is that many bytes speak for, and never all of them."""
+    """Return the confidence of a guess by its evidence in bytes; below 1."""
     return round(min(likely * evidence / (evidence + _MIN_EVIDENCE), 0.99), 2)
 
 
 def _is_western(data: bytes) -> bool:
     """
-    Return whether a text is spelt as in the languages of Western Europe, in cp1252.
+    Return whether words are spelt as in Western Europe, in cp1252.
 
-    Its statistics are those of cp1250, cp1257 or cp775 as well. But letters of these others come
-    out as signs in the middle of words, as letters of Iceland alone, or many in a row.
+    The statistics of cp1250, cp1257 and cp775 are similar, but their letters become signs inside
+    words, letters of Icelandic alone, or many in a row.
     """
     text = data.decode("cp1252", "replace")
     if _NOT_WESTERN.search(text) or ("õ" in text and "ã" not in text):  # as Hungarian ő comes out
@@ -400,12 +374,11 @@ def _is_western(data: bytes) -> bool:
 
 def _by_shape_of_words(data: bytes) -> str | None:
     """
-    Return the encoding by which a few words are well-spelt; None if there is none.
+    Return the encoding in which a few words are well-spelt; None if there is none.
 
-    charset-normalizer takes a few words for those of another script. In Cyrillic, capitals are at
-    the start of words or everywhere in them, and a quarter of the letters are vowels; Hebrew has
-    no capitals; Japanese has kana, and its common kanji have a range of their own in Shift JIS, as
-    common ideographs have in GB 2312.
+    charset-normalizer mistakes the script of a few words. In Cyrillic, capitals are at the start of
+    words or everywhere, and a quarter of the letters are vowels; Hebrew has no capitals; Japanese
+    has kana, and common kanji have their own range in Shift JIS, as common ideographs in GB 2312.
     """
     words = [word for word in _WORD.findall(data) if not word.isascii()]
     if _is_cyrillic(words, "cp1251"):
@@ -430,7 +403,6 @@ def _by_shape_of_words(data: bytes) -> str | None:
 
 
 def _is_cyrillic(words: list[bytes], encoding: str) -> bool:
-    """Return whether words are spelt as in Russian or Bulgarian."""
     spelt = [word.decode(encoding, "replace") for word in words]
     letters = "".join(spelt).lower()
     vowels = sum(map(letters.count, "аеиоуъыэюя"))
@@ -438,7 +410,7 @@ def _is_cyrillic(words: list[bytes], encoding: str) -> bool:
 
 
 def _order(matches: CharsetMatches) -> Callable[[CharsetMatch], tuple[bool, bool, int]]:
-    """Return a key by which matches are sorted: unlikely characters last, then as they come."""
+    """Return the sort key of matches: those with unlikely characters last, then in their order."""
     best = next((match for match in matches if not _is_odd(match)), None)
 
     def key(match: CharsetMatch) -> tuple[bool, bool, int]:
@@ -451,7 +423,7 @@ def _order(matches: CharsetMatches) -> Callable[[CharsetMatch], tuple[bool, bool
 
 
 def _is_odd(match: CharsetMatch) -> bool:
-    """Return whether a text is spelt as none is in any language that its encoding is for."""
+    """Return whether a text is spelt as in no language of its encoding."""
     text = str(match)
     if match.encoding == "cp949" and _FILLER in text:
         return False
@@ -465,7 +437,7 @@ def _is_odd(match: CharsetMatch) -> bool:
 
 
 def _is_misread_as_western(text: str) -> bool:
-    """Return whether letters of Western Europe are together as in none of its languages."""
+    """Return whether Western letters are combined as in no language."""
     # Turkish ğ and ş, Baltic š, Croatian ć and đ come out as letters of Iceland, but not its æ with
     # its vowels.
     is_icelandic = "æ" in text and any(letter in text for letter in "áíúýö")
@@ -476,7 +448,7 @@ def _is_misread_as_western(text: str) -> bool:
 
 
 def _is_misread_as_central(text: str) -> bool:
-    """Return whether letters of Central Europe are together as in none of its languages."""
+    """Return whether Central European letters are combined as in no language."""
     # Turkish and Baltic letters come out as đ, which is Croatian as ć is, and ţ, Romanian as ă.
     # Czech š and ž of ISO 8859-2 come out as ą, which is Polish, and ľ, which is Slovak.
     return (
@@ -488,26 +460,26 @@ def _is_misread_as_central(text: str) -> bool:
 
 
 def _is_misread_as_turkish(text: str) -> bool:
-    """Return whether ğ and ş are among letters that Turkish lacks, or without its own vowels."""
+    """Return whether ğ and ş occur with letters that Turkish lacks, or without its vowels."""
     has_its_vowels = any(letter in text for letter in "ıöü")
     has_others = any(letter in text for letter in "àáèëæõ")
     return ("ğ" in text or "ş" in text) and (has_others or not has_its_vowels)
 
 
 def _is_misread_as_cyrillic(text: str) -> bool:
-    """Return whether there are too few vowels, as where Hebrew or Greek is read as Cyrillic."""
+    """Return whether there are too few vowels, as in Hebrew or Greek decoded as Cyrillic."""
     letters = sum("а" <= letter <= "џ" for letter in text)
     return 10 * sum(map(text.count, "аеиоуыэюяіїєё")) < 3 * letters
 
 
 def _is_misread_as_shift_jis(text: str) -> bool:
-    """Return whether there is neither kana nor the common kanji of which names and titles are."""
+    """Return whether there is neither kana nor the common kanji of names and titles."""
     beyond = [letter for letter in text if letter > "\x7f"]
     return _has_no_kana(text) and 10 * sum(map(_is_common_japanese, beyond)) < 9 * len(beyond)
 
 
 def _is_common_japanese(letter: str) -> bool:
-    """Return whether a character is ASCII, a common kanji, kana, or punctuation of Japanese."""
+    """Return whether a character is ASCII, a common kanji, kana or Japanese punctuation."""
     if "\u4e00" <= letter <= "\u9fff":
         return letter.encode("cp932", "replace") <= _LAST_COMMON_KANJI
     return letter <= "\x7f" or "\u3001" <= letter <= "\u30ff" or "\uff01" <= letter <= "\uff60"
@@ -519,13 +491,13 @@ def _has_no_kana(text: str) -> bool:
 
 
 def _is_misread_as_korean(text: str) -> bool:
-    """Return whether many syllables are such as cp949 adds to the common ones of EUC-KR."""
+    """Return whether many syllables are among those that cp949 adds to EUC-KR."""
     hangul = "".join(letter for letter in text if "\uac00" <= letter <= "\ud7a3")
     return 5 * (len(hangul) - len(hangul.encode("euc_kr", "ignore")) // 2) > len(hangul)
 
 
 def _is_misread_as_chinese(text: str) -> bool:
-    """Return whether nearly all characters are such as GBK adds to the common ones of GB 2312."""
+    """Return whether nearly all characters are among those that GBK adds to GB 2312."""
     han = "".join(letter for letter in text if "\u4e00" <= letter <= "\u9fff")
     return 5 * (len(han.encode("gb2312", "ignore")) // 2) < len(han)
 
@@ -548,15 +520,15 @@ _MISREAD: Mapping[str, Callable[[str], bool]] = MappingProxyType(
 
 
 def _rank(encoding: str) -> int:
-    """Return the place of an encoding among those that are preferred, where all else is equal."""
+    """Return the rank of an encoding among equally good guesses."""
     return _COMMON.index(encoding) if encoding in _COMMON else len(_COMMON)
 
 
 def _telling_part(data: bytes) -> bytes:
-    """Return lines that are not plain ASCII, as many as a guess looks at."""
+    """Return lines beyond ASCII, up to the size of a guess."""
     lines, size, position = list[bytes](), 0, 0
     while size < MAX_GUESSED and (high := _HIGH.search(data, position)):
-        # From a line that never ends, only what is near.
+        # Of a line that never ends, only a part.
         start = max(data.rfind(b"\n", position, high.start()) + 1, position, high.start() - 1_000)
         end = data.find(b"\n", high.end(), start + MAX_GUESSED)
         if end < 0:
@@ -568,7 +540,7 @@ def _telling_part(data: bytes) -> bytes:
 
 
 def _cut(data: bytes, start: int) -> int:
-    """Return where a part may end: a character that is cut in two would rule its encoding out."""
+    """Return the end of a part: half a character would rule its encoding out."""
     most = start + MAX_GUESSED
     if most >= len(data):
         return len(data)

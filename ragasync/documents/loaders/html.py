@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from ragasync.documents.errors import LoadError
-from ragasync.documents.loaders.text import Loaded, decode
+from ragasync.documents.loaders.text import Loaded, load_text
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HIDDEN_TAGS = frozenset(
     "audio canvas datalist iframe noscript script style template video".split()  # noqa: SIM905
 )
-"""Elements that a browser that runs scripts never shows."""
+"""Elements that a browser with scripts never shows."""
 
 _TAGS = {
     "\n\n": "address article aside blockquote body details dialog dl fieldset figure footer form "
@@ -36,7 +36,7 @@ LEVELS = {f"h{level}": level for level in range(1, 7)}
 """The level of a heading's tag."""
 
 CELLS = frozenset({"td", "th"})
-"""The tags of a table's cells: one without words is told by a tab more between the others."""
+"""The tags of a table's cells; an empty cell becomes one more tab between the others."""
 
 _VOID = frozenset(
     "area base br col embed hr img input link meta param source track wbr".split(),  # noqa: SIM905
@@ -107,8 +107,8 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
     except AssertionError as error:
         # The parser's way of refusing a declaration such as `<![x[`.
         raise LoadError("html", f"a malformed declaration: {error}") from None
-    if page.title:
-        metadata["title"] = page.title
+    if title := " ".join("".join(page.title).split()):
+        metadata["title"] = title
     text, headings = page.text()
     if headings:
         metadata["headings"] = headings
@@ -117,29 +117,22 @@ def load_html(data: bytes, *, encoding: str | None = None) -> Loaded:
 
 def decode_html(data: bytes, encoding: str | None = None) -> Loaded:
     """
-    Decode a page as `load_text` does a text, and take out what would hide text from a parser.
+    Decode a page like a text, and remove markup that would hide text from a parser.
 
-    As in a browser, a few NUL bytes are passed over. What XML has in CDATA sections is text.
-
-    Raises:
-        LoadError: "binary" for many NUL bytes, "encoding" where nothing fits.
+    A few NUL bytes are ignored, as in a browser. CDATA sections of XML are text.
     """
     try:
-        text, metadata = decode(data, encoding)
+        text, metadata = load_text(data, encoding=encoding)
     except LoadError as error:
         if error.reason != "binary" or _BYTES_PER_NUL * data.count(b"\0") > len(data):
             raise
-        text, metadata = decode(data.replace(b"\0", b""), encoding)
+        text, metadata = load_text(data.replace(b"\0", b""), encoding=encoding)
     text = _without_cdata_marks(_with_plain_ends(text))
     return _RUBIES.sub(_word_with_reading, text), metadata
 
 
 def _word_with_reading(rubies: re.Match[str]) -> str:
-    """
-    Return words with their readings in parentheses behind them.
-
-    Readings are given over each character of a word, which a search has to find whole.
-    """
+    """Return a word with its reading, given over each character, in parentheses after it."""
     inside = _RUBY_PARENTHESIS.sub("", rubies[0])
     word, *parts = _RUBY_TEXT.split(inside)
     words, readings = [word], []
@@ -151,25 +144,25 @@ def _word_with_reading(rubies: re.Match[str]) -> str:
 
 
 def _with_plain_ends(text: str) -> str:
-    """Leave nothing but the name in the end tags of scripts, styles and the like."""
+    """Reduce the end tags of scripts, styles and similar elements to their names."""
     end = text.rfind(">") + 1  # behind it, the search for `>` would take square time
     return _RAW_END.sub(r"</\1>", text[:end]) + text[end:]
 
 
 def _without_cdata_marks(text: str) -> str:
-    """Drop the marks around CDATA sections, and keep what is between them."""
+    """Remove the marks around CDATA sections, and keep their content."""
     first, *others = text.split("<![CDATA[")
     return first + "".join(part.replace("]]>", "", 1) for part in others)
 
 
 def _without_cut_off_tag(text: str) -> str:
-    """Drop what follows a tag that never ends: on many of them the parser is quadratic."""
+    """Remove a tag that never ends and what follows: many make the parser quadratic."""
     cut_off = _TAG_START.search(text, text.rfind(">") + 1)
     return text[: cut_off.start()] if cut_off else text
 
 
 def is_hidden(tag: str, attributes: Mapping[str, str | None]) -> bool:
-    """Return whether a browser shows nothing of an element; a page as a whole is never hidden."""
+    """Return whether a browser hides an element; a page as a whole is never hidden."""
     if tag in HIDDEN_TAGS:
         return True
     if tag in ("html", "body"):
@@ -186,11 +179,11 @@ def is_hidden(tag: str, attributes: Mapping[str, str | None]) -> bool:
 
 class _HiddenElement:
     """
-    Follow the tags within a hidden element to its end, also where end tags are left out.
+    Follow the tags in a hidden element to its end, also where end tags are left out.
 
     Args:
-        tag: The element's tag.
-        around: How many elements of each tag are open around it.
+        tag: the tag of the element.
+        around: the number of open elements of each tag around it.
     """
 
     def __init__(self, tag: str, around: Counter[str]) -> None:
@@ -201,7 +194,7 @@ class _HiddenElement:
         self._counts = Counter(self._open)
 
     def ends_before(self, tag: str) -> bool:
-        """Take a start tag; return whether the hidden element has ended in front of it."""
+        """Process a start tag; return whether the hidden element has ended before it."""
         if tag in self._ended_by and not any(self._counts[shield] for shield in self._shields):
             return True
         if tag in _ENDED_BY["p"][0] and self._around["p"]:
@@ -212,7 +205,7 @@ class _HiddenElement:
         return False
 
     def ends_at(self, tag: str) -> bool:
-        """Take an end tag; return whether the hidden element has ended with it or before it."""
+        """Process an end tag; return whether the hidden element has ended with it or before."""
         if not self._counts[tag]:
             # A block's end goes through all that was left open in it, any other through no block.
             return self._around[tag] > 0 and (tag in _BLOCKS or self._tag not in _BLOCKS)
@@ -224,7 +217,7 @@ class _HiddenElement:
 
 
 class _VisibleText(HTMLParser):
-    """Collect text between tags; a break is owed until the next visible character pays it."""
+    """Collect the text between tags; a gap is added before the next visible character."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -236,25 +229,20 @@ class _VisibleText(HTMLParser):
         self._empty_cells = 0
         self._preformatted = 0
         self._in_title = False
-        self._title: list[str] = []
+        self.title: list[str] = []
         self._size = 0
         self._level = 0
         self._headings: list[tuple[int, int]] = []
         self._comments_end = True
 
-    @property
-    def title(self) -> str:
-        """The first title, on one line."""
-        return " ".join("".join(self._title).split())
-
     def text(self) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """Return what was collected so far, and the offset and level of each heading in it."""
+        """Return the text so far, and the offset and level of each heading in it."""
         text = "".join(self._parts).rstrip()
         blank = len(text) - len(text.lstrip())
         return text[blank:], tuple((offset - blank, level) for offset, level in self._headings)
 
     def parse_comment(self, i: int, report: bool = True) -> int:  # noqa: ARG002
-        """Return where a comment ends, as browsers see it; -1 if it does not."""
+        """Return the end of a comment, as browsers see it; -1 if it has none."""
         if empty := _EMPTY_COMMENT.match(self.rawdata, i):
             return empty.end()
         # One search that finds none is enough: many open comments would take square time.
@@ -263,13 +251,12 @@ class _VisibleText(HTMLParser):
         return end.end() if end else -1
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
-        """Return where `<![endif]-->` and the like end: Python looks for `]>`, far behind it."""
+        """Return the end of `<![endif]-->` and the like; Python looks for `]>`, far behind."""
         if _CONDITION.match(self.rawdata, i):
             return self.rawdata.find(">", i) + 1 or -1
         return super().parse_marked_section(i, report)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Enter an element."""
         if self._hidden is not None:
             if not self._hidden.ends_before(tag):
                 return
@@ -285,14 +272,14 @@ class _VisibleText(HTMLParser):
         if tag == "pre":
             self._preformatted += 1
         # Any other tag ends a title that was left open.
-        self._in_title = tag == "title" and not self._title
+        self._in_title = tag == "title" and not self.title
         self._level = LEVELS.get(tag, self._level)
         self._pass_cell(tag)
         self._in_empty_cell = tag in CELLS or (self._in_empty_cell and tag != "table")
         self._owe(GAPS.get(tag, ""))
 
     def handle_endtag(self, tag: str) -> None:
-        """Leave an element; one that was never opened changes nothing."""
+        """Leave an element; an end tag without a start tag changes nothing."""
         if self._hidden is not None:
             if not self._hidden.ends_at(tag):
                 return
@@ -308,7 +295,7 @@ class _VisibleText(HTMLParser):
         self._owe(GAPS.get(tag, ""))
 
     def _pass_cell(self, tag: str) -> None:
-        """Count a cell that ends without words; a row begins and ends without any."""
+        """Count a cell that ends empty; a row starts and ends without any."""
         if tag in CELLS and self._in_empty_cell:
             self._empty_cells += 1
             self._in_empty_cell = False
@@ -316,11 +303,11 @@ class _VisibleText(HTMLParser):
             self._empty_cells, self._in_empty_cell = 0, False
 
     def handle_data(self, data: str) -> None:
-        """Take text, with its white space folded to single spaces outside of `<pre>`."""
+        """Add text, with white space outside of `<pre>` folded to single spaces."""
         if self._hidden is not None:
             return
         if self._in_title:
-            self._title.append(data)
+            self.title.append(data)
         elif self._preformatted and data:
             self._level = 0
             self._say(data)
@@ -334,26 +321,22 @@ class _VisibleText(HTMLParser):
             self._owe(" ")
 
     def _owe(self, gap: str) -> None:
-        """Owe a gap, of which the widest counts: a space, a line, a blank line."""
+        """Require a gap before the next text; the widest counts: a space, a line, a blank line."""
         self._owed = max(self._owed, gap, key=_WIDTHS.index)
 
     def _say(self, words: str) -> None:
-        """Add visible text after the gap that is owed; the first of a heading is marked."""
-        gap, mark = self._gap(), ""
+        """Add visible text after its gap, with a mark in front of a heading."""
+        self._in_empty_cell = False
+        gap, mark = self._owed, ""
+        if self._empty_cells:
+            tabs, self._empty_cells = "\t" * self._empty_cells, 0
+            gap = gap + tabs if "\n" in gap or not self._parts else f"{tabs}\t"
         if self._level:
             self._headings.append((self._size + len(gap), self._level))
             mark, self._level = f"{'#' * self._level} ", 0
         self._parts += (gap, mark, words)
         self._size += len(gap) + len(mark) + len(words)
         self._owed = ""
-
-    def _gap(self) -> str:
-        """Return the gap that is owed, with a tab for each empty cell that it passes."""
-        self._in_empty_cell = False
-        if not self._empty_cells:
-            return self._owed
-        tabs, self._empty_cells = "\t" * self._empty_cells, 0
-        return self._owed + tabs if "\n" in self._owed or not self._parts else f"{tabs}\t"
 
 
 MAX_DEPTH = 5_000
@@ -371,11 +354,11 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 def load_html_fast(data: bytes, *, encoding: str | None = None) -> Loaded:
     """
-    Return the visible text of a page as `load_html` does, many times faster.
+    Load the visible text of a page as `load_html` does, many times faster, with selectolax.
 
     `<pre>` loses its indentation. The parser's time grows with the square of the nesting: 50,000
-    nested elements would take ten seconds, so that a page of so many goes to `load_html`.
-    Chosen by name: `load_source(path, loaders={**LOADERS, ".html": load_html_fast})`.
+    nested elements would take ten seconds, so that such a page goes to `load_html`. To use it:
+    `load_source(path, loaders={**LOADERS, ".html": load_html_fast})`.
 
     Raises:
         MissingExtra: If selectolax is not installed.
@@ -413,7 +396,7 @@ def load_html_fast(data: bytes, *, encoding: str | None = None) -> Loaded:
 
 
 def _remove_hidden(page: LexborHTMLParser) -> None:
-    """Remove what a browser does not show, the inner elements before those around them."""
+    """Remove hidden elements, the inner ones before those around them."""
     seen: set[int] = set()
     for node in reversed(page.css(_MAYBE_HIDDEN)):
         if node.mem_id not in seen and is_hidden(str(node.tag), node.attributes):
@@ -422,20 +405,20 @@ def _remove_hidden(page: LexborHTMLParser) -> None:
 
 
 def _line(text: str) -> str:
-    """Return a line with single spaces, and tabs for the cells that are empty."""
+    """Return a line with single spaces, and a tab for each empty cell."""
     line = " ".join(text.split())
-    return _EMPTY_CELLS.sub(_tabs, line) if _EMPTY_CELL in line else line
+    if _EMPTY_CELL not in line:
+        return line
 
+    def tabs(cells: re.Match[str]) -> str:
+        is_inside = bool(cells[2])  # nothing stands for empty cells at the end of a row
+        return "\t" * (cells[0].count(_EMPTY_CELL) + bool(cells[1])) * is_inside
 
-def _tabs(cells: re.Match[str]) -> str:
-    """Return what stands for empty cells: nothing at the end of a row."""
-    if not cells[2]:
-        return ""
-    return "\t" * (cells[0].count(_EMPTY_CELL) + bool(cells[1]))
+    return _EMPTY_CELLS.sub(tabs, line)
 
 
 def _may_be_deep(data: bytes) -> bool:
-    """Return whether elements may be nested too deep; those that never close count as well."""
+    """Return whether nesting may exceed MAX_DEPTH, counting elements that never close."""
     if data.count(b"<") < MAX_DEPTH:
         return False
     steps = (-1 if closes else 1 for closes in _TAG.findall(data))
@@ -443,7 +426,7 @@ def _may_be_deep(data: bytes) -> bool:
 
 
 def _without_marks(text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return the text without the marks, and the offset and level of the headings they stood at."""
+    """Return a text without its marks, and the offset and level of each heading."""
     first, *others = text.split(_HERE)
     headings, offset = [], len(first)
     for part in others:

@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.text import Loaded, join_parts
@@ -17,122 +17,6 @@ from ragasync.errors import MissingExtra
 if TYPE_CHECKING:
     import numpy as np
     from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
-
-
-# The character sets of Windows by which PDFium asks for fonts: 0 is Western, 2 symbols.
-_BUILT_IN = frozenset({0, 2})
-_UNITS = 1000  # of an em, the square that a glyph stands in
-
-
-def install_stand_in_font() -> None:
-    """
-    Give PDFium a font of plain boxes for scripts that no installed font covers.
-
-    PDFium drops a text whose glyphs have no width. So a Chinese, Japanese or Korean text whose
-    font is not inside the file would be read on a desktop, which has such fonts, and vanish on a
-    server, which has none. Fonts that are installed keep going first, and a handler that the
-    program has installed itself stays.
-    """
-    import pypdfium2
-
-    if pypdfium2.PdfSysfontBase.SINGLETON is not None:
-        return
-    try:
-        _handler_class()().setup()
-    except pypdfium2.PdfiumError:
-        return  # PDFium has no list of fonts on this platform to add one to
-
-
-def _handler_class() -> type:
-    """Return the class of the handler, which needs pypdfium2 for its base."""
-    import pypdfium2
-
-    class StandInFont(pypdfium2.PdfSysfontBase):  # type: ignore[misc]
-        """Answers PDFium's requests for fonts; the arguments are those of fpdf_sysfontinfo.h."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self._font = ctypes.create_string_buffer(box_font(), len(box_font()))
-            self._handle = ctypes.addressof(self._font)
-
-        def MapFont(  # noqa: N802
-            self,
-            caller: object,
-            weight: int,
-            italic: int,
-            charset: int,
-            pitch: int,
-            face: object,
-            exact: object,
-        ) -> int | None:
-            found: int | None = super().MapFont(caller, weight, italic, charset, pitch, face, exact)
-            return found or (None if charset in _BUILT_IN else self._handle)
-
-        def GetFontData(  # noqa: N802
-            self, caller: object, font: int, table: int, buffer: object, size: int
-        ) -> int:
-            if font != self._handle:
-                copied: int = super().GetFontData(caller, font, table, buffer, size)
-                return copied
-            return 0 if table else _copy(self._font.raw, buffer, size)  # 0 asks for the whole file
-
-        def GetFaceName(self, caller: object, font: int, buffer: object, size: int) -> int:  # noqa: N802
-            if font != self._handle:
-                copied: int = super().GetFaceName(caller, font, buffer, size)
-                return copied
-            return _copy(b"Boxes\0", buffer, size)
-
-        def GetFontCharset(self, caller: object, font: int) -> int:  # noqa: N802
-            if font != self._handle:
-                charset: int = super().GetFontCharset(caller, font)
-                return charset
-            return 1  # the default one
-
-        def DeleteFont(self, caller: object, font: int) -> None:  # noqa: N802
-            if font != self._handle:
-                super().DeleteFont(caller, font)
-
-    return StandInFont
-
-
-def _copy(data: bytes, buffer: object, size: int) -> int:
-    """Fill a buffer of C that is large enough, and return how large it has to be."""
-    if buffer and size >= len(data):
-        ctypes.memmove(buffer, data, len(data))  # type: ignore[arg-type]
-    return len(data)
-
-
-def box_font() -> bytes:
-    """Return a TrueType font that draws every character as a box of one em."""
-    outline = struct.pack(">5h", 1, 0, 0, _UNITS, _UNITS)
-    corners = struct.pack(">HH4B", 3, 0, 1, 1, 1, 1)
-    steps = struct.pack(">8h", 0, 0, _UNITS, 0, 0, _UNITS, 0, -_UNITS)
-    glyph = outline + corners + steps + b"\0\0"
-    every_character = struct.pack(">HHIIIIII", 13, 0, 28, 0, 1, 0x20, 0x10FFFF, 1)
-    tables = {
-        b"cmap": struct.pack(">HHHHI", 0, 1, 3, 10, 12) + every_character,
-        b"glyf": glyph * 2,
-        b"head": struct.pack(
-            ">IIIIHHQQ4hHHhhh",
-            *(0x10000, 0x10000, 0, 0x5F0F3CF5, 0, _UNITS, 0, 0),
-            *(0, 0, _UNITS, _UNITS, 0, 8, 2, 1, 0),
-        ),
-        b"hhea": struct.pack(
-            ">I3hH11hH", 0x10000, _UNITS, 0, 0, _UNITS, 0, 0, _UNITS, 1, *[0] * 7, 2
-        ),
-        b"hmtx": struct.pack(">HhHh", _UNITS, 0, _UNITS, 0),
-        b"loca": struct.pack(">III", 0, len(glyph), 2 * len(glyph)),
-        b"maxp": struct.pack(">I14H", 0x10000, 2, 4, 1, 0, 0, 1, *[0] * 8),
-    }
-    listed, content = b"", b""
-    start = 12 + 16 * len(tables)
-    for name, table in tables.items():
-        listed += name + struct.pack(">III", 0, start + len(content), len(table))
-        content += table + b"\0" * (-len(table) % 4)
-    return (
-        struct.pack(">I4H", 0x10000, len(tables), 64, 2, 16 * len(tables) - 64) + listed + content
-    )
-
 
 # PDFium is not thread-safe: several threads at once crash the process.
 _one_at_a_time = threading.Lock()
@@ -245,7 +129,7 @@ class PDFLoader:
         return text, metadata
 
     def _pages(self, data: bytes) -> tuple[list[str], list[int]]:
-        """Return the text of each page, and the numbers of those that are broken."""
+        """Return the text of each page, and the numbers of broken pages."""
         import pypdfium2
 
         with _one_at_a_time:
@@ -264,7 +148,10 @@ class PDFLoader:
                 except pypdfium2.PdfiumError:
                     text, image = "", None
                     unreadable.append(number)
-                    _refuse_broken(len(unreadable))
+                    if len(unreadable) > _MAX_BROKEN:
+                        raise LoadError(
+                            "pdf", f"more than {_MAX_BROKEN:,} of its pages are broken"
+                        ) from None
                 # PDFium is free meanwhile: the hook may take long, or read a PDF itself.
                 pages.append(text if image is None else self._read_image(EmptyPage(number, image)))
                 size += len(pages[-1])
@@ -281,7 +168,7 @@ class PDFLoader:
     def _page(
         self, pdf: PdfDocument, annotations: _Annotations, index: int
     ) -> tuple[str, np.ndarray | None]:
-        """Return the text of one page, and its image if it has none and there is a hook."""
+        """Return the text of one page, and its image if it has no text and there is a hook."""
         with _one_at_a_time:
             page = pdf[index]
             try:
@@ -294,7 +181,7 @@ class PDFLoader:
                 page.close()
 
     def _read_image(self, page: EmptyPage) -> str:
-        """Return what the hook makes of a page."""
+        """Return the text that the hook reads in a page."""
         text = self.on_empty_page(page) if self.on_empty_page else None
         if not isinstance(text, str | None):
             raise TypeError(f"on_empty_page must return a str or None, got {text!r:.200}")
@@ -302,25 +189,12 @@ class PDFLoader:
 
 
 def load_pdf(data: bytes) -> Loaded:
-    """
-    Return the text of all pages, as a `PDFLoader` without options does.
-
-    Raises:
-        MissingExtra: If pypdfium2 is not installed.
-        LoadError: "pdf" for a broken file, "encrypted" for a locked one, "no text" for scans,
-            "too large" for pages that unfold to more than 200,000,000 characters.
-    """
+    """Load a PDF with a `PDFLoader` without options; see there."""
     return PDFLoader()(data)
 
 
-def _refuse_broken(pages: int) -> None:
-    """Raise for more broken pages than a file that is worth reading has."""
-    if pages > _MAX_BROKEN:
-        raise LoadError("pdf", f"more than {_MAX_BROKEN:,} of its pages are broken")
-
-
 def _page_text(page: PdfPage) -> str:
-    """Return the text of one page, its hyphenated words joined and its cells apart."""
+    """Return the text of one page, with hyphenated words joined and cells separated."""
     textpage = page.get_textpage()
     try:
         # The text in the page's box glues cells that PDFium does not know to be on one line,
@@ -338,12 +212,12 @@ def _page_text(page: PdfPage) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of a text, without the characters that only some of its readings have."""
+    """Return the words of a text, without characters that only some readings have."""
     return _NOT_PRINTED.sub("", text).split()
 
 
 def _text_by_places(textpage: PdfTextPage, page: _Box) -> str:
-    """Return the characters whose middle is on the page, line by line; much slower."""
+    """Return the characters whose middle is on the page, by line; much slower."""
     import pypdfium2.raw as pdfium
 
     characters: list[str] = []
@@ -366,13 +240,13 @@ def _text_by_places(textpage: PdfTextPage, page: _Box) -> str:
 
 
 def _has_middle_of(page: _Box, box: _Box) -> bool:
-    """Return whether a character is on the page and not beside it."""
+    """Return whether the middle of a character is on the page."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return page[0] <= x <= page[2] and page[1] <= y <= page[3]
 
 
 def _gap_between(first: _Box, second: _Box) -> str:
-    """Return what stands between two characters where PDFium says that a line ends."""
+    """Return the white space between two characters where PDFium ends a line."""
     height = min(first[3] - first[1], second[3] - second[1])
     is_one_line = 2 * (min(first[3], second[3]) - max(first[1], second[1])) > height
     distance = second[0] - first[2]
@@ -382,7 +256,7 @@ def _gap_between(first: _Box, second: _Box) -> str:
 
 
 def join_vertical(text: str) -> str:
-    """Join the characters of vertical writing, which PDFium gives a line each."""
+    """Join the characters of vertical writing, each of which is a line in PDFium."""
     return _VERTICAL.sub(lambda lines: lines[0].replace("\n", ""), text)
 
 
@@ -392,27 +266,27 @@ def join_hyphenated(text: str) -> str:
 
     Before a capital or a digit the hyphen stays: it belongs to a name or a number.
     """
-    return _LINE_END_HYPHEN.sub(_joint, text)
 
+    def joint(hyphen: re.Match[str]) -> str:
+        after = hyphen[1] or ""
+        is_part_of_name = hyphen[0][0] != "\xad" and (after.isupper() or after.isdigit())
+        return "-" if is_part_of_name else ""
 
-def _joint(hyphen: re.Match[str]) -> str:
-    """Return what stands between the two parts of a word."""
-    after = hyphen[1] or ""
-    is_part_of_name = hyphen[0][0] != "\xad" and (after.isupper() or after.isdigit())
-    return "-" if is_part_of_name else ""
+    return _LINE_END_HYPHEN.sub(joint, text)
 
 
 class _Annotations:
     """
-    Read what was typed into a document: the values of its form, and notes on its pages.
+    Read the form values and typed notes of a document.
 
-    The form is opened beside the document and not by its `init_forms`: that makes PDFium draw
-    each field when its page is opened, which takes minutes for a long value.
+    The form is not opened by the document's `init_forms`: that makes PDFium draw each field when
+    its page is opened, which takes minutes for a long value.
     """
 
     def __init__(self, pdf: PdfDocument) -> None:
         import pypdfium2.raw as pdfium
 
+        self._api: Any = pdfium  # imported here only, as it belongs to an extra
         self._taken = 0
         self._form = None
         if pdf.get_formtype() != pdfium.FORMTYPE_NONE:
@@ -420,59 +294,48 @@ class _Annotations:
             self._form = pdfium.FPDFDOC_InitFormFillEnvironment(pdf, self._settings)
 
     def close(self) -> None:
-        """Free what PDFium holds for it; has to come before the document is closed."""
-        import pypdfium2.raw as pdfium
-
+        """Free the form in PDFium; must come before the document is closed."""
         if self._form:
-            pdfium.FPDFDOC_ExitFormFillEnvironment(self._form)
+            self._api.FPDFDOC_ExitFormFillEnvironment(self._form)
             self._form = None
 
     def lines(self, page: PdfPage) -> list[str]:
-        """Return `name: value` for each field of a page that is filled in, and notes, each once."""
-        import pypdfium2.raw as pdfium
-
+        """Return `name: value` for each filled field of a page, and its notes, each once."""
         lines: dict[str, None] = {}
-        for index in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_FIELDS)):
-            annotation = pdfium.FPDFPage_GetAnnot(page, index)
+        for index in range(min(self._api.FPDFPage_GetAnnotCount(page), _MAX_FIELDS)):
+            annotation = self._api.FPDFPage_GetAnnot(page, index)
             if annotation:
                 try:
                     lines[self._line(annotation)] = None
                 finally:
-                    pdfium.FPDFPage_CloseAnnot(annotation)
+                    self._api.FPDFPage_CloseAnnot(annotation)
         return [line for line in lines if line]
 
     def _line(self, annotation: object) -> str:
-        """Return the text of one annotation, "" for one that nobody typed."""
-        import pypdfium2.raw as pdfium
-
-        if pdfium.FPDFAnnot_GetSubtype(annotation) == pdfium.FPDF_ANNOT_FREETEXT:
-            is_shown = not pdfium.FPDFAnnot_GetFlags(annotation) & _HIDDEN
-            return self._text(pdfium.FPDFAnnot_GetStringValue, annotation, b"Contents") * is_shown
+        """Return the text of one annotation; "" if nobody typed it."""
+        if self._api.FPDFAnnot_GetSubtype(annotation) == self._api.FPDF_ANNOT_FREETEXT:
+            is_shown = not self._api.FPDFAnnot_GetFlags(annotation) & _HIDDEN
+            text = self._text(self._api.FPDFAnnot_GetStringValue, annotation, b"Contents")
+            return text if is_shown else ""
         return self._field(annotation) if self._form else ""
 
     def _field(self, annotation: object) -> str:
-        """Return `name: value` of a field, "" for one that is empty, a button or a password."""
-        import pypdfium2.raw as pdfium
-
-        kind = pdfium.FPDFAnnot_GetFormFieldType(self._form, annotation)
-        flags = pdfium.FPDFAnnot_GetFormFieldFlags(self._form, annotation)
-        is_password = kind == pdfium.FPDF_FORMFIELD_TEXTFIELD and flags & _PASSWORD
-        if kind < pdfium.FPDF_FORMFIELD_CHECKBOX or is_password:
+        """Return `name: value` of a field; "" if it is empty, a button or a password."""
+        kind = self._api.FPDFAnnot_GetFormFieldType(self._form, annotation)
+        flags = self._api.FPDFAnnot_GetFormFieldFlags(self._form, annotation)
+        is_password = kind == self._api.FPDF_FORMFIELD_TEXTFIELD and flags & _PASSWORD
+        if kind < self._api.FPDF_FORMFIELD_CHECKBOX or is_password:
             return ""
-        value = self._text(pdfium.FPDFAnnot_GetFormFieldValue, self._form, annotation)
-        is_box = kind in (pdfium.FPDF_FORMFIELD_CHECKBOX, pdfium.FPDF_FORMFIELD_RADIOBUTTON)
+        value = self._text(self._api.FPDFAnnot_GetFormFieldValue, self._form, annotation)
+        is_box = kind in (self._api.FPDF_FORMFIELD_CHECKBOX, self._api.FPDF_FORMFIELD_RADIOBUTTON)
         if not value or (is_box and value == "Off"):
             return ""
-        name = self._text(pdfium.FPDFAnnot_GetFormFieldAlternateName, self._form, annotation)
-        name = name or self._text(pdfium.FPDFAnnot_GetFormFieldName, self._form, annotation)
+        name = self._text(self._api.FPDFAnnot_GetFormFieldAlternateName, self._form, annotation)
+        name = name or self._text(self._api.FPDFAnnot_GetFormFieldName, self._form, annotation)
         return f"{name}: {value}" if name else value
 
     def _text(self, get: Callable[..., int], *of: object) -> str:
-        """Return a text of an annotation: PDFium is asked for its size first."""
-        import ctypes
-
-        import pypdfium2.raw as pdfium
-
+        """Return a text of an annotation, whose size PDFium gives first."""
         size = get(*of, None, 0)
         self._taken += size
         if self._taken > _MAX_TYPED:
@@ -481,13 +344,13 @@ class _Annotations:
                 f"its form holds more than {_MAX_TYPED:,} bytes of text, notes on pages included",
             )
         buffer = ctypes.create_string_buffer(max(size, 2))
-        get(*of, ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)), size)
+        get(*of, ctypes.cast(buffer, ctypes.POINTER(self._api.FPDF_WCHAR)), size)
         text = buffer.raw[:size].decode("utf-16-le", "replace")
         return text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _image_of(page: PdfPage) -> np.ndarray:
-    """Return a page as RGB, at less than 200 dots per inch where it claims to be huge."""
+    """Return a page as RGB; at less than 200 dots per inch if it claims to be huge."""
     width, height = page.get_size()
     scale = min(_DPI / 72, (_MAX_PIXELS / max(width * height, 1)) ** 0.5)
     bitmap = page.render(scale=scale, rev_byteorder=True)
@@ -496,3 +359,113 @@ def _image_of(page: PdfPage) -> np.ndarray:
     finally:
         bitmap.close()
     return pixels
+
+
+# The character sets of Windows by which PDFium asks for fonts: 0 is Western, 2 symbols.
+_BUILT_IN = frozenset({0, 2})
+_UNITS = 1000  # of an em, the square that a glyph stands in
+
+
+def install_stand_in_font() -> None:
+    """
+    Give PDFium a font of plain boxes for scripts that no installed font covers.
+
+    PDFium drops a text whose glyphs have no width: a Chinese, Japanese or Korean text whose font
+    is not inside the file would be read on a desktop, which has such fonts, and vanish on a server.
+    Installed fonts come first, and a handler that the program has installed stays.
+    """
+    import pypdfium2
+
+    if pypdfium2.PdfSysfontBase.SINGLETON is not None:
+        return
+    try:
+        _handler_class()().setup()
+    except pypdfium2.PdfiumError:
+        return  # PDFium has no list of fonts on this platform to add one to
+
+
+def _handler_class() -> type:
+    """Return the class of the font handler, whose base is in pypdfium2."""
+    import pypdfium2
+
+    class StandInFont(pypdfium2.PdfSysfontBase):  # type: ignore[misc]
+        """Answers PDFium's requests for fonts; the arguments are those of fpdf_sysfontinfo.h."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._font = ctypes.create_string_buffer(box_font(), len(box_font()))
+            self._handle = ctypes.addressof(self._font)
+
+        def MapFont(  # noqa: N802
+            self,
+            caller: object,
+            weight: int,
+            italic: int,
+            charset: int,
+            pitch: int,
+            face: object,
+            exact: object,
+        ) -> int | None:
+            found: int | None = super().MapFont(caller, weight, italic, charset, pitch, face, exact)
+            return found or (None if charset in _BUILT_IN else self._handle)
+
+        def GetFontData(  # noqa: N802
+            self, caller: object, font: int, table: int, buffer: object, size: int
+        ) -> int:
+            if font != self._handle:
+                return int(super().GetFontData(caller, font, table, buffer, size))
+            return 0 if table else _copy(self._font.raw, buffer, size)  # 0 asks for the whole file
+
+        def GetFaceName(self, caller: object, font: int, buffer: object, size: int) -> int:  # noqa: N802
+            if font != self._handle:
+                return int(super().GetFaceName(caller, font, buffer, size))
+            return _copy(b"Boxes\0", buffer, size)
+
+        def GetFontCharset(self, caller: object, font: int) -> int:  # noqa: N802
+            # 1 is the default character set.
+            return int(super().GetFontCharset(caller, font)) if font != self._handle else 1
+
+        def DeleteFont(self, caller: object, font: int) -> None:  # noqa: N802
+            if font != self._handle:
+                super().DeleteFont(caller, font)
+
+    return StandInFont
+
+
+def _copy(data: bytes, buffer: object, size: int) -> int:
+    """Copy data to a C buffer if it is large enough; return the size that is needed."""
+    if buffer and size >= len(data):
+        ctypes.memmove(buffer, data, len(data))  # type: ignore[arg-type]
+    return len(data)
+
+
+def box_font() -> bytes:
+    """Return a TrueType font that draws every character as a box of one em."""
+    outline = struct.pack(">5h", 1, 0, 0, _UNITS, _UNITS)
+    corners = struct.pack(">HH4B", 3, 0, 1, 1, 1, 1)
+    steps = struct.pack(">8h", 0, 0, _UNITS, 0, 0, _UNITS, 0, -_UNITS)
+    glyph = outline + corners + steps + b"\0\0"
+    every_character = struct.pack(">HHIIIIII", 13, 0, 28, 0, 1, 0x20, 0x10FFFF, 1)
+    tables = {
+        b"cmap": struct.pack(">HHHHI", 0, 1, 3, 10, 12) + every_character,
+        b"glyf": glyph * 2,
+        b"head": struct.pack(
+            ">IIIIHHQQ4hHHhhh",
+            *(0x10000, 0x10000, 0, 0x5F0F3CF5, 0, _UNITS, 0, 0),
+            *(0, 0, _UNITS, _UNITS, 0, 8, 2, 1, 0),
+        ),
+        b"hhea": struct.pack(
+            ">I3hH11hH", 0x10000, _UNITS, 0, 0, _UNITS, 0, 0, _UNITS, 1, *[0] * 7, 2
+        ),
+        b"hmtx": struct.pack(">HhHh", _UNITS, 0, _UNITS, 0),
+        b"loca": struct.pack(">III", 0, len(glyph), 2 * len(glyph)),
+        b"maxp": struct.pack(">I14H", 0x10000, 2, 4, 1, 0, 0, 1, *[0] * 8),
+    }
+    listed, content = b"", b""
+    start = 12 + 16 * len(tables)
+    for name, table in tables.items():
+        listed += name + struct.pack(">III", 0, start + len(content), len(table))
+        content += table + b"\0" * (-len(table) % 4)
+    return (
+        struct.pack(">I4H", 0x10000, len(tables), 64, 2, 16 * len(tables) - 64) + listed + content
+    )

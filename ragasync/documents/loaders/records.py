@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be read: its number, the line where it starts, and what is wrong."""
+    """A row that cannot be read: its number, the line where it starts, and the reason."""
 
     number: int
     line: int
@@ -45,20 +45,12 @@ Rows: TypeAlias = Callable[[], Iterable[Row | BadRow]]
 
 @dataclass(frozen=True, slots=True)
 class FieldMapping:
-    """
-    Says what each field of a row is for.
+    """The fields of a row that make its record's text, id and metadata."""
 
-    Args:
-        reason: the reason of a failure.
-        text: the fields that make the text; None for all.
-        id: the field that makes the id; None for the row's number.
-        metadata: the fields that become metadata; None for those that are not in the text.
-    """
-
-    reason: str
-    text: Sequence[str] | None
-    id: str | None
-    metadata: Sequence[str] | None
+    reason: str  # of a LoadError
+    text: Sequence[str] | None  # None for all
+    id: str | None  # None for the row's number
+    metadata: Sequence[str] | None  # None for those not in the text
 
     @property
     def names_fields(self) -> bool:
@@ -66,28 +58,24 @@ class FieldMapping:
         return not (self.text is self.id is self.metadata is None)
 
     def record(self, row: Row) -> Record:
-        """
-        Return a row's record, which may have a blank text.
-
-        Raises:
-            LoadError: A field that was named is missing, or an id is empty.
-        """
+        """Return the record of a row; its text may be blank. LoadError without a field or an id."""
         named = row.fields if self.text is None else self._picked(row, self.text)
         if not (text := text_of(named)).strip():
             return Record("", "", {})
-        key = str(row.number) if self.id is None else self._key(row, self.id)
+        key = str(row.number)
+        if self.id is not None and not (
+            key := as_text(self._picked(row, [self.id])[self.id]).strip()
+        ):
+            raise LoadError(self.reason, f"no id in {self.id!r} of row {row.number}")
         place = {"row": row.number, "line": row.line}
-        rest = {f"field_{n}" if n in place else n: v for n, v in self._rest(row, named).items()}
-        return Record(key, text, {**place, **rest})
-
-    def _rest(self, row: Row, in_text: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the fields of a row that become metadata."""
         if self.metadata is not None:
-            return self._picked(row, self.metadata)
-        return {name: value for name, value in row.fields.items() if name not in in_text}
+            rest = self._picked(row, self.metadata)
+        else:
+            rest = {name: value for name, value in row.fields.items() if name not in named}
+        renamed = {f"field_{name}" if name in place else name: rest[name] for name in rest}
+        return Record(key, text, {**place, **renamed})
 
     def _picked(self, row: Row, names: Sequence[str]) -> Mapping[str, object]:
-        """Return some fields of a row."""
         if missing := [name for name in names if name not in row.fields]:
             raise LoadError(
                 self.reason,
@@ -95,30 +83,20 @@ class FieldMapping:
             )
         return {name: row.fields[name] for name in names}
 
-    def _key(self, row: Row, name: str) -> str:
-        """Return the id of a row."""
-        key = as_text(self._picked(row, [name])[name]).strip()
-        if not key:
-            raise LoadError(self.reason, f"no id in {name!r} of row {row.number}")
-        return key
-
 
 class Records(Iterable[Record]):
     """
-    The records of a file, read row by row each time that they are asked for.
+    The records of a file, read row by row in each iteration.
 
-    A first pass over the file counts the bad rows and finds the columns of numbers; so nothing
-    grows with the number of rows but the ids, where a column holds these.
+    A first pass over the file counts the bad rows and finds the columns of numbers, so that only
+    the ids, if a column holds them, grow with the number of rows.
 
     Args:
         rows: reads the rows.
-        layout: what their fields are for.
-        on_bad_rows: whether a bad row fails the file, or is skipped and counted.
-        read_as: how the file was read; a field of that name goes over it.
-        has_numbers: whether columns of texts that are all numbers are to hold numbers.
-
-    Raises:
-        LoadError: a row is bad and may not be, or all of them are.
+        layout: maps their fields.
+        on_bad_rows: "fail" or "skip"; a file with bad rows alone fails.
+        read_as: metadata of the file; a field of the same name replaces it.
+        has_numbers: whether metadata columns in which all cells are numbers hold numbers.
     """
 
     def __init__(
@@ -154,7 +132,7 @@ class Records(Iterable[Record]):
         self._numbers = numbers.kinds()
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield the records of the rows that have a text."""
+        """Yield the records that have a text."""
         skipped = {BAD_ROWS: self.bad_rows} if self.bad_rows else {}
         for row in self._checked():
             record = self._layout.record(row) if isinstance(row, Row) else row
@@ -171,7 +149,7 @@ class Records(Iterable[Record]):
             yield record
 
     def _checked(self) -> Iterator[Row | Record | BadRow]:
-        """Yield rows whose texts are all of them, others as records; raise for a bad one."""
+        """Yield rows, as records if their fields are named; raise for a bad one."""
         keys: dict[str, int] = {}
         for row in self._rows():
             result = self._judged(row, keys) if isinstance(row, Row) else row
@@ -180,7 +158,7 @@ class Records(Iterable[Record]):
             yield result
 
     def _judged(self, row: Row, keys: dict[str, int]) -> Row | Record | BadRow:
-        """Return a row, or its record where that has to be looked at."""
+        """Return a row, its record if fields are named, or what is wrong with it."""
         if not self._layout.names_fields:
             return row
         try:
@@ -195,7 +173,7 @@ class Records(Iterable[Record]):
         return record
 
     def _typed(self, metadata: Mapping[str, object]) -> dict[str, object]:
-        """Return the numbers that a record's texts stand for."""
+        """Return the numbers in a record's metadata, None for empty cells."""
         return {
             name: kind(cell) if (cell := str(metadata[name])) else None
             for name, kind in self._numbers.items()
@@ -203,14 +181,14 @@ class Records(Iterable[Record]):
 
 
 class _NumberColumns:
-    """Find the columns in which every cell is a number, or empty; 007 is none."""
+    """The columns in which every cell is a number, or empty; 007 is none."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, type[int | float] | None] | None = None
         self._filled: set[str] = set()
 
     def see(self, metadata: Mapping[str, object]) -> None:
-        """Take the metadata of one more row, whose first two entries are its place."""
+        """Add the metadata of a row, whose first two entries are its place."""
         if self._kinds is None:
             if not metadata:
                 return  # a row without a text
@@ -225,30 +203,22 @@ class _NumberColumns:
                 del self._kinds[name]
 
     def kinds(self) -> dict[str, type[int | float]]:
-        """Return the kind of number of each such column that is not empty."""
+        """Return int or float for each such column that is not empty."""
         kinds = self._kinds or {}
         return {name: kind for name, kind in kinds.items() if kind and name in self._filled}
 
 
 def check_on_bad_rows(given: object) -> None:
-    """
-    Check what a loader is told to do with bad rows.
-
-    Raises:
-        ValueError: It is neither "fail" nor "skip".
-    """
+    """Raise ValueError unless it is "fail" or "skip"."""
     if given not in ("fail", "skip"):
         raise ValueError(f'on_bad_rows must be "fail" or "skip", got {given!r:.200}')
 
 
 def load_rows(data: bytes, on_bad_rows: OnBadRows, encoding: str | None = None) -> Loaded:
     """
-    Decode a file of rows, and say how; where bad ones are skipped, NUL bytes spoil only their own.
+    Decode a file of rows; if bad ones are skipped, NUL bytes spoil only their own row.
 
-    A file system that lost its power fills the end of a file with them.
-
-    Raises:
-        LoadError: "binary" or "encoding".
+    A file system that lost its power fills the end of a file with NUL bytes.
     """
     try:
         return load_text(data, encoding=encoding)
@@ -263,12 +233,12 @@ def load_rows(data: bytes, on_bad_rows: OnBadRows, encoding: str | None = None) 
 
 
 def is_damaged(text: str) -> bool:
-    """Return whether a row had NUL bytes, where these are replaced."""
+    """Return whether a row of a text had NUL bytes."""
     return _LOST in text
 
 
 def lines_of(text: str, start: int = 0) -> Iterator[str]:
-    """Yield the lines of a text from an offset on, without a list of all of them."""
+    """Yield the lines of a text from an offset on, lazily."""
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
         yield text[start:end]
@@ -276,7 +246,7 @@ def lines_of(text: str, start: int = 0) -> Iterator[str]:
 
 
 def text_of(fields: Mapping[str, object]) -> str:
-    """Return the text of some fields: one as it stands, several as lines with their names."""
+    """Return the text of some fields: one as it is, several as lines with their names."""
     if len(fields) == 1:
         return as_text(*fields.values())
     named = ((name, as_text(value)) for name, value in fields.items())
@@ -284,7 +254,7 @@ def text_of(fields: Mapping[str, object]) -> str:
 
 
 def as_text(value: object) -> str:
-    """Return a value as it is read: a text itself, nothing for None, else its JSON."""
+    """Return a value as text: a str itself, nothing for None, else its JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
@@ -350,7 +320,7 @@ class JSONLinesLoader:
 
 
 def _rows(text: str) -> Iterator[Row | BadRow]:
-    """Yield the lines that are not blank."""
+    """Yield the lines of JSON that are not blank."""
     has_damage = is_damaged(text)
     for number, line in enumerate(lines_of(text), start=1):
         if line.isspace():
@@ -369,13 +339,7 @@ def _rows(text: str) -> Iterator[Row | BadRow]:
 
 
 def _parsed(line: str) -> object:
-    """
-    Return the value of a line.
-
-    Raises:
-        ValueError: it is not JSON, or nested too deep.
-        RecursionError: it is nested deeper than Python can follow.
-    """
+    """Return the value of a line; ValueError or RecursionError if it is no JSON."""
     if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(line):
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} lists and objects")
     try:
@@ -387,7 +351,7 @@ def _parsed(line: str) -> object:
 
 
 def _is_deep(line: str) -> bool:
-    """Return whether more than MAX_DEPTH lists and objects are within each other in a line."""
+    """Return whether lists and objects of a line are nested deeper than MAX_DEPTH."""
     depth = 0
     for mark in _NESTING.finditer(line):
         if mark[0] in "[{":
@@ -400,7 +364,7 @@ def _is_deep(line: str) -> bool:
 
 
 def _number(digits: str) -> int | str:
-    """Return a whole number, or its digits where Python takes so many for an attack."""
+    """Return a whole number, or its digits if they are more than Python converts."""
     return int(digits) if len(digits) <= _MAX_DIGITS else digits
 
 
@@ -412,7 +376,7 @@ _DECODER_OF_LONG_NUMBERS = json.JSONDecoder(parse_constant=lambda _: None, parse
 
 
 def _clean(value: object) -> object:
-    """Return a value without NULs and halves of surrogate pairs, which no store takes."""
+    """Return a value without NULs and lone surrogates, which no store takes."""
     match value:
         case str():
             return value.replace("\0", "").encode("utf-8", "replace").decode()

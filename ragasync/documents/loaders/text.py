@@ -21,18 +21,18 @@ from ragasync.documents.loaders.encodings import (
 )
 
 Loaded: TypeAlias = tuple[str, dict[str, object]]
-"""The text of a file and what else was learnt of it."""
+"""The text of a file and its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """
-    One of the documents that a file holds: a row of a table, a line of JSON.
+    One of several documents in a file, such as a row of a table or a line of JSON.
 
     Args:
-        key: What tells it from the others in its file; its document's id is `file//#key`.
-        text: Its text.
-        metadata: What else is known of it.
+        key: Identifies the record in its file; the id of its document is `file//#key`.
+        text: The text of the document.
+        metadata: The metadata of the document.
     """
 
     key: str
@@ -42,20 +42,20 @@ class Record:
 
 Loader: TypeAlias = Callable[[bytes], Loaded | Iterable[Record]]
 """
-What turns the bytes of one format into a text, or into records where a file holds many.
+A function from the bytes of one format to a text with metadata, or to records.
 
-It raises LoadError where it cannot.
+It raises LoadError for a file that it cannot read.
 """
 
 
 def passing(suffix: str, loader: str) -> str:
-    """Return the code that gives a processor another loader for a suffix, for errors to advise."""
+    """Return the code that passes another loader for a suffix, for errors to suggest."""
     loaders = f'loaders={{**LOADERS, "{suffix}": {loader}}}'
     return f"AsyncDocumentProcessor(partial(load_source, {loaders}))"
 
 
 def join_parts(parts: Sequence[str]) -> tuple[str, tuple[int, ...]]:
-    """Join pages or cells by blank lines, and return with the text where each of them starts."""
+    """Join pages or cells by blank lines; also return the offset of each."""
     starts, position = [], 0
     for part in parts:
         starts.append(position)
@@ -71,10 +71,10 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{1000,}={0,2}")
 
 def without_embedded_data(text: str) -> str:
     """
-    Return a text without the binary data in it, which nobody wrote and nobody searches for.
+    Remove pictures and other binary data from a text: nobody searches for it.
 
-    Of a `data:` URI, its kind is left; of a run of base64 of a thousand characters and more, `…`.
-    Line ends stay, so that the numbers of lines are those of the file.
+    A `data:` URI is reduced to its media type, a run of 1,000 or more characters of base64 to `…`.
+    Line ends stay, so that line numbers are those of the file.
 
     Example:
         >>> from ragasync.documents.loaders.text import without_embedded_data
@@ -105,13 +105,13 @@ _CLOSING_HASHES = re.compile(r"(?:^|[ \t])#+[ \t]*\Z")
 
 def markdown_headings(text: str) -> Iterator[tuple[int, int]]:
     """
-    Yield the offset and the level of each heading of a Markdown text, in order.
+    Yield the offset and level of each heading of a Markdown text, in order.
 
-    Known are `# Title` and titles on one line that are underlined by `===` or `---`, as in
-    CommonMark; what stands in fenced or indented code or in front matter is none.
+    Headings are `# Title` and titles on one line underlined by `===` or `---`, as in CommonMark,
+    outside of fenced or indented code and front matter.
     """
     if not any(mark in text for mark in "#=-"):
-        return  # a fifteenth of what looking for their lines takes
+        return  # takes a fifteenth of the time of the search for their lines
     start = 0
     if text.startswith("---") and (matter := _FRONT_MATTER.match(text)):
         start = matter.end()
@@ -141,7 +141,7 @@ def markdown_headings(text: str) -> Iterator[tuple[int, int]]:
 
 
 def title_at(text: str, offset: int) -> str:
-    """Return the title of the heading whose line starts at an offset, at most MAX_TITLE of it."""
+    """Return the title of the heading at an offset, cut at MAX_TITLE characters."""
     end = text.find("\n", offset)
     line = text[offset : min(offset + 2 * MAX_TITLE, len(text) if end < 0 else end)].strip()
     if line.startswith("#"):
@@ -150,7 +150,7 @@ def title_at(text: str, offset: int) -> str:
 
 
 def _underlined(text: str, offset: int, after_mark: int) -> int | None:
-    """Return where the title starts that is underlined at an offset: alone between other lines."""
+    """Return the offset of the title that a line underlines: alone between other lines."""
     if offset == 0:
         return None
     start = text.rfind("\n", 0, offset - 1) + 1
@@ -164,12 +164,12 @@ def _underlined(text: str, offset: int, after_mark: int) -> int | None:
 MAX_FRONT_MATTER = 50_000
 """The most characters of front matter that are read."""
 
-_TOLD_BY_LOADERS = (
+_KEYS_OF_LOADERS = (
     "cell cell_starts encoding encoding_confidence heading headings id line mtime page "
     "page_starts replaced_bytes row size source"
 )
-RESERVED = frozenset(_TOLD_BY_LOADERS.split())
-"""Keys by which loaders tell something; in front matter they become `front_matter_line`, say."""
+RESERVED = frozenset(_KEYS_OF_LOADERS.split())
+"""Keys of loaders' metadata; in front matter they become, for example, `front_matter_line`."""
 
 _BLOCK = re.compile(r"---[ \t]*\n((?:[^\n]*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _ENTRY = re.compile(
@@ -189,9 +189,9 @@ def front_matter(text: str) -> dict[str, object]:
     r"""
     Return the entries of the front matter at the start of a Markdown text.
 
-    Read are lines of `key: value` and lists, `[a, b]` or a line `- a` for each: texts, numbers,
-    true, false and null; dates stay texts. What is nested deeper is left out, and
-    `front_matter_unread` then names its keys, so that nobody looks for them in vain.
+    These are lines of `key: value` and lists, `[a, b]` or a line `- a` for each item: texts,
+    numbers, true, false and null; dates stay texts. Deeper nested values are left out, and
+    `front_matter_unread` lists their keys.
 
     Example:
         >>> from ragasync.documents.loaders.text import front_matter
@@ -215,7 +215,7 @@ def front_matter(text: str) -> dict[str, object]:
 
 
 def _entries(lines: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Return the key and the rest of each line that has them, with the lines that belong to it."""
+    """Return the key, the value and the lines below of each entry."""
     entries: list[tuple[str, str, list[str]]] = []
     for line in lines:
         if entry := _ENTRY.match(line):
@@ -226,12 +226,7 @@ def _entries(lines: Sequence[str]) -> list[tuple[str, str, list[str]]]:
 
 
 def _value(value: str, below: Sequence[str]) -> object:
-    """
-    Return the value of an entry.
-
-    Raises:
-        ValueError: It is nested, or of a kind that is not known.
-    """
+    """Return the value of an entry; ValueError if it is nested or of an unknown kind."""
     if value[:1] in ("|", ">"):
         return ("\n" if value[0] == "|" else " ").join(line.strip() for line in below)
     value = _without_comment(value)
@@ -243,7 +238,6 @@ def _value(value: str, below: Sequence[str]) -> object:
 
 
 def _items(value: str) -> list[object]:
-    """Return the values of a list on one line."""
     if not value.endswith("]"):
         raise ValueError("a list over several lines")
     parts = re.findall(r"""[ \t]*("[^"]*"|'[^']*'|[^,]*)[ \t]*(?:,|$)""", value[1:-1])
@@ -251,7 +245,7 @@ def _items(value: str) -> list[object]:
 
 
 def _item(value: str) -> object:
-    """Return the value of a list's item, which is no list or mapping itself."""
+    """Return the value of a list's item; ValueError if it is a list or mapping itself."""
     if value[:1] in ("[", "{", "-") and not _DECIMAL.fullmatch(value) and not _INTEGER.match(value):
         raise ValueError("nested")
     if _ENTRY.match(value):
@@ -260,7 +254,7 @@ def _item(value: str) -> object:
 
 
 def _scalar(value: str) -> object:
-    """Return a text, a number, true, false or None."""
+    """Return a text, number, true, false or None."""
     if value[:1] in ("{", "&", "*", "!"):
         raise ValueError("a mapping, an anchor or a tag")
     if value in _WORDS:
@@ -271,7 +265,7 @@ def _scalar(value: str) -> object:
 
 
 def _without_comment(value: str) -> str:
-    """Return a value without what follows ` #`, unless that is in quotes."""
+    """Remove ` # comment` from a value, unless it is in quotes."""
     quoted = re.match(r"""("(?:[^"\\]|\\.)*"|'[^']*')[ \t]*(?:#.*)?$""", value)
     if quoted:
         return quoted[1]
@@ -279,7 +273,6 @@ def _without_comment(value: str) -> str:
 
 
 def _unquoted(value: str) -> str:
-    """Return a text without its quotes."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         inner = value[1:-1]
         return inner.replace("''", "'") if value[0] == "'" else re.sub(r"\\(.)", r"\1", inner)
@@ -314,18 +307,8 @@ def load_text(data: bytes, *, encoding: str | None = None) -> Loaded:
     Raises:
         LoadError: "binary" for NUL bytes, "encoding" if no encoding fits.
     """
-    return decode(data, encoding)
-
-
-def decode(data: bytes, encoding: str | None = None) -> Loaded:
-    """
-    Decode a text as `load_text` does.
-
-    Raises:
-        LoadError: "binary" for NUL bytes, "encoding" if no encoding fits.
-    """
     if encoding is not None:
-        return _loaded(Decoded(_as_told(data, encoding), encoding))
+        return _loaded(Decoded(_in_given_encoding(data, encoding), encoding))
     for mark, marked in MARKS:
         if data.startswith(mark):
             return _loaded(_marked(data, mark, marked))
@@ -337,8 +320,8 @@ def decode(data: bytes, encoding: str | None = None) -> Loaded:
     raise LoadError("encoding", f"{_why_not_text(data)}; {_ADVICE}")
 
 
-def _as_told(data: bytes, encoding: str) -> str:
-    """Return the text in the encoding that the user names."""
+def _in_given_encoding(data: bytes, encoding: str) -> str:
+    """Decode a text by the encoding that the user names."""
     if (known := known_encoding(encoding)) is None:
         raise LoadError(
             "encoding", f"encoding={encoding!r} is no text encoding that Python knows; see `codecs`"
@@ -353,7 +336,7 @@ def _as_told(data: bytes, encoding: str) -> str:
 
 
 def _marked(data: bytes, mark: bytes, encoding: str) -> Decoded:
-    """Return the text behind a byte order mark, which is a promise; UTF-8 may have bad bytes."""
+    """Decode a text by its byte order mark; only UTF-8 may have bad bytes."""
     try:
         return Decoded(data.decode(encoding).removeprefix("\ufeff"), encoding)
     except ValueError as error:
@@ -365,7 +348,7 @@ def _marked(data: bytes, mark: bytes, encoding: str) -> Decoded:
 
 
 def _why_not_text(data: bytes) -> str:
-    """Return which byte is not UTF-8, and what else was tried."""
+    """Return the reason why a text is not UTF-8 or cp1252."""
     try:
         data.decode()
         reason = "not a text"
@@ -379,30 +362,13 @@ def _why_not_text(data: bytes) -> str:
 
 
 def load_markdown(data: bytes, *, encoding: str | None = None) -> Loaded:
-    """
-    Return the text of a Markdown file, with its front matter as metadata too.
-
-    The text is the file's own but for pictures inside it, as some editors export them: of such a
-    `data:` URI, its kind is left.
-
-    Args:
-        data: The bytes of a file.
-        encoding: The encoding that it is in, where that is known.
-
-    Raises:
-        LoadError: "binary" for NUL bytes, "encoding" if no encoding fits.
-    """
-    text, metadata = decode(data, encoding)
+    """Decode a Markdown text like `load_text`, without pictures; its front matter is metadata."""
+    text, metadata = load_text(data, encoding=encoding)
     return without_embedded_data(text), {**front_matter(text), **metadata}
 
 
 def load_python(data: bytes) -> Loaded:
-    """
-    Decode Python source as Python does: its coding cookie, else strict UTF-8 (PEP 263, PEP 3120).
-
-    Raises:
-        LoadError: "binary" for NUL bytes, "encoding" for an unknown codec or the wrong bytes.
-    """
+    """Decode Python source by its coding cookie, else as strict UTF-8 (PEP 263, PEP 3120)."""
     _refuse_binary(data.find(b"\0"))
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
@@ -413,7 +379,7 @@ def load_python(data: bytes) -> Loaded:
 
 
 def _loaded(read: Decoded) -> Loaded:
-    """Return the text, its lines ended by newlines alone, and how it was read if not as UTF-8."""
+    """Return a text with newlines alone as line ends, and how it was decoded if not as UTF-8."""
     text, metadata = read.text, dict[str, object]()
     _refuse_binary(text.find("\0"))
     if "\r" in text:
@@ -428,12 +394,7 @@ def _loaded(read: Decoded) -> Loaded:
 
 
 def refuse_surrogates(text: str) -> None:
-    """
-    Raise for half of a surrogate pair, which no store and no embedder's service takes.
-
-    Raises:
-        LoadError: "encoding", with the place of the first one.
-    """
+    """Raise LoadError for half of a surrogate pair, which no store or service takes."""
     if text.isascii():
         return
     try:
@@ -448,7 +409,7 @@ def refuse_surrogates(text: str) -> None:
 
 
 def _refuse_binary(position: int) -> None:
-    """Raise where a NUL was found: no text has one, nearly every other file does."""
+    """Raise for a NUL byte: no text has one, and nearly every other file does."""
     if position >= 0:
         raise LoadError("binary", f"a text was expected, but there is a NUL byte at {position}")
 
@@ -459,23 +420,19 @@ _WRAPPED_BASE64 = re.compile(r"(?m)^(?:[A-Za-z0-9+/]{60,}\n){10,}[A-Za-z0-9+/]*=
 
 def load_notebook(data: bytes) -> Loaded:
     """
-    Return the sources of a notebook's cells, joined by blank lines.
+    Load the cells of a Jupyter notebook without outputs and pictures, joined by blank lines.
 
-    Outputs are left out. Of a picture that a cell has inside itself, as a `data:` URI, its kind is
-    left, and of any other base64 of a thousand characters and more a `…`: nobody searches for it,
-    and it would fill chunk after chunk.
-
-    `metadata["cell_starts"]` holds the offset at which each cell that is not empty starts,
-    `metadata["headings"]` the offset and level of each heading in its Markdown cells, and
-    `metadata["language"]` the kernel's language where the notebook names it.
-
-    Raises:
-        LoadError: "notebook" where it is not the JSON of one (nbformat 3 and 4 are known).
+    `metadata["cell_starts"]` holds the offset of each cell that is not empty,
+    `metadata["headings"]` the offset and level of each heading in Markdown cells, and
+    `metadata["language"]` the kernel's language. A file that is not the JSON of a notebook
+    (nbformat 3 or 4) is a LoadError.
     """
     try:
         notebook = json.loads(data)
         cells = [(is_words, text) for is_words, text in _sources(notebook) if text.strip()]
-        language = _language(notebook.get("metadata", {}))
+        facts = notebook.get("metadata", {})
+        named = facts.get("language_info", {}).get("name")
+        language = named or facts.get("kernelspec", {}).get("language")
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise LoadError("notebook", f"not a notebook's JSON: {error!r:.200}") from None
     text, starts = join_parts([text for _, text in cells])
@@ -488,13 +445,13 @@ def load_notebook(data: bytes) -> Loaded:
     )
     if headings:
         metadata["headings"] = headings
-    if language:
+    if language and isinstance(language, str):
         metadata["language"] = language
     return text, metadata
 
 
 def _sources(notebook: dict[str, object]) -> Iterator[tuple[bool, str]]:
-    """Yield whether it is Markdown and the source of each cell but the raw ones."""
+    """Yield for each cell except raw ones whether it is Markdown, and its source."""
     match notebook:
         case {"cells": list(cells)}:
             pass
@@ -509,10 +466,3 @@ def _sources(notebook: dict[str, object]) -> Iterator[tuple[bool, str]]:
             text = "".join(source).replace("\0", "")
             text = _WRAPPED_BASE64.sub("…", text.encode("utf-8", "replace").decode())
             yield cell["cell_type"] == "markdown", without_embedded_data(text)
-
-
-def _language(metadata: dict[str, dict[str, object]]) -> str | None:
-    """Return the language that the metadata names, if it does."""
-    named = metadata.get("language_info", {}).get("name")
-    named = named or metadata.get("kernelspec", {}).get("language")
-    return named if isinstance(named, str) else None
