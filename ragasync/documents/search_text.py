@@ -11,6 +11,8 @@ from unicodedata import category
 
 _PLAIN = re.compile(r"[^\W_]+")
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
 # More words of a query cost time and find nothing.
 _MOST_WORDS = 64
 
@@ -112,7 +114,7 @@ def words_of(text: str, *, singles: bool = False) -> list[str]:
         text: Any text.
         singles: Give each character of such a run as well, not only the last.
     """
-    if text.isascii():
+    if _is_plain(text):
         return _PLAIN.findall(text.lower())
     words = []
     for run in _runs(_normalised(text)):
@@ -126,7 +128,7 @@ def words_of(text: str, *, singles: bool = False) -> list[str]:
 
 def indexed_text(text: str) -> str | None:
     """Return the words to index in place of a text, or None where the text itself will do."""
-    if text.isascii():
+    if _is_plain(text):
         return None
     words = words_of(text)
     return None if words == _split(text.lower()) else " ".join(words)
@@ -179,6 +181,18 @@ def is_unspaced(word: str) -> bool:
 def is_function_word(word: str) -> bool:
     """Return whether a word says little about what a text is about."""
     return word in _FUNCTION_WORD or _PARTICLES.fullmatch(word) is not None
+
+
+def _is_plain(text: str) -> bool:
+    """Whether all letters of a text are ASCII; other characters of it only separate words."""
+    return text.isascii() or all(map(_is_separator, set(_NOT_ASCII.findall(text))))
+
+
+@lru_cache(maxsize=4096)
+def _is_separator(character: str) -> bool:
+    """Whether a character is no part of a word, and normal forms leave no letter of it."""
+    kept = _normalised(character)
+    return bool(kept) and not any(category(each)[0] in "LMN" for each in kept + character)
 
 
 def _normalised(text: str) -> str:

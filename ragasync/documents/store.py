@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii
 from typing import (
     TYPE_CHECKING,
     Literal,
@@ -488,16 +490,22 @@ def check_storable(document: Document, chunks: Sequence[Chunk]) -> None:
             as_json(metadata, document.id)
 
 
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can encode a text, which it cannot if there is a lone surrogate."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 _PLAIN = (str, int, float, bool, type(None))
 """The values that JSON can hold, whatever they are."""
 
 
 def as_json(metadata: Mapping[str, object], document_id: str) -> str:
     """Return metadata as it is stored: dates as texts, which conditions compare with dates."""
-    if not metadata:
-        return "{}"
     try:
-        return json.dumps(dict(metadata), default=_date_as_text)
+        return _flat_json(metadata) or _encode_json(dict(metadata))
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
             f"the metadata of document {document_id!r} must be plain data that JSON can hold: "
@@ -505,11 +513,35 @@ def as_json(metadata: Mapping[str, object], document_id: str) -> str:
         ) from error
 
 
+def _flat_json(metadata: Mapping[str, object]) -> str | None:
+    """JSON of metadata with only integers and texts, as most have, in a quarter of the time."""
+    parts = []
+    for key, value in metadata.items():
+        if type(key) is not str:
+            return None
+        if type(value) is int:
+            parts.append(f"{_quoted_key(key)}: {value}")
+        elif type(value) is str:
+            parts.append(f"{_quoted_key(key)}: {encode_basestring_ascii(value)}")
+        else:
+            return None
+    return f"{{{', '.join(parts)}}}"
+
+
+@lru_cache
+def _quoted_key(key: str) -> str:
+    """A key of metadata as JSON."""
+    return encode_basestring_ascii(key)
+
+
 def _date_as_text(value: object) -> str | None:
     """Return a date as the text that JSON has for it, and NaT as None."""
     if isinstance(value, date):
         return value.isoformat() if value == value else None  # pandas.NaT is a date
     raise TypeError(f"{value!r:.200} is of {type(value).__name__}, of which JSON has nothing")
+
+
+_encode_json = json.JSONEncoder(default=_date_as_text).encode
 
 
 def chunk_id(document_id: str, ordinal: int, text: str) -> str:

@@ -2,7 +2,8 @@
 Stores: documents as embedded chunks in a file or a folder, and the search for them.
 
     sqlite.py           SqliteStore: documents, vectors and keywords in one file
-    sqlite_file.py      StoreFile: its tables and its connection
+    sqlite_file.py      StoreFile: its tables and its connections
+    sqlite_upsert.py    upsert: documents written in one transaction
     sqlite_rows.py      its documents and chunks, in SQL
     sqlite_search.py    its rankings, in SQL
     vectors.py          VectorMatrix: all vectors of a file in memory

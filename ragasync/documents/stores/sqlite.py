@@ -29,10 +29,10 @@ from ragasync.documents.store import (
     StoredEntry,
     StoredId,
     StoreError,
+    StoreRequest,
     check_embedder,
     check_search,
     check_storable,
-    checked_vectors,
 )
 from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
 from ragasync.documents.stores.relocation import relocation
@@ -47,20 +47,19 @@ from ragasync.documents.stores.sqlite_rows import (
     fingerprint_of,
     id_scheme,
     relocate,
-    remember_embedder,
     stored_document,
     stored_documents,
     stored_embedder,
-    stored_entry,
+    stored_entries,
     stored_ids,
     vectors_of,
     with_fingerprints,
-    write_document,
     write_embedder,
     write_id_scheme,
     write_metadata,
 )
 from ragasync.documents.stores.sqlite_search import known_keys, run_search, unknown_keys
+from ragasync.documents.stores.sqlite_upsert import upsert, upsert_each
 from ragasync.documents.stores.store_dataframe import chunk_frame
 from ragasync.documents.stores.vectors import VectorMatrix
 
@@ -144,11 +143,37 @@ class SqliteStore:
             TypeError: If the metadata is not plain data.
             StoreError: If the file cannot be written.
         """
-        vectors = checked_vectors(embeddings, len(chunks))
-        with self._file.writing() as db:
-            if len(chunks):
-                remember_embedder(db, StoredEmbedder(embedder, vectors.shape[1], identity))
-            write_document(db, document, chunks, vectors, fingerprint)
+        request = StoreRequest(document, chunks, embeddings, fingerprint)
+        [error] = upsert(self._file, [request], StoredEmbedder(embedder, 0, identity))
+        if error is not None:
+            raise error
+
+    def upsert_many(
+        self, requests: Sequence[StoreRequest], *, embedder: str, identity: str = ""
+    ) -> list[Exception | None]:
+        """
+        Store documents in one transaction; each is stored when the call returns.
+
+        A document that cannot be stored fails alone, and the others are stored. In a subclass that
+        overrides `upsert`, this calls it for each document, each in a transaction of its own.
+
+        Args:
+            requests: The documents; of several with one id and source, the last is stored.
+            embedder: The name of the embedder that made the vectors.
+            identity: What else identifies the embedder.
+
+        Returns:
+            One entry per request: None for a stored document, else the error that `upsert` would
+            raise for it.
+
+        Raises:
+            EmbedderMismatch: If the store holds vectors of another embedder, or no document has
+                vectors of the stored dimension.
+            StoreError: If the file cannot be written. Nothing is stored then.
+        """
+        if self._overrides("upsert"):
+            return upsert_each(partial(self.upsert, embedder=embedder, identity=identity), requests)
+        return upsert(self._file, requests, StoredEmbedder(embedder, 0, identity))
 
     def fingerprint_of(self, document_id: str) -> str | None:
         """Fingerprint that a document was stored with, or None if it is not stored."""
@@ -249,11 +274,28 @@ class SqliteStore:
         return change.count
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
-        """Return what a document was stored with, or None where it is not stored."""
-        if self.fingerprint_of(document_id) is None:  # a subclass may know better
+        """
+        Fingerprint, source, file and metadata of a stored document; None if it is not stored.
+
+        A document for which a subclass's `fingerprint_of` returns None is not stored.
+        """
+        is_filtered = self._overrides("fingerprint_of")
+        if is_filtered and self.fingerprint_of(document_id) is None:
             return None
         with self._file.reading() as db:
-            return stored_entry(db, document_id)
+            return stored_entries(db, [document_id]).get(document_id)
+
+    def entries_of(self, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
+        """
+        Entries of those documents that are stored, by their ids, as `entry_of` returns them.
+
+        A subclass that overrides `entry_of` or `fingerprint_of` is asked for each document.
+        """
+        if self._overrides("entry_of", "fingerprint_of"):
+            entries = ((id_, self.entry_of(id_)) for id_ in document_ids)
+            return {id_: entry for id_, entry in entries if entry is not None}
+        with self._file.reading() as db:
+            return stored_entries(db, document_ids)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
         """Return the documents that were stored with any of these fingerprints."""
@@ -448,6 +490,13 @@ class SqliteStore:
         held = f"{documents:,} documents, {chunks:,} chunks"
         of = f" by {stored.name!r}" if stored else ""
         return f"<{type(self).__name__} {self._given!r}: {held}{of}>"
+
+    def _overrides(self, *methods: str) -> bool:
+        """Whether a subclass, or this object, has its own version of one of these methods."""
+        return any(
+            getattr(type(self), name) is not getattr(SqliteStore, name) or name in vars(self)
+            for name in methods
+        )
 
     def _unknown_keys(self, db: sqlite3.Connection, condition: Condition | None) -> list[str]:
         """Return the keys of a condition that no document has, if there are any documents."""

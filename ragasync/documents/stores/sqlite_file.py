@@ -6,8 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from hashlib import blake2b
+from contextlib import AbstractContextManager, closing, contextmanager
 
 from ragasync.documents.store import StoreError, StoreNotWritable
 from ragasync.sqlite_file import (
@@ -21,19 +20,9 @@ from ragasync.sqlite_file import (
     transaction,
 )
 
-# Stems, so that "threads" finds "thread": of English words, and others are left as they are.
-# Marks (M*) are parts of words, as the vowels of Hindi are.
-_WORDS = """
-CREATE VIEW searched (number, text) AS SELECT number, coalesce(indexed, text) FROM chunks;
-CREATE VIRTUAL TABLE words USING fts5 (
-    text, content = 'searched', content_rowid = 'number',
-    tokenize = "porter unicode61 remove_diacritics 2 categories 'L* M* N* Co'"
-);
-"""
-
 _SCHEMA = """
 CREATE TABLE embedder (name TEXT NOT NULL, dimension INTEGER NOT NULL, identity TEXT NOT NULL);
--- What the ids of files are: one row, once there are any.
+-- The form of the ids of files: one row, once there are any.
 CREATE TABLE id_scheme (relative INTEGER NOT NULL, root TEXT, is_mixed INTEGER NOT NULL);
 CREATE TABLE documents (
     number INTEGER PRIMARY KEY,
@@ -42,94 +31,112 @@ CREATE TABLE documents (
     -- The file that it was loaded from; NULL for a document that the user made.
     file TEXT,
     fingerprint TEXT NOT NULL,
-    metadata TEXT NOT NULL
+    metadata TEXT NOT NULL,
+    -- Its chunks have the numbers from first_chunk on, in their order.
+    first_chunk INTEGER NOT NULL,
+    chunk_count INTEGER NOT NULL
 );
-CREATE INDEX documents_by_file ON documents (file) WHERE file IS NOT NULL;
--- A file that moved is known by its content.
+-- A file that moved is recognised by its content.
 CREATE INDEX documents_by_fingerprint ON documents (fingerprint);
--- AUTOINCREMENT never gives a number twice: vectors in memory are known by it.
 CREATE TABLE chunks (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    document INTEGER NOT NULL REFERENCES documents (number) ON DELETE CASCADE,
-    ordinal INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY,
+    document INTEGER NOT NULL,
     "start" INTEGER NOT NULL,
     "end" INTEGER NOT NULL,
     text TEXT NOT NULL,
     metadata TEXT NOT NULL,
-    text_hash BLOB NOT NULL,
+    text_hash INTEGER NOT NULL,
     -- What is indexed in place of the text: of scripts without spaces, of letters in two parts.
-    indexed TEXT,
-    UNIQUE (document, ordinal)
+    indexed TEXT
 );
 -- A text that is stored anywhere need not be embedded again.
 CREATE INDEX chunks_by_text ON chunks (text_hash);
--- Apart from the texts, so that reading a hit's text does not step over vectors.
-CREATE TABLE vectors (
-    chunk INTEGER PRIMARY KEY REFERENCES chunks (number) ON DELETE CASCADE,
-    embedding BLOB NOT NULL
-);
--- Adding has no such trigger: it would flush FTS5's memory at each row, a third of the time.
-CREATE TRIGGER chunk_removed AFTER DELETE ON chunks BEGIN
-    INSERT INTO words (words, rowid, text)
-    VALUES ('delete', old.number, coalesce(old.indexed, old.text));
-END;
+-- A number is never used twice: vectors in memory are identified by it.
+CREATE TABLE next_chunk (number INTEGER NOT NULL);
+INSERT INTO next_chunk VALUES (1);
+-- Of several consecutive chunks of one document, because a row per vector costs twice the time;
+-- and not with the texts, because reading a hit would step over vectors.
+CREATE TABLE vectors (first_chunk INTEGER PRIMARY KEY, embeddings BLOB NOT NULL);
 """
 
+# Porter stems, so that "threads" finds "thread": of English words, and others are left as they are.
+# Marks (M*) are parts of words, as the vowels of Hindi are. No triggers keep the index up to date:
+# they would flush FTS5's memory at each row, a third of the time.
+_WORDS = """
+CREATE VIEW searched (number, text) AS SELECT number, coalesce(indexed, text) FROM chunks;
+CREATE VIRTUAL TABLE words USING fts5 (
+    text, content = 'searched', content_rowid = 'number',
+    tokenize = "porter unicode61 remove_diacritics 2 categories 'L* M* N* Co'"
+);
+"""
 
-def text_hash(text: str) -> bytes:
-    """Return 16 bytes by which a text is found again."""
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-_STATE = ("SELECT max(number), count(*) FROM documents", "SELECT seq FROM sqlite_sequence")
+_STATE = ("SELECT max(number), count(*) FROM documents", "SELECT number FROM next_chunk")
 """What differs between a file that was just written to, and a copy of it that was not."""
 
 STORE = SqliteFormat(
     name="store",
     application_id=0x72616773,  # "rags", in the file's header
-    version=4,
+    version=5,
     schema=_SCHEMA + _WORDS,
     synchronous="NORMAL",
     error=StoreError,
+    page_size=8192,  # vectors fill pages, and fewer of them are read faster
 )
+
+_CHECKPOINT_PAGES = 2000
+"""
+Pages in the log at which a commit copies them to the file.
+
+That waits for the disk; with SQLite's 1000 pages of 4 KB, the log of two groups of documents.
+"""
 
 
 class StoreFile:
     """
-    One connection to a store's file, that all threads take turns at.
+    The connections to a store's file: one for writing, and one for reading, which never waits.
 
-    SQLite lets one writer in at a time anyway, and ":memory:" is then the same store from every
-    thread. Commits are synchronised by SQLite's NORMAL: kill -9 loses nothing that was committed;
-    a power cut may lose the last commits, never half of one and never the file, and the next run
-    stores those documents again, because their fingerprints are gone with them. FULL would make
-    each document wait for the disk. A file in a folder that is not writable can be read.
+    Threads take turns at each of them. SQLite has one writer at a time anyway, and a reader sees
+    the last commit while somebody writes. ":memory:" and a file that is read-only have one
+    connection for both.
+
+    Commits are synchronised by SQLite's NORMAL: kill -9 loses nothing that was committed; a power
+    cut may lose the last commits, never half of one and never the file, and the next run stores
+    those documents again, because their fingerprints are lost with them. FULL would make each
+    commit wait for the disk. A file in a folder that is not writable can be read.
 
     Args:
-        path: The file, created where it is missing or empty, or ":memory:".
+        path: The file, created if it is missing or empty, or ":memory:".
         timeout: Seconds to wait for another process that is writing.
 
     Raises:
-        StoreError: When the file cannot be used; see `open_database`.
+        StoreError: If the file cannot be used; see `open_database`.
     """
 
     def __init__(self, path: str, timeout: float) -> None:
         self.path = path
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock, self._read_lock = threading.Lock(), threading.Lock()
         self._unwritable: tuple[int, ...] | None = None
         self._status: os.stat_result | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._is_closed = False
         self._connection = self._open()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection for one transaction that sees one state of the file."""
+        """Transaction that sees one state of the file."""
+        with self.converting_errors(), self._read_lock:
+            reader = self._reader = self._reader or self._open_reader()
+            if reader is not None:
+                with transaction(reader, "BEGIN"):
+                    yield reader
+                return
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection for one transaction that is committed whole or not at all."""
+        """Transaction that is committed completely or not at all."""
         try:
             with self._transaction("BEGIN IMMEDIATE") as connection:
                 yield connection
@@ -137,6 +144,10 @@ class StoreFile:
             if not is_read_only(error.__cause__):
                 raise
             raise StoreNotWritable(*error.args) from error.__cause__
+
+    def converting_errors(self) -> AbstractContextManager[None]:
+        """Convert SQLite's errors into StoreError, with advice."""
+        return convert_errors(self.path, STORE, self._timeout)
 
     def check_writable(self) -> None:
         """
@@ -172,9 +183,12 @@ class StoreFile:
         return True
 
     def close(self) -> None:
-        """Close the file; once more does no harm."""
-        with self._lock:
-            self._unwritable = None
+        """Close both connections; calling it again has no effect."""
+        with self._lock, self._read_lock:
+            self._unwritable, self._is_closed = None, True
+            # The last one to be closed must be able to write: it removes the log.
+            if self._reader is not None:
+                self._reader.close()
             self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
@@ -182,6 +196,7 @@ class StoreFile:
         self._unwritable = self._status = None
         try:
             connection = open_database(self.path, STORE, self._timeout)
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES:d}")
             self._status = None if self.path == ":memory:" else os.stat(self.path)  # noqa: PTH116
             return connection
         except StoreError as error:
@@ -189,6 +204,28 @@ class StoreFile:
                 raise
         self._unwritable = state
         return open_read_only(self.path, STORE)
+
+    def _open_reader(self) -> sqlite3.Connection | None:
+        """Open a second connection; None where there is only one, or where the path has changed."""
+        if self._is_closed or self._status is None or not self._is_at_path(self._status):
+            return None
+        reader = connect_read_only(self.path, log=True, timeout=self._timeout)
+        try:
+            reader.execute("SELECT 1 FROM documents LIMIT 1")
+        except BaseException:
+            reader.close()
+            raise
+        if self._is_at_path(self._status):
+            return reader
+        reader.close()  # of another file, which replaced this one in between
+        return None
+
+    def _is_at_path(self, status: os.stat_result) -> bool:
+        """Whether the path still stands for the file that was opened."""
+        try:
+            return os.path.samestat(status, os.stat(self.path))  # noqa: PTH116
+        except OSError:
+            return False
 
     def _reopen_if_changed(self) -> None:
         """Open a file again that somebody else has changed while we can only read it."""
@@ -198,11 +235,8 @@ class StoreFile:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        """Give the connection for one transaction, to one thread at a time."""
-        with (
-            self._lock,
-            convert_errors(self.path, STORE, self._timeout),
-        ):
+        """Transaction on the writing connection, of one thread at a time."""
+        with self._lock, self.converting_errors():
             self._reopen_if_changed()
             with transaction(self._connection, begin):
                 yield self._connection

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from hashlib import blake2b
 from sqlite3 import Connection
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.search_text import indexed_text
+from ragasync.documents.models import Chunk
 from ragasync.documents.store import (
     IdScheme,
     StoredDocument,
@@ -19,79 +21,71 @@ from ragasync.documents.store import (
     StoredEntry,
     StoredId,
     as_json,
-    check_embedder,
-    check_id_scheme,
-    check_source,
-    chunk_id,
+    is_encodable,
 )
 from ragasync.documents.stores.relocation import Relocation
-from ragasync.documents.stores.sqlite_file import text_hash
 
-_ALL_DOCUMENTS = (
-    "SELECT id, source, file, metadata, fingerprint, "
-    "(SELECT count(*) FROM chunks WHERE document = documents.number) FROM documents"
-)
+VECTORS_PER_ROW = 64
+"""Most vectors in a row of the file: reading one of them reads all."""
+
+_IDS_PER_STATEMENT = 500
+_TEXTS_PER_STATEMENT = 64
+_HASH_BYTES = 8
+
+_DOCUMENTS = "SELECT id, source, file, metadata, fingerprint, chunk_count FROM documents"
 _IDS = "SELECT id, source, fingerprint, file FROM documents"
-_ONE_DOCUMENT = _ALL_DOCUMENTS + " WHERE id = ?"
 
 
-def write_document(
-    db: Connection,
-    document: Document,
-    chunks: Sequence[Chunk],
-    vectors: NDArray[np.float32],
-    fingerprint: str,
-) -> None:
+class Place(NamedTuple):
+    """The rows of a stored document, and its source."""
+
+    id: str
+    source: str | None
+    number: int
+    first_chunk: int
+    chunk_count: int
+
+
+def text_hash(text: str) -> int:
     """
-    Write a document with its chunks and their vectors over what is there under its id.
+    Hash of a text, as a number that SQLite can hold.
+
+    Its 64 bits are enough for an index; lookups compare the texts too.
 
     Raises:
-        IdConflictError: that is of another source.
-        RunRefused: the ids of files are of the other kind.
+        UnicodeEncodeError: The text has a lone surrogate.
     """
-    check_id_scheme(document, _remembered_id_scheme(db))
-    id_, source = document.id, document.source
-    for (stored,) in db.execute("SELECT source FROM documents WHERE id = ?", (id_,)).fetchall():
-        check_source(document, stored)
-        delete_document(db, id_)
-    number = db.execute(
-        "INSERT INTO documents (id, source, file, fingerprint, metadata) VALUES (?, ?, ?, ?, ?)",
-        (id_, source, document.file, fingerprint, as_json(document.metadata, id_)),
-    ).lastrowid
-    (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'chunks'").fetchone()
-    first = (last or 0) + 1
-    numbered = list(enumerate(chunks, start=first))
-    db.executemany(
-        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                row,
-                chunk_id(document.id, ordinal, chunk.text),
-                number,
-                ordinal,
-                chunk.start,
-                chunk.end,
-                chunk.text,
-                as_json(chunk.metadata, document.id),
-                text_hash(chunk.text),
-                indexed_text(chunk.text),
+    digest = blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def stored_places(db: Connection, ids: Sequence[str]) -> dict[str, Place]:
+    """Rows of those documents that are stored, by their ids."""
+    found = _rows_in(db, "SELECT id, source, number, first_chunk, chunk_count FROM documents", ids)
+    return {row[0]: Place(*row) for row in found}
+
+
+def delete_documents(db: Connection, places: Iterable[Place]) -> None:
+    """Delete documents with their chunks, vectors and indexed words."""
+    # In ascending order: FTS5 flushes its memory when a row's number is lower than the last one.
+    for place in sorted(places, key=lambda place: place.first_chunk):
+        chunks = place.first_chunk, place.first_chunk + place.chunk_count - 1
+        if place.chunk_count:
+            db.execute(
+                "INSERT INTO words (words, rowid, text) "
+                "SELECT 'delete', number, text FROM searched WHERE number BETWEEN ? AND ?",
+                chunks,
             )
-            for ordinal, (row, chunk) in enumerate(numbered)
-        ],
-    )
-    db.executemany(
-        "INSERT INTO vectors VALUES (?, ?)",
-        [(row, vector.tobytes()) for (row, _), vector in zip(numbered, vectors, strict=True)],
-    )
-    db.execute(
-        "INSERT INTO words (rowid, text) SELECT number, text FROM searched WHERE number >= ?",
-        (first,),
-    )
+            db.execute("DELETE FROM chunks WHERE number BETWEEN ? AND ?", chunks)
+            db.execute("DELETE FROM vectors WHERE first_chunk BETWEEN ? AND ?", chunks)
+        db.execute("DELETE FROM documents WHERE number = ?", (place.number,))
 
 
 def delete_document(db: Connection, document_id: str) -> bool:
-    """Delete a document and, by cascade and trigger, its chunks, vectors and words."""
-    return db.execute("DELETE FROM documents WHERE id = ?", (document_id,)).rowcount > 0
+    """Delete a document; False if it is not stored."""
+    places = stored_places(db, [document_id])
+    delete_documents(db, places.values())
+    return bool(places)
 
 
 def fingerprint_of(db: Connection, document_id: str) -> str | None:
@@ -101,24 +95,32 @@ def fingerprint_of(db: Connection, document_id: str) -> str | None:
     return found[0] if found else None
 
 
-def stored_entry(db: Connection, document_id: str) -> StoredEntry | None:
-    """Return what a document was stored with, or None where it is not stored."""
-    statement = "SELECT fingerprint, source, file, metadata FROM documents WHERE id = ?"
-    row = db.execute(statement, (document_id,)).fetchone()
-    if row is None:
-        return None
-    fingerprint, source, file, metadata = row
-    return StoredEntry(fingerprint, source, file, json.loads(metadata))
+def stored_entries(db: Connection, ids: Sequence[str]) -> dict[str, StoredEntry]:
+    """Entries of those documents that are stored, by their ids."""
+    found = _rows_in(db, "SELECT id, fingerprint, source, file, metadata FROM documents", ids)
+    return {
+        id_: StoredEntry(fingerprint, source, file, json.loads(metadata))
+        for id_, fingerprint, source, file, metadata in found
+    }
+
+
+def _rows_in(db: Connection, query: str, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Rows of a query of documents for some ids; an id that UTF-8 cannot hold has none."""
+    for start in range(0, len(ids), _IDS_PER_STATEMENT):
+        some = [id_ for id_ in ids[start : start + _IDS_PER_STATEMENT] if is_encodable(id_)]
+        if some:
+            yield from db.execute(f"{query} WHERE id IN ({', '.join('?' * len(some))})", some)
 
 
 def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
     """Return what is stored of a document, with its chunks; None where it is not stored."""
-    row = db.execute(_ONE_DOCUMENT, (document_id,)).fetchone()
+    row = db.execute(f"{_DOCUMENTS} WHERE id = ?", (document_id,)).fetchone()
     if row is None:
         return None
     rows = db.execute(
-        'SELECT text, "start", "end", metadata FROM chunks WHERE document = '
-        "(SELECT number FROM documents WHERE id = ?) ORDER BY ordinal",
+        'SELECT text, "start", "end", chunks.metadata FROM documents JOIN chunks '
+        "ON chunks.number BETWEEN first_chunk AND first_chunk + chunk_count - 1 "
+        "WHERE id = ? ORDER BY chunks.number",
         (document_id,),
     )
     pieces = (Chunk(text, start, end, json.loads(own)) for text, start, end, own in rows)
@@ -127,7 +129,7 @@ def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
 
 def stored_documents(db: Connection) -> list[StoredDocument]:
     """Return all documents in the order in which they were stored, without their chunks."""
-    return [_document(row) for row in db.execute(_ALL_DOCUMENTS)]
+    return [_document(row) for row in db.execute(f"{_DOCUMENTS} ORDER BY number")]
 
 
 def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
@@ -156,10 +158,10 @@ def stored_ids(db: Connection) -> list[StoredId]:
 def id_scheme(db: Connection) -> IdScheme | None:
     """Return what the ids of files are, or None while no document of a file is stored."""
     has_files = db.execute("SELECT 1 FROM documents WHERE file IS NOT NULL LIMIT 1").fetchone()
-    return _remembered_id_scheme(db) if has_files else None
+    return remembered_id_scheme(db) if has_files else None
 
 
-def _remembered_id_scheme(db: Connection) -> IdScheme | None:
+def remembered_id_scheme(db: Connection) -> IdScheme | None:
     """Return what the ids of files are, or will be."""
     found = db.execute("SELECT relative, root, is_mixed FROM id_scheme").fetchone()
     return IdScheme(bool(found[0]), found[1], bool(found[2])) if found else None
@@ -174,20 +176,15 @@ def write_id_scheme(db: Connection, scheme: IdScheme) -> None:
 
 def relocate(db: Connection, change: Relocation) -> None:
     """Give documents their new ids and sources, and delete those that are there already."""
-    db.executemany("DELETE FROM documents WHERE id = ?", [(id_,) for id_ in change.superseded])
-    numbers = dict(db.execute("SELECT id, number FROM documents"))
-    moved = [(*new, numbers[old]) for old, new in change.moves.items()]
-    only_numbers = [(number,) for *_, number in moved]
-    # Through ids that nobody has, because one's new id may be another's old one.
-    db.executemany("UPDATE documents SET id = char(0) || number WHERE number = ?", only_numbers)
-    db.executemany("UPDATE chunks SET id = char(0) || number WHERE document = ?", only_numbers)
-    db.executemany("UPDATE documents SET id = ?, source = ?, file = ? WHERE number = ?", moved)
-    # A chunk's id has its document's in it.
-    db.create_function("chunk_id", 3, chunk_id, deterministic=True)
+    delete_documents(db, stored_places(db, change.superseded).values())
+    places = stored_places(db, list(change.moves))
+    moved = [(*new, places[old].number) for old, new in change.moves.items()]
+    # Through ids that no document has, because a new id may be the old one of another document.
     db.executemany(
-        "UPDATE chunks SET id = chunk_id(?, ordinal, text) WHERE document = ?",
-        [(new, number) for new, *_, number in moved],
+        "UPDATE documents SET id = char(0) || number WHERE number = ?",
+        [(number,) for *_, number in moved],
     )
+    db.executemany("UPDATE documents SET id = ?, source = ?, file = ? WHERE number = ?", moved)
     if change.scheme is not None:
         write_id_scheme(db, change.scheme)
 
@@ -199,7 +196,7 @@ def document_count(db: Connection) -> int:
 
 def chunk_count(db: Connection) -> int:
     """Return the number of chunks."""
-    return int(db.execute("SELECT count(*) FROM chunks").fetchone()[0])
+    return int(db.execute("SELECT coalesce(sum(chunk_count), 0) FROM documents").fetchone()[0])
 
 
 def stored_embedder(db: Connection) -> StoredEmbedder | None:
@@ -210,14 +207,6 @@ def stored_embedder(db: Connection) -> StoredEmbedder | None:
     return StoredEmbedder(*found) if found else None
 
 
-def remember_embedder(db: Connection, given: StoredEmbedder) -> None:
-    """Note whose vectors these are at the first, and refuse another's from then on."""
-    stored = stored_embedder(db)
-    check_embedder(stored, given)
-    if stored is None:
-        write_embedder(db, given)
-
-
 def write_embedder(db: Connection, given: StoredEmbedder) -> None:
     """Write whose vectors are stored over what is there."""
     db.execute("DELETE FROM embedder")
@@ -226,13 +215,42 @@ def write_embedder(db: Connection, given: StoredEmbedder) -> None:
 
 
 def vectors_of(
-    db: Connection, embedder: str, texts: Iterable[str]
+    db: Connection, embedder: str, texts: Sequence[str]
 ) -> list[NDArray[np.float32] | None]:
-    """Return the vectors that an embedder made of texts, None for each that is not stored."""
+    """Vectors that an embedder made of texts, None for each text that is not stored."""
+    found: list[NDArray[np.float32] | None] = [None] * len(texts)
     stored = stored_embedder(db)
     if stored is None or stored.name != embedder:
-        return [None for _ in texts]
-    return [_vector_of(db, text_hash(text)) for text in texts]
+        return found
+    asked = [place for place, text in enumerate(texts) if is_encodable(text)]
+    chunks: list[tuple[int, int]] = []
+    for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
+        some = asked[start : start + _TEXTS_PER_STATEMENT]
+        values = [value for n in some for value in (n, text_hash(texts[n]), texts[n])]
+        chunks += db.execute(_lookup(len(some)), values)
+    first, rows = 0, np.zeros((0, stored.dimension), dtype=np.float32)
+    for number, place in sorted(chunks):
+        if not first <= number < first + len(rows):
+            first, blob = db.execute(
+                "SELECT first_chunk, embeddings FROM vectors WHERE first_chunk <= ? "
+                "ORDER BY first_chunk DESC LIMIT 1",
+                (number,),
+            ).fetchone()
+            rows = np.frombuffer(blob, dtype="<f4").reshape(-1, stored.dimension)
+        # A copy: a view would be read-only, and keep all vectors of the row in memory.
+        found[place] = rows[number - first].astype(np.float32)
+    return found
+
+
+@lru_cache
+def _lookup(texts: int) -> str:
+    """Query for the number of any one chunk of each text, given with its place and its hash."""
+    return (
+        f"WITH asked (place, hash, text) AS (VALUES {', '.join(['(?, ?, ?)'] * texts)}) "
+        "SELECT found, place FROM (SELECT place, (SELECT number FROM chunks "
+        "WHERE text_hash = asked.hash AND chunks.text = asked.text LIMIT 1) AS found FROM asked) "
+        "WHERE found IS NOT NULL"
+    )
 
 
 def files(db: Connection) -> list[tuple[str, str]]:
@@ -243,17 +261,7 @@ def files(db: Connection) -> list[tuple[str, str]]:
 def chunk_rows(db: Connection) -> list[tuple[str, str | None, int, int, int, str, str, str]]:
     """Return a row a chunk: its document's id and source, its place, text and both metadata."""
     return db.execute(
-        'SELECT documents.id, source, ordinal, "start", "end", text, documents.metadata, '
-        "chunks.metadata FROM chunks JOIN documents ON documents.number = document "
-        "ORDER BY chunks.number"
+        'SELECT documents.id, source, chunks.number - first_chunk, "start", "end", text, '
+        "documents.metadata, chunks.metadata FROM chunks "
+        "JOIN documents ON documents.number = document ORDER BY chunks.number"
     ).fetchall()
-
-
-def _vector_of(db: Connection, hashed: bytes) -> NDArray[np.float32] | None:
-    """Return the vector of any one chunk whose text has this hash."""
-    found: tuple[bytes] | None = db.execute(
-        "SELECT embedding FROM chunks JOIN vectors ON chunk = number WHERE text_hash = ? LIMIT 1",
-        (hashed,),
-    ).fetchone()
-    # A copy, because nobody can write to what lies over bytes.
-    return np.frombuffer(found[0], dtype="<f4").astype(np.float32) if found else None
