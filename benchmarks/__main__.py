@@ -38,6 +38,8 @@ FAMILIES: dict[str, list[list[str]]] = {
     "bridging": [[]],
     "documents": [[]],
     "encodings": [[]],
+    "ingesting": [[]],
+    "crossings": [[]],
     "library": [[]],
     "journalling": [[]],
     "drawing": [[]],

@@ -59,6 +59,8 @@ def mark_of(text: str) -> tuple[int, int]:
 class FakeService:
     """Embeds after a while, fails now and then, and refuses what it was not to be asked."""
 
+    dimension = DIMENSION
+
     def __init__(self, at_once: int, batch: int) -> None:
         self.calls = 0
         self._in_flight = 0

@@ -2,14 +2,15 @@
 The main job: documents cut into chunks and embedded, by a service and by embedders in process.
 
     python benchmarks/documents.py --documents 2000 --at-once 8 32 --rounds 5
-    python benchmarks/documents.py --only pipelined floor --tables service
+    python benchmarks/documents.py --only by floor --tables service
 
 The documents are texts in memory, made by a seeded generator (see corpus.py). The service is
 faked: a call takes 15 ms, and 1% of the calls then raise a ConnectionError, to be tried again.
 Every contender (see pipelines.py) is checked to have cut the whole text and to have given each
-chunk its own vector, with no more calls at once than allowed and no batch that is too big. The
-ideal is its calls, were all batches full and none failed, x 15 ms / calls at once. Rates are by
-the wall's clock: what matters is how little of the waiting is wasted.
+chunk its own vector, with no more concurrent calls than allowed and no batch that is too big. The
+ideal is its calls, if all batches were full and none failed, x 15 ms / concurrent calls. Rates are
+by wall time: what matters is how little of the waiting is wasted. The peak of memory is that of a
+run by itself, whose allocations are traced.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ Embedder: TypeAlias = Callable[[Sequence[str]], Any]
 """A real one, in this process."""
 
 OURS = "ragasync"
-TABLES = ("service", "needs", "embedders")
+TABLES = ("service", "embedders")
+
+FAKED = ("of the ideal", "calls")
+"""The columns that only a fake service has."""
 
 IN_PROCESS_AT_ONCE = 2
 """Calls at once of an embedder in this process, which is as many as there are processors."""
@@ -62,6 +66,18 @@ def checked(
             elif number % TRIED_AGAIN == 0:
                 assert np.allclose(vectors, embedder(texts), atol=1e-5), f"{name}: not its own"
     return sum(len(texts) for texts, _ in embedded.values())
+
+
+class OnThread:
+    """An embedder in this process, which is called on a thread."""
+
+    def __init__(self, embedder: Any) -> None:
+        self.dimension: int = embedder.dimension
+        self._embedder = embedder
+
+    async def __call__(self, texts: Sequence[str]) -> Any:
+        """Embed texts."""
+        return await asyncio.to_thread(self._embedder, texts)
 
 
 @dataclass
@@ -109,10 +125,7 @@ class Race:
             return FakeService(self.at_once, BATCH)
         embedder = self.embedder
 
-        async def on_a_thread(texts: Sequence[str]) -> Any:
-            return await asyncio.to_thread(embedder, texts)
-
-        return embedder if contender.takes_sync else on_a_thread
+        return embedder if contender.takes_sync else OnThread(embedder)
 
     def _rate(self, name: str, contender: Contender, documents: Sequence[Pair]) -> float:
         """Run a contender, check what it gives, and return its documents a second."""
@@ -134,35 +147,35 @@ class Race:
         return len(documents) / took
 
 
-def table_of_rates(title: str, race: Race, contenders: Mapping[str, Contender], rounds: int) -> str:
-    """Return documents a second, and how near that comes to the ideal of the fake service."""
+def table_of(title: str, race: Race, contenders: Mapping[str, Contender], rounds: int) -> str:
+    """Return the rates, how near they come to the ideal of the fake service, and what they take."""
     rates = race.rates(contenders, rounds)
-    over = ratios(rates, OURS)
+    over, processor_over = ratios(rates, OURS), ratios(race.processor, OURS)
     is_fake = race.embedder is None
 
-    def row(name: str) -> list[str]:
+    def row(name: str) -> dict[str, str]:
         contender, values = contenders[name], rates[name].values
+        is_floor = name.startswith("floor")
         share = rates[name].median / race.ideal(name, contender)
-        return [
-            name,
-            f"{rates[name].median:,.0f} ({min(values):,.0f}-{max(values):,.0f})",
-            *([f"{share:.2f}" if contender.embeds else ""] if is_fake else []),
-            f"x{1 / over[name]:.2f}",
-            f"{race.processor[name].median:.2f}",
-            f"{race.chunks[name]:,}",
-            *([f"{race.calls[name]:,}"] if is_fake else []),
-        ]
+        cells = {
+            "": name,
+            "documents a second, median (min-max)": (
+                f"{rates[name].median:,.0f} ({min(values):,.0f}-{max(values):,.0f})"
+            ),
+            "of the ideal": f"{share:.2f}" if contender.embeds else "",
+            "ragasync is": f"x{1 / over[name]:.2f}",
+            "processor ms a document": f"{race.processor[name].median:.3f}",
+            "ragasync takes": f"x{1 / processor_over[name]:.2f}",
+            "peak MB": "" if is_floor else f"{race.peak_megabytes(contender):.1f}",
+            "lines of user code": "" if is_floor else str(contender.lines),
+            "documents": f"{len(race.taken_by(contender)):,}",
+            "chunks": f"{race.chunks[name]:,}",
+            "calls": f"{race.calls[name]:,}",
+        }
+        return cells if is_fake else {head: cells[head] for head in cells if head not in FAKED}
 
-    heads = [
-        "",
-        "documents a second, median (min-max)",
-        *(["of the ideal"] if is_fake else []),
-        "ragasync is",
-        "processor ms a document",
-        "chunks",
-        *(["calls"] if is_fake else []),
-    ]
-    return table(title, heads, map(row, contenders))
+    rows = [row(name) for name in contenders]
+    return table(title, list(rows[0]), [list(cells.values()) for cells in rows])
 
 
 def in_process() -> dict[str, Embedder]:
@@ -171,17 +184,6 @@ def in_process() -> dict[str, Embedder]:
     if installed("wordllama"):
         embedders["WordLlamaEmbedder"] = WordLlamaEmbedder()
     return embedders
-
-
-def table_of_needs(race: Race, contenders: Mapping[str, Contender]) -> str:
-    """Return what each takes of memory and of a user."""
-    rows = [
-        [name, f"{len(race.taken_by(each)):,}", f"{race.peak_megabytes(each):.1f}", each.lines]
-        for name, each in contenders.items()
-        if not name.startswith("floor")
-    ]
-    heads = ["", "documents", "peak MB above them", "lines of user code"]
-    return table(f"memory and code, {race.at_once} at once", heads, rows)
 
 
 def chosen(only: Sequence[str]) -> dict[str, Contender]:
@@ -208,7 +210,7 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="run ragasync and those whose names begin so, as in: --only pipelined floor "
+        help="run ragasync and those whose names begin so, as in: --only by floor "
         f"({', '.join(CONTENDERS)})",
     )
     parser.add_argument(
@@ -219,17 +221,15 @@ def main() -> None:
     contenders, documents = chosen(given.only), made(given.documents)
     if "service" in given.tables:
         for at_once in given.at_once:
-            title = f"{len(documents):,} documents, calls of 15 ms, {at_once} at once"
+            title = f"{len(documents):,} documents, calls of 15 ms, {at_once} concurrently"
             race = Race(documents, at_once)
-            print(table_of_rates(title, race, contenders, given.rounds), flush=True)
-    if "needs" in given.tables:
-        print(table_of_needs(Race(documents, max(given.at_once)), contenders), flush=True)
+            print(table_of(title, race, contenders, given.rounds), flush=True)
     if "embedders" in given.tables:
         documents = documents[: given.embedded]
         for name, embedder in in_process().items():
             race = Race(documents, IN_PROCESS_AT_ONCE, embedder)
-            title = f"{len(documents):,} documents, {name}, {IN_PROCESS_AT_ONCE} at once"
-            print(table_of_rates(title, race, contenders, given.rounds), flush=True)
+            title = f"{len(documents):,} documents, {name}, {IN_PROCESS_AT_ONCE} concurrent calls"
+            print(table_of(title, race, contenders, given.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,12 @@ class Contender:
 
 CONTENDERS = {
     "ragasync": Contender(ragasync, from_result, takes_sync=True),
-    "pipelined by hand": Contender(by_hand.pipelined_by_hand, helpers=(by_hand.again,)),
+    "by hand, lists": Contender(
+        by_hand.pipelined_into_lists, helpers=(by_hand.pipelined, by_hand.again)
+    ),
+    "by hand, float32 arrays": Contender(
+        by_hand.pipelined_into_arrays, helpers=(by_hand.pipelined, by_hand.again)
+    ),
     "gather a document": Contender(by_hand.gather_a_document, helpers=(by_hand.again,)),
     "LangChain splitter and abatch": Contender(
         peers.with_langchain,

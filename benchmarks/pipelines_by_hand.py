@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+import numpy as np
 from corpus import Pair, Vectors
 
 from ragasync.documents import RecursiveSplitter
@@ -42,11 +43,28 @@ async def again(embed: Embed, texts: Sequence[str]) -> Vectors:
     return await embed(texts)
 
 
-async def pipelined_by_hand(
+async def pipelined_into_lists(
     documents: Sequence[Pair], embed: Embed, at_once: int
 ) -> Mapping[str, Embedded]:
-    """Cut on a thread, and let workers embed batches that are filled across documents."""
-    batches: asyncio.Queue[list[tuple[list[Any], int, str]] | None] = asyncio.Queue(at_once)
+    """Pipeline the documents, and keep the rows that the embedder returns in lists."""
+    return await pipelined(documents, embed, at_once, lambda count: [None] * count)
+
+
+async def pipelined_into_arrays(
+    documents: Sequence[Pair], embed: Any, at_once: int
+) -> Mapping[str, Embedded]:
+    """Pipeline the documents, and make a float32 array of each one's vectors."""
+    dimension = embed.dimension
+    return await pipelined(
+        documents, embed, at_once, lambda count: np.empty((count, dimension), np.float32)
+    )
+
+
+async def pipelined(
+    documents: Sequence[Pair], embed: Embed, at_once: int, rows: Callable[[int], Any]
+) -> Mapping[str, Embedded]:
+    """Split on a thread, and let workers embed batches that are filled across documents."""
+    batches: asyncio.Queue[list[tuple[Any, int, str]] | None] = asyncio.Queue(at_once)
     embedded: dict[str, Embedded] = {}
     split = RecursiveSplitter()
 
@@ -59,7 +77,7 @@ async def pipelined_by_hand(
             some = documents[start : start + A_HOP]
             pieces = await asyncio.to_thread(cut_some, some)
             for (name, _), texts in zip(some, pieces, strict=True):
-                vectors: list[Any] = [None] * len(texts)
+                vectors = rows(len(texts))
                 embedded[name] = texts, vectors
                 for place, text in enumerate(texts):
                     batch.append((vectors, place, text))
@@ -73,8 +91,8 @@ async def pipelined_by_hand(
 
     async def work() -> None:
         while (batch := await batches.get()) is not None:
-            rows = await again(embed, [text for _, _, text in batch])
-            for (vectors, place, _), row in zip(batch, rows, strict=True):
+            made = await again(embed, [text for _, _, text in batch])
+            for (vectors, place, _), row in zip(batch, made, strict=True):
                 vectors[place] = row
 
     await asyncio.gather(fill(), *(work() for _ in range(at_once)))
@@ -117,7 +135,7 @@ async def calls_alone(
     documents: Mapping[str, Embedded], embed: Embed, at_once: int
 ) -> Mapping[str, Embedded]:
     """Let workers embed the chunks of documents that have been cut."""
-    places: list[tuple[list[Any], int, str]] = []
+    places: list[tuple[Any, int, str]] = []
     embedded: dict[str, Embedded] = {}
     for name, (texts, _) in documents.items():
         vectors: list[Any] = [None] * len(texts)

@@ -27,6 +27,7 @@ RUNS = {
     "encodings": ["--texts", "2"],
     "frames": ["--items", "2000", "--rounds", "1"],
     "importing": ["--rounds", "1"],
+    "ingesting": ["--files", "40", "--cluster-files", "8", "--rounds", "1"],
     "journalling": ["--items", "100", "--at-once", "8", "--seconds", "0.001", "--rounds", "1"],
     "library": ["--folder", str(FOLDER)],
     "limits": ["--rates", "1000", "--seconds", "0.05", "--acquires", "100", "--rounds", "1"],
