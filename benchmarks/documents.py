@@ -102,7 +102,8 @@ class Race:
             name: partial(self._rate, name, contender, self.taken_by(contender))
             for name, contender in contenders.items()
         }
-        return in_turns(runs, rounds)
+        fewer = {name: 2 for name, contender in contenders.items() if contender.is_slow}
+        return in_turns(runs, rounds, fewer)
 
     def taken_by(self, contender: Contender) -> Sequence[Pair]:
         """Return the documents that a contender takes on."""

@@ -79,6 +79,8 @@ class Contender:
     """The modules that have to be installed."""
     most_documents: int = 1_000_000
     """Beyond, it would take minutes."""
+    is_slow: bool = False
+    """Whether it takes part in two rounds only."""
     takes_sync: bool = False
     """Whether it is given a sync embedder as it is; others are given one that hops to threads."""
     takes_cut: bool = False
@@ -110,7 +112,9 @@ CONTENDERS = {
     "by hand, float32 arrays": Contender(
         by_hand.pipelined_into_arrays, helpers=(by_hand.pipelined, by_hand.again)
     ),
-    "gather a document": Contender(by_hand.gather_a_document, helpers=(by_hand.again,)),
+    "gather a document": Contender(
+        by_hand.gather_a_document, helpers=(by_hand.again,), is_slow=True
+    ),
     "LangChain splitter and abatch": Contender(
         peers.with_langchain,
         from_chunks,
@@ -123,6 +127,7 @@ CONTENDERS = {
         helpers=(by_hand.again,),
         needs=("llama_index",),
         most_documents=200,
+        is_slow=True,
     ),
     "floor: the calls alone, chunks cut before": Contender(by_hand.calls_alone, takes_cut=True),
     "floor: cutting alone": Contender(by_hand.cutting_alone, embeds=False),
