@@ -263,7 +263,7 @@ class BatchResult(Generic[R]):
 
     def explain(self) -> str:
         """An explanation of where the time went and which setting would help, as text."""
-        from ragasync._reports.explain import explain
+        from ragasync._reports.advice import explain
 
         return explain(self)
 

@@ -6,10 +6,9 @@ Files, in data-flow order:
     timeline.py        when items ended, and when calls worked, waited and backed off
     time_breakdown.py  where the workers' time went; statistics of calls and stages
     dataframes.py      to_dataframe, errors_dataframe, error_summary
-    summary.py         the title, facts and errors in words; how numbers are written
+    summary.py         the title, facts, errors and time in words; how numbers are written
     html.py            the HTML of a result, its colors and its charts
-    advice.py          the setting that would make a run faster
-    explain.py         the explanation: a table of the time, and the advice
+    advice.py          the explanation of a run: the setting that would make it faster
 
 Everything is computed from a result's columns (one entry per item) and the stats of its run. The
 errors of failed items are grouped once, for all views; times are read into arrays when something

@@ -1,12 +1,31 @@
-"""Advice on a run: the setting that would make it faster, and a value to try if one is known."""
+"""The explanation of a run: where its time went, and the setting that would make it faster."""
 
 from __future__ import annotations
 
 import math
+from textwrap import wrap
 
-from ragasync._outcomes.stats import StageStats
-from ragasync._reports.summary import duration, one_line, per_second
-from ragasync._reports.time_breakdown import RunDiagnosis, bottleneck, utilization
+from ragasync._outcomes.outcome import DONE, FAILED
+from ragasync._outcomes.stats import RunResult, StageStats
+from ragasync._reports.summary import (
+    MultilineText,
+    adaptive_note,
+    duration,
+    incident_notes,
+    merge_note,
+    one_line,
+    per_second,
+    stage_table,
+    title,
+    worker_count,
+    worker_table,
+)
+from ragasync._reports.time_breakdown import RunDiagnosis, bottleneck, diagnose, utilization
+
+MIN_ITEMS, MIN_SECONDS = 10, 0.1
+"""The least that a run must have done to be explained."""
+
+LINE_CHARS = 96
 
 CPU_BOUND = 0.6
 """CPU cores in use, on average, from which the calls of a run count as computing."""
@@ -28,6 +47,42 @@ PARTLY_FULL = 0.75
 
 MOSTLY_FAILED = 0.4
 """The share of the time in calls from which failed calls are the main problem."""
+
+
+def explain(result: RunResult) -> str:
+    """Explain where the time of a run went, and which setting would help."""
+    notes = incident_notes(result)
+    finished = result.columns.status.count(DONE) + result.columns.status.count(FAILED)
+    if not result.stats.max_concurrency:
+        return MultilineText(
+            f"{title(result)}\nNothing is known about the run: this result was not made by a job."
+        )
+    if finished < MIN_ITEMS or result.seconds < MIN_SECONDS:
+        return MultilineText(
+            f"{title(result)}\nThe run was too short to explain: "
+            f"it takes at least {MIN_ITEMS} items and {MIN_SECONDS:g} s."
+            + "".join(f"\n{line}" for line in _wrap(notes))
+        )
+    diagnosis = diagnose(result)
+    if stages := result.stats.stages:
+        table = [
+            f"Time of each stage's calls during {duration(result.seconds)}:",
+            *stage_table(stages, result.seconds),
+        ]
+        advice = advise_on_stages(diagnosis, stages)
+    else:
+        table = [
+            f"Time of the workers ({worker_count(result)}), {duration(result.seconds)} each:",
+            *worker_table(diagnosis.breakdown),
+        ]
+        advice = advise(diagnosis)
+    text = _wrap(advice + adaptive_note(result) + notes)
+    return MultilineText("\n".join([title(result), *table, *merge_note(result), *text]))
+
+
+def _wrap(text: str) -> list[str]:
+    """Wrap a text into lines."""
+    return wrap(text, LINE_CHARS, break_long_words=False, break_on_hyphens=False)
 
 
 def advise(run: RunDiagnosis) -> str:

@@ -1,20 +1,26 @@
-"""The summary of a result: a title, facts, error groups; and how numbers are written."""
+"""A result in words: its title, facts, errors and time; and how numbers are written."""
 
 from __future__ import annotations
 
 import math
-from itertools import compress
+from collections import defaultdict
+from itertools import compress, pairwise
 from typing import Any, Protocol
 
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
-from ragasync._outcomes.stats import RunResult
+from ragasync._outcomes.stats import RunResult, StageStats
 from ragasync._reports.error_groups import ErrorGroup, ErrorGroups, group_errors
+from ragasync._reports.time_breakdown import TimeBreakdown
 from ragasync.errors import JournaledError
 from ragasync.foreign_errors import is_a
 
 MAX_COST_DIGITS = 9
 """Digits after the point of a cost; anything smaller counts as nothing."""
+
+
+MIN_BLOCKED_SECONDS = 0.05
+"""A source that blocked the event loop for a shorter time is not mentioned."""
 
 
 class Printer(Protocol):
@@ -129,6 +135,115 @@ def errors_left_out(groups: ErrorGroups, ungrouped: int = 0) -> list[str]:
     errors, other_groups = groups.others()
     lines = [f"{errors:,} more, of {counted(other_groups, 'other kind')}"] if other_groups else []
     return [*lines, f"{ungrouped:,} more, not grouped"] if ungrouped else lines
+
+
+# ── the time of a run ───────────────────────────────────────────────────────────────────────────
+
+
+def worker_table(breakdown: TimeBreakdown) -> list[str]:
+    """The table of worker time; back-off, which holds no worker, is its last line."""
+    parts = {
+        "in calls": breakdown.work,
+        "waiting for the rate limit": breakdown.limiter,
+        "waiting for input": breakdown.source,
+        "idle until retries were due": breakdown.retrying,
+        "idle, no items left to start": breakdown.tail,
+        "idle otherwise": breakdown.idle,
+    }
+    lines = [
+        f"  {name:<28}{duration(part):>12}{part / breakdown.worker_seconds:>7.0%}"
+        for name, part in parts.items()
+    ]
+    backed_off = f"  {'items in back-off':<28}{duration(breakdown.backed_off):>12}"
+    return [*lines, f"{backed_off}      – (holds no worker)"]
+
+
+def stage_table(stages: tuple[StageStats, ...], seconds: float) -> list[str]:
+    """The table of a pipeline's stages, a line each."""
+    lines = [f"  {'':<16}{'max calls':>10}{'in calls':>10}{'rate limit':>12}{'idle':>7}"]
+    for stage in stages:
+        slots = stage.max_concurrency * seconds
+        work, limiter = min(1.0, stage.worked / slots), min(1.0, stage.limiter_waited / slots)
+        lines.append(
+            f"  {stage.name:<16}{stage.max_concurrency:>10,}{work:>10.0%}{limiter:>12.0%}"
+            f"{max(0.0, 1 - work - limiter):>7.0%}"
+        )
+    return lines
+
+
+def worker_count(result: RunResult) -> str:
+    """The number of workers, as the argument that set it."""
+    workers = result.stats.max_concurrency
+    if result.stats.adapted:
+        return f'max_concurrency="auto", at most {workers}'
+    return f"max_concurrency={workers}"
+
+
+# ── notes on what else happened ─────────────────────────────────────────────────────────────────
+
+
+def adaptive_note(result: RunResult) -> str:
+    """A sentence on the concurrency that max_concurrency="auto" settled at."""
+    stats = result.stats
+    if not stats.adapted:
+        return ""
+    if not stats.concurrency_history:
+        return f' max_concurrency="auto" had no reason to change from {stats.max_concurrency}.'
+    seconds: defaultdict[int, float] = defaultdict(float)
+    for (since, bound), (until, _) in pairwise([*stats.concurrency_history, (result.seconds, 0)]):
+        seconds[bound] += max(0.0, until - since)
+    longest = max(seconds, key=seconds.__getitem__)
+    bounds = [bound for _, bound in stats.concurrency_history]
+    return (
+        f' max_concurrency="auto" allowed {longest:,} concurrent calls most of the time, and '
+        f"varied between {min(bounds):,} and {max(bounds):,}."
+    )
+
+
+def incident_notes(result: RunResult) -> str:
+    """Sentences on pauses by the service, a halted executor, and a source that blocked the loop."""
+    return _service_note(result) + _executor_note(result) + _source_note(result)
+
+
+def _service_note(result: RunResult) -> str:
+    """A sentence on the pauses that the service asked for by Retry-After."""
+    pauses = result.stats.pauses
+    if not pauses.count:
+        return ""
+    times = "once" if pauses.count == 1 else f"{pauses.count:,} times"
+    last = "" if pauses.count == 1 else "the last time "
+    return (
+        f" The service asked for a pause {times} (Retry-After), {duration(pauses.seconds)} in "
+        f"all: {last}{one_line(pauses.reply)}."
+    )
+
+
+def _executor_note(result: RunResult) -> str:
+    """A sentence on the time in which the workers of an executor started nothing."""
+    halt = result.stats.halt
+    if not halt.why:
+        return ""
+    return f" Nothing came back from the executor for {duration(halt.seconds)}: {halt.why}."
+
+
+def _source_note(result: RunResult) -> str:
+    """A sentence on a source that blocked the event loop."""
+    blocked = result.stats.input_blocked
+    if blocked < MIN_BLOCKED_SECONDS:
+        return ""
+    return (
+        f" Reading the input blocked the event loop for {duration(blocked)}, during which no call "
+        f"made progress. A slow source is read on a thread once this is noticed; a list or an "
+        f"async generator would not block the loop at all."
+    )
+
+
+def merge_note(result: RunResult) -> list[str]:
+    """A line on merged runs, whose times are incomplete."""
+    runs = result.stats.runs
+    if runs == 1:
+        return []
+    return [f"{runs} runs are merged; time of outcomes that a later run replaced counts as idle."]
 
 
 # ── numbers and texts, as they are displayed ────────────────────────────────────────────────────
