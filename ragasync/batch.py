@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ragasync._bridge.run_async import background_loop, run_async
+from ragasync._engine.controls import InnerStages
 from ragasync._engine.item_sources import Items
 from ragasync._engine.job_run import JobRun
 from ragasync._engine.stream import stream_outcomes
@@ -365,14 +366,18 @@ class AsyncBatchProcessor(Generic[T, R]):
         return f"<AsyncBatchProcessor {name}{size}, max_concurrency={limit}>"
 
     async def _rerun(
-        self, items: Items[T], _kept: object = (), settings: BatchSettings[T, R] | None = None
+        self,
+        items: Items[T],
+        _kept: object = (),
+        settings: BatchSettings[T, R] | None = None,
+        inner: InnerStages | None = None,
     ) -> BatchResult[R]:
         """Process items of an earlier result again, also those that a journal has."""
         # All of them failed before, so the same error for the first ones says nothing.
         settings = replace(settings or self._settings, max_initial_failures=None)
         if settings.journal is not None:
             settings = replace(settings, journal=replace(settings.journal, rerun_failed=True))
-        return await self._new_run(items, None, None, None, settings).complete()
+        return await self._new_run(items, None, None, None, settings, inner).complete()
 
     def _new_run(
         self,
@@ -381,6 +386,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         total: int | None,
         max_items: int | None,
         settings: BatchSettings[T, R] | None = None,
+        inner: InnerStages | None = None,
     ) -> JobRun[T, R]:
         """Create a run with this processor's settings, or with a variant of them."""
         return JobRun(
@@ -390,6 +396,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             total=total,
             max_items=max_items,
             on_result=self._keep_result,
+            inner=inner,
         )
 
     def _start_run(self, job_run: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:

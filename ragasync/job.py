@@ -234,11 +234,11 @@ class Job(Generic[T, R]):
             paused=self._paused,
             progress=progress,
             max_concurrency=self.max_concurrency,
-            adaptive=self._adaptive and not run.stages(),
+            adaptive=self._adaptive and not run.stages,
             rate=self._rate,
             speed=progress.rate / (run.settings.batch_size if run.settings.batched else 1),
             final_status=self._job_run.columns.status if ended else b"",
-            stages=run.stages(),
+            stages=run.stages,
         )
 
     # ── on the job's loop ────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,6 +93,25 @@ class LiveRun(Protocol):
         """Cancel the calls in flight, or only those that wait for the rate limit."""
 
 
+class InnerStages(Protocol):
+    """The stages of a pipeline whose documents are the items of a run; each has its own calls."""
+
+    def open(self, run: RunControls) -> AbstractAsyncContextManager[None]:
+        """Open the stages for this run, on its own loop, and close them at its end."""
+
+    @property
+    def stats(self) -> tuple[StageStats, ...]:
+        """The statistics of each stage so far."""
+
+    @property
+    def counters(self) -> tuple[tuple[str, int], ...]:
+        """Other counts of the run, by name."""
+
+    @property
+    def runs(self) -> tuple[RunControls, ...]:
+        """The runs that make the calls of the stages."""
+
+
 class _NotLive:
     """Stands for the run before its workers start and after they have ended."""
 
@@ -137,6 +157,8 @@ class RunControls:
 
     Args:
         settings: what to call and how.
+        inner: the stages inside the function of a pipeline's run; None for any other run.
+        on_early_stop: called with the reason when a stop leaves items pending.
 
     Attributes:
         paused: whether no call starts for now.
@@ -153,16 +175,18 @@ class RunControls:
         pauses: how often and how long the service asked for a pause.
         totals: what the run has counted.
         activity: notes when calls are in flight, if somebody wants to know.
-        on_early_stop: called with the reason when a stop leaves items pending.
-        stages: reports the stages of a pipeline whose documents this run processes.
-        counters: reports the other counters of that pipeline.
-        stage_runs: lists the runs that make the calls of its stages.
         setup: the opening of the journal and the resources.
         live: the workers of the run, or what stands for them before they start and after they end.
     """
 
-    def __init__(self, settings: BatchSettings[Any, Any]) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: BatchSettings[Any, Any],
+        inner: InnerStages | None = None,
+        on_early_stop: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings, self.inner = settings, inner
+        self._on_early_stop = on_early_stop
         self._limiter = CombinedLimiter(settings.limiters) if settings.limiters else None
         self.max_concurrency = settings.max_concurrency
         self.concurrency_history = LimitHistory(settings.max_concurrency)
@@ -174,10 +198,6 @@ class RunControls:
         self.pauses = ServicePauses()
         self.totals = RunTotals()
         self.activity: ActivityMonitor | None = None
-        self.on_early_stop: Callable[[str], None] = lambda _: None
-        self.stages: Callable[[], tuple[StageStats, ...]] = tuple
-        self.counters: Callable[[], tuple[tuple[str, int], ...]] = tuple
-        self.stage_runs: Callable[[], tuple[RunControls, ...]] = tuple
         self.setup = CancellableSetup()
         self.live: LiveRun = _NotLive(self.setup)
         self.adaptive = False
@@ -272,7 +292,7 @@ class RunControls:
             self.stopped_because = because
             if because is not None and not cancel:
                 self.stopped_early = True
-                self.on_early_stop(because)
+                self._on_early_stop(because)
         self.stopping = self.stop_requested = True
         self._cancelling = self._cancelling or cancel
         self.live.set_interrupt("stop")
@@ -299,6 +319,21 @@ class RunControls:
             self.abort(error)
 
     # ── how it is ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def stages(self) -> tuple[StageStats, ...]:
+        """The statistics of the stages inside the function, if it has any."""
+        return () if self.inner is None else self.inner.stats
+
+    @property
+    def counters(self) -> tuple[tuple[str, int], ...]:
+        """The other counts of these stages."""
+        return () if self.inner is None else self.inner.counters
+
+    @property
+    def _stage_runs(self) -> tuple[RunControls, ...]:
+        """The runs that make the calls of these stages."""
+        return () if self.inner is None else self.inner.runs
 
     @property
     def limits_are_open(self) -> bool:
@@ -330,7 +365,7 @@ class RunControls:
         The reason is empty if no response asked for it: somebody has paused a limiter by hand, or
         another job that shares it has.
         """
-        runs = (self, *self.stage_runs())
+        runs = (self, *self._stage_runs)
         paused = max(runs, key=lambda run: run.paused_for)
         return paused.paused_for, paused.pauses.reply
 
@@ -338,12 +373,12 @@ class RunControls:
     def all_pauses(self) -> ServicePauses:
         """The pauses that responses to this run and to its stages have asked for."""
         pauses = self.pauses
-        for run in self.stage_runs():
+        for run in self._stage_runs:
             pauses = pauses.merged_with(run.pauses)
         return pauses
 
     @property
     def halt(self) -> ExecutorHalt:
         """Whether the executor of this run, or of a stage, starts nothing, and why."""
-        halts = (self.live.halt, *(run.live.halt for run in self.stage_runs()))
+        halts = (self.live.halt, *(run.live.halt for run in self._stage_runs))
         return max(halts, key=lambda halt: (halt.ongoing, halt.seconds))  # they halt together

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -46,6 +47,7 @@ class QueuedItems(Generic[T]):
         no_more_expected: says whether nothing more will be pushed soon; asked after each push.
         select: takes rows from the queue and returns those that are still wanted.
         first_index: the index of the first item.
+        max_wait: the seconds after which `wait_for_more` returns although items keep arriving.
 
     Attributes:
         items: an iterator over (index, item) that stops when the queue is empty, and goes on when
@@ -62,6 +64,7 @@ class QueuedItems(Generic[T]):
         no_more_expected: Callable[[], bool] = lambda: False,
         select: Callable[[list[tuple[int, T]]], list[tuple[int, T]]] | None = None,
         first_index: int = 0,
+        max_wait: float = math.inf,
     ) -> None:
         self._on_item, self._on_change, self._reader = on_item, on_change, reader
         self._no_more_expected, self._select = no_more_expected, select
@@ -73,7 +76,8 @@ class QueuedItems(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._wanted = 0
-        self._last_push = 0.0
+        self._last_push = self._wait_until = 0.0
+        self._max_wait = max_wait
         self._timer: asyncio.TimerHandle | None = None
         self.items: Iterator[tuple[int, T]] = self
 
@@ -176,6 +180,7 @@ class QueuedItems(Generic[T]):
             return self.has_ready
         self._waiter, self._wanted = self._loop.create_future(), wanted
         self._last_push = self._loop.time()
+        self._wait_until = self._last_push + self._max_wait
         self._wake_when_quiet(patience)
         try:
             await self._waiter
@@ -191,9 +196,9 @@ class QueuedItems(Generic[T]):
             self._waiter.set_result(None)
 
     def _wake_when_quiet(self, patience: float) -> None:
-        """Wake the waiting worker `patience` seconds after the last push."""
+        """Wake the waiting worker `patience` seconds after the last push, or after `max_wait`."""
         # One timer that is extended when it fires costs less than one that each push restarts.
-        due = self._last_push + patience
+        due = min(self._last_push + patience, self._wait_until)
         if self._loop.time() >= due:
             self._wake_waiter()
         else:

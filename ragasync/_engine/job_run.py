@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterable, Callable
 from typing import Generic, TypeVar
 
-from ragasync._engine.controls import RunControls
+from ragasync._engine.controls import InnerStages, RunControls
 from ragasync._engine.item_sources import Items, check_items, length_of
 from ragasync._engine.run import execute
 from ragasync._limits.limiter import Limiter, RateLimiter
@@ -48,6 +48,7 @@ class JobRun(Generic[T, R]):
         total: the number of items, for progress, if `items` does not tell.
         max_items: how many items to process at most; the rest stays pending.
         on_result: called with the result, however the run ends.
+        inner: the stages inside the function of a pipeline's run; None for any other run.
 
     Attributes:
         columns: the outcomes so far.
@@ -68,6 +69,7 @@ class JobRun(Generic[T, R]):
         total: int | None,
         max_items: int | None,
         on_result: Callable[[BatchResult[R]], None],
+        inner: InnerStages | None = None,
     ) -> None:
         source, known = check_items(items, total, max_items)
         self._report = SafeCallback(progress_callback)
@@ -79,7 +81,7 @@ class JobRun(Generic[T, R]):
         self.total = known if known is None or max_items is None else min(max_items, known)
         self._max_items = max_items
         self._items = [source]
-        self.run = RunControls(settings)
+        self.run = RunControls(settings, inner)
         self._clock: Clock = time.monotonic
         self._began: float | None = None
         self._cpu_before: float | None = None
@@ -133,7 +135,7 @@ class JobRun(Generic[T, R]):
         total = self._total_now()
         left = None if total is None else total - done - failed
         ran = done + failed - self.run.totals.journaled
-        stages = self.run.stages()
+        stages = self.run.stages
         paused_for, pause = (0.0, "") if self._seconds is not None else self.run.pause_in_force
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
@@ -267,8 +269,8 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
             rate=min((rate for rate in (*rates, own_rate) if rate is not None), default=None),
             limits=(*map(limit_of, settings.limiters), *own),
         ),
-        stages=run.stages(),
-        counters=run.counters(),
+        stages=run.stages,
+        counters=run.counters,
         pauses=run.all_pauses,
         input_blocked=run.totals.input_blocked_seconds,
         halt=run.halt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Self, TypeVar
 
@@ -142,6 +143,8 @@ class RequestBatcher(Generic[T, R]):
         settings: the settings of the run.
         no_more_expected: says, when items arrive, whether no caller has more, so that a partial
             batch need not wait.
+        on_early_stop: called with the reason when the run stops early, so that callers are refused.
+        max_wait: the seconds after which a partial batch is sent although items keep arriving.
 
     Attributes:
         run: the controls of the run.
@@ -149,12 +152,17 @@ class RequestBatcher(Generic[T, R]):
     """
 
     def __init__(
-        self, settings: BatchSettings[T, R], no_more_expected: Callable[[], bool] = lambda: False
+        self,
+        settings: BatchSettings[T, R],
+        *,
+        no_more_expected: Callable[[], bool] = lambda: False,
+        on_early_stop: Callable[[str], None] = lambda _: None,
+        max_wait: float = math.inf,
     ) -> None:
-        self._no_more_expected = no_more_expected
+        self._no_more_expected, self._max_wait = no_more_expected, max_wait
         self.activity = ActivityMonitor(loop_clock(asyncio.get_running_loop()))
         self._requests: _OpenRequests[T, R] = _OpenRequests(self.activity)
-        self.run = RunControls(settings)
+        self.run = RunControls(settings, on_early_stop=on_early_stop)
         self.run.activity = self.activity
         self._items: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -225,6 +233,7 @@ class RequestBatcher(Generic[T, R]):
             on_change,
             no_more_expected=self._no_more_expected,
             select=self._requests.select_wanted,
+            max_wait=self._max_wait,
         )
         self._opened.set()
         return self._items

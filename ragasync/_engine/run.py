@@ -71,6 +71,9 @@ async def execute(
             resource = None
             if (manager := settings.make_resources()) is not None:
                 resource = await setup.wait_for(stack.enter_async_context(manager))
+            if controls.inner is not None:
+                opening_stages = controls.inner.open(controls)
+                await setup.wait_for(stack.enter_async_context(opening_stages))
             if controls.stopping:
                 return
             archive = archive or TracebackArchive()

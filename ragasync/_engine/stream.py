@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from ragasync._engine.controls import RunControls
+from ragasync._engine.controls import InnerStages, RunControls
 from ragasync._engine.item_sources import Items, check_items
 from ragasync._engine.run import execute
 from ragasync._outcomes.outcome import CallSuccess, Outcome, RecordSuccess
@@ -24,7 +24,12 @@ R = TypeVar("R")
 
 
 async def stream_outcomes(
-    settings: BatchSettings[T, R], items: Items[T], *, ordered: bool, total: int | None
+    settings: BatchSettings[T, R],
+    items: Items[T],
+    *,
+    ordered: bool,
+    total: int | None,
+    inner: InnerStages | None = None,
 ) -> AsyncGenerator[Outcome[T, R], None]:
     """
     Run over items and yield their outcomes; see AsyncBatchProcessor.stream.
@@ -34,6 +39,7 @@ async def stream_outcomes(
         items: any iterable or async iterable, also without end.
         ordered: whether outcomes come in the order of their items.
         total: the number of items, if it is known and `items` does not tell.
+        inner: the stages inside the function of a pipeline's run; None for any other run.
 
     Raises:
         JobStopped: the run stopped before its end.
@@ -44,7 +50,7 @@ async def stream_outcomes(
     # In order, everything that finishes during the longest call waits for it. With heavy-tailed
     # latencies, half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
-    run = RunControls(settings)
+    run = RunControls(settings, inner)
     buffer: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound, on_change=run.notify)
     executing = execute(run, source, buffer, total=known, on_item=buffer.on_item)
     running = create_lazy_task(executing, asyncio.get_running_loop(), name="ragasync stream")

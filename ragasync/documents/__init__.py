@@ -1,17 +1,28 @@
 """
 Documents: load, chunk, embed and store them, and search them.
 
-    processor.py         AsyncDocumentProcessor: its arguments
-    stage.py             Stage: a function with settings of its own
+    processor.py         AsyncDocumentProcessor: its arguments, and how it runs
+    run_sources.py       RunSources: the sources of one run
     sources.py           find_sources: folders, paths and texts; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
-    stages/              the pipeline of one run, and how a document passes through it
+    root_check.py        RootCheck: do ids fit the store, absolute or below a root?
+    pruning.py           Pruner: removes documents whose files no longer exist
+    resume.py            the journal of a document processor
+    stage.py             Stage: a function with settings of its own
+    config.py            PipelineConfig: the settings of all stages
+    pipeline.py          Pipeline: the stages of one run, and the way of a document through them
+    prepare.py           loads, looks up and chunks documents, on threads or on an executor
+    adapters.py          users' functions and stores as the calls of the pipeline
+    id_claims.py         IdClaims: ids that only a custom loader knows
+    multi_document.py    the documents of one source, with one outcome for all
+    processed.py         ProcessedDocument: the result of one source
     loaders/             bytes to text, by file type
     splitters.py         text to chunks
     locations.py         lines, pages and headings of chunks
     tokenizers.py        token counts and token budgets
     embedders/           texts to vectors: by hashing, a small model, or a service
     embedding_cache.py   reuses the vectors that a store has
+    stored_state.py      what the store has of a document already
     store.py             Store: the protocol of stores, and its errors
     stores/              SqliteStore, LanceStore, MemoryStore
     filters.py           Filter: conditions on metadata
@@ -21,18 +32,24 @@ Documents: load, chunk, embed and store them, and search them.
     dataframes.py        documents_dataframe, stages_dataframe, chunks_dataframe
     metering.py          usage and cost of a run's calls
     models.py            Document, Chunk
-    errors.py            LoadError and its reasons, IdConflictError
+    errors.py            LoadError and its reasons, conflicts of ids, failures of stages
 
-A source becomes a Source, and a thread loads it, looks it up in the store, and splits it into
-chunks with locations. The chunks of many documents share the batches of the embedder, unless the
-store has their vectors. When the last vector of a document is ready, the document is stored, and
-its ProcessedDocument is the value of its outcome.
+Each source is an item of a run. A thread loads a block of sources, looks their documents up in the
+store, and splits them into chunks with locations. The chunks of many documents share the batches of
+the embedder, unless the store has their vectors. When the last vector of a document is ready, it is
+stored together with others, and its ProcessedDocument is the value of its outcome.
 """
 
 from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe, stages_dataframe
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
-from ragasync.documents.errors import LOAD_REASONS, IdConflictError, LoadError, LoadReason
+from ragasync.documents.errors import (
+    LOAD_REASONS,
+    IdConflictError,
+    LoadError,
+    LoadReason,
+    PartialDocumentFailure,
+)
 from ragasync.documents.filters import Filter
 from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.loaders import LOADERS, load_source
@@ -44,12 +61,11 @@ from ragasync.documents.loaders.text import load_text
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage
 from ragasync.documents.models import Chunk, Document
+from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.splitters import RecursiveSplitter, SemanticTextSplitter, TokenSplitter
 from ragasync.documents.stage import Stage
-from ragasync.documents.stages.failures import PartialDocumentFailure
-from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import (
     EmbedderMismatch,
     RunRefused,

@@ -17,16 +17,16 @@ from ragasync._reports.summary import one_line, title
 from ragasync.documents.errors import LoadError
 from ragasync.documents.hits import Hits
 from ragasync.documents.models import Document
+from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.search_text import query_words
 from ragasync.documents.sources import FileIds, Source, find_sources
-from ragasync.documents.stages.processed import ProcessedDocument
 from ragasync.documents.store import StoreError
 from ragasync.documents.stores.sqlite import SqliteStore
 from ragasync.error_text import error_text, safe_message, safe_text
 from ragasync.errors import JournalError
 from ragasync.journal import Journal
-from ragasync.notebook import TqdmProgress
+from ragasync.notebook.progress_bars import TqdmProgress
 from ragasync.result import BatchResult
 
 QUESTION = "how do I parse command line arguments?"

@@ -13,8 +13,7 @@ from ragasync._reports.dataframes import DataFrameBuilder, number_array, object_
 from ragasync._reports.time_breakdown import stage_index, utilization
 from ragasync.documents.hits import place_columns
 from ragasync.documents.models import Chunk
-from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.stages.skip_policy import id_of, source_path
+from ragasync.documents.processed import ProcessedDocument, id_of, source_path
 from ragasync.errors import JournaledError
 
 if TYPE_CHECKING:

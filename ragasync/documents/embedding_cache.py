@@ -1,9 +1,10 @@
-"""The vectors that a store has: whose they are, and which of them need not be made again."""
+"""The embedding cache: the vectors in a store, and the embedder that they are from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -18,19 +19,19 @@ Vector: TypeAlias = NDArray[np.float32]
 
 class EmbedderInStore:
     """
-    A processor's embedder as a store knows it.
+    The identity of a processor's embedder in its store.
 
-    The store keeps what it was given with its first vectors. As long as the embedder at hand is the
-    same one, its vectors are stored under that, whatever has become of its code.
+    The store keeps the identity that came with its first vectors. As long as the processor's
+    embedder is the same one, its vectors are stored under that identity, even if its code changed.
 
     Args:
-        store: the store, or what else takes vectors.
-        now: the embedder at hand.
-        function: what embeds.
+        store: the store, or a function that stores.
+        now: the identity of the processor's embedder.
+        function: the embed function.
 
     Attributes:
-        now: the embedder at hand.
-        known_as: how the store knows it, or is to know it.
+        now: the identity of the processor's embedder.
+        known_as: its name and identity in the store.
         dimension: the length of the stored vectors; None while there are none.
     """
 
@@ -47,13 +48,13 @@ class EmbedderInStore:
 
     def check(self) -> str | None:
         """
-        Compare the embedder with that of the stored vectors, before a run; it blocks.
+        Compare the embedder with that of the stored vectors, before a run. It blocks.
 
         Returns:
-            A warning that nobody can tell whether it is the same, or None.
+            A warning if they cannot be compared, else None.
 
         Raises:
-            EmbedderMismatch: it is another one.
+            EmbedderMismatch: it is a different one.
         """
         store = self._store
         if not supports_embedder_identity(store):
@@ -68,11 +69,11 @@ class EmbedderInStore:
         return warning
 
     def _take_for(self, stored: StoredEmbedder, store: SupportsEmbedderIdentity) -> str | None:
-        """Take the embedder for the stored one, or refuse it."""
+        """Treat the embedder as the stored one, or refuse it."""
         now = self.now
         try:
             before = EmbedderIdentity.from_json(stored.name, stored.identity)
-        except ValueError:  # of another version of ours, or of nobody
+        except ValueError:  # written by another version, or by hand
             before = EmbedderIdentity.from_json(stored.name, "")
         is_named_now = not before.named_by and now.named_by == "stage"
         changes = [] if is_named_now else now.changes_since(before)
@@ -97,17 +98,17 @@ class EmbedderInStore:
 
 
 WHY_UNKNOWN = "it is written in C, or its source cannot be read"
-"""Why the code of a function cannot be compared."""
+"""The reason why the code of a function cannot be compared."""
 
 
 def supports_embedder_identity(store: object) -> TypeGuard[SupportsEmbedderIdentity]:
-    """Return whether a store remembers by more than a name whose vectors it holds."""
+    """Whether a store keeps the identity of its embedder, not only the name."""
     names = ("stored_embedder", "rename_embedder", "search_with")
     return all(hasattr(store, name) for name in names)
 
 
 def _place(store: object) -> str:
-    """Return where a store is, for people."""
+    """The place of a store, for messages."""
     return repr(getattr(store, "path", type(store).__name__))
 
 
@@ -118,7 +119,7 @@ def _refusal(
     now: EmbedderIdentity,
     changes: Sequence[str],
 ) -> str:
-    """Return why an embedder is refused, and the ways out."""
+    """The message for a refused embedder, with advice."""
     version = f", version={before.version!r}" if before.named_by and before.version else ""
     if not before.named_by:
         way = (
@@ -141,7 +142,7 @@ def _refusal(
 @dataclass(frozen=True, slots=True)
 class CachedEmbeddings:
     """
-    Asks the store for the vectors of texts that it has from the same embedder.
+    Gets stored vectors of texts, made by the same embedder.
 
     Args:
         store: a store with `vectors_of`.
@@ -151,21 +152,27 @@ class CachedEmbeddings:
     store: Any
     embedder: EmbedderInStore
 
-    def __call__(self, chunks: Sequence[Chunk]) -> list[Vector | None] | None:
-        """Return the vector of each chunk or None; None alone where the store has none of them."""
-        if not chunks:
-            return None
-        found = list(self.store.vectors_of(self.embedder.name, [chunk.text for chunk in chunks]))
-        if len(found) != len(chunks):
+    def __call__(self, documents: Sequence[Sequence[Chunk]]) -> list[list[Vector | None] | None]:
+        """
+        Get the stored vectors of the chunks of several documents, in one query.
+
+        Returns:
+            For each document a vector or None per chunk; None if the store has none of them.
+        """
+        texts = [chunk.text for chunks in documents for chunk in chunks]
+        found = list(self.store.vectors_of(self.embedder.name, texts)) if texts else []
+        if len(found) != len(texts):
             raise ValueError(
                 f"vectors_of must return a vector or None for each text: "
-                f"got {len(found)} for {len(chunks)} texts"
+                f"got {len(found)} for {len(texts)} texts"
             )
-        return None if all(vector is None for vector in found) else found
+        vectors = iter(found)
+        split = [list(islice(vectors, len(chunks))) for chunks in documents]
+        return [part if any(vector is not None for vector in part) else None for part in split]
 
 
 def cached_embeddings(
     store: object, embedder: EmbedderInStore, wanted: bool
 ) -> CachedEmbeddings | None:
-    """Return what asks a store for vectors, if it can tell and that is wanted."""
+    """The cache of a store, if it has one and it is wanted."""
     return CachedEmbeddings(store, embedder) if wanted and hasattr(store, "vectors_of") else None

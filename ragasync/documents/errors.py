@@ -1,11 +1,17 @@
-"""Errors of sources: LoadError with its reasons, and IdConflictError."""
+"""Errors of documents: LoadError with its reasons, conflicts of ids, failures of stages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
-from ragasync.errors import RagasyncError
+from ragasync.error_text import add_note, describe
+from ragasync.errors import JobStopped, RagasyncError, StageFailure
+from ragasync.foreign_errors import notes_of
+
+_SHOWN: Final = 5
+"""The number of a source's failed documents that its error describes."""
 
 LoadReason: TypeAlias = Literal[
     "binary",
@@ -150,3 +156,84 @@ class IdConflictError(RagasyncError, ValueError):
 def _described(source: str | None) -> str:
     """Description of a stored source; a document made by the user may have none."""
     return "a document without a source" if source is None else f"the source {source!r:.300}"
+
+
+class FatalStageError(StageFailure):
+    """The error that stopped a stage, so that no other document could pass it."""
+
+
+class DocumentDeferred(JobStopped):
+    """A document was not processed because the run stopped; it stays pending."""
+
+
+class PartialDocumentFailure(RagasyncError):
+    """
+    Some of the documents of one source failed; the others are stored.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import Document
+        >>> def load(source):
+        ...     return [Document("good", "A bucket refills."), Document("bad", "?")]
+        >>> def chunk(text):
+        ...     if text == "?":
+        ...         raise ValueError("nothing to cut")
+        ...     return [text]
+        >>> result = AsyncDocumentProcessor(load, chunk).process_sync([("both", "")])
+        >>> print(result.errors[0])
+        1 of 2 documents failed, the first 'bad' in stage chunk: ValueError: nothing to cut
+
+    Args:
+        message: the number of failed documents, and the first of them.
+        ids: the ids of the failed documents.
+    """
+
+    def __init__(self, message: str, ids: tuple[str, ...]) -> None:
+        super().__init__(message, ids)  # so that it can be pickled
+        self.message, self.ids = message, ids
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def of(cls, failures: Sequence[tuple[str, StageFailure]], documents: int) -> Self:
+        """
+        Make the error of a source.
+
+        Args:
+            failures: the ids of the failed documents, and their failures.
+            documents: the number of all its documents.
+        """
+        shown = [
+            f"{id_!r:.200} in stage {failure.stage}: {describe(failure.error):.500}"
+            for id_, failure in failures[:_SHOWN]
+        ]
+        error = cls(
+            f"{len(failures):,} of {documents:,} documents failed, the first {shown[0]}",
+            tuple(id_ for id_, _ in failures),
+        )
+        for line in shown:
+            error.add_note(line)
+        if more := len(failures) - len(shown):
+            error.add_note(f"and {more:,} more; see the error's `ids`")
+        return error
+
+
+class SomeDocumentsRefused(PartialDocumentFailure):
+    """Some documents of one source failed because other sources have their ids."""
+
+
+def note_place(error: BaseException, stage: str, place: str) -> None:
+    """
+    Add a note to an error that says where it happened.
+
+    A call may be for the chunks of several documents, whose outcomes then share one error; its
+    note names no single place.
+    """
+    start = f"in stage {stage}: "
+    for number, note in enumerate(notes_of(error)):
+        if note.startswith(start):
+            if note != start + place:
+                error.__notes__[number] = f"{start}several documents share this error"
+            return
+    add_note(error, start + place)

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Literal, TypeAlias
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, cast
 
+from ragasync._bridge.run_async import run_async
+from ragasync._engine.job_run import JobRun
+from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
+from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_positive
-from ragasync.batch import DEFAULT_RETRY_COUNT, DEFAULT_RETRY_DELAY, retry_given
+from ragasync.batch import (
+    DEFAULT_RETRY_COUNT,
+    DEFAULT_RETRY_DELAY,
+    AsyncBatchProcessor,
+    retry_given,
+)
+from ragasync.documents.config import Settings, Stages, ends_the_run, pipeline_config
 from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders import load_source
+from ragasync.documents.pipeline import Pipeline
+from ragasync.documents.processed import ProcessedDocument, SkipPolicy
+from ragasync.documents.pruning import Prune
+from ragasync.documents.resume import bind_document_journal
+from ragasync.documents.run_sources import RunSources, SourceResolver, Sources
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version
-from ragasync.documents.stages.config import Settings, Stages, pipeline_config
-from ragasync.documents.stages.intake import Intake
-from ragasync.documents.stages.resuming import bind_document_journal
-from ragasync.documents.stages.runs import DocumentRuns
-from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store
-from ragasync.documents.unique_sources import OwnFiles
+from ragasync.documents.unique_sources import OwnFiles, claim
+from ragasync.job import Job
 from ragasync.journal import Journal
+from ragasync.progress_callbacks import ProgressCallback
+from ragasync.result import BatchResult
+from ragasync.settings import BatchSettings
 
 Given: TypeAlias = StageFunction | Stage | None
 """A stage argument: a function, a Stage, or None for the default."""
 
 
-class AsyncDocumentProcessor(DocumentRuns):
+class AsyncDocumentProcessor:
     """
     Process documents through four stages: load, chunk, embed and store. Each document is an item.
 
@@ -58,10 +75,12 @@ class AsyncDocumentProcessor(DocumentRuns):
             HashingEmbedder().
         store: a Store, or a function of (document, chunks, embeddings). None keeps documents,
             chunks and embeddings in the result.
-        max_concurrency: the number of concurrent load and chunk calls; short documents share one
-            call on a thread.
+        max_concurrency: the number of documents that are loaded and chunked concurrently; short
+            ones share a call on a thread.
         batch_size: the maximum number of chunks in one call of `embed`.
-        embed_concurrency: the number of concurrent calls of `embed`, and of a `store` function.
+        embed_concurrency: the number of concurrent calls of `embed`.
+        store_concurrency: the number of concurrent calls of a `store` function. A Store is called
+            once at a time, for all documents that wait to be stored.
         rate_limiter: one limiter or several for the calls of `embed`.
         retry_count: the number of retries of `embed` and `store`; load and chunk are not retried.
         retry_delay: the base of their exponential back-off, in seconds.
@@ -112,6 +131,7 @@ class AsyncDocumentProcessor(DocumentRuns):
         max_concurrency: int = 8,
         batch_size: int = 32,
         embed_concurrency: int = 4,
+        store_concurrency: int = 1,
         rate_limiter: Limiter | Sequence[Limiter] | None = None,
         retry_count: int = DEFAULT_RETRY_COUNT,
         retry_delay: float = DEFAULT_RETRY_DELAY,
@@ -153,6 +173,7 @@ class AsyncDocumentProcessor(DocumentRuns):
                 max_concurrency,
                 batch_size,
                 embed_concurrency,
+                store_concurrency,
                 rate_limiter,
                 AsyncRetry(int(retry_count), retry_delay),
                 timeout,
@@ -176,13 +197,149 @@ class AsyncDocumentProcessor(DocumentRuns):
             skip_policy=skip_policy,
         )
         own = OwnFiles((getattr(stages.known, "path", None), use and use.journal.path))
-        super().__init__(
-            config,
-            Intake(as_given=load is not None, ids=ids, own=own, store=stages.known),
+        self._config = config
+        self._resolver = SourceResolver(load is not None, ids, own, stages.known)
+        self._processor: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
+            _process,
+            max_concurrency=config.max_concurrency + config.room,
+            retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # a deferred document is never retried
             max_errors=max_errors,
             max_error_rate=max_error_rate,
-            journal=use,
+            max_initial_failures=None,  # the embedding stage has its own; loading never counts
+            journal=cast("Journal | None", use),  # it accepts a binding as well
         )
+
+    @property
+    def last_result(self) -> BatchResult[ProcessedDocument] | None:
+        """The result of the latest run that ended, complete or not."""
+        return self._processor.last_result
+
+    async def process(
+        self,
+        sources: Sources,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        max_items: int | None = None,
+        prune: Prune = False,
+    ) -> BatchResult[ProcessedDocument]:
+        """
+        Process every source through all stages and return all outcomes, in input order.
+
+        Args:
+            sources: a folder (which is walked), a file, a Document, or an iterable or async
+                iterable of these and of (id, text) pairs; with a custom `load`, of whatever it
+                accepts.
+            progress_callback: as for `AsyncBatchProcessor.process`.
+            total: as for `AsyncBatchProcessor.process`.
+            max_items: process only the first sources, as a pilot; the rest stay pending.
+            prune: at the end, remove stored documents whose file is no longer in the folders among
+                `sources`, or whose row is no longer in its file. Documents of other folders stay,
+                and so do Documents passed as sources. A document that failed keeps its old
+                version, unless it is an empty file that `on_unreadable` skips. Nothing is removed
+                if the run did not finish or had `max_items`. If a folder is empty or missing while
+                the store has documents of it, the run is refused, because its disk is probably not
+                mounted; "force" removes these documents too.
+
+        Raises:
+            FileNotFoundError: a str names no existing path.
+            TypeError: `prune` needs a store that can list the documents of a folder.
+            ValueError: `prune` needs a folder among the sources; or a file is not below `root`.
+            RunRefused: stored documents would be lost.
+            RunAsyncError: a stage uses an object of another event loop.
+        """
+        resolved = await asyncio.to_thread(self._resolver.resolve, sources, prune=prune)
+        return await self._new_run(resolved, progress_callback, total, max_items).complete()
+
+    def process_sync(
+        self,
+        sources: Sources,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        max_items: int | None = None,
+        prune: Prune = False,
+    ) -> BatchResult[ProcessedDocument]:
+        """Run `process` from sync code; see `run_async`."""
+        return run_async(
+            self.process(sources, progress_callback, total=total, max_items=max_items, prune=prune)
+        )
+
+    async def stream(
+        self, sources: Sources, *, ordered: bool = False, total: int | None = None
+    ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
+        """Yield the outcome of each document when it is done; see `AsyncBatchProcessor.stream`."""
+        resolved = await asyncio.to_thread(self._resolver.resolve, sources, prune=False)
+        settings, pipeline = self._settings_of(resolved)
+        outcomes = stream_outcomes(
+            settings, resolved.items, ordered=ordered, total=total, inner=pipeline
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
+    def start(
+        self,
+        sources: Sources,
+        progress_callback: ProgressCallback | None = None,
+        *,
+        total: int | None = None,
+        max_items: int | None = None,
+        on_current_loop: bool = False,
+        prune: Prune = False,
+    ) -> Job[Any, ProcessedDocument]:
+        """
+        Start a background Job; see `AsyncBatchProcessor.start`.
+
+        Folders are walked before this returns, so that the job knows its total.
+        """
+        resolved = self._resolver.resolve(sources, prune=prune)
+        job_run = self._new_run(resolved, progress_callback, total, max_items)
+        return self._processor._start_run(job_run, on_current_loop)
+
+    def _new_run(
+        self,
+        sources: RunSources,
+        progress_callback: ProgressCallback | None,
+        total: int | None,
+        max_items: int | None,
+    ) -> JobRun[Any, ProcessedDocument]:
+        """Create a run over sources."""
+        if max_items is not None:
+            sources.pruner = None  # a pilot has not seen all files
+        settings, pipeline = self._settings_of(sources)
+        return self._processor._new_run(
+            sources.items, progress_callback, total, max_items, settings, pipeline
+        )
+
+    def _settings_of(
+        self, sources: RunSources
+    ) -> tuple[BatchSettings[Any, ProcessedDocument], Pipeline]:
+        """The settings of a run over sources, and its pipeline."""
+        pipeline = Pipeline(self._config, sources)
+        settings = replace(self._processor._settings, process_fn=pipeline.process)
+        if settings.journal is None or (holds := settings.journal.is_still_valid) is None:
+            return settings, pipeline
+
+        def is_still_valid(source: object, done: ProcessedDocument) -> bool:
+            return holds(source, done) and sources.recall(source, done)
+
+        journal = replace(settings.journal, is_still_valid=is_still_valid)
+        return replace(settings, journal=journal), pipeline
+
+    async def _rerun(
+        self, items: Sequence[Any], kept: Iterable[Outcome[Any, ProcessedDocument]] = ()
+    ) -> BatchResult[ProcessedDocument]:
+        """Process items of an earlier result again; `kept` are the outcomes that stay."""
+        sources = RunSources()
+        for outcome in kept:
+            claim(sources.taken, outcome.item)
+            if isinstance(outcome.value, ProcessedDocument):
+                sources.recall(outcome.item, outcome.value)
+        for item in items:
+            claim(sources.taken, item)
+        settings, pipeline = self._settings_of(sources)
+        return await self._processor._rerun(items, settings=settings, inner=pipeline)
 
     def __repr__(self) -> str:
         config = self._config
@@ -190,3 +347,8 @@ class AsyncDocumentProcessor(DocumentRuns):
             f"<AsyncDocumentProcessor embed={config.embedder.name}, "
             f"batch_size={config.embed.batch_size}, max_concurrency={config.max_concurrency}>"
         )
+
+
+async def _process(source: object) -> ProcessedDocument:
+    """Stand in for the `process` of a run's pipeline, of which each run has its own."""
+    raise NotImplementedError

@@ -59,7 +59,7 @@ async def test_a_document_is_done_when_the_store_has_acknowledged_it(path):
     """Not when it was embedded, nor when the store was asked."""
     store = SlowStore()
     documents = [Document(*source) for source in SOURCES]
-    job = processor(path, store).start(documents, on_current_loop=True)
+    job = processor(path, store, store_concurrency=2).start(documents, on_current_loop=True)
     await store.called.wait()
     while await asyncio.to_thread(written, path) != [("b", "done")]:
         pass

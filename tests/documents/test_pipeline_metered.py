@@ -224,7 +224,7 @@ async def test_a_stream_ends_with_the_reason():
 
 async def test_a_bound_on_what_nobody_reports_is_warned_of_once():
     """At the end, because only then it is known."""
-    with pytest.warns(RuntimeWarning, match="nothing reported what it cost") as warned:
+    with pytest.warns(RuntimeWarning, match="no cost was reported") as warned:
         result = await exact(CountingEmbedder(), max_cost=1.0).process(texts(5))
     assert len(warned) == 1
     assert result.all_succeeded

@@ -15,8 +15,8 @@ from ragasync.documents import (
     Stage,
 )
 from ragasync.documents.fingerprints import function_name
+from ragasync.documents.pipeline import ChunkBudget
 from ragasync.documents.stage import as_stage
-from ragasync.documents.stages.chunk_budget import ChunkBudget
 from tests.support.services import turns
 
 

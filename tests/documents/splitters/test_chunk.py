@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents import Document, RecursiveSplitter, SemanticTextSplitter
-from ragasync.documents.stages.stage_values import as_chunks
+from ragasync.documents.adapters import as_chunks
 from ragasync.errors import MissingExtra
 
 # Pieces that splitters stumble over: every separator, long words, gaps, wide characters.

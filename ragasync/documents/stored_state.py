@@ -1,23 +1,30 @@
-"""What a store has of a document already: the same, another source's, or at another path."""
+"""The stored state of documents: the same, of another source, or at another path."""
 
 from __future__ import annotations
 
 import asyncio
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 
 from ragasync.documents.models import Document
 from ragasync.documents.sources import FileIds
-from ragasync.documents.store import Store, SupportsIdentity, check_source, supports_identity
+from ragasync.documents.store import (
+    Store,
+    StoredEntry,
+    SupportsIdentity,
+    check_source,
+    supports_identity,
+)
 
 REFRESHED = ("mtime", "size")
-"""The metadata of a file that may change where its document does not."""
+"""The metadata keys of a file that may change while its document does not."""
 
-_TOGETHER = 500
-"""How many documents get their new metadata in one transaction."""
+_PER_TRANSACTION = 500
+"""The number of documents whose metadata is updated in one transaction."""
 
 _EXAMPLES = 3
 
@@ -25,11 +32,11 @@ _EXAMPLES = 3
 @dataclass(frozen=True, slots=True)
 class StoredState:
     """
-    What a store has of a document.
+    The state of a document in a store.
 
     Args:
-        fingerprint: what it was stored with; None where it is not stored.
-        is_outdated: whether its file's date or size are others by now.
+        fingerprint: the fingerprint that it was stored with; None if it is not stored.
+        is_outdated: whether the date or size of its file has changed since.
     """
 
     fingerprint: str | None
@@ -39,21 +46,41 @@ class StoredState:
 NOT_STORED = StoredState(None)
 
 
-def stored_state(store: Store, document: Document, ids: FileIds) -> StoredState:
+def stored_states(
+    store: Store, documents: Sequence[Document], ids: FileIds
+) -> list[StoredState | Exception]:
     """
-    Return what a store has of a document. It blocks.
+    Look up documents in a store, in one query if it can. It blocks.
 
     A document whose file has moved counts as another version, so that its new file is stored.
 
-    Raises:
-        IdConflictError: its id is stored for another source.
+    Returns:
+        The state of each document, or the error of looking it up: an IdConflictError if its id is
+        stored for another source.
     """
-    if not supports_identity(store):
-        return StoredState(store.fingerprint_of(document.id))
-    found = store.entry_of(document.id)
-    if found is None:
-        return NOT_STORED
-    check_source(document, found.source)
+    entries = None
+    if supports_identity(store) and hasattr(store, "entries_of"):
+        with suppress(Exception):  # of one of them: ask for each alone
+            entries = store.entries_of([document.id for document in documents])
+    return [_stored_state(store, document, ids, entries) for document in documents]
+
+
+def _stored_state(
+    store: Store,
+    document: Document,
+    ids: FileIds,
+    entries: Mapping[str, StoredEntry] | None,
+) -> StoredState | Exception:
+    """Look up one document, among the entries that were found together if there are any."""
+    try:
+        if not supports_identity(store):
+            return StoredState(store.fingerprint_of(document.id))
+        found = store.entry_of(document.id) if entries is None else entries.get(document.id)
+        if found is None:
+            return NOT_STORED
+        check_source(document, found.source)
+    except Exception as error:
+        return error
     if document.file not in (None, found.file) and not (found.file and ids.has_file(found.file)):
         return StoredState("")
     new, old = document.metadata, found.metadata
@@ -62,10 +89,10 @@ def stored_state(store: Store, document: Document, ids: FileIds) -> StoredState:
 
 class StoredChanges:
     """
-    Collects what a run has to change in, or to say of, documents that are stored already.
+    Collects updates of stored documents' metadata, and warns of documents that have moved.
 
     Args:
-        store: the store, if there is one that keeps the documents of sources apart.
+        store: the store, if it keeps the documents of different sources apart.
     """
 
     def __init__(self, store: object) -> None:
@@ -74,13 +101,13 @@ class StoredChanges:
         self._new: dict[str, str] = {}
 
     async def refresh(self, document: Document) -> None:
-        """Have the metadata of an unchanged document stored, together with that of others."""
+        """Update the metadata of an unchanged document, together with that of others."""
         self._metadata[document.id] = dict(document.metadata)
-        if len(self._metadata) >= _TOGETHER:
+        if len(self._metadata) >= _PER_TRANSACTION:
             await self.write()
 
     async def write(self) -> None:
-        """Store the metadata that has come together."""
+        """Write the collected metadata."""
         metadata, self._metadata = self._metadata, {}
         if metadata and self._store is not None:
             await asyncio.to_thread(self._store.update_metadata, metadata)
@@ -91,12 +118,12 @@ class StoredChanges:
             self._new[fingerprint] = document.file
 
     async def warn_of_moved(self, ids: FileIds) -> None:
-        """Warn of contents that are stored twice now, under paths that are gone; say what to do."""
+        """Warn of contents that are now stored twice, also under paths that no longer exist."""
         if self._new and self._store is not None:
             await asyncio.to_thread(self._warn_of_moved, self._store, ids)
 
     def _warn_of_moved(self, store: SupportsIdentity, ids: FileIds) -> None:
-        """Do so after pruning. It blocks."""
+        """Compare the new documents with those stored before, after pruning. It blocks."""
         moved: dict[str, str] = {}
         count = 0
         for stored in store.with_fingerprints(list(self._new)):
@@ -123,15 +150,15 @@ def _moved_folders(
     moved: Mapping[str, str], stored: Iterable[str], ids: FileIds
 ) -> list[tuple[str, str]]:
     """
-    Return the uppermost folders that have moved, or files where no folder has.
+    Find the topmost folders that have moved, or the files if no folder has.
 
-    A folder has if it is gone and more than half of its stored files were found under one other:
-    two projects may share a file, such as a licence.
+    A folder has moved if it no longer exists and more than half of its stored files were found
+    under one other folder: two projects may share a file, such as a licence.
 
     Args:
         moved: the new paths of files, by the old ones.
         stored: the paths of all files.
-        ids: tells what is there.
+        ids: tells which folders exist.
     """
     held = Counter(chain.from_iterable(map(_above, stored)))
     found = Counter(chain.from_iterable(_same_above(old, new) for old, new in moved.items()))

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, cast
 
+from ragasync.documents.pruning import Pruner
 from ragasync.documents.sources import FileIds, Source
-from ragasync.documents.stages.pruning import Pruner
 from ragasync.documents.store import (
     IdScheme,
     RunRefused,

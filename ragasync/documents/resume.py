@@ -1,34 +1,35 @@
-"""What a document processor brings to its journal: keys, and whether what was done still holds."""
+"""The journal of a document processor: keys of sources, serialized results, and their validity."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
-from ragasync._function_fingerprint import FunctionFingerprint
-from ragasync.documents.errors import IdConflictError
+import numpy as np
+
+from ragasync._function_fingerprint.fingerprint import FunctionFingerprint
+from ragasync.documents.config import Stages
+from ragasync.documents.errors import IdConflictError, SomeDocumentsRefused
 from ragasync.documents.fingerprints import (
     EmbedderIdentity,
     StagesFingerprint,
     content_digest,
     function_name,
 )
-from ragasync.documents.models import Document
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.processed import ProcessedDocument, SkipPolicy
 from ragasync.documents.sources import Source, plain_path
-from ragasync.documents.stages.config import Stages
-from ragasync.documents.stages.failures import SomeDocumentsRefused
-from ragasync.documents.stages.journalled import Documents
-from ragasync.documents.stages.processed import ProcessedDocument
-from ragasync.documents.stages.skip_policy import SkipPolicy
 from ragasync.documents.store import Store, supports_identity
 from ragasync.documents.unique_sources import NamedFile, RefusedDocument
-from ragasync.journal import Journal
-from ragasync.journal.journal import JournalBinding, bind_journal, definition_of
+from ragasync.journal.journal import Journal, JournalBinding, bind_journal, definition_of
 from ragasync.journal.rows import PREVIEW, Key, KeyFunction, make_key
+from ragasync.journal.serializers import SERIALIZERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def bind_document_journal(
             f"store={_destination(stages)}"
         ),
         has_slow_keys=True,
-        serializer=Documents(everything=keep_content or keeps_nothing),
+        serializer=DocumentSerializer(with_content=keep_content or keeps_nothing),
         is_still_valid=IsStillValid(stages.known, keeps_nothing, skip_policy),
         # The other source may be gone.
         transient_errors=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
@@ -194,3 +195,123 @@ def _functions_of(
 def _names_a_file(item: object) -> TypeGuard[str]:
     """Return whether a text that is to be loaded is the path of a file."""
     return isinstance(item, str) and os.path.isfile(item)  # noqa: PTH113  # it may be any text
+
+
+# ── results as bytes ────────────────────────────────────────────────────────────────────────────
+
+_FIELDS = (
+    "id",
+    "source",
+    "chunk_count",
+    "unchanged",
+    "fingerprint",
+    "tokens",
+    "document_count",
+    "skipped",
+    "encoding",
+    "encoding_confidence",
+    "bad_rows",
+)
+"""The fields of a ProcessedDocument that are always written."""
+
+
+class DocumentSerializer:
+    r"""
+    Serializes ProcessedDocuments as JSON and raw vectors; reading them never executes code.
+
+    The first line of JSON has ids and counts. If the document has its content, a second line has
+    its text and chunks, and the vectors follow as float32, row by row. For several documents of one
+    source, the first line has their lengths, and they follow one another.
+
+    Args:
+        with_content: whether to read texts and vectors too, if they were written.
+    """
+
+    name = "documents"
+
+    def __init__(self, *, with_content: bool) -> None:
+        self._with_content = with_content
+
+    def dumps(self, value: object) -> bytes:
+        """
+        Serialize a document.
+
+        Raises:
+            TypeError: it is not a ProcessedDocument, or its metadata would not round-trip.
+        """
+        if not isinstance(value, ProcessedDocument):
+            raise TypeError(f"it is no ProcessedDocument but of type {type(value).__name__}")
+        fields = {name: getattr(value, name) for name in _FIELDS}
+        if value.documents is not None:
+            parts = [self.dumps(each) for each in value.documents]
+            return b"\n".join([_line(**fields, documents=list(map(len, parts))), b"".join(parts)])
+        head = _line(**fields)
+        return head if value.document is None else b"\n".join([head, *_whole(value)])
+
+    def loads(self, data: bytes) -> ProcessedDocument:
+        """Deserialize a document."""
+        head, _, rest = data.partition(b"\n")
+        fields: dict[str, Any] = json.loads(head)
+        if (lengths := fields.get("documents")) is not None:
+            ends = list(accumulate(lengths, initial=0))
+            fields["documents"] = tuple(self.loads(rest[a:b]) for a, b in pairwise(ends))
+        elif rest and self._with_content:
+            fields |= _parts(rest, fields["id"], fields["source"])
+        return ProcessedDocument(**fields)
+
+
+def _whole(value: ProcessedDocument) -> tuple[bytes, bytes]:
+    """The text and the chunks of a document as JSON, and its vectors as bytes."""
+    document, chunks = value.document, value.chunks or ()
+    assert document is not None  # otherwise there is no content
+    text, known = document.text, f"the metadata of document {document.id!r:.200}"
+    vectors = np.ascontiguousarray(value.embeddings, dtype="<f4")
+    body = _line(
+        text=text,
+        metadata=_plain(document.metadata, known),
+        # Most chunks are parts of the text, so their offsets are enough.
+        chunks=[
+            (
+                None if text[chunk.start : chunk.end] == chunk.text else chunk.text,
+                chunk.start,
+                chunk.end,
+                _plain(chunk.metadata, f"{known}, chunk {number},"),
+            )
+            for number, chunk in enumerate(chunks, start=1)
+        ],
+        shape=vectors.shape,
+    )
+    return body, vectors.tobytes()
+
+
+def _parts(data: bytes, id_: str, source: str | None) -> dict[str, Any]:
+    """The fields of a ProcessedDocument with its content."""
+    body, _, vectors = data.partition(b"\n")
+    found = json.loads(body)
+    text = found["text"]
+    rows = np.frombuffer(vectors, dtype="<f4").reshape(found["shape"])
+    return {
+        "document": Document(id_, text, found["metadata"], source),
+        "chunks": tuple(
+            Chunk(text[start:end] if piece is None else piece, start, end, metadata)
+            for piece, start, end, metadata in found["chunks"]
+        ),
+        "embeddings": rows.astype(np.float32),  # a copy that can be written to
+    }
+
+
+def _line(**fields: object) -> bytes:
+    """Fields as one line of JSON."""
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def _plain(metadata: Mapping[str, object], what: str) -> dict[str, object]:
+    """Metadata as a dict that round-trips through JSON."""
+    plain = dict(metadata)
+    try:
+        SERIALIZERS["json"].dumps(plain)
+    except TypeError as error:
+        raise TypeError(
+            f"because {what} is not plain data ({error}): make it texts, numbers, lists and dicts"
+        ) from None
+    return plain

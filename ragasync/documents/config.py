@@ -1,4 +1,4 @@
-"""PipelineConfig: the plan of each stage, and the settings, of a document processor."""
+"""PipelineConfig: the settings of the stages of a document processor."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ragasync._calls.thread_batches import BatchCall
-from ragasync._function_fingerprint import Sources
+from ragasync._function_fingerprint.code import Sources
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.classify import FATAL, Verdict, default_retry
 from ragasync._retries.policy import AsyncRetry
+from ragasync.documents.adapters import (
+    WrappedOutput,
+    as_chunks,
+    as_documents,
+    check_of,
+    store_settings,
+    to_embedding_matrix,
+    wrap_output,
+)
 from ragasync.documents.embedding_cache import (
     EmbedderInStore,
     cached_embeddings,
     supports_embedder_identity,
 )
+from ragasync.documents.errors import DocumentDeferred, FatalStageError
 from ragasync.documents.fingerprints import (
     EmbedderIdentity,
     StageFunction,
@@ -26,27 +35,21 @@ from ragasync.documents.fingerprints import (
 )
 from ragasync.documents.loaders import LOADER_VERSION
 from ragasync.documents.metering import metering
+from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, StoreSteps
+from ragasync.documents.processed import SkipPolicy
 from ragasync.documents.sources import FileIds
 from ragasync.documents.stage import Stage
-from ragasync.documents.stages.failures import DocumentDeferred, FatalStageError
-from ragasync.documents.stages.prepare import (
-    Check,
-    LoadAndChunk,
-    StoreLookup,
-    WrappedOutput,
-    check_of,
-    wrap_output,
-)
-from ragasync.documents.stages.skip_policy import SkipPolicy
-from ragasync.documents.stages.stage_values import as_chunks, as_documents, to_embedding_matrix
-from ragasync.documents.stages.storing import storing_plan
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.journal.journal import caller_location
 from ragasync.settings import BatchSettings
 
-StagePlan: TypeAlias = BatchSettings[Any, Any]
+CallSettings: TypeAlias = BatchSettings[Any, Any]
+"""The settings of the calls of one stage."""
+
+SOURCES_PER_GROUP = 16
+"""The maximum number of sources in one hand-over to an executor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Settings:
     max_concurrency: int
     batch_size: int
     embed_concurrency: int
+    store_concurrency: int
     rate_limiter: Limiter | Sequence[Limiter] | None
     retry: AsyncRetry
     timeout: float | None
@@ -116,23 +120,24 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
     """
-    The stages of a processor, as plans of calls, and the settings of its runs.
+    The stages of a processor, as settings of calls, and the settings of its runs.
+
+    Sources are prepared in one of three ways. Plain load and chunk functions share one call on a
+    thread for a block of sources (`prepare_block`), or one call on the executor for each source
+    (`prepare`). Functions that are async, or have settings of their own, are stages of their own
+    (`load` and `chunk`), and so they are with a time limit, which applies to each call.
 
     Args:
-        prepare: loads several sources, looks them up in the store and chunks them, in one call on
-            a thread; None if these are separate stages.
-        load_and_chunk: does this for one source; None if these are separate stages.
-        load: loads the Document of a source.
-        look_up: computes a document's fingerprint and looks it up in the store; None without a
-            store that can look it up.
-        chunk: splits a text into Chunks.
-        check: raises the error of a document that the store cannot accept, before it is embedded.
-        recall: gets the stored vectors of unchanged chunks; None if the store has no cache.
+        prepare_block: prepares a block of sources on a thread, or None.
+        prepare: loads and chunks a source on the executor, or None.
+        load: loads the Documents of a source, or None.
+        chunk: splits a text into Chunks, or None.
+        store_steps: the steps before embedding that ask the store.
         embed: embeds texts.
-        store: stores a StoreRequest; None to keep everything in the result.
+        store: stores StoreRequests; None to keep everything in the result.
         embedder: the embedder's identity in the store.
         fingerprint: the fingerprint of the stages before the store.
-        at_once: the number of documents loaded and chunked concurrently.
+        max_concurrency: the number of documents loaded and chunked concurrently.
         room: the maximum number of chunks in progress: those in calls, as many waiting for a call,
             and as many of documents that wait for their last chunk or the store.
         keep_content: whether the result keeps texts and vectors.
@@ -144,15 +149,13 @@ class PipelineConfig:
         made_at: the file and line where the user made the processor.
     """
 
-    prepare: StagePlan | None
-    load_and_chunk: LoadAndChunk | None
-    load: StagePlan
-    look_up: StagePlan | None
-    chunk: StagePlan
-    check: Check
-    recall: StagePlan | None
-    embed: StagePlan
-    store: StagePlan | None
+    prepare_block: CallSettings | None
+    prepare: CallSettings | None
+    load: CallSettings | None
+    chunk: CallSettings | None
+    store_steps: StoreSteps
+    embed: CallSettings
+    store: CallSettings | None
     embedder: EmbedderInStore
     fingerprint: StagesFingerprint
     max_concurrency: int
@@ -167,46 +170,61 @@ class PipelineConfig:
 
 
 def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
-    """
-    Build the configuration for these stages.
-
-    Sync load and chunk functions without settings of their own share one call on a thread, in which
-    the store is looked up too. With an executor they are separate calls, because a store cannot be
-    pickled; with a time limit too, because the limit applies to each call.
-    """
+    """Build the configuration for these stages."""
     load, chunk, known = stages.load, stages.chunk, stages.known
     common: dict[str, Any] = {
         "max_concurrency": settings.max_concurrency,
         "retry": AsyncRetry(0, retry_on=ends_the_run),
         "timeout": settings.timeout,
     }
-    in_groups: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
-    loading = load.plan(wrap_output(load.function, as_documents), **in_groups)
-    chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **in_groups)
-    embedding = _embedding(stages.embed, settings)
+    on_workers: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
+    loading = load.plan(wrap_output(load.function, as_documents), **on_workers)
+    chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **on_workers)
+    embedding = stages.embed.plan(
+        metering(wrap_output(stages.embed.function, to_embedding_matrix)),
+        max_concurrency=settings.embed_concurrency,
+        batched=True,
+        batch_size=settings.batch_size,
+        rate_limiter=settings.rate_limiter,
+        retry=settings.retry,
+        timeout=settings.timeout,
+        max_initial_failures=settings.max_initial_failures,
+    )
     sources = Sources()
     identity = stages.embedder(settings.version, sources)
     embedder = EmbedderInStore(known, identity, stages.embed.function)
     fingerprint = stages.fingerprint(settings.version, identity, sources)
-    look_up = None if known is None else StoreLookup(fingerprint, known, settings.ids)
-    check = check_of(known)
-    recall = cached_embeddings(known, embedder, settings.cache)
-    load_and_chunk: LoadAndChunk | None = None
-    if load.is_plain and chunk.is_plain and not (settings.executor or settings.timeout):
-        parts = WrappedOutput(load.function, as_documents), WrappedOutput(chunk.function, as_chunks)
-        load_and_chunk = LoadAndChunk(parts[0], look_up, parts[1], check, recall)
+    cached = cached_embeddings(known, embedder, settings.cache)
+    steps = StoreSteps(fingerprint, known, settings.ids, check_of(known), cached)
+    prepare_block: CallSettings | None = None
+    prepare: CallSettings | None = None
+    if load.is_plain and chunk.is_plain and settings.timeout is None:
+        both = LoadAndChunk(
+            WrappedOutput(load.function, as_documents), WrappedOutput(chunk.function, as_chunks)
+        )
+        if settings.executor is None:
+            prepare_block = BatchSettings(PrepareBlock(both, steps), False, **common)
+        else:
+            on_workers["batch_size"] = SOURCES_PER_GROUP
+            prepare = BatchSettings(both, False, **on_workers)
+    is_separate = prepare_block is None and prepare is None
     return PipelineConfig(
-        prepare=None
-        if load_and_chunk is None
-        else BatchSettings(BatchCall(load_and_chunk), False, **common),
-        load_and_chunk=load_and_chunk,
-        load=loading,
-        look_up=None if look_up is None else BatchSettings(look_up, False, **common),
-        chunk=chunking,
-        recall=None if recall is None else BatchSettings(recall, False, **common),
+        prepare_block=prepare_block,
+        prepare=prepare,
+        load=loading if is_separate else None,
+        chunk=chunking if is_separate else None,
+        store_steps=steps,
         embed=embedding,
-        store=None if stages.store is None else _storing(stages.store, settings),
-        check=check,
+        store=None
+        if stages.store is None
+        else store_settings(
+            stages.store,
+            embedder,
+            max_concurrency=settings.store_concurrency,
+            retry=settings.retry,
+            timeout=settings.timeout,
+            max_initial_failures=settings.max_initial_failures,
+        ),
         embedder=embedder,
         fingerprint=fingerprint,
         max_concurrency=max(loading.max_concurrency, chunking.max_concurrency),
@@ -218,20 +236,6 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         known=known,
         load_function=load.function,
         made_at=caller_location(),
-    )
-
-
-def _embedding(stage: Stage, settings: Settings) -> StagePlan:
-    """Plan of the embed stage, for batches of texts."""
-    return stage.plan(
-        metering(wrap_output(stage.function, to_embedding_matrix)),
-        max_concurrency=settings.embed_concurrency,
-        batched=True,
-        batch_size=settings.batch_size,
-        rate_limiter=settings.rate_limiter,
-        retry=settings.retry,
-        timeout=settings.timeout,
-        max_initial_failures=settings.max_initial_failures,
     )
 
 
@@ -248,14 +252,3 @@ def ends_the_run(error: BaseException) -> Verdict:
     if is_a(error, FatalStageError) or is_a(inner, (EmbedderMismatch, JobStopped)):
         return FATAL
     return FATAL if default_retry(inner) is FATAL else False
-
-
-def _storing(stage: Stage, settings: Settings) -> StagePlan:
-    """Plan of the store stage."""
-    return storing_plan(
-        stage,
-        max_concurrency=settings.embed_concurrency,
-        retry=settings.retry,
-        timeout=settings.timeout,
-        max_initial_failures=settings.max_initial_failures,
-    )

@@ -1,0 +1,667 @@
+"""Pipeline: the stages of one run, and the way of a document through them."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync._calls.caller import Caller
+from ragasync._calls.thread_batches import ThreadBatcher
+from ragasync._engine.controls import RunControls
+from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
+from ragasync._outcomes.stats import StageStats
+from ragasync._reports.summary import counted
+from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
+from ragasync.documents.config import CallSettings, PipelineConfig
+from ragasync.documents.embedding_cache import WHY_UNKNOWN, Vector
+from ragasync.documents.errors import DocumentDeferred, FatalStageError, note_place
+from ragasync.documents.id_claims import IdClaims
+from ragasync.documents.locations import add_locations
+from ragasync.documents.metering import Meter, Metered, metered_by
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.multi_document import process_documents
+from ragasync.documents.prepare import (
+    PreparedDocument,
+    StoreStep,
+    as_list,
+    check_given,
+    run_store_steps,
+)
+from ragasync.documents.processed import (
+    ProcessedDocument,
+    bad_rows_of,
+    id_of,
+    merge_documents,
+    read_as,
+    source_path,
+)
+from ragasync.documents.run_sources import RunSources
+from ragasync.documents.store import EmbedderMismatch, StoreError, StoreRequest
+from ragasync.documents.stored_state import StoredChanges
+from ragasync.errors import AttemptTimeout, JobStopped, StageFailure
+from ragasync.foreign_errors import is_a
+from ragasync.settings import BatchSettings
+
+INLINE_MAX_CHARS = 50_000
+"""The length of a document whose chunks are located on the loop: it takes a millisecond."""
+
+STORE_MAX_WAIT = 0.05
+"""Seconds that a document may wait for others that are stored in the same transaction."""
+
+
+class Pipeline:
+    """
+    The stages of one run, its settings and its counts.
+
+    Sources are loaded and chunked in blocks on threads, or on the executor. The chunks of many
+    documents wait in one queue, from which the calls of the embedder are filled. A document is
+    stored when its last vector is ready, together with others that wait. The engine makes these
+    calls; `process`, which it calls for each source, only waits for them.
+
+    The run reads a new source when a document has left the loading stages, and a document leaves
+    them when there is room for its chunks. That bounds the memory of a run.
+
+    Args:
+        config: the stages and their settings.
+        sources: the sources of the run.
+    """
+
+    def __init__(self, config: PipelineConfig, sources: RunSources) -> None:
+        self._config, self._sources = config, sources
+        self._meter = Meter(config.max_cost, self._on_spent)
+        self._budget = ChunkBudget(config.room)
+        self._in_flight = DocumentsInFlight()
+        self._stored = StoredChanges(config.known)
+        self._claims = IdClaims(
+            sources.taken,
+            config.load_function,
+            min(64, config.room // 2),
+            has_store=config.store is not None,
+        )
+        self._stages: dict[str, RequestBatcher[Any, Any]] = {}
+        self._blocks: ThreadBatcher[object, Any] | None = None
+        self._store_steps: ThreadBatcher[StoreStep, None] | None = None
+        self._run: RunControls | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._refusal: EmbedderMismatch | None = None
+        self._dimension: int | None = None
+        self._loading = self._embedding = self._uncertain = 0
+        self._doubts: list[str] = []
+        self._stopped_early = False
+        self._pruned: int | None = None
+
+    # ── the life of a run ─────────────────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def open(self, run: RunControls) -> AsyncIterator[None]:
+        """Open the stages on the run's own loop, and close them when the run ends."""
+        config = self._config
+        self._run, self._loop = run, asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            stack.callback(metered_by(self._meter))
+            concurrency = config.max_concurrency
+            if config.prepare_block is not None:
+                self._blocks = await self._open_threads(stack, config.prepare_block, concurrency)
+            else:
+                steps: CallSettings = BatchSettings(run_store_steps, False)
+                self._store_steps = await self._open_threads(stack, steps, concurrency)
+            await self._open_stage(stack, LOAD_AND_CHUNK, config.prepare)
+            await self._open_stage(stack, "load", config.load)
+            await self._open_stage(stack, "chunk", config.chunk)
+            await self._open_stage(stack, "embed", config.embed, lambda: not self._more_to_embed)
+            await self._open_stage(stack, "store", config.store, lambda: not self._more_to_store)
+            await self._check_embedder()
+            if self._sources.root_check is not None:
+                await self._sources.root_check.compare(self._compare_file, self._sources.pruner)
+            for stage in self._stages.values():
+                stage.activity.restart()
+            if self._blocks is not None:
+                self._blocks.activity.restart()
+            yield
+            await self._end(run)
+
+    async def _open_threads(
+        self, stack: AsyncExitStack, settings: CallSettings, max_concurrency: int
+    ) -> ThreadBatcher[Any, Any]:
+        """Open a stage that makes quick calls on threads, several in one hand-over."""
+        caller = Caller(settings, asyncio.get_running_loop(), None)
+        stack.callback(caller.close)
+        batcher: ThreadBatcher[Any, Any] = ThreadBatcher(caller.call_one, max_concurrency)
+        stack.push_async_callback(batcher.close)
+        return batcher
+
+    async def _open_stage(
+        self,
+        stack: AsyncExitStack,
+        name: str,
+        settings: CallSettings | None,
+        no_more_expected: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Open a stage whose calls the engine makes, unless the pipeline has none."""
+        if settings is None:
+            return
+        stage: RequestBatcher[Any, Any] = RequestBatcher(
+            settings,
+            no_more_expected=no_more_expected,
+            on_early_stop=self._stop_early,
+            **{"max_wait": STORE_MAX_WAIT} if name == "store" else {},
+        )
+        self._stages[name] = await stack.enter_async_context(stage)
+
+    async def _end(self, run: RunControls) -> None:
+        """Prune, write what was collected, and warn, after a run that was not cut short."""
+        limit = self._config.max_cost
+        if limit is not None and not self._meter.cost and self._stages["embed"].run.totals.calls:
+            warnings.warn(
+                f"max_cost={limit:g} had no effect, because no cost was reported: an embedder "
+                f"reports it by note_usage(cost=...) after each call",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if (pruner := self._sources.pruner) is not None:
+            is_whole = run.stopped_because is None and run.error is None
+            self._pruned = await asyncio.to_thread(pruner.prune) if is_whole else 0
+        await self._stored.write()
+        await self._stored.warn_of_moved(self._config.ids)
+        self._warn_of_unknown()
+
+    # ── what the run's controls ask ───────────────────────────────────────────────────────────
+
+    @property
+    def stats(self) -> tuple[StageStats, ...]:
+        """The statistics of each stage so far, in the order of a document's way."""
+        found = [stage.stats(name) for name, stage in self._stages.items()]
+        if (blocks := self._blocks) is not None:
+            on_threads = StageStats(
+                LOAD_AND_CHUNK,
+                self._config.max_concurrency,
+                blocks.activity.seconds,
+                calls=blocks.ended,
+                ended=blocks.ended,
+                in_flight=blocks.in_flight,
+                busy=(blocks.activity.snapshot(),),
+            )
+            found.insert(0, on_threads)
+        meter = self._meter
+        return tuple(
+            replace(each, tokens=meter.tokens, cost=meter.cost) if each.name == "embed" else each
+            for each in found
+        )
+
+    @property
+    def counters(self) -> tuple[tuple[str, int], ...]:
+        """The number of pruned documents, if the run prunes."""
+        return () if self._pruned is None else (("pruned", self._pruned),)
+
+    @property
+    def runs(self) -> tuple[RunControls, ...]:
+        """The runs that make the calls of the stages."""
+        return tuple(stage.run for stage in self._stages.values())
+
+    # ── the way of a source ───────────────────────────────────────────────────────────────────
+
+    async def process(self, source: object) -> ProcessedDocument:
+        """
+        Take one source through all stages.
+
+        Raises:
+            StageFailure: the error of the stage that failed.
+            DocumentDeferred: the run stopped before the document was embedded.
+        """
+        if self._refusal is not None:
+            raise FatalStageError("store", self._refusal)
+        try:
+            return self._sources.note_done(source, await self._process(source))
+        except StageFailure as failure:
+            self._sources.note_failed(failure.error)
+            if (skipped := self._config.skip_policy.skipped(source, failure)) is None:
+                raise
+            return self._sources.note_done(source, skipped)
+        except JobStopped as stopped:
+            if self._stopped_early:
+                raise DocumentDeferred(*stopped.args) from stopped
+            raise
+
+    async def _process(self, source: object) -> ProcessedDocument:
+        """Load a source, and take its document, or each of its documents, to the store."""
+        self._count_loading(1)
+        try:
+            with self._claims.place_of(source) as place:
+                try:
+                    documents, several = await self._prepare(source)
+                except StageFailure as failure:
+                    note_place(failure.error, failure.stage, _name_of(source))
+                    raise
+                if place is not None:
+                    await self._claim(source, documents, place)
+            if several:
+                done = await process_documents(
+                    documents, self._process_one_of_several, self._config.max_concurrency
+                )
+                return merge_documents(id_of(source), source_path(source), done)
+            (prepared,) = documents
+            weight = await self._enter(prepared, source)
+        finally:
+            self._count_loading(-1)
+        return await self._finish(prepared, weight)
+
+    async def _process_one_of_several(
+        self, prepared: PreparedDocument, leave_loading: Callable[[], None]
+    ) -> ProcessedDocument:
+        """Take one of the documents of a source to the store."""
+        self._count_loading(1)
+        try:
+            if self._config.chunk is not None:
+                await self._chunk(prepared, prepared.document)
+            weight = await self._enter(prepared, prepared.document)
+        except StageFailure as failure:
+            self._sources.note_failed(failure.error)
+            raise
+        finally:
+            self._count_loading(-1)
+            leave_loading()
+        return await self._finish(prepared, weight)
+
+    async def _finish(self, prepared: PreparedDocument, weight: int) -> ProcessedDocument:
+        """Embed and store a document, unless it is unchanged, and give its room back."""
+        if prepared.unchanged:
+            self._uncertain += not prepared.is_certain
+            if prepared.stored.is_outdated:
+                await self._stored.refresh(prepared.document)
+            return self._result(prepared)
+        try:
+            vectors = await self._embed(prepared)
+            tokens = None
+            if self._meter.tokens:
+                vectors, tokens = _split_metered(vectors)
+            embeddings = self._check_vectors(prepared, vectors)
+            if "store" in self._stages:
+                document, chunks = prepared.document, prepared.chunks
+                request = StoreRequest(document, chunks, embeddings, prepared.fingerprint)
+                await self._call("store", request, document)
+        finally:
+            self._budget.leave(weight)
+            self._in_flight.end(prepared.document.id)
+        if prepared.stored.fingerprint is None and prepared.chunks:
+            self._stored.has_new(prepared.document, prepared.fingerprint)
+        return self._result(prepared, embeddings, tokens)
+
+    # ── loading and chunking ──────────────────────────────────────────────────────────────────
+
+    async def _prepare(self, source: object) -> tuple[list[PreparedDocument], bool]:
+        """Load the documents of a source and chunk them; also whether they came in a list."""
+        if self._blocks is not None:
+            prepared = await self._blocks(source)
+        elif self._config.prepare is not None:
+            prepared = await self._call(LOAD_AND_CHUNK, source, source)
+            await self._ask_store(
+                self._config.store_steps.look_up_and_finish, as_list(prepared), source
+            )
+        elif isinstance(source, Document):
+            check_given(source)
+            prepared = PreparedDocument(source)
+        else:
+            loaded = await self._call("load", source, source)
+            if not isinstance(loaded, Document):
+                return list(map(PreparedDocument, loaded)), True
+            prepared = PreparedDocument(loaded)
+        if self._config.chunk is not None:
+            await self._chunk(prepared, source)
+        return as_list(prepared), isinstance(prepared, list)
+
+    async def _chunk(self, prepared: PreparedDocument, source: object) -> None:
+        """Look up a document, and chunk it in a stage of its own unless it is unchanged."""
+        steps, document = self._config.store_steps, prepared.document
+        if steps.known is not None:
+            await self._ask_store(steps.look_up, [prepared], source)
+        if not prepared.is_open:
+            return
+        chunks = await self._call("chunk", document.text, source)
+        if len(document.text) > INLINE_MAX_CHARS:
+            prepared.chunks = await asyncio.to_thread(add_locations, document, chunks)
+        else:
+            prepared.chunks = add_locations(document, chunks)
+        if steps.cached is None:
+            steps.finish([prepared])
+        else:
+            await self._ask_store(steps.finish, [prepared], source)
+
+    async def _ask_store(
+        self,
+        step: Callable[[list[PreparedDocument]], None],
+        documents: list[PreparedDocument],
+        source: object,
+    ) -> None:
+        """Run a step of the store on a thread; an error that is nobody's ends in the source."""
+        assert self._store_steps is not None  # opened unless blocks of sources are prepared
+        try:
+            await self._store_steps((step, documents))
+        except Exception as error:
+            note_place(error, "store", _name_of(source))
+            raise StageFailure("store", error) from error
+
+    async def _claim(
+        self, source: object, documents: Sequence[PreparedDocument], place: int
+    ) -> None:
+        """Claim the ids of a source's documents when it is their turn."""
+        self._count_loading(-1)  # otherwise the run would not read the sources it waits for
+        try:
+            await self._claims.turn_of(place)
+        finally:
+            self._count_loading(1)
+        self._claims.claim(source, documents)
+
+    async def _enter(self, prepared: PreparedDocument, source: object) -> int:
+        """
+        Wait until there is room for the chunks of a document.
+
+        Another document of the same id is stored first, and this one may be unchanged then.
+
+        Returns:
+            The room to give back.
+
+        Raises:
+            StageFailure: the preparation of the document failed.
+        """
+        if prepared.failure is not None:
+            if is_a(prepared.failure, StageFailure):
+                note_place(prepared.failure.error, prepared.failure.stage, _name_of(source))
+            raise prepared.failure
+        if prepared.unchanged:
+            return 0
+        known, id_ = self._config.known, prepared.document.id
+        while known is not None and not self._in_flight.begin(id_):
+            await self._in_flight.wait(id_)
+            if await asyncio.to_thread(known.fingerprint_of, id_) == prepared.fingerprint:
+                prepared.unchanged = True
+                return 0
+        try:
+            weight = await self._budget.enter(len(prepared.chunks))
+        except BaseException:
+            self._in_flight.end(id_)
+            raise
+        self._embedding += 1
+        return weight
+
+    def _count_loading(self, change: int) -> None:
+        """Count the sources in the loading stages; pause the input while there are enough."""
+        self._loading += change
+        if self._blocks is not None:
+            ahead = self._blocks.ahead
+        elif self._config.prepare is not None:
+            ahead = self._config.max_concurrency * self._config.prepare.batch_size
+        else:
+            ahead = self._config.max_concurrency
+        assert self._run is not None  # of which this source is an item
+        self._run.pause_input(self._loading >= ahead)
+
+    @property
+    def _more_to_embed(self) -> bool:
+        """Whether a further document may still hand its chunks to the embedder."""
+        return self._loading > 0 or self._run is None or not self._run.live.source_ended
+
+    @property
+    def _more_to_store(self) -> bool:
+        """Whether a further document may still be handed to the store."""
+        return self._embedding > 0 or self._more_to_embed
+
+    async def _compare_file(self, source: object) -> tuple[int, int]:
+        """Count the stored documents of a source that are unchanged, and those that are not."""
+        try:
+            documents, several = await self._prepare(source)
+            if several and self._config.chunk is not None:
+                await self._ask_store(self._config.store_steps.look_up, documents, source)
+        except Exception:
+            return 0, 0  # it will fail in its turn
+        stored = [
+            each.unchanged
+            for each in documents
+            if each.failure is None and each.stored.fingerprint is not None
+        ]
+        return sum(stored), len(stored) - sum(stored)
+
+    # ── embedding and storing ─────────────────────────────────────────────────────────────────
+
+    async def _embed(self, prepared: PreparedDocument) -> Sequence[Any]:
+        """Get the vectors of a document's chunks, from the store or the embedder."""
+        chunks, known = prepared.chunks, prepared.vectors
+        places: Sequence[int] = range(len(chunks))
+        try:
+            if known is None:
+                return await self._stages["embed"]([chunk.text for chunk in chunks])
+            places = [place for place, vector in enumerate(known) if vector is None]
+            vectors = list(known)
+            made = await self._stages["embed"]([chunks[place].text for place in places])
+            for place, vector in zip(places, made, strict=True):
+                vectors[place] = vector
+            return vectors
+        except RequestFailed as failed:
+            which = places_of([places[position] for position in failed.positions], chunks)
+            document = f"{which} of {prepared.document.id!r}"
+            raise self._failure("embed", failed, document) from failed.error
+        finally:
+            self._embedding -= 1
+
+    async def _call(self, stage: str, item: object, source: object) -> Any:
+        """Pass one item to a stage and await its value."""
+        try:
+            (value,) = await self._stages[stage]([item])
+        except RequestFailed as failed:
+            raise self._failure(stage, failed, _name_of(source)) from failed.error
+        return value
+
+    def _failure(self, name: str, failed: RequestFailed, place: str) -> BaseException:
+        """Put the error of a stage into its envelope; an interrupt or exit stays as it is."""
+        if is_a(failed.error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            return failed.error
+        stage = self._stages[name]
+        # A timeout may be the document's own: the next one gets its error from the stage.
+        is_fatal = stage.has_stopped and not (
+            stage.run.stopped_early or is_a(failed.error, AttemptTimeout)
+        )
+        shown = failed.stage or ("load" if name == LOAD_AND_CHUNK else name)
+        note_place(failed.error, shown, place)
+        return (FatalStageError if is_fatal else StageFailure)(shown, failed.error)
+
+    def _check_vectors(
+        self, prepared: PreparedDocument, vectors: Sequence[Vector | None]
+    ) -> NDArray[np.float32]:
+        """Make an array of a document's vectors, if all are finite and of one dimension."""
+        for number, vector in enumerate(vectors):
+            if vector is None or len(vector) != self._dimension:
+                place = f"{places_of([number], prepared.chunks)} of {prepared.document.id!r}"
+                self._check_vector(vector, place)
+        rows = np.array(vectors, dtype=np.float32)
+        return rows if len(rows) else rows.reshape(0, 0)
+
+    def _check_vector(self, vector: Vector | None, place: str) -> None:
+        """Refuse a vector that is not finite, or not of the dimension of the first one."""
+        stored = self._config.embedder.dimension
+        if vector is not None and self._dimension is None and stored in (None, len(vector)):
+            self._dimension = len(vector)
+            return
+        error: Exception
+        if vector is None:
+            error = ValueError(
+                "expected finite numbers, got a vector with others: fix the embedder, which may "
+                "divide by the length of an empty text's vector"
+            )
+        elif self._dimension is None:
+            error = EmbedderMismatch(
+                f"the store holds vectors of {self._config.embedder.name!r} with {stored} "
+                f"dimensions, and embed= gives vectors of {len(vector)}: use the embedder that "
+                "made the former, or another store"
+            )
+        else:
+            error = ValueError(
+                f"expected a vector of {self._dimension} dimensions, as the first of this run, "
+                f"got one of {len(vector)}: an embedder must give one dimension"
+            )
+        note_place(error, "embed", place)
+        raise StageFailure("embed", error)
+
+    def _result(
+        self,
+        prepared: PreparedDocument,
+        embeddings: NDArray[np.float32] | None = None,
+        tokens: int | None = None,
+    ) -> ProcessedDocument:
+        """Make the result of a document."""
+        document = prepared.document
+        keep = self._config.keep_content and not prepared.unchanged
+        return ProcessedDocument(
+            document.id,
+            document.source,
+            None if prepared.unchanged else len(prepared.chunks),
+            unchanged=prepared.unchanged,
+            document=document if keep else None,
+            chunks=tuple(prepared.chunks) if keep else None,
+            embeddings=embeddings if keep else None,
+            fingerprint=prepared.fingerprint,
+            tokens=tokens,
+            bad_rows=bad_rows_of(document),
+            **read_as(document),
+        )
+
+    # ── early stops and warnings ──────────────────────────────────────────────────────────────
+
+    def _on_spent(self, reason: str) -> None:
+        """Stop the run, from whatever thread the last cost was reported in."""
+        assert self._loop is not None  # nothing is spent before the run
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            self._stop_early(reason)
+        else:
+            self._loop.call_soon_threadsafe(self._stop_early, reason)
+
+    def _stop_early(self, reason: str) -> None:
+        """Begin no further document and no further call of the embedder."""
+        if self._stopped_early:
+            return
+        self._stopped_early = True
+        if self._run is not None:
+            self._run.stop(reason)
+        if (embed := self._stages.get("embed")) is not None:
+            embed.run.stop(reason)
+
+    async def _check_embedder(self) -> None:
+        """Refuse the run if the store holds vectors of another embedder; warn of doubts."""
+        try:
+            warning = await asyncio.to_thread(self._config.embedder.check)
+        except EmbedderMismatch as error:
+            self._refusal = error
+        except StoreError:  # each document will meet it too, and the policy decides about retries
+            return
+        else:
+            self._doubts = self._config.fingerprint.unknown if warning else []
+            if warning and self._doubts:
+                warning += f"; nor can it be told of {' and '.join(self._doubts)}"
+            self._warn(warning)
+
+    def _warn_of_unknown(self) -> None:
+        """Warn once that documents were treated as unchanged because code cannot be compared."""
+        unknown = self._config.fingerprint.unknown
+        if not self._uncertain or (unknown and unknown == self._doubts):
+            return
+        self._warn(
+            f"cannot tell whether {' or '.join(unknown or ['load or chunk'])} has changed since "
+            f"{counted(self._uncertain, 'document')} were stored, because {WHY_UNKNOWN}: they are "
+            f"treated as unchanged. To decide it yourself, pass Stage(..., version=...), or "
+            f"version= for all stages"
+        )
+
+    def _warn(self, warning: str | None) -> None:
+        """Warn at the line where the processor was made, because a run has a loop of its own."""
+        if warning is not None:
+            warnings.warn_explicit(warning, UserWarning, *self._config.made_at)
+
+
+class ChunkBudget:
+    """
+    Bounds the chunks in progress; documents enter first come, first served.
+
+    A document of any size enters, because none counts for more than half of the budget; so the
+    stages are never idle between two large ones.
+
+    Args:
+        size: the maximum number of chunks.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0
+        self._entrance = asyncio.Lock()
+        self._left = asyncio.Event()
+
+    async def enter(self, chunks: int) -> int:
+        """Wait until there is room for a document; return the room that it takes."""
+        weight = max(1, min(chunks, self._size // 2))
+        if self._entrance.locked() or self._taken + weight > self._size:
+            async with self._entrance:
+                while self._taken + weight > self._size:
+                    self._left.clear()
+                    await self._left.wait()
+        self._taken += weight
+        return weight
+
+    def leave(self, weight: int) -> None:
+        """Give room back."""
+        self._taken -= weight
+        self._left.set()
+
+
+class DocumentsInFlight:
+    """The ids of documents on their way to the store, of which only one may have each id."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    def begin(self, document_id: str) -> bool:
+        """Let a document go ahead, unless another of its id is on its way."""
+        if document_id in self._waiting:
+            return False
+        self._waiting[document_id] = []
+        return True
+
+    async def wait(self, document_id: str) -> None:
+        """Wait until the document of this id has ended."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[document_id].append(future)
+        await future
+
+    def end(self, document_id: str) -> None:
+        """Wake the documents that wait for this id."""
+        for future in self._waiting.pop(document_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+
+def places_of(failed: Sequence[int], chunks: Sequence[Chunk]) -> str:
+    """Describe the chunks that an error is about, given their positions in ascending order."""
+    first, last = failed[0], failed[-1]
+    span = f"(characters {chunks[first].start} to {chunks[last].end})"
+    if first == last:
+        return f"chunk {first + 1} of {len(chunks)} {span}"
+    return f"chunks {first + 1} to {last + 1} of {len(chunks)} {span}"
+
+
+def _name_of(source: object) -> str:
+    """The id of a source, or the source itself, for a note."""
+    return repr(getattr(source, "id", source))
+
+
+def _split_metered(vectors: Sequence[Any]) -> tuple[list[Vector | None], int | None]:
+    """Separate the vectors of metered calls from the tokens that they took."""
+    took = [each.tokens for each in vectors if isinstance(each, Metered)]
+    rows = [each.row if isinstance(each, Metered) else each for each in vectors]
+    return rows, sum(took) if took else None

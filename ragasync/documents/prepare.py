@@ -1,0 +1,268 @@
+"""Preparation of documents before they are embedded: load, look up, chunk, locate, recall."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ragasync._calls.thread_batches import BATCH_SECONDS, BatchOutcome
+from ragasync.documents.adapters import Check, WrappedOutput
+from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
+from ragasync.documents.errors import IdConflictError
+from ragasync.documents.fingerprints import StagesFingerprint
+from ragasync.documents.loaders.text import refuse_surrogates
+from ragasync.documents.locations import add_locations, chunks_at
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.sources import FileIds
+from ragasync.documents.splitters import RecursiveSplitter
+from ragasync.documents.store import Store
+from ragasync.documents.stored_state import NOT_STORED, StoredState, stored_states
+from ragasync.documents.unique_sources import RefusedDocument
+from ragasync.errors import StageFailure
+
+
+@dataclass(slots=True)
+class PreparedDocument:
+    """
+    The record of a document on its way to the embedder.
+
+    Attributes:
+        document: the document.
+        chunks: its chunks, with locations.
+        fingerprint: the fingerprint to store it with; empty if no store can look it up.
+        stored: what the store has under its id.
+        unchanged: whether that is this very document, so that nothing has to be embedded.
+        is_certain: whether that can be told; otherwise it counts as unchanged.
+        vectors: the vectors that the store has of its chunks; None if it has none.
+        failure: the error that ended its preparation, in the envelope of its stage.
+    """
+
+    document: Document
+    chunks: Sequence[Chunk] = ()
+    fingerprint: str = ""
+    stored: StoredState = NOT_STORED
+    unchanged: bool = False
+    is_certain: bool = True
+    vectors: Sequence[Vector | None] | None = None
+    failure: BaseException | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on to the embedder."""
+        return self.failure is None and not self.unchanged
+
+
+Prepared: TypeAlias = PreparedDocument | list[PreparedDocument]
+"""The document of a source, or the list of its documents if the loader returned an iterable."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAndChunk:
+    """
+    The steps that need no store, as one function of a source, which an executor can pickle.
+
+    Args:
+        load: the load function, with its output as Documents.
+        chunk: the chunk function, with its output as Chunks.
+    """
+
+    load: WrappedOutput
+    chunk: WrappedOutput
+
+    def __call__(self, source: object) -> Prepared:
+        """Load the documents of a source, and split them into chunks."""
+        prepared = self.documents_of(source)
+        for each in as_list(prepared):
+            self.split(each)
+        return prepared
+
+    def documents_of(self, source: object) -> Prepared:
+        """
+        Load a source.
+
+        Raises:
+            StageFailure: the error of the load stage.
+        """
+        if isinstance(source, Document):
+            check_given(source)
+            return PreparedDocument(source)
+        loaded = _run_stage("load", self.load, source)
+        if isinstance(loaded, Document):
+            return PreparedDocument(loaded)
+        return [PreparedDocument(document) for document in loaded]
+
+    def split(self, prepared: PreparedDocument) -> None:
+        """Split a document into chunks with locations; an error becomes its failure."""
+        if not prepared.is_open:
+            return
+        document = prepared.document
+        try:
+            if type(self.chunk.fn) is RecursiveSplitter:
+                prepared.chunks = chunks_at(document, self.chunk.fn.spans(document.text))
+            else:
+                chunks = _run_stage("chunk", self.chunk, document.text)
+                prepared.chunks = add_locations(document, chunks)
+        except StageFailure as failure:
+            prepared.failure = failure
+        except Exception as error:
+            prepared.failure = _failure("chunk", error)
+        except BaseException as error:  # it belongs to this document, not to the thread
+            prepared.failure = error
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSteps:
+    """
+    The steps that ask the store, for several documents in one query each. They block.
+
+    Args:
+        fingerprint: the fingerprint of the stages before the store.
+        known: the store, if it can report what it holds.
+        ids: makes the ids of files.
+        check: raises the error of a document that the store cannot accept.
+        cached: gets the stored vectors of unchanged chunks; None if the store has no cache.
+    """
+
+    fingerprint: StagesFingerprint
+    known: Store | None
+    ids: FileIds
+    check: Check
+    cached: CachedEmbeddings | None
+
+    def look_up(self, documents: list[PreparedDocument]) -> None:
+        """Find out which documents the store has already, from just these stages."""
+        if self.known is None:
+            return
+        wanted = [each for each in documents if each.is_open]
+        found = stored_states(self.known, [each.document for each in wanted], self.ids)
+        for prepared, stored in zip(wanted, found, strict=True):
+            if isinstance(stored, Exception):
+                prepared.failure = _failure("store", stored)
+                continue
+            try:
+                prepared.fingerprint = self.fingerprint.of(prepared.document)
+            except Exception as error:  # of metadata, whose values may be of any class
+                prepared.failure = _failure("store", error)
+                continue
+            holds = self.fingerprint.holds(stored.fingerprint, prepared.fingerprint)
+            prepared.stored = stored
+            prepared.unchanged, prepared.is_certain = holds is not False, holds is not None
+
+    def look_up_and_finish(self, documents: list[PreparedDocument]) -> None:
+        """Run both steps for documents that have been chunked already."""
+        self.look_up(documents)
+        self.finish(documents)
+
+    def finish(self, documents: list[PreparedDocument]) -> None:
+        """Refuse documents that the store cannot accept, and get the vectors that it has."""
+        wanted = []
+        for prepared in documents:
+            if not prepared.is_open:
+                continue
+            try:
+                self.check(prepared.document, prepared.chunks)
+            except Exception as error:
+                prepared.failure = _failure("store", error)
+            else:
+                wanted.append(prepared)
+        if self.cached is None or not wanted:
+            return
+        try:
+            found = self.cached([each.chunks for each in wanted])
+        except Exception:  # which of them is the reason: ask for each alone
+            for prepared in wanted:
+                try:
+                    (prepared.vectors,) = self.cached([prepared.chunks])
+                except Exception as error:
+                    prepared.failure = _failure("store", error)
+        else:
+            for prepared, vectors in zip(wanted, found, strict=True):
+                prepared.vectors = vectors
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareBlock:
+    """
+    All steps for a block of sources in one hand-over to a thread.
+
+    Args:
+        steps: the steps without the store.
+        store_steps: those with it.
+    """
+
+    steps: LoadAndChunk
+    store_steps: StoreSteps
+
+    def __call__(self, sources: Sequence[object]) -> BatchOutcome[Prepared]:
+        """Prepare the sources, or the first of them if they take too long."""
+        values: list[Prepared | None] = []
+        errors: dict[int, BaseException] = {}
+        started = time.perf_counter()
+        documents: list[PreparedDocument] = []
+        for place, source in enumerate(sources):
+            value: Prepared | None = None
+            try:
+                value = self.steps.documents_of(source)
+                documents.extend(as_list(value))
+            except BaseException as error:  # it belongs to its source, not to this thread
+                errors[place] = error
+            values.append(value)
+            if time.perf_counter() - started > BATCH_SECONDS:
+                break
+        self.store_steps.look_up(documents)
+        for prepared in documents:
+            self.steps.split(prepared)
+        self.store_steps.finish(documents)
+        return BatchOutcome(values, errors, time.perf_counter() - started)
+
+
+def as_list(prepared: Prepared) -> list[PreparedDocument]:
+    """The documents of a source as a list."""
+    return prepared if isinstance(prepared, list) else [prepared]
+
+
+def check_given(document: Document) -> None:
+    """
+    Refuse a Document among the sources that no store would accept, as if it had been loaded.
+
+    Raises:
+        StageFailure: of the stage "load", because of a LoadError, or of an IdConflictError.
+    """
+    try:
+        if isinstance(document, RefusedDocument):
+            raise document.refusal()
+        refuse_surrogates(document.text)
+    except (ValueError, IdConflictError) as error:
+        raise _failure("load", error) from error
+
+
+def _run_stage(stage: str, function: WrappedOutput, item: object) -> Any:
+    """Call a stage's function in a context of its own, so that it cannot affect later calls."""
+    try:
+        if function.is_ours:
+            return function.call(item)
+        return copy_context().run(function.call, item)
+    except Exception as error:
+        raise _failure(stage, error) from error
+
+
+def _failure(stage: str, error: Exception) -> StageFailure:
+    """Put the error of a stage into its envelope."""
+    failure = StageFailure(stage, error)
+    failure.__cause__ = error
+    return failure
+
+
+StoreStep: TypeAlias = tuple[Callable[[list[PreparedDocument]], None], list[PreparedDocument]]
+"""A step that asks the store, and the documents to ask it about."""
+
+
+def run_store_steps(steps: Sequence[StoreStep]) -> BatchOutcome[None]:
+    """Run steps of the store on a thread, each kind for all of its documents together."""
+    started = time.perf_counter()
+    for step in dict.fromkeys(step for step, _ in steps):
+        step([each for other, documents in steps if other == step for each in documents])
+    return BatchOutcome([None] * len(steps), {}, time.perf_counter() - started)
