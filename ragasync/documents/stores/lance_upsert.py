@@ -188,7 +188,8 @@ def _write(
     given: StoredEmbedder,
 ) -> list[Result]:
     """Check documents against the stored ones, and commit the last accepted one of each id."""
-    embedder = _expected_embedder(table, documents, given)
+    column = embedder_of_column(table)
+    embedder = _expected_embedder(table, column, documents, given)
     scheme = remembered_id_scheme(folder)
     version = table.version
     stored = entries.find(table, [each.document.id for each in documents])
@@ -210,19 +211,25 @@ def _write(
         results.append(None)
         sources[id_], accepted[id_] = source, place
     if accepted:
-        if embedder not in (None, embedder_of_column(table)):
+        if embedder is not None and embedder != column:
             add_vector_column(table, embedder)
-            version = table.version
+            column = embedder
         places = sorted(accepted.values())
         chosen = [documents[place] for place in places]
-        _commit(table, _rows_of(rows, documents, places), chosen, stored.keys() & accepted.keys())
+        rows = _rows_of(rows, documents, places)
+        if column is not None:
+            rows = with_vectors(rows, [each.vectors for each in chosen], column.dimension)
+        _commit(table, rows, stored.keys() & accepted.keys())
         written = {each.document.id: each.entry for each in chosen}
         entries.add(written, version, table.version)
     return results
 
 
 def _expected_embedder(
-    table: LanceTable, documents: Sequence[PreparedDocument], given: StoredEmbedder
+    table: LanceTable,
+    column: StoredEmbedder | None,
+    documents: Sequence[PreparedDocument],
+    given: StoredEmbedder,
 ) -> StoredEmbedder | None:
     """
     Embedder of the stored vectors, None if there are none, after a check against the given one.
@@ -231,7 +238,6 @@ def _expected_embedder(
         EmbedderMismatch: No document with vectors can be stored.
     """
     dimensions = [each.vectors.shape[1] for each in documents if len(each.vectors)]
-    column = embedder_of_column(table)
     if not dimensions or column in [replace(given, dimension=each) for each in dimensions]:
         return column
     stored = stored_embedder(table)
@@ -255,12 +261,8 @@ def _rows_of(
     return pa.concat_tables([rows.slice(starts[place], counts[place]) for place in places])
 
 
-def _commit(
-    table: LanceTable, rows: pa.Table, documents: Sequence[PreparedDocument], replaced: set[str]
-) -> None:
-    """Write the rows of documents, and delete the rows of those that they replace."""
-    if (column := embedder_of_column(table)) is not None:
-        rows = with_vectors(rows, [each.vectors for each in documents], column.dimension)
+def _commit(table: LanceTable, rows: pa.Table, replaced: set[str]) -> None:
+    """Write rows, and delete those of the documents that they replace."""
     if replaced:
         replace_rows(table, map(digest, replaced), rows)
     else:

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Chunk, Document, LanceStore, StoreError
+from ragasync.documents.store import StoreRequest
 from ragasync.documents.stores import lance_table
 from ragasync.errors import MissingExtra
 from tests.support.requirements import needs
@@ -75,21 +77,99 @@ def test_texts_come_back_as_they_were(path, text):
         assert (len(store.documents()), len(store)) == (1, 1)
 
 
-def test_many_small_files_are_joined(path, monkeypatch):
-    """After so many commits, and everything is found as before."""
+def files(path, folder="data"):
+    """Names of the files of a table, or of its versions."""
+    names = {file.name for file in (path / "ragasync_chunks.lance" / folder).iterdir()}
+    return names - {"latest_version_hint.json"}
+
+
+def fragments(store):
+    """Number of files that a search reads."""
+    with store._rows.reading() as table:
+        return table.stats()["fragment_stats"]["num_fragments"]
+
+
+def put_many(store, names):
+    """Store documents of one chunk in one commit."""
+    requests = [
+        StoreRequest(Document(name, ""), [Chunk(f"token {name}", 0, 5)], embed([name]), "first")
+        for name in names
+    ]
+    assert store.upsert_many(requests, embedder=embed.name) == [None] * len(requests)
+
+
+def test_many_small_files_are_merged(path, monkeypatch):
+    """After a number of commits; everything is found as before."""
     monkeypatch.setattr(lance_table, "_MAX_COMMITS", 5)
-
-    def files():
-        return sum(1 for _ in (path / "ragasync_chunks.lance" / "data").iterdir())
-
     with LanceStore(path) as store:
-        with store._rows.reading() as table:
-            for n in range(9):
-                put(store, Document(f"page {n}", f"token {n}"))
-            in_use = table.stats()["fragment_stats"]["num_fragments"]
-        assert in_use < 9 <= files()  # the former ones go after an hour
+        for n in range(9):
+            put(store, Document(f"page {n}", f"token {n}"))
+        assert fragments(store) < 9 <= len(files(path))  # the old ones are kept for some minutes
         assert len(store.search("token", mode="keyword")) == 9
         assert len(store) == 9
+
+
+def test_two_thousand_documents_in_groups_leave_few_files(path, monkeypatch):
+    """One merged file is left, and few versions once the old ones may be removed."""
+    names = [f"{n}" for n in range(2_000)]
+    groups = [names[start : start + 64] for start in range(0, 2_000, 64)]
+    with LanceStore(path) as store:
+        for group in groups:
+            put_many(store, group)
+            assert fragments(store) <= len(groups)
+    assert len(files(path, "_versions")) <= len(groups) + 10
+    monkeypatch.setattr(lance_table, "_KEPT_FOR", timedelta(milliseconds=1))
+    with LanceStore(path) as store:
+        assert len(store.search("token", 2_000, mode="keyword")) == 2_000
+        assert fragments(store) == 1
+        assert len(files(path)) == 1
+        assert len(files(path, "_versions")) <= 2
+
+
+def test_small_commits_of_a_growing_store_are_merged_as_they_come(path, monkeypatch):
+    """The number of files and of versions stays bounded, however many commits there are."""
+    monkeypatch.setattr(lance_table, "_MAX_COMMITS", 8)
+    monkeypatch.setattr(lance_table, "_KEPT_FOR", timedelta(milliseconds=1))
+    with LanceStore(path) as store:
+        for start in range(0, 200, 5):
+            put_many(store, [f"{n}" for n in range(start, start + 5)])
+            assert fragments(store) <= 10
+            assert len(files(path, "_versions")) <= 13
+        assert len(store.documents()) == 200
+
+
+def test_what_a_killed_process_left_is_compacted_before_a_search(path):
+    """Words are indexed that the process did not index."""
+    with writer(path) as process:
+        for n in range(3):
+            tell(process, f"{n} 600")
+            assert process.stdout.readline() == f"{n}\n"
+        process.kill()
+    with LanceStore(path) as store:
+        assert unindexed(store) > 1_000
+        assert len(store.search("600", mode="keyword")) == 10
+        assert unindexed(store) == 0
+
+
+def test_an_error_of_compaction_is_not_one_of_a_document(path, monkeypatch):
+    """It changes no contents, and is tried again later."""
+    from lancedb.table import LanceTable
+
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lance_table, "_MAX_COMMITS", 2)
+    with LanceStore(path) as store:
+        with monkeypatch.context() as patched:
+            patched.setattr(LanceTable, "optimize", no_space)
+            for n in range(4):
+                put(store, Document(f"{n}", "token"))
+            assert len(store.search("token")) == 4
+        assert fragments(store) == 4
+        for n in range(4, 6):
+            put(store, Document(f"{n}", "token"))
+        assert fragments(store) < 4
+        assert len(store) == 6
 
 
 WRITER = """
@@ -108,7 +188,7 @@ for line in sys.stdin:
 
 
 def writer(path):
-    """Start a process that stores the documents that it is told."""
+    """Start a process that stores a document for each line `id number-of-chunks`."""
     return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)],
         stdin=subprocess.PIPE,
