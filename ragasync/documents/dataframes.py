@@ -69,10 +69,10 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = result_columns("documents_dataframe", result)
+    columns = _result_columns("documents_dataframe", result)
     taken = DataFrameBuilder(columns, range(len(columns)))
     errors = {row: columns.error_text(row) for row in taken.sparse(columns.errors)}
-    found = processed(columns)
+    found = _processed(columns)
     skipped = {row: each.skipped for row, each in found.items() if each.skipped is not None}
     encodings = {row: each.encoding for row, each in found.items() if each.encoding is not None}
     return pd.DataFrame(
@@ -135,7 +135,7 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns, stages = result_columns("stages_dataframe", result), result.stats.stages
+    columns, stages = _result_columns("stages_dataframe", result), result.stats.stages
     failed = _failures(columns, stages)
 
     return pd.DataFrame(
@@ -156,13 +156,8 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
     )
 
 
-def result_columns(what: str, result: RunResult) -> Columns[Any, Any]:
-    """
-    Columns of a result of a document processor.
-
-    Raises:
-        TypeError: it is something else.
-    """
+def _result_columns(what: str, result: RunResult) -> Columns[Any, Any]:
+    """Columns of a result of a document processor; TypeError for anything else."""
     columns = getattr(result, "columns", None)
     if not isinstance(columns, Columns):
         raise TypeError(
@@ -178,7 +173,7 @@ def result_columns(what: str, result: RunResult) -> Columns[Any, Any]:
     return columns
 
 
-def processed(columns: Columns[Any, Any]) -> dict[int, ProcessedDocument]:
+def _processed(columns: Columns[Any, Any]) -> dict[int, ProcessedDocument]:
     """ProcessedDocument of each successful source, by row."""
     results: Sequence[Any] = columns.results
     return {row: results[row] for row in columns.rows_with(DONE)}
@@ -192,10 +187,8 @@ def _ids(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument]) -> 
 
 def _sources(columns: Columns[Any, Any], found: Mapping[int, ProcessedDocument]) -> dict[int, str]:
     """The `source` of each row's document, if it has one."""
-    sources = {row: each.source for row, each in found.items()}
-    for row, item in enumerate(columns.items):
-        if row not in found:
-            sources[row] = source_path(item)
+    given = {row: source_path(item) for row, item in enumerate(columns.items) if row not in found}
+    sources = given | {row: each.source for row, each in found.items()}
     return {row: source for row, source in sources.items() if source is not None}
 
 
@@ -231,8 +224,8 @@ def _recalled(columns: Columns[Any, Any]) -> dict[int, bool]:
 def _failures(columns: Columns[Any, Any], stages: Sequence[StageStats]) -> list[int]:
     """Number of sources that failed in each stage."""
     names = [stage.name for stage in stages]
-    told = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))
-    places = Counter(stage_index(name, names) for name in told)
+    failed = (columns.stages.get(row, "") for row in columns.rows_with(FAILED))
+    places = Counter(stage_index(name, names) for name in failed)
     return [places[place] for place in range(len(stages))]
 
 
@@ -280,8 +273,31 @@ def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
     """
     if not hasattr(result_or_store, "columns") and isinstance(result_or_store, Tabled):
         return _of_store(result_or_store)
-    columns = result_columns("chunks_dataframe", result_or_store)  # type: ignore[arg-type]
-    return _of_result(columns)
+    columns = _result_columns("chunks_dataframe", result_or_store)  # type: ignore[arg-type]
+
+    import pandas as pd
+
+    rows = list(_chunks(columns))
+    sources = [pd.NA if each.source is None else each.source for _, each, _, _ in rows]
+    vectors = [None if each.embeddings is None else each.embeddings[at] for _, each, at, _ in rows]
+    metadata = [
+        {**(each.document.metadata if each.document else {}), **chunk.metadata}
+        for _, each, _, chunk in rows
+    ]
+    return pd.DataFrame(
+        {
+            "index": number_array([index for index, *_ in rows], "int64"),
+            "document_id": string_array([each.id for _, each, _, _ in rows]),
+            "source": string_array(sources),
+            "ordinal": number_array([ordinal for *_, ordinal, _ in rows], "int64"),
+            "start": number_array([chunk.start for *_, chunk in rows], "int64"),
+            "end": number_array([chunk.end for *_, chunk in rows], "int64"),
+            **place_columns(metadata),
+            "text": string_array([chunk.text for *_, chunk in rows]),
+            "metadata": object_column(metadata),
+            "embedding": object_column(vectors),
+        }
+    )
 
 
 def _of_store(store: Tabled) -> pd.DataFrame:
@@ -297,39 +313,9 @@ def _of_store(store: Tabled) -> pd.DataFrame:
     return frame
 
 
-def _of_result(columns: Columns[Any, Any]) -> pd.DataFrame:
-    """DataFrame of the chunks in a result."""
-    import pandas as pd
-
-    rows = list(_chunks(columns))
-    metadata = [
-        {**(each.document.metadata if each.document else {}), **chunk.metadata}
-        for _, each, _, chunk in rows
-    ]
-    return pd.DataFrame(
-        {
-            "index": number_array([index for index, *_ in rows], "int64"),
-            "document_id": string_array([each.id for _, each, _, _ in rows]),
-            "source": string_array([_or_missing(each.source) for _, each, _, _ in rows]),
-            "ordinal": number_array([ordinal for *_, ordinal, _ in rows], "int64"),
-            "start": number_array([chunk.start for *_, chunk in rows], "int64"),
-            "end": number_array([chunk.end for *_, chunk in rows], "int64"),
-            **place_columns(metadata),
-            "text": string_array([chunk.text for *_, chunk in rows]),
-            "metadata": object_column(metadata),
-            "embedding": object_column([_vector(each, at) for _, each, at, _ in rows]),
-        }
-    )
-
-
 def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument, int, Chunk]]:
-    """
-    Yield each chunk as (index of its source, document, ordinal, chunk).
-
-    Raises:
-        ValueError: the documents have no chunks in the result.
-    """
-    found = processed(columns)
+    """Yield each chunk as (index of its source, document, ordinal, chunk)."""
+    found = _processed(columns)
     documents = [(row, one) for row, each in found.items() for one in each.documents or (each,)]
     if all(one.chunks is None for _, one in documents) and any(
         one.chunk_count != 0 for _, one in documents
@@ -341,15 +327,3 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
     for row, one in documents:
         for ordinal, chunk in enumerate(one.chunks or ()):
             yield columns.index_of(row), one, ordinal, chunk
-
-
-def _vector(document: ProcessedDocument, ordinal: int) -> object:
-    """Vector of a chunk, if the result has it."""
-    return None if document.embeddings is None else document.embeddings[ordinal]
-
-
-def _or_missing(text: str | None) -> object:
-    """A string, or pandas' missing value for None."""
-    import pandas as pd
-
-    return pd.NA if text is None else text

@@ -66,15 +66,11 @@ def add_locations(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chunk]:
-    """
-    Build the chunks of a document from their offsets, with their locations.
-
-    Args:
-        document: the document that is split.
-        spans: the start and end offsets of each chunk, in ascending order of starts.
-    """
+    """Build the chunks of a document, with locations, from (start, end) offsets in order."""
     text = document.text
-    if _has_lines_alone(document):
+    metadata = document.metadata
+    has_more = metadata and any(key in metadata for key in ("line", *PLACES))
+    if not has_more and not _marks(document):  # lines alone, as in most texts
         places = map(_on_line, _lines(text, (start for start, _ in spans)))
     else:
         places = map(MappingProxyType, _places(document, spans))
@@ -82,14 +78,6 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
         Chunk._at(text[start:end], start, end, place)
         for (start, end), place in zip(spans, places, strict=True)
     ]
-
-
-def _has_lines_alone(document: Document) -> bool:
-    """Whether lines are the only locations in a document, as in most texts."""
-    metadata = document.metadata
-    if metadata and any(key in metadata for key in ("line", *PLACES)):
-        return False
-    return not _marks(document)
 
 
 @lru_cache(maxsize=4096)

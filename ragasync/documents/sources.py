@@ -25,10 +25,7 @@ class FileIds:
     Make the id of a file from its path.
 
     Args:
-        root: The folder that ids are relative to; None for absolute paths.
-
-    Raises:
-        TypeError: If `root` is no path.
+        root: the folder that ids are relative to; None for absolute paths.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
@@ -38,18 +35,13 @@ class FileIds:
         self._real = None if self.root is None else _real(self.root)
 
     def of(self, path: str | os.PathLike[str]) -> str:
-        """
-        Return the id of a file or folder.
-
-        Raises:
-            ValueError: If it is not below the root.
-        """
+        """Return the id of a file or folder; ValueError if it is not below the root."""
         full = plain_path(path)
         if self.root is None or self._real is None:
             return as_id(full)
         below = _below(full, self.root)
         if below is None:
-            # The same folder under another name: its links are followed, those of the file not.
+            # The folder may have another name: its links are followed, but not those of the file.
             folder, name = os.path.split(full)
             below = _below(os.path.join(_real(folder), name), self._real)  # noqa: PTH118
         if below is None:
@@ -60,17 +52,17 @@ class FileIds:
         return as_id(below)
 
     def of_folder(self, path: str | os.PathLike[str]) -> str:
-        """Return the prefix of the ids of the files in a folder; empty for the root itself."""
+        """Return the prefix of the ids of files in a folder; empty for the root."""
         if self._real is not None and _real(plain_path(path)) == self._real:
             return ""
         return self.of(path).rstrip("/") + "/"
 
     def is_root(self, path: str | None) -> bool:
-        """Return whether a path is that of the root, which may have another through a link."""
+        """Return whether a path is that of the root, perhaps through a link."""
         return path == self.root or (path is not None and _real(path) == self._real)
 
     def has_file(self, source: str) -> bool:
-        """Return whether the file is there that a document came from, given its source."""
+        """Return whether the file of a document exists, given its `source`."""
         path = self._path(source)
         if not os.path.isabs(path):  # noqa: PTH117  # a text of the user's
             return False
@@ -78,20 +70,18 @@ class FileIds:
         return found is not None and not os.path.isdir(found)  # noqa: PTH112  # never raises
 
     def has_folder(self, source: str) -> bool:
-        """Return whether there is anything at a path above the file of a document."""
+        """Return whether a folder above the file of a document exists."""
         return _on_disk(self._path(source)) is not None
 
     def _path(self, source: str) -> str:
-        """Return the path of a source."""
         return source if self.root is None else os.path.join(self.root, source)  # noqa: PTH118
 
 
 def plain_path(path: str | os.PathLike[str]) -> str:
     """
-    Return the absolute path without dots, whose links are not resolved.
+    Return the absolute path without dots; links are kept.
 
-    `link/..` is the folder above the one that the link leads to, as it is for the system; so
-    such a link alone is resolved.
+    Only the link in `link/..` is resolved, because the system takes the folder above its target.
     """
     text = os.fsdecode(path)
     if os.pardir in text:
@@ -103,12 +93,12 @@ def plain_path(path: str | os.PathLike[str]) -> str:
             else:
                 text = os.path.join(text, part)  # noqa: PTH118
     full = os.path.abspath(text)  # noqa: PTH100
-    # Two slashes at the front are one, but for Windows' shares.
+    # Two slashes at the front are one, except for Windows' shares.
     return full[1:] if os.sep == "/" and full.startswith("//") else full
 
 
 def as_id(path: str) -> str:
-    """Return a path as an id: composed letters, forward slashes, and no bytes but UTF-8."""
+    """Return a path as an id: composed letters, forward slashes, valid UTF-8."""
     try:
         written = os.fsencode(path)
     except UnicodeEncodeError:  # half of a surrogate pair, which no file name has
@@ -120,20 +110,12 @@ def as_id(path: str) -> str:
 
 
 def part_id(file_id: str, key: str) -> str:
-    """
-    Return the id of one row, or another part, of a file.
-
-    No file has such an id: paths have no two slashes in a row after their first characters.
-    """
+    """Return the id of a row or another part of a file; no path has two slashes inside it."""
     return f"{file_id}//#{key}"
 
 
 def _on_disk(path: str) -> str | None:
-    """
-    Return the path of what is there, or None where there is nothing.
-
-    An id has composed letters; on a disk each folder, and each file, may be spelt either way.
-    """
+    """Find a path on the disk, whose names may be composed or not; None if it is missing."""
     if os.path.lexists(path):
         return path
     folder, name = os.path.split(path)
@@ -142,25 +124,19 @@ def _on_disk(path: str) -> str | None:
     for spelling in (name, unicodedata.normalize("NFD", name)):
         if os.path.lexists(found := os.path.join(above, spelling)):  # noqa: PTH118
             return found
-    return _in_another_spelling(above, name) if not name.isascii() else None
-
-
-def _in_another_spelling(folder: str, name: str) -> str | None:
-    """Return the path of an entry of a folder, some letters of which are composed, some not."""
-    if unicodedata.is_normalized("NFD", name):
+    if unicodedata.is_normalized("NFD", name):  # also all ASCII names
         return None
     try:
-        entries = os.listdir(folder)  # noqa: PTH208
+        entries = os.listdir(above)  # noqa: PTH208
     except OSError:
         return None
-    for entry in entries:
-        if unicodedata.normalize("NFC", entry) == name:
-            return os.path.join(folder, entry)  # noqa: PTH118
-    return None
+    # Some of its letters may be composed and some not.
+    same = (entry for entry in entries if unicodedata.normalize("NFC", entry) == name)
+    return next((os.path.join(above, entry) for entry in same), None)  # noqa: PTH118
 
 
 def _real(path: str) -> str:
-    """Return where a path leads; a path with a NUL, which leads nowhere, as it is."""
+    """Return the real path; a path with a NUL, which leads nowhere, unchanged."""
     try:
         return os.path.realpath(path)
     except ValueError:
@@ -168,7 +144,7 @@ def _real(path: str) -> str:
 
 
 def _below(path: str, folder: str) -> str | None:
-    """Return a path relative to a folder, or None for the folder itself and all outside."""
+    """Return a path relative to a folder; None for the folder itself and paths outside."""
     start = folder if folder.endswith(os.sep) else folder + os.sep
     return path[len(start) :] if path.startswith(start) and len(path) > len(start) else None
 
@@ -184,13 +160,7 @@ WHY_BARRED: dict[Barred, str] = {
 
 
 class FolderBoundary:
-    """
-    The boundary of a folder that is walked.
-
-    Args:
-        inside: the real path of the folder.
-        follow_symlinks: whether to follow symbolic links that lead out of it.
-    """
+    """The boundary of a folder that is walked, and whether links may lead out of it."""
 
     def __init__(self, inside: Path, follow_symlinks: bool) -> None:
         self._inside, self._follow_symlinks = inside, follow_symlinks
@@ -280,13 +250,7 @@ class Source:
         return self.path
 
     def as_given(self) -> str | Path:
-        """
-        Return the path as a loader of the user's own takes it.
-
-        Raises:
-            LoadError: If it must not be opened.
-            IdConflictError: If another source has its id.
-        """
+        """Path in the form that a user's loader gets; raises as `path_to_open` does."""
         return self.path_to_open()
 
 
@@ -362,16 +326,7 @@ def find_sources(
 
 
 def source_of(origin: Origin, ids: FileIds | None = None) -> Source | Document:
-    """
-    Make a Source of a path, or a Document of a text with its id.
-
-    Args:
-        origin: a path, a Source, a Document, or an (id, text) pair.
-        ids: makes the ids of files; None for absolute paths.
-
-    Raises:
-        TypeError: If it is none of these.
-    """
+    """Make a Source of a path, or a Document of an (id, text) pair; ids are absolute by default."""
     match origin:
         case Source() | Document():
             return origin

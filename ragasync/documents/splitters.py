@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ragasync.documents.fingerprints import known_function
@@ -121,12 +122,9 @@ def spans(
     """
     Yield the start and end offsets of each chunk of a text.
 
-    Args:
-        text: the text to split.
-        reach: maps a chunk's start to its furthest possible end, at least one character later.
-        back: maps a cut to the earliest start of the next chunk; the cut itself for no overlap.
-        fits: checks that a chunk from start to end is within its size, for sizes such as tokens
-            where a chunk can be too large even before its reach.
+    `reach` maps a chunk's start to its furthest possible end, at least one character later; `back`
+    maps a cut to the earliest start of the next chunk, the cut itself for no overlap. `fits` checks
+    a chunk's size, for sizes such as tokens where a chunk can be too large even before its reach.
     """
     stop = len(text.rstrip())
     start = cut = 0
@@ -148,7 +146,7 @@ def spans(
 def _beginning(
     text: str, cut: int, fresh: int, earliest: int, reach: Callable[[int], int]
 ) -> tuple[int, int]:
-    """Return where the chunk after a cut starts, and where it ends at the furthest."""
+    """Return the start of the chunk after a cut, and its furthest possible end."""
     start = _start(text, cut, fresh, earliest)
     limit = reach(start)
     if fresh - start > (room := (limit - start) // 2):
@@ -168,7 +166,7 @@ def _end(
     stop: int,
     fits: Callable[[int, int], bool] | None,
 ) -> int:
-    """Return where the chunk ends that starts at `start`, always after `fresh`."""
+    """Return the end of the chunk from `start`, always after `fresh`."""
     cut = stop if stop <= limit else _cut(text, start, fresh, limit)
     while fits is not None and not fits(start, cut) and cut > fresh + 1:
         cut = _cut(text, start, fresh, cut - 1)
@@ -176,7 +174,7 @@ def _end(
 
 
 def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
-    """Return where a chunk starts whose first new character is at `fresh`."""
+    """Return the start of the chunk whose first new character is at `fresh`."""
     if earliest >= cut:
         return text.rfind("\n", cut, fresh) + 1 or fresh  # the indentation stays
     for boundary in (_SENTENCE_START, _WORD_START):
@@ -188,13 +186,13 @@ def _start(text: str, cut: int, fresh: int, earliest: int) -> int:
 
 
 def _splits_word(text: str, at: int) -> bool:
-    """Return whether a cut here is within a word, of those scripts that put spaces around them."""
+    """Return whether a cut here is inside a word, in scripts with spaces between words."""
     pair = text[at - 1 : at + 1]
     return len(pair) == 2 and pair.isalnum() and max(pair) < _UNSPACED
 
 
 def _cut(text: str, start: int, fresh: int, limit: int) -> int:
-    """Return where to cut the chunk that starts at `start`, always after `fresh`."""
+    """Return the best cut of the chunk from `start`, always after `fresh`."""
     half = max(fresh, start + (limit - start) // 2)
     if (cut := _at_blank_line(text, fresh, half, limit)) > fresh:
         return cut
@@ -216,12 +214,7 @@ def _at_blank_line(text: str, fresh: int, low: int, limit: int) -> int:
 
 
 def check_sizes(size: int, overlap: int, name: str = "chunk_size") -> None:
-    """
-    Check the sizes given to a splitter.
-
-    Raises:
-        ValueError: If the size is not positive, or the overlap is not between 0 and half of it.
-    """
+    """Raise ValueError unless the size is positive and the overlap between 0 and half of it."""
     if size < 1:
         raise ValueError(f"{name} must be at least 1, got {size!r}")
     if not 0 <= overlap <= size // 2:
@@ -231,7 +224,7 @@ def check_sizes(size: int, overlap: int, name: str = "chunk_size") -> None:
 
 
 def _last(text: str, separators: _Separators, low: int, limit: int) -> int:
-    """Return the last cut within `low` and `limit` that one of the separators allows, else -1."""
+    """Return the last cut within `low` and `limit` at one of the separators; else -1."""
     best = -1
     for separator, kept in separators:
         found = text.rfind(separator, low, limit - kept + len(separator))
@@ -435,7 +428,10 @@ class SemanticTextSplitter:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Pickle the arguments, because the package's splitter cannot be pickled."""
-        return _rebuild, (self.chunk_size, self.chunk_overlap, self.max_tokens, self.count_tokens)
+        rebuild = partial(
+            SemanticTextSplitter, max_tokens=self.max_tokens, count_tokens=self.count_tokens
+        )
+        return rebuild, (self.chunk_size, self.chunk_overlap)
 
     @property
     def fingerprint(self) -> str:
@@ -457,19 +453,10 @@ class SemanticTextSplitter:
         return [Chunk(piece, start, start + len(piece)) for start, piece in kept]
 
 
-def _rebuild(
-    chunk_size: int, chunk_overlap: int, max_tokens: int | None, count_tokens: object
-) -> SemanticTextSplitter:
-    """Build a splitter again after pickling."""
-    return SemanticTextSplitter(
-        chunk_size, chunk_overlap, max_tokens=max_tokens, count_tokens=count_tokens
-    )
-
-
 def _by_tokens(
     kind: type[TextSplitter], max_tokens: int, overlap: int, count_tokens: object
 ) -> tuple[TextSplitter, str]:
-    """The package's splitter by tokens, and the name of its token counter."""
+    """Return the package's splitter by tokens, and the name of its token counter."""
     if not isinstance(count_tokens, str):
         count = as_token_counter(count_tokens)
         return kind.from_callback(count, max_tokens, overlap=overlap), known_function(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -65,44 +65,19 @@ def as_token_counter(tokenizer: object) -> Callable[[str], int]:
     if hasattr(given, "no_truncation"):
         written = given.to_str()
         digest = blake2b(written.encode(), digest_size=8).hexdigest()
-        return TokenizerCount(_Plain(without_truncation(given)), f"tokenizers:{digest}")
+        whole = type(given).from_str(written)  # a copy
+        whole.no_truncation()
+        whole.no_padding()
+        encode = partial(whole.encode, add_special_tokens=False)
+        return TokenizerCount(encode, f"tokenizers:{digest}")
     if hasattr(given, "encode") and hasattr(given, "name_or_path"):
-        return TokenizerCount(_Untruncated(given), f"transformers:{given.name_or_path}")
+        encode = partial(given.encode, add_special_tokens=False, truncation=False, verbose=False)
+        return TokenizerCount(encode, f"transformers:{given.name_or_path}")
     if callable(given):
         return given  # type: ignore[no-any-return]
     raise TypeError(
         f"count_tokens must be a function of a text or a tokenizer, got {tokenizer!r:.200}"
     )
-
-
-def without_truncation(tokenizer: Any) -> Any:
-    """Copy a `tokenizers.Tokenizer` with truncation and padding turned off."""
-    whole = type(tokenizer).from_str(tokenizer.to_str())
-    whole.no_truncation()
-    whole.no_padding()
-    return whole
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """Encodes with a `tokenizers.Tokenizer`, without special tokens."""
-
-    tokenizer: Any
-
-    def __call__(self, text: str) -> Any:
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Untruncated:
-    """Encodes with a transformers tokenizer, without special tokens or truncation."""
-
-    tokenizer: Any
-
-    def __call__(self, text: str) -> Any:
-        return self.tokenizer.encode(
-            text, add_special_tokens=False, truncation=False, verbose=False
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +102,7 @@ class TokenBudget:
     max_batch_tokens: int
 
     def __call__(self, text: str) -> int:
-        """
-        Weigh a text.
-
-        Raises:
-            ItemTooLargeError: the text has more tokens than one input may have.
-            ValueError: the text is empty; a service would refuse the whole batch.
-        """
+        """Weigh a text; ValueError if it is empty: a service would refuse the whole batch."""
         if not text:
             raise ValueError("expected a text to embed, got an empty one: leave it out")
         tokens = self.count(text)

@@ -18,47 +18,43 @@ from ragasync.documents.fingerprints import content_digest
 from ragasync.documents.models import Document
 from ragasync.documents.sources import FileIds, Source, as_id, plain_path
 
-_BESIDE = ("", "-wal", "-shm", "-journal", "-lock", "-lock-journal")
-"""What SQLite and the journal add to a file's name for the files that they keep beside it."""
+_SUFFIXES = ("", "-wal", "-shm", "-journal", "-lock", "-lock-journal")
+"""Suffixes of the further files that SQLite and the journal keep next to a file."""
 
 
 class OwnFiles:
     """
-    Knows the files that the store and the journal of one pipeline consist of.
+    Recognizes the files of a pipeline's store and journal, given their paths.
 
-    They are no documents: a store inside the folder would take itself in, and grow at each run.
-    And whoever opens and closes SQLite's file drops the locks that this process has on it, because
-    POSIX knows them by process and file (sqlite.org/howtocorrupt.html, 2.2).
-
-    Args:
-        paths: the paths of files, and of folders with all that is in them; what is no path counts
-            for nothing.
+    They are not documents: a store inside the folder would load itself, and grow in each run. And
+    opening and closing SQLite's file drops the locks that this process has on it, because POSIX
+    keeps them by process and file (sqlite.org/howtocorrupt.html, 2.2).
     """
 
     def __init__(self, paths: Iterable[object]) -> None:
         own = [os.path.realpath(path) for path in paths if isinstance(path, str | os.PathLike)]
-        self._files = {path + suffix for path in own for suffix in _BESIDE}
+        self._files = {path + suffix for path in own for suffix in _SUFFIXES}
         self._names = {os.path.basename(path) for path in self._files}  # noqa: PTH119
         self._folders = [os.path.join(path, "") for path in own]  # noqa: PTH118  # ends in /
         self._seen: tuple[str, bool] = ("", False)
 
     def has(self, path: str | os.PathLike[str]) -> bool:
-        """Return whether a file is one of these, under whichever name."""
+        """Return whether a file is one of these, under any name."""
         if not self._files:
             return False
         text = os.fspath(path)
         if self._is_own_folder(os.path.dirname(text)):  # noqa: PTH120
             return True
-        # A quick look at its name, for each file; a link may have any.
+        # Most files are excluded by their names; a link may have any name.
         is_like = os.path.basename(text) in self._names or os.path.islink(text)  # noqa: PTH119, PTH114
         return is_like and self._is_own(os.path.realpath(text))
 
     def _is_own(self, real: str) -> bool:
-        """Return whether a real path is one of these, or in one of these folders."""
+        """Return whether a real path is one of these files or in one of these folders."""
         return real in self._files or os.path.join(real, "").startswith(tuple(self._folders))  # noqa: PTH118
 
     def _is_own_folder(self, folder: str) -> bool:
-        """Return whether a folder is a store's; asked of the files of one folder in a row."""
+        """Return whether a folder is a store's; cached for the files of one folder."""
         if self._seen[0] != folder:
             self._seen = folder, self._is_own(os.path.realpath(folder))
         return self._seen[1]
@@ -66,59 +62,47 @@ class OwnFiles:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RefusedDocument(Document):
-    """
-    A document whose id another source of the run has; it fails instead of being stored.
-
-    Args:
-        taken_by: the source that has its id.
-    """
+    """A document that fails because another source of the run, `taken_by`, has its id."""
 
     taken_by: str = ""
 
     def __reduce__(self) -> tuple[type[Document], tuple[object, ...]]:
-        """Travel to another process, as a Document does."""
         return type(self), (*Document.__reduce__(self)[1], self.taken_by)
 
     def refusal(self) -> IdConflictError:
-        """Return the error that it fails with."""
+        """Return the error of this document."""
         return IdConflictError.between(self.id, self.taken_by, f"{Document.__repr__(self)}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class NamedFile(Source):
-    """
-    A file that a text names, which a loader of the user's own gets as it was given.
-
-    Args:
-        text: the text.
-    """
+    """A file that was passed as the str `text`, which a user's loader gets unchanged."""
 
     text: str = ""
 
     def as_given(self) -> str | Path:
-        """Return the text; raise what opening the file would."""
+        """Return the str; raise as opening the file does."""
         Source.path_to_open(self)
         return self.text
 
 
 Taken: TypeAlias = dict[str, tuple[object, str]]
-"""The ids of one run: by each, what tells its source from others, and the source in words."""
+"""The ids of one run, each with the content that identifies its source and a description."""
 
 
 class UniqueSources:
     """
-    Make items of sources: drop a file that was named before, refuse one whose id is another's.
+    Make items of sources: drop a repeated file, refuse a source with another's id.
 
-    A document that is given twice stays an item, so that results fit what was given. The ids of
-    files and documents are known before they are loaded, also of files that a text names; those of
-    other things, which a loader of the user's takes, are not looked at here.
+    A repeated document stays an item, so that results match the input. The ids of files and
+    documents are known before they are loaded; other sources, for a user's loader, pass unchanged.
 
     Args:
         ids: makes the ids of files.
-        own: the pipeline's own files, which are passed over.
+        own: the pipeline's own files, which are dropped.
 
     Attributes:
-        taken: the ids that are given so far.
+        taken: the ids so far.
     """
 
     def __init__(self, ids: FileIds, own: OwnFiles) -> None:
@@ -136,7 +120,7 @@ class UniqueSources:
     async def of_async(
         self, sources: AsyncIterable[Any], found_in: Callable[[Any], Iterable[Any]]
     ) -> AsyncGenerator[Any, None]:
-        """Yield the items of what is found in sources that come one by one; close these too."""
+        """Yield the items of sources that come asynchronously; close their iterator too."""
         iterator = aiter(sources)
         try:
             async for source in iterator:
@@ -150,7 +134,7 @@ class UniqueSources:
                 await close()
 
     def _item(self, source: Any) -> Any:
-        """Return what is to be processed for a source, or None for a file that was there before."""
+        """Return the item of a source; None for a file that was there before."""
         if isinstance(source, Path):
             id_ = self._ids.of(source)
             source = Source(id_, source, source=id_)
@@ -164,7 +148,7 @@ class UniqueSources:
         return self._unless_taken(source) if isinstance(source, Source | Document) else source
 
     def _of_root(self, source: Source) -> Source:
-        """Return a source with the id and origin of these ids; another id of its own it keeps."""
+        """Return a source with id and `source` by these ids; a custom id is kept."""
         place = self._ids.of(source.path)
         if source.source == place:
             return source
@@ -172,7 +156,7 @@ class UniqueSources:
         return replace(source, id=source.id if is_own else place, source=place)
 
     def _unless_taken(self, source: Source | Document) -> Any:
-        """Return a source as it is, or refused; None for a file that has its id already."""
+        """Return a source, refused if its id is another's; None for a repeated file."""
         content = _content_of(source)
         mine = content, f"{_in_words(source)} (item {self._count})"
         found = self.taken.setdefault(source.id, mine)
@@ -188,7 +172,7 @@ class UniqueSources:
 
 
 def content_of(document: Document) -> object:
-    """Return what tells a document from another with the same id."""
+    """Return the content that tells a document from another with the same id."""
     try:
         return document.source, content_digest(document)
     except Exception:  # metadata may be of any class
@@ -196,23 +180,22 @@ def content_of(document: Document) -> object:
 
 
 def claim(taken: Taken, source: object) -> None:
-    """Give a file or document of an earlier run its id, unless another has it."""
+    """Claim the id of a file or document of an earlier run, unless another has it."""
     if isinstance(source, Source | Document):
         taken.setdefault(source.id, (_content_of(source), _in_words(source)))
 
 
 def _content_of(source: Source | Document) -> object:
-    """Return what tells a source from another with the same id."""
+    """Return the content that tells a source from another with the same id."""
     return plain_path(source.path) if isinstance(source, Source) else content_of(source)
 
 
 def _in_words(source: Source | Document) -> str:
-    """Return a source in a few words."""
     return repr(source) if isinstance(source, Document) else f"the file {plain_path(source.path)!r}"
 
 
 def _same(one: object, other: object) -> bool:
-    """Return whether two paths or digests are of the same thing."""
+    """Return whether two paths or digests are of the same source."""
     if one == other:
         return True
     try:  # a file system may take two spellings of a name for one

@@ -298,19 +298,17 @@ class WordLlamaEmbedder:
 
     def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """
-        Return the vectors of the texts.
-
-        Args:
-            texts: The texts; lone surrogates in them count as question marks.
+        Embed texts as HashingEmbedder does; lone surrogates count as question marks.
 
         Returns:
-            A float32 array of shape `(len(texts), dimension)`, its rows of length 1 or 0.
+            A float32 array of shape `(len(texts), dimension)`, with rows of length 1 or 0.
 
         Raises:
-            TypeError: When `texts` is a str or bytes, or one of its items is no str.
+            TypeError: If `texts` is a str or bytes, or one of its items is not a str.
         """
         check_texts(texts)
-        tokenizer, vectors = _model()
+        with _loading:
+            tokenizer, vectors = _load_model()
         encodable = [text.encode(errors="replace").decode() for text in texts]
         encoded = tokenizer.encode_batch(encodable, add_special_tokens=False)
         rows = np.zeros((len(texts), self._dimension), dtype=np.float32)
@@ -328,15 +326,9 @@ def _sum_of(tokens: Sequence[int], vectors: NDArray[np.float32]) -> NDArray[np.f
     return counts.astype(np.float32) @ vectors[distinct]
 
 
-def _model() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Return the tokenizer and the vectors of its tokens, loaded by whoever comes first."""
-    with _loading:
-        return _load_model()
-
-
 @cache
 def _load_model() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Load the model from the package's own folder."""
+    """Load the tokenizer and the vectors of its tokens from the package's own folder."""
     # Importing wordllama configures the root logger, unless that has a handler already.
     bystander = logging.NullHandler()
     logging.getLogger().addHandler(bystander)

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
@@ -48,20 +47,20 @@ from ragasync.documents.tokenizers import token_budget
 from ragasync.errors import AttemptTimeout
 
 _ARGUMENTS: Final = ("model", "dimensions", "input")
-"""What has an argument of its own, and no place in `extra_body`."""
+"""Fields that have an argument of their own and must not be in `extra_body`."""
 
 _CHANGES_NO_VECTOR: Final = frozenset({"encoding_format", "user"})
 
 
 class EmbeddingService(Protocol):
-    """Something to ask for embeddings, through a client that is opened for a run."""
+    """A service for embeddings, called through a client that is opened for a run."""
 
     @property
     def host(self) -> str:
-        """Where it is, without what is secret; nothing where that is not known."""
+        """Host and port; empty if unknown."""
 
     def opened(self, for_one_call: bool = False) -> AbstractAsyncContextManager[Opened]:
-        """Return an async context manager that gives the client."""
+        """Open a client for a run, or for one call."""
 
     async def ask(
         self,
@@ -75,14 +74,10 @@ class EmbeddingService(Protocol):
 
 class ClientService:
     """
-    A service behind a client with `embeddings.create(model=, input=)`, such as an AsyncOpenAI.
+    A service behind a user's client with `embeddings.create(model=, input=)`.
 
-    An SDK's own retries are switched off, because they would multiply with ours and know no
-    limiter; its headers are read where it shows them. A sync client is called on a thread.
-
-    Args:
-        client: the caller's, who also closes it.
-        extra: further fields of a request's body, which an SDK takes as `extra_body=`.
+    An SDK's own retries are switched off, because they would multiply with ours and bypass the
+    limiters; its headers are read where it shows them. A sync client is called on a thread.
     """
 
     def __init__(self, client: Any, extra: Mapping[str, object]) -> None:
@@ -103,7 +98,7 @@ class ClientService:
 
     @asynccontextmanager
     async def opened(self, for_one_call: bool = False) -> AsyncIterator[Opened]:
-        """Give the client as it is."""
+        """Yield the client itself."""
         yield Opened(self._client, for_one_call)
 
     async def ask(
@@ -113,13 +108,7 @@ class ClientService:
         dimension: int | None,  # noqa: ARG002  # the client reads its replies as a whole
         sending: Callable[[], None],
     ) -> Reply:
-        """
-        Request the vectors of `body["input"]`.
-
-        Raises:
-            BrokenReply: what came is not what was asked for.
-            Exception: whatever the client raises.
-        """
+        """Request the vectors of `body["input"]`; raise as the client does."""
         asked = {**body, **self._extra}
         if not self._has_sdk_options or "encoding_format" in self._extra.get("extra_body", ()):
             return await self._send(opened.client, asked, sending)
@@ -133,7 +122,6 @@ class ClientService:
     async def _send(
         self, client: Any, asked: Mapping[str, Any], sending: Callable[[], None]
     ) -> Reply:
-        """Call the client once."""
         sending()
         embeddings = client.embeddings
         shows_headers = self._has_sdk_options and hasattr(embeddings, "with_raw_response")
@@ -146,16 +134,7 @@ class ClientService:
 
 
 def key_to_send(given: str | None, base_url: str, headers: Mapping[str, str]) -> str | None:
-    """
-    Return the key to show: the given one, or for OpenAI itself that of OPENAI_API_KEY.
-
-    To another host that key is not sent unless it is given: whose it is nobody knows.
-
-    Raises:
-        TypeError: `base_url` is no text.
-        ValueError: OpenAI is to be asked without a key, a key has characters that none has, or
-            `base_url` is no address.
-    """
+    """Return the given API key; OPENAI_API_KEY only for OpenAI, so that no other host gets it."""
     is_openai = address_of(base_url).hostname == urlsplit(OPENAI).hostname
     if given is None and "authorization" in headers:
         return None
@@ -174,12 +153,7 @@ def service_of(
     headers: Mapping[str, str] | None,
     extra: Mapping[str, object],
 ) -> EmbeddingService:
-    """
-    Return the service behind a client, or else at an address.
-
-    Raises:
-        ValueError: `headers` were passed with a client, which has its own.
-    """
+    """Return the service behind a client, or else at a base URL."""
     if client is None:
         own = checked_headers(headers or {})
         return HttpService(base_url, key_to_send(api_key, base_url, own), own, extra)
@@ -189,13 +163,7 @@ def service_of(
 
 
 def checked_extra(extra: Mapping[str, object] | None) -> dict[str, object]:
-    """
-    Return further fields of a request's body, as plain data.
-
-    Raises:
-        TypeError: they are not a mapping of JSON values by name.
-        ValueError: one of them has an argument of its own, or is not finite.
-    """
+    """Return the extra fields of a request's body as plain JSON data, or raise."""
     if extra is None:
         return {}
     if not isinstance(extra, Mapping) or not all(isinstance(name, str) for name in extra):
@@ -214,12 +182,7 @@ def checked_extra(extra: Mapping[str, object] | None) -> dict[str, object]:
 def name_of_vectors(
     model: str, dimensions: int | None, host: str, extra: Mapping[str, object]
 ) -> str:
-    """
-    Return what tells these vectors from others.
-
-    That is the model, the dimension asked for, the host, and a digest of what else a request says,
-    such as a task.
-    """
+    """Return a name of the vectors from the model, dimension, host, and extra fields' digest."""
     shortened = "" if dimensions is None else f"-{dimensions}"
     elsewhere = f"@{host}" if host not in ("", urlsplit(OPENAI).hostname) else ""
     said = {name: value for name, value in extra.items() if name not in _CHANGES_NO_VECTOR}
@@ -229,58 +192,27 @@ def name_of_vectors(
 
 
 Kind = Literal["requests", "tokens"]
-"""What a limit counts."""
+"""The unit of a limit."""
 
 MINUTE = 60.0
-"""Seconds that a stated limit is for, and the longest pause that a header alone can ask for."""
+"""The period of the limits in headers, and the longest pause for a header, in seconds."""
 
 UNLIMITED = 1e18
-"""A second: the rate of a limiter that has not heard of any limit; nothing is ever owed at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimitHeaders:
-    """
-    What one answer says of one limit; None where it does not say.
-
-    Attributes:
-        limit: how much a minute.
-        remaining: how much of it is left.
-        reset: seconds until all of it is there again.
-    """
-
-    limit: float | None
-    remaining: float | None
-    reset: float | None
-
-
-def said_of(headers: Mapping[str, str], kind: Kind) -> RateLimitHeaders:
-    """
-    Return what `x-ratelimit-limit-*`, `-remaining-*` and `-reset-*` say of requests or tokens.
-
-    Args:
-        headers: by lower-case name.
-        kind: which of the two.
-    """
-    limit, remaining, reset = (
-        headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset")
-    )
-    stated = number_of(limit)
-    return RateLimitHeaders(stated or None, number_of(remaining), seconds_of(reset))
+"""The rate per second of a limiter without a known limit, at which nothing ever waits."""
 
 
 class HeaderRateLimiter:
     """
-    A limiter that does what a service says of its limit.
+    A limiter that follows the `x-ratelimit-*` headers of a service.
 
-    Where no rate was given it takes the stated one, and each later one, unless somebody sets the
-    limiter's rate by hand meanwhile. Where nothing remains it pauses until the reset, but for a
-    minute at most: the limits are for a minute, and of longer ones a 429 tells.
+    Without a given rate, it takes the latest one in the headers, unless the limiter's rate was set
+    by hand. If nothing remains, it pauses until the reset, at most a minute: the limits are for a
+    minute, and a longer one answers 429.
 
     Args:
-        kind: what it counts.
-        per_minute: the rate; None for the one that the service states.
-        weight: what an item weighs, as in RateLimiter.
+        kind: the unit of the limit.
+        per_minute: the rate; None for that in the headers.
+        weight: the weight of an item, as in RateLimiter.
     """
 
     def __init__(
@@ -291,24 +223,23 @@ class HeaderRateLimiter:
         self.limiter = RateLimiter(rate=rate, per=MINUTE, weight=weight)
         self._own_rate = self.limiter.rate if per_minute is None else None
 
-    def hear(self, headers: Mapping[str, str]) -> None:
-        """Do what an answer's headers, by lower-case name, say of this limit."""
-        said, limiter = said_of(headers, self._kind), self.limiter
-        if said.limit is not None and limiter.rate == self._own_rate:
-            self._own_rate = said.limit / MINUTE
+    def update(self, headers: Mapping[str, str]) -> None:
+        """Apply the headers of a response, by lower-case name, to the limiter."""
+        limit, remaining, reset = (
+            headers.get(f"x-ratelimit-{part}-{self._kind}")
+            for part in ("limit", "remaining", "reset")
+        )
+        limiter = self.limiter
+        if (stated := number_of(limit)) and limiter.rate == self._own_rate:
+            self._own_rate = stated / MINUTE
             if limiter.rate != self._own_rate:
                 limiter.rate = self._own_rate
-        if said.remaining == 0 and said.reset is not None:
-            limiter.pause(min(said.reset, MINUTE))
+        if number_of(remaining) == 0 and (seconds := seconds_of(reset)) is not None:
+            limiter.pause(min(seconds, MINUTE))
 
 
 class Spending:
-    """
-    Counts calls, tokens and money, from any thread, and tells the run that a call was made in.
-
-    Args:
-        price: of a million tokens.
-    """
+    """Counts calls, tokens and cost, from any thread; `price` is that of a million tokens."""
 
     def __init__(self, price: float) -> None:
         check_number("price_per_million_tokens", price)
@@ -319,16 +250,16 @@ class Spending:
 
     @property
     def cost(self) -> float:
-        """The price of all tokens."""
+        """Cost of all tokens."""
         return self.tokens * self._price / 1e6
 
     def call(self) -> None:
-        """Count a request that is sent."""
+        """Count a request."""
         with self._lock:
             self.calls += 1
 
     def answered(self, tokens: int) -> None:
-        """Count the tokens of an answer, which are paid for whether it is of use or not."""
+        """Count the tokens of a response, which are paid for even if it is unusable."""
         with self._lock:
             self.tokens += tokens
         note_usage(tokens=tokens, cost=tokens * self._price / 1e6)
@@ -447,17 +378,17 @@ class OpenAIEmbedder:
 
     @property
     def calls(self) -> int:
-        """How many requests were sent."""
+        """Number of requests sent."""
         return self._spending.calls
 
     @property
     def tokens(self) -> int:
-        """What they were counted as: by the service, or by us where it does not say."""
+        """Tokens of these requests, as counted by the service or else by `count_tokens`."""
         return self._spending.tokens
 
     @property
     def spent(self) -> float:
-        """The price of these tokens."""
+        """Cost of these tokens."""
         return self._spending.cost
 
     @property
@@ -466,31 +397,31 @@ class OpenAIEmbedder:
         return self._requests.limiter, self._tokens.limiter
 
     def open(self) -> AbstractAsyncContextManager[Opened]:
-        """Return what opens a client on the running loop; for `resources=`, or for many calls."""
+        """Open a client on the running loop; for `resources=`, or for many calls."""
         return self._service.opened()
 
     async def __call__(
         self, texts: Sequence[str], client: Opened | None = None, /
     ) -> NDArray[np.float32]:
         """
-        Return the vectors of the texts, by one call.
+        Embed texts by one call.
 
         Args:
             texts: the texts, none of them empty; lone surrogates count as question marks.
-            client: what `open` gave; None opens one for this call.
+            client: a client from `open`; None opens one for this call.
 
         Returns:
             A float32 array of shape `(len(texts), dimension)`.
 
         Raises:
-            TypeError: `texts` is one text, or holds something else.
-            ItemTooLargeError: a text is too long.
-            ServiceRefusal: the service answered with an error.
-            ResultCountError: it gave more or fewer vectors than texts.
-            WrongVector: it gave one of another dimension, or one that is not finite.
-            AttemptTimeout: it took longer than `timeout`.
-            BrokenReply: its answer could not be read, or is larger than such vectors can be.
-            RedirectRefused: it redirects to another host.
+            TypeError: `texts` is a str, or an item is not a str.
+            ItemTooLargeError: a text has too many tokens.
+            ServiceRefusal: the service replied with an error.
+            ResultCountError: the reply has more or fewer vectors than texts.
+            WrongVector: a vector has another dimension, or is not finite.
+            AttemptTimeout: the call took longer than `timeout`.
+            BrokenReply: the reply cannot be read, or is larger than such vectors can be.
+            RedirectRefused: the service redirects to another host.
         """
         check_texts(texts)
         for text in texts:
@@ -503,21 +434,20 @@ class OpenAIEmbedder:
             return await self._embedded(texts, own)
 
     def query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of one text, from sync code; see `run_async`. A search calls it."""
+        """Embed one text from sync code, for a search; see `run_async`."""
         rows: NDArray[np.float32] = run_async(_FOR_A_SEARCH.call(self, [text]))
         row: NDArray[np.float32] = rows[0]
         return row
 
     def as_stage(self) -> Stage:
-        """Return how a document processor calls it."""
-        return Stage(self, **self._way())
+        """Stage of a document processor with this embedder's batches, limits and retries."""
+        return Stage(self, **self._options())
 
     def as_processor(self, **options: Any) -> AsyncBatchProcessor[str, NDArray[np.float32]]:
-        """Return a processor of texts that calls it likewise, but for these options."""
-        return AsyncBatchProcessor(self, batched=True, **self._way() | options)
+        """Processor of texts with the same batches, limits and retries; `options` replace them."""
+        return AsyncBatchProcessor(self, batched=True, **self._options() | options)
 
-    def _way(self) -> dict[str, Any]:
-        """Return how many texts and calls may go at once, within which limits, and how often."""
+    def _options(self) -> dict[str, Any]:
         return {
             "batch_size": self._max_batch,
             "max_concurrency": self._max_concurrency,
@@ -529,19 +459,18 @@ class OpenAIEmbedder:
         }
 
     async def _embedded(self, texts: Sequence[str], client: Opened) -> NDArray[np.float32]:
-        """Ask, heed what the answer says of limits and costs, and check its vectors."""
+        """Send a request, update limits and costs from the reply, and check its vectors."""
         try:
             reply = await self._reply(texts, client)
         except Exception as error:
-            self._hear(headers_of(error))
+            self._update_limiters(headers_of(error))
             raise
-        self._hear(reply.headers)
+        self._update_limiters(reply.headers)
         tokens = reply.tokens
         self._spending.answered(sum(map(self._weigh.count, texts)) if tokens is None else tokens)
         return self._dimension.rows_of(reply, len(texts))
 
     async def _reply(self, texts: Sequence[str], client: Opened) -> Reply:
-        """Ask once, with a limit of time."""
         try:
             async with asyncio.timeout(self._timeout) as deadline:
                 return await self._service.ask(
@@ -555,10 +484,9 @@ class OpenAIEmbedder:
                 raise  # the client's own
             raise AttemptTimeout(f"the service took longer than {self._timeout:g} s") from None
 
-    def _hear(self, headers: Mapping[str, str]) -> None:
-        """Let the limiters know what an answer's headers say."""
-        self._requests.hear(headers)
-        self._tokens.hear(headers)
+    def _update_limiters(self, headers: Mapping[str, str]) -> None:
+        self._requests.update(headers)
+        self._tokens.update(headers)
 
     def __repr__(self) -> str:
         spending = self._spending

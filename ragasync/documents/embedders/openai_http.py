@@ -32,13 +32,13 @@ OPENAI: Final = "https://api.openai.com/v1"
 """The base URL of the service that the others are compatible with."""
 
 _LONGEST_ERROR: Final = 65_536
-"""Bytes of an error's body that are read, and bytes allowed around the vectors of a reply."""
+"""Bytes of an error's body that are read, and bytes allowed in addition to a reply's vectors."""
 
 _BYTES_PER_NUMBER: Final = 48
-"""Of a number as indented JSON, with its sign, its exponent and all digits of a double."""
+"""Size of a number as indented JSON, with its sign, exponent and all digits of a double."""
 
 _BYTES_PER_VECTOR: Final = 8192 * _BYTES_PER_NUMBER
-"""While the dimension is unknown; in base64 that is enough for 73,728 numbers."""
+"""Size of a vector of unknown dimension; enough for 73,728 numbers in base64."""
 
 _MOST_REDIRECTS: Final = 5
 _SHORTEST_SECRET: Final = 8
@@ -51,17 +51,11 @@ _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """
-    A client that is open on a loop.
+    """A client that is open on an event loop."""
 
-    Attributes:
-        client: an `httpx.AsyncClient`, or whatever client the user passed.
-        for_one_call: whether it was opened for a single call.
-        probing: held while a request is repeated without base64.
-    """
-
-    client: Any
+    client: Any  # an `httpx.AsyncClient`, or the user's
     for_one_call: bool = False
+    # Held while a request is repeated without base64.
     probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -85,12 +79,10 @@ class VectorEncoding:
         self, send: Callable[[bool], Awaitable[Reply]], opened: Opened, texts: int
     ) -> Reply:
         """
-        Send a request in the encoding that the service is known to take, or find out.
+        Send a request of some texts in the encoding that the service accepts, or find out which.
 
-        Args:
-            send: sends the request, for base64 if its argument is True.
-            opened: the client; concurrent refusals wait for the outcome of one repetition.
-            texts: how many the request has.
+        `send` requests base64 if its argument is True. Concurrent refusals wait for the outcome of
+        one repetition.
         """
         if self._has_base64 is False or self._is_in_doubt:
             reply = await send(False)
@@ -117,7 +109,7 @@ class VectorEncoding:
             return reply
 
     def _may_be_about_encoding(self, error: Exception, is_alone: bool) -> bool:
-        """Return whether to repeat a request for numbers, and note that it was refused."""
+        """Return whether to repeat a refused request for numbers, and note the refusal."""
         if self._has_base64 or http_status(error) not in _REFUSES_A_FIELD:
             return False
         before, self._was_refused = self._was_refused, True
@@ -129,20 +121,15 @@ class HttpService:
     """
     An OpenAI-compatible service at an address, called through httpx.
 
-    It makes no retries and sets no timeout; its caller does. A reply is read up to the size that
-    its request can need, before and after decompression. Redirects are followed within the host:
-    another one would get the key and the texts.
+    Retries and timeouts are up to its caller. A reply is read up to the size that its request can
+    need, before and after decompression. Redirects are followed within the host: another one would
+    get the key and the texts.
 
     Args:
-        base_url: the address, with or without `/embeddings` at its end; a query is kept.
+        base_url: the URL, with or without `/embeddings`; a query is kept.
         api_key: sent as a bearer token; None sends none.
         headers: further headers, by lower-case name; they replace ours.
         extra: further fields of a request's body.
-
-    Raises:
-        TypeError: `base_url` is not a text.
-        ValueError: `base_url` is not the address of a web service.
-        MissingExtra: httpx is not installed.
     """
 
     def __init__(
@@ -186,16 +173,8 @@ class HttpService:
         """
         Request the vectors of `body["input"]`.
 
-        Args:
-            opened: what `opened` yielded.
-            body: of the request.
-            dimension: of the vectors, where it is known: it bounds the reply.
-            sending: called before each request that is sent.
-
-        Raises:
-            ServiceRefusal: the service replied with an error.
-            RedirectRefused: it redirects to another host, or in a circle.
-            BrokenReply: its reply is too large, not JSON, or not a list of embeddings.
+        A known `dimension` bounds the reply; `sending` is called before each request. Errors are
+        ServiceRefusal, RedirectRefused and BrokenReply.
         """
 
         async def send(in_base64: bool) -> Reply:
@@ -248,7 +227,7 @@ class HttpService:
     def _reply_of(
         self, raw: bytearray, headers: dict[str, str], expected: int, asked: int
     ) -> Reply:
-        """Return what a body of JSON says."""
+        """Parse a body of JSON."""
         if not _is_plausible(raw, expected, asked):
             raise BrokenReply(
                 f"expected {expected} embeddings from {self.host}, got {len(raw):,} bytes with "
@@ -266,7 +245,7 @@ class HttpService:
         return reply_of(answer, headers, self._without_secrets)
 
     def _redirected(self, response: Response, url: str) -> str:
-        """Return the address that a reply redirects to, if it is on the same host."""
+        """Return the URL of a redirect, if it is on the same host."""
         import httpx
 
         here = httpx.URL(url)
@@ -278,12 +257,8 @@ class HttpService:
             ) from None
         same = (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port)
         # The same host may also ask for an encrypted connection.
-        upgrade = (here.scheme, here.port, there.scheme, there.port) == (
-            "http",
-            None,
-            "https",
-            None,
-        )
+        ports = (here.port, there.port)
+        upgrade = (here.scheme, there.scheme, *ports) == ("http", "https", None, None)
         if not (same or (upgrade and here.host == there.host)):
             where = self._without_secrets(f"{there.scheme}://{there.netloc.decode()}")
             raise RedirectRefused(
@@ -293,26 +268,20 @@ class HttpService:
         return str(there.copy_with(userinfo=here.userinfo))
 
     def _without_secrets(self, text: str) -> str:
-        """Return a text without the key and the headers of this service, should it quote them."""
+        """Mask the key and the headers of this service in a text that may quote them."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text
 
 
 def host_of(parts: SplitResult) -> str:
-    """Return host and port of an address; nothing where it has no host."""
+    """Return the host and port of a URL; empty without a host."""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.hostname}{port}" if parts.hostname else ""
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """
-    Return headers by lower-case name.
-
-    Raises:
-        TypeError: they are not a mapping of texts.
-        ValueError: one cannot be sent. No value is quoted, because it may be a key.
-    """
+    """Return headers by lower-case name, or raise; no value is quoted, as it may be a key."""
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers must be a dict of texts, got a {type(headers).__name__}")
     checked = {}
@@ -334,7 +303,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def address_of(base_url: str) -> SplitResult:
-    """Return the parts of an address, or say what is wrong with it without quoting it."""
+    """Parse a base URL; an error does not quote it, as it may have a password."""
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be an address such as {OPENAI!r}, got {base_url!r:.200}")
     try:
@@ -354,7 +323,7 @@ def address_of(base_url: str) -> SplitResult:
 
 
 def _secrets_of(*values: str | None) -> Iterator[str]:
-    """Yield the values that an error must not quote, and the words of those with several."""
+    """Yield the values that an error must not quote, and their words."""
     for value in values:
         for word in {value, *value.split()} if value else ():
             if len(word) >= _SHORTEST_SECRET:
@@ -363,9 +332,9 @@ def _secrets_of(*values: str | None) -> Iterator[str]:
 
 async def _body_of(response: Response, longest: int) -> bytearray:
     """
-    Return a body of at most `longest` bytes, decompressed; of a longer one some bytes more.
+    Read a decompressed body up to `longest` bytes; of a longer one, some bytes more.
 
-    What a client decompresses by itself is of any size: a megabyte may hold a gigabyte.
+    The client's own decompression has no bound: a megabyte may hold a gigabyte.
     """
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in _COMPRESSED and encoding not in ("", "identity"):
@@ -386,17 +355,17 @@ async def _body_of(response: Response, longest: int) -> bytearray:
 
 
 def _most_bytes(texts: int, dimension: int | None, asked: int) -> int:
-    """Return the size that a reply can need: its vectors, and each text once more, escaped."""
+    """Return the maximum size of a reply: its vectors, and each text once more, escaped."""
     vector = _BYTES_PER_VECTOR if dimension is None else dimension * _BYTES_PER_NUMBER
     return _LONGEST_ERROR + 2 * asked + texts * (1024 + vector)
 
 
 def _is_plausible(raw: bytearray, texts: int, asked: int) -> bool:
     """
-    Return whether a body has as few lists, objects and strings as embeddings of some texts have.
+    Return whether a body has few enough lists, objects and strings for embeddings of some texts.
 
-    Each of these takes some 60 bytes once it is parsed, and two or three in the body. The texts,
-    which a service may repeat, can have as many as the request has bytes.
+    Each takes about 60 bytes once parsed, but two or three in the body. The texts, which a service
+    may repeat, can have as many as the request has bytes.
     """
     most = 4096 + 64 * texts + 2 * asked
     return raw.count(b"[") + raw.count(b"{") <= most and raw.count(b'"') <= most

@@ -37,13 +37,13 @@ _KEPT_HEADERS = ("retry-after", "x-should-retry", "x-ratelimit", "x-request-id")
 
 class ServiceRefusal(RagasyncError):
     """
-    A service answered with an error.
+    A service replied with an error.
 
     Attributes:
         status_code: the HTTP status.
-        code: the service's own word for it, such as "insufficient_quota".
-        type: the sort of error, in the service's words.
-        headers: those that say when to come again, by lower-case name.
+        code: the service's error code, such as "insufficient_quota".
+        type: the service's type of error.
+        headers: those about retries and rate limits, by lower-case name.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class ServiceRefusal(RagasyncError):
         code: str | None = None,
         type: str | None = None,  # noqa: A002  # as the service calls it
     ) -> None:
-        message = f"{where} answered {status}{_phrase(status)}"
+        phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
+        message = f"{where} answered {status}{phrase}"
         super().__init__(redact(f"{message}: {said}" if said else message))
         self.status_code = status
         self.code = code
@@ -81,7 +82,7 @@ class RedirectRefused(RagasyncError, NotImplementedError):
 
 
 def headers_to_keep(headers: Iterable[tuple[object, object]]) -> dict[str, str]:
-    """Return those headers that say when to call again, each cut, by lower-case name."""
+    """Return the headers about retries and rate limits, each cut, by lower-case name."""
     named = ((str(name).lower(), value) for name, value in islice(headers, _MOST_HEADERS))
     return {
         name: str(value)[:_LONGEST_HEADER]
@@ -98,14 +99,9 @@ def refusal(
     without_secrets: Callable[[str], str] = str,
 ) -> ServiceRefusal:
     """
-    Return the error that a reply is; its text is JSON as of OpenAI, or anything.
+    Make the error of a reply from a host, whose body is JSON like OpenAI's, or any text.
 
-    Args:
-        where: the host.
-        status: the HTTP status.
-        body: of the reply.
-        headers: of the reply.
-        without_secrets: takes the key out of a text, which the service may have quoted.
+    `without_secrets` masks the key in a text, which the service may have quoted.
     """
     text = body[: 64 * _LONGEST].decode(errors="replace")
     error: object = None
@@ -126,60 +122,34 @@ def refusal(
 
 
 def short_text(text: str) -> str:
-    """Return the beginning of a text in one line; masked first, as a cut secret is not known."""
+    """Return the beginning of a text on one line; masked first, as a cut secret is not found."""
     line = " ".join(redact(text).split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
 def _word(value: object) -> str | None:
-    """Return a word of the service's; a number would pass for a status."""
+    """Return a str of the service; a number would pass for a status."""
     return value[:_LONGEST] if isinstance(value, str) else None
 
 
-def _phrase(status: int) -> str:
-    """Return what a status is called."""
-    try:
-        return f" {HTTPStatus(status).phrase}"
-    except ValueError:
-        return ""
-
-
 _MOST_TOKENS: Final = 2**53
-"""A count above this is not one; a float holds every number up to it."""
+"""The maximum count of tokens that is plausible; a float holds every integer up to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """
-    An answer as it came.
+    """A parsed response; indices and tokens are None where the service does not give them."""
 
-    Attributes:
-        vectors: a vector a text, as a list of numbers or float32 in base64; in any order.
-        indices: the number of each one's text; None where the service does not say.
-        tokens: what it was counted as; None where the service does not say.
-        headers: by lower-case name.
-    """
-
-    vectors: Sequence[object]
-    indices: Sequence[object]
+    vectors: Sequence[object]  # one per text in any order: lists of numbers, or float32 in base64
+    indices: Sequence[object]  # the position of each vector's text
     tokens: int | None
-    headers: Mapping[str, str]
+    headers: Mapping[str, str]  # by lower-case name
 
 
 def reply_of(
     answer: object, headers: Mapping[str, str], without_secrets: Callable[[str], str] = str
 ) -> Reply:
-    """
-    Return what an answer says, be it parsed JSON or an object of a client's.
-
-    Args:
-        answer: the answer.
-        headers: by lower-case name.
-        without_secrets: takes the key out of a text, which the service may have quoted.
-
-    Raises:
-        BrokenReply: it is no list of embeddings.
-    """
+    """Make a Reply of parsed JSON or a client's object; BrokenReply without embeddings."""
     data = _part(answer, "data")
     if not isinstance(data, Sequence) or isinstance(data, str | bytes):
         got = short_text(without_secrets(text_of(guarded(repr, answer))))
@@ -195,12 +165,7 @@ def reply_of(
 
 
 def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
-    """
-    Return the vectors in the order of the texts, None for what is no vector.
-
-    Raises:
-        ResultCountError: there are not as many as texts, or two are of the same text.
-    """
+    """Return one vector per text in order, None for an invalid one; else ResultCountError."""
     vectors, indices = reply.vectors, reply.indices
     if len(vectors) != expected:
         raise ResultCountError(
@@ -209,7 +174,8 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
     read = [_vector(vector) for vector in vectors]
     if all(index is None for index in indices):
         return read
-    placed = dict(zip(indices, read, strict=True)) if _are_indices(indices) else {}
+    are_indices = all(type(index) is int for index in indices)
+    placed = dict(zip(indices, read, strict=True)) if are_indices else {}
     if placed.keys() != set(range(expected)):
         raise ResultCountError(
             f"expected a vector for each of {expected} texts, got {len(placed)} from the service, "
@@ -219,7 +185,7 @@ def vectors_of(reply: Reply, expected: int) -> list[NDArray[np.float32] | None]:
 
 
 def usual_dimension(vectors: Sequence[NDArray[np.float32] | None]) -> int | None:
-    """Return the dimension of most vectors; None where there is no vector."""
+    """Return the dimension of most vectors; None without a vector."""
     lengths = Counter(len(vector) for vector in vectors if vector is not None)
     return lengths.most_common(1)[0][0] if lengths else None
 
@@ -227,12 +193,7 @@ def usual_dimension(vectors: Sequence[NDArray[np.float32] | None]) -> int | None
 def checked_rows(
     vectors: Sequence[NDArray[np.float32] | None], dimension: int
 ) -> NDArray[np.float32]:
-    """
-    Return the vectors as rows, `(n, dimension)`.
-
-    Raises:
-        WrongVector: one of them is none, of another dimension, or not finite.
-    """
+    """Return the vectors as an array of shape `(n, dimension)`; WrongVector for a bad one."""
     faults = {place: _fault(vector, dimension) for place, vector in enumerate(vectors)}
     wrong = [place for place, fault in faults.items() if fault]
     if wrong:
@@ -245,7 +206,7 @@ def checked_rows(
 
 
 def _fault(vector: NDArray[np.float32] | None, dimension: int) -> str:
-    """Say what is wrong with a vector, or nothing."""
+    """Return what is wrong with a vector; empty if nothing."""
     if vector is None:
         return "not a list of numbers"
     if len(vector) != dimension:
@@ -254,7 +215,7 @@ def _fault(vector: NDArray[np.float32] | None, dimension: int) -> str:
 
 
 def _vector(given: object) -> NDArray[np.float32] | None:
-    """Return what was given as a vector; None where it is none."""
+    """Convert a vector of a response; None if it is none."""
     try:
         if isinstance(given, str):
             row = np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4")
@@ -269,20 +230,15 @@ def _vector(given: object) -> NDArray[np.float32] | None:
 
 
 def _are_numbers(given: object) -> bool:
-    """Return whether this is a list or an array of numbers alone; true and "1.0" are none."""
+    """Return whether a list or array has numbers only; true and "1.0" are none."""
     if not isinstance(given, list | tuple):
         return np.asarray(given).dtype.kind in "fiu"
     kinds = set(map(type, given)) - {float, int, NoneType}  # null becomes NaN
     return all(issubclass(kind, np.floating | np.integer) for kind in kinds)
 
 
-def _are_indices(indices: Sequence[object]) -> bool:
-    """Return whether every index is a whole number."""
-    return all(type(index) is int for index in indices)
-
-
 def _part(whole: object, name: str) -> object:
-    """Return an entry of a dict, or an attribute of a client's object; None where there is none."""
+    """Return an item of a dict, or an attribute of a client's object; None if missing."""
     if isinstance(whole, Mapping):
         return whole.get(name)
     # A text has a method called index.
@@ -291,13 +247,13 @@ def _part(whole: object, name: str) -> object:
 
 class Dimension:
     """
-    Makes rows of answers, all of one length.
+    The dimension of an embedder's vectors, and the conversion of responses to rows of it.
 
     Args:
-        asked: the length that the service is asked for; None for its own.
+        asked: the requested dimension; None for the model's own.
 
     Attributes:
-        known: the length asked for, or that of most vectors of the first answer; None before it.
+        known: the requested dimension, or that of most vectors of the first response; else None.
     """
 
     def __init__(self, asked: int | None) -> None:
@@ -309,18 +265,11 @@ class Dimension:
 
     @property
     def confirmed(self) -> int | None:
-        """The length that an answer had; None before the first."""
+        """Dimension of the first response; None before it."""
         return self.known if self._confirmed else None
 
     def rows_of(self, reply: Reply, expected: int) -> NDArray[np.float32]:
-        """
-        Return the vectors of an answer as rows in the order of the texts.
-
-        Raises:
-            ResultCountError: there are not as many as texts.
-            WrongVector: one of them has another dimension, or is not finite.
-            WrongDimension: the service has never given the dimension that it is asked for.
-        """
+        """Return the vectors of a response as rows in the order of the texts, or raise."""
         vectors = vectors_of(reply, expected)
         usual = usual_dimension(vectors)
         if usual is None:
