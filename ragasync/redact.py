@@ -229,13 +229,7 @@ class _Name(NamedTuple):
 
 
 def named_values(text: str, lowered: str) -> list[Span]:
-    """
-    Return the spans of values that follow names of secrets, in order.
-
-    Args:
-        text: The text.
-        lowered: The same text in lower case, with the same length.
-    """
+    """Return the spans of values after names of secrets; `lowered` has the length of `text`."""
     finds = _names_in(lowered)
     if not finds:
         return []

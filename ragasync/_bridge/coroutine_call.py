@@ -30,9 +30,6 @@ class CoroutineCall(Generic[T]):
     tasks it would not reach the waiting thread.
 
     Args:
-        awaitable: What to await.
-        loop: The loop to await it on.
-        timeout: Seconds after which it is cancelled; None for no limit.
         place: Its place in the tree of blocking calls.
         on_end: Called in the loop's thread when it has ended.
 

@@ -344,12 +344,8 @@ def _run_on_this_loop(
     """
     Run an awaitable on the loop that runs in this thread, and return its value.
 
-    Args:
-        awaitable: What to await.
-        loop: The running loop.
-        timeout: Seconds after which it is cancelled; None for no limit.
-        wait: Runs the loop until the task has ended, or is to be left alone.
-        wake: Called from any thread when `wait` should look at the call again.
+    `wait` runs the loop until the task has ended or is to be left alone; `wake`, called from any
+    thread, makes it look at the call again.
 
     Raises:
         BaseException: As `CoroutineCall.outcome`.

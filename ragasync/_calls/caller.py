@@ -29,10 +29,7 @@ class Caller:
     for a function of one item on an executor, which gets several items in one hand-over.
 
     Args:
-        settings: the function, how it is called, and its timeout.
-        loop: the run's loop.
         resource: the object that `resources=` has opened, passed as second argument.
-        is_cancelled: says whether the run has cancelled the current task.
     """
 
     def __init__(
@@ -105,10 +102,7 @@ class Caller:
         """
         Call the function for several items in one hand-over to the executor.
 
-        Args:
-            items: the arguments of the calls.
-            indices: the items' indices, for errors.
-            isolate: whether they may have crashed a worker: see `ResilientExecutor.send`.
+        `isolate` says that they may have crashed a worker: see `ResilientExecutor.send`.
         """
         return await self._call_remotely(items, ItemNames(tuple(indices)), isolate=isolate)
 
@@ -207,7 +201,6 @@ class StuckCalls:
     them and then stops with a reason, instead of waiting for ever.
 
     Args:
-        timeout: seconds for one attempt.
         can_progress_without: says whether any other call can go on with this many workers occupied.
         stop: called with the reason when it cannot.
     """

@@ -40,7 +40,6 @@ class ResilientExecutor:
     Args:
         executor: the user's own, which the run does not shut down.
         abandon: called with the future of a group that was abandoned and is still running.
-        loop: the run's loop.
 
     Attributes:
         watch: knows whether the executor's workers have stopped starting calls.
@@ -148,10 +147,6 @@ def clone_executor(executor: Executor, workers: int | None = None) -> Executor |
 
     A process pool, also one of loky, accepts nothing more once one of its processes has crashed,
     and keeps its settings in private attributes only. Other executors may repair themselves.
-
-    Args:
-        executor: a user's executor.
-        workers: the number of processes, if not the same.
     """
     from concurrent.futures import ProcessPoolExecutor  # not at import: brings multiprocessing
 
@@ -187,7 +182,6 @@ class DaskWatch:
 
     Args:
         executor: the run's executor; only one of Dask's is ever asked.
-        loop: the run's loop.
     """
 
     def __init__(self, executor: Executor, loop: asyncio.AbstractEventLoop) -> None:
@@ -269,12 +263,7 @@ class DaskWatch:
 
 
 def halted_workers(client: Any) -> str:
-    """
-    Describe the workers of a cluster that start no calls, with advice; empty if all do.
-
-    Args:
-        client: a `distributed.Client`.
-    """
+    """Describe the workers of a cluster that start no calls, with advice; empty if all do."""
     info = guarded(partial(client.scheduler_info, n_workers=-1))
     if info is None:  # versions before 2025.4 do not have that argument
         info = guarded(client.scheduler_info)

@@ -45,13 +45,7 @@ class ItemNames(Sequence[str]):
 
 
 class RemoteFunction:
-    """
-    A run's function for its executor: pickled once, and only if it leaves this process.
-
-    Args:
-        function: the function to call.
-        by_name: see `pickle_function`.
-    """
+    """A run's function for its executor: pickled once, and only if it leaves this process."""
 
     def __init__(self, function: Callable[[Any], Any], *, by_name: bool = False) -> None:
         self.function = function
@@ -143,8 +137,6 @@ class ItemGroup:
     variables stay behind too.
 
     Args:
-        function: the function.
-        arguments: the arguments of the calls, which are made one after the other.
         names: the name of each item, for errors.
         context: copied for each call in this process; by default the thread's own.
     """

@@ -133,9 +133,6 @@ class DaemonThreadPool:
     and a call that hangs must not keep the interpreter from exiting. Calls see the caller's
     context variables.
 
-    Args:
-        loop: the loop that submits the calls and gets their results.
-
     Attributes:
         running: how many calls are being made, or wait for a thread.
     """

@@ -38,10 +38,7 @@ class DeadlineWatch:
     a deadline that was set while it slept.
 
     Args:
-        loop: the loop that the attempts run on.
-        clock: the loop's clock.
         timeout: the shortest timeout of any attempt, in seconds.
-        is_cancelled: says whether the run has cancelled the current task.
     """
 
     def __init__(

@@ -23,14 +23,6 @@ R = TypeVar("R")
 class CallRunner(Generic[T, R]):
     """
     Makes the calls off the fast path: batches, groups, retries, and all calls that have limits.
-
-    Args:
-        controls: the settings of the run.
-        pool: its workers.
-        scheduler: says whether a call may still start after its wait for the limits.
-        caller: the function, on the loop, on threads or on an executor.
-        errors: decides what follows a call.
-        clock: the run's clock.
     """
 
     def __init__(

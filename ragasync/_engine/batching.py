@@ -27,11 +27,7 @@ class Batcher(Generic[T]):
     fills one batch and not one per worker; the other workers wait meanwhile.
 
     Args:
-        source: the items; waited for while a batch is filled.
-        reader: takes the items that have to be called from that source.
         size: gives the maximum size of the next batch, given how many items were taken so far.
-        settings: the settings: whether calls take batches, and their bound by weight.
-        clock: the run's clock.
         recorder: records the failure of an item that fits in no batch.
 
     Attributes:

@@ -44,16 +44,7 @@ or the error as the outcome of all its items, which may also stop the job.
 
 
 class ErrorHandler(Generic[T, R]):
-    """
-    Decides what follows a call, above all one that failed.
-
-    Args:
-        controls: the run, which an error may pause or stop.
-        pool: its workers, which know whether a cancellation is the run's.
-        retries: where calls wait for their next attempt.
-        recorder: writes the outcomes.
-        clock: the run's clock.
-    """
+    """Decides what follows a call, above all one that failed."""
 
     def __init__(
         self,

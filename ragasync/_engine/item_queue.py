@@ -210,9 +210,6 @@ class QueuedItems(Generic[T]):
         """
         Stop the reader and close its source.
 
-        Args:
-            all_were_cancelled: whether somebody has cancelled all tasks of the loop.
-
         Returns:
             What closing the source raised.
         """
@@ -242,7 +239,6 @@ class BackgroundReader(ABC, Generic[T]):
     Args:
         ahead: the maximum number of items in the queue.
         max_items: the number of items to read at most, counted like `QueuedItems.pushed`.
-        context: the context variables that the source sees.
     """
 
     def __init__(self, *, ahead: int, max_items: int | None, context: Context) -> None:
@@ -317,10 +313,7 @@ class AsyncReader(BackgroundReader[T]):
     generator. So one task asks, and the workers take from the queue.
 
     Args:
-        iterator: the async iterator.
         on_blocked: called with the seconds for which a step of it blocked the loop.
-        clock: measures these steps.
-        ahead, max_items, context: as for BackgroundReader.
     """
 
     def __init__(
@@ -384,14 +377,7 @@ class _TimedAwait(Generic[T]):
 
 
 class ThreadReader(BackgroundReader[T]):
-    """
-    Reads a sync iterator on a thread, in blocks.
-
-    Args:
-        iterator: the iterator, which workers may have read before.
-        context: the context variables that the source sees.
-        ahead, max_items: as for BackgroundReader.
-    """
+    """Reads a sync iterator on a thread, in blocks."""
 
     def __init__(
         self, iterator: Iterator[T], *, ahead: int, max_items: int | None, context: Context

@@ -113,11 +113,6 @@ class ItemSource(Protocol[T]):
         """
         Take up to `wanted` items.
 
-        Args:
-            wanted: the number of items.
-            patience: take no further item after one that took this many seconds.
-            clock: measures that.
-
         Raises:
             SourceFailed: the source raised before the first of them.
         """
@@ -148,13 +143,10 @@ class ReadOptions(Generic[T]):
 
     Args:
         max_items: how many items to read at most; None for all.
-        on_item: called with each index and item, or None.
         ahead: how many items a background reader may read ahead.
         on_change: called when a background reader has read something.
         on_blocked: called with the seconds for which reading has blocked the loop.
         may_use_thread: whether a source that blocks may be read on a thread.
-        clock: the run's clock.
-        context: the context variables that the source sees.
     """
 
     max_items: int | None

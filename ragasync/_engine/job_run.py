@@ -42,11 +42,6 @@ class JobRun(Generic[T, R]):
     One run over a finite input that keeps all outcomes: `process` awaits it, a Job controls it.
 
     Args:
-        settings: the settings.
-        items: any iterable or async iterable.
-        progress_callback: called ten times per second, and at the end.
-        total: the number of items, for progress, if `items` does not tell.
-        max_items: how many items to process at most; the rest stays pending.
         on_result: called with the result, however the run ends.
         inner: the stages inside the function of a pipeline's run; None for any other run.
 
@@ -215,10 +210,7 @@ class JobRun(Generic[T, R]):
         """Make a result of columns, without copying them."""
         stats = run_stats(self.run, self._source, self._cpu_so_far())
         return BatchResult.of(
-            columns,
-            seconds=self._elapsed(),
-            stopped_because=self.run.stopped_because,
-            stats=stats,
+            columns, seconds=self._elapsed(), stopped_because=self.run.stopped_because, stats=stats
         )
 
     def what_was_done(self) -> str:
@@ -235,14 +227,7 @@ class JobRun(Generic[T, R]):
 
 
 def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -> RunStats:
-    """
-    Collect the statistics of a run, so far or at its end.
-
-    Args:
-        run: the controls of the run.
-        source: what its items come from; see `source_kind`.
-        cpu_seconds: the CPU time since it began, or None.
-    """
+    """Collect the statistics of a run, so far or at its end."""
     settings = run.settings
     on_loop: Where = "loop" if settings.is_async else "threads"
     shared = settings.items_per_call > 1  # else each item of a call would count its time
@@ -278,15 +263,7 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
 
 
 def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: int) -> StageStats:
-    """
-    Collect the statistics of a stage that has a run of its own.
-
-    Args:
-        name: the stage.
-        run: the controls of its run.
-        activity: when its calls were in flight.
-        ended: how many items have left it.
-    """
+    """Collect the statistics of a stage that has a run of its own."""
     settings = run.settings
     rates = [_rate_of(limiter) for limiter in settings.limiters]
     known = None not in rates  # next to a limiter of tokens, the strictest is unknown

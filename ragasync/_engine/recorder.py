@@ -76,12 +76,7 @@ class Recorder(Generic[T, R]):
     Turns pending calls that have ended into outcomes.
 
     Args:
-        settings: the limits on errors.
-        sink: takes the outcomes.
         journal: takes them too, if there is one, and knows those of earlier runs.
-        archive: turns tracebacks into text.
-        stop: called with the reason when there were too many errors.
-        totals: counts the outcomes that came from the journal.
         started_at: the instant at which the run began, before its resources were opened.
 
     Attributes:
@@ -168,15 +163,7 @@ class Recorder(Generic[T, R]):
         worker: int,
         seconds: Sequence[float] | None = None,
     ) -> None:
-        """
-        Record a value for each item of a call.
-
-        Args:
-            call: the call.
-            values: a value per item.
-            worker: the worker that made it.
-            seconds: the time of each item, if they ran one after another.
-        """
+        """Record a value for each item of a call."""
         success = CallSuccess(
             call.indices,
             call.items,
@@ -333,11 +320,6 @@ class InitialFailures:
     def note(self, error: BaseException, is_part: bool, has_success: bool) -> str | None:
         """
         Count a call that failed and will not be retried as it was; return why to stop, or None.
-
-        Args:
-            error: what it raised.
-            is_part: whether it is a part of a batch that was split.
-            has_success: whether any item of the run is done.
         """
         if self._limit is None:
             return None

@@ -70,10 +70,8 @@ class RetryQueue(Generic[T]):
     Calls can also be deferred: they become due when they are released, or after DEFER_SECONDS.
 
     Args:
-        clock: the run's clock.
         on_change: called when a call was added or taken.
         on_due: called, on the loop, when the first call has become due.
-        context: the context variables of the timers.
 
     Attributes:
         items: how many items all waiting calls have together.

@@ -111,13 +111,6 @@ class Run(Generic[T, R]):
     pause, a limit) interrupts it, and the worker asks the scheduler what to do next.
 
     Make it in the task that owns the run.
-
-    Args:
-        controls: the settings of the run.
-        source: its items.
-        recorder: records outcomes, and looks them up in the journal.
-        resource: what `resources=` opened, passed to the function as second argument.
-        total, max_items, on_item, never_yield: as for `execute`.
     """
 
     def __init__(
@@ -234,14 +227,7 @@ class Run(Generic[T, R]):
     # ── the life of a worker ────────────────────────────────────────────────────────────────────
 
     async def _work(self, worker: int, context: Context, on_fast_path: bool) -> None:
-        """
-        Make one call after the other until this worker has to end or to go on in a new task.
-
-        Args:
-            worker: its number.
-            context: the context of this task.
-            on_fast_path: whether it takes over from a task that was on the fast path.
-        """
+        """Make one call after the other until this worker has to end or to go on in a new task."""
         self._caller.enter_task()
         state = TaskState(context, self._context)
         try:

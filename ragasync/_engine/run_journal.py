@@ -39,13 +39,7 @@ MAX_SKIPPED = 1024
 
 
 class RunJournal:
-    """
-    A journal that is open for a run.
-
-    Args:
-        session: reads and writes the file.
-        thread: blocks on it instead of the loop.
-    """
+    """A journal that is open for a run."""
 
     def __init__(self, session: JournalSession, thread: JournalThread) -> None:
         self._session, self._thread = session, thread
@@ -92,10 +86,6 @@ async def open_run_journal(
 ) -> AsyncIterator[RunJournal]:
     """
     Open a journal for a run, and write what is left when the run ends, however it ends.
-
-    Args:
-        binding: the journal, and what the processor brings to it.
-        controls: the run; it is stopped if writing fails, because later outcomes would be lost.
 
     Raises:
         Exception: what opening or writing the journal raised.
@@ -149,8 +139,6 @@ class Reader(Generic[T]):
     Takes the items from a source that have to be called.
 
     Args:
-        source: the items.
-        clock: the run's clock.
         select_new: passes on the items that are not in the journal; None without a journal.
         ahead: how many items may be taken to be looked up together.
     """
@@ -216,9 +204,6 @@ class JournalThread:
 
     User functions may occupy all threads of the loop's default executor. This thread is a daemon,
     because a process that ends without closing its journal must not hang.
-
-    Args:
-        loop: the loop of the run.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -38,16 +38,7 @@ class Scheduler(Generic[T, R]):
     has the next one woken if there is more to start. Make it on the run's loop.
 
     Args:
-        controls: the settings of the run.
-        pool: its workers.
         caller: its function, whose time limits do not count while the source blocks the loop.
-        source: its items, or what makes their ItemSource.
-        recorder: records outcomes; nothing new starts while it is full.
-        total: how many items there are, if known, for the size of groups.
-        max_items: how many items to read at most.
-        on_item: called with index and item when an item is read.
-        clock: the run's clock.
-        context: the context variables of timers and of the source.
 
     Attributes:
         items: the items that are not called yet.

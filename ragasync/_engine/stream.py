@@ -34,12 +34,7 @@ async def stream_outcomes(
     """
     Run over items and yield their outcomes; see AsyncBatchProcessor.stream.
 
-    Args:
-        settings: the settings of the run.
-        items: any iterable or async iterable, also without end.
-        ordered: whether outcomes come in the order of their items.
-        total: the number of items, if it is known and `items` does not tell.
-        inner: the stages inside the function of a pipeline's run; None for any other run.
+    With `inner`, the stages inside the function of a pipeline's run are watched too.
 
     Raises:
         JobStopped: the run stopped before its end.
@@ -85,7 +80,6 @@ class OutcomeBuffer(Generic[T, R]):
 
     Args:
         ordered: whether outcomes come in the order of their items, or as they finish.
-        bound: the maximum number of unread outcomes.
         on_change: called when the buffer has become full, or has room again.
 
     Attributes:

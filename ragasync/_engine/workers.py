@@ -51,9 +51,6 @@ class WorkerPool:
     Args:
         work: the life of a worker, given its number, its context, and whether it starts on the
             fast path.
-        limit: the largest number of workers.
-        clock: the clock of the loop.
-        context: the context variables that every worker starts with.
         never_yield: whether nothing but the run is on the loop, so that workers need not yield.
 
     Attributes:
@@ -129,10 +126,6 @@ class WorkerPool:
 
         A worker whose present task ends now keeps its number in a new task, so that it stays one
         row of a timeline.
-
-        Args:
-            worker: its number.
-            on_fast_path: whether the task starts on the fast path.
         """
         if self._sentinel is None:
             self._sentinel = ShutdownSentinel(self._loop)
@@ -312,10 +305,6 @@ class TaskState:
     the mapping of before is kept alive and its address cannot be reused.
 
     Make it in the worker's own task, when the engine has stored all its references to that task.
-
-    Args:
-        context: the task's own context.
-        before: the context that it is a fresh copy of.
 
     Attributes:
         task: the worker's task.

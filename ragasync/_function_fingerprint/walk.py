@@ -97,11 +97,6 @@ class _Walk:
     Global values and the settings of objects come last, when it is known which of them any of the
     functions changes.
 
-    Args:
-        sources: files that have been read already.
-        is_left_out: whether the value of this name is left out.
-        with_code: whether to record code, or only values.
-
     Attributes:
         parts: the recorded parts.
         name: the name of the function that the walk started from.
@@ -267,10 +262,7 @@ class _Walk:
         """
         Record the methods, properties and constants of its class that a method reads.
 
-        Args:
-            names: the attributes that it reads.
-            owner: the class.
-            with_bases: whether it may also read overridden attributes of base classes.
+        With `with_bases`, it may also read attributes that subclasses override.
         """
         later = set_by_methods(owner) | self._stored
         self._collect_changes(owner)
@@ -294,22 +286,10 @@ class _Walk:
                 self._value(f"{what} {name}", name, value, changed)
 
     def _value(
-        self,
-        label: str,
-        name: str,
-        value: object,
-        changed: Changes = _NOTHING,
-        depth: int = 0,
+        self, label: str, name: str, value: object, changed: Changes = _NOTHING, depth: int = 0
     ) -> None:
         """
         Record a value: plain data as it is, a function by its code, an object by its settings.
-
-        Args:
-            label: the name of the part.
-            name: the value's own name, which may show that it is a secret.
-            value: the value.
-            changed: the names that code changes.
-            depth: the number of enclosing objects.
         """
         is_changed = is_a(value, MUTABLE) and not changed.names.isdisjoint({name, ANY})
         if is_changed or name in changed.rebound:

@@ -81,10 +81,6 @@ class ConcurrencyLimit:
         sample = limit.begin(in_flight=3)
         limit.end(sample, 0.2, "success")
 
-    Args:
-        first: The initial limit.
-        most: The highest limit.
-
     Attributes:
         bound: The number of concurrent calls to allow now.
     """
@@ -267,8 +263,6 @@ class ConcurrencyController:
     Measures the calls of a run and sets its concurrency to the limit.
 
     Args:
-        first: The initial concurrency.
-        clock: The run's clock.
         resize: Called with the new concurrency whenever it changes.
     """
 

@@ -111,11 +111,6 @@ class Bucket:
 
         The group takes at most half of the bucket, so that no rate is lost: the other half has
         room for the refill while the timer is late.
-
-        Args:
-            weights: Weights of the first waiters, in queue order.
-            wait: Seconds until the first of them is due; the result is at least that.
-            now: The current time.
         """
         weight, latest = 0.0, wait + _GROUP_WINDOW
         for each in weights:

@@ -44,9 +44,6 @@ class SampleWindow:
     It is judged when six in ten of them have ended, and the others count as slower than those:
     the first calls to *end* are the fast ones, and would make the limit look better than it is.
 
-    Args:
-        size: The number of calls in the window.
-
     Attributes:
         begun: The number of its calls that have begun.
         seen: The number of calls that ended during the window, whether they belong to it or not.

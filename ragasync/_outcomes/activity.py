@@ -47,9 +47,6 @@ class ActivityMonitor:
     """
     Records when calls are in flight, in constant time and space, on the loop that makes them.
 
-    Args:
-        clock: the clock of that loop.
-
     Attributes:
         calls: the number of finished calls.
         seconds: the time in finished calls, added up.

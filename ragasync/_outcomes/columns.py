@@ -172,13 +172,7 @@ class Columns(Generic[T, R]):
         return self.status.count(PENDING, 0, rows) + self.status.count(CANCELLED, 0, rows)
 
     def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
-        """
-        Make the recorder of one worker, for the fast path.
-
-        Args:
-            worker: its number.
-            started_at: the instant at which the run began.
-        """
+        """Make the recorder of one worker, for the fast path."""
         # A closure over the columns: at a microsecond per item, attribute look-ups would show.
         results, status, started = self.results, self.status, self.started
         seconds, workers = self.seconds, self.worker
@@ -193,13 +187,7 @@ class Columns(Generic[T, R]):
         return record
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
-        """
-        Write the outcome of one item.
-
-        Args:
-            outcome: the outcome, whose `index` is the row.
-            stack: the traceback of its error without the closing lines, which other rows share.
-        """
+        """Write the outcome of one item."""
         row = outcome.index
         self.results[row] = outcome.value
         self.attempts[row] = min(outcome.attempts, MAX_ATTEMPTS)

@@ -88,12 +88,7 @@ class RunSettings:
 
 
 class LimitHistory:
-    """
-    The concurrency limits of a run over time, in at most MAX_STEPS steps.
-
-    Args:
-        first: the limit at the start.
-    """
+    """The concurrency limits of a run over time, in at most MAX_STEPS steps."""
 
     def __init__(self, first: int) -> None:
         self._steps: list[tuple[float, int]] = [(0.0, first)]
@@ -290,9 +285,7 @@ class RunStats:
         """
         Add up the statistics of two runs; a time that one of them does not know becomes unknown.
 
-        Args:
-            later: the statistics of the later run.
-            seconds: the makespan of this run.
+        `seconds` is the makespan of this run.
         """
         counts = Counter(dict(self.counters))
         counts.update(dict(later.counters))
@@ -349,10 +342,7 @@ def _merged_stage(earlier: StageStats, later: StageStats, seconds: float) -> Sta
         tokens=earlier.tokens + later.tokens,
         cost=earlier.cost + later.cost,
         ended=earlier.ended + later.ended,
-        busy=(
-            *earlier.busy,
-            *(replace(busy, began=busy.began + seconds) for busy in later.busy),
-        ),
+        busy=(*earlier.busy, *(replace(busy, began=busy.began + seconds) for busy in later.busy)),
     )
 
 

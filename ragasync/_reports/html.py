@@ -72,12 +72,7 @@ def element(tag: str, style: str, *children: str) -> str:
 
 
 def result_html(result: RunResult) -> str:
-    """
-    Write a result as HTML that states the same facts as its summary.
-
-    Args:
-        result: a BatchResult.
-    """
+    """Write a result as HTML that states the same facts as its summary."""
     return element(
         "div",
         TEXT,
@@ -178,9 +173,6 @@ def _error_row(group: ErrorGroup, columns: Columns[Any, Any]) -> str:
 def timeline_chart(timeline: Timeline | None) -> str:
     """
     Chart the ends of items over time, and below them the states of calls; empty without times.
-
-    Args:
-        timeline: the timeline of the run, or None if no times are known.
     """
     if timeline is None or not timeline.peak:
         return ""

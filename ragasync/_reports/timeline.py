@@ -75,13 +75,7 @@ class Timeline:
 
 
 def build_timeline(result: RunResult, bins: int = 60) -> Timeline | None:
-    """
-    Count the ends of items and the states of calls over time, or return None without times.
-
-    Args:
-        result: a BatchResult.
-        bins: the number of bins.
-    """
+    """Count the ends of items and the states of calls over time, or return None without times."""
     import numpy as np
 
     items = item_times(result)
@@ -174,9 +168,6 @@ def item_times(result: RunResult) -> ItemTimes:
 
     The end of an item is its start, plus the time in its calls and, between attempts, in back-off
     and at the rate limiter.
-
-    Args:
-        result: a BatchResult.
     """
     import numpy as np
 
@@ -250,13 +241,7 @@ class CallSpans:
 
 
 def call_spans(columns: Columns[Any, Any], items: ItemTimes) -> CallSpans:
-    """
-    List the spans of every call: of all first attempts, then of retries.
-
-    Args:
-        columns: the columns with the log of attempts.
-        items: the times of the same columns' items.
-    """
+    """List the spans of every call: of all first attempts, then of retries."""
     import numpy as np
 
     retried = np.zeros(len(columns), dtype=bool)

@@ -16,12 +16,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from ragasync._retries.http import (
-    may_have_response,
-    own_headers,
-    own_status,
-    response_bodies,
-)
+from ragasync._retries.http import may_have_response, own_headers, own_status, response_bodies
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.arguments import check_number, check_sync
 from ragasync.error_text import describe

@@ -126,9 +126,7 @@ class JournalFile:
     (this run), and the number of commits. All methods block.
 
     Args:
-        path: the journal.
         timeout: seconds to wait for another process that is writing.
-        job: the job that the journal must belong to.
 
     Raises:
         JournalError: it is another job's, in use, locked, or damaged.

@@ -32,15 +32,7 @@ Header = Sequence[Any]
 
 
 class JobIdentity(NamedTuple):
-    """
-    The job that a journal belongs to.
-
-    Args:
-        name: the job's name.
-        version: the user's version of the job.
-        serializer: the name of the serializer of its values.
-        functions: the fingerprints of its functions, by name.
-    """
+    """The job that a journal belongs to."""
 
     name: str
     version: str
@@ -158,10 +150,6 @@ class JournalLock:
     Another machine or container does not see the second lock, so that a run there could take over
     from a living one. The living one then finds its holder replaced when it commits, before
     anything is written.
-
-    Args:
-        path: the journal.
-        file_format: the format of journals, for errors.
 
     Raises:
         JournalError: another run, in this or another process, holds the journal.

@@ -303,10 +303,7 @@ def _read_rows(path: str, timeout: float, serializer: Serializer | None) -> list
 @contextmanager
 def _opened(path: str, timeout: float) -> Iterator[Connection]:
     """Connect to an existing journal for the length of a block."""
-    with (
-        closing(open_journal(path, timeout)) as connection,
-        convert_errors(path, JOURNAL, timeout),
-    ):
+    with closing(open_journal(path, timeout)) as connection, convert_errors(path, JOURNAL, timeout):
         yield connection
 
 

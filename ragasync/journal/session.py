@@ -62,9 +62,6 @@ class JournalSession:
 
     All methods block on SQLite.
 
-    Args:
-        binding: the journal, and how the processor uses it.
-
     Raises:
         JournalError: it is another job's, in use, locked, or damaged.
 
@@ -81,10 +78,7 @@ class JournalSession:
         self._writer: Writer[_Entry] | None = None
         self._loss: Exception | None = None
         job = JobIdentity(
-            journal.name or binding.name,
-            journal.version,
-            self._serializer.name,
-            binding.functions,
+            journal.name or binding.name, journal.version, self._serializer.name, binding.functions
         )
         self._file = JournalFile(journal.path, journal.timeout, job)
         try:
@@ -181,11 +175,6 @@ class JournalReader:
     It remembers the digest of every key that it has looked up, to number equal items, and of every
     key in the file, because asking SQLite for a missing key takes longer than everything else. This
     takes about 100 bytes per item. All methods block on SQLite.
-
-    Args:
-        connection: a read-only connection.
-        binding: the journal, and how the processor uses it.
-        serializer: deserializes the values.
 
     Attributes:
         holds_success: whether an outcome in the file is a success.
@@ -322,8 +311,6 @@ class Writer(Generic[E]):
 
     Args:
         write: writes one group; called on the writer's thread only.
-        seconds: the maximum time that an entry waits for others.
-        items: the maximum number of unwritten entries.
         on_error: called once, on the writer's thread, with an error of `write`; nothing is written
             after that.
         on_space: called on the writer's thread when there is space again after `is_full` was True.

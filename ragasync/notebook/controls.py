@@ -61,9 +61,6 @@ class Controls:
     The widgets that show a running job and control it.
 
     Args:
-        job: the job that they control.
-        view: its current state.
-        errors: its error groups.
         after_action: called after every click or drag, in whatever thread it came.
     """
 

@@ -34,10 +34,6 @@ class Panel:
     A job that has just started is shown as static HTML, and one that goes on as widgets. All
     outputs share these, so that a click in one is seen in all. When the job has ended, static HTML
     replaces the widgets, and the panel drops the job.
-
-    Args:
-        job: the job to show and control, in whatever thread draws.
-        columns: the outcomes of the job, for its errors.
     """
 
     def __init__(self, job: ControllableJob, columns: Columns[Any, Any]) -> None:

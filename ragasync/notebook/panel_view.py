@@ -55,17 +55,11 @@ class JobView:
     The state of a job at one moment, as far as it is shown.
 
     Args:
-        ended: whether the job has ended.
         because: why it stops or stopped early, or None.
-        cancelled: whether it was cancelled.
-        paused: whether it is paused.
-        progress: its progress.
-        max_concurrency: the maximum number of concurrent calls.
         adaptive: whether the job adapts that number.
         rate: the job's own rate limit in calls per second, or None.
         speed: the current calls per second.
         final_status: the status of each item, once the job has ended.
-        stages: the stages of a pipeline.
     """
 
     ended: bool

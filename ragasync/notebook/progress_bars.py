@@ -50,13 +50,7 @@ class ProgressState:
 
 
 class Throttle:
-    """
-    A throttle for something that happens often and is drawn seldom.
-
-    Args:
-        interval: the minimum number of seconds between two draws.
-        clock: returns the current time in seconds.
-    """
+    """A throttle for something that happens often and is drawn seldom."""
 
     def __init__(self, interval: float, clock: Clock) -> None:
         self._interval = interval
@@ -87,9 +81,6 @@ class ProgressBar(ABC):
     If items have already ended at the first report, the run may be over at any moment, and a bar
     would cost more than many such runs: it gets one a moment later if it still runs, otherwise
     only its last state.
-
-    Args:
-        clock: returns the current time in seconds.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:

@@ -140,13 +140,10 @@ class Slider(Generic[N]):
     A slider over round numbers, which also shows any other number while it is the value.
 
     Args:
-        factory: makes its widget.
         name: the CSS class of its widget.
         steps: the numbers on the slider; None is above all others.
-        value: the first value.
         write: writes a number as it is shown next to the slider.
         on_drag: called with the number that the user dragged to, in any thread.
-        tooltip: a description.
     """
 
     def __init__(

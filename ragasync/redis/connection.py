@@ -187,13 +187,7 @@ class ConnectionFactory:
 
 
 class ScriptConnection:
-    """
-    A connection that runs the script, one request at a time; any error closes it.
-
-    Args:
-        factory: Creates the connection when it is needed.
-        key: The Redis key of the limit's state.
-    """
+    """A connection that runs the script, one request at a time; any error closes it."""
 
     def __init__(self, factory: ConnectionFactory, key: str) -> None:
         self._factory = factory
@@ -276,10 +270,7 @@ _ADVICE = (
         "it has other data under this name: delete that, or give the limiter another name",
     ),
     ("AUTH|password|WRONGPASS", "give the client the right username and password"),
-    (
-        "OOM|OutOfMemory|maxmemory",
-        "its memory is full: raise its maxmemory, or delete data",
-    ),
+    ("OOM|OutOfMemory|maxmemory", "its memory is full: raise its maxmemory, or delete data"),
     ("MISCONF", "it cannot write to its disk: free some space there, or see its log"),
     ("NOREPLICAS", "too few of its replicas are up: start them, or lower min-replicas-to-write"),
     ("BUSY", "another script is running: wait for it, or end it with SCRIPT KILL"),

@@ -51,11 +51,6 @@ class Dispatcher:
     A slot is used only if Redis has replied within the last LEASE seconds: otherwise it may have
     lost its state and assigned the same time to others. So the task keeps sending requests while a
     caller waits for its slot.
-
-    Args:
-        connection: Runs the script in Redis.
-        state: The state of the limit as this process knows it.
-        outage: Records outages, and has the timeout.
     """
 
     def __init__(self, connection: ScriptConnection, state: LocalState, outage: Outage) -> None:
@@ -195,10 +190,6 @@ class Dispatcher:
     def _assign(self, callers: list[_Caller], slots: list[tuple[float, float]]) -> None:
         """
         Assign slots to callers, in order; callers without one go back to the head of the queue.
-
-        Args:
-            callers: The callers, in their order.
-            slots: The time and the weight of each slot, by time.
         """
         free = deque(slots)
         for number, caller in enumerate(callers):

@@ -11,13 +11,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 1.0
 
 
 class Outage:
-    """
-    An outage of Redis as one dispatcher sees it: its start, its attempts, its error message.
-
-    Args:
-        url: The URL of Redis, without secrets.
-        timeout: Seconds for which a caller waits for Redis.
-    """
+    """An outage of Redis as one dispatcher sees it: its start, its attempts, its error message."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self.url, self.timeout = url, timeout

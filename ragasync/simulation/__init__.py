@@ -21,11 +21,4 @@ from ragasync.simulation.latency import Latency
 from ragasync.simulation.service import ScriptedService, ServiceError
 from ragasync.simulation.simulate import simulate
 
-__all__ = [
-    "Forecast",
-    "Latency",
-    "ScriptedService",
-    "ServiceError",
-    "forecast",
-    "simulate",
-]
+__all__ = ["Forecast", "Latency", "ScriptedService", "ServiceError", "forecast", "simulate"]

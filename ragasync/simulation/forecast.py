@@ -292,10 +292,6 @@ class ForecastExplorer:
 
     Each drag simulates three short runs, so its numbers are less exact than those of `forecast`.
     Without ipywidgets, the panel is the forecast as HTML or text.
-
-    Args:
-        inputs: what the forecast was computed from.
-        static: returns the forecast as a MIME bundle of text and HTML.
     """
 
     def __init__(self, inputs: ForecastInputs, static: Callable[[], dict[str, object]]) -> None:

@@ -37,14 +37,7 @@ FEW_ITEMS = 10
 
 @dataclass(frozen=True, slots=True)
 class PilotAttempt:
-    """
-    One attempt of a call of the pilot.
-
-    Args:
-        seconds: how long it took.
-        fate: how it ended.
-        delay: the back-off that followed, in seconds.
-    """
+    """One attempt of a call of the pilot."""
 
     seconds: float
     fate: Fate = "done"

@@ -59,9 +59,6 @@ class ForecastInputs:
     What a forecast was computed from, so that other scenarios can be compared with it.
 
     Args:
-        pilot: the pilot that was drawn from.
-        scenario: the settings of the run.
-        n_items: the number of items in the run.
         overhead: the lowest and the highest factor on simulated times.
         runs: the projected runs.
     """
@@ -123,12 +120,8 @@ def project(
     """
     Simulate and project a run, once for each of several pilots that might have been.
 
-    Args:
-        pilot: the pilot to draw from.
-        scenario: the settings of the run.
-        n_items: the number of items in the run.
-        rate_factor: the factor on the rates of all limiters.
-        seeds: the seeds of the runs; by default as many as are affordable.
+    `rate_factor` is the factor on the rates of all limiters; by default, there are as many `seeds`
+    as are affordable.
     """
     sample = sample_size(pilot, scenario, n_items)
     simulated = _items_to_simulate(n_items, scenario, sample)

@@ -157,17 +157,7 @@ def simulate_run(
     seed: int,
     rate_factor: float = 1.0,
 ) -> SimulatedRun:
-    """
-    Simulate the first items of a run, once.
-
-    Args:
-        pilot: the pilot to draw from.
-        scenario: the settings of the run.
-        simulated: the number of items to simulate.
-        n_items: the number of items in the whole run.
-        seed: the seed of all draws.
-        rate_factor: the factor on the rates of all limiters.
-    """
+    """Simulate the first items of a run, once."""
     service = BootstrapService(pilot, scenario, simulated, n_items, seed)
 
     def by_number(weight: Callable[..., float]) -> Callable[..., float]:

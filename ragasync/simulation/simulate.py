@@ -180,13 +180,7 @@ def _copy_limiter(limiter: Limiter, weight: Weight | None) -> RateLimiter:
 
 
 def limiter_of(limit: Limit, weight: Callable[..., float] | None) -> RateLimiter:
-    """
-    Make a new limiter for a limit.
-
-    Args:
-        limit: a limit whose rate is known.
-        weight: the weight of an item, for a limit that weighs items.
-    """
+    """Make a new limiter for a limit."""
     assert limit.rate is not None
     weight = weight if limit.weighs else None
     if limit.window is None:
