@@ -34,7 +34,7 @@ async def stream_outcomes(
     """
     Run over items and yield their outcomes; see AsyncBatchProcessor.stream.
 
-    With `inner`, the stages inside the function of a pipeline's run are watched too.
+    `inner` are the stages inside the function of a pipeline's run; None for any other run.
 
     Raises:
         JobStopped: the run stopped before its end.
