@@ -1,12 +1,12 @@
 """
-How long a search takes: in many chunks of a SqliteStore, and of a LanceStore under a condition.
+Time of a search: in many chunks of a SqliteStore, and in a LanceStore with a condition.
 
-    python benchmarks/searching.py                       # or: --chunks 5000 --rows 2000 --rounds 1
+    python benchmarks/searching.py          # or: --chunks 5000 --chunks-256 9000 --rounds 1
 
-SqliteStore: chunks of 1,024 dimensions in a file; each round opens it, searches once, which loads
-the vectors, and then by questions of four words that some hundreds of chunks have. LanceStore:
-a search by vectors, without and with a range of numbers as its condition. Milliseconds, of the
-wall and of the processor, which a busy machine moves less.
+SqliteStore: chunks of 1,024 dimensions, and more chunks of 256 dimensions, each in a file; a round
+opens the file, searches once, which loads the vectors, and then for queries of four words that some
+hundreds of chunks have. LanceStore: a search by vectors, without and with a range of numbers as its
+condition. Milliseconds of wall time and of processor time, which a busy machine changes less.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from measuring import Figures, installed, table
 from numpy.typing import NDArray
 
 from ragasync.documents import Chunk, Document, Filter, HashingEmbedder, LanceStore, SqliteStore
+from ragasync.documents.store import StoreRequest
 
 CHUNKS_OF_ONE = 20
+GROUP = 32
 WORDS = 20_000
 QUESTIONS = 20
 RANGE: Filter = {"line": {"$gte": 500, "$lt": 2_500}}
@@ -53,8 +56,13 @@ def documents(
 def fill(store: SqliteStore | LanceStore, chunks: int, dimension: int) -> None:
     """Put this number of chunks into a store."""
     name = HashingEmbedder(dimension).name
-    for document, pieces, vectors in documents(chunks, dimension):
-        store.upsert(document, pieces, vectors, fingerprint="", embedder=name)
+    requests = (StoreRequest(*each, "") for each in documents(chunks, dimension))
+    while group := list(islice(requests, GROUP)):
+        if isinstance(store, SqliteStore):
+            store.upsert_many(group, embedder=name)
+            continue
+        for document, pieces, vectors, fingerprint in group:
+            store.upsert(document, pieces, vectors, fingerprint=fingerprint, embedder=name)
 
 
 def question(number: int) -> str:
@@ -80,18 +88,22 @@ class Timed:
         return [name, str(self.wall), str(self.processor)]
 
 
-def in_sqlite(path: Path, chunks: int, rounds: int) -> str:
-    """Return the table of a SqliteStore."""
-    with SqliteStore(path) as store:
-        fill(store, chunks, 1_024)
-    first, later = Timed(), Timed()
-    for _ in range(rounds):
+def in_sqlite(folder: Path, chunks_by_dimension: dict[int, int], rounds: int) -> str:
+    """Table of SqliteStores, each with a number of chunks of one dimension."""
+    rows = []
+    for dimension, chunks in chunks_by_dimension.items():
+        path = folder / f"{dimension}.sqlite"
         with SqliteStore(path) as store:
-            first(partial(store.search, question(0)))
-            for number in range(1, QUESTIONS):
-                later(partial(store.search, question(number)))
-    rows = [first.row("ragasync, first search"), later.row("ragasync, a later search")]
-    return table(f"SqliteStore, {chunks:,} chunks of 1,024 dimensions", HEADS, rows)
+            fill(store, chunks, dimension)
+        first, later = Timed(), Timed()
+        for _ in range(rounds):
+            with SqliteStore(path) as store:
+                first(partial(store.search, question(0)))
+                for number in range(1, QUESTIONS):
+                    later(partial(store.search, question(number)))
+        name = f"{chunks:,} chunks of {dimension:,} dimensions"
+        rows += [first.row(f"{name}, first search"), later.row(f"{name}, a later search")]
+    return table("SqliteStore", HEADS, rows)
 
 
 def in_lance(path: Path, chunks: int, rounds: int) -> str:
@@ -117,11 +129,13 @@ def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description="Measure how long searches take.")
     parser.add_argument("--chunks", type=int, default=44_000)
+    parser.add_argument("--chunks-256", type=int, default=200_000)
     parser.add_argument("--rows", type=int, default=20_000, help="chunks in the LanceStore")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(in_sqlite(Path(folder, "library.sqlite"), given.chunks, given.rounds))
+        sizes = {1_024: given.chunks, 256: given.chunks_256}
+        print(in_sqlite(Path(folder), sizes, given.rounds))
         if installed("lancedb"):
             print(in_lance(Path(folder, "library.lance"), given.rows, given.rounds))
 

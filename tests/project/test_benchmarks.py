@@ -36,7 +36,7 @@ RUNS = {
     "retrieval": ["--pages", str(Path(os.__file__).parent), "--questions", "5"],
     "retries": ["--calls", "100", "--rounds", "1"],
     "scheduling": ["--items", "50", "100", "--rounds", "1", "--at-once", "4", "--seconds", "0.001"],
-    "searching": ["--chunks", "200", "--rows", "200", "--rounds", "1"],
+    "searching": ["--chunks", "200", "--chunks-256", "400", "--rows", "200", "--rounds", "1"],
     "simulating": ["--items", "200", "--rounds", "1"],
     "soak": ["--items", "500"],
     "streaming": ["--items", "200", "400"],

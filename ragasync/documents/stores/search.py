@@ -19,34 +19,53 @@ JOINED = 50
 """So many of each ranking are joined: what neither places higher is not a good answer."""
 
 
-def top_k_cosine(
-    rows: NDArray[np.float32],
-    query: NDArray[np.float32],
-    k: int,
-    among: NDArray[np.int64] | None = None,
-) -> list[tuple[int, float]]:
+_SPARSE = 8
+"""A query is sparse if at most one in this number of its entries is not zero."""
+
+
+def cosines_of_columns(
+    columns: NDArray[np.float32], query: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """
-    Return the rows with the largest dot product with the query: exact, by one matrix product.
+    Dot product of a query with each column of a matrix.
 
     Args:
-        rows: The vectors, `(n, dimension)`; of length 1, so that the product is the cosine.
-        query: One vector of the same dimension; a vector of zeros is near nothing.
-        k: The most rows to return.
+        columns: The vectors, `(dimension, n)`; of length 1, so that the product is the cosine.
+        query: One vector of the same dimension.
+    """
+    entries = np.flatnonzero(query)
+    if len(entries) * _SPARSE > len(query):
+        return query @ columns
+    # The query of a HashingEmbedder has few entries, and only their rows are read.
+    cosines = np.zeros(columns.shape[1], dtype=np.float32)
+    for entry in entries:
+        cosines += query[entry] * columns[entry]
+    return cosines
+
+
+def top_k_cosine(
+    cosines: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
+) -> list[tuple[int, float]]:
+    """
+    Find the largest cosines.
+
+    Args:
+        cosines: The cosines.
+        k: The maximum number of results.
         among: The positions that may be returned, ascending; None for all.
 
     Returns:
-        Pairs of a row's position and its product, the best first; of equals, the earlier first.
+        Pairs of a position and its cosine, the largest first; of equals, the earlier first.
     """
-    if not len(rows) or not query.any() or (among is not None and not len(among)):
+    values = cosines if among is None else cosines[among]
+    if not len(values):
         return []
-    # Multiplying all rows is quicker than copying those that may be returned.
-    products = rows @ query if among is None else (rows @ query)[among]
-    k = min(k, len(products))
-    bar = np.partition(products, -k)[-k]
-    candidates = np.flatnonzero(products >= bar)
-    best = candidates[np.argsort(-products[candidates], kind="stable")[:k]]
+    k = min(k, len(values))
+    bar = np.partition(values, -k)[-k]
+    candidates = np.flatnonzero(values >= bar)
+    best = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
     positions = best if among is None else among[best]
-    return list(zip(positions.tolist(), products[best].tolist(), strict=True))
+    return list(zip(positions.tolist(), values[best].tolist(), strict=True))
 
 
 def reciprocal_rank_fusion(*rankings: Sequence[Key], k: float = 5) -> list[tuple[Key, float]]:

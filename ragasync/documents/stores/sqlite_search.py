@@ -22,7 +22,12 @@ from ragasync.documents.filters import (
     matches,
 )
 from ragasync.documents.hits import Hit, Hits
-from ragasync.documents.stores.search import Search, fts5_expression, top_k_cosine
+from ragasync.documents.stores.search import (
+    Search,
+    cosines_of_columns,
+    fts5_expression,
+    top_k_cosine,
+)
 from ragasync.documents.stores.vectors import VectorMatrix
 
 _NOTHING: Mapping[str, object] = {}
@@ -35,14 +40,16 @@ def run_search(
     query, words = search.vector, search.words
     near: list[tuple[int, float]] = []
     worded: list[tuple[int, float]] = []
-    if query is not None and search.mode != "keyword":
-        near = nearest_chunks(db, matrix, query, search.depth, condition)
+    vectors = None if query is None else ComparedVectors(*matrix.current(db), query)
+    if vectors is not None and search.mode != "keyword":
+        among = _numbers_where(db, condition) if condition else None
+        near = vectors.nearest(search.depth, among)
     if search.mode != "vector":
         depth = search.depth if search.min_score is None else -1
         worded = ranked_by_words(db, words, depth, condition)
     cosines, scores = dict(near), dict(worded)
-    if query is not None:
-        cosines |= cosines_of(db, matrix, query, scores.keys() - cosines.keys())
+    if vectors is not None:
+        cosines |= vectors.cosines_of(scores.keys() - cosines.keys())
     near, worded = (
         [pair for pair in ranking if search.is_near(cosines.get(pair[0]))]
         for ranking in (near, worded)
@@ -64,29 +71,41 @@ def run_search(
     return found
 
 
-def nearest_chunks(
-    db: Connection,
-    matrix: VectorMatrix,
-    query: NDArray[np.float32],
-    k: int,
-    condition: Condition | None = None,
-) -> list[tuple[int, float]]:
-    """Return the numbers of the `k` nearest chunks and their cosines, the best first."""
-    numbers, rows = matrix.current(db)
-    among = np.searchsorted(numbers, _numbers_where(db, condition)) if condition else None
-    return [(int(numbers[row]), cosine) for row, cosine in top_k_cosine(rows, query, k, among)]
+class ComparedVectors:
+    """
+    The cosines of all chunks for a query.
 
+    Args:
+        numbers: The numbers of the chunks, ascending.
+        columns: Their vectors, one per column.
+        query: The vector of the query; a vector of zeros is near nothing.
+    """
 
-def cosines_of(
-    db: Connection, matrix: VectorMatrix, query: NDArray[np.float32], chunks: Iterable[int]
-) -> dict[int, float]:
-    """Return the cosines of some chunks by their numbers."""
-    numbers, rows = matrix.current(db)
-    wanted = list(chunks)
-    if not wanted:
-        return {}
-    cosines = rows[np.searchsorted(numbers, wanted)] @ query
-    return dict(zip(wanted, cosines.tolist(), strict=True))
+    def __init__(
+        self,
+        numbers: NDArray[np.int64],
+        columns: NDArray[np.float32],
+        query: NDArray[np.float32],
+    ) -> None:
+        self._numbers = numbers
+        self._has_direction = bool(query.any())
+        self._cosines = (
+            cosines_of_columns(columns, query) if len(numbers) else np.zeros(0, dtype=np.float32)
+        )
+
+    def nearest(self, k: int, among: NDArray[np.int64] | None) -> list[tuple[int, float]]:
+        """Numbers of the `k` nearest chunks, of some or of all, and their cosines, best first."""
+        if not self._has_direction:
+            return []
+        positions = None if among is None else np.searchsorted(self._numbers, among)
+        best = top_k_cosine(self._cosines, k, positions)
+        return [(int(self._numbers[position]), cosine) for position, cosine in best]
+
+    def cosines_of(self, chunks: Iterable[int]) -> dict[int, float]:
+        """Cosines of some chunks by their numbers."""
+        wanted = list(chunks)
+        found = self._cosines[np.searchsorted(self._numbers, wanted)] if wanted else np.zeros(0)
+        return dict(zip(wanted, found.tolist(), strict=True))
 
 
 def ranked_by_words(

@@ -4,53 +4,62 @@ import sqlite3
 from contextlib import closing
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync.documents.search_text import query_words
-from ragasync.documents.stores.search import fts5_expression, reciprocal_rank_fusion, top_k_cosine
+from ragasync.documents.stores.search import (
+    cosines_of_columns,
+    fts5_expression,
+    reciprocal_rank_fusion,
+    top_k_cosine,
+)
 
 
-def rows(*vectors):
-    """Return vectors as a float32 matrix."""
-    return np.array(vectors, dtype=np.float32)
+def column(values):
+    """Values as a float32 array."""
+    return np.array(values, dtype=np.float32)
 
 
-def test_the_nearest_rows_come_best_first():
-    """The largest products, in order."""
-    found = top_k_cosine(rows([1, 0], [0, 1], [0.6, 0.8]), rows([0, 1])[0], 2)
-    assert found == [(1, 1.0), (2, pytest.approx(0.8))]
+def test_the_largest_cosines_come_first():
+    """Each with its position."""
+    assert top_k_cosine(column([0, 1, 0.5]), 2) == [(1, 1.0), (2, 0.5)]
 
 
-def test_of_equally_near_rows_the_earlier_comes_first():
+def test_of_equal_cosines_the_earlier_comes_first():
     """Ties at the bar go to the lower positions."""
-    found = top_k_cosine(rows([1], [2], [1], [1]), rows([1])[0], 3)
+    found = top_k_cosine(column([1, 2, 1, 1]), 3)
     assert [position for position, _ in found] == [1, 0, 2]
 
 
-def test_fewer_rows_than_asked_for_are_all_returned():
-    """A large k is no error."""
-    assert len(top_k_cosine(rows([1], [2]), rows([1])[0], 10)) == 2
+def test_fewer_cosines_than_k_are_all_returned():
+    """A large k is no error, and neither is an empty array."""
+    assert len(top_k_cosine(column([1, 2]), 10)) == 2
+    assert top_k_cosine(column([]), 10) == []
 
 
-@pytest.mark.parametrize(
-    ("matrix", "query"), [(np.zeros((0, 0)), rows([1])[0]), (rows([1, 2]), rows([0, 0])[0])]
-)
-def test_nothing_is_near_without_rows_or_direction(matrix, query):
-    """An empty matrix and a query of zeros find nothing."""
-    assert top_k_cosine(matrix, query, 3) == []
+def test_only_the_given_positions_are_returned():
+    """Positions of the whole array, also if none may be returned."""
+    assert top_k_cosine(column([3, 1, 2]), 1, np.array([1, 2])) == [(2, 2.0)]
+    assert top_k_cosine(column([3, 1, 2]), 1, np.array([], dtype=np.int64)) == []
 
 
 @given(st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**32 - 1))
-def test_the_nearest_are_those_of_a_full_sort(n, k, seed):
+def test_the_largest_are_those_of_a_full_sort(n, k, seed):
     """Selecting agrees with sorting everything."""
+    cosines = np.random.default_rng(seed).integers(-9, 9, n).astype(np.float32)
+    expected = sorted(range(n), key=lambda position: (-cosines[position], position))[:k]
+    assert [position for position, _ in top_k_cosine(cosines, k)] == expected
+
+
+@given(st.integers(0, 64), st.integers(0, 20), st.integers(0, 2**32 - 1))
+def test_cosines_are_products_with_each_column(entries, n, seed):
+    """Of a query with any number of entries, few of which are read differently."""
     generator = np.random.default_rng(seed)
-    matrix = generator.integers(-2, 3, (n, 3)).astype(np.float32)
-    query = rows([1, 2, 3])[0]
-    products = matrix @ query
-    expected = sorted(range(n), key=lambda position: (-products[position], position))[:k]
-    assert [position for position, _ in top_k_cosine(matrix, query, k)] == expected
+    columns = generator.integers(-4, 5, (64, n)).astype(np.float32)
+    query = np.zeros(64, dtype=np.float32)
+    query[generator.permutation(64)[:entries]] = generator.integers(1, 5, entries)
+    assert cosines_of_columns(columns, query).tolist() == (query @ columns).tolist()
 
 
 def test_fusing_adds_reciprocal_ranks():

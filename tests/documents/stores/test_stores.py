@@ -123,6 +123,11 @@ def test_vectors_come_back_at_the_length_they_had(store):
     assert [hit.score for hit in hits[1:]] in ([], [0.0])
 
 
+def test_nothing_is_near_a_vector_of_zeros(library):
+    """It has no direction."""
+    assert library.search("", mode="vector", vector=np.zeros(64)) == []
+
+
 def test_files_are_told_by_their_beginning(library):
     """Character by character; a document that the user made has no file, whatever its source."""
     put(library, Document("loose", "no source"))
