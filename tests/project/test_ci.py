@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -166,3 +167,108 @@ def test_with_eager_tasks_every_loop_makes_them(tmp_path: Path):
         check=False,
     )
     assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+# ── the script ──────────────────────────────────────────────────────────────────────────────
+
+PYTHON = """#!/usr/bin/env bash
+[ "$1 $2" = "-m venv" ] || exit 0
+mkdir -p "$3/bin"
+for tool in pip pytest ruff mypy lint-imports; do cp "$TOOL" "$3/bin/$tool"; done
+"""
+
+TOOL = """#!/usr/bin/env bash
+eager=${RAGASYNC_EAGER:-0} command="${0##*/} $*" folder=$(basename "$(dirname "$(dirname "$0")")")
+echo "$folder eager=$eager compiled=${PYTHONDONTWRITEBYTECODE:-kept} $command" >>"$CALLS"
+[ "${0##*/}" != pytest ] || echo "1 passed in 0.01s"
+[[ "$folder eager=$eager $command" != $FAILING ]]
+"""
+
+STEPS = [
+    "all tests",
+    "rules",
+    "core on Python 3.12",
+    "core on Python 3.13",
+    "core with eager tasks",
+]
+
+
+def ci_with_stub_tools(folder: Path, failing: str = "") -> tuple[int, str, list[str]]:
+    """Run CI's script with stub tools; its exit code, its output, and the calls of the tools."""
+    (folder / ".ci").mkdir()
+    for name in (".ci/run", "README.md"):
+        shutil.copy(HERE.parent / name, folder / name)
+    tools = folder / "tools"
+    tools.mkdir()
+    for name in ("python3", "python3.12", "python3.13", "chromium", "redis-server", "tool"):
+        (tools / name).write_text(TOOL if name == "tool" else PYTHON)
+        (tools / name).chmod(0o755)
+    ran = subprocess.run(
+        ["bash", folder / ".ci" / "run"],
+        env={
+            "PATH": f"{tools}:/usr/bin:/bin",
+            "HOME": str(folder),
+            "TOOL": str(tools / "tool"),
+            "CALLS": str(folder / "calls"),
+            "FAILING": failing,
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    return ran.returncode, ran.stdout, (folder / "calls").read_text().splitlines()
+
+
+needs_bash = pytest.mark.skipif(os.name == "nt", reason="CI is a script for bash")
+
+
+@needs_bash
+@pytest.mark.slow
+def test_ci_runs_every_step_and_reports_it(tmp_path: Path):
+    """Compiled code is kept, and each environment is installed before it is used."""
+    code, output, calls = ci_with_stub_tools(tmp_path)
+    assert code == 0, output
+    headings = [line.removeprefix("──────── ") for line in output.splitlines() if "────" in line]
+    assert headings == [*STEPS, "closing lines"]
+    closing = output.partition("closing lines\n")[2].splitlines()
+    assert closing == [line for name in STEPS for line in (f"{name}:", "1 passed in 0.01s")]
+    assert all(" compiled=kept " in call for call in calls)
+    for folder in (".venv", "venv", "python3.12", "python3.13"):
+        tools = [call.split()[3] for call in calls if call.startswith(f"{folder} ")]
+        assert tools[0] == "pip"
+        assert "pytest" in tools
+    cores = [call.split()[:2] for call in calls if " --core " in call]
+    assert sorted(cores) == [
+        ["python3.12", "eager=0"],
+        ["python3.13", "eager=0"],
+        ["python3.13", "eager=1"],
+    ]
+
+
+@needs_bash
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("failing", "failed"),
+    [
+        (".venv *pytest*", ["all tests"]),
+        ("venv *mypy*", ["rules"]),
+        ("venv *pip*", ["rules"]),
+        ("python3.12 *pytest*", ["core on Python 3.12"]),
+        ("python3.13 eager=0 pytest*", ["core on Python 3.13"]),
+        ("python3.13 eager=1 pytest*", ["core with eager tasks"]),
+        ("*pytest*", STEPS),
+    ],
+)
+def test_a_failed_step_of_ci_is_named_and_the_others_run(
+    tmp_path: Path, failing: str, failed: list[str]
+):
+    """Those in the background, too."""
+    code, output, _ = ci_with_stub_tools(tmp_path, failing)
+    assert code == 1
+    assert [line for line in output.splitlines() if line.startswith("FAILED")] == [
+        f"FAILED: {name}" for name in failed
+    ]
+    assert [name for name in STEPS if f"──────── {name}\n" in output] == STEPS
