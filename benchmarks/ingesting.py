@@ -30,8 +30,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+from functools import cache, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,18 @@ MAX_BYTES = 30_000
 # ── the files ───────────────────────────────────────────────────────────────────────────────────
 
 
-def copy_python_files(count: int, folder: Path) -> None:
-    """Copy files of the standard library and the installed packages, evenly spaced by path."""
+@cache
+def short_python_files() -> Sequence[Path]:
+    """Return the short files of the standard library and of the installed packages, by path."""
     library, packages = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib"))
-    found = [
-        *(path for path in library.rglob("*.py") if "site-packages" not in path.parts),
-        *packages.rglob("*.py"),
-    ]
-    short = sorted(path for path in found if path.stat().st_size <= MAX_BYTES)
+    of_library = (path for path in library.rglob("*.py") if "site-packages" not in path.parts)
+    found = chain(of_library, packages.rglob("*.py"))
+    return sorted(path for path in found if path.stat().st_size <= MAX_BYTES)
+
+
+def copy_python_files(count: int, folder: Path) -> None:
+    """Copy a number of these files, evenly spaced by path."""
+    short = short_python_files()
     for number in range(count):
         path = next(filter(_is_utf8, islice(short, number * len(short) // count, None)))
         place = folder / f"{number % 40:02}"
