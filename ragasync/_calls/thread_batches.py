@@ -20,8 +20,17 @@ V = TypeVar("V")
 BATCH_SECONDS = 0.005
 """Seconds that the calls of one batch should take together."""
 
-MAX_ITEMS = 32
+MAX_ITEMS = 128
 """The most items in one batch."""
+
+MAX_CPU_THREADS = 2
+"""Threads for calls that compute: under one interpreter lock more of them only wait for it."""
+
+CPU_BOUND = 0.5
+"""The share of processor time from which the calls of a batch count as computing."""
+
+RECENT = 16
+"""The number of latest batches from which that is judged."""
 
 MIN_WORK = 0.001
 """Seconds of work that are worth another thread."""
@@ -29,11 +38,20 @@ MIN_WORK = 0.001
 
 @dataclass(frozen=True, slots=True)
 class BatchOutcome(Generic[V]):
-    """The values and errors of the first items of a batch, and the seconds that they took."""
+    """
+    The values and errors of the first items of a batch, and what they took on their thread.
+
+    Args:
+        values: the value of each item; None for one that failed.
+        errors: the errors by position.
+        seconds: the time that they took.
+        cpu_seconds: the processor time that they took.
+    """
 
     values: list[V | None]
     errors: dict[int, BaseException]
     seconds: float
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +64,7 @@ class BatchCall(Generic[T, V]):
         """Call the function for the items, or for the first of them if they take too long."""
         values: list[V | None] = []
         errors: dict[int, BaseException] = {}
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.thread_time()
         seconds = 0.0
         for place, item in enumerate(items):
             value = None
@@ -58,7 +76,7 @@ class BatchCall(Generic[T, V]):
             seconds = time.perf_counter() - started
             if seconds > 2 * BATCH_SECONDS:
                 break
-        return BatchOutcome(values, errors, seconds)
+        return BatchOutcome(values, errors, seconds, time.thread_time() - cpu_started)
 
 
 class ThreadBatcher(Generic[T, V]):
@@ -93,7 +111,7 @@ class ThreadBatcher(Generic[T, V]):
         self._running: set[asyncio.Task[None]] = set()
         self._typical_seconds: float | None = None
         self._size = 1
-        self._inline_seconds = 0.0
+        self._cpu_shares: deque[float] = deque(maxlen=RECENT)
         self.activity = ActivityMonitor(loop_clock(self._loop))
         self.ended = 0
 
@@ -116,18 +134,6 @@ class ThreadBatcher(Generic[T, V]):
         self._send()
         return await future
 
-    def call_inline(self, function: Callable[[T], V], item: T) -> V:
-        """Call a function for an item in this thread, because switching would cost more."""
-        started = time.perf_counter()
-        try:
-            return function(item)
-        finally:
-            self.ended += 1
-            self._inline_seconds += time.perf_counter() - started
-            if self._inline_seconds > MIN_WORK:  # not each: some calls take less than recording it
-                self.activity.add_ended_now(self._inline_seconds)
-                self._inline_seconds = 0.0
-
     async def close(self) -> None:
         """Cancel the batches in flight."""
         for task in self._running:
@@ -137,7 +143,7 @@ class ThreadBatcher(Generic[T, V]):
 
     def _send(self) -> None:
         """Start batches while threads are free and there is enough work for them."""
-        while self._waiting and len(self._running) < self._max_concurrency:
+        while self._waiting and len(self._running) < self._max_threads:
             work = len(self._waiting) * (self._typical_seconds or BATCH_SECONDS)
             if self._running and work < MIN_WORK:
                 return
@@ -151,6 +157,18 @@ class ThreadBatcher(Generic[T, V]):
                     context=self._context.copy(),
                 )
                 self._running.add(task)
+
+    @property
+    def _max_threads(self) -> int:
+        """
+        The number of threads that are of use.
+
+        A thread that waits for the interpreter lock shows less processor time than it needs, so the
+        highest recent share counts: calls that wait for a disk or a network never reach it.
+        """
+        if max(self._cpu_shares, default=0.0) < CPU_BOUND:
+            return self._max_concurrency
+        return min(self._max_concurrency, MAX_CPU_THREADS)
 
     def _update_size(self, seconds: float) -> None:
         """Adapt the size of batches to the time that an item of the last one took."""
@@ -170,6 +188,8 @@ class ThreadBatcher(Generic[T, V]):
             self.activity.add_ended_now(outcome.seconds)
             self.ended += done
             self._update_size(outcome.seconds / done)
+            if outcome.seconds > MIN_WORK:  # of less, the clocks say little
+                self._cpu_shares.append(outcome.cpu_seconds / outcome.seconds)
             for place, value in enumerate(outcome.values):
                 _resolve(batch[place][1], value, outcome.errors.get(place))
             self._waiting.extendleft(reversed(batch[done:]))

@@ -46,12 +46,13 @@ class IdClaims:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._next = 0
 
+    def knows_id_of(self, source: object) -> bool:
+        """Whether the id of a source is known without loading it."""
+        return isinstance(source, Document) or (self._is_ours and isinstance(source, Source))
+
     @contextmanager
-    def place_of(self, source: object) -> Iterator[int | None]:
-        """Take a source's place in the order; None if its id is known without loading."""
-        if isinstance(source, Document) or (self._is_ours and isinstance(source, Source)):
-            yield None
-            return
+    def place(self) -> Iterator[int]:
+        """Take the next place in the order, for a source whose id only loading reveals."""
         place = self._next
         self._next += 1
         self._order.append(place)

@@ -233,14 +233,16 @@ class Pipeline:
         """Load a source, and take its document, or each of its documents, to the store."""
         self._count_loading(1)
         try:
-            with self._claims.place_of(source) as place:
-                try:
+            try:
+                if self._claims.knows_id_of(source):
                     documents, several = await self._prepare(source)
-                except StageFailure as failure:
-                    note_place(failure.error, failure.stage, _name_of(source))
-                    raise
-                if place is not None:
-                    await self._claim(source, documents, place)
+                else:
+                    with self._claims.place() as place:
+                        documents, several = await self._prepare(source)
+                        await self._claim(source, documents, place)
+            except StageFailure as failure:
+                note_place(failure.error, failure.stage, _name_of(source))
+                raise
             if several:
                 done = await process_documents(
                     documents, self._process_one_of_several, self._config.max_concurrency
@@ -288,7 +290,8 @@ class Pipeline:
                 await self._call("store", request, document)
         finally:
             self._budget.leave(weight)
-            self._in_flight.end(prepared.document.id)
+            if self._config.known is not None:
+                self._in_flight.end(prepared.document.id)
         if prepared.stored.fingerprint is None and prepared.chunks:
             self._stored.has_new(prepared.document, prepared.fingerprint)
         return self._result(prepared, embeddings, tokens)
@@ -399,8 +402,10 @@ class Pipeline:
             ahead = self._config.max_concurrency * self._config.prepare.batch_size
         else:
             ahead = self._config.max_concurrency
-        assert self._run is not None  # of which this source is an item
-        self._run.pause_input(self._loading >= ahead)
+        run = self._run
+        assert run is not None  # of which this source is an item
+        if (self._loading >= ahead) is not run.input_paused:
+            run.pause_input(self._loading >= ahead)
 
     @property
     def _more_to_embed(self) -> bool:

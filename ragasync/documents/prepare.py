@@ -200,7 +200,7 @@ class PrepareBlock:
         """Prepare the sources, or the first of them if they take too long."""
         values: list[Prepared | None] = []
         errors: dict[int, BaseException] = {}
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.thread_time()
         documents: list[PreparedDocument] = []
         for place, source in enumerate(sources):
             value: Prepared | None = None
@@ -216,7 +216,8 @@ class PrepareBlock:
         for prepared in documents:
             self.steps.split(prepared)
         self.store_steps.finish(documents)
-        return BatchOutcome(values, errors, time.perf_counter() - started)
+        seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
+        return BatchOutcome(values, errors, seconds, cpu_seconds)
 
 
 def as_list(prepared: Prepared) -> list[PreparedDocument]:

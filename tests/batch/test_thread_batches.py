@@ -10,6 +10,7 @@ import pytest
 
 from ragasync._calls.thread_batches import (
     BATCH_SECONDS,
+    MAX_CPU_THREADS,
     MAX_ITEMS,
     BatchCall,
     BatchOutcome,
@@ -27,10 +28,13 @@ class Threads:
     Args:
         seconds: the time of an item, by the thread's clock.
         at_most: how many items of a batch there is time for.
+        cpu_share: the share of processor time in it.
     """
 
-    def __init__(self, seconds: float = 0.0001, at_most: int = 1000) -> None:
-        self.seconds = seconds
+    def __init__(
+        self, seconds: float = 0.0001, at_most: int = 1000, cpu_share: float = 0.0
+    ) -> None:
+        self.seconds, self.cpu_share = seconds, cpu_share
         self.at_most = at_most
         self.batches: list[list[int]] = []
         self.errors: dict[int, BaseException] = {}
@@ -50,7 +54,8 @@ class Threads:
         errors = {
             place: self.errors[item] for place, item in enumerate(done) if item in self.errors
         }
-        return BatchOutcome([10 * item for item in done], errors, self.seconds * len(done))
+        seconds = self.seconds * len(done)
+        return BatchOutcome([10 * item for item in done], errors, seconds, self.cpu_share * seconds)
 
 
 @asynccontextmanager
@@ -76,13 +81,13 @@ async def test_each_caller_gets_the_outcome_of_its_item():
 
 async def test_waiting_quick_items_go_in_one_batch():
     """The first goes alone, because nothing is known about it yet."""
-    threads = Threads()
+    threads = Threads(seconds=0.00001)
     async with open_batcher(threads) as batcher:
-        await asyncio.gather(*map(batcher, range(100)))
+        await asyncio.gather(*map(batcher, range(300)))
     sizes = [len(batch) for batch in threads.batches]
     assert sizes[0] == 1
     assert max(sizes) == MAX_ITEMS
-    assert sum(sizes) == 100
+    assert sum(sizes) == 300
     assert batcher.ahead == MAX_ITEMS
 
 
@@ -94,6 +99,19 @@ async def test_slow_items_go_one_by_one_to_all_threads():
     assert {len(batch) for batch in threads.batches} == {1}
     assert threads.most_busy == 4
     assert batcher.ahead == 4
+
+
+@pytest.mark.parametrize(
+    ("cpu_share", "threads_used"), [(0.1, 8), (1.0, MAX_CPU_THREADS)], ids=["waits", "computes"]
+)
+async def test_calls_that_compute_share_two_threads(cpu_share, threads_used):
+    """More threads than cores would only wait for the interpreter lock."""
+    threads = Threads(seconds=2 * BATCH_SECONDS, cpu_share=cpu_share)
+    async with open_batcher(threads, max_concurrency=8) as batcher:
+        await asyncio.gather(*map(batcher, range(8)))
+        threads.most_busy = 0
+        await asyncio.gather(*map(batcher, range(80)))
+    assert threads.most_busy == threads_used
 
 
 async def test_another_thread_is_used_only_for_enough_work():
