@@ -64,7 +64,7 @@ class FileIds:
     def has_file(self, source: str) -> bool:
         """Return whether the file of a document exists, given its `source`."""
         path = self._path(source)
-        if not os.path.isabs(path):  # noqa: PTH117  # a text of the user's
+        if not os.path.isabs(path):  # noqa: PTH117  # not a path
             return False
         found = _on_disk(path)
         return found is not None and not os.path.isdir(found)  # noqa: PTH112  # never raises

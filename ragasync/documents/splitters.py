@@ -135,7 +135,7 @@ def spans(
         start, limit = _beginning(text, cut, fresh, max(back(cut), start + 1), reach)
         end = _end(text, start, fresh, min(limit, stop), stop, fits)
         if start < fresh and _splits_word(text, end) and not _splits_word(text, fresh):
-            # What is repeated must not take the room of a word that fits without it.
+            # The overlap must not take the room of a word that fits without it.
             alone = _end(text, fresh, fresh, min(reach(fresh), stop), stop, fits)
             if not _splits_word(text, alone):
                 start, end = fresh, alone

@@ -235,11 +235,11 @@ class HttpService:
             )
         try:
             answer = json.loads(raw)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as problem:
             size = len(raw)
-            raise BrokenReply(f"expected JSON from {self.host}, got {size:,} bytes") from error
-        told = answer.get("error") if isinstance(answer, dict) else None
-        status = told.get("code") if isinstance(told, dict) else None
+            raise BrokenReply(f"expected JSON from {self.host}, got {size:,} bytes") from problem
+        error = answer.get("error") if isinstance(answer, dict) else None
+        status = error.get("code") if isinstance(error, dict) else None
         if type(status) is int and 400 <= status <= 599:  # some gateways always answer 200
             raise refusal(self.host, status, raw, headers, self._without_secrets)
         return reply_of(answer, headers, self._without_secrets)
@@ -347,7 +347,7 @@ async def _body_of(response: Response, longest: int) -> bytearray:
             try:
                 piece = unpacker.decompress(piece, longest + 1 - len(body))
             except zlib.error as error:
-                raise BrokenReply("expected a gzip reply, got one that cannot be read") from error
+                raise BrokenReply("expected a gzip reply, got an unreadable one") from error
         body += piece
         if len(body) > longest or received > 2 * longest:
             break

@@ -2,11 +2,11 @@
 Responses of an embedding service: the vectors in them, one for each text, and the errors.
 
     RagasyncError
-    ├── ServiceRefusal                        it answered with a status of failure
-    ├── BrokenReply                           its answer is cut short, or no such answer at all
+    ├── ServiceRefusal                        the service replied with an error status
+    ├── BrokenReply                           the reply is cut short, or has no embeddings
     ├── WrongVector (ValueError)              a vector of another dimension, or not finite
-    ├── WrongDimension (NotImplementedError)  it does not heed the dimension that was asked for
-    └── RedirectRefused (NotImplementedError) it redirects to another host
+    ├── WrongDimension (NotImplementedError)  the service ignores `dimensions=`
+    └── RedirectRefused (NotImplementedError) the service redirects to another host
 """
 
 from __future__ import annotations
@@ -66,15 +66,15 @@ class ServiceRefusal(RagasyncError):
 
 
 class BrokenReply(RagasyncError):
-    """A service's answer could not be read; the next one may be whole."""
+    """A service's reply could not be read; the next one may be complete."""
 
 
 class WrongVector(RagasyncError, ValueError):
-    """A service gave a vector of another dimension than the others, or one that is not finite."""
+    """A service returned a vector of another dimension, or one that is not finite."""
 
 
 class WrongDimension(RagasyncError, NotImplementedError):
-    """A service does not heed `dimensions=`: every later vector would be of the wrong one too."""
+    """A service ignores `dimensions=`: every later vector would have the wrong one too."""
 
 
 class RedirectRefused(RagasyncError, NotImplementedError):
@@ -215,7 +215,7 @@ def _fault(vector: NDArray[np.float32] | None, dimension: int) -> str:
 
 
 def _vector(given: object) -> NDArray[np.float32] | None:
-    """Convert a vector of a response; None if it is none."""
+    """Convert a vector of a response; None if it is invalid."""
     try:
         if isinstance(given, str):
             row = np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4")

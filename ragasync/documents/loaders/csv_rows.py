@@ -26,13 +26,13 @@ from ragasync.documents.loaders.records import (
 from ragasync.documents.loaders.text import Record, passing
 
 DELIMITERS = (",", ";", "\t", "|")
-"""What may stand between cells where nothing else is said."""
+"""The delimiters that are tried if none is given."""
 
 MAX_COLUMNS = 200_000
-"""The most columns of a table."""
+"""The maximum number of columns of a table."""
 
 MAX_CELL = 10_000_000
-"""The most characters of a cell: beyond it, a quote was left open."""
+"""The maximum number of characters in a cell; a longer one has an open quote."""
 
 _LOOKED_AT = 20
 _LOOKED_AT_CHARS = 1_000_000
@@ -44,8 +44,8 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 _NUMBER = re.compile(r"[-+]?[\d.,' %]*\d[\d.,' %]*")
 _SKIPPING = passing(".csv", 'CSVLoader(on_bad_rows="skip")')
 _ADVICE = (
-    f"correct the row, leave such rows out, {_SKIPPING}, or in the same way name what stands "
-    'between cells, CSVLoader(delimiter=","), or load the file as one text, load_text'
+    f"correct the row, or leave such rows out: {_SKIPPING}; in the same way, pass the delimiter, "
+    'CSVLoader(delimiter=","), or load the file as one text, load_text'
 )
 
 
@@ -175,7 +175,7 @@ def _table_of(text: str, delimiter: str | None, columns: Sequence[str] | None) -
         raise LoadError(
             "csv",
             f"its header has {len(header.values):,} columns, and {MAX_COLUMNS:,} are the most; "
-            f"if {delimiter!r} is not what stands between cells, name it: CSVLoader(delimiter=)",
+            f"if {delimiter!r} is not the delimiter, pass it: CSVLoader(delimiter=...)",
         )
     names = [name.strip() for name in header.values]
     unnamed = len(names) - max((n for n, name in enumerate(names, 1) if name), default=0)

@@ -62,7 +62,7 @@ class Block(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What a reference points to: the part's name, "footnote" or "endnote", and an id."""
+    """The target of a reference: "footnote" or "endnote", and its id."""
 
     kind: str
     id: str
@@ -120,9 +120,9 @@ class WordText:
     """
     Read the parts of one document, in order: body, then headers and footers.
 
-    Kept is what Word shows with all changes accepted: inserted and moved text at its new place,
-    results of fields, content controls. A table is one block with a line for each row and tabs
-    between cells; rows of a table inside a cell have lines of their own. A note follows the
+    The text is that which Word shows with all changes accepted: inserted text, moved text at its
+    new place, results of fields, content controls. A table is one block with a line for each row
+    and tabs between cells; rows of a table inside a cell have their own lines. A note follows the
     paragraph or table that refers to it, as `[^1]: text` for `[^1]`, and endnotes are numbered
     `[^e1]`. A text box follows the paragraph that it is anchored in.
 
@@ -168,12 +168,7 @@ class WordText:
         """
         Return the blocks of one part, with the notes that it refers to.
 
-        Args:
-            root: The part.
-            linked: What gives the text of another part that it shows, by a relationship's id.
-
-        Raises:
-            LoadError: "docx" where it is nested too deeply, or a cell claims too many columns.
+        `linked` returns the text of another part that is shown in it, by a relationship's id.
         """
         flow = _Flow()
         self._linked = linked
@@ -359,7 +354,7 @@ class WordText:
             self._instructions -= 1
 
     def _reference(self, element: Element, pieces: list[str], _: _Flow) -> None:
-        """Mark the place of a note, which follows once, where it is first referred to."""
+        """Mark the place of a note, which follows once, after its first reference."""
         kind = name_of(element).removeprefix("w:").removesuffix("Reference")
         note = Note(kind, attribute(element, "id") or "")
         if note not in self._notes:
@@ -403,7 +398,7 @@ class WordText:
 def _first_with_text(
     element: Element, read: Callable[[Element], None], size: Callable[[], int]
 ) -> None:
-    """Read one form after another until something came; each is read once at most."""
+    """Read one form after another until one has text."""
     before = size()
     for form in element:
         if name_of(form) in {"mc:Choice", "mc:Fallback"}:
@@ -473,24 +468,23 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 def load_docx(data: bytes) -> Loaded:
     """
-    Return the paragraphs and tables of a document in their order, joined by blank lines.
+    Load the paragraphs and tables of a Word document in order, joined by blank lines.
 
-    The text is what Word shows with all changes accepted: inserted and moved text, results of
-    fields, content controls, text boxes, numbers of lists, formulas, SmartArt and charts are in it,
+    The text is that which Word shows with all changes accepted: inserted and moved text, results of
+    fields, content controls, text boxes, list numbers, formulas, SmartArt and charts are included,
     deleted text is not. Notes follow the paragraph that refers to them. Headers and footers come
-    once, after the body. Strict files are read like others.
+    once, after the body. Strict files are supported.
 
     A heading is written as in Markdown, `## Title` for the style "heading 2", and
-    `metadata["headings"]` holds where each starts and its level. `metadata["headers"]` and
+    `metadata["headings"]` holds the offset and level of each. `metadata["headers"]` and
     `metadata["footers"]` hold the texts of headers and footers, which end the text in this order.
-    `metadata["unread_parts"]` names files inside the document that Word inserts when it opens it,
-    and that are neither Word documents, HTML nor plain text.
+    `metadata["unread_parts"]` lists inserted files that are neither Word documents, HTML nor plain
+    text.
 
     Raises:
         MissingExtra: If python-docx is not installed.
         LoadError: "too large" for a file that would unpack to over 200 MB or has too many parts
-            or tags, "docx" for one that is broken or nested too deeply, "encrypted" for one that
-            is locked by a password.
+            or tags, "docx" for a broken or too deeply nested one, "encrypted" for a locked one.
     """
     try:
         import docx.opc.packuri as names
@@ -612,13 +606,7 @@ class _Package:
 
 
 class _Document:
-    """
-    The main part of a package, and those that belong to it.
-
-    Args:
-        package: The package.
-        is_inserted: Whether it is inside of another document; what is inside of it is not read.
-    """
+    """The main part of a package with its other parts, as a text."""
 
     def __init__(self, package: _Package, *, is_inserted: bool = False) -> None:
         self._package = package
@@ -628,10 +616,10 @@ class _Document:
         main = next(mains, package.uri("/word/document.xml"))
         root = package.root_of(main)
         if root is None or name_of(root) != "w:document":
-            came = "no such part" if root is None else f"<{root.tag:.100}>"
+            got = "no such part" if root is None else f"<{root.tag:.100}>"
             raise LoadError(
                 "docx",
-                f"expected a Word document in {main}, got {came}: save it in Word as .docx",
+                f"expected a Word document in {main}, got {got}: save it in Word as .docx",
             )
         self.root = root
         self._main = main
@@ -671,7 +659,7 @@ class _Document:
         return lambda key: self._linked_text(targets().get(key))
 
     def _linked_text(self, relation: _Relation | None) -> str:
-        """Return the text of a part that is shown in another one, the first time that it is."""
+        """Return the text of a part that is shown in another one, only the first time."""
         # By names without case, as parts are found: else one would be read under many names.
         if relation is None or relation.target.lower() in self._shown:
             return ""  # else a small file could show a large part any number of times
@@ -699,7 +687,7 @@ class _Document:
         return "" if shown is None or root is None else shown(root)
 
     def _inserted_document(self, data: bytes) -> str:
-        """Return the text of a Word document inside of this one."""
+        """Return the text of a Word document inside this one."""
         with _open_package(data) as archive:
             package = _Package(archive, self._package.uri, self._package.tags)
             text, metadata = _Document(package, is_inserted=True).text()

@@ -42,13 +42,7 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]{1,10}\s*")
 
 
 def parse_part(data: bytes, name: str) -> Element:
-    """
-    Return the root of one part.
-
-    Raises:
-        LoadError: "docx" for a part that is broken or declares a document type: its entities could
-            unfold to any size.
-    """
+    """Parse one part; a document type is refused, because its entities may unfold to any size."""
     if any(doctype in data for doctype in _DOCTYPES):
         raise LoadError(
             "docx", f"{name} declares a document type, which Word never does: save it again in Word"
@@ -116,7 +110,7 @@ _HEADING = re.compile(r"heading ([1-6])|title", re.IGNORECASE)
 _LEVELS = 9
 _BODY_TEXT = 9  # the outline level of what is no heading
 _MAX_CHAIN = 50  # of styles based on one another: a broken file may have a circle
-_MAX_LABEL = 100  # of a list's pattern, which stands before each of its paragraphs
+_MAX_LABEL = 100  # characters of a list's pattern, which each of its paragraphs repeats
 _PLACE = re.compile(r"%([1-9])")
 
 _ROMAN = tuple(
@@ -217,7 +211,7 @@ def _style(element: Element) -> _Style:
 
 
 def _heading_level(outline: int) -> int:
-    """Return the level of a heading in Markdown, which has six; 0 for what is none."""
+    """Return the level of a heading in Markdown, which has six; 0 for other paragraphs."""
     return outline + 1 if 0 <= outline < 6 and outline != _BODY_TEXT else 0
 
 
@@ -330,7 +324,7 @@ def _levels(element: Element) -> dict[int, _Level]:
 
 
 def _level_number(element: Element) -> int | None:
-    """Return the level of an element; None for one that no list can have."""
+    """Return the list level of an element; None if no list can have it."""
     number = number_of(attribute(element, "ilvl"))
     return number if number is not None and 0 <= number < _LEVELS else None
 
@@ -458,12 +452,7 @@ _LEFT_OUT = frozenset({"w:del", "w:moveFrom", "w:rPr", "w:delText", "w:instrText
 
 
 def math_text(element: Element, depth: int = 0) -> str:
-    """
-    Return a formula on one line: `x^2`, `a_1`, `(a+b)/2`, `√(x+1)`.
-
-    Raises:
-        LoadError: "docx" for one that is nested more than MAX_DEPTH deep.
-    """
+    """Return a formula on one line: `x^2`, `a_1`, `(a+b)/2`, `√(x+1)`."""
     if depth > MAX_DEPTH:
         raise LoadError("docx", f"a formula nested more than {MAX_DEPTH} deep: simplify it")
     name = name_of(element)
@@ -498,7 +487,7 @@ class _Formula:
         return [math_text(child, self._depth + 1) for child in children]
 
     def setting(self, properties: str, name: str, default: str) -> str:
-        """Return a character that the properties set; an empty one is none."""
+        """Return a character that the properties set; it may be empty."""
         chosen = child_of(child_of(self._element, f"m:{properties}"), f"m:{name}")
         return default if chosen is None else attribute(chosen, "val") or ""
 
@@ -599,12 +588,7 @@ def chart_text(root: Element) -> str:
 
 
 def inserted_text(data: bytes, suffix: str) -> str | None:
-    """
-    Return the text of a file that Word inserts when it opens the document; None if unknown.
-
-    Raises:
-        LoadError: as its loader does.
-    """
+    """Return the text of a file that Word inserts when it opens the document; None if unknown."""
     if len(data) > _MAX_INSERTED:
         return None
     match suffix:

@@ -68,7 +68,7 @@ _DECLARATIONS = (
 )
 
 _MIN_WIDE = 8
-"""The fewest characters of which more than ASCII must be for UTF-16 to be told from a binary."""
+"""The minimum number of characters by which UTF-16 beyond ASCII is recognized."""
 
 _JAPANESE = ("iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_3", "iso2022_jp_2004")
 _TO_JAPANESE = re.compile(rb"\x1b(?:\$[@AB]|\$\([CDOPQ]|\([BIJ])")

@@ -42,7 +42,7 @@ _VOID = frozenset(
     "area base br col embed hr img input link meta param source track wbr".split(),  # noqa: SIM905
 )
 _BLOCKS = frozenset(tag for tag, gap in GAPS.items() if gap.startswith("\n"))
-# What ends an element whose end tag may be left out, and what shields it from that.
+# The tags that end an element without an end tag, and the ancestors that prevent it.
 _ENDED_BY: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "p": (_BLOCKS - {"br", "option", "select", "textarea"}, frozenset()),
     "li": (frozenset({"li"}), frozenset({"ul", "ol", "menu"})),
@@ -169,7 +169,7 @@ def is_hidden(tag: str, attributes: Mapping[str, str | None]) -> bool:
         return False  # hidden until a script has run: the reader sees it all
     if tag == "dialog" and "open" not in attributes:
         return True
-    # What is hidden "until-found" is there to be found.
+    # An element that is hidden "until-found" can be found by a search.
     if "hidden" in attributes and (attributes["hidden"] or "").lower() != "until-found":
         return True
     if (attributes.get("aria-hidden") or "").strip().lower() == "true":
@@ -343,7 +343,7 @@ MAX_DEPTH = 5_000
 """The nesting beyond which a page goes to the slower loader, whose time is linear."""
 
 _MAYBE_HIDDEN = "[hidden],[aria-hidden],[style],dialog"
-# The start and the end of a text, in ASCII; no page needs them, and one that has them loses them.
+# Marks in the text: control characters of ASCII, which are removed from pages before.
 _HERE, _EMPTY_CELL = "\x02", "\x03"
 # Void elements and those that often stay open do not nest.
 _TAG = re.compile(rb"(?i)<(/?)(?!(?:br|hr|img|input|link|meta|col|wbr|p|li|td|tr|dt|dd)\b)[a-z]")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from pypdfium2 import PdfDocument, PdfPage, PdfTextPage
 
-# PDFium is not thread-safe: several threads at once crash the process.
+# PDFium is not thread-safe: concurrent calls crash the process.
 _one_at_a_time = threading.Lock()
 
 _MAX_TEXT = 200_000_000  # characters; pages of a small file may share one long text
@@ -35,7 +35,7 @@ _Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
 _MAX_PLACED = 200_000  # characters of a page that are looked at one by one
 _WORD_GAP = 0.15  # of the height of a line
 _NOT_PRINTED = re.compile(r"[\0-\x08\x0e-\x1f\xad\ufffe]")
-# One character on a line, with the punctuation that stands next to it.
+# One character on a line, with its punctuation.
 _MARKS = "[\u3001-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff65]{0,2}"
 _ALONE = f"{_MARKS}[\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]{_MARKS}"
 _VERTICAL = re.compile(f"(?m)^{_ALONE}(?:\n{_ALONE}){{4,}}$")
@@ -198,7 +198,7 @@ def _page_text(page: PdfPage) -> str:
     textpage = page.get_textpage()
     try:
         # The text in the page's box glues cells that PDFium does not know to be on one line,
-        # 400.01 and 3 to 400.013; all text has their gaps, and printers' marks beside the page.
+        # 400.01 and 3 to 400.013; all text has their gaps, and printers' marks outside the page.
         text: str = textpage.get_text_bounded()
         if textpage.count_chars() <= _MAX_PLACED and (
             _words(text) != _words(textpage.get_text_range())
@@ -312,7 +312,7 @@ class _Annotations:
         return [line for line in lines if line]
 
     def _line(self, annotation: object) -> str:
-        """Return the text of one annotation; "" if nobody typed it."""
+        """Return the text of one annotation; "" if it is not typed."""
         if self._api.FPDFAnnot_GetSubtype(annotation) == self._api.FPDF_ANNOT_FREETEXT:
             is_shown = not self._api.FPDFAnnot_GetFlags(annotation) & _HIDDEN
             text = self._text(self._api.FPDFAnnot_GetStringValue, annotation, b"Contents")

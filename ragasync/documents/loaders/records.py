@@ -13,14 +13,14 @@ from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.text import Loaded, Record, load_text, passing
 
 OnBadRows: TypeAlias = Literal["fail", "skip"]
-"""What becomes of a file with a row that cannot be read: it fails, or only that row is left out."""
+"""Whether a row that cannot be read fails its file, or is skipped."""
 
 BAD_ROWS = "bad_rows"
 """The key of metadata that says how many rows of a document's file were skipped, if any were."""
 
 _WHOLE = re.compile(r"-?(?:0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,17})?(?:[eE][+-]?\d{1,2})?")
-_LOST = "\x1a"  # stands for NUL bytes, as at the end of old files; no row may have it
+_LOST = "\x1a"  # replaces NUL bytes; the end-of-file mark of old files, which no row may have
 
 
 class Row(NamedTuple):
@@ -40,7 +40,7 @@ class BadRow(NamedTuple):
 
 
 Rows: TypeAlias = Callable[[], Iterable[Row | BadRow]]
-"""What reads the rows of a file from the first on, each time that it is called."""
+"""A function that reads the rows of a file from the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,7 +374,7 @@ def load_python(data: bytes) -> Loaded:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         return _loaded(Decoded(data.decode(encoding), encoding))
     except (SyntaxError, LookupError, UnicodeError) as error:
-        # LookupError: the cookie names a codec that is none for text, such as rot13.
+        # LookupError: the cookie names a codec that is not for text, such as rot13.
         raise LoadError("encoding", f"not readable as Python source: {error}") from None
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from ragasync.documents import Document, SemanticTextSplitter, TokenSplitter
 from ragasync.documents.splitters import CHARS_A_TOKEN
 from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
-from tests.documents.splitters.test_chunk import PIECES, TEXTS, check_invariants, texts
+from tests.documents.test_splitters import PIECES, TEXTS, check_invariants, texts
 
 VOCABULARY = Path(wordllama.__file__).parent / "tokenizers/l2_supercat_tokenizer_config.json"
 WORDS = "How long is a piece of string? It depends on who has cut it, and why.\n\n" * 40
