@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar, cast
 
-from ragasync.simulation.virtual_time import VirtualClockLoop, run_on_virtual_clock
+from ragasync.simulation.simulate import VirtualClockLoop, run_on_virtual_clock
 
 __all__ = ["FakeBatchService", "FakeService", "VirtualClockLoop", "run_on_virtual_clock"]
 

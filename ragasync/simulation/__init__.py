@@ -1,10 +1,9 @@
 """
 Simulations: the real engine on a virtual clock, to see a job before paying for it.
 
-    virtual_time.py  VirtualClockLoop, run_on_virtual_clock: a clock that never waits
     latency.py       Latency: distributions of seconds per call, and the draws by seed and key
     service.py       ScriptedService, ServiceError: latencies, errors, limits and outages
-    simulate.py      simulate; run_simulation: the engine on a virtual clock
+    simulate.py      simulate: the engine on a virtual clock; VirtualClockLoop: that clock
     pilot.py         Pilot: the attempts of a real run; Scenario: its settings and changes to them
     resampling.py    BootstrapService: calls drawn from a pilot; the pilot's overhead
     projection.py    from simulated runs to all items, with intervals; WhatIf: one setting changed

@@ -12,8 +12,7 @@ from typing import Any
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
 from ragasync.simulation.pilot import PermanentError, Pilot, PilotAttempt, Scenario, TransientError
-from ragasync.simulation.simulate import limiter_of, run_simulation
-from ragasync.simulation.virtual_time import run_on_virtual_clock
+from ragasync.simulation.simulate import limiter_of, run_on_virtual_clock, run_simulation
 
 MIN_RETRIES = 5
 """With fewer retries in the pilot to draw from, a retry is drawn from all attempts."""
