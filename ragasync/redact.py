@@ -166,7 +166,7 @@ def _decoded(pair: str) -> bytes:
 
 def _keys_after_plain_prefix(text: str) -> list[Span]:
     """Return the spans of keys whose prefix has no separator, such as `AKIA` and `eyJ`."""
-    finds = rule("plain prefix").finditer(text)
+    finds = rule("plain").finditer(text)
     return [
         found.span(str(found.lastgroup))
         for found in finds

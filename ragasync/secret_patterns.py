@@ -208,7 +208,7 @@ _ALL = {
     "key": r"[\w-]{6,}+ (?: \.[\w-]{6,}+ )*+",
     "run": r"(?= [A-Za-z]*+ [0-9] ) [A-Za-z0-9]{12}",
     "second prefix": r"(?: (?: ant | proj | live | test | pat | pw ) [-_] )",
-    "plain prefix": r"""
+    "plain": r"""
         [eAdS] (?<! [A-Za-z0-9] . ) (?:
             (?<= e ) yJ (?P<jwt> [\w-]{8,}+ (?: \. [\w-]*+ )*+ )
             | (?<= A ) Iza (?P<google> [\w-]{6,}+ )
@@ -245,19 +245,7 @@ _ALL = {
 }
 
 _WITH_CASES = frozenset(
-    (
-        "address",
-        "bearer",
-        "basic",
-        "pem",
-        "key",
-        "plain prefix",
-        "frame",
-        "name",
-        "argument",
-        "change",
-        *PREFIX_ENDS,
-    )
+    (*_words("address bearer basic pem key frame name argument change plain"), *PREFIX_ENDS)
 )
 
 

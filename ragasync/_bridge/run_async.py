@@ -217,9 +217,6 @@ class LoopThreads:
         self._stuck: set[asyncio.AbstractEventLoop] = set()
         self._lock = threading.Lock()
 
-    def __repr__(self) -> str:
-        return f"<LoopThreads {len(self._loops)} running>"
-
     def loop_excluding(
         self, blocked: Container[asyncio.AbstractEventLoop]
     ) -> asyncio.AbstractEventLoop:

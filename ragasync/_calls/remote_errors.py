@@ -289,22 +289,15 @@ class _ErrorPickler:
             form, _ = try_call(dumps, error)
             if form:
                 yield form
-        for recipe in (self._full_recipe, self._portable_recipe, self._message_recipe):
-            form, _ = try_call(lambda recipe=recipe: dumps(recipe(error)))
+        recipes: tuple[Callable[[], Recipe], ...] = (
+            lambda: _recipe_of(error, self._link_error),  # all parts as they are
+            lambda: _recipe_of(error, self._portable),  # the picklable data of each part
+            lambda: _recipe_of(error, self._portable)._replace(args=(str(error),)),
+        )
+        for recipe in recipes:
+            form, _ = try_call(lambda recipe=recipe: dumps(recipe()))
             if form:
                 yield form
-
-    def _full_recipe(self, error: BaseException) -> Recipe:
-        """A recipe with all parts of an error as they are."""
-        return _recipe_of(error, self._link_error)
-
-    def _portable_recipe(self, error: BaseException) -> Recipe:
-        """A recipe with the picklable data of each part of an error."""
-        return _recipe_of(error, self._portable)
-
-    def _message_recipe(self, error: BaseException) -> Recipe:
-        """A recipe with an error's message in place of its arguments."""
-        return self._portable_recipe(error)._replace(args=(str(error),))
 
     def _link_error(self, value: object) -> object:
         """Keep a part of an error as it is; a part that is an error is pickled as one."""

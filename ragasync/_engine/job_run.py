@@ -130,7 +130,7 @@ class JobRun(Generic[T, R]):
         total = self._total_now()
         left = None if total is None else total - done - failed
         ran = done + failed - self.run.totals.journaled
-        stages = self.run.stages
+        stages, samples = self.run.stages, self._samples or (self.run.limited_by,)
         paused_for, pause = (0.0, "") if self._seconds is not None else self.run.pause_in_force
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
@@ -144,7 +144,7 @@ class JobRun(Generic[T, R]):
             in_flight=self.run.live.in_flight,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
-            limited_by=self._limited_by(),
+            limited_by=max(samples, key=samples.count),  # one may be a momentary state
             max_concurrency=self.run.max_concurrency,
             seconds=self._elapsed(),
             recalled=self.run.totals.journaled,
@@ -165,11 +165,6 @@ class JobRun(Generic[T, R]):
             return self.total
         came = len(self.columns)
         return came if self._max_items is None else min(self._max_items, came)
-
-    def _limited_by(self) -> LimitedBy:
-        """The most frequent of the latest samples: a single one may be a momentary state."""
-        seen = self._samples or (self.run.limited_by,)
-        return max(seen, key=seen.count)
 
     def _beat(self) -> None:
         """Sample the run and report its progress, at each heartbeat."""

@@ -114,7 +114,9 @@ def differences(before: FunctionFingerprint, after: FunctionFingerprint) -> list
 @lru_cache(maxsize=256)
 def is_same_digest(one: str, other: str) -> bool | None:
     """Whether two digests are of the same function; None if this cannot be known."""
-    before, after = (dict(_split(part) for part in text.split()) for text in (one, other))
+    before, after = (
+        dict(part.partition(":")[::2] for part in text.split()) for text in (one, other)
+    )
     values, sources = (before.get(kind) == after.get(kind) for kind in ("value", "source"))
     bytecodes = [
         {kind for kind in found if kind.startswith("bytecode")} for found in (before, after)
@@ -126,12 +128,6 @@ def is_same_digest(one: str, other: str) -> bool | None:
     if bytecodes[0] != bytecodes[1] or UNKNOWN in {*before, *after}:
         return None
     return before == after
-
-
-def _split(part: str) -> tuple[str, str]:
-    """Scheme and digest of one part of a short fingerprint."""
-    kind, _, found = part.partition(":")
-    return kind, found
 
 
 def _compared(one: str, other: str) -> bool | None:

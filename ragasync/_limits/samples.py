@@ -155,9 +155,6 @@ class Latency:
             self.spread + (other.spread - self.spread) * weight,
         )
 
-    def __repr__(self) -> str:
-        return f"<Latency {self.seconds:g} s of {self.calls} calls>"
-
 
 class ErrorBaseline:
     """
@@ -171,9 +168,6 @@ class ErrorBaseline:
 
     def __init__(self) -> None:
         self._calls = self._overloaded = self._rate_limited = 0.0
-
-    def __repr__(self) -> str:
-        return f"<ErrorBaseline {self._overloaded:g} of {self._calls:g} calls>"
 
     def is_exceeded(self, window: SampleWindow, how: CallEnd | None = None) -> bool:
         """Return whether a window had more errors than usual, of one kind or of any."""

@@ -115,7 +115,11 @@ class _Merge:
 
     def _items(self) -> list[Any]:
         """Gather the items, up to the first that neither run knows."""
-        both = [item for run in self._runs for item in _items_of(run)]
+        both = [
+            item
+            for run in self._runs
+            for item in (*run.items, *repeat(_UNKNOWN, len(run) - len(run.items)))
+        ]
         items = list(self._gather(both))
         if any(item is _UNKNOWN for item in items):
             known = {
@@ -147,11 +151,6 @@ def _indices_of(columns: Columns[Any, Any]) -> Sequence[int]:
 def _began(columns: Columns[Any, Any]) -> array[float]:
     """When the run of each row began, in seconds after the start of the first run."""
     return array("d", [0.0]) * len(columns) if columns.run_began is None else columns.run_began
-
-
-def _items_of(columns: Columns[Any, Any]) -> list[Any]:
-    """The item of each row, or _UNKNOWN."""
-    return [*columns.items, *repeat(_UNKNOWN, len(columns) - len(columns.items))]
 
 
 # ── what to run again ─────────────────────────────────────────────────────────────────────────

@@ -93,9 +93,6 @@ class LimitHistory:
     def __init__(self, first: int) -> None:
         self._steps: list[tuple[float, int]] = [(0.0, first)]
 
-    def __repr__(self) -> str:
-        return f"<LimitHistory of {len(self._steps)} steps>"
-
     def note(self, seconds: float, limit: int) -> None:
         """Add a limit that comes into force at this second of the run."""
         if self._steps[-1][0] >= seconds:

@@ -73,22 +73,18 @@ def element(tag: str, style: str, *children: str) -> str:
 
 def result_html(result: RunResult) -> str:
     """Write a result as HTML that states the same facts as its summary."""
+    name = element("span", "font-weight:600", "BatchResult")
+    counts = (colored_count(code, f"{count:,} {NAMES[code]}") for code, count in _counts(result))
     return element(
         "div",
         TEXT,
-        element("div", "margin-bottom:6px", _title(result)),
+        element("div", "margin-bottom:6px", f"{name} {escape(title(result))}"),
         _status_bar(result),
-        _status_counts(result),
+        element("div", "margin-top:4px", *counts),
         timeline_chart(build_timeline(result)),
         element("div", "margin-top:8px", *fact_lines(facts(result))),
         _errors(result),
     )
-
-
-def _title(result: RunResult) -> str:
-    """The title line of a result."""
-    name = element("span", "font-weight:600", "BatchResult")
-    return f"{name} {escape(title(result))}"
 
 
 def _counts(result: RunResult) -> Iterable[tuple[int, int]]:
@@ -105,12 +101,6 @@ def _status_bar(result: RunResult) -> str:
     )
     style = "display:flex;gap:1px;height:6px;border-radius:3px;overflow:hidden"
     return element("div", style, *parts)
-
-
-def _status_counts(result: RunResult) -> str:
-    """The count of each status, with its color."""
-    parts = (colored_count(code, f"{count:,} {NAMES[code]}") for code, count in _counts(result))
-    return element("div", "margin-top:4px", *parts)
 
 
 def colored_count(status: int | None, text: str) -> str:
@@ -171,9 +161,7 @@ def _error_row(group: ErrorGroup, columns: Columns[Any, Any]) -> str:
 
 
 def timeline_chart(timeline: Timeline | None) -> str:
-    """
-    Chart the ends of items over time, and below them the states of calls; empty without times.
-    """
+    """Chart the ends of items over time, and the states of calls; empty without times."""
     if timeline is None or not timeline.peak:
         return ""
     return _ends_chart(timeline) + _calls_chart(timeline)

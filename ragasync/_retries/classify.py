@@ -226,15 +226,12 @@ def decisive_errors(error: BaseException) -> Iterator[BaseException]:
     return walk_errors(
         error,
         contexts=False,
+        # A RemoteError stands for a foreign error; all others of ragasync are its own.
         speaks_for_cause=lambda link: (
-            _is_ragasync_error(type(link)) or own_status(link) is not None
+            (issubclass(type(link), RagasyncError) and not issubclass(type(link), RemoteError))
+            or own_status(link) is not None
         ),
     )
-
-
-def _is_ragasync_error(kind: type) -> bool:
-    """Return whether an error class is ragasync's own and does not stand for a foreign error."""
-    return issubclass(kind, RagasyncError) and not issubclass(kind, RemoteError)
 
 
 def http_statuses(error: BaseException) -> set[int]:

@@ -84,7 +84,10 @@ def compare_functions(
         outcome, or None.
     """
     identity, written, begun_at = header[:4], header[4], header[5]
-    recorded = _from_json(written)
+    recorded = {
+        name: list(map(FunctionFingerprint.from_json, each))
+        for name, each in json.loads(written).items()
+    }
     described: dict[str, None] = {}
     for name, fingerprint in functions.items():
         known = [one for one in recorded.get(name, []) if one.is_known]
@@ -105,14 +108,6 @@ def _checksum(fields: Header) -> int:
 def _to_json(functions: Mapping[str, Sequence[FunctionFingerprint]]) -> str:
     """Fingerprints as JSON."""
     return json.dumps({name: [one.to_json() for one in each] for name, each in functions.items()})
-
-
-def _from_json(text: str) -> dict[str, list[FunctionFingerprint]]:
-    """Fingerprints from JSON."""
-    functions: dict[str, list[str]] = json.loads(text)
-    return {
-        name: list(map(FunctionFingerprint.from_json, each)) for name, each in functions.items()
-    }
 
 
 _OPEN: Final = "open "

@@ -123,15 +123,16 @@ class Controls:
 
     def _concurrency_widgets(self, view: JobView) -> list[Any]:
         """Make the slider for concurrency, between its buttons."""
-        self._fewer = self._button("−", "fewer", self._decrease_concurrency, "Fewer calls")
-        self._more = self._button("+", "more", self._increase_concurrency, "More calls")
+        step = self._step
+        self._fewer = self._button("−", "fewer", lambda: step(previous_concurrency), "Fewer calls")
+        self._more = self._button("+", "more", lambda: step(next_concurrency), "More calls")
         self._concurrency = Slider[int](
             self._factory,
             "concurrency-slider",
             concurrency_steps(view.max_concurrency),
             view.max_concurrency,
             write="{:,}".format,
-            on_drag=lambda value: self._act(lambda: self._set_concurrency(value)),
+            on_drag=lambda value: self._act(lambda: step(lambda _: value)),
             tooltip="The maximum number of concurrent calls",
         )
         return [self._fewer, self._concurrency.widget, self._more]
@@ -180,17 +181,9 @@ class Controls:
         if not self._job._view().cancelled:
             self._job.cancel()
 
-    def _decrease_concurrency(self) -> None:
-        """Allow fewer concurrent calls."""
-        self._job.max_concurrency = previous_concurrency(self._job.max_concurrency)
-
-    def _increase_concurrency(self) -> None:
-        """Allow more concurrent calls."""
-        self._job.max_concurrency = next_concurrency(self._job.max_concurrency)
-
-    def _set_concurrency(self, value: int) -> None:
-        """Set the number of concurrent calls."""
-        self._job.max_concurrency = value
+    def _step(self, step: Callable[[int], int]) -> None:
+        """Allow more or fewer concurrent calls: as many as `step` makes of the present number."""
+        self._job.max_concurrency = step(self._job.max_concurrency)
 
     def _set_rate(self, value: float | None) -> None:
         """Set the calls per second."""

@@ -224,9 +224,6 @@ class Refresher:
         self._running = True
         self._next_on_home_loop = time.monotonic()
 
-    def __repr__(self) -> str:
-        return f"<Refresher {'running' if self._running else 'stopped'}>"
-
     def start(self) -> None:
         """Start, on the loop of this thread if one is running."""
         home = running_loop()
@@ -297,9 +294,6 @@ class Snapshots:
         self._display_ids: list[str] = []
         self._due = SNAPSHOT_AFTER
         self._filled = False
-
-    def __repr__(self) -> str:
-        return f"<Snapshots in {len(self._display_ids)} outputs>"
 
     def show(self) -> None:
         """Add an empty output, to be filled later, after the last one of this cell."""

@@ -71,9 +71,6 @@ class WidgetFactory:
         self._layouts: dict[str, Any] = {}
         self._styles: dict[str, Any] = {}
 
-    def __repr__(self) -> str:
-        return f"<WidgetFactory: {len(self._models):,} models>"
-
     def box(self, kind: str, children: list[Any], name: str, **layout: str) -> Any:
         """Make a box of widgets: "HBox" for a row, "VBox" for a column."""
         shared = self._layout(overflow="hidden", **layout)

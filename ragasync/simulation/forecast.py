@@ -108,11 +108,28 @@ class Forecast:
         return f"<Forecast {self._title()}>"
 
     def _repr_html_(self) -> str:
-        return forecast_html(self._title(), self._facts(), self.what_if, self.notes)
+        """The forecast as HTML that needs no style sheet, no script and no kernel."""
+        name = element("span", "font-weight:600", "Forecast")
+        longest = max(row.makespan for row in self.what_if)
+        notes = (element("div", QUIET, escape(note)) for note in self.notes)
+        return element(
+            "div",
+            f"{TEXT};{TABULAR}",
+            element("div", "margin-bottom:6px", f"{name} {escape(self._title())}"),
+            *fact_lines(self._facts()),
+            element("div", "margin-top:8px", *(_what_if_row(row, longest) for row in self.what_if)),
+            element("div", "margin-top:8px", *notes),
+        )
 
     def _static_bundle(self) -> dict[str, object]:
         """The forecast as a MIME bundle of text and HTML."""
-        text = forecast_text(self._title(), self._facts(), self.what_if, self.notes)
+        lines = [f"Forecast: {self._title()}"]
+        lines += [f"  {name}: {value}" for name, value in self._facts()]
+        lines += [
+            f"  {row.change:<24}{duration(row.makespan):>12}{row.ratio:>7.2f}  {row.limited_by}"
+            for row in self.what_if
+        ]
+        text = "\n".join([*lines, *self.notes])
         return {"text/plain": text, "text/html": self._repr_html_()}
 
     def _title(self) -> str:
@@ -241,34 +258,6 @@ def _assumptions(pilot: Pilot, scenario: Scenario) -> tuple[str, ...]:
 
 REFRESH_DELAY = 0.1
 """Seconds between a drag and its result, in which further drags are waited for."""
-
-Facts = Sequence[tuple[str, str]]
-"""The names and values below the title of a forecast."""
-
-
-def forecast_text(title: str, facts: Facts, rows: Sequence[WhatIf], notes: Sequence[str]) -> str:
-    """A forecast as a few lines of text."""
-    lines = [f"Forecast: {title}"]
-    lines += [f"  {name}: {value}" for name, value in facts]
-    lines += [
-        f"  {row.change:<24}{duration(row.makespan):>12}{row.ratio:>7.2f}  {row.limited_by}"
-        for row in rows
-    ]
-    return "\n".join([*lines, *notes])
-
-
-def forecast_html(title: str, facts: Facts, rows: Sequence[WhatIf], notes: Sequence[str]) -> str:
-    """A forecast as HTML that needs no style sheet, no script and no kernel."""
-    name = element("span", "font-weight:600", "Forecast")
-    longest = max(row.makespan for row in rows)
-    return element(
-        "div",
-        f"{TEXT};{TABULAR}",
-        element("div", "margin-bottom:6px", f"{name} {escape(title)}"),
-        *fact_lines(facts),
-        element("div", "margin-top:8px", *(_what_if_row(row, longest) for row in rows)),
-        element("div", "margin-top:8px", *(element("div", QUIET, escape(note)) for note in notes)),
-    )
 
 
 def _what_if_row(row: WhatIf, longest: float) -> str:

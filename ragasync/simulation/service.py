@@ -185,7 +185,9 @@ class ScriptedService:
         """
         now = asyncio.get_running_loop().time()
         if now < self._latest:  # the first call, or a loop whose clock is behind the last one's
-            self._start_clock(now)
+            self._zero = now
+            if self._bucket is not None:
+                self._bucket.restart()
         self._latest = now
         self.started.append(now - self._zero)
         self.calls += 1
@@ -244,12 +246,6 @@ class ScriptedService:
         self.calls = self.failed = self.refused = 0
         self.in_flight = self.most_in_flight = 0
         self.started = array("d")
-
-    def _start_clock(self, now: float) -> None:
-        """Count seconds from now."""
-        self._zero = now
-        if self._bucket is not None:
-            self._bucket.restart()
 
     async def _raise_if_refused(self, now: float) -> None:
         """Take the time of a refusal and raise its error, if the call is refused."""
