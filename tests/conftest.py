@@ -51,15 +51,28 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what drives a kernel or a browser, and what one Python is enough for."""
+    """
+    Leave out what drives a kernel or a browser, and what one Python is enough for.
+
+    With eager tasks, leave out scripts in processes of their own too: their tasks are not eager.
+    """
     if not config.getoption("--core"):
         return
     core, rest = [], []
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
-        (rest if marks & {"kernel", "browser", "slow"} else core).append(item)
+        left_out = marks & {"kernel", "browser", "slow"} or (
+            os.environ.get("RAGASYNC_EAGER") and _runs_a_script(item)
+        )
+        (rest if left_out else core).append(item)
     config.hook.pytest_deselected(items=rest)
     items[:] = core
+
+
+def _runs_a_script(item: pytest.Item) -> bool:
+    """Whether a test only looks at what a script in another process prints."""
+    code = getattr(getattr(item, "function", None), "__code__", None)
+    return code is not None and "printed_by" in code.co_names
 
 
 @pytest.hookimpl(tryfirst=True)

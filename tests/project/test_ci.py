@@ -169,6 +169,15 @@ def test_with_eager_tasks_every_loop_makes_them(tmp_path: Path):
     assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_with_eager_tasks_scripts_in_other_processes_are_left_out():
+    """Their tasks are not eager, and they have run on the same Python without."""
+    ran = collected("--core", "tests/bridge/test_depths.py", RAGASYNC_EAGER="1")
+    assert ran.returncode == 0, ran.stdout
+    assert "::test_a_cancelled_job_ends_the_run_async_of_its_calls" in ran.stdout
+    assert "::test_an_interrupt_reaches_the_innermost_first" not in ran.stdout
+
+
 # ── the script ──────────────────────────────────────────────────────────────────────────────
 
 PYTHON = """#!/usr/bin/env bash
