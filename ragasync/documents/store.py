@@ -195,7 +195,7 @@ class StoredDocuments(list[StoredDocument]):
 
 
 class StoredEntry(NamedTuple):
-    """What a document was stored with: its fingerprint, source, file and metadata."""
+    """The fingerprint, source, file and metadata that a document was stored with."""
 
     fingerprint: str
     source: str | None
@@ -215,13 +215,12 @@ class StoredId(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class IdScheme:
     """
-    Say what the ids of files in a store are.
+    The form of the ids of files in a store.
 
     Args:
         relative: whether they are paths below a root; else they are absolute.
-        root: the root of the last run, where they are relative: a hint, which may be of another
-            machine.
-        is_mixed: whether a run under another root has met less than half of the documents since.
+        root: the root of the last run, if they are relative: a hint, perhaps from another machine.
+        is_mixed: whether a later run under another root has met less than half of the documents.
     """
 
     relative: bool
@@ -322,37 +321,44 @@ class SupportsUpsertMany(Protocol):
         """
 
 
+class SupportsEntriesOf(Protocol):
+    """A store that looks up the entries of several documents together."""
+
+    def entries_of(self, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
+        """Entries of those documents that are stored, by their ids."""
+
+
 class SupportsPruning(Protocol):
-    """What a store has besides that can tell which documents are there no longer."""
+    """A store that lists the documents of a folder, so that a run can delete old ones."""
 
     def sources_within(self, prefix: str) -> Iterable[tuple[str, str]]:
-        """Return the ids and files of the documents that have a file whose id begins so."""
+        """Ids and files of the documents that have a file whose id begins with a prefix."""
 
 
 class SupportsIdentity(SupportsPruning, Protocol):
-    """What a store has besides that keeps the documents of different sources apart."""
+    """A store that keeps the documents of different sources separate."""
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
-        """Return what a document was stored with, or None where it is not stored."""
+        """Fingerprint, source, file and metadata of a document, or None if it is not stored."""
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Return the documents that were stored with any of these fingerprints."""
+        """Documents that were stored with any of these fingerprints."""
 
     def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
         """Replace the metadata of documents, by their ids; chunks and vectors stay."""
 
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
-        """Move the documents of a folder or file to their new path; return how many."""
+        """Move the documents of a folder or file to their new path; return their number."""
 
     def id_scheme(self) -> IdScheme | None:
-        """Return what the ids of files are, or None while no document of a file is stored."""
+        """Form of the ids of files, or None while no document of a file is stored."""
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
-        """Remember what the ids of files are."""
+        """Store the form of the ids of files."""
 
 
 def supports_identity(store: object) -> TypeGuard[SupportsIdentity]:
-    """Return whether a store does that; isinstance would take 20 µs for each document."""
+    """Whether a store keeps sources separate; isinstance would take 20 µs for each document."""
     names = "with_fingerprints", "id_scheme", "sources_within"
     return all(hasattr(store, name) for name in names)
 
@@ -360,12 +366,12 @@ def supports_identity(store: object) -> TypeGuard[SupportsIdentity]:
 @dataclass(frozen=True, slots=True)
 class StoredEmbedder:
     """
-    Whose vectors a store holds.
+    The embedder of the vectors in a store.
 
     Args:
         name: the embedder's name.
         dimension: the length of the vectors.
-        identity: what else the store was given to know it by; empty where it was given nothing.
+        identity: what else identifies it; empty if nothing was given.
     """
 
     name: str
@@ -375,41 +381,41 @@ class StoredEmbedder:
 
 class SupportsEmbedderIdentity(Protocol):
     """
-    What a store has besides that remembers by more than a name whose vectors it holds.
+    A store that identifies the embedder of its vectors by more than a name.
 
-    Its `upsert` takes `identity=`, which it keeps with the first vectors, and refuses another one
+    Its `upsert` takes `identity=`, keeps the one of the first vectors, and refuses another one
     afterwards.
     """
 
     def stored_embedder(self) -> StoredEmbedder | None:
-        """Return whose vectors are stored; None while there are none."""
+        """Embedder of the stored vectors; None while there are none."""
 
     def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
-        """Know the embedder by another name and identity from now on; its vectors stay."""
+        """Change the name and identity of the embedder; its vectors stay."""
 
     def search_with(self, name: str, embed: Callable[[Sequence[str]], object]) -> None:
-        """Embed what is searched for by this, as long as the vectors of this name are stored."""
+        """Embed queries with this function while the vectors of this name are stored."""
 
 
 class SupportsChecks(Protocol):
-    """What a store has besides that can tell before anything is embedded what it cannot take."""
+    """A store that can check a document before it is embedded."""
 
     def check_writable(self) -> None:
-        """Raise a StoreError where nothing can be stored, because it can only be read."""
+        """Raise a StoreError if nothing can be stored, because the store is read-only."""
 
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
-        """Raise what `upsert` would raise for this document, whatever its vectors are."""
+        """Raise the error that `upsert` would raise for this document with any vectors."""
 
 
 class SupportsEmbeddingCache(Protocol):
-    """What a store has besides that spares an embedder the texts that it has embedded before."""
+    """A store that returns the vectors of texts that were embedded before."""
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Return the vectors that an embedder of this name made of texts, None where unknown."""
+        """Vectors that an embedder of this name made of texts, None for unknown texts."""
 
 
 def check_search(mode: str, k: int, min_score: float | None) -> None:
-    """Refuse what no store can search by or for."""
+    """Check the arguments of a search."""
     if mode not in get_args(SearchMode):
         raise ValueError(f"mode must be one of {get_args(SearchMode)}, got {mode!r:.200}")
     check_count("k", k, at_least=1)
@@ -418,7 +424,7 @@ def check_search(mode: str, k: int, min_score: float | None) -> None:
 
 
 def check_embedder(stored: StoredEmbedder | None, given: StoredEmbedder) -> None:
-    """Refuse the vectors of another embedder than that of those that are stored, if any are."""
+    """Refuse vectors of another embedder than that of the stored vectors, if there are any."""
     if stored is None:
         return
     if (stored.name, stored.dimension) != (given.name, given.dimension):
@@ -436,11 +442,11 @@ def check_embedder(stored: StoredEmbedder | None, given: StoredEmbedder) -> None
 
 def check_source(document: Document, stored: str | None) -> None:
     """
-    Refuse a document whose id is stored for another source.
+    Refuse a document with an id that is stored for another source.
 
     Args:
         document: the document.
-        stored: the source of what is stored under its id.
+        stored: the source of the stored document with its id.
 
     Raises:
         IdConflictError: the sources differ.
@@ -451,31 +457,31 @@ def check_source(document: Document, stored: str | None) -> None:
 
 def check_id_scheme(document: Document, scheme: IdScheme | None) -> None:
     """
-    Refuse a document of a file whose id is of the other kind.
+    Refuse a document of a file that has an id of the other form.
 
     Args:
         document: the document.
-        scheme: what the ids of files are.
+        scheme: the form of the ids of files.
 
     Raises:
-        RunRefused: another run has begun meanwhile, with or without a root.
+        RunRefused: another run has started in the meantime, with or without a root.
     """
     if document.file is None or scheme is None:
         return
     if os.path.isabs(document.file) is scheme.relative:  # noqa: PTH117  # an id
         raise RunRefused(
             f"expected {'a relative' if scheme.relative else 'an absolute'} path as the id of a "
-            "file, as of another run that has begun to use this store meanwhile, got "
+            "file, as in another run that has started to use this store in the meantime, got "
             f"{document.file!r:.200}: give all runs the same root=, or use another store"
         )
 
 
 def check_storable(document: Document, chunks: Sequence[Chunk]) -> None:
     """
-    Raise what no store of ours can keep, before anything is paid for it.
+    Check that SqliteStore and LanceStore can store a document, before it is embedded.
 
     Raises:
-        TypeError: metadata that is no plain data.
+        TypeError: metadata that is not plain data.
         ValueError: a text or an id with a lone surrogate, which UTF-8 cannot hold.
     """
     for text in (document.id, document.source, *(chunk.text for chunk in chunks)):
@@ -499,11 +505,11 @@ def is_encodable(text: str) -> bool:
 
 
 _PLAIN = (str, int, float, bool, type(None))
-"""The values that JSON can hold, whatever they are."""
+"""Types whose values JSON can always hold."""
 
 
 def as_json(metadata: Mapping[str, object], document_id: str) -> str:
-    """Return metadata as it is stored: dates as texts, which conditions compare with dates."""
+    """Metadata as JSON, with dates as texts, which conditions compare with dates."""
     try:
         return _flat_json(metadata) or _encode_json(dict(metadata))
     except (TypeError, ValueError, RecursionError) as error:
@@ -535,10 +541,10 @@ def _quoted_key(key: str) -> str:
 
 
 def _date_as_text(value: object) -> str | None:
-    """Return a date as the text that JSON has for it, and NaT as None."""
+    """A date as an ISO 8601 text, and NaT as None."""
     if isinstance(value, date):
         return value.isoformat() if value == value else None  # pandas.NaT is a date
-    raise TypeError(f"{value!r:.200} is of {type(value).__name__}, of which JSON has nothing")
+    raise TypeError(f"{value!r:.200} is of {type(value).__name__}, which JSON cannot hold")
 
 
 _encode_json = json.JSONEncoder(default=_date_as_text).encode
@@ -546,10 +552,10 @@ _encode_json = json.JSONEncoder(default=_date_as_text).encode
 
 def chunk_id(document_id: str, ordinal: int, text: str) -> str:
     """
-    Return the id of a chunk: the same for the same text at the same place of the same document.
+    Id of a chunk: the same for the same text at the same place of the same document.
 
     Args:
-        document_id: The id of its document, which is by default its source.
+        document_id: The id of its document.
         ordinal: Its place among the document's chunks, from 0.
         text: Its text.
 
@@ -563,34 +569,34 @@ def chunk_id(document_id: str, ordinal: int, text: str) -> str:
 
 def checked_vectors(embeddings: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """
-    Return embeddings as finite float32 rows, one a chunk.
+    Convert embeddings to finite float32 rows, one per chunk.
 
     Args:
-        embeddings: What an embedder returned, `(count, dimension)`; anything where `count` is 0.
+        embeddings: The result of an embedder, `(count, dimension)`; ignored if `count` is 0.
         count: The number of chunks.
 
     Returns:
         A float32 array `(count, dimension)`, little-endian and contiguous.
 
     Raises:
-        ValueError: When the shape is another or an entry is not finite.
+        ValueError: If the shape is another or an entry is not finite.
     """
     if count == 0:
         return np.zeros((0, 0), dtype="<f4")
-    with np.errstate(over="ignore"):  # what is out of range is not finite, and refused below
+    with np.errstate(over="ignore"):  # entries out of range become infinite, and are refused below
         rows = np.ascontiguousarray(embeddings, dtype="<f4")
     if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0:
         raise ValueError(
             f"expected a row of numbers for each of {count} chunks, got an array of shape "
             f"{rows.shape}: the embedder must return (number of texts, dimension)"
         )
-    # The sum has what is not finite in it, and costs a third of looking at each entry.
+    # An entry that is not finite makes the sum so, which takes a third of checking each entry.
     with np.errstate(over="ignore", invalid="ignore"):
         total = rows.sum()
     if not (np.isfinite(total) or np.isfinite(rows).all()):
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise ValueError(
-            f"the embedding of chunk {bad} has entries that are not finite: mend the embedder, "
+            f"the embedding of chunk {bad} has entries that are not finite: correct the embedder, "
             "which may divide by the length of an empty text's vector"
         )
     return rows

@@ -4,7 +4,7 @@ Stores: documents as embedded chunks in a file or a folder, and the search for t
     sqlite.py           SqliteStore: documents, vectors and keywords in one file
     sqlite_file.py      StoreFile: its tables and its connections
     sqlite_upsert.py    upsert: documents written in one transaction
-    sqlite_rows.py      its documents and chunks, in SQL
+    sqlite_rows.py      its documents and chunks, read and changed in SQL
     sqlite_search.py    its rankings, in SQL
     vectors.py          VectorMatrix: all vectors of a file in memory
     memory.py           MemoryStore: a SqliteStore without a file
@@ -17,12 +17,12 @@ Stores: documents as embedded chunks in a file or a folder, and the search for t
     lance_search.py     its rankings
     file_lock.py        one writing process at a time
     query.py            QueryEmbedder: the vector of a query
-    search.py           top_k_cosine, reciprocal_rank_fusion, and what counts as a hit
+    search.py           Search: top_k_cosine, reciprocal_rank_fusion, and the criteria of a hit
     selection.py        documents that match conditions, for lists and deletions
-    relocation.py       new ids of documents whose folder or file has moved
+    relocation.py       new ids of documents after a folder or file has moved
     store_dataframe.py  the DataFrame of a store's chunks
 
-A document is written with its chunks and vectors in one transaction. A search embeds the text,
-ranks the chunks that match the conditions by cosine and by BM25, and joins both rankings. The best
-chunks are read as Hits.
+Documents are written with their chunks and vectors, several in one transaction. A search embeds the
+text, ranks the chunks that match the conditions by cosine and by BM25, and joins both rankings. The
+best chunks are read as Hits.
 """

@@ -1,4 +1,4 @@
-"""Processes of one machine take turns at writing, by a lock on a file."""
+"""A lock on a file, for which the processes of one machine take turns at writing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if sys.platform != "win32":
 @contextmanager
 def file_lock(path: str) -> Iterator[None]:
     """
-    Wait until no other process is inside this block with the same file.
+    Lock a file; wait until no other process holds its lock.
 
-    The system lets go of the lock of a process that dies. On Windows nothing is locked.
+    The system releases the lock of a process that dies. On Windows nothing is locked.
 
     Args:
-        path: A file of our own, created where it is missing; nothing is ever written to it.
+        path: A file of the store, created if it is missing; nothing is ever written to it.
 
     Raises:
-        OSError: When the file cannot be opened.
+        OSError: If the file cannot be opened.
     """
     if sys.platform == "win32":
         yield

@@ -1,4 +1,4 @@
-"""What is searched for, with its vector from the embedder whose vectors are stored."""
+"""QueryEmbedder: the vector of a query, made by the embedder of the stored vectors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ragasync.documents.stores.search import Search
 
 Embed: TypeAlias = Callable[[Sequence[str]], Any]
 """
-What turns texts into vectors, sync or async; where it has a `name`, that is checked.
+A function that turns texts into vectors, sync or async; its `name`, if it has one, is checked.
 
-Where it has a method `query`, of one text, that embeds what is searched for: some models do not
-embed questions as they embed what answers them.
+A method `query`, if there is one, embeds the text of a search: some models embed queries in another
+way than documents.
 """
 
 
@@ -32,20 +32,20 @@ def search_for(
     stored: StoredEmbedder | None,
 ) -> Search:
     """
-    Return the search to run, with the vector of its text where one is needed.
+    Make the search to run, with the vector of its text if one is needed.
 
     Args:
-        text: What the user searches for.
-        k: The most hits.
-        mode: What is ranked by.
+        text: The text to search for.
+        k: The maximum number of hits.
+        mode: The ranking.
         min_score: The least cosine of a hit.
-        vector: The text's vector, where the user gives it.
-        embedder: What embeds the text otherwise.
-        stored: Whose vectors are stored, if any are.
+        vector: The text's vector, if the user gives it.
+        embedder: It embeds the text otherwise.
+        stored: The embedder of the stored vectors, if there are any.
 
     Raises:
-        EmbedderMismatch: When the embedder is another, unknown, or gives another dimension.
-        RunAsyncError: When the embedder is async and bound to another event loop.
+        EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
+        RunAsyncError: If the embedder is async and bound to another event loop.
     """
     is_needed = mode != "keyword" or min_score is not None or vector is not None
     hashed = stored is not None and HashingEmbedder.from_name(stored.name) is not None
@@ -55,10 +55,10 @@ def search_for(
 
 class QueryEmbedder:
     """
-    Makes the vectors that a store is searched by.
+    The embedder of queries of a store.
 
     Args:
-        given: what the store's user has given to embed them, or None.
+        given: the embedder that the user of the store has set, or None.
     """
 
     def __init__(self, given: Embed | None) -> None:
@@ -66,33 +66,33 @@ class QueryEmbedder:
         self._learned: tuple[str, Embed] | None = None
 
     def learn(self, name: str, embed: Embed) -> None:
-        """Note what a run stores vectors by, for where nothing is given."""
+        """Remember the embedder of a run, for a store without one."""
         self._learned = name, embed
 
     def vector(
         self, text: str, stored: StoredEmbedder, given: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         """
-        Return the vector to compare the stored ones with, of length 1.
+        Vector of a query, of length 1.
 
         Args:
-            text: What is searched for.
-            stored: Whose vectors are stored.
-            given: The vector itself, where it was made elsewhere.
+            text: The text to search for.
+            stored: The embedder of the stored vectors.
+            given: The vector itself, if it was made elsewhere.
 
         Raises:
-            EmbedderMismatch: When the embedder is another, unknown, or gives another dimension.
-            ValueError: When the vector has an entry that is not finite.
-            RunAsyncError: When the embedder is async and bound to another event loop.
+            EmbedderMismatch: If the embedder is another, unknown, or gives another dimension.
+            ValueError: If the vector has an entry that is not finite.
+            RunAsyncError: If the embedder is async and bound to another event loop.
         """
         made: object = given
         if given is None:
             made = _embedded(text, self._embedder_of(stored.name))
         row = np.array(made, dtype=np.float64).reshape(1, -1)
         if not np.isfinite(row).all():
-            whose = "that the embedder returned for the text" if given is None else "vector="
+            origin = "that the embedder returned for the text" if given is None else "vector="
             raise ValueError(
-                f"the vector to search by, {whose}, must have finite entries, got "
+                f"the vector to search by, {origin}, must have finite entries, got "
                 f"{row[~np.isfinite(row)][0]}: correct what made it"
             )
         if row.shape[1] != stored.dimension:
@@ -105,7 +105,7 @@ class QueryEmbedder:
         return scaled
 
     def _embedder_of(self, name: str) -> Embed:
-        """Return what embeds a text as the stored ones were."""
+        """Embedder of the stored vectors."""
         if self.given is not None:
             own_name = getattr(self.given, "name", name)
             if own_name != name:
@@ -125,7 +125,7 @@ class QueryEmbedder:
 
 
 def _embedded(text: str, embedder: Embed) -> object:
-    """Return what an embedder makes of one text."""
+    """Vector that an embedder makes of one text."""
     query = getattr(embedder, "query", None)
     made: object = query(text) if callable(query) else embedder([text])
     if hasattr(made, "__await__"):

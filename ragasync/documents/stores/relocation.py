@@ -1,4 +1,4 @@
-"""Which documents of a store move to other ids when their folder or file has moved."""
+"""New ids of the documents of a store after their folder or file has moved."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Place: TypeAlias = tuple[str, str | None, str | None]
 @dataclass(frozen=True, slots=True)
 class Relocation:
     """
-    What a store has to change.
+    Changes of a store after files have moved.
 
     Args:
         moves: by their ids, the new ids, sources and files of documents.
         superseded: the ids of those to delete, because they are stored under the new id already.
-        scheme: what the ids of files are afterwards, where that changes.
-        count: how many documents are at the new path.
+        scheme: the form of the ids of files afterwards, if it changes.
+        count: the number of documents at the new path.
     """
 
     moves: Mapping[str, Place] = field(default_factory=dict)
@@ -40,26 +40,26 @@ def relocation(
     new: str | os.PathLike[str],
 ) -> Relocation:
     """
-    Return what changes in a store when a folder or file has moved.
+    Find the changes of a store after a folder or file has moved.
 
     Files are found by their path, which is written as their ids are: absolute, or below the root.
-    Documents that the user made are found by the beginning of their ids, as it is given.
+    Documents that the user made are found by a prefix of their ids.
 
     Args:
         stored: its documents.
-        scheme: what the ids of files are.
-        old: where it was: a path, or the beginning of ids up to a slash.
-        new: where it is now.
+        scheme: the form of the ids of files.
+        old: the old path, or a prefix of ids up to a slash.
+        new: the new path or prefix.
 
     Raises:
-        TypeError: one of them is no path.
+        TypeError: one of them is not a path.
         ValueError: both are the same; one is empty, or outside the root that ids are relative to;
-            or one is absolute and the other is the beginning of ids that are not.
+            or one is absolute and the other a prefix of ids that are not paths.
         IdConflictError: other documents are stored at the new path.
     """
     for name, given in (("old", old), ("new", new)):
         if not isinstance(given, str | os.PathLike):
-            raise TypeError(f"{name} must be a path or the beginning of ids, got {given!r:.200}")
+            raise TypeError(f"{name} must be a path or a prefix of ids, got {given!r:.200}")
     documents = list(stored)
     root = scheme.root if scheme is not None and scheme.relative else None
     ids = FileIds(root)
@@ -77,8 +77,8 @@ def relocation(
         paths = None
     if paths is None and is_written and not are_alike:
         raise ValueError(
-            f"the ids that begin with {written[0]!r:.200} are no paths of files, and cannot begin "
-            f"with {written[1]!r:.200}: give two absolute paths, or two beginnings of ids"
+            f"the ids that begin with {written[0]!r:.200} are not paths of files, and cannot begin "
+            f"with {written[1]!r:.200}: give two absolute paths, or two prefixes of ids"
         )
     if written[0] == written[1] or (paths is not None and paths[0] == paths[1]):
         raise ValueError(f"relocate needs two different paths, got {old!r:.200} twice")
@@ -95,9 +95,9 @@ def _as_paths(
     new: str | os.PathLike[str],
 ) -> tuple[str, str] | None:
     """
-    Return two paths as files there have them in their ids, or None where no document is there.
+    Convert two paths to prefixes of the ids of files; None if no document is at the old one.
 
-    Where ids are relative, so may paths be: to the root, or else to the current folder.
+    If ids are relative, paths may be too: to the root, or else to the current folder.
     """
     for base in ("",) if ids.root is None else (ids.root, ""):
         before = ids.of_folder(os.path.join(base, os.fspath(old))).rstrip("/")  # noqa: PTH118
@@ -112,7 +112,7 @@ def _as_paths(
 def _moved(
     documents: Sequence[StoredId], pairs: Sequence[tuple[str, str]], ids: FileIds
 ) -> Relocation:
-    """Return which documents begin with the first of a pair, and what they are with the second."""
+    """New places of the documents that begin with the first prefix of a pair."""
     moves: dict[str, Place] = {}
     for each in documents:
         for old, new in pairs:
@@ -146,21 +146,21 @@ def _moved(
 
 
 def _file_of(document: StoredId) -> str | None:
-    """Return the file that a document came from; a source that is an absolute path is one."""
+    """File that a document came from; a source that is an absolute path is one."""
     source = document.source
     is_path = source is not None and os.path.isabs(source)  # noqa: PTH117
     return document.file or (source if is_path else None)
 
 
 def _is_moved_file(old: str | None, new: str | None, standing: str | None, ids: FileIds) -> bool:
-    """Return whether a file is at its new path, which another document has, and not at the old."""
+    """Whether a file is at its new path, which another document has, and not at the old one."""
     if old is None or new is None or new != standing:
         return False
     return ids.has_file(new) and not ids.has_file(old)
 
 
 def _placed(document: StoredId, old: str, new: str) -> Place:
-    """Return the id, source and file of a document with another beginning."""
+    """Id, source and file of a document with another prefix."""
     id_ = _replaced(document.id, old, new)
     if not id_:
         raise ValueError(
@@ -171,27 +171,27 @@ def _placed(document: StoredId, old: str, new: str) -> Place:
 
 
 def _moves(document: StoredId, path: str) -> bool:
-    """Return whether a document is at a path, or below it."""
+    """Whether a document is at a path, or below it."""
     return any(_begins(text, path) for text in (document.id, document.source, document.file))
 
 
 def _is_absolute(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is absolute, or a URL."""
+    """Whether a path is absolute, or a URL."""
     return os.path.isabs(path) or "://" in os.fsdecode(path)  # noqa: PTH117
 
 
 def _as_written(path: str | os.PathLike[str]) -> str:
-    """Return the beginning of ids as it was given, without a slash at its end."""
+    """Prefix of ids as it was given, without a slash at its end."""
     return as_id(os.fsdecode(path)).rstrip("/")
 
 
 def _begins(text: str | None, prefix: str) -> bool:
-    """Return whether an id or source is a path, or lies below it."""
+    """Whether an id or source is a path, or below it."""
     return text is not None and (text == prefix or text.startswith(f"{prefix}/"))
 
 
 def _replaced(text: str, old: str, new: str) -> str:
-    """Return an id or source with another beginning, or as it is where it begins otherwise."""
+    """An id or source with another prefix; unchanged if it does not have the old one."""
     if not _begins(text, old):
         return text
     rest = text[len(old) :]

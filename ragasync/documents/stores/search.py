@@ -1,4 +1,4 @@
-"""Rank by exact nearness of vectors, join rankings into one, and tell what is a hit."""
+"""A search: exact ranking by cosine, fusion of rankings, and the criteria of a hit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragasync.documents.store import SearchMode
 Key = TypeVar("Key", bound=Hashable)
 
 JOINED = 50
-"""So many of each ranking are joined: what neither places higher is not a good answer."""
+"""Number of chunks of each ranking that are joined: none below is a good answer."""
 
 
 _SPARSE = 8
@@ -70,14 +70,14 @@ def top_k_cosine(
 
 def reciprocal_rank_fusion(*rankings: Sequence[Key], k: float = 5) -> list[tuple[Key, float]]:
     """
-    Join rankings by reciprocal rank: what several place high comes first.
+    Join rankings by reciprocal rank: a key that is high in several of them comes first.
 
     A key scores the sum of 1 / (k + rank) over the rankings that hold it, ranks counted from 1;
     the scores that the rankings came from, which have no common scale, play no part. Cormack,
     Clarke and Büttcher, Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning
     Methods (SIGIR 2009), set k to 60 for long rankings of a thousand. Of two short ones that puts
-    whatever both hold at all, the last place of both included, before what one is sure of: a small
-    k found more of what was asked for, measured in benchmarks/retrieval.py.
+    any key that both hold, even in the last place, before the first of one: a small k found more of
+    the expected answers, measured in benchmarks/retrieval.py.
 
     Args:
         rankings: Each a sequence of keys, the best first, no key twice.
@@ -95,7 +95,7 @@ def reciprocal_rank_fusion(*rankings: Sequence[Key], k: float = 5) -> list[tuple
 
 def fts5_expression(words: Sequence[str]) -> str:
     """
-    Return the FTS5 expression that matches any of these words.
+    FTS5 expression that matches any of these words.
 
     Each is quoted, so that nothing in it is syntax. A single character of a script without spaces
     begins the pairs that are indexed, see `words_of`.
@@ -106,14 +106,14 @@ def fts5_expression(words: Sequence[str]) -> str:
 @dataclass(frozen=True, slots=True)
 class Search:
     """
-    Hold what is searched for, and decide what of it is a hit.
+    The query of a search, and the criteria of a hit.
 
     Args:
-        text: What the user searches for.
-        k: The most hits.
-        mode: What is ranked by.
-        min_score: The least cosine of a hit.
-        vector: The vector of the text; None where none is needed or none is stored.
+        text: The text to search for.
+        k: The maximum number of hits.
+        mode: The ranking.
+        min_score: The minimum cosine of a hit.
+        vector: The vector of the text; None if none is needed or none is stored.
         hashed: Whether the vectors are a HashingEmbedder's. Its cosine of texts that have nothing
             in common is noise about 0, so that those are no hits.
         vector_is_given: Whether the vector may be of another text than `text`.
@@ -140,18 +140,18 @@ class Search:
     def joined(
         self, near: Sequence[tuple[Key, float]], worded: Sequence[tuple[Key, float]]
     ) -> list[tuple[Key, float]]:
-        """Return the ranking that the mode asks for."""
+        """Ranking of the mode."""
         if self.mode != "hybrid":
             return [*(near if self.mode == "vector" else worded)]
         closer = [key for key, cosine in near if cosine > 0 or not self.hashed]
         return reciprocal_rank_fusion(closer, [key for key, _ in worded])
 
     def is_near(self, cosine: float | None) -> bool:
-        """Return whether a cosine is not below the least one."""
+        """Whether a cosine is at least the minimum."""
         return self.min_score is None or (cosine is not None and cosine >= self.min_score)
 
     def is_hit(self, text: str, cosine: float | None, has_word: bool) -> bool:
-        """Return whether a chunk has anything in common with what is searched for."""
+        """Whether a chunk has anything in common with the query."""
         if has_word or not self.hashed:
             return True
         if cosine is None or cosine <= 0:

@@ -1,4 +1,4 @@
-"""Which documents of a store conditions hold of, for lists and deletions."""
+"""Documents of a store that match conditions, for lists and deletions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def selected(
     all_keys: Callable[[], Collection[str]],
 ) -> StoredDocuments:
     """
-    Return the documents that a condition holds of, whatever their chunks have besides.
+    Documents that match a condition, which does not apply to the metadata of their chunks.
 
-    None of them where it asks for a key that no document has; a warning says so.
+    If the condition has a key that no document has, there is a warning, and no document matches.
 
     Args:
-        documents: All that are stored.
-        condition: What has to hold; None for all.
-        all_keys: Gives the metadata keys of documents and of chunks.
+        documents: All stored documents.
+        condition: The condition; None for all.
+        all_keys: Returns the metadata keys of documents and of chunks.
     """
     if condition is None:
         return StoredDocuments(documents)
@@ -45,10 +45,10 @@ def selected(
 
 def check_id(document_id: object, method: str) -> None:
     """
-    Check the id that a method of a store is given.
+    Check the argument of a method that takes the id of a document.
 
     Raises:
-        TypeError: It is no text.
+        TypeError: It is not a text.
     """
     if not isinstance(document_id, str):
         raise TypeError(
@@ -59,11 +59,11 @@ def check_id(document_id: object, method: str) -> None:
 
 def check_delete(document_id: object, where: Filter | None) -> None:
     """
-    Refuse to delete nothing in particular.
+    Check the arguments of `delete`, which needs a document or conditions.
 
     Raises:
-        TypeError: A document and conditions are given, or neither; or the id is no text.
-        ValueError: There is no condition, which would hold of everything.
+        TypeError: A document and conditions are given, or neither; or the id is not a text.
+        ValueError: There is no condition, so that every document would match.
     """
     if (document_id is None) == (where is None):
         raise TypeError("delete takes a document's id, or where= with conditions: pass one of them")
@@ -73,5 +73,5 @@ def check_delete(document_id: object, where: Filter | None) -> None:
     if where is not None and (condition is None or holds_always(condition)):
         raise ValueError(
             f"delete needs at least one condition, got where={where!r}, which holds of every "
-            "document: to begin anew, open another store"
+            "document: to start again, open another store"
         )

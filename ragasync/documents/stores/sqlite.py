@@ -1,4 +1,4 @@
-"""Documents, vectors and words in one SQLite file: the embedded store."""
+"""SqliteStore: documents, vectors and keywords in one SQLite file."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ class SqliteStore:
             return stored_entries(db, document_ids)
 
     def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Return the documents that were stored with any of these fingerprints."""
+        """Documents that were stored with any of these fingerprints."""
         with self._file.reading() as db:
             return with_fingerprints(db, fingerprints)
 
@@ -310,18 +310,18 @@ class SqliteStore:
             metadata: The new metadata by the documents' ids.
 
         Raises:
-            TypeError: When it is not plain data.
+            TypeError: If it is not plain data.
         """
         with self._file.writing() as db:
             write_metadata(db, metadata)
 
     def id_scheme(self) -> IdScheme | None:
-        """Return what the ids of files are, or None while no document of a file is stored."""
+        """Form of the ids of files, or None while no document of a file is stored."""
         with self._file.reading() as db:
             return id_scheme(db)
 
     def remember_id_scheme(self, scheme: IdScheme) -> None:
-        """Remember what the ids of files are."""
+        """Store the form of the ids of files."""
         with self._file.writing() as db:
             write_id_scheme(db, scheme)
 
@@ -384,7 +384,7 @@ class SqliteStore:
 
     @property
     def embedder(self) -> Embed | None:
-        """What was given to embed the texts that are searched for."""
+        """The embedder of queries that the user has set."""
         return self._query.given
 
     @embedder.setter
@@ -392,20 +392,20 @@ class SqliteStore:
         self._query.given = embedder
 
     def search_with(self, name: str, embed: Embed) -> None:
-        """Embed what is searched for by this, as long as the vectors of this name are stored."""
+        """Embed queries with this function while the vectors of this name are stored."""
         self._query.learn(name, embed)
 
     def stored_embedder(self) -> StoredEmbedder | None:
-        """Return whose vectors are stored; None while there are none."""
+        """Embedder of the stored vectors; None while there are none."""
         with self._file.reading() as db:
             return stored_embedder(db)
 
     def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
         """
-        Know the embedder by another name and identity from now on; its vectors stay.
+        Change the name and identity of the embedder; its vectors stay.
 
         Raises:
-            EmbedderMismatch: When it is not that of before any more.
+            EmbedderMismatch: If the store has the vectors of another embedder by now.
         """
         with self._file.writing() as db:
             check_embedder(stored_embedder(db), before)
@@ -413,39 +413,39 @@ class SqliteStore:
 
     def check_writable(self) -> None:
         """
-        Raise an error where the file can only be read; it is opened again to look.
+        Raise an error if the file is read-only; it is opened again to find out.
 
         Raises:
-            StoreError: When its file or its folder may not be written to.
+            StoreNotWritable: If the file or its folder is not writable.
         """
         self._file.check_writable()
 
     def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
-        """Raise what `upsert` would raise for this document, whatever its vectors are."""
+        """Raise the error that `upsert` would raise for this document with any vectors."""
         check_storable(document, chunks)
 
     def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """
-        Return the vectors that are stored for texts, whatever document has them.
+        Look up the stored vectors of texts, of chunks of any document.
 
         Args:
-            embedder: The name of the embedder that would be asked otherwise.
+            embedder: The name of the embedder.
             texts: The texts of chunks.
 
         Returns:
-            For each text its vector as the embedder gave it, or None where no chunk of this text
-            by this embedder is stored.
+            For each text its vector as the embedder made it, or None if no chunk with this text by
+            this embedder is stored.
         """
         with self._file.reading() as db:
             return vectors_of(db, embedder, texts)
 
     def sources_within(self, prefix: str) -> list[tuple[str, str]]:
         """
-        Return the ids and files of the documents that have a file whose id begins with a text.
+        List the ids and files of the documents that have a file whose id begins with a prefix.
 
         Args:
-            prefix: The beginning, character by character: end a folder with its separator, or
-                "/docs" is the beginning of "/docs-old/a.md" too.
+            prefix: The prefix, character by character: end a folder with its separator, or "/docs"
+                is a prefix of "/docs-old/a.md" too.
         """
         with self._file.reading() as db:
             stored = files(db)
@@ -453,27 +453,27 @@ class SqliteStore:
 
     def to_dataframe(self) -> pd.DataFrame:
         """
-        Return a row a chunk: document_id, source, ordinal, start, end, text and metadata.
+        DataFrame with one row per chunk: document_id, source, ordinal, start, end, text, metadata.
 
-        Offsets and ordinals are int64, metadata is a dict as a Hit has it (a key of it as a column:
-        `frame.metadata.str["page"]`), the rest is pandas' string type; rows are in the order in
-        which documents were stored.
+        Offsets and ordinals are int64, metadata is a dict as in a Hit (`frame.metadata.str["page"]`
+        makes a key a column), the rest is pandas' string type; rows are in the order in which
+        documents were stored.
         """
         with self._file.reading() as db:
             rows = chunk_rows(db)
         return chunk_frame(rows)
 
     def __len__(self) -> int:
-        """Return the number of chunks."""
+        """Number of chunks."""
         with self._file.reading() as db:
             return chunk_count(db)
 
     def close(self) -> None:
-        """Close the file; once more does no harm, anything else afterwards is a StoreError."""
+        """Close the file. Any other use afterwards is a StoreError; closing again has no effect."""
         self._file.close()
 
     def __enter__(self) -> Self:
-        """Return the store itself."""
+        """The store itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -499,7 +499,7 @@ class SqliteStore:
         )
 
     def _unknown_keys(self, db: sqlite3.Connection, condition: Condition | None) -> list[str]:
-        """Return the keys of a condition that no document has, if there are any documents."""
+        """Keys of a condition that no document has, if there are any documents."""
         asked = [key for key in keys_to_know(condition) if key not in self._known_keys]
         if not asked or not document_count(db):
             return []

@@ -1,4 +1,4 @@
-"""The file of a SqliteStore: its tables, how it is opened, and how threads take turns at it."""
+"""StoreFile: the tables of a SqliteStore, and its connections for writing and reading."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ CREATE VIRTUAL TABLE words USING fts5 (
 """
 
 _STATE = ("SELECT max(number), count(*) FROM documents", "SELECT number FROM next_chunk")
-"""What differs between a file that was just written to, and a copy of it that was not."""
+"""Queries that differ between a file that was just written to and a copy of it before."""
 
 STORE = SqliteFormat(
     name="store",
@@ -151,10 +151,10 @@ class StoreFile:
 
     def check_writable(self) -> None:
         """
-        Raise an error where the file can only be read; wait for nobody who is writing.
+        Raise an error if the file is read-only; this does not wait for other processes that write.
 
         Raises:
-            StoreNotWritable: it or its folder may not be written to.
+            StoreNotWritable: If the file or its folder is not writable.
         """
         with self._lock:
             if self._is_writable():
@@ -168,7 +168,7 @@ class StoreFile:
                 )
 
     def _is_writable(self) -> bool:
-        """Return whether the file can be written to, as far as can be told without writing."""
+        """Whether the file is writable, as far as is known without writing."""
         if self._unwritable is not None:
             return False
         timeout = f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}"  # it takes no parameters
@@ -179,7 +179,8 @@ class StoreFile:
             finally:
                 self._connection.execute(timeout)
         except sqlite3.Error as error:
-            return not is_read_only(error)  # others, such as a closed store, each document meets
+            # Other errors, as of a closed store, are raised when something is stored.
+            return not is_read_only(error)
         return True
 
     def close(self) -> None:
@@ -192,7 +193,7 @@ class StoreFile:
             self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        """Open the file, for reading alone where that is all that can be done."""
+        """Open the file; read-only if it is not writable."""
         self._unwritable = self._status = None
         try:
             connection = open_database(self.path, STORE, self._timeout)
@@ -206,7 +207,7 @@ class StoreFile:
         return open_read_only(self.path, STORE)
 
     def _open_reader(self) -> sqlite3.Connection | None:
-        """Open a second connection; None where there is only one, or where the path has changed."""
+        """Open the reading connection; None if there is one connection, or the file has moved."""
         if self._is_closed or self._status is None or not self._is_at_path(self._status):
             return None
         reader = connect_read_only(self.path, log=True, timeout=self._timeout)
@@ -228,7 +229,7 @@ class StoreFile:
             return False
 
     def _reopen_if_changed(self) -> None:
-        """Open a file again that somebody else has changed while we can only read it."""
+        """Open a read-only file again if another process has changed it."""
         if self._unwritable is not None and self._unwritable != _state_of(self.path):
             self._connection.close()
             self._connection = self._open()
@@ -245,10 +246,10 @@ class StoreFile:
 
     def _checked_status(self, before: os.stat_result) -> os.stat_result:
         """
-        Return what the system says of the file that the path stands for, if it is still this one.
+        Status of the file at the path, if it is still the file that is open.
 
         Raises:
-            StoreNotWritable: it is not, so that what was written goes with this connection.
+            StoreNotWritable: It is another file or none: what was written is lost with this one.
         """
         try:
             now = os.stat(self.path)  # noqa: PTH116
@@ -256,9 +257,9 @@ class StoreFile:
             raise self._lost("deleted or renamed") from None
         if os.path.samestat(before, now):
             return now
-        # Some shares number their files again, so what was written is looked for under the path.
+        # Some network shares renumber files: look for the last commit in the file at the path.
         _, logged, moved = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if logged != moved:  # somebody reads: after the next commit then
+        if logged != moved:  # somebody is reading: check after the next commit
             return before
         with closing(connect_read_only(self.path, log=False)) as there:
             if any(
@@ -269,7 +270,7 @@ class StoreFile:
         return now
 
     def _lost(self, how: str) -> StoreNotWritable:
-        """Return the error about a file that others can no longer see."""
+        """Error about a file that is no longer at its path."""
         return StoreNotWritable(
             f"the file of the store {self.path!r} was {how} while it was open, so that what is "
             "stored now would be lost: put it back or open a new store, and run again"
@@ -277,7 +278,7 @@ class StoreFile:
 
 
 def _state_of(path: str) -> tuple[int, ...] | None:
-    """Return the date, size and number of a file, or None where it is missing or empty."""
+    """Date, size and inode number of a file, or None if it is missing or empty."""
     try:
         status = os.stat(path)  # noqa: PTH116  # any text, as SQLite takes it
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a SqliteStore writes and tells, in SQL."""
+"""Documents and chunks of a SqliteStore, read, deleted and changed in SQL."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from hashlib import blake2b
 from sqlite3 import Connection
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ VECTORS_PER_ROW = 64
 
 _IDS_PER_STATEMENT = 500
 _TEXTS_PER_STATEMENT = 64
-_HASH_BYTES = 8
 
 _DOCUMENTS = "SELECT id, source, file, metadata, fingerprint, chunk_count FROM documents"
 _IDS = "SELECT id, source, fingerprint, file FROM documents"
@@ -48,15 +47,12 @@ class Place(NamedTuple):
 
 def text_hash(text: str) -> int:
     """
-    Hash of a text, as a number that SQLite can hold.
-
-    Its 64 bits are enough for an index; lookups compare the texts too.
+    Checksum of a text, for an index; lookups compare the texts too.
 
     Raises:
         UnicodeEncodeError: The text has a lone surrogate.
     """
-    digest = blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    return crc32(text.encode())
 
 
 def stored_places(db: Connection, ids: Sequence[str]) -> dict[str, Place]:
@@ -89,7 +85,7 @@ def delete_document(db: Connection, document_id: str) -> bool:
 
 
 def fingerprint_of(db: Connection, document_id: str) -> str | None:
-    """Return the fingerprint that a document was stored with, if it is there."""
+    """Fingerprint that a document was stored with, or None if it is not stored."""
     statement = "SELECT fingerprint FROM documents WHERE id = ?"
     found: tuple[str] | None = db.execute(statement, (document_id,)).fetchone()
     return found[0] if found else None
@@ -113,7 +109,7 @@ def _rows_in(db: Connection, query: str, ids: Sequence[str]) -> Iterator[tuple[A
 
 
 def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
-    """Return what is stored of a document, with its chunks; None where it is not stored."""
+    """A stored document with its chunks; None if it is not stored."""
     row = db.execute(f"{_DOCUMENTS} WHERE id = ?", (document_id,)).fetchone()
     if row is None:
         return None
@@ -128,18 +124,18 @@ def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
 
 
 def stored_documents(db: Connection) -> list[StoredDocument]:
-    """Return all documents in the order in which they were stored, without their chunks."""
+    """All documents in the order in which they were stored, without their chunks."""
     return [_document(row) for row in db.execute(f"{_DOCUMENTS} ORDER BY number")]
 
 
 def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
-    """Return what is stored of a document, without its chunks."""
+    """A stored document without its chunks, from its row."""
     id_, source, file, metadata, fingerprint, chunk_count = row
     return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count, file=file)
 
 
 def with_fingerprints(db: Connection, fingerprints: Sequence[str]) -> list[StoredId]:
-    """Return the documents that were stored with any of these fingerprints."""
+    """Documents that were stored with any of these fingerprints."""
     statement = f"{_IDS} WHERE fingerprint = ?"
     return [StoredId(*row) for one in fingerprints for row in db.execute(statement, (one,))]
 
@@ -151,31 +147,31 @@ def write_metadata(db: Connection, metadata: Mapping[str, Mapping[str, object]])
 
 
 def stored_ids(db: Connection) -> list[StoredId]:
-    """Return the id, source, fingerprint and file of every document."""
+    """Id, source, fingerprint and file of every document."""
     return [StoredId(*row) for row in db.execute(_IDS)]
 
 
 def id_scheme(db: Connection) -> IdScheme | None:
-    """Return what the ids of files are, or None while no document of a file is stored."""
+    """Form of the ids of files, or None while no document of a file is stored."""
     has_files = db.execute("SELECT 1 FROM documents WHERE file IS NOT NULL LIMIT 1").fetchone()
     return remembered_id_scheme(db) if has_files else None
 
 
 def remembered_id_scheme(db: Connection) -> IdScheme | None:
-    """Return what the ids of files are, or will be."""
+    """Form of the ids of files, also before any file is stored."""
     found = db.execute("SELECT relative, root, is_mixed FROM id_scheme").fetchone()
     return IdScheme(bool(found[0]), found[1], bool(found[2])) if found else None
 
 
 def write_id_scheme(db: Connection, scheme: IdScheme) -> None:
-    """Write what the ids of files are over what was known of them."""
+    """Replace the form of the ids of files."""
     db.execute("DELETE FROM id_scheme")
     values = scheme.relative, scheme.root, scheme.is_mixed
     db.execute("INSERT INTO id_scheme VALUES (?, ?, ?)", values)
 
 
 def relocate(db: Connection, change: Relocation) -> None:
-    """Give documents their new ids and sources, and delete those that are there already."""
+    """Change the ids and sources of documents, and delete those that are stored already."""
     delete_documents(db, stored_places(db, change.superseded).values())
     places = stored_places(db, list(change.moves))
     moved = [(*new, places[old].number) for old, new in change.moves.items()]
@@ -190,17 +186,17 @@ def relocate(db: Connection, change: Relocation) -> None:
 
 
 def document_count(db: Connection) -> int:
-    """Return the number of documents."""
+    """Number of documents."""
     return int(db.execute("SELECT count(*) FROM documents").fetchone()[0])
 
 
 def chunk_count(db: Connection) -> int:
-    """Return the number of chunks."""
+    """Number of chunks."""
     return int(db.execute("SELECT coalesce(sum(chunk_count), 0) FROM documents").fetchone()[0])
 
 
 def stored_embedder(db: Connection) -> StoredEmbedder | None:
-    """Return whose vectors are stored; None while there are none."""
+    """Embedder of the stored vectors; None while there are none."""
     found = db.execute(
         "SELECT name, dimension, identity FROM embedder WHERE EXISTS (SELECT 1 FROM vectors)"
     ).fetchone()
@@ -208,7 +204,7 @@ def stored_embedder(db: Connection) -> StoredEmbedder | None:
 
 
 def write_embedder(db: Connection, given: StoredEmbedder) -> None:
-    """Write whose vectors are stored over what is there."""
+    """Replace the embedder of the stored vectors."""
     db.execute("DELETE FROM embedder")
     values = given.name, given.dimension, given.identity
     db.execute("INSERT INTO embedder VALUES (?, ?, ?)", values)
@@ -254,12 +250,12 @@ def _lookup(texts: int) -> str:
 
 
 def files(db: Connection) -> list[tuple[str, str]]:
-    """Return the id and the file of every document that was loaded from one."""
+    """Id and file of every document that was loaded from a file."""
     return db.execute("SELECT id, file FROM documents WHERE file IS NOT NULL").fetchall()
 
 
 def chunk_rows(db: Connection) -> list[tuple[str, str | None, int, int, int, str, str, str]]:
-    """Return a row a chunk: its document's id and source, its place, text and both metadata."""
+    """One row per chunk: its document's id and source, its place, its text and both metadata."""
     return db.execute(
         'SELECT documents.id, source, chunks.number - first_chunk, "start", "end", text, '
         "documents.metadata, chunks.metadata FROM chunks "

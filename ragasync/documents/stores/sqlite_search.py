@@ -1,4 +1,4 @@
-"""What a SqliteStore ranks and finds, in SQL."""
+"""The search of a SqliteStore: its rankings and conditions, in SQL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOTHING: Mapping[str, object] = {}
 def run_search(
     db: Connection, matrix: VectorMatrix, search: Search, condition: Condition | None
 ) -> Hits:
-    """Return the hits of a search."""
+    """Hits of a search."""
     query, words = search.vector, search.words
     near: list[tuple[int, float]] = []
     worded: list[tuple[int, float]] = []
@@ -111,7 +111,7 @@ class ComparedVectors:
 def ranked_by_words(
     db: Connection, words: Sequence[str], k: int, condition: Condition | None = None
 ) -> list[tuple[int, float]]:
-    """Return the numbers of the `k` best chunks by BM25, and their scores, the best first."""
+    """Numbers of the `k` best chunks by BM25, and their scores, best first."""
     if not words:
         return []
     # FTS5's rank is BM25 times -1, so that the best comes first in ascending order.
@@ -120,8 +120,8 @@ def ranked_by_words(
             "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?",
             (fts5_expression(words), k),
         ).fetchall()
-    _teach(db, condition)
-    # CROSS keeps SQLite from asking the words about each chunk in turn.
+    _define_holds(db, condition)
+    # CROSS keeps SQLite from searching the index once for each chunk.
     return db.execute(
         "SELECT words.rowid, -words.rank FROM words "
         "CROSS JOIN chunks ON chunks.number = words.rowid "
@@ -134,11 +134,11 @@ def ranked_by_words(
 
 
 def word_scores(db: Connection, words: Sequence[str], chunks: Iterable[int]) -> dict[int, float]:
-    """Return the BM25 scores of some chunks by their numbers, of those that have a word."""
+    """BM25 scores of those of some chunks that have a word, by their numbers."""
     listed = json.dumps([*chunks])
     if not words or listed == "[]":
         return {}
-    # The plus keeps SQLite from asking the words about each chunk in turn.
+    # The plus keeps SQLite from searching the index once for each chunk.
     found = db.execute(
         "SELECT rowid, -rank FROM words "
         "WHERE words MATCH ? AND +rowid IN (SELECT value FROM json_each(?))",
@@ -148,7 +148,7 @@ def word_scores(db: Connection, words: Sequence[str], chunks: Iterable[int]) -> 
 
 
 def chunk_at(db: Connection, number: int) -> Hit:
-    """Return one chunk as a hit without scores."""
+    """A chunk as a hit without scores."""
     document_id, source, text, start, end, of_document, of_chunk = db.execute(
         'SELECT documents.id, source, text, "start", "end", documents.metadata, chunks.metadata '
         "FROM chunks JOIN documents ON documents.number = document WHERE chunks.number = ?",
@@ -159,12 +159,12 @@ def chunk_at(db: Connection, number: int) -> Hit:
 
 
 def unknown_keys(db: Connection, keys: Iterable[str]) -> list[str]:
-    """Return those of some keys that neither a document nor a chunk has."""
+    """Those of some metadata keys that neither a document nor a chunk has."""
     return [key for key in keys if not _has_key(db, key)]
 
 
 def _has_key(db: Connection, key: str) -> bool:
-    """Return whether a document or a chunk has a key, and not only in a value."""
+    """Whether the metadata of a document or chunk has a key, and not only a value like it."""
     rows = db.execute(
         "SELECT metadata FROM documents WHERE instr(metadata, :key) "
         "UNION SELECT metadata FROM chunks WHERE instr(metadata, :key)",
@@ -174,14 +174,14 @@ def _has_key(db: Connection, key: str) -> bool:
 
 
 def known_keys(db: Connection) -> set[str]:
-    """Return all keys that documents and chunks have."""
+    """All metadata keys of documents and chunks."""
     rows = db.execute("SELECT metadata FROM documents UNION SELECT metadata FROM chunks")
     return {str(key) for (metadata,) in rows for key in json.loads(metadata)}
 
 
 def _numbers_where(db: Connection, condition: Condition) -> NDArray[np.int64]:
-    """Return the numbers of the chunks of which a condition holds, ascending."""
-    _teach(db, condition)
+    """Numbers of the chunks that match a condition, ascending."""
+    _define_holds(db, condition)
     rows = db.execute(
         "SELECT chunks.number FROM chunks JOIN documents ON documents.number = document "
         "WHERE (:written IS NULL OR instr(chunks.metadata, :written) "
@@ -193,13 +193,13 @@ def _numbers_where(db: Connection, condition: Condition) -> NDArray[np.int64]:
     return np.fromiter((number for (number,) in rows), dtype=np.int64)
 
 
-def _teach(db: Connection, condition: Condition) -> None:
+def _define_holds(db: Connection, condition: Condition) -> None:
     """
-    Give SQLite the function `holds` for a condition.
+    Define the SQL function `holds` for a condition.
 
     SQLite's own JSON functions are three times as fast, 1 µs a chunk, but from one version to the
-    next they differ in keys with escapes, texts with NULs and the last digit of a number; and a
-    statement would have to be made of the conditions.
+    next they differ in keys with escapes, texts with NULs and the last digit of a number; and the
+    conditions would have to be translated to SQL.
     """
     keys = [json.dumps(one.key) for one in comparisons(condition)]
     if json.dumps(HEADING) in keys:
@@ -211,7 +211,7 @@ def _teach(db: Connection, condition: Condition) -> None:
             if key in of_chunk:
                 document, chunk = _metadata(of_document), json.loads(of_chunk)
                 return matches(condition, document_id, source, document, chunk)
-        # A chunk that has none of the keys is as its document.
+        # A chunk that has none of the keys matches if its document does.
         verdict = verdicts.get(document_id)
         if verdict is None:
             document = _metadata(of_document)
@@ -224,9 +224,9 @@ def _teach(db: Connection, condition: Condition) -> None:
 
 def _written(condition: Condition) -> str | None:
     """
-    Return a text that all metadata contains of which a condition holds, if there is one.
+    A text that the metadata of every match of a condition contains, if there is one.
 
-    So SQLite can leave out most chunks of a selective condition without a call of ours.
+    So SQLite can skip most chunks for a selective condition without calling Python.
     """
     for part in condition.parts if isinstance(condition, AllOf) else (condition,):
         match part:
@@ -243,5 +243,5 @@ def _written(condition: Condition) -> str | None:
 # A document's chunks come one after the other, and many documents are alike.
 @lru_cache(maxsize=1024)
 def _metadata(text: str) -> Mapping[str, object]:
-    """Return the metadata of a document."""
+    """Metadata of a document, from its JSON."""
     return cast("Mapping[str, object]", json.loads(text))

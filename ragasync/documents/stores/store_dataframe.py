@@ -1,4 +1,4 @@
-"""The table of a store's chunks."""
+"""The DataFrame of a store's chunks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def chunk_frame(
     rows: Iterable[tuple[str, str | None, int, int, int, str, str, str]],
 ) -> pd.DataFrame:
     """
-    Return a row a chunk: document_id, source, ordinal, start, end, text and metadata.
+    DataFrame with one row per chunk: document_id, source, ordinal, start, end, text and metadata.
 
     Args:
         rows: The first six of these columns, and the document's and the chunk's metadata as JSON.

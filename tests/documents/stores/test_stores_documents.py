@@ -343,7 +343,7 @@ def test_files_and_documents_of_ones_own_move_together(store, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("notes", "/archive", "give two absolute paths, or two beginnings of ids"),
+        ("notes", "/archive", "give two absolute paths, or two prefixes of ids"),
         ("notes/mine", "", "a document needs an id"),
     ],
 )
