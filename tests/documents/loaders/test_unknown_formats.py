@@ -45,6 +45,7 @@ def test_a_packed_format_without_a_loader_says_so(tmp_path, suffix, name):
     assert name in error.message
     assert "no loader for" in error.message
     assert "loaders={**LOADERS" in error.message
+    assert "find_sources(folder, exclude=" in error.message
 
 
 @pytest.mark.parametrize(
