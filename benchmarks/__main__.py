@@ -49,6 +49,7 @@ FAMILIES: dict[str, list[list[str]]] = {
     "importing": [[]],
     "retrieval": [[]],
     "searching": [[]],
+    "storing": [[]],
     "simulating": [[]],
     "tables": [[]],
 }

@@ -5,8 +5,8 @@ Time of a search: in many chunks of a SqliteStore, and in a LanceStore with a co
 
 SqliteStore: chunks of 1,024 dimensions, and more chunks of 256 dimensions, each in a file; a round
 opens the file, searches once, which loads the vectors, and then for queries of four words that some
-hundreds of chunks have. LanceStore: a search by vectors, without and with a range of numbers as its
-condition. Milliseconds of wall time and of processor time, which a busy machine changes less.
+hundreds of chunks have. LanceStore: each mode of a search, without and with a range of numbers as
+its condition. Milliseconds of wall time and of processor time, which a busy machine changes less.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from measuring import Figures, installed, table
 from numpy.typing import NDArray
 
 from ragasync.documents import Chunk, Document, Filter, HashingEmbedder, LanceStore, SqliteStore
-from ragasync.documents.store import StoreRequest
+from ragasync.documents.store import SearchMode, StoreRequest
 
 CHUNKS_OF_ONE = 20
 GROUP = 32
 WORDS = 20_000
 QUESTIONS = 20
 RANGE: Filter = {"line": {"$gte": 500, "$lt": 2_500}}
+MODES: tuple[SearchMode, ...] = ("vector", "keyword", "hybrid")
 
 
 def documents(
@@ -58,11 +59,7 @@ def fill(store: SqliteStore | LanceStore, chunks: int, dimension: int) -> None:
     name = HashingEmbedder(dimension).name
     requests = (StoreRequest(*each, "") for each in documents(chunks, dimension))
     while group := list(islice(requests, GROUP)):
-        if isinstance(store, SqliteStore):
-            store.upsert_many(group, embedder=name)
-            continue
-        for document, pieces, vectors, fingerprint in group:
-            store.upsert(document, pieces, vectors, fingerprint=fingerprint, embedder=name)
+        store.upsert_many(group, embedder=name)
 
 
 def question(number: int) -> str:
@@ -109,16 +106,20 @@ def in_sqlite(folder: Path, chunks_by_dimension: dict[int, int], rounds: int) ->
 def in_lance(path: Path, chunks: int, rounds: int) -> str:
     """Return the table of a LanceStore."""
     vector = np.ones(64, dtype=np.float32)
-    ways: dict[str, Filter | None] = {"without a condition": None, f"where {RANGE}": RANGE}
-    timed = {name: Timed() for name in ways}
+    timed = {(mode, where is RANGE): Timed() for mode in MODES for where in (None, RANGE)}
     with LanceStore(path) as store:
         fill(store, chunks, 64)
     with LanceStore(path) as store:
+        store.search(question(0), vector=vector)
         for number in range(rounds * QUESTIONS):
-            for name, where in ways.items():
-                search = partial(store.search, mode="vector", where=where, vector=vector)
-                timed[name](partial(search, question(number)))
-    rows = [each.row(f"ragasync, {name}") for name, each in timed.items()]
+            for (mode, filtered), measure in timed.items():
+                where = RANGE if filtered else None
+                search = partial(store.search, mode=mode, where=where, vector=vector)
+                measure(partial(search, question(number)))
+    rows = [
+        each.row(f"ragasync, {mode}, {f'where {RANGE}' if filtered else 'without a condition'}")
+        for (mode, filtered), each in timed.items()
+    ]
     return table(f"LanceStore, {chunks:,} chunks of 64 dimensions", HEADS, rows)
 
 

@@ -39,6 +39,7 @@ RUNS = {
     "searching": ["--chunks", "200", "--chunks-256", "400", "--rows", "200", "--rounds", "1"],
     "simulating": ["--items", "200", "--rounds", "1"],
     "soak": ["--items", "500"],
+    "storing": ["--documents", "64", "--rounds", "1"],
     "streaming": ["--items", "200", "400"],
     "sync_functions": ["--calls", "64", "--items", "200", "--rounds", "1"],
     "tables": ["--rows", "2000"],
