@@ -1,4 +1,4 @@
-"""Conditions on metadata as predicates over a JSON column."""
+"""Conditions on metadata, as predicates over a JSON column of a LanceDB table."""
 
 from __future__ import annotations
 
@@ -23,43 +23,42 @@ from ragasync.documents.filters import (
 )
 
 EVERY_CHUNK = "ordinal >= 0"
-"""The predicate of all rows that are chunks; a document itself has a row with ordinal -1."""
+"""Predicate of all rows of chunks; a document has a row of its own, with ordinal -1."""
 
 _NEVER_ASKED = frozenset({"page_starts", "cell_starts"})
-"""What loaders leave for the splitters: long lists, the same in each chunk."""
+"""Keys that loaders set for the splitters: long lists, the same in each chunk."""
 
 _COLUMNS = {"id": "document_id", "source": "source"}
-"""What is asked of the document itself, and in which column it stands."""
+"""Columns of the keys that have one."""
 
 _NOTHING, _OTHER = "-", "x"
 _SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _WHOLE = 200
-"""Bytes of a text that its code has in order; of a longer one, it has a digest of the whole too."""
+"""Bytes of a text that its code contains; that of a longer text ends with a digest of all of it."""
 
 
 class StoredTexts(Protocol):
-    """Gives texts that are stored, where conditions have to be compared with each of them."""
+    """Stored texts, for the conditions that have to be compared with each of them."""
 
     def titles(self) -> Iterable[str]:
-        """Return the titles of all headings."""
+        """Titles of all headings."""
 
     def texts(self, key: str, predicate: str) -> Iterable[str]:
-        """Return the texts under a key of the chunks that a predicate holds of."""
+        """Texts under a metadata key of the chunks that a predicate selects."""
 
 
 def digest(text: str) -> str:
-    """Return hexadecimal digits for a text, which can stand in any predicate."""
+    """Digest of a text as hexadecimal digits, which are safe in any predicate."""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def facts_of(metadata: Mapping[str, object]) -> str:
     """
-    Return a JSON object with the coded values of metadata, for conditions to look into.
+    JSON object with the codes of metadata values, which the predicates of conditions read.
 
-    A value is coded so that the order of codes is that of values, within a kind; a list has the
-    codes of its entries, and a text that is a date has that of its seconds since 1970. Keys are
-    digests and codes are made of digits and letters, so that no key and no value of anybody's
-    metadata is ever part of a predicate.
+    Codes have the order of their values, within a type; a list has the codes of its entries, and a
+    text that is a date also has the code of its seconds since 1970. Keys are digests, and codes
+    consist of digits and letters: neither keys nor values of metadata are ever part of a predicate.
     """
     facts: dict[str, object] = {}
     for key, value in metadata.items():
@@ -77,11 +76,11 @@ def facts_of(metadata: Mapping[str, object]) -> str:
 
 def predicate_of(condition: Condition | None, stored: StoredTexts) -> str:
     """
-    Return the predicate of the chunks of which a condition holds.
+    Predicate of the chunks that match a condition.
 
     Args:
-        condition: What has to hold.
-        stored: Gives texts that are stored, where their codes do not tell their order.
+        condition: The condition; None for all chunks.
+        stored: The stored texts, to compare those whose order is not that of their codes.
     """
     if condition is None:
         return EVERY_CHUNK
@@ -89,12 +88,12 @@ def predicate_of(condition: Condition | None, stored: StoredTexts) -> str:
 
 
 def has_key(key: str) -> str:
-    """Return the predicate of the chunks that have a value under a key."""
+    """Predicate of the chunks that have a metadata key."""
     return f"{EVERY_CHUNK} AND {_value('is', key)} IS NOT NULL"
 
 
 def code_of(value: object) -> str:
-    """Return the text that stands for a value: the codes of a kind are in the values' order."""
+    """Code of a value: a text whose order, within a type, is that of the values."""
     match value:
         case None:
             return _NOTHING
@@ -136,7 +135,7 @@ def _predicate(condition: Condition, stored: StoredTexts) -> str:
 
 
 def _comparisons(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
-    """Yield the predicates of which one must hold for a comparison to hold."""
+    """Yield predicates; a comparison holds if one of them does."""
     key, values = condition.key, condition.values
     if key in _COLUMNS:
         yield _of_column(_COLUMNS[key], condition)
@@ -160,7 +159,7 @@ def _comparisons(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
 
 
 def _of_column(column: str, condition: Comparison) -> str:
-    """Return the predicate of a column of texts, of which only texts and None can be true."""
+    """Predicate of a column of texts, which equals nothing but texts and None."""
     texts = [value for value in condition.values if isinstance(value, str) and _is_utf8(value)]
     literals = [f"'{text.replace(chr(39), chr(39) * 2)}'" for text in texts]
     parts = []
@@ -174,12 +173,12 @@ def _of_column(column: str, condition: Comparison) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """Return whether a text has no lone surrogates, which nothing that is stored has."""
+    """Whether a text has no lone surrogates, as all stored texts."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _compared(value: str, condition: Comparison) -> Iterator[str]:
-    """Yield the predicates of which one must hold of a coded value."""
+    """Yield predicates of a code; a comparison holds if one of them does."""
     codes = [code_of(one) for one in condition.values]
     if condition.operator == "in":
         if _NOTHING in codes:
@@ -192,9 +191,9 @@ def _compared(value: str, condition: Comparison) -> Iterator[str]:
 
 def _compared_whole(condition: Comparison, stored: StoredTexts) -> Iterator[str]:
     """
-    Yield the predicates of which one must hold for an order of texts that are long.
+    Yield predicates; a comparison with a long text holds if one of them does.
 
-    Codes have the order of their first bytes only: of those that are alike, each is compared.
+    Codes have the order of the first bytes only: texts that begin alike are compared one by one.
     """
     value, code = _value("is", condition.key), code_of(condition.values[0])
     first, last = code.partition(":")[0] + ":", code.partition(":")[0] + ";"
@@ -210,23 +209,23 @@ def _compared_whole(condition: Comparison, stored: StoredTexts) -> Iterator[str]
 
 
 def _is_long(value: object) -> bool:
-    """Return whether a value is a text whose code does not have all of it in order."""
+    """Whether a value is a text whose code contains only its first bytes."""
     return isinstance(value, str) and ":" in code_of(value)
 
 
 def _ranges_in(
     parts: Iterable[Condition],
 ) -> tuple[dict[tuple[str, str], list[Comparison]], list[Condition]]:
-    """Return the orders among conditions by kind and value, and the other conditions."""
+    """Split conditions into bounds, by type and metadata key, and all others."""
     ranges: dict[tuple[str, str], list[Comparison]] = {}
     others: list[Condition] = []
-    looked_up_apart = {HEADING, *_COLUMNS}
+    with_columns = {HEADING, *_COLUMNS}
     for part in parts:
         match part:
             case Comparison(key, "$gt" | "$gte" | "$lt" | "$lte", (bound,), False) if (
-                key not in looked_up_apart and not _is_long(bound)
+                key not in with_columns and not _is_long(bound)
             ):
-                # Each look into the JSON takes time: a value between two bounds is looked up once.
+                # Bounds on one value become one range, without extra bounds of their type.
                 ranges.setdefault((code_of(bound)[0], _value("is", key)), []).append(part)
             case _:
                 others.append(part)
@@ -234,11 +233,11 @@ def _ranges_in(
 
 
 def _range(value: str, bounds: Sequence[Comparison]) -> str:
-    """Return the predicate of a coded value within bounds of one kind, and of that kind."""
+    """Predicate of a code of the type of some bounds, within these bounds."""
     codes = [(_SQL[bound.operator], code_of(bound.values[0])) for bound in bounds]
     kind = codes[0][1][0]
     signs = "".join(sign for sign, _ in codes)
-    # Codes of other kinds begin with another letter.
+    # Codes of other types begin with another letter.
     codes += [] if ">" in signs else [(">=", kind)]
     codes += [] if "<" in signs else [("<", chr(ord(kind) + 1))]
     within = " AND ".join(f"{value} {sign} '{code}'" for sign, code in codes)
@@ -246,30 +245,30 @@ def _range(value: str, bounds: Sequence[Comparison]) -> str:
 
 
 def _lists(what: str, key: str, values: Iterable[object]) -> Iterator[str]:
-    """Yield the predicates of the rows with one of these values in a list of facts about a key."""
+    """Yield the predicates of rows with one of some values in a list under a key."""
     for code in sorted({code_of(value) for value in values}):
         yield f"json_array_contains(facts, '$.{_name(what, key)}', '{code}')"
     yield "false"
 
 
 def _value(what: str, key: str) -> str:
-    """Return the expression of a fact about a key; it is null where there is none."""
+    """Expression of the code under a key; it is null if there is none."""
     return f"json_get_string(facts, '{_name(what, key)}')"
 
 
 # Most chunks have most keys in common.
 @lru_cache(maxsize=20_000)
 def _name(what: str, key: str) -> str:
-    """Return the name of a fact about a key; a letter first, as a JSON path wants it."""
+    """Name of a key of the JSON; it begins with a letter, as a JSON path requires."""
     return f"k{digest(f'{what}:{key}')[:16]}"
 
 
 def _number(value: float) -> str:
     """
-    Return a text for a number, exact for ints and floats of any size, in the order of numbers.
+    Code of a number, exact for ints and floats of any size, in the order of numbers.
 
-    That is its sign, the exponent of its highest bit, and the bits after it; of a negative number
-    all but the sign is turned round.
+    It consists of the sign, the exponent of the highest bit, and the bits after it; for a negative
+    number, all digits but the sign are inverted.
     """
     if not value or (isinstance(value, float) and math.isinf(value)):
         return "3" if value > 0 else "1" if not value else "/"
@@ -280,7 +279,7 @@ def _number(value: float) -> str:
     digits = f"{exponent + 2**31:08x}" + (f"{int(bits, 2):0{len(bits) // 4}x}" if bits else "")
     if value > 0:
         return f"2{digits}"
-    return f"0{digits.translate(_TURNED)}~"
+    return f"0{digits.translate(_INVERTED)}~"
 
 
-_TURNED = str.maketrans("0123456789abcdef", "fedcba9876543210")
+_INVERTED = str.maketrans("0123456789abcdef", "fedcba9876543210")

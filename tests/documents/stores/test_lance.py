@@ -198,13 +198,13 @@ def writer(path):
 
 
 def tell(process, line):
-    """Have a process store a document, and do not wait for it."""
+    """Let a process store a document, without waiting for it."""
     process.stdin.write(line + "\n")
     process.stdin.flush()
 
 
 def whole(store):
-    """Return who wrote each document, having looked that it is whole and there once."""
+    """Writer of each document, each of which must be whole and stored once."""
     writers = {}
     for name, rows in store.to_dataframe().groupby("document_id"):
         [writers[name]] = {text.partition(" ")[0] for text in rows.text}
@@ -237,7 +237,7 @@ def test_of_two_processes_one_may_be_killed(path):
 
 
 def unindexed(store):
-    """Return how many rows a search by words reads one by one."""
+    """Number of rows that a keyword search reads one by one."""
     with store._rows.reading() as table:
         [index] = table.list_indices()
         return table.index_stats(index.name).num_unindexed_rows
