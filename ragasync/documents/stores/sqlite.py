@@ -72,12 +72,16 @@ class SqliteStore:
     A store in one SQLite file, with search by vectors, by keywords, or by both.
 
     A document is stored in one transaction, so that it is complete or absent even if the process is
-    killed. Vector search is exact, with a matrix in memory (4 bytes x dimension x chunks), which
-    suits up to about 200,000 chunks; keywords are ranked by BM25, in SQLite's FTS5. The file
-    records the embedder of its vectors and refuses vectors of another one. Several processes may
-    read and write it concurrently.
+    killed; `upsert_many` stores several in one. Searches and lookups never wait for it. Vector
+    search is exact, with a matrix in memory (4 bytes x dimension x chunks), which suits up to about
+    200,000 chunks; keywords are ranked by BM25, in SQLite's FTS5. The file records the embedder of
+    its vectors and refuses vectors of another one. Several processes may read and write it
+    concurrently.
 
     A file of an older version is refused: store its sources again in another file.
+
+    A subclass may override `upsert`, which `upsert_many` then calls for each document, and
+    `fingerprint_of`, which `entry_of` and `entries_of` then ask whether a document is stored.
 
     Example:
         >>> from ragasync import AsyncDocumentProcessor

@@ -356,6 +356,19 @@ def test_readers_do_not_wait_for_a_transaction_of_this_store(tmp_path):
         assert store.fingerprint_of("a") == "second"
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_deleted_or_replaced_before_the_first_read_is_still_read(tmp_path, is_replaced):
+    """The file that was opened, although reading opens a second connection."""
+    path, other = tmp_path / "store.sqlite", tmp_path / "other.sqlite"
+    with SqliteStore(path) as store:
+        put(store, request_of("a"))
+        with SqliteStore(other) as another:
+            put(another, request_of("b"))
+        other.replace(path) if is_replaced else path.unlink()
+        assert ids(store) == ["a"]
+        assert [hit.document_id for hit in store.search("page")] == ["a"]
+
+
 def test_entries_of_many_documents_are_read_together(store):
     """Those of documents that are stored, as `entry_of` has them."""
     group = [request_of(f"{n}", source=f"s{n}", metadata={"n": n}) for n in range(1_100)]
