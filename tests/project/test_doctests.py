@@ -74,9 +74,12 @@ def _run(examples: doctest.DocTest) -> None:
 
 
 def _modules_with_examples() -> list[ModuleType]:
-    """Import the modules that have examples."""
-    return [
-        import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+    """Import the modules that have examples; a package by its own name, not again as `__init__`."""
+    paths = [
+        path.relative_to(PACKAGE.parent).with_suffix("")
         for path in sorted(PACKAGE.rglob("*.py"))
         if ">>> " in path.read_text(encoding="utf-8")
+    ]
+    return [
+        import_module(".".join(part for part in path.parts if part != "__init__")) for path in paths
     ]
