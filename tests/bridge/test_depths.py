@@ -166,9 +166,9 @@ def test_a_timeout_reaches_the_innermost_first(shape, outermost):
         f"""
         def call():
             try:
-                run_async(levels({shape}, begin=patient), timeout=0.3{outermost})
+                run_async(levels({shape}, begin=patient), timeout=0.6{outermost})
             except TimeoutError as error:
-                print("timeout=0.3" in str(error))
+                print("timeout=0.6" in str(error))
 
         async def main():
             call()

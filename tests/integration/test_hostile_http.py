@@ -75,6 +75,7 @@ async def nothing_left(service: HostileService) -> AsyncIterator[None]:
 # ---- one item a request
 
 
+@pytest.mark.slow
 async def test_ten_thousand_requests_are_accounted_for_and_keep_to_the_limit():
     """
     Each item ends as scripted, and the service counts nothing above its limit after its first 429.
