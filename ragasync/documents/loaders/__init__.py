@@ -194,9 +194,10 @@ def _read(path: Path, max_bytes: int) -> tuple[bytes, float]:
     _refuse_large(_size_of_file(path.stat()), max_bytes)
     with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
-        _size_of_file(status)  # it may have become a pipe meanwhile
-        data = file.read(max_bytes + 1)
-    # It may have grown, and some files under /proc claim to be empty.
+        # It may have become a pipe meanwhile. A read of max_bytes would allocate as much.
+        data = file.read(_size_of_file(status) + 1)
+        if len(data) > status.st_size:  # it has grown, or is one that claims to be empty
+            data += file.read(max(0, max_bytes + 1 - len(data)))
     _refuse_large(len(data), max_bytes)
     return data, status.st_mtime
 
