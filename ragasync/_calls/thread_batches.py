@@ -20,6 +20,9 @@ V = TypeVar("V")
 BATCH_SECONDS = 0.005
 """Seconds that the calls of one batch should take together."""
 
+MAX_SECONDS = 0.02
+"""Seconds after which a batch ends in any case, so that other threads can take the rest."""
+
 MAX_ITEMS = 128
 """The most items in one batch."""
 
@@ -65,7 +68,6 @@ class BatchCall(Generic[T, V]):
         values: list[V | None] = []
         errors: dict[int, BaseException] = {}
         started, cpu_started = time.perf_counter(), time.thread_time()
-        seconds = 0.0
         for place, item in enumerate(items):
             value = None
             try:
@@ -73,10 +75,24 @@ class BatchCall(Generic[T, V]):
             except BaseException as error:  # it belongs to the caller, not to this thread
                 errors[place] = error
             values.append(value)
-            seconds = time.perf_counter() - started
-            if seconds > 2 * BATCH_SECONDS:
+            if not has_time(started, cpu_started):
                 break
+        seconds = time.perf_counter() - started
         return BatchOutcome(values, errors, seconds, time.thread_time() - cpu_started)
+
+
+def has_time(started: float, cpu_started: float) -> bool:
+    """
+    Whether a batch on a thread has time for another item.
+
+    A thread that waits for the interpreter lock gets less done, but more threads would not help.
+
+    Args:
+        started: the start of the batch by `time.perf_counter`.
+        cpu_started: its start by `time.thread_time`.
+    """
+    cpu_seconds = time.thread_time() - cpu_started
+    return cpu_seconds < BATCH_SECONDS and time.perf_counter() - started < MAX_SECONDS
 
 
 class ThreadBatcher(Generic[T, V]):
@@ -166,9 +182,14 @@ class ThreadBatcher(Generic[T, V]):
         A thread that waits for the interpreter lock shows less processor time than it needs, so the
         highest recent share counts: calls that wait for a disk or a network never reach it.
         """
-        if max(self._cpu_shares, default=0.0) < CPU_BOUND:
-            return self._max_concurrency
-        return min(self._max_concurrency, MAX_CPU_THREADS)
+        if self._is_cpu_bound:
+            return min(self._max_concurrency, MAX_CPU_THREADS)
+        return self._max_concurrency
+
+    @property
+    def _is_cpu_bound(self) -> bool:
+        """Whether the calls compute rather than wait."""
+        return max(self._cpu_shares, default=0.0) >= CPU_BOUND
 
     def _update_size(self, seconds: float) -> None:
         """Adapt the size of batches to the time that an item of the last one took."""
@@ -187,9 +208,11 @@ class ThreadBatcher(Generic[T, V]):
             done = len(outcome.values)
             self.activity.add_ended_now(outcome.seconds)
             self.ended += done
-            self._update_size(outcome.seconds / done)
             if outcome.seconds > MIN_WORK:  # of less, the clocks say little
                 self._cpu_shares.append(outcome.cpu_seconds / outcome.seconds)
+            self._update_size(
+                (outcome.cpu_seconds if self._is_cpu_bound else outcome.seconds) / done
+            )
             for place, value in enumerate(outcome.values):
                 _resolve(batch[place][1], value, outcome.errors.get(place))
             self._waiting.extendleft(reversed(batch[done:]))

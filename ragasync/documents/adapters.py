@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,6 +253,35 @@ def _is_text(value: object) -> bool:
 # ── stores ──────────────────────────────────────────────────────────────────────────────────────
 
 
+class EmbeddedDocument(NamedTuple):
+    """A document with the vectors of its chunks, on its way to the store."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    vectors: Sequence[NDArray[np.float32]]
+    fingerprint: str
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """
+        The vectors as an array of shape (chunks, dimension).
+
+        It is made where the store is called: to copy them, numpy gives up the interpreter lock, and
+        the loop would wait for it.
+        """
+        return as_array(self.vectors)
+
+    def for_store(self) -> StoreRequest:
+        """The request for a Store."""
+        return StoreRequest(self.document, self.chunks, self.embeddings, self.fingerprint)
+
+
+def as_array(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Make an array of vectors of the same length."""
+    rows = np.array(vectors, dtype=np.float32)
+    return rows if len(rows) else rows.reshape(0, 0)
+
+
 def check_of(store: object) -> Check:
     """The check of documents for a store; no check if the store has none."""
     check: Check = getattr(store, "check", lambda *_: None)
@@ -267,7 +296,7 @@ def store_settings(
     retry: AsyncRetry,
     timeout: float | None,
     max_initial_failures: int | None,
-) -> BatchSettings[StoreRequest, Any]:
+) -> BatchSettings[EmbeddedDocument, Any]:
     """
     Settings of the calls that store documents.
 
@@ -344,33 +373,36 @@ def _identity(embedder: EmbedderInStore, takes_identity: bool) -> dict[str, str]
 
 
 def _upsert(
-    store: Any, embedder: EmbedderInStore, takes_identity: bool, request: StoreRequest
+    store: Any, embedder: EmbedderInStore, takes_identity: bool, request: EmbeddedDocument
 ) -> object:
     """Store one document."""
-    document, chunks, embeddings, fingerprint = request
+    document, chunks, embeddings, fingerprint = request.for_store()
     named = _identity(embedder, takes_identity)
     return store.upsert(document, chunks, embeddings, fingerprint=fingerprint, **named)
 
 
 def _upsert_many(
-    store: Any, embedder: EmbedderInStore, takes_identity: bool, requests: Sequence[StoreRequest]
+    store: Any,
+    embedder: EmbedderInStore,
+    takes_identity: bool,
+    requests: Sequence[EmbeddedDocument],
 ) -> list[Exception | None]:
     """Store documents in one transaction, or in several if they are large."""
     named = _identity(embedder, takes_identity)
     outcomes: list[Exception | None] = []
     for group in _groups_by_size(requests):
-        found = list(store.upsert_many(group, **named))
+        found = list(store.upsert_many([each.for_store() for each in group], **named))
         outcomes += check_values(found, len(group))
     return outcomes
 
 
-def _groups_by_size(requests: Sequence[StoreRequest]) -> list[list[StoreRequest]]:
+def _groups_by_size(requests: Sequence[EmbeddedDocument]) -> list[list[EmbeddedDocument]]:
     """Divide requests into groups of at most GROUP_BYTES; a larger one is alone."""
-    groups: list[list[StoreRequest]] = [[]]
+    groups: list[list[EmbeddedDocument]] = [[]]
     size = 0
     for request in requests:
         # The texts of the chunks are about as long as the document.
-        own = 4 * len(request.document.text) + request.embeddings.nbytes
+        own = 4 * len(request.document.text) + sum(vector.nbytes for vector in request.vectors)
         if groups[-1] and size + own > GROUP_BYTES:
             groups.append([])
             size = 0
@@ -380,12 +412,12 @@ def _groups_by_size(requests: Sequence[StoreRequest]) -> list[list[StoreRequest]
 
 
 def _call_function(function: Callable[..., Any]) -> StageFunction:
-    """A function of document, chunks and embeddings as a function of a StoreRequest."""
+    """A function of document, chunks and embeddings as a function of an EmbeddedDocument."""
 
-    def call(request: StoreRequest, *resource: object) -> object:
+    def call(request: EmbeddedDocument, *resource: object) -> object:
         return function(request.document, request.chunks, request.embeddings, *resource)
 
-    async def call_async(request: StoreRequest, *resource: object) -> object:
+    async def call_async(request: EmbeddedDocument, *resource: object) -> object:
         return await function(request.document, request.chunks, request.embeddings, *resource)
 
     return call_async if check_process_fn(function) else call

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ragasync._calls.thread_batches import MAX_CPU_THREADS
 from ragasync._function_fingerprint.code import Sources
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.classify import FATAL, Verdict, default_retry
@@ -20,6 +21,7 @@ from ragasync.documents.adapters import (
     to_embedding_matrix,
     wrap_output,
 )
+from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.embedding_cache import (
     EmbedderInStore,
     cached_embeddings,
@@ -180,9 +182,12 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
     on_workers: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
     loading = load.plan(wrap_output(load.function, as_documents), **on_workers)
     chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **on_workers)
+    concurrency = settings.embed_concurrency
+    if type(stages.embed.function) is HashingEmbedder:
+        concurrency = min(concurrency, MAX_CPU_THREADS)
     embedding = stages.embed.plan(
         metering(wrap_output(stages.embed.function, to_embedding_matrix)),
-        max_concurrency=settings.embed_concurrency,
+        max_concurrency=concurrency,
         batched=True,
         batch_size=settings.batch_size,
         rate_limiter=settings.rate_limiter,

@@ -9,9 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ragasync._calls.caller import Caller
 from ragasync._calls.thread_batches import ThreadBatcher
 from ragasync._engine.controls import RunControls
@@ -19,6 +16,7 @@ from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync._outcomes.stats import StageStats
 from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
+from ragasync.documents.adapters import EmbeddedDocument, as_array
 from ragasync.documents.config import CallSettings, PipelineConfig
 from ragasync.documents.embedding_cache import WHY_UNKNOWN, Vector
 from ragasync.documents.errors import DocumentDeferred, FatalStageError, note_place
@@ -43,7 +41,7 @@ from ragasync.documents.processed import (
     source_path,
 )
 from ragasync.documents.run_sources import RunSources
-from ragasync.documents.store import EmbedderMismatch, StoreError, StoreRequest
+from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.documents.stored_state import StoredChanges
 from ragasync.errors import AttemptTimeout, JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
@@ -283,10 +281,10 @@ class Pipeline:
             tokens = None
             if self._meter.tokens:
                 vectors, tokens = _split_metered(vectors)
-            embeddings = self._check_vectors(prepared, vectors)
+            self._check_vectors(prepared, vectors)
             if "store" in self._stages:
                 document, chunks = prepared.document, prepared.chunks
-                request = StoreRequest(document, chunks, embeddings, prepared.fingerprint)
+                request = EmbeddedDocument(document, chunks, vectors, prepared.fingerprint)
                 await self._call("store", request, document)
         finally:
             self._budget.leave(weight)
@@ -294,7 +292,7 @@ class Pipeline:
                 self._in_flight.end(prepared.document.id)
         if prepared.stored.fingerprint is None and prepared.chunks:
             self._stored.has_new(prepared.document, prepared.fingerprint)
-        return self._result(prepared, embeddings, tokens)
+        return self._result(prepared, vectors, tokens)
 
     # ── loading and chunking ──────────────────────────────────────────────────────────────────
 
@@ -475,16 +473,12 @@ class Pipeline:
         note_place(failed.error, shown, place)
         return (FatalStageError if is_fatal else StageFailure)(shown, failed.error)
 
-    def _check_vectors(
-        self, prepared: PreparedDocument, vectors: Sequence[Vector | None]
-    ) -> NDArray[np.float32]:
-        """Make an array of a document's vectors, if all are finite and of one dimension."""
+    def _check_vectors(self, prepared: PreparedDocument, vectors: Sequence[Vector | None]) -> None:
+        """Refuse a document with a vector that is not finite, or of another dimension."""
         for number, vector in enumerate(vectors):
             if vector is None or len(vector) != self._dimension:
                 place = f"{places_of([number], prepared.chunks)} of {prepared.document.id!r}"
                 self._check_vector(vector, place)
-        rows = np.array(vectors, dtype=np.float32)
-        return rows if len(rows) else rows.reshape(0, 0)
 
     def _check_vector(self, vector: Vector | None, place: str) -> None:
         """Refuse a vector that is not finite, or not of the dimension of the first one."""
@@ -515,7 +509,7 @@ class Pipeline:
     def _result(
         self,
         prepared: PreparedDocument,
-        embeddings: NDArray[np.float32] | None = None,
+        vectors: Sequence[Vector] = (),
         tokens: int | None = None,
     ) -> ProcessedDocument:
         """Make the result of a document."""
@@ -528,7 +522,7 @@ class Pipeline:
             unchanged=prepared.unchanged,
             document=document if keep else None,
             chunks=tuple(prepared.chunks) if keep else None,
-            embeddings=embeddings if keep else None,
+            embeddings=as_array(vectors) if keep else None,
             fingerprint=prepared.fingerprint,
             tokens=tokens,
             bad_rows=bad_rows_of(document),

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ragasync._calls.thread_batches import BATCH_SECONDS, BatchOutcome
+from ragasync._calls.thread_batches import BatchOutcome, has_time
 from ragasync.documents.adapters import Check, WrappedOutput
 from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
 from ragasync.documents.errors import IdConflictError
@@ -210,7 +210,7 @@ class PrepareBlock:
             except BaseException as error:  # it belongs to its source, not to this thread
                 errors[place] = error
             values.append(value)
-            if time.perf_counter() - started > BATCH_SECONDS:
+            if not has_time(started, cpu_started):
                 break
         self.store_steps.look_up(documents)
         for prepared in documents:

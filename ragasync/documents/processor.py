@@ -78,7 +78,8 @@ class AsyncDocumentProcessor:
         max_concurrency: the number of documents that are loaded and chunked concurrently; short
             ones share a call on a thread.
         batch_size: the maximum number of chunks in one call of `embed`.
-        embed_concurrency: the number of concurrent calls of `embed`.
+        embed_concurrency: the number of concurrent calls of `embed`; at most two of them are calls
+            of a HashingEmbedder, because more would only wait for the interpreter lock.
         store_concurrency: the number of concurrent calls of a `store` function. A Store is called
             once at a time, for all documents that wait to be stored.
         rate_limiter: one limiter or several for the calls of `embed`.
