@@ -49,39 +49,57 @@ class RunTotals:
     journaled: int = 0
 
 
-class LiveRun(Protocol):
-    """A run whose workers are at work, as its controls see it; its scheduler."""
+class LiveRun:
+    """
+    A run as its controls see it; its scheduler is one whose workers are at work.
+
+    As it is here, it stands for the run before its workers start and after they have ended.
+
+    Args:
+        setup: the opening of the journal and the resources, which is all that goes on at first.
+        caller: the function, which threads may still be inside at the end; None before the start.
+    """
+
+    def __init__(self, setup: CancellableSetup, caller: Caller | None = None) -> None:
+        self._setup, self._caller = setup, caller
 
     @property
     def in_flight(self) -> int:
         """The number of calls in flight."""
+        return 0
 
     @property
     def waiting_at_limiter(self) -> int:
         """The number of calls that wait for the rate limit."""
+        return 0
 
     @property
     def waits_for(self) -> LimitedBy:
         """What the workers wait for, if nothing is paused."""
+        return "concurrency"
 
     @property
     def source_ended(self) -> bool:
         """Whether the last item has been read and its call started."""
+        return False
 
     @property
     def owner_is_cancelled(self) -> bool:
         """Whether the task that owns the run has been cancelled."""
+        return False
 
     @property
     def halt(self) -> ExecutorHalt:
         """Whether the executor starts nothing, and why."""
+        return ExecutorHalt() if self._caller is None else self._caller.halt
 
     @property
     def running_threads(self) -> int:
-        """The number of threads inside a call."""
+        """The number of threads inside a call, which nothing can interrupt."""
+        return 0 if self._caller is None else self._caller.running_threads
 
     def set_interrupt(self, reason: Interrupt, wanted: bool = True) -> None:
-        """Make workers leave the fast path, or let them stay on it."""
+        """Make workers leave the fast path after their current call, until the reason is gone."""
 
     def notify(self, *, everyone: bool = False) -> None:
         """Wake a worker, or every one, to see what has changed."""
@@ -91,6 +109,8 @@ class LiveRun(Protocol):
 
     def cancel_calls(self, *, only_waiting: bool) -> None:
         """Cancel the calls in flight, or only those that wait for the rate limit."""
+        if not only_waiting:
+            self._setup.cancel()
 
 
 class InnerStages(Protocol):
@@ -110,41 +130,6 @@ class InnerStages(Protocol):
     @property
     def runs(self) -> tuple[RunControls, ...]:
         """The runs that make the calls of the stages."""
-
-
-class _NotLive:
-    """Stands for the run before its workers start and after they have ended."""
-
-    in_flight = waiting_at_limiter = 0
-    waits_for: LimitedBy = "concurrency"
-    source_ended = owner_is_cancelled = False
-
-    def __init__(self, setup: CancellableSetup, caller: Caller | None = None) -> None:
-        self._setup, self._caller = setup, caller
-
-    @property
-    def halt(self) -> ExecutorHalt:
-        """For how long the executor started nothing."""
-        return ExecutorHalt() if self._caller is None else self._caller.halt
-
-    @property
-    def running_threads(self) -> int:
-        """The number of threads that are still inside a call, which nothing can interrupt."""
-        return 0 if self._caller is None else self._caller.running_threads
-
-    def set_interrupt(self, reason: Interrupt, wanted: bool = True) -> None:
-        """Do nothing: no worker is on the fast path."""
-
-    def notify(self, *, everyone: bool = False) -> None:
-        """Do nothing: there is nobody to wake."""
-
-    def resize(self, max_concurrency: int) -> None:
-        """Do nothing: a run begins with the concurrency that is set by then."""
-
-    def cancel_calls(self, *, only_waiting: bool) -> None:
-        """Cancel the opening of the journal and the resources, which is all that goes on yet."""
-        if not only_waiting:
-            self._setup.cancel()
 
 
 class RunControls:
@@ -199,7 +184,7 @@ class RunControls:
         self.totals = RunTotals()
         self.activity: ActivityMonitor | None = None
         self.setup = CancellableSetup()
-        self.live: LiveRun = _NotLive(self.setup)
+        self.live = LiveRun(self.setup)
         self.adaptive = False
         self.controller: ConcurrencyController | None = None
         if settings.adaptive:
@@ -207,7 +192,7 @@ class RunControls:
 
     def detach(self, caller: Caller) -> None:
         """Control nothing more: the workers have ended, only threads may still be in a call."""
-        self.live = _NotLive(self.setup, caller)
+        self.live = LiveRun(self.setup, caller)
 
     @property
     def limiter(self) -> CombinedLimiter:

@@ -207,12 +207,7 @@ class QueuedItems(Generic[T]):
     # ── closing ───────────────────────────────────────────────────────────────────────────────
 
     async def close(self, *, all_were_cancelled: bool = False) -> BaseException | None:
-        """
-        Stop the reader and close its source.
-
-        Returns:
-            What closing the source raised.
-        """
+        """Stop the reader and close its source; return the error of closing it."""
         if self._reader is not None:
             return await self._reader.close(all_were_cancelled=all_were_cancelled)
         self._ended = True

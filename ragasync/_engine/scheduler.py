@@ -10,13 +10,12 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 from ragasync._calls.caller import Caller
 from ragasync._engine.batching import Batcher
-from ragasync._engine.controls import RunControls
+from ragasync._engine.controls import LiveRun, RunControls
 from ragasync._engine.item_sources import ReadOptions, SourceFactory, open_source
 from ragasync._engine.recorder import Recorder
 from ragasync._engine.retry_queue import PendingCall, RetryQueue
 from ragasync._engine.run_journal import LOOK_AHEAD, Reader
 from ragasync._engine.workers import Interrupt, WorkerPool
-from ragasync._outcomes.stats import ExecutorHalt
 from ragasync.clock import Clock
 from ragasync.progress_callbacks import LimitedBy
 
@@ -30,7 +29,7 @@ StartDecision: TypeAlias = Literal["now", "later", "never"]
 """Whether a call may start: later if the run is paused or its worker has to retire."""
 
 
-class Scheduler(Generic[T, R]):
+class Scheduler(LiveRun, Generic[T, R]):
     """
     Decides what each worker does next: a retry that is due, new items, or wait.
 
@@ -60,7 +59,9 @@ class Scheduler(Generic[T, R]):
         clock: Clock,
         context: Context,
     ) -> None:
-        self._controls, self._pool, self._caller = controls, pool, caller
+        super().__init__(controls.setup, caller)
+        self._controls, self._pool = controls, pool
+        self._extend_deadlines = caller.extend_deadlines
         self._recorder, self._total = recorder, total
         self._clock, self._context = clock, context
         self._loop = asyncio.get_running_loop()
@@ -281,7 +282,7 @@ class Scheduler(Generic[T, R]):
         """Count the time during which reading the source blocked the loop, against no call."""
         self._controls.totals.input_seconds += seconds
         self._controls.totals.input_blocked_seconds += seconds
-        self._caller.extend_deadlines(seconds)
+        self._extend_deadlines(seconds)
 
     # ── what the controls of a live run need ────────────────────────────────────────────────────
 
@@ -327,13 +328,3 @@ class Scheduler(Generic[T, R]):
     def owner_is_cancelled(self) -> bool:
         """Whether the task that owns the run has been cancelled."""
         return self._pool.owner_is_cancelled
-
-    @property
-    def halt(self) -> ExecutorHalt:
-        """Whether the executor starts nothing, and why."""
-        return self._caller.halt
-
-    @property
-    def running_threads(self) -> int:
-        """The number of threads inside a call."""
-        return self._caller.running_threads
