@@ -107,8 +107,9 @@ class AsyncBatchProcessor(Generic[T, R]):
         max_initial_failures: stop the job when this many first calls, for different items, have all
             failed with the same status (400, 401, 403, 404 or 405) and the same message: a wrong
             model name or path fails every item. None turns this off.
-        weight: a function that returns the weight of an item, such as its tokens, for
-            `max_batch_weight`.
+        weight: a function that returns the weight of an item, such as its tokens. It bounds only
+            the size of batches, by `max_batch_weight`; the rate is limited by weight with
+            `RateLimiter(..., weight=)`.
         max_batch_weight: the maximum total weight of the items of one batch.
         key: a function that returns the text, or other plain data, by which the journal knows an
             item; without it the journal goes by the item's content.

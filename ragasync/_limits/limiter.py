@@ -86,6 +86,7 @@ class RateLimiter:
         per: That unit, in seconds.
         weight: A function that returns the weight of an item (its tokens, say). A processor takes
             the sum over the items of a call, again for each attempt. Without it a call weighs 1.
+            This limits the rate, not the size of a batch: see the processor's `max_batch_weight`.
 
     Raises:
         TypeError: One of them is not a number, or `weight` is not a function, or an async one.

@@ -16,9 +16,9 @@ from tests.support.hidden_limits import (
     Metered,
     Overloaded,
     Queueing,
-    Refused,
     Refusing,
     Service,
+    StatusError,
     halved,
     still,
 )
@@ -89,7 +89,7 @@ async def test_many_refusals_at_once_are_one_cut():
     async def call(item: int) -> int:
         await asyncio.sleep(1.0)
         if outage.is_set():
-            raise Refused(429)
+            raise StatusError(429)
         return item
 
     job = AsyncBatchProcessor(call, max_concurrency="auto").start(

@@ -14,7 +14,7 @@ from ragasync import (
     RateLimiter,
     ResultCountError,
 )
-from tests.support.services import BatchService, Refused, Service, about
+from tests.support.services import BatchService, Service, StatusError, about
 
 
 def patient(retries: int = 3, delay: float = 1.0) -> AsyncRetry:
@@ -222,7 +222,7 @@ async def test_a_due_retry_does_not_wait_for_a_batch_that_fills_slowly():
 
 async def test_a_poison_item_is_found_and_the_others_succeed():
     """Halves, until it stands alone; its error is on it and on nobody else."""
-    poison = Refused(400)
+    poison = StatusError(400)
     service = BatchService({5: poison})
     result = await AsyncBatchProcessor(service, 8, 1, 0, batched=True).process(range(8))
     assert result.errors == [None] * 5 + [poison] + [None] * 2
@@ -234,7 +234,7 @@ async def test_a_poison_item_is_found_and_the_others_succeed():
 
 async def test_several_poison_items_are_found():
     """Each with its own error."""
-    poison: dict[int, Exception] = {1: Refused(413), 6: ValueError("bad value")}
+    poison: dict[int, Exception] = {1: StatusError(413), 6: ValueError("bad value")}
     result = await AsyncBatchProcessor(BatchService(poison), 8, 2, 0, batched=True).process(
         range(8)
     )
@@ -244,7 +244,7 @@ async def test_several_poison_items_are_found():
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 16])
 async def test_without_retries_a_batch_costs_at_most_2n_minus_1_calls(count: int):
     """So it is when all are poison."""
-    service = BatchService(dict.fromkeys(range(count), Refused(422)))
+    service = BatchService(dict.fromkeys(range(count), StatusError(422)))
     result = await AsyncBatchProcessor(service, 32, 1, 0, batched=True).process(range(count))
     assert result.error_count == count
     assert len(service.batches) == 2 * count - 1
@@ -252,7 +252,13 @@ async def test_without_retries_a_batch_costs_at_most_2n_minus_1_calls(count: int
 
 @pytest.mark.parametrize(
     "error",
-    [Refused(400), Refused(413), Refused(422), ValueError("bad value"), UnicodeError("bad text")],
+    [
+        StatusError(400),
+        StatusError(413),
+        StatusError(422),
+        ValueError("bad value"),
+        UnicodeError("bad text"),
+    ],
     ids=repr,
 )
 async def test_refused_content_splits_at_once(error: Exception):
@@ -266,7 +272,13 @@ async def test_refused_content_splits_at_once(error: Exception):
 
 @pytest.mark.parametrize(
     "error",
-    [Refused(500), Refused(503), TimeoutError("its own"), ConnectionError("reset"), OSError("x")],
+    [
+        StatusError(500),
+        StatusError(503),
+        TimeoutError("its own"),
+        ConnectionError("reset"),
+        OSError("x"),
+    ],
     ids=repr,
 )
 async def test_an_outage_splits_only_after_the_retries(error: Exception):
@@ -303,7 +315,7 @@ async def test_a_batch_that_times_out_splits_only_after_its_retries():
         AssertionError("bug"),
         NotImplementedError("bug"),
         ImportError("bug"),
-        Refused(403),
+        StatusError(403),
     ],
     ids=repr,
 )
@@ -317,7 +329,7 @@ async def test_what_no_smaller_batch_can_mend_is_never_split(error: Exception):
 
 async def test_a_bad_key_is_never_split():
     """401 stops the job immediately."""
-    service = BatchService(outage=[Refused(401)])
+    service = BatchService(outage=[StatusError(401)])
     result = await AsyncBatchProcessor(service, 4, 1, batched=True).process(range(8))
     assert len(service.batches) == 1
     assert (result.error_count, result.pending_count) == (4, 4)
@@ -325,7 +337,7 @@ async def test_a_bad_key_is_never_split():
 
 async def test_a_rate_limit_is_retried_and_never_split():
     """After its retries every item has the 429."""
-    service = BatchService(outage=[Refused(429)] * 3)
+    service = BatchService(outage=[StatusError(429)] * 3)
     processor = AsyncBatchProcessor(service, 4, 1, batched=True, retry=patient(2))
     result = await processor.process(range(4))
     assert service.sizes == [4, 4, 4]
@@ -334,7 +346,9 @@ async def test_a_rate_limit_is_retried_and_never_split():
 
 async def test_the_parts_share_what_is_left_of_the_retries():
     """Two retries for the batch and all its parts together, not two for each part."""
-    service = BatchService({0: Refused(500), 1: Refused(500), 2: Refused(500), 3: Refused(400)})
+    service = BatchService(
+        {0: StatusError(500), 1: StatusError(500), 2: StatusError(500), 3: StatusError(400)}
+    )
     processor = AsyncBatchProcessor(service, 4, 1, batched=True, retry=patient(2, 0.5))
     result = await processor.process(range(4))
     whole_and_parts = 2 * 4 - 1
@@ -345,7 +359,7 @@ async def test_the_parts_share_what_is_left_of_the_retries():
 async def test_an_item_counts_the_attempts_of_the_batches_that_it_was_in():
     """The whole, the half, itself."""
     result = await AsyncBatchProcessor(
-        BatchService({0: Refused(400)}), 4, 1, 0, batched=True
+        BatchService({0: StatusError(400)}), 4, 1, 0, batched=True
     ).process(range(4))
     assert [outcome.attempts for outcome in result] == [3, 3, 2, 2]
     assert [outcome.batch for outcome in result] == [0] * 4
@@ -413,11 +427,11 @@ async def test_a_table_is_no_list_of_values():
 
 async def test_a_batch_that_was_split_is_in_the_log_of_attempts():
     """Each of its items keeps what the whole and the half failed of."""
-    service = BatchService({0: Refused(400)})
+    service = BatchService({0: StatusError(400)})
     result = await AsyncBatchProcessor(service, 4, 1, 0, batched=True).process(range(4))
     assert [len(outcome.history) for outcome in result] == [2, 2, 1, 1]
     whole, half = result[1].history
-    assert (whole.error, whole.started, half.started) == ("Refused: status 400", 0, about(1))
+    assert (whole.error, whole.started, half.started) == ("StatusError: status 400", 0, about(1))
     assert (whole.backed_off, half.backed_off) == (0, 0)
 
 
@@ -549,7 +563,7 @@ async def test_cost_is_asked_once_an_item():
         asked.append(item)
         return 3
 
-    service = BatchService({0: Refused(400)}, seconds=0)
+    service = BatchService({0: StatusError(400)}, seconds=0)
     processor = AsyncBatchProcessor(service, 8, 1, batched=True, weight=weigh, max_batch_weight=7)
     await processor.process(range(5))
     assert asked == [0, 1, 2, 3, 4]

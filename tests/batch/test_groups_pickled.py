@@ -16,7 +16,7 @@ from tests.support.requirements import needs
 needs("cloudpickle")
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """An error whose constructor takes more than its message."""
 
     def __init__(self, item: int, why: str) -> None:
@@ -71,10 +71,10 @@ async def test_an_error_whose_constructor_needs_more_arguments_keeps_its_class_a
     """Unpickling it as pickle does would break a pool."""
 
     def fails(item: int) -> int:
-        raise Refused(item, "no")
+        raise StatusError(item, "no")
 
     result = await AsyncBatchProcessor(fails, 4, 1, 0, executor=ByPost()).process([1])
-    assert isinstance(result.errors[0], Refused)
+    assert isinstance(result.errors[0], StatusError)
     assert str(result.errors[0]) == "1: no"
     assert "in fails" in str(result[0].traceback)
     assert "in fails" in result.errors_dataframe()["traceback"][0]

@@ -19,7 +19,7 @@ from ragasync import (
 )
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """A reply that refuses."""
 
     def __init__(self, status: int, words: str = "no such model", **headers: str) -> None:
@@ -30,7 +30,7 @@ class Refused(Exception):
 class Service:
     """Refuses each call, or those that a function chooses, and counts them."""
 
-    def __init__(self, refusal: Callable[[int], Refused | None], seconds: float = 0.0) -> None:
+    def __init__(self, refusal: Callable[[int], StatusError | None], seconds: float = 0.0) -> None:
         self._refusal, self._seconds = refusal, seconds
         self.calls = 0
 
@@ -44,9 +44,9 @@ class Service:
         return item
 
 
-def always(status: int) -> Callable[[int], Refused]:
+def always(status: int) -> Callable[[int], StatusError]:
     """Refuse every call, each with an id of its own."""
-    return lambda number: Refused(status, f"no such model (request id: req_{number:06}ab)")
+    return lambda number: StatusError(status, f"no such model (request id: req_{number:06}ab)")
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405])
@@ -97,7 +97,7 @@ async def test_a_bad_item_in_the_first_batch_stops_nothing():
 
     async def call(items: list[int]) -> list[int]:
         if any(item < 24 for item in items):
-            raise Refused(400, "too long")
+            raise StatusError(400, "too long")
         return items
 
     processor = AsyncBatchProcessor(call, 32, batched=True, max_concurrency=1)
@@ -109,13 +109,13 @@ async def test_a_bad_item_in_the_first_batch_stops_nothing():
 @pytest.mark.parametrize(
     "refusal",
     [
-        lambda number: None if number == 1 else Refused(404),
-        lambda number: None if number == 19 else Refused(404),
-        lambda number: Refused(404, "other words" if number == 7 else "no such model"),
-        lambda number: Refused(400 if number == 12 else 404),
-        lambda number: Refused(422),
-        lambda number: Refused(413),
-        lambda number: Refused(404, f"item of {number} words is too long"),
+        lambda number: None if number == 1 else StatusError(404),
+        lambda number: None if number == 19 else StatusError(404),
+        lambda number: StatusError(404, "other words" if number == 7 else "no such model"),
+        lambda number: StatusError(400 if number == 12 else 404),
+        lambda number: StatusError(422),
+        lambda number: StatusError(413),
+        lambda number: StatusError(404, f"item of {number} words is too long"),
     ],
     ids=[
         "a first success",
@@ -138,7 +138,7 @@ async def test_anything_else_among_the_first_lets_the_job_go_on(refusal: Any):
 
 async def test_a_reply_that_asks_to_wait_is_no_such_failure():
     """The service is there, and closed."""
-    service = Service(lambda number: Refused(403, "busy", **{"Retry-After": "1"}))
+    service = Service(lambda number: StatusError(403, "busy", **{"Retry-After": "1"}))
     retry = AsyncRetry(0)
     result = await AsyncBatchProcessor(service, retry=retry).process(range(30))
     assert (result.error_count, result.stopped_because) == (30, None)
@@ -155,7 +155,7 @@ async def test_a_reply_that_asks_to_wait_is_no_such_failure():
 )
 async def test_addresses_and_request_ids_make_no_difference(words: str):
     """They differ from call to call."""
-    service = Service(lambda number: Refused(404, words.format(number=number)))
+    service = Service(lambda number: StatusError(404, words.format(number=number)))
     result = await AsyncBatchProcessor(service).process(range(100))
     assert service.calls == 20
     assert result.pending_count == 80
@@ -164,7 +164,7 @@ async def test_addresses_and_request_ids_make_no_difference(words: str):
 async def test_retries_of_one_item_count_once():
     """It is one item."""
     service = Service(always(404))
-    retry = AsyncRetry(4, 0.0, retry_on=Refused)
+    retry = AsyncRetry(4, 0.0, retry_on=StatusError)
     result = await AsyncBatchProcessor(service, retry=retry, max_concurrency=1).process(range(100))
     assert result.error_count == 20
     assert service.calls == 100
@@ -240,7 +240,7 @@ async def test_retry_failed_tries_all_of_them():
 
 async def test_a_resumed_run_whose_journal_holds_a_success_goes_on(tmp_path):
     """The model is right: it has answered before."""
-    service = Service(lambda number: None if number <= 3 else Refused(404))
+    service = Service(lambda number: None if number <= 3 else StatusError(404))
     processor = AsyncBatchProcessor(
         service, max_concurrency=1, journal=Journal(tmp_path / "run.sqlite", name="job")
     )
@@ -262,7 +262,7 @@ async def test_gather_and_workers_go_through_everything():
     """They have no such rule."""
     service = Service(always(404))
     gathered = await gather_with_concurrency(map(service, range(40)), 4, return_exceptions=True)
-    assert sum(isinstance(each, Refused) for each in gathered) == 40
+    assert sum(isinstance(each, StatusError) for each in gathered) == 40
     assert (await process_with_workers(range(40), service)).error_count == 40
 
 
@@ -277,7 +277,7 @@ async def test_documents_stop_for_a_wrong_model_and_not_for_unreadable_files(tmp
     assert "max_initial_failures=20" in str(result.stopped_because)
 
     async def load(source: str) -> str:
-        raise Refused(404, "no such page")
+        raise StatusError(404, "no such page")
 
     result = await AsyncDocumentProcessor(load).process(map(str, range(60)))
     assert (result.error_count, result.stopped_because) == (60, None)

@@ -9,7 +9,7 @@ import pytest
 
 from ragasync import AsyncBatchProcessor, run_async
 from tests.support.scripts import printed_by
-from tests.support.services import BatchService, Refused, Service, about, now
+from tests.support.services import BatchService, Service, StatusError, about, now
 
 
 async def test_it_is_called_ten_times_a_second_and_at_the_end():
@@ -123,7 +123,7 @@ async def test_a_job_that_is_cancelled_reports_its_end():
 async def test_a_job_that_stops_reports_its_end():
     """For example an invalid key."""
     calls: list[tuple[int, int | None]] = []
-    await AsyncBatchProcessor(Service(0.01, {0: Refused(401)}), max_concurrency=1).process(
+    await AsyncBatchProcessor(Service(0.01, {0: StatusError(401)}), max_concurrency=1).process(
         range(9), lambda *call: calls.append(call)
     )
     assert calls == [(1, 9)]

@@ -9,7 +9,7 @@ from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
 from ragasync.errors import JobStopped, RunAsyncError, StageFailure
 from ragasync.settings import BatchSettings
-from tests.support.services import BatchService, Refused, about, now, other_tasks, turns
+from tests.support.services import BatchService, StatusError, about, now, other_tasks, turns
 from tests.support.services import Service as Fake
 
 
@@ -88,7 +88,7 @@ async def test_the_other_items_of_a_cancelled_request_are_not_called():
 
 async def test_retries_and_concurrency_are_those_of_the_settings():
     """A request batcher is a run like any other."""
-    fake = Fake(errors={1: [Refused(503)]})
+    fake = Fake(errors={1: [StatusError(503)]})
     retry = AsyncRetry(1, 5.0, jitter=None)
     async with opened(fake, max_concurrency=2, retry=retry) as service:
         assert await service([1, 2, 3, 4]) == [10, 20, 30, 40]
@@ -98,12 +98,12 @@ async def test_retries_and_concurrency_are_those_of_the_settings():
 
 async def test_a_fatal_error_fails_every_open_and_later_request():
     """All callers get the reason."""
-    fake = Fake(seconds=[1, 9], errors={0: Refused(401, message="bad key")})
+    fake = Fake(seconds=[1, 9], errors={0: StatusError(401, message="bad key")})
     async with opened(fake, max_concurrency=2) as service:
         first, second = await asyncio.gather(service([0]), service([1]), return_exceptions=True)
         assert str(first.error) == "bad key"
         assert isinstance(second, JobStopped)
-        assert str(second) == "a fatal error: Refused: bad key"
+        assert str(second) == "a fatal error: StatusError: bad key"
         assert service.has_stopped
         with pytest.raises(JobStopped, match="bad key"):
             await service([2])

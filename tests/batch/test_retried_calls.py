@@ -15,7 +15,7 @@ from ragasync import (
     AttemptTimeout,
     RateLimiter,
 )
-from tests.support.services import Refused, Service, about, now
+from tests.support.services import Service, StatusError, about, now
 
 
 def patient(retries: int = 3, delay: float = 1.0, **more) -> AsyncRetry:
@@ -179,7 +179,7 @@ async def test_a_pause_before_the_first_attempt_is_no_back_off():
 
 
 @pytest.mark.parametrize(
-    "error", [TypeError("bug"), KeyError("x"), FileNotFoundError("x"), Refused(404)], ids=repr
+    "error", [TypeError("bug"), KeyError("x"), FileNotFoundError("x"), StatusError(404)], ids=repr
 )
 async def test_what_must_fail_again_is_not_tried_again(error: Exception):
     """One call."""
@@ -398,7 +398,7 @@ async def test_a_weight_that_cannot_be_told_is_not_blamed_on_the_source():
 async def test_429_with_retry_after_pauses_every_limiter_of_the_job():
     """Nobody calls before that, the one who was refused included; other users wait too."""
     limiters = [RateLimiter(100), RateLimiter(1000)]
-    service = Service(1.0, {0: [Refused(429, retry_after=20)]})
+    service = Service(1.0, {0: [StatusError(429, retry_after=20)]})
     processor = AsyncBatchProcessor(
         service, max_concurrency=2, rate_limiter=limiters, retry=patient(3, 0.1)
     )
@@ -411,7 +411,7 @@ async def test_429_with_retry_after_pauses_every_limiter_of_the_job():
 
 async def test_429_with_retry_after_closes_the_gate_of_a_job_without_limiters():
     """What is in flight ends; nothing begins before the time is over."""
-    service = Service([1.0, 2.0, 1.0, 1.0, 1.0], {0: [Refused(429, retry_after=20)]})
+    service = Service([1.0, 2.0, 1.0, 1.0, 1.0], {0: [StatusError(429, retry_after=20)]})
     result = await AsyncBatchProcessor(service, max_concurrency=2, retry=patient(3, 0.1)).process(
         range(5)
     )
@@ -422,7 +422,7 @@ async def test_429_with_retry_after_closes_the_gate_of_a_job_without_limiters():
 
 async def test_retry_after_is_never_undercut_by_the_retry():
     """On 503 too; nothing else is sent meanwhile, for the service has said that it is closed."""
-    service = Service(1.0, {0: [Refused(503, retry_after=30)]})
+    service = Service(1.0, {0: [StatusError(503, retry_after=30)]})
     result = await AsyncBatchProcessor(service, max_concurrency=1, retry=patient(3, 0.1)).process(
         range(3)
     )
@@ -433,7 +433,7 @@ async def test_retry_after_is_never_undercut_by_the_retry():
 
 async def test_429_without_retry_after_holds_nobody_else():
     """It is retried like any other error."""
-    service = Service(1.0, {0: [Refused(429)]})
+    service = Service(1.0, {0: [StatusError(429)]})
     await AsyncBatchProcessor(service, max_concurrency=1, retry=patient(3, 5)).process(range(3))
     assert service.items == [0, 1, 2, 0]
     assert service.starts_of(1) == about([1])

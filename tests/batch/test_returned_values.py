@@ -11,7 +11,7 @@ import pytest
 from ragasync import AsyncBatchProcessor, gather_with_concurrency
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """A reply that refuses."""
 
     def __init__(self, status: int) -> None:
@@ -45,7 +45,7 @@ async def test_it_is_judged_as_if_the_item_had_raised_it_alone():
     async def call(items: list[int]) -> list[Any]:
         calls.append(items)
         first = len(calls) == 1
-        errors = {1: Refused(503), 2: Refused(404), 3: asyncio.CancelledError()}
+        errors = {1: StatusError(503), 2: StatusError(404), 3: asyncio.CancelledError()}
         return [errors.get(item, item) if first or item == 2 else item for item in items]
 
     processor = AsyncBatchProcessor(call, 4, batched=True, retry_delay=0.0)

@@ -17,7 +17,7 @@ from ragasync import (
 )
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """A reply that refuses, in the shape of most clients."""
 
     def __init__(self, status: int, retry_after: str | None = None, words: str = "no") -> None:
@@ -34,7 +34,7 @@ def now() -> float:
 class Service:
     """Refuses its first call, and notes when the others come."""
 
-    def __init__(self, *refusals: Refused) -> None:
+    def __init__(self, *refusals: StatusError) -> None:
         self._refusals = list(refusals)
         self.times: list[float] = []
 
@@ -53,7 +53,7 @@ class Service:
 @pytest.mark.parametrize("status", [403, 408, 425, 429, 500, 503, 529])
 async def test_a_reply_with_retry_after_holds_the_job_whatever_its_status(status: int):
     """A 403 with it is tried again, too."""
-    service = Service(Refused(status, "30"))
+    service = Service(StatusError(status, "30"))
     result = await AsyncBatchProcessor(service, max_concurrency=1).process(range(5))
     assert result.all_succeeded
     assert service.times[0] == 0
@@ -63,7 +63,7 @@ async def test_a_reply_with_retry_after_holds_the_job_whatever_its_status(status
 @pytest.mark.parametrize("status", [400, 404, 422])
 async def test_nothing_is_sent_meanwhile_though_the_call_itself_has_failed_for_good(status: int):
     """The service is closed for the others as well."""
-    service = Service(Refused(status, "30"))
+    service = Service(StatusError(status, "30"))
     result = await AsyncBatchProcessor(service, max_concurrency=1).process(range(5))
     assert (result.success_count, result.error_count) == (4, 1)
     assert min(service.times[1:]) == pytest.approx(30)
@@ -72,7 +72,7 @@ async def test_nothing_is_sent_meanwhile_though_the_call_itself_has_failed_for_g
 async def test_another_job_with_the_same_limiter_is_held_too():
     """It is the limiter's service that is closed."""
     limiter = RateLimiter(1000)
-    refusing, other = Service(Refused(503, "30")), Service()
+    refusing, other = Service(StatusError(503, "30")), Service()
     first = AsyncBatchProcessor(refusing, rate_limiter=limiter).start([1], on_current_loop=True)
     await asyncio.sleep(1)
     await AsyncBatchProcessor(other, rate_limiter=limiter).process([2])
@@ -82,7 +82,7 @@ async def test_another_job_with_the_same_limiter_is_held_too():
 
 async def test_a_413_is_split_after_the_pause():
     """The halves wait for it."""
-    service = Service(Refused(413, "20"))
+    service = Service(StatusError(413, "20"))
     processor = AsyncBatchProcessor(service.in_batches, 4, batched=True, max_concurrency=1)
     result = await processor.process(range(4))
     assert result.all_succeeded
@@ -92,7 +92,7 @@ async def test_a_413_is_split_after_the_pause():
 async def test_resume_ends_the_pause():
     """Whoever knows better may say so; the call that was refused does not wait on either."""
     limiter = RateLimiter(1000)
-    service = Service(Refused(429, "100"))
+    service = Service(StatusError(429, "100"))
     job = AsyncBatchProcessor(service, rate_limiter=limiter, retry_delay=0.0).start(
         [1], on_current_loop=True
     )
@@ -110,7 +110,7 @@ async def test_resume_ends_the_pause():
 async def test_a_retry_keeps_to_its_own_back_off_when_the_pause_ends_early():
     """Which it would have waited without a Retry-After."""
     limiter = RateLimiter(1000)
-    service = Service(Refused(429, "100"))
+    service = Service(StatusError(429, "100"))
     retry = AsyncRetry(1, 10.0, jitter=None)
     job = AsyncBatchProcessor(service, rate_limiter=limiter, retry=retry).start(
         [1], on_current_loop=True
@@ -124,7 +124,7 @@ async def test_a_retry_keeps_to_its_own_back_off_when_the_pause_ends_early():
 @pytest.mark.parametrize("rate", [None, 1000.0])
 async def test_resuming_a_job_ends_the_pause(rate: float | None):
     """Also where no limiter of the user's has one."""
-    service = Service(Refused(429, "100"))
+    service = Service(StatusError(429, "100"))
     job = AsyncBatchProcessor(service, max_concurrency=2, retry_delay=0.0).start(
         range(5), on_current_loop=True
     )
@@ -140,7 +140,7 @@ async def test_on_retry_hears_how_long_the_service_asks_to_wait():
     """Whoever holds the call."""
     heard: list[float] = []
     retry = AsyncRetry(1, 0.0, on_retry=lambda info: heard.append(info.delay))
-    result = await AsyncBatchProcessor(Service(Refused(429, "30")), retry=retry).process([1])
+    result = await AsyncBatchProcessor(Service(StatusError(429, "30")), retry=retry).process([1])
     assert result.all_succeeded
     assert heard == [30]
 
@@ -153,7 +153,7 @@ async def test_a_longer_wait_than_allowed_stops_the_job_and_is_not_clamped(asked
 
     async def call(item: int) -> int:
         if item == 3:
-            raise Refused(429, asked)
+            raise StatusError(429, asked)
         return await service(item)
 
     processor = AsyncBatchProcessor(call, max_concurrency=1, rate_limiter=limiter)
@@ -172,7 +172,7 @@ async def test_calls_in_flight_finish_when_a_job_stops_for_a_long_wait():
     async def call(item: int) -> int:
         await asyncio.sleep(1 + item)
         if item == 0:
-            raise Refused(503, "9999")
+            raise StatusError(503, "9999")
         return item
 
     result = await AsyncBatchProcessor(call, max_concurrency=3).process(range(10))
@@ -183,7 +183,7 @@ async def test_calls_in_flight_finish_when_a_job_stops_for_a_long_wait():
 @pytest.mark.parametrize("most", [5.0, 600.0, float("inf")])
 async def test_the_policy_says_how_long_is_too_long(most: float):
     """From a second to for ever."""
-    service = Service(Refused(429, "300"))
+    service = Service(StatusError(429, "300"))
     retry = AsyncRetry(2, 0.0, max_retry_after=most)
     result = await AsyncBatchProcessor(service, retry=retry).process([1])
     assert result.all_succeeded is (most > 300)
@@ -194,7 +194,7 @@ async def test_the_policy_says_how_long_is_too_long(most: float):
 )
 async def test_a_value_that_asks_for_nothing_holds_nobody(asked: str):
     """Past, negative, not finite, no number: it counts as nothing."""
-    service = Service(Refused(503, asked))
+    service = Service(StatusError(503, asked))
     result = await AsyncBatchProcessor(service, retry_delay=0.0).process(range(3))
     assert result.all_succeeded
     assert now() < 1
@@ -206,7 +206,7 @@ async def test_a_stream_that_stops_for_a_long_wait_says_so():
 
     async def call(item: int) -> int:
         if item == 2:
-            raise Refused(429, "5000")
+            raise StatusError(429, "5000")
         return await service(item)
 
     seen: list[Any] = []
@@ -228,7 +228,7 @@ async def test_a_run_that_stopped_for_a_long_wait_goes_on_from_its_journal(tmp_p
     async def call(item: int) -> int:
         called.append(item)
         if item == 2 and closed:
-            raise Refused(429, "5000")
+            raise StatusError(429, "5000")
         return item
 
     processor = AsyncBatchProcessor(
@@ -247,7 +247,7 @@ async def test_documents_stop_for_a_long_wait_and_the_rest_is_pending():
     async def embed(texts: list[str]) -> list[list[float]]:
         calls.append(len(texts))
         if len(calls) > 1:
-            raise Refused(429, "5000")
+            raise StatusError(429, "5000")
         return [[1.0, 0.0] for _ in texts]
 
     processor = AsyncDocumentProcessor(embed=embed, batch_size=2, embed_concurrency=1)
@@ -258,7 +258,7 @@ async def test_documents_stop_for_a_long_wait_and_the_rest_is_pending():
 
 async def test_a_paused_job_says_until_when_and_why():
     """In its repr, its progress, and at the end in explain()."""
-    service = Service(Refused(503, "30", "closed for lunch"))
+    service = Service(StatusError(503, "30", "closed for lunch"))
     job = AsyncBatchProcessor(service, max_concurrency=1).start(range(20), on_current_loop=True)
     await asyncio.sleep(10)
     progress = job.progress
@@ -275,7 +275,7 @@ async def test_a_paused_job_says_until_when_and_why():
 
 async def test_a_paused_pipeline_says_so_too():
     """The pause is of its embedding stage."""
-    refusals = [Refused(503, "30", "closed for lunch")]
+    refusals = [StatusError(503, "30", "closed for lunch")]
 
     async def embed(texts: list[str]) -> list[list[float]]:
         if refusals:

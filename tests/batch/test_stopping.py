@@ -8,8 +8,8 @@ import pytest
 from ragasync import FATAL, AsyncBatchProcessor, AsyncRetry, Outcome, RateLimiter
 from tests.support.services import (
     BatchService,
-    Refused,
     Service,
+    StatusError,
     about,
     now,
     other_tasks,
@@ -181,7 +181,7 @@ async def test_an_error_rate_counts_every_kind_of_success():
 
 async def test_a_fatal_error_stops_the_job_at_once_and_cancels_what_is_in_flight():
     """A bad key: the others would only be refused too."""
-    bad_key = Refused(401, message="bad key")
+    bad_key = StatusError(401, message="bad key")
     service = Service([1.0, 3.0, 60.0, 60.0], {1: bad_key})
     result = await AsyncBatchProcessor(service, max_concurrency=3).process(range(100))
     assert [outcome.status for outcome in result][:4] == [
@@ -194,17 +194,17 @@ async def test_a_fatal_error_stops_the_job_at_once_and_cancels_what_is_in_flight
     assert result[1].attempts == 1
     assert sorted(service.cancelled) == [2, 3]
     assert (result.pending_count, result.cancelled_count, result.seconds) == (96, 2, about(3))
-    assert result.stopped_because == "a fatal error: Refused: bad key"
+    assert result.stopped_because == "a fatal error: StatusError: bad key"
 
 
 def used_up() -> Exception:
     """Return what a client makes of a used-up quota."""
-    error = Refused(429)
+    error = StatusError(429)
     error.__dict__["code"] = "insufficient_quota"
     return error
 
 
-@pytest.mark.parametrize("error", [Refused(401), Refused(402), used_up()], ids=repr)
+@pytest.mark.parametrize("error", [StatusError(401), StatusError(402), used_up()], ids=repr)
 async def test_a_refused_account_is_fatal(error: Exception):
     """One call, and no retry."""
     service = Service(errors={0: error})
@@ -214,7 +214,7 @@ async def test_a_refused_account_is_fatal(error: Exception):
 
 async def test_a_fatal_batch_has_its_error_on_each_of_its_items():
     """And is neither split nor tried again."""
-    service = BatchService(outage=[Refused(401)])
+    service = BatchService(outage=[StatusError(401)])
     result = await AsyncBatchProcessor(service, 4, 1, batched=True).process(range(8))
     assert [outcome.status for outcome in result] == ["failed"] * 4 + ["pending"] * 4
 
@@ -226,7 +226,7 @@ async def test_a_fatal_error_waits_for_the_clean_up_of_those_in_flight():
     async def tidy(item: int) -> None:
         if item == 0:
             await asyncio.sleep(1)
-            raise Refused(401)
+            raise StatusError(401)
         try:
             await asyncio.sleep(60)
         finally:
@@ -245,13 +245,13 @@ async def test_a_second_fatal_error_leaves_the_clean_up_after_the_first_alone():
     async def tidy(item: int) -> None:
         if item == 0:
             await asyncio.sleep(1)
-            raise Refused(401)
+            raise StatusError(401)
         try:
             await asyncio.sleep(60)
         finally:
             if item == 1:
                 await asyncio.sleep(1)
-                raise Refused(403)
+                raise StatusError(403)
             await asyncio.sleep(3)
             cleaned.append(now())
 
@@ -264,7 +264,7 @@ async def test_a_second_fatal_error_leaves_the_clean_up_after_the_first_alone():
 
 async def test_a_fatal_error_wakes_those_who_wait_for_the_rate_limit():
     """They are pending, not cancelled: they were not in flight."""
-    service = Service(1.0, {0: Refused(401)})
+    service = Service(1.0, {0: StatusError(401)})
     limiter = RateLimiter(rate=1, per=60, burst_size=1)
     result = await AsyncBatchProcessor(service, rate_limiter=limiter).process(range(10))
     assert (result.pending_count, result.cancelled_count, result.seconds) == (9, 0, about(1))

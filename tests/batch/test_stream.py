@@ -13,8 +13,8 @@ import pytest
 from ragasync import AsyncBatchProcessor, AsyncRetry, JobStopped, Outcome
 from tests.support.services import (
     BatchService,
-    Refused,
     Service,
+    StatusError,
     about,
     now,
     other_tasks,
@@ -83,7 +83,7 @@ async def test_no_items_give_no_outcomes():
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_batches_are_streamed_item_by_item(ordered: bool):
     """Bad items included."""
-    service = BatchService({3: Refused(400)})
+    service = BatchService({3: StatusError(400)})
     processor = AsyncBatchProcessor(service, 4, 2, 0, batched=True)
     outcomes = [outcome async for outcome in processor.stream(range(10), ordered=ordered)]
     assert sorted(outcome.index for outcome in outcomes if outcome.ok) == [0, 1, 2, *range(4, 10)]
@@ -377,9 +377,9 @@ async def test_too_many_errors_end_a_stream_with_an_error(ordered: bool):
 
 async def test_a_fatal_error_ends_a_stream_with_an_error():
     """Its own outcome comes first, and those of the calls that it cancelled."""
-    service = Service([1.0, 9.0, 9.0, 9.0, 9.0], {0: Refused(401)})
+    service = Service([1.0, 9.0, 9.0, 9.0, 9.0], {0: StatusError(401)})
     outcomes: list[Outcome] = []
-    with pytest.raises(JobStopped, match="a fatal error: Refused: status 401"):
+    with pytest.raises(JobStopped, match="a fatal error: StatusError: status 401"):
         await read_into(outcomes, AsyncBatchProcessor(service).stream(range(5)))
     seen = [(outcome.index, outcome.status) for outcome in outcomes]
     assert seen[0] == (0, "failed")
@@ -389,7 +389,7 @@ async def test_a_fatal_error_ends_a_stream_with_an_error():
 
 async def test_an_ordered_stream_that_ends_early_yields_the_outcomes_it_held_back():
     """Outcomes after a missing one are not lost."""
-    service = Service([9.0, 1.0, 2.0, 3.0, *[9.0] * 5], {3: Refused(401)})
+    service = Service([9.0, 1.0, 2.0, 3.0, *[9.0] * 5], {3: StatusError(401)})
     outcomes: list[Outcome] = []
     with pytest.raises(JobStopped):
         await read_into(outcomes, AsyncBatchProcessor(service).stream(range(9), ordered=True))

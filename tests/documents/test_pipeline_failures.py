@@ -17,7 +17,7 @@ from ragasync.documents import (
     StoreError,
 )
 from tests.support.embedders import CountingEmbedder, given, words
-from tests.support.services import Refused, about, now
+from tests.support.services import StatusError, about, now
 
 
 def statuses(result) -> list[str]:
@@ -72,7 +72,7 @@ async def test_a_document_that_cannot_be_cut_harms_no_other():
 
 async def test_a_poison_chunk_fails_its_document_alone():
     """The others of its batch are embedded, and the error names the chunk."""
-    embed = CountingEmbedder(poison={"poison": Refused(400, message="too odd")})
+    embed = CountingEmbedder(poison={"poison": StatusError(400, message="too odd")})
     result = await process("one two", "three poison four", "five", embed=embed)
     assert statuses(result) == ["done", "failed", "done"]
     assert (result[1].stage, str(result[1].error)) == ("embed", "too odd")
@@ -188,9 +188,9 @@ async def test_a_store_that_cannot_be_asked_is_named_as_the_stage():
 
 async def test_a_bad_key_ends_the_run_at_once():
     """One clear reason, and no call for each of a thousand documents."""
-    embed = CountingEmbedder(poison={"word": Refused(401, message="bad key")})
+    embed = CountingEmbedder(poison={"word": StatusError(401, message="bad key")})
     result = await process(*["word"] * 1000, embed=embed, embed_concurrency=1)
-    assert result.stopped_because == "a fatal error (in stage embed): Refused: bad key"
+    assert result.stopped_because == "a fatal error (in stage embed): StatusError: bad key"
     assert len(embed.calls) == 1
     assert result.error_count == 1
     assert result.error_count + result.cancelled_count + result.pending_count == 1000
@@ -210,11 +210,11 @@ async def test_a_fatal_error_of_a_loader_ends_the_run():
     """Also where load and chunk share one call."""
 
     def load(number: int) -> Document:
-        raise Refused(401, message="bad key")
+        raise StatusError(401, message="bad key")
 
     for chunk in (None, words):
         result = await AsyncDocumentProcessor(load=load, chunk=chunk).process(range(1000))
-        assert result.stopped_because == "a fatal error (in stage load): Refused: bad key"
+        assert result.stopped_because == "a fatal error (in stage load): StatusError: bad key"
         assert result.pending_count > 900
 
 

@@ -7,7 +7,7 @@ from ragasync import Journal, JournalError
 from ragasync.documents import AsyncDocumentProcessor, Document, RecursiveSplitter, SqliteStore
 from ragasync.journal.session import JournalSession
 from tests.support.embedders import CountingEmbedder, words
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ async def test_many_are_looked_up_together_and_each_is_accounted_for(bench, monk
 async def test_a_run_that_stops_leaves_what_was_only_looked_up_pending(bench):
     """The next run does it."""
     sources = [(f"{number}", "fatal" if number == 5 else "text") for number in range(60)]
-    refusing = CountingEmbedder(0.01, {"fatal": Refused(401)})
+    refusing = CountingEmbedder(0.01, {"fatal": StatusError(401)})
     changes = {"load": None, "embed_concurrency": 1, "batch_size": 1, "max_concurrency": 1}
     stopped = (await bench.run(sources, embed=refusing, **changes))[0]
     assert stopped.pending_count > 30

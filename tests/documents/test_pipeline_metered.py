@@ -9,7 +9,7 @@ import pytest
 from ragasync import JobStopped
 from ragasync.documents import AsyncDocumentProcessor, SqliteStore, note_usage
 from tests.support.embedders import CountingEmbedder, given, words
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 class Metered(CountingEmbedder):
@@ -72,7 +72,7 @@ async def test_failed_attempts_are_paid_for_too():
         note_usage(tokens=10)
         if len(calls := embed.calls) == 0:
             calls.append(batch)
-            raise Refused(503)
+            raise StatusError(503)
         return np.ones((len(batch), 2))
 
     embed.calls = []
@@ -130,7 +130,7 @@ async def test_a_job_tells_what_it_has_used_so_far():
 
 async def test_what_two_runs_used_is_added_when_their_results_are_merged():
     """A retry costs as well."""
-    embed = Metered(poison={"poison": Refused(400)})
+    embed = Metered(poison={"poison": StatusError(400)})
     processor = exact(embed)
     first = await processor.process([("a", "one"), ("b", "poison")])
     embed.poison = {}

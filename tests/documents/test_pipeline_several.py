@@ -8,7 +8,7 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
 from tests.support.embedders import CountingEmbedder, words
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 @pytest.fixture
@@ -122,19 +122,21 @@ async def test_a_source_may_give_none(table, store):
 @pytest.mark.parametrize("load", [rows, rows_later])
 async def test_some_that_fail_harm_no_other(table, store, load):
     """Their source fails, and its error says how many of how many, which, and why."""
-    embed = CountingEmbedder(poison={"two": Refused(400), "three": Refused(400, message="no")})
+    embed = CountingEmbedder(
+        poison={"two": StatusError(400), "three": StatusError(400, message="no")}
+    )
     result = await processor(load, embed=embed, store=store).process([table, Document("x", "x")])
     assert [outcome.status for outcome in result] == ["failed", "done"]
     assert sorted(stored(store)) == ["one", "x"]
     failed = result[0]
     assert failed.stage == "embed"
     assert str(failed.error) == (
-        "2 of 3 documents failed, the first 'two' in stage embed: Refused: status 400"
+        "2 of 3 documents failed, the first 'two' in stage embed: StatusError: status 400"
     )
     assert failed.error.ids == ("two", "three")
     assert failed.error.__notes__ == [
-        "'two' in stage embed: Refused: status 400",
-        "'three' in stage embed: Refused: no",
+        "'two' in stage embed: StatusError: status 400",
+        "'three' in stage embed: StatusError: no",
     ]
 
 
@@ -163,7 +165,7 @@ async def test_of_many_that_fail_the_first_are_told_of(store):
     def load(source: str) -> list[Document]:
         return [Document(f"{source}{number}", "bad") for number in range(40)]
 
-    embed = CountingEmbedder(poison={"bad": Refused(400)})
+    embed = CountingEmbedder(poison={"bad": StatusError(400)})
     made = processor(load, embed=embed, store=store, max_initial_failures=None)
     (failed,) = (await made.process(["d"])).get_failed()
     assert len(failed.error.ids) == 40
@@ -173,11 +175,11 @@ async def test_of_many_that_fail_the_first_are_told_of(store):
 
 async def test_an_error_that_ends_the_run_ends_it_here_too(table):
     """A bad key is no document's."""
-    embed = CountingEmbedder(poison={"two": Refused(401)})
+    embed = CountingEmbedder(poison={"two": StatusError(401)})
     result = await processor(embed=embed, batch_size=1).process([table] * 20)
-    assert "a fatal error (in stage embed): Refused: status 401" in result.stopped_because
+    assert "a fatal error (in stage embed): StatusError: status 401" in result.stopped_because
     assert result.error_count == 1
-    assert isinstance(result.get_failed()[0].error, Refused)
+    assert isinstance(result.get_failed()[0].error, StatusError)
 
 
 async def test_two_of_one_id_are_refused(table):

@@ -7,7 +7,7 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
 from tests.support.embedders import CountingEmbedder, words
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def test_a_second_run_embeds_only_what_is_new_or_changed(table, store, loa
 
 async def test_what_failed_is_all_that_a_second_run_embeds(table, store):
     """The others were stored."""
-    embed = CountingEmbedder(poison={"two": Refused(400)})
+    embed = CountingEmbedder(poison={"two": StatusError(400)})
     source_processor = processor(embed=embed, store=store, cache=False)
     await source_processor.process([table])
     embed.poison = {}

@@ -14,7 +14,7 @@ from ragasync.documents import (
     Stage,
 )
 from tests.support.embedders import CountingEmbedder, given, words
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ async def test_concurrency_and_batch_size_are_no_change(store, folder):
 
 async def test_a_poison_chunk_leaves_the_old_version_in_the_store(store):
     """The document fails, and what can be found is what it was."""
-    poison = {"poison": Refused(400)}
+    poison = {"poison": StatusError(400)}
     processor = AsyncDocumentProcessor(
         chunk=words, embed=CountingEmbedder(poison=poison), store=store
     )

@@ -7,7 +7,7 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Document, RunRefused, SqliteStore
 from tests.support.embedders import CountingEmbedder, given
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_a_run_that_stops_prunes_nothing(store, docs):
     await AsyncDocumentProcessor(store=store, embed=CountingEmbedder()).process(docs)
     (docs / "a.txt").unlink()
     (docs / "b.txt").write_text("bad")
-    embed = CountingEmbedder(poison={"bad": Refused(401)})
+    embed = CountingEmbedder(poison={"bad": StatusError(401)})
     result = await AsyncDocumentProcessor(store=store, embed=embed).process(docs, prune=True)
     assert result.stopped_because is not None
     assert "a.txt" in ids(store)

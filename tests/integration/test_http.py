@@ -56,12 +56,12 @@ def is_whole(result: BatchResult[int]) -> bool:
 # ---- 429 with Retry-After
 
 
-class Told:
-    """The function of `embed_one`, which notes when it was first told to wait."""
+class EmbedOne:
+    """`embed_one` as an object that notes the time of its first 429."""
 
     def __init__(self) -> None:
-        self.at = float("inf")
-        self.told = asyncio.Event()
+        self.first_429 = float("inf")
+        self.rate_limited = asyncio.Event()
 
     async def __call__(self, text: str, client: aiohttp.ClientSession) -> int:
         """Have one text embedded."""
@@ -69,8 +69,8 @@ class Told:
             return await embed_one(text, client)
         except aiohttp.ClientResponseError as error:
             if error.status == 429:
-                self.at = min(self.at, now())
-                self.told.set()
+                self.first_429 = min(self.first_429, now())
+                self.rate_limited.set()
             raise
 
 
@@ -84,41 +84,41 @@ def end_of_pause(server: Server) -> float:
     return server.closed_until[0] - 0.001
 
 
-def sent_too_soon(server: Server, told: Told) -> list[float]:
-    """How many seconds too soon those requests came that were sent after the client was told."""
-    assert told.told.is_set()
-    sent_later = [each.at for each in server.arrivals if each.sent > told.at]
+def sent_too_soon(server: Server, embed: EmbedOne) -> list[float]:
+    """By how many seconds requests came too soon that were sent after the first 429."""
+    assert embed.rate_limited.is_set()
+    sent_later = [each.at for each in server.arrivals if each.sent > embed.first_429]
     return [end_of_pause(server) - at for at in sent_later if at < end_of_pause(server)]
 
 
 @pytest.mark.parametrize(("wording", "wait"), [("seconds", 1.0), ("date", 0.2), ("ms", 0.3)])
 async def test_a_job_without_a_limiter_closes_its_own_gate_on_429(wording: str, wait: float):
     """Nothing is sent before the stated time, however it is worded; then all is done."""
-    told = Told()
+    embed = EmbedOne()
     async with Server(trouble={20: 429}, wording=wording, wait=wait) as server:
         result = await AsyncBatchProcessor(
-            told, max_concurrency=8, retry=SOON, resources=server.client
+            embed, max_concurrency=8, retry=SOON, resources=server.client
         ).process(TEXTS)
     assert result.results == LENGTHS
     assert server.statuses == {200: 100, 429: 1}
-    assert sent_too_soon(server, told) == []
+    assert sent_too_soon(server, embed) == []
     assert sum(each.at >= end_of_pause(server) for each in server.arrivals) >= 70
 
 
 async def test_429_pauses_all_limiters_of_a_job():
     """Neither is open to anybody before the stated time, nor to another job."""
     limiters = [RateLimiter(5000), RateLimiter(5000)]
-    told = Told()
+    embed = EmbedOne()
     async with Server(trouble={3: 429}, wait=0.3, wording="ms") as server:
         refused = AsyncBatchProcessor(
-            told, max_concurrency=1, retry=SOON, resources=server.client, rate_limiter=limiters
+            embed, max_concurrency=1, retry=SOON, resources=server.client, rate_limiter=limiters
         ).start(TEXTS, on_current_loop=True)
-        await told.told.wait()
+        await embed.rate_limited.wait()
         assert [limiter.try_acquire() for limiter in limiters] == [False, False]
         assert len(server.arrivals) == 4
         other = await processor(server, rate_limiter=limiters[1]).process(TEXTS)
         assert (await refused).results == other.results == LENGTHS
-    assert sent_too_soon(server, told) == []
+    assert sent_too_soon(server, embed) == []
     assert server.statuses == {200: 200, 429: 1}
 
 

@@ -35,10 +35,10 @@ def test_a_function_defined_in_a_cell_after_the_workers_began_runs_there(kernel:
         "from dataclasses import dataclass\n"
         "@dataclass\n"
         "class Page:\n    number: int\n"
-        "class Refused(Exception):\n    pass\n"
+        "class PageError(Exception):\n    pass\n"
         "factor = 3\n"
         "def work(page):\n"
-        "    if page.number == 2:\n        raise Refused('two')\n"
+        "    if page.number == 2:\n        raise PageError('two')\n"
         "    return Page(factor * page.number), os.getpid()"
     )
     kernel.run("factor = 5")
@@ -47,7 +47,7 @@ def test_a_function_defined_in_a_cell_after_the_workers_began_runs_there(kernel:
         "    [Page(1), Page(2), Page(3)])\n"
         "first, second, third = result.results\n"
         "(first[0], second, third[0], type(first[0]) is Page, first[1] != os.getpid(),"
-        " type(result.errors[1]) is Refused)"
+        " type(result.errors[1]) is PageError)"
     )
     assert ran.value == "(Page(number=5), None, Page(number=15), True, True, True)", ran
 

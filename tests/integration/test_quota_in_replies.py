@@ -43,7 +43,7 @@ async def by_requests(url: str) -> BaseException:
     return caught.value
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """What a user raises about a response of aiohttp."""
 
     def __init__(self, response: Any) -> None:
@@ -57,7 +57,7 @@ async def by_aiohttp(url: str) -> BaseException:
 
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         await response.read()
-        return Refused(response)
+        return StatusError(response)
 
 
 CLIENTS: list[Get] = [by_httpx, by_requests, by_aiohttp]

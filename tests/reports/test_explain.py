@@ -19,7 +19,7 @@ from ragasync._reports.advice import round_rate, round_up
 from tests.support.results import done, failed, result_of
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """An error with HTTP status 429."""
 
     status_code = 429
@@ -170,7 +170,7 @@ async def test_pauses_of_the_service_are_not_blamed_on_a_limiter():
     """A Retry-After pauses the job itself."""
     answers = iter(range(10_000))
 
-    class Later(Refused):
+    class Later(StatusError):
         headers = MappingProxyType({"retry-after": "5"})
 
     async def call(item: int) -> int:
@@ -308,7 +308,7 @@ async def test_a_429_is_recognized_by_its_status():
     async def call(item: int) -> int:
         await asyncio.sleep(0.01)
         if item % 2:
-            raise Refused("no")
+            raise StatusError("no")
         return item
 
     result = await AsyncBatchProcessor(call, max_concurrency=8).process(range(100))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """An HTTP client's error for a refusal."""
 
     def __init__(self, status: int, retry_after: float | None = None) -> None:
@@ -54,7 +54,7 @@ class Service:
     def refuse(self, status: int, retry_after: float | None = None) -> None:
         """Refuse a call."""
         self.refused += 1
-        raise Refused(status, retry_after)
+        raise StatusError(status, retry_after)
 
 
 class Refusing(Service):

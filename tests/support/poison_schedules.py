@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ragasync import AsyncRetry
 from tests.support.random_schedules import seconds
-from tests.support.services import Refused
+from tests.support.services import StatusError
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Poisoned:
             return [10 * item for item in items]
         if self.scale.effect == "miscounted":
             return [0] * (len(items) + 1)
-        error = Refused(413) if self.scale.effect == "refused" else ValueError("no")
+        error = StatusError(413) if self.scale.effect == "refused" else ValueError("no")
         if len(items) == 1:
             self.raised[items[0]] = error
         raise error

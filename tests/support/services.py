@@ -19,7 +19,7 @@ def about(seconds: Any) -> Any:
     return pytest.approx(seconds, abs=1e-6)
 
 
-class Refused(Exception):
+class StatusError(Exception):
     """An HTTP error with its status and headers, as clients raise it."""
 
     def __init__(self, status: int, retry_after: float | None = None, message: str = "") -> None:

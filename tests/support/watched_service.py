@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from ragasync import AttemptTimeout, Outcome
 from tests.support.random_schedules import RETRY_AFTER, JobOptions, Source, Try
-from tests.support.services import Refused, about, now
+from tests.support.services import StatusError, about, now
 
 A_MOMENT = 1e-6
 """Seconds that floats may lose."""
@@ -133,10 +133,10 @@ class Watched:
     def _note(self, call: Call, retries: int) -> None:
         """Note what follows from the end of a call."""
         if call.end == "busy":
-            call.error = Refused(429, RETRY_AFTER)
+            call.error = StatusError(429, RETRY_AFTER)
             self.closed_until = max(self.closed_until, call.ended + RETRY_AFTER)
         elif call.end == "fatal":
-            call.error = Refused(401)
+            call.error = StatusError(401)
             self.has_fatal = True
         elif call.end in ("passing", "wrong"):
             call.error = ConnectionError("away") if call.end == "passing" else KeyError("no")
