@@ -337,9 +337,8 @@ class AsyncBatchProcessor(Generic[T, R]):
         Raises:
             RuntimeError: `on_current_loop` is set, and no loop is running in this thread.
         """
-        return self._start_run(
-            self._new_run(items, progress_callback, total, max_items), on_current_loop
-        )
+        job_run = self._new_run(items, progress_callback, total, max_items)
+        return Job(job_run, loop_for_job(on_current_loop))
 
     def stream(
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
@@ -400,17 +399,20 @@ class AsyncBatchProcessor(Generic[T, R]):
             inner=inner,
         )
 
-    def _start_run(self, job_run: JobRun[T, R], on_current_loop: bool) -> Job[T, R]:
-        """Start a run on the background loop, or on the loop of this thread."""
-        return Job(job_run, _current_loop() if on_current_loop else background_loop())
-
     def _keep_result(self, result: BatchResult[R]) -> None:
         """Keep the result of the latest run."""
         self.last_result = result
 
 
-def _current_loop() -> asyncio.AbstractEventLoop:
-    """The loop that is running in this thread."""
+def loop_for_job(on_current_loop: bool) -> asyncio.AbstractEventLoop:
+    """
+    The loop that a job runs on: the background loop, or the one that is running in this thread.
+
+    Raises:
+        RuntimeError: `on_current_loop` is set, and no loop is running in this thread.
+    """
+    if not on_current_loop:
+        return background_loop()
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -22,7 +22,7 @@ from ragasync.settings import parse_concurrency
 
 if TYPE_CHECKING:
     from ragasync.notebook.panel import Panel
-    from ragasync.notebook.panel_view import JobView
+    from ragasync.notebook.panel_view import ConcurrencySetting, JobView
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -224,6 +224,7 @@ class Job(Generic[T, R]):
         from ragasync.notebook.panel_view import JobView
 
         run, ended, progress = self._job_run.run, self.done, self.progress
+        stages, stage_seconds = self._job_run.recent_stages()
         because = run.stopped_because
         if ended and because is None and (error := self._future.error) is not None:
             because = describe(error)
@@ -233,13 +234,19 @@ class Job(Generic[T, R]):
             cancelled=because == CANCELLED or (self._cancelled and not ended),
             paused=self._paused,
             progress=progress,
-            max_concurrency=self.max_concurrency,
-            adaptive=self._adaptive and not run.stages,
-            rate=self._rate,
+            concurrency=self._concurrency_settings(),
+            rate=self.rate,
             speed=progress.rate / (run.settings.batch_size if run.settings.batched else 1),
             final_status=self._job_run.columns.status if ended else b"",
-            stages=run.stages,
+            stages=stages,
+            stage_seconds=stage_seconds,
         )
+
+    def _concurrency_settings(self) -> tuple[ConcurrencySetting, ...]:
+        """The settings for the number of concurrent calls, as they are shown."""
+        from ragasync.notebook.panel_view import ConcurrencySetting
+
+        return (ConcurrencySetting(self.max_concurrency, self._adaptive),)
 
     # ── on the job's loop ────────────────────────────────────────────────────────────────────────
 

@@ -21,6 +21,9 @@ ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 LimitedBy: TypeAlias = Literal["rate", "concurrency", "retries", "input", "paused"]
 """What limits the speed of a job."""
 
+StageName: TypeAlias = Literal["load and chunk", "load", "chunk", "embed", "store"]
+"""The stages of a pipeline; by default, documents are loaded and chunked in one."""
+
 RATE_WINDOW = 5.0
 """Seconds over which the current rate is measured."""
 
@@ -39,8 +42,10 @@ class Progress:
             ended.
         eta: the estimated seconds left; None if unknown.
         limited_by: what limited the job most in the last second: the rate limit, the maximum
-            number of concurrent calls, items in back-off, the source, or a pause.
-        max_concurrency: the maximum number of concurrent calls.
+            number of concurrent calls, items in back-off, the source, or a pause. In a job over
+            documents, the stage that held the others back in the last 5 s, if one did.
+        max_concurrency: the maximum number of concurrent calls, or of documents that are loaded and
+            chunked concurrently.
         seconds: the time since the job started.
         recalled: the items whose outcome a journal had from an earlier run; `rate` does not count
             them.
@@ -66,7 +71,7 @@ class Progress:
     in_flight: int
     rate: float
     eta: float | None
-    limited_by: LimitedBy
+    limited_by: LimitedBy | StageName
     max_concurrency: int
     seconds: float
     recalled: int = 0

@@ -174,15 +174,17 @@ class BatchSettings(Generic[T, R]):
             )
 
 
-def check_concurrency(value: object) -> int:
+def check_concurrency(value: object, name: str = "max_concurrency") -> int:
     """Return a number of concurrent calls as an int, or raise TypeError or ValueError."""
-    limit = check_count("max_concurrency", value, at_least=1)
+    limit = check_count(name, value, at_least=1)
     if limit > MAX_WORKERS:
-        raise ValueError(f"max_concurrency must be at most {MAX_WORKERS:,}, got {value!r}")
+        raise ValueError(f"{name} must be at most {MAX_WORKERS:,}, got {value!r}")
     return limit
 
 
-def parse_concurrency(value: int | Literal["auto"]) -> tuple[int, bool]:
+def parse_concurrency(
+    value: int | Literal["auto"], name: str = "max_concurrency"
+) -> tuple[int, bool]:
     """
     Return the concurrency to start with, and whether to adapt it to the service.
 
@@ -190,14 +192,12 @@ def parse_concurrency(value: int | Literal["auto"]) -> tuple[int, bool]:
         TypeError: `value` is neither a whole number nor "auto".
         ValueError: `value` is out of range.
     """
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return FIRST, True
     try:
-        return check_concurrency(value), False
+        return check_concurrency(value, name), False
     except TypeError:
-        raise TypeError(
-            f'max_concurrency must be a whole number or "auto", got {value!r}'
-        ) from None
+        raise TypeError(f'{name} must be a whole number or "auto", got {value!r}') from None
 
 
 def as_limiters(given: Limiter | Sequence[Limiter] | None) -> Sequence[Limiter]:

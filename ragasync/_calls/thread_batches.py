@@ -114,6 +114,7 @@ class ThreadBatcher(Generic[T, V]):
     Attributes:
         activity: when threads were busy.
         ended: how many items have been called.
+        slots: how many threads are of use now.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class ThreadBatcher(Generic[T, V]):
         self._cpu_shares: deque[float] = deque(maxlen=RECENT)
         self.activity = ActivityMonitor(loop_clock(self._loop))
         self.ended = 0
+        self.slots = max_concurrency
 
     @property
     def in_flight(self) -> int:
@@ -149,6 +151,12 @@ class ThreadBatcher(Generic[T, V]):
             self._context = copy_context()
         self._send()
         return await future
+
+    def resize(self, max_concurrency: int) -> None:
+        """Allow more or fewer busy threads; surplus batches are left to finish."""
+        self._max_concurrency = max_concurrency
+        self._note_slots()
+        self._send()
 
     async def close(self) -> None:
         """Cancel the batches in flight."""
@@ -191,6 +199,12 @@ class ThreadBatcher(Generic[T, V]):
         """Whether the calls compute rather than wait."""
         return max(self._cpu_shares, default=0.0) >= CPU_BOUND
 
+    def _note_slots(self) -> None:
+        """Note if another number of threads is of use now."""
+        if (threads := self._max_threads) != self.slots:
+            self.activity.limit_changed(self.slots, threads)
+            self.slots = threads
+
     def _update_size(self, seconds: float) -> None:
         """Adapt the size of batches to the time that an item of the last one took."""
         typical = seconds if self._typical_seconds is None else self._typical_seconds
@@ -210,6 +224,7 @@ class ThreadBatcher(Generic[T, V]):
             self.ended += done
             if outcome.seconds > MIN_WORK:  # of less, the clocks say little
                 self._cpu_shares.append(outcome.cpu_seconds / outcome.seconds)
+                self._note_slots()
             self._update_size(
                 (outcome.cpu_seconds if self._is_cpu_bound else outcome.seconds) / done
             )

@@ -144,6 +144,7 @@ class RunControls:
         settings: what to call and how.
         inner: the stages inside the function of a pipeline's run; None for any other run.
         on_early_stop: called with the reason when a stop leaves items pending.
+        on_resize: called when another number of calls is allowed.
 
     Attributes:
         paused: whether no call starts for now.
@@ -169,9 +170,10 @@ class RunControls:
         settings: BatchSettings[Any, Any],
         inner: InnerStages | None = None,
         on_early_stop: Callable[[str], None] = lambda _: None,
+        on_resize: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings, self.inner = settings, inner
-        self._on_early_stop = on_early_stop
+        self._on_early_stop, self._on_resize = on_early_stop, on_resize
         self._limiter = CombinedLimiter(settings.limiters) if settings.limiters else None
         self.max_concurrency = settings.max_concurrency
         self.concurrency_history = LimitHistory(settings.max_concurrency)
@@ -250,9 +252,12 @@ class RunControls:
 
     def _resize(self, max_concurrency: int) -> None:
         """Allow this number of calls in flight."""
+        if self.activity is not None:
+            self.activity.limit_changed(self.max_concurrency, max_concurrency)
         self.max_concurrency = max_concurrency
         if not self.stopping:
             self.live.resize(max_concurrency)
+        self._on_resize()
 
     def set_rate(self, rate: float | None) -> None:
         """Limit the calls per second of this run alone; None removes the limit."""
@@ -338,7 +343,7 @@ class RunControls:
     @property
     def limited_by(self) -> LimitedBy:
         """What limits the run now."""
-        if self.paused or self.paused_for > 0.0 or self.halt.ongoing:
+        if self.paused or self.pause_in_force[0] > 0.0 or self.halt.ongoing:
             return "paused"
         return self.live.waits_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable, Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ragasync._engine.controls import InnerStages, RunControls
 from ragasync._engine.item_sources import Items, check_items, length_of
@@ -16,6 +16,7 @@ from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._outcomes.stats import Limit, RunSettings, RunStats, SourceKind, StageStats, Where
 from ragasync._reports.summary import counted
+from ragasync._reports.time_breakdown import StageMeter, bottleneck
 from ragasync.clock import Clock, Heartbeat, loop_clock
 from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
@@ -26,6 +27,7 @@ from ragasync.progress_callbacks import (
     ProgressCallback,
     RateMeter,
     SafeCallback,
+    StageName,
 )
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
@@ -84,6 +86,7 @@ class JobRun(Generic[T, R]):
         self._seconds: float | None = None
         self._rate_meter: RateMeter | None = None
         self._samples: tuple[LimitedBy, ...] = ()
+        self._stage_meter = StageMeter()
 
     async def complete(self) -> BatchResult[R]:
         """
@@ -130,7 +133,7 @@ class JobRun(Generic[T, R]):
         total = self._total_now()
         left = None if total is None else total - done - failed
         ran = done + failed - self.run.totals.journaled
-        stages, samples = self.run.stages, self._samples or (self.run.limited_by,)
+        stages = self.run.stages
         paused_for, pause = (0.0, "") if self._seconds is not None else self.run.pause_in_force
         if self._seconds is not None:
             left, rate = 0, ran / self._seconds if self._seconds > 0 else 0.0
@@ -144,7 +147,7 @@ class JobRun(Generic[T, R]):
             in_flight=self.run.live.in_flight,
             rate=rate,
             eta=left / rate if left is not None and rate > 0 else None,
-            limited_by=max(samples, key=samples.count),  # one may be a momentary state
+            limited_by=self._limited_by(),
             max_concurrency=self.run.max_concurrency,
             seconds=self._elapsed(),
             recalled=self.run.totals.journaled,
@@ -166,12 +169,32 @@ class JobRun(Generic[T, R]):
         came = len(self.columns)
         return came if self._max_items is None else min(self._max_items, came)
 
+    def recent_stages(self) -> tuple[tuple[StageStats, ...], float]:
+        """
+        The statistics of a pipeline's stages over the last seconds, and how many seconds these are.
+
+        Once the job has ended, over the whole run.
+        """
+        stages, seconds = self.run.stages, self._elapsed()
+        if self._seconds is not None:
+            return stages, seconds
+        return self._stage_meter.recent(stages, seconds)
+
+    def _limited_by(self) -> LimitedBy | StageName:
+        """The most frequent of the latest samples: a single one may be a momentary state."""
+        seen = self._samples or (self.run.limited_by,)
+        most = max(seen, key=seen.count)
+        stage = None if most == "paused" else bottleneck(*self.recent_stages())
+        return most if stage is None else cast("StageName", stage.name)
+
     def _beat(self) -> None:
         """Sample the run and report its progress, at each heartbeat."""
         finished = sum(self._counts())
         if self._rate_meter is not None:
             self._rate_meter.update(finished - self.run.totals.journaled)
         self._samples = (*self._samples[1 - SAMPLES :], self.run.limited_by)
+        if self.run.inner is not None and self._stage_meter.is_due(seconds := self._elapsed()):
+            self._stage_meter.update(self.run.stages, seconds)
         try:
             self._report(finished, self.total)
         except (KeyboardInterrupt, SystemExit) as error:  # raised from here, it would end the loop
@@ -260,11 +283,12 @@ def run_stats(run: RunControls, source: SourceKind, cpu_seconds: float | None) -
 def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: int) -> StageStats:
     """Collect the statistics of a stage that has a run of its own."""
     settings = run.settings
-    rates = [_rate_of(limiter) for limiter in settings.limiters]
+    own = () if run.rate is None else (run.rate,)
+    rates = [*map(_rate_of, settings.limiters), *own]
     known = None not in rates  # next to a limiter of tokens, the strictest is unknown
     return StageStats(
         name,
-        settings.max_concurrency,
+        run.max_concurrency,
         activity.seconds_so_far,
         run.totals.limiter_seconds,
         settings.batch_size if settings.batched else 0,
@@ -274,6 +298,9 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
         in_flight=run.live.in_flight,
         waiting=run.live.waiting_at_limiter,
         busy=(activity.snapshot(),),
+        adaptive=run.adaptive,
+        own_rate=run.rate,
+        extra_slot_seconds=activity.extra_slot_seconds,
     )
 
 

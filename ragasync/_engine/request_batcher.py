@@ -144,6 +144,7 @@ class RequestBatcher(Generic[T, R]):
         no_more_expected: says, when items arrive, whether no caller has more, so that a partial
             batch need not wait.
         on_early_stop: called with the reason when the run stops early, so that callers are refused.
+        on_resize: called when another number of calls is allowed.
         max_wait: the seconds after which a partial batch is sent although items keep arriving.
 
     Attributes:
@@ -157,12 +158,13 @@ class RequestBatcher(Generic[T, R]):
         *,
         no_more_expected: Callable[[], bool] = lambda: False,
         on_early_stop: Callable[[str], None] = lambda _: None,
+        on_resize: Callable[[], None] = lambda: None,
         max_wait: float = math.inf,
     ) -> None:
         self._no_more_expected, self._max_wait = no_more_expected, max_wait
         self.activity = ActivityMonitor(loop_clock(asyncio.get_running_loop()))
         self._requests: _OpenRequests[T, R] = _OpenRequests(self.activity)
-        self.run = RunControls(settings, on_early_stop=on_early_stop)
+        self.run = RunControls(settings, on_early_stop=on_early_stop, on_resize=on_resize)
         self.run.activity = self.activity
         self._items: QueuedItems[T] | None = None
         self._task: asyncio.Task[None] | None = None

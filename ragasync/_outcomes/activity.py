@@ -51,6 +51,8 @@ class ActivityMonitor:
         calls: the number of finished calls.
         seconds: the time in finished calls, added up.
         in_flight: the calls that were reported by `call_started` and have not ended.
+        extra_slot_seconds: the call time that was allowed beyond the latest limit throughout, or
+            below it if negative: 0 if the limit never changed.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -64,6 +66,7 @@ class ActivityMonitor:
     def restart(self) -> None:
         """Start the first bin now."""
         self._started_at = self._clock()
+        self.extra_slot_seconds = 0.0
         self._bins: _Bins = FIRST_WIDTH, _zeros(), _zeros()
 
     @property
@@ -73,6 +76,10 @@ class ActivityMonitor:
             return self.seconds
         now = self._clock() - self._started_at
         return self.seconds + self.in_flight * now - self._sum_of_starts
+
+    def limit_changed(self, before: int, after: int) -> None:
+        """Record that another number of calls may be in flight from now on."""
+        self.extra_slot_seconds += (before - after) * (self._clock() - self._started_at)
 
     def call_started(self, began: float) -> None:
         """Count a call in flight, until `call_ended`."""

@@ -195,6 +195,13 @@ class StageStats:
         in_flight: calls being made now.
         waiting: calls waiting for the rate limit now.
         busy: how many calls were in flight over time, one record per merged run.
+        setting: the setting that allows more concurrent calls; empty if there is none.
+        adaptive: whether the stage adapts `max_concurrency` to its service.
+        own_rate: the rate limit that was set in the job, in calls per second, or None.
+        slots: how many concurrent calls are of use; 0 for all of them. Those that compute on
+            threads are fewer, because they share one interpreter lock.
+        extra_slot_seconds: the call time that was allowed beyond these slots throughout, or below
+            it if negative, because their number changed during the run.
     """
 
     name: str
@@ -210,6 +217,25 @@ class StageStats:
     in_flight: int = 0
     waiting: int = 0
     busy: tuple[Utilization, ...] = field(default=(), repr=False)
+    setting: str = ""
+    adaptive: bool = False
+    own_rate: float | None = None
+    slots: int = 0
+    extra_slot_seconds: float = 0.0
+
+    def slot_seconds(self, seconds: float) -> float:
+        """The call time that was allowed in the first seconds of the run, added up over slots."""
+        return (self.slots or self.max_concurrency) * seconds + self.extra_slot_seconds
+
+    def since(self, earlier: StageStats, then: float) -> StageStats:
+        """The calls and times since an instant of the run, at which `earlier` was taken."""
+        return replace(
+            self,
+            worked=self.worked - earlier.worked,
+            limiter_waited=self.limiter_waited - earlier.limiter_waited,
+            calls=self.calls - earlier.calls,
+            extra_slot_seconds=self.slot_seconds(then) - earlier.slot_seconds(then),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +366,9 @@ def _merged_stage(earlier: StageStats, later: StageStats, seconds: float) -> Sta
         cost=earlier.cost + later.cost,
         ended=earlier.ended + later.ended,
         busy=(*earlier.busy, *(replace(busy, began=busy.began + seconds) for busy in later.busy)),
+        extra_slot_seconds=earlier.slot_seconds(seconds)
+        + 2 * later.extra_slot_seconds
+        - later.slot_seconds(seconds),
     )
 
 

@@ -372,9 +372,10 @@ def _on_limited_stage(stage: StageStats) -> str:
     text = f"The rate limit of {stage.name} is the bottleneck"
     if stage.rate is None:
         return f"{text}: a higher one would help, if the service allows it."
+    setting = "job.rate = {}" if stage.rate == stage.own_rate else "rate_limiter=RateLimiter({})"
     text += (
         f". If the service allows it, a higher rate would help: "
-        f"rate_limiter=RateLimiter({round_rate(2 * stage.rate)})"
+        f"{setting.format(round_rate(2 * stage.rate))}"
     )
     if stage.batch_size:
         text += f". So would more chunks per call: batch_size={2 * stage.batch_size}"
@@ -383,19 +384,17 @@ def _on_limited_stage(stage: StageStats) -> str:
 
 def _on_busy_stage(stage: StageStats, run: RunDiagnosis) -> str:
     """Advice on a stage whose calls take the time."""
-    more = 2 * stage.max_concurrency
-    if stage.name == "embed":
-        return (
-            f"More concurrent calls would help: embed_concurrency={more}, or "
-            f"batch_size={2 * stage.batch_size}, if larger batches take little longer."
-        )
-    if stage.name == "store" and stage.max_concurrency == 1:
-        return "It stores one document at a time: only a faster store would help."
-    if stage.name == "store":
-        return f"More concurrent calls would help: embed_concurrency={more} applies here too."
-    if run.cpu_cores >= CPU_BOUND:
+    if stage.name == "store" and not stage.setting:
+        what = "all waiting documents together" if stage.batch_size else "one document at a time"
+        return f"It stores {what}, in one call after the other: only a faster store would help."
+    if stage.name != "store" and stage.name != "embed" and run.cpu_cores >= CPU_BOUND:
         return "They compute: executor=ProcessPoolExecutor() would use all cores."
-    return f"More concurrent calls would help: max_concurrency={more}."
+    text = f"More concurrent calls would help: {stage.setting}={2 * stage.max_concurrency}"
+    larger = f"batch_size={2 * stage.batch_size}" if stage.batch_size else ""
+    if stage.adaptive:
+        text = f'{stage.setting}="auto" allowed as many calls as the service seems to take'
+        return f"{text}: {larger} would help, if larger batches take little longer."
+    return f"{text}, or {larger}, if larger batches take little longer." if larger else f"{text}."
 
 
 # ── values to try ───────────────────────────────────────────────────────────────────────────────

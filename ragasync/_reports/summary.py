@@ -162,7 +162,7 @@ def stage_table(stages: tuple[StageStats, ...], seconds: float) -> list[str]:
     """The table of a pipeline's stages, a line each."""
     lines = [f"  {'':<16}{'max calls':>10}{'in calls':>10}{'rate limit':>12}{'idle':>7}"]
     for stage in stages:
-        slots = stage.max_concurrency * seconds
+        slots = stage.slot_seconds(seconds) or math.inf
         work, limiter = min(1.0, stage.worked / slots), min(1.0, stage.limiter_waited / slots)
         lines.append(
             f"  {stage.name:<16}{stage.max_concurrency:>10,}{work:>10.0%}{limiter:>12.0%}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -16,12 +16,16 @@ from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED
 from ragasync._outcomes.stats import RunResult, RunSettings, StageStats
 from ragasync._reports.error_groups import COMPARED_CHARS, error_template
 from ragasync._retries.http import http_status
+from ragasync.progress_callbacks import RATE_WINDOW
 
 BOTTLENECK = 0.5
 """A stage whose utilization is at least this can be the bottleneck of a pipeline."""
 
 LOAD_AND_CHUNK = "load and chunk"
 """The stage that loads and chunks in one call; its failures are recorded for either stage."""
+
+SAMPLE_INTERVAL = 0.5
+"""The least number of seconds between two samples of a pipeline's stages."""
 
 _RATE_LIMITED = r"\b429\b|rate.?limit|too.?many.?requests"
 
@@ -331,9 +335,8 @@ def _calls_overlapped(columns: Columns[Any, Any]) -> bool:
 
 def utilization(stage: StageStats, seconds: float) -> float:
     """The share of a stage's call slots that were in use, in calls or at the rate limiter."""
-    if seconds <= 0:
-        return 0.0
-    return min(1.0, (stage.worked + stage.limiter_waited) / (stage.max_concurrency * seconds))
+    slots = stage.slot_seconds(seconds)
+    return min(1.0, (stage.worked + stage.limiter_waited) / slots) if slots > 0 else 0.0
 
 
 def bottleneck(stages: Sequence[StageStats], seconds: float) -> StageStats | None:
@@ -342,6 +345,42 @@ def bottleneck(stages: Sequence[StageStats], seconds: float) -> StageStats | Non
     if busiest is None or utilization(busiest, seconds) < BOTTLENECK:
         return None
     return busiest
+
+
+class StageMeter:
+    """
+    Measures the stages of a pipeline over the last RATE_WINDOW seconds of its run.
+
+    A setting may have changed since the run began, so the whole run would not show which stage
+    limits it now.
+    """
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, tuple[StageStats, ...]]] = deque([(0.0, ())])
+
+    def __repr__(self) -> str:
+        return f"<StageMeter of {len(self._samples)} samples>"
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether the next sample is due, at this second of the run."""
+        return seconds - self._samples[-1][0] >= SAMPLE_INTERVAL
+
+    def update(self, stages: tuple[StageStats, ...], seconds: float) -> None:
+        """Record the statistics of the run so far, at this second of it."""
+        self._samples.append((seconds, stages))
+        # The oldest sample kept is the last one outside the window.
+        while len(self._samples) > 2 and self._samples[1][0] < seconds - RATE_WINDOW:
+            self._samples.popleft()
+
+    def recent(
+        self, stages: Sequence[StageStats], seconds: float
+    ) -> tuple[tuple[StageStats, ...], float]:
+        """The statistics of the last seconds, given those of the run so far; and these seconds."""
+        then, samples = self._samples[0]
+        earlier = {stage.name: stage for stage in samples}
+        unused = StageStats("", 0, 0.0)
+        recent = (stage.since(earlier.get(stage.name, unused), then) for stage in stages)
+        return tuple(recent), seconds - then
 
 
 def stage_index(name: str, stages: Sequence[str]) -> int | None:

@@ -2,6 +2,7 @@
 Documents: load, chunk, embed and store them, and search them.
 
     processor.py         AsyncDocumentProcessor: its arguments, and how it runs
+    document_job.py      DocumentJob: the handle of a background run, to steer its stages
     run_sources.py       RunSources: the sources of one run
     sources.py           find_sources: folders, paths and texts; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
@@ -11,6 +12,7 @@ Documents: load, chunk, embed and store them, and search them.
     stage.py             Stage: a function with settings of its own
     config.py            PipelineConfig: the settings of all stages
     pipeline.py          Pipeline: the stages of one run, and the way of a document through them
+    pipeline_controls.py  PipelineControls: the settings that can change during a run
     prepare.py           loads, looks up and chunks documents, on threads or on an executor
     adapters.py          users' functions and stores as the calls of the pipeline
     id_claims.py         IdClaims: ids that only a custom loader knows
@@ -41,6 +43,7 @@ stored together with others, and its ProcessedDocument is the value of its outco
 """
 
 from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe, stages_dataframe
+from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
 from ragasync.documents.errors import (
@@ -85,6 +88,7 @@ __all__ = [
     "CSVLoader",
     "Chunk",
     "Document",
+    "DocumentJob",
     "Embedder",
     "EmbedderMismatch",
     "EmptyPage",

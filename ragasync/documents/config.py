@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 from ragasync._calls.thread_batches import MAX_CPU_THREADS
 from ragasync._function_fingerprint.code import Sources
@@ -45,7 +45,7 @@ from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.journal.journal import caller_location
-from ragasync.settings import BatchSettings
+from ragasync.settings import MAX_WORKERS, BatchSettings, check_concurrency, parse_concurrency
 
 CallSettings: TypeAlias = BatchSettings[Any, Any]
 """The settings of the calls of one stage."""
@@ -104,7 +104,7 @@ class Settings:
 
     max_concurrency: int
     batch_size: int
-    embed_concurrency: int
+    embed_concurrency: int | Literal["auto"]
     store_concurrency: int
     rate_limiter: Limiter | Sequence[Limiter] | None
     retry: AsyncRetry
@@ -140,14 +140,14 @@ class PipelineConfig:
         embedder: the embedder's identity in the store.
         fingerprint: the fingerprint of the stages before the store.
         max_concurrency: the number of documents loaded and chunked concurrently.
-        room: the maximum number of chunks in progress: those in calls, as many waiting for a call,
-            and as many of documents that wait for their last chunk or the store.
         keep_content: whether the result keeps texts and vectors.
         max_cost: the budget at which the run stops, or None.
         skip_policy: which unreadable sources are skipped.
         ids: makes the ids of files.
         known: the store, if it is one that can report what it holds.
         load_function: the load function as given.
+        has_store_function: whether documents are stored by a function; a Store is called once at a
+            time.
         made_at: the file and line where the user made the processor.
     """
 
@@ -161,14 +161,32 @@ class PipelineConfig:
     embedder: EmbedderInStore
     fingerprint: StagesFingerprint
     max_concurrency: int
-    room: int
     keep_content: bool
     max_cost: float | None
     skip_policy: SkipPolicy
     ids: FileIds
     known: Store | None
     load_function: StageFunction
+    has_store_function: bool
     made_at: tuple[str, int]
+
+    @property
+    def room(self) -> int:
+        """The room for chunks that a run begins with."""
+        return self.room_for(self.embed.max_concurrency)
+
+    def room_for(self, embed_concurrency: int) -> int:
+        """
+        The maximum number of chunks in progress, for a number of concurrent calls of `embed`.
+
+        They are those in calls, as many waiting for a call, and as many of documents that wait for
+        their last chunk or the store.
+        """
+        return 3 * embed_concurrency * self.embed.batch_size
+
+    def most_documents(self, max_concurrency: int, embed_concurrency: int) -> int:
+        """The maximum number of documents in the pipeline, each with at least one chunk."""
+        return min(MAX_WORKERS, max_concurrency + self.room_for(embed_concurrency))
 
 
 def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
@@ -182,12 +200,15 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
     on_workers: dict[str, Any] = {**common, "batch_size": 1, "executor": settings.executor}
     loading = load.plan(wrap_output(load.function, as_documents), **on_workers)
     chunking = chunk.plan(wrap_output(chunk.function, as_chunks), **on_workers)
-    concurrency = settings.embed_concurrency
-    if type(stages.embed.function) is HashingEmbedder:
-        concurrency = min(concurrency, MAX_CPU_THREADS)
-    embedding = stages.embed.plan(
+    check_concurrency(settings.store_concurrency, "store_concurrency")
+    limit, adaptive = parse_concurrency(settings.embed_concurrency, "embed_concurrency")
+    if (own_limit := stages.embed.max_concurrency) is not None:
+        limit, adaptive = parse_concurrency(own_limit)
+    elif type(stages.embed.function) is HashingEmbedder:
+        limit = min(limit, MAX_CPU_THREADS)
+    embedding = replace(stages.embed, max_concurrency=limit).plan(
         metering(wrap_output(stages.embed.function, to_embedding_matrix)),
-        max_concurrency=concurrency,
+        adaptive=adaptive,
         batched=True,
         batch_size=settings.batch_size,
         rate_limiter=settings.rate_limiter,
@@ -233,13 +254,13 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         embedder=embedder,
         fingerprint=fingerprint,
         max_concurrency=max(loading.max_concurrency, chunking.max_concurrency),
-        room=3 * embedding.max_concurrency * embedding.batch_size,
         keep_content=settings.keep_content or stages.store is None,
         max_cost=settings.max_cost,
         skip_policy=settings.skip_policy,
         ids=settings.ids,
         known=known,
         load_function=load.function,
+        has_store_function=stages.store is not None and not hasattr(stages.store.fn, "upsert"),
         made_at=caller_location(),
     )
 

@@ -20,7 +20,7 @@ from ragasync.foreign_errors import is_a
 async def process_documents(
     documents: list[PreparedDocument],
     process: Callable[[PreparedDocument, Callable[[], None]], Awaitable[ProcessedDocument]],
-    max_concurrency: int,
+    max_concurrency: Callable[[], int],
 ) -> list[ProcessedDocument]:
     """
     Process the documents of one source, a few at a time until they have left the loading stages.
@@ -30,13 +30,13 @@ async def process_documents(
     Args:
         documents: the documents; the list is emptied, so that stored ones need not stay in memory.
         process: processes one; it calls its second argument when the next one may start.
-        max_concurrency: the number of documents in the loading stages.
+        max_concurrency: the number of documents in the loading stages now; it may change.
 
     Raises:
         StageFailure: some of them failed; its error lists them.
         Exception: the error that ended the run.
     """
-    gate = asyncio.Semaphore(max_concurrency)
+    loading, left = 0, asyncio.Event()
     count = len(documents)
     done: list[ProcessedDocument | None] = [None] * count
     failed: dict[int, tuple[str, StageFailure]] = {}
@@ -47,10 +47,11 @@ async def process_documents(
         has_left = False
 
         def leave() -> None:
-            nonlocal has_left
+            nonlocal has_left, loading
             if not has_left:
                 has_left = True
-                gate.release()
+                loading -= 1
+                left.set()
 
         try:
             done[place] = await process(prepared, leave)
@@ -66,9 +67,12 @@ async def process_documents(
     documents.reverse()
     async with asyncio.TaskGroup() as group:
         for place in range(count):
-            await gate.acquire()
+            while loading >= max_concurrency():
+                left.clear()
+                await left.wait()
             if fatal:
                 break
+            loading += 1
             group.create_task(process_one(place, documents.pop()), name="ragasync document")
     if fatal:
         raise fatal[0]

@@ -25,6 +25,7 @@ from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import Meter, Metered, metered_by
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.multi_document import process_documents
+from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
     PreparedDocument,
     StoreStep,
@@ -74,7 +75,8 @@ class Pipeline:
     def __init__(self, config: PipelineConfig, sources: RunSources) -> None:
         self._config, self._sources = config, sources
         self._meter = Meter(config.max_cost, self._on_spent)
-        self._budget = ChunkBudget(config.room)
+        self.controls = PipelineControls(config)
+        self._budget = self.controls.budget
         self._in_flight = DocumentsInFlight()
         self._stored = StoredChanges(config.known)
         self._claims = IdClaims(
@@ -102,14 +104,14 @@ class Pipeline:
         """Open the stages on the run's own loop, and close them when the run ends."""
         config = self._config
         self._run, self._loop = run, asyncio.get_running_loop()
+        self.controls.attach_run(run)
         async with AsyncExitStack() as stack:
             stack.callback(metered_by(self._meter))
-            concurrency = config.max_concurrency
             if config.prepare_block is not None:
-                self._blocks = await self._open_threads(stack, config.prepare_block, concurrency)
+                self._blocks = await self._open_threads(stack, config.prepare_block)
             else:
                 steps: CallSettings = BatchSettings(run_store_steps, False)
-                self._store_steps = await self._open_threads(stack, steps, concurrency)
+                self._store_steps = await self._open_threads(stack, steps)
             await self._open_stage(stack, LOAD_AND_CHUNK, config.prepare)
             await self._open_stage(stack, "load", config.load)
             await self._open_stage(stack, "chunk", config.chunk)
@@ -126,12 +128,15 @@ class Pipeline:
             await self._end(run)
 
     async def _open_threads(
-        self, stack: AsyncExitStack, settings: CallSettings, max_concurrency: int
+        self, stack: AsyncExitStack, settings: CallSettings
     ) -> ThreadBatcher[Any, Any]:
         """Open a stage that makes quick calls on threads, several in one hand-over."""
         caller = Caller(settings, asyncio.get_running_loop(), None)
         stack.callback(caller.close)
-        batcher: ThreadBatcher[Any, Any] = ThreadBatcher(caller.call_one, max_concurrency)
+        batcher: ThreadBatcher[Any, Any] = ThreadBatcher(
+            caller.call_one, self.controls.max_concurrency
+        )
+        self.controls.attach_threads(batcher)
         stack.push_async_callback(batcher.close)
         return batcher
 
@@ -149,8 +154,10 @@ class Pipeline:
             settings,
             no_more_expected=no_more_expected,
             on_early_stop=self._stop_early,
+            on_resize=self.controls.resize_room,
             **{"max_wait": STORE_MAX_WAIT} if name == "store" else {},
         )
+        self.controls.attach_stage(name, stage.run)
         self._stages[name] = await stack.enter_async_context(stage)
 
     async def _end(self, run: RunControls) -> None:
@@ -170,6 +177,12 @@ class Pipeline:
         await self._stored.warn_of_moved(self._config.ids)
         self._warn_of_unknown()
 
+    def apply_settings(self) -> None:
+        """Apply the settings of `controls` to the stages; on the run's loop."""
+        self.controls.apply()
+        if self._run is not None:
+            self._count_loading(0)
+
     # ── what the run's controls ask ───────────────────────────────────────────────────────────
 
     @property
@@ -179,19 +192,24 @@ class Pipeline:
         if (blocks := self._blocks) is not None:
             on_threads = StageStats(
                 LOAD_AND_CHUNK,
-                self._config.max_concurrency,
+                self.controls.max_concurrency,
                 blocks.activity.seconds,
                 calls=blocks.ended,
                 ended=blocks.ended,
                 in_flight=blocks.in_flight,
                 busy=(blocks.activity.snapshot(),),
+                slots=blocks.slots,
+                extra_slot_seconds=blocks.activity.extra_slot_seconds,
             )
             found.insert(0, on_threads)
-        meter = self._meter
-        return tuple(
-            replace(each, tokens=meter.tokens, cost=meter.cost) if each.name == "embed" else each
-            for each in found
-        )
+        return tuple(map(self._with_setting, found))
+
+    def _with_setting(self, stage: StageStats) -> StageStats:
+        """Add the setting of a stage to its statistics, and what calls of `embed` reported."""
+        stage = replace(stage, setting=self.controls.setting_of(stage.name))
+        if stage.name != "embed":
+            return stage
+        return replace(stage, tokens=self._meter.tokens, cost=self._meter.cost)
 
     @property
     def counters(self) -> tuple[tuple[str, int], ...]:
@@ -243,7 +261,7 @@ class Pipeline:
                 raise
             if several:
                 done = await process_documents(
-                    documents, self._process_one_of_several, self._config.max_concurrency
+                    documents, self._process_one_of_several, lambda: self.controls.max_concurrency
                 )
                 return merge_documents(id_of(source), source_path(source), done)
             (prepared,) = documents
@@ -397,9 +415,9 @@ class Pipeline:
         if self._blocks is not None:
             ahead = self._blocks.ahead
         elif self._config.prepare is not None:
-            ahead = self._config.max_concurrency * self._config.prepare.batch_size
+            ahead = self.controls.max_concurrency * self._config.prepare.batch_size
         else:
-            ahead = self._config.max_concurrency
+            ahead = self.controls.max_concurrency
         run = self._run
         assert run is not None  # of which this source is an item
         if (self._loading >= ahead) is not run.input_paused:
@@ -583,40 +601,6 @@ class Pipeline:
         """Warn at the line where the processor was made, because a run has a loop of its own."""
         if warning is not None:
             warnings.warn_explicit(warning, UserWarning, *self._config.made_at)
-
-
-class ChunkBudget:
-    """
-    Bounds the chunks in progress; documents enter first come, first served.
-
-    A document of any size enters, because none counts for more than half of the budget; so the
-    stages are never idle between two large ones.
-
-    Args:
-        size: the maximum number of chunks.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._taken = 0
-        self._entrance = asyncio.Lock()
-        self._left = asyncio.Event()
-
-    async def enter(self, chunks: int) -> int:
-        """Wait until there is room for a document; return the room that it takes."""
-        weight = max(1, min(chunks, self._size // 2))
-        if self._entrance.locked() or self._taken + weight > self._size:
-            async with self._entrance:
-                while self._taken + weight > self._size:
-                    self._left.clear()
-                    await self._left.wait()
-        self._taken += weight
-        return weight
-
-    def leave(self, weight: int) -> None:
-        """Give room back."""
-        self._taken -= weight
-        self._left.set()
 
 
 class DocumentsInFlight:

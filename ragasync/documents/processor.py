@@ -21,9 +21,11 @@ from ragasync.batch import (
     DEFAULT_RETRY_COUNT,
     DEFAULT_RETRY_DELAY,
     AsyncBatchProcessor,
+    loop_for_job,
     retry_given,
 )
 from ragasync.documents.config import Settings, Stages, ends_the_run, pipeline_config
+from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders import load_source
@@ -37,7 +39,6 @@ from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version
 from ragasync.documents.store import Store
 from ragasync.documents.unique_sources import OwnFiles, claim
-from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.progress_callbacks import ProgressCallback
 from ragasync.result import BatchResult
@@ -78,8 +79,9 @@ class AsyncDocumentProcessor:
         max_concurrency: the number of documents that are loaded and chunked concurrently; short
             ones share a call on a thread.
         batch_size: the maximum number of chunks in one call of `embed`.
-        embed_concurrency: the number of concurrent calls of `embed`; at most two of them are calls
-            of a HashingEmbedder, because more would only wait for the interpreter lock.
+        embed_concurrency: the number of concurrent calls of `embed`, or "auto", which finds out
+            how many the service can take, as in AsyncBatchProcessor. A HashingEmbedder begins with
+            two at most, because more would only wait for the interpreter lock.
         store_concurrency: the number of concurrent calls of a `store` function. A Store is called
             once at a time, for all documents that wait to be stored.
         rate_limiter: one limiter or several for the calls of `embed`.
@@ -131,7 +133,7 @@ class AsyncDocumentProcessor:
         *,
         max_concurrency: int = 8,
         batch_size: int = 32,
-        embed_concurrency: int = 4,
+        embed_concurrency: int | Literal["auto"] = 4,
         store_concurrency: int = 1,
         rate_limiter: Limiter | Sequence[Limiter] | None = None,
         retry_count: int = DEFAULT_RETRY_COUNT,
@@ -202,7 +204,9 @@ class AsyncDocumentProcessor:
         self._resolver = SourceResolver(load is not None, ids, own, stages.known)
         self._processor: AsyncBatchProcessor[Any, ProcessedDocument] = AsyncBatchProcessor(
             _process,
-            max_concurrency=config.max_concurrency + config.room,
+            max_concurrency=config.most_documents(
+                config.max_concurrency, config.embed.max_concurrency
+            ),
             retry=AsyncRetry(1, 0.0, retry_on=ends_the_run),  # a deferred document is never retried
             max_errors=max_errors,
             max_error_rate=max_error_rate,
@@ -250,7 +254,8 @@ class AsyncDocumentProcessor:
             RunAsyncError: a stage uses an object of another event loop.
         """
         resolved = await asyncio.to_thread(self._resolver.resolve, sources, prune=prune)
-        return await self._new_run(resolved, progress_callback, total, max_items).complete()
+        job_run, _ = self._new_run(resolved, progress_callback, total, max_items)
+        return await job_run.complete()
 
     def process_sync(
         self,
@@ -288,15 +293,15 @@ class AsyncDocumentProcessor:
         max_items: int | None = None,
         on_current_loop: bool = False,
         prune: Prune = False,
-    ) -> Job[Any, ProcessedDocument]:
+    ) -> DocumentJob:
         """
-        Start a background Job; see `AsyncBatchProcessor.start`.
+        Start a background DocumentJob; see `AsyncBatchProcessor.start`.
 
         Folders are walked before this returns, so that the job knows its total.
         """
         resolved = self._resolver.resolve(sources, prune=prune)
-        job_run = self._new_run(resolved, progress_callback, total, max_items)
-        return self._processor._start_run(job_run, on_current_loop)
+        job_run, pipeline = self._new_run(resolved, progress_callback, total, max_items)
+        return DocumentJob(job_run, loop_for_job(on_current_loop), pipeline)
 
     def _new_run(
         self,
@@ -304,14 +309,15 @@ class AsyncDocumentProcessor:
         progress_callback: ProgressCallback | None,
         total: int | None,
         max_items: int | None,
-    ) -> JobRun[Any, ProcessedDocument]:
-        """Create a run over sources."""
+    ) -> tuple[JobRun[Any, ProcessedDocument], Pipeline]:
+        """Create a run over sources, and its pipeline."""
         if max_items is not None:
             sources.pruner = None  # a pilot has not seen all files
         settings, pipeline = self._settings_of(sources)
-        return self._processor._new_run(
+        job_run = self._processor._new_run(
             sources.items, progress_callback, total, max_items, settings, pipeline
         )
+        return job_run, pipeline
 
     def _settings_of(
         self, sources: RunSources

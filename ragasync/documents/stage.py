@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.policy import AsyncRetry
@@ -46,7 +46,7 @@ class Stage:
 
     Args:
         fn: the stage's function, sync or async; for the last stage also a Store.
-        max_concurrency: the maximum number of concurrent calls.
+        max_concurrency: the maximum number of concurrent calls; for `embed` also "auto".
         batch_size: the maximum number of chunks in one call of `embed`; for other stages, of
             documents in one group that is sent to `executor`.
         rate_limiter: one limiter or several.
@@ -68,7 +68,7 @@ class Stage:
     """
 
     fn: StageFunction | Store
-    max_concurrency: int | None = None
+    max_concurrency: int | Literal["auto"] | None = None
     batch_size: int | None = None
     rate_limiter: Limiter | Sequence[Limiter] | None = None
     retry: AsyncRetry | None = None

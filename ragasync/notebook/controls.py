@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.summary import per_second
-from ragasync.notebook.panel_view import JobView, errors_html, facts_html
+from ragasync.notebook.panel_view import ConcurrencySetting, JobView, errors_html, facts_html
 from ragasync.notebook.widgets import (
     Slider,
     WidgetFactory,
@@ -30,9 +32,8 @@ CANCEL_TOOLTIP = "Cancel the calls in flight and end the job; finished work is k
 
 
 class ControllableJob(Protocol):
-    """The part of a job that a panel uses."""
+    """The part of a job that a panel uses; it also has the attributes of its concurrency."""
 
-    max_concurrency: int
     rate: float | None
 
     @property
@@ -56,6 +57,21 @@ class ControllableJob(Protocol):
         """The state of the job now."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConcurrencyControl:
+    """The slider of a setting for concurrent calls, between two buttons, and its label."""
+
+    label: str
+    fewer: Any
+    slider: Slider[int]
+    more: Any
+
+    @property
+    def widgets(self) -> list[Any]:
+        """The widgets of its row, after the label."""
+        return [self.fewer, self.slider.widget, self.more]
+
+
 class Controls:
     """
     The widgets that show a running job and control it.
@@ -76,9 +92,13 @@ class Controls:
         self._facts = self._factory.html("facts", facts_html(view))
         self._pause = self._button("Pause", "pause", self._pause_or_resume, PAUSE_TOOLTIP)
         self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL_TOOLTIP)
+        self._concurrency = [self._concurrency_control(setting) for setting in view.concurrency]
+        settings = [(each.label, each.widgets) for each in self._concurrency]
+        settings.append((f"{view.rate_noun}s a second", self._rate_widgets(view)))
+        buttons = [self._pause, self._cancel]
         rows = [
-            self._row(self._pause, "concurrency", self._concurrency_widgets(view)),
-            self._row(self._cancel, f"{view.noun}s a second", self._rate_widgets(view)),
+            self._row(button or self._factory.space("no-button", "72px"), label, widgets)
+            for button, (label, widgets) in zip_longest(buttons, settings)
         ]
         # The errors come last, so that no button moves when the first error appears.
         self._errors = self._factory.html("errors", errors_html(errors))
@@ -86,19 +106,21 @@ class Controls:
         self.draw(view, errors)
 
     def __repr__(self) -> str:
-        return f"<Controls: {self._concurrency!r}, {self._rate!r}>"
+        sliders = (*(each.slider for each in self._concurrency), self._rate)
+        return f"<Controls: {', '.join(map(repr, sliders))}>"
 
     def draw(self, view: JobView, errors: LiveErrorGroups) -> None:
         """Update the widgets, with a message for each that has changed."""
         self._facts.value = facts_html(view)
         self._errors.value = errors_html(errors)
-        self._concurrency.follow(view.max_concurrency)
+        for control, setting in zip(self._concurrency, view.concurrency, strict=True):
+            control.slider.follow(setting.value)
+            control.fewer.disabled = setting.value == 1
         self._rate.follow(view.rate)
         paused = self._job.paused
         self._pause.description = "Resume" if paused else "Pause"
         self._pause.tooltip = "Start calls again" if paused else PAUSE_TOOLTIP
         self._pause.disabled = self._cancel.disabled = view.cancelled
-        self._fewer.disabled = view.max_concurrency == 1
         self._faster.disabled = view.rate is None
 
     def end(self, html: str) -> None:
@@ -121,26 +143,38 @@ class Controls:
         """Close all widgets."""
         self._factory.close()
 
-    def _concurrency_widgets(self, view: JobView) -> list[Any]:
-        """Make the slider for concurrency, between its buttons."""
-        step = self._step
-        self._fewer = self._button("−", "fewer", lambda: step(previous_concurrency), "Fewer calls")
-        self._more = self._button("+", "more", lambda: step(next_concurrency), "More calls")
-        self._concurrency = Slider[int](
-            self._factory,
-            "concurrency-slider",
-            concurrency_steps(view.max_concurrency),
-            view.max_concurrency,
-            write="{:,}".format,
-            on_drag=lambda value: self._act(lambda: step(lambda _: value)),
-            tooltip="The maximum number of concurrent calls",
+    def _concurrency_control(self, setting: ConcurrencySetting) -> ConcurrencyControl:
+        """Make the slider of a setting for concurrent calls, and its buttons."""
+        job, name = self._job, setting.name
+
+        def change(new_value: Callable[[int], int]) -> None:
+            setattr(job, name, new_value(getattr(job, name)))
+
+        fewer = self._button(
+            "−",
+            f"{setting.css}fewer",
+            lambda: change(previous_concurrency),
+            f"Fewer {setting.noun}s",
         )
-        return [self._fewer, self._concurrency.widget, self._more]
+        more = self._button(
+            "+", f"{setting.css}more", lambda: change(next_concurrency), f"More {setting.noun}s"
+        )
+        slider = Slider[int](
+            self._factory,
+            f"{setting.css}concurrency-slider",
+            concurrency_steps(setting.value),
+            setting.value,
+            write="{:,}".format,
+            on_drag=lambda value: self._act(lambda: change(lambda _: value)),
+            tooltip=setting.tooltip,
+        )
+        return ConcurrencyControl(setting.label, fewer, slider, more)
 
     def _rate_widgets(self, view: JobView) -> list[Any]:
         """Make the slider for the rate, between its buttons."""
-        self._slower = self._button("−", "slower", self._decrease_rate, "Fewer calls a second")
-        self._faster = self._button("+", "faster", self._increase_rate, "More calls a second")
+        calls = f"{view.rate_noun}s a second"
+        self._slower = self._button("−", "slower", self._decrease_rate, f"Fewer {calls}")
+        self._faster = self._button("+", "faster", self._increase_rate, f"More {calls}")
         self._rate = Slider[float | None](
             self._factory,
             "rate-slider",
@@ -148,7 +182,7 @@ class Controls:
             view.rate,
             write=lambda value: "no limit" if value is None else per_second(value),
             on_drag=lambda value: self._act(lambda: self._set_rate(value)),
-            tooltip="The maximum number of calls a second",
+            tooltip=f"rate: the maximum number of {calls}",
         )
         return [self._slower, self._rate.widget, self._faster]
 
@@ -181,22 +215,17 @@ class Controls:
         if not self._job._view().cancelled:
             self._job.cancel()
 
-    def _step(self, step: Callable[[int], int]) -> None:
-        """Allow more or fewer concurrent calls: as many as `step` makes of the present number."""
-        self._job.max_concurrency = step(self._job.max_concurrency)
-
     def _set_rate(self, value: float | None) -> None:
         """Set the calls per second."""
         self._job.rate = value
 
     def _decrease_rate(self) -> None:
         """Allow fewer calls per second, starting from the current speed."""
-        job = self._job
-        job.rate = previous_rate(job.rate, job._view().speed, job.max_concurrency)
+        job, now = self._job, self._job._view()
+        job.rate = previous_rate(job.rate, now.speed, now.rated_concurrency)
 
     def _increase_rate(self) -> None:
         """Allow more calls per second, up to no limit."""
         now = self._job._view()
         speed = now.speed if now.state == "running" else 0.0
-        limits_job = now.progress.limited_by == "rate"
-        self._job.rate = next_rate(self._job.rate, speed, limits_job=limits_job)
+        self._job.rate = next_rate(self._job.rate, speed, limits_job=now.waits_for_rate)

@@ -30,9 +30,9 @@ from ragasync._reports.summary import (
 )
 from ragasync._reports.time_breakdown import bottleneck, utilization
 from ragasync._reports.timeline import STATE_COLORS, WORK
-from ragasync.progress_callbacks import LimitedBy, Progress
+from ragasync.progress_callbacks import LimitedBy, Progress, StageName
 
-LIMIT_TEXTS: dict[LimitedBy, str] = {
+LIMIT_TEXTS: dict[LimitedBy | StageName, str] = {
     "rate": "calls wait for the rate limit",
     "concurrency": "the maximum number of calls is in flight",
     "retries": "the remaining items wait for their retries",
@@ -50,16 +50,48 @@ STAGE_COLUMN_CHARS = (15, 20, 18, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class ConcurrencySetting:
+    """
+    A setting of a job for the number of concurrent calls, as it is shown.
+
+    Args:
+        value: the maximum number of concurrent calls now.
+        adaptive: whether the job adapts that number.
+        name: the attribute of the job.
+        label: its label in the panel.
+        noun: what it counts.
+        css: the first part of the CSS classes of its widgets.
+        is_rated: whether the job's `rate` limits these calls.
+    """
+
+    value: int
+    adaptive: bool = False
+    name: str = "max_concurrency"
+    label: str = "concurrency"
+    noun: str = "call"
+    css: str = ""
+    is_rated: bool = True
+
+    @property
+    def tooltip(self) -> str:
+        """A description for its slider."""
+        return f"{self.name}: the maximum number of concurrent {self.noun}s"
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """
     The state of a job at one moment, as far as it is shown.
 
     Args:
         because: why it stops or stopped early, or None.
-        adaptive: whether the job adapts that number.
+        concurrency: the settings for the number of concurrent calls.
         rate: the job's own rate limit in calls per second, or None.
         speed: the current calls per second.
         final_status: the status of each item, once the job has ended.
+        stages: the stages of a pipeline, over the last seconds.
+        stage_seconds: how many seconds these are.
+        rate_noun: what the rate limit counts.
     """
 
     ended: bool
@@ -67,17 +99,24 @@ class JobView:
     cancelled: bool
     paused: bool
     progress: Progress
-    max_concurrency: int
+    concurrency: tuple[ConcurrencySetting, ...]
     rate: float | None
     speed: float
     final_status: bytes | bytearray = b""
     stages: tuple[StageStats, ...] = ()
-    adaptive: bool = False
+    stage_seconds: float = 0.0
+    rate_noun: str = "call"
 
     @property
-    def noun(self) -> str:
-        """The noun for what concurrency and rate count."""
-        return "item" if self.stages else "call"
+    def rated_concurrency(self) -> int:
+        """The maximum number of concurrent calls that the rate limit applies to."""
+        (rated,) = [each.value for each in self.concurrency if each.is_rated]
+        return rated
+
+    @property
+    def waits_for_rate(self) -> bool:
+        """Whether calls wait for the rate limit."""
+        return self.progress.limited_by == "rate" or any(stage.waiting for stage in self.stages)
 
     @property
     def state(self) -> str:
@@ -143,16 +182,18 @@ def progress_text(view: JobView) -> list[str]:
 
 def limits_text(view: JobView) -> str:
     """Write the limits of a job that can be changed while it runs."""
-    calls = counted(view.max_concurrency, f"concurrent {view.noun}")
-    auto = " (auto)" if view.adaptive else ""
-    return f"at most {calls}{auto}, {rate_text(view)}"
+    settings = (
+        counted(setting.value, f"concurrent {setting.noun}") + " (auto)" * setting.adaptive
+        for setting in view.concurrency
+    )
+    return f"at most {', '.join(settings)}, {rate_text(view)}"
 
 
 def rate_text(view: JobView) -> str:
     """Write the job's own rate limit."""
     if view.rate is None:
         return "no rate set"
-    noun = view.noun if view.rate == 1 else f"{view.noun}s"
+    noun = view.rate_noun if view.rate == 1 else f"{view.rate_noun}s"
     return f"{per_second(view.rate)} {noun} a second"
 
 
@@ -187,10 +228,11 @@ def _status_line(view: JobView) -> str:
         return "paused: no new calls start"
     if pause := _pause_text(view.progress):
         return pause
-    if text := _bottleneck_text(view.stages, view.progress.seconds):
+    if text := _bottleneck_text(view.stages, view.stage_seconds):
         return text
     limited_by = view.progress.limited_by
-    return f"limited by {limited_by}: {LIMIT_TEXTS[limited_by]}"
+    text = LIMIT_TEXTS.get(limited_by, "")
+    return f"limited by {limited_by}: {text}" if text else f"limited by {limited_by}"
 
 
 def _pause_text(now: Progress) -> str:
@@ -282,7 +324,7 @@ class StageLine:
 
 def stage_lines(view: JobView) -> list[StageLine]:
     """List the stages of a pipeline, a line each."""
-    seconds = view.progress.seconds
+    seconds = view.stage_seconds
     slowest = bottleneck(view.stages, seconds)
     return [
         StageLine(

@@ -80,6 +80,10 @@ class WidgetFactory:
         """Make a widget of HTML."""
         return self._make("HTML", name, value=value, layout=self._layout(margin="0"))
 
+    def space(self, name: str, width: str) -> Any:
+        """Make an empty space of fixed width, in place of a button."""
+        return self._make("Label", name, value="", layout=self._layout(width=width, flex="none"))
+
     def label(self, name: str, value: str) -> Any:
         """Make a label of fixed width, so that the widgets after labels are aligned."""
         layout = self._layout(width="100px", margin="2px 0 2px 12px")

@@ -15,7 +15,7 @@ from ragasync.documents import (
     Stage,
 )
 from ragasync.documents.fingerprints import function_name
-from ragasync.documents.pipeline import ChunkBudget
+from ragasync.documents.pipeline_controls import ChunkBudget
 from ragasync.documents.stage import as_stage
 from tests.support.services import turns
 

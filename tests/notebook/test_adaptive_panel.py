@@ -21,11 +21,12 @@ async def test_the_slider_of_a_panel_follows_the_limit():
     await asyncio.sleep(0.1)
     none: LiveErrorGroups = LiveErrorGroups(Columns(items=[]))
     controls = Controls(job, job._view(), none, lambda: None)
-    seen = [controls._concurrency.widget.label]
+    _, slider, _ = controls._concurrency[0].widgets
+    seen = [slider.label]
     for _ in range(4):
         await asyncio.sleep(0.2)
         controls.draw(job._view(), none)
-        seen.append(controls._concurrency.widget.label)
+        seen.append(slider.label)
         assert seen[-1] == str(job.max_concurrency)
     assert seen == ["4", "4", "8", "16", "32"]
     assert "(auto)" in repr(job)

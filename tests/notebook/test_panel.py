@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import html
 import itertools
 import logging
 import re
@@ -10,7 +9,6 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,92 +18,9 @@ from ragasync._outcomes.columns import Columns
 from ragasync._reports import error_groups
 from ragasync._reports.error_groups import LiveErrorGroups, group_errors
 from ragasync.notebook import controls, panel, widgets
-from ragasync.notebook.panel import Refresher
+from tests.support.live_panels import Shown, all_widgets, words_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class Displayed:
-    """Records the bundles that IPython displays."""
-
-    def __init__(self) -> None:
-        self.bundles: list[dict[str, Any]] = []
-        self.ids: list[str] = []
-        self.updates: list[bool] = []
-        self.snapshots: dict[str, list[str]] = {}
-
-    def __call__(self, bundle: dict[str, Any], **how: Any) -> None:
-        assert how["raw"] is True
-        if not bundle["text/plain"]:  # a snapshot, which is hidden while the panel is live
-            assert how["update"] is (how["display_id"] in self.snapshots)
-            self.snapshots.setdefault(how["display_id"], []).append(bundle["text/html"])
-            return
-        self.bundles.append(bundle)
-        self.ids.append(how["display_id"])
-        self.updates.append(how["update"])
-
-
-@pytest.fixture
-def displayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Displayed]:
-    """Make IPython look like that of a kernel, and record what is displayed."""
-    import IPython
-    from IPython import display as module
-
-    seen = Displayed()
-    shell = types.SimpleNamespace(kernel=object())
-    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
-    monkeypatch.setattr(module, "display", seen)
-    monkeypatch.setattr(panel, "WIDGETS_AFTER", 0)
-    refreshers: list[Refresher] = []
-
-    def refresher(refresh: Callable[[], bool]) -> Refresher:
-        refreshers.append(Refresher(refresh))
-        return refreshers[-1]
-
-    monkeypatch.setattr(panel, "Refresher", refresher)
-    yield seen
-    for each in refreshers:
-        each.stop()  # after a failed test, a panel would draw its end into the next test
-
-
-class Shown:
-    """The widgets of a live panel, by their CSS classes."""
-
-    def __init__(self, job: Any) -> None:
-        job._ipython_display_()
-        self.box = job._panel._controls.box
-
-    def __getitem__(self, name: str) -> Any:
-        (found,) = [w for w in _all(self.box) if f"ragasync-{name}" in w._dom_classes]
-        return found
-
-    def click(self, name: str) -> None:
-        """Click a button."""
-        self[name].click()
-
-    def values(self) -> list[str]:
-        """The values of both sliders."""
-        return [self["concurrency-slider"].label, self["rate-slider"].label]
-
-    def drag(self, name: str, label: str) -> None:
-        """Drag a slider, as the front end reports it."""
-        slider = self[f"{name}-slider"]
-        slider.set_state({"index": slider.options.index(label)})
-
-    @property
-    def facts(self) -> str:
-        """The facts, as text."""
-        return words_of(self["facts"].value)
-
-
-def _all(widget: Any) -> list[Any]:
-    """A widget and all widgets in it."""
-    return [widget, *(deep for child in getattr(widget, "children", ()) for deep in _all(child))]
-
-
-def words_of(fragment: str) -> str:
-    """The text of HTML, without its colored squares."""
-    return " ".join(html.unescape(re.sub("<[^>]*>", " ", fragment)).replace("■", " ").split())
 
 
 async def slowly(item: int) -> int:
@@ -243,7 +158,7 @@ async def test_static_html_replaces_the_widgets_at_the_end(displayed):
     """All widgets but a view of the end are closed, and the last numbers stay."""
     job = started(10)
     shown = Shown(job)
-    widgets = _all(shown.box)
+    widgets = all_widgets(shown.box)
     assert all(w.comm is not None for w in widgets)
     await at(9)
     assert job._panel._refresher is None

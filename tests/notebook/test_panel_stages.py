@@ -13,11 +13,12 @@ from ragasync._outcomes.activity import Utilization
 from ragasync._outcomes.stats import RunStats, StageStats
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.summary import cost_text
-from ragasync.documents import AsyncDocumentProcessor, Document
+from ragasync.documents import AsyncDocumentProcessor, Document, MemoryStore
 from ragasync.notebook.panel_view import BOTTLENECK_MARK, panel_text, stage_lines, static_bundle
-from tests.notebook.test_panel import at, words_of
+from tests.notebook.test_panel import at
 from tests.support.document_tables import MeteredEmbedder, exact, texts
 from tests.support.embedders import CountingEmbedder, words
+from tests.support.live_panels import Shown, words_of
 from tests.support.requirements import needs
 from tests.support.results import done, result_of
 from tests.support.services import about
@@ -49,18 +50,18 @@ def shown(job: Any) -> list[str]:
 
 
 async def test_a_running_job_shows_one_line_per_stage():
-    """Calls in flight, items that left it, utilization; the bottleneck is marked."""
+    """Calls in flight, items that left it, recent utilization; the bottleneck is marked."""
     job = started()
     await at(8.5)
     lines = shown(job)
     assert lines[1] == "3 done · 2 failed · 0 retried · tokens 40 · cost 0.40 · 7 in flight"
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[2:5]] == [
-        ["load", "0 of 4 in flight", "12 documents", "35% busy"],
+        ["load", "0 of 4 in flight", "12 documents", "19% busy"],
         ["chunk", "0 of 4 in flight", "10 documents", "0% busy"],
-        [f"{BOTTLENECK_MARK} embed", "1 of 1 in flight", "3 chunks", "88% busy"],
+        [f"{BOTTLENECK_MARK} embed", "1 of 1 in flight", "3 chunks", "100% busy"],
     ]
-    assert lines[5] == "limited by embed: its calls are in progress 88% of the time"
-    assert "busy: load 35%, chunk 0%, embed 88%" in repr(job)
+    assert lines[5] == "limited by embed: its calls are in progress 100% of the time"
+    assert "busy: load 19%, chunk 0%, embed 100%" in repr(job)
     job.cancel()
     await job
 
@@ -96,7 +97,7 @@ async def test_a_long_first_call_counts_while_it_is_in_progress():
     job = started(embed=CountingEmbedder(600.0))
     await at(60.0)
     assert shown(job)[4].startswith(f"{BOTTLENECK_MARK} embed")
-    assert "98% busy" in shown(job)[4]
+    assert "100% busy" in shown(job)[4]
     job.cancel()
     await job
 
@@ -215,3 +216,82 @@ async def test_no_rate_of_calls_is_advised_if_tokens_are_limited_too():
     text = " ".join(result.explain().split())
     assert "The rate limit of embed is the bottleneck: a higher one would help" in text
     assert "RateLimiter(" not in text
+
+
+# ── controls ────────────────────────────────────────────────────────────────────────────────
+
+
+async def stored(*parts: object) -> None:
+    """Store a document in half a second."""
+    await asyncio.sleep(0.5)
+
+
+async def test_each_stage_has_a_slider_and_the_rate_is_that_of_the_embedder(displayed):
+    """A drag changes the setting of that stage alone."""
+    needs("ipywidgets")
+    job = started(embed=CountingEmbedder(0.25), store=stored, store_concurrency=2)
+    panel = Shown(job)
+    names = ("concurrency", "embed-concurrency", "store-concurrency", "rate")
+    labels = [panel[f"{name}-slider"].label for name in names]
+    assert labels == ["4", "1", "2", "no limit"]
+    panel.drag("concurrency", "8")
+    panel.drag("embed-concurrency", "3")
+    panel.drag("store-concurrency", "6")
+    panel.drag("rate", "2")
+    assert (job.max_concurrency, job.embed_concurrency, job.store_concurrency) == (8, 3, 6)
+    assert job.rate == 2
+    assert panel["embed-fewer"].disabled is False
+    panel.click("embed-more")
+    panel.click("store-fewer")
+    panel.click("fewer")
+    assert (job.max_concurrency, job.embed_concurrency, job.store_concurrency) == (6, 4, 5)
+    assert (
+        "at most 6 concurrent loads, 4 concurrent embed calls, 5 concurrent store calls"
+        in (shown(job)[-1])
+    )
+    assert shown(job)[-1].endswith("2 embed calls a second")
+    job.cancel()
+    await job
+
+
+async def test_the_sliders_of_stages_follow_the_job(displayed):
+    """Also when code changes a setting."""
+    needs("ipywidgets")
+    job = started(store=stored)
+    panel = Shown(job)
+    job.max_concurrency, job.embed_concurrency, job.store_concurrency = 5, 7, 9
+    await asyncio.sleep(0.15)
+    names = ("concurrency", "embed-concurrency", "store-concurrency")
+    assert [panel[f"{name}-slider"].label for name in names] == ["5", "7", "9"]
+    job.embed_concurrency = 1
+    await asyncio.sleep(0.15)
+    assert panel["embed-fewer"].disabled
+    assert not panel["store-fewer"].disabled
+    job.cancel()
+    await job
+
+
+async def test_a_store_has_no_slider(displayed):
+    """It is called once at a time, whatever the setting."""
+    needs("ipywidgets")
+    job = started(store=MemoryStore())
+    panel = Shown(job)
+    with pytest.raises(ValueError, match="not enough values"):
+        panel["store-concurrency-slider"]
+    assert "store" not in shown(job)[-1]
+    job.cancel()
+    await job
+
+
+async def test_an_embedder_is_slowed_down_from_its_calls_per_second(displayed):
+    """Not from its documents, of which one call has four here."""
+    needs("ipywidgets")
+    documents = [Document(str(number), "word") for number in range(1_000)]
+    processor = exact(embed=CountingEmbedder(0.5), embed_concurrency=2, batch_size=4)
+    job = processor.start(documents, on_current_loop=True)
+    panel = Shown(job)
+    await at(8.95)
+    panel.click("slower")
+    assert 3 <= job.rate <= 5
+    job.cancel()
+    await job

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ragasync import BatchResult, Progress
 from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync._reports.summary import one_line
-from ragasync.notebook.panel_view import JobView, static_bundle
+from ragasync.notebook.panel_view import ConcurrencySetting, JobView, static_bundle
 from ragasync.notebook.progress_bars import ProgressState, bar_html
 from tests.support.results import done, failed, pending, result_of
 
@@ -105,7 +105,7 @@ def view(words: str) -> JobView:
         cancelled=False,
         paused=False,
         progress=progress,
-        max_concurrency=4,
+        concurrency=(ConcurrencySetting(4),),
         rate=None,
         speed=1.0,
         final_status=b"\1\2\0",

@@ -500,7 +500,16 @@ async def test_more_concurrent_documents_are_advised_for_a_slow_load():
     ("stage", "computed", "advice"),
     [
         (StageStats("store", 1, 9.0), 0.0, "one document at a time"),
-        (StageStats("store", 4, 38.0), 0.0, "embed_concurrency=8"),
+        (StageStats("store", 1, 9.0, batch_size=64), 0.0, "all waiting documents together"),
+        (StageStats("store", 4, 38.0, setting="store_concurrency"), 0.0, "store_concurrency=8"),
+        (StageStats("embed", 4, 38.0, setting="embed_concurrency"), 0.0, "embed_concurrency=8"),
+        (
+            StageStats("embed", 4, 38.0, batch_size=8, setting="embed_concurrency", adaptive=True),
+            0.0,
+            "batch_size=16 would help",
+        ),
+        (StageStats("load", 4, 38.0, setting="max_concurrency"), 0.0, "max_concurrency=8"),
+        (StageStats("embed", 4, 1.0, 30.0, rate=5, own_rate=5), 0.0, "job.rate = 10"),
         (StageStats("load and chunk", 2, 19.0), 9.8, "executor=ProcessPoolExecutor()"),
         (StageStats("embed", 4, 1.0, 30.0), 0.0, "a higher one would help"),
         (StageStats("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
@@ -511,6 +520,40 @@ def test_each_stage_has_its_own_setting(stage, computed, advice):
     stats = RunStats(100, cpu_seconds=computed, stages=(StageStats("load", 8, 0.1), stage))
     text = result_of(forty(seconds=5.0), seconds=10.0, stats=stats).explain()
     assert advice in text.replace("\n", " ")
+
+
+async def test_a_slow_store_function_has_its_own_setting():
+    """Not that of the embedder."""
+
+    async def store(*parts: object) -> None:
+        await asyncio.sleep(2.0)
+
+    processor = AsyncDocumentProcessor(embed=vectors, store=store, store_concurrency=3)
+    text = " ".join((await processor.process(DOCUMENTS)).explain().split())
+    assert "The stage store is the bottleneck" in text
+    assert "store_concurrency=6" in text
+
+
+async def test_a_changed_setting_counts_from_the_moment_of_the_change():
+    """Thirty calls of a second, one after the other, then three at a time."""
+    processor = AsyncDocumentProcessor(embed=vectors, embed_concurrency=1, batch_size=10)
+    job = processor.start(DOCUMENTS, on_current_loop=True)
+    await asyncio.sleep(20.0)
+    job.embed_concurrency = 3
+    result = await job
+    *_, embed = result.stats.stages
+    assert embed.max_concurrency == 3
+    assert embed.slot_seconds(result.seconds) == pytest.approx(3 * result.seconds - 40, abs=0.1)
+    line = next(line for line in result.explain().splitlines() if line.startswith("  embed"))
+    assert int(line.split()[2].rstrip("%")) >= 90
+
+
+def test_a_merged_stage_with_another_setting_has_the_slots_of_both_runs():
+    """Ten seconds of two calls, then five of four."""
+    first = RunStats(4, stages=(StageStats("embed", 2, 20.0),))
+    second = RunStats(4, stages=(StageStats("embed", 4, 20.0),))
+    (merged,) = first.merged_with(second, 10.0).stages
+    assert merged.slot_seconds(15.0) == 40.0
 
 
 def test_stages_of_two_runs_are_added_up():
