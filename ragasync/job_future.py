@@ -132,9 +132,6 @@ class UnfinishedJob:
     A job between its start and its end, which the interpreter's exit cancels.
 
     Args:
-        job_run: The job's run.
-        loop: The loop that the job runs on.
-        future: Its result or error, once it has ended.
         call: Its place in the tree of blocking calls; cancelling that cancels the job.
     """
 

@@ -214,8 +214,6 @@ class ErrorDescription(NamedTuple):
     Args:
         names: the module and qualified name of its class and of that class's bases, without the
             built-in ones.
-        base: the nearest built-in exception.
-        message: its message.
         reply: the attributes that describe the reply of a service.
     """
 

@@ -81,7 +81,6 @@ class Recipe(NamedTuple):
     The parts from which an error is rebuilt, without calling its own constructor.
 
     Args:
-        kind: its class.
         args: the arguments of its built-in base's constructor.
         attributes: its `__dict__`.
         slots: its state outside of `__dict__`: in slots, or as built-in exceptions have it.
@@ -117,9 +116,6 @@ class PickledError(NamedTuple):
         form: the pickled error or its pickled Recipe; empty if neither can be pickled.
         description: the parts of it that do not need its class.
         notes: its notes, and the traceback of the worker.
-        members: the errors of a group.
-        cause: the error it was raised from.
-        context: the error that was being handled when it was raised.
         hides_context: whether it was raised `from` something, or from None.
     """
 

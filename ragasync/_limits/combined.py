@@ -106,8 +106,7 @@ class CombinedLimiter:
         """
         Pause every limiter of the job, also if there is none but its own.
 
-        Args:
-            seconds: The length of the pause, from now; the later of two pauses wins.
+        The later of two pauses wins; `seconds` count from now.
 
         Raises:
             TypeError: `seconds` is not a number.

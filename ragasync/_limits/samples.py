@@ -112,8 +112,6 @@ class Latency:
     The latency of a number of calls: their median and spread.
 
     Args:
-        seconds: The median.
-        calls: The number of calls.
         spread: The mean distance of a call from the median, as a logarithm; 0.0 if all are equal.
     """
 

@@ -131,7 +131,6 @@ class JournalBinding:
     A journal and how one processor uses it.
 
     Args:
-        journal: the settings.
         name: the job's name, if the journal has none.
         functions: the fingerprints of the job's functions by name, to notice changes.
         made_at: the file and line where the user made the processor.

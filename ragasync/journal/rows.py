@@ -163,9 +163,7 @@ class RowKey:
     The key of an outcome's row in a journal.
 
     Args:
-        key: the digest of the item's key.
         occurrence: the number of earlier items with the same key in the run.
-        preview: the beginning of the item's key, for people.
     """
 
     key: bytes

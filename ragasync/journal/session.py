@@ -44,9 +44,6 @@ class Lookup:
     The result of looking up items in a journal.
 
     Args:
-        recorded: the outcomes that the journal has.
-        new: the items to process, with their indices.
-        row_keys: the row keys of these items.
         refused: items whose `key=` raised an error, with the error.
     """
 

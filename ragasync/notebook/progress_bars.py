@@ -105,13 +105,7 @@ class ProgressBar(ABC):
         self.close()
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        """
-        Report the progress of the job.
-
-        Args:
-            done: the items that have ended.
-            total: all items, None if unknown.
-        """
+        """Report the progress of the job."""
         if self._is_repeated_end(done, total):
             return
         if self._running and done < self._done:

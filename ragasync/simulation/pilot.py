@@ -50,14 +50,12 @@ class Pilot:
     A pilot run, call by call.
 
     Args:
-        result: the result of the run.
         calls: the attempts of each call, in order; a call has one item, or one batch.
         rows: for each call, the rows of its items in the result.
         item_failed: for each item, whether it failed; empty unless the function is batched, since
             the attempts of a single item show it.
         items_per_call: the mean number of items in a call.
         source_rate: the items per second of its source, if the source limited the pilot.
-        notes: remarks about the pilot, for the user.
     """
 
     result: BatchResult[Any]
@@ -282,10 +280,8 @@ class Scenario:
     The settings of a run to forecast.
 
     Args:
-        max_concurrency: the highest number of calls in flight.
         limiters: the limiters as given, which are only ever copied.
         batch_size: the maximum number of items in a call; 0 for a function of one item.
-        max_retries: retries after the first attempt.
         retry: the retry policy; None for the delays of the pilot.
         retry_delay: the base of the back-off after errors that the pilot did not meet, in seconds.
         timeout: seconds for an attempt; None for the pilot's, which its attempts show already.

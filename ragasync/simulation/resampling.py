@@ -33,8 +33,6 @@ class SimulatedRun:
     A run drawn from a pilot.
 
     Args:
-        result: its outcomes.
-        calls: the number of calls, each attempt counted.
         ends: when each item that succeeded ended, in seconds since the start, in order.
     """
 
@@ -55,11 +53,8 @@ class BootstrapService:
     position only, so runs of different scenarios meet the same calls.
 
     Args:
-        pilot: the pilot to draw from.
-        scenario: the settings of the run.
         simulated: the number of items in this run.
         n_items: the number of items in the run that it represents.
-        seed: the seed of all draws.
     """
 
     def __init__(
