@@ -14,6 +14,7 @@ Documents: load, chunk, embed and store them, and search them.
     pipeline.py          Pipeline: the stages of one run, and the way of a document through them
     pipeline_controls.py  PipelineControls: the settings that can change during a run
     prepare.py           loads, looks up and chunks documents, on threads or on an executor
+    prepared.py          PreparedDocument, and its pickled form
     adapters.py          users' functions and stores as the calls of the pipeline
     id_claims.py         IdClaims: ids that only a custom loader knows
     multi_document.py    the documents of one source, with one outcome for all

@@ -37,7 +37,7 @@ from ragasync.documents.fingerprints import (
 )
 from ragasync.documents.loaders import LOADER_VERSION
 from ragasync.documents.metering import metering
-from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, StoreSteps
+from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, PrepareOnWorker, StoreSteps
 from ragasync.documents.processed import SkipPolicy
 from ragasync.documents.sources import FileIds
 from ragasync.documents.stage import Stage
@@ -232,7 +232,8 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
             prepare_block = BatchSettings(PrepareBlock(both, steps), False, **common)
         else:
             on_workers["batch_size"] = SOURCES_PER_GROUP
-            prepare = BatchSettings(both, False, **on_workers)
+            on_worker = PrepareOnWorker(both, None if known is None else fingerprint.text)
+            prepare = BatchSettings(on_worker, False, **on_workers)
     is_separate = prepare_block is None and prepare is None
     return PipelineConfig(
         prepare_block=prepare_block,

@@ -182,18 +182,21 @@ class StagesFingerprint:
         loaders: the version of our own loaders.
         embedder: the digest of the embedder, for a store that does not know whose vectors it
             holds; empty for one that does.
+
+    Attributes:
+        text: what the fingerprints of all documents have in common.
     """
 
     load: StageFingerprint
     chunk: StageFingerprint
     loaders: int
     embedder: str = ""
-    _text: str = field(init=False, repr=False)
+    text: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Write what all documents have in common once."""
         parts = str(self.loaders), self.load.text, self.chunk.text, self.embedder
-        self._text = "/".join(parts)
+        self.text = "/".join(parts)
 
     @property
     def unknown(self) -> list[str]:
@@ -203,9 +206,10 @@ class StagesFingerprint:
 
     def of(self, document: Document) -> str:
         """Return the fingerprint of a document that goes through these stages."""
-        return f"{content_digest(document)}/{self._text}"
+        return fingerprint_of_document(document, self.text)
 
-    def holds(self, stored: str | None, now: str) -> bool | None:
+    @staticmethod
+    def holds(stored: str | None, now: str) -> bool | None:
         """
         Return whether a document is what is stored; None if nobody can tell.
 
@@ -219,6 +223,11 @@ class StagesFingerprint:
             return False
         same = set(map(is_same_digest, before, after))
         return False if False in same else None if None in same else True
+
+
+def fingerprint_of_document(document: Document, stages: str) -> str:
+    """The fingerprint of a document that goes through stages with this text."""
+    return f"{content_digest(document)}/{stages}"
 
 
 def content_digest(document: Document) -> str:

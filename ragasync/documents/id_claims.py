@@ -12,7 +12,7 @@ from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders import load_source
 from ragasync.documents.models import Document
-from ragasync.documents.prepare import PreparedDocument
+from ragasync.documents.prepared import PreparedDocument
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import Source, part_id
 from ragasync.documents.unique_sources import Taken, content_of

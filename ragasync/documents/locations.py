@@ -71,7 +71,7 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
     metadata = document.metadata
     has_more = metadata and any(key in metadata for key in ("line", *PLACES))
     if not has_more and not _marks(document):  # lines alone, as in most texts
-        places = map(_on_line, _lines(text, (start for start, _ in spans)))
+        places = map(on_line, _lines(text, (start for start, _ in spans)))
     else:
         places = map(MappingProxyType, _places(document, spans))
     return [
@@ -81,7 +81,7 @@ def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chun
 
 
 @lru_cache(maxsize=4096)
-def _on_line(line: int) -> Mapping[str, object]:
+def on_line(line: int) -> Mapping[str, object]:
     """Metadata shared by all chunks on this line of their documents."""
     return MappingProxyType({"line": line})
 

@@ -11,7 +11,7 @@ from ragasync.documents.errors import (
     PartialDocumentFailure,
     SomeDocumentsRefused,
 )
-from ragasync.documents.prepare import PreparedDocument
+from ragasync.documents.prepared import PreparedDocument
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a

@@ -27,12 +27,12 @@ from ragasync.documents.models import Chunk, Document
 from ragasync.documents.multi_document import process_documents
 from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
-    PreparedDocument,
+    SourceForWorker,
     StoreStep,
-    as_list,
     check_given,
     run_store_steps,
 )
+from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
 from ragasync.documents.processed import (
     ProcessedDocument,
     bad_rows_of,
@@ -112,7 +112,7 @@ class Pipeline:
             else:
                 steps: CallSettings = BatchSettings(run_store_steps, False)
                 self._store_steps = await self._open_threads(stack, steps)
-            await self._open_stage(stack, LOAD_AND_CHUNK, config.prepare)
+            await self._open_stage(stack, LOAD_AND_CHUNK, config.prepare, lambda: self._all_read)
             await self._open_stage(stack, "load", config.load)
             await self._open_stage(stack, "chunk", config.chunk)
             await self._open_stage(stack, "embed", config.embed, lambda: not self._more_to_embed)
@@ -319,10 +319,7 @@ class Pipeline:
         if self._blocks is not None:
             prepared = await self._blocks(source)
         elif self._config.prepare is not None:
-            prepared = await self._call(LOAD_AND_CHUNK, source, source)
-            await self._ask_store(
-                self._config.store_steps.look_up_and_finish, as_list(prepared), source
-            )
+            prepared = await self._prepare_on_worker(source, await self._find_stored(source))
         elif isinstance(source, Document):
             check_given(source)
             prepared = PreparedDocument(source)
@@ -334,6 +331,25 @@ class Pipeline:
         if self._config.chunk is not None:
             await self._chunk(prepared, source)
         return as_list(prepared), isinstance(prepared, list)
+
+    async def _find_stored(self, source: object) -> str | None:
+        """Find the fingerprint that the store has under the id of a source; None if it has none."""
+        has_vectors = self._config.embedder.dimension is not None
+        if not has_vectors or not self._claims.knows_id_of(source):
+            return None
+        asked = PreparedDocument(Document(id_of(source), "", source=source_path(source)))
+        await self._ask_store(self._config.store_steps.note_stored, [asked], source)
+        return asked.stored.fingerprint
+
+    async def _prepare_on_worker(self, source: object, stored: str | None) -> Prepared:
+        """Load and chunk a source on the executor, unless the store has its document."""
+        asked = SourceForWorker(source, stored)
+        prepared: Prepared = await self._call(LOAD_AND_CHUNK, asked, source)
+        documents = as_list(prepared)
+        await self._ask_store(self._config.store_steps.look_up_and_finish, documents, source)
+        if any(each.is_open and each.without_text for each in documents):
+            return await self._prepare_on_worker(source, None)  # its file has moved meanwhile
+        return prepared
 
     async def _chunk(self, prepared: PreparedDocument, source: object) -> None:
         """Look up a document, and chunk it in a stage of its own unless it is unchanged."""
@@ -424,9 +440,14 @@ class Pipeline:
             run.pause_input(self._loading >= ahead)
 
     @property
+    def _all_read(self) -> bool:
+        """Whether the run has read its last source."""
+        return self._run is not None and self._run.live.source_ended
+
+    @property
     def _more_to_embed(self) -> bool:
         """Whether a further document may still hand its chunks to the embedder."""
-        return self._loading > 0 or self._run is None or not self._run.live.source_ended
+        return self._loading > 0 or not self._all_read
 
     @property
     def _more_to_store(self) -> bool:

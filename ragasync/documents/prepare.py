@@ -4,59 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from ragasync._calls.thread_batches import BatchOutcome, has_time
 from ragasync.documents.adapters import Check, WrappedOutput
-from ragasync.documents.embedding_cache import CachedEmbeddings, Vector
+from ragasync.documents.embedding_cache import CachedEmbeddings
 from ragasync.documents.errors import IdConflictError
-from ragasync.documents.fingerprints import StagesFingerprint
+from ragasync.documents.fingerprints import StagesFingerprint, fingerprint_of_document
 from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.locations import add_locations, chunks_at
-from ragasync.documents.models import Chunk, Document
+from ragasync.documents.models import Document
+from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.store import Store
-from ragasync.documents.stored_state import NOT_STORED, StoredState, stored_states
+from ragasync.documents.stored_state import stored_states
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
-
-
-@dataclass(slots=True)
-class PreparedDocument:
-    """
-    The record of a document on its way to the embedder.
-
-    Attributes:
-        document: the document.
-        chunks: its chunks, with locations.
-        fingerprint: the fingerprint to store it with; empty if no store can look it up.
-        stored: what the store has under its id.
-        unchanged: whether that is this very document, so that nothing has to be embedded.
-        is_certain: whether that can be told; otherwise it counts as unchanged.
-        vectors: the vectors that the store has of its chunks; None if it has none.
-        failure: the error that ended its preparation, in the envelope of its stage.
-    """
-
-    document: Document
-    chunks: Sequence[Chunk] = ()
-    fingerprint: str = ""
-    stored: StoredState = NOT_STORED
-    unchanged: bool = False
-    is_certain: bool = True
-    vectors: Sequence[Vector | None] | None = None
-    failure: BaseException | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it goes on to the embedder."""
-        return self.failure is None and not self.unchanged
-
-
-Prepared: TypeAlias = PreparedDocument | list[PreparedDocument]
-"""The document of a source, or the list of its documents if the loader returned an iterable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +81,57 @@ class LoadAndChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceForWorker:
+    """
+    A source as an executor gets it.
+
+    Args:
+        source: the source.
+        stored: the fingerprint that the store has under its id; None if it has none, or if the id
+            is not known yet.
+    """
+
+    source: object
+    stored: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOnWorker:
+    """
+    The steps that need no store, for an executor.
+
+    A document that the store has already is not chunked, and its text does not come back.
+
+    Args:
+        steps: loading and chunking.
+        stages: the text of the stages' fingerprint; None if no store can report what it holds.
+    """
+
+    steps: LoadAndChunk
+    stages: str | None
+
+    def __call__(self, asked: SourceForWorker) -> Prepared:
+        """Load the documents of a source, and split those that the store does not have."""
+        prepared = self.steps.documents_of(asked.source)
+        for each in as_list(prepared):
+            if self.stages is not None:
+                # The store step computes what fails here again, and reports the error.
+                with suppress(Exception):
+                    each.fingerprint = fingerprint_of_document(each.document, self.stages)
+            if asked.stored and each.fingerprint and is_unchanged(asked.stored, each.fingerprint):
+                each.document = replace(each.document, text="")
+                each.without_text = True
+            else:
+                self.steps.split(each)
+        return prepared
+
+
+def is_unchanged(stored: str, now: str) -> bool:
+    """Whether a document counts as the stored one; also if that cannot be told."""
+    return StagesFingerprint.holds(stored, now) is not False
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSteps:
     """
     The steps that ask the store, for several documents in one query each. They block.
@@ -132,6 +150,15 @@ class StoreSteps:
     check: Check
     cached: CachedEmbeddings | None
 
+    def note_stored(self, documents: list[PreparedDocument]) -> None:
+        """Note what the store has under the ids of documents that are not loaded yet."""
+        if self.known is None:
+            return
+        found = stored_states(self.known, [each.document for each in documents], self.ids)
+        for prepared, stored in zip(documents, found, strict=True):
+            if not isinstance(stored, Exception):  # `look_up` meets the error again
+                prepared.stored = stored
+
     def look_up(self, documents: list[PreparedDocument]) -> None:
         """Find out which documents the store has already, from just these stages."""
         if self.known is None:
@@ -143,7 +170,9 @@ class StoreSteps:
                 prepared.failure = _failure("store", stored)
                 continue
             try:
-                prepared.fingerprint = self.fingerprint.of(prepared.document)
+                prepared.fingerprint = prepared.fingerprint or self.fingerprint.of(
+                    prepared.document
+                )
             except Exception as error:  # of metadata, whose values may be of any class
                 prepared.failure = _failure("store", error)
                 continue
@@ -160,7 +189,7 @@ class StoreSteps:
         """Refuse documents that the store cannot accept, and get the vectors that it has."""
         wanted = []
         for prepared in documents:
-            if not prepared.is_open:
+            if not prepared.is_open or prepared.without_text:
                 continue
             try:
                 self.check(prepared.document, prepared.chunks)
@@ -218,11 +247,6 @@ class PrepareBlock:
         self.store_steps.finish(documents)
         seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - cpu_started
         return BatchOutcome(values, errors, seconds, cpu_seconds)
-
-
-def as_list(prepared: Prepared) -> list[PreparedDocument]:
-    """The documents of a source as a list."""
-    return prepared if isinstance(prepared, list) else [prepared]
 
 
 def check_given(document: Document) -> None:
