@@ -372,14 +372,18 @@ def _on_limited_stage(stage: StageStats) -> str:
     text = f"The rate limit of {stage.name} is the bottleneck"
     if stage.rate is None:
         return f"{text}: a higher one would help, if the service allows it."
-    setting = "job.rate = {}" if stage.rate == stage.own_rate else "rate_limiter=RateLimiter({})"
     text += (
-        f". If the service allows it, a higher rate would help: "
-        f"{setting.format(round_rate(2 * stage.rate))}"
+        f". If the service allows it, a higher rate would help: {_higher_rate(stage.rate, stage)}"
     )
     if stage.batch_size:
         text += f". So would more chunks per call: batch_size={2 * stage.batch_size}"
     return f"{text}."
+
+
+def _higher_rate(rate: float, stage: StageStats) -> str:
+    """Write twice the rate of a stage as the setting that it comes from."""
+    setting = "job.rate = {}" if rate == stage.own_rate else "rate_limiter=RateLimiter({})"
+    return setting.format(round_rate(2 * rate))
 
 
 def _on_busy_stage(stage: StageStats, run: RunDiagnosis) -> str:
@@ -394,7 +398,10 @@ def _on_busy_stage(stage: StageStats, run: RunDiagnosis) -> str:
     if stage.adaptive:
         text = f'{stage.setting}="auto" allowed as many calls as the service seems to take'
         return f"{text}: {larger} would help, if larger batches take little longer."
-    return f"{text}, or {larger}, if larger batches take little longer." if larger else f"{text}."
+    text = f"{text}, or {larger}, if larger batches take little longer." if larger else f"{text}."
+    if stage.rate is not None and stage.calls > NEAR_LIMIT * stage.rate * run.seconds:
+        text += f" Its rate limit is near, too: {_higher_rate(stage.rate, stage)}."
+    return text
 
 
 # ── values to try ───────────────────────────────────────────────────────────────────────────────

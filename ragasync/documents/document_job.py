@@ -127,7 +127,7 @@ class DocumentJob(Job[Any, ProcessedDocument]):
         view = super()._view()
         calls = sum(stage.calls for stage in view.stages if stage.name == "embed")
         speed = calls / view.stage_seconds if view.stage_seconds > 0 else 0.0
-        return replace(view, speed=speed, rate_noun="embed call")
+        return replace(view, speed=speed, rate_noun="embed call", rate_label="embed calls/s")
 
     def _concurrency_settings(self) -> tuple[ConcurrencySetting, ...]:
         """The settings for the number of concurrent calls, as they are shown."""

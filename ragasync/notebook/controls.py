@@ -94,7 +94,7 @@ class Controls:
         self._cancel = self._button("Cancel", "cancel", self._cancel_once, CANCEL_TOOLTIP)
         self._concurrency = [self._concurrency_control(setting) for setting in view.concurrency]
         settings = [(each.label, each.widgets) for each in self._concurrency]
-        settings.append((f"{view.rate_noun}s a second", self._rate_widgets(view)))
+        settings.append((view.rate_label, self._rate_widgets(view)))
         buttons = [self._pause, self._cancel]
         rows = [
             self._row(button or self._factory.space("no-button", "72px"), label, widgets)

@@ -92,6 +92,7 @@ class JobView:
         stages: the stages of a pipeline, over the last seconds.
         stage_seconds: how many seconds these are.
         rate_noun: what the rate limit counts.
+        rate_label: the label of its slider.
     """
 
     ended: bool
@@ -106,6 +107,7 @@ class JobView:
     stages: tuple[StageStats, ...] = ()
     stage_seconds: float = 0.0
     rate_noun: str = "call"
+    rate_label: str = "calls a second"
 
     @property
     def rated_concurrency(self) -> int:

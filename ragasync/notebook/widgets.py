@@ -86,7 +86,7 @@ class WidgetFactory:
 
     def label(self, name: str, value: str) -> Any:
         """Make a label of fixed width, so that the widgets after labels are aligned."""
-        layout = self._layout(width="100px", margin="2px 0 2px 12px")
+        layout = self._layout(width="104px", margin="2px 0 2px 12px")
         return self._make("Label", name, value=value, layout=layout)
 
     def button(self, text: str, name: str, on_click: Callable[[], object], tooltip: str) -> Any:

@@ -510,6 +510,11 @@ async def test_more_concurrent_documents_are_advised_for_a_slow_load():
         ),
         (StageStats("load", 4, 38.0, setting="max_concurrency"), 0.0, "max_concurrency=8"),
         (StageStats("embed", 4, 1.0, 30.0, rate=5, own_rate=5), 0.0, "job.rate = 10"),
+        (
+            StageStats("embed", 4, 39.0, rate=5, calls=48, setting="embed_concurrency"),
+            0.0,
+            "embed_concurrency=8. Its rate limit is near, too: rate_limiter=RateLimiter(10).",
+        ),
         (StageStats("load and chunk", 2, 19.0), 9.8, "executor=ProcessPoolExecutor()"),
         (StageStats("embed", 4, 1.0, 30.0), 0.0, "a higher one would help"),
         (StageStats("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
