@@ -25,7 +25,7 @@ class SqliteFormat:
         schema: the statements that create its tables.
         synchronous: SQLite's setting for when commits reach the disk, NORMAL or FULL.
         error: the error raised when the file cannot be used.
-        page_size: bytes in a page of a new file.
+        pragmas: statements for each connection that may write.
     """
 
     name: str
@@ -34,7 +34,7 @@ class SqliteFormat:
     schema: str
     synchronous: str
     error: type[RagasyncError]
-    page_size: int = 4096
+    pragmas: str = ""
 
 
 _RETRY_INTERVAL = 0.01
@@ -66,7 +66,7 @@ def open_database(path: str, file_format: SqliteFormat, timeout: float) -> sqlit
             path, timeout=timeout, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute(f"PRAGMA page_size = {file_format.page_size:d}")
+            connection.executescript(file_format.pragmas)
             _create_or_check(connection, path, file_format)
             _use_wal(connection, timeout)
             full = file_format.synchronous == "FULL"

@@ -70,6 +70,11 @@ CREATE VIRTUAL TABLE words USING fts5 (
 );
 """
 
+# Vectors fill pages of a new file, and fewer, larger pages are read faster. A commit that finds
+# 2000 pages in the log copies them to the file, which waits for the disk; SQLite's 1000 pages of
+# 4 KB are the log of two groups of documents.
+_PRAGMAS = "PRAGMA page_size = 8192; PRAGMA wal_autocheckpoint = 2000;"
+
 _STATE = ("SELECT max(number), count(*) FROM documents", "SELECT number FROM next_chunk")
 """Queries that differ between a file that was just written to and a copy of it before."""
 
@@ -80,15 +85,8 @@ STORE = SqliteFormat(
     schema=_SCHEMA + _WORDS,
     synchronous="NORMAL",
     error=StoreError,
-    page_size=8192,  # vectors fill pages, and fewer of them are read faster
+    pragmas=_PRAGMAS,
 )
-
-_CHECKPOINT_PAGES = 2000
-"""
-Pages in the log at which a commit copies them to the file.
-
-That waits for the disk; with SQLite's 1000 pages of 4 KB, the log of two groups of documents.
-"""
 
 
 class StoreFile:
@@ -197,7 +195,6 @@ class StoreFile:
         self._unwritable = self._status = None
         try:
             connection = open_database(self.path, STORE, self._timeout)
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES:d}")
             self._status = None if self.path == ":memory:" else os.stat(self.path)  # noqa: PTH116
             return connection
         except StoreError as error:

@@ -32,7 +32,21 @@ _IDS_PER_STATEMENT = 500
 _TEXTS_PER_STATEMENT = 64
 
 _DOCUMENTS = "SELECT id, source, file, metadata, fingerprint, chunk_count FROM documents"
+_DOCUMENT = _DOCUMENTS + " WHERE id = ?"
+_DOCUMENTS_IN_ORDER = _DOCUMENTS + " ORDER BY number"
 _IDS = "SELECT id, source, fingerprint, file FROM documents"
+_IDS_WITH_FINGERPRINT = _IDS + " WHERE fingerprint = ?"
+_PLACES = "SELECT id, source, number, first_chunk, chunk_count FROM documents WHERE id IN ($rows)"
+_ENTRIES = "SELECT id, fingerprint, source, file, metadata FROM documents WHERE id IN ($rows)"
+
+# The number of any one chunk of each text, given with its place and its hash.
+_CHUNKS_WITH_TEXTS = """
+WITH asked (place, hash, text) AS ($rows) SELECT found, place FROM (
+    SELECT place, (
+        SELECT number FROM chunks WHERE text_hash = asked.hash AND chunks.text = asked.text LIMIT 1
+    ) AS found FROM asked
+) WHERE found IS NOT NULL
+"""
 
 
 class Place(NamedTuple):
@@ -57,7 +71,7 @@ def text_hash(text: str) -> int:
 
 def stored_places(db: Connection, ids: Sequence[str]) -> dict[str, Place]:
     """Rows of those documents that are stored, by their ids."""
-    found = _rows_in(db, "SELECT id, source, number, first_chunk, chunk_count FROM documents", ids)
+    found = _rows_in(db, _PLACES, ids)
     return {row[0]: Place(*row) for row in found}
 
 
@@ -93,7 +107,7 @@ def fingerprint_of(db: Connection, document_id: str) -> str | None:
 
 def stored_entries(db: Connection, ids: Sequence[str]) -> dict[str, StoredEntry]:
     """Entries of those documents that are stored, by their ids."""
-    found = _rows_in(db, "SELECT id, fingerprint, source, file, metadata FROM documents", ids)
+    found = _rows_in(db, _ENTRIES, ids)
     return {
         id_: StoredEntry(fingerprint, source, file, json.loads(metadata))
         for id_, fingerprint, source, file, metadata in found
@@ -105,12 +119,20 @@ def _rows_in(db: Connection, query: str, ids: Sequence[str]) -> Iterator[tuple[A
     for start in range(0, len(ids), _IDS_PER_STATEMENT):
         some = [id_ for id_ in ids[start : start + _IDS_PER_STATEMENT] if is_encodable(id_)]
         if some:
-            yield from db.execute(f"{query} WHERE id IN ({', '.join('?' * len(some))})", some)
+            statement = with_rows(query, len(some), 1)
+            yield from db.execute(statement, some)
+
+
+@lru_cache
+def with_rows(statement: str, rows: int, columns: int) -> str:
+    """Statement with placeholders for a number of rows of values in place of `$rows`."""
+    row = f"({', '.join('?' * columns)})"
+    return statement.replace("$rows", f"VALUES {', '.join([row] * rows)}")
 
 
 def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
     """A stored document with its chunks; None if it is not stored."""
-    row = db.execute(f"{_DOCUMENTS} WHERE id = ?", (document_id,)).fetchone()
+    row = db.execute(_DOCUMENT, (document_id,)).fetchone()
     if row is None:
         return None
     rows = db.execute(
@@ -125,7 +147,7 @@ def stored_document(db: Connection, document_id: str) -> StoredDocument | None:
 
 def stored_documents(db: Connection) -> list[StoredDocument]:
     """All documents in the order in which they were stored, without their chunks."""
-    return [_document(row) for row in db.execute(f"{_DOCUMENTS} ORDER BY number")]
+    return [_document(row) for row in db.execute(_DOCUMENTS_IN_ORDER)]
 
 
 def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
@@ -136,8 +158,8 @@ def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredD
 
 def with_fingerprints(db: Connection, fingerprints: Sequence[str]) -> list[StoredId]:
     """Documents that were stored with any of these fingerprints."""
-    statement = f"{_IDS} WHERE fingerprint = ?"
-    return [StoredId(*row) for one in fingerprints for row in db.execute(statement, (one,))]
+    found = (db.execute(_IDS_WITH_FINGERPRINT, (each,)) for each in fingerprints)
+    return [StoredId(*row) for rows in found for row in rows]
 
 
 def write_metadata(db: Connection, metadata: Mapping[str, Mapping[str, object]]) -> None:
@@ -223,7 +245,8 @@ def vectors_of(
     for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
         some = asked[start : start + _TEXTS_PER_STATEMENT]
         values = [value for n in some for value in (n, text_hash(texts[n]), texts[n])]
-        chunks += db.execute(_lookup(len(some)), values)
+        statement = with_rows(_CHUNKS_WITH_TEXTS, len(some), 3)
+        chunks += db.execute(statement, values)
     first, rows = 0, np.zeros((0, stored.dimension), dtype=np.float32)
     for number, place in sorted(chunks):
         if not first <= number < first + len(rows):
@@ -236,17 +259,6 @@ def vectors_of(
         # A copy: a view would be read-only, and keep all vectors of the row in memory.
         found[place] = rows[number - first].astype(np.float32)
     return found
-
-
-@lru_cache
-def _lookup(texts: int) -> str:
-    """Query for the number of any one chunk of each text, given with its place and its hash."""
-    return (
-        f"WITH asked (place, hash, text) AS (VALUES {', '.join(['(?, ?, ?)'] * texts)}) "
-        "SELECT found, place FROM (SELECT place, (SELECT number FROM chunks "
-        "WHERE text_hash = asked.hash AND chunks.text = asked.text LIMIT 1) AS found FROM asked) "
-        "WHERE found IS NOT NULL"
-    )
 
 
 def files(db: Connection) -> list[tuple[str, str]]:

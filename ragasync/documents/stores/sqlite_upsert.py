@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from sqlite3 import Connection
 from typing import TypeAlias
@@ -35,6 +34,7 @@ from ragasync.documents.stores.sqlite_rows import (
     stored_embedder,
     stored_places,
     text_hash,
+    with_rows,
     write_embedder,
 )
 from ragasync.sqlite_file import explain_surrogate
@@ -255,9 +255,9 @@ def _insert_documents(db: Connection, documents: Sequence[PreparedDocument]) -> 
             vectors.append((chunk + start, block.data))
         chunks += [(own, number, *values) for own, values in enumerate(each.chunks, start=chunk)]
         chunk += len(each.chunks)
-    _insert(db, "documents", rows)
-    _insert(db, "chunks", chunks)
-    _insert(db, "vectors", vectors)
+    _insert(db, "INSERT INTO documents $rows", rows)
+    _insert(db, "INSERT INTO chunks $rows", chunks)
+    _insert(db, "INSERT INTO vectors $rows", vectors)
     db.execute("UPDATE next_chunk SET number = ?", (chunk,))
     db.execute(
         "INSERT INTO words (rowid, text) SELECT number, text FROM searched WHERE number >= ?",
@@ -265,7 +265,7 @@ def _insert_documents(db: Connection, documents: Sequence[PreparedDocument]) -> 
     )
 
 
-def _insert(db: Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+def _insert(db: Connection, insertion: str, rows: Sequence[tuple[object, ...]]) -> None:
     """
     Insert rows, many with one statement.
 
@@ -276,15 +276,9 @@ def _insert(db: Connection, table: str, rows: Sequence[tuple[object, ...]]) -> N
     for size in _ROWS_PER_STATEMENT:
         while len(rows) - start >= size:
             values = list(chain.from_iterable(rows[start : start + size]))
-            db.execute(_insertion(table, len(values) // size, size), values)
+            statement = with_rows(insertion, size, len(values) // size)
+            db.execute(statement, values)
             start += size
-
-
-@lru_cache
-def _insertion(table: str, columns: int, rows: int) -> str:
-    """Statement that inserts a number of rows into a table of ours."""
-    row = f"({', '.join('?' * columns)})"
-    return f"INSERT INTO {table} VALUES {', '.join([row] * rows)}"
 
 
 @contextmanager

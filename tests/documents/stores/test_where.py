@@ -238,7 +238,7 @@ VALUE = st.one_of(
 )
 STORED = st.dictionaries(TEXT, st.one_of(VALUE, st.just(math.nan), st.lists(VALUE, max_size=2)))
 WHERE = st.dictionaries(
-    TEXT,
+    TEXT.filter(lambda key: not key.startswith("$")),  # which begins an operator
     st.one_of(
         VALUE,
         st.lists(VALUE, max_size=3),
@@ -251,7 +251,11 @@ WHERE = st.dictionaries(
 
 def one_that_holds(metadata):
     """Return a condition that some of this metadata meets: any other hardly ever holds."""
-    plain = [(key, value) for key, value in metadata.items() if not isinstance(value, list)]
+    plain = [
+        (key, value)
+        for key, value in metadata.items()
+        if not isinstance(value, list) and not key.startswith("$")
+    ]
     return dict([pair for pair in plain if pair[1] == pair[1]][:1])  # a NaN is not
 
 
