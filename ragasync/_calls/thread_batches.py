@@ -128,6 +128,7 @@ class ThreadBatcher(Generic[T, V]):
         self._running: set[asyncio.Task[None]] = set()
         self._typical_seconds: float | None = None
         self._size = 1
+        self._paused = False
         self._cpu_shares: deque[float] = deque(maxlen=RECENT)
         self.activity = ActivityMonitor(loop_clock(self._loop))
         self.ended = 0
@@ -141,7 +142,17 @@ class ThreadBatcher(Generic[T, V]):
     @property
     def ahead(self) -> int:
         """How many items should wait here: as many as fill a batch for each thread."""
-        return self._max_concurrency * self._size
+        return self._max_threads * self._size
+
+    @property
+    def paused(self) -> bool:
+        """Whether no batch is sent for now, because nobody has room for its results."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self._send()
 
     async def __call__(self, item: T) -> V:
         """Call the function for an item, in a batch on a thread."""
@@ -167,7 +178,7 @@ class ThreadBatcher(Generic[T, V]):
 
     def _send(self) -> None:
         """Start batches while threads are free and there is enough work for them."""
-        while self._waiting and len(self._running) < self._max_threads:
+        while self._waiting and not self._paused and len(self._running) < self._max_threads:
             work = len(self._waiting) * (self._typical_seconds or BATCH_SECONDS)
             if self._running and work < MIN_WORK:
                 return

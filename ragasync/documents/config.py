@@ -50,6 +50,9 @@ from ragasync.settings import MAX_WORKERS, BatchSettings, check_concurrency, par
 CallSettings: TypeAlias = BatchSettings[Any, Any]
 """The settings of the calls of one stage."""
 
+STORE_ROOM = 512
+"""Chunks of documents that wait for the transaction in which they are stored together."""
+
 SOURCES_PER_GROUP = 16
 """The maximum number of sources in one hand-over to an executor."""
 
@@ -179,10 +182,11 @@ class PipelineConfig:
         """
         The maximum number of chunks in progress, for a number of concurrent calls of `embed`.
 
-        They are those in calls, as many waiting for a call, and as many of documents that wait for
-        their last chunk or the store.
+        They are those in calls, as many waiting for a call, as many of documents that wait for
+        their last chunk, and those of the documents that are stored in one transaction.
         """
-        return 3 * embed_concurrency * self.embed.batch_size
+        in_groups = self.store is not None and self.store.batched
+        return 3 * embed_concurrency * self.embed.batch_size + STORE_ROOM * in_groups
 
     def most_documents(self, max_concurrency: int, embed_concurrency: int) -> int:
         """The maximum number of documents in the pipeline, each with at least one chunk."""
@@ -235,6 +239,16 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
             on_worker = PrepareOnWorker(both, None if known is None else fingerprint.text)
             prepare = BatchSettings(on_worker, False, **on_workers)
     is_separate = prepare_block is None and prepare is None
+    storing = None
+    if stages.store is not None:
+        storing = store_settings(
+            stages.store,
+            embedder,
+            max_concurrency=settings.store_concurrency,
+            retry=settings.retry,
+            timeout=settings.timeout,
+            max_initial_failures=settings.max_initial_failures,
+        )
     return PipelineConfig(
         prepare_block=prepare_block,
         prepare=prepare,
@@ -242,16 +256,7 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         chunk=chunking if is_separate else None,
         store_steps=steps,
         embed=embedding,
-        store=None
-        if stages.store is None
-        else store_settings(
-            stages.store,
-            embedder,
-            max_concurrency=settings.store_concurrency,
-            retry=settings.retry,
-            timeout=settings.timeout,
-            max_initial_failures=settings.max_initial_failures,
-        ),
+        store=storing,
         embedder=embedder,
         fingerprint=fingerprint,
         max_concurrency=max(loading.max_concurrency, chunking.max_concurrency),

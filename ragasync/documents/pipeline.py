@@ -92,7 +92,7 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refusal: EmbedderMismatch | None = None
         self._dimension: int | None = None
-        self._loading = self._embedding = self._uncertain = 0
+        self._loading = self._waiting_for_room = self._embedding = self._uncertain = 0
         self._doubts: list[str] = []
         self._stopped_early = False
         self._pruned: int | None = None
@@ -418,12 +418,31 @@ class Pipeline:
                 prepared.unchanged = True
                 return 0
         try:
-            weight = await self._budget.enter(len(prepared.chunks))
+            weight = self._budget.enter_now(len(prepared.chunks))
+            if weight is None:
+                weight = await self._wait_for_room(len(prepared.chunks))
         except BaseException:
             self._in_flight.end(id_)
             raise
         self._embedding += 1
         return weight
+
+    async def _wait_for_room(self, chunks: int) -> int:
+        """Wait until there is room for a document; load no further ones while several wait."""
+        self._count_waiting(1)
+        try:
+            return await self._budget.enter(chunks)
+        finally:
+            self._count_waiting(-1)
+
+    def _count_waiting(self, change: int) -> None:
+        """Count the prepared documents that wait for room; they are in memory, whatever size."""
+        self._waiting_for_room += change
+        blocks = self._blocks
+        if blocks is not None:
+            full = self._waiting_for_room >= self._config.max_concurrency
+            if full is not blocks.paused:
+                blocks.paused = full
 
     def _count_loading(self, change: int) -> None:
         """Count the sources in the loading stages; pause the input while there are enough."""

@@ -163,15 +163,21 @@ class ChunkBudget:
         self._entrance = asyncio.Lock()
         self._left = asyncio.Event()
 
-    async def enter(self, chunks: int) -> int:
-        """Wait until there is room for a document; return the room that it takes."""
+    def enter_now(self, chunks: int) -> int | None:
+        """Let a document in if there is room; return the room that it takes, else None."""
         weight = self._weight_of(chunks)
         if self._entrance.locked() or self._taken + weight > self._size:
-            async with self._entrance:
-                while self._taken + (weight := self._weight_of(chunks)) > self._size:
-                    self._left.clear()
-                    await self._left.wait()
+            return None
         self._taken += weight
+        return weight
+
+    async def enter(self, chunks: int) -> int:
+        """Wait until there is room for a document; return the room that it takes."""
+        async with self._entrance:
+            while self._taken + (weight := self._weight_of(chunks)) > self._size:
+                self._left.clear()
+                await self._left.wait()
+            self._taken += weight
         return weight
 
     def leave(self, weight: int) -> None:

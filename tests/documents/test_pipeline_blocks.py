@@ -1,5 +1,6 @@
 """Blocks of sources that are loaded and chunked in one hand-over to a thread."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -66,3 +67,33 @@ def test_chunks_made_with_their_places_are_those_that_got_them_later(document: D
     for chunk in made:
         with pytest.raises(TypeError):
             chunk.metadata["line"] = 0  # type: ignore[index]
+
+
+async def test_documents_are_not_loaded_while_others_wait_for_room():
+    """However many sources could be loaded quickly, what is in memory has a bound."""
+    loaded: list[object] = []
+    embedding, go_on = asyncio.Event(), asyncio.Event()
+
+    def load(source):
+        loaded.append(source)
+        return Document(str(source), "word " * 400)
+
+    async def embed(texts):
+        embedding.set()
+        await go_on.wait()
+        return [[1.0]] * len(texts)
+
+    processor = AsyncDocumentProcessor(
+        load,
+        lambda text: text.split(),
+        embed,
+        max_concurrency=2,
+        embed_concurrency=8,
+    )
+    job = processor.start(range(1000), on_current_loop=True)
+    await embedding.wait()
+    await asyncio.sleep(1)
+    # Two documents fill the room, two wait for it, and blocks were on their way.
+    assert len(loaded) < 300
+    go_on.set()
+    assert (await job).success_count == 1000

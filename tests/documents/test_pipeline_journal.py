@@ -228,15 +228,15 @@ async def test_many_are_looked_up_together_and_each_is_accounted_for(bench, monk
 
 async def test_a_run_that_stops_leaves_what_was_only_looked_up_pending(bench):
     """The next run does it."""
-    sources = [(f"{number}", "fatal" if number == 5 else "text") for number in range(60)]
+    sources = [(f"{number}", "fatal" if number == 5 else "text") for number in range(700)]
     refusing = CountingEmbedder(0.01, {"fatal": StatusError(401)})
     changes = {"load": None, "embed_concurrency": 1, "batch_size": 1, "max_concurrency": 1}
     stopped = (await bench.run(sources, embed=refusing, **changes))[0]
     assert stopped.pending_count > 30
-    assert stopped.total == 60
+    assert stopped.total == 700
     again = Journal(bench.journal, retry_failed=True)
     result = (await bench.run(sources, journal=again, **changes))[0]
-    assert (result.success_count, attempts(result).count(0)) == (60, stopped.success_count)
+    assert (result.success_count, attempts(result).count(0)) == (700, stopped.success_count)
 
 
 async def test_a_text_that_comes_back_reaches_a_store_that_cannot_tell(folder, tmp_path):
