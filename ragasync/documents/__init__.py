@@ -24,6 +24,8 @@ Documents: load, chunk, embed and store them, and search them.
     locations.py         lines, pages and headings of chunks
     tokenizers.py        token counts and token budgets
     embedders/           texts to vectors: by hashing, a small model, or a service
+    embedding_processes.py  EmbeddingProcesses: worker processes that embed for a large run
+    worker_process.py    the program of such a process
     embedding_cache.py   reuses the vectors that a store has
     stored_state.py      what the store has of a document already
     store.py             Store: the protocol of stores, and its errors

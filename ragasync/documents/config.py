@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from ragasync._calls.thread_batches import MAX_CPU_THREADS
@@ -27,6 +28,7 @@ from ragasync.documents.embedding_cache import (
     cached_embeddings,
     supports_embedder_identity,
 )
+from ragasync.documents.embedding_processes import EmbeddingProcesses, embed_in_processes
 from ragasync.documents.errors import DocumentDeferred, FatalStageError
 from ragasync.documents.fingerprints import (
     EmbedderIdentity,
@@ -35,11 +37,12 @@ from ragasync.documents.fingerprints import (
     embedder_identity,
     stage_fingerprint,
 )
-from ragasync.documents.loaders import LOADER_VERSION
+from ragasync.documents.loaders import LOADER_VERSION, load_source
 from ragasync.documents.metering import metering
 from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, PrepareOnWorker, StoreSteps
 from ragasync.documents.processed import SkipPolicy
 from ragasync.documents.sources import FileIds
+from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.errors import JobStopped, StageFailure
@@ -210,9 +213,15 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         limit, adaptive = parse_concurrency(own_limit)
     elif type(stages.embed.function) is HashingEmbedder:
         limit = min(limit, MAX_CPU_THREADS)
+    embed: StageFunction = stages.embed.function
+    processes: dict[str, Any] = {}
+    if isinstance(embed, HashingEmbedder) and _may_use_processes(stages, settings):
+        processes["resources"] = partial(EmbeddingProcesses.open, embed)
+        embed = embed_in_processes
     embedding = replace(stages.embed, max_concurrency=limit).plan(
-        metering(wrap_output(stages.embed.function, to_embedding_matrix)),
+        metering(wrap_output(embed, to_embedding_matrix)),
         adaptive=adaptive,
+        **processes,
         batched=True,
         batch_size=settings.batch_size,
         rate_limiter=settings.rate_limiter,
@@ -268,6 +277,17 @@ def pipeline_config(stages: Stages, settings: Settings) -> PipelineConfig:
         load_function=load.function,
         has_store_function=stages.store is not None and not hasattr(stages.store.fn, "upsert"),
         made_at=caller_location(),
+    )
+
+
+def _may_use_processes(stages: Stages, settings: Settings) -> bool:
+    """Whether worker processes may embed: the functions are our own, without settings."""
+    functions = stages.load.fn, type(stages.chunk.fn), type(stages.embed.fn)
+    return (
+        functions == (load_source, RecursiveSplitter, HashingEmbedder)
+        and all(stage.is_plain for stage in (stages.load, stages.chunk, stages.embed))
+        and settings.executor is None
+        and settings.timeout is None
     )
 
 

@@ -73,7 +73,9 @@ class AsyncDocumentProcessor:
             default loads by file type. A `sources` item of type str that names a file is a path.
         chunk: a function from a text to texts or Chunks; the default is RecursiveSplitter().
         embed: a function from a list of texts to one vector per text; the default is
-            HashingEmbedder().
+            HashingEmbedder(), which computes. With the default load and chunk, and without settings
+            of their own, a large run calls it in worker processes; the environment variable
+            RAGASYNC_WORKER_PROCESSES=0 turns that off.
         store: a Store, or a function of (document, chunks, embeddings). None keeps documents,
             chunks and embeddings in the result.
         max_concurrency: the number of documents that are loaded and chunked concurrently; short
