@@ -214,9 +214,10 @@ class RunControls:
         """Go on after `pause`, and end the pauses that services have asked for."""
         self.paused = False
         self.live.set_interrupt("pause", False)
-        if self._limiter is not None:
-            self._limiter.resume()
-        self.live.notify()
+        for run in (self, *self._stage_runs):
+            if run._limiter is not None:
+                run._limiter.resume()
+            run.live.notify()
 
     def pause_input(self, paused: bool) -> None:
         """Read no new item for now, or go on: for pipelines, which know when there is room."""

@@ -120,6 +120,10 @@ class DocumentJob(Job[Any, ProcessedDocument]):
         """The progress of the job, as a frozen snapshot."""
         return replace(super().progress, max_concurrency=self.max_concurrency)
 
+    def pause(self) -> None:
+        """Load no further documents; those in progress are still embedded and stored."""
+        super().pause()
+
     # ── display ──────────────────────────────────────────────────────────────────────────────────
 
     def _view(self) -> JobView:

@@ -227,7 +227,8 @@ def _status_line(view: JobView) -> str:
     if view.ended:
         return ""
     if view.paused:
-        return "paused: no new calls start"
+        what = "documents are loaded; those in progress finish" if view.stages else "calls start"
+        return f"paused: no new {what}"
     if pause := _pause_text(view.progress):
         return pause
     if text := _bottleneck_text(view.stages, view.stage_seconds):

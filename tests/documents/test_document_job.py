@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ragasync import RateLimiter
+from ragasync._reports.error_groups import LiveErrorGroups
 from ragasync.documents import (
     AsyncDocumentProcessor,
     Document,
@@ -16,10 +17,11 @@ from ragasync.documents import (
     SqliteStore,
     Stage,
 )
+from ragasync.notebook.panel_view import panel_text
 from tests.support.document_tables import exact
 from tests.support.embedders import CountingEmbedder, words
 from tests.support.hidden_limits import Queueing, still
-from tests.support.services import now
+from tests.support.services import StatusError, now
 
 
 class Busy:
@@ -408,6 +410,42 @@ def test_the_processor_names_the_setting_that_is_wrong(name):
     """Not that of another stage."""
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         AsyncDocumentProcessor(**{name: 0})
+
+
+async def test_resume_ends_a_pause_that_the_embedders_service_asked_for():
+    """A Retry-After that may have been a mistake."""
+
+    class Closing(CountingEmbedder):
+        """Refuses its first call, for a hundred seconds."""
+
+        async def __call__(self, texts: list[str]) -> Any:
+            """Refuse or embed."""
+            if not self.calls:
+                self.calls.append(texts)
+                raise StatusError(429, retry_after=100.0)
+            return await super().__call__(texts)
+
+    job = started(exact(embed=Closing(), batch_size=1, retry_delay=0.0), 20)
+    await asyncio.sleep(5)
+    assert job.progress.limited_by == "paused"
+    job.resume()
+    assert (await job).all_succeeded
+    assert now() < 100
+
+
+async def test_a_paused_job_finishes_the_documents_in_progress():
+    """And loads no others; its panel says so."""
+    load, embed = Busy(), CountingEmbedder()
+    job = loading(AsyncDocumentProcessor(load, words, embed, max_concurrency=3), 200)
+    await asyncio.sleep(4.5)
+    job.pause()
+    await asyncio.sleep(20)
+    assert (load.in_flight, embed.in_flight, job.progress.in_flight) == (0, 0, 0)
+    assert job.progress.finished in (12, 15)
+    text = panel_text(job._view(), LiveErrorGroups(job._job_run.columns))
+    assert "paused: no new documents are loaded; those in progress finish" in text
+    job.resume()
+    assert (await job).all_succeeded
 
 
 # ── the stage that holds the others back ────────────────────────────────────────────────────

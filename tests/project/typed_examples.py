@@ -34,6 +34,7 @@ from ragasync import (
 from ragasync.documents import (
     Chunk,
     Document,
+    DocumentJob,
     Embedder,
     Filter,
     HashingEmbedder,
@@ -180,6 +181,18 @@ async def a_job() -> None:
     assert_type(job.progress, Progress)
     assert_type(await job, BatchResult[int])
     assert_type(job.wait(timeout=1.0), BatchResult[int])
+
+
+def a_job_over_documents() -> None:
+    """Each stage has a setting of its own."""
+    job = AsyncDocumentProcessor(embed_concurrency="auto").start("notes")
+    assert_type(job, DocumentJob)
+    assert_type(job.embed_concurrency, int)
+    job.max_concurrency = job.store_concurrency = 16
+    job.embed_concurrency = "auto"
+    job.embed_concurrency = 8
+    job.rate = 2.5
+    assert_type(job.wait(), BatchResult[ProcessedDocument])
 
 
 def limits_and_retries() -> None:
