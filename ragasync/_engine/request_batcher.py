@@ -176,6 +176,11 @@ class RequestBatcher(Generic[T, R]):
         """Whether it accepts no more requests: not open, closed, or ended by an error."""
         return self._items is None or self.run.stopping
 
+    @property
+    def has_success(self) -> bool:
+        """Whether any call has succeeded."""
+        return self._requests.has_success
+
     def stats(self, name: str) -> StageStats:
         """Its statistics so far, as those of the stage `name`."""
         arrived = 0 if self._items is None else self._items.pushed

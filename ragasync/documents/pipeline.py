@@ -163,7 +163,7 @@ class Pipeline:
     async def _end(self, run: RunControls) -> None:
         """Prune, write what was collected, and warn, after a run that was not cut short."""
         limit = self._config.max_cost
-        if limit is not None and not self._meter.cost and self._stages["embed"].run.totals.calls:
+        if limit is not None and not self._meter.cost and self._stages["embed"].has_success:
             warnings.warn(
                 f"max_cost={limit:g} had no effect, because no cost was reported: an embedder "
                 f"reports it by note_usage(cost=...) after each call",
@@ -414,7 +414,12 @@ class Pipeline:
         known, id_ = self._config.known, prepared.document.id
         while known is not None and not self._in_flight.begin(id_):
             await self._in_flight.wait(id_)
-            if await asyncio.to_thread(known.fingerprint_of, id_) == prepared.fingerprint:
+            try:
+                stored = await asyncio.to_thread(known.fingerprint_of, id_)
+            except Exception as error:
+                note_place(error, "store", _name_of(source))
+                raise StageFailure("store", error) from error
+            if stored == prepared.fingerprint:
                 prepared.unchanged = True
                 return 0
         try:

@@ -186,6 +186,33 @@ async def test_a_store_that_cannot_be_asked_is_named_as_the_stage():
 # ── the end of the run ──────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+async def test_a_repeated_document_fails_alone_when_it_cannot_be_looked_up_again(as_list):
+    """It is looked up again after its twin was stored; the others of its source go on."""
+    asked: list[str] = []
+
+    class Forgetful(SqliteStore):
+        """A store that can be asked for the fingerprint of a document only twice."""
+
+        def fingerprint_of(self, document_id: str) -> str | None:
+            asked.append(document_id)
+            if asked.count(document_id) > 2:
+                raise StoreError(f"{document_id} cannot be looked up")
+            return super().fingerprint_of(document_id)
+
+    def load(name: str) -> Document | list[Document]:
+        twin = Document("twin", "some text")
+        return [twin, Document(name, "another text")] if as_list else twin
+
+    with Forgetful(":memory:") as store:
+        processor = AsyncDocumentProcessor(load=load, embed=CountingEmbedder(), store=store)
+        result = await processor.process(["a", "b"])
+        assert sorted(statuses(result)) == ["done", "failed"]
+        (failed,) = (outcome for outcome in result if outcome.status == "failed")
+        assert failed.stage == "store"
+        assert {each.id for each in store.documents()} == {"twin", *("ab" if as_list else "")}
+
+
 async def test_a_bad_key_ends_the_run_at_once():
     """One clear reason, and no call for each of a thousand documents."""
     embed = CountingEmbedder(poison={"word": StatusError(401, message="bad key")})

@@ -230,6 +230,17 @@ async def test_a_bound_on_what_nobody_reports_is_warned_of_once():
     assert result.all_succeeded
 
 
+async def test_a_bound_is_not_called_useless_before_a_call_has_succeeded():
+    """A job that is cancelled in its first call, and one whose calls all fail."""
+    embed = CountingEmbedder(60)
+    job = exact(embed, max_cost=1.0).start(texts(3), on_current_loop=True)
+    await embed.called.wait()
+    job.cancel()
+    assert (await job).cancelled_count
+    embed = CountingEmbedder(poison={"word": ValueError("no")})
+    assert (await exact(embed, max_cost=1.0).process(texts(3))).error_count == 3
+
+
 async def test_nothing_is_warned_of_where_nothing_was_embedded():
     """There was nothing to report."""
     result = await exact(CountingEmbedder(), max_cost=1.0).process([("a", "")])
