@@ -17,7 +17,7 @@ from ragasync._calls.thread_batches import (
     BatchOutcome,
     ThreadBatcher,
 )
-from tests.support.services import other_tasks
+from tests.support.services import about, other_tasks
 
 Call = Callable[[Sequence[int]], BatchOutcome[int]]
 
@@ -113,6 +113,23 @@ async def test_calls_that_compute_share_two_threads(cpu_share, threads_used):
         threads.most_busy = 0
         await asyncio.gather(*map(batcher, range(80)))
     assert threads.most_busy == threads_used
+
+
+async def test_more_and_fewer_threads_are_used_after_a_resize():
+    """Batches in flight are left to finish, and the slots are counted from the change."""
+    threads = Threads(seconds=2 * BATCH_SECONDS)
+    async with open_batcher(threads) as batcher:
+        calls = [asyncio.ensure_future(batcher(item)) for item in range(40)]
+        await asyncio.sleep(2.5)
+        assert threads.busy == 1
+        batcher.resize(4)
+        await asyncio.sleep(1)
+        assert (threads.busy, batcher.ahead) == (4, 4)
+        batcher.resize(2)
+        await asyncio.sleep(1)
+        assert threads.busy == 2
+        assert batcher.activity.extra_slot_seconds == about(-3 * 2.5 + 2 * 3.5)
+        assert await asyncio.gather(*calls) == [10 * item for item in range(40)]
 
 
 async def test_another_thread_is_used_only_for_enough_work():
