@@ -81,8 +81,7 @@ from ragasync.documents.store import (
     StoreError,
 )
 from ragasync.documents.stores.lance import LanceStore
-from ragasync.documents.stores.memory import MemoryStore
-from ragasync.documents.stores.sqlite import SqliteStore
+from ragasync.documents.stores.sqlite import MemoryStore, SqliteStore
 
 __all__ = [
     "LOADERS",

@@ -42,13 +42,16 @@ from ragasync.documents.stores.lance_documents import (
     stored_document,
     stored_documents,
     stored_ids,
+    upsert,
+    upsert_each,
     with_fingerprints,
     write_id_scheme,
     write_metadata,
 )
-from ragasync.documents.stores.lance_filter import EVERY_CHUNK, digest
 from ragasync.documents.stores.lance_search import (
+    EVERY_CHUNK,
     FRAME,
+    digest,
     known_keys,
     run_search,
     unknown_keys,
@@ -60,11 +63,16 @@ from ragasync.documents.stores.lance_table import (
     stored_embedder,
     write_embedder,
 )
-from ragasync.documents.stores.lance_upsert import upsert, upsert_each
-from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
+from ragasync.documents.stores.query import (
+    Embed,
+    QueryEmbedder,
+    check_delete,
+    check_id,
+    chunk_frame,
+    search_for,
+    selected,
+)
 from ragasync.documents.stores.relocation import relocation
-from ragasync.documents.stores.selection import check_delete, check_id, selected
-from ragasync.documents.stores.store_dataframe import chunk_frame
 
 if TYPE_CHECKING:
     import pandas as pd

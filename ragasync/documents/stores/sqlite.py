@@ -1,9 +1,10 @@
-"""SqliteStore: documents, vectors and keywords in one SQLite file."""
+"""SqliteStore and MemoryStore: documents, vectors and keywords in one file, or in memory."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self, overload
@@ -34,11 +35,18 @@ from ragasync.documents.store import (
     check_search,
     check_storable,
 )
-from ragasync.documents.stores.query import Embed, QueryEmbedder, search_for
+from ragasync.documents.stores.query import (
+    Embed,
+    QueryEmbedder,
+    check_delete,
+    check_id,
+    chunk_frame,
+    search_for,
+    selected,
+)
 from ragasync.documents.stores.relocation import relocation
-from ragasync.documents.stores.selection import check_delete, check_id, selected
-from ragasync.documents.stores.sqlite_file import StoreFile
-from ragasync.documents.stores.sqlite_rows import (
+from ragasync.documents.stores.sqlite_schema import (
+    StoreFile,
     chunk_count,
     chunk_rows,
     delete_document,
@@ -58,10 +66,13 @@ from ragasync.documents.stores.sqlite_rows import (
     write_id_scheme,
     write_metadata,
 )
-from ragasync.documents.stores.sqlite_search import known_keys, run_search, unknown_keys
+from ragasync.documents.stores.sqlite_search import (
+    VectorMatrix,
+    known_keys,
+    run_search,
+    unknown_keys,
+)
 from ragasync.documents.stores.sqlite_upsert import upsert, upsert_each
-from ragasync.documents.stores.store_dataframe import chunk_frame
-from ragasync.documents.stores.vectors import VectorMatrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -510,3 +521,27 @@ class SqliteStore:
         unknown = unknown_keys(db, asked)
         self._known_keys.update(set(asked).difference(unknown))
         return unknown
+
+
+class MemoryStore(SqliteStore):
+    """
+    A store in memory, which exists until it is closed or garbage-collected.
+
+    It is a SqliteStore with an in-memory database, so that it behaves like one with a file.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import MemoryStore
+        >>> texts = [("guide", "A bucket refills.")]
+        >>> with MemoryStore() as store:
+        ...     _ = AsyncDocumentProcessor(store=store).process_sync(texts)
+        ...     print(store.search("how does a bucket refill?")[0].text)
+        A bucket refills.
+
+    Args:
+        embedder: Embeds the text of a search, as for SqliteStore.
+    """
+
+    def __init__(self, embedder: Embed | None = None) -> None:
+        super().__init__(":memory:", embedder)
+        weakref.finalize(self, self._file.close)

@@ -26,9 +26,9 @@ from ragasync.documents.store import (
     check_source,
     checked_vectors,
 )
-from ragasync.documents.stores.sqlite_file import StoreFile
-from ragasync.documents.stores.sqlite_rows import (
+from ragasync.documents.stores.sqlite_schema import (
     VECTORS_PER_ROW,
+    StoreFile,
     delete_documents,
     remembered_id_scheme,
     stored_embedder,
