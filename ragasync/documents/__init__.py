@@ -3,10 +3,9 @@ Documents: load, chunk, embed and store them, and search them.
 
     processor.py         AsyncDocumentProcessor: its arguments, and how it runs
     document_job.py      DocumentJob: the handle of a background run, to steer its stages
-    run_sources.py       RunSources: the sources of one run
+    run_sources.py       RunSources: the sources of one run, whose ids must fit the store
     sources.py           find_sources: folders, paths and texts; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
-    root_check.py        RootCheck: do ids fit the store, absolute or below a root?
     pruning.py           Pruner: removes documents whose files no longer exist
     resume.py            the journal of a document processor
     stage.py             Stage: a function with settings of its own
@@ -16,18 +15,14 @@ Documents: load, chunk, embed and store them, and search them.
     prepare.py           loads, looks up and chunks documents, on threads or on an executor
     prepared.py          PreparedDocument, and its pickled form
     adapters.py          users' functions and stores as the calls of the pipeline
-    id_claims.py         IdClaims: ids that only a custom loader knows
-    multi_document.py    the documents of one source, with one outcome for all
     processed.py         ProcessedDocument: the result of one source
     loaders/             bytes to text, by file type
-    splitters.py         text to chunks
+    splitters.py         text to chunks; counts and budgets of tokens
     locations.py         lines, pages and headings of chunks
-    tokenizers.py        token counts and token budgets
     embedders/           texts to vectors: by hashing, a small model, or a service
     embedding_processes.py  EmbeddingProcesses: worker processes that embed for a large run
     worker_process.py    the program of such a process
-    embedding_cache.py   reuses the vectors that a store has
-    stored_state.py      what the store has of a document already
+    stored_state.py      what the store has already: documents and vectors
     store.py             Store: the protocol of stores, and its errors
     stores/              SqliteStore, LanceStore, MemoryStore
     filters.py           Filter: conditions on metadata

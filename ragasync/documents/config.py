@@ -23,11 +23,6 @@ from ragasync.documents.adapters import (
     wrap_output,
 )
 from ragasync.documents.embedders import HashingEmbedder
-from ragasync.documents.embedding_cache import (
-    EmbedderInStore,
-    cached_embeddings,
-    supports_embedder_identity,
-)
 from ragasync.documents.embedding_processes import EmbeddingProcesses, embed_in_processes
 from ragasync.documents.errors import DocumentDeferred, FatalStageError
 from ragasync.documents.fingerprints import (
@@ -45,6 +40,11 @@ from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, Store
+from ragasync.documents.stored_state import (
+    EmbedderInStore,
+    cached_embeddings,
+    supports_embedder_identity,
+)
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.journal.journal import caller_location

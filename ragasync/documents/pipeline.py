@@ -18,13 +18,10 @@ from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
 from ragasync.documents.adapters import EmbeddedDocument, as_array
 from ragasync.documents.config import CallSettings, PipelineConfig
-from ragasync.documents.embedding_cache import WHY_UNKNOWN, Vector
 from ragasync.documents.errors import DocumentDeferred, FatalStageError, note_place
-from ragasync.documents.id_claims import IdClaims
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import Meter, Metered, metered_by
 from ragasync.documents.models import Chunk, Document
-from ragasync.documents.multi_document import process_documents
 from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
     SourceForWorker,
@@ -38,12 +35,14 @@ from ragasync.documents.processed import (
     bad_rows_of,
     id_of,
     merge_documents,
+    process_documents,
     read_as,
     source_path,
 )
 from ragasync.documents.run_sources import RunSources
 from ragasync.documents.store import EmbedderMismatch, StoreError
-from ragasync.documents.stored_state import StoredChanges
+from ragasync.documents.stored_state import WHY_UNKNOWN, StoredChanges, Vector
+from ragasync.documents.unique_sources import IdClaims
 from ragasync.errors import AttemptTimeout, JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings

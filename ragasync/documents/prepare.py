@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from ragasync._calls.thread_batches import BatchOutcome, has_time
 from ragasync.documents.adapters import Check, WrappedOutput
-from ragasync.documents.embedding_cache import CachedEmbeddings
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import StagesFingerprint, fingerprint_of_document
 from ragasync.documents.loaders.text import refuse_surrogates
@@ -21,7 +20,7 @@ from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.store import Store
-from ragasync.documents.stored_state import stored_states
+from ragasync.documents.stored_state import CachedEmbeddings, stored_states
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 

@@ -1,17 +1,25 @@
-"""ProcessedDocument: the result of one source; also of an unreadable one that is skipped."""
+"""ProcessedDocument: the result of one source, which may have several documents or be skipped."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ragasync._reports.summary import counted
-from ragasync.documents.errors import LoadError
+from ragasync.documents.errors import (
+    FatalStageError,
+    IdConflictError,
+    LoadError,
+    PartialDocumentFailure,
+    SomeDocumentsRefused,
+)
 from ragasync.documents.loaders.records import BAD_ROWS
 from ragasync.documents.models import Chunk, Document
+from ragasync.documents.prepared import PreparedDocument
 from ragasync.documents.sources import Source
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import is_a
@@ -191,3 +199,77 @@ def source_path(source: object) -> str | None:
     if isinstance(source, Source | Document):
         return source.source
     return source if isinstance(source, str) else None
+
+
+async def process_documents(
+    documents: list[PreparedDocument],
+    process: Callable[[PreparedDocument, Callable[[], None]], Awaitable[ProcessedDocument]],
+    max_concurrency: Callable[[], int],
+) -> list[ProcessedDocument]:
+    """
+    Process the documents of one source, a few at a time until they have left the loading stages.
+
+    Each is stored for itself. A failed one affects no other, but their source fails.
+
+    Args:
+        documents: the documents; the list is emptied, so that stored ones need not stay in memory.
+        process: processes one; it calls its second argument when the next one may start.
+        max_concurrency: the number of documents in the loading stages now; it may change.
+
+    Raises:
+        StageFailure: some of them failed; its error lists them.
+        Exception: the error that ended the run.
+    """
+    loading, left = 0, asyncio.Event()
+    count = len(documents)
+    done: list[ProcessedDocument | None] = [None] * count
+    failed: dict[int, tuple[str, StageFailure]] = {}
+    fatal: list[Exception] = []
+
+    async def process_one(place: int, prepared: PreparedDocument) -> None:
+        """Process one document, and note what happened to it."""
+        has_left = False
+
+        def leave() -> None:
+            nonlocal has_left, loading
+            if not has_left:
+                has_left = True
+                loading -= 1
+                left.set()
+
+        try:
+            done[place] = await process(prepared, leave)
+        except FatalStageError as error:
+            fatal.append(error)
+        except StageFailure as failure:
+            failed[place] = prepared.document.id, failure
+        except Exception as error:
+            fatal.append(error)
+        finally:
+            leave()
+
+    documents.reverse()
+    async with asyncio.TaskGroup() as group:
+        for place in range(count):
+            while loading >= max_concurrency():
+                left.clear()
+                await left.wait()
+            if fatal:
+                break
+            loading += 1
+            group.create_task(process_one(place, documents.pop()), name="ragasync document")
+    if fatal:
+        raise fatal[0]
+    if failed:
+        raise _failure_of_source([failed[place] for place in sorted(failed)], count)
+    return [each for each in done if each is not None]
+
+
+def _failure_of_source(failures: Sequence[tuple[str, StageFailure]], count: int) -> StageFailure:
+    """Make the failure of a source from those of its documents."""
+    _, first = failures[0]
+    is_refused = any(is_a(failure.error, IdConflictError) for _, failure in failures)
+    kind = SomeDocumentsRefused if is_refused else PartialDocumentFailure
+    failure = StageFailure(first.stage, kind.of(failures, count))
+    failure.__cause__ = first.error
+    return failure

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ragasync.documents import Document, SemanticTextSplitter, TokenSplitter
-from ragasync.documents.splitters import CHARS_A_TOKEN
-from ragasync.documents.tokenizers import as_token_counter, estimated_tokens
+from ragasync.documents.splitters import CHARS_A_TOKEN, as_token_counter, estimated_tokens
 from tests.documents.test_splitters import PIECES, TEXTS, check_invariants, texts
 
 VOCABULARY = Path(wordllama.__file__).parent / "tokenizers/l2_supercat_tokenizer_config.json"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import ItemTooLargeError
-from ragasync.documents.tokenizers import TokenBudget, estimated_tokens, token_budget
+from ragasync.documents.splitters import TokenBudget, estimated_tokens, token_budget
 from tests.support.requirements import needs
 
 TEXTS = {

@@ -42,8 +42,8 @@ from ragasync.documents.embedders.openai_responses import (
     reply_of,
 )
 from ragasync.documents.metering import note_usage
+from ragasync.documents.splitters import token_budget
 from ragasync.documents.stage import Stage
-from ragasync.documents.tokenizers import token_budget
 from ragasync.errors import AttemptTimeout
 
 _ARGUMENTS: Final = ("model", "dimensions", "input")
