@@ -3,10 +3,9 @@ Documents: load, chunk, embed and store them, and search them.
 
     processor.py         AsyncDocumentProcessor: its arguments, and how it runs
     document_job.py      DocumentJob: the handle of a background run, to steer its stages
-    run_sources.py       RunSources: the sources of one run, whose ids must fit the store
+    run_sources.py       RunSources: the sources of one run; RootCheck, Pruner
     sources.py           find_sources: folders, paths and texts; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
-    pruning.py           Pruner: removes documents whose files no longer exist
     resume.py            the journal of a document processor
     stage.py             Stage: a function with settings of its own
     config.py            PipelineConfig: the settings of all stages

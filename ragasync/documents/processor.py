@@ -31,9 +31,8 @@ from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders import load_source
 from ragasync.documents.pipeline import Pipeline
 from ragasync.documents.processed import ProcessedDocument, SkipPolicy
-from ragasync.documents.pruning import Prune
 from ragasync.documents.resume import bind_document_journal
-from ragasync.documents.run_sources import RunSources, SourceResolver, Sources
+from ragasync.documents.run_sources import Prune, RunSources, SourceResolver, Sources
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.stage import Stage, as_stage, check_version

@@ -1,4 +1,4 @@
-"""RunSources: the sources of one run, whose ids must fit the store, for instance its root."""
+"""RunSources: the sources of one run, the check of their root, and the pruning of missing files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
+    Sequence,
     Sized,
 )
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.models import Document
 from ragasync.documents.processed import ProcessedDocument
-from ragasync.documents.pruning import Prune, Pruner, pruner_for
-from ragasync.documents.sources import FileIds, Origin, Source, find_sources, source_of
+from ragasync.documents.sources import FileIds, Origin, Source, find_sources, plain_path, source_of
 from ragasync.documents.store import (
     IdScheme,
     RunRefused,
@@ -35,21 +35,193 @@ from ragasync.documents.store import (
 from ragasync.documents.unique_sources import OwnFiles, Taken, UniqueSources, claim_earlier
 from ragasync.foreign_errors import is_a
 
+Prune: TypeAlias = bool | Literal["force"]
+"""Whether to delete documents of missing files; "force" also if a whole folder is missing."""
+
+
+def pruner_for(store: Any, sources: object, ids: FileIds, *, as_given: bool, force: bool) -> Pruner:
+    """
+    Make the Pruner of a store for a run over these sources.
+
+    Args:
+        store: the store.
+        sources: the sources as given.
+        ids: makes the ids of files.
+        as_given: whether the elements of an iterable are loaded as they are, and not walked.
+        force: whether a folder may be missing or empty.
+
+    Raises:
+        TypeError: the store cannot list the documents of a folder.
+        ValueError: no folder is among the sources.
+        RunRefused: a folder is missing, and the store has documents of it.
+    """
+    if not hasattr(store, "sources_within") or not hasattr(store, "delete"):
+        raise TypeError(
+            "prune=True needs a store that can list the documents of a folder, with the methods "
+            f"sources_within(prefix) and delete(document_id), got {store!r}"
+        )
+    origins: list[Any] = []
+    if isinstance(sources, str | os.PathLike):
+        origins = [sources]
+    elif isinstance(sources, Sequence) and not as_given:
+        origins = list(sources)
+    named = [plain_path(each) for each in origins if isinstance(each, str | os.PathLike)]
+    folders = [path for path in named if os.path.isdir(path)]  # noqa: PTH112  # never raises
+    missing = [path for path in named if not os.path.lexists(path)]
+    pruner = Pruner(store, ids, folders + missing * force, missing)
+    if not force:
+        for path in missing:
+            pruner.refuse_if_stored(path, "missing")
+    if not folders and not (force and missing):
+        raise ValueError(
+            "prune=True deletes the documents of files that are no longer in a folder: pass an "
+            f"existing folder, or a list with one, got {sources!r:.200}"
+        )
+    return pruner
+
+
+class Pruner:
+    """
+    Deletes stored documents whose files a run over their folders has not found.
+
+    Documents outside the folders are kept, and so are those below a folder that could not be
+    walked, for instance one without read permission.
+
+    Args:
+        store: the store.
+        ids: makes the ids of files.
+        folders: the paths of the folders that are walked.
+        missing: the given paths that do not exist.
+    """
+
+    def __init__(
+        self, store: Store, ids: FileIds, folders: Sequence[str], missing: Sequence[str]
+    ) -> None:
+        self._store: Any = store
+        self._ids = ids
+        self._folders = [(path, ids.of_folder(path)) for path in folders]
+        self._missing = frozenset(missing)
+        self._found: set[str] = set()
+        self._gave: dict[str, frozenset[str]] = {}
+        self._kept: set[str] = set()
+        self._ended = False
+
+    def without_missing(self, sources: Any) -> Any:
+        """The sources without missing folders, whose documents are pruned by force."""
+        given = [sources] if isinstance(sources, str | os.PathLike) else sources
+        if not self._missing:
+            return sources
+        return [
+            each
+            for each in given
+            if not (isinstance(each, str | os.PathLike) and plain_path(each) in self._missing)
+        ]
+
+    def watch(self, sources: Iterable[Any]) -> Iterable[Any]:
+        """Note the files among some sources: of a list immediately, else as they are iterated."""
+        if isinstance(sources, list):
+            for _ in self._noted(sources):
+                pass
+            return sources
+        return self._noted(sources)
+
+    def _noted(self, sources: Iterable[Any]) -> Iterator[Any]:
+        """Yield sources, and note the files among them."""
+        for source in sources:
+            if isinstance(source, Source):
+                self._found.add(source.source)
+            yield source
+        self._ended = True
+
+    def refuse_empty(self) -> None:
+        """
+        Refuse to prune a folder without files, if the store has documents of it.
+
+        Raises:
+            RunRefused: most likely its disk is not mounted.
+        """
+        for path, prefix in self._folders:
+            if not any(file.startswith(prefix) for file in self._found):
+                self.refuse_if_stored(path, "empty")
+
+    def refuse_if_stored(self, path: str, state: str) -> None:
+        """Refuse to prune an empty or missing folder, if the store has documents of it."""
+        if stored := len(self._stored_in(self._ids.of_folder(path))):
+            raise RunRefused(
+                f"the folder {path!r} is {state}, and the store has {stored:,} of its documents, "
+                'which prune=True would delete: mount its disk, or pass prune="force"'
+            )
+
+    def gave(self, source: object, document_ids: Iterable[str]) -> None:
+        """Note all documents of a source; other stored documents of its file will be deleted."""
+        given = frozenset(document_ids)
+        self._kept |= given
+        if isinstance(source, Source):
+            self._gave[source.source] = given
+
+    def keep(self, document_id: str) -> None:
+        """Note a stored document that another source was not allowed to replace."""
+        self._kept.add(document_id)
+
+    def prune(self) -> int:
+        """Delete the stale documents; return their number. It blocks."""
+        if not self._ended:
+            return 0
+        return sum(bool(self._store.delete(document_id)) for document_id in self.stale())
+
+    def stale(self) -> list[str]:
+        """Ids of the stored documents whose files are gone, as far as the run has seen."""
+        return sorted(
+            {
+                document_id
+                for _, prefix in self._folders
+                for document_id, file in self._stored_in(prefix)
+                if self._is_gone(document_id, file)
+            }
+        )
+
+    def _stored_in(self, prefix: str) -> list[tuple[str, str]]:
+        """Ids and files of the stored documents of a folder."""
+        stored = list(self._store.sources_within(prefix))
+        return [(id_, file) for id_, file in stored if file.startswith(prefix)]
+
+    def _is_gone(self, document_id: str, file: str) -> bool:
+        """Whether a document's file was not found, or no longer contains it."""
+        if document_id in self._kept:
+            return False
+        if file in self._found:
+            return file in self._gave and document_id not in self._gave[file]
+        if self._ids.has_file(file):  # excluded, or created during the run
+            return False
+        # A path that was found and is not a file is a folder that could not be walked.
+        return not any(
+            parent in self._found and not self._ids.has_file(parent) for parent in _parents(file)
+        )
+
+
+def _parents(file: str) -> Iterator[str]:
+    """Yield the folders above a file."""
+    while "/" in file:
+        file = file.rpartition("/")[0]
+        yield file
+    yield "."
+
+
 SAMPLE = 200
-"""How many files are compared with what is stored before a run under another root begins."""
+"""Number of files that are compared with stored documents before a run under another root."""
 
 _AHEAD = 1000
-"""How many sources of an iterable are looked at for that."""
+"""Number of sources of an iterable that are read ahead for the comparison."""
 
 
 class RootCheck:
     """
     Refuses a run whose files would replace those of another folder, or be stored a second time.
 
-    Where ids are relative, the files of two folders may have the same ids. So the store knows the
-    root of its last run, and a run under another root begins with a comparison: the documents are
-    the same where the folder was moved, or copied with its store to another machine. Where the run
-    meets less than half of what is stored, every run is compared from then on.
+    If ids are relative, the files of two folders may have the same ids. So the store keeps the root
+    of its last run, and a run under another root begins with a comparison: the documents are the
+    same if the folder was moved, or copied with its store to another machine. If the run finds less
+    than half of the stored documents, every later run is compared too.
 
     Args:
         store: the store.
@@ -61,7 +233,7 @@ class RootCheck:
         self._ids = ids
         self._scheme: IdScheme | None = None
         if supports_identity(store):
-            with suppress(StoreError):  # each document will say so
+            with suppress(StoreError):  # raised again for each document
                 self._scheme = store.id_scheme()
                 self._store = store
         self._has_begun = self._store is None
@@ -70,7 +242,7 @@ class RootCheck:
 
     @property
     def is_other_root(self) -> bool:
-        """Whether ids are relative, to another root than those of the last run."""
+        """Whether ids are relative, and the last run had another root."""
         scheme = self._scheme
         if scheme is None or not scheme.relative or self._ids.root is None:
             return False
@@ -78,7 +250,7 @@ class RootCheck:
 
     def watch(self, items: Iterable[Any] | AsyncIterable[Any]) -> Any:
         """
-        Return items, the first file among which is checked: at once where they are a list.
+        Return the items, and check the first file among them: now for a list, else when it comes.
 
         Raises:
             RunRefused: ids are absolute in the store and relative in the run, or the reverse.
@@ -99,15 +271,15 @@ class RootCheck:
         self, compare_file: Callable[[Source], Awaitable[tuple[int, int]]], pruner: Pruner | None
     ) -> None:
         """
-        Compare the files of a run with what is stored under their ids, from another root.
+        Compare the files of a run with the documents stored under their ids from another root.
 
         Args:
-            compare_file: returns of how many stored documents a file gives the same, and of how
-                many another version.
-            pruner: what will remove documents that are gone, if anything does.
+            compare_file: returns how many stored documents of a file are the same, and how many
+                are another version.
+            pruner: the pruner of the run, if any.
 
         Raises:
-            RunRefused: more than half of the documents that the run meets would be lost.
+            RunRefused: more than half of the documents that the run finds would be lost.
         """
         try:
             await self._compare(compare_file, pruner)
@@ -119,7 +291,7 @@ class RootCheck:
     async def _compare(
         self, compare_file: Callable[[Source], Awaitable[tuple[int, int]]], pruner: Pruner | None
     ) -> None:
-        """Do so; what was read of the files is not closed."""
+        """Compare the files, without closing the items that were read ahead."""
         if self._head is not None:
             self._files = _files_of(await self._head.read(_AHEAD))
         stored = await asyncio.to_thread(self._store.sources_within, "")
@@ -141,7 +313,7 @@ class RootCheck:
         await asyncio.to_thread(self._store.remember_id_scheme, scheme)
 
     def _watched(self, head: Iterable[Any], items: Iterator[Any]) -> Iterator[Any]:
-        """Yield the first items and the others; close these if they are a generator."""
+        """Yield the first items, then the others, and close these if they are a generator."""
         try:
             for item in chain(head, items):
                 self._see(item)
@@ -157,7 +329,7 @@ class RootCheck:
             self._has_begun = True
 
     def _begin(self) -> None:
-        """Refuse ids of the other kind; in a store without files, say what ids are from now on."""
+        """Refuse ids of the other kind; a store without files takes this run's kind."""
         root = self._ids.root
         if self._scheme is None:  # unless another run has stored a file meanwhile
             self._scheme = self._store.id_scheme()
@@ -178,21 +350,21 @@ class RootCheck:
             )
 
     def _refusal(self, replaced: int, pruned: int, met: int) -> RunRefused:
-        """Return the error about a run under another root."""
+        """The error about a run under another root."""
         old = self._scheme.root if self._scheme is not None else None
         new = self._ids.root
         moved = f"if the folder was moved, call store.relocate({old!r}, {new!r}) first; if it is "
         return RunRefused(
             f"the store has documents of root={old!r}{' and others' * (old == new)}, and under "
             f"root={new!r} this run would replace {replaced:,} and prune {pruned:,} of the {met:,} "
-            f"stored documents that it meets: {moved if old != new else 'if they are of '}another "
+            f"stored documents that it finds: {moved if old != new else 'if they are of '}another "
             "folder, use another store"
         )
 
 
 class AsyncHead:
     """
-    An async iterable of which the first items may be read before the others.
+    An async iterable that can read items ahead.
 
     Args:
         items: the items.
@@ -205,7 +377,7 @@ class AsyncHead:
         self._see = see
 
     async def read(self, count: int) -> list[Any]:
-        """Return the first items."""
+        """Read ahead to a number of items, and return them."""
         while len(self._head) < count:
             try:
                 self._head.append(await anext(self._all))
@@ -218,7 +390,7 @@ class AsyncHead:
         await self._all.aclose()
 
     async def __aiter__(self) -> AsyncGenerator[Any, None]:
-        """Yield the first items and the others, and close these."""
+        """Yield the items read ahead, then the others, and close these."""
         try:
             while self._head:
                 item = self._head.pop(0)
@@ -232,7 +404,7 @@ class AsyncHead:
 
 
 def _files_of(items: Iterable[object]) -> list[Source]:
-    """Return those items that are files to load."""
+    """The files to load among some items."""
     return [item for item in items if isinstance(item, Source)]
 
 
