@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,16 +46,6 @@ _NOTHING, _OTHER = "-", "x"
 _SQL = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _WHOLE = 200
 """Bytes of a text that its code contains; that of a longer text ends with a digest of all of it."""
-
-
-class StoredTexts(Protocol):
-    """Stored texts, for the conditions that have to be compared with each of them."""
-
-    def titles(self) -> Iterable[str]:
-        """Titles of all headings."""
-
-    def texts(self, key: str, predicate: str) -> Iterable[str]:
-        """Texts under a metadata key of the chunks that a predicate selects."""
 
 
 def digest(text: str) -> str:
@@ -309,7 +299,7 @@ _IN_PREDICATE = 500
 def run_search(table: LanceTable, search: Search, condition: Condition | None) -> Hits:
     """Run a search, and return its hits."""
     query, words = search.vector, search.words
-    predicate = predicate_of(condition, StoredInTable(table))
+    predicate = predicate_of(condition, StoredTexts(table))
     near: list[Row] = []
     worded: list[Row] = []
     if query is not None and search.mode != "keyword":
@@ -348,7 +338,7 @@ def known_keys(table: LanceTable) -> set[str]:
     return {str(key) for text in texts for key in json.loads(text)}
 
 
-class StoredInTable:
+class StoredTexts:
     """Stored texts that have to be compared with a condition one by one."""
 
     def __init__(self, table: LanceTable) -> None:
