@@ -30,7 +30,7 @@ from ragasync.documents.models import Document
 from ragasync.foreign_errors import attribute, is_a
 
 StageFunction: TypeAlias = Callable[..., object]
-"""A stage's function: what it takes and gives depends on the stage."""
+"""A stage's function; its parameters and result depend on the stage."""
 
 _OURS: Final = __name__.partition(".")[0]
 
@@ -40,7 +40,7 @@ _ABOUT_CALLS: Final = frozenset(
     proxies proxy rate requests retries retry rps seconds secret session sleep threads timeout
     timeouts token tqdm user verbose wait workers""".split()  # noqa: SIM905  # as text
 )
-"""Words in the name of a setting that says how a service is called, not what its vectors are."""
+"""Words in names of settings that are about how calls are made, and do not change vectors."""
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,7 @@ class StagesFingerprint:
             holds; empty for one that does.
 
     Attributes:
-        text: what the fingerprints of all documents have in common.
+        text: the common part of the fingerprints of all documents.
     """
 
     load: StageFingerprint
@@ -194,7 +194,7 @@ class StagesFingerprint:
     text: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Write what all documents have in common once."""
+        """Join the common part of all fingerprints once."""
         parts = str(self.loaders), self.load.text, self.chunk.text, self.embedder
         self.text = "/".join(parts)
 
@@ -211,7 +211,7 @@ class StagesFingerprint:
     @staticmethod
     def holds(stored: str | None, now: str) -> bool | None:
         """
-        Return whether a document is what is stored; None if nobody can tell.
+        Compare the fingerprints of a stored document; None if that cannot be decided.
 
         Args:
             stored: the fingerprint that it was stored with, or None.
@@ -231,19 +231,14 @@ def fingerprint_of_document(document: Document, stages: str) -> str:
 
 
 def content_digest(document: Document) -> str:
-    """Return what changes when a document's text or metadata does."""
-    metadata = sorted(_lasting(document).items(), key=_by_key)
+    """Digest of a document's text and metadata."""
+    metadata = sorted(_lasting(document).items(), key=lambda item: str(item[0]))  # of any types
     content = f"{metadata!r}{document.text}".encode(errors="surrogatepass")
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def _by_key(item: tuple[object, object]) -> str:
-    """Return what metadata is sorted by; keys may be of several types."""
-    return str(item[0])
-
-
 def _lasting(document: Document) -> Mapping[str, object]:
-    """Return metadata without its file's date and size, which change where the content does not."""
+    """Metadata without the file's date and size, which may change while its content does not."""
     match document.metadata:
         case {"mtime": float(), "size": int(), **rest} if document.source is not None:
             return rest
@@ -257,16 +252,17 @@ def _lasting(document: Document) -> Mapping[str, object]:
 @dataclass(frozen=True, slots=True)
 class EmbedderIdentity:
     """
-    Whose vectors these are.
+    The identity of an embedder, and so of its vectors.
 
     Args:
-        name: the embedder's name; of a function without one, that of the function.
-        named_by: "itself" or "stage" where it has a name, so that its code does not count; else
-            nothing.
-        version: what was given as its version; of a function without a name in place of its code.
-        function: its settings; of one without a name, its code as well.
-        dimension: the length of its vectors, where it says so before it has made one.
-        is_versioned: whether the version was given to it alone, so that another makes it another.
+        name: the embedder's name, or else that of its function.
+        named_by: "itself" or "stage" if it has a name, so that its code is not compared; else
+            empty.
+        version: the version given for it; compared in place of the code if it has no name.
+        function: its settings; without a name, its code as well.
+        dimension: the length of its vectors, if it is known before the first one.
+        is_versioned: whether the version was given to this embedder alone; then another version is
+            another embedder.
     """
 
     name: str
@@ -286,30 +282,30 @@ class EmbedderIdentity:
 
     @property
     def for_other_stores(self) -> str:
-        """A name that differs where the embedder does, for a store that keeps nothing but names."""
+        """A name that differs between embedders, for a store that only keeps names."""
         if self.named_by and not self.version:
             return self.name
         return f"{self.name}#{blake2b(self.digest.encode(), digest_size=6).hexdigest()}"
 
     @property
     def job(self) -> str:
-        """What makes another job of one in a journal: name, version, and what was bound to it."""
+        """Its part of a job's key in a journal: name, version and bound arguments."""
         bound = self.function.without_code()
         if self.named_by:
             bound = bound.keeping(lambda part: part.startswith(("the argument", "the model")))
         return f"{self.name}/{self.version}#{bound.digest()}"
 
     def to_json(self) -> str:
-        """Return what a store has to keep beside the name and the dimension."""
+        """Text that a store keeps next to the name and the dimension."""
         return json.dumps([self.named_by, self.version, self.function.to_json()])
 
     @classmethod
     def from_json(cls, name: str, text: str) -> EmbedderIdentity:
         """
-        Return the identity that a store has kept; what only has a name is known by that.
+        Identity that a store has kept; without a text, only the name is compared.
 
         Raises:
-            ValueError: it is no identity.
+            ValueError: the text is not an identity.
         """
         if not text:
             return cls(name, "itself", "", FunctionFingerprint(name, {}))
@@ -317,7 +313,7 @@ class EmbedderIdentity:
         return cls(name, named_by, version, FunctionFingerprint.from_json(function))
 
     def changes_since(self, before: EmbedderIdentity) -> list[str] | None:
-        """Return what differs from the embedder of stored vectors; None if nobody can tell."""
+        """Differences from the embedder of stored vectors; None if they cannot be compared."""
         if self.named_by or before.named_by:
             return self._changes_of_named(before)
         if before.version and before.version == self.version:
@@ -330,13 +326,13 @@ class EmbedderIdentity:
         return [] if is_same else None
 
     def _changes_of_named(self, before: EmbedderIdentity) -> list[str]:
-        """Return what differs where at least one of them has a name."""
+        """Differences between two embedders of which at least one has a name."""
         if not (self.named_by and before.named_by) or self.name != before.name:
             return [f"the embedder: {before.name!r} -> {self.name!r}"]
         found = []
         if self.version != before.version:
             found.append(f"the version: {before.version!r} -> {self.version!r}")
-        # What only one of them has is new code.
+        # A setting that only one of them has comes from new code.
         common = self.function.parts.keys() & before.function.parts.keys()
         settings = [one.function.keeping(common.__contains__) for one in (before, self)]
         return found + differences(*settings)
@@ -351,13 +347,13 @@ def embedder_identity(
     sources: Sources | None = None,
 ) -> EmbedderIdentity:
     """
-    Return whose vectors a function makes.
+    Make the identity of an embedder.
 
     Args:
         function: the embedder.
         name: the name that its stage gives it, or None.
-        version: the version that its stage gives it: another one makes it another embedder.
-        version_of_all: the processor's version, which stands in place of code where that counts.
+        version: the version that its stage gives it; another version is another embedder.
+        version_of_all: the processor's version, which replaces code in comparisons.
         sources: the files that were read already.
     """
     owner = _owner_of(function)
@@ -384,5 +380,5 @@ def embedder_identity(
 
 
 def _is_about_calls(name: str) -> bool:
-    """Return whether a setting of this name says how calls are made, not what they return."""
+    """Whether a setting of this name is about how calls are made, not about their results."""
     return not _ABOUT_CALLS.isdisjoint(re.split(r"[\W_]+", name.lower()))

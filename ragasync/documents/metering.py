@@ -1,4 +1,4 @@
-"""What the calls of a run used, in tokens and money, as its embedder reports it."""
+"""Usage of a run: the tokens and the cost of its calls, as its embedder reports them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from ragasync.arguments import check_process_fn
 
 _ALMOST = 1 - 1e-9
-"""Sums of prices such as 0.1 fall short of their bound by their rounding."""
+"""Rounding makes sums of prices such as 0.1 fall short of a bound."""
 
 
 class Meter:
     """
-    Add up what the calls of one run used; told from any thread.
+    Adds up the usage of the calls of one run; thread-safe.
 
     Args:
-        max_cost: the money after which the run is to stop, or None.
-        when_spent: called once, with the reason, in the thread that reported the last of it.
+        max_cost: the cost at which the run stops, or None.
+        when_spent: called once with the reason, in the thread that reported the last cost.
 
     Attributes:
         tokens: the tokens so far.
-        money: the cost so far, in whatever unit it is reported.
+        cost: the cost so far, in the unit that the embedder reports.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Meter:
         self._lock = threading.Lock()
 
     def add(self, tokens: int, cost: float) -> None:
-        """Add what one call used; say when the bound is reached."""
+        """Add the usage of one call; report once that the cost has reached its bound."""
         with self._lock:
             self.tokens += tokens
             self.cost += cost
@@ -51,10 +51,10 @@ class Meter:
 
 class Bill:
     """
-    What one call for several texts used.
+    The usage of one call for several texts, which also counts for the run.
 
     Args:
-        meter: the run's.
+        meter: the meter of the run.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -62,12 +62,12 @@ class Bill:
         self.tokens = 0
 
     def add(self, tokens: int, cost: float) -> None:
-        """Add to what the call used, and to what the run did."""
+        """Add usage to the call and to its run."""
         self.tokens += tokens
         self.meter.add(tokens, cost)
 
     def on(self, texts: Sequence[str], rows: Sequence[Any]) -> Sequence[Any]:
-        """Return the rows of a call, with its tokens shared among them if it reported any."""
+        """The rows of a call, each with its share of the tokens if any were reported."""
         if not self.tokens:
             return rows
         parts = shares(self.tokens, [len(text) for text in texts])
@@ -82,8 +82,8 @@ class Metered:
     tokens: int
 
 
-_told: ContextVar[Meter | Bill | None] = ContextVar("told_of_usage", default=None)
-"""Whoever is to be told of usage: the call that is being made, or the run that it is made in."""
+_current: ContextVar[Meter | Bill | None] = ContextVar("current_meter", default=None)
+"""The call, or else the run, for which usage is reported."""
 
 
 def note_usage(*, tokens: int = 0, cost: float = 0.0) -> None:
@@ -115,26 +115,26 @@ def note_usage(*, tokens: int = 0, cost: float = 0.0) -> None:
         raise ValueError(
             f"usage must be finite and at least 0, got tokens={tokens!r}, cost={cost!r}"
         )
-    if (told := _told.get()) is not None:
-        told.add(tokens, cost)
+    if (current := _current.get()) is not None:
+        current.add(tokens, cost)
 
 
 def metered_by(meter: Meter) -> Callable[[], None]:
-    """Have what is called from here on report to a meter; return what ends that."""
-    token = _told.set(meter)
-    return lambda: _told.reset(token)
+    """Set the meter for calls in this context; return a function that restores the previous one."""
+    token = _current.set(meter)
+    return lambda: _current.reset(token)
 
 
 def shares(whole: int, weights: Sequence[int]) -> list[int]:
     """
     Divide a whole number by weights, so that the parts add up to it exactly.
 
-    Each part is that up to which the weights so far entitle, less what those before it got: no
-    part is off by as much as 1, and none is below 0.
+    A part is the rounded-down share of all weights up to its own, minus the parts before it: each
+    is off by less than 1, and none is negative.
 
     Args:
-        whole: what there is to share.
-        weights: what each is entitled by; equal where all are 0.
+        whole: the number to divide.
+        weights: the weights; if all are 0, the parts are equal.
     """
     if not any(weights):
         weights = [1] * len(weights)
@@ -150,58 +150,58 @@ def shares(whole: int, weights: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Metering:
-    """An embedding function, each of whose calls has a bill of its own."""
+    """An embedding function whose calls each have a Bill."""
 
     fn: Callable[..., Any]
 
     def __call__(self, texts: Sequence[str], *resource: object) -> Any:
-        """Return a row a text; an awaitable where the function made one."""
+        """One row per text; an awaitable if the function returned one."""
         if (meter := _meter()) is None:
             return self.fn(texts, *resource)
         bill = Bill(meter)
-        token = _told.set(bill)
+        token = _current.set(bill)
         try:
             rows = self.fn(texts, *resource)
         finally:
-            _told.reset(token)
+            _current.reset(token)
         return (
             self._later(rows, texts, bill) if hasattr(rows, "__await__") else bill.on(texts, rows)
         )
 
     async def _later(self, rows: Any, texts: Sequence[str], bill: Bill) -> Sequence[Any]:
-        """Await what a function gives that is async without saying so."""
-        token = _told.set(bill)
+        """Await the rows of a function that is not declared async but returned an awaitable."""
+        token = _current.set(bill)
         try:
             return bill.on(texts, await rows)
         finally:
-            _told.reset(token)
+            _current.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
 class MeteringAsync:
-    """The same for an async function."""
+    """An async embedding function whose calls each have a Bill."""
 
     fn: Callable[..., Any]
 
     async def __call__(self, texts: Sequence[str], *resource: object) -> Sequence[Any]:
-        """Return a row a text."""
+        """One row per text."""
         if (meter := _meter()) is None:
             rows: Sequence[Any] = await self.fn(texts, *resource)
             return rows
         bill = Bill(meter)
-        token = _told.set(bill)
+        token = _current.set(bill)
         try:
             return bill.on(texts, await self.fn(texts, *resource))
         finally:
-            _told.reset(token)
+            _current.reset(token)
 
 
 def metering(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an embedding function whose calls have bills, async where it is."""
+    """Wrap an embedding function so that its calls have Bills; async if it is."""
     return MeteringAsync(fn) if check_process_fn(fn) else Metering(fn)
 
 
 def _meter() -> Meter | None:
-    """Return the meter of the run that this is called in, if it is in one."""
-    told = _told.get()
-    return told.meter if isinstance(told, Bill) else told
+    """The meter of the current run; None outside of a run."""
+    current = _current.get()
+    return current.meter if isinstance(current, Bill) else current

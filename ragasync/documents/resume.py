@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -35,21 +36,21 @@ from ragasync.journal.serializers import SERIALIZERS
 @dataclass(frozen=True, slots=True)
 class SourceKeys:
     """
-    Tells one source from another, and from itself with other stages.
+    Keys of sources in the journal, which differ between sources and between pipelines.
 
     Args:
-        pipeline: names and settings of the stages, so that what other ones did is not taken for
-            it. Other code is not another job, for people mend a function and go on.
+        pipeline: names and settings of the stages, so that results of other stages are not reused.
+            Their code is not part of it, because people fix a function and resume.
     """
 
     pipeline: str
 
     def __call__(self, item: object, key: KeyFunction | None) -> Key:
         """
-        Return the key of a source: its id and content, or what `key` makes of it.
+        Key of a source: of its id and content, or of the result of `key`.
 
         Raises:
-            TypeError: it is nothing that is known by its content, and there is no `key`.
+            TypeError: its content cannot be hashed, and there is no `key`.
         """
         if key is not None:
             found = make_key(item.text if isinstance(item, NamedFile) else item, key)
@@ -68,7 +69,7 @@ class SourceKeys:
         return self._of("item", found.digest.hex(), found.preview)
 
     def _of(self, name: str, content: str, shown: str) -> Key:
-        """Return the key of a content under a name."""
+        """Key of a content under a name."""
         whole = repr((self.pipeline, name, content)).encode(errors="surrogatepass")
         return Key(blake2b(whole, digest_size=16).digest(), shown[-PREVIEW:])
 
@@ -76,10 +77,10 @@ class SourceKeys:
 @dataclass(frozen=True, slots=True)
 class IsStillValid:
     """
-    Says whether what was done still is.
+    Checks whether a result in the journal is still valid.
 
     Args:
-        store: the store, if it can tell what it has.
+        store: the store, if it can report what it holds.
         keeps_nothing: whether there is no store, so that texts and vectors are in the result.
         skip_policy: which unreadable sources are skipped.
     """
@@ -89,7 +90,7 @@ class IsStillValid:
     skip_policy: SkipPolicy
 
     def __call__(self, source: object, value: ProcessedDocument) -> bool:
-        """Return whether the store has just what it acknowledged, or the value is whole."""
+        """Whether the store still has what it acknowledged, or the result has its content."""
         if value.skipped is not None:
             return self.skip_policy.covers(value.skipped)
         if value.documents is not None:
@@ -108,7 +109,7 @@ class IsStillValid:
 
 
 def _is_touched(path: Path, metadata: Mapping[str, object]) -> bool:
-    """Return whether a file has another date than the metadata of its document, if that has any."""
+    """Whether a file has another date than its document's metadata, if that has one."""
     if not isinstance(stored := metadata.get("mtime"), float):
         return False
     try:
@@ -128,7 +129,7 @@ def bind_document_journal(
     skip_policy: SkipPolicy,
 ) -> JournalBinding | None:
     """
-    Return a journal as a document processor uses it, or None without one.
+    Bind a journal to a document processor; None without a journal.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -157,20 +158,15 @@ def bind_document_journal(
         has_slow_keys=True,
         serializer=DocumentSerializer(with_content=keep_content or keeps_nothing),
         is_still_valid=IsStillValid(stages.known, keeps_nothing, skip_policy),
-        # The other source may be gone.
+        # The source with the same id may be gone in the next run.
         transient_errors=frozenset({IdConflictError.__name__, SomeDocumentsRefused.__name__}),
-        # A store that cannot tell has what it was given last, of each source.
-        subject=_id_of if stages.store is not None and stages.known is None else None,
+        # A store that cannot report what it holds has the last version of each source.
+        subject=attrgetter("id") if stages.store is not None and stages.known is None else None,
     )
 
 
-def _id_of(value: ProcessedDocument) -> str:
-    """Return what a processed document is stored under."""
-    return value.id
-
-
 def _destination(stages: Stages) -> str:
-    """Return the name of a store that is trusted to have what it was given, else nothing."""
+    """Name of a store that cannot report what it holds; empty for another store or none."""
     if stages.store is None or stages.known is not None:
         return ""
     return stages.store.name or function_name(stages.store.fn)  # type: ignore[arg-type]  # or a Store
@@ -179,7 +175,7 @@ def _destination(stages: Stages) -> str:
 def _functions_of(
     stages: Stages, fingerprint: StagesFingerprint, embedder: EmbedderIdentity
 ) -> dict[str, FunctionFingerprint]:
-    """Return the fingerprints of the caller's own functions; ours have versions."""
+    """Fingerprints of the user's own functions; ours have versions."""
     found = [
         (stages.load, fingerprint.load.name, fingerprint.load.function),
         (stages.chunk, fingerprint.chunk.name, fingerprint.chunk.function),
@@ -193,7 +189,7 @@ def _functions_of(
 
 
 def _names_a_file(item: object) -> TypeGuard[str]:
-    """Return whether a text that is to be loaded is the path of a file."""
+    """Whether a source is the path of a file."""
     return isinstance(item, str) and os.path.isfile(item)  # noqa: PTH113  # it may be any text
 
 
