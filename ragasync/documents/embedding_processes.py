@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from operator import attrgetter
@@ -18,17 +19,22 @@ from numpy.typing import NDArray
 
 from ragasync.documents.embedders import HashingEmbedder
 
-MAX_PROCESSES = 2
-"""Worker processes of one run; one if there are two cores, because this process fills the other."""
+START_CHARS = (500_000, 5_000_000)
+"""
+Characters that a run has embedded when it starts its first and its second worker process.
 
-START_CHARS = 500_000
-"""Characters that a run embeds in its own process first: about as much work as a start."""
+To start one takes as long as embedding a million characters. With two cores, the first has the core
+that this process leaves free, and the second only helps to fill both.
+"""
 
 PIPE_BYTES = 1 << 18
 """The size of a pipe, where it can be set: a reply of 32 vectors is read in one go."""
 
 KILL_SECONDS = 1.0
 """Seconds to wait for the end of a killed process."""
+
+STARTER = "ragasync-start"
+"""The name of a thread that starts a worker."""
 
 READY = b"\x06"
 """The first byte from a worker process, when its imports are done."""
@@ -49,16 +55,12 @@ class EmbeddingProcesses:
 
     Args:
         embedder: the embedder.
-        start_chars: the number of characters after which the workers are started.
-
-    Attributes:
-        size: the number of workers that will be started.
+        start_chars: for each worker, the number of characters after which it is started.
     """
 
-    def __init__(self, embedder: HashingEmbedder, start_chars: int) -> None:
-        self.size = min(MAX_PROCESSES, usable_cores() - 1)
+    def __init__(self, embedder: HashingEmbedder, start_chars: Sequence[int]) -> None:
         self._embedder = embedder
-        self._chars_left = start_chars
+        self._chars, self._start_chars = 0, deque(start_chars)
         self._lock = threading.Lock()
         self._started: list[EmbeddingProcess] = []
         self._ready: list[EmbeddingProcess] = []
@@ -104,14 +106,13 @@ class EmbeddingProcesses:
         return f"EmbeddingProcesses({self._embedder!r}, ready={self.ready})"
 
     def _choose(self, texts: Sequence[str]) -> EmbeddingProcess | None:
-        """Choose the worker for a call, and start the workers when enough has been embedded."""
+        """Choose the worker for a call, and start one when enough has been embedded."""
         with self._lock:
-            if self._chars_left > 0:
-                self._chars_left -= sum(map(len, texts))
-                if self._chars_left <= 0 and can_start_processes():
-                    starter = threading.Thread(
-                        target=self._start, name="ragasync-start", daemon=True
-                    )
+            self._chars += sum(map(len, texts))
+            if self._start_chars and self._chars >= self._start_chars[0]:
+                self._start_chars.popleft()
+                if can_start_processes():
+                    starter = threading.Thread(target=self._start, name=STARTER, daemon=True)
                     with suppress(RuntimeError):  # there are too many threads
                         starter.start()
             if not self._ready:
@@ -121,21 +122,20 @@ class EmbeddingProcesses:
             return worker
 
     def _start(self) -> None:
-        """Start one worker after the other, so that the first is ready sooner."""
-        for _ in range(self.size):
-            try:
-                worker = EmbeddingProcess(self._embedder.dimension)
-            except (OSError, ValueError, subprocess.SubprocessError):
-                return
-            with self._lock:
-                self._started.append(worker)
-                is_closed = self._is_closed
-            if is_closed or not worker.wait_until_ready():
-                self._discard(worker)
-                return
-            with self._lock:
-                if not self._is_closed:
-                    self._ready.append(worker)
+        """Start a worker, and let it embed when it is ready."""
+        try:
+            worker = EmbeddingProcess(self._embedder.dimension)
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return
+        with self._lock:
+            self._started.append(worker)
+            is_closed = self._is_closed
+        if is_closed or not worker.wait_until_ready():
+            self._discard(worker)
+            return
+        with self._lock:
+            if not self._is_closed:
+                self._ready.append(worker)
 
     def _discard(self, worker: EmbeddingProcess) -> None:
         """End a worker that cannot be used."""
