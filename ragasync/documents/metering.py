@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -26,6 +27,7 @@ class Meter:
     Attributes:
         tokens: the tokens so far.
         cost: the cost so far, in the unit that the embedder reports.
+        process_id: the process of the run, a forked copy of which reports nothing.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Meter:
     ) -> None:
         self.tokens = 0
         self.cost = 0.0
+        self.process_id = os.getpid()
         self._max_cost, self._when_spent = max_cost, when_spent
         self._lock = threading.Lock()
 
@@ -115,7 +118,7 @@ def note_usage(*, tokens: int = 0, cost: float = 0.0) -> None:
         raise ValueError(
             f"usage must be finite and at least 0, got tokens={tokens!r}, cost={cost!r}"
         )
-    if (current := _current.get()) is not None:
+    if (current := _receiver()) is not None:
         current.add(tokens, cost)
 
 
@@ -201,7 +204,16 @@ def metering(fn: Callable[..., Any]) -> Callable[..., Any]:
     return MeteringAsync(fn) if check_process_fn(fn) else Metering(fn)
 
 
+def _receiver() -> Meter | Bill | None:
+    """The call or the run that gets reports of usage; None in a forked copy of its process."""
+    receiver = _current.get()
+    if receiver is None:
+        return None
+    meter = receiver.meter if isinstance(receiver, Bill) else receiver
+    return receiver if meter.process_id == os.getpid() else None
+
+
 def _meter() -> Meter | None:
     """The meter of the current run; None outside of a run."""
-    current = _current.get()
-    return current.meter if isinstance(current, Bill) else current
+    receiver = _receiver()
+    return receiver.meter if isinstance(receiver, Bill) else receiver
