@@ -111,7 +111,7 @@ def stages_dataframe(result: RunResult) -> pd.DataFrame:
         >>> stages_dataframe(result)[["stage", "max_concurrency", "calls", "items", "failed"]]
                     stage  max_concurrency  calls  items  failed
         0  load and chunk                8      1      1       0
-        1           embed                4      1      1       0
+        1           embed                2      1      1       0
 
     Args:
         result: the result of a document processor, also that of a running job.
