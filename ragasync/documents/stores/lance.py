@@ -21,6 +21,7 @@ from ragasync.documents.hits import Hits
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     IdScheme,
+    RunRefused,
     SearchMode,
     StoredDocument,
     StoredDocuments,
@@ -43,7 +44,6 @@ from ragasync.documents.stores.lance_documents import (
     stored_documents,
     stored_ids,
     upsert,
-    upsert_each,
     with_fingerprints,
     write_id_scheme,
     write_metadata,
@@ -71,6 +71,7 @@ from ragasync.documents.stores.query import (
     chunk_frame,
     search_for,
     selected,
+    upsert_each,
 )
 from ragasync.documents.stores.relocation import relocation
 
@@ -155,7 +156,8 @@ class LanceStore:
             StoreError: If the folder cannot be written. Nothing is stored then.
         """
         if self._overrides("upsert"):
-            return upsert_each(partial(self.upsert, embedder=embedder, identity=identity), requests)
+            upsert_one = partial(self.upsert, embedder=embedder, identity=identity)
+            return upsert_each(upsert_one, requests, lambda error: isinstance(error, RunRefused))
         given = StoredEmbedder(embedder, 0, identity)
         return upsert(self._rows, self._entries, requests, given)
 

@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     IdScheme,
-    RunRefused,
     StoredDocument,
     StoredEmbedder,
     StoredEntry,
     StoredId,
-    StoreError,
     StoreRequest,
     check_embedder,
     check_id_scheme,
@@ -43,6 +41,7 @@ from ragasync.documents.stores.lance_table import (
     stored_embedder,
     with_vectors,
 )
+from ragasync.documents.stores.query import Result
 from ragasync.documents.stores.relocation import Relocation
 from ragasync.sqlite_file import explain_surrogate
 
@@ -292,10 +291,6 @@ def _chunk(row: Mapping[str, Any]) -> Chunk:
     return Chunk(row["text"], row["start"], row["end"], json.loads(row["of_chunk"]))
 
 
-Result: TypeAlias = Exception | None
-"""The error of a document, or None if it is stored."""
-
-
 def upsert(
     store: LanceRows,
     entries: StoredEntries,
@@ -340,28 +335,6 @@ def upsert(
         written = _write(table, store.path, entries, documents, rows, given)
     for place, result in zip(prepared, written, strict=True):
         results[place] = result
-    return results
-
-
-def upsert_each(
-    upsert_one: Callable[..., object], requests: Sequence[StoreRequest]
-) -> list[Result]:
-    """
-    Store documents one by one with an `upsert` method, and collect the errors of documents.
-
-    Raises:
-        StoreError: The folder cannot be written; the documents before that are stored.
-    """
-    results: list[Result] = []
-    for document, chunks, embeddings, fingerprint in requests:
-        try:
-            upsert_one(document, chunks, embeddings, fingerprint=fingerprint)
-        except Exception as error:
-            if isinstance(error, StoreError) and not isinstance(error, RunRefused):
-                raise
-            results.append(error)
-        else:
-            results.append(None)
     return results
 
 

@@ -1,4 +1,8 @@
-"""A search in any store: the query's vector, rankings and their fusion, and selected documents."""
+"""
+Search, QueryEmbedder: a search in any store, from the query's vector to the fusion of rankings.
+
+Here are also the selection of documents by conditions, and other functions that stores share.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,17 @@ from ragasync.documents.store import (
     StoredDocument,
     StoredDocuments,
     StoredEmbedder,
+    StoreError,
+    StoreRequest,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Key = TypeVar("Key", bound=Hashable)
+
+Result: TypeAlias = Exception | None
+"""The error of a document that could not be stored, or None."""
 
 JOINED = 50
 """Number of chunks of each ranking that are joined: none below is a good answer."""
@@ -363,6 +372,30 @@ def check_delete(document_id: object, where: Filter | None) -> None:
 _TEXTS = ("document_id", "source", "text")
 _WHOLE_NUMBERS = ("ordinal", "start", "end")
 _COLUMNS = ("document_id", "source", "ordinal", "start", "end", "text")
+
+
+def upsert_each(
+    upsert_one: Callable[..., object],
+    requests: Sequence[StoreRequest],
+    is_of_one_document: Callable[[Exception], bool],
+) -> list[Result]:
+    """
+    Store documents one by one with an `upsert` method, and collect the errors of documents.
+
+    Raises:
+        StoreError: An error of the store itself; the documents before it are stored.
+    """
+    results: list[Result] = []
+    for document, chunks, embeddings, fingerprint in requests:
+        try:
+            upsert_one(document, chunks, embeddings, fingerprint=fingerprint)
+        except Exception as error:
+            if isinstance(error, StoreError) and not is_of_one_document(error):
+                raise
+            results.append(error)
+        else:
+            results.append(None)
+    return results
 
 
 def chunk_frame(

@@ -43,6 +43,7 @@ from ragasync.documents.stores.query import (
     chunk_frame,
     search_for,
     selected,
+    upsert_each,
 )
 from ragasync.documents.stores.relocation import relocation
 from ragasync.documents.stores.sqlite_schema import (
@@ -72,7 +73,7 @@ from ragasync.documents.stores.sqlite_search import (
     run_search,
     unknown_keys,
 )
-from ragasync.documents.stores.sqlite_upsert import upsert, upsert_each
+from ragasync.documents.stores.sqlite_upsert import is_of_one_document, upsert
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,7 +188,8 @@ class SqliteStore:
             StoreError: If the file cannot be written. Nothing is stored then.
         """
         if self._overrides("upsert"):
-            return upsert_each(partial(self.upsert, embedder=embedder, identity=identity), requests)
+            upsert_one = partial(self.upsert, embedder=embedder, identity=identity)
+            return upsert_each(upsert_one, requests, is_of_one_document)
         return upsert(self._file, requests, StoredEmbedder(embedder, 0, identity))
 
     def fingerprint_of(self, document_id: str) -> str | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from sqlite3 import Connection
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from ragasync.documents.store import (
     check_source,
     checked_vectors,
 )
+from ragasync.documents.stores.query import Result
 from ragasync.documents.stores.sqlite_schema import (
     VECTORS_PER_ROW,
     StoreFile,
@@ -38,9 +38,6 @@ from ragasync.documents.stores.sqlite_schema import (
     write_embedder,
 )
 from ragasync.sqlite_file import explain_surrogate
-
-Result: TypeAlias = Exception | None
-"""The error of a document, or None if it is stored."""
 
 _ROWS_PER_STATEMENT = (64, 8, 1)
 
@@ -86,7 +83,7 @@ def upsert(
         with file.writing() as db:
             written = _write_together(db, documents, given)
     except Exception as error:
-        if not _is_of_one_document(error):
+        if not is_of_one_document(error):
             raise
         # Which document has the bad value is only known when each is written by itself.
         with file.writing() as db:
@@ -112,28 +109,6 @@ class PreparedDocument:
     row: tuple[object, ...]
     chunks: Sequence[tuple[object, ...]]
     vectors: NDArray[np.float32]
-
-
-def upsert_each(
-    upsert_one: Callable[..., object], requests: Sequence[StoreRequest]
-) -> list[Result]:
-    """
-    Store documents one by one with an `upsert` method, and collect the errors of documents.
-
-    Raises:
-        StoreError: If the file cannot be written; the documents before that are stored.
-    """
-    results: list[Result] = []
-    for document, chunks, embeddings, fingerprint in requests:
-        try:
-            upsert_one(document, chunks, embeddings, fingerprint=fingerprint)
-        except Exception as error:
-            if isinstance(error, StoreError) and not _is_of_one_document(error):
-                raise
-            results.append(error)
-        else:
-            results.append(None)
-    return results
 
 
 def prepare(request: StoreRequest) -> PreparedDocument:
@@ -210,13 +185,13 @@ def _write_separately(
             with file.converting_errors(), _savepoint(db):
                 results += _write_together(db, [prepared], given)
         except Exception as error:
-            if not _is_of_one_document(error):
+            if not is_of_one_document(error):
                 raise
             results.append(error)
     return results
 
 
-def _is_of_one_document(error: Exception) -> bool:
+def is_of_one_document(error: Exception) -> bool:
     """Whether an error of writing is about a value of a document, and not about the file."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
     if isinstance(error, RunRefused) or isinstance(cause, _BAD_VALUE):
