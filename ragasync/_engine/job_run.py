@@ -301,6 +301,7 @@ def stage_stats(name: str, run: RunControls, activity: ActivityMonitor, ended: i
         adaptive=run.adaptive,
         own_rate=run.rate,
         extra_slot_seconds=activity.extra_slot_seconds,
+        on_executor=settings.executor is not None,
     )
 
 

@@ -202,6 +202,7 @@ class StageStats:
             threads are fewer, because they share one interpreter lock.
         extra_slot_seconds: the call time that was allowed beyond these slots throughout, or below
             it if negative, because their number changed during the run.
+        on_executor: whether its calls run on an executor.
     """
 
     name: str
@@ -222,6 +223,7 @@ class StageStats:
     own_rate: float | None = None
     slots: int = 0
     extra_slot_seconds: float = 0.0
+    on_executor: bool = False
 
     def slot_seconds(self, seconds: float) -> float:
         """The call time that was allowed in the first seconds of the run, added up over slots."""

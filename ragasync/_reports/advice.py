@@ -391,6 +391,11 @@ def _on_busy_stage(stage: StageStats, run: RunDiagnosis) -> str:
     if stage.name == "store" and not stage.setting:
         what = "all waiting documents together" if stage.batch_size else "one document at a time"
         return f"It stores {what}, in one call after the other: only a faster store would help."
+    if stage.on_executor:
+        return (
+            f"More workers in the executor would help, if there are idle cores, with concurrent "
+            f"calls to match: {stage.setting}={2 * stage.max_concurrency}."
+        )
     if stage.name != "store" and stage.name != "embed" and run.cpu_cores >= CPU_BOUND:
         return "They compute: executor=ProcessPoolExecutor() would use all cores."
     text = f"More concurrent calls would help: {stage.setting}={2 * stage.max_concurrency}"

@@ -516,6 +516,11 @@ async def test_more_concurrent_documents_are_advised_for_a_slow_load():
             "embed_concurrency=8. Its rate limit is near, too: rate_limiter=RateLimiter(10).",
         ),
         (StageStats("load and chunk", 2, 19.0), 9.8, "executor=ProcessPoolExecutor()"),
+        (
+            StageStats("load and chunk", 2, 19.0, setting="max_concurrency", on_executor=True),
+            9.8,
+            "More workers in the executor would help",
+        ),
         (StageStats("embed", 4, 1.0, 30.0), 0.0, "a higher one would help"),
         (StageStats("embed", 4, 5.0), 0.0, "No stage was busy most of the time"),
     ],
