@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from ragasync.documents.embedders import HashingEmbedder
 
-START_CHARS = (500_000, 5_000_000)
+START_CHARS = (1_000_000, 5_000_000)
 """
 Characters that a run has embedded when it starts its first and its second worker process.
 
-To start one takes as long as embedding a million characters. With two cores, the first has the core
-that this process leaves free, and the second only helps to fill both.
+To start one takes as long as embedding a million characters, so a run that ends right after that
+has lost little. With two cores, the first has the core that this process leaves free, and the
+second only helps to fill both.
 """
 
 PIPE_BYTES = 1 << 18
