@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.store_job_script import ROOM, command
+from tests.support.store_job_script import ROOM, command, opened
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no kill -9")
 
@@ -61,10 +61,10 @@ def journalled(place: Path) -> dict[str, str]:
     return {value["id"]: value["fingerprint"] for value in values}
 
 
-def run_to_the_end(place: Path) -> list[list]:
+def run_to_the_end(place: Path, kind: str = "deadly") -> list[list]:
     """Run the job; return id, status, attempts, and whether it was unchanged, of each document."""
     ran = subprocess.run(
-        command(place), cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        command(place, kind=kind), cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
@@ -75,10 +75,10 @@ def all_chunks(place: Path) -> list[str]:
     return sorted(text for (text,) in read(place / "store.sqlite", "SELECT text FROM chunks"))
 
 
-def killed_after(place: Path, more: int, moment: float) -> bool:
+def killed_after(place: Path, more: int, moment: float, kind: str = "deadly") -> bool:
     """Run the job, kill it after a number of further texts; True if it was still alive."""
     goal = len(embedded(place)) + more
-    with subprocess.Popen(command(place), cwd=ROOT, stdout=subprocess.DEVNULL) as child:
+    with subprocess.Popen(command(place, kind=kind), cwd=ROOT, stdout=subprocess.DEVNULL) as child:
         while child.poll() is None and len(embedded(place)) < goal:
             time.sleep(0.001)
         time.sleep(moment)
@@ -106,6 +106,46 @@ def test_kills_at_random_moments_lose_nothing_and_store_nothing_twice(tmp_path):
     assert {name for name, _, _, unchanged in rows if unchanged} >= before.keys() - recalled.keys()
     assert all_chunks(tmp_path) == sorted(text for name in ids for text in texts_of(name))
     assert len(embedded(tmp_path)) <= LINES * len(ids) + kills * ROOM
+
+
+def stored_whole(place: Path, kind: str) -> dict[str, str]:
+    """Fingerprints of the stored documents, each of which has all of its chunks, in order."""
+    with opened(place, kind) as store:
+        documents = store.documents()
+        for each in documents:
+            assert [chunk.text for chunk in store.get(each.id).chunks] == texts_of(each.id)
+        return {each.id: each.fingerprint for each in documents}
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [
+        ("sqlite", 3),
+        pytest.param("sqlite", 20, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+        pytest.param("lance", 5, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    ],
+)
+def test_a_group_of_documents_is_stored_whole_or_not_at_all(tmp_path, kind, times):
+    """What the journal calls done is in the store, and the next run does the rest."""
+    if kind == "lance":
+        pytest.importorskip("lancedb")
+    chance, ids = random.Random(times), place_with(tmp_path, 45 * times)
+    kept: dict[str, str] = {}
+    kills = 0
+    for _ in range(times):
+        before = len(embedded(tmp_path))
+        kills += killed_after(tmp_path, chance.randint(1, 250), chance.uniform(0, 0.1), kind)
+        again = {text for name in kept for text in texts_of(name)}
+        assert again.isdisjoint(embedded(tmp_path)[before:])
+        found = stored_whole(tmp_path, kind)
+        assert kept.items() <= found.items()
+        kept = found
+        if (tmp_path / "run.sqlite").exists():
+            assert journalled(tmp_path).items() <= kept.items()
+    assert kills >= times - 1  # a busy machine may let one end before
+    rows = run_to_the_end(tmp_path, kind)
+    assert [(name, status) for name, status, _, _ in rows] == [(name, "done") for name in ids]
+    assert sorted(stored_whole(tmp_path, kind)) == ids
 
 
 def test_a_crash_between_store_and_journal_embeds_and_stores_nothing_twice(tmp_path):

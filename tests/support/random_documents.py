@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,13 +34,18 @@ PASSING = {"", "busy", "locked"}
 
 @dataclass(frozen=True)
 class Text:
-    """A document to be: its id, chunks and fault, and whether an earlier run has stored it."""
+    """A document to be: its id, chunks and fault, and the chunks that an earlier run has stored."""
 
     id: str
     chunks: tuple[str, ...]
     fault: Fault
-    is_stored: bool
+    before: tuple[str, ...] | None
     seconds: float
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the earlier run has stored this version."""
+        return self.before == self.chunks
 
     @property
     def document(self) -> Document:
@@ -55,6 +60,14 @@ class TextSource:
     name: str
     texts: tuple[Text, ...]
     is_list: bool
+
+    @property
+    def before(self) -> TextSource | None:
+        """The source as the earlier run had it; None if it had not."""
+        if any(text.before is None for text in self.texts):
+            return None
+        old = tuple(replace(text, chunks=text.before or (), fault="") for text in self.texts)
+        return replace(self, texts=old)
 
 
 @dataclass(frozen=True)
@@ -346,8 +359,8 @@ def text_sources(draw: st.DrawFn) -> list[TextSource]:
                 continue
             chunks = tuple(f"{id_}:{n}" for n in range(draw(st.sampled_from([0, 1, 2, 3, 9]))))
             fault = draw(st.sampled_from(_FAULTS)) if chunks else ""
-            is_stored = draw(st.integers(0, 5)) == 0
-            texts[id_] = own[id_] = Text(id_, chunks, fault, is_stored, draw(seconds(1)))
+            before = draw(st.sampled_from([None, None, None, None, chunks, chunks[::2]]))
+            texts[id_] = own[id_] = Text(id_, chunks, fault, before, draw(seconds(1)))
         is_list = size > 1 or draw(st.integers(0, 5)) == 0
         found.append(TextSource(f"source {place}", tuple(own.values()), is_list))
     return found

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from ragasync import Journal
-from ragasync.documents import AsyncDocumentProcessor, SqliteStore
+from ragasync.documents import AsyncDocumentProcessor, LanceStore, SqliteStore
 
 IN_A_CALL = 8
 CALLS = 2
@@ -51,17 +52,26 @@ class Deadly(SqliteStore):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def command(folder: Path, *, dies_after: int = -1, flush: float = 0.05) -> list[str]:
+def opened(place: Path, kind: str) -> Any:
+    """Open the job's store of a kind; only a "deadly" one takes documents one after the other."""
+    if kind == "lance":
+        return LanceStore(place / "store.lance")
+    return (Deadly if kind == "deadly" else SqliteStore)(place / "store.sqlite")
+
+
+def command(
+    folder: Path, *, dies_after: int = -1, flush: float = 0.05, kind: str = "deadly"
+) -> list[str]:
     """Return the command that runs the job over `folder`/docs, with its files in `folder`."""
-    call = f"main({str(folder)!r}, {dies_after}, {flush})"
+    call = f"main({str(folder)!r}, {dies_after}, {flush}, {kind!r})"
     return [sys.executable, "-c", f"from tests.support.store_job_script import main; {call}"]
 
 
-def main(folder: str, dies_after: int, flush: float) -> None:
+def main(folder: str, dies_after: int, flush: float, kind: str) -> None:
     """Run the job; print of each document its id, status, attempts, and whether it was stored."""
     place = Path(folder)
     journal = Journal(place / "run.sqlite", flush_seconds=flush)
-    with Deadly(place / "store.sqlite") as store:
+    with opened(place, kind) as store:
         store.left = dies_after
         result = AsyncDocumentProcessor(
             chunk=cut,
