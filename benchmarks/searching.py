@@ -98,7 +98,7 @@ def in_sqlite(folder: Path, chunks_by_dimension: dict[int, int], rounds: int) ->
                 first(partial(store.search, question(0)))
                 for number in range(1, QUESTIONS):
                     later(partial(store.search, question(number)))
-        name = f"{chunks:,} chunks of {dimension:,} dimensions"
+        name = f"ragasync, {chunks:,} chunks of {dimension:,} dimensions"
         rows += [first.row(f"{name}, first search"), later.row(f"{name}, a later search")]
     return table("SqliteStore", HEADS, rows)
 

@@ -33,19 +33,23 @@ async def test_more_rows_than_there_is_room_for_go_through(store):
     assert len(store.documents()) == 900
 
 
-async def test_few_of_many_rows_are_under_way_at_once(store):
+@pytest.mark.parametrize(
+    ("with_store", "room"), [(False, 12), (True, 12 + 512)], ids=["no store", "stored in groups"]
+)
+async def test_few_of_many_rows_are_under_way_at_once(store, with_store, room):
     """As many as there is room for, and those at the entrance: the others are rows yet."""
     embed = CountingEmbedder(60)
 
     def load(source: str) -> list[Document]:
         return [Document(f"{number}", "two words") for number in range(300)]
 
-    settings = {"embed": embed, "store": store, "batch_size": 2, "embed_concurrency": 2}
-    job = processor(load, **settings, max_concurrency=2).start(["a"], on_current_loop=True)
+    settings = {"embed": embed, "batch_size": 2, "embed_concurrency": 2, "max_concurrency": 2}
+    settings["store"] = store if with_store else None
+    job = processor(load, **settings).start(["a"], on_current_loop=True)
     await embed.called.wait()
     await asyncio.sleep(1)
     under_way = [task for task in asyncio.all_tasks() if task.get_name() == "ragasync document"]
-    assert len(under_way) == 6 + 2
+    assert len(under_way) == room / 2 + 2
     job.cancel()
     await job
 
