@@ -24,6 +24,8 @@ from ragasync.documents.metering import Meter, Metered, metered_by
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
+    INLINE_MAX_CHARS,
+    PrepareBlock,
     SourceForWorker,
     StoreStep,
     check_given,
@@ -46,9 +48,6 @@ from ragasync.documents.unique_sources import IdClaims
 from ragasync.errors import AttemptTimeout, JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.settings import BatchSettings
-
-INLINE_MAX_CHARS = 50_000
-"""The length of a document whose chunks are located on the loop: it takes a millisecond."""
 
 STORE_MAX_WAIT = 0.05
 """Seconds that a document may wait for others that are stored in the same transaction."""
@@ -84,6 +83,8 @@ class Pipeline:
             min(64, config.room // 2),
             has_store=config.store is not None,
         )
+        block = config.prepare_block
+        self._block: PrepareBlock | None = None if block is None else block.process_fn  # type: ignore[assignment]
         self._stages: dict[str, RequestBatcher[Any, Any]] = {}
         self._blocks: ThreadBatcher[object, Any] | None = None
         self._store_steps: ThreadBatcher[StoreStep, None] | None = None
@@ -316,7 +317,10 @@ class Pipeline:
     async def _prepare(self, source: object) -> tuple[list[PreparedDocument], bool]:
         """Load the documents of a source and chunk them; also whether they came in a list."""
         if self._blocks is not None:
-            prepared = await self._blocks(source)
+            if self._block is not None and self._block.is_quick(source):
+                prepared = self._blocks.call_inline(self._block.steps, source)
+            else:
+                prepared = await self._blocks(source)
         elif self._config.prepare is not None:
             prepared = await self._prepare_on_worker(source, await self._find_stored(source))
         elif isinstance(source, Document):

@@ -24,6 +24,9 @@ from ragasync.documents.stored_state import CachedEmbeddings, stored_states
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 
+INLINE_MAX_CHARS = 50_000
+"""The length of a document that is chunked or located on the loop: it takes a millisecond."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadAndChunk:
@@ -44,6 +47,11 @@ class LoadAndChunk:
         for each in as_list(prepared):
             self.split(each)
         return prepared
+
+    @property
+    def splits_by_our_own(self) -> bool:
+        """Whether the chunk function is the default one."""
+        return type(self.chunk.fn) is RecursiveSplitter
 
     def documents_of(self, source: object) -> Prepared:
         """
@@ -223,6 +231,15 @@ class PrepareBlock:
 
     steps: LoadAndChunk
     store_steps: StoreSteps
+
+    def is_quick(self, source: object) -> bool:
+        """Whether a source takes less than a hand-over: a short text, and our splitter."""
+        return (
+            isinstance(source, Document)
+            and self.store_steps.known is None
+            and self.steps.splits_by_our_own
+            and len(source.text) <= INLINE_MAX_CHARS
+        )
 
     def __call__(self, sources: Sequence[object]) -> BatchOutcome[Prepared]:
         """Prepare the sources, or the first of them if they take too long."""

@@ -1,4 +1,4 @@
-"""Blocks of sources that are loaded and chunked in one hand-over to a thread."""
+"""Sources that are loaded and chunked in blocks on a thread; short texts are chunked in place."""
 
 import asyncio
 import threading
@@ -16,6 +16,26 @@ from ragasync.documents import (
 from ragasync.documents.locations import chunks_at
 
 SHORT = Document("short", "One sentence. Another one.")
+
+
+async def test_short_texts_are_chunked_in_place_like_on_a_thread():
+    """A hand-over would take longer; the chunks and the counts are the same."""
+    short = [Document(f"{number}.md", f"# Title\n\ntext {number}") for number in range(20)]
+    in_place = await AsyncDocumentProcessor().process(short)
+    with MemoryStore() as store:  # which has to be asked, on a thread
+        on_threads = await AsyncDocumentProcessor(store=store, keep_content=True).process(short)
+    assert [done.chunks for done in in_place.results] == [
+        done.chunks for done in on_threads.results
+    ]
+    (stage, *_) = in_place.stats.stages
+    assert (stage.name, stage.ended) == ("load and chunk", 20)
+
+
+async def test_a_failure_in_place_names_its_stage_and_source():
+    """As one on a thread does."""
+    result = await AsyncDocumentProcessor().process([Document("bad", "half \ud800"), SHORT])
+    assert (result[0].stage, result[1].status) == ("load", "done")
+    assert "in stage load: 'bad'" in result[0].error.__notes__
 
 
 @pytest.mark.real_time
