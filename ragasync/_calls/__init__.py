@@ -4,7 +4,6 @@ Calls of a run's function: on the loop, on threads, or in groups of items on an 
     caller.py          Caller: how a run calls its function; StuckCalls: calls that cannot end
     timeouts.py        DeadlineWatch: the time limit of attempts
     threads.py         DaemonThreadPool: the threads on which sync functions run
-    thread_batches.py  ThreadBatcher: several quick sync calls in one hand-over to a thread
     executors.py       ResilientExecutor: survives the crash of a worker; DaskWatch
     groups.py          ItemGroup and GroupResult: several items in one hand-over to an executor
     pickling.py        pickling by value; placeholders for errors that cannot be unpickled

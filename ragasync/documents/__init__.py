@@ -13,6 +13,7 @@ Documents: load, chunk, embed and store them, and search them.
     pipeline_controls.py  PipelineControls: the settings that can change during a run
     prepare.py           loads, looks up and chunks documents, on threads or on an executor
     prepared.py          PreparedDocument, and its pickled form
+    thread_batches.py    ThreadBatcher: several quick calls in one hand-over to a thread
     adapters.py          users' functions and stores as the calls of the pipeline
     processed.py         ProcessedDocument: the result of one source
     loaders/             bytes to text, by file type

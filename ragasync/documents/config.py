@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from ragasync._calls.thread_batches import MAX_CPU_THREADS
 from ragasync._function_fingerprint.code import Sources
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.classify import FATAL, Verdict, default_retry
@@ -45,6 +44,7 @@ from ragasync.documents.stored_state import (
     cached_embeddings,
     supports_embedder_identity,
 )
+from ragasync.documents.thread_batches import MAX_CPU_THREADS
 from ragasync.errors import JobStopped, StageFailure
 from ragasync.foreign_errors import is_a
 from ragasync.journal.journal import caller_location

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from ragasync._calls.caller import Caller
-from ragasync._calls.thread_batches import ThreadBatcher
 from ragasync._engine.controls import RunControls
 from ragasync._engine.request_batcher import RequestBatcher, RequestFailed
 from ragasync._outcomes.stats import StageStats
@@ -44,6 +43,7 @@ from ragasync.documents.processed import (
 from ragasync.documents.run_sources import RunSources
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.documents.stored_state import WHY_UNKNOWN, StoredChanges, Vector
+from ragasync.documents.thread_batches import ThreadBatcher
 from ragasync.documents.unique_sources import IdClaims
 from ragasync.errors import AttemptTimeout, JobStopped, StageFailure
 from ragasync.foreign_errors import is_a

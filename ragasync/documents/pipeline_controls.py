@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ragasync._calls.thread_batches import ThreadBatcher
 from ragasync._engine.controls import RunControls
 from ragasync.documents.config import PipelineConfig
+from ragasync.documents.thread_batches import ThreadBatcher
 
 SETTINGS = {"embed": "embed_concurrency", "store": "store_concurrency"}
 """The settings for concurrent calls of these stages; that of the others is `max_concurrency`."""

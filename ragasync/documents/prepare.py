@@ -9,7 +9,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from ragasync._calls.thread_batches import BatchOutcome, has_time
 from ragasync.documents.adapters import Check, WrappedOutput
 from ragasync.documents.errors import IdConflictError
 from ragasync.documents.fingerprints import StagesFingerprint, fingerprint_of_document
@@ -21,6 +20,7 @@ from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
 from ragasync.documents.store import Store
 from ragasync.documents.stored_state import CachedEmbeddings, stored_states
+from ragasync.documents.thread_batches import BatchOutcome, has_time
 from ragasync.documents.unique_sources import RefusedDocument
 from ragasync.errors import StageFailure
 

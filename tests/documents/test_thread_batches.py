@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ragasync._calls.thread_batches import (
+from ragasync.documents.thread_batches import (
     BATCH_SECONDS,
     MAX_CPU_THREADS,
     MAX_ITEMS,
