@@ -74,6 +74,7 @@ from ragasync.documents.store import (
     StoredDocument,
     StoredDocuments,
     StoreError,
+    StoreRequest,
 )
 from ragasync.documents.stores.lance import LanceStore
 from ragasync.documents.stores.sqlite import MemoryStore, SqliteStore
@@ -111,6 +112,7 @@ __all__ = [
     "Stage",
     "Store",
     "StoreError",
+    "StoreRequest",
     "StoredDocument",
     "StoredDocuments",
     "TokenSplitter",

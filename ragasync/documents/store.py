@@ -233,7 +233,8 @@ class Store(Protocol):
     A store keeps documents as embedded chunks, and searches the chunks.
 
     The methods are synchronous and may be called from any thread. A document is stored completely
-    or not at all; it is stored when `upsert` returns.
+    or not at all; it is stored when `upsert` returns. A store may also take several documents in
+    one transaction: see `StoreRequest`.
 
     Example:
         >>> from ragasync.documents import Chunk, Document, HashingEmbedder, MemoryStore, Store
@@ -288,6 +289,20 @@ class Store(Protocol):
 class StoreRequest(NamedTuple):
     """
     A document to store: what `upsert` takes of one document, as an entry of `upsert_many`.
+
+    A Store of your own may have `upsert_many(requests, *, embedder)`. A run then calls it for all
+    documents that wait, instead of `upsert` for each. It returns None or an error per request.
+
+    Example:
+        >>> from ragasync.documents import Chunk, Document, HashingEmbedder, MemoryStore
+        >>> from ragasync.documents import StoreRequest
+        >>> embed, store = HashingEmbedder(), MemoryStore()
+        >>> guide = Document("guide", "A bucket refills.")
+        >>> chunks = [Chunk(guide.text, 0, len(guide.text))]
+        >>> request = StoreRequest(guide, chunks, embed([guide.text]), fingerprint="1")
+        >>> store.upsert_many([request], embedder=embed.name)
+        [None]
+        >>> store.close()
 
     Args:
         document: the document.
