@@ -1,7 +1,6 @@
 """A real Dask cluster: two worker processes, one of which is killed in the middle."""
 
 import asyncio
-import logging
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from ragasync import AsyncBatchProcessor, AsyncRetry, WorkerDied
+from tests.support.dask_cluster import dask_client
 from tests.support.requirements import needs
 
 needs("distributed")
@@ -26,26 +26,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """A client of two workers with a thread each, which gives a task up at the first death."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    settings = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.comm.timeouts.connect": "20s",
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    """A client of a real cluster, shared by the tests of this file."""
+    with dask_client() as client:
         yield client
 
 

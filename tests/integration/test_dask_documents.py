@@ -1,6 +1,5 @@
 """Documents on a real Dask cluster: loaded, chunked and embedded by two worker processes."""
 
-import logging
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from ragasync import AsyncDocumentProcessor, AsyncRetry
 from ragasync.documents import Document, HashingEmbedder, SqliteStore, Stage, note_usage
+from tests.support.dask_cluster import dask_client
 from tests.support.requirements import needs
 
 needs("distributed", "loky")
@@ -28,26 +28,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """A client of two workers with a thread each, which gives a task up at the first death."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    settings = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.comm.timeouts.connect": "20s",
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    """A client of a real cluster, shared by the tests of this file."""
+    with dask_client() as client:
         yield client
 
 

@@ -318,7 +318,7 @@ def upsert(
         StoreError: The folder cannot be written; nothing is stored.
     """
     results: list[Result] = [None] * len(requests)
-    prepared: dict[int, PreparedDocument] = {}
+    prepared: dict[int, StorableDocument] = {}
     for place, request in enumerate(requests):
         try:
             prepared[place] = prepare(request)
@@ -339,7 +339,7 @@ def upsert(
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedDocument:
+class StorableDocument:
     """
     A document with the values of its columns, complete before the table is locked for it.
 
@@ -356,7 +356,7 @@ class PreparedDocument:
     entry: StoredEntry
 
 
-def prepare(request: StoreRequest) -> PreparedDocument:
+def prepare(request: StoreRequest) -> StorableDocument:
     """
     Convert a document, its chunks and vectors to the values of their columns.
 
@@ -376,11 +376,11 @@ def prepare(request: StoreRequest) -> PreparedDocument:
         raise
     metadata = json.loads(str(columns["of_document"][0]))
     entry = StoredEntry(fingerprint, document.source, document.file, metadata)
-    return PreparedDocument(document, columns, vectors, entry)
+    return StorableDocument(document, columns, vectors, entry)
 
 
 def _convert(
-    prepared: Mapping[int, PreparedDocument],
+    prepared: Mapping[int, StorableDocument],
 ) -> tuple[pa.Table | None, dict[int, Exception]]:
     """
     Convert documents to rows without vectors; None if there are none.
@@ -409,7 +409,7 @@ def _write(
     table: LanceTable,
     folder: str,
     entries: StoredEntries,
-    documents: Sequence[PreparedDocument],
+    documents: Sequence[StorableDocument],
     rows: pa.Table,
     given: StoredEmbedder,
 ) -> list[Result]:
@@ -454,7 +454,7 @@ def _write(
 def _expected_embedder(
     table: LanceTable,
     column: StoredEmbedder | None,
-    documents: Sequence[PreparedDocument],
+    documents: Sequence[StorableDocument],
     given: StoredEmbedder,
 ) -> StoredEmbedder | None:
     """
@@ -475,7 +475,7 @@ def _expected_embedder(
 
 
 def _rows_of(
-    rows: pa.Table, documents: Sequence[PreparedDocument], places: Sequence[int]
+    rows: pa.Table, documents: Sequence[StorableDocument], places: Sequence[int]
 ) -> pa.Table:
     """Rows of the documents at some places, of the rows of all."""
     import pyarrow as pa

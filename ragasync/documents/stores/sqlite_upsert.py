@@ -70,7 +70,7 @@ def upsert(
         StoreError: If the file cannot be written.
     """
     results: list[Result] = [None] * len(requests)
-    prepared: dict[int, PreparedDocument] = {}
+    prepared: dict[int, StorableDocument] = {}
     for place, request in enumerate(requests):
         try:
             prepared[place] = prepare(request)
@@ -94,7 +94,7 @@ def upsert(
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedDocument:
+class StorableDocument:
     """
     A document with the values of its columns, complete before the file is locked for it.
 
@@ -111,7 +111,7 @@ class PreparedDocument:
     vectors: NDArray[np.float32]
 
 
-def prepare(request: StoreRequest) -> PreparedDocument:
+def prepare(request: StoreRequest) -> StorableDocument:
     """
     Convert a document, its chunks and vectors to the values of their columns.
 
@@ -141,18 +141,18 @@ def prepare(request: StoreRequest) -> PreparedDocument:
     except UnicodeEncodeError as error:
         explain_surrogate(error)
         raise
-    return PreparedDocument(document, row, columns, vectors)
+    return StorableDocument(document, row, columns, vectors)
 
 
 def _write_together(
-    db: Connection, documents: Sequence[PreparedDocument], given: StoredEmbedder
+    db: Connection, documents: Sequence[StorableDocument], given: StoredEmbedder
 ) -> list[Result]:
     """Write documents with as few statements as possible; of several with one id, the last."""
     embedder = _check_embedders(db, documents, given)
     scheme = remembered_id_scheme(db)
     places = stored_places(db, [each.document.id for each in documents])
     sources = {id_: place.source for id_, place in places.items()}
-    accepted: dict[str, PreparedDocument] = {}
+    accepted: dict[str, StorableDocument] = {}
     results: list[Result] = []
     for prepared in documents:
         document = prepared.document
@@ -175,7 +175,7 @@ def _write_together(
 def _write_separately(
     file: StoreFile,
     db: Connection,
-    documents: Sequence[PreparedDocument],
+    documents: Sequence[StorableDocument],
     given: StoredEmbedder,
 ) -> list[Result]:
     """Write each document in a savepoint of its own, so that one with a bad value fails alone."""
@@ -200,7 +200,7 @@ def is_of_one_document(error: Exception) -> bool:
 
 
 def _check_embedders(
-    db: Connection, documents: Sequence[PreparedDocument], given: StoredEmbedder
+    db: Connection, documents: Sequence[StorableDocument], given: StoredEmbedder
 ) -> StoredEmbedder | None:
     """Check the embedder against the stored one; write the first one."""
     dimensions = [each.vectors.shape[1] for each in documents if each.chunks]
@@ -215,7 +215,7 @@ def _check_embedders(
     return found
 
 
-def _insert_documents(db: Connection, documents: Sequence[PreparedDocument]) -> None:
+def _insert_documents(db: Connection, documents: Sequence[StorableDocument]) -> None:
     """Insert the rows of documents that are not stored."""
     (last,) = db.execute("SELECT coalesce(max(number), 0) FROM documents").fetchone()
     (first,) = db.execute("SELECT number FROM next_chunk").fetchone()
