@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from inspect import Signature
 from pathlib import Path
+from typing import get_type_hints
 
 import pdoc.render
 from pdoc.doc import Class, Function, Module
@@ -60,6 +61,8 @@ def page_of(name: str) -> Module:
 
 def complete(of: Class) -> None:
     """Show with a class what it has from our other classes, and leave private arguments out."""
+    if hasattr(of.obj, "_fields"):  # a NamedTuple's `__new__` has its types as texts, in no module
+        of.obj.__new__.__annotations__ = get_type_hints(of.obj)
     for name, member in of.members.items():
         if member.taken_from[0].startswith("ragasync"):
             member.taken_from = (of.modulename, f"{of.qualname}.{name}")
