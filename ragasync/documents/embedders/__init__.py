@@ -1,9 +1,8 @@
 """
 Embedders: texts to vectors, one row per text.
 
-    openai.py            OpenAIEmbedder: a service with OpenAI's API
-    openai_http.py       HttpService: its requests over HTTP, within bounds
-    openai_responses.py  its responses: their vectors, and the errors in them
+    openai.py       OpenAIEmbedder: a service with OpenAI's API
+    openai_http.py  HttpService: its requests and replies over HTTP, within bounds
 
 Here are the protocol Embedder, and the two embedders that need no service: HashingEmbedder, the
 default, and WordLlamaEmbedder, a small model in a package. The embedder for a service brings a

@@ -26,19 +26,17 @@ from ragasync.batch import AsyncBatchProcessor
 from ragasync.documents.embedders import check_texts
 from ragasync.documents.embedders.openai_http import (
     OPENAI,
+    Dimension,
     HttpService,
     Opened,
-    VectorEncoding,
-    address_of,
-    checked_headers,
-    host_of,
-)
-from ragasync.documents.embedders.openai_responses import (
-    Dimension,
     RedirectRefused,
     Reply,
+    VectorEncoding,
     WrongDimension,
+    address_of,
+    checked_headers,
     headers_to_keep,
+    host_of,
     reply_of,
 )
 from ragasync.documents.metering import note_usage

@@ -9,7 +9,7 @@ import pytest
 
 from ragasync import ItemTooLargeError, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document, SqliteStore
-from ragasync.documents.embedders.openai_responses import (
+from ragasync.documents.embedders.openai_http import (
     ServiceRefusal,
     WrongDimension,
     WrongVector,

@@ -13,7 +13,7 @@ import pytest
 
 from ragasync import AttemptTimeout
 from ragasync.documents import OpenAIEmbedder
-from ragasync.documents.embedders.openai_responses import BrokenReply, refusal
+from ragasync.documents.embedders.openai_http import BrokenReply, refusal
 from tests.support.services import about, now
 
 

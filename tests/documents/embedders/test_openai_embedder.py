@@ -12,7 +12,7 @@ from ragasync import FATAL, AttemptTimeout, ItemTooLargeError, ResultCountError,
 from ragasync._retries.classify import default_retry
 from ragasync._retries.retry_after import retry_after_of
 from ragasync.documents import OpenAIEmbedder
-from ragasync.documents.embedders.openai_responses import (
+from ragasync.documents.embedders.openai_http import (
     BrokenReply,
     ServiceRefusal,
     WrongVector,

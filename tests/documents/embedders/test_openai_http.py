@@ -17,7 +17,7 @@ import pytest
 
 from ragasync import AsyncRetry, AttemptTimeout, ResultCountError
 from ragasync.documents import AsyncDocumentProcessor, Document, OpenAIEmbedder
-from ragasync.documents.embedders.openai_responses import (
+from ragasync.documents.embedders.openai_http import (
     BrokenReply,
     RedirectRefused,
     ServiceRefusal,
