@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -40,6 +41,9 @@ STARTER = "ragasync-start"
 READY = b"\x06"
 """The first byte from a worker process, when its imports are done."""
 
+PROGRAM = f"from {__name__} import main; main()"
+"""The program of a worker process; its argument is the dimension."""
+
 _HEADER = struct.Struct("=QQ")
 
 
@@ -51,8 +55,8 @@ class EmbeddingProcesses:
     and if they cannot be started, texts are embedded in this process, and so are those that a
     worker was embedding when it died. A text has the same vector in every process.
 
-    A worker is a subprocess of its own module: it never imports `__main__`. It ends when its input
-    does, also if this process was killed. Instances are thread-safe; a call blocks.
+    A worker is a subprocess with a program of its own: it never imports `__main__`. It ends when
+    its input does, also if this process was killed. Instances are thread-safe; a call blocks.
 
     Args:
         embedder: the embedder.
@@ -166,7 +170,7 @@ class EmbeddingProcess:
         self._dimension = dimension
         self._sending, self._receiving = threading.Lock(), threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ragasync.documents.worker_process", str(dimension)],
+            [sys.executable, "-c", PROGRAM, str(dimension)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -251,6 +255,27 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+# ── in a worker process ─────────────────────────────────────────────────────────────────────────
+
+
+def main() -> None:
+    """Run a worker process: texts from standard input, their vectors to standard output."""
+    # Ctrl-C in a terminal reaches this process too; the run that started it decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # PYTHONUNBUFFERED may have made sys.stdout one that writes only a part of what it gets.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as replies:
+        serve(HashingEmbedder(int(sys.argv[1])), sys.stdin.buffer, replies)
+
+
+def serve(embedder: HashingEmbedder, requests: BinaryIO, replies: BinaryIO) -> None:
+    """Embed texts until the input ends."""
+    replies.write(READY)
+    replies.flush()
+    while (texts := read_texts(requests)) is not None:
+        replies.write(embedder(texts).data)
+        replies.flush()
 
 
 # ── what is sent ────────────────────────────────────────────────────────────────────────────────

@@ -24,9 +24,9 @@ from ragasync.documents.embedding_processes import (
     EmbeddingProcesses,
     can_start_processes,
     encode_texts,
+    serve,
     usable_cores,
 )
-from ragasync.documents.worker_process import serve
 from tests.support.scripts import printed_by
 
 pytestmark = [
@@ -50,7 +50,7 @@ def workers_of(pid: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if "ragasync.documents.worker_process" in child.cmdline():
+            if embedding_processes.PROGRAM in child.cmdline():
                 found.append(child)
     return found
 
