@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from ragasync.documents import load_text
-from ragasync.documents.errors import LoadError
+from ragasync.documents.models import LoadError
 
 Verdict: TypeAlias = str
 """One of the columns of the table."""

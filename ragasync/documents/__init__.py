@@ -7,7 +7,7 @@ Documents: load, chunk, embed and store them, and search them.
     sources.py           find_sources: folders, paths and texts; ids of files
     unique_sources.py    each source once per run, and no two sources with one id
     resume.py            the journal of a document processor
-    stage.py             Stage: a function with settings of its own
+    stage.py             Stage: a function with its own settings, and what counts as changed
     config.py            PipelineConfig: the settings of all stages
     pipeline.py          Pipeline: the stages of one run, and the way of a document through them
     pipeline_controls.py  PipelineControls: the settings that can change during a run
@@ -24,14 +24,11 @@ Documents: load, chunk, embed and store them, and search them.
     stored_state.py      what the store has already: documents and vectors
     store.py             Store: the protocol of stores, and its errors
     stores/              SqliteStore, LanceStore, MemoryStore
-    filters.py           Filter: conditions on metadata
-    hits.py              Hit, Hits: the results of a search
+    search.py            Filter: conditions on metadata; Hit, Hits: the results of a search
     search_text.py       the words of a text in any script
-    fingerprints.py      what counts as changed: documents, stages, embedders
     dataframes.py        documents_dataframe, stages_dataframe, chunks_dataframe
     metering.py          usage and cost of a run's calls
-    models.py            Document, Chunk
-    errors.py            LoadError and its reasons, conflicts of ids, failures of stages
+    models.py            Document, Chunk; LoadError and its reasons, and other errors
 
 Each source is an item of a run. A thread loads a block of sources, looks their documents up in the
 store, and splits them into chunks with locations. The chunks of many documents share the batches of
@@ -43,15 +40,6 @@ from ragasync.documents.dataframes import chunks_dataframe, documents_dataframe,
 from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
-from ragasync.documents.errors import (
-    LOAD_REASONS,
-    IdConflictError,
-    LoadError,
-    LoadReason,
-    PartialDocumentFailure,
-)
-from ragasync.documents.filters import Filter
-from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.loaders import LOADERS, load_source
 from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.html import load_html
@@ -60,9 +48,18 @@ from ragasync.documents.loaders.records import JSONLinesLoader
 from ragasync.documents.loaders.text import load_text
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage
-from ragasync.documents.models import Chunk, Document
+from ragasync.documents.models import (
+    LOAD_REASONS,
+    Chunk,
+    Document,
+    IdConflictError,
+    LoadError,
+    LoadReason,
+    PartialDocumentFailure,
+)
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.processor import AsyncDocumentProcessor
+from ragasync.documents.search import Filter, Hit, Hits
 from ragasync.documents.sources import Source, find_sources
 from ragasync.documents.splitters import RecursiveSplitter, SemanticTextSplitter, TokenSplitter
 from ragasync.documents.stage import Stage

@@ -14,11 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ragasync._reports.summary import one_line, title
-from ragasync.documents.errors import LoadError
-from ragasync.documents.hits import Hits
-from ragasync.documents.models import Document
+from ragasync.documents.models import Document, LoadError
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.processor import AsyncDocumentProcessor
+from ragasync.documents.search import Hits
 from ragasync.documents.search_text import query_words
 from ragasync.documents.sources import FileIds, Source, find_sources
 from ragasync.documents.store import StoreError

@@ -15,12 +15,11 @@ from ragasync._calls.caller import check_values
 from ragasync._retries.classify import FATAL, Verdict, verdict_of
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
-from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders import load_source
 from ragasync.documents.loaders.text import refuse_surrogates
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import Source, part_id
-from ragasync.documents.stage import Stage, declared_async
+from ragasync.documents.stage import Stage, StageFunction, declared_async
 from ragasync.documents.store import EmbedderMismatch, StoreNotWritable, StoreRequest
 from ragasync.documents.stored_state import EmbedderInStore, supports_embedder_identity
 from ragasync.foreign_errors import is_a

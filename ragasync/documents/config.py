@@ -23,21 +23,21 @@ from ragasync.documents.adapters import (
 )
 from ragasync.documents.embedders import HashingEmbedder
 from ragasync.documents.embedding_processes import EmbeddingProcesses, embed_in_processes
-from ragasync.documents.errors import DocumentDeferred, FatalStageError
-from ragasync.documents.fingerprints import (
+from ragasync.documents.loaders import LOADER_VERSION, load_source
+from ragasync.documents.metering import metering
+from ragasync.documents.models import DocumentDeferred, FatalStageError
+from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, PrepareOnWorker, StoreSteps
+from ragasync.documents.processed import SkipPolicy
+from ragasync.documents.sources import FileIds
+from ragasync.documents.splitters import RecursiveSplitter
+from ragasync.documents.stage import (
     EmbedderIdentity,
+    Stage,
     StageFunction,
     StagesFingerprint,
     embedder_identity,
     stage_fingerprint,
 )
-from ragasync.documents.loaders import LOADER_VERSION, load_source
-from ragasync.documents.metering import metering
-from ragasync.documents.prepare import LoadAndChunk, PrepareBlock, PrepareOnWorker, StoreSteps
-from ragasync.documents.processed import SkipPolicy
-from ragasync.documents.sources import FileIds
-from ragasync.documents.splitters import RecursiveSplitter
-from ragasync.documents.stage import Stage
 from ragasync.documents.store import EmbedderMismatch, Store
 from ragasync.documents.stored_state import (
     EmbedderInStore,

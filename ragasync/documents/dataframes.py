@@ -11,9 +11,9 @@ from ragasync._outcomes.outcome import DONE, FAILED, PENDING
 from ragasync._outcomes.stats import RunResult, StageStats
 from ragasync._reports.dataframes import DataFrameBuilder, number_array, object_column, string_array
 from ragasync._reports.time_breakdown import stage_index, utilization
-from ragasync.documents.hits import place_columns
 from ragasync.documents.models import Chunk
 from ragasync.documents.processed import ProcessedDocument, id_of, source_path
+from ragasync.documents.search import place_columns
 from ragasync.errors import JournaledError
 
 if TYPE_CHECKING:

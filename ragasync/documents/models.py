@@ -1,10 +1,15 @@
-"""Document and Chunk: the data model of the pipeline."""
+"""Document, Chunk: the data model of the pipeline; LoadError and the other errors of documents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final, Literal, Self, TypeAlias
+
+from ragasync.error_text import add_note, describe
+from ragasync.errors import JobStopped, RagasyncError, StageFailure
+from ragasync.foreign_errors import notes_of
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -141,3 +146,232 @@ class Chunk:
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start}:{self.end} {self.text[:40]!r}>"
+
+
+_SHOWN: Final = 5
+"""The number of a source's failed documents that its error describes."""
+
+LoadReason: TypeAlias = Literal[
+    "binary",
+    "csv",
+    "docx",
+    "empty",
+    "encoding",
+    "encrypted",
+    "html",
+    "json lines",
+    "link",
+    "no loader",
+    "no text",
+    "not a file",
+    "notebook",
+    "pdf",
+    "too large",
+]
+"""
+The reasons of the LoadErrors raised by the loaders of this package.
+
+Example:
+    >>> from typing import get_args
+    >>> from ragasync.documents import LOAD_REASONS, LoadReason
+    >>> set(get_args(LoadReason)) == set(LOAD_REASONS)
+    True
+"""
+
+LOAD_REASONS = MappingProxyType(
+    {
+        "binary": "NUL bytes where a text was expected",
+        "csv": "a table whose rows do not fit its header, or whose ids are not unique",
+        "docx": "a broken or truncated Word document",
+        "empty": "only white space, or a header without rows",
+        "encoding": "not valid in the declared or given encoding, nor in a likely one",
+        "encrypted": "protected by a password",
+        "html": "a page that the parser rejects",
+        "json lines": "a line that is not JSON, or ids that are not unique",
+        "link": "a link that leads out of the folder",
+        "no loader": "a known format without a loader",
+        "no text": "a PDF of images, which needs OCR first",
+        "not a file": "a pipe, socket or device",
+        "notebook": "not the JSON of a Jupyter notebook",
+        "pdf": "a broken or truncated PDF",
+        "too large": "over the size limit, compressed or uncompressed",
+    }
+)
+"""
+Each reason and its meaning. Failures are grouped by reason, and `on_unreadable` selects by it.
+
+Example:
+    >>> from ragasync.documents import LOAD_REASONS
+    >>> LOAD_REASONS["no text"]
+    'a PDF of images, which needs OCR first'
+"""
+
+
+class LoadError(RagasyncError, ValueError):
+    """
+    A source exists but cannot be read as text.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ragasync.documents import LoadError, load_source
+        >>> _ = Path("notes.txt").write_text("")
+        >>> try:
+        ...     load_source("notes.txt")
+        ... except LoadError as error:
+        ...     print(error.reason, "-", error.message)
+        empty - a file of 0 bytes
+
+    Args:
+        reason: A short reason by which failures are grouped: one of `LOAD_REASONS`, or a custom
+            loader's own.
+        message: What was expected, what was received, and what to do.
+    """
+
+    def __init__(self, reason: LoadReason | str, message: str) -> None:
+        # Both stay in `args`, so that the error can be pickled.
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class IdConflictError(RagasyncError, ValueError):
+    """
+    Two sources have the same id, and the second would replace the first in a store.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import IdConflictError
+        >>> result = AsyncDocumentProcessor().process_sync([("a", "A bucket."), ("a", "A tap.")])
+        >>> isinstance(result.errors[1], IdConflictError)
+        True
+
+    Args:
+        message: the id, both sources, and what to do.
+        id: the id of both.
+        first: the source that keeps the id.
+        second: the source that was refused.
+    """
+
+    def __init__(self, message: str, id: str, first: str, second: str) -> None:  # noqa: A002
+        super().__init__(message, id, first, second)  # so that it can be pickled
+        self.message, self.id, self.first, self.second = message, id, first, second
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def between(cls, id_: str, first: str, second: str) -> Self:
+        """Error about two sources of one run."""
+        return cls(
+            f"two sources have the id {id_!r:.200}: {first}, and {second}, which was refused, "
+            "because it would replace the other: give each an id of its own",
+            id_,
+            first,
+            second,
+        )
+
+    @classmethod
+    def with_stored(cls, id_: str, stored: str | None, second: str | None) -> Self:
+        """Error about a source whose id is stored for another source."""
+        first, new = _described(stored), _described(second)
+        moved = (
+            f"if it moved, call store.relocate({stored!r}, {second!r}); "
+            if stored is not None and second is not None
+            else ""
+        )
+        return cls(
+            f"the store has the id {id_!r:.200} for {first}, and this is {new}, which would "
+            f"replace it: {moved}give this one an id of its own, or call store.delete(id) first",
+            id_,
+            first,
+            new,
+        )
+
+
+def _described(source: str | None) -> str:
+    """Description of a stored source; a document made by the user may have none."""
+    return "a document without a source" if source is None else f"the source {source!r:.300}"
+
+
+class FatalStageError(StageFailure):
+    """The error that stopped a stage, so that no other document could pass it."""
+
+
+class DocumentDeferred(JobStopped):
+    """A document was not processed because the run stopped; it stays pending."""
+
+
+class PartialDocumentFailure(RagasyncError):
+    """
+    Some of the documents of one source failed; the others are stored.
+
+    Example:
+        >>> from ragasync import AsyncDocumentProcessor
+        >>> from ragasync.documents import Document
+        >>> def load(source):
+        ...     return [Document("good", "A bucket refills."), Document("bad", "?")]
+        >>> def chunk(text):
+        ...     if text == "?":
+        ...         raise ValueError("nothing to cut")
+        ...     return [text]
+        >>> result = AsyncDocumentProcessor(load, chunk).process_sync([("both", "")])
+        >>> print(result.errors[0])
+        1 of 2 documents failed, the first 'bad' in stage chunk: ValueError: nothing to cut
+
+    Args:
+        message: the number of failed documents, and the first of them.
+        ids: the ids of the failed documents.
+    """
+
+    def __init__(self, message: str, ids: tuple[str, ...]) -> None:
+        super().__init__(message, ids)  # so that it can be pickled
+        self.message, self.ids = message, ids
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def of(cls, failures: Sequence[tuple[str, StageFailure]], documents: int) -> Self:
+        """
+        Make the error of a source.
+
+        Args:
+            failures: the ids of the failed documents, and their failures.
+            documents: the number of all its documents.
+        """
+        shown = [
+            f"{id_!r:.200} in stage {failure.stage}: {describe(failure.error):.500}"
+            for id_, failure in failures[:_SHOWN]
+        ]
+        error = cls(
+            f"{len(failures):,} of {documents:,} documents failed, the first {shown[0]}",
+            tuple(id_ for id_, _ in failures),
+        )
+        for line in shown:
+            error.add_note(line)
+        if more := len(failures) - len(shown):
+            error.add_note(f"and {more:,} more; see the error's `ids`")
+        return error
+
+
+class SomeDocumentsRefused(PartialDocumentFailure):
+    """Some documents of one source failed because other sources have their ids."""
+
+
+def note_place(error: BaseException, stage: str, place: str) -> None:
+    """
+    Add a note to an error that says where it happened.
+
+    A call may be for the chunks of several documents, whose outcomes then share one error; its
+    note names no single place.
+    """
+    start = f"in stage {stage}: "
+    for number, note in enumerate(notes_of(error)):
+        if note.startswith(start):
+            if note != start + place:
+                error.__notes__[number] = f"{start}several documents share this error"
+            return
+    add_note(error, start + place)

@@ -17,10 +17,9 @@ from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
 from ragasync.documents.adapters import EmbeddedDocument, as_array
 from ragasync.documents.config import CallSettings, PipelineConfig
-from ragasync.documents.errors import DocumentDeferred, FatalStageError, note_place
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import Meter, Metered, metered_by
-from ragasync.documents.models import Chunk, Document
+from ragasync.documents.models import Chunk, Document, DocumentDeferred, FatalStageError, note_place
 from ragasync.documents.pipeline_controls import PipelineControls
 from ragasync.documents.prepare import (
     INLINE_MAX_CHARS,

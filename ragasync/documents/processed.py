@@ -10,15 +10,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ragasync._reports.summary import counted
-from ragasync.documents.errors import (
+from ragasync.documents.loaders.records import BAD_ROWS
+from ragasync.documents.models import (
+    Chunk,
+    Document,
     FatalStageError,
     IdConflictError,
     LoadError,
     PartialDocumentFailure,
     SomeDocumentsRefused,
 )
-from ragasync.documents.loaders.records import BAD_ROWS
-from ragasync.documents.models import Chunk, Document
 from ragasync.documents.prepared import PreparedDocument
 from ragasync.documents.sources import Source
 from ragasync.errors import StageFailure

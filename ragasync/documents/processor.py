@@ -27,7 +27,6 @@ from ragasync.batch import (
 from ragasync.documents.config import Settings, Stages, ends_the_run, pipeline_config
 from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import HashingEmbedder
-from ragasync.documents.fingerprints import StageFunction
 from ragasync.documents.loaders import load_source
 from ragasync.documents.pipeline import Pipeline
 from ragasync.documents.processed import ProcessedDocument, SkipPolicy
@@ -35,7 +34,7 @@ from ragasync.documents.resume import bind_document_journal
 from ragasync.documents.run_sources import Prune, RunSources, SourceResolver, Sources
 from ragasync.documents.sources import FileIds
 from ragasync.documents.splitters import RecursiveSplitter
-from ragasync.documents.stage import Stage, as_stage, check_version
+from ragasync.documents.stage import Stage, StageFunction, as_stage, check_version
 from ragasync.documents.store import Store
 from ragasync.documents.unique_sources import OwnFiles, claim
 from ragasync.journal import Journal

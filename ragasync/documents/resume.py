@@ -16,16 +16,15 @@ import numpy as np
 
 from ragasync._function_fingerprint.fingerprint import FunctionFingerprint
 from ragasync.documents.config import Stages
-from ragasync.documents.errors import IdConflictError, SomeDocumentsRefused
-from ragasync.documents.fingerprints import (
+from ragasync.documents.models import Chunk, Document, IdConflictError, SomeDocumentsRefused
+from ragasync.documents.processed import ProcessedDocument, SkipPolicy
+from ragasync.documents.sources import Source, plain_path
+from ragasync.documents.stage import (
     EmbedderIdentity,
     StagesFingerprint,
     content_digest,
     function_name,
 )
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.processed import ProcessedDocument, SkipPolicy
-from ragasync.documents.sources import Source, plain_path
 from ragasync.documents.store import Store, supports_identity
 from ragasync.documents.unique_sources import NamedFile, RefusedDocument
 from ragasync.journal.journal import Journal, JournalBinding, bind_journal, definition_of

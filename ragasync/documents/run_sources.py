@@ -21,8 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal, TypeAlias, cast
 
-from ragasync.documents.errors import IdConflictError
-from ragasync.documents.models import Document
+from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import FileIds, Origin, Source, find_sources, plain_path, source_of
 from ragasync.documents.store import (

@@ -16,8 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ragasync.documents.errors import IdConflictError, LoadError
-from ragasync.documents.models import Document
+from ragasync.documents.models import Document, IdConflictError, LoadError
 
 
 class FileIds:

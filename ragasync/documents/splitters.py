@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ragasync.arguments import check_count
-from ragasync.documents.fingerprints import known_function
 from ragasync.documents.models import Chunk, Document
+from ragasync.documents.stage import known_function
 from ragasync.errors import ItemTooLargeError, MissingExtra
 
 if TYPE_CHECKING:

@@ -1,20 +1,37 @@
-"""Stage: the function of a pipeline stage, and the settings of its calls."""
+"""Stage: the function of a pipeline stage, with its settings; what counts as a change of it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from types import ModuleType
+from typing import Any, Final, Literal, TypeAlias
 
+from ragasync._function_fingerprint import (
+    FunctionFingerprint,
+    Sources,
+    differences,
+    fingerprint_of,
+    is_same_digest,
+    module_of,
+)
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.policy import AsyncRetry
 from ragasync.arguments import check_process_fn
-from ragasync.documents.fingerprints import StageFunction
+from ragasync.documents.models import Document
 from ragasync.documents.store import Store
+from ragasync.foreign_errors import attribute, is_a
 from ragasync.settings import BatchSettings, as_limiters
+
+StageFunction: TypeAlias = Callable[..., object]
+"""A stage's function; its parameters and result depend on the stage."""
 
 _SETTINGS = (
     "max_concurrency",
@@ -162,3 +179,349 @@ def as_stage(
     stage = given if isinstance(given, Stage) else Stage(default if given is None else given)
     (declared_async if may_yield else check_process_fn)(stage.function)  # refuses what yields
     return stage
+
+
+# ── fingerprints: what counts as changed ────────────────────────────────────────────────────────
+#
+# A document is its text and metadata, and the way it was loaded and chunked. An embedder is known
+# by its name or model, or else by its code. Fingerprints are texts, so that a store can keep them;
+# a comparison that gives None could not decide.
+
+_OURS: Final = __name__.partition(".")[0]
+
+_ABOUT_CALLS: Final = frozenset(
+    """api auth batch cache client concurrency cookies credentials debug delay device devices
+    executor headers http key limiter limits log logger logging parallel password pool progress
+    proxies proxy rate requests retries retry rps seconds secret session sleep threads timeout
+    timeouts token tqdm user verbose wait workers""".split()  # noqa: SIM905  # as text
+)
+"""Words in names of settings that are about how calls are made, and do not change vectors."""
+
+
+def function_name(function: StageFunction) -> str:
+    """
+    Return a name for a function that is the same in every process.
+
+    It is the `fingerprint` or `name` that the function, or a method's object, says of itself; else
+    its qualified name, with the `model` or `model_name` of its object.
+    """
+    owner = _owner_of(function)
+    if (own := _said_by(owner, "fingerprint", "name")) is not None:
+        return own
+    name = ".".join(_qualified(function))
+    model = _said_by(owner, "model", "model_name")
+    return name if model is None else f"{name}({model})"
+
+
+def known_function(function: StageFunction) -> str:
+    """
+    Return a text that changes when a function does, as far as every Python can tell.
+
+    It is what the function says of itself; else its name, with a digest of its code and settings.
+    """
+    if (own := _said_by(_owner_of(function), "fingerprint", "name")) is not None:
+        return own
+    taken = fingerprint_of(function).without_unknown()
+    return f"{function_name(function)}#{taken.digest()}"
+
+
+def _owner_of(function: StageFunction) -> object:
+    """Return the object whose method a function is, through partials; else itself."""
+    inner = _bare(function)
+    owner = attribute(inner, "__self__")
+    return inner if owner is None or is_a(owner, ModuleType) else owner
+
+
+def _bare(function: StageFunction) -> Any:
+    """Return the function within partials."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _said_by(owner: object, *attributes: str) -> str | None:
+    """Return the first of these attributes that is a text, or None."""
+    values = (attribute(owner, name) for name in attributes)
+    return next((str(value) for value in values if is_a(value, str) and value), None)
+
+
+def _qualified(function: StageFunction) -> tuple[str, str]:
+    """Return the module and the qualified name of a function; of a method, its own object's."""
+    function = _bare(function)
+    if inspect.ismethod(function):
+        owner = function.__self__
+        kind = owner if isinstance(owner, type) else type(owner)
+        return kind.__module__, f"{kind.__qualname__}.{function.__name__}"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return getattr(named, "__module__", None) or "builtins", named.__qualname__
+
+
+@dataclass(slots=True)
+class StageFingerprint:
+    """
+    What a stage's function was when a processor was made of it.
+
+    Args:
+        name: what tells its function from others, whatever becomes of its code.
+        function: its code and settings; with a name or version of the stage's own, that stands in
+            place of the code.
+
+    Attributes:
+        text: the fingerprint as a short text, for `is_same_digest`.
+    """
+
+    name: str
+    function: FunctionFingerprint
+    text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Write the text once, for each document has it."""
+        self.text = self.function.digest()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every Python can compare all of it."""
+        return is_same_digest(self.text, self.text) is True and "bytecode" not in self.text
+
+    @property
+    def settings(self) -> str:
+        """Name and settings, without the code."""
+        return f"{self.name}#{self.function.without_code().digest()}"
+
+
+def stage_fingerprint(
+    function: StageFunction,
+    *,
+    name: str | None = None,
+    version: str = "",
+    sources: Sources | None = None,
+) -> StageFingerprint:
+    """
+    Return the fingerprint of a stage that loads or chunks.
+
+    Args:
+        function: the stage's function.
+        name: the stage's own name; None for that of the function.
+        version: what counts in place of the function's code.
+        sources: the files that were read already.
+    """
+    said = _said_by(_owner_of(function), "fingerprint")
+    if said is None:
+        taken = fingerprint_of(function, sources=sources)
+    else:  # ours say what they are, and what they were made with
+        taken = fingerprint_of(function, sources=sources, with_code=False).with_value(
+            "the fingerprint", said
+        )
+    if name or version:
+        taken = taken.without_code().with_value("the version", (name, version))
+    return StageFingerprint(name or function_name(function), taken)
+
+
+@dataclass(slots=True)
+class StagesFingerprint:
+    """
+    What the stages before the store were when a processor was made.
+
+    Args:
+        load: the fingerprint of the load stage.
+        chunk: that of the chunk stage.
+        loaders: the version of our own loaders.
+        embedder: the digest of the embedder, for a store that does not know whose vectors it
+            holds; empty for one that does.
+
+    Attributes:
+        text: the common part of the fingerprints of all documents.
+    """
+
+    load: StageFingerprint
+    chunk: StageFingerprint
+    loaders: int
+    embedder: str = ""
+    text: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Join the common part of all fingerprints once."""
+        parts = str(self.loaders), self.load.text, self.chunk.text, self.embedder
+        self.text = "/".join(parts)
+
+    @property
+    def unknown(self) -> list[str]:
+        """The stages whose code not every Python can compare, with the names of their functions."""
+        stages = {"load": self.load, "chunk": self.chunk}
+        return [f"{name}={stage.name}" for name, stage in stages.items() if not stage.is_known]
+
+    def of(self, document: Document) -> str:
+        """Return the fingerprint of a document that goes through these stages."""
+        return fingerprint_of_document(document, self.text)
+
+    @staticmethod
+    def holds(stored: str | None, now: str) -> bool | None:
+        """
+        Compare the fingerprints of a stored document; None if that cannot be decided.
+
+        Args:
+            stored: the fingerprint that it was stored with, or None.
+            now: the fingerprint that it would be stored with.
+        """
+        content, loaders, *before = (stored or "/").split("/")
+        new_content, new_loaders, *after = now.split("/")
+        if (content, loaders) != (new_content, new_loaders) or len(before) != len(after):
+            return False
+        same = set(map(is_same_digest, before, after))
+        return False if False in same else None if None in same else True
+
+
+def fingerprint_of_document(document: Document, stages: str) -> str:
+    """The fingerprint of a document that goes through stages with this text."""
+    return f"{content_digest(document)}/{stages}"
+
+
+def content_digest(document: Document) -> str:
+    """Digest of a document's text and metadata."""
+    metadata = sorted(_lasting(document).items(), key=lambda item: str(item[0]))  # of any types
+    content = f"{metadata!r}{document.text}".encode(errors="surrogatepass")
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _lasting(document: Document) -> Mapping[str, object]:
+    """Metadata without the file's date and size, which may change while its content does not."""
+    match document.metadata:
+        case {"mtime": float(), "size": int(), **rest} if document.source is not None:
+            return rest
+        case metadata:
+            return metadata
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderIdentity:
+    """
+    The identity of an embedder, and so of its vectors.
+
+    Args:
+        name: the embedder's name, or else that of its function.
+        named_by: "itself" or "stage" if it has a name, so that its code is not compared; else
+            empty.
+        version: the version given for it; compared in place of the code if it has no name.
+        function: its settings; without a name, its code as well.
+        dimension: the length of its vectors, if it is known before the first one.
+        is_versioned: whether the version was given to this embedder alone; then another version is
+            another embedder.
+    """
+
+    name: str
+    named_by: str
+    version: str
+    function: FunctionFingerprint
+    dimension: int | None = None
+    is_versioned: bool = False
+
+    @property
+    def digest(self) -> str:
+        """The identity as a short text, for `is_same_digest`."""
+        function = self.function.without_code() if self.version else self.function
+        return function.with_value(
+            "the embedder", [self.named_by and self.name, self.version]
+        ).digest()
+
+    @property
+    def for_other_stores(self) -> str:
+        """A name that differs between embedders, for a store that only keeps names."""
+        if self.named_by and not self.version:
+            return self.name
+        return f"{self.name}#{blake2b(self.digest.encode(), digest_size=6).hexdigest()}"
+
+    @property
+    def job(self) -> str:
+        """Its part of a job's key in a journal: name, version and bound arguments."""
+        bound = self.function.without_code()
+        if self.named_by:
+            bound = bound.keeping(lambda part: part.startswith(("the argument", "the model")))
+        return f"{self.name}/{self.version}#{bound.digest()}"
+
+    def to_json(self) -> str:
+        """Text that a store keeps next to the name and the dimension."""
+        return json.dumps([self.named_by, self.version, self.function.to_json()])
+
+    @classmethod
+    def from_json(cls, name: str, text: str) -> EmbedderIdentity:
+        """
+        Identity that a store has kept; without a text, only the name is compared.
+
+        Raises:
+            ValueError: the text is not an identity.
+        """
+        if not text:
+            return cls(name, "itself", "", FunctionFingerprint(name, {}))
+        named_by, version, function = json.loads(text)
+        return cls(name, named_by, version, FunctionFingerprint.from_json(function))
+
+    def changes_since(self, before: EmbedderIdentity) -> list[str] | None:
+        """Differences from the embedder of stored vectors; None if they cannot be compared."""
+        if self.named_by or before.named_by:
+            return self._changes_of_named(before)
+        if before.version and before.version == self.version:
+            return differences(before.function.without_code(), self.function.without_code())
+        if before.version and self.is_versioned:
+            return [f"the version: {before.version!r} -> {self.version!r}"]
+        if found := differences(before.function, self.function):
+            return found
+        is_same = is_same_digest(before.function.digest(), self.function.digest())
+        return [] if is_same else None
+
+    def _changes_of_named(self, before: EmbedderIdentity) -> list[str]:
+        """Differences between two embedders of which at least one has a name."""
+        if not (self.named_by and before.named_by) or self.name != before.name:
+            return [f"the embedder: {before.name!r} -> {self.name!r}"]
+        found = []
+        if self.version != before.version:
+            found.append(f"the version: {before.version!r} -> {self.version!r}")
+        # A setting that only one of them has comes from new code.
+        common = self.function.parts.keys() & before.function.parts.keys()
+        settings = [one.function.keeping(common.__contains__) for one in (before, self)]
+        return found + differences(*settings)
+
+
+def embedder_identity(
+    function: StageFunction,
+    *,
+    name: str | None = None,
+    version: str = "",
+    version_of_all: str = "",
+    sources: Sources | None = None,
+) -> EmbedderIdentity:
+    """
+    Make the identity of an embedder.
+
+    Args:
+        function: the embedder.
+        name: the name that its stage gives it, or None.
+        version: the version that its stage gives it; another version is another embedder.
+        version_of_all: the processor's version, which replaces code in comparisons.
+        sources: the files that were read already.
+    """
+    owner = _owner_of(function)
+    own, model = _said_by(owner, "name"), _said_by(owner, "model", "model_name")
+    dimension = attribute(owner, "dimension")
+    known: int | None = dimension if type(dimension) is int else None
+    if not (name or own or model):
+        taken = fingerprint_of(function, is_left_out=_is_about_calls, sources=sources)
+        shown = taken.name or _qualified(function)[1]
+        return EmbedderIdentity(
+            shown, "", version or version_of_all, taken, known, is_versioned=bool(version)
+        )
+    version = version or _said_by(owner, "version") or ""
+    settings = FunctionFingerprint("", {})
+    if module_of(type(owner)).partition(".")[0] != _OURS:  # of ours, names say everything
+        settings = fingerprint_of(
+            function, is_left_out=_is_about_calls, sources=sources, with_code=False
+        )
+    if model is not None:
+        settings = settings.with_value("the model", model)
+    named = name or own or f"{_qualified(function)[1]}({model})"
+    named_by = "stage" if name else "itself"
+    return EmbedderIdentity(named, named_by, version, settings, known, is_versioned=True)
+
+
+def _is_about_calls(name: str) -> bool:
+    """Whether a setting of this name is about how calls are made, not about their results."""
+    return not _ABOUT_CALLS.isdisjoint(re.split(r"[\W_]+", name.lower()))

@@ -24,10 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.arguments import check_count, check_number
-from ragasync.documents.errors import IdConflictError
-from ragasync.documents.filters import Filter
-from ragasync.documents.hits import Hits
-from ragasync.documents.models import Chunk, Document
+from ragasync.documents.models import Chunk, Document, IdConflictError
+from ragasync.documents.search import Filter, Hits
 from ragasync.errors import RagasyncError
 from ragasync.sqlite_file import explain_surrogate
 

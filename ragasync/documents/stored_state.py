@@ -14,9 +14,9 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.fingerprints import EmbedderIdentity, StageFunction
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.sources import FileIds
+from ragasync.documents.stage import EmbedderIdentity, StageFunction
 from ragasync.documents.store import (
     EmbedderMismatch,
     Store,

@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ragasync.documents.errors import IdConflictError
-from ragasync.documents.fingerprints import StageFunction, content_digest
 from ragasync.documents.loaders import load_source
-from ragasync.documents.models import Document
+from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.prepared import PreparedDocument
 from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.sources import FileIds, Source, as_id, part_id, plain_path
+from ragasync.documents.stage import StageFunction, content_digest
 from ragasync.errors import StageFailure
 from ragasync.foreign_errors import guarded
 

@@ -14,9 +14,8 @@ from ragasync.documents import (
     RecursiveSplitter,
     Stage,
 )
-from ragasync.documents.fingerprints import function_name
 from ragasync.documents.pipeline_controls import ChunkBudget
-from ragasync.documents.stage import as_stage
+from ragasync.documents.stage import as_stage, function_name
 from tests.support.services import turns
 
 

@@ -30,7 +30,7 @@ from ragasync import (  # noqa: E402
 from ragasync._outcomes.outcome import Outcome  # noqa: E402
 from ragasync._reports.error_groups import LiveErrorGroups  # noqa: E402
 from ragasync.documents.__main__ import _report  # noqa: E402
-from ragasync.documents.errors import LoadError  # noqa: E402
+from ragasync.documents.models import LoadError  # noqa: E402
 from ragasync.documents.stores.sqlite import SqliteStore  # noqa: E402
 from ragasync.notebook.panel_view import static_bundle  # noqa: E402
 

@@ -24,7 +24,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
@@ -41,7 +40,7 @@ from ragasync.documents.loaders.text import (
     passing,
     refuse_surrogates,
 )
-from ragasync.documents.models import Document
+from ragasync.documents.models import Document, LoadError
 from ragasync.documents.sources import Origin, Source, part_id, source_of
 
 __all__ = ["LOADERS", "LOADER_VERSION", "Loaded", "Loader", "Record", "load_source"]

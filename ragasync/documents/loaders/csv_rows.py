@@ -11,7 +11,6 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.records import (
     BadRow,
     FieldMapping,
@@ -24,6 +23,7 @@ from ragasync.documents.loaders.records import (
     load_rows,
 )
 from ragasync.documents.loaders.text import Record, passing
+from ragasync.documents.models import LoadError
 
 DELIMITERS = (",", ";", "\t", "|")
 """The delimiters that are tried if none is given."""

@@ -10,7 +10,6 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Self
 from xml.etree.ElementTree import Element
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.docx_elements import (
     MAX_DEPTH,
     ListNumbers,
@@ -30,6 +29,7 @@ from ragasync.documents.loaders.docx_elements import (
     value_of,
 )
 from ragasync.documents.loaders.text import Loaded, join_parts
+from ragasync.documents.models import LoadError
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.text import load_text
+from ragasync.documents.models import LoadError
 
 MAX_DEPTH = 150
 """The deepest nesting that is followed; Word itself stops far earlier."""

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.text import Loaded, load_text
+from ragasync.documents.models import LoadError
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.text import Loaded, join_parts
+from ragasync.documents.models import LoadError
 from ragasync.errors import MissingExtra
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.text import Loaded, Record, load_text, passing
+from ragasync.documents.models import LoadError
 
 OnBadRows: TypeAlias = Literal["fail", "skip"]
 """Whether a row that cannot be read fails its file, or is skipped."""

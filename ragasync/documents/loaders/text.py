@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ragasync.documents.errors import LoadError
 from ragasync.documents.loaders.encodings import (
     MARKS,
     Decoded,
@@ -19,6 +18,7 @@ from ragasync.documents.loaders.encodings import (
     mostly_utf8,
     read_unmarked,
 )
+from ragasync.documents.models import LoadError
 
 Loaded: TypeAlias = tuple[str, dict[str, object]]
 """The text of a file and its metadata."""

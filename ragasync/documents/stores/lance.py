@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.documents.filters import (
+from ragasync.documents.models import Chunk, Document
+from ragasync.documents.search import (
     Condition,
     Filter,
+    Hits,
     condition_of,
     keys_to_know,
     warn_of_unknown,
 )
-from ragasync.documents.hits import Hits
-from ragasync.documents.models import Chunk, Document
 from ragasync.documents.store import (
     IdScheme,
     RunRefused,

@@ -13,20 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.embedders import scaled_to_one
-from ragasync.documents.filters import (
+from ragasync.documents.search import (
     HEADING,
     HEADINGS,
     AllOf,
     AnyOf,
     Comparison,
     Condition,
+    Hit,
+    Hits,
     Not,
     day_of,
     instant,
     kind_of,
     titles_of,
 )
-from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.stores.query import Search
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ragasync._bridge.run_async import run_async
 from ragasync.documents.embedders import HashingEmbedder, have_feature_in_common, scaled_to_one
-from ragasync.documents.filters import (
+from ragasync.documents.search import (
     Condition,
     Filter,
     condition_of,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from ragasync.documents.errors import IdConflictError
+from ragasync.documents.models import IdConflictError
 from ragasync.documents.sources import FileIds, as_id, plain_path
 from ragasync.documents.store import IdScheme, StoredId
 

@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragasync.documents.embedders import scaled_to_one
-from ragasync.documents.filters import (
+from ragasync.documents.search import (
     HEADING,
     HEADINGS,
     AllOf,
     Comparison,
     Condition,
+    Hit,
+    Hits,
     comparisons,
     matches,
 )
-from ragasync.documents.hits import Hit, Hits
 from ragasync.documents.stores.query import (
     Search,
     cosines_of_columns,

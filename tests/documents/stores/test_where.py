@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ragasync import AsyncDocumentProcessor
 from ragasync.documents import Chunk, Document, MemoryStore
-from ragasync.documents.filters import condition_of, matches
+from ragasync.documents.search import condition_of, matches
 
 METADATA = {"lang": "en", "year": 2024, "rate": 0.5, "draft": False, "note": None, "tags": ["a"]}
 METADATA["days"] = ["soon", "2026-06-01", "2026-05-01T08:15+02:00", 3, math.inf, 10**400]
