@@ -31,9 +31,9 @@ this table true. The docstring of each package maps its files.
                             rate and concurrency; outcomes in columns, statistics; run_async;
                             Progress, and how callbacks get it
     _retries                AsyncRetry, and which errors are retried after which delay
-    cancellation sqlite_file error_text _function_fingerprint
+    cancellation sqlite_file error_text _function_fingerprint usage
                             who cancelled a task; lazy tasks; our SQLite files; errors as text;
-                            changed functions
+                            changed functions; note_usage, and what reports are counted for
     errors clock arguments  exceptions; clocks; checks of arguments
     redact                  masks secrets in messages
     secret_patterns foreign_errors
@@ -73,6 +73,7 @@ from ragasync.journal import Journal
 from ragasync.patterns import gather_with_concurrency, process_with_workers
 from ragasync.progress_callbacks import Progress
 from ragasync.result import BatchResult
+from ragasync.usage import Usage, note_usage, usage_of
 
 if TYPE_CHECKING:
     from ragasync.documents import AsyncDocumentProcessor
@@ -112,12 +113,14 @@ __all__ = [
     "RunAsyncError",
     "SerializationError",
     "TqdmProgress",
+    "Usage",
     "WidgetProgress",
     "WorkerDied",
     "error_summary",
     "errors_dataframe",
     "forecast",
     "gather_with_concurrency",
+    "note_usage",
     "plot_latency",
     "plot_throughput",
     "plot_timeline",
@@ -126,6 +129,7 @@ __all__ = [
     "run_async",
     "simulate",
     "to_dataframe",
+    "usage_of",
 ]
 
 # Loaded on first use: they import numpy, Jupyter's widgets or Redis.

@@ -51,6 +51,9 @@ PUBLIC = {
     "run_async",
     "simulate",
     "to_dataframe",
+    "Usage",
+    "note_usage",
+    "usage_of",
 }
 
 
