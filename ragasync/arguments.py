@@ -1,4 +1,4 @@
-"""Checks of arguments, and the error messages about wrong ones."""
+"""Checks of arguments, and the error messages about wrong values and unknown names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import inspect
 import math
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
-from typing import Final
+from typing import Any, Final, TypeVar
 
 _LONGEST: Final = 200  # characters of a wrong value that an error message shows
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def check_count(name: str, value: object, *, at_least: int) -> int:
@@ -148,3 +150,185 @@ def short_repr(value: object) -> str:
     except Exception:
         return f"{type(value).__name__} (its repr raises)"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+# ── names of arguments ──────────────────────────────────────────────────────────────────────────
+
+_OTHER_NAMES: Final[Mapping[str, str]] = {
+    "max_concurrency num_workers": "concurrency max_workers n_jobs workers n_workers max_concurrent"
+    " concurrency_limit max_at_once semaphore parallelism max_parallel pool_size threads"
+    " num_threads max_tasks task_limit concurrent_requests limit",
+    "max_items k": "limit n top_k n_results num_results max_results",
+    "batch_size": "chunk_size chunksize batchsize max_batch_size",
+    "progress_callback": "progress callback callbacks on_progress show_progress progress_bar pbar"
+    " verbose",
+    "retry_count max_retries": "retries num_retries n_retries retry_limit",
+    "retry_delay base_delay": "delay wait initial_delay min_wait retry_wait retry_interval",
+    "factor backoff_factor": "backoff exp_base multiplier",
+    "max_delay": "max_wait max_backoff wait_max",
+    "max_elapsed": "max_time deadline max_elapsed_time stop_after_delay",
+    "retry_on": "exceptions exception on retry_exceptions retry_if",
+    "on_retry": "on_backoff before_sleep",
+    "rate requests_per_second": "rps qps calls_per_second max_rate calls max_calls max_per_second"
+    " limit",
+    "rate_limiter": "rate_limit limiter limiters rate_limiters throttle rps qps calls_per_second"
+    " max_rate rate requests_per_second",
+    "per": "period time_period window",
+    "burst_size": "burst capacity bucket_size max_burst",
+    "weight": "cost weigh",
+    "timeout": "time_limit request_timeout timeout_seconds",
+    "process_fn process_item func": "fn function worker task coro_fn",
+    "items sources coros": "inputs iterable data tasks aws coroutines awaitables texts documents",
+    "n_items": "n num_items size",
+    "ordered": "preserve_order keep_order",
+    "executor": "pool",
+    "journal": "checkpoint resume_from",
+    "on_current_loop": "here",
+    "description": "desc",
+    "load": "loader reader",
+    "chunk": "splitter text_splitter chunker",
+    "embed embedder": "embedding embeddings embed_fn embedding_function embed_model",
+    "store": "vector_store vectorstore db",
+    "chunk_size max_tokens": "size length max_chars max_length",
+    "chunk_overlap": "overlap",
+    "id": "doc_id document_id id_",
+    "text": "page_content content query query_text",
+    "metadata": "meta",
+    "where": "filter filters",
+    "min_score": "score_threshold threshold",
+    "vector": "query_vector query_embedding",
+    "path": "uri db_path filename persist_directory",
+    "exclude": "ignore",
+    "url": "redis_url",
+    "model": "model_name",
+}
+"""The names that other libraries give to our arguments; those before the colon are ours."""
+
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "progress_callback": "pass progress_callback= to process(), process_sync() or start()",
+    "max_items": "pass max_items={} to process(), process_sync() or start()",
+    "total": "pass total={} to process(), process_sync(), start() or stream()",
+    "ordered": "results are in input order; pass ordered= to stream()",
+    "return_exceptions": "no item's error is raised, result.errors has them all",
+    "max_delay": "pass retry=AsyncRetry(max_delay={})",
+    "max_elapsed": "pass retry=AsyncRetry(max_elapsed={})",
+    "retry_on": "pass retry=AsyncRetry(retry_on=...)",
+    "on_retry": "pass retry=AsyncRetry(on_retry=...)",
+    "factor": "pass retry=AsyncRetry(factor={})",
+    "per": "pass rate_limiter=RateLimiter(rate=..., per={})",
+    "burst_size": "pass rate_limiter=RateLimiter(..., burst_size={})",
+    "chunk_overlap": "pass chunk=RecursiveSplitter(..., chunk_overlap={})",
+    "max_concurrency": "pass max_concurrency={} to AsyncBatchProcessor()",
+    "batch_size": "pass batch_size={} to AsyncBatchProcessor()",
+    "retry_count": "pass retry_count={} to AsyncBatchProcessor()",
+    "retry_delay": "pass retry_delay={} to AsyncBatchProcessor()",
+    "rate_limiter": "pass rate_limiter= to AsyncBatchProcessor()",
+    "timeout": "pass timeout={} to AsyncBatchProcessor()",
+    "journal": "pass journal= to AsyncBatchProcessor()",
+}
+"""Advice about arguments that belong to another function."""
+
+_ATTEMPTS: Final = ("attempts", "max_attempts", "tries", "max_tries")
+_PER_MINUTE: Final = ("rpm", "requests_per_minute", "calls_per_minute")
+
+
+def explains_arguments(target: F) -> F:
+    """
+    Make a function or class answer an unknown keyword argument with the one to pass instead.
+
+    Users bring the names of other libraries along. The signature stays as it is, so that type
+    checkers and editors still find misspelled names.
+
+    Example:
+        >>> from ragasync import AsyncBatchProcessor
+        >>> AsyncBatchProcessor(str, max_workers=8)
+        Traceback (most recent call last):
+        TypeError: AsyncBatchProcessor() has no argument max_workers: pass max_concurrency=8
+    """
+    if isinstance(target, type):
+        target.__init__ = explains_arguments(target.__init__)  # type: ignore[misc]  # the same type
+        return target
+    if inspect.iscoroutinefunction(target):
+
+        @functools.wraps(target)
+        async def wrapper(*args: object, **kwargs: object) -> object:
+            try:
+                coro = target(*args, **kwargs)
+            except TypeError:
+                _raise_if_unknown(target, kwargs)
+                raise
+            return await coro
+
+    else:
+
+        @functools.wraps(target)
+        def wrapper(*args: object, **kwargs: object) -> object:
+            try:
+                return target(*args, **kwargs)
+            except TypeError:
+                _raise_if_unknown(target, kwargs)
+                raise
+
+    return wrapper  # type: ignore[return-value]  # functools.wraps keeps the signature
+
+
+def _raise_if_unknown(fn: Callable[..., object], given: Mapping[str, object]) -> None:
+    """Raise a TypeError that says what to pass if a call has unknown keyword arguments."""
+    parameters = inspect.signature(fn).parameters
+    ours = [name for name in parameters if name != "self" and not name.startswith("_")]
+    called = fn.__qualname__.removesuffix(".__init__")
+    answers = [
+        f"no argument {name}: {_advice(name, value, ours)}"
+        for name, value in given.items()
+        if name not in parameters
+    ]
+    if answers:
+        raise TypeError(f"{called}() has {'; '.join(answers)}") from None
+
+
+def _advice(name: str, value: object, ours: list[str]) -> str:
+    """Write what to pass instead of an argument that is not among ours."""
+    number = type(value) in (int, float)
+    shown = short_repr(value) if number or type(value) is str else "..."
+    if name in _ATTEMPTS:
+        return _attempts_advice(value, shown, ours)
+    if name in _PER_MINUTE:
+        limiter = f"rate={shown}, per=60"
+        return f"pass {limiter}" if "per" in ours else f"pass rate_limiter=RateLimiter({limiter})"
+    known = list(_equivalents(name))
+    for target in known:
+        if target not in ours:
+            continue
+        if target == "rate_limiter" and number:
+            return f"pass rate_limiter=RateLimiter({shown})"
+        if target == "progress_callback" and isinstance(value, bool):
+            return "pass progress_callback=WidgetProgress()"
+        return f"pass {target}={shown}"
+    for target in known:
+        if target in _ELSEWHERE:
+            return _ELSEWHERE[target].format(shown)
+    import difflib  # slow to import
+
+    if close := difflib.get_close_matches(name, ours, n=1):
+        return f"pass {close[0]}={shown}"
+    return f"pass any of {', '.join(ours)}"
+
+
+def _equivalents(name: str) -> Iterator[str]:
+    """Yield our arguments that have another library's name, or are called so here."""
+    if name in _ELSEWHERE:
+        yield name
+    for ours, others in _OTHER_NAMES.items():
+        names = ours.split()
+        if name in names or name in others.split():
+            yield from names
+
+
+def _attempts_advice(value: object, shown: str, ours: list[str]) -> str:
+    """Write what to pass instead of a number of attempts that includes the first."""
+    if "max_attempts" in ours:
+        return f"pass max_attempts={shown}"
+    retries = value - 1 if type(value) is int and value > 0 else "..."
+    target = "max_retries" if "max_retries" in ours else "retry_count"
+    where = "" if target in ours else " to AsyncBatchProcessor()"
+    return f"pass {target}={retries}{where}, which does not count the first attempt"

@@ -18,7 +18,7 @@ from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count, check_number, check_process_fn
+from ragasync.arguments import check_count, check_number, check_process_fn, explains_arguments
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import bind_journal
@@ -56,6 +56,7 @@ class _Options(TypedDict, Generic[T], total=False):
     journal: Journal | str | os.PathLike[str] | None
 
 
+@explains_arguments
 class AsyncBatchProcessor(Generic[T, R]):
     """
     Call a function for every item, a limited number concurrently, and record each outcome.
@@ -277,6 +278,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         )
         self.last_result: BatchResult[R] | None = None
 
+    @explains_arguments
     async def process(
         self,
         items: Items[T],
@@ -304,6 +306,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         """
         return await self._new_run(items, progress_callback, total, max_items).complete()
 
+    @explains_arguments
     def process_sync(
         self,
         items: Items[T],
@@ -315,6 +318,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         """Run `process` from sync code; see `run_async`."""
         return run_async(self.process(items, progress_callback, total=total, max_items=max_items))
 
+    @explains_arguments
     def start(
         self,
         items: Items[T],
@@ -340,6 +344,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         job_run = self._new_run(items, progress_callback, total, max_items)
         return Job(job_run, loop_for_job(on_current_loop))
 
+    @explains_arguments
     def stream(
         self, items: Items[T], *, ordered: bool = False, total: int | None = None
     ) -> AsyncGenerator[Outcome[T, R], None]:

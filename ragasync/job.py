@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from ragasync._bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync._bridge.interrupts import Interrupted, InterruptibleWait
 from ragasync._engine.job_run import JobRun
-from ragasync.arguments import check_number, check_positive
+from ragasync.arguments import check_number, check_positive, explains_arguments
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
 from ragasync.error_text import describe, show_in_one_line
@@ -82,6 +82,7 @@ class Job(Generic[T, R]):
         """Wait for the result; meanwhile this loop wakes ten times a second to see interrupts."""
         return self._wait_on_current_loop().__await__()
 
+    @explains_arguments
     def wait(self, timeout: float | None = None) -> BatchResult[R]:
         """
         Block this thread until the job has ended, and return its result.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, overload
 from ragasync._engine.item_sources import Items
 from ragasync._engine.job_run import JobRun
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count
+from ragasync.arguments import check_count, explains_arguments
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings
@@ -35,6 +35,7 @@ async def gather_with_concurrency(
     *,
     return_exceptions: bool,
 ) -> list[R | BaseException]: ...
+@explains_arguments
 async def gather_with_concurrency(
     coros: Iterable[AwaitableOrFunction[R]] | AsyncIterable[AwaitableOrFunction[R]],
     max_concurrency: int = 10,
@@ -104,6 +105,7 @@ async def process_with_workers(
 async def process_with_workers(
     items: Items[T], process_item: Callable[[T], R], num_workers: int = 5
 ) -> BatchResult[R]: ...
+@explains_arguments
 async def process_with_workers(
     items: Items[T], process_item: Callable[[T], Awaitable[R] | R], num_workers: int = 5
 ) -> BatchResult[R]:

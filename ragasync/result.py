@@ -11,6 +11,7 @@ from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.merge import merged_columns, rows_to_rerun
 from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING, Outcome, SparseSequence
 from ragasync._outcomes.stats import NO_STATS, RunStats
+from ragasync.arguments import explains_arguments
 from ragasync.errors import as_exception
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ class BatchResult(Generic[R]):
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {self.total} items failed", errors)
 
+    @explains_arguments
     async def retry_failed(
         self, processor: Reprocessor, *, only: Iterable[int] | None = None
     ) -> BatchResult[R]:

@@ -29,7 +29,7 @@ from ragasync._bridge.interrupts import (
     InterruptibleWait,
     is_main_thread,
 )
-from ragasync.arguments import check_positive
+from ragasync.arguments import check_positive, explains_arguments
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import running_loop
 from ragasync.errors import ADVICE, RunAsyncError
@@ -47,6 +47,7 @@ _DEADLOCK = (
 _FIRST_CHECK, _NEXT_CHECK = 1.0, 30.0
 
 
+@explains_arguments
 def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool = False) -> T:
     """
     Run an awaitable from sync code and return its value, whether or not a loop runs here.
@@ -121,7 +122,7 @@ def _run_in_thread(awaitable: Awaitable[T], timeout: float | None, blocked: _Loo
                 patience = _NEXT_CHECK
                 task = wait.call.task
                 if task is not None and _waits_for_blocked(task, blocked):
-                    warnings.warn(_DEADLOCK, RuntimeWarning, stacklevel=3)
+                    warnings.warn(_DEADLOCK, RuntimeWarning, stacklevel=4)
                     patience = None
             return call.outcome()
     except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:

@@ -12,7 +12,7 @@ from typing import Final, Protocol, runtime_checkable
 from ragasync._limits.acquire import acquire_all
 from ragasync._limits.bucket import Bucket, WindowBucket, smoothest_burst
 from ragasync._limits.queue import LOCK, WaitQueue
-from ragasync.arguments import as_number, check_positive, check_sync, short_repr
+from ragasync.arguments import as_number, check_positive, check_sync, explains_arguments, short_repr
 from ragasync.foreign_errors import text_of
 
 _DEFAULT_RATE: Final = float("10.0")
@@ -55,6 +55,7 @@ class Resumable(Protocol):
         """End the pause now."""
 
 
+@explains_arguments
 class RateLimiter:
     """
     Admit at most `burst + rate * T` calls in every window of T seconds.

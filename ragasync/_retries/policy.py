@@ -25,7 +25,14 @@ from ragasync._retries.classify import (
     verdict_of,
 )
 from ragasync._retries.retry_after import describe_wait, retry_after_of
-from ragasync.arguments import check_callable, check_count, check_number, check_sync, is_async
+from ragasync.arguments import (
+    check_callable,
+    check_count,
+    check_number,
+    check_sync,
+    explains_arguments,
+    is_async,
+)
 from ragasync.clock import Clock, current_clock
 from ragasync.error_text import describe
 from ragasync.foreign_errors import INTERRUPTS, attribute
@@ -59,6 +66,7 @@ class RetryEvent:
     delay: float
 
 
+@explains_arguments
 @dataclass(frozen=True, slots=True)
 class AsyncRetry:
     """
@@ -246,6 +254,7 @@ class AsyncRetry:
         return (self._random or random.random)() * bound
 
 
+@explains_arguments
 async def retry_async(
     func: Callable[[], Awaitable[T]], max_attempts: int = 3, backoff_factor: float = 2.0
 ) -> T:

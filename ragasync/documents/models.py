@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Self, TypeAlias
 
+from ragasync.arguments import explains_arguments
 from ragasync.error_text import add_note, describe
 from ragasync.errors import JobStopped, RagasyncError, StageFailure
 from ragasync.foreign_errors import notes_of
@@ -24,6 +25,7 @@ def _read_only(metadata: Mapping[str, object]) -> Mapping[str, object]:
     return MappingProxyType(dict(metadata)) if metadata else _NOTHING
 
 
+@explains_arguments
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
     """

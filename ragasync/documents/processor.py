@@ -16,7 +16,7 @@ from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_positive
+from ragasync.arguments import check_positive, explains_arguments
 from ragasync.batch import (
     DEFAULT_RETRY_COUNT,
     DEFAULT_RETRY_DELAY,
@@ -46,6 +46,7 @@ Given: TypeAlias = StageFunction | Stage | None
 """A stage argument: a function, a Stage, or None for the default."""
 
 
+@explains_arguments
 class AsyncDocumentProcessor:
     """
     Process documents through four stages: load, chunk, embed and store. Each document is an item.
@@ -219,6 +220,7 @@ class AsyncDocumentProcessor:
         """The result of the latest run that ended, complete or not."""
         return self._processor.last_result
 
+    @explains_arguments
     async def process(
         self,
         sources: Sources,
@@ -257,6 +259,7 @@ class AsyncDocumentProcessor:
         job_run, _ = self._new_run(resolved, progress_callback, total, max_items)
         return await job_run.complete()
 
+    @explains_arguments
     def process_sync(
         self,
         sources: Sources,
@@ -271,6 +274,7 @@ class AsyncDocumentProcessor:
             self.process(sources, progress_callback, total=total, max_items=max_items, prune=prune)
         )
 
+    @explains_arguments
     async def stream(
         self, sources: Sources, *, ordered: bool = False, total: int | None = None
     ) -> AsyncGenerator[Outcome[Any, ProcessedDocument], None]:
@@ -284,6 +288,7 @@ class AsyncDocumentProcessor:
             async for outcome in outcomes:
                 yield outcome
 
+    @explains_arguments
     def start(
         self,
         sources: Sources,

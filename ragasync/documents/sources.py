@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from ragasync.arguments import explains_arguments
 from ragasync.documents.models import Document, IdConflictError, LoadError
 
 
@@ -257,6 +258,7 @@ Origin: TypeAlias = str | os.PathLike[str] | Source | Document | tuple[str, str]
 """One thing to load: a path, a source, a document, or a text with its id in front."""
 
 
+@explains_arguments
 def find_sources(
     sources: Origin | Iterable[Origin],
     *,

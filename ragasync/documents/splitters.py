@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ragasync.arguments import check_count
+from ragasync.arguments import check_count, explains_arguments
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.stage import known_function
 from ragasync.errors import ItemTooLargeError, MissingExtra
@@ -176,6 +176,7 @@ _SENTENCE_START = re.compile(
 _WORD_START = re.compile(rf"(?<=\s)\S|(?<=[{_CLAUSES}])\S")
 
 
+@explains_arguments
 @dataclass(frozen=True, slots=True)
 class RecursiveSplitter:
     """
@@ -365,6 +366,7 @@ _USUAL = 4.0
 _GUESSES = 4
 
 
+@explains_arguments
 @dataclass(frozen=True, slots=True)
 class TokenSplitter:
     """
@@ -483,6 +485,7 @@ class _Rule:
         return max(low, least)
 
 
+@explains_arguments
 @dataclass(frozen=True, slots=True)
 class SemanticTextSplitter:
     """

@@ -24,7 +24,7 @@ from ragasync._function_fingerprint import (
 )
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_process_fn
+from ragasync.arguments import check_process_fn, explains_arguments
 from ragasync.documents.models import Document
 from ragasync.documents.store import Store
 from ragasync.foreign_errors import attribute, is_a
@@ -46,6 +46,7 @@ _SETTINGS = (
 )
 
 
+@explains_arguments
 @dataclass(frozen=True, slots=True)
 class Stage:
     """

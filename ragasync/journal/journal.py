@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ragasync.arguments import check_count, check_number
+from ragasync.arguments import check_count, check_number, explains_arguments
 from ragasync.errors import JournalError
 from ragasync.journal.serializers import get_serializer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PACKAGE = __name__.partition(".")[0]
 
 
+@explains_arguments
 class Journal:
     """
     A record of every outcome of a job in a SQLite file; when the job runs again, it continues.

@@ -13,6 +13,7 @@ from typing import Any, Self
 from ragasync._outcomes.outcome import DONE
 from ragasync._reports.html import COLORS, TEXT, element
 from ragasync._reports.summary import clock_time, one_line, per_second
+from ragasync.arguments import explains_arguments
 from ragasync.clock import Clock, running_loop
 from ragasync.notebook.widgets import REFRESH_INTERVAL, in_kernel, show_bundle
 
@@ -241,6 +242,7 @@ class TqdmProgress(ProgressBar):
         self._bar = None
 
 
+@explains_arguments
 class WidgetProgress(ProgressBar):
     """
     A progress bar in a notebook, replaced by static HTML at the end.

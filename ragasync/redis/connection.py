@@ -12,7 +12,7 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
-from ragasync.arguments import check_count, check_positive
+from ragasync.arguments import check_count, check_positive, explains_arguments
 from ragasync.error_text import describe, safe_message, type_name
 from ragasync.errors import MissingExtra, RedisUnavailable
 from ragasync.redis.script import SCRIPT, SHA, Reply, Request
@@ -24,6 +24,7 @@ MAX_REPLY_TIME = 5.0
 """Seconds after which a Redis that accepts connections but sends no reply counts as away."""
 
 
+@explains_arguments
 class AsyncRedisConnection:
     """
     Open a `redis.asyncio` client, check that Redis answers, and close it at the end.

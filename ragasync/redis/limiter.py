@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ragasync._bridge.run_async import background_loop
 from ragasync._limits.bucket import smoothest_burst
 from ragasync._limits.limiter import check_pause, check_rate, check_weight
-from ragasync.arguments import check_positive, check_sync
+from ragasync.arguments import check_positive, check_sync, explains_arguments
 from ragasync.clock import running_loop
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
 from ragasync.redis.dispatcher import Dispatcher
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
+@explains_arguments
 class RedisRateLimiter:
     """
     Admit at most `burst + rate * T` calls in every window of T seconds, of all processes together.

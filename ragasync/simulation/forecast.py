@@ -15,7 +15,7 @@ from ragasync._outcomes.outcome import DONE, FAILED
 from ragasync._reports.html import BAR_FRAME, COLORS, QUIET, TABULAR, TEXT, element, fact_lines
 from ragasync._reports.summary import counted, duration, per_second
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count
+from ragasync.arguments import check_count, explains_arguments
 from ragasync.notebook.widgets import Slider, WidgetFactory, concurrency_steps, rate_steps
 from ragasync.progress_callbacks import LimitedBy
 from ragasync.result import BatchResult
@@ -160,6 +160,7 @@ def _with_interval(value: float, interval: Interval) -> str:
     return f"{value:,.0f}" if low == high else f"{value:,.0f} ({low} to {high})"
 
 
+@explains_arguments
 def forecast(
     result: BatchResult[Any],
     n_items: int,

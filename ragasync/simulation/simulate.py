@@ -29,7 +29,7 @@ from ragasync._limits.limiter import Limiter, RateLimiter
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.stats import Limit
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count, check_number
+from ragasync.arguments import check_count, check_number, explains_arguments
 from ragasync.result import BatchResult
 from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
 from ragasync.simulation.latency import LatencyLike, random_bits, scramble, unit_interval
@@ -49,6 +49,7 @@ Weight: TypeAlias = Callable[[int], float]
 """A function that returns the weight of an item, by its number."""
 
 
+@explains_arguments
 def simulate(
     n_items: int,
     *,

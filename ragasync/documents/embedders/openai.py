@@ -21,7 +21,13 @@ from ragasync._retries.classify import FATAL, Verdict, default_retry
 from ragasync._retries.http import headers_of
 from ragasync._retries.policy import AsyncRetry
 from ragasync._retries.retry_after import number_of, seconds_of
-from ragasync.arguments import check_count, check_number, check_positive, is_async
+from ragasync.arguments import (
+    check_count,
+    check_number,
+    check_positive,
+    explains_arguments,
+    is_async,
+)
 from ragasync.batch import AsyncBatchProcessor
 from ragasync.documents.embedders import check_texts
 from ragasync.documents.embedders.openai_http import (
@@ -271,6 +277,7 @@ def unless_nothing_helps(error: Exception) -> Verdict:
     return FATAL if isinstance(error, WrongDimension | RedirectRefused) else default_retry(error)
 
 
+@explains_arguments
 class OpenAIEmbedder:
     """
     Embed texts with OpenAI, or with a service that has the same API (vLLM, Ollama, a gateway).

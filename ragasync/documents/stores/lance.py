@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync.arguments import explains_arguments
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search import (
     Condition,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from lancedb.table import LanceTable
 
 
+@explains_arguments
 class LanceStore:
     """
     A store in a LanceDB folder, with search by vectors, by keywords, or by both.
@@ -265,6 +267,7 @@ class LanceStore:
         with self._rows.writing():
             write_id_scheme(self.path, scheme)
 
+    @explains_arguments
     def search(
         self,
         text: str,
@@ -289,7 +292,7 @@ class LanceStore:
             unknown = self._unknown_keys(table, condition)
             known = known_keys(table) if unknown else ()
         if unknown:
-            warn_of_unknown(unknown, known)
+            warn_of_unknown(unknown, known, stacklevel=4)
         if unknown or stored is None:
             return Hits(query=text)
         search = search_for(text, k, mode, min_score, vector, self._query, stored)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ragasync.arguments import explains_arguments
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search import (
     Condition,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@explains_arguments
 class SqliteStore:
     """
     A store in one SQLite file, with search by vectors, by keywords, or by both.
@@ -342,6 +344,7 @@ class SqliteStore:
         with self._file.writing() as db:
             write_id_scheme(db, scheme)
 
+    @explains_arguments
     def search(
         self,
         text: str,
@@ -392,7 +395,7 @@ class SqliteStore:
             unknown = self._unknown_keys(db, condition)
             known = known_keys(db) if unknown else ()
         if unknown:
-            warn_of_unknown(unknown, known)
+            warn_of_unknown(unknown, known, stacklevel=4)
             return Hits(query=text)
         # Outside the lock: an embedder may be a slow service.
         search = search_for(text, k, mode, min_score, vector, self._query, stored)
@@ -525,6 +528,7 @@ class SqliteStore:
         return unknown
 
 
+@explains_arguments
 class MemoryStore(SqliteStore):
     """
     A store in memory, which exists until it is closed or garbage-collected.
