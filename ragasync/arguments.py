@@ -201,6 +201,11 @@ _OTHER_NAMES: Final[Mapping[str, str]] = {
     "exclude": "ignore",
     "url": "redis_url",
     "model": "model_name",
+    "max_cost": "budget max_spend",
+    "tokens": "total_tokens",
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "cost": "price spend money",
 }
 """The names that other libraries give to our arguments; those before the colon are ours."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple, TypedDict
 
-from ragasync.arguments import check_count, check_number
+from ragasync.arguments import check_count, check_number, explains_arguments
 from ragasync.foreign_errors import field
 
 _ROUNDING = 1 - 1e-9
@@ -77,6 +77,7 @@ class TokenCounts(TypedDict):
 # ── reports ───────────────────────────────────────────────────────────────────────────────────
 
 
+@explains_arguments
 def note_usage(
     *, tokens: int = 0, cost: float = 0.0, input_tokens: int = 0, output_tokens: int = 0
 ) -> None:

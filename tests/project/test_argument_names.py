@@ -16,6 +16,7 @@ from ragasync import (
     RateLimiter,
     WidgetProgress,
     gather_with_concurrency,
+    note_usage,
     process_with_workers,
     retry_async,
     run_async,
@@ -174,6 +175,7 @@ CASES: list[tuple[Callable[..., object], dict[str, object], str, dict[str, objec
     ),
     (AsyncDocumentProcessor, {"vectorstore": None}, "pass store=...", {"store": MemoryStore()}),
     (RecursiveSplitter, {"overlap": 9}, "pass chunk_overlap=9", {"chunk_overlap": 9}),
+    (note_usage, {"prompt_tokens": 3}, "pass input_tokens=3", {"input_tokens": 3}),
     (search, {"top_k": 3}, "pass k=3", {"k": 3}),
     (search, {"filter": {}}, "pass where=...", {"where": {}}),
     (
@@ -242,10 +244,11 @@ def test_the_signatures_are_those_of_the_functions():
 
 def test_every_public_function_and_class_answers():
     """What a user calls by name answers an unknown argument with advice."""
-    views = {"error_summary", "errors_dataframe", "to_dataframe", "TqdmProgress"}  # no options
+    views = {"error_summary", "errors_dataframe", "to_dataframe", "usage_of"}  # one argument
     plots = {name for name in ragasync.__all__ if name.startswith("plot_")}
-    made = {"Attempt", "BatchResult", "Forecast", "Job", "Outcome", "Progress", "FATAL"}  # by us
-    for name in set(ragasync.__all__) - views - plots - made:
+    made = {"Attempt", "BatchResult", "Forecast", "Job", "Outcome", "Progress", "FATAL"}
+    made |= {"TokenCounts", "Usage"}
+    for name in set(ragasync.__all__) - views - plots - made - {"TqdmProgress"}:  # its go to tqdm
         function = getattr(ragasync, name)
         if isinstance(function, type) and issubclass(function, BaseException):
             continue
