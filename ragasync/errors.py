@@ -6,6 +6,7 @@ The tree of errors that ragasync raises itself.
     ├── AttemptTimeout (TimeoutError)       one attempt took longer than `timeout`
     ├── ResultCountError (ValueError)       a batched function returned too many or too few values
     ├── ItemTooLargeError (ValueError)      one item alone exceeds `max_batch_weight`
+    ├── ResultRejected                      `retry_on_result` rejected every value of a call
     ├── WorkerDied (RuntimeError)           the worker process of a call ended
     ├── CallAborted (RuntimeError)          a call on a worker raised a BaseException
     ├── RemoteError                         an error of a worker that cannot be unpickled here
@@ -97,6 +98,40 @@ class ItemTooLargeError(RagasyncError, ValueError):
         >>> print(processor.process_sync(["short", "much too long"]).errors[1])
         this item alone weighs 13, more than max_batch_weight=10 allows for a ...
     """
+
+
+class ResultRejected(RagasyncError):
+    """
+    Every attempt of a call returned a value that `retry_on_result` rejects.
+
+    If the value is the response of an HTTP client, its status and its Retry-After count as they do
+    in an error.
+
+    Example:
+        >>> from ragasync import AsyncRetry, ResultRejected
+        >>> poll = AsyncRetry(2, 0.0, retry_on_result=lambda state: state == "queued")
+        >>> try:
+        ...     poll(lambda: "queued")()
+        ... except ResultRejected as error:
+        ...     print(error, error.value, sep="; ")
+        retry_on_result rejected the value 'queued'; queued
+
+    Attributes:
+        value: the value of the last attempt.
+    """
+
+    def __init__(self, message: str, value: object) -> None:
+        super().__init__(message)
+        self.value = value
+        self.rejected_by: object = None  # the policy, which recognises its own errors
+
+    @property
+    def response(self) -> object:
+        """The value, under the name by which the response in an error is found."""
+        return self.value
+
+    def __reduce__(self) -> tuple[type[ResultRejected], tuple[str, object]]:
+        return type(self), (str(self), self.value)
 
 
 class WorkerDied(RagasyncError, RuntimeError):

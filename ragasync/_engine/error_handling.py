@@ -66,11 +66,20 @@ class ErrorHandler(Generic[T, R]):
         """Record the values of a call; an error in an item's position is the error of that item."""
         if self._retries.has_deferred:
             self._retries.release_deferred()  # a batch succeeded, so not all batches fail alike
-        if errors := errors_among(values, batched=self._settings.batched):
+        if errors := self._errors_among(values):
             self._on_partial_success(call, values, errors, started, worker)
             return
         call.add_attempt(self._clock() - started)
         self._recorder.record_success(call, values, worker)
+
+    def _errors_among(self, values: Sequence[R]) -> dict[int, BaseException]:
+        """Find the values that are errors or that the policy rejects, by position."""
+        errors = errors_among(values, batched=self._settings.batched)
+        if self._policy.retry_on_result is not None:
+            for position, value in enumerate(values):
+                if position not in errors and (rejected := self._policy.reject(value)) is not None:
+                    errors[position] = rejected
+        return errors
 
     def _on_partial_success(
         self,
@@ -93,7 +102,7 @@ class ErrorHandler(Generic[T, R]):
         self, call: PendingCall[T], result: GroupResult, started: float, worker: int
     ) -> None:
         """Record each item of a group by itself; each that failed is retried by itself."""
-        if not result.errors:
+        if not result.errors and self._policy.retry_on_result is None:
             call.add_attempt(0.0)  # the items have times of their own
             seconds = [call.seconds + seconds for seconds in result.seconds]
             self._recorder.record_success(call, result.values, worker, seconds)
@@ -101,11 +110,14 @@ class ErrorHandler(Generic[T, R]):
         at = started
         for position, item in enumerate(result.take()):
             single = single_item(call, position)
-            if item.error is None:
+            error: BaseException | None = item.error
+            if error is None:
+                error = self._policy.reject(item.value)
+            if error is None:
                 single.add_attempt(item.seconds)
                 self._recorder.record_success(single, (item.value,), worker)
             else:
-                self.on_failure(single, item.error, at, worker, ended=at + item.seconds)
+                self.on_failure(single, error, at, worker, ended=at + item.seconds)
             at += item.seconds
 
     # ── calls that raised ───────────────────────────────────────────────────────────────────────
@@ -226,12 +238,12 @@ class ErrorHandler(Generic[T, R]):
             self._split(call)
         else:
             # The delay that is reported includes the time for which the limiters hold the retry.
-            delay = max(step, retry_after_of(error) or 0.0)
+            delay, backed_off = max(step, retry_after_of(error) or 0.0), call.backed_off
             self._log_attempt(call, error, started, ended, worker, delay)
             call.retries.spent += 1
             if self._policy.max_elapsed is not None:
                 call.last_error = error
-            self._policy.notify(call.attempts, error, delay)
+            self._policy.notify(call.attempts, error, delay, backed_off)
             self._retries.push(call, step)
 
     def _split(self, call: PendingCall[T]) -> None:

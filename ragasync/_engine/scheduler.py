@@ -69,6 +69,8 @@ class Scheduler(LiveRun, Generic[T, R]):
         self._is_plain = not settings.batched and not settings.grouped and settings.journal is None
         if not settings.is_async and settings.timeout is not None:
             self._is_plain = False  # a thread that outlives its time limit keeps its worker
+        if settings.retry.retry_on_result is not None:
+            self._is_plain = False  # a value is no success before the predicate has seen it
         self.retries: RetryQueue[T] = RetryQueue(
             clock, self._check_retries, self._on_retry_due, context
         )

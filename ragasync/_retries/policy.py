@@ -1,19 +1,16 @@
-"""Retry policies: after what back-off an error is retried, when to give up; the retry loop."""
+"""Retry policies: which errors and values are retried, after what back-off, and when to give up."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import random
+import reprlib
 import sys
-import time
 import warnings
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Literal, ParamSpec, TypeAlias, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from ragasync._retries.classify import (
     FATAL,
@@ -24,7 +21,8 @@ from ragasync._retries.classify import (
     default_retry,
     verdict_of,
 )
-from ragasync._retries.retry_after import describe_wait, retry_after_of
+from ragasync._retries.loop import RetryBlock, call_async, call_sync
+from ragasync._retries.retry_after import retry_after_of
 from ragasync.arguments import (
     check_callable,
     check_count,
@@ -32,10 +30,11 @@ from ragasync.arguments import (
     check_sync,
     explains_arguments,
     is_async,
+    short_repr,
 )
-from ragasync.clock import Clock, current_clock
-from ragasync.error_text import describe
-from ragasync.foreign_errors import INTERRUPTS, attribute
+from ragasync.error_text import cut, describe
+from ragasync.errors import ResultRejected
+from ragasync.foreign_errors import INTERRUPTS, is_a
 from ragasync.redact import redact
 
 __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
@@ -43,11 +42,11 @@ __all__ = ["FATAL", "AsyncRetry", "Fatal", "RetryEvent", "retry_async"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Args: TypeAlias = tuple[object, ...]
-Kwargs: TypeAlias = Mapping[str, object]
+_LONGEST_VALUE = 200
+"""Characters of a rejected value that its error shows."""
 
-_GAVE_UP = "AsyncRetry gave up after "
-_LONGEST_SLEEP = 1e9  # 30 years; `time.sleep` overflows at 292
+_REPR = reprlib.Repr()  # shows a few members of a list, however long it is
+_REPR.maxstring = _REPR.maxother = 4_096  # before it is cut where no secret is halved
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +56,31 @@ class RetryEvent:
 
     Attributes:
         attempt: The number of the failed attempt, from 1.
-        error: The error it raised; in a processor also a CancelledError without a cancellation.
+        error: The error it raised, or a ResultRejected with the value that it returned; in a
+            processor also a CancelledError without a cancellation.
         delay: Seconds until the next attempt.
+        backed_off: Seconds of back-off before this attempt, over all earlier ones.
     """
 
     attempt: int
     error: BaseException
     delay: float
+    backed_off: float = 0.0
+
+
+class RetrySettings(TypedDict, total=False):
+    """The settings of a retry policy, for `AsyncRetry.with_`."""
+
+    max_retries: int
+    base_delay: float
+    max_delay: float
+    factor: float
+    jitter: Literal["full"] | None
+    retry_on: RetryOn
+    retry_on_result: Callable[[Any], bool] | None
+    max_elapsed: float | None
+    max_retry_after: float
+    on_retry: Callable[[RetryEvent], object] | None
 
 
 @explains_arguments
@@ -81,8 +98,8 @@ class AsyncRetry:
     It always waits at least as long as a Retry-After asks, which may exceed `max_delay`. If that
     is longer than `max_retry_after`, the error is raised immediately, with a note of the time.
 
-    Giving up raises the last error itself, with a note. CancelledError, KeyboardInterrupt and
-    SystemExit are never retried.
+    Giving up raises the last error itself, with a note on the attempts and the back-off.
+    CancelledError, KeyboardInterrupt and SystemExit are never retried.
 
     Example:
         >>> from ragasync import AsyncRetry, run_async
@@ -95,6 +112,16 @@ class AsyncRetry:
         >>> run_async(fetch("a"))
         'page a'
 
+    A value can be retried as well as an error, and a block as well as a function:
+
+        >>> states = iter(["queued", "running", "done"])
+        >>> poll = AsyncRetry(5, 0.01, retry_on_result=lambda state: state != "done")
+        >>> for attempt in poll.attempts():  # in async code: async for
+        ...     with attempt:
+        ...         state = attempt.set_result(next(states))
+        >>> state, attempt.number
+        ('done', 3)
+
     Args:
         max_retries: Retries after the first attempt.
         base_delay: Seconds, the upper bound of the first back-off.
@@ -104,6 +131,9 @@ class AsyncRetry:
         retry_on: None for `default_retry`; the type or types to retry; or a predicate that
             takes the error and returns True, False, a delay in seconds, or `FATAL`. An object
             bound to another event loop is never retried.
+        retry_on_result: A predicate that takes the value of an attempt that raised nothing; True
+            rejects the value, and the attempt is retried as after an error. Giving up raises
+            ResultRejected with the value. A processor asks about the value of each item.
         max_elapsed: Seconds from the start of the first attempt, after which no attempt starts.
             A back-off that would reach it is not slept. A running attempt is not cut short: use
             `asyncio.timeout` or the processor's `timeout` for that.
@@ -122,6 +152,7 @@ class AsyncRetry:
     factor: float = field(default=2.0, kw_only=True)
     jitter: Literal["full"] | None = field(default="full", kw_only=True)
     retry_on: RetryOn = field(default=None, kw_only=True)
+    retry_on_result: Callable[[Any], bool] | None = field(default=None, kw_only=True)
     max_elapsed: float | None = field(default=None, kw_only=True)
     max_retry_after: float = field(default=120.0, kw_only=True)
     on_retry: Callable[[RetryEvent], object] | None = field(default=None, kw_only=True)
@@ -147,6 +178,8 @@ class AsyncRetry:
         if self.jitter not in ("full", None):
             raise ValueError(f"jitter must be 'full' or None, got {self.jitter!r}")
         check_retry_on(self.retry_on)
+        if self.retry_on_result is not None:
+            check_sync("retry_on_result", self.retry_on_result)
         if self.on_retry is not None:
             check_sync("on_retry", self.on_retry)
 
@@ -192,6 +225,44 @@ class AsyncRetry:
         check_callable(fn)
         return await call_async(self, fn, args, kwargs)
 
+    def attempts(self) -> RetryBlock:
+        """
+        Return the attempts of a retry block, for code that is not a function of its own.
+
+        An error in the `with` block is retried like that of a function; the last one is raised.
+        For `retry_on_result`, pass the value to `attempt.set_result`. `attempt.number` and
+        `attempt.backed_off` say how often and how long it has tried.
+
+        Example:
+            >>> from ragasync import AsyncRetry, run_async
+            >>> replies = iter([503, 200])
+            >>> async def fetch():
+            ...     async for attempt in AsyncRetry(base_delay=0.01).attempts():
+            ...         with attempt:
+            ...             if (status := next(replies)) != 200:
+            ...                 raise ConnectionError(f"status {status}")
+            ...             return f"status {status} in attempt {attempt.number}"
+            >>> run_async(fetch())
+            'status 200 in attempt 2'
+        """
+        return RetryBlock(self)
+
+    def with_(self, **changes: Unpack[RetrySettings]) -> AsyncRetry:
+        """
+        Return a copy of the policy with some settings changed.
+
+        Example:
+            >>> from ragasync import AsyncRetry
+            >>> patient = AsyncRetry(max_elapsed=60)
+            >>> patient.with_(max_retries=0) == AsyncRetry(0, max_elapsed=60)
+            True
+
+        Raises:
+            TypeError: An argument of the wrong kind or name.
+            ValueError: An argument out of range.
+        """
+        return replace(self, **changes)
+
     def decide(
         self, error: BaseException, *, retries: int, elapsed: float, limiters_paused: bool = False
     ) -> float | Fatal | None:
@@ -210,7 +281,12 @@ class AsyncRetry:
             Exception: The predicate's own error, or TypeError or ValueError for an invalid
                 verdict; from `error`.
         """
-        verdict = verdict_of(error, self.retry_on)
+        if type(error) is ResultRejected and error.rejected_by is self:
+            if error.__cause__ is not None:
+                raise error.__cause__
+            verdict: Verdict = True
+        else:
+            verdict = verdict_of(error, self.retry_on)
         if verdict is FATAL:
             return FATAL
         if verdict is False or retries >= self.max_retries:
@@ -224,12 +300,35 @@ class AsyncRetry:
             return None
         return delay if limiters_paused else wait
 
-    def notify(self, attempt: int, error: BaseException, delay: float) -> None:
+    def reject(self, value: object) -> ResultRejected | None:
+        """
+        Return the error of a value that `retry_on_result` rejects, None for any other value.
+
+        `decide` retries it, whatever `retry_on` says; or it raises what the predicate raised, so
+        that a broken predicate is handled where a broken `retry_on` is.
+        """
+        if self.retry_on_result is None:
+            return None
+        problem: Exception | None = None
+        try:
+            if not _is_rejected(self.retry_on_result, value):
+                return None
+        except Exception as error:
+            problem = error
+        shown = _REPR.repr(value)
+        shown = redact(cut(shown, len(shown), _LONGEST_VALUE))
+        rejected = ResultRejected(f"retry_on_result rejected the value {shown}", value)
+        rejected.rejected_by, rejected.__cause__ = self, problem
+        return rejected
+
+    def notify(
+        self, attempt: int, error: BaseException, delay: float, backed_off: float = 0.0
+    ) -> None:
         """Call `on_retry` before a back-off; an error it raises becomes a warning."""
         if self.on_retry is None:
             return
         try:
-            returned = self.on_retry(RetryEvent(attempt, error, delay))
+            returned = self.on_retry(RetryEvent(attempt, error, delay, backed_off))
             if inspect.iscoroutine(returned):
                 returned.close()
                 raise TypeError("it returned a coroutine, which nothing awaits")
@@ -298,108 +397,26 @@ async def retry_async(
     return await AsyncRetry(max_attempts - 1, retry_on=verdict).call(func)
 
 
+def _is_rejected(predicate: Callable[[Any], object], value: object) -> bool:
+    """Return the answer of `retry_on_result`, checked."""
+    try:
+        answer = predicate(value)
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        if is_a(error, Exception):
+            raise
+        raise RuntimeError(f"retry_on_result raised {describe(error)}") from None  # a PyO3 panic
+    if inspect.iscoroutine(answer):
+        answer.close()
+    if type(answer).__name__ not in ("bool", "bool_"):  # the latter is numpy's
+        raise TypeError(f"retry_on_result must return True or False, got {short_repr(answer)}")
+    return bool(answer)
+
+
 def _bound(retry: int, base: float, factor: float, cap: float) -> float:
     """Return the upper bound of the back-off before a retry, counted from 1, without overflow."""
     try:
         return min(cap, base * float(factor) ** (retry - 1))
     except OverflowError:
         return cap if base else 0.0
-
-
-# ── the retry loop ──────────────────────────────────────────────────────────────────────────────
-
-
-async def call_async(
-    policy: AsyncRetry, fn: Callable[..., Awaitable[T]], args: Args, kwargs: Kwargs
-) -> T:
-    """Await `fn(*args, **kwargs)` with retries, until it succeeds or the policy gives up."""
-    # A call that succeeds must cost next to nothing: only `max_elapsed` needs its start time.
-    failures = None if policy.max_elapsed is None else _FailedAttempts(policy, current_clock())
-    while True:
-        try:
-            return await fn(*args, **kwargs)
-        except Exception as error:
-            failures = failures or _FailedAttempts(policy, current_clock())
-            delay = failures.backoff_after(error)
-            if delay is None:
-                raise
-        await asyncio.sleep(delay)
-
-
-def call_sync(policy: AsyncRetry, fn: Callable[..., T], args: Args, kwargs: Kwargs) -> T:
-    """Call `fn(*args, **kwargs)` with retries, until it succeeds or the policy gives up."""
-    failures = None if policy.max_elapsed is None else _FailedAttempts(policy, time.monotonic)
-    while True:
-        try:
-            value = fn(*args, **kwargs)
-            break
-        except Exception as error:
-            failures = failures or _FailedAttempts(policy, time.monotonic)
-            delay = failures.backoff_after(error)
-            if delay is None:
-                raise
-        time.sleep(min(delay, _LONGEST_SLEEP))
-    if inspect.iscoroutine(value):
-        return cast("T", call_async(policy, _starting_with(value, fn), args, kwargs))
-    return value
-
-
-def _starting_with(
-    first: Awaitable[object], fn: Callable[..., object]
-) -> Callable[..., Awaitable[object]]:
-    """Return an async function whose first call returns the coroutine that was already created."""
-    created = [first]
-
-    def call(*args: object, **kwargs: object) -> Awaitable[object]:
-        return created.pop() if created else cast("Awaitable[object]", fn(*args, **kwargs))
-
-    return call
-
-
-class _FailedAttempts:
-    """The failed attempts of one call so far: decides on the next back-off, explains giving up."""
-
-    __slots__ = ("_clock", "_first", "_kinds", "_policy", "_started")
-
-    def __init__(self, policy: AsyncRetry, clock: Clock) -> None:
-        self._policy = policy
-        self._clock = clock
-        self._started = self._first = clock()
-        self._kinds: list[str] = []
-
-    def backoff_after(self, error: Exception) -> float | None:
-        """Return the seconds to wait before the next attempt, or None to raise the error."""
-        retries = len(self._kinds)
-        now = self._clock()
-        if not retries:
-            self._first = now
-        delay = self._policy.decide(error, retries=retries, elapsed=now - self._started)
-        if delay is None or delay is FATAL:
-            self._add_note(error, now - self._first)
-            return None
-        self._kinds.append(type(error).__name__)
-        self._policy.notify(retries + 1, error, delay)
-        return delay
-
-    def _add_note(self, error: Exception, seconds: float) -> None:
-        """Add a note on the attempts to an error, in place of the note of an inner policy."""
-        if self._kinds:
-            earlier = ", ".join(f"{n} × {kind}" for kind, n in Counter(self._kinds).items())
-            note = (
-                f"{_GAVE_UP}{len(self._kinds) + 1} attempts, the last {seconds:.2f} s after the "
-                f"first had failed; before this error: {earlier}"
-            )
-        else:
-            note = f"{_GAVE_UP}1 attempt"
-        wait = retry_after_of(error)
-        if wait is not None and wait > self._policy.max_retry_after:
-            note += (
-                f"; the service asked to wait {describe_wait(wait)}, longer than "
-                f"max_retry_after={self._policy.max_retry_after:g}"
-            )
-        notes = attribute(error, "__notes__")
-        # An error that cannot be changed, such as a frozen dataclass, is raised without a note.
-        with suppress(Exception):
-            earlier_notes = list(notes) if isinstance(notes, list | tuple) else []
-            others = [each for each in earlier_notes if _GAVE_UP not in each]
-            error.__notes__ = [*others, note]

@@ -343,7 +343,9 @@ class Scenario:
                 self.max_retries, self.retry_delay, retry_on=_delay_of_pilot, _random=jitter
             )
         errors = (TransientError, AttemptTimeout)
-        return replace(self.retry, retry_on=errors, on_retry=None, _random=jitter)
+        return replace(
+            self.retry, retry_on=errors, retry_on_result=None, on_retry=None, _random=jitter
+        )
 
 
 def _delay_of_pilot(error: Exception) -> bool | float:

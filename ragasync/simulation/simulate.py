@@ -97,7 +97,7 @@ def simulate(
             status, as in {503: 0.02, 429: 0.01}.
         permanent_error_rate: the share of items whose calls always fail.
         retry: an AsyncRetry, instead of `retry_count` and `retry_delay`. Its counts and delays are
-            used, its `retry_on` and `on_retry` are not.
+            used, its predicates and `on_retry` are not.
         retry_count: retries after the first attempt.
         retry_delay: the base of the exponential back-off, in seconds.
         batch_size: with `batched`, the maximum number of items in one call.
@@ -223,7 +223,7 @@ def _copy_retry(retry: AsyncRetry, seed: int) -> AsyncRetry:
             f"for 3 retries pass retry_count=3 or AsyncRetry(3)"
         )
     jitter = random.Random(f"jitter {seed}").random
-    return replace(retry, retry_on=None, on_retry=None, _random=jitter)
+    return replace(retry, retry_on=None, retry_on_result=None, on_retry=None, _random=jitter)
 
 
 def _check_service(

@@ -39,6 +39,7 @@ PUBLIC = {
     "WidgetProgress",
     "WorkerDied",
     "ResultCountError",
+    "ResultRejected",
     "error_summary",
     "errors_dataframe",
     "forecast",

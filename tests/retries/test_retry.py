@@ -80,7 +80,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let sync functions back off on a clock that never waits."""
     clock = Clock()
-    monkeypatch.setattr("ragasync._retries.policy.time", clock)
+    monkeypatch.setattr("ragasync._retries.loop.time", clock)
     return clock
 
 
@@ -609,8 +609,8 @@ async def test_giving_up_notes_attempts_seconds_and_the_errors_before() -> None:
     work = Flaky(ConnectionError(), TimeoutError(), ConnectionError(), OSError())
     (note,) = await notes_after(AsyncRetry(jitter=None), work)
     assert note == (
-        "AsyncRetry gave up after 4 attempts, the last 7.00 s after the first had failed; "
-        "before this error: 2 × ConnectionError, 1 × TimeoutError"
+        "AsyncRetry gave up after 4 attempts and 7.00 s of back-off, the last 7.00 s after the "
+        "first had failed; before this error: 2 × ConnectionError, 1 × TimeoutError"
     )
 
 
@@ -631,7 +631,9 @@ async def test_nested_policies_leave_one_note() -> None:
     outer = AsyncRetry(2, 10.0, factor=1.0, jitter=None)
     notes = await notes_after(outer, AsyncRetry(1, 0.0)(work))
     assert len(notes) == 1
-    assert notes[0].startswith("AsyncRetry gave up after 3 attempts, the last 20.00 s")
+    assert notes[0].startswith(
+        "AsyncRetry gave up after 3 attempts and 20.00 s of back-off, the last 20.00 s"
+    )
 
 
 async def test_notes_of_others_stay() -> None:
@@ -657,16 +659,16 @@ async def test_an_error_that_takes_no_note_is_raised_without_one() -> None:
 
 
 async def test_on_retry_is_called_before_each_back_off() -> None:
-    """Once per retry, with the failed attempt, its error and the delay."""
-    seen: list[tuple[float, int, BaseException, float]] = []
+    """Once per retry, with the failed attempt, its error, the delay and the back-off so far."""
+    seen: list[tuple[float, int, BaseException, float, float]] = []
 
     def listen(event: Any) -> None:
         now = asyncio.get_running_loop().time()
-        seen.append((now, event.attempt, event.error, event.delay))
+        seen.append((now, event.attempt, event.error, event.delay, event.backed_off))
 
     errors = [ConnectionError(), TimeoutError()]
     await AsyncRetry(jitter=None, on_retry=listen).call(Flaky(*errors))
-    assert seen == [(0.0, 1, errors[0], 1.0), (1.0, 2, errors[1], 2.0)]
+    assert seen == [(0.0, 1, errors[0], 1.0, 0.0), (1.0, 2, errors[1], 2.0, 1.0)]
 
 
 async def test_on_retry_is_not_called_on_giving_up() -> None:
@@ -788,7 +790,7 @@ def test_a_sync_function_is_held_to_the_deadline_too(clock: Clock) -> None:
         fetch()
     assert starts == [0.0, 3.0]
     assert clock.now == 5.0
-    assert "2 attempts, the last 3.00 s" in caught.value.__notes__[0]
+    assert "2 attempts and 1.00 s of back-off, the last 3.00 s" in caught.value.__notes__[0]
 
 
 def test_a_sync_function_can_be_asked_to_wait_longer_than_sleep_can(clock: Clock) -> None:
@@ -941,7 +943,11 @@ async def test_one_policy_serves_many_calls_at_once() -> None:
         ({"retry_on": Flaky()}, TypeError),
         ({"on_retry": "x"}, TypeError),
         ({"on_retry": Flaky()}, TypeError),
-        *(({name: fn}, TypeError) for name in ("on_retry", "retry_on") for fn in ASYNC),
+        *(
+            ({name: fn}, TypeError)
+            for name in ("on_retry", "retry_on", "retry_on_result")
+            for fn in ASYNC
+        ),
     ],
     ids=lambda given: re.sub(" at 0x[0-9a-f]+", "", str(given)),
 )
@@ -1000,7 +1006,8 @@ def test_the_repr_is_one_line_with_every_setting() -> None:
     """What is in force is seen at a glance."""
     assert repr(AsyncRetry(5, max_elapsed=30.0)) == (
         "AsyncRetry(max_retries=5, base_delay=1.0, max_delay=60.0, factor=2.0, jitter='full', "
-        "retry_on=None, max_elapsed=30.0, max_retry_after=120.0, on_retry=None)"
+        "retry_on=None, retry_on_result=None, max_elapsed=30.0, max_retry_after=120.0, "
+        "on_retry=None)"
     )
 
 
