@@ -21,7 +21,7 @@ def test_it_installs_this_project_with_extras_that_exist():
     (line,) = (BINDER / "requirements.txt").read_text(encoding="utf-8").split()
     assert line.startswith(".[")
     extras = Requirement(f"ragasync{line[1:]}").extras
-    assert {"lab", "plot"} <= extras <= PROJECT["optional-dependencies"].keys()
+    assert {"lab"} <= extras <= PROJECT["optional-dependencies"].keys()
 
 
 def test_its_python_is_one_that_the_project_allows():

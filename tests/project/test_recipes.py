@@ -1,4 +1,4 @@
-"""The recipes of the README: parts of other packages, passed to the pipeline directly."""
+"""The recipes: parts of other packages, passed to the pipeline directly."""
 
 import importlib.util
 import re
@@ -25,7 +25,7 @@ from tests.support.requirements import needs
 pytestmark = pytest.mark.real_time
 
 HERE = Path(__file__).parents[1]
-README = (HERE.parent / "README.md").read_text(encoding="utf-8")
+README = (HERE / "recipes" / "README.md").read_text(encoding="utf-8")
 PACKAGES = (
     "chromadb",
     "langchain_core",
@@ -266,14 +266,12 @@ def test_a_rate_is_shared_through_redis(run: Run, tmp_path: Path, monkeypatch: p
 
 # ── the README ──────────────────────────────────────────────────────────────────────────────
 
-ROWS = re.findall(
-    r"^\| (.+?) \| `(.+?)` \| \[.+?\]\((tests/recipes/\w+\.py)\)", README, re.MULTILINE
-)
+ROWS = re.findall(r"^\| (.+?) \| `(.+?)` \| \[.+?\]\((\w+\.py)\)", README, re.MULTILINE)
 
 
 def test_the_readme_shows_what_the_recipes_do():
     """Each file has a row, and each row's code is in its file, except line breaks."""
-    files = {f"tests/recipes/{path.name}" for path in (HERE / "recipes").glob("*.py")}
+    files = {path.name for path in (HERE / "recipes").glob("*.py")}
     assert {file for _, _, file in ROWS} == files
     for _, code, file in ROWS:
-        assert code in " ".join((HERE.parent / file).read_text().split())
+        assert code in " ".join((HERE / "recipes" / file).read_text().split())

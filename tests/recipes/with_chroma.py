@@ -12,8 +12,8 @@ collection = chromadb.PersistentClient("chroma").get_or_create_collection(
 def store(document, chunks, embeddings):
     if chunks:
         ids = [f"{document.id}#{n}" for n in range(len(chunks))]
-        told = [{"document": document.id, "n": n, **c.metadata} for n, c in enumerate(chunks)]
-        collection.upsert(ids, embeddings, metadatas=told, documents=[c.text for c in chunks])
+        metadatas = [{"document": document.id, "n": n, **c.metadata} for n, c in enumerate(chunks)]
+        collection.upsert(ids, embeddings, metadatas=metadatas, documents=[c.text for c in chunks])
     # What an older version that was longer has left.
     collection.delete(where={"$and": [{"document": document.id}, {"n": {"$gte": len(chunks)}}]})
 
