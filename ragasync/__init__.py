@@ -31,10 +31,12 @@ this table true. The docstring of each package maps its files.
                             rate and concurrency; outcomes in columns, statistics; run_async;
                             Progress, and how callbacks get it
     _retries                AsyncRetry, and which errors are retried after which delay
-    cancellation sqlite_file error_text _function_fingerprint usage
+    cancellation sqlite_file error_text _function_fingerprint usage dataframe_items
                             who cancelled a task; lazy tasks; our SQLite files; errors as text;
-                            changed functions; note_usage, and what reports are counted for
-    errors clock arguments  exceptions; clocks; checks of arguments
+                            changed functions; note_usage, and what reports are counted for; items
+                            from DataFrames
+    errors clock arguments item_labels
+                            exceptions; clocks; checks of arguments; the index of a DataFrame
     redact                  masks secrets in messages
     secret_patterns foreign_errors
                             the word lists and expressions; guarded access to foreign objects

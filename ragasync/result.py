@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
@@ -131,10 +131,17 @@ class BatchResult(Generic[R]):
         return self.success_count == self.total
 
     @property
-    def unfinished(self) -> list[int]:
-        """The original indices of all items that are not done: failed, cancelled or pending."""
+    def unfinished(self) -> list[Any]:
+        """
+        The items that are not done: failed, cancelled or pending; as `retry_failed(only=)` takes.
+
+        Each is named by its label if the items were a Series or DataFrame of pandas, else by its
+        original index.
+        """
         rows = self.columns.rows_with(PENDING, FAILED, CANCELLED)
-        return list(map(self.columns.index_of, rows))
+        indices = list(map(self.columns.index_of, rows))
+        labels = self.columns.labels
+        return indices if labels is None else labels.at_all(indices)
 
     def get_successful(self) -> list[R]:
         """The values of the items that succeeded, in order, None values included."""
@@ -182,22 +189,25 @@ class BatchResult(Generic[R]):
 
     @explains_arguments
     async def retry_failed(
-        self, processor: Reprocessor, *, only: Iterable[int] | None = None
+        self, processor: Reprocessor, *, only: Iterable[Any] | None = None
     ) -> BatchResult[R]:
         """
         Process the failed items again, and return the complete result with their new outcomes.
 
         Args:
             processor: an AsyncBatchProcessor, the same one or a corrected one.
-            only: process these indices instead, whatever their status: `frame.index` of a filtered
-                frame (after `reset_index` or `merge`, `frame["index"]`), or `result.unfinished`
-                for all items that a stopped job has not done.
+            only: process these items instead, whatever their status: `frame.index` of a filtered
+                frame (after `reset_index`, the column with its labels), or `result.unfinished` for
+                all items that a stopped job has not done. Items are named by their labels if they
+                were a Series or DataFrame of pandas, else by their original indices. A label that
+                several items share stands for those of them that are not done, if there are any.
 
         Returns:
             A new result of the same length, with the outcomes of the later run for its items.
 
         Raises:
             IndexError: an index in `only` that this result does not have.
+            KeyError: a label in `only` that this result does not have.
             TypeError: `only` is a frame, a mask or another column, or `processor` is not one.
             ValueError: this result was created without its items, so they cannot be processed.
         """
@@ -216,7 +226,10 @@ class BatchResult(Generic[R]):
         indices = [self.columns.index_of(row) for row in rows]
         # `processor.last_result` keeps its own indices; only this copy has those of this result.
         with_our_indices = replace(
-            later, columns=replace(later.columns, items=items, source_index=indices)
+            later,
+            columns=replace(
+                later.columns, items=items, source_index=indices, labels=self.columns.labels
+            ),
         )
         return self.merge(with_our_indices)
 
@@ -227,8 +240,14 @@ class BatchResult(Generic[R]):
         For an item in both, the later outcome counts, unless it is less final: any other status
         replaces pending, and done and failed replace cancelled. Both results stay as they are.
 
+        If both runs were over a Series or DataFrame of pandas, and their indexes differ, items
+        are matched by label: `result.merge(processor.process_sync(frame[mask]))`.
+
         Args:
             other: the result of the later run, of all or some of the items.
+
+        Raises:
+            ValueError: `other` has labels that this result does not have.
         """
         columns = merged_columns(self.columns, other.columns, self.seconds)
         complete = not any(columns.mask(PENDING, CANCELLED))
@@ -240,10 +259,75 @@ class BatchResult(Generic[R]):
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A DataFrame with one row per item; see `ragasync.to_dataframe`."""
+        """
+        A DataFrame of pandas with one row per item; see `ragasync.to_dataframe`.
+
+        In polars, `frame.with_columns(pl.Series("value", result.results))` adds the values to the
+        frame whose rows were processed, and `pl.from_pandas(result.to_dataframe())` converts a
+        whole table.
+        """
         from ragasync._reports.dataframes import to_dataframe
 
         return to_dataframe(self)
+
+    def to_series(self) -> pd.Series[Any]:
+        """
+        A Series of pandas with the value of each item, aligned with the index of the items.
+
+        The values are objects: None if a call returned None, and pandas.NA if there is no value.
+
+        Example:
+            >>> import pandas as pd
+            >>> from ragasync import AsyncBatchProcessor
+            >>> frame = pd.DataFrame({"text": ["a", "bb", "ccc"]}, index=["x", "y", "z"])
+            >>> chosen = frame[frame["text"] != "bb"]
+            >>> result = AsyncBatchProcessor(len).process_sync(chosen["text"])
+            >>> frame["length"] = result.to_series()
+            >>> frame
+              text length
+            x    a      1
+            y   bb    NaN
+            z  ccc      3
+
+        Warns:
+            UserWarning: labels are not unique, so that pandas cannot align the Series with another
+                frame: use `attach`.
+        """
+        from ragasync._reports.attached import to_series
+
+        return to_series(self)
+
+    def attach(
+        self, frame: pd.DataFrame, columns: Collection[str] | None = None, *, prefix: str = ""
+    ) -> pd.DataFrame:
+        """
+        A copy of a DataFrame with the outcomes of its rows as further columns, by position.
+
+        This is correct for any index, also with duplicate labels.
+
+        Example:
+            >>> import pandas as pd
+            >>> from ragasync import AsyncBatchProcessor
+            >>> frame = pd.DataFrame({"text": ["7", "seven"]}, index=["a", "a"])
+            >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(frame["text"])
+            >>> result.attach(frame, ["status", "value"])
+                text  status value
+            a      7    done     7
+            a  seven  failed  <NA>
+
+        Args:
+            frame: the frame whose rows, or one of whose columns, were processed.
+            columns: the names of columns of `to_dataframe`; None for all but `item`.
+            prefix: put in front of each new name.
+
+        Raises:
+            TypeError: `frame` is not a DataFrame of pandas.
+            ValueError: the frame has another number of rows or another index than the items, or
+                has a column of a new name.
+        """
+        from ragasync._reports.attached import attach
+
+        return attach(self, frame, columns, prefix)
 
     def errors_dataframe(self) -> pd.DataFrame:
         """A DataFrame with one row per failed item; see `ragasync.errors_dataframe`."""

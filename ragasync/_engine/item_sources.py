@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from ragasync._engine.item_queue import (
     BRIEF,
@@ -17,7 +17,9 @@ from ragasync._engine.item_queue import (
 )
 from ragasync.arguments import check_count
 from ragasync.clock import Clock
+from ragasync.dataframe_items import PandasRows, PolarsRows, labeled_items
 from ragasync.errors import SourceFailed
+from ragasync.item_labels import Labels
 
 T = TypeVar("T")
 
@@ -28,20 +30,33 @@ MAX_BLOCKED, MAX_BLOCKED_SHARE = 0.05, 0.05
 """Seconds, and share of the time since the first read, for which reading may block the loop before
 a thread takes over. Both, because any source is delayed once in a while."""
 
-IN_MEMORY = (list, tuple, range)
-"""Types whose iteration neither blocks, nor raises, nor runs foreign code."""
+IN_MEMORY = (list, tuple, range, PandasRows, PolarsRows)
+"""Types whose iteration neither blocks nor raises anything but SourceFailed."""
 
 
-def check_items(items: object, total: int | None, max_items: int | None) -> tuple[Any, int | None]:
+class CheckedItems(NamedTuple):
+    """
+    The items of a run, checked.
+
+    Args:
+        source: the source; a list, a tuple, a Series or a DataFrame was copied, so that later
+            changes do not matter.
+        total: the number of items, if it is known.
+        labels: the labels of items from a Series or DataFrame of pandas.
+    """
+
+    source: Any
+    total: int | None
+    labels: Labels | None = None
+
+
+def check_items(items: object, total: int | None, max_items: int | None) -> CheckedItems:
     """
     Check the arguments of a run.
 
-    Returns:
-        The source (a list or tuple is copied, so that later changes do not matter), and the number
-        of its items, if known.
-
     Raises:
-        TypeError: `items` cannot be iterated, or is a text or a DataFrame.
+        TypeError: `items` cannot be iterated, or is a text or a DataFrame of another library than
+            pandas and polars.
         ValueError: `total` or `max_items` is negative.
     """
     if isinstance(items, str | bytes | bytearray):
@@ -49,22 +64,27 @@ def check_items(items: object, total: int | None, max_items: int | None) -> tupl
             f"items must be an iterable of items, got one {type(items).__name__}, which would be "
             f"taken letter by letter: pass [text] for a single item"
         )
-    if type(items).__name__ == "DataFrame":
+    if (labeled := labeled_items(items)) is not None:
+        items = labeled.items
+    elif type(items).__name__ == "DataFrame":
         raise TypeError(
-            "items must be an iterable of items, got a DataFrame, which would be taken column name "
-            "by column name: pass frame['column'] or frame.to_dict('records')"
+            f"items must be an iterable of items, or a DataFrame of pandas or polars, got one of "
+            f"{type(items).__module__.partition('.')[0]!r}, which may be taken column name by "
+            f"column name: convert it first"
         )
     if not isinstance(items, Iterable | AsyncIterable) and not hasattr(items, "__getitem__"):
         raise TypeError(f"items must be an iterable or async iterable, got {items!r}")
     for name, value in (("total", total), ("max_items", max_items)):
         if value is not None:
             check_count(name, value, at_least=0)
+    if labeled is not None:
+        return CheckedItems(labeled.items, len(labeled.items), labeled.labels)
     if isinstance(items, list | tuple):
-        return list(items), len(items)
+        return CheckedItems(list(items), len(items))
     length = length_of(items)
     if length is None and isinstance(items, Sized):
-        return _without_length(items), total
-    return items, total if length is None else length
+        return CheckedItems(_without_length(items), total)
+    return CheckedItems(items, total if length is None else length)
 
 
 def length_of(items: object) -> int | None:

@@ -18,6 +18,7 @@ from ragasync._outcomes.stats import Limit, RunSettings, RunStats, SourceKind, S
 from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import StageMeter, bottleneck
 from ragasync.clock import Clock, Heartbeat, loop_clock
+from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import add_note, show_in_one_line
 from ragasync.errors import IncompleteRun
 from ragasync.foreign_errors import attribute, is_a
@@ -68,13 +69,15 @@ class JobRun(Generic[T, R]):
         on_result: Callable[[BatchResult[R]], None],
         inner: InnerStages | None = None,
     ) -> None:
-        source, known = check_items(items, total, max_items)
+        source, known, labels = check_items(items, total, max_items)
         self._report = SafeCallback(progress_callback)
         self._on_result = on_result
         self._source = source_kind(source)
         self._length = length_of(source)
-        in_memory = isinstance(source, list | range)
-        self.columns: Columns[T, R] = Columns(source if in_memory else [], open_ended=not in_memory)
+        in_memory = isinstance(source, list | range | DataFrameRows)
+        self.columns: Columns[T, R] = Columns(
+            source if in_memory else [], open_ended=not in_memory, labels=labels
+        )
         self.total = known if known is None or max_items is None else min(max_items, known)
         self._max_items = max_items
         self._items = [source]
@@ -318,7 +321,7 @@ def source_kind(source: object) -> SourceKind:
     """The kind of a source."""
     if isinstance(source, AsyncIterable):
         return "async"
-    return "list" if isinstance(source, list | tuple | range) else "iterator"
+    return "list" if isinstance(source, list | tuple | range | DataFrameRows) else "iterator"
 
 
 def _rate_of(limiter: Limiter) -> float | None:

@@ -17,6 +17,7 @@ from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
 from ragasync.error_text import add_note, closing_lines
 from ragasync.errors import JobStopped
+from ragasync.item_labels import Labels
 from ragasync.settings import BatchSettings
 
 T = TypeVar("T")
@@ -40,13 +41,15 @@ async def stream_outcomes(
         JobStopped: the run stopped before its end.
         Exception: what the source or the resources raised.
     """
-    source, known = check_items(items, total, None)
+    source, known, labels = check_items(items, total, None)
     window = settings.max_concurrency * settings.items_per_call
     # In order, everything that finishes during the longest call waits for it. With heavy-tailed
     # latencies, half of this bound made a run up to 1.6 times as long.
     bound = max(2048, 32 * window) if ordered else max(64, 2 * window)
     run = RunControls(settings, inner)
-    buffer: OutcomeBuffer[T, R] = OutcomeBuffer(ordered=ordered, bound=bound, on_change=run.notify)
+    buffer: OutcomeBuffer[T, R] = OutcomeBuffer(
+        ordered=ordered, bound=bound, on_change=run.notify, labels=labels
+    )
     executing = execute(run, source, buffer, total=known, on_item=buffer.on_item)
     running = create_lazy_task(executing, asyncio.get_running_loop(), name="ragasync stream")
     running.add_done_callback(lambda _: buffer.end())
@@ -81,14 +84,23 @@ class OutcomeBuffer(Generic[T, R]):
     Args:
         ordered: whether outcomes come in the order of their items, or as they finish.
         on_change: called when the buffer has become full, or has room again.
+        labels: the labels of the items, if they have any.
 
     Attributes:
         is_full: whether no new item should be started for now.
         has_success: whether any item is done.
     """
 
-    def __init__(self, *, ordered: bool, bound: int, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        ordered: bool,
+        bound: int,
+        on_change: Callable[[], None],
+        labels: Labels | None = None,
+    ) -> None:
         self._ordered, self._bound, self._on_change = ordered, bound, on_change
+        self._labels = labels
         self._items: dict[int, T] = {}
         self._ready: deque[Outcome[T, R]] = deque()
         self._early: dict[int, Outcome[T, R]] = {}
@@ -112,6 +124,7 @@ class OutcomeBuffer(Generic[T, R]):
 
     def fast_recorder(self, worker: int, started_at: float) -> RecordSuccess[R]:
         """Make the recorder of one worker, for the fast path."""
+        labels = self._labels
 
         def record(index: int, value: R, began: float, ended: float) -> None:
             outcome: Outcome[T, R] = Outcome(
@@ -123,8 +136,9 @@ class OutcomeBuffer(Generic[T, R]):
                 started=began - started_at,
                 seconds=ended - began,
                 worker=worker,
+                label=None if labels is None else labels.at(index),
             )
-            self.record(outcome)
+            self._add(outcome)
 
         return record
 
@@ -135,9 +149,15 @@ class OutcomeBuffer(Generic[T, R]):
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:
         """Add an outcome, which becomes readable now or, in order, after those before it."""
-        self.has_success = self.has_success or outcome.ok
         if stack is not None and outcome.error is not None:
             outcome = replace(outcome, traceback=stack + closing_lines(outcome.error))
+        if self._labels is not None:
+            outcome = replace(outcome, label=self._labels.at(outcome.index))
+        self._add(outcome)
+
+    def _add(self, outcome: Outcome[T, R]) -> None:
+        """Add a complete outcome."""
+        self.has_success = self.has_success or outcome.ok
         del self._items[outcome.index]
         if not self._ordered:
             self._ready.append(outcome)

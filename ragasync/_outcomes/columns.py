@@ -19,7 +19,9 @@ from ragasync._outcomes.outcome import (
     Outcome,
     RecordSuccess,
 )
+from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import ErrorText, closing_lines, error_text
+from ragasync.item_labels import Labels
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,6 +29,9 @@ N = TypeVar("N", int, float)
 
 EMPTY = {"d": (0.0,), "i": (-1,)}
 """The default of an optional column, by its type code."""
+
+_IMMUTABLE = (range, tuple, DataFrameRows)
+"""Types of items that a snapshot need not copy."""
 
 MAX_ATTEMPTS = 0xFFFF
 """The largest value of the attempts column (two bytes per item); more attempts show as this."""
@@ -53,6 +58,8 @@ class Columns(Generic[T, R]):
     """The index of each row in the job that this one repeats a part of; None: the row itself."""
     run_began: array[float] | None = None
     """After a merge, when the run of each row began: the total seconds of the runs before it."""
+    labels: Labels | None = None
+    """The labels of all items of the job, by index; None if its items have none."""
     results: list[R | None] = field(default_factory=list)
     status: bytearray = field(default_factory=bytearray)
     attempts: array[int] = field(default_factory=lambda: array("H"))
@@ -241,6 +248,10 @@ class Columns(Generic[T, R]):
         """The item's index in the original job."""
         return row if self.source_index is None else self.source_index[row]
 
+    def label_of(self, row: int) -> Any:
+        """The item's label in the DataFrame or Series that it came from; None if there is none."""
+        return None if self.labels is None else self.labels.at(self.index_of(row))
+
     def item_at(self, row: int) -> T | None:
         """The item of a row, or None if it was never read from its source."""
         return self.items[row] if row < len(self.items) else None
@@ -250,7 +261,7 @@ class Columns(Generic[T, R]):
         status = self.status[row]
         index, item = self.index_of(row), self.item_at(row)
         if status == PENDING:
-            return Outcome(index, item, "pending")
+            return Outcome(index, item, "pending", label=self.label_of(row))
         batch = -1 if self.batch is None else self.batch[row]
         return Outcome(
             index=index,
@@ -268,6 +279,7 @@ class Columns(Generic[T, R]):
             worker=self.worker[row],
             traceback=self.traceback_of(row),
             history=self.history.get(row, ()),
+            label=self.label_of(row),
         )
 
     def traceback_of(self, row: int) -> str | None:
@@ -303,9 +315,10 @@ class Columns(Generic[T, R]):
         n = len(self)
         status = self.status[:n]
         return Columns(
-            items=self.items if isinstance(self.items, (range, tuple)) else list(self.items[:n]),
+            items=self.items if isinstance(self.items, _IMMUTABLE) else list(self.items[:n]),
             source_index=self.source_index,
             run_began=self.run_began,
+            labels=self.labels,
             results=self.results[:n],
             status=status,
             attempts=self.attempts[:n],

@@ -7,11 +7,14 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import repeat, takewhile
 from typing import Any, TypeVar
 
 from ragasync._outcomes.columns import EMPTY, Columns
-from ragasync._outcomes.outcome import CANCELLED, FAILED, PENDING
+from ragasync._outcomes.outcome import CANCELLED, DONE, FAILED, PENDING
+from ragasync.dataframe_items import DataFrameRows
+from ragasync.item_labels import Labels
 
 T = TypeVar("T")
 
@@ -37,10 +40,24 @@ def merged_columns(
 
     Args:
         earlier: the outcomes of the earlier run.
-        later: the outcomes of the later run.
+        later: the outcomes of the later run. If both runs have labels, and these differ, the rows
+            of the later run are those with its labels in the earlier one.
         seconds: the makespan of the earlier run; the later run is placed after it.
+
+    Raises:
+        ValueError: the later run has labels that the earlier one does not have, or the labels are
+            not unique.
     """
-    return _Merge(earlier, later).columns(seconds)
+    return _Merge(earlier, _relocated(earlier, later)).columns(seconds)
+
+
+def _relocated(earlier: Columns[Any, Any], later: Columns[Any, Any]) -> Columns[Any, Any]:
+    """The columns of the later run, with the indices that its labels have in the earlier one."""
+    ours, theirs = earlier.labels, later.labels
+    if ours is None or theirs is None or ours.same_as(theirs):
+        return later
+    indices = ours.positions_in(theirs, _indices_of(later))
+    return replace(later, source_index=indices, labels=ours)
 
 
 class _Merge:
@@ -63,6 +80,7 @@ class _Merge:
         return Columns(
             items=self._items(),
             source_index=self._source_index(),
+            labels=self._labels(),
             run_began=array("d", self._gather(_began(earlier) + later_began)),
             results=list(self._gather(earlier.results + later.results)),
             status=bytearray(self._gather(earlier.status + later.status)),
@@ -113,8 +131,21 @@ class _Merge:
         whole = not indices or (indices[0] == 0 and indices[-1] == len(indices) - 1)
         return None if whole else indices
 
-    def _items(self) -> list[Any]:
+    def _labels(self) -> Labels | None:
+        """The labels of one of the runs, if they cover all rows."""
+        last = self._indices[-1] if self._indices else -1
+        known = (run.labels for run in self._runs)
+        return next((each for each in known if each is not None and last < len(each)), None)
+
+    def _items(self) -> Sequence[Any]:
         """Gather the items, up to the first that neither run knows."""
+        earlier, later = self._runs
+        rows = earlier.items
+        if isinstance(rows, DataFrameRows) and self._indices == list(range(len(rows))):
+            # Rows of a DataFrame stay lazy; only those of the later run are kept as items.
+            places = zip(self._indices, self._positions, strict=True)
+            latest = {at: row - len(earlier) for at, row in places if row >= len(earlier)}
+            return rows.replace({at: later.items[row] for at, row in latest.items()})
         both = [
             item
             for run in self._runs
@@ -156,12 +187,16 @@ def _began(columns: Columns[Any, Any]) -> array[float]:
 # ── what to run again ─────────────────────────────────────────────────────────────────────────
 
 
-def rows_to_rerun(columns: Columns[Any, Any], only: Iterable[int] | None) -> list[int]:
+def rows_to_rerun(columns: Columns[Any, Any], only: Iterable[Any] | None) -> list[int]:
     """
-    Select the failed rows, or the rows whose original indices are in `only`, each once.
+    Select the failed rows, or the rows whose labels or original indices are in `only`, each once.
+
+    Items from a Series or DataFrame of pandas go by label. A label that several items share stands
+    for those of them that are not done, or for all if all are done.
 
     Raises:
         IndexError: these columns do not have an index of `only`.
+        KeyError: these columns do not have a label of `only`.
         TypeError: `only` is not a collection of indices, but a number, a DataFrame, a mask, another
             column, or the new index of a DataFrame after reset_index or merge.
         ValueError: the item of a row is not known.
@@ -175,13 +210,15 @@ def rows_to_rerun(columns: Columns[Any, Any], only: Iterable[int] | None) -> lis
     return rows
 
 
-def _rows_of(columns: Columns[Any, Any], only: Iterable[int]) -> list[int]:
-    """Find the rows of these original indices."""
+def _rows_of(columns: Columns[Any, Any], only: Iterable[Any]) -> list[int]:
+    """Find the rows of these labels or original indices."""
+    if columns.labels is not None:
+        return _rows_with_labels(columns, columns.labels, only)
     n = len(columns)
     if (received := _not_indices(only, n)) is not None:
         raise TypeError(
             f"only= takes the original indices of items, got {received}: of a DataFrame df, pass "
-            f"df.index, or df.index[mask]; after reset_index or merge, df['index']"
+            f"df.index, or df.index[mask]; after reset_index, df['item_index']"
         )
     wanted = dict.fromkeys(map(_as_index, only))
     row_of = dict(zip(_indices_of(columns), range(n), strict=True))
@@ -191,6 +228,35 @@ def _rows_of(columns: Columns[Any, Any], only: Iterable[int]) -> list[int]:
             f"only= names items that this result of {n} items does not have: {unknown[:5]!r}"
         )
     return [row_of[index] for index in wanted]
+
+
+def _rows_with_labels(columns: Columns[Any, Any], labels: Labels, only: Iterable[Any]) -> list[int]:
+    """Find the rows of these labels."""
+    if (received := labels.not_labels(only)) is not None:
+        raise TypeError(
+            f"only= takes labels of the items' index, got {received}: of a DataFrame df, pass "
+            f"df.index, or df.index[mask]; after reset_index, the column that holds the labels"
+        )
+    positions = labels.find(only)
+    if columns.source_index is not None:
+        row_of = dict(zip(columns.source_index, range(len(columns)), strict=True))
+        absent = [position for position in positions if position not in row_of]
+        if absent and labels.index.is_unique:
+            names = [labels.at(position) for position in absent[:5]]
+            raise KeyError(f"only= names items that this result does not have: {names!r:.200}")
+        rows = [row_of[position] for position in positions if position in row_of]
+    else:
+        rows = positions
+    if labels.index.is_unique:
+        return rows
+    groups = labels.groups([columns.index_of(row) for row in rows])
+    is_open = [columns.status[row] != DONE for row in rows]
+    open_groups = {group for group, each in zip(groups, is_open, strict=True) if each}
+    return [
+        row
+        for row, group, each in zip(rows, groups, is_open, strict=True)
+        if each or group not in open_groups
+    ]
 
 
 def _not_indices(only: object, total: int) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from ragasync.error_text import cut, describe, safe_text
 from ragasync.foreign_errors import guarded
@@ -59,7 +59,8 @@ class Outcome(Generic[T, R]):
     Times are in seconds, and 0.0 for an item that was not started. `started` counts from the start
     of the job; `seconds` is the time in calls, over all attempts; `waited` the time waiting for the
     rate limit; `backed_off` the time between attempts. `attempts` includes the first. `history`
-    holds the earlier, failed attempts of an item that was retried.
+    holds the earlier, failed attempts of an item that was retried. `index` is the position of the
+    item, and `label` its label, if the items were a pandas Series or DataFrame; else None.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor
@@ -87,6 +88,7 @@ class Outcome(Generic[T, R]):
     worker: int | None = None
     traceback: str | None = None
     history: tuple[Attempt, ...] = ()
+    label: Any = None
 
     @property
     def ok(self) -> bool:
@@ -94,7 +96,9 @@ class Outcome(Generic[T, R]):
         return self.status == "done"
 
     def __repr__(self) -> str:
-        fields = [f"index={self.index}", f"item={_shown(self.item)}", f"status={self.status!r}"]
+        label = [] if self.label is None else [f"label={_shown(self.label)}"]
+        fields = [f"index={self.index}", *label, f"item={_shown(self.item)}"]
+        fields.append(f"status={self.status!r}")
         if self.value is not None:
             fields.append(f"value={_shown(self.value)}")
         if self.error is not None:

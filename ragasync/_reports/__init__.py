@@ -6,6 +6,7 @@ Files, in data-flow order:
     timeline.py        when items ended, and when calls worked, waited and backed off
     time_breakdown.py  where the workers' time went; statistics of calls and stages
     dataframes.py      to_dataframe, errors_dataframe, error_summary
+    attached.py        values as a Series; outcomes attached to the DataFrame that was processed
     summary.py         the title, facts, errors and time in words; how numbers are written
     html.py            the HTML of a result, its colors and its charts
     advice.py          the explanation of a run: the setting that would make it faster

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ragasync._outcomes.columns import Columns
-from ragasync._outcomes.outcome import FAILED, PENDING, STATUSES
+from ragasync._outcomes.outcome import DONE, FAILED, PENDING, STATUSES
 from ragasync._outcomes.stats import RunResult
 from ragasync._reports.error_groups import group_errors
+from ragasync.dataframe_items import DataFrameRows
 from ragasync.error_text import live_traceback, traceback_text
+from ragasync.foreign_errors import attribute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,25 +27,27 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
     """
     Build a DataFrame with one row for each item.
 
-    The index of the frame (`item_index`) and its column `index` hold the original indices of the
-    items. So you can filter the frame and run just those items again:
-    `result.retry_failed(processor, only=frame.index)`, or `only=frame["index"]` after
-    `reset_index` or `merge`. `print(frame.traceback[7])` shows a whole traceback, like
-    `result[7].traceback`. The frame is a copy.
+    Its index is that of the items, if they were a Series or DataFrame of pandas, so that
+    `frame.join(result.to_dataframe()[["status", "error_message"]])` is aligned. For other items it
+    is `item_index`, their positions in the input. Either way you can filter the frame and run just
+    those items again: `result.retry_failed(processor, only=frame.index)`.
+    `print(frame.traceback[7])` shows a whole traceback, like `result[7].traceback`. The frame is a
+    copy. For polars, see `BatchResult.to_dataframe`.
 
     Messages and tracebacks have secrets masked; those longer than a few kilobytes are cut and
-    marked as cut. Items and values stay as they are.
+    marked as cut. Items and values stay as they are, except that a file or document is shown as its
+    path or id.
 
     Example:
+        >>> import pandas as pd
         >>> from ragasync import AsyncBatchProcessor, to_dataframe
-        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(["7", "seven", "8"])
-        >>> frame = to_dataframe(result)
-        >>> frame[["item", "status", "value", "error_type"]]
-                     item  status value  error_type
-        item_index
-        0               7    done     7         NaN
-        1           seven  failed  None  ValueError
-        2               8    done     8         NaN
+        >>> texts = pd.Series(["7", "seven", "8"], index=["a", "b", "c"])
+        >>> result = AsyncBatchProcessor(int, retry_count=0).process_sync(texts)
+        >>> to_dataframe(result)[["item", "status", "value", "error_type"]]
+            item  status value  error_type
+        a      7    done     7         NaN
+        b  seven  failed  <NA>  ValueError
+        c      8    done     8         NaN
 
     Args:
         result: a BatchResult.
@@ -51,24 +55,40 @@ def to_dataframe(result: RunResult) -> pd.DataFrame:
     Returns:
         | column | dtype | |
         |---|---|---|
-        | index | int64 | position in the input |
-        | item, value | object | None if there is none |
+        | item | object | pandas.NA if it was never read from its source |
         | status | category | always four categories: pending, done, failed, cancelled |
+        | value | object | None if the call returned None; pandas.NA if there is no value |
         | error_type | category | class name without module; of the first leaf of a group |
         | error_message | string | with the cause; of a group, with the number of other errors |
-        | traceback | string | this and the two above are missing if the item did not fail |
         | attempts | Int32 | includes the first; 0 if the item was not started |
-        | started, seconds, backed_off | float64 | seconds; NaN if not started |
+        | started, seconds | float64 | seconds; NaN if not started |
         | waited | float64 | seconds at rate limiters, in all attempts; of a batch: of its call |
-        | batch, worker | Int32 | missing if there is none |
-        | stage | category | missing if there is none |
+        | backed_off | float64 | seconds between attempts |
+        | batch | Int32 | missing if the item was in no batch |
+        | stage | category | the stage that failed; missing if there is none |
+        | worker | Int32 | missing if the item was not started |
+        | traceback | string | missing, as error_type and error_message, if it did not fail |
     """
-    return _frame(result.columns, range(len(result.columns)))
+    columns = result.columns
+    builder = DataFrameBuilder(columns, range(len(columns)))
+    facts = _outcome_columns(columns, builder)
+    order = ["item", "error_type", "error_message", "attempts", "started", "seconds"]
+    order += ["waited", "backed_off", "batch", "stage", "worker", "traceback"]
+    named = {name: facts[name] for name in order}
+    named = {
+        "item": named.pop("item"),
+        "status": builder.status(),
+        "value": builder.values(),
+        **named,
+    }
+    return builder.frame(named)
 
 
 def errors_dataframe(result: RunResult) -> pd.DataFrame:
     """
-    Build a DataFrame with one row for each item that failed, with the columns of `to_dataframe`.
+    Build a DataFrame with one row for each item that failed, without the columns status and value.
+
+    The columns that a reader looks for come first. Index and dtypes are those of `to_dataframe`.
 
     Example:
         >>> from ragasync import AsyncBatchProcessor, errors_dataframe
@@ -82,9 +102,34 @@ def errors_dataframe(result: RunResult) -> pd.DataFrame:
         result: a BatchResult.
 
     Returns:
-        The rows in input order; dtypes as in `to_dataframe`.
+        The rows in input order, with the columns item (of a document: its path), error_type,
+        error_message, attempts, seconds, stage, started, waited, backed_off, batch, worker and
+        traceback.
     """
-    return _frame(result.columns, list(result.columns.rows_with(FAILED)))
+    columns = result.columns
+    builder = DataFrameBuilder(columns, list(columns.rows_with(FAILED)))
+    return builder.frame(_outcome_columns(columns, builder))
+
+
+def _outcome_columns(columns: Columns[Any, Any], builder: DataFrameBuilder) -> dict[str, Any]:
+    """The columns that both tables of outcomes have, in the order of errors_dataframe."""
+    rows = builder.rows
+    errors = {at: columns.error_text(rows[at]) for at in builder.sparse(columns.errors)}
+    tracebacks = {at: text for at in errors if (text := _traceback(columns, rows[at]))}
+    return {
+        "item": builder.items(),
+        "error_type": builder.categories({at: text.kind for at, text in errors.items()}),
+        "error_message": builder.strings({at: text.message for at, text in errors.items()}),
+        "attempts": builder.integers(builder.attempts),
+        "seconds": builder.seconds(columns.seconds),
+        "stage": builder.categories(builder.sparse(columns.stages)),
+        "started": builder.seconds(columns.started),
+        "waited": builder.seconds(columns.waited),
+        "backed_off": builder.seconds(columns.backed_off),
+        "batch": builder.batch(),
+        "worker": builder.worker(),
+        "traceback": builder.strings(tracebacks),
+    }
 
 
 def error_summary(result: RunResult) -> pd.DataFrame:
@@ -113,7 +158,8 @@ def error_summary(result: RunResult) -> pd.DataFrame:
         | message | string | # stands for numbers that differ, … for quoted values |
         | count | int64 | number of items that failed this way |
         | share | float64 | share of all items that failed |
-        | first_index, first_item | int64, object | the first such item |
+        | first_index | int64 | position of the first such item; its label, if the items have any |
+        | first_item | object | the item itself |
         | seconds | float64 | time in the calls of these items, all attempts |
         | share_of_time | float64 | share of the time in the calls of all items |
     """
@@ -122,52 +168,21 @@ def error_summary(result: RunResult) -> pd.DataFrame:
     columns = result.columns
     errors = group_errors(columns)
     groups, failed, spent = errors.ranked(), errors.count, sum(columns.seconds)
-    first_items = [columns.item_at(group.first_row) for group in groups]
+    first_rows = [group.first_row for group in groups]
+    first = DataFrameBuilder(columns, first_rows)
     return pd.DataFrame(
         {
             "error_type": string_array([group.error_type for group in groups]),
             "message": string_array([group.message for group in groups]),
             "count": pd.array([group.count for group in groups], dtype="int64"),
             "share": pd.array([group.count / failed for group in groups], dtype="float64"),
-            "first_index": pd.array(
-                [columns.index_of(group.first_row) for group in groups], dtype="int64"
-            ),
-            "first_item": object_column(first_items),
+            "first_index": first.index_column(),
+            "first_item": first.items().reset_index(drop=True),
             "seconds": pd.array([group.seconds for group in groups], dtype="float64"),
             "share_of_time": pd.array(
                 [group.seconds / spent if spent else 0.0 for group in groups], dtype="float64"
             ),
         }
-    )
-
-
-def _frame(columns: Columns[Any, Any], rows: Sequence[int]) -> pd.DataFrame:
-    """Build a DataFrame of these rows."""
-    import pandas as pd
-
-    builder = DataFrameBuilder(columns, rows)
-    errors = {at: columns.error_text(rows[at]) for at in builder.sparse(columns.errors)}
-    tracebacks = {at: text for at in errors if (text := _traceback(columns, rows[at]))}
-    return pd.DataFrame(
-        {
-            "index": builder.index.to_numpy(copy=True),
-            "item": builder.items(),
-            "status": builder.status(),
-            "value": builder.objects(columns.results),
-            "error_type": builder.categories({at: text.kind for at, text in errors.items()}),
-            "error_message": builder.strings({at: text.message for at, text in errors.items()}),
-            "attempts": builder.integers(builder.attempts),
-            "started": builder.seconds(columns.started),
-            "seconds": builder.seconds(columns.seconds),
-            "waited": builder.seconds(columns.waited),
-            "backed_off": builder.seconds(columns.backed_off),
-            "batch": builder.batch(),
-            "stage": builder.categories(builder.sparse(columns.stages)),
-            "worker": builder.worker(),
-            "traceback": builder.strings(tracebacks),
-        },
-        index=builder.index,
-        copy=False,  # each array was made for this frame: a copy would hold all of them twice
     )
 
 
@@ -177,6 +192,17 @@ def _traceback(columns: Columns[Any, Any], row: int) -> str | None:
     if text is None and live_traceback(error) is not None:
         return traceback_text(error)
     return text
+
+
+def item_name(item: object) -> object:
+    """
+    An item as tables show it: the path of a file and the id of a document, other items unchanged.
+
+    The class of an item says so by a property `_table_name_`.
+    """
+    if not hasattr(type(item), "_table_name_"):
+        return item
+    return attribute(item, "_table_name_")
 
 
 # ── columns as pandas arrays ────────────────────────────────────────────────────────────────────
@@ -226,7 +252,8 @@ class DataFrameBuilder:
         rows: the rows to copy, in order; a range stands for all rows.
 
     Attributes:
-        index: the original indices of the rows' items.
+        rows: the rows.
+        index: the labels of the rows' items, or their original indices if they have none.
         attempts: the number of attempts in each row; 0 if the item was not started.
     """
 
@@ -235,17 +262,35 @@ class DataFrameBuilder:
         import pandas as pd
 
         self._columns = columns
-        self._rows = rows
+        self.rows = rows
         self._all = isinstance(rows, range)
         self._selected = slice(len(columns)) if self._all else np.array(rows, dtype="int64")
         self._status = self._copy(columns.status, "uint8")
         pending = self._status == PENDING
-        if self._all and columns.source_index is None:
-            numbers = np.arange(len(rows))
+        is_whole = self._all and columns.source_index is None
+        indices = rows if is_whole else list(map(columns.index_of, rows))
+        self.index: pd.Index[Any]
+        if columns.labels is not None:
+            self.index = columns.labels.take(indices)
         else:
-            numbers = np.fromiter(map(columns.index_of, rows), dtype="int64", count=len(rows))
-        self.index = pd.Index(numbers, name="item_index")
+            numbers = np.fromiter(indices, dtype="int64", count=len(rows))
+            self.index = pd.Index(numbers, name="item_index")
         self.attempts = np.where(pending, 0, self._copy(columns.attempts, "uint16"))
+
+    def frame(self, columns: Mapping[str, Any]) -> pd.DataFrame:
+        """A DataFrame of these columns, each of which was made for it, with the rows' index."""
+        import pandas as pd
+
+        # A copy would hold every column twice.
+        return pd.DataFrame(columns, index=self.index, copy=False)
+
+    def index_column(self) -> pd.Series[Any]:
+        """The index as a column; the labels of a MultiIndex are tuples."""
+        import pandas as pd
+
+        if self._columns.labels is None:
+            return pd.Series(self.index.to_numpy(copy=True))
+        return self.index.to_series(index=pd.RangeIndex(len(self.index)), name="index")
 
     def status(self) -> pd.Categorical:
         """The status column, with all four categories in their order."""
@@ -255,21 +300,36 @@ class DataFrameBuilder:
         return pd.Categorical.from_codes(self._status, categories=names)
 
     def items(self) -> pd.Series[Any]:
-        """The item column; None if an item is not known."""
-        items = self._columns.items
-        missing = len(self._columns) - len(items)
-        return self.objects([*items, *[None] * missing] if missing else items)
+        """The item column; missing if an item is not known."""
+        import pandas as pd
 
-    def objects(self, values: Sequence[object]) -> pd.Series[Any]:
-        """A column of objects."""
-        chosen = values if self._all else [values[row] for row in self._rows]
+        items = self._columns.items
+        known = len(items)
+        if self._all and known == len(self.rows):
+            chosen: Sequence[object] = items
+        else:
+            chosen = [items[row] if row < known else pd.NA for row in self.rows]
+        if not isinstance(chosen, DataFrameRows):
+            chosen = list(map(item_name, chosen))
         return object_column(chosen, self.index)
+
+    def values(self) -> pd.Series[Any]:
+        """The column of values; missing if the item is not done."""
+        import numpy as np
+        import pandas as pd
+
+        values: Sequence[object] = self._columns.results
+        if not self._all:
+            values = [values[row] for row in self.rows]
+        column = np.fromiter(values, dtype=object, count=len(values))
+        column[self._status != DONE] = pd.NA
+        return pd.Series(column, index=self.index, dtype=object)
 
     def seconds(self, column: array[float] | None) -> Array:
         """A column of seconds; NaN if the item was not started."""
         import numpy as np
 
-        times = np.zeros(len(self._rows)) if column is None else self._copy(column, "float64")
+        times = np.zeros(len(self.rows)) if column is None else self._copy(column, "float64")
         times[self.attempts == 0] = np.nan
         return times
 
@@ -282,7 +342,7 @@ class DataFrameBuilder:
         import numpy as np
 
         column = self._columns.batch
-        numbers = np.full(len(self._rows), -1) if column is None else self._copy(column, "int32")
+        numbers = np.full(len(self.rows), -1) if column is None else self._copy(column, "int32")
         return self.integers(numbers, numbers < 0)
 
     def integers(
@@ -298,8 +358,8 @@ class DataFrameBuilder:
     def sparse(self, column: Mapping[int, T]) -> dict[int, T]:
         """Read a sparse column: its values in these rows, by position among the rows."""
         status = self._columns.status
-        rows = column.keys() if self._all else self._rows
-        positions = zip(rows if self._all else range(len(self._rows)), rows, strict=True)
+        rows = column.keys() if self._all else self.rows
+        positions = zip(rows if self._all else range(len(self.rows)), rows, strict=True)
         return {
             at: column[row] for at, row in positions if row in column and status[row] != PENDING
         }
@@ -309,7 +369,7 @@ class DataFrameBuilder:
         import numpy as np
         import pandas as pd
 
-        column = np.full(len(self._rows), pd.NA, dtype=object)
+        column = np.full(len(self.rows), pd.NA, dtype=object)
         for at, text in texts.items():
             column[at] = text
         return string_array(column)
@@ -321,7 +381,7 @@ class DataFrameBuilder:
 
         categories = sorted(set(names.values()))
         code_of = {name: code for code, name in enumerate(categories)}
-        codes = np.full(len(self._rows), -1, dtype="int32")
+        codes = np.full(len(self.rows), -1, dtype="int32")
         for at, name in names.items():
             codes[at] = code_of[name]
         # An explicit dtype: pandas infers another one from an empty list.

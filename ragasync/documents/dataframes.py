@@ -24,8 +24,8 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
     """
     DataFrame with one row per source of a run.
 
-    The frame's index (`item_index`) holds the original indices of the sources, as the column
-    `index` does, so that a selection of rows can be run again:
+    The index is that of `to_dataframe`: the labels of a DataFrame's rows, or else `item_index`, the
+    original indices of the sources. So a selection of rows can be run again:
     `result.retry_failed(processor, only=frame.index)`.
 
     Example:
@@ -47,7 +47,6 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
     Returns:
         | column | dtype | |
         |---|---|---|
-        | index | int64 | index of the source in the input |
         | id, source | string | from the source itself until it is done; may be missing |
         | status | category | pending, done, failed, cancelled: always all four categories |
         | stage | category | the stage that failed; missing if none did |
@@ -77,7 +76,6 @@ def documents_dataframe(result: RunResult) -> pd.DataFrame:
     encodings = {row: each.encoding for row, each in found.items() if each.encoding is not None}
     return pd.DataFrame(
         {
-            "index": taken.index.to_numpy(copy=True),
             "id": taken.strings(_ids(columns, found)),
             "source": taken.strings(_sources(columns, found)),
             "status": taken.status(),
@@ -257,7 +255,7 @@ def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
     Returns:
         | column | dtype | |
         |---|---|---|
-        | index | int64 | results only: the index of the source |
+        | index | int64 | results only: the index of the source, or its label if it has one |
         | document_id, source | string | the source is missing for a Document without one |
         | ordinal | int64 | the chunk's position in its document, from 0 |
         | start, end | int64 | offsets in the document's text |
@@ -286,7 +284,7 @@ def chunks_dataframe(result_or_store: RunResult | Tabled) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
-            "index": number_array([index for index, *_ in rows], "int64"),
+            "index": DataFrameBuilder(columns, [row for row, *_ in rows]).index_column(),
             "document_id": string_array([each.id for _, each, _, _ in rows]),
             "source": string_array(sources),
             "ordinal": number_array([ordinal for *_, ordinal, _ in rows], "int64"),
@@ -314,7 +312,7 @@ def _of_store(store: Tabled) -> pd.DataFrame:
 
 
 def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument, int, Chunk]]:
-    """Yield each chunk as (index of its source, document, ordinal, chunk)."""
+    """Yield each chunk as (row of its source, document, ordinal, chunk)."""
     found = _processed(columns)
     documents = [(row, one) for row, each in found.items() for one in each.documents or (each,)]
     if all(one.chunks is None for _, one in documents) and any(
@@ -326,4 +324,4 @@ def _chunks(columns: Columns[Any, Any]) -> Iterator[tuple[int, ProcessedDocument
         )
     for row, one in documents:
         for ordinal, chunk in enumerate(one.chunks or ()):
-            yield columns.index_of(row), one, ordinal, chunk
+            yield row, one, ordinal, chunk

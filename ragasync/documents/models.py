@@ -75,6 +75,11 @@ class Document:
         """Pickle the metadata as a dict, because a read-only mapping cannot be pickled."""
         return type(self), (self.id, self.text, dict(self.metadata), self.source, self.file)
 
+    @property
+    def _table_name_(self) -> str:
+        """The id, by which tables of results show a document."""
+        return self.id
+
     def __repr__(self) -> str:
         return f"<Document {self.id!r}: {len(self.text):,} characters>"
 

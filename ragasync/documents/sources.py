@@ -235,6 +235,11 @@ class Source:
     def __repr__(self) -> str:
         return f"<Source {self.id!r}>"
 
+    @property
+    def _table_name_(self) -> str:
+        """The path, by which tables of results show a file."""
+        return os.fspath(self.path)
+
     def path_to_open(self) -> Path:
         """
         Path of the file, if it may be opened.

@@ -11,10 +11,9 @@ from ragasync._outcomes.columns import Columns
 from ragasync._reports.error_groups import error_template
 from ragasync._reports.summary import one_line
 from ragasync.error_text import safe_message, type_name
-from tests.support.results import COLUMNS, done, failed, pending, result_of
+from tests.support.results import COLUMNS, ERROR_COLUMNS, done, failed, pending, result_of
 
 DTYPES = {
-    "index": "int64",
     "item": "object",
     "status": "category",
     "value": "object",
@@ -50,11 +49,13 @@ def mixed() -> BatchResult[int]:
     "result", [mixed(), BatchResult([], [], 0, 0), BatchResult([1], [None], 1, 0)]
 )
 def test_every_table_has_the_same_columns_and_dtypes(frame_of, result):
-    """For any result, also an empty one."""
+    """For any result, also an empty one; a table of errors begins with what a reader looks for."""
     frame = frame_of(result)
-    assert list(frame.columns) == COLUMNS
-    assert {name: frame[name].dtype.name for name in COLUMNS} == DTYPES
-    assert list(frame["status"].cat.categories) == ["pending", "done", "failed", "cancelled"]
+    expected = COLUMNS if frame_of is to_dataframe else ERROR_COLUMNS
+    assert list(frame.columns) == expected
+    assert {name: frame[name].dtype.name for name in expected} == {
+        name: DTYPES[name] for name in expected
+    }
     assert frame.index.name == "item_index"
     assert frame.index.dtype == "int64"
 
@@ -64,7 +65,9 @@ def test_a_row_says_what_the_outcome_says():
     frame = to_dataframe(mixed())
     assert frame["item"].tolist() == ["item 0", "item 1", "item 2", "item 3"]
     assert frame["status"].tolist() == ["done", "failed", "cancelled", "pending"]
-    assert frame["value"].tolist() == [0, None, None, None]
+    assert frame["value"].tolist() == [0, pd.NA, pd.NA, pd.NA]
+    statuses = ["pending", "done", "failed", "cancelled"]
+    assert list(frame["status"].cat.categories) == statuses
     row = frame.loc[1]
     assert (row["error_type"], row["error_message"]) == ("ValueError", "too\nlong")
     assert (row["attempts"], row["started"], row["seconds"]) == (3, 0.5, 2.0)
@@ -96,14 +99,13 @@ def test_the_index_leads_back_to_the_items_of_the_whole_job():
     result = BatchResult.of(part)
     assert to_dataframe(result).index.tolist() == [30, 10]
     assert errors_dataframe(result).index.tolist() == [10]
-    assert errors_dataframe(result)["index"].tolist() == [10]
 
 
 def test_the_table_of_errors_has_the_failed_rows_of_the_whole():
     """The same rows, with the same facts."""
     result = mixed()
     whole = to_dataframe(result)
-    expected = whole[whole["status"] == "failed"]
+    expected = whole.loc[whole["status"] == "failed", ERROR_COLUMNS]
     pd.testing.assert_frame_equal(errors_dataframe(result), expected)
 
 
@@ -116,12 +118,18 @@ def test_values_that_are_sequences_stay_one_value_each():
     ] == [True] * 3
 
 
-def test_items_that_are_not_known_are_none():
+def test_a_returned_none_is_a_value_and_not_missing():
+    """`value` tells a call that returned None from an item without a value."""
+    frame = to_dataframe(result_of([done(0, value=None), pending(1)]))
+    assert frame["value"].tolist() == [None, pd.NA]
+
+
+def test_items_that_are_not_known_are_missing():
     """A result of four arguments, and a source that was not read to its end."""
-    assert to_dataframe(BatchResult([1], [None], 1, 0))["item"].tolist() == [None]
+    assert to_dataframe(BatchResult([1], [None], 1, 0))["item"].tolist() == [pd.NA]
     columns: Columns[str, int] = Columns(items=["a"])
     columns.grow_to(3)
-    assert to_dataframe(BatchResult.of(columns))["item"].tolist() == ["a", None, None]
+    assert to_dataframe(BatchResult.of(columns))["item"].tolist() == ["a", pd.NA, pd.NA]
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -54,14 +54,22 @@ async def a_run() -> BatchResult[int]:
         (lambda frame: frame.sort_values("seconds").head(2).index, [3, 5]),
         (lambda frame: frame.groupby("error_type", observed=True).head(1).index, [3, 5]),
         (lambda frame: frame.groupby("error_type", observed=True).groups["TypeError"], [5, 16]),
-        (lambda frame: frame.groupby("error_type", observed=True)["index"].last(), [16, 17]),
+        (
+            lambda frame: (
+                frame.reset_index().groupby("error_type", observed=True)["item_index"].last()
+            ),
+            [16, 17],
+        ),
         (lambda frame: frame.nlargest(2, "seconds").index, [17, 16]),
         (lambda frame: pd.concat([frame, frame]).index, FAILED),
         (lambda frame: frame.index[frame["error_type"] == "TypeError"], [5, 16]),
         (lambda frame: frame.index.difference([3]), FAILED[1:]),
-        (lambda frame: frame.reset_index()["index"], FAILED),
+        (lambda frame: frame.reset_index(names="index")["index"], FAILED),
         (lambda frame: frame.reset_index()["item_index"], FAILED),
-        (lambda frame: frame.merge(frame[["item"]].tail(2), on="item")["index"], [16, 17]),
+        (
+            lambda frame: frame.reset_index().merge(frame[["item"]].tail(2), on="item")["item_index"],
+            [16, 17],
+        ),
         (lambda frame: frame.index.to_numpy(), FAILED),
         (lambda frame: frame.index.tolist(), FAILED),
         (lambda frame: frame.index[:0], []),
@@ -98,7 +106,7 @@ async def test_a_summary_of_errors_leads_to_the_first_of_each_kind():
         (lambda frame: frame.merge(frame[["item"]], on="item").index, "may be new row numbers"),
         (lambda frame: (frame["seconds"] > 0.1).to_numpy(), "got np.False_"),
         (lambda frame: frame.groupby("error_type", observed=True).size(), "the column None"),
-        (lambda frame: list(frame.columns), "got 'index'"),
+        (lambda frame: list(frame.columns), "got 'item'"),
         (lambda frame: 3, "got 3, which is not a collection"),
     ],
 )

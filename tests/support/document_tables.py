@@ -9,7 +9,6 @@ from ragasync.documents import AsyncDocumentProcessor, Document, note_usage
 from tests.support.embedders import CountingEmbedder, given, words
 
 DOCUMENTS = {
-    "index": "int64",
     "id": "string",
     "source": "string",
     "status": "category",

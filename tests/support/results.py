@@ -7,7 +7,6 @@ from ragasync import BatchResult, Outcome
 from ragasync._outcomes.columns import Columns
 
 COLUMNS = [
-    "index",
     "item",
     "status",
     "value",
@@ -20,6 +19,21 @@ COLUMNS = [
     "backed_off",
     "batch",
     "stage",
+    "worker",
+    "traceback",
+]
+
+ERROR_COLUMNS = [
+    "item",
+    "error_type",
+    "error_message",
+    "attempts",
+    "seconds",
+    "stage",
+    "started",
+    "waited",
+    "backed_off",
+    "batch",
     "worker",
     "traceback",
 ]

@@ -1,0 +1,249 @@
+"""
+Items from a pandas or polars Series or DataFrame: values, rows as dicts, and labels.
+
+A Series gives a list of its values. A DataFrame gives DataFrameRows, a lazy sequence: a row becomes
+a dict when it is read. An object of pandas also gives the Labels of its index. Neither library is
+imported to look for its objects: they can only come from a module that is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+from ragasync.errors import SourceFailed
+from ragasync.foreign_errors import attribute, is_a
+from ragasync.item_labels import Labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLOCK = 1024
+"""Rows that are converted together: enough to share the cost, and well below a millisecond."""
+
+
+class LabeledItems(NamedTuple):
+    """
+    Items in memory, and their labels.
+
+    Args:
+        items: a list, or DataFrameRows.
+        labels: the labels of a pandas object; None if the items have none.
+    """
+
+    items: Sequence[Any]
+    labels: Labels | None = None
+
+
+def labeled_items(given: object) -> LabeledItems | None:
+    """
+    Take the items and the labels of a Series or DataFrame; None for any other object.
+
+    Later changes of the object change neither.
+
+    Raises:
+        TypeError: a polars LazyFrame, which holds no rows.
+        ValueError: two columns of a DataFrame have the same name.
+    """
+    if isinstance(given, LabeledItems):
+        return given
+    frame: Any = given
+    if is_instance_of(given, "pandas", "Series"):
+        return LabeledItems(_plain_values(_values_of(frame)), Labels(frame.index))
+    if is_instance_of(given, "pandas", "DataFrame"):
+        return LabeledItems(PandasRows(frame), Labels(frame.index))
+    if is_instance_of(given, "polars", "Series"):
+        return LabeledItems(frame.to_list())
+    if is_instance_of(given, "polars", "DataFrame"):
+        return LabeledItems(PolarsRows(frame))
+    if is_instance_of(given, "polars", "LazyFrame"):
+        raise TypeError("items must be rows, got a polars LazyFrame: pass frame.collect()")
+    return None
+
+
+def is_instance_of(value: object, library: str, kind: str) -> bool:
+    """Whether a value is an instance of a class of a library, which is not imported for this."""
+    found = attribute(sys.modules.get(library), kind)
+    return isinstance(found, type) and is_a(value, found)
+
+
+# ── rows ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DataFrameRows(Sequence[Any]):
+    """
+    The rows of a DataFrame as a lazy, read-only sequence of dicts, by column name.
+
+    Rows are converted in blocks. The latest block is kept, so that reading one row after the other
+    is fast.
+
+    Args:
+        length: the number of rows.
+        replaced: items that stand in place of rows, by position.
+    """
+
+    def __init__(self, length: int, replaced: Mapping[int, Any] | None = None) -> None:
+        self._length = length
+        self._replaced = dict(replaced or {})
+        self._latest: tuple[int, list[Any]] = (-1, [])
+
+    @abstractmethod
+    def replace(self, items: Mapping[int, Any]) -> DataFrameRows:
+        """Make a sequence with other items in some positions, which shares all other rows."""
+
+    @abstractmethod
+    def _rows(self, start: int, stop: int) -> list[Any]:
+        """Convert the rows of a slice."""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(map(self._block, range(0, self._length, BLOCK)))
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        at = range(self._length)[index]
+        if isinstance(at, range):
+            return [self[row] for row in at]
+        if at in self._replaced:
+            return self._replaced[at]
+        start = at - at % BLOCK
+        latest, rows = self._latest
+        if latest != start:
+            rows = self._block(start)
+            self._latest = start, rows
+        return dict(rows[at - start])  # a caller may change its row, and this block is kept
+
+    def _block(self, start: int) -> list[Any]:
+        """Convert one block; an error of a foreign column is one of the source."""
+        stop = min(start + BLOCK, self._length)
+        try:
+            rows = self._rows(start, stop)
+        except Exception as error:
+            raise SourceFailed(error) from error
+        if self._replaced:
+            for row in self._replaced.keys() & range(start, stop):
+                rows[row - start] = self._replaced[row]
+        return rows
+
+
+class PandasRows(DataFrameRows):
+    """
+    The rows of a pandas DataFrame.
+
+    Raises:
+        ValueError: two columns have the same name.
+    """
+
+    def __init__(
+        self, frame: pd.DataFrame, replaced: Mapping[int, Any] | None = None, *, own: bool = False
+    ) -> None:
+        super().__init__(len(frame), replaced)
+        self._names = list(frame.columns)
+        if not frame.columns.is_unique:
+            double = frame.columns[frame.columns.duplicated()].unique().tolist()
+            raise ValueError(
+                f"the columns of a DataFrame must have different names, because its rows become "
+                f"dicts, got {double!r:.200} more than once: rename them"
+            )
+        # pandas 3 copies on write, as long as this object lives; pandas 2 has to copy now.
+        self._frame = frame if own else frame.copy(deep=not _copies_on_write())
+        self._columns = [
+            _values_of(self._frame.iloc[:, place]) for place in range(len(self._names))
+        ]
+
+    def replace(self, items: Mapping[int, Any]) -> PandasRows:
+        """Make a sequence with other items in some positions, which shares all other rows."""
+        return PandasRows(self._frame, {**self._replaced, **items}, own=True)
+
+    def _rows(self, start: int, stop: int) -> list[Any]:
+        """Convert the rows of a slice, column by column."""
+        if not self._names:
+            return [{} for _ in range(start, stop)]
+        names = self._names
+        columns = [_plain_values(column[start:stop]) for column in self._columns]
+        return [dict(zip(names, row)) for row in zip(*columns, strict=True)]  # noqa: B905  # fast
+
+
+class PolarsRows(DataFrameRows):
+    """The rows of a polars DataFrame."""
+
+    def __init__(self, frame: Any, replaced: Mapping[int, Any] | None = None) -> None:
+        super().__init__(frame.height, replaced)
+        self._frame = frame.clone()  # shares the data; methods that work in place replace it
+
+    def replace(self, items: Mapping[int, Any]) -> PolarsRows:
+        """Make a sequence with other items in some positions, which shares all other rows."""
+        return PolarsRows(self._frame, {**self._replaced, **items})
+
+    def _rows(self, start: int, stop: int) -> list[Any]:
+        """Convert the rows of a slice."""
+        rows: list[Any] = self._frame.slice(start, stop - start).rows(named=True)
+        return rows
+
+
+def _copies_on_write() -> bool:
+    """Whether a shallow copy of a DataFrame is safe from changes of the original."""
+    import pandas as pd
+
+    return int(pd.__version__.partition(".")[0]) >= 3
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _values_of(series: pd.Series[Any]) -> Any:
+    """The values of a column, as the array whose slices become lists fastest."""
+    import numpy as np
+
+    # pandas' own wrapper around a numpy array takes 30 times as long as the array itself.
+    has_wrapper = isinstance(series.dtype, np.dtype) and series.dtype.kind in "biufcO"
+    return series.to_numpy() if has_wrapper else series.array
+
+
+def _plain_values(values: Any) -> list[Any]:
+    """
+    Convert an array to a list of plain Python values.
+
+    Scalars of numpy become Python's. A missing value (NaN, NaT, pandas.NA) becomes None, but stays
+    NaN in a column of floats. All other objects are kept.
+    """
+    import numpy as np
+
+    found: list[Any] = list(values.tolist())
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        return found
+    if any(map(_may_need_conversion, set(map(type, found)))):
+        return list(map(plain_value, found))
+    return found
+
+
+def _may_need_conversion(kind: type) -> bool:
+    """Whether `plain_value` may change an object of this class."""
+    import numpy as np
+    import pandas as pd
+
+    return kind in (float, type(pd.NA), type(pd.NaT)) or np.generic in kind.__mro__
+
+
+def plain_value(value: Any) -> Any:
+    """Convert a scalar of numpy to Python's, and a missing value to None; keep other objects."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    elif isinstance(value, np.timedelta64):
+        value = pd.Timedelta(value)
+    elif isinstance(value, np.generic):
+        value = value.item()
+    if value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
+        return None
+    return value
