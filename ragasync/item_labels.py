@@ -106,7 +106,9 @@ class Labels:
         found = self.index.get_indexer_for(wanted)
         is_mask = wanted.inferred_type == "boolean" and self.index.inferred_type != "boolean"
         if is_mask:
-            raise TypeError("only= takes labels, got a mask: of a DataFrame df, pass df.index[mask]")
+            raise TypeError(
+                "only= takes labels, got a mask: of a DataFrame df, pass df.index[mask]"
+            )
         if (found < 0).any():
             known = wanted.isin(self.index)
             unknown = wanted[~known][:5].tolist() or "another kind of label"

@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
-import pandas as pd
 import pytest
 from tqdm import tqdm
 
@@ -363,14 +362,6 @@ async def test_one_text_is_no_list_of_items(text: Any):
         await processor.process(text)
     with pytest.raises(TypeError, match="letter by letter"):
         await anext(processor.stream(text))
-
-
-async def test_a_table_is_no_list_of_items():
-    """It would be taken by the names of its columns; a column of it will do."""
-    table = pd.DataFrame({"text": [1, 2]})
-    with pytest.raises(TypeError, match="column name by column name"):
-        await AsyncBatchProcessor(double).process(table)
-    assert (await AsyncBatchProcessor(double).process(table["text"])).results == [2, 4]
 
 
 async def test_what_cannot_be_iterated_is_refused():

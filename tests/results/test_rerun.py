@@ -67,7 +67,9 @@ async def a_run() -> BatchResult[int]:
         (lambda frame: frame.reset_index(names="index")["index"], FAILED),
         (lambda frame: frame.reset_index()["item_index"], FAILED),
         (
-            lambda frame: frame.reset_index().merge(frame[["item"]].tail(2), on="item")["item_index"],
+            lambda frame: frame.reset_index().merge(frame[["item"]].tail(2), on="item")[
+                "item_index"
+            ],
             [16, 17],
         ),
         (lambda frame: frame.index.to_numpy(), FAILED),
