@@ -9,6 +9,8 @@ Run big, slow, flaky async jobs from a notebook: with limits, retries, live cont
     result.errors_dataframe()                       # each failed text with its error
     result = await result.retry_failed(processor)   # runs only those again
 
+Times are in seconds; wherever an argument is a duration, a timedelta works too.
+
 Where to go next: the README shows what else there is, the notebooks teach it step by step,
 `AsyncDocumentProcessor` ingests whole folders, `help(AsyncBatchProcessor)` explains each argument.
 

@@ -8,6 +8,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from numbers import Real
 from typing import Any, Final, TypeVar
 
@@ -68,6 +69,31 @@ def check_positive(name: str, value: object) -> float:
     if not 0 < number <= sys.float_info.max:
         raise ValueError(f"{name} must be positive and finite, got {short_repr(value)}")
     return number
+
+
+def check_seconds(
+    name: str, value: object, *, positive: bool = False, finite: bool = True
+) -> float:
+    """
+    Check a duration, a number of seconds or a timedelta, and convert it to seconds.
+
+    Args:
+        name: the argument's name, for the error.
+        value: the argument; a pandas Timedelta is a timedelta too.
+        positive: whether 0 is refused.
+        finite: whether infinity is refused.
+
+    Raises:
+        TypeError: the value is neither a number nor a timedelta; True is not one.
+        ValueError: it is negative, 0 if that is refused, infinite or NaN.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{name} must be a number of seconds or a timedelta, got {short_repr(value)}"
+        )
+    return check_positive(name, value) if positive else check_number(name, value, finite=finite)
 
 
 def check_callable(fn: object) -> None:

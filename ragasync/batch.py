@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Seq
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ragasync._bridge.run_async import background_loop, run_async
@@ -18,13 +19,13 @@ from ragasync._engine.stream import stream_outcomes
 from ragasync._limits.limiter import Limiter
 from ragasync._outcomes.outcome import Outcome
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count, check_number, check_process_fn, explains_arguments
+from ragasync.arguments import check_count, check_process_fn, check_seconds, explains_arguments
 from ragasync.job import Job
 from ragasync.journal import Journal
 from ragasync.journal.journal import bind_journal
 from ragasync.progress_callbacks import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
+from ragasync.settings import BatchSettings, as_limiters, as_timeout, parse_concurrency
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,7 +46,7 @@ class _Options(TypedDict, Generic[T], total=False):
 
     rate_limiter: Limiter | Sequence[Limiter] | None
     retry: AsyncRetry | None
-    timeout: float | None
+    timeout: float | timedelta | None
     executor: Executor | None
     max_errors: int | None
     max_error_rate: float | None
@@ -134,7 +135,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[False] = ...,
         resources: None = ...,
@@ -147,7 +148,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[False] = ...,
         resources: None = ...,
@@ -160,7 +161,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[True],
         resources: None = ...,
@@ -173,7 +174,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[True],
         resources: None = ...,
@@ -186,7 +187,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[False] = ...,
         resources: Callable[[], AbstractAsyncContextManager[C]],
@@ -199,7 +200,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[False] = ...,
         resources: Callable[[], AbstractAsyncContextManager[C]],
@@ -212,7 +213,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[True],
         resources: Callable[[], AbstractAsyncContextManager[C]],
@@ -225,7 +226,7 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = ...,
         max_concurrency: int | Literal["auto"] = ...,
         retry_count: int = ...,
-        retry_delay: float = ...,
+        retry_delay: float | timedelta = ...,
         *,
         batched: Literal[True],
         resources: Callable[[], AbstractAsyncContextManager[C]],
@@ -237,12 +238,12 @@ class AsyncBatchProcessor(Generic[T, R]):
         batch_size: int = 32,
         max_concurrency: int | Literal["auto"] = 4,
         retry_count: int = DEFAULT_RETRY_COUNT,
-        retry_delay: float = DEFAULT_RETRY_DELAY,
+        retry_delay: float | timedelta = DEFAULT_RETRY_DELAY,
         *,
         batched: bool = False,
         rate_limiter: Limiter | Sequence[Limiter] | None = None,
         retry: AsyncRetry | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         executor: Executor | None = None,
         max_errors: int | None = None,
         max_error_rate: float | None = None,
@@ -266,7 +267,7 @@ class AsyncBatchProcessor(Generic[T, R]):
             batched=batched,
             limiters=as_limiters(rate_limiter),
             retry=AsyncRetry(int(retry_count), retry_delay) if retry is None else retry,
-            timeout=timeout,
+            timeout=as_timeout(timeout),
             executor=executor,
             max_errors=max_errors,
             max_error_rate=max_error_rate,
@@ -427,7 +428,7 @@ def loop_for_job(on_current_loop: bool) -> asyncio.AbstractEventLoop:
         ) from None
 
 
-def retry_given(retry_count: int, retry_delay: float) -> str:
+def retry_given(retry_count: int, retry_delay: float | timedelta) -> str:
     """
     Check both retry arguments and quote those that differ from the defaults, as written in code.
 
@@ -436,7 +437,7 @@ def retry_given(retry_count: int, retry_delay: float) -> str:
         ValueError: an argument is negative.
     """
     check_count("retry_count", retry_count, at_least=0)
-    check_number("retry_delay", retry_delay)
+    check_seconds("retry_delay", retry_delay)
     count, delay = f"retry_count={retry_count!r}", f"retry_delay={retry_delay!r}"
     given = [count] * (retry_count is not DEFAULT_RETRY_COUNT)
     given += [delay] * (retry_delay is not DEFAULT_RETRY_DELAY)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import copy_context
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ragasync._bridge.blocking_calls import BlockingCall, blocked_loops
 from ragasync._bridge.interrupts import Interrupted, InterruptibleWait
 from ragasync._engine.job_run import JobRun
-from ragasync.arguments import check_number, check_positive, explains_arguments
+from ragasync.arguments import check_positive, check_seconds, explains_arguments
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import Heartbeat
 from ragasync.error_text import describe, show_in_one_line
@@ -83,7 +84,7 @@ class Job(Generic[T, R]):
         return self._wait_on_current_loop().__await__()
 
     @explains_arguments
-    def wait(self, timeout: float | None = None) -> BatchResult[R]:
+    def wait(self, timeout: float | timedelta | None = None) -> BatchResult[R]:
         """
         Block this thread until the job has ended, and return its result.
 
@@ -101,7 +102,7 @@ class Job(Generic[T, R]):
             Exception: the error that the source or the resources raised.
         """
         if timeout is not None:
-            check_number("timeout", timeout)
+            timeout = check_seconds("timeout", timeout)
         if not self.done and (self._runs_on_this_thread() or self._loop in blocked_loops()):
             raise _deadlock("job.wait() would block")
         try:

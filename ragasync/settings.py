@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Generic, Literal, TypeVar
 
 from ragasync._limits.adaptive import FIRST
 from ragasync._limits.limiter import Limiter
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count, check_number, check_positive
+from ragasync.arguments import check_count, check_number, check_positive, check_seconds
 from ragasync.journal.journal import JournalBinding
 
 T = TypeVar("T")
@@ -172,6 +173,11 @@ class BatchSettings(Generic[T, R]):
                 f"max_error_rate must be between 0 and 1 (0.05 for 5%), got {rate!r}: for a number "
                 "of items, use max_errors="
             )
+
+
+def as_timeout(value: float | timedelta | None) -> float | None:
+    """Return the time limit of an attempt in seconds, or None; raise TypeError or ValueError."""
+    return None if value is None else check_seconds("timeout", value, positive=True)
 
 
 def check_concurrency(value: object, name: str = "max_concurrency") -> int:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Generic, TypeVar, cast
 
+from ragasync.arguments import check_seconds
 from ragasync.simulation.simulate import VirtualClockLoop, run_on_virtual_clock
 
 __all__ = ["FakeBatchService", "FakeService", "VirtualClockLoop", "run_on_virtual_clock"]
@@ -53,10 +55,15 @@ class FakeService(Generic[T, R]):
         self,
         answer: Callable[[T], R],
         *,
-        seconds: float | Sequence[float] | Mapping[T, float] = 1.0,
+        seconds: float | timedelta | Sequence[float] | Mapping[T, float] = 1.0,
         errors: Mapping[T, Iterable[Exception] | Exception] | None = None,
     ) -> None:
-        self._answer, self._seconds = answer, seconds
+        self._answer = answer
+        self._seconds: float | Sequence[float] | Mapping[T, float] = (
+            seconds
+            if isinstance(seconds, Sequence | Mapping)
+            else check_seconds("seconds", seconds)
+        )
         self._errors = {
             item: error if isinstance(error, Exception) else list(error)
             for item, error in (errors or {}).items()
@@ -138,11 +145,11 @@ class FakeBatchService(Generic[T, R]):
         self,
         answer: Callable[[T], R],
         *,
-        seconds: float = 1.0,
+        seconds: float | timedelta = 1.0,
         errors: Mapping[T, Exception] | None = None,
         outage: Iterable[Exception] = (),
     ) -> None:
-        self._answer, self._seconds = answer, seconds
+        self._answer, self._seconds = answer, check_seconds("seconds", seconds)
         self._errors, self._outage = dict(errors or {}), list(outage)
         self.batches: list[list[T]] = []
         self.starts: list[float] = []

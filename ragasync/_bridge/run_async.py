@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from ragasync._bridge.interrupts import (
     InterruptibleWait,
     is_main_thread,
 )
-from ragasync.arguments import check_positive, explains_arguments
+from ragasync.arguments import check_seconds, explains_arguments
 from ragasync.cancellation import create_lazy_task
 from ragasync.clock import running_loop
 from ragasync.errors import ADVICE, RunAsyncError
@@ -48,7 +49,9 @@ _FIRST_CHECK, _NEXT_CHECK = 1.0, 30.0
 
 
 @explains_arguments
-def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool = False) -> T:
+def run_async(
+    coro: Awaitable[T], *, timeout: float | timedelta | None = None, nested: bool = False
+) -> T:
     """
     Run an awaitable from sync code and return its value, whether or not a loop runs here.
 
@@ -94,7 +97,7 @@ def run_async(coro: Awaitable[T], *, timeout: float | None = None, nested: bool 
         ValueError: If the timeout is not positive and finite.
     """
     if timeout is not None:
-        check_positive("timeout", timeout)
+        timeout = check_seconds("timeout", timeout, positive=True)
     running = running_loop()
     in_place = nested or sys.platform == "emscripten"
     blocked = blocked_loops()

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from ragasync._limits.acquire import (
     abandon,
@@ -102,7 +103,7 @@ class CombinedLimiter:
         self._uses_own = not self._limiters or rate is not None
         self._requeue_all()
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float | timedelta) -> None:
         """
         Pause every limiter of the job, also if there is none but its own.
 

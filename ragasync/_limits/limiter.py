@@ -6,13 +6,21 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from time import monotonic
 from typing import Final, Protocol, runtime_checkable
 
 from ragasync._limits.acquire import acquire_all
 from ragasync._limits.bucket import Bucket, WindowBucket, smoothest_burst
 from ragasync._limits.queue import LOCK, WaitQueue
-from ragasync.arguments import as_number, check_positive, check_sync, explains_arguments, short_repr
+from ragasync.arguments import (
+    as_number,
+    check_positive,
+    check_seconds,
+    check_sync,
+    explains_arguments,
+    short_repr,
+)
 from ragasync.foreign_errors import text_of
 
 _DEFAULT_RATE: Final = float("10.0")
@@ -39,7 +47,7 @@ class Limiter(Protocol):
     async def acquire(self, weight: float = 1.0) -> None:
         """Wait until `weight` is granted."""
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float | timedelta) -> None:
         """Pause grants for a number of seconds."""
 
 
@@ -100,10 +108,10 @@ class RateLimiter:
         burst_size: float | None = None,
         *,
         rate: float | None = None,
-        per: float = 1.0,
+        per: float | timedelta = 1.0,
         weight: Callable[..., float] | None = None,
     ) -> None:
-        per = check_positive("per", per)
+        per = check_seconds("per", per, positive=True)
         if rate is None:
             if per != 1.0:
                 raise ValueError(_two_forms(f"per={per!r} without rate"))
@@ -125,7 +133,7 @@ class RateLimiter:
 
     @classmethod
     def at_most(
-        cls, limit: float, per: float, *, weight: Callable[..., float] | None = None
+        cls, limit: float, per: float | timedelta, *, weight: Callable[..., float] | None = None
     ) -> RateLimiter:
         """
         Return a limiter that never grants more than `limit` in any window of `per` seconds.
@@ -142,7 +150,7 @@ class RateLimiter:
         Raises:
             ValueError: `limit` or `per` is not positive and finite.
         """
-        limit, per = check_positive("limit", limit), check_positive("per", per)
+        limit, per = check_positive("limit", limit), check_seconds("per", per, positive=True)
         limiter = cls(rate=limit, per=per, weight=weight)
         limiter._queue = WaitQueue(WindowBucket(limit, per))
         limiter._max_weight = limit
@@ -234,7 +242,7 @@ class RateLimiter:
         queue, weight = self.claim(weight)
         return queue.try_take(weight)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float | timedelta) -> None:
         """
         Pause all callers, later ones too, for a number of seconds; the later of two pauses wins.
 
@@ -319,10 +327,7 @@ def check_weight(weight: object, highest: float) -> float:
 
 def check_pause(seconds: object) -> float:
     """Return the length of a pause as a float, or raise if it is negative or not finite."""
-    number = as_number("seconds", seconds)
-    if not 0.0 <= number <= sys.float_info.max:
-        raise ValueError(f"seconds must be finite and not negative, got {short_repr(seconds)}")
-    return float(number)
+    return float(check_seconds("seconds", seconds))
 
 
 def total_weight(weight: Callable[..., float], items: Iterable[object]) -> float:

@@ -14,11 +14,12 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from ragasync._retries.http import may_have_response, own_headers, own_status, response_bodies
 from ragasync._retries.retry_after import retry_after_of
-from ragasync.arguments import check_number, check_sync
+from ragasync.arguments import check_seconds, check_sync
 from ragasync.error_text import describe
 from ragasync.errors import (
     CallAborted,
@@ -65,8 +66,8 @@ Example:
     'a fatal error: RuntimeError: the quota is used up'
 """
 
-Verdict: TypeAlias = bool | float | Fatal
-"""The answer of `retry_on`: True to retry, False not to, a delay in seconds, or `FATAL`."""
+Verdict: TypeAlias = bool | float | timedelta | Fatal
+"""The answer of `retry_on`: True to retry, False not to, a delay (s or timedelta), or `FATAL`."""
 
 RetryOn: TypeAlias = (
     type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], Verdict] | None
@@ -345,7 +346,7 @@ def check_retry_on(retry_on: object) -> None:
             )
 
 
-def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
+def verdict_of(error: BaseException, retry_on: RetryOn) -> bool | float | Fatal:
     """
     Return the retry verdict of `retry_on` on an error.
 
@@ -375,15 +376,17 @@ def verdict_of(error: BaseException, retry_on: RetryOn) -> Verdict:
     return _call_predicate(retry_on, error)
 
 
-def _call_predicate(predicate: Callable[[Exception], object], error: BaseException) -> Verdict:
-    """Return the verdict of a predicate, checked."""
+def _call_predicate(
+    predicate: Callable[[Exception], object], error: BaseException
+) -> bool | float | Fatal:
+    """Return the verdict of a predicate, checked, with a delay in seconds."""
     try:
         verdict = predicate(cast("Exception", error))
         if isinstance(verdict, (bool, Fatal)):
             return verdict
         if inspect.iscoroutine(verdict):
             verdict.close()
-        return check_number("what retry_on returns, if not True, False or FATAL,", verdict)
+        return check_seconds("what retry_on returns, if not True, False or FATAL,", verdict)
     except BaseException as problem:
         if problem is error:
             if is_a(error, Exception):

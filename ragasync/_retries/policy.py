@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from ragasync._retries.classify import (
@@ -27,6 +28,7 @@ from ragasync.arguments import (
     check_callable,
     check_count,
     check_number,
+    check_seconds,
     check_sync,
     explains_arguments,
     is_async,
@@ -72,19 +74,19 @@ class RetrySettings(TypedDict, total=False):
     """The settings of a retry policy, for `AsyncRetry.with_`."""
 
     max_retries: int
-    base_delay: float
-    max_delay: float
+    base_delay: float | timedelta
+    max_delay: float | timedelta
     factor: float
     jitter: Literal["full"] | None
     retry_on: RetryOn
     retry_on_result: Callable[[Any], bool] | None
-    max_elapsed: float | None
-    max_retry_after: float
+    max_elapsed: float | timedelta | None
+    max_retry_after: float | timedelta
     on_retry: Callable[[RetryEvent], object] | None
 
 
 @explains_arguments
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class AsyncRetry:
     """
     Retry a function after transient errors, with exponential back-off.
@@ -146,42 +148,61 @@ class AsyncRetry:
         ValueError: An argument out of range.
     """
 
-    max_retries: int = 3
-    base_delay: float = 1.0
-    max_delay: float = field(default=60.0, kw_only=True)
-    factor: float = field(default=2.0, kw_only=True)
-    jitter: Literal["full"] | None = field(default="full", kw_only=True)
-    retry_on: RetryOn = field(default=None, kw_only=True)
-    retry_on_result: Callable[[Any], bool] | None = field(default=None, kw_only=True)
-    max_elapsed: float | None = field(default=None, kw_only=True)
-    max_retry_after: float = field(default=120.0, kw_only=True)
-    on_retry: Callable[[RetryEvent], object] | None = field(default=None, kw_only=True)
+    max_retries: int
+    base_delay: float
+    max_delay: float
+    factor: float
+    jitter: Literal["full"] | None
+    retry_on: RetryOn
+    retry_on_result: Callable[[Any], bool] | None
+    max_elapsed: float | None
+    max_retry_after: float
+    on_retry: Callable[[RetryEvent], object] | None
     # A simulation's own random numbers; None is the module's, which `random.seed` controls.
-    _random: Callable[[], float] | None = field(
-        default=None, kw_only=True, repr=False, compare=False
-    )
-    _has_warned: bool = field(default=False, init=False, repr=False, compare=False)
+    _random: Callable[[], float] | None = field(repr=False, compare=False)
+    _has_warned: bool = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        max_retries: int = 3,
+        base_delay: float | timedelta = 1.0,
+        *,
+        max_delay: float | timedelta = 60.0,
+        factor: float = 2.0,
+        jitter: Literal["full"] | None = "full",
+        retry_on: RetryOn = None,
+        retry_on_result: Callable[[Any], bool] | None = None,
+        max_elapsed: float | timedelta | None = None,
+        max_retry_after: float | timedelta = 120.0,
+        on_retry: Callable[[RetryEvent], object] | None = None,
+        _random: Callable[[], float] | None = None,
+    ) -> None:
+        if jitter not in ("full", None):
+            raise ValueError(f"jitter must be 'full' or None, got {jitter!r}")
+        check_retry_on(retry_on)
+        if retry_on_result is not None:
+            check_sync("retry_on_result", retry_on_result)
+        if on_retry is not None:
+            check_sync("on_retry", on_retry)
+        if max_elapsed is not None:
+            max_elapsed = check_seconds("max_elapsed", max_elapsed)
         # numpy numbers become Python's, because a policy is compared, shown and pickled.
-        settings: dict[str, float] = {
-            "max_retries": check_count("max_retries", self.max_retries, at_least=0),
-            "base_delay": check_number("base_delay", self.base_delay),
-            "max_delay": check_number("max_delay", self.max_delay),
-            "factor": check_number("factor", self.factor, at_least=1),
-            "max_retry_after": check_number("max_retry_after", self.max_retry_after, finite=False),
+        settings: dict[str, object] = {
+            "max_retries": check_count("max_retries", max_retries, at_least=0),
+            "base_delay": check_seconds("base_delay", base_delay),
+            "max_delay": check_seconds("max_delay", max_delay),
+            "factor": check_number("factor", factor, at_least=1),
+            "jitter": jitter,
+            "retry_on": retry_on,
+            "retry_on_result": retry_on_result,
+            "max_elapsed": max_elapsed,
+            "max_retry_after": check_seconds("max_retry_after", max_retry_after, finite=False),
+            "on_retry": on_retry,
+            "_random": _random,
+            "_has_warned": False,
         }
-        if self.max_elapsed is not None:
-            settings["max_elapsed"] = check_number("max_elapsed", self.max_elapsed)
-        for name, number in settings.items():
-            object.__setattr__(self, name, number)
-        if self.jitter not in ("full", None):
-            raise ValueError(f"jitter must be 'full' or None, got {self.jitter!r}")
-        check_retry_on(self.retry_on)
-        if self.retry_on_result is not None:
-            check_sync("retry_on_result", self.retry_on_result)
-        if self.on_retry is not None:
-            check_sync("on_retry", self.on_retry)
+        for name, value in settings.items():
+            object.__setattr__(self, name, value)
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
         """
@@ -261,7 +282,7 @@ class AsyncRetry:
             TypeError: An argument of the wrong kind or name.
             ValueError: An argument out of range.
         """
-        return replace(self, **changes)
+        return replace(self, **cast("Any", changes))
 
     def decide(
         self, error: BaseException, *, retries: int, elapsed: float, limiters_paused: bool = False
@@ -284,7 +305,7 @@ class AsyncRetry:
         if type(error) is ResultRejected and error.rejected_by is self:
             if error.__cause__ is not None:
                 raise error.__cause__
-            verdict: Verdict = True
+            verdict: bool | float | Fatal = True
         else:
             verdict = verdict_of(error, self.retry_on)
         if verdict is FATAL:

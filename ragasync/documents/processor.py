@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequ
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Literal, TypeAlias, cast
 
 from ragasync._bridge.run_async import run_async
@@ -40,7 +41,7 @@ from ragasync.documents.unique_sources import OwnFiles, claim
 from ragasync.journal import Journal
 from ragasync.progress_callbacks import ProgressCallback
 from ragasync.result import BatchResult
-from ragasync.settings import BatchSettings
+from ragasync.settings import BatchSettings, as_timeout
 
 Given: TypeAlias = StageFunction | Stage | None
 """A stage argument: a function, a Stage, or None for the default."""
@@ -138,8 +139,8 @@ class AsyncDocumentProcessor:
         store_concurrency: int = 1,
         rate_limiter: Limiter | Sequence[Limiter] | None = None,
         retry_count: int = DEFAULT_RETRY_COUNT,
-        retry_delay: float = DEFAULT_RETRY_DELAY,
-        timeout: float | None = None,
+        retry_delay: float | timedelta = DEFAULT_RETRY_DELAY,
+        timeout: float | timedelta | None = None,
         executor: Executor | None = None,
         max_errors: int | None = None,
         max_error_rate: float | None = None,
@@ -180,7 +181,7 @@ class AsyncDocumentProcessor:
                 store_concurrency,
                 rate_limiter,
                 AsyncRetry(int(retry_count), retry_delay),
-                timeout,
+                as_timeout(timeout),
                 executor,
                 version,
                 keep_content=keep_content,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from types import ModuleType
@@ -28,7 +29,7 @@ from ragasync.arguments import check_process_fn, explains_arguments
 from ragasync.documents.models import Document
 from ragasync.documents.store import Store
 from ragasync.foreign_errors import attribute, is_a
-from ragasync.settings import BatchSettings, as_limiters
+from ragasync.settings import BatchSettings, as_limiters, as_timeout
 
 StageFunction: TypeAlias = Callable[..., object]
 """A stage's function; its parameters and result depend on the stage."""
@@ -90,7 +91,7 @@ class Stage:
     batch_size: int | None = None
     rate_limiter: Limiter | Sequence[Limiter] | None = None
     retry: AsyncRetry | None = None
-    timeout: float | None = None
+    timeout: float | timedelta | None = None
     executor: Executor | None = None
     weight: Callable[[str], float] | None = None
     max_batch_weight: float | None = None
@@ -100,6 +101,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Check name and version early, because a wrong one would change every fingerprint."""
+        object.__setattr__(self, "timeout", as_timeout(self.timeout))
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, got {self.name!r}")
         check_version(self.version)

@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ragasync.arguments import check_count, check_number, explains_arguments
+from ragasync.arguments import check_count, check_seconds, explains_arguments
 from ragasync.errors import JournalError
 from ragasync.journal.serializers import get_serializer
 
@@ -84,9 +85,9 @@ class Journal:
         version: str = "",
         retry_failed: bool = False,
         serializer: str | Serializer | None = None,
-        flush_seconds: float = 0.05,
+        flush_seconds: float | timedelta = 0.05,
         flush_items: int = 500,
-        timeout: float = 5.0,
+        timeout: float | timedelta = 5.0,
     ) -> None:
         given = self._given = os.fspath(path)
         if not isinstance(given, str) or given in ("", ":memory:"):
@@ -97,12 +98,12 @@ class Journal:
         for argument, value in (("name", name or ""), ("version", version)):
             if not isinstance(value, str):
                 raise TypeError(f"{argument} must be a str, got {value!r}")
-        check_number("flush_seconds", flush_seconds)
         check_count("flush_items", flush_items, at_least=1)
-        check_number("timeout", timeout)
         self.name, self.version, self.retry_failed = name, version, retry_failed
         self.serializer = None if serializer is None else get_serializer(serializer)
-        self.flush_seconds, self.flush_items, self.timeout = flush_seconds, flush_items, timeout
+        self.flush_seconds = check_seconds("flush_seconds", flush_seconds)
+        self.timeout = check_seconds("timeout", timeout)
+        self.flush_items = flush_items
 
     def to_dataframe(self) -> pd.DataFrame:
         """

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ragasync.arguments import check_count, check_positive, explains_arguments
+from ragasync.arguments import check_count, check_seconds, explains_arguments
 from ragasync.error_text import describe, safe_message, type_name
 from ragasync.errors import MissingExtra, RedisUnavailable
 from ragasync.redis.script import SCRIPT, SHA, Reply, Request
@@ -65,12 +66,12 @@ class AsyncRedisConnection:
         url: str = "redis://localhost:6379/0",
         *,
         max_connections: int = 50,
-        timeout: float | None = 30.0,
+        timeout: float | timedelta | None = 30.0,
         decode_responses: bool = False,
     ) -> None:
         check_count("max_connections", max_connections, at_least=1)
         if timeout is not None:
-            check_positive("timeout", timeout)
+            timeout = check_seconds("timeout", timeout, positive=True)
         self._url, self._size = url, max_connections
         self._timeout, self._decode = timeout, decode_responses
         self._client: Redis | None = None

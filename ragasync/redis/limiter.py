@@ -7,12 +7,13 @@ import contextlib
 import sys
 import weakref
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ragasync._bridge.run_async import background_loop
 from ragasync._limits.bucket import smoothest_burst
 from ragasync._limits.limiter import check_pause, check_rate, check_weight
-from ragasync.arguments import check_positive, check_sync, explains_arguments
+from ragasync.arguments import check_positive, check_seconds, check_sync, explains_arguments
 from ragasync.clock import running_loop
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
 from ragasync.redis.dispatcher import Dispatcher
@@ -94,7 +95,7 @@ class RedisRateLimiter:
         burst_size: float | None = None,
         *,
         weight: Callable[..., float] | None = None,
-        unavailable_timeout: float = 30.0,
+        unavailable_timeout: float | timedelta = 30.0,
     ) -> None:
         rate = check_rate("requests_per_second", requests_per_second)
         if burst_size is not None:
@@ -103,7 +104,7 @@ class RedisRateLimiter:
             check_sync("weight", weight)
         self._connections = ConnectionFactory(client)
         self._name, self._key = name, key_of(name)
-        self._timeout = check_positive("unavailable_timeout", unavailable_timeout)
+        self._timeout = check_seconds("unavailable_timeout", unavailable_timeout, positive=True)
         self._explicit_burst = burst_size
         self._state = LocalState(Terms(rate, self._burst_at(rate)), weighted=weight is not None)
         self._max_weight = sys.float_info.max if burst_size is None else burst_size
@@ -118,10 +119,10 @@ class RedisRateLimiter:
         client: Redis,
         name: str,
         limit: float,
-        per: float,
+        per: float | timedelta,
         *,
         weight: Callable[..., float] | None = None,
-        unavailable_timeout: float = 30.0,
+        unavailable_timeout: float | timedelta = 30.0,
     ) -> RedisRateLimiter:
         """
         Return a limiter that never assigns more than `limit` slots in any window of `per` seconds.
@@ -142,7 +143,7 @@ class RedisRateLimiter:
             TypeError: As in RedisRateLimiter.
             ValueError: `limit` or `per` is not positive and finite.
         """
-        limit, per = check_positive("limit", limit), check_positive("per", per)
+        limit, per = check_positive("limit", limit), check_seconds("per", per, positive=True)
         rate = check_rate("limit / per", limit / per)
         limiter = cls(client, name, rate, weight=weight, unavailable_timeout=unavailable_timeout)
         limiter._state = LocalState(
@@ -210,7 +211,7 @@ class RedisRateLimiter:
         """
         await self._dispatcher().wait(check_weight(weight, self._max_weight))
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float | timedelta) -> None:
         """
         Pause the limit in all processes for a number of seconds; the later of two pauses wins.
 

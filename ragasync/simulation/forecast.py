@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from html import escape
 from statistics import fmean
@@ -170,7 +171,7 @@ def forecast(
     batch_size: int | None = None,
     retry: AsyncRetry | None = None,
     error_rate: float | None = None,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
 ) -> Forecast:
     """
     Forecast the duration of a run from a pilot of about 200 items.

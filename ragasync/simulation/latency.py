@@ -12,10 +12,11 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from statistics import NormalDist
 from typing import TypeAlias
 
-from ragasync.arguments import check_number, check_positive
+from ragasync.arguments import check_number, check_seconds
 
 _STANDARD_NORMAL = NormalDist()
 _MASK = (1 << 64) - 1
@@ -46,28 +47,29 @@ class Latency:
     quantile: Callable[[float], float] = field(repr=False, compare=False)
 
     @classmethod
-    def constant(cls, seconds: float) -> Latency:
+    def constant(cls, seconds: float | timedelta) -> Latency:
         """The same latency for every call."""
-        check_number("seconds", seconds)
+        seconds = check_seconds("seconds", seconds)
         return cls(f"{seconds:g} s", lambda _: seconds)
 
     @classmethod
-    def uniform(cls, low: float, high: float) -> Latency:
+    def uniform(cls, low: float | timedelta, high: float | timedelta) -> Latency:
         """Latencies distributed uniformly between `low` and `high` seconds."""
-        check_number("low", low)
-        check_number("high", high, at_least=low)
-        return cls(f"uniform({low:g}, {high:g})", lambda share: low + (high - low) * share)
+        first = check_seconds("low", low)
+        last = check_number("high", check_seconds("high", high), at_least=first)
+        return cls(f"uniform({first:g}, {last:g})", lambda share: first + (last - first) * share)
 
     @classmethod
-    def normal(cls, mean: float, sd: float) -> Latency:
+    def normal(cls, mean: float | timedelta, sd: float | timedelta) -> Latency:
         """Latencies with a mean and a standard deviation, in seconds; never below 0."""
-        check_number("mean", mean)
-        check_number("sd", sd)
+        middle, spread = check_seconds("mean", mean), check_seconds("sd", sd)
         at = _STANDARD_NORMAL.inv_cdf
-        return cls(f"normal({mean:g}, {sd:g})", lambda share: max(0.0, mean + sd * at(share)))
+        return cls(
+            f"normal({middle:g}, {spread:g})", lambda share: max(0.0, middle + spread * at(share))
+        )
 
     @classmethod
-    def lognormal(cls, median: float, sigma: float) -> Latency:
+    def lognormal(cls, median: float | timedelta, sigma: float) -> Latency:
         """
         Latencies with a long tail of slow calls, which is typical of services.
 
@@ -76,27 +78,25 @@ class Latency:
             sigma: the standard deviation of the logarithm: at 0.5 one call in forty takes longer
                 than 2.7 medians, at 1.0 longer than 7.
         """
-        check_positive("median", median)
+        middle = check_seconds("median", median, positive=True)
         check_number("sigma", sigma)
         at, exp = _STANDARD_NORMAL.inv_cdf, math.exp
         return cls(
-            f"lognormal({median:g}, {sigma:g})", lambda share: median * exp(sigma * at(share))
+            f"lognormal({middle:g}, {sigma:g})", lambda share: middle * exp(sigma * at(share))
         )
 
     @classmethod
-    def exponential(cls, mean: float) -> Latency:
+    def exponential(cls, mean: float | timedelta) -> Latency:
         """Latencies with a mean in seconds: most calls are fast, a few are slow."""
-        check_positive("mean", mean)
-        return cls(f"exponential({mean:g})", lambda share: -mean * math.log1p(-share))
+        length = check_seconds("mean", mean, positive=True)
+        return cls(f"exponential({length:g})", lambda share: -length * math.log1p(-share))
 
     @classmethod
-    def samples(cls, seconds: Iterable[float]) -> Latency:
+    def samples(cls, seconds: Iterable[float | timedelta]) -> Latency:
         """Measured latencies in seconds, drawn with equal probability."""
-        measured = tuple(map(float, seconds))
+        measured = tuple(float(check_seconds("each of the samples", each)) for each in seconds)
         if not measured:
             raise ValueError("samples must be at least one time in seconds, got none")
-        for each in measured:
-            check_number("each of the samples", each)
         count = len(measured)
         return cls(f"one of {count:,} samples", lambda share: measured[int(share * count)])
 
@@ -113,7 +113,9 @@ class Latency:
         return cls(getattr(function, "__qualname__", repr(function)), quantile)
 
 
-LatencyLike: TypeAlias = float | Latency | Iterable[float] | Callable[[random.Random], float]
+LatencyLike: TypeAlias = (
+    float | timedelta | Latency | Iterable[float | timedelta] | Callable[[random.Random], float]
+)
 """Seconds, a distribution, samples to draw from, or a function that draws with a Random."""
 
 
@@ -127,9 +129,8 @@ def as_latency(given: LatencyLike) -> Latency:
     """
     if isinstance(given, Latency):
         return given
-    if isinstance(given, int | float):
-        check_number("latency", given)
-        return Latency.constant(float(given))
+    if isinstance(given, int | float | timedelta):
+        return Latency.constant(float(check_seconds("latency", given)))
     if callable(given):
         return Latency.drawn_by(given)
     if isinstance(given, Iterable) and not isinstance(given, str | bytes | dict):

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 from ragasync._engine.job_run import limit_of
@@ -21,11 +22,11 @@ from ragasync._reports.time_breakdown import time_breakdown
 from ragasync._retries.classify import default_retry
 from ragasync._retries.http import http_status
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count, check_number, check_positive
+from ragasync.arguments import check_count, check_number
 from ragasync.error_text import describe
 from ragasync.errors import AttemptTimeout
 from ragasync.result import BatchResult
-from ragasync.settings import as_limiters, check_concurrency
+from ragasync.settings import as_limiters, as_timeout, check_concurrency
 from ragasync.simulation.simulate import copy_limiters, limiter_of
 
 Fate: TypeAlias = Literal["done", "transient", "permanent"]
@@ -361,7 +362,7 @@ def scenario_of(
     batch_size: int | None,
     retry: AsyncRetry | None,
     error_rate: float | None,
-    timeout: float | None,
+    timeout: float | timedelta | None,
 ) -> Scenario:
     """
     Combine the pilot's settings with the caller's changes.
@@ -377,8 +378,7 @@ def scenario_of(
     check_concurrency(workers)
     if retry is not None and not isinstance(retry, AsyncRetry):
         raise TypeError(f"retry must be an AsyncRetry, got {retry!r}: pass AsyncRetry(3)")
-    if timeout is not None:
-        check_positive("timeout", timeout)
+    timeout = as_timeout(timeout)
     if error_rate is not None:
         check_number("error_rate", error_rate)
         if error_rate > 1:

@@ -7,11 +7,12 @@ import math
 from array import array
 from collections.abc import Awaitable, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http import HTTPStatus
 from typing import TypeVar, cast
 
 from ragasync._limits.bucket import Bucket
-from ragasync.arguments import check_count, check_number, check_positive
+from ragasync.arguments import check_count, check_number, check_positive, check_seconds
 from ragasync.simulation.latency import (
     LatencyLike,
     as_latency,
@@ -148,19 +149,19 @@ class ScriptedService:
         permanent_error_rate: float = 0.0,
         rate: float | None = None,
         capacity: int | None = None,
-        slow_start: float = 0.0,
-        outages: Iterable[tuple[float, float]] = (),
+        slow_start: float | timedelta = 0.0,
+        outages: Iterable[tuple[float | timedelta, float | timedelta]] = (),
         seed: int = 0,
     ) -> None:
         if rate is not None:
             check_positive("rate", rate)
         if capacity is not None:
             check_count("capacity", capacity, at_least=1)
-        check_number("slow_start", slow_start)
         self._quantile = as_latency(latency).quantile
         self._error_rates = _error_rates(error_rate)
         self._permanent_error_rate = _check_share("permanent_error_rate", permanent_error_rate)
-        self._rate, self._capacity, self._slow_start = rate, capacity, slow_start
+        self._rate, self._capacity = rate, capacity
+        self._slow_start = check_seconds("slow_start", slow_start)
         self._outages = tuple(map(_outage, outages))
         # The questions that each call asks are answered here, once.
         self._may_refuse = bool(self._outages) or rate is not None or capacity is not None
@@ -218,13 +219,12 @@ class ScriptedService:
         rate = self._permanent_error_rate
         return rate > 0.0 and unit_interval(random_bits(self._permanent_seed, key_of(item))) < rate
 
-    def calls_over_time(self, width: float = 1.0) -> list[int]:
+    def calls_over_time(self, width: float | timedelta = 1.0) -> list[int]:
         """The number of calls that started in each bin of `width` seconds since the first."""
-        if not (math.isfinite(width) and width > 0):
-            raise ValueError(f"width must be positive and finite, got {width!r}")
-        counts = [0] * (int(max(self.started, default=-width) / width) + 1)
+        seconds = check_seconds("width", width, positive=True)
+        counts = [0] * (int(max(self.started, default=-seconds) / seconds) + 1)
         for started in self.started:
-            counts[int(started / width)] += 1
+            counts[int(started / seconds)] += 1
         return counts
 
     def __repr__(self) -> str:
@@ -325,7 +325,7 @@ def _error_rates(given: float | Mapping[int, float]) -> tuple[tuple[int, float],
     return tuple((status, rate) for status, rate in given.items() if rate)
 
 
-def _outage(given: tuple[float, float]) -> tuple[float, float]:
+def _outage(given: tuple[float | timedelta, float | timedelta]) -> tuple[float, float]:
     """Check the start and end of an outage."""
     try:
         start, end = given
@@ -333,6 +333,6 @@ def _outage(given: tuple[float, float]) -> tuple[float, float]:
         raise TypeError(
             f"an outage must be a pair of seconds, its start and its end, got {given!r}"
         ) from None
-    check_number("the start of an outage", start)
-    check_number("the end of an outage", end, at_least=start)
-    return float(start), float(end)
+    first = check_seconds("the start of an outage", start)
+    last = check_seconds("the end of an outage", end)
+    return float(first), float(check_number("the end of an outage", last, at_least=first))

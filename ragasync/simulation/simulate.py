@@ -18,6 +18,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
+from datetime import timedelta
 from heapq import heappop, heappush
 from typing import Any, Literal, TypeAlias, TypeVar, TypeVarTuple
 
@@ -29,9 +30,9 @@ from ragasync._limits.limiter import Limiter, RateLimiter
 from ragasync._outcomes.columns import Columns
 from ragasync._outcomes.stats import Limit
 from ragasync._retries.policy import AsyncRetry
-from ragasync.arguments import check_count, check_number, explains_arguments
+from ragasync.arguments import check_count, check_number, check_seconds, explains_arguments
 from ragasync.result import BatchResult
-from ragasync.settings import BatchSettings, as_limiters, parse_concurrency
+from ragasync.settings import BatchSettings, as_limiters, as_timeout, parse_concurrency
 from ragasync.simulation.latency import LatencyLike, random_bits, scramble, unit_interval
 from ragasync.simulation.service import ScriptedService
 
@@ -60,10 +61,10 @@ def simulate(
     permanent_error_rate: float = 0.0,
     retry: AsyncRetry | None = None,
     retry_count: int = 3,
-    retry_delay: float = 1.0,
+    retry_delay: float | timedelta = 1.0,
     batch_size: int = 32,
     batched: bool = False,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
     max_errors: int | None = None,
     max_error_rate: float | None = None,
     weight: float | Sequence[float] | None = None,
@@ -120,7 +121,7 @@ def simulate(
     """
     check_count("n_items", n_items, at_least=0)
     check_count("retry_count", retry_count, at_least=0)
-    check_number("retry_delay", retry_delay)
+    check_seconds("retry_delay", retry_delay)
     if retry is None:
         retry = AsyncRetry(retry_count, retry_delay)
     if service is None:
@@ -139,7 +140,7 @@ def simulate(
         batched=batched,
         limiters=copy_limiters(rate_limiter, _weight_of(weight, seed)),
         retry=_copy_retry(retry, seed),
-        timeout=timeout,
+        timeout=as_timeout(timeout),
         max_errors=max_errors,
         max_error_rate=max_error_rate,
     )

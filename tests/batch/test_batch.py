@@ -473,7 +473,11 @@ async def test_a_pilot_can_be_continued():
         ({"rate_limiter": asyncio.Semaphore(3)}, TypeError, "got <asyncio.locks.Semaphore"),
         ({"retry": 3}, TypeError, "retry must be an AsyncRetry, got 3"),
         ({"timeout": 0}, ValueError, "timeout must be positive and finite, got 0"),
-        ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
+        (
+            {"timeout": "5"},
+            TypeError,
+            "timeout must be a number of seconds or .*, got '5'",
+        ),
         ({"max_errors": -1}, ValueError, "max_errors must be .* got -1"),
         ({"max_errors": 1.0}, TypeError, "max_errors must be .* got 1.0"),
         ({"max_errors": 0.05}, ValueError, r"got 0.05: .* use max_error_rate=0.05"),

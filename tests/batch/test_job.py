@@ -322,7 +322,7 @@ def test_a_wait_that_times_out_leaves_the_job_running():
 @pytest.mark.parametrize(
     ("timeout", "error", "message"),
     [
-        ("3", TypeError, "timeout must be a number, got '3'"),
+        ("3", TypeError, "timeout must be a number of seconds or a timedelta, got '3'"),
         (-1, ValueError, "timeout must be finite and at least 0, got -1"),
     ],
 )

@@ -282,7 +282,9 @@ def test_a_timeout_has_to_be_a_positive_number(timeout):
 
 def test_a_timeout_has_to_be_a_number():
     """Text is refused with its value."""
-    with pytest.raises(TypeError, match="timeout must be a number, got '3'"):
+    with pytest.raises(
+        TypeError, match="timeout must be a number of seconds or a timedelta, got '3'"
+    ):
         run_async(Awaited(), timeout="3")
 
 

@@ -109,7 +109,7 @@ async def test_a_pause_holds_a_job_that_has_only_a_rate_of_its_own():
 @pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
 def test_a_pause_without_an_end_is_refused(bad: float):
     """Also where there is no limiter that would refuse it."""
-    with pytest.raises(ValueError, match="finite and not negative"):
+    with pytest.raises(ValueError, match="seconds must be finite and at least 0"):
         CombinedLimiter().pause(bad)
 
 

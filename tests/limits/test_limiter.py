@@ -681,7 +681,7 @@ async def test_weights_that_are_not_positive_and_finite_are_refused(bad: float):
 @pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
 def test_a_pause_without_an_end_is_refused(bad: float):
     """It would hold everybody for ever."""
-    with pytest.raises(ValueError, match="finite and not negative"):
+    with pytest.raises(ValueError, match="seconds must be finite and at least 0"):
         RateLimiter(1).pause(bad)
 
 

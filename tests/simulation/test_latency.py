@@ -86,7 +86,7 @@ def negative(chance: random.Random) -> float:
         ({"retry": 3}, TypeError, "retry must be an AsyncRetry, got 3"),
         ({"timeout": 0.0}, ValueError, "timeout must be positive"),
         ({"latency": -1.0}, ValueError, "latency must be finite and at least 0, got -1.0"),
-        ({"latency": True}, TypeError, "latency must be a number"),
+        ({"latency": True}, TypeError, "latency must be a number of seconds"),
         ({"latency": "fast"}, TypeError, "latency must be seconds, a Latency such as"),
         ({"latency": None}, TypeError, "or a function of a random.Random; got None"),
         ({"latency": []}, ValueError, "samples must be at least one time"),

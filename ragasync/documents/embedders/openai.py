@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from ragasync._retries.retry_after import number_of, seconds_of
 from ragasync.arguments import (
     check_count,
     check_number,
-    check_positive,
+    check_seconds,
     explains_arguments,
     is_async,
 )
@@ -351,7 +352,7 @@ class OpenAIEmbedder:
         max_batch_tokens: int = 300_000,
         max_tokens: int | None = 8191,
         count_tokens: Callable[[str], int] | None = None,
-        timeout: float = 60.0,
+        timeout: float | timedelta = 60.0,
         max_concurrency: int = 8,
         retry: AsyncRetry | None = None,
         name: str | None = None,
@@ -366,7 +367,7 @@ class OpenAIEmbedder:
         self._max_batch, self._max_batch_tokens = max_batch, max_batch_tokens
         self._requests = HeaderRateLimiter("requests", requests_per_minute)
         self._tokens = HeaderRateLimiter("tokens", tokens_per_minute, self._weigh.count)
-        self._timeout = check_positive("timeout", timeout)
+        self._timeout = check_seconds("timeout", timeout, positive=True)
         self._max_concurrency = max_concurrency
         self._retry = retry or AsyncRetry(8, 0.5, retry_on=unless_nothing_helps)
         self._spending = Spending(price_per_million_tokens)

@@ -6,13 +6,14 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragasync.arguments import explains_arguments
+from ragasync.arguments import check_seconds, explains_arguments
 from ragasync.documents.models import Chunk, Document
 from ragasync.documents.search import (
     Condition,
@@ -122,7 +123,7 @@ class SqliteStore:
         path: str | os.PathLike[str],
         embedder: Embed | None = None,
         *,
-        timeout: float = 10.0,
+        timeout: float | timedelta = 10.0,
     ) -> None:
         self._query = QueryEmbedder(embedder)
         self._given = os.fspath(path)
@@ -130,7 +131,7 @@ class SqliteStore:
         self.path = self._given if path == ":memory:" else os.path.abspath(self._given)  # noqa: PTH100
         self._matrix = VectorMatrix()
         self._known_keys: set[str] = set()
-        self._file = StoreFile(self.path, timeout)
+        self._file = StoreFile(self.path, check_seconds("timeout", timeout))
 
     def upsert(
         self,
