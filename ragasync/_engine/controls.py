@@ -119,6 +119,9 @@ class InnerStages(Protocol):
     def open(self, run: RunControls) -> AbstractAsyncContextManager[None]:
         """Open the stages for this run, on its own loop, and close them at its end."""
 
+    def source_ended(self) -> None:
+        """Note that the run has read its last item, so that partial batches need not wait."""
+
     @property
     def stats(self) -> tuple[StageStats, ...]:
         """The statistics of each stage so far."""
@@ -325,6 +328,11 @@ class RunControls:
     def _stage_runs(self) -> tuple[RunControls, ...]:
         """The runs that make the calls of these stages."""
         return () if self.inner is None else self.inner.runs
+
+    def source_ended(self) -> None:
+        """Tell these stages that the last item has been read."""
+        if self.inner is not None:
+            self.inner.source_ended()
 
     @property
     def limits_are_open(self) -> bool:

@@ -102,6 +102,11 @@ class QueuedItems(Generic[T]):
                 self._wake_waiter()
         self._on_change()
 
+    def expectation_changed(self) -> None:
+        """Wake a waiting worker if nothing more is expected now."""
+        if self._waiter is not None and self._no_more_expected():
+            self._wake_waiter()
+
     def raise_next(self, error: BaseException) -> None:
         """Raise an error of the source in `take`, after the items that were pushed before it."""
         self._error = error

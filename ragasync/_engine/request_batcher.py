@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from ragasync._bridge.interrupts import Interrupted
 from ragasync._engine.controls import RunControls
@@ -47,12 +47,12 @@ class _Request(Generic[R]):
 
     __slots__ = ("failure", "first", "future", "missing", "values")
 
-    def __init__(self, first: int, size: int) -> None:
+    def __init__(self, first: int, size: int, future: asyncio.Future[list[R]]) -> None:
         self.first = first
         self.missing = size
         self.values: list[Any] = [None] * size
         self.failure: RequestFailed | None = None
-        self.future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
+        self.future = future
 
     def fill(self, index: int, value: R) -> None:
         """Set the value of one item; the last one completes the request."""
@@ -78,12 +78,13 @@ class _OpenRequests(Generic[T, R]):
 
     def __init__(self, activity: ActivityMonitor) -> None:
         self._activity = activity
+        self._new_future = asyncio.get_running_loop().create_future
         self.has_success = False
         self.by_index: dict[int, _Request[R]] = {}
 
     def add(self, first: int, size: int) -> asyncio.Future[list[R]]:
         """Open a request of `size` items; its future will have their values."""
-        request: _Request[R] = _Request(first, size)
+        request: _Request[R] = _Request(first, size, self._new_future())
         self.by_index.update(dict.fromkeys(range(first, first + size), request))
         return request.future
 
@@ -119,7 +120,11 @@ class _OpenRequests(Generic[T, R]):
         self.has_success = True
         pop = self.by_index.pop
         for index, value in zip(call.indices, call.values, strict=True):
-            pop(index).fill(index, value)
+            request = pop(index)  # what `fill` does, without a call for each item
+            request.values[index - request.first] = value
+            request.missing -= 1
+            if not request.missing and not request.future.done():
+                request.future.set_result(request.values)
 
     def record(self, outcome: Outcome[T, R], stack: str | None = None) -> None:  # noqa: ARG002
         """Fail the request of an item; its traceback goes with the error itself."""
@@ -204,24 +209,35 @@ class RequestBatcher(Generic[T, R]):
         if kind is None:
             self._raise_setup_error()
 
-    async def __call__(self, items: Sequence[T]) -> list[R]:
+    def __call__(self, items: Sequence[T]) -> Awaitable[list[R]]:
         """
-        Request the value of each item.
+        Request the value of each item; await what this returns.
 
         Raises:
             RequestFailed: the first item that failed.
             JobStopped: the run was stopped by a fatal error, or closed.
             RunAsyncError: the function uses an object of another event loop.
         """
-        if self._items is None or self.has_stopped:
-            if self._task is not None:  # the caller whose item ended the run gets the error first
-                await asyncio.wait([self._task])
-            raise self._reason()
-        if not items:
-            return []
-        values = self._requests.add(self._items.pushed, len(items))
-        self._items.push(*items)
-        return await values
+        queue = self._items
+        if queue is None or self.run.stopping:
+            return self._refuse()
+        values = self._requests.add(queue.pushed, len(items))
+        if items:
+            queue.push(*items)
+        else:
+            values.set_result([])
+        return values
+
+    def expectation_changed(self) -> None:
+        """Ask `no_more_expected` again, which may have changed without an item."""
+        if self._items is not None:
+            self._items.expectation_changed()
+
+    async def _refuse(self) -> NoReturn:
+        """Raise the error for a request that cannot be made."""
+        if self._task is not None:  # the caller whose item ended the run gets the error first
+            await asyncio.wait([self._task])
+        raise self._reason()
 
     async def _serve(self) -> None:
         """Execute the run, in a task of its own."""

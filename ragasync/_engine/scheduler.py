@@ -142,6 +142,8 @@ class Scheduler(LiveRun, Generic[T, R]):
                 controls.stopping = True
                 pool.wake_all()
                 return None
+            if self.source_ended:
+                controls.source_ended()
             await self._wait_for_work()
 
     def may_start(self) -> StartDecision:

@@ -67,17 +67,19 @@ def add_locations(document: Document, chunks: Iterable[Chunk]) -> list[Chunk]:
 
 def chunks_at(document: Document, spans: Sequence[tuple[int, int]]) -> list[Chunk]:
     """Build the chunks of a document, with locations, from (start, end) offsets in order."""
-    text = document.text
-    metadata = document.metadata
+    text, metadata = document.text, document.metadata
     has_more = metadata and any(key in metadata for key in ("line", *PLACES))
-    if not has_more and not _marks(document):  # lines alone, as in most texts
-        places = map(on_line, _lines(text, (start for start, _ in spans)))
-    else:
-        places = map(MappingProxyType, _places(document, spans))
-    return [
-        Chunk._at(text[start:end], start, end, place)
-        for (start, end), place in zip(spans, places, strict=True)
-    ]
+    if has_more or _marks(document):
+        return [
+            Chunk._at(text[start:end], start, end, MappingProxyType(place))
+            for (start, end), place in zip(spans, _places(document, spans), strict=True)
+        ]
+    chunks, line, counted = [], 1, 0  # lines alone, as in most texts
+    for start, end in spans:
+        line += text.count("\n", counted, start)
+        counted = start
+        chunks.append(Chunk._at(text[start:end], start, end, on_line(line)))
+    return chunks
 
 
 @lru_cache(maxsize=4096)

@@ -144,15 +144,22 @@ class Chunk:
         Every chunk of every document passes here, so nothing is copied or checked: the mapping
         must be read-only already.
         """
-        chunk, put = object.__new__(Chunk), object.__setattr__
-        put(chunk, "text", text)
-        put(chunk, "start", start)
-        put(chunk, "end", end)
-        put(chunk, "metadata", place)
+        chunk = _new(Chunk)
+        _set_text(chunk, text)
+        _set_start(chunk, start)
+        _set_end(chunk, end)
+        _set_metadata(chunk, place)
         return chunk
 
     def __repr__(self) -> str:
         return f"<Chunk {self.start}:{self.end} {self.text[:40]!r}>"
+
+
+_new = object.__new__
+# The slots of the frozen class; `object.__setattr__` would look up each by name.
+_set_text, _set_start, _set_end, _set_metadata = (
+    vars(Chunk)[name].__set__ for name in ("text", "start", "end", "metadata")
+)
 
 
 _SHOWN: Final = 5

@@ -32,11 +32,10 @@ from ragasync.documents.prepare import (
 from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
 from ragasync.documents.processed import (
     ProcessedDocument,
-    bad_rows_of,
+    facts_of,
     id_of,
     merge_documents,
     process_documents,
-    read_as,
     source_path,
 )
 from ragasync.documents.run_sources import RunSources
@@ -84,6 +83,7 @@ class Pipeline:
         )
         block = config.prepare_block
         self._block: PrepareBlock | None = None if block is None else block.process_fn  # type: ignore[assignment]
+        self._chunks_inline = self._block is not None and self._block.is_quick
         self._stages: dict[str, RequestBatcher[Any, Any]] = {}
         self._blocks: ThreadBatcher[object, Any] | None = None
         self._store_steps: ThreadBatcher[StoreStep, None] | None = None
@@ -93,7 +93,7 @@ class Pipeline:
         self._dimension: int | None = None
         self._loading = self._waiting_for_room = self._embedding = self._uncertain = 0
         self._doubts: list[str] = []
-        self._stopped_early = False
+        self._all_read = self._stopped_early = False
         self._pruned: int | None = None
 
     # ── the life of a run ─────────────────────────────────────────────────────────────────────
@@ -176,6 +176,12 @@ class Pipeline:
         await self._stored.warn_of_moved(self._config.ids)
         self._warn_of_unknown()
 
+    def source_ended(self) -> None:
+        """Note that the last source has been read; partial batches need not wait for more."""
+        self._all_read = True
+        for stage in self._stages.values():
+            stage.expectation_changed()
+
     def apply_settings(self) -> None:
         """Apply the settings of `controls` to the stages; on the run's loop."""
         self.controls.apply()
@@ -233,7 +239,15 @@ class Pipeline:
         if self._refusal is not None:
             raise FatalStageError("store", self._refusal)
         try:
-            return self._sources.note_done(source, await self._process(source))
+            if (
+                self._chunks_inline
+                and isinstance(source, Document)
+                and len(source.text) <= INLINE_MAX_CHARS
+            ):
+                done = await self._process_inline(source)
+            else:
+                done = await self._process(source)
+            return self._sources.note_done(source, done)
         except StageFailure as failure:
             self._sources.note_failed(failure.error)
             if (skipped := self._config.skip_policy.skipped(source, failure)) is None:
@@ -243,6 +257,26 @@ class Pipeline:
             if self._stopped_early:
                 raise DocumentDeferred(*stopped.args) from stopped
             raise
+
+    async def _process_inline(self, document: Document) -> ProcessedDocument:
+        """Take a short document, whose chunks cost less than a hand-over to a thread, onward."""
+        assert self._block is not None  # else nothing is chunked inline
+        assert self._blocks is not None
+        try:
+            prepared = self._blocks.call_inline(self._block.steps.prepare_given, document)
+        except StageFailure as failure:
+            note_place(failure.error, failure.stage, _name_of(document))
+            raise
+        weight = None if prepared.failure else self._budget.enter_now(len(prepared.chunks))
+        if weight is not None:
+            self._embedding += 1
+        else:
+            self._count_loading(1)
+            try:
+                weight = await self._enter(prepared, document)
+            finally:
+                self._count_loading(-1)
+        return await self._finish(prepared, weight)
 
     async def _process(self, source: object) -> ProcessedDocument:
         """Load a source, and take its document, or each of its documents, to the store."""
@@ -293,14 +327,22 @@ class Pipeline:
             if prepared.stored.is_outdated:
                 await self._stored.refresh(prepared.document)
             return self._result(prepared)
+        chunks, places = prepared.chunks, prepared.places_to_embed
         try:
-            vectors = await self._embed(prepared)
-            tokens = None
+            try:
+                made = await self._stages["embed"]([chunks[place].text for place in places])
+            except RequestFailed as failed:
+                which = places_of([places[position] for position in failed.positions], chunks)
+                document_place = f"{which} of {prepared.document.id!r}"
+                raise self._failure("embed", failed, document_place) from failed.error
+            finally:
+                self._embedding -= 1
+            vectors, tokens = prepared.with_embeddings(made), None
             if self._meter.tokens:
                 vectors, tokens = _split_metered(vectors)
             self._check_vectors(prepared, vectors)
             if "store" in self._stages:
-                document, chunks = prepared.document, prepared.chunks
+                document = prepared.document
                 request = EmbeddedDocument(document, chunks, vectors, prepared.fingerprint)
                 await self._call("store", request, document)
         finally:
@@ -316,10 +358,7 @@ class Pipeline:
     async def _prepare(self, source: object) -> tuple[list[PreparedDocument], bool]:
         """Load the documents of a source and chunk them; also whether they came in a list."""
         if self._blocks is not None:
-            if self._block is not None and self._block.is_quick(source):
-                prepared = self._blocks.call_inline(self._block.steps, source)
-            else:
-                prepared = await self._blocks(source)
+            prepared = await self._blocks(source)
         elif self._config.prepare is not None:
             prepared = await self._prepare_on_worker(source, await self._find_stored(source))
         elif isinstance(source, Document):
@@ -454,6 +493,8 @@ class Pipeline:
     def _count_loading(self, change: int) -> None:
         """Count the sources in the loading stages; pause the input while there are enough."""
         self._loading += change
+        if not self._loading and self._all_read:
+            self.source_ended()
         if self._blocks is not None:
             ahead = self._blocks.ahead
         elif self._config.prepare is not None:
@@ -464,11 +505,6 @@ class Pipeline:
         assert run is not None  # of which this source is an item
         if (self._loading >= ahead) is not run.input_paused:
             run.pause_input(self._loading >= ahead)
-
-    @property
-    def _all_read(self) -> bool:
-        """Whether the run has read its last source."""
-        return self._run is not None and self._run.live.source_ended
 
     @property
     def _more_to_embed(self) -> bool:
@@ -497,26 +533,6 @@ class Pipeline:
 
     # ── embedding and storing ─────────────────────────────────────────────────────────────────
 
-    async def _embed(self, prepared: PreparedDocument) -> Sequence[Any]:
-        """Get the vectors of a document's chunks, from the store or the embedder."""
-        chunks, known = prepared.chunks, prepared.vectors
-        places: Sequence[int] = range(len(chunks))
-        try:
-            if known is None:
-                return await self._stages["embed"]([chunk.text for chunk in chunks])
-            places = [place for place, vector in enumerate(known) if vector is None]
-            vectors = list(known)
-            made = await self._stages["embed"]([chunks[place].text for place in places])
-            for place, vector in zip(places, made, strict=True):
-                vectors[place] = vector
-            return vectors
-        except RequestFailed as failed:
-            which = places_of([places[position] for position in failed.positions], chunks)
-            document = f"{which} of {prepared.document.id!r}"
-            raise self._failure("embed", failed, document) from failed.error
-        finally:
-            self._embedding -= 1
-
     async def _call(self, stage: str, item: object, source: object) -> Any:
         """Pass one item to a stage and await its value."""
         try:
@@ -540,6 +556,9 @@ class Pipeline:
 
     def _check_vectors(self, prepared: PreparedDocument, vectors: Sequence[Vector | None]) -> None:
         """Refuse a document with a vector that is not finite, or of another dimension."""
+        lengths = {None if vector is None else len(vector) for vector in vectors}
+        if lengths == {self._dimension} and self._dimension is not None:
+            return
         for number, vector in enumerate(vectors):
             if vector is None or len(vector) != self._dimension:
                 place = f"{places_of([number], prepared.chunks)} of {prepared.document.id!r}"
@@ -590,8 +609,7 @@ class Pipeline:
             embeddings=as_array(vectors) if keep else None,
             fingerprint=prepared.fingerprint,
             tokens=tokens,
-            bad_rows=bad_rows_of(document),
-            **read_as(document),
+            **(facts_of(document) if document.metadata else {}),
         )
 
     # ── early stops and warnings ──────────────────────────────────────────────────────────────
@@ -620,6 +638,8 @@ class Pipeline:
 
     async def _check_embedder(self) -> None:
         """Refuse the run if the store holds vectors of another embedder; warn of doubts."""
+        if self._config.store is None:
+            return
         try:
             warning = await asyncio.to_thread(self._config.embedder.check)
         except EmbedderMismatch as error:

@@ -52,6 +52,13 @@ class LoadAndChunk:
         """Whether the chunk function is the default one."""
         return type(self.chunk.fn) is RecursiveSplitter
 
+    def prepare_given(self, document: Document) -> PreparedDocument:
+        """Split a Document that was passed as a source."""
+        check_given(document)
+        prepared = PreparedDocument(document)
+        self.split(prepared)
+        return prepared
+
     def documents_of(self, source: object) -> Prepared:
         """
         Load a source.
@@ -231,14 +238,10 @@ class PrepareBlock:
     steps: LoadAndChunk
     store_steps: StoreSteps
 
-    def is_quick(self, source: object) -> bool:
-        """Whether a source takes less than a hand-over: a short text, and our splitter."""
-        return (
-            isinstance(source, Document)
-            and self.store_steps.known is None
-            and self.steps.splits_by_our_own
-            and len(source.text) <= INLINE_MAX_CHARS
-        )
+    @property
+    def is_quick(self) -> bool:
+        """Whether a short Document takes less than a hand-over: no look-up, and our splitter."""
+        return self.store_steps.known is None and self.steps.splits_by_our_own
 
     def __call__(self, sources: Sequence[object]) -> BatchOutcome[Prepared]:
         """Prepare the sources, or the first of them if they take too long."""

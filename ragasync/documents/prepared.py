@@ -48,6 +48,20 @@ class PreparedDocument:
         """Whether it goes on to the embedder."""
         return self.failure is None and not self.unchanged
 
+    @property
+    def places_to_embed(self) -> Sequence[int]:
+        """Positions of the chunks whose vectors the store does not have."""
+        if self.vectors is None:
+            return range(len(self.chunks))
+        return [place for place, vector in enumerate(self.vectors) if vector is None]
+
+    def with_embeddings(self, made: Sequence[Any]) -> Sequence[Any]:
+        """Vectors of all chunks, given those that the store did not have."""
+        if self.vectors is None:
+            return made
+        given = iter(made)
+        return [next(given) if vector is None else vector for vector in self.vectors]
+
     def __reduce__(self) -> tuple[Callable[..., PreparedDocument], tuple[Any, ...]]:
         """Pickle what the steps without the store have found out; no other step leaves here."""
         document = self.document

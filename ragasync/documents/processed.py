@@ -87,14 +87,16 @@ class ProcessedDocument:
         return f"<ProcessedDocument {self.id!r}: {state}>"
 
 
-def read_as(document: Document) -> dict[str, Any]:
-    """Encoding of a document, from its metadata, as arguments of ProcessedDocument."""
+def facts_of(document: Document) -> dict[str, Any]:
+    """What the loader noted about a document, as arguments of ProcessedDocument."""
     encoding = document.metadata.get("encoding")
-    if not isinstance(encoding, str):
-        return {}
     confidence = document.metadata.get("encoding_confidence")
-    known = confidence if isinstance(confidence, float) else None
-    return {"encoding": encoding, "encoding_confidence": known}
+    bad_rows = document.metadata.get(BAD_ROWS)
+    facts: dict[str, Any] = {"bad_rows": bad_rows} if type(bad_rows) is int else {}
+    if isinstance(encoding, str):
+        facts["encoding"] = encoding
+        facts["encoding_confidence"] = confidence if isinstance(confidence, float) else None
+    return facts
 
 
 def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
@@ -104,12 +106,6 @@ def _read_alike(documents: Sequence[ProcessedDocument]) -> dict[str, Any]:
         return {}
     encoding, confidence = found.pop()
     return {"encoding": encoding, "encoding_confidence": confidence}
-
-
-def bad_rows_of(document: Document) -> int | None:
-    """Number of rows of a document's file that the loader skipped; None for none."""
-    count = document.metadata.get(BAD_ROWS)
-    return count if type(count) is int else None
 
 
 def merge_documents(

@@ -508,13 +508,14 @@ class SourceResolver:
         if isinstance(sources, AsyncIterable):
             return unique.of_async(sources, self._expand)
         if isinstance(sources, str | os.PathLike | Source | Document):
-            return list(unique.of(find_sources(sources, root=self.ids.root)))
+            return list(unique.of(find_sources(sources, root=self.ids.root), are_held=True))
         given: Iterable[Any] = sources
         if not self.as_given:
             origins = cast("Iterable[Origin]", sources)  # each is checked
             given = find_sources(origins, root=self.ids.root)
-        items = unique.of(given)
-        return list(items) if isinstance(sources, Sized) else _closing(items, sources)
+        if isinstance(sources, Sized):
+            return list(unique.of(given, are_held=True))
+        return _closing(unique.of(given), sources)
 
     def _expand(self, item: Any) -> Iterable[Any]:
         """The sources in one element; a path that does not exist fails when it is loaded."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ragasync.documents.loaders import load_source
 from ragasync.documents.models import Document, IdConflictError
@@ -94,8 +94,41 @@ class NamedFile(Source):
         return self.text
 
 
-Taken: TypeAlias = dict[str, tuple[object, str]]
-"""The ids of one run, each with the content that identifies its source and a description."""
+class Claim(NamedTuple):
+    """The claim of a source on an id."""
+
+    content: object
+    """What tells the source from another one with the same id."""
+
+    description: str
+
+
+@dataclass(slots=True)
+class HeldClaim:
+    """
+    The same for a source that is in memory anyway: its content is digested if another claims it.
+
+    Args:
+        source: the source.
+        number: the number of sources before it.
+    """
+
+    source: Source | Document
+    number: int
+
+    @property
+    def content(self) -> object:
+        """What tells the source from another one with the same id."""
+        return _content_of(self.source)
+
+    @property
+    def description(self) -> str:
+        """A description of the source for errors."""
+        return f"{_in_words(self.source)} (item {self.number})"
+
+
+Taken: TypeAlias = dict[str, Claim | HeldClaim]
+"""The claims on the ids of one run."""
 
 
 class UniqueSources:
@@ -118,10 +151,10 @@ class UniqueSources:
         self.taken: Taken = {}
         self._count = 0
 
-    def of(self, sources: Iterable[Any]) -> Iterator[Any]:
-        """Yield the items of some sources."""
+    def of(self, sources: Iterable[Any], *, are_held: bool = False) -> Iterator[Any]:
+        """Yield the items of some sources, which `are_held` in memory during the run or not."""
         for source in sources:
-            if (item := self._item(source)) is not None:
+            if (item := self._item(source, are_held)) is not None:
                 self._count += 1
                 yield item
 
@@ -141,7 +174,7 @@ class UniqueSources:
             if (close := getattr(iterator, "aclose", None)) is not None:
                 await close()
 
-    def _item(self, source: Any) -> Any:
+    def _item(self, source: Any, is_held: bool) -> Any:
         """Return the item of a source; None for a file that was there before."""
         if isinstance(source, Path):
             id_ = self._ids.of(source)
@@ -153,7 +186,9 @@ class UniqueSources:
             if self._own.has(source.path):
                 return None
             source = self._of_root(source)
-        return self._unless_taken(source) if isinstance(source, Source | Document) else source
+        if isinstance(source, Source | Document):
+            return self._unless_taken(source, is_held)
+        return source
 
     def _of_root(self, source: Source) -> Source:
         """Return a source with id and `source` by these ids; a custom id is kept."""
@@ -163,19 +198,19 @@ class UniqueSources:
         is_own = source.id != as_id(plain_path(source.path))
         return replace(source, id=source.id if is_own else place, source=place)
 
-    def _unless_taken(self, source: Source | Document) -> Any:
+    def _unless_taken(self, source: Source | Document, is_held: bool) -> Any:
         """Return a source, refused if its id is another's; None for a repeated file."""
-        content = _content_of(source)
-        mine = content, f"{_in_words(source)} (item {self._count})"
+        held = HeldClaim(source, self._count)
+        mine = held if is_held else Claim(held.content, held.description)
         found = self.taken.setdefault(source.id, mine)
         if found is mine:
             return source
-        if _same(found[0], content):
+        if _same(found.content, mine.content):
             return None if isinstance(source, Source) else source
         if isinstance(source, Source):
-            return replace(source, taken_by=found[1])
+            return replace(source, taken_by=found.description)
         return RefusedDocument(
-            source.id, source.text, source.metadata, source.source, taken_by=found[1]
+            source.id, source.text, source.metadata, source.source, taken_by=found.description
         )
 
 
@@ -190,7 +225,7 @@ def content_of(document: Document) -> object:
 def claim(taken: Taken, source: object) -> None:
     """Claim the id of a file or document of an earlier run, unless another has it."""
     if isinstance(source, Source | Document):
-        taken.setdefault(source.id, (_content_of(source), _in_words(source)))
+        taken.setdefault(source.id, Claim(_content_of(source), _in_words(source)))
 
 
 def _content_of(source: Source | Document) -> object:
@@ -274,9 +309,11 @@ class IdClaims:
 
     def _conflict(self, source: object, document: Document) -> IdConflictError | None:
         """The error of a document whose id another source has; else this source has it now."""
-        mine = content_of(document), f"{document!r} of {_shown(source)}"
+        mine = Claim(content_of(document), f"{document!r} of {_shown(source)}")
         owner = _other_owner(self._taken, source, document.id, mine)
-        return None if owner is None else IdConflictError.between(document.id, owner, mine[1])
+        if owner is None:
+            return None
+        return IdConflictError.between(document.id, owner, mine.description)
 
     def _settle(self, place: int) -> None:
         """Note that a source has claimed its ids; the next one in the order may continue."""
@@ -316,20 +353,18 @@ def claim_earlier(taken: Taken, source: object, done: ProcessedDocument) -> bool
             content = each.source, each.fingerprint.partition("/")[0]
         else:
             continue  # its store cannot report what it holds
-        mine = content, f"{each!r} of {_shown(source)}"
+        mine = Claim(content, f"{each!r} of {_shown(source)}")
         if _other_owner(taken, source, each.id, mine) is not None:
             return False
     return True
 
 
-def _other_owner(
-    taken: Taken, source: object, document_id: str, mine: tuple[object, str]
-) -> str | None:
+def _other_owner(taken: Taken, source: object, document_id: str, mine: Claim) -> str | None:
     """Description of the other source that has an id; None if this source has it now."""
     if isinstance(source, Source) and _is_of(document_id, source.id):
         return None
-    content, owner = taken.setdefault(document_id, mine)
-    return None if content == mine[0] else owner
+    first = taken.setdefault(document_id, mine)
+    return None if first.content == mine.content else first.description
 
 
 def _is_of(document_id: str, source_id: str) -> bool:
