@@ -16,6 +16,8 @@ from ragasync.clock import loop_clock
 
 T = TypeVar("T")
 V = TypeVar("V")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 BATCH_SECONDS = 0.005
 """Seconds that the calls of one batch should take together."""
@@ -170,7 +172,7 @@ class ThreadBatcher(Generic[T, V]):
         self._note_slots()
         self._send()
 
-    def call_inline(self, function: Callable[[T], V], item: T) -> V:
+    def call_inline(self, function: Callable[[Item], Value], item: Item) -> Value:
         """Call a function for an item in this thread, because a hand-over would cost more."""
         started = time.perf_counter()
         try:
