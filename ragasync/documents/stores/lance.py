@@ -2,87 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Self, overload
-
-import numpy as np
-from numpy.typing import NDArray
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from ragasync.arguments import explains_arguments
-from ragasync.documents.models import Chunk, Document
-from ragasync.documents.search import (
-    Condition,
-    Filter,
-    Hits,
-    condition_of,
-    keys_to_know,
-    warn_of_unknown,
-)
 from ragasync.documents.store import (
-    IdScheme,
     RunRefused,
-    SearchMode,
-    StoredDocument,
-    StoredDocuments,
     StoredEmbedder,
-    StoredEntry,
-    StoredId,
     StoreError,
+    StoreNotWritable,
     StoreRequest,
-    check_embedder,
-    check_search,
-    check_storable,
 )
-from ragasync.documents.stores.lance_documents import (
-    StoredEntries,
-    delete_documents,
-    files,
-    read_id_scheme,
-    relocate,
-    stored_document,
-    stored_documents,
-    stored_ids,
-    upsert,
-    with_fingerprints,
-    write_id_scheme,
-    write_metadata,
-)
-from ragasync.documents.stores.lance_search import (
-    EVERY_CHUNK,
-    FRAME,
-    digest,
-    known_keys,
-    run_search,
-    unknown_keys,
-    vectors_of_texts,
-)
-from ragasync.documents.stores.lance_table import (
+from ragasync.documents.stores import LocalStore
+from ragasync.documents.stores.changes import Result, StorableDocument
+from ragasync.documents.stores.lance_rows import (
     LanceRows,
-    embedder_of_column,
-    stored_embedder,
-    write_embedder,
+    StoredEntries,
+    as_rows_of_each,
+    prepare,
+    table_schema,
 )
-from ragasync.documents.stores.query import (
-    Embed,
-    QueryEmbedder,
-    check_delete,
-    check_id,
-    chunk_frame,
-    search_for,
-    selected,
-    upsert_each,
-)
-from ragasync.documents.stores.relocation import relocation
+from ragasync.documents.stores.query import Embed
+from ragasync.errors import MissingExtra, RagasyncError
+from ragasync.sqlite_file import explain_surrogate
 
 if TYPE_CHECKING:
-    import pandas as pd
     from lancedb.table import LanceTable
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @explains_arguments
-class LanceStore:
+class LanceStore(LocalStore):
     """
     A store in a LanceDB folder, with search by vectors, by keywords, or by both.
 
@@ -110,288 +72,303 @@ class LanceStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], embedder: Embed | None = None) -> None:
-        self._query = QueryEmbedder(embedder)
-        self._given = os.fspath(path)
-        self.path = os.path.abspath(self._given)  # noqa: PTH100  # a link stays one
-        self._rows = LanceRows(self.path)
-        self._known_keys: set[str] = set()
+        super().__init__(os.fspath(path), embedder)
+        self.path = os.path.abspath(path)  # noqa: PTH100  # a link stays one
+        self._folder = LanceFolder(self.path)
         self._entries = StoredEntries()
 
-    def upsert(
-        self,
-        document: Document,
-        chunks: Sequence[Chunk],
-        embeddings: NDArray[np.float32],
-        *,
-        fingerprint: str,
-        embedder: str,
-        identity: str = "",
-    ) -> None:
-        """Store a document, and replace the one with its id, in one commit; as in SqliteStore."""
-        request = StoreRequest(document, chunks, embeddings, fingerprint)
-        given = StoredEmbedder(embedder, 0, identity)
-        [error] = upsert(self._rows, self._entries, [request], given)
-        if error is not None:
-            raise error
-
-    def upsert_many(
-        self, requests: Sequence[StoreRequest], *, embedder: str, identity: str = ""
-    ) -> list[Exception | None]:
+    def check_writable(self) -> None:
         """
-        Store documents in one commit; each is stored when the call returns. As in SqliteStore.
-
-        A document that cannot be stored fails alone, and the others are stored. In a subclass that
-        overrides `upsert`, this calls it for each document, each in a commit of its own.
-
-        Args:
-            requests: The documents; of several with one id and source, the last is stored.
-            embedder: The name of the embedder that made the vectors.
-            identity: What else identifies the embedder.
-
-        Returns:
-            One entry per request: None for a stored document, else the error that `upsert` would
-            raise for it.
+        Raise an error if the folder is read-only.
 
         Raises:
-            EmbedderMismatch: If the store holds vectors of another embedder, or no document has
-                vectors of the stored dimension.
-            StoreError: If the folder cannot be written. Nothing is stored then.
+            StoreNotWritable: If the folder, or one in it, is not writable.
         """
-        if self._overrides("upsert"):
-            upsert_one = partial(self.upsert, embedder=embedder, identity=identity)
-            return upsert_each(upsert_one, requests, lambda error: isinstance(error, RunRefused))
-        given = StoredEmbedder(embedder, 0, identity)
-        return upsert(self._rows, self._entries, requests, given)
-
-    def fingerprint_of(self, document_id: str) -> str | None:
-        """Fingerprint that a document was stored with, or None if it is not stored."""
-        with self._rows.reading() as table:
-            found = self._entries.find(table, [document_id]).get(document_id)
-        return None if found is None else found.fingerprint
-
-    def get(self, document_id: str) -> StoredDocument | None:
-        """A stored document with its chunks, or None, as in SqliteStore."""
-        check_id(document_id, "get")
-        with self._rows.reading() as table:
-            return stored_document(table, document_id)
-
-    def documents(self, where: Filter | None = None) -> StoredDocuments:
-        """List the stored documents by their ids, without their texts; see SqliteStore."""
-        condition = condition_of(where)
-        with self._rows.reading() as table:
-            found = stored_documents(table)
-            return selected(found, condition, partial(known_keys, table))
-
-    @overload
-    def delete(self, document_id: str) -> bool: ...
-
-    @overload
-    def delete(self, *, where: Filter) -> int: ...
-
-    def delete(self, document_id: str | None = None, *, where: Filter | None = None) -> int:
-        """Delete a document, or all documents that match conditions; see SqliteStore."""
-        check_delete(document_id, where)
-        if document_id is not None:
-            with self._rows.writing() as table:
-                return bool(table.delete(f"document = '{digest(document_id)}'").num_deleted_rows)
-        condition = condition_of(where)
-        with self._rows.writing() as table:
-            found = [
-                each.id
-                for each in selected(stored_documents(table), condition, partial(known_keys, table))
-            ]
-            delete_documents(table, found)
-        return len(found)
-
-    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
-        """
-        Move the documents of a folder or file that has moved; see SqliteStore.
-
-        It is one commit, whose rows are first written to a file in the store's folder.
-        """
-        with self._rows.reading() as table:
-            version = table.version
-            stored, scheme = stored_ids(table), read_id_scheme(table, self.path)
-        change = relocation(stored, scheme, old, new)
-        with self._rows.writing() as table:
-            if table.version != version:
-                raise StoreError(
-                    f"the store {self.path!r} was written to in the meantime, and nothing was "
-                    "moved: call relocate again"
-                )
-            relocate(table, self.path, change)
-            if change.scheme is not None:
-                write_id_scheme(self.path, change.scheme)
-        return change.count
-
-    def entry_of(self, document_id: str) -> StoredEntry | None:
-        """
-        Fingerprint, source, file and metadata of a stored document; None if it is not stored.
-
-        A document for which a subclass's `fingerprint_of` returns None is not stored.
-        """
-        if self._overrides("fingerprint_of") and self.fingerprint_of(document_id) is None:
-            return None
-        with self._rows.reading() as table:
-            return self._entries.find(table, [document_id]).get(document_id)
-
-    def entries_of(self, document_ids: Sequence[str]) -> dict[str, StoredEntry]:
-        """
-        Entries of those documents that are stored, by their ids, as `entry_of` returns them.
-
-        A subclass that overrides `entry_of` or `fingerprint_of` is asked for each document.
-        """
-        if self._overrides("entry_of", "fingerprint_of"):
-            entries = ((id_, self.entry_of(id_)) for id_ in document_ids)
-            return {id_: entry for id_, entry in entries if entry is not None}
-        with self._rows.reading() as table:
-            return self._entries.find(table, document_ids)
-
-    def with_fingerprints(self, fingerprints: Sequence[str]) -> list[StoredId]:
-        """Documents that were stored with any of these fingerprints."""
-        with self._rows.reading() as table:
-            return with_fingerprints(table, fingerprints)
-
-    def update_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
-        """Replace the metadata of documents, by their ids; chunks and vectors stay."""
-        with self._rows.writing() as table:
-            write_metadata(table, metadata)
-
-    def id_scheme(self) -> IdScheme | None:
-        """Scheme of the ids of files; None while no document of a file is stored."""
-        with self._rows.reading() as table:
-            return read_id_scheme(table, self.path)
-
-    def remember_id_scheme(self, scheme: IdScheme) -> None:
-        """Remember the scheme of the ids of files."""
-        with self._rows.writing():
-            write_id_scheme(self.path, scheme)
-
-    @explains_arguments
-    def search(
-        self,
-        text: str,
-        k: int = 10,
-        *,
-        mode: SearchMode = "hybrid",
-        where: Filter | None = None,
-        min_score: float | None = None,
-        vector: NDArray[np.float32] | None = None,
-    ) -> Hits:
-        """
-        Search for the best chunks for a text; the arguments are those of SqliteStore.
-
-        The BM25 scores are Lance's own, which differ in scale from SQLite's. A chunk with a vector
-        of zeros has no nearest neighbours; it is found by its words only.
-        """
-        check_search(mode, k, min_score)
-        condition = condition_of(where)
-        self._rows.compact_for_searches()
-        with self._rows.reading() as table:
-            stored = embedder_of_column(table)
-            unknown = self._unknown_keys(table, condition)
-            known = known_keys(table) if unknown else ()
-        if unknown:
-            warn_of_unknown(unknown, known, stacklevel=4)
-        if unknown or stored is None:
-            return Hits(query=text)
-        search = search_for(text, k, mode, min_score, vector, self._query, stored)
-        with self._rows.reading() as table:
-            return run_search(table, search, condition)
-
-    @property
-    def embedder(self) -> Embed | None:
-        """The embedder of search texts that the user gave."""
-        return self._query.given
-
-    @embedder.setter
-    def embedder(self, embedder: Embed | None) -> None:
-        self._query.given = embedder
-
-    def search_with(self, name: str, embed: Embed) -> None:
-        """Embed search texts with this function while the store holds vectors of this embedder."""
-        self._query.learn(name, embed)
-
-    def stored_embedder(self) -> StoredEmbedder | None:
-        """Embedder of the stored vectors; None if there are none."""
-        with self._rows.reading() as table:
-            return stored_embedder(table)
-
-    def rename_embedder(self, before: StoredEmbedder, name: str, identity: str) -> None:
-        """Rename the embedder of the stored vectors."""
-        with self._rows.writing() as table:
-            check_embedder(stored_embedder(table), before)
-            write_embedder(table, StoredEmbedder(name, before.dimension, identity))
-
-    def check_writable(self) -> None:
-        """Raise a StoreNotWritable error if the folder is read-only."""
-        self._rows.check_writable()
-
-    def check(self, document: Document, chunks: Sequence[Chunk]) -> None:
-        """Raise the error that `upsert` would raise for this document, whatever its vectors are."""
-        check_storable(document, chunks)
-
-    def vectors_of(self, embedder: str, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
-        """Stored vectors of chunks with these texts; None for a text that no chunk has."""
-        with self._rows.reading() as table:
-            stored = embedder_of_column(table)
-            if stored is None or stored.name != embedder:
-                return [None for _ in texts]
-            return vectors_of_texts(table, texts)
-
-    def sources_within(self, prefix: str) -> list[tuple[str, str]]:
-        """Ids and files of the documents whose file begins with a prefix."""
-        with self._rows.reading() as table:
-            stored = files(table)
-        return [(document_id, file) for document_id, file in stored if file.startswith(prefix)]
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """DataFrame with one row per chunk, by document id and ordinal; see SqliteStore."""
-        with self._rows.reading() as table:
-            rows = table.search().where(EVERY_CHUNK).select([*FRAME]).to_list()
-        rows.sort(key=lambda row: (row["document_id"], row["ordinal"]))
-        return chunk_frame([tuple(row[name] for name in FRAME) for row in rows])
-
-    def __len__(self) -> int:
-        """Number of chunks."""
-        with self._rows.reading() as table:
-            return int(table.count_rows(EVERY_CHUNK))
+        self._folder.check_writable()
 
     def close(self) -> None:
         """Close the store; calling it again has no effect, other methods raise a StoreError."""
-        self._rows.close()
+        self._folder.close()
 
-    def __enter__(self) -> Self:
-        """Enter a context that closes the store at its end."""
-        return self
+    @contextmanager
+    def _reading(self) -> Iterator[LanceRows]:
+        """Read from the newest version of the table."""
+        with self._folder.reading() as table:
+            yield LanceRows(table, self.path, self._entries)
 
-    def __exit__(self, *_: object) -> None:
-        """Close the store."""
-        self.close()
+    def _searching(self) -> AbstractContextManager[LanceRows]:
+        """Read from the newest version of the table, compacted if a search would be slow."""
+        self._folder.compact_for_searches()
+        return self._reading()
 
-    def _overrides(self, *methods: str) -> bool:
-        """Whether a subclass, or this object, has its own version of one of these methods."""
-        return any(
-            getattr(type(self), name) is not getattr(LanceStore, name) or name in vars(self)
-            for name in methods
+    @contextmanager
+    def _writing(self) -> Iterator[LanceRows]:
+        """Write to the table while no other process does."""
+        with self._folder.writing() as table:
+            yield LanceRows(table, self.path, self._entries)
+
+    def _prepared(self, request: StoreRequest) -> StorableDocument:
+        """Convert a document, its chunks and vectors to the values of their columns."""
+        return prepare(request)
+
+    def _write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
+        """Write documents in one commit, and return the error of each, or None."""
+        rows, results = as_rows_of_each([each.columns for each in documents])
+        fit = [place for place, result in enumerate(results) if result is None]
+        if rows is None:
+            return results
+        with self._folder.writing(rows.num_rows) as table:
+            lance_rows = LanceRows(table, self.path, self._entries)
+            written = lance_rows.write([documents[place] for place in fit], rows, given)
+        for place, result in zip(fit, written, strict=True):
+            results[place] = result
+        return results
+
+    def _is_of_one_document(self, error: StoreError) -> bool:
+        """Whether an error is about a document, and not about the folder."""
+        return isinstance(error, RunRefused)
+
+
+_NAME = "ragasync_chunks"
+_VERSION = "3"
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_LANCE_ERRORS = (RuntimeError, OSError, ValueError)
+
+# Each commit adds a file (Lance: a fragment) and a version of the list of files, and its words are
+# not in the index yet. `optimize` merges the files, indexes the words and removes old versions. It
+# copies all rows, so it runs when it pays:
+# - after a write: 100 commits or 5,000 rows after the last time, if the table has grown by a fifth
+#   since, or 1,000 commits after it in any case;
+# - before a search and when the store is closed: if that would be slow because of many files or
+#   words that are not indexed, or to remove old versions. Another process may have died before it.
+_MAX_COMMITS = 100
+_MAX_ROWS = 5_000
+_MIN_GROWTH = 0.2
+
+# Rows that are not indexed are searched one by one: 500 take some milliseconds.
+_MAX_UNINDEXED = 500
+_MAX_UNINDEXED_SHARE = 0.02
+
+# Another process may still be reading an old version. A read takes seconds, and the next one
+# starts with the newest version.
+_KEPT_FOR = timedelta(minutes=5)
+_MAX_OLD_VERSIONS = 10
+
+
+@contextmanager
+def clear_lance_errors(path: str) -> Iterator[None]:
+    """Convert Lance's errors to a StoreError that names the folder."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        explain_surrogate(error)
+        raise
+    except RagasyncError:
+        raise
+    except _LANCE_ERRORS as error:
+        raise StoreError(f"the store {path!r} cannot be used: {error}") from error
+
+
+class LanceFolder:
+    """
+    A Lance table with one row per chunk and one per document.
+
+    A commit is atomic. Threads and processes take turns to write: if two inserted the same document
+    concurrently, both would succeed, and it would be stored twice.
+
+    Args:
+        path: The folder, created if it is missing.
+
+    Raises:
+        MissingExtra: lancedb is not installed.
+        StoreError: The folder cannot be used, or its table is not a store's.
+    """
+
+    def __init__(self, path: str) -> None:
+        if find_spec("lancedb") is None:
+            raise MissingExtra("LanceStore", "lancedb", "lance")
+        self.path = path
+        self._lock = threading.Lock()
+        self._commits = 0
+        self._rows_written = 0
+        self._rows_when_compacted = 0
+        self._may_be_slow = True  # a process that died has compacted nothing
+        self._lock_file = str(Path(path) / "ragasync.lock")
+        self._is_read_only = False
+        with clear_lance_errors(path):
+            self._table: LanceTable | None = self._open()
+
+    @contextmanager
+    def reading(self) -> Iterator[LanceTable]:
+        """Context manager for a read from the newest version of the table."""
+        with clear_lance_errors(self.path):
+            yield self._opened()
+
+    @contextmanager
+    def writing(self, rows: int = 0) -> Iterator[LanceTable]:
+        """Context manager for a commit of a number of rows, with the write lock held."""
+        if self._is_read_only:
+            raise self._not_writable()
+        with self._lock, clear_lance_errors(self.path), file_lock(self._lock_file):
+            table = self._opened()
+            yield table
+            self._may_be_slow = True
+            self._commits += 1
+            self._rows_written += rows
+            if self._commits >= _MAX_COMMITS or self._rows_written >= _MAX_ROWS:
+                self._compact_if_grown(table)
+
+    def check_writable(self) -> None:
+        """
+        Check that the folder can be written to.
+
+        Raises:
+            StoreNotWritable: The folder, or one in it, is read-only.
+        """
+        with self._lock, clear_lance_errors(self.path):
+            if self._table is None:
+                return  # each document's own error says that the store is closed
+            if self._is_read_only:
+                self._is_read_only = False  # it may have become writable
+                self._table = self._open()
+            try:
+                for folder in (".", f"{_NAME}.lance", f"{_NAME}.lance/_versions"):
+                    TemporaryFile(dir=Path(self.path) / folder).close()
+            except OSError as error:
+                if error.errno in _READ_ONLY:
+                    raise self._not_writable() from error
+
+    def _not_writable(self) -> StoreNotWritable:
+        """Error about a read-only folder."""
+        return StoreNotWritable(
+            f"the store {self.path!r} is read-only: make its "
+            "folder and all in it writable, or write to a copy"
         )
 
-    def _unknown_keys(self, table: LanceTable, condition: Condition | None) -> list[str]:
-        """Keys of a condition that no chunk has, if there are any chunks."""
-        asked = [key for key in keys_to_know(condition) if key not in self._known_keys]
-        if not asked or not table.count_rows(EVERY_CHUNK):
-            return []
-        unknown = unknown_keys(table, asked)
-        self._known_keys.update(set(asked).difference(unknown))
-        return unknown
+    def compact_for_searches(self) -> None:
+        """Compact the table if a search would be slow otherwise."""
+        if self._may_be_slow and not self._is_read_only:
+            with self._lock, clear_lance_errors(self.path):
+                self._compact_if_slow(self._opened())
 
-    def __repr__(self) -> str:
+    def close(self) -> None:
+        """Compact the table if needed, and close it; calling it again has no effect."""
+        with self._lock:
+            table, self._table = self._table, None
+            if table is not None and self._commits:
+                self._compact_if_slow(table)
+
+    def _open(self) -> LanceTable:
+        """Open the table, create it if it is missing, or open it for reading only."""
+        folder = Path(self.path)
+        folder.mkdir(exist_ok=True)
         try:
-            with self._rows.reading() as table:
-                stored = stored_embedder(table)
-                documents = int(table.count_rows("ordinal < 0"))
-            held = f"{documents:,} documents, {len(self):,} chunks"
-        except StoreError as error:
-            return f"<LanceStore {self._given!r}: {error}>"
-        of = f" by {stored.name!r}" if stored else ""
-        return f"<LanceStore {self._given!r}: {held}{of}>"
+            with file_lock(self._lock_file):
+                table = _table_in(self.path)
+                _index_words(table)
+        except OSError as error:
+            if error.errno not in _READ_ONLY or not (folder / f"{_NAME}.lance").is_dir():
+                raise
+            self._is_read_only = True
+            table = _table_in(self.path)
+        return table
+
+    def _opened(self) -> LanceTable:
+        """Table, if the store is not closed."""
+        if self._table is None:
+            raise StoreError(f"the store {self.path!r} is closed: open it again")
+        return self._table
+
+    def _compact_if_grown(self, table: LanceTable) -> None:
+        """Compact the table if that does not copy many old rows for a few new ones."""
+        has_grown = self._rows_written >= _MIN_GROWTH * self._rows_when_compacted
+        if has_grown or self._commits >= 10 * _MAX_COMMITS:
+            self._compact(table)
+
+    def _compact_if_slow(self, table: LanceTable) -> None:
+        """Compact the table if a search reads many rows without the index, or many files."""
+        self._may_be_slow = False
+        # A search works without it, and a write has to fail by itself where no file can be made.
+        with suppress(*_LANCE_ERRORS), file_lock(self._lock_file):
+            rows, files = table.count_rows(), table.stats()["fragment_stats"]["num_fragments"]
+            [index] = table.list_indices()
+            found = table.index_stats(index.name)
+            unindexed = rows if found is None else found.num_unindexed_rows
+            if (
+                files > _MAX_COMMITS
+                or unindexed > max(_MAX_UNINDEXED, _MAX_UNINDEXED_SHARE * rows)
+                or self._has_old_versions()
+            ):
+                self._compact(table)
+
+    def _compact(self, table: LanceTable) -> None:
+        """Merge small files, index new words, and remove old versions."""
+        self._commits, self._rows_written = 0, 0
+        # It changes no contents: after an error, the rows are as they were.
+        with suppress(*_LANCE_ERRORS):
+            table.optimize(cleanup_older_than=_KEPT_FOR)
+            self._rows_when_compacted = table.count_rows()
+
+    def _has_old_versions(self) -> bool:
+        """Whether many versions are old enough to be removed."""
+        folder = Path(self.path, f"{_NAME}.lance", "_versions")
+        until = time.time() - _KEPT_FOR.total_seconds()
+        times = (file.stat().st_mtime for file in folder.glob("*.manifest"))
+        return sum(at < until for at in times) > _MAX_OLD_VERSIONS
+
+
+def _table_in(path: str) -> LanceTable:
+    """Open the table in a folder, or create it."""
+    import lancedb
+
+    schema = table_schema().with_metadata({"ragasync_store": _VERSION})
+    # Each operation looks for versions that another process has written.
+    folder = lancedb.connect(path, read_consistency_interval=timedelta(0))
+    if _NAME not in folder.list_tables().tables:
+        folder.create_table(_NAME, schema=schema, exist_ok=True)
+    table = folder.open_table(_NAME)
+    if (table.schema.metadata or {}).get(b"ragasync_store") != _VERSION.encode():
+        raise StoreError(
+            f"the table {_NAME!r} in {path!r} is of another version: use the ragasync that wrote "
+            "it, or start again with another folder"
+        )
+    return table
+
+
+def _index_words(table: LanceTable) -> None:
+    """Create the index of words, if there is none; they are already split and in lower case."""
+    from lancedb.index import FTS
+
+    if not table.list_indices():
+        words = FTS(
+            base_tokenizer="whitespace",
+            stem=True,
+            remove_stop_words=False,
+            ascii_folding=True,
+            with_position=False,
+        )
+        table.create_index("words", config=words)
+
+
+@contextmanager
+def file_lock(path: str) -> Iterator[None]:
+    """
+    Lock a file; wait until no other process holds its lock.
+
+    The system releases the lock of a process that dies. On Windows nothing is locked.
+
+    Args:
+        path: A file of the store, created if it is missing; nothing is ever written to it.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

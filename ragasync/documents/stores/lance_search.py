@@ -327,18 +327,6 @@ def run_search(table: LanceTable, search: Search, condition: Condition | None) -
     return found
 
 
-def unknown_keys(table: LanceTable, keys: Iterable[str]) -> list[str]:
-    """Those of some metadata keys that no chunk has."""
-    return [key for key in keys if not table.search().where(has_key(key)).limit(1).to_list()]
-
-
-def known_keys(table: LanceTable) -> set[str]:
-    """All metadata keys of chunks and their documents."""
-    rows = table.search().where(EVERY_CHUNK).select(["of_document", "of_chunk"]).to_arrow()
-    texts = {*rows["of_document"].to_pylist(), *rows["of_chunk"].to_pylist()}
-    return {str(key) for text in texts for key in json.loads(text)}
-
-
 class StoredTexts:
     """Stored texts that have to be compared with a condition one by one."""
 

@@ -6,10 +6,9 @@ Here are also the selection of documents by conditions, and other functions that
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,6 @@ from ragasync._bridge.run_async import run_async
 from ragasync.documents.embedders import HashingEmbedder, have_feature_in_common, scaled_to_one
 from ragasync.documents.search import (
     Condition,
-    Filter,
-    condition_of,
-    holds_always,
     keys_to_know,
     matches,
     warn_of_unknown,
@@ -32,17 +28,9 @@ from ragasync.documents.store import (
     StoredDocument,
     StoredDocuments,
     StoredEmbedder,
-    StoreError,
-    StoreRequest,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Key = TypeVar("Key", bound=Hashable)
-
-Result: TypeAlias = Exception | None
-"""The error of a document that could not be stored, or None."""
 
 JOINED = 50
 """Number of chunks of each ranking that are joined: none below is a good answer."""
@@ -333,84 +321,3 @@ def selected(
     return StoredDocuments(
         each for each in documents if matches(condition, each.id, each.source, each.metadata, {})
     )
-
-
-def check_id(document_id: object, method: str) -> None:
-    """
-    Check the argument of a method that takes the id of a document.
-
-    Raises:
-        TypeError: It is not a text.
-    """
-    if not isinstance(document_id, str):
-        raise TypeError(
-            f"{method} takes a document's id, which is a text, got {document_id!r:.200}: of a "
-            "file, it is the absolute path, or the path below root="
-        )
-
-
-def check_delete(document_id: object, where: Filter | None) -> None:
-    """
-    Check the arguments of `delete`, which needs a document or conditions.
-
-    Raises:
-        TypeError: A document and conditions are given, or neither; or the id is not a text.
-        ValueError: There is no condition, so that every document would match.
-    """
-    if (document_id is None) == (where is None):
-        raise TypeError("delete takes a document's id, or where= with conditions: pass one of them")
-    if document_id is not None:
-        check_id(document_id, "delete")
-    condition = condition_of(where)
-    if where is not None and (condition is None or holds_always(condition)):
-        raise ValueError(
-            f"delete needs at least one condition, got where={where!r}, which holds of every "
-            "document: to start again, open another store"
-        )
-
-
-_TEXTS = ("document_id", "source", "text")
-_WHOLE_NUMBERS = ("ordinal", "start", "end")
-_COLUMNS = ("document_id", "source", "ordinal", "start", "end", "text")
-
-
-def upsert_each(
-    upsert_one: Callable[..., object],
-    requests: Sequence[StoreRequest],
-    is_of_one_document: Callable[[Exception], bool],
-) -> list[Result]:
-    """
-    Store documents one by one with an `upsert` method, and collect the errors of documents.
-
-    Raises:
-        StoreError: An error of the store itself; the documents before it are stored.
-    """
-    results: list[Result] = []
-    for document, chunks, embeddings, fingerprint in requests:
-        try:
-            upsert_one(document, chunks, embeddings, fingerprint=fingerprint)
-        except Exception as error:
-            if isinstance(error, StoreError) and not is_of_one_document(error):
-                raise
-            results.append(error)
-        else:
-            results.append(None)
-    return results
-
-
-def chunk_frame(
-    rows: Iterable[tuple[str, str | None, int, int, int, str, str, str]],
-) -> pd.DataFrame:
-    """
-    DataFrame with one row per chunk: document_id, source, ordinal, start, end, text and metadata.
-
-    Args:
-        rows: The first six of these columns, and the document's and the chunk's metadata as JSON.
-    """
-    import pandas as pd
-
-    rows = list(rows)
-    frame = pd.DataFrame([row[:6] for row in rows], columns=list(_COLUMNS))
-    frame = frame.astype(dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_WHOLE_NUMBERS, "int64"))
-    metadata = [json.loads(of_document) | json.loads(own) for *_, of_document, own in rows]
-    return frame.assign(metadata=pd.Series(metadata, index=frame.index, dtype="object"))

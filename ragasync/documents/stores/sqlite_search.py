@@ -258,27 +258,6 @@ def chunk_at(db: Connection, number: int) -> Hit:
     return Hit(document_id, source, text, start, end, 0.0, metadata)
 
 
-def unknown_keys(db: Connection, keys: Iterable[str]) -> list[str]:
-    """Those of some metadata keys that neither a document nor a chunk has."""
-    return [key for key in keys if not _has_key(db, key)]
-
-
-def _has_key(db: Connection, key: str) -> bool:
-    """Whether the metadata of a document or chunk has a key, and not only a value like it."""
-    rows = db.execute(
-        "SELECT metadata FROM documents WHERE instr(metadata, :key) "
-        "UNION SELECT metadata FROM chunks WHERE instr(metadata, :key)",
-        {"key": f"{json.dumps(key)}: "},
-    )
-    return any(key in json.loads(metadata) for (metadata,) in rows)
-
-
-def known_keys(db: Connection) -> set[str]:
-    """All metadata keys of documents and chunks."""
-    rows = db.execute("SELECT metadata FROM documents UNION SELECT metadata FROM chunks")
-    return {str(key) for (metadata,) in rows for key in json.loads(metadata)}
-
-
 def _numbers_where(db: Connection, condition: Condition) -> NDArray[np.int64]:
     """Numbers of the chunks that match a condition, ascending."""
     _define_holds(db, condition)

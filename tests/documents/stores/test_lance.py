@@ -8,7 +8,7 @@ import pytest
 
 from ragasync.documents import AsyncDocumentProcessor, Chunk, Document, LanceStore, StoreError
 from ragasync.documents.store import StoreRequest
-from ragasync.documents.stores import lance_table
+from ragasync.documents.stores import lance
 from ragasync.errors import MissingExtra
 from tests.support.requirements import needs
 from tests.support.store_kinds import embed, ids, put
@@ -34,7 +34,7 @@ def test_what_is_stored_is_there_after_opening_again(path):
 
 def test_a_missing_lancedb_is_named_with_what_to_install(path, monkeypatch):
     """Before anything is made."""
-    monkeypatch.setattr(lance_table, "find_spec", lambda _: None)
+    monkeypatch.setattr(lance, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r'pip install "ragasync\[lance\]"'):
         LanceStore(path)
     assert not path.exists()
@@ -85,7 +85,7 @@ def files(path, folder="data"):
 
 def fragments(store):
     """Number of files that a search reads."""
-    with store._rows.reading() as table:
+    with store._folder.reading() as table:
         return table.stats()["fragment_stats"]["num_fragments"]
 
 
@@ -100,7 +100,7 @@ def put_many(store, names):
 
 def test_many_small_files_are_merged(path, monkeypatch):
     """After a number of commits; everything is found as before."""
-    monkeypatch.setattr(lance_table, "_MAX_COMMITS", 5)
+    monkeypatch.setattr(lance, "_MAX_COMMITS", 5)
     with LanceStore(path) as store:
         for n in range(9):
             put(store, Document(f"page {n}", f"token {n}"))
@@ -118,7 +118,7 @@ def test_two_thousand_documents_in_groups_leave_few_files(path, monkeypatch):
             put_many(store, group)
             assert fragments(store) <= len(groups)
     assert len(files(path, "_versions")) <= len(groups) + 10
-    monkeypatch.setattr(lance_table, "_KEPT_FOR", timedelta(milliseconds=1))
+    monkeypatch.setattr(lance, "_KEPT_FOR", timedelta(milliseconds=1))
     with LanceStore(path) as store:
         assert len(store.search("token", 2_000, mode="keyword")) == 2_000
         assert fragments(store) == 1
@@ -128,8 +128,8 @@ def test_two_thousand_documents_in_groups_leave_few_files(path, monkeypatch):
 
 def test_small_commits_of_a_growing_store_are_merged_as_they_come(path, monkeypatch):
     """The number of files and of versions stays bounded, however many commits there are."""
-    monkeypatch.setattr(lance_table, "_MAX_COMMITS", 8)
-    monkeypatch.setattr(lance_table, "_KEPT_FOR", timedelta(milliseconds=1))
+    monkeypatch.setattr(lance, "_MAX_COMMITS", 8)
+    monkeypatch.setattr(lance, "_KEPT_FOR", timedelta(milliseconds=1))
     with LanceStore(path) as store:
         for start in range(0, 200, 5):
             put_many(store, [f"{n}" for n in range(start, start + 5)])
@@ -158,7 +158,7 @@ def test_an_error_of_compaction_is_not_one_of_a_document(path, monkeypatch):
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lance_table, "_MAX_COMMITS", 2)
+    monkeypatch.setattr(lance, "_MAX_COMMITS", 2)
     with LanceStore(path) as store:
         with monkeypatch.context() as patched:
             patched.setattr(LanceTable, "optimize", no_space)
@@ -238,7 +238,7 @@ def test_of_two_processes_one_may_be_killed(path):
 
 def unindexed(store):
     """Number of rows that a keyword search reads one by one."""
-    with store._rows.reading() as table:
+    with store._folder.reading() as table:
         [index] = table.list_indices()
         return table.index_stats(index.name).num_unindexed_rows
 

@@ -25,7 +25,7 @@ from ragasync.documents import (
     StoreError,
 )
 from ragasync.documents.store import as_json, checked_vectors, chunk_id
-from ragasync.documents.stores.sqlite_schema import STORE
+from ragasync.documents.stores.sqlite import STORE
 
 embed = HashingEmbedder(256)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ragasync import sqlite_file
 from ragasync.documents import Chunk, Document, SqliteStore, StoreError
-from ragasync.documents.stores.sqlite_schema import STORE
+from ragasync.documents.stores.sqlite import STORE
 
 
 class Contended:

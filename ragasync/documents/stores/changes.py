@@ -1,15 +1,97 @@
-"""New ids of the documents of a store after their folder or file has moved."""
+"""
+Changes of a store: which documents of a group are stored, and their new ids after files have moved.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from ragasync.documents.models import IdConflictError
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.sources import FileIds, as_id, plain_path
-from ragasync.documents.store import IdScheme, StoredId
+from ragasync.documents.store import (
+    IdScheme,
+    StoredEmbedder,
+    StoredId,
+    check_embedder,
+    check_id_scheme,
+    check_source,
+)
+
+Result: TypeAlias = Exception | None
+"""The error of a document that could not be stored, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorableDocument:
+    """
+    A document with the values of its columns, complete before the store is locked for it.
+
+    Args:
+        document: The document.
+        vectors: The vectors of its chunks, as finite float32 rows.
+        columns: The values of its columns, as its store needs them.
+    """
+
+    document: Document
+    vectors: NDArray[np.float32]
+    columns: Any
+
+
+def accept_documents(
+    documents: Sequence[StorableDocument],
+    sources: Mapping[str, str | None],
+    scheme: IdScheme | None,
+    stored: StoredEmbedder | None,
+    given: StoredEmbedder,
+) -> tuple[list[Result], list[int], StoredEmbedder | None]:
+    """
+    Check documents against those that are stored; of several with one id, accept the last.
+
+    Args:
+        documents: The documents to store together.
+        sources: The sources of stored documents, by their ids.
+        scheme: The form of the ids of files.
+        stored: The embedder of the stored vectors, if there are any.
+        given: The embedder of the new vectors; its dimension is not used.
+
+    Returns:
+        The error of each document, or None; the places of the accepted ones, ascending; and the
+        embedder of the vectors after they are stored.
+
+    Raises:
+        EmbedderMismatch: No document with vectors can be stored.
+    """
+    dimensions = [each.vectors.shape[1] for each in documents if len(each.vectors)]
+    if dimensions:
+        fits = stored is not None and stored.dimension in dimensions
+        own = stored.dimension if stored is not None and fits else dimensions[0]
+        check_embedder(stored, replace(given, dimension=own))
+    sources = dict(sources)
+    embedder = stored
+    accepted: dict[str, int] = {}
+    results: list[Result] = []
+    for place, each in enumerate(documents):
+        id_, source = each.document.id, each.document.source
+        try:
+            check_id_scheme(each.document, scheme)
+            check_source(each.document, sources.get(id_, source))
+            if len(each.vectors):
+                of_this = replace(given, dimension=each.vectors.shape[1])
+                check_embedder(embedder, of_this)
+                embedder = embedder or of_this
+        except Exception as error:  # of this document
+            results.append(error)
+            continue
+        results.append(None)
+        sources[id_], accepted[id_] = source, place
+    return results, sorted(accepted.values()), embedder
+
 
 Place: TypeAlias = tuple[str, str | None, str | None]
 """The id, source and file of a document."""

@@ -1,0 +1,418 @@
+"""SqliteRows: the documents of a SqliteStore, read, written and changed in a transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
+from sqlite3 import Connection
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragasync.documents.models import Chunk
+from ragasync.documents.search import Condition, Hits
+from ragasync.documents.search_text import indexed_text
+from ragasync.documents.store import (
+    IdScheme,
+    RunRefused,
+    StoredDocument,
+    StoredEmbedder,
+    StoredEntry,
+    StoredId,
+    StoreError,
+    StoreRequest,
+    as_json,
+    checked_vectors,
+    is_encodable,
+)
+from ragasync.documents.stores import ChunkRow
+from ragasync.documents.stores.changes import (
+    Relocation,
+    Result,
+    StorableDocument,
+    accept_documents,
+)
+from ragasync.documents.stores.query import Search
+from ragasync.documents.stores.sqlite_search import VectorMatrix, run_search
+from ragasync.sqlite_file import explain_surrogate
+
+VECTORS_PER_ROW = 64
+"""Most vectors in a row of the file: reading one of them reads all."""
+
+_IDS_PER_STATEMENT = 500
+_TEXTS_PER_STATEMENT = 64
+_ROWS_PER_STATEMENT = (64, 8, 1)
+
+_BAD_VALUE = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""Errors of SQLite about a value: it is too big, or of a type that SQLite does not have."""
+
+_DOCUMENTS = "SELECT id, source, file, metadata, fingerprint, chunk_count FROM documents"
+_IDS = "SELECT id, source, fingerprint, file FROM documents"
+_PLACES = "SELECT id, source, number, first_chunk, chunk_count FROM documents WHERE id IN ($rows)"
+_ENTRIES = "SELECT id, fingerprint, source, file, metadata FROM documents WHERE id IN ($rows)"
+
+# The number of any one chunk of each text, given with its place and its hash.
+_CHUNKS_WITH_TEXTS = """
+WITH asked (place, hash, text) AS ($rows) SELECT found, place FROM (
+    SELECT place, (
+        SELECT number FROM chunks WHERE text_hash = asked.hash AND chunks.text = asked.text LIMIT 1
+    ) AS found FROM asked
+) WHERE found IS NOT NULL
+"""
+
+
+class Place(NamedTuple):
+    """The rows of a stored document, and its source."""
+
+    id: str
+    source: str | None
+    number: int
+    first_chunk: int
+    chunk_count: int
+
+
+class SqliteRows:
+    """
+    The documents of a SqliteStore, in a transaction.
+
+    Args:
+        db: A connection to the file, inside the transaction.
+        matrix: The vectors of the file in memory.
+    """
+
+    def __init__(self, db: Connection, matrix: VectorMatrix) -> None:
+        self._db, self._matrix = db, matrix
+
+    # Documents
+
+    def entries(self, ids: Sequence[str]) -> dict[str, StoredEntry]:
+        """Entries of those documents that are stored, by their ids."""
+        return {
+            id_: StoredEntry(fingerprint, source, file, json.loads(metadata))
+            for id_, fingerprint, source, file, metadata in self._rows_of(_ENTRIES, ids)
+        }
+
+    def document(self, id_: str) -> StoredDocument | None:
+        """A stored document with its chunks; None if it is not stored."""
+        row = self._db.execute(f"{_DOCUMENTS} WHERE id = ?", (id_,)).fetchone()
+        if row is None:
+            return None
+        rows = self._db.execute(
+            'SELECT text, "start", "end", chunks.metadata FROM documents JOIN chunks '
+            "ON chunks.number BETWEEN first_chunk AND first_chunk + chunk_count - 1 "
+            "WHERE id = ? ORDER BY chunks.number",
+            (id_,),
+        )
+        chunks = (Chunk(text, start, end, json.loads(own)) for text, start, end, own in rows)
+        return replace(_document(row), chunks=tuple(chunks))
+
+    def documents(self) -> list[StoredDocument]:
+        """All documents in the order in which they were stored, without their chunks."""
+        return [_document(row) for row in self._db.execute(f"{_DOCUMENTS} ORDER BY number")]
+
+    def ids(self) -> list[StoredId]:
+        """Id, source, fingerprint and file of every document."""
+        return [StoredId(*row) for row in self._db.execute(_IDS)]
+
+    def ids_with(self, fingerprints: Sequence[str]) -> list[StoredId]:
+        """Documents that were stored with any of these fingerprints."""
+        query = f"{_IDS} WHERE fingerprint = ?"
+        return [StoredId(*row) for each in fingerprints for row in self._db.execute(query, (each,))]
+
+    def files(self) -> list[tuple[str, str]]:
+        """Id and file of every document that was loaded from a file."""
+        query = "SELECT id, file FROM documents WHERE file IS NOT NULL"
+        return self._db.execute(query).fetchall()
+
+    def chunk_rows(self) -> list[ChunkRow]:
+        """All chunks in the order in which they were stored."""
+        return self._db.execute(
+            'SELECT documents.id, source, chunks.number - first_chunk, "start", "end", text, '
+            "documents.metadata, chunks.metadata FROM chunks "
+            "JOIN documents ON documents.number = document ORDER BY chunks.number"
+        ).fetchall()
+
+    def count(self) -> tuple[int, int]:
+        """Number of documents, and of chunks."""
+        query = "SELECT count(*), coalesce(sum(chunk_count), 0) FROM documents"
+        documents, chunks = self._db.execute(query).fetchone()
+        return documents, chunks
+
+    def delete(self, ids: Sequence[str]) -> bool:
+        """Delete documents with their chunks; False if none of them is stored."""
+        places = self._places(ids)
+        self._delete(places.values())
+        return bool(places)
+
+    def relocate(self, change: Relocation) -> None:
+        """Replace the ids and sources of documents, and delete the superseded documents."""
+        self.delete(change.superseded)
+        places = self._places(list(change.moves))
+        moved = [(*new, places[old].number) for old, new in change.moves.items()]
+        # Through ids that no document has, because a new id may be the old one of another document.
+        self._db.executemany(
+            "UPDATE documents SET id = char(0) || number WHERE number = ?",
+            [(number,) for *_, number in moved],
+        )
+        self._db.executemany(
+            "UPDATE documents SET id = ?, source = ?, file = ? WHERE number = ?", moved
+        )
+
+    def write_metadata(self, metadata: Mapping[str, Mapping[str, object]]) -> None:
+        """Replace the metadata of documents, by their ids."""
+        rows = [(as_json(each, id_), id_) for id_, each in metadata.items()]
+        self._db.executemany("UPDATE documents SET metadata = ? WHERE id = ?", rows)
+
+    def _rows_of(self, query: str, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query of documents for some ids; an id that UTF-8 cannot hold has none."""
+        for start in range(0, len(ids), _IDS_PER_STATEMENT):
+            some = [id_ for id_ in ids[start : start + _IDS_PER_STATEMENT] if is_encodable(id_)]
+            if some:
+                yield from self._db.execute(_with_rows(query, len(some), 1), some)
+
+    def _places(self, ids: Sequence[str]) -> dict[str, Place]:
+        """Rows of those documents that are stored, by their ids."""
+        return {row[0]: Place(*row) for row in self._rows_of(_PLACES, ids)}
+
+    def _delete(self, places: Iterable[Place]) -> None:
+        """Delete documents with their chunks, vectors and indexed words."""
+        db = self._db
+        # In ascending order: FTS5 flushes its memory when a number is lower than the one before.
+        for place in sorted(places, key=lambda place: place.first_chunk):
+            chunks = place.first_chunk, place.first_chunk + place.chunk_count - 1
+            if place.chunk_count:
+                db.execute(
+                    "INSERT INTO words (words, rowid, text) "
+                    "SELECT 'delete', number, text FROM searched WHERE number BETWEEN ? AND ?",
+                    chunks,
+                )
+                db.execute("DELETE FROM chunks WHERE number BETWEEN ? AND ?", chunks)
+                db.execute("DELETE FROM vectors WHERE first_chunk BETWEEN ? AND ?", chunks)
+            db.execute("DELETE FROM documents WHERE number = ?", (place.number,))
+
+    # What the store knows of all of them
+
+    def id_scheme(self) -> IdScheme | None:
+        """Form of the ids of files; None while no document of a file is stored."""
+        query = "SELECT 1 FROM documents WHERE file IS NOT NULL LIMIT 1"
+        return self._remembered_id_scheme() if self._db.execute(query).fetchone() else None
+
+    def _remembered_id_scheme(self) -> IdScheme | None:
+        """Form of the ids of files, also before any file is stored."""
+        found = self._db.execute("SELECT relative, root, is_mixed FROM id_scheme").fetchone()
+        return IdScheme(bool(found[0]), found[1], bool(found[2])) if found else None
+
+    def write_id_scheme(self, scheme: IdScheme) -> None:
+        """Replace the form of the ids of files."""
+        self._db.execute("DELETE FROM id_scheme")
+        values = scheme.relative, scheme.root, scheme.is_mixed
+        self._db.execute("INSERT INTO id_scheme VALUES (?, ?, ?)", values)
+
+    def embedder(self) -> StoredEmbedder | None:
+        """Embedder of the stored vectors; None while there are none."""
+        found = self._db.execute(
+            "SELECT name, dimension, identity FROM embedder WHERE EXISTS (SELECT 1 FROM vectors)"
+        ).fetchone()
+        return StoredEmbedder(*found) if found else None
+
+    def write_embedder(self, embedder: StoredEmbedder) -> None:
+        """Replace the embedder of the stored vectors."""
+        self._db.execute("DELETE FROM embedder")
+        values = embedder.name, embedder.dimension, embedder.identity
+        self._db.execute("INSERT INTO embedder VALUES (?, ?, ?)", values)
+
+    def vectors_of(self, texts: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """Vectors of chunks with these texts; None for a text that no chunk has."""
+        found: list[NDArray[np.float32] | None] = [None] * len(texts)
+        asked = [place for place, text in enumerate(texts) if is_encodable(text)]
+        chunks: list[tuple[int, int]] = []
+        for start in range(0, len(asked), _TEXTS_PER_STATEMENT):
+            some = asked[start : start + _TEXTS_PER_STATEMENT]
+            values = [value for n in some for value in (n, _text_hash(texts[n]), texts[n])]
+            chunks += self._db.execute(_with_rows(_CHUNKS_WITH_TEXTS, len(some), 3), values)
+        if not chunks:
+            return found
+        (dimension,) = self._db.execute("SELECT dimension FROM embedder").fetchone()
+        first, rows = 0, np.zeros((0, dimension), dtype=np.float32)
+        for number, place in sorted(chunks):
+            if not first <= number < first + len(rows):
+                first, blob = self._db.execute(
+                    "SELECT first_chunk, embeddings FROM vectors WHERE first_chunk <= ? "
+                    "ORDER BY first_chunk DESC LIMIT 1",
+                    (number,),
+                ).fetchone()
+                rows = np.frombuffer(blob, dtype="<f4").reshape(-1, dimension)
+            # A copy: a view would be read-only, and keep all vectors of the row in memory.
+            found[place] = rows[number - first].astype(np.float32)
+        return found
+
+    def known_keys(self) -> set[str]:
+        """All metadata keys of documents and chunks."""
+        rows = self._db.execute("SELECT metadata FROM documents UNION SELECT metadata FROM chunks")
+        return {str(key) for (metadata,) in rows for key in json.loads(metadata)}
+
+    def unknown_keys(self, keys: Iterable[str]) -> list[str]:
+        """Those of some metadata keys that neither a document nor a chunk has."""
+        return [key for key in keys if not self._has_key(key)]
+
+    def _has_key(self, key: str) -> bool:
+        """Whether the metadata of a document or chunk has a key, and not only a value like it."""
+        rows = self._db.execute(
+            "SELECT metadata FROM documents WHERE instr(metadata, :key) "
+            "UNION SELECT metadata FROM chunks WHERE instr(metadata, :key)",
+            {"key": f"{json.dumps(key)}: "},
+        )
+        return any(key in json.loads(metadata) for (metadata,) in rows)
+
+    def search(self, search: Search, condition: Condition | None) -> Hits:
+        """Hits of a search among the chunks that match a condition."""
+        return run_search(self._db, self._matrix, search, condition)
+
+    # New documents
+
+    def write(self, documents: Sequence[StorableDocument], given: StoredEmbedder) -> list[Result]:
+        """Write documents with as few statements as possible; of several with one id, the last."""
+        before = self.embedder()
+        places = self._places([each.document.id for each in documents])
+        sources = {id_: place.source for id_, place in places.items()}
+        scheme = self._remembered_id_scheme()
+        results, accepted, embedder = accept_documents(documents, sources, scheme, before, given)
+        if embedder is not None and embedder != before:
+            self.write_embedder(embedder)
+        chosen = [documents[place] for place in accepted]
+        self._delete(places[each.document.id] for each in chosen if each.document.id in places)
+        self._insert_documents(chosen)
+        return results
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo the changes of a block that raises, and keep those before it."""
+        self._db.execute("SAVEPOINT document")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:  # SQLite itself rolls back when the disk is full
+                self._db.execute("ROLLBACK TO document")
+                self._db.execute("RELEASE document")
+            raise
+        self._db.execute("RELEASE document")
+
+    def _insert_documents(self, documents: Sequence[StorableDocument]) -> None:
+        """Insert the rows of documents that are not stored."""
+        db = self._db
+        (last,) = db.execute("SELECT coalesce(max(number), 0) FROM documents").fetchone()
+        (first,) = db.execute("SELECT number FROM next_chunk").fetchone()
+        chunk = first
+        rows: list[tuple[object, ...]] = []
+        chunks: list[tuple[object, ...]] = []
+        vectors: list[tuple[object, ...]] = []
+        for number, each in enumerate(documents, start=last + 1):
+            row, of_chunks = each.columns
+            rows.append((number, *row, chunk, len(of_chunks)))
+            for start in range(0, len(of_chunks), VECTORS_PER_ROW):
+                block = each.vectors[start : start + VECTORS_PER_ROW]
+                vectors.append((chunk + start, block.data))
+            chunks += [(own, number, *values) for own, values in enumerate(of_chunks, start=chunk)]
+            chunk += len(of_chunks)
+        self._insert("INSERT INTO documents $rows", rows)
+        self._insert("INSERT INTO chunks $rows", chunks)
+        self._insert("INSERT INTO vectors $rows", vectors)
+        db.execute("UPDATE next_chunk SET number = ?", (chunk,))
+        db.execute(
+            "INSERT INTO words (rowid, text) SELECT number, text FROM searched WHERE number >= ?",
+            (first,),
+        )
+
+    def _insert(self, insertion: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """
+        Insert rows, many with one statement.
+
+        sqlite3 releases the interpreter's lock for each statement, and executemany for each row; a
+        thread that computes would keep it for milliseconds each time.
+        """
+        start = 0
+        for size in _ROWS_PER_STATEMENT:
+            while len(rows) - start >= size:
+                values = list(chain.from_iterable(rows[start : start + size]))
+                self._db.execute(_with_rows(insertion, size, len(values) // size), values)
+                start += size
+
+
+def _document(row: tuple[str, str | None, str | None, str, str, int]) -> StoredDocument:
+    """A stored document without its chunks, from its row."""
+    id_, source, file, metadata, fingerprint, chunk_count = row
+    return StoredDocument(id_, source, json.loads(metadata), fingerprint, chunk_count, file=file)
+
+
+@lru_cache
+def _with_rows(statement: str, rows: int, columns: int) -> str:
+    """Statement with placeholders for a number of rows of values in place of `$rows`."""
+    row = f"({', '.join('?' * columns)})"
+    return statement.replace("$rows", f"VALUES {', '.join([row] * rows)}")
+
+
+def prepare(request: StoreRequest) -> StorableDocument:
+    """
+    Convert a document, its chunks and vectors to the values of their columns.
+
+    Returns:
+        A StorableDocument, whose `columns` are the id, source, file, fingerprint and metadata of
+        the document, and the start, end, text, metadata, hash and indexed text of each chunk.
+
+    Raises:
+        ValueError: The vectors are not one finite row per chunk, or a text has a lone surrogate.
+        TypeError: The metadata is not plain data.
+    """
+    document, chunks, embeddings, fingerprint = request
+    vectors = checked_vectors(embeddings, len(chunks))
+    id_ = document.id
+    row = (id_, document.source, document.file, fingerprint, as_json(document.metadata, id_))
+    try:
+        for text in row:
+            if isinstance(text, str):
+                text.encode()
+        of_chunks = [
+            (
+                chunk.start,
+                chunk.end,
+                chunk.text,
+                as_json(chunk.metadata, id_),
+                _text_hash(chunk.text),
+                indexed_text(chunk.text),
+            )
+            for chunk in chunks
+        ]
+    except UnicodeEncodeError as error:
+        explain_surrogate(error)
+        raise
+    return StorableDocument(document, vectors, (row, of_chunks))
+
+
+def _text_hash(text: str) -> int:
+    """
+    Checksum of a text, for an index; lookups compare the texts too.
+
+    Raises:
+        UnicodeEncodeError: The text has a lone surrogate.
+    """
+    return crc32(text.encode())
+
+
+def is_of_one_document(error: Exception) -> bool:
+    """Whether an error of writing is about a value of a document, and not about the file."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    if isinstance(error, RunRefused) or isinstance(cause, _BAD_VALUE):
+        return True
+    return cause is not None and not isinstance(cause, sqlite3.Error | OSError | MemoryError)
