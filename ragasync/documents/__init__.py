@@ -41,10 +41,9 @@ from ragasync.documents.document_job import DocumentJob
 from ragasync.documents.embedders import Embedder, HashingEmbedder, WordLlamaEmbedder
 from ragasync.documents.embedders.openai import OpenAIEmbedder
 from ragasync.documents.loaders import LOADERS, load_source
-from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
-from ragasync.documents.loaders.records import JSONLinesLoader
+from ragasync.documents.loaders.tables import CSVLoader, JSONLinesLoader
 from ragasync.documents.loaders.text import load_text
 from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage

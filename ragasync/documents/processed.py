@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ragasync._reports.summary import counted
-from ragasync.documents.loaders.records import BAD_ROWS
+from ragasync.documents.loaders.tables import BAD_ROWS
 from ragasync.documents.models import (
     Chunk,
     Document,

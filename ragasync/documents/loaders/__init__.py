@@ -4,8 +4,7 @@ Loaders: the bytes of a file to text and metadata, one module per format.
     text.py           load_text, Markdown, Python, notebooks; Record: what a loader returns
     encodings.py      the encoding of bytes: proved, declared, or guessed
     html.py           load_html, with Python's own parser or with selectolax
-    csv_rows.py       CSVLoader: one document per row
-    records.py        JSONLinesLoader; which fields of a record are text, id and metadata
+    tables.py         CSVLoader, JSONLinesLoader: one document per row, by its fields
     pdf.py            PDFLoader, with PDFium, from the extra `ingest`
     docx.py           load_docx: the parts of a Word document, and its text as a reader sees it
     docx_elements.py  elements of its XML: styles, numbered lists, formulas, charts
@@ -24,11 +23,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from ragasync.documents.loaders.csv_rows import CSVLoader
 from ragasync.documents.loaders.docx import load_docx
 from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.pdf import load_pdf
-from ragasync.documents.loaders.records import JSONLinesLoader
+from ragasync.documents.loaders.tables import CSVLoader, JSONLinesLoader
 from ragasync.documents.loaders.text import (
     Loaded,
     Loader,

@@ -22,7 +22,7 @@ from ragasync.documents import (
     documents_dataframe,
     load_source,
 )
-from ragasync.documents.loaders import csv_rows
+from ragasync.documents.loaders import tables
 
 
 def facts(records) -> list[tuple[str, str]]:
@@ -489,7 +489,7 @@ def test_open_quotes_take_no_square_time(line):
 
 def test_a_cell_that_swallows_a_file_is_a_row_with_an_open_quote(monkeypatch):
     """No text is so long, and the rows in it are not lost."""
-    monkeypatch.setattr(csv_rows, "MAX_CELL", 200_000)
+    monkeypatch.setattr(tables, "MAX_CELL", 200_000)
     limit = csv.field_size_limit(131_072)
     try:
         data = b'a,b\n"x,2\n' + b"1,2\n" * 60_000 + b'"y",2\n'
