@@ -20,7 +20,6 @@ Documents: load, chunk, embed and store them, and search them.
     splitters.py         text to chunks; counts and budgets of tokens
     locations.py         lines, pages and headings of chunks
     embedders/           texts to vectors: by hashing, a small model, or a service
-    embedding_processes.py  EmbeddingProcesses: worker processes that embed for a large run
     stored_state.py      what the store has already: documents and vectors
     store.py             Store: the protocol of stores, and its errors
     stores/              SqliteStore, LanceStore, MemoryStore

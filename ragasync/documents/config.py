@@ -21,8 +21,7 @@ from ragasync.documents.adapters import (
     to_embedding_matrix,
     wrap_output,
 )
-from ragasync.documents.embedders import HashingEmbedder
-from ragasync.documents.embedding_processes import EmbeddingProcesses, embed_in_processes
+from ragasync.documents.embedders import EmbeddingProcesses, HashingEmbedder, embed_in_processes
 from ragasync.documents.loaders import LOADER_VERSION, load_source
 from ragasync.documents.metering import metering
 from ragasync.documents.models import DocumentDeferred, FatalStageError

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from ragasync import AsyncDocumentProcessor
-from ragasync.documents import HashingEmbedder, RecursiveSplitter, Stage, embedding_processes
-from ragasync.documents.embedding_processes import (
+from ragasync.documents import HashingEmbedder, RecursiveSplitter, Stage, embedders
+from ragasync.documents.embedders import (
     EmbeddingProcesses,
     can_start_processes,
     encode_texts,
@@ -50,7 +50,7 @@ def workers_of(pid: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children():
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if embedding_processes.PROGRAM in child.cmdline():
+            if embedders.PROGRAM in child.cmdline():
                 found.append(child)
     return found
 
@@ -141,7 +141,7 @@ def test_closing_ends_workers_that_are_still_starting():
     processes.embed(TEXTS)
     processes.close()
     for thread in threading.enumerate():
-        if thread.name == embedding_processes.STARTER:
+        if thread.name == embedders.STARTER:
             thread.join()
     assert workers_of() == []
 
@@ -160,7 +160,7 @@ def test_below_the_threshold_no_worker_is_started(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     processes = EmbeddingProcesses(HashingEmbedder(DIMENSION), start_chars=[100])
     assert len(processes.embed(["a" * 99])) == 1
-    assert embedding_processes.STARTER not in [thread.name for thread in threading.enumerate()]
+    assert embedders.STARTER not in [thread.name for thread in threading.enumerate()]
     processes.close()
 
 
@@ -177,7 +177,7 @@ def test_without_a_usable_interpreter_texts_are_embedded_in_this_process(
     processes = EmbeddingProcesses(HashingEmbedder(DIMENSION), start_chars=[1, 1])
     made = processes.embed(TEXTS)
     for thread in threading.enumerate():
-        if thread.name == embedding_processes.STARTER:
+        if thread.name == embedders.STARTER:
             thread.join()
     assert processes.ready == 0
     assert np.array_equal(made, processes.embed(TEXTS))
@@ -189,7 +189,7 @@ def test_the_program_of_a_worker_ends_with_its_input():
     replies = io.BytesIO()
     serve(HashingEmbedder(DIMENSION), io.BytesIO(encode_texts(TEXTS)), replies)
     ready, rows = replies.getvalue()[:1], np.frombuffer(replies.getvalue()[1:], dtype=np.float32)
-    assert ready == embedding_processes.READY
+    assert ready == embedders.READY
     assert np.array_equal(rows, HashingEmbedder(DIMENSION)(TEXTS).ravel())
 
 
@@ -229,7 +229,7 @@ def test_one_usable_core_is_not_enough():
     (printed,) = printed_by(
         """
         import os
-        from ragasync.documents.embedding_processes import can_start_processes
+        from ragasync.documents.embedders import can_start_processes
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         print(can_start_processes())
         """
@@ -342,7 +342,7 @@ def own_load(source):
 )
 def test_other_functions_and_settings_stay_in_the_process(settings, monkeypatch):
     """Whatever the size of the run."""
-    monkeypatch.setattr(embedding_processes, "START_CHARS", [1])
+    monkeypatch.setattr(embedders, "START_CHARS", [1])
     monkeypatch.setattr(subprocess, "Popen", _refuse)
     _started.clear()
     AsyncDocumentProcessor(**settings).process_sync(long_sources(3))
@@ -351,7 +351,7 @@ def test_other_functions_and_settings_stay_in_the_process(settings, monkeypatch)
 
 def test_the_embedded_default_is_what_starts_them(monkeypatch):
     """The opposite of the test before this one."""
-    monkeypatch.setattr(embedding_processes, "START_CHARS", [1])
+    monkeypatch.setattr(embedders, "START_CHARS", [1])
     monkeypatch.setattr(subprocess, "Popen", _refuse)
     _started.clear()
     assert AsyncDocumentProcessor().process_sync(long_sources(3)).all_succeeded
