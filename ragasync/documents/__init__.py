@@ -17,8 +17,7 @@ Documents: load, chunk, embed and store them, and search them.
     adapters.py          users' functions and stores as the calls of the pipeline
     processed.py         ProcessedDocument: the result of one source
     loaders/             bytes to text, by file type
-    splitters.py         text to chunks; counts and budgets of tokens
-    locations.py         lines, pages and headings of chunks
+    splitters.py         text to chunks; lines, pages and headings of chunks
     embedders/           texts to vectors: by hashing, a small model, or a service
     stored_state.py      what the store has already: documents and vectors
     store.py             Store: the protocol of stores, and its errors
@@ -44,7 +43,6 @@ from ragasync.documents.loaders.html import load_html
 from ragasync.documents.loaders.pdf import EmptyPage, PDFLoader
 from ragasync.documents.loaders.tables import CSVLoader, JSONLinesLoader
 from ragasync.documents.loaders.text import load_text
-from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import note_usage
 from ragasync.documents.models import (
     LOAD_REASONS,
@@ -59,7 +57,12 @@ from ragasync.documents.processed import ProcessedDocument
 from ragasync.documents.processor import AsyncDocumentProcessor
 from ragasync.documents.search import Filter, Hit, Hits
 from ragasync.documents.sources import Source, find_sources
-from ragasync.documents.splitters import RecursiveSplitter, SemanticTextSplitter, TokenSplitter
+from ragasync.documents.splitters import (
+    RecursiveSplitter,
+    SemanticTextSplitter,
+    TokenSplitter,
+    add_locations,
+)
 from ragasync.documents.stage import Stage
 from ragasync.documents.store import (
     EmbedderMismatch,

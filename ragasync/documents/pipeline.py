@@ -17,7 +17,6 @@ from ragasync._reports.summary import counted
 from ragasync._reports.time_breakdown import LOAD_AND_CHUNK
 from ragasync.documents.adapters import EmbeddedDocument, as_array
 from ragasync.documents.config import CallSettings, PipelineConfig
-from ragasync.documents.locations import add_locations
 from ragasync.documents.metering import Meter, Metered, metered_by
 from ragasync.documents.models import Chunk, Document, DocumentDeferred, FatalStageError, note_place
 from ragasync.documents.pipeline_controls import PipelineControls
@@ -39,6 +38,7 @@ from ragasync.documents.processed import (
     source_path,
 )
 from ragasync.documents.run_sources import RunSources
+from ragasync.documents.splitters import add_locations
 from ragasync.documents.store import EmbedderMismatch, StoreError
 from ragasync.documents.stored_state import WHY_UNKNOWN, StoredChanges, Vector
 from ragasync.documents.thread_batches import ThreadBatcher

@@ -11,11 +11,10 @@ from typing import Any, TypeAlias
 
 from ragasync.documents.adapters import Check, WrappedOutput
 from ragasync.documents.loaders.text import refuse_surrogates
-from ragasync.documents.locations import add_locations, chunks_at
 from ragasync.documents.models import Document, IdConflictError
 from ragasync.documents.prepared import Prepared, PreparedDocument, as_list
 from ragasync.documents.sources import FileIds
-from ragasync.documents.splitters import RecursiveSplitter
+from ragasync.documents.splitters import RecursiveSplitter, add_locations, chunks_at
 from ragasync.documents.stage import StagesFingerprint, fingerprint_of_document
 from ragasync.documents.store import Store
 from ragasync.documents.stored_state import CachedEmbeddings, stored_states

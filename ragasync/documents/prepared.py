@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from ragasync._calls.remote_errors import PickledError, aborted_call, pickle_error, unpickle_error
-from ragasync.documents.locations import on_line
 from ragasync.documents.models import Chunk, Document
+from ragasync.documents.splitters import on_line
 from ragasync.documents.stored_state import NOT_STORED, StoredState, Vector
 from ragasync.errors import StageFailure
 

@@ -13,7 +13,7 @@ from ragasync.documents import (
     RecursiveSplitter,
     add_locations,
 )
-from ragasync.documents.locations import chunks_at
+from ragasync.documents.splitters import chunks_at
 
 SHORT = Document("short", "One sentence. Another one.")
 

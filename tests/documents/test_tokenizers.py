@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragasync import ItemTooLargeError
-from ragasync.documents.splitters import TokenBudget, estimated_tokens, token_budget
+from ragasync.documents.embedders.openai import TokenBudget, token_budget
+from ragasync.documents.splitters import estimated_tokens
 from tests.support.requirements import needs
 
 TEXTS = {

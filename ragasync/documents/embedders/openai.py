@@ -8,7 +8,9 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
@@ -47,14 +49,73 @@ from ragasync.documents.embedders.openai_http import (
     reply_of,
 )
 from ragasync.documents.metering import note_usage
-from ragasync.documents.splitters import token_budget
+from ragasync.documents.splitters import estimated_tokens
 from ragasync.documents.stage import Stage
-from ragasync.errors import AttemptTimeout
+from ragasync.errors import AttemptTimeout, ItemTooLargeError
 
 _ARGUMENTS: Final = ("model", "dimensions", "input")
 """Fields that have an argument of their own and must not be in `extra_body`."""
 
+_REMEMBERED: Final = 4096
+"""The number of texts whose exact count of tokens is kept."""
+
 _CHANGES_NO_VECTOR: Final = frozenset({"encoding_format", "user"})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """
+    The weight of a text in a batch, in tokens; a text too large for any call is refused.
+
+    With an exact count, a text over `max_tokens` is refused. With an estimate, only a text over
+    twice `max_tokens` is refused; a text between the two gets a call of its own, so that the
+    service decides, and a refusal affects no other text.
+
+    Args:
+        count: counts the tokens of a text.
+        is_exact: whether `count` is exact rather than an estimate.
+        max_tokens: the maximum number of tokens in one text; None for no bound.
+        max_batch_tokens: the maximum number of tokens in one call.
+    """
+
+    count: Callable[[str], int]
+    is_exact: bool
+    max_tokens: int | None
+    max_batch_tokens: int
+
+    def __call__(self, text: str) -> int:
+        """Weigh a text; ValueError if it is empty: a service would refuse the whole batch."""
+        if not text:
+            raise ValueError("expected a text to embed, got an empty one: leave it out")
+        tokens = self.count(text)
+        if self.max_tokens is None or tokens <= self.max_tokens:
+            return min(tokens, self.max_batch_tokens)
+        if self.is_exact or tokens > 2 * self.max_tokens:
+            about = "" if self.is_exact else "about "
+            raise ItemTooLargeError(
+                f"this text of {len(text):,} characters has {about}{tokens:,} tokens, and the "
+                f"model takes {self.max_tokens:,} (max_tokens=): cut it into smaller chunks"
+            )
+        return self.max_batch_tokens
+
+
+def token_budget(
+    count: Callable[[str], int] | None, max_tokens: int | None, max_batch_tokens: int
+) -> TokenBudget:
+    """
+    Build a TokenBudget from an exact counter, or from `estimated_tokens` without one.
+
+    A text is counted for its batch, for each limiter and for each attempt. Exact counts are slow,
+    so the latest are cached.
+    """
+    if max_tokens is not None:
+        check_count("max_tokens", max_tokens, at_least=1)
+    check_count("max_batch_tokens", max_batch_tokens, at_least=1)
+    if count is None:
+        return TokenBudget(estimated_tokens, False, max_tokens, max_batch_tokens)
+    if not callable(count):
+        raise TypeError(f"count_tokens must be a function of one text, got {count!r}")
+    return TokenBudget(lru_cache(_REMEMBERED)(count), True, max_tokens, max_batch_tokens)
 
 
 class EmbeddingService(Protocol):
