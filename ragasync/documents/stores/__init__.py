@@ -324,12 +324,17 @@ class LocalStore(ABC):
                 is an absolute path and the other a prefix of custom ids.
             IdConflictError: If another document has, or would get, one of the new ids.
         """
-        with self._writing() as rows:
-            change = relocation(rows.ids(), rows.id_scheme(), old, new)
-            rows.relocate(change)
-            if change.scheme is not None:
-                rows.write_id_scheme(change.scheme)
-        return change.count
+        while True:
+            with self._reading() as rows:
+                stored, scheme = rows.ids(), rows.id_scheme()
+            change = relocation(stored, scheme, old, new)
+            with self._writing() as rows:
+                if rows.ids() != stored:
+                    continue  # another thread or process has written in between
+                rows.relocate(change)
+                if change.scheme is not None:
+                    rows.write_id_scheme(change.scheme)
+                return change.count
 
     def entry_of(self, document_id: str) -> StoredEntry | None:
         """

@@ -130,8 +130,8 @@ class LanceRows:
 
     def count(self) -> tuple[int, int]:
         """Number of documents, and of chunks."""
-        documents = int(self._table.count_rows(_EVERY_DOCUMENT))
-        return documents, int(self._table.count_rows()) - documents
+        documents, chunks = map(self._table.count_rows, (_EVERY_DOCUMENT, EVERY_CHUNK))
+        return documents, chunks
 
     def delete(self, ids: Sequence[str]) -> bool:
         """Delete documents with their chunks; False if none of them is stored."""
@@ -258,8 +258,7 @@ class LanceRows:
     def embedder(self) -> StoredEmbedder | None:
         """Embedder of the stored vectors; None while there are none."""
         column = self._embedder_of_column()
-        has_chunks = column and self._table.search().where(EVERY_CHUNK).limit(1).to_arrow().num_rows
-        return column if has_chunks else None
+        return column if column is not None and self._table.count_rows(EVERY_CHUNK) else None
 
     def _embedder_of_column(self) -> StoredEmbedder | None:
         """Embedder that the column of vectors is for, which may be empty; None without it."""
