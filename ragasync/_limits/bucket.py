@@ -138,6 +138,20 @@ class Bucket:
         """
         self.tat -= max(0.0, weight - self._refilled(taken, now)) * self.interval
 
+    def correct(self, weight: float, used: float, now: float) -> None:
+        """
+        Replace the weight of an earlier grant by what was used.
+
+        The level of the bucket rises by a surplus, at most to the burst, and falls by a shortfall,
+        also below zero. So what is taken in a window, with all corrections, is at most the burst
+        and the refill; usage exceeds that only by what calls in flight have yet to correct.
+        """
+        self.sync_clock(now)
+        if used > weight:
+            self.take(used - weight, now)
+        else:
+            self.tat -= (weight - used) * self.interval  # before `now`, it means full
+
     def pause(self, until: float) -> None:
         """Pause grants until `until`; the later of two pauses wins."""
         self.paused_until = max(self.paused_until, until)
@@ -227,6 +241,22 @@ class WindowBucket(Bucket):
         if (taken, weight) in self.granted:
             self.granted.remove((taken, weight))
             self.sum = sum(weight for _, weight in self.granted)
+
+    def correct(self, weight: float, used: float, now: float) -> None:
+        """
+        Replace the weight of a grant in the log, and log a shortfall as granted now.
+
+        Of several grants with the weight the oldest is replaced: it leaves the window first. One
+        that has left it frees nothing.
+        """
+        super().correct(weight, used, now)  # which logs a shortfall
+        if used >= weight:
+            return
+        for place, (when, granted) in enumerate(self.granted):
+            if granted == weight:
+                self.granted[place] = (when, used)
+                self.sum = sum(weight for _, weight in self.granted)
+                return
 
     def change_rate(self, rate: float, burst: float, now: float) -> None:
         """Change the rate, and with it the limit for the same window."""

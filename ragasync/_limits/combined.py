@@ -23,9 +23,9 @@ from ragasync._limits.limiter import (
     Resumable,
     check_pause,
     check_rate,
-    total_weight,
 )
 from ragasync._limits.queue import Claims, Waiter, WaitQueue
+from ragasync._limits.weights import total_weight
 from ragasync.clock import current_time
 
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ragasync._limits.acquire import acquire_all
 from ragasync._limits.bucket import Bucket, WindowBucket, smoothest_burst
 from ragasync._limits.queue import LOCK, WaitQueue
+from ragasync._limits.weights import check_weight
 from ragasync.arguments import (
-    as_number,
+    check_number,
     check_positive,
     check_seconds,
     check_sync,
     explains_arguments,
     short_repr,
 )
-from ragasync.foreign_errors import text_of
+
+Unit: TypeAlias = Literal["requests", "tokens"]
+"""What a limiter counts; one of tokens is corrected by the usage that calls report."""
 
 _DEFAULT_RATE: Final = float("10.0")
 """The default, which differs from a caller's 10.0 by identity and reads 10.0 in the signature."""
@@ -63,6 +65,18 @@ class Resumable(Protocol):
         """End the pause now."""
 
 
+@runtime_checkable
+class Correctable(Protocol):
+    """A limiter whose grants can be corrected; a remote one need not support it."""
+
+    @property
+    def unit(self) -> Unit:
+        """What it counts."""
+
+    def correct(self, weight: float, used: float) -> None:
+        """Replace the weight of an earlier grant by what was used."""
+
+
 @explains_arguments
 class RateLimiter:
     """
@@ -96,10 +110,14 @@ class RateLimiter:
         weight: A function that returns the weight of an item (its tokens, say). A processor takes
             the sum over the items of a call, again for each attempt. Without it a call weighs 1.
             This limits the rate, not the size of a batch: see the processor's `max_batch_weight`.
+        unit: "tokens" if it counts tokens and `weight` only estimates them: a processor corrects
+            each grant to the tokens that its call reports with `note_usage`, and the bound then
+            holds for the actual usage, apart from calls in flight.
 
     Raises:
         TypeError: One of them is not a number, or `weight` is not a function, or an async one.
-        ValueError: A rate, unit or burst is not positive and finite, or two rates are given.
+        ValueError: A rate, a time or a burst is not positive and finite, two rates are given, or
+            the unit is unknown.
     """
 
     def __init__(
@@ -110,6 +128,7 @@ class RateLimiter:
         rate: float | None = None,
         per: float | timedelta = 1.0,
         weight: Callable[..., float] | None = None,
+        unit: Unit = "requests",
     ) -> None:
         per = check_seconds("per", per, positive=True)
         if rate is None:
@@ -126,14 +145,71 @@ class RateLimiter:
             burst_size = check_positive("burst_size", burst_size)
         if weight is not None:
             check_sync("weight", weight)
+        self._unit = check_unit(unit)
         self._explicit_burst = burst_size
         self._queue = WaitQueue(Bucket(rate, self._burst_at(rate)))
         self._max_weight = sys.float_info.max if burst_size is None else burst_size
         self._weight = weight
 
     @classmethod
+    def per_minute(
+        cls,
+        *,
+        requests: float | None = None,
+        tokens: float | None = None,
+        weight: Callable[..., float] | None = None,
+    ) -> tuple[RateLimiter, ...]:
+        """
+        Return the limits of a service that allows so many requests and tokens a minute.
+
+        Pass them to a processor as `rate_limiter`. The limiter of tokens has `unit="tokens"`.
+
+        Example:
+            >>> from ragasync import AsyncBatchProcessor, RateLimiter
+            >>> limits = RateLimiter.per_minute(
+            ...     requests=500, tokens=200_000, weight=lambda text: len(text) / 4
+            ... )
+            >>> processor = AsyncBatchProcessor(str.upper, rate_limiter=limits)
+            >>> [f"{limit.rate:.1f} {limit.unit} per second" for limit in limits]
+            ['8.3 requests per second', '3333.3 tokens per second']
+
+        Args:
+            requests: The requests per minute; None without such a limit.
+            tokens: The tokens per minute; None without such a limit.
+            weight: A function that estimates the tokens of an item.
+
+        Raises:
+            TypeError: A limit is not a number, or `weight` is not a function.
+            ValueError: No limit is given, one is not positive and finite, or only one of `tokens`
+                and `weight` is given.
+        """
+        if requests is None and tokens is None:
+            raise ValueError(
+                "expected requests=, tokens= or both, got neither: pass the limits that the "
+                "service states, such as requests=500, tokens=200_000"
+            )
+        if (tokens is None) != (weight is None):
+            given, missing = ("tokens", "weight") if weight is None else ("weight", "tokens")
+            raise ValueError(
+                f"{given}= needs {missing}=: pass tokens=, the limit, with weight=, a function "
+                "that estimates the tokens of an item, such as lambda text: len(text) / 4"
+            )
+        limits: list[RateLimiter] = []
+        if requests is not None:
+            limits.append(cls(rate=check_positive("requests", requests), per=60.0))
+        if tokens is not None:
+            rate = check_positive("tokens", tokens)
+            limits.append(cls(rate=rate, per=60.0, weight=weight, unit="tokens"))
+        return tuple(limits)
+
+    @classmethod
     def at_most(
-        cls, limit: float, per: float | timedelta, *, weight: Callable[..., float] | None = None
+        cls,
+        limit: float,
+        per: float | timedelta,
+        *,
+        weight: Callable[..., float] | None = None,
+        unit: Unit = "requests",
     ) -> RateLimiter:
         """
         Return a limiter that never grants more than `limit` in any window of `per` seconds.
@@ -146,12 +222,13 @@ class RateLimiter:
             limit: The most in a window, in calls or in the units of `weight`.
             per: The length of the window in seconds, excluding its end.
             weight: The weight of an item, as in `RateLimiter`.
+            unit: What it counts, as in `RateLimiter`.
 
         Raises:
             ValueError: `limit` or `per` is not positive and finite.
         """
         limit, per = check_positive("limit", limit), check_seconds("per", per, positive=True)
-        limiter = cls(rate=limit, per=per, weight=weight)
+        limiter = cls(rate=limit, per=per, weight=weight, unit=unit)
         limiter._queue = WaitQueue(WindowBucket(limit, per))
         limiter._max_weight = limit
         return limiter
@@ -187,6 +264,11 @@ class RateLimiter:
     def weight(self) -> Callable[..., float] | None:
         """The weight of one item; None if each call weighs 1."""
         return self._weight
+
+    @property
+    def unit(self) -> Unit:
+        """What it counts: "requests", or "tokens", which are corrected by the reported usage."""
+        return self._unit
 
     @property
     def max_weight(self) -> float:
@@ -266,6 +348,34 @@ class RateLimiter:
         """
         self._queue.resume()
 
+    def correct(self, weight: float, used: float) -> None:
+        """
+        Replace the weight of an earlier grant by what its call used.
+
+        A surplus is returned to the bucket, never above the burst; a shortfall becomes a debt,
+        which later callers wait for. A processor does this for limiters with `unit="tokens"`. It
+        may be called from any thread.
+
+        Example:
+            >>> from ragasync import RateLimiter
+            >>> limiter = RateLimiter(10, burst_size=500)
+            >>> limiter.try_acquire(500)  # an estimate
+            True
+            >>> limiter.correct(500, used=120)
+            >>> limiter.try_acquire(380)
+            True
+
+        Args:
+            weight: The weight that was granted; 0 for a call that was not counted.
+            used: The weight that the call turned out to have.
+
+        Raises:
+            TypeError: One of them is not a number.
+            ValueError: One of them is negative or not finite.
+        """
+        weight, used = check_number("weight", weight), check_number("used", used)
+        self._queue.correct(weight, used)
+
     def claim(self, weight: float) -> tuple[WaitQueue, float]:
         """Return the claim of a weight, checked: the queue and the weight to take there."""
         weight, bucket = check_weight(weight, self._max_weight), self._queue.bucket
@@ -288,16 +398,14 @@ class RateLimiter:
         state = f"rate={bucket.rate:g}, burst={bucket.burst:g}, waiting={len(self._queue.waiters)}"
         if isinstance(bucket, WindowBucket):
             state = f"at most {bucket.limit:g} in {bucket.per:g} s, {state}"
+        if self._unit == "tokens":
+            state = f"{state}, unit=tokens"
         pause = self.paused_for
         return f"<RateLimiter {state}{f', paused for {pause:.1f} s' if pause else ''}>"
 
     def _burst_at(self, rate: float) -> float:
         """Return the burst at a rate."""
         return smoothest_burst(rate) if self._explicit_burst is None else self._explicit_burst
-
-
-class WeightError(ValueError):
-    """The user's `weight=` function raised the error that is the cause of this one."""
 
 
 def check_rate(name: str, rate: object) -> float:
@@ -308,69 +416,18 @@ def check_rate(name: str, rate: object) -> float:
     return number
 
 
-def check_weight(weight: object, highest: float) -> float:
-    """
-    Return a weight as a Python number, or raise ValueError if it can never be granted.
-
-    A numpy float32 would turn the bucket's times into float32 too.
-    """
-    number = as_number("weight", weight)
-    if 0.0 < number <= highest:
-        return number
-    if not 0.0 < number <= sys.float_info.max:
-        raise ValueError(f"weight must be positive and finite, got {short_repr(weight)}")
-    raise ValueError(
-        f"a weight of {short_repr(weight)} can never be granted: at most {highest:g} fits. "
-        "Split the call, or give the limiter a larger burst_size (or limit)."
-    )
+def check_unit(unit: object) -> Unit:
+    """Return the unit of a limiter, or raise ValueError."""
+    if unit == "requests":
+        return "requests"
+    if unit == "tokens":
+        return "tokens"
+    raise ValueError(f'unit must be "requests" or "tokens", got {short_repr(unit)}')
 
 
 def check_pause(seconds: object) -> float:
     """Return the length of a pause as a float, or raise if it is negative or not finite."""
     return float(check_seconds("seconds", seconds))
-
-
-def total_weight(weight: Callable[..., float], items: Iterable[object]) -> float:
-    """
-    Return the total weight of items, by the user's function.
-
-    Raises:
-        WeightError: The function raises.
-        ValueError: It returns no finite number of at least 0. A WeightError is a ValueError too, so
-            that splitting the batch finds the item, which then fails alone.
-    """
-    try:
-        return math.fsum([_weight_of(weight, item) for item in items])
-    except OverflowError:
-        return math.inf
-
-
-def _weight_of(weight: Callable[..., float], item: object) -> float:
-    """Return the weight of one item, checked."""
-    try:
-        got: object = weight(item)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a PyO3 panic, say
-        problem = f"{type(error).__name__}: {text_of(error)}"
-        raise WeightError(f"weight= raised {problem}. Check {short_repr(weight)}") from error
-    number = _as_count(weight, got)
-    if not 0.0 <= number <= sys.float_info.max:
-        raise ValueError(
-            f"what weight= returns must be finite and not negative, got {short_repr(got)}. "
-            f"Check {short_repr(weight)}"
-        )
-    return number
-
-
-def _as_count(weight: Callable[..., float], got: object) -> float:
-    """Return the result of a weight function as a float, if it is a number."""
-    if inspect.iscoroutine(got):
-        got.close()  # avoids the "never awaited" warning
-    try:
-        return as_number("what weight= returns", got)
-    except TypeError as error:
-        raise ValueError(f"{error}. Check {short_repr(weight)}") from None
 
 
 def _two_forms(got: str) -> str:

@@ -217,6 +217,13 @@ class WaitQueue:
             self.bucket.change_rate(rate, burst, current_time())
             self.notify_all()
 
+    def correct(self, weight: float, used: float) -> None:
+        """Replace the weight of an earlier grant; waiters may be due sooner or later."""
+        with LOCK:
+            self.bucket.correct(weight, used, current_time())
+            if used < weight:  # a timer that fires too early for a debt is set again
+                self.notify_all()
+
     def pause(self, seconds: float) -> None:
         """Pause grants for a number of seconds; a pause in force that ends later stays."""
         with LOCK:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ragasync._bridge.run_async import background_loop
 from ragasync._limits.bucket import smoothest_burst
-from ragasync._limits.limiter import check_pause, check_rate, check_weight
+from ragasync._limits.limiter import check_pause, check_rate
+from ragasync._limits.weights import check_weight
 from ragasync.arguments import check_positive, check_seconds, check_sync, explains_arguments
 from ragasync.clock import running_loop
 from ragasync.redis.connection import ConnectionFactory, ScriptConnection, key_of
