@@ -189,13 +189,14 @@ for tool in pip pytest ruff mypy lint-imports; do cp "$TOOL" "$3/bin/$tool"; don
 TOOL = """#!/usr/bin/env bash
 eager=${RAGASYNC_EAGER:-0} command="${0##*/} $*" folder=$(basename "$(dirname "$(dirname "$0")")")
 echo "$folder eager=$eager compiled=${PYTHONDONTWRITEBYTECODE:-kept} $command" >>"$CALLS"
-[ "${0##*/}" != pytest ] || echo "1 passed in 0.01s"
+[[ "${0##*/}" != @(pytest|check) ]] || echo "1 passed in 0.01s"
 [[ "$folder eager=$eager $command" != $FAILING ]]
 """
 
 STEPS = [
     "all tests",
     "rules",
+    "notebooks",
     "core on Python 3.12",
     "core on Python 3.13",
     "core with eager tasks",
@@ -207,6 +208,9 @@ def ci_with_stub_tools(folder: Path, failing: str = "") -> tuple[int, str, list[
     (folder / ".ci").mkdir()
     for name in (".ci/run", "README.md"):
         shutil.copy(HERE.parent / name, folder / name)
+    (folder / "binder").mkdir()
+    (folder / "binder" / "check").write_text(TOOL)
+    (folder / "binder" / "check").chmod(0o755)
     tools = folder / "tools"
     tools.mkdir()
     for name in ("python3", "python3.12", "python3.13", "chromium", "redis-server", "tool"):
@@ -265,10 +269,11 @@ def test_ci_runs_every_step_and_reports_it(tmp_path: Path):
         (".venv *pytest*", ["all tests"]),
         ("venv *mypy*", ["rules"]),
         ("venv *pip*", ["rules"]),
+        ("*check python3", ["notebooks"]),
         ("python3.12 *pytest*", ["core on Python 3.12"]),
         ("python3.13 eager=0 pytest*", ["core on Python 3.13"]),
         ("python3.13 eager=1 pytest*", ["core with eager tasks"]),
-        ("*pytest*", STEPS),
+        ("*@(pytest*|check python3)", STEPS),
     ],
 )
 def test_a_failed_step_of_ci_is_named_and_the_others_run(

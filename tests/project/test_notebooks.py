@@ -1,5 +1,6 @@
 """The notebooks: each runs from top to bottom, and is saved with clean outputs."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_a_lesson_is_short_opens_with_its_aim_and_ends_with_two_exercises(path: 
 
 @pytest.mark.kernel
 @pytest.mark.timeout(300)
+@pytest.mark.skipif("RAGASYNC_NOTEBOOKS" in os.environ, reason="run by binder/check in CI")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path):
     """It runs in its own folder, as for a reader who has just opened it."""
