@@ -7,7 +7,7 @@ from subprocess import run
 
 import pytest
 
-from tests.reference.public import MODULES, docstring_of, public_names
+from tests.reference.public import PAGES, docstring_of, names_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,8 @@ def test_every_public_name_is_on_its_page(site: Path):
     """Lazily loaded names, too; and values with the docstring below them."""
     missing = [
         (module, name)
-        for module, name in public_names()
+        for module in PAGES
+        for name in names_of(module)
         if (name not in _shown(site, module)) or not docstring_of(module, name)
     ]
     assert missing == []
@@ -42,7 +43,7 @@ def test_a_class_is_shown_with_what_it_inherits_from_us(site: Path):
     assert "MemoryStore.search" in _shown(site, "ragasync.documents")
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", PAGES)
 def test_nothing_private_is_shown(site: Path, module: str):
     """Neither names that begin with an underscore, nor arguments, nor paths of this machine."""
     private = [name for name in _shown(site, module) if re.search(r"(^|\.)_(?!_init__)", name)]
@@ -51,6 +52,16 @@ def test_nothing_private_is_shown(site: Path, module: str):
     assert re.findall(r'class="param">\s*<span class="n">_\w+', page) == []
     assert str(ROOT) not in page
     assert " at 0x" not in page
+    assert "explains_arguments" not in page
+
+
+def test_the_start_page_links_to_every_module_and_says_what_there_is(site: Path):
+    """It is a page to read, which does not redirect to a module."""
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in page
+    assert "AsyncBatchProcessor" in page
+    linked = [name for name in PAGES if f'href="{name.replace(".", "/")}.html"' in page]
+    assert linked == list(PAGES)
 
 
 def _shown(site: Path, module: str) -> set[str]:

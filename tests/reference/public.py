@@ -13,19 +13,33 @@ PACKAGE = Path(__file__).parents[2] / "ragasync"
 MODULES = ("ragasync", "ragasync.documents", "ragasync.simulation", "ragasync.testing")
 """Where public names are imported from: what is in `__all__` there."""
 
+PAGES = (
+    *MODULES[:1],
+    *(f"ragasync.{name}" for name in ("documents", "errors", "journal", "notebook", "plots")),
+    *(f"ragasync.{name}" for name in ("redis", "simulation", "testing")),
+)
+"""The modules with a page in the API reference; a name may be on two of them."""
+
 
 def public_names() -> list[tuple[str, str]]:
-    """Return every module with every public name in it."""
-    return [(module, name) for module in MODULES for name in import_module(module).__all__]
+    """List every module with every public name in it."""
+    return [(module, name) for module in MODULES for name in names_of(module)]
+
+
+def names_of(module: str) -> list[str]:
+    """List the public names of a module: its `__all__`, or the classes that it defines."""
+    content = vars(import_module(module))
+    own = [name for name, each in content.items() if getattr(each, "__module__", "") == module]
+    return list(content.get("__all__", [name for name in own if not name.startswith("_")]))
 
 
 def carries_its_docstring(thing: object) -> bool:
-    """Tell whether something is a class or a function; a value has the docstring of its type."""
+    """Check whether something is a class or a function; a value has the docstring of its type."""
     return inspect.isclass(thing) or inspect.isfunction(thing)
 
 
 def docstring_of(module: str, name: str) -> str:
-    """Return the docstring of a public name; empty where there is none."""
+    """Find the docstring of a public name; empty if there is none."""
     thing = getattr(import_module(module), name)
     if carries_its_docstring(thing):
         return inspect.getdoc(thing) or ""
